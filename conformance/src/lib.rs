@@ -1,0 +1,1 @@
+//! One case table per op, run against every backend that is present.

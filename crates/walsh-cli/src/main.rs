@@ -1,0 +1,3 @@
+//! The `walsh` command.
+
+fn main() {}

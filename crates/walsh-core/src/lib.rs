@@ -1,0 +1,1 @@
+//! Tensors, ops, validation, command lists, hazards and the Backend trait.

@@ -1,0 +1,1 @@
+//! The CPU backend: a worker team and kernels for AVX2, AVX-512, NEON and portable Rust.

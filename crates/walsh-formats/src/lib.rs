@@ -1,0 +1,1 @@
+//! Data at rest: GGML blocks, GGUF, KV-cache codecs, rotations and codebooks.

@@ -1,0 +1,1 @@
+//! Models as lists of ops, tokenizers, sampling, sessions, perplexity and model downloads.

@@ -1,0 +1,1 @@
+//! Compute on quantised weights and a quantised KV cache without expanding them to memory.

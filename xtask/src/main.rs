@@ -1,0 +1,3 @@
+//! Golden data, kernel lints and tidy checks.
+
+fn main() {}
