@@ -1,1 +1,29 @@
-//! Matrix products with weights of any storage type.
+//! Matrix products with weights of any storage type, read as they are stored.
+//!
+//! `output[m, n] = Σ_k input[m, k] · weight[n, k]`. For block-quantised weights the input is first quantised to 8 bits
+//! ([`ActivationLayout`]), once for all products that share it; then the products run on integers. With few rows of
+//! input *dot* kernels stream the weight at the speed of memory; with many rows *tiled* kernels decode a panel of the
+//! weight into scratch and sweep it with tiles of rows. A [`ProductPlan`] chooses between them and divides the work.
+
+mod activations;
+mod blocks;
+mod float;
+mod kernels;
+mod plan;
+mod portable;
+mod tile;
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+pub use activations::ActivationLayout;
+pub use plan::{Operands, ProductError, ProductPlan, ProductShape};
