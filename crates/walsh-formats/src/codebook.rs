@@ -26,6 +26,17 @@ impl Codebook {
         self.boundaries.partition_point(|b| *b < u) as u8
     }
 
+    /// [`code`](Self::code) against boundaries that are not rounded to single precision.
+    #[inline]
+    pub fn code_f64(&self, u: f64) -> u8 {
+        let at = self.boundaries.partition_point(|b| f64::from(*b) < u);
+        // Rounding moves a boundary by less than its distance to the next, so only the nearest two can be misjudged.
+        let below = at.saturating_sub(1);
+        let above = (at + 1).min(self.boundaries.len());
+        let exact = |i: usize| 0.5 * (self.exact[i] + self.exact[i + 1]);
+        (below + (below..above).filter(|i| exact(*i) < u).count()) as u8
+    }
+
     /// The mean squared error of quantising N(0,1) with this codebook, in closed form.
     pub fn mean_squared_error(&self) -> f64 {
         let n = self.exact.len();
@@ -49,16 +60,25 @@ impl Codebook {
 /// assert_eq!(book.code(0.5), 2);
 /// ```
 pub fn codebook(bits: TqBits) -> &'static Codebook {
-    static BOOKS: [OnceLock<Codebook>; TqBits::ALL.len()] = [const { OnceLock::new() }; TqBits::ALL.len()];
+    static BOOKS: [OnceLock<Codebook>; TqBits::ALL.len()] =
+        [const { OnceLock::new() }; TqBits::ALL.len()];
     BOOKS[bits as usize].get_or_init(|| build(bits.get()))
 }
 
 fn build(bits: usize) -> Codebook {
     let half = solve(1 << (bits - 1));
-    let exact: Vec<f64> = half.iter().rev().map(|c| -c).chain(half.iter().copied()).collect();
+    let exact: Vec<f64> = half
+        .iter()
+        .rev()
+        .map(|c| -c)
+        .chain(half.iter().copied())
+        .collect();
     Codebook {
         centroids: exact.iter().map(|c| *c as f32).collect(),
-        boundaries: exact.windows(2).map(|w| (0.5 * (w[0] + w[1])) as f32).collect(),
+        boundaries: exact
+            .windows(2)
+            .map(|w| (0.5 * (w[0] + w[1])) as f32)
+            .collect(),
         exact,
     }
 }
@@ -66,7 +86,9 @@ fn build(bits: usize) -> Codebook {
 /// The positive centroids: the root of cᵢ − E[x | cell i], by Newton with a tridiagonal Jacobian.
 fn solve(n: usize) -> Vec<f64> {
     // At high resolution the optimal point density is that of N(0, 3), whose quantiles start the iteration.
-    let mut c: Vec<f64> = (0..n).map(|i| 3f64.sqrt() * upper_quantile((n - i) as f64 - 0.5, n)).collect();
+    let mut c: Vec<f64> = (0..n)
+        .map(|i| 3f64.sqrt() * upper_quantile((n - i) as f64 - 0.5, n))
+        .collect();
     for _ in 0..100 {
         let cells: Vec<Cell> = (0..n).map(|i| Cell::of(&c, i)).collect();
         let residual: Vec<f64> = (0..n).map(|i| c[i] - cells[i].mean).collect();
@@ -96,9 +118,21 @@ fn tridiagonal(cells: &[Cell], residual: &[f64]) -> Vec<f64> {
     let mut step = vec![0.0; n];
     for i in 0..n {
         // A boundary is the midpoint of two centroids, hence the halves; the outermost is fixed at zero or infinity.
-        let low = if i > 0 { 0.5 * cells[i].mean_by_low() } else { 0.0 };
-        let high = if i + 1 < n { 0.5 * cells[i].mean_by_high() } else { 0.0 };
-        let (previous_upper, previous_step) = if i > 0 { (upper[i - 1], step[i - 1]) } else { (0.0, 0.0) };
+        let low = if i > 0 {
+            0.5 * cells[i].mean_by_low()
+        } else {
+            0.0
+        };
+        let high = if i + 1 < n {
+            0.5 * cells[i].mean_by_high()
+        } else {
+            0.0
+        };
+        let (previous_upper, previous_step) = if i > 0 {
+            (upper[i - 1], step[i - 1])
+        } else {
+            (0.0, 0.0)
+        };
         let pivot = 1.0 - low - high + low * previous_upper;
         upper[i] = -high / pivot;
         step[i] = (residual[i] + low * previous_step) / pivot;
@@ -121,11 +155,20 @@ impl Cell {
     /// Cell `i` of the positive centroids `c`; the first begins at zero, the last has no end.
     fn of(c: &[f64], i: usize) -> Self {
         let low = if i == 0 { 0.0 } else { 0.5 * (c[i - 1] + c[i]) };
-        let high = if i + 1 == c.len() { f64::INFINITY } else { 0.5 * (c[i] + c[i + 1]) };
+        let high = if i + 1 == c.len() {
+            f64::INFINITY
+        } else {
+            0.5 * (c[i] + c[i + 1])
+        };
         let mass = 0.5 * (libm::erfc(low / 2f64.sqrt()) - libm::erfc(high / 2f64.sqrt()));
         // φ(low) − φ(high) without cancellation.
         let first = density(low) * -libm::expm1(0.5 * (low * low - high * high));
-        Self { low, high, mass, mean: first / mass }
+        Self {
+            low,
+            high,
+            mass,
+            mean: first / mass,
+        }
     }
 
     /// ∂mean/∂low.
@@ -140,7 +183,11 @@ impl Cell {
 
     /// ∫ x²φ over the cell.
     fn second_moment(&self) -> f64 {
-        let high = if self.high.is_finite() { self.high * density(self.high) } else { 0.0 };
+        let high = if self.high.is_finite() {
+            self.high * density(self.high)
+        } else {
+            0.0
+        };
         self.low * density(self.low) - high + self.mass
     }
 }
@@ -190,7 +237,11 @@ mod tests {
             let half = &codebook(bits).exact[1 << (bits.get() - 1)..];
             for i in 0..half.len() {
                 let mean = Cell::of(half, i).mean;
-                assert!((half[i] - mean).abs() < 1e-12, "{bits:?} {i}: {} for {mean}", half[i]);
+                assert!(
+                    (half[i] - mean).abs() < 1e-12,
+                    "{bits:?} {i}: {} for {mean}",
+                    half[i]
+                );
             }
         }
     }
@@ -219,6 +270,10 @@ mod tests {
         assert_eq!(book.code(9.0), 15);
         for (i, b) in book.boundaries.iter().enumerate() {
             assert_eq!(usize::from(book.code(*b)), i);
+            let exact = 0.5 * (book.exact[i] + book.exact[i + 1]);
+            assert_eq!(usize::from(book.code_f64(exact)), i);
+            assert_eq!(usize::from(book.code_f64(exact + 1e-12)), i + 1);
+            assert_eq!(usize::from(book.code_f64(exact - 1e-12)), i);
         }
     }
 }

@@ -23,12 +23,13 @@ pub fn lane_sum<T: Copy + std::ops::Add<Output = T>>(mut lanes: [T; 16]) -> T {
     lanes[0]
 }
 
-/// Σ x², exactly rounded products in double precision: no magnitude of a finite vector overflows or vanishes.
-pub(super) fn square_sum(values: &[f32]) -> f64 {
+/// Σ x² in double precision, where products of singles are exact: no magnitude of a finite vector overflows or vanishes.
+pub(super) fn square_sum<T: Copy + Into<f64>>(values: &[T]) -> f64 {
     let mut lanes = [0.0f64; 16];
     for chunk in values.chunks(16) {
         for (lane, value) in lanes.iter_mut().zip(chunk) {
-            *lane += f64::from(*value) * f64::from(*value);
+            let value: f64 = (*value).into();
+            *lane += value * value;
         }
     }
     lane_sum(lanes)
@@ -46,10 +47,11 @@ pub(super) fn normalise(values: &mut [f32], sigma: f32) {
     }
 }
 
-/// Writes each number's code.
-pub(super) fn quantise(book: &Codebook, unit: &[f32], codes: &mut [u8]) {
-    for (code, u) in codes.iter_mut().zip(unit) {
-        *code = book.code(*u);
+/// Quantises a rotated group with no search, in double precision: which side of a boundary a number falls on does not
+/// depend on how the rotation rounds.
+pub(super) fn quantise(book: &Codebook, rotated: &[f64], sigma: f64, codes: &mut [u8]) {
+    for (code, r) in codes.iter_mut().zip(rotated) {
+        *code = book.code_f64(r / sigma);
     }
 }
 
@@ -78,7 +80,10 @@ fn fit(book: &Codebook, unit: &[f32], inverse: f32) -> Fit {
             square[i] += c * c;
         }
     }
-    Fit { dot: lane_sum(dot), square: lane_sum(square) }
+    Fit {
+        dot: lane_sum(dot),
+        square: lane_sum(square),
+    }
 }
 
 /// Quantises a unit group at the best of the candidate scales; returns ⟨u,c⟩/⟨c,c⟩.

@@ -27,7 +27,9 @@ pub enum KvError {
         possible: String,
     },
     /// A specification is not of the form `CODEC` or `k=CODEC,v=CODEC`.
-    #[error("KV cache {given:?}: {why}; write one codec for both, such as tq4, or a pair, such as k=tq5,v=tq4")]
+    #[error(
+        "KV cache {given:?}: {why}; write one codec for both, such as tq4, or a pair, such as k=tq5,v=tq4"
+    )]
     Malformed {
         /// The whole specification.
         given: String,
@@ -67,7 +69,9 @@ pub enum KvError {
         value: f32,
     },
     /// A vector is finite, but too large for what the codec stores.
-    #[error("a vector of magnitude {magnitude:e} is out of the range of {codec}: use f32 or a codec with +norm")]
+    #[error(
+        "a vector of magnitude {magnitude:e} is out of the range of {codec}: use f32 or a codec with +norm"
+    )]
     OutOfRange {
         /// The vector's largest magnitude, or its root mean square.
         magnitude: f64,

@@ -40,7 +40,14 @@ pub enum TqBits {
 
 impl TqBits {
     /// Every width, ascending.
-    pub const ALL: [TqBits; 6] = [TqBits::B2, TqBits::B3, TqBits::B4, TqBits::B5, TqBits::B6, TqBits::B8];
+    pub const ALL: [TqBits; 6] = [
+        TqBits::B2,
+        TqBits::B3,
+        TqBits::B4,
+        TqBits::B5,
+        TqBits::B6,
+        TqBits::B8,
+    ];
 
     /// The number of bits.
     pub const fn get(self) -> usize {
@@ -97,7 +104,11 @@ pub struct Tq {
 impl Tq {
     /// The codec that `tqB` names: rotated, with least-squares scales.
     pub const fn new(bits: TqBits) -> Self {
-        Self { bits, scale: ScaleKind::LeastSquares, rotate: true }
+        Self {
+            bits,
+            scale: ScaleKind::LeastSquares,
+            rotate: true,
+        }
     }
 }
 
@@ -112,5 +123,12 @@ pub enum KvCodec {
 
 impl KvCodec {
     /// The dense types that a cache can hold.
-    pub const DENSE: [DType; 6] = [DType::F32, DType::F16, DType::BF16, DType::Q8_0, DType::Q5_0, DType::Q4_0];
+    pub const DENSE: [DType; 6] = [
+        DType::F32,
+        DType::F16,
+        DType::BF16,
+        DType::Q8_0,
+        DType::Q5_0,
+        DType::Q4_0,
+    ];
 }

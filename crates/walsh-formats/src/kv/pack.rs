@@ -16,7 +16,9 @@ pub fn pack(bits: TqBits, codes: &[u8], out: &mut [u8]) {
         let (plane, tail) = rest.split_at_mut(codes.len() * width / 8);
         let mask = ((1u16 << width) - 1) as u8;
         for (byte, group) in plane.iter_mut().zip(codes.chunks_exact(8 / width)) {
-            *byte = group.iter().rev().fold(0u8, |acc, code| acc.checked_shl(width as u32).unwrap_or(0) | (code >> shift & mask));
+            *byte = group.iter().rev().fold(0u8, |acc, code| {
+                acc.checked_shl(width as u32).unwrap_or(0) | (code >> shift & mask)
+            });
         }
         shift += width;
         rest = tail;
@@ -51,7 +53,9 @@ mod tests {
     #[test]
     fn every_width_reads_back() {
         for bits in TqBits::ALL {
-            let codes: Vec<u8> = (0..112u32).map(|i| ((i * 37 + 5) % (1 << bits.get())) as u8).collect();
+            let codes: Vec<u8> = (0..112u32)
+                .map(|i| ((i * 37 + 5) % (1 << bits.get())) as u8)
+                .collect();
             let mut packed = vec![0; codes.len() * bits.get() / 8];
             pack(bits, &codes, &mut packed);
             let mut back = vec![0xff; codes.len()];

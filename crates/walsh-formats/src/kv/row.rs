@@ -40,23 +40,33 @@ impl RowCodec {
     /// [`KvError::HeadDim`] when the codec has no such head size: codebook codecs take multiples of 16 from 16 to 256
     /// and 512, rotated ones those of them that [`Rotation`] takes; dense codecs whole blocks up to 512 numbers.
     pub fn new(codec: KvCodec, head_dim: usize) -> Result<Self, KvError> {
-        let wrong = |why| KvError::HeadDim { head_dim, codec: codec.to_string(), why };
+        let wrong = |why| KvError::HeadDim {
+            head_dim,
+            codec: codec.to_string(),
+            why,
+        };
         if !(1..=MAX_HEAD_DIM).contains(&head_dim) {
             return Err(wrong("it must be from 1 to 512"));
         }
         let rotation = match codec {
             KvCodec::Dense(dtype) => {
                 if !KvCodec::DENSE.contains(&dtype) {
-                    return Err(wrong("this type does not hold keys or values; use f32, f16, bf16, q8_0, q5_0 or q4_0"));
+                    return Err(wrong(
+                        "this type does not hold keys or values; use f32, f16, bf16, q8_0, q5_0 or q4_0",
+                    ));
                 }
                 if !head_dim.is_multiple_of(dtype.block_len()) {
-                    return Err(wrong("it must be a multiple of the block of 32 numbers; f16 and tq8 take this size"));
+                    return Err(wrong(
+                        "it must be a multiple of the block of 32 numbers; f16 and tq8 take this size",
+                    ));
                 }
                 None
             }
             KvCodec::Tq(tq) => {
                 if !head_dim.is_multiple_of(16) || (head_dim > GROUP && head_dim != 2 * GROUP) {
-                    return Err(wrong("it must be a multiple of 16 up to 256, or 512; f16 takes this size"));
+                    return Err(wrong(
+                        "it must be a multiple of 16 up to 256, or 512; f16 takes this size",
+                    ));
                 }
                 let rotation = tq.rotate.then(|| Rotation::new(head_dim)).transpose();
                 rotation.map_err(|_| {
@@ -64,7 +74,11 @@ impl RowCodec {
                 })?
             }
         };
-        Ok(Self { codec, head_dim, rotation })
+        Ok(Self {
+            codec,
+            head_dim,
+            rotation,
+        })
     }
 
     /// The codec.
@@ -102,8 +116,14 @@ impl RowCodec {
     pub fn scale_dtype(&self) -> Option<DType> {
         match self.codec {
             KvCodec::Dense(_) => None,
-            KvCodec::Tq(Tq { scale: ScaleKind::LeastSquares, .. }) => Some(DType::F16),
-            KvCodec::Tq(Tq { scale: ScaleKind::Norm, .. }) => Some(DType::F32),
+            KvCodec::Tq(Tq {
+                scale: ScaleKind::LeastSquares,
+                ..
+            }) => Some(DType::F16),
+            KvCodec::Tq(Tq {
+                scale: ScaleKind::Norm,
+                ..
+            }) => Some(DType::F32),
         }
     }
 
@@ -133,9 +153,10 @@ impl RowCodec {
     /// What a stored scale is multiplied by when it is decoded: 1, but 1/√D for norms of whole heads.
     pub fn scale_factor(&self) -> f32 {
         match self.codec {
-            KvCodec::Tq(Tq { scale: ScaleKind::Norm, .. }) if self.groups() == 1 => {
-                (1.0 / (self.head_dim as f64).sqrt()) as f32
-            }
+            KvCodec::Tq(Tq {
+                scale: ScaleKind::Norm,
+                ..
+            }) if self.groups() == 1 => (1.0 / (self.head_dim as f64).sqrt()) as f32,
             _ => 1.0,
         }
     }
@@ -158,49 +179,21 @@ impl RowCodec {
     ) -> Result<(), KvError> {
         self.check_lengths(row.len(), scratch.len(), codes.len(), scales.len())?;
         if let Some(channel) = row.iter().position(|v| !v.is_finite()) {
-            return Err(KvError::NotFinite { channel, value: row[channel] });
+            return Err(KvError::NotFinite {
+                channel,
+                value: row[channel],
+            });
         }
         let tq = match self.codec {
             KvCodec::Dense(dtype) => return self.encode_dense(dtype, row, codes),
             KvCodec::Tq(tq) => tq,
         };
-        scratch.copy_from_slice(row);
-        if let Some(rotation) = &self.rotation {
-            rotation.forward(scratch);
-        }
-        let book = codebook(tq.bits);
         let mut unpacked = [0u8; MAX_HEAD_DIM];
         let unpacked = &mut unpacked[..self.head_dim];
-        let mut stored = [0f32; 2];
-        let group_len = self.group_len();
-        for (group, values) in scratch.chunks_exact_mut(group_len).enumerate() {
-            let norm = square_sum(values).sqrt();
-            let sigma = norm / (group_len as f64).sqrt();
-            let codes = &mut unpacked[group * group_len..][..group_len];
-            stored[group] = match tq.scale {
-                ScaleKind::Norm if self.groups() == 1 => norm as f32,
-                _ => sigma as f32,
-            };
-            if !stored[group].is_finite() {
-                return Err(self.out_of_range(sigma));
-            }
-            if sigma as f32 == 0.0 {
-                // All codes of a zero vector are alike; the scale makes it zero.
-                stored[group] = 0.0;
-                codes.fill(book.code(0.0));
-                continue;
-            }
-            normalise(values, sigma as f32);
-            match tq.scale {
-                ScaleKind::Norm => quantise(book, values, codes),
-                ScaleKind::LeastSquares => {
-                    stored[group] = sigma as f32 * search(book, values, codes);
-                    if !f16::from_f32(stored[group]).is_finite() {
-                        return Err(self.out_of_range(sigma));
-                    }
-                }
-            }
-        }
+        let stored = match tq.scale {
+            ScaleKind::LeastSquares => self.quantise_fitted(tq, row, scratch, unpacked)?,
+            ScaleKind::Norm => self.quantise_normed(tq, row, unpacked)?,
+        };
         for (group, scale) in stored[..self.groups()].iter().enumerate() {
             match tq.scale {
                 ScaleKind::LeastSquares => {
@@ -213,12 +206,82 @@ impl RowCodec {
         Ok(())
     }
 
+    /// Quantises a row by the least-squares convention; returns the scale of each group.
+    fn quantise_fitted(
+        &self,
+        tq: Tq,
+        row: &[f32],
+        scratch: &mut [f32],
+        codes: &mut [u8],
+    ) -> Result<[f32; 2], KvError> {
+        scratch.copy_from_slice(row);
+        if let Some(rotation) = &self.rotation {
+            rotation.forward(scratch);
+        }
+        let book = codebook(tq.bits);
+        let mut stored = [0f32; 2];
+        let group_len = self.group_len();
+        let groups = scratch
+            .chunks_exact_mut(group_len)
+            .zip(codes.chunks_exact_mut(group_len));
+        for ((values, codes), stored) in groups.zip(&mut stored) {
+            let sigma = (square_sum(values) / group_len as f64).sqrt() as f32;
+            if sigma == 0.0 {
+                // All codes of a zero vector are alike; the scale makes it zero.
+                codes.fill(book.code(0.0));
+                continue;
+            }
+            if !sigma.is_finite() {
+                return Err(self.out_of_range(f64::from(sigma)));
+            }
+            normalise(values, sigma);
+            *stored = sigma * search(book, values, codes);
+            if !f16::from_f32(*stored).is_finite() {
+                return Err(self.out_of_range(f64::from(sigma)));
+            }
+        }
+        Ok(stored)
+    }
+
+    /// Quantises a row by the norm convention; returns the scale of each group.
+    fn quantise_normed(&self, tq: Tq, row: &[f32], codes: &mut [u8]) -> Result<[f32; 2], KvError> {
+        let mut rotated = [0f64; MAX_HEAD_DIM];
+        let rotated = &mut rotated[..self.head_dim];
+        for (r, x) in rotated.iter_mut().zip(row) {
+            *r = f64::from(*x);
+        }
+        if let Some(rotation) = &self.rotation {
+            rotation.forward_f64(rotated);
+        }
+        let book = codebook(tq.bits);
+        let mut stored = [0f32; 2];
+        let group_len = self.group_len();
+        let groups = rotated
+            .chunks_exact(group_len)
+            .zip(codes.chunks_exact_mut(group_len));
+        for ((values, codes), stored) in groups.zip(&mut stored) {
+            let norm = square_sum(values).sqrt();
+            let sigma = norm / (group_len as f64).sqrt();
+            *stored = if self.groups() == 1 { norm } else { sigma } as f32;
+            if !stored.is_finite() {
+                return Err(self.out_of_range(norm));
+            }
+            if sigma == 0.0 {
+                codes.fill(book.code(0.0));
+                continue;
+            }
+            quantise(book, values, sigma, codes);
+        }
+        Ok(stored)
+    }
+
     /// Decodes one row as it lies, that is in rotated space if the codec rotates.
     ///
     /// # Panics
     /// If a slice has another length than the codec's.
     pub fn decode_row_rotated(&self, codes: &[u8], scales: &[u8], out: &mut [f32]) {
-        if let Err(wrong) = self.check_lengths(out.len(), self.head_dim, codes.len(), scales.len()) {
+        if let Err(wrong) = self.check_lengths(out.len(), self.head_dim, codes.len(), scales.len())
+        {
             panic!("{wrong}");
         }
         let tq = match self.codec {
@@ -252,10 +315,13 @@ impl RowCodec {
     /// The factor of a group's centroids: its stored scale times [`scale_factor`](Self::scale_factor).
     fn decode_scale(&self, scales: &[u8], group: usize) -> f32 {
         match self.scale_dtype() {
-            Some(DType::F16) => f16::from_le_bytes([scales[2 * group], scales[2 * group + 1]]).to_f32(),
+            Some(DType::F16) => {
+                f16::from_le_bytes([scales[2 * group], scales[2 * group + 1]]).to_f32()
+            }
             Some(_) => {
                 let at = 4 * group;
-                f32::from_le_bytes([scales[at], scales[at + 1], scales[at + 2], scales[at + 3]]) * self.scale_factor()
+                f32::from_le_bytes([scales[at], scales[at + 1], scales[at + 2], scales[at + 3]])
+                    * self.scale_factor()
             }
             None => 1.0,
         }
@@ -265,16 +331,28 @@ impl RowCodec {
         // Half and brain floats round a finite number past their range to infinity, and blocks hold half scales.
         let largest = row.iter().fold(0f32, |a, v| a.max(v.abs()));
         ggml::encode(dtype, row, codes).map_err(|wrong| match wrong {
-            FormatError::NotFinite { index, value, .. } => KvError::NotFinite { channel: index, value },
+            FormatError::NotFinite { index, value, .. } => KvError::NotFinite {
+                channel: index,
+                value,
+            },
             _ => self.out_of_range(f64::from(largest)),
         })
     }
 
     fn out_of_range(&self, magnitude: f64) -> KvError {
-        KvError::OutOfRange { magnitude, codec: self.codec.to_string() }
+        KvError::OutOfRange {
+            magnitude,
+            codec: self.codec.to_string(),
+        }
     }
 
-    fn check_lengths(&self, row: usize, scratch: usize, codes: usize, scales: usize) -> Result<(), KvError> {
+    fn check_lengths(
+        &self,
+        row: usize,
+        scratch: usize,
+        codes: usize,
+        scales: usize,
+    ) -> Result<(), KvError> {
         for (what, expected, found) in [
             ("numbers", self.head_dim, row),
             ("scratch, in numbers,", self.head_dim, scratch),
@@ -283,7 +361,13 @@ impl RowCodec {
         ] {
             if expected != found {
                 let (codec, head_dim) = (self.codec.to_string(), self.head_dim);
-                return Err(KvError::Length { codec, head_dim, what, expected, found });
+                return Err(KvError::Length {
+                    codec,
+                    head_dim,
+                    what,
+                    expected,
+                    found,
+                });
             }
         }
         Ok(())

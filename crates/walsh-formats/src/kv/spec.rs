@@ -25,7 +25,10 @@ pub struct KvSpec {
 impl KvSpec {
     /// The same codec for keys and values.
     pub const fn both(codec: KvCodec) -> Self {
-        Self { key: codec, value: codec }
+        Self {
+            key: codec,
+            value: codec,
+        }
     }
 }
 
@@ -38,8 +41,15 @@ const LATER_OPTIONS: [&str; 6] = ["rot", "equalise", "equalize", "center", "cent
 /// The codecs that can be named, for messages.
 fn possible_codecs() -> String {
     let dense: Vec<&str> = KvCodec::DENSE.iter().map(|d| d.name()).collect();
-    let tq: Vec<String> = TqBits::ALL.iter().map(|b| format!("tq{}", b.get())).collect();
-    format!("codecs are {}, {} (with +norot or +norm if wanted)", dense.join(", "), tq.join(", "))
+    let tq: Vec<String> = TqBits::ALL
+        .iter()
+        .map(|b| format!("tq{}", b.get()))
+        .collect();
+    format!(
+        "codecs are {}, {} (with +norot or +norm if wanted)",
+        dense.join(", "),
+        tq.join(", ")
+    )
 }
 
 fn parse_codec(word: &str, given: &str) -> Result<KvCodec, KvError> {
@@ -74,7 +84,10 @@ fn parse_codec(word: &str, given: &str) -> Result<KvCodec, KvError> {
             "norot" if tq.rotate => tq.rotate = false,
             "norm" if tq.scale != ScaleKind::Norm => tq.scale = ScaleKind::Norm,
             "norot" | "norm" => {
-                return Err(KvError::Malformed { given: given.to_owned(), why: format!("+{option} stands twice") });
+                return Err(KvError::Malformed {
+                    given: given.to_owned(),
+                    why: format!("+{option} stands twice"),
+                });
             }
             _ => return Err(unknown()),
         }
@@ -86,7 +99,10 @@ fn base_codec(name: &str, given: &str) -> Result<KvCodec, KvError> {
     if let Some(dtype) = KvCodec::DENSE.into_iter().find(|d| d.name() == name) {
         return Ok(KvCodec::Dense(dtype));
     }
-    if let Some(bits) = TqBits::ALL.into_iter().find(|b| name.strip_prefix("tq") == Some(&b.get().to_string())) {
+    if let Some(bits) = TqBits::ALL
+        .into_iter()
+        .find(|b| name.strip_prefix("tq") == Some(&b.get().to_string()))
+    {
         return Ok(KvCodec::Tq(Tq::new(bits)));
     }
     if BUDGETS.contains(&name) {
@@ -116,7 +132,10 @@ impl FromStr for KvSpec {
     type Err = KvError;
 
     fn from_str(text: &str) -> Result<Self, KvError> {
-        let malformed = |why: String| KvError::Malformed { given: text.to_owned(), why };
+        let malformed = |why: String| KvError::Malformed {
+            given: text.to_owned(),
+            why,
+        };
         if text.is_empty() {
             return Err(malformed("it is empty".to_owned()));
         }
@@ -125,9 +144,9 @@ impl FromStr for KvSpec {
         }
         let (mut key, mut value) = (None, None);
         for part in text.split(',') {
-            let (side, codec) = part
-                .split_once('=')
-                .ok_or_else(|| malformed(format!("{part:?} does not say whether it is for k or v")))?;
+            let (side, codec) = part.split_once('=').ok_or_else(|| {
+                malformed(format!("{part:?} does not say whether it is for k or v"))
+            })?;
             let slot = match side {
                 "k" => &mut key,
                 "v" => &mut value,
