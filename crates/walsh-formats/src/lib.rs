@@ -1,1 +1,11 @@
 //! Data at rest: GGML blocks, GGUF, KV-cache codecs, rotations and codebooks.
+//!
+//! Everything here works on byte slices. Opening, mapping or fetching files is the caller's affair.
+
+pub mod dtype;
+pub mod error;
+pub mod ggml;
+pub mod gguf;
+
+pub use dtype::DType;
+pub use error::FormatError;
