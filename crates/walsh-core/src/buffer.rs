@@ -74,12 +74,7 @@ impl Buffer {
     /// Wraps a backend's memory. [`Device`](crate::Device) calls it for users; backends call
     /// it for workspace of their own, under a [`DeviceId`] of their own.
     #[must_use]
-    pub fn new(
-        device: DeviceId,
-        bytes: u64,
-        access: Access,
-        memory: Box<dyn Memory>,
-    ) -> Self {
+    pub fn new(device: DeviceId, bytes: u64, access: Access, memory: Box<dyn Memory>) -> Self {
         Self(Arc::new(Inner {
             id: BufferId(next_id()),
             device,

@@ -51,8 +51,14 @@ impl HazardTracker {
 
     /// Adds a command, and says whether a barrier is needed before it.
     pub fn add(&mut self, accesses: &Accesses) -> bool {
-        let barrier = accesses.writes.iter().any(|span| self.conflicts(span, true))
-            || accesses.reads.iter().any(|span| self.conflicts(span, false));
+        let barrier = accesses
+            .writes
+            .iter()
+            .any(|span| self.conflicts(span, true))
+            || accesses
+                .reads
+                .iter()
+                .any(|span| self.conflicts(span, false));
         if barrier {
             self.touched.clear();
         }
@@ -75,11 +81,14 @@ impl HazardTracker {
 
     fn touch(&mut self, span: &Span, written: bool) {
         if span.bytes > 0 {
-            self.touched.entry(span.buffer.id()).or_default().push(Touched {
-                start: span.offset,
-                end: span.offset + span.bytes,
-                written,
-            });
+            self.touched
+                .entry(span.buffer.id())
+                .or_default()
+                .push(Touched {
+                    start: span.offset,
+                    end: span.offset + span.bytes,
+                    written,
+                });
         }
     }
 }

@@ -46,10 +46,7 @@ pub struct KvSide {
 impl KvSide {
     fn new(device: &Device, codec: RowCodec, options: &KvCacheOptions) -> Result<Self> {
         let rows = [options.kv_heads, options.capacity];
-        let codes = device.zeros(
-            DType::U8,
-            &[rows[0], rows[1], codec.code_bytes() as u64],
-        )?;
+        let codes = device.zeros(DType::U8, &[rows[0], rows[1], codec.code_bytes() as u64])?;
         let scales = codec
             .scale_dtype()
             .map(|dtype| device.zeros(dtype, &[rows[0], rows[1], codec.groups() as u64]))

@@ -145,7 +145,10 @@ impl Tensor {
     /// When the tensor is a scalar or the range exceeds the dimension.
     pub fn rows(&self, range: Range<u64>) -> Result<Self> {
         let outer = self.shape.first().copied().unwrap_or(0);
-        if range.start > range.end || range.end > outer || (self.shape.len() < 2 && self.dtype.is_quantised()) {
+        if range.start > range.end
+            || range.end > outer
+            || (self.shape.len() < 2 && self.dtype.is_quantised())
+        {
             return Err(Error::argument(
                 "rows",
                 "range",
@@ -191,7 +194,12 @@ impl fmt::Display for Described<'_> {
 /// When the count overflows 63 bits or the last dimension cuts a block.
 pub fn tensor_bytes(dtype: DType, shape: &[u64]) -> Result<u64> {
     let wrong = |expected: &str| {
-        Error::argument("tensor", "shape", expected, format_args!("{shape:?} of {dtype}"))
+        Error::argument(
+            "tensor",
+            "shape",
+            expected,
+            format_args!("{shape:?} of {dtype}"),
+        )
     };
     let (row, outer) = match shape.split_last() {
         Some((row, outer)) => (*row, outer),

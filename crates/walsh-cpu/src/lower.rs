@@ -9,7 +9,7 @@ use walsh_core::{Access, Accesses, Buffer, Command, DeviceId, Error, HazardTrack
 
 use crate::isa::Isa;
 use crate::memory::CpuMemory;
-use crate::team::{Phase, Scratch};
+use crate::team::{Group, Phase, Scratch};
 use crate::{attention, matmul, ops, store};
 
 /// What kernels are chosen by.
@@ -49,9 +49,6 @@ impl Fault {
             .take()
     }
 }
-
-/// Phases that may run at the same time; a barrier lies between groups.
-pub(crate) type Group = Vec<Box<dyn Phase>>;
 
 /// What a derived buffer is computed from its source for.
 #[derive(Debug, Clone, PartialEq)]
@@ -120,7 +117,7 @@ impl Lowering {
         });
         match self.groups.last_mut() {
             Some(group) if !barrier => group.push(guarded),
-            _ => self.groups.push(vec![guarded]),
+            _ => self.groups.push(Group::new(vec![guarded])),
         }
     }
 

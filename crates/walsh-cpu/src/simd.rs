@@ -74,7 +74,8 @@ pub(crate) fn tanh(x: f32) -> f32 {
     let e = exp(2.0 * x);
     let quotient = 1.0 - 2.0 / (e + 1.0);
     let square = x * x;
-    let series = x * (1.0 + square * (-1.0 / 3.0 + square * (2.0 / 15.0 - square * (17.0 / 315.0))));
+    let series =
+        x * (1.0 + square * (-1.0 / 3.0 + square * (2.0 / 15.0 - square * (17.0 / 315.0))));
     if square < 0.04 { series } else { quotient }
 }
 
@@ -111,6 +112,6 @@ mod tests {
         }
         assert_eq!(tanh(200.0), 1.0);
         assert_eq!(tanh(-200.0), -1.0);
-        assert_eq!(silu(-1e30).abs(), 1e30 * exp(-88.0) * 0.0 + silu(-1e30).abs());
+        assert!(silu(-100.0).abs() < 1e-30);
     }
 }

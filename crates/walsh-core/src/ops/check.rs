@@ -56,11 +56,7 @@ impl Check {
         if tensor.shape().iter().all(fits) {
             return Ok(());
         }
-        self.fail(
-            argument,
-            "of dimensions between 1 and 2^31 - 1",
-            tensor,
-        )
+        self.fail(argument, "of dimensions between 1 and 2^31 - 1", tensor)
     }
 
     /// The output shares no byte with an input.

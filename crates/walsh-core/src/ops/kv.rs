@@ -67,11 +67,7 @@ impl Operation for KvStore {
 
     fn accesses(&self) -> Accesses {
         Accesses {
-            reads: vec![
-                self.keys.span(),
-                self.values.span(),
-                self.positions.span(),
-            ],
+            reads: vec![self.keys.span(), self.values.span(), self.positions.span()],
             writes: self.cache.spans().collect(),
         }
     }

@@ -107,9 +107,17 @@ impl fmt::Display for Op {
                 write!(f, " {} over {} -> {}", op.query, op.cache.spec(), op.output)
             }
             Self::AttentionPrefill(op) => {
-                write!(f, " {} over {} + fresh -> {}", op.query, op.cache.spec(), op.output)
+                write!(
+                    f,
+                    " {} over {} + fresh -> {}",
+                    op.query,
+                    op.cache.spec(),
+                    op.output
+                )
             }
-            Self::GatedActivation(op) => write!(f, " {:?} {} -> {}", op.activation, op.gate, op.output),
+            Self::GatedActivation(op) => {
+                write!(f, " {:?} {} -> {}", op.activation, op.gate, op.output)
+            }
             Self::Add(op) => write!(f, " {} + {} -> {}", op.a, op.b, op.output),
             Self::Scale(op) => write!(f, " {} × {} -> {}", op.input, op.factor, op.output),
             Self::SoftCap(op) => write!(f, " {} cap {} -> {}", op.input, op.cap, op.output),

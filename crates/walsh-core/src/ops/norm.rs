@@ -78,9 +78,7 @@ impl Operation for RmsNorm {
         let mut accesses = Accesses::default();
         accesses.read(self.input.span()).write(self.output.span());
         if let Some(before) = &self.before {
-            accesses
-                .read(before.addend.span())
-                .write(before.sum.span());
+            accesses.read(before.addend.span()).write(before.sum.span());
         }
         for tensor in self.weight.iter().chain(&self.after) {
             accesses.read(tensor.span());

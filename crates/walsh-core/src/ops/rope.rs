@@ -122,8 +122,7 @@ impl RopeConfig {
                 // training context.
                 let pair_of = |rotations: f32| {
                     let context = f64::from(original_context);
-                    self.dims as f64
-                        * (context / (f64::from(rotations) * 2.0 * PI)).ln()
+                    self.dims as f64 * (context / (f64::from(rotations) * 2.0 * PI)).ln()
                         / (2.0 * f64::from(self.base).ln())
                 };
                 let low = pair_of(beta_fast).floor().max(0.0);

@@ -66,8 +66,10 @@ impl Phase for Embedding {
             // SAFETY: no phase of this group writes the table.
             let source = unsafe { self.table.slice(start..start + self.row_bytes) };
             // SAFETY: each item writes its own output row.
-            let output =
-                unsafe { self.output.slice_mut(item * self.width..(item + 1) * self.width) };
+            let output = unsafe {
+                self.output
+                    .slice_mut(item * self.width..(item + 1) * self.width)
+            };
             if let Err(error) = ggml::decode(self.dtype, source, output) {
                 self.fault.report(error.into());
                 return;

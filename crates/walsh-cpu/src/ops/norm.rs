@@ -24,7 +24,7 @@ pub(crate) fn lower(op: &RmsNorm, lowering: &mut Lowering) -> Result<()> {
     let before = op
         .before
         .as_ref()
-        .map(|before| Ok((View::of(&before.addend)?, View::of(&before.sum)?)))
+        .map(|before| Result::Ok((View::of(&before.addend)?, View::of(&before.sum)?)))
         .transpose()?;
     let phase = Norm {
         isa: lowering.target().isa,

@@ -79,7 +79,8 @@ impl Phase for Table {
             let (position, row) = unsafe {
                 (
                     self.positions.slice(item..item + 1)[0],
-                    self.output.slice_mut(item * pairs * 2..(item + 1) * pairs * 2),
+                    self.output
+                        .slice_mut(item * pairs * 2..(item + 1) * pairs * 2),
                 )
             };
             let (cosines, sines) = row.split_at_mut(pairs);

@@ -99,7 +99,8 @@ impl Phase for ArgMaxRows {
             }
             let index = row.iter().position(|x| *x == best).unwrap_or(0);
             // SAFETY: each item writes its own number.
-            unsafe { self.output.slice_mut(item..item + 1) }[0] = index as i32;
+            let output = unsafe { self.output.slice_mut(item..item + 1) };
+            output[0] = index as i32;
         }
     }
 }
