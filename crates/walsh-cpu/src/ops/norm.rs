@@ -21,11 +21,10 @@ struct Norm {
 }
 
 pub(crate) fn lower(op: &RmsNorm, lowering: &mut Lowering) -> Result<()> {
-    let before = op
-        .before
-        .as_ref()
-        .map(|before| Result::Ok((View::of(&before.addend)?, View::of(&before.sum)?)))
-        .transpose()?;
+    let before = match &op.before {
+        Some(before) => Some((View::of(&before.addend)?, View::of(&before.sum)?)),
+        None => None,
+    };
     let phase = Norm {
         isa: lowering.target().isa,
         width: op.input.row_len() as usize,
