@@ -8,7 +8,6 @@ pub mod error;
 pub mod ggml;
 pub mod gguf;
 pub mod kv;
-pub mod kv;
 pub mod rotation;
 
 pub use dtype::DType;
