@@ -6,6 +6,7 @@ pub mod dtype;
 pub mod error;
 pub mod ggml;
 pub mod gguf;
+pub mod kv;
 
 pub use dtype::DType;
 pub use error::FormatError;
