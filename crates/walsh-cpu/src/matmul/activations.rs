@@ -39,7 +39,9 @@ pub(super) struct RowParts {
 
 impl RowParts {
     pub(super) const fn new(k: usize) -> RowParts {
-        RowParts { groups: k.div_ceil(GROUP) }
+        RowParts {
+            groups: k.div_ceil(GROUP),
+        }
     }
 
     /// The offset of the scales and sums for runs of 32, 16 floats for each group.
@@ -68,7 +70,10 @@ pub(super) struct Tiles {
 impl Tiles {
     /// Divides `rows` rows into tiles of at most `max` rows.
     pub(super) fn new(rows: usize, max: usize) -> Tiles {
-        Tiles { count: rows.div_ceil(max), rows }
+        Tiles {
+            count: rows.div_ceil(max),
+            rows,
+        }
     }
 
     pub(super) fn count(self) -> usize {
@@ -123,7 +128,12 @@ impl ActivationLayout {
             (false, true) => Arrangement::FloatTiles(Tiles::new(m, kernels.tile_rows)),
             (true, true) => Arrangement::Tiles(Tiles::new(m, kernels.tile_rows)),
         };
-        ActivationLayout { isa, m, k, arrangement }
+        ActivationLayout {
+            isa,
+            m,
+            k,
+            arrangement,
+        }
     }
 
     /// Whether the kernels read the input as it is: nothing needs to be prepared.
@@ -244,7 +254,10 @@ impl ActivationLayout {
                 to.add(17).write(second);
             };
             for block in values.start / BLOCK..values.end / BLOCK {
-                put(block, &Quantised::of(&*input.cast::<[f32; BLOCK]>().add(block)));
+                put(
+                    block,
+                    &Quantised::of(&*input.cast::<[f32; BLOCK]>().add(block)),
+                );
             }
             if values.end == self.k {
                 for block in self.k / BLOCK..parts.groups * (GROUP / BLOCK) {
@@ -257,7 +270,13 @@ impl ActivationLayout {
     /// # Safety
     /// `input` and `prepared` are those of `prepare`.
     #[inline(always)]
-    unsafe fn quantise_tile(&self, rows: Range<usize>, values: Range<usize>, input: *const f32, prepared: *mut u8) {
+    unsafe fn quantise_tile(
+        &self,
+        rows: Range<usize>,
+        values: Range<usize>,
+        input: *const f32,
+        prepared: *mut u8,
+    ) {
         let count = rows.len();
         // SAFETY: a row takes `RECORD` bytes for each block whatever the tile, so tiles lie where their first row says.
         unsafe {
@@ -265,7 +284,8 @@ impl ActivationLayout {
             for block in values.start / BLOCK..values.end / BLOCK {
                 let record = tile.add(block * count * RECORD);
                 for (lane, row) in rows.clone().enumerate() {
-                    let quantised = Quantised::of(&*input.add(row * self.k).cast::<[f32; BLOCK]>().add(block));
+                    let quantised =
+                        Quantised::of(&*input.add(row * self.k).cast::<[f32; BLOCK]>().add(block));
                     let quads: [u32; 8] = bytemuck::cast(quantised.codes);
                     for (quad, codes) in quads.into_iter().enumerate() {
                         record.cast::<u32>().add(quad * count + lane).write(codes);
@@ -284,14 +304,21 @@ impl ActivationLayout {
     /// # Safety
     /// `input` and `prepared` are those of `prepare`.
     #[inline(always)]
-    unsafe fn interleave(&self, rows: Range<usize>, values: Range<usize>, input: *const f32, prepared: *mut u8) {
+    unsafe fn interleave(
+        &self,
+        rows: Range<usize>,
+        values: Range<usize>,
+        input: *const f32,
+        prepared: *mut u8,
+    ) {
         // SAFETY: as for `quantise_tile`, with four bytes for each value.
         unsafe {
             let tile = prepared.cast::<f32>().add(rows.start * self.k);
             let count = rows.len();
             for value in values {
                 for (lane, row) in rows.clone().enumerate() {
-                    tile.add(value * count + lane).write(input.add(row * self.k + value).read());
+                    tile.add(value * count + lane)
+                        .write(input.add(row * self.k + value).read());
                 }
             }
         }
@@ -305,14 +332,19 @@ struct Quantised {
 }
 
 impl Quantised {
-    const ZERO: Quantised = Quantised { codes: [0; BLOCK], scale: 0.0 };
+    const ZERO: Quantised = Quantised {
+        codes: [0; BLOCK],
+        scale: 0.0,
+    };
 
     #[inline(always)]
     fn of(values: &[f32; BLOCK]) -> Quantised {
         // Adding it leaves a small number, rounded to an integer, in the low bits.
         const SHIFT: f32 = 12_582_912.0; // 1.5 · 2²³
         // As integers, magnitudes compare like the numbers do, and infinity and NaN are above all others.
-        let largest = values.iter().fold(0, |largest, value| largest.max(value.to_bits() & 0x7fff_ffff));
+        let largest = values.iter().fold(0, |largest, value| {
+            largest.max(value.to_bits() & 0x7fff_ffff)
+        });
         let magnitude = f32::from_bits(largest);
         let (scale, inverse) = if !magnitude.is_finite() {
             (f32::NAN, 0.0)
@@ -333,7 +365,10 @@ impl Quantised {
     #[inline(always)]
     fn sums(&self) -> [f32; 2] {
         let sum = |codes: &[i8]| codes.iter().map(|&code| i32::from(code)).sum::<i32>();
-        [sum(&self.codes[..16]) as f32 * self.scale, sum(&self.codes[16..]) as f32 * self.scale]
+        [
+            sum(&self.codes[..16]) as f32 * self.scale,
+            sum(&self.codes[16..]) as f32 * self.scale,
+        ]
     }
 }
 
@@ -348,7 +383,10 @@ mod tests {
         for (code, value) in quantised.codes.iter().zip(values) {
             assert!((f32::from(*code) * quantised.scale - value).abs() <= 0.5001 * quantised.scale);
         }
-        let sum: f32 = quantised.codes[16..].iter().map(|&code| f32::from(code)).sum();
+        let sum: f32 = quantised.codes[16..]
+            .iter()
+            .map(|&code| f32::from(code))
+            .sum();
         assert_eq!(quantised.sums()[1], sum * quantised.scale);
     }
 
@@ -370,7 +408,9 @@ mod tests {
         for rows in 1..100 {
             let tiles = Tiles::new(rows, 12);
             assert_eq!((tiles.start(0), tiles.start(tiles.count())), (0, rows));
-            let sizes: Vec<_> = (0..tiles.count()).map(|tile| tiles.rows(tile).len()).collect();
+            let sizes: Vec<_> = (0..tiles.count())
+                .map(|tile| tiles.rows(tile).len())
+                .collect();
             assert!(sizes.iter().max().unwrap() - sizes.iter().min().unwrap() <= 1);
             assert!(sizes.iter().all(|&size| (1..=12).contains(&size)));
         }

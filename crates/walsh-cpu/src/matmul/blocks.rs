@@ -100,7 +100,8 @@ fn fifth_bits(bits: [u8; 4], codes: &mut [u8]) {
 /// The eight 6-bit scales and eight 6-bit minima of the types `q4_K` and `q5_K`.
 #[inline(always)]
 pub(super) fn scales_and_mins(packed: &[u8; 12]) -> [u8; 16] {
-    let word = |i: usize| u32::from_le_bytes([packed[i], packed[i + 1], packed[i + 2], packed[i + 3]]);
+    let word =
+        |i: usize| u32::from_le_bytes([packed[i], packed[i + 1], packed[i + 2], packed[i + 3]]);
     let (scales, mins, rest) = (word(0), word(4), word(8));
     let words = [
         scales & 0x3f3f_3f3f,
@@ -114,7 +115,8 @@ pub(super) fn scales_and_mins(packed: &[u8; 12]) -> [u8; 16] {
 /// The sixteen scales of `q3_K`, as stored: 32 too large.
 #[inline(always)]
 pub(super) fn q3_scales(packed: &[u8; 12]) -> [u8; 16] {
-    let word = |i: usize| u32::from_le_bytes([packed[i], packed[i + 1], packed[i + 2], packed[i + 3]]);
+    let word =
+        |i: usize| u32::from_le_bytes([packed[i], packed[i + 1], packed[i + 2], packed[i + 3]]);
     let (a, b, high) = (word(0), word(4), word(8));
     let words = [
         (a & 0x0f0f_0f0f) | (high << 4 & 0x3030_3030),
@@ -155,23 +157,49 @@ macro_rules! small_block {
     };
 }
 
-small_block!(BlockQ4_0, |block, codes| nibbles(&block.qs, codes), |d, _widen| 8.0 * d);
-small_block!(BlockQ4_1, |block, codes| nibbles(&block.qs, codes), |_d, widen| -widen(block.m));
-small_block!(BlockQ5_0, |block, codes| {
-    nibbles(&block.qs, codes);
-    fifth_bits(block.qh, codes);
-}, |d, _widen| 16.0 * d);
-small_block!(BlockQ5_1, |block, codes| {
-    nibbles(&block.qs, codes);
-    fifth_bits(block.qh, codes);
-}, |_d, widen| -widen(block.m));
-small_block!(BlockQ8_0, |block, codes| for (code, &value) in codes.iter_mut().zip(&block.qs) {
-    *code = value as u8 ^ 0x80;
-}, |d, _widen| 128.0 * d);
-small_block!(BlockIq4Nl, |block, codes| {
-    nibbles(&block.qs, codes);
-    codes.iter_mut().for_each(|code| *code = IQ4_CODES[usize::from(*code)]);
-}, |d, _widen| IQ4_OFFSET as f32 * d);
+small_block!(
+    BlockQ4_0,
+    |block, codes| nibbles(&block.qs, codes),
+    |d, _widen| 8.0 * d
+);
+small_block!(
+    BlockQ4_1,
+    |block, codes| nibbles(&block.qs, codes),
+    |_d, widen| -widen(block.m)
+);
+small_block!(
+    BlockQ5_0,
+    |block, codes| {
+        nibbles(&block.qs, codes);
+        fifth_bits(block.qh, codes);
+    },
+    |d, _widen| 16.0 * d
+);
+small_block!(
+    BlockQ5_1,
+    |block, codes| {
+        nibbles(&block.qs, codes);
+        fifth_bits(block.qh, codes);
+    },
+    |_d, widen| -widen(block.m)
+);
+small_block!(
+    BlockQ8_0,
+    |block, codes| for (code, &value) in codes.iter_mut().zip(&block.qs) {
+        *code = value as u8 ^ 0x80;
+    },
+    |d, _widen| 128.0 * d
+);
+small_block!(
+    BlockIq4Nl,
+    |block, codes| {
+        nibbles(&block.qs, codes);
+        codes
+            .iter_mut()
+            .for_each(|code| *code = IQ4_CODES[usize::from(*code)]);
+    },
+    |d, _widen| IQ4_OFFSET as f32 * d
+);
 
 /// Fills in runs from integer scales: `scale[j] = d · ints[j]` and `min[j] = offset · scale[j]`.
 #[inline(always)]
@@ -301,12 +329,19 @@ impl Decode for BlockIq4Xs {
     unsafe fn decode<W: Widen>(&self, mut out: Decoded<'_>) {
         for (packed, codes) in self.qs.chunks_exact(16).zip(out.codes.chunks_exact_mut(32)) {
             nibbles(packed, codes);
-            codes.iter_mut().for_each(|code| *code = IQ4_CODES[usize::from(*code)]);
+            codes
+                .iter_mut()
+                .for_each(|code| *code = IQ4_CODES[usize::from(*code)]);
         }
         // SAFETY: the caller's.
         let d = unsafe { W::widen(self.d) };
         let ints = iq4_xs_scales(self);
-        symmetric_runs(&mut out, d, IQ4_OFFSET as f32, ints.iter().map(|&s| i32::from(s) - 32));
+        symmetric_runs(
+            &mut out,
+            d,
+            IQ4_OFFSET as f32,
+            ints.iter().map(|&s| i32::from(s) - 32),
+        );
     }
 }
 
@@ -315,18 +350,54 @@ macro_rules! with_block {
     ($dtype:expr, $block:ident => $body:expr, else => $other:expr) => {{
         use walsh_formats::{DType, ggml};
         match $dtype {
-            DType::Q4_0 => { type $block = ggml::BlockQ4_0; $body }
-            DType::Q4_1 => { type $block = ggml::BlockQ4_1; $body }
-            DType::Q5_0 => { type $block = ggml::BlockQ5_0; $body }
-            DType::Q5_1 => { type $block = ggml::BlockQ5_1; $body }
-            DType::Q8_0 => { type $block = ggml::BlockQ8_0; $body }
-            DType::Q2K => { type $block = ggml::BlockQ2K; $body }
-            DType::Q3K => { type $block = ggml::BlockQ3K; $body }
-            DType::Q4K => { type $block = ggml::BlockQ4K; $body }
-            DType::Q5K => { type $block = ggml::BlockQ5K; $body }
-            DType::Q6K => { type $block = ggml::BlockQ6K; $body }
-            DType::IQ4NL => { type $block = ggml::BlockIq4Nl; $body }
-            DType::IQ4XS => { type $block = ggml::BlockIq4Xs; $body }
+            DType::Q4_0 => {
+                type $block = ggml::BlockQ4_0;
+                $body
+            }
+            DType::Q4_1 => {
+                type $block = ggml::BlockQ4_1;
+                $body
+            }
+            DType::Q5_0 => {
+                type $block = ggml::BlockQ5_0;
+                $body
+            }
+            DType::Q5_1 => {
+                type $block = ggml::BlockQ5_1;
+                $body
+            }
+            DType::Q8_0 => {
+                type $block = ggml::BlockQ8_0;
+                $body
+            }
+            DType::Q2K => {
+                type $block = ggml::BlockQ2K;
+                $body
+            }
+            DType::Q3K => {
+                type $block = ggml::BlockQ3K;
+                $body
+            }
+            DType::Q4K => {
+                type $block = ggml::BlockQ4K;
+                $body
+            }
+            DType::Q5K => {
+                type $block = ggml::BlockQ5K;
+                $body
+            }
+            DType::Q6K => {
+                type $block = ggml::BlockQ6K;
+                $body
+            }
+            DType::IQ4NL => {
+                type $block = ggml::BlockIq4Nl;
+                $body
+            }
+            DType::IQ4XS => {
+                type $block = ggml::BlockIq4Xs;
+                $body
+            }
             DType::F32 | DType::F16 | DType::BF16 | DType::I32 | DType::U8 => $other,
         }
     }};
@@ -344,7 +415,10 @@ mod tests {
             let half = f16::from_bits(bits);
             // SAFETY: needs no instruction set.
             let wide = unsafe { PlainWiden::widen(half) };
-            assert!(wide.to_bits() == half.to_f32().to_bits() || wide.is_nan() && half.is_nan(), "{bits:#x}");
+            assert!(
+                wide.to_bits() == half.to_f32().to_bits() || wide.is_nan() && half.is_nan(),
+                "{bits:#x}"
+            );
         }
     }
 
@@ -358,7 +432,10 @@ mod tests {
             let decoded = with_block!(dtype, B => decode_row::<B>(&bytes), else => unreachable!());
             for (i, (&found, &expected)) in decoded.iter().zip(&expected).enumerate() {
                 let error = (found - expected).abs();
-                assert!(error <= 1e-4 * expected.abs().max(0.1), "{dtype} {i}: {found} {expected}");
+                assert!(
+                    error <= 1e-4 * expected.abs().max(0.1),
+                    "{dtype} {i}: {found} {expected}"
+                );
             }
         }
     }
@@ -367,13 +444,24 @@ mod tests {
         let mut row = Vec::new();
         for block in bytes.chunks_exact(size_of::<B>()) {
             let block: B = bytemuck::pod_read_unaligned(block);
-            let (mut codes, mut scales, mut mins) = (vec![0; B::LEN], vec![0.0; B::LEN / B::RUN], vec![0.0; B::LEN / B::RUN]);
-            let out = Decoded { codes: &mut codes, scales: &mut scales, mins: &mut mins };
+            let (mut codes, mut scales, mut mins) = (
+                vec![0; B::LEN],
+                vec![0.0; B::LEN / B::RUN],
+                vec![0.0; B::LEN / B::RUN],
+            );
+            let out = Decoded {
+                codes: &mut codes,
+                scales: &mut scales,
+                mins: &mut mins,
+            };
             // SAFETY: needs no instruction set.
             unsafe { block.decode::<PlainWiden>(out) };
-            row.extend(codes.iter().enumerate().map(|(i, &code)| {
-                scales[i / B::RUN] * f32::from(code) - mins[i / B::RUN]
-            }));
+            row.extend(
+                codes
+                    .iter()
+                    .enumerate()
+                    .map(|(i, &code)| scales[i / B::RUN] * f32::from(code) - mins[i / B::RUN]),
+            );
         }
         row
     }

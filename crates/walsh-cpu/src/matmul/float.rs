@@ -6,9 +6,6 @@ use super::blocks::Widen;
 
 /// A floating-point storage type.
 pub(super) trait Float {
-    /// The bytes of a value.
-    const BYTES: usize;
-
     /// Value `index` of a row.
     ///
     /// # Safety
@@ -24,8 +21,6 @@ pub(super) struct F16;
 pub(super) struct BF16;
 
 impl Float for F32 {
-    const BYTES: usize = 4;
-
     #[inline(always)]
     unsafe fn load<W: Widen>(row: *const u8, index: usize) -> f32 {
         // SAFETY: the caller's.
@@ -34,8 +29,6 @@ impl Float for F32 {
 }
 
 impl Float for F16 {
-    const BYTES: usize = 2;
-
     #[inline(always)]
     unsafe fn load<W: Widen>(row: *const u8, index: usize) -> f32 {
         // SAFETY: the caller's.
@@ -44,8 +37,6 @@ impl Float for F16 {
 }
 
 impl Float for BF16 {
-    const BYTES: usize = 2;
-
     #[inline(always)]
     unsafe fn load<W: Widen>(row: *const u8, index: usize) -> f32 {
         // SAFETY: the caller's.
@@ -58,9 +49,18 @@ macro_rules! with_float {
     ($dtype:expr, $float:ident => $body:expr, else => $other:expr) => {{
         use $crate::matmul::float;
         match $dtype {
-            walsh_formats::DType::F32 => { type $float = float::F32; $body }
-            walsh_formats::DType::F16 => { type $float = float::F16; $body }
-            walsh_formats::DType::BF16 => { type $float = float::BF16; $body }
+            walsh_formats::DType::F32 => {
+                type $float = float::F32;
+                $body
+            }
+            walsh_formats::DType::F16 => {
+                type $float = float::F16;
+                $body
+            }
+            walsh_formats::DType::BF16 => {
+                type $float = float::BF16;
+                $body
+            }
             _ => $other,
         }
     }};

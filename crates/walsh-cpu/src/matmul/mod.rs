@@ -9,6 +9,7 @@ mod activations;
 mod blocks;
 mod float;
 mod kernels;
+mod op;
 mod plan;
 mod portable;
 mod tile;
@@ -26,4 +27,6 @@ mod testing;
 mod tests;
 
 pub use activations::ActivationLayout;
+use activations::Arrangement;
+pub(crate) use op::{lower, plan};
 pub use plan::{Operands, ProductError, ProductPlan, ProductShape};

@@ -104,8 +104,14 @@ impl Job<'_> {
     pub(super) unsafe fn put(&self, row: usize, column: usize, sum: f32) {
         // SAFETY: the caller's.
         unsafe {
-            let bias = self.operands.bias.map_or(0.0, |bias| bias.add(column).read());
-            self.operands.output.add(row * self.plan.shape.n + column).write(sum + bias);
+            let bias = self
+                .operands
+                .bias
+                .map_or(0.0, |bias| bias.add(column).read());
+            self.operands
+                .output
+                .add(row * self.plan.shape.n + column)
+                .write(sum + bias);
         }
     }
 }
@@ -142,7 +148,13 @@ impl ProductPlan {
                 divide_tiles(n, kernels.panel_rows, tiles, threads)
             }
         };
-        Ok(ProductPlan { kernels, shape, row_bytes, layout, item })
+        Ok(ProductPlan {
+            kernels,
+            shape,
+            row_bytes,
+            layout,
+            item,
+        })
     }
 
     /// The form in which the input is read.
@@ -171,14 +183,20 @@ impl ProductPlan {
     fn tile_items(&self) -> usize {
         match self.layout.arrangement {
             Arrangement::Plain | Arrangement::Rows => 1,
-            Arrangement::Tiles(tiles) | Arrangement::FloatTiles(tiles) => tiles.count().div_ceil(self.item.1),
+            Arrangement::Tiles(tiles) | Arrangement::FloatTiles(tiles) => {
+                tiles.count().div_ceil(self.item.1)
+            }
         }
     }
 
     /// The estimated time on one thread, in nanoseconds.
     pub fn cost(&self) -> u64 {
         let ProductShape { m, n, k, .. } = self.shape;
-        let slow = if self.kernels.isa == Isa::Portable { 8 } else { 1 };
+        let slow = if self.kernels.isa == Isa::Portable {
+            8
+        } else {
+            1
+        };
         let read = n as u64 * self.row_bytes as u64 / 15;
         let compute = m as u64 * n as u64 * k as u64 / 80;
         read.max(compute) * slow
@@ -209,11 +227,24 @@ impl ProductPlan {
                 Arrangement::Plain | Arrangement::Rows => (0..0, (self.kernels.dot)(self.shape)),
                 Arrangement::Tiles(tiles) | Arrangement::FloatTiles(tiles) => {
                     let tile = item % per_column * self.item.1;
-                    (tile..(tile + self.item.1).min(tiles.count()), (self.kernels.tile)(self.shape))
+                    (
+                        tile..(tile + self.item.1).min(tiles.count()),
+                        (self.kernels.tile)(self.shape),
+                    )
                 }
             };
             // SAFETY: the caller's; `new` has checked that the instruction set is there.
-            unsafe { kernel(&Job { plan: self, operands, columns, tiles }, scratch) };
+            unsafe {
+                kernel(
+                    &Job {
+                        plan: self,
+                        operands,
+                        columns,
+                        tiles,
+                    },
+                    scratch,
+                )
+            };
         }
     }
 }
@@ -229,7 +260,8 @@ fn dot_rows(n: usize, row_bytes: usize, threads: usize) -> usize {
 fn divide_tiles(n: usize, panel_rows: usize, tiles: Tiles, threads: usize) -> (usize, usize) {
     let wanted = if threads == 1 { 1 } else { threads * 6 };
     let (mut panels, mut each) = (tile::PANELS, tiles.count());
-    let items = |panels: usize, each: usize| n.div_ceil(panels * panel_rows) * tiles.count().div_ceil(each);
+    let items =
+        |panels: usize, each: usize| n.div_ceil(panels * panel_rows) * tiles.count().div_ceil(each);
     // A panel is decoded anew for every item along the rows: that comes last, and stops at a few tiles.
     while items(panels, each) < wanted && (panels > 1 || each > 4) {
         if panels > 1 {

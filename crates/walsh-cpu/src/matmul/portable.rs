@@ -52,14 +52,22 @@ unsafe fn dot<B: Decode>(job: &Job<'_>, scratch: &mut [u8]) {
                     let values = std::slice::from_raw_parts(values, B::LEN);
                     let first_run = block * B::LEN / B::RUN;
                     let per_group = GROUP / B::RUN;
-                    let start = if B::RUN == 16 { parts.runs_of_16() } else { parts.runs_of_32() };
+                    let start = if B::RUN == 16 {
+                        parts.runs_of_16()
+                    } else {
+                        parts.runs_of_32()
+                    };
                     let floats = input.add(start).cast::<f32>();
-                    let floats = floats.add(first_run / per_group * 2 * per_group + first_run % per_group);
-                    (0..B::LEN / B::RUN).map(|run| {
-                        let range = run * B::RUN..(run + 1) * B::RUN;
-                        let dot = int_dot(&codes[range.clone()], &values[range]) as f32;
-                        dot * scales[run] * *floats.add(run) - mins[run] * *floats.add(per_group + run)
-                    }).sum::<f32>()
+                    let floats =
+                        floats.add(first_run / per_group * 2 * per_group + first_run % per_group);
+                    (0..B::LEN / B::RUN)
+                        .map(|run| {
+                            let range = run * B::RUN..(run + 1) * B::RUN;
+                            let dot = int_dot(&codes[range.clone()], &values[range]) as f32;
+                            dot * scales[run] * *floats.add(run)
+                                - mins[run] * *floats.add(per_group + run)
+                        })
+                        .sum::<f32>()
                 };
             }
         }
@@ -73,7 +81,11 @@ unsafe fn dot<B: Decode>(job: &Job<'_>, scratch: &mut [u8]) {
 #[inline(always)]
 fn int_dot(codes: &[u8], values: &[i8]) -> i32 {
     // 16-bit products, because that is what the baseline's multiply-add takes.
-    codes.iter().zip(values).map(|(&code, &value)| i32::from(i16::from(code)) * i32::from(i16::from(value))).sum()
+    codes
+        .iter()
+        .zip(values)
+        .map(|(&code, &value)| i32::from(i16::from(code)) * i32::from(i16::from(value)))
+        .sum()
 }
 
 /// # Safety
@@ -90,7 +102,13 @@ unsafe fn dot_floats<F: Float>(job: &Job<'_>, _: &mut [u8]) {
                 let mut sums = [0.0; BLOCK];
                 for start in (0..k).step_by(BLOCK) {
                     let length = BLOCK.min(k - start);
-                    let load = |i| if i < length { F::load::<PlainWiden>(weights, start + i) * *input.add(start + i) } else { 0.0 };
+                    let load = |i| {
+                        if i < length {
+                            F::load::<PlainWiden>(weights, start + i) * *input.add(start + i)
+                        } else {
+                            0.0
+                        }
+                    };
                     let products: [f32; BLOCK] = from_fn(load);
                     for (sum, product) in sums.iter_mut().zip(products) {
                         *sum += product;

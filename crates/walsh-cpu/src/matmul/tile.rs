@@ -7,8 +7,6 @@
 
 use std::ops::Range;
 
-use walsh_formats::DType;
-
 use super::activations::{Arrangement, BLOCK, RECORD, Tiles};
 use super::blocks::{Decode, Decoded, Widen};
 use super::float::Float;
@@ -54,7 +52,12 @@ pub(super) trait TileIsa {
     ///
     /// # Safety
     /// The instruction set is available; every `place(i)` takes `LANES` words on a boundary of their size.
-    unsafe fn transpose(rows: *const u32, stride: usize, columns: usize, place: impl Fn(usize) -> *mut u32);
+    unsafe fn transpose(
+        rows: *const u32,
+        stride: usize,
+        columns: usize,
+        place: impl Fn(usize) -> *mut u32,
+    );
 
     /// Adds the products of a panel and a tile of `rows` rows to its sums. `run` is 16 or 32.
     ///
@@ -89,7 +92,11 @@ impl Space {
         let floats = lanes * FLOAT_PIECE * 4;
         let panel = PIECE / BLOCK * panel_block(lanes, 16);
         Space {
-            staging: if quantised > floats { quantised } else { floats },
+            staging: if quantised > floats {
+                quantised
+            } else {
+                floats
+            },
             panel: if panel > floats { panel } else { floats },
             sums: rows * PANELS * lanes * 4,
         }
@@ -121,7 +128,9 @@ struct Item<'a> {
 impl<'a> Item<'a> {
     #[inline(always)]
     fn new(job: &'a Job<'a>, lanes: usize, scratch: &mut [u8]) -> Item<'a> {
-        let (Arrangement::Tiles(tiles) | Arrangement::FloatTiles(tiles)) = job.plan.layout().arrangement else {
+        let (Arrangement::Tiles(tiles) | Arrangement::FloatTiles(tiles)) =
+            job.plan.layout().arrangement
+        else {
             unreachable!("tiled products are planned with tiles");
         };
         let rows = tiles.start(job.tiles.start)..tiles.start(job.tiles.end);
@@ -134,7 +143,17 @@ impl<'a> Item<'a> {
             let panel = staging.add(space.staging);
             (panel, panel.add(PANELS * space.panel).cast::<f32>())
         };
-        Item { job, tiles, rows, panels, lanes, staging, panel, panel_bytes: space.panel, sums }
+        Item {
+            job,
+            tiles,
+            rows,
+            panels,
+            lanes,
+            staging,
+            panel,
+            panel_bytes: space.panel,
+            sums,
+        }
     }
 
     /// Sweeps every panel by every tile of the item. `row_bytes` are those of a tile's row and step.
@@ -142,8 +161,17 @@ impl<'a> Item<'a> {
     /// # Safety
     /// The panels are filled for the steps, and `sweep` may be called for them.
     #[inline(always)]
-    unsafe fn sweep_all(&self, steps: Range<usize>, row_bytes: usize, sweep: impl Fn(usize, &Sweep)) {
-        let all_steps = if row_bytes == RECORD { self.job.plan.k() / BLOCK } else { self.job.plan.k() };
+    unsafe fn sweep_all(
+        &self,
+        steps: Range<usize>,
+        row_bytes: usize,
+        sweep: impl Fn(usize, &Sweep),
+    ) {
+        let all_steps = if row_bytes == RECORD {
+            self.job.plan.k() / BLOCK
+        } else {
+            self.job.plan.k()
+        };
         let stride = self.panels * self.lanes;
         for tile in self.job.tiles.clone() {
             let rows = self.tiles.rows(tile);
@@ -153,14 +181,17 @@ impl<'a> Item<'a> {
                 unsafe {
                     let offset = (rows.start * all_steps + rows.len() * steps.start) * row_bytes;
                     let first_sum = (rows.start - self.rows.start) * stride + panel * self.lanes;
-                    sweep(rows.len(), &Sweep {
-                        panel: self.panel.add(panel * self.panel_bytes),
-                        tile: self.job.operands.input.add(offset),
-                        steps: steps.len(),
-                        sums: self.sums.add(first_sum),
-                        stride,
-                        first: steps.start == 0,
-                    });
+                    sweep(
+                        rows.len(),
+                        &Sweep {
+                            panel: self.panel.add(panel * self.panel_bytes),
+                            tile: self.job.operands.input.add(offset),
+                            steps: steps.len(),
+                            sums: self.sums.add(first_sum),
+                            stride,
+                            first: steps.start == 0,
+                        },
+                    );
                 }
             }
         }
@@ -184,13 +215,17 @@ impl<'a> Item<'a> {
         for row in self.rows.clone() {
             // SAFETY: the item's rows and columns lie within the output, and its sums within scratch.
             unsafe {
-                let sums = std::slice::from_raw_parts(self.sums.add((row - self.rows.start) * stride), columns.len());
+                let sums = std::slice::from_raw_parts(
+                    self.sums.add((row - self.rows.start) * stride),
+                    columns.len(),
+                );
                 let output = self.job.operands.output.add(row * n + columns.start);
                 let output = std::slice::from_raw_parts_mut(output, columns.len());
                 match self.job.operands.bias {
                     None => output.copy_from_slice(sums),
                     Some(bias) => {
-                        let bias = std::slice::from_raw_parts(bias.add(columns.start), columns.len());
+                        let bias =
+                            std::slice::from_raw_parts(bias.add(columns.start), columns.len());
                         for ((output, sum), bias) in output.iter_mut().zip(sums).zip(bias) {
                             *output = sum + bias;
                         }
@@ -262,13 +297,17 @@ unsafe fn fill<T: TileIsa, B: Decode>(item: &Item<'_>, panel: usize, values: Ran
             }
         }
     }
-    let bytes = const { [panel_block(T::LANES, 16), panel_block(T::LANES, 32)] }[usize::from(B::RUN == 32)];
+    let bytes =
+        const { [panel_block(T::LANES, 16), panel_block(T::LANES, 32)] }[usize::from(B::RUN == 32)];
     let runs = BLOCK / B::RUN;
     // SAFETY: the panel holds `bytes` for each block: 8 columns of quads, then each run's scales and minima.
     unsafe {
         let panel = item.panel.add(panel * item.panel_bytes);
         T::transpose(codes.cast(), PIECE / 4, values.len() / 4, |column| {
-            panel.add(column / 8 * bytes).cast::<u32>().add(column % 8 * T::LANES)
+            panel
+                .add(column / 8 * bytes)
+                .cast::<u32>()
+                .add(column % 8 * T::LANES)
         });
         for min in 0..2 {
             let from = scales.add(min * T::LANES * RUNS).cast();
@@ -302,7 +341,9 @@ pub(super) unsafe fn float_product<T: TileIsa, F: Float>(job: &Job<'_>, scratch:
             // SAFETY: the panel holds a vector of `LANES` floats for each value.
             unsafe {
                 let panel = item.panel.add(panel * item.panel_bytes).cast::<u32>();
-                T::transpose(item.staging.cast(), FLOAT_PIECE, values.len(), |column| panel.add(column * T::LANES));
+                T::transpose(item.staging.cast(), FLOAT_PIECE, values.len(), |column| {
+                    panel.add(column * T::LANES)
+                });
             }
         }
         // SAFETY: the caller's; the panels are filled.
@@ -310,11 +351,6 @@ pub(super) unsafe fn float_product<T: TileIsa, F: Float>(job: &Job<'_>, scratch:
     }
     // SAFETY: the caller's.
     unsafe { item.finish() };
-}
-
-/// Whether a type's tiles are floats.
-pub(super) fn takes_floats(dtype: DType) -> bool {
-    !dtype.is_quantised()
 }
 
 #[cfg(test)]
@@ -326,8 +362,15 @@ mod tests {
         for k in [1, 31, 32, 256, 576, 768, 800, 4096, 14336, 14368] {
             let all: Vec<_> = pieces(k, UNIT, PIECE).collect();
             assert_eq!((all[0].start, all[all.len() - 1].end), (0, k));
-            assert!(all.windows(2).all(|pair| pair[0].end == pair[1].start && pair[0].end % UNIT == 0));
-            assert!(all.iter().all(|piece| piece.len() <= PIECE && !piece.is_empty()), "{all:?}");
+            assert!(
+                all.windows(2)
+                    .all(|pair| pair[0].end == pair[1].start && pair[0].end % UNIT == 0)
+            );
+            assert!(
+                all.iter()
+                    .all(|piece| piece.len() <= PIECE && !piece.is_empty()),
+                "{all:?}"
+            );
         }
     }
 }

@@ -5,12 +5,14 @@
 
 mod blocks;
 mod decode;
+mod encode;
 
 use crate::dtype::DType;
 use crate::error::FormatError;
 
 pub use blocks::*;
 pub use decode::{decode, scale_min_k4};
+pub use encode::{ENCODABLE, encode};
 
 #[cfg(target_endian = "big")]
 compile_error!("GGML's blocks are little-endian and are read in place");

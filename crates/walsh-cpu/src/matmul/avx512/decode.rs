@@ -5,12 +5,14 @@ use std::mem::offset_of;
 
 use half::f16;
 use walsh_formats::ggml::{
-    BlockIq4Nl, BlockIq4Xs, BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1,
-    BlockQ5K, BlockQ6K, BlockQ8_0,
+    BlockIq4Nl, BlockIq4Xs, BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0,
+    BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0,
 };
 
 use super::tile::F16c;
-use crate::matmul::blocks::{Decode, IQ4_CODES, IQ4_OFFSET, Widen, iq4_xs_scales, q3_scales, scales_and_mins};
+use crate::matmul::blocks::{
+    Decode, IQ4_CODES, IQ4_OFFSET, Widen, iq4_xs_scales, q3_scales, scales_and_mins,
+};
 
 /// Up to 256 decoded values.
 pub(super) struct Group {
@@ -85,13 +87,31 @@ unsafe fn gather<B, const VECTORS: usize>(blocks: *const B, offset: usize) -> __
     let half = |block: usize| {
         if block < 2 * VECTORS {
             // SAFETY: the caller's.
-            unsafe { blocks.add(block).cast::<u8>().add(offset).cast::<i16>().read_unaligned() }
+            unsafe {
+                blocks
+                    .add(block)
+                    .cast::<u8>()
+                    .add(offset)
+                    .cast::<i16>()
+                    .read_unaligned()
+            }
         } else {
             0
         }
     };
     // SAFETY: callers have AVX-512.
-    unsafe { _mm_set_epi16(half(7), half(6), half(5), half(4), half(3), half(2), half(1), half(0)) }
+    unsafe {
+        _mm_set_epi16(
+            half(7),
+            half(6),
+            half(5),
+            half(4),
+            half(3),
+            half(2),
+            half(1),
+            half(0),
+        )
+    }
 }
 
 /// Types with blocks of 32 values: their codes, then how the minimum comes from the scale or from its own field.
@@ -114,13 +134,13 @@ macro_rules! small_wide {
             }
         }
     };
-    (@scales $blocks:ident, $d:ident, min = $offset:literal * d) => {
-        _mm512_mul_ps(_mm512_cvtph_ps(_mm256_broadcastsi128_si256($d)), float_halves(1.0, $offset))
-    };
     (@scales $blocks:ident, $d:ident, min = -m) => {{
         let m = gather::<Self, VECTORS>($blocks, offset_of!(Self, m));
         _mm512_mul_ps(_mm512_cvtph_ps(_mm256_set_m128i(m, $d)), float_halves(1.0, -1.0))
     }};
+    (@scales $blocks:ident, $d:ident, min = $offset:literal * d) => {
+        _mm512_mul_ps(_mm512_cvtph_ps(_mm256_broadcastsi128_si256($d)), float_halves(1.0, $offset))
+    };
 }
 
 /// Adds 16 to the codes whose bit is set.
@@ -131,16 +151,40 @@ fn fifth_bits(codes: __m512i, first: [u8; 4], second: [u8; 4]) -> __m512i {
     unsafe { _mm512_mask_add_epi8(codes, mask, codes, bytes(16)) }
 }
 
-small_wide!(BlockQ4_0, |a, b| nibbles(a.qs.as_ptr(), b.qs.as_ptr()), min = 8.0 * d);
-small_wide!(BlockQ4_1, |a, b| nibbles(a.qs.as_ptr(), b.qs.as_ptr()), min = -m);
-small_wide!(BlockQ5_0, |a, b| fifth_bits(nibbles(a.qs.as_ptr(), b.qs.as_ptr()), a.qh, b.qh), min = 16.0 * d);
-small_wide!(BlockQ5_1, |a, b| fifth_bits(nibbles(a.qs.as_ptr(), b.qs.as_ptr()), a.qh, b.qh), min = -m);
-small_wide!(BlockQ8_0, |a, b| {
-    let first = _mm512_castsi256_si512(_mm256_loadu_si256(a.qs.as_ptr().cast()));
-    let both = _mm512_inserti64x4::<1>(first, _mm256_loadu_si256(b.qs.as_ptr().cast()));
-    _mm512_xor_si512(both, bytes(0x80))
-}, min = 128.0 * d);
-small_wide!(BlockIq4Nl, |a, b| look_up(nibbles(a.qs.as_ptr(), b.qs.as_ptr())), min = 128.0 * d);
+small_wide!(
+    BlockQ4_0,
+    |a, b| nibbles(a.qs.as_ptr(), b.qs.as_ptr()),
+    min = 8.0 * d
+);
+small_wide!(
+    BlockQ4_1,
+    |a, b| nibbles(a.qs.as_ptr(), b.qs.as_ptr()),
+    min = -m
+);
+small_wide!(
+    BlockQ5_0,
+    |a, b| fifth_bits(nibbles(a.qs.as_ptr(), b.qs.as_ptr()), a.qh, b.qh),
+    min = 16.0 * d
+);
+small_wide!(
+    BlockQ5_1,
+    |a, b| fifth_bits(nibbles(a.qs.as_ptr(), b.qs.as_ptr()), a.qh, b.qh),
+    min = -m
+);
+small_wide!(
+    BlockQ8_0,
+    |a, b| {
+        let first = _mm512_castsi256_si512(_mm256_loadu_si256(a.qs.as_ptr().cast()));
+        let both = _mm512_inserti64x4::<1>(first, _mm256_loadu_si256(b.qs.as_ptr().cast()));
+        _mm512_xor_si512(both, bytes(0x80))
+    },
+    min = 128.0 * d
+);
+small_wide!(
+    BlockIq4Nl,
+    |a, b| look_up(nibbles(a.qs.as_ptr(), b.qs.as_ptr())),
+    min = 128.0 * d
+);
 
 const _: () = assert!(IQ4_OFFSET == 128);
 
@@ -172,7 +216,10 @@ fn bit_pair_runs(packed: &[u8; 64], vector: usize) -> __m512i {
     // SAFETY: callers have AVX-512.
     unsafe {
         let packed = twice(&packed[vector / 2 * 32..]);
-        _mm512_and_si512(_mm512_srlv_epi64(packed, halves(shift, shift + 2)), bytes(3))
+        _mm512_and_si512(
+            _mm512_srlv_epi64(packed, halves(shift, shift + 2)),
+            bytes(3),
+        )
     }
 }
 
@@ -204,7 +251,10 @@ fn asymmetric_runs(d: f16, dmin: f16, packed: &[u8; 12]) -> __m512 {
     unsafe {
         let ints = scales_and_mins(packed);
         let ints = _mm512_cvtepu8_epi32(_mm_loadu_si128(ints.as_ptr().cast()));
-        _mm512_mul_ps(_mm512_cvtepi32_ps(ints), float_halves(widen(d), widen(dmin)))
+        _mm512_mul_ps(
+            _mm512_cvtepi32_ps(ints),
+            float_halves(widen(d), widen(dmin)),
+        )
     }
 }
 
@@ -239,7 +289,9 @@ impl Wide for BlockQ3K {
             let ints = _mm512_sub_epi32(ints, _mm512_set1_epi32(32));
             let (scales, mins) = symmetric_runs(widen(block.d), ints, 4.0);
             Group {
-                codes: std::array::from_fn(|vector| add_plane(bit_pair_runs(&block.qs, vector), mask, vector, 4)),
+                codes: std::array::from_fn(|vector| {
+                    add_plane(bit_pair_runs(&block.qs, vector), mask, vector, 4)
+                }),
                 scales,
                 mins,
             }
@@ -269,7 +321,8 @@ impl Wide for BlockQ5K {
         unsafe {
             let block = &*blocks;
             let mask = twice(&block.qh);
-            let codes = |vector: usize| add_plane(nibble_runs(&block.qs[32 * vector..]), mask, vector, 16);
+            let codes =
+                |vector: usize| add_plane(nibble_runs(&block.qs[32 * vector..]), mask, vector, 16);
             Group {
                 codes: std::array::from_fn(codes),
                 scales: asymmetric_runs(block.d, block.dmin, &block.scales),
@@ -292,15 +345,22 @@ impl Wide for BlockQ6K {
                 let (low, high) = if vector % 2 == 0 {
                     (low, _mm512_sllv_epi64(high, halves(4, 2)))
                 } else {
-                    (_mm512_srli_epi16::<4>(low), _mm512_srlv_epi64(high, halves(0, 2)))
+                    (
+                        _mm512_srli_epi16::<4>(low),
+                        _mm512_srlv_epi64(high, halves(0, 2)),
+                    )
                 };
                 // The third operand selects: its bits take `low`, the others `high`.
-                let code = _mm512_ternarylogic_epi32::<0xe4>(high, low, bytes(15));
+                let code = _mm512_ternarylogic_epi32::<0xd8>(high, low, bytes(15));
                 _mm512_and_si512(code, bytes(63))
             };
             let ints = _mm512_cvtepi8_epi32(_mm_loadu_si128(block.scales.as_ptr().cast()));
             let (scales, mins) = symmetric_runs(widen(block.d), ints, 32.0);
-            Group { codes: std::array::from_fn(codes), scales, mins }
+            Group {
+                codes: std::array::from_fn(codes),
+                scales,
+                mins,
+            }
         }
     }
 }

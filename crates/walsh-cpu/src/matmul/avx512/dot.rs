@@ -46,7 +46,10 @@ unsafe fn block_rows<B: Wide, const M: usize>(job: &Job<'_>, _: &mut [u8]) {
     // whole group is taken pairwise, an odd last block with an empty one.
     unsafe {
         for column in job.columns.clone() {
-            let mut sums = [Sums { products: [zero; 2], minima: zero }; M];
+            let mut sums = [Sums {
+                products: [zero; 2],
+                minima: zero,
+            }; M];
             let mut weights = job.weight_row(column).cast::<B>();
             for group in 0..k / GROUP {
                 let ahead = weights.cast::<u8>().wrapping_add(AHEAD);
@@ -56,7 +59,16 @@ unsafe fn block_rows<B: Wide, const M: usize>(job: &Job<'_>, _: &mut [u8]) {
                 let decoded = B::wide::<4>(weights);
                 for (m, sums) in sums.iter_mut().enumerate() {
                     let input = job.operands.input.add(m * parts.stride());
-                    multiply::<B, 4>(&decoded, Place { input, parts, group, pair: 0 }, sums);
+                    multiply::<B, 4>(
+                        &decoded,
+                        Place {
+                            input,
+                            parts,
+                            group,
+                            pair: 0,
+                        },
+                        sums,
+                    );
                 }
                 weights = weights.add(GROUP / B::LEN);
             }
@@ -72,13 +84,30 @@ unsafe fn block_rows<B: Wide, const M: usize>(job: &Job<'_>, _: &mut [u8]) {
                 let decoded = B::wide::<1>(blocks);
                 for (m, sums) in sums.iter_mut().enumerate() {
                     let input = job.operands.input.add(m * parts.stride());
-                    multiply::<B, 1>(&decoded, Place { input, parts, group: k / GROUP, pair }, sums);
+                    multiply::<B, 1>(
+                        &decoded,
+                        Place {
+                            input,
+                            parts,
+                            group: k / GROUP,
+                            pair,
+                        },
+                        sums,
+                    );
                 }
             }
             for (m, sums) in sums.iter().enumerate() {
-                let minima = if B::RUN == 16 { sums.minima } else { _mm512_maskz_mov_ps(0xff00, sums.minima) };
+                let minima = if B::RUN == 16 {
+                    sums.minima
+                } else {
+                    _mm512_maskz_mov_ps(0xff00, sums.minima)
+                };
                 let products = _mm512_add_ps(sums.products[0], sums.products[1]);
-                job.put(m, column, _mm512_reduce_add_ps(_mm512_sub_ps(products, minima)));
+                job.put(
+                    m,
+                    column,
+                    _mm512_reduce_add_ps(_mm512_sub_ps(products, minima)),
+                );
             }
         }
     }
@@ -100,8 +129,13 @@ unsafe fn multiply<B: Wide, const VECTORS: usize>(decoded: &Group, place: Place,
     // follow. The lanes that it is not for are multiplied by zero.
     unsafe {
         let scales = if B::RUN == 16 {
-            let floats = place.input.add(place.parts.runs_of_16()).cast::<f32>().add(place.group * 32);
-            sums.minima = _mm512_fmadd_ps(decoded.mins, _mm512_loadu_ps(floats.add(16)), sums.minima);
+            let floats = place
+                .input
+                .add(place.parts.runs_of_16())
+                .cast::<f32>()
+                .add(place.group * 32);
+            sums.minima =
+                _mm512_fmadd_ps(decoded.mins, _mm512_loadu_ps(floats.add(16)), sums.minima);
             _mm512_mul_ps(decoded.scales, _mm512_loadu_ps(floats))
         } else {
             let floats = place.input.add(place.parts.runs_of_32()).cast::<f32>();
@@ -170,7 +204,8 @@ impl WideFloat for crate::matmul::float::BF16 {
     unsafe fn wide(row: *const u8, index: usize, mask: __mmask16) -> __m512 {
         // SAFETY: the caller's.
         unsafe {
-            let upper = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, row.add(2 * index).cast()));
+            let upper =
+                _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, row.add(2 * index).cast()));
             _mm512_castsi512_ps(_mm512_slli_epi32::<16>(upper))
         }
     }

@@ -70,7 +70,12 @@ impl TileIsa for Avx512 {
     type Widen = F16c;
 
     #[inline(always)]
-    unsafe fn transpose(rows: *const u32, stride: usize, columns: usize, place: impl Fn(usize) -> *mut u32) {
+    unsafe fn transpose(
+        rows: *const u32,
+        stride: usize,
+        columns: usize,
+        place: impl Fn(usize) -> *mut u32,
+    ) {
         for column in (0..columns).step_by(4) {
             // SAFETY: the caller's.
             unsafe {
@@ -162,7 +167,9 @@ unsafe fn multiply<const ROWS: usize, const RUN: usize>(sweep: &Sweep) {
                 for quad in run * RUN / 4..(run + 1) * RUN / 4 {
                     let codes = _mm512_load_si512(panel.add(quad * LANES * 4).cast());
                     for (row, dot) in dots.iter_mut().enumerate() {
-                        let values = _mm512_set1_epi32(record.cast::<i32>().add(quad * ROWS + row).read_unaligned());
+                        let values = _mm512_set1_epi32(
+                            record.cast::<i32>().add(quad * ROWS + row).read_unaligned(),
+                        );
                         *dot = _mm512_dpbusd_epi32(*dot, codes, values);
                     }
                 }
@@ -172,7 +179,8 @@ unsafe fn multiply<const ROWS: usize, const RUN: usize>(sweep: &Sweep) {
                 for row in 0..ROWS {
                     let scale = _mm512_mul_ps(scales, _mm512_set1_ps(*floats.add(row)));
                     sums[row] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[row]), scale, sums[row]);
-                    sums[row] = _mm512_fnmadd_ps(mins, _mm512_set1_ps(*run_sums.add(row)), sums[row]);
+                    sums[row] =
+                        _mm512_fnmadd_ps(mins, _mm512_set1_ps(*run_sums.add(row)), sums[row]);
                 }
             }
             panel = panel.add(panel_block(LANES, RUN));
