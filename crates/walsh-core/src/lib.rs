@@ -1,1 +1,29 @@
-//! Tensors, ops, validation, command lists, hazards and the Backend trait.
+//! Tensors over device memory, ops as plain structs, and command lists that
+//! are recorded once and replayed for every token.
+//!
+//! - A [`Device`] allocates [`Tensor`]s and records ops.
+//! - An op ([`ops`]) is a struct of tensors. It is validated and planned when it
+//!   is pushed onto a [`Recorder`]; the finished [`Step`] runs as often as
+//!   wanted and reads what changes from its tensors.
+//! - A backend implements [`Backend`]; this crate knows none of them.
+
+mod buffer;
+mod device;
+mod error;
+mod hazard;
+mod kv_cache;
+mod list;
+pub mod ops;
+mod plan;
+mod tensor;
+
+pub use buffer::{Access, Buffer, BufferId, DeviceId, HostBytes, Memory, Span};
+pub use device::{Backend, Device, Element, Program, Properties};
+pub use error::{Error, Result};
+pub use hazard::{Accesses, HazardTracker};
+pub use kv_cache::{CacheKind, KvCache, KvCacheOptions, KvSide};
+pub use list::{Command, CommandList, Recorder, Step};
+pub use plan::Plan;
+pub use tensor::{Tensor, tensor_bytes};
+
+pub use walsh_formats as formats;

@@ -1,5 +1,20 @@
-//! The CPU backend: a worker team and kernels for AVX2, AVX-512, NEON and portable Rust.
+//! The CPU backend: a worker team and kernels for AVX2, AVX-512, NEON and
+//! portable Rust.
+//!
+//! [`open`] gives a [`Device`](walsh_core::Device). Ops are lowered into
+//! *phases* of independent work items, which a [`team`] of workers shares; a
+//! barrier lies only where a hazard is.
 
+mod attention;
+mod backend;
 pub mod isa;
+mod lower;
 pub mod matmul;
+mod memory;
+mod ops;
+mod simd;
+mod store;
 pub mod team;
+
+pub use backend::{CpuOptions, Threads, open};
+pub use isa::Isa;

@@ -51,6 +51,16 @@ impl Scratch {
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
     }
 
+    /// The first `len` numbers, in whatever state the last user left them.
+    ///
+    /// # Panics
+    /// When the phase did not ask for as many bytes.
+    pub fn floats(&mut self, len: usize) -> &mut [f32] {
+        let bytes = &mut self.bytes()[..len * size_of::<f32>()];
+        // The memory starts on a cache line.
+        bytemuck::cast_slice_mut(bytes)
+    }
+
     fn release(&mut self) {
         if self.len > 0 {
             // SAFETY: `reserve` allocated it with this layout, which was valid then.

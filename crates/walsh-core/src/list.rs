@@ -1,0 +1,188 @@
+use std::fmt;
+
+use crate::buffer::{Access, DeviceId};
+use crate::device::{Device, Program};
+use crate::hazard::{Accesses, HazardTracker};
+use crate::ops::Op;
+use crate::plan::Plan;
+use crate::{Error, Result};
+
+/// One op of a list, validated and planned.
+#[derive(Debug)]
+pub struct Command {
+    /// The op.
+    pub op: Op,
+    /// How the backend carries it out.
+    pub plan: Plan,
+    /// What it reads and writes.
+    pub accesses: Accesses,
+    /// Whether all commands since the last barrier must end before it begins.
+    pub barrier: bool,
+}
+
+/// Ops in order, with the barriers that their hazards ask for.
+#[derive(Debug)]
+pub struct CommandList {
+    commands: Vec<Command>,
+}
+
+impl CommandList {
+    /// The commands in order.
+    #[must_use]
+    pub fn commands(&self) -> &[Command] {
+        &self.commands
+    }
+
+    /// How many barriers the list has.
+    #[must_use]
+    pub fn barriers(&self) -> usize {
+        self.commands.iter().filter(|c| c.barrier).count()
+    }
+}
+
+impl fmt::Display for CommandList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for command in &self.commands {
+            if command.barrier {
+                writeln!(f, "---")?;
+            }
+            writeln!(f, "{}  [{}]", command.op, command.plan)?;
+        }
+        Ok(())
+    }
+}
+
+/// Records ops into a list. Each op is validated and planned when it is
+/// pushed, and nothing runs until the finished [`Step`] is given to
+/// [`Device::run`].
+#[derive(Debug)]
+pub struct Recorder {
+    device: Device,
+    commands: Vec<Command>,
+    hazards: HazardState,
+}
+
+#[derive(Default)]
+struct HazardState(HazardTracker);
+
+impl fmt::Debug for HazardState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HazardTracker")
+    }
+}
+
+impl Recorder {
+    pub(crate) fn new(device: Device) -> Self {
+        Self {
+            device,
+            commands: Vec::new(),
+            hazards: HazardState::default(),
+        }
+    }
+
+    /// Adds an op behind those already recorded.
+    ///
+    /// # Errors
+    /// When an argument does not fit, lies on another device or may not be
+    /// written, or the backend has no kernel for the op. The list is then as it
+    /// was before.
+    pub fn push(&mut self, op: impl Into<Op>) -> Result<()> {
+        let op = op.into();
+        op.validate()?;
+        let accesses = op.accesses();
+        self.check_buffers(&op, &accesses)?;
+        let plan = self.device.backend().plan(&op)?;
+        let barrier = self.hazards.0.add(&accesses);
+        self.commands.push(Command {
+            op,
+            plan,
+            accesses,
+            barrier,
+        });
+        Ok(())
+    }
+
+    /// Ends the recording and prepares the list for replay.
+    ///
+    /// # Errors
+    /// When memory for the list's workspace is missing.
+    pub fn finish(self) -> Result<Step> {
+        let list = CommandList {
+            commands: self.commands,
+        };
+        let program = self.device.backend().compile(&list)?;
+        Ok(Step {
+            device: self.device.id(),
+            list,
+            program,
+        })
+    }
+
+    fn check_buffers(&self, op: &Op, accesses: &Accesses) -> Result<()> {
+        for span in accesses.reads.iter().chain(&accesses.writes) {
+            if span.buffer.device() != self.device.id() {
+                return Err(Error::argument(
+                    op.name(),
+                    "every tensor",
+                    format_args!("on {}", self.device.properties().name),
+                    "on another device",
+                ));
+            }
+        }
+        for span in &accesses.writes {
+            if span.buffer.access() == Access::ReadOnly {
+                return Err(Error::argument(
+                    op.name(),
+                    "output",
+                    "writable",
+                    "read-only memory",
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A recorded list, compiled for one device; replay it with [`Device::run`].
+///
+/// What changes between runs (token ids, positions) is read from the tensors
+/// that the ops name, so a step is recorded once and run for every token.
+/// Printing it shows each op with its plan, and a rule where a barrier is.
+pub struct Step {
+    device: DeviceId,
+    list: CommandList,
+    program: Box<dyn Program>,
+}
+
+impl Step {
+    /// The device that recorded it.
+    #[must_use]
+    pub fn device(&self) -> DeviceId {
+        self.device
+    }
+
+    /// The ops, plans and barriers.
+    #[must_use]
+    pub fn list(&self) -> &CommandList {
+        &self.list
+    }
+
+    pub(crate) fn program(&self) -> &dyn Program {
+        self.program.as_ref()
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.list.fmt(f)
+    }
+}
+
+impl fmt::Debug for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Step")
+            .field("device", &self.device)
+            .field("commands", &self.list.commands.len())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,188 @@
+use walsh_formats::DType;
+
+use super::Operation;
+use super::check::Check;
+use super::kv::check_fresh;
+use crate::Result;
+use crate::hazard::Accesses;
+use crate::kv_cache::KvCache;
+use crate::tensor::Tensor;
+
+/// How scores become weights, and which positions are seen.
+///
+/// `weight[t] = softmax_t(cap(scale · q · k[t]))` over the positions t up to
+/// the query's own and, with a window w, above its own − w;
+/// `cap(s) = softcap · tanh(s / softcap)`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Mask {
+    /// What scores are multiplied by, commonly 1/√head_dim.
+    pub scale: f32,
+    /// How many positions a query sees, its own included; `None` for all.
+    pub window: Option<u32>,
+    /// The bound of the scores; `None` for no bound.
+    pub softcap: Option<f32>,
+}
+
+impl Mask {
+    /// Every position up to the query's own, at scale 1/√head_dim.
+    #[must_use]
+    pub fn causal(head_dim: u64) -> Self {
+        Self {
+            scale: (1.0 / (head_dim as f64).sqrt()) as f32,
+            window: None,
+            softcap: None,
+        }
+    }
+
+    fn validate(&self, check: Check) -> Result<()> {
+        check.finite("mask.scale", self.scale)?;
+        if self.window == Some(0) {
+            return check.fail("mask.window", "at least 1", 0);
+        }
+        match self.softcap {
+            Some(softcap) => check.positive("mask.softcap", softcap),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Attention of n query tokens over a cache that already holds their own keys
+/// and values.
+///
+/// The codes are read where they lie: a query head reads the KV head
+/// `head / (heads / kv_heads)`, and all heads of a group share one pass. The
+/// positions must ascend by one; the last is the newest that the cache holds.
+/// A ring must hold the window of the first query: its capacity is at least
+/// window + n − 1, or positions that it has forgotten are not seen.
+#[derive(Debug, Clone)]
+pub struct AttentionDecode {
+    /// `f32 [n, heads, head_dim]`, after RoPE.
+    pub query: Tensor,
+    /// The cache.
+    pub cache: KvCache,
+    /// `i32 [n]`: each query's position.
+    pub positions: Tensor,
+    /// Scale, window and soft cap.
+    pub mask: Mask,
+    /// `f32 [n, heads, head_dim]`.
+    pub output: Tensor,
+}
+
+/// Attention of a chunk of n query tokens over what a cache held before the
+/// chunk plus the chunk's own keys and values, which are used unquantised.
+///
+/// The chunk's keys and values are stored by a [`KvStore`](super::KvStore)
+/// recorded after this op. The positions must ascend by one. A ring must hold
+/// `window − 1` positions before the first query, so its capacity is at least
+/// that.
+#[derive(Debug, Clone)]
+pub struct AttentionPrefill {
+    /// `f32 [n, heads, head_dim]`, after RoPE.
+    pub query: Tensor,
+    /// `f32 [n, kv_heads, head_dim]`, after RoPE.
+    pub keys: Tensor,
+    /// `f32 [n, kv_heads, head_dim]`.
+    pub values: Tensor,
+    /// The cache of the positions before the chunk.
+    pub cache: KvCache,
+    /// `i32 [n]`: each query's position.
+    pub positions: Tensor,
+    /// Scale, window and soft cap.
+    pub mask: Mask,
+    /// `f32 [n, heads, head_dim]`.
+    pub output: Tensor,
+}
+
+/// The shapes that both forms share.
+fn check_query(
+    check: Check,
+    query: &Tensor,
+    positions: &Tensor,
+    cache: &KvCache,
+    output: &Tensor,
+) -> Result<()> {
+    check.rank("query", query, 3)?;
+    check.size("query", query)?;
+    let (n, heads) = (query.shape()[0], query.shape()[1]);
+    check.f32("query", query, &[n, heads, cache.head_dim()])?;
+    if heads % cache.kv_heads() != 0 {
+        return check.fail(
+            "query",
+            format_args!("of a multiple of the cache's {} KV heads", cache.kv_heads()),
+            format_args!("of {heads} heads"),
+        );
+    }
+    check.dtype("positions", positions, DType::I32)?;
+    check.shape("positions", positions, &[n])?;
+    check.f32("output", output, query.shape())?;
+    check.disjoint("output", output, &[query, positions])?;
+    if cache.spans().any(|span| span.overlaps(&output.span())) {
+        return check.fail("output", "apart from the cache", "overlapping it");
+    }
+    Ok(())
+}
+
+impl Operation for AttentionDecode {
+    const NAME: &'static str = "AttentionDecode";
+
+    fn validate(&self) -> Result<()> {
+        let check = Check(Self::NAME);
+        check_query(
+            check,
+            &self.query,
+            &self.positions,
+            &self.cache,
+            &self.output,
+        )?;
+        self.mask.validate(check)
+    }
+
+    fn accesses(&self) -> Accesses {
+        let mut reads = vec![self.query.span(), self.positions.span()];
+        reads.extend(self.cache.spans());
+        Accesses {
+            reads,
+            writes: vec![self.output.span()],
+        }
+    }
+}
+
+impl Operation for AttentionPrefill {
+    const NAME: &'static str = "AttentionPrefill";
+
+    fn validate(&self) -> Result<()> {
+        let check = Check(Self::NAME);
+        check_query(
+            check,
+            &self.query,
+            &self.positions,
+            &self.cache,
+            &self.output,
+        )?;
+        let n = check_fresh(check, &self.keys, &self.values, &self.cache)?;
+        check.dtype("keys", &self.keys, DType::F32)?;
+        if n != self.query.shape()[0] {
+            return check.fail(
+                "keys",
+                format_args!("of the query's {} tokens", self.query.shape()[0]),
+                format_args!("of {n}"),
+            );
+        }
+        check.disjoint("output", &self.output, &[&self.keys, &self.values])?;
+        self.mask.validate(check)
+    }
+
+    fn accesses(&self) -> Accesses {
+        let mut reads = vec![
+            self.query.span(),
+            self.keys.span(),
+            self.values.span(),
+            self.positions.span(),
+        ];
+        reads.extend(self.cache.spans());
+        Accesses {
+            reads,
+            writes: vec![self.output.span()],
+        }
+    }
+}

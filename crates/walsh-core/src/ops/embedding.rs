@@ -1,0 +1,50 @@
+use walsh_formats::DType;
+
+use super::Operation;
+use super::check::Check;
+use crate::Result;
+use crate::hazard::Accesses;
+use crate::tensor::Tensor;
+
+/// `output[i] = scale · table[ids[i]]`, decoded to `f32`.
+///
+/// An id outside the table is an [`Error::Value`](crate::Error::Value) when the
+/// list runs.
+#[derive(Debug, Clone)]
+pub struct EmbeddingRows {
+    /// `[vocabulary, width]` of any storage type.
+    pub table: Tensor,
+    /// `i32 [n]`: the rows to fetch.
+    pub ids: Tensor,
+    /// What each number is multiplied by.
+    pub scale: f32,
+    /// `f32 [n, width]`.
+    pub output: Tensor,
+}
+
+impl Operation for EmbeddingRows {
+    const NAME: &'static str = "EmbeddingRows";
+
+    fn validate(&self) -> Result<()> {
+        let check = Check(Self::NAME);
+        check.rank("table", &self.table, 2)?;
+        check.size("table", &self.table)?;
+        if matches!(self.table.dtype(), DType::I32 | DType::U8) {
+            return check.fail("table", "of a floating-point or block type", &self.table);
+        }
+        check.dtype("ids", &self.ids, DType::I32)?;
+        check.rank("ids", &self.ids, 1)?;
+        check.size("ids", &self.ids)?;
+        check.finite("scale", self.scale)?;
+        let shape = [self.ids.elements(), self.table.row_len()];
+        check.f32("output", &self.output, &shape)?;
+        check.disjoint("output", &self.output, &[&self.table, &self.ids])
+    }
+
+    fn accesses(&self) -> Accesses {
+        Accesses {
+            reads: vec![self.table.span(), self.ids.span()],
+            writes: vec![self.output.span()],
+        }
+    }
+}

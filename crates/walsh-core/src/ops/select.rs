@@ -1,0 +1,81 @@
+use walsh_formats::DType;
+
+use super::Operation;
+use super::check::Check;
+use crate::Result;
+use crate::hazard::Accesses;
+use crate::tensor::Tensor;
+
+/// The index of each row's largest number; the first of equals. A NaN is an
+/// [`Error::Value`](crate::Error::Value) when the list runs.
+#[derive(Debug, Clone)]
+pub struct ArgMax {
+    /// `f32 [n, width]`.
+    pub input: Tensor,
+    /// `i32 [n]`.
+    pub output: Tensor,
+}
+
+/// Each row's k largest numbers, in descending order, equals by ascending
+/// index. A NaN is an [`Error::Value`](crate::Error::Value) when the list runs.
+#[derive(Debug, Clone)]
+pub struct TopK {
+    /// `f32 [n, width]`.
+    pub input: Tensor,
+    /// `f32 [n, k]`; its shape sets k, from 1 to width.
+    pub values: Tensor,
+    /// `i32 [n, k]`.
+    pub indices: Tensor,
+}
+
+fn check_input(check: Check, input: &Tensor) -> Result<()> {
+    check.dtype("input", input, DType::F32)?;
+    check.rank("input", input, 2)?;
+    check.size("input", input)
+}
+
+impl Operation for ArgMax {
+    const NAME: &'static str = "ArgMax";
+
+    fn validate(&self) -> Result<()> {
+        let check = Check(Self::NAME);
+        check_input(check, &self.input)?;
+        check.dtype("output", &self.output, DType::I32)?;
+        check.shape("output", &self.output, &self.input.shape()[..1])?;
+        check.disjoint("output", &self.output, &[&self.input])
+    }
+
+    fn accesses(&self) -> Accesses {
+        Accesses {
+            reads: vec![self.input.span()],
+            writes: vec![self.output.span()],
+        }
+    }
+}
+
+impl Operation for TopK {
+    const NAME: &'static str = "TopK";
+
+    fn validate(&self) -> Result<()> {
+        let check = Check(Self::NAME);
+        check_input(check, &self.input)?;
+        check.rank("values", &self.values, 2)?;
+        let (n, width) = (self.input.shape()[0], self.input.shape()[1]);
+        let k = self.values.shape()[1];
+        if !(1..=width).contains(&k) {
+            return check.fail("values", format_args!("[{n}, 1 to {width}]"), &self.values);
+        }
+        check.f32("values", &self.values, &[n, k])?;
+        check.dtype("indices", &self.indices, DType::I32)?;
+        check.shape("indices", &self.indices, &[n, k])?;
+        check.disjoint("values", &self.values, &[&self.input])?;
+        check.disjoint("indices", &self.indices, &[&self.input, &self.values])
+    }
+
+    fn accesses(&self) -> Accesses {
+        Accesses {
+            reads: vec![self.input.span()],
+            writes: vec![self.values.span(), self.indices.span()],
+        }
+    }
+}

@@ -1,0 +1,192 @@
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use walsh_core::ops::Op;
+use walsh_core::{
+    Backend, CommandList, Device, Error, HostBytes, Memory, Plan, Program, Properties, Result, Span,
+};
+
+use crate::isa::Isa;
+use crate::lower::{Fault, Lowering, Target};
+use crate::memory::{CpuMemory, address};
+use crate::team::{Group, Team};
+use crate::{attention, matmul, store};
+
+/// How many threads a CPU device uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Threads {
+    /// One per processor that this process may run on.
+    #[default]
+    Auto,
+    /// This many, the calling thread included.
+    Count(usize),
+}
+
+/// How a CPU device is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CpuOptions {
+    /// The size of the worker team.
+    pub threads: Threads,
+    /// The instruction set that kernels use; the best available when `None`.
+    pub isa: Option<Isa>,
+}
+
+/// The most threads that a device may have.
+const MOST_THREADS: usize = 1024;
+
+/// Opens the CPU as a device.
+///
+/// ```
+/// use walsh_cpu::{CpuOptions, Threads};
+///
+/// let device = walsh_cpu::open(CpuOptions { threads: Threads::Count(2), isa: None })?;
+/// let x = device.tensor(&[3], &[1.0f32, 2.0, 3.0])?;
+/// assert_eq!(device.read::<f32>(&x)?, [1.0, 2.0, 3.0]);
+/// # Ok::<(), walsh_core::Error>(())
+/// ```
+///
+/// # Errors
+/// When the machine lacks the instruction set, the number of threads is 0 or
+/// above 1,024, or the system starts no more threads.
+pub fn open(options: CpuOptions) -> Result<Device> {
+    let isa = options.isa.unwrap_or_else(Isa::detect);
+    if !isa.is_available() {
+        return Err(failure(format!(
+            "this machine does not have the instruction set {isa}"
+        )));
+    }
+    let threads = match options.threads {
+        Threads::Auto => std::thread::available_parallelism()
+            .map_or(1, usize::from)
+            .min(MOST_THREADS),
+        Threads::Count(count) => count,
+    };
+    if !(1..=MOST_THREADS).contains(&threads) {
+        return Err(Error::argument(
+            "cpu",
+            "threads",
+            format_args!("from 1 to {MOST_THREADS}"),
+            threads,
+        ));
+    }
+    let team = Team::new(threads).map_err(|error| failure(error.to_string()))?;
+    Ok(Device::new(Arc::new(Cpu {
+        properties: Properties {
+            backend: "cpu",
+            name: "cpu".into(),
+            architecture: isa.to_string(),
+            parallelism: threads,
+        },
+        target: Target { isa, threads },
+        team: Mutex::new(team),
+    })))
+}
+
+fn failure(message: String) -> Error {
+    Error::Device {
+        device: "cpu".into(),
+        message,
+    }
+}
+
+struct Cpu {
+    properties: Properties,
+    target: Target,
+    /// Held by whoever touches tensor memory: a run, a write or a read.
+    team: Mutex<Team>,
+}
+
+impl Cpu {
+    fn lock(&self) -> MutexGuard<'_, Team> {
+        self.team.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct CpuProgram {
+    groups: Vec<Group>,
+    fault: Arc<Fault>,
+}
+
+impl Program for CpuProgram {}
+
+impl Backend for Cpu {
+    fn properties(&self) -> &Properties {
+        &self.properties
+    }
+
+    fn allocate(&self, bytes: u64) -> Result<Box<dyn Memory>> {
+        Ok(Box::new(CpuMemory::zeroed(bytes)?))
+    }
+
+    fn import(&self, bytes: Arc<dyn HostBytes>) -> Result<Box<dyn Memory>> {
+        Ok(Box::new(CpuMemory::Imported(bytes)))
+    }
+
+    fn write(&self, to: &Span, data: &[u8]) -> Result<()> {
+        let _team = self.lock();
+        let base = address(&to.buffer, to.offset)?;
+        // SAFETY: `Device` has checked that the span lies within a writable
+        // buffer and has `data`'s size; the lock keeps all else away. User
+        // memory never overlaps an allocation of this backend.
+        unsafe { std::ptr::copy_nonoverlapping(data.as_ptr(), base, data.len()) };
+        Ok(())
+    }
+
+    fn read(&self, from: &Span, data: &mut [u8]) -> Result<()> {
+        let _team = self.lock();
+        let base = address(&from.buffer, from.offset)?;
+        // SAFETY: as for `write`.
+        unsafe { std::ptr::copy_nonoverlapping(base, data.as_mut_ptr(), data.len()) };
+        Ok(())
+    }
+
+    fn plan(&self, op: &Op) -> Result<Plan> {
+        match op {
+            Op::MatMul(op) => matmul::plan(op, self.target),
+            Op::KvStore(op) => store::plan(op, self.target),
+            Op::AttentionDecode(op) => attention::plan_decode(op, self.target),
+            Op::AttentionPrefill(op) => attention::plan_prefill(op, self.target),
+            other => Ok(Plan {
+                kernel: format!("{}.{}", snake_case(other.name()), self.target.isa),
+                pieces: 1,
+                workspace: 0,
+            }),
+        }
+    }
+
+    fn compile(&self, list: &CommandList) -> Result<Box<dyn Program>> {
+        let mut lowering = Lowering::new(self.target);
+        for command in list.commands() {
+            lowering.command(command)?;
+        }
+        let (groups, fault) = lowering.finish();
+        Ok(Box::new(CpuProgram { groups, fault }))
+    }
+
+    fn run(&self, program: &dyn Program) -> Result<()> {
+        let program: &dyn std::any::Any = program;
+        let program = program
+            .downcast_ref::<CpuProgram>()
+            .ok_or_else(|| failure("the step was compiled by another backend".into()))?;
+        let team = self.lock();
+        // SAFETY: the views of the phases keep their memory alive, the hazards
+        // of the list put conflicting phases into different groups, and the
+        // lock keeps every other access to tensor memory away.
+        let ended = unsafe { team.run(&program.groups) };
+        let fault = program.fault.take();
+        drop(team);
+        ended.map_err(|error| failure(error.to_string()))?;
+        fault.map_or(Ok(()), Err)
+    }
+}
+
+/// `RmsNorm` as `rms_norm`.
+fn snake_case(name: &str) -> String {
+    let mut out = String::with_capacity(name.len() + 4);
+    for (index, letter) in name.chars().enumerate() {
+        if letter.is_ascii_uppercase() && index > 0 {
+            out.push('_');
+        }
+        out.push(letter.to_ascii_lowercase());
+    }
+    out
+}

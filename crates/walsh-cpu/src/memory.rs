@@ -1,0 +1,162 @@
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use bytemuck::Pod;
+use walsh_core::{Buffer, Error, HostBytes, Memory, Result, Tensor};
+
+/// The alignment of allocations: a cache line, and the widest vector.
+pub(crate) const ALIGN: usize = 64;
+
+/// Memory of the CPU backend: an allocation, or host bytes used in place.
+pub(crate) enum CpuMemory {
+    Owned(Allocation),
+    Imported(Arc<dyn HostBytes>),
+}
+
+impl Memory for CpuMemory {}
+
+impl CpuMemory {
+    pub(crate) fn zeroed(bytes: u64) -> Result<Self> {
+        Ok(Self::Owned(Allocation::zeroed(bytes)?))
+    }
+
+    /// The first byte. Writing through it is sound for owned memory alone.
+    fn base(&self) -> *mut u8 {
+        match self {
+            Self::Owned(allocation) => allocation.base.as_ptr(),
+            Self::Imported(bytes) => bytes.bytes().as_ptr().cast_mut(),
+        }
+    }
+}
+
+/// A zeroed allocation. The system commits its pages as they are touched, so
+/// that a large cache costs what it holds.
+pub(crate) struct Allocation {
+    base: NonNull<u8>,
+    layout: Layout,
+}
+
+// SAFETY: the allocation is plain bytes; who may touch them when is decided by
+// the command lists' hazards and the backend's lock.
+unsafe impl Send for Allocation {}
+// SAFETY: as above.
+unsafe impl Sync for Allocation {}
+
+impl Allocation {
+    fn zeroed(bytes: u64) -> Result<Self> {
+        let out_of_memory = || Error::OutOfMemory {
+            device: "cpu".into(),
+            bytes,
+        };
+        let size = usize::try_from(bytes.max(1)).map_err(|_| out_of_memory())?;
+        let layout = Layout::from_size_align(size, ALIGN).map_err(|_| out_of_memory())?;
+        // SAFETY: the layout's size is at least 1.
+        let base = unsafe { alloc_zeroed(layout) };
+        let base = NonNull::new(base).ok_or_else(out_of_memory)?;
+        Ok(Self { base, layout })
+    }
+}
+
+impl Drop for Allocation {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `zeroed` with this layout.
+        unsafe { dealloc(self.base.as_ptr(), self.layout) }
+    }
+}
+
+/// The address of `offset` within a buffer of this backend.
+pub(crate) fn address(buffer: &Buffer, offset: u64) -> Result<*mut u8> {
+    let memory = buffer.memory::<CpuMemory>().ok_or_else(|| Error::Device {
+        device: "cpu".into(),
+        message: "the buffer was not allocated by the CPU backend".into(),
+    })?;
+    // SAFETY: tensors and spans lie within their buffers.
+    Ok(unsafe { memory.base().add(offset as usize) })
+}
+
+/// A tensor's memory as numbers of type `T`, kept alive by the view.
+///
+/// The view hands out slices whose exclusivity the compiler cannot see: kernels
+/// of one group of phases never write what another of the group touches, and
+/// every other access holds the backend's lock.
+pub(crate) struct View<T> {
+    base: *mut T,
+    len: usize,
+    _buffer: Buffer,
+    _numbers: PhantomData<T>,
+}
+
+// SAFETY: a view is a pointer into memory that its buffer keeps alive; the
+// unsafe accessors carry the aliasing rules.
+unsafe impl<T: Pod + Send> Send for View<T> {}
+// SAFETY: as above.
+unsafe impl<T: Pod + Sync> Sync for View<T> {}
+
+impl<T: Pod> View<T> {
+    /// The memory of a tensor.
+    pub(crate) fn of(tensor: &Tensor) -> Result<Self> {
+        Self::range(tensor.buffer(), tensor.offset(), tensor.bytes())
+    }
+
+    /// `bytes` of a buffer from `offset` on.
+    pub(crate) fn range(buffer: &Buffer, offset: u64, bytes: u64) -> Result<Self> {
+        let base = address(buffer, offset)?.cast::<T>();
+        if !base.is_aligned() {
+            return Err(Error::Device {
+                device: "cpu".into(),
+                message: format!(
+                    "a tensor lies at an address that is not a multiple of {}",
+                    align_of::<T>()
+                ),
+            });
+        }
+        Ok(Self {
+            base,
+            len: (bytes / size_of::<T>().max(1) as u64) as usize,
+            _buffer: buffer.clone(),
+            _numbers: PhantomData,
+        })
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(crate) fn base(&self) -> *mut T {
+        self.base
+    }
+
+    /// Numbers `range`, to read.
+    ///
+    /// # Safety
+    /// Nothing writes them while the slice lives.
+    pub(crate) unsafe fn slice(&self, range: Range<usize>) -> &[T] {
+        assert!(range.start <= range.end && range.end <= self.len);
+        // SAFETY: within the view by the assertion; not written by contract.
+        unsafe { std::slice::from_raw_parts(self.base.add(range.start), range.len()) }
+    }
+
+    /// All numbers, to read.
+    ///
+    /// # Safety
+    /// As [`slice`](Self::slice).
+    pub(crate) unsafe fn all(&self) -> &[T] {
+        // SAFETY: the caller's.
+        unsafe { self.slice(0..self.len) }
+    }
+
+    /// Numbers `range`, to write.
+    ///
+    /// # Safety
+    /// The memory is writable, and nothing else reads or writes the numbers
+    /// while the slice lives.
+    #[allow(clippy::mut_from_ref)] // exclusivity is the caller's promise
+    pub(crate) unsafe fn slice_mut(&self, range: Range<usize>) -> &mut [T] {
+        assert!(range.start <= range.end && range.end <= self.len);
+        // SAFETY: within the view by the assertion; exclusive by contract.
+        unsafe { std::slice::from_raw_parts_mut(self.base.add(range.start), range.len()) }
+    }
+}
