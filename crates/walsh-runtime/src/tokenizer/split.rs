@@ -59,17 +59,18 @@ impl Split {
     }
 
     fn cut(self, text: &str) -> Vec<Range<usize>> {
-        let whole = [0..text.len()];
+        let all = 0..text.len();
+        let whole = std::slice::from_ref(&all);
         match self {
-            Split::Gpt2 => refine(text, &whole, gpt2),
+            Split::Gpt2 => refine(text, whole, gpt2),
             Split::SmolLm => {
-                let digits = refine(text, &whole, |rest| isolate(rest, char::is_numeric, 1));
+                let digits = refine(text, whole, |rest| isolate(rest, char::is_numeric, 1));
                 refine(text, &digits, gpt2)
             }
-            Split::Llama3 => refine(text, &whole, |rest| llama3(rest, 3)),
-            Split::Qwen2 => refine(text, &whole, |rest| llama3(rest, 1)),
+            Split::Llama3 => refine(text, whole, |rest| llama3(rest, 3)),
+            Split::Qwen2 => refine(text, whole, |rest| llama3(rest, 1)),
             Split::Default => {
-                let marks = refine(text, &whole, |rest| isolate(rest, is_mark, usize::MAX));
+                let marks = refine(text, whole, |rest| isolate(rest, is_mark, usize::MAX));
                 let words = refine(text, &marks, gpt2);
                 let numbers = refine(text, &words, |rest| {
                     isolate(rest, char::is_numeric, usize::MAX)
