@@ -1,1 +1,6 @@
 //! Models as lists of ops, tokenizers, sampling, sessions, perplexity and model downloads.
+
+pub mod error;
+pub mod tokenizer;
+
+pub use error::{Error, Result};
