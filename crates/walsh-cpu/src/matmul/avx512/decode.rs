@@ -342,7 +342,7 @@ impl Wide for BlockQ6K {
                 let low = _mm512_loadu_si512(block.ql.as_ptr().add(vector / 2 * 64).cast());
                 let high = twice(&block.qh[vector / 2 * 32..]);
                 // Bring the two high bits to bits 4 and 5, where the low nibble ends.
-                let (low, high) = if vector % 2 == 0 {
+                let (low, high) = if vector.is_multiple_of(2) {
                     (low, _mm512_sllv_epi64(high, halves(4, 2)))
                 } else {
                     (
