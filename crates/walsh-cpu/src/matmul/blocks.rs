@@ -31,6 +31,18 @@ pub(super) trait Widen {
     /// # Safety
     /// The instruction set is available.
     unsafe fn widen(half: f16) -> f32;
+
+    /// Widens consecutive numbers, which need not be aligned.
+    ///
+    /// # Safety
+    /// As for [`Widen::widen`]; `from` points to as many numbers as `to` takes.
+    #[inline(always)]
+    unsafe fn widen_all(from: *const f16, to: &mut [f32]) {
+        for (i, to) in to.iter_mut().enumerate() {
+            // SAFETY: the caller's.
+            *to = unsafe { Self::widen(from.add(i).read_unaligned()) };
+        }
+    }
 }
 
 /// Widening without special instructions.

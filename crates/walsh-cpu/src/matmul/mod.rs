@@ -18,6 +18,8 @@ mod tile;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod f16c;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 

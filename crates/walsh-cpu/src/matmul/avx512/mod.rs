@@ -8,6 +8,7 @@ use crate::isa::Isa;
 
 mod decode;
 mod dot;
+mod quantise;
 mod tile;
 
 pub(super) static KERNELS: Kernels = Kernels {
@@ -15,6 +16,7 @@ pub(super) static KERNELS: Kernels = Kernels {
     dot_rows: dot::ROWS,
     tile_rows: tile::ROWS,
     panel_rows: 16,
+    prepare: quantise::prepare,
     dot: dot_kernel,
     tile: tile_kernel,
 };
