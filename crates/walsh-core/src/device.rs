@@ -215,6 +215,7 @@ impl Device {
     /// # Errors
     /// When the type differs, or the tensor is another device's.
     pub fn read<T: Element>(&self, tensor: &Tensor) -> Result<Vec<T>> {
+        check_dtype::<T>("read", tensor)?;
         let mut data = vec![T::zeroed(); tensor.elements() as usize];
         self.read_into(tensor, &mut data)?;
         Ok(data)

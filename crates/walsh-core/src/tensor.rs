@@ -29,7 +29,7 @@ impl Tensor {
     pub fn new(buffer: Buffer, offset: u64, dtype: DType, shape: &[u64]) -> Result<Self> {
         let bytes = tensor_bytes(dtype, shape)?;
         let align = alignment(dtype);
-        if offset % align != 0 {
+        if !offset.is_multiple_of(align) {
             return Err(Error::argument(
                 "tensor",
                 "offset",
@@ -142,21 +142,34 @@ impl Tensor {
     /// The entries `range` of the outermost dimension.
     ///
     /// # Errors
-    /// When the tensor is a scalar or the range exceeds the dimension.
+    /// When the tensor is a scalar, the range exceeds the dimension, or the
+    /// entries of a block type are not whole rows.
     pub fn rows(&self, range: Range<u64>) -> Result<Self> {
-        let outer = self.shape.first().copied().unwrap_or(0);
-        if range.start > range.end
-            || range.end > outer
-            || (self.shape.len() < 2 && self.dtype.is_quantised())
-        {
+        let Some(outer) = self.shape.first().copied() else {
+            return Err(Error::argument(
+                "rows",
+                "tensor",
+                "of at least one dimension",
+                self,
+            ));
+        };
+        if self.shape.len() < 2 && self.dtype.is_quantised() {
+            return Err(Error::argument(
+                "rows",
+                "tensor",
+                "of at least two dimensions for a block type",
+                self,
+            ));
+        }
+        if range.start > range.end || range.end > outer {
             return Err(Error::argument(
                 "rows",
                 "range",
-                format_args!("within 0..{outer} whole rows"),
+                format_args!("within 0..{outer}"),
                 format_args!("{range:?}"),
             ));
         }
-        let stride = if outer == 0 { 0 } else { self.bytes / outer };
+        let stride = self.bytes.checked_div(outer).unwrap_or(0);
         let mut shape = self.shape.clone();
         shape[0] = range.end - range.start;
         Self::new(
@@ -211,20 +224,17 @@ pub fn tensor_bytes(dtype: DType, shape: &[u64]) -> Result<u64> {
             dtype.block_len()
         ))
     })?;
-    let limit = i64::MAX as u64;
-    let mut elements = row;
-    let mut bytes = row_bytes;
-    for dim in outer {
-        elements = elements
-            .checked_mul(*dim)
-            .filter(|count| *count <= limit)
-            .ok_or_else(|| wrong("one of fewer than 2^63 elements"))?;
-        bytes = bytes
-            .checked_mul(*dim)
-            .filter(|count| *count <= limit)
-            .ok_or_else(|| wrong("one of fewer than 2^63 bytes"))?;
-    }
-    Ok(bytes)
+    // A zero dimension counts as one here, so that no product of some of the
+    // dimensions overflows either.
+    let product = |first: u64| {
+        outer
+            .iter()
+            .try_fold(first.max(1), |all, dim| all.checked_mul((*dim).max(1)))
+            .filter(|product| i64::try_from(*product).is_ok())
+    };
+    product(row).ok_or_else(|| wrong("one of fewer than 2^63 elements"))?;
+    let bytes = product(row_bytes).ok_or_else(|| wrong("one of fewer than 2^63 bytes"))?;
+    Ok(if shape.contains(&0) { 0 } else { bytes })
 }
 
 /// The alignment in bytes that a tensor's offset needs.

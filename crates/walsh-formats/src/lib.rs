@@ -2,11 +2,13 @@
 //!
 //! Everything here works on byte slices. Opening, mapping or fetching files is the caller's affair.
 
+pub mod codebook;
 pub mod dtype;
 pub mod error;
 pub mod ggml;
 pub mod gguf;
 pub mod kv;
+pub mod rotation;
 
 pub use dtype::DType;
 pub use error::FormatError;

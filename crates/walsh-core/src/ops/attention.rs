@@ -24,6 +24,16 @@ pub struct Mask {
 }
 
 impl Mask {
+    /// Every position up to the query's own, at scale 1/√head_dim.
+    #[must_use]
+    pub fn causal(head_dim: u64) -> Self {
+        Self {
+            scale: (1.0 / (head_dim as f64).sqrt()) as f32,
+            window: None,
+            softcap: None,
+        }
+    }
+
     fn validate(&self, check: Check) -> Result<()> {
         check.finite("mask.scale", self.scale)?;
         if self.window == Some(0) {

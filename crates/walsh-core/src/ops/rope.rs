@@ -75,17 +75,28 @@ pub struct RopeConfig {
 }
 
 impl RopeConfig {
+    /// The paper's frequencies, without a stretch.
+    #[must_use]
+    pub fn new(dims: u64, base: f32, pairing: Pairing) -> Self {
+        Self {
+            dims,
+            base,
+            pairing,
+            scaling: RopeScaling::None,
+            factors: None,
+        }
+    }
+
     /// The angle per position of each of the `dims / 2` pairs, in radians, and
-    /// what the rotated numbers are multiplied by.
+    /// what the rotated numbers are multiplied by. Missing
+    /// [`factors`](Self::factors) count as 1.
     #[must_use]
     pub fn frequencies(&self) -> (Vec<f32>, f32) {
         let dims = self.dims as f64;
         let base = f64::from(self.base);
         let frequencies = (0..self.dims / 2).map(|i| {
-            let factor = match &self.factors {
-                Some(factors) => f64::from(factors[i as usize]),
-                None => 1.0,
-            };
+            let factor = self.factors.as_ref().and_then(|f| f.get(i as usize));
+            let factor = factor.map_or(1.0, |factor| f64::from(*factor));
             let frequency = base.powf(-2.0 * i as f64 / dims) / factor;
             self.stretch(i as f64, frequency) as f32
         });
@@ -152,7 +163,7 @@ impl RopeConfig {
     }
 
     fn validate(&self, check: Check, head_dim: u64) -> Result<()> {
-        if self.dims == 0 || self.dims % 2 != 0 || self.dims > head_dim {
+        if self.dims == 0 || !self.dims.is_multiple_of(2) || self.dims > head_dim {
             return check.fail(
                 "config.dims",
                 format_args!("even, from 2 to the head size {head_dim}"),

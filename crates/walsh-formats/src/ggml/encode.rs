@@ -241,7 +241,8 @@ fn nearest_iq4(value: f32) -> u8 {
 impl Encode for BlockIq4Nl {
     /// The table is not symmetric, so that both signs of the scale are worth a try. For given indices the
     /// best scale follows by least squares; what remains is the search for the indices, from scales that
-    /// put the largest value near either end of the table.
+    /// put the largest value near either end of the table. Candidates are judged after rounding the scale,
+    /// which matters where it is subnormal.
     fn encode(values: &[f32; BLOCK]) -> Option<Self> {
         const STEPS: i8 = 8;
         let peak = values[largest(values)];
@@ -253,32 +254,46 @@ impl Encode for BlockIq4Nl {
         }
         // In units of the peak, so that squares neither overflow nor vanish.
         let unit = values.map(|value| value / peak);
-        let mut best = (f32::NEG_INFINITY, 0.0);
+        let mut best: Option<(f32, BlockIq4Nl)> = None;
         for end in [IQ4_VALUES[0], IQ4_VALUES[15]] {
             for step in -STEPS..=STEPS {
                 let inverse = f32::from(end) + f32::from(step);
                 let (mut along, mut square) = (0.0, 0.0);
                 for value in unit {
-                    let stored = f32::from(IQ4_VALUES[usize::from(nearest_iq4(value * inverse))]);
+                    let stored = iq4(nearest_iq4(value * inverse));
                     along += stored * value;
                     square += stored * stored;
                 }
-                // The squared error is Σ value² less this gain.
-                let gain = along * along / square;
-                if gain > best.0 {
-                    best = (gain, along / square);
+                let Some(d) = half(along / square * peak) else {
+                    continue;
+                };
+                let (error, block) = iq4_nl_with_scale(values, d, peak);
+                if best.is_none_or(|best| error < best.0) {
+                    best = Some((error, block));
                 }
             }
         }
-        let d = half(best.1 * peak)?;
-        // The codes that suit the scale as it is stored, not as it was found.
-        let inverse = inverse(d.to_f32());
-        let codes = values.map(|value| nearest_iq4(value * inverse));
-        Some(BlockIq4Nl {
-            d,
-            qs: pack_low(&codes),
-        })
+        best.map(|best| best.1)
     }
+}
+
+/// The value that an index of the 4-bit table stands for.
+fn iq4(index: u8) -> f32 {
+    f32::from(IQ4_VALUES[usize::from(index)])
+}
+
+/// The block with this scale, and its squared error in units of `peak`.
+fn iq4_nl_with_scale(values: &[f32; BLOCK], d: f16, peak: f32) -> (f32, BlockIq4Nl) {
+    let scale = d.to_f32();
+    let inverse = inverse(scale);
+    let codes = values.map(|value| nearest_iq4(value * inverse));
+    let mut error = 0.0;
+    for (value, index) in values.iter().zip(codes) {
+        let difference = (value - scale * iq4(index)) / peak;
+        error += difference * difference;
+    }
+    let qs = pack_low(&codes);
+    (error, BlockIq4Nl { d, qs })
 }
 
 #[cfg(test)]

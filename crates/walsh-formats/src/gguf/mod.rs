@@ -26,6 +26,7 @@ mod error;
 mod metadata;
 mod split;
 mod value;
+pub mod write;
 
 use std::collections::HashMap;
 

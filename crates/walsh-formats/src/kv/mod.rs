@@ -1,35 +1,134 @@
-//! temp
+//! KV-cache codecs: what one key or value vector becomes in the cache.
+//!
+//! A codec is dense (a GGML type) or a rotated codebook codec, `tqB`: rotate the vector, take one scale per group of
+//! up to 256 numbers, quantise to the Lloyd-Max codebook of `B` bits, pack without padding (after TurboQuant,
+//! arXiv 2504.19874). Keys and values choose independently; [`KvSpec`] names the pair and [`RowCodec`] binds a codec
+//! to a head size.
+
+mod encode;
+mod error;
+pub mod pack;
+mod row;
+mod spec;
+
+#[cfg(test)]
+mod tests;
+
+pub use encode::{SCALE_CANDIDATES, TINY_SIGMA, lane_sum};
+pub use error::KvError;
+pub use row::RowCodec;
+pub use spec::KvSpec;
+
 use crate::DType;
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[error("x")]
-pub struct KvError;
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KvSpec {
-    pub key: KvCodec,
-    pub value: KvCodec,
+
+/// The bits per number of a codebook codec.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum TqBits {
+    /// 4 centroids.
+    B2,
+    /// 8 centroids.
+    B3,
+    /// 16 centroids.
+    B4,
+    /// 32 centroids.
+    B5,
+    /// 64 centroids.
+    B6,
+    /// 256 centroids.
+    B8,
 }
-impl std::fmt::Display for KvSpec {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("x")
+
+impl TqBits {
+    /// Every width, ascending.
+    pub const ALL: [TqBits; 6] = [
+        TqBits::B2,
+        TqBits::B3,
+        TqBits::B4,
+        TqBits::B5,
+        TqBits::B6,
+        TqBits::B8,
+    ];
+
+    /// The number of bits.
+    pub const fn get(self) -> usize {
+        match self {
+            TqBits::B2 => 2,
+            TqBits::B3 => 3,
+            TqBits::B4 => 4,
+            TqBits::B5 => 5,
+            TqBits::B6 => 6,
+            TqBits::B8 => 8,
+        }
+    }
+
+    /// The width of `bits` bits, if there is one.
+    pub fn from_bits(bits: usize) -> Option<Self> {
+        Self::ALL.into_iter().find(|b| b.get() == bits)
+    }
+
+    /// The widths of the bit planes, in storage order; the first holds the low bits.
+    pub const fn planes(self) -> &'static [usize] {
+        match self {
+            TqBits::B2 => &[2],
+            TqBits::B3 => &[2, 1],
+            TqBits::B4 => &[4],
+            TqBits::B5 => &[4, 1],
+            TqBits::B6 => &[4, 2],
+            TqBits::B8 => &[8],
+        }
     }
 }
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+
+/// What a codebook codec stores as the scale of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ScaleKind {
+    /// The least-squares factor of the chosen centroids, in half precision; the encoder tries several quantisations
+    /// and keeps the best.
+    LeastSquares,
+    /// The mlx-native convention, in single precision: the L2 norm of a group that is the whole head, the root mean
+    /// square of each half of a head of 512.
+    Norm,
+}
+
+/// A codebook codec.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tq {
+    /// Bits per number.
+    pub bits: TqBits,
+    /// The convention of the stored scale.
+    pub scale: ScaleKind,
+    /// Whether vectors are rotated before they are quantised.
+    pub rotate: bool,
+}
+
+impl Tq {
+    /// The codec that `tqB` names: rotated, with least-squares scales.
+    pub const fn new(bits: TqBits) -> Self {
+        Self {
+            bits,
+            scale: ScaleKind::LeastSquares,
+            rotate: true,
+        }
+    }
+}
+
+/// How keys or values are stored. Its text form is `f16`, `q8_0`, `tq4`, `tq8+norot`, `tq4+norm`, …
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum KvCodec {
+    /// A GGML type: one of [`KvCodec::DENSE`].
     Dense(DType),
+    /// A codebook codec.
+    Tq(Tq),
 }
-#[derive(Debug, Clone)]
-pub struct RowCodec;
-impl RowCodec {
-    pub fn new(_: KvCodec, _: usize) -> Result<RowCodec, KvError> {
-        Ok(RowCodec)
-    }
-    pub fn code_bytes(&self) -> usize {
-        1
-    }
-    pub fn groups(&self) -> usize {
-        1
-    }
-    pub fn scale_dtype(&self) -> Option<DType> {
-        None
-    }
+
+impl KvCodec {
+    /// The dense types that a cache can hold.
+    pub const DENSE: [DType; 6] = [
+        DType::F32,
+        DType::F16,
+        DType::BF16,
+        DType::Q8_0,
+        DType::Q5_0,
+        DType::Q4_0,
+    ];
 }

@@ -1,0 +1,461 @@
+//! Codecs against the independent golden file, and their behaviour at the edges.
+
+use safetensors::SafeTensors;
+
+use super::*;
+
+fn golden() -> Vec<u8> {
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../tests/golden/tq4_seed.safetensors"
+    );
+    std::fs::read(path).unwrap_or_else(|error| panic!("cannot read {path}: {error}"))
+}
+
+fn floats(file: &SafeTensors, name: &str) -> Vec<f32> {
+    let bytes = file.tensor(name).unwrap().data();
+    bytes
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .map(|b| f32::from_le_bytes(*b))
+        .collect()
+}
+
+/// A row's codes and scales.
+struct Encoded {
+    codes: Vec<u8>,
+    scales: Vec<u8>,
+}
+
+fn encode(codec: &RowCodec, row: &[f32]) -> Result<Encoded, KvError> {
+    let mut scratch = vec![0.0; codec.head_dim()];
+    let mut codes = vec![0xa5; codec.code_bytes()];
+    let mut scales = vec![0xa5; codec.scale_bytes()];
+    codec.encode_row(row, &mut scratch, &mut codes, &mut scales)?;
+    Ok(Encoded { codes, scales })
+}
+
+fn decode(codec: &RowCodec, row: &Encoded) -> Vec<f32> {
+    let mut out = vec![f32::NAN; codec.head_dim()];
+    codec.decode_row(&row.codes, &row.scales, &mut out);
+    out
+}
+
+fn norm(x: &[f32]) -> f64 {
+    x.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt()
+}
+
+fn distance(a: &[f32], b: &[f32]) -> f64 {
+    a.iter()
+        .zip(b)
+        .map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2))
+        .sum::<f64>()
+        .sqrt()
+}
+
+/// Numbers close to N(0,1), the sum of twelve uniform ones.
+fn gaussian(seed: u64, n: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut uniform = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1u64 << 24) as f32
+    };
+    (0..n)
+        .map(|_| (0..12).map(|_| uniform()).sum::<f32>() - 6.0)
+        .collect()
+}
+
+fn codec(spec: &str, head_dim: usize) -> RowCodec {
+    RowCodec::new(spec.parse().unwrap(), head_dim).unwrap()
+}
+
+#[test]
+fn rows_match_the_golden_file() {
+    let bytes = golden();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    for d in [256, 512] {
+        let codec = codec("tq4+norm", d);
+        let source = floats(&file, &format!("d{d}.src"));
+        let rotated = floats(&file, &format!("d{d}.rotated"));
+        let norms = floats(&file, &format!("d{d}.norms"));
+        let decoded = floats(&file, &format!("d{d}.tq4.decoded"));
+        let packed = file.tensor(&format!("d{d}.tq4.packed")).unwrap().data();
+        assert_eq!(source.len(), 24 * d);
+        for (i, row) in source.chunks(d).enumerate() {
+            let mut turned = row.to_vec();
+            codec.rotation().unwrap().forward(&mut turned);
+            assert!(
+                distance(&turned, &rotated[i * d..][..d]) <= 1e-6 * norm(row),
+                "rotation of {i}"
+            );
+            let stored = encode(&codec, row).unwrap();
+            assert_eq!(stored.codes, &packed[i * d / 2..][..d / 2], "D={d} row {i}");
+            for (g, scale) in stored.scales.as_chunks::<4>().0.iter().enumerate() {
+                let expected = norms[i * codec.groups() + g];
+                assert!((f32::from_le_bytes(*scale) / expected - 1.0).abs() <= 1e-6);
+            }
+            let error = distance(&decode(&codec, &stored), &decoded[i * d..][..d]);
+            assert!(error <= 1e-5 * norm(row), "D={d} row {i}: {error}");
+        }
+    }
+}
+
+/// What a golden attention case differs in.
+struct Case {
+    name: &'static str,
+    /// Visible positions, oldest first, as slots.
+    slots: Vec<usize>,
+    softcap: f64,
+}
+
+#[test]
+fn attention_over_decoded_rows_matches_the_golden_file() {
+    let bytes = golden();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let ring = |visible: usize| {
+        (96 - visible..96)
+            .map(|i| (i + 37) % 96)
+            .collect::<Vec<_>>()
+    };
+    for d in [256, 512] {
+        let codec = codec("tq4+norm", d);
+        let decoded = |name: &str| -> Vec<Vec<f32>> {
+            let rows = floats(&file, &format!("d{d}.attn.{name}"));
+            rows.chunks(d)
+                .map(|row| decode(&codec, &encode(&codec, row).unwrap()))
+                .collect()
+        };
+        let (k, v) = (decoded("k"), decoded("v"));
+        let q = floats(&file, &format!("d{d}.attn.q"));
+        let cases = [
+            Case {
+                name: "linear_len50",
+                slots: (0..50).collect(),
+                softcap: 0.0,
+            },
+            Case {
+                name: "ring_start37",
+                slots: ring(96),
+                softcap: 0.0,
+            },
+            Case {
+                name: "ring_start37_window64",
+                slots: ring(64),
+                softcap: 0.0,
+            },
+            Case {
+                name: "ring_start37_softcap30",
+                slots: ring(96),
+                softcap: 30.0,
+            },
+        ];
+        for case in cases {
+            let expected = floats(&file, &format!("d{d}.attn.{}", case.name));
+            for head in 0..8 {
+                let rows = |side: &'_ [Vec<f32>]| -> Vec<Vec<f32>> {
+                    case.slots
+                        .iter()
+                        .map(|slot| side[head / 4 * 96 + slot].clone())
+                        .collect()
+                };
+                let out = attend(&q[head * d..][..d], &rows(&k), &rows(&v), case.softcap);
+                for (a, b) in out.iter().zip(&expected[head * d..]) {
+                    assert!(
+                        (a - f64::from(*b)).abs() <= 1e-5,
+                        "D={d} {} head {head}: {a} for {b}",
+                        case.name
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// Attention of one query over rows, in double precision.
+fn attend(q: &[f32], k: &[Vec<f32>], v: &[Vec<f32>], softcap: f64) -> Vec<f64> {
+    let scale = 1.0 / (q.len() as f64).sqrt();
+    let scores: Vec<f64> = k
+        .iter()
+        .map(|k| {
+            let s = scale
+                * q.iter()
+                    .zip(k)
+                    .map(|(a, b)| f64::from(*a) * f64::from(*b))
+                    .sum::<f64>();
+            if softcap > 0.0 {
+                softcap * (s / softcap).tanh()
+            } else {
+                s
+            }
+        })
+        .collect();
+    let max = scores.iter().fold(f64::NEG_INFINITY, |a, b| a.max(*b));
+    let weights: Vec<f64> = scores.iter().map(|s| (s - max).exp()).collect();
+    let sum: f64 = weights.iter().sum();
+    (0..q.len())
+        .map(|i| {
+            weights
+                .iter()
+                .zip(v)
+                .map(|(w, v)| w * f64::from(v[i]))
+                .sum::<f64>()
+                / sum
+        })
+        .collect()
+}
+
+#[test]
+fn errors_shrink_with_the_bits_at_every_head_size() {
+    for d in [64, 80, 96, 112, 128, 160, 192, 256, 512] {
+        for suffix in ["", "+norm", "+norot", "+norot+norm"] {
+            let mut previous = f64::INFINITY;
+            for bits in TqBits::ALL {
+                let codec = codec(&format!("tq{}{suffix}", bits.get()), d);
+                assert_eq!(codec.code_bytes() * 8, d * bits.get());
+                let mut error = 0.0;
+                for seed in 0..20 {
+                    let row = gaussian(seed + 1, d);
+                    let back = decode(&codec, &encode(&codec, &row).unwrap());
+                    error += distance(&row, &back).powi(2) / norm(&row).powi(2) / 20.0;
+                }
+                let optimum = codec.codebook().unwrap().mean_squared_error();
+                assert!(
+                    error < previous && error < 1.25 * optimum,
+                    "{} D={d}: {error}",
+                    codec.codec()
+                );
+                previous = error;
+            }
+        }
+    }
+}
+
+#[test]
+fn the_scale_search_beats_the_plain_norm() {
+    for bits in ["tq3", "tq4", "tq5"] {
+        let (fitted, plain) = (codec(bits, 64), codec(&format!("{bits}+norm"), 64));
+        let (mut a, mut b) = (0.0, 0.0);
+        for seed in 0..200 {
+            let row = gaussian(seed + 7, 64);
+            a += distance(&row, &decode(&fitted, &encode(&fitted, &row).unwrap())).powi(2);
+            b += distance(&row, &decode(&plain, &encode(&plain, &row).unwrap())).powi(2);
+        }
+        assert!(a < 0.95 * b, "{bits}: {a} against {b}");
+    }
+}
+
+#[test]
+fn dense_rows_are_ggml_rows() {
+    let row = gaussian(3, 64);
+    for (spec, bytes, tolerance) in [
+        ("f32", 256, 0.0),
+        ("f16", 128, 1e-3),
+        ("bf16", 128, 1e-2),
+        ("q8_0", 68, 1e-2),
+        ("q5_0", 44, 0.1),
+        ("q4_0", 36, 0.2),
+    ] {
+        let codec = codec(spec, 64);
+        assert_eq!(
+            (codec.code_bytes(), codec.groups(), codec.scale_bytes()),
+            (bytes, 0, 0)
+        );
+        let back = decode(&codec, &encode(&codec, &row).unwrap());
+        assert!(distance(&row, &back) <= tolerance * norm(&row), "{spec}");
+    }
+}
+
+#[test]
+fn zero_rows_stay_zero() {
+    for d in [64, 96, 512] {
+        for spec in [
+            "tq2",
+            "tq3",
+            "tq4",
+            "tq5",
+            "tq6",
+            "tq8",
+            "tq4+norm",
+            "tq8+norot",
+            "q8_0",
+            "f16",
+        ] {
+            let codec = codec(spec, d);
+            let stored = encode(&codec, &vec![0.0; d]).unwrap();
+            assert!(decode(&codec, &stored).iter().all(|v| *v == 0.0), "{spec}");
+        }
+    }
+}
+
+#[test]
+fn extreme_magnitudes_are_exact_or_errors() {
+    for d in [64, 256, 512] {
+        let row = gaussian(5, d);
+        for magnitude in [1e-37, 1e-30, 1e-10, 1e10, 1e30] {
+            let row: Vec<f32> = row.iter().map(|v| v * magnitude).collect();
+            for spec in ["tq4+norm", "tq8+norm", "tq8+norot+norm", "f32"] {
+                let codec = codec(spec, d);
+                let back = decode(&codec, &encode(&codec, &row).unwrap());
+                let error = distance(&row, &back) / norm(&row);
+                assert!(error < 0.15, "{spec} D={d} at {magnitude:e}: {error}");
+            }
+            for spec in ["tq4", "tq8", "f16", "q8_0"] {
+                let codec = codec(spec, d);
+                let stored = encode(&codec, &row);
+                if magnitude > 1.0 {
+                    assert!(
+                        matches!(stored, Err(KvError::OutOfRange { .. })),
+                        "{spec} at {magnitude:e}"
+                    );
+                } else {
+                    // Less than half of the least half-precision number rounds to zero.
+                    assert!(
+                        decode(&codec, &stored.unwrap())
+                            .iter()
+                            .all(|v| v.abs() <= 1e-7)
+                    );
+                }
+            }
+        }
+        let row: Vec<f32> = row.iter().map(|v| v * 5e37).collect();
+        assert!(matches!(
+            encode(&codec("tq4+norm", d), &row),
+            Ok(_) | Err(KvError::OutOfRange { .. })
+        ));
+        assert!(matches!(
+            encode(&codec("tq4", d), &row),
+            Err(KvError::OutOfRange { .. })
+        ));
+    }
+}
+
+#[test]
+fn what_is_not_finite_is_an_error() {
+    for spec in ["tq4", "tq8+norot", "tq4+norm", "f32", "f16", "q8_0"] {
+        let codec = codec(spec, 64);
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut row = vec![1.0; 64];
+            row[17] = bad;
+            assert!(
+                matches!(
+                    encode(&codec, &row),
+                    Err(KvError::NotFinite { channel: 17, .. })
+                ),
+                "{spec}"
+            );
+        }
+    }
+}
+
+#[test]
+fn lengths_are_checked() {
+    let codec = codec("tq4", 64);
+    let (mut scratch, mut codes, mut scales) = ([0.0; 64], [0; 32], [0; 2]);
+    assert!(
+        codec
+            .encode_row(&[0.0; 63], &mut scratch, &mut codes, &mut scales)
+            .is_err()
+    );
+    assert!(
+        codec
+            .encode_row(&[0.0; 64], &mut scratch, &mut codes[..31], &mut scales)
+            .is_err()
+    );
+    assert!(
+        codec
+            .encode_row(&[0.0; 64], &mut scratch, &mut codes, &mut scales[..1])
+            .is_err()
+    );
+    assert!(
+        codec
+            .encode_row(&[0.0; 64], &mut scratch, &mut codes, &mut scales)
+            .is_ok()
+    );
+}
+
+#[test]
+fn head_sizes_that_do_not_suit_are_errors() {
+    for (spec, d) in [
+        ("tq4", 0),
+        ("tq4", 72),
+        ("tq4", 100),
+        ("tq4", 144),
+        ("tq4", 320),
+        ("tq4", 1024),
+        ("tq8+norot", 72),
+        ("q8_0", 80),
+        ("q4_0", 48),
+        ("f16", 0),
+        ("f16", 513),
+    ] {
+        let wrong = RowCodec::new(spec.parse().unwrap(), d)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            wrong.contains(spec) && wrong.contains(&d.to_string()),
+            "{wrong}"
+        );
+    }
+    assert!(RowCodec::new(KvCodec::Dense(crate::DType::Q4K), 256).is_err());
+    assert!(RowCodec::new("tq8+norot".parse().unwrap(), 144).is_ok());
+}
+
+#[test]
+fn specifications_read_back() {
+    for text in [
+        "f16",
+        "tq4",
+        "tq8+norot",
+        "tq4+norm",
+        "tq6+norot+norm",
+        "q8_0",
+        "k=tq5,v=tq4",
+        "k=f16,v=tq8+norot",
+    ] {
+        assert_eq!(text.parse::<KvSpec>().unwrap().to_string(), text);
+    }
+    assert_eq!("v=tq4,k=tq4".parse::<KvSpec>().unwrap().to_string(), "tq4");
+}
+
+#[test]
+fn wrong_specifications_say_what_is_possible() {
+    for (text, part) in [
+        ("", "it is empty"),
+        (
+            "tq7",
+            "unknown codec \"tq7\"; codecs are f32, f16, bf16, q8_0, q5_0, q4_0, tq2, tq3, tq4, tq5, tq6, tq8",
+        ),
+        ("Q8_0", "unknown codec"),
+        ("tq04", "unknown codec"),
+        (
+            "4bit",
+            "the budget 4bit is not supported yet by this version; codecs are",
+        ),
+        (
+            "q4_0+rot",
+            "the option +rot is not supported yet by this version",
+        ),
+        ("tq4+equalise", "not supported yet"),
+        (
+            "k=tq4,v=tq4,recent=32",
+            "the setting recent= is not supported yet",
+        ),
+        ("f16+norot", "is for tq codecs"),
+        ("f16+x", "unknown option \"+x\""),
+        ("tq4+norot+norot", "stands twice"),
+        ("tq4+", "unknown option \"+\""),
+        ("k=tq4", "v= is missing"),
+        ("v=tq4", "k= is missing"),
+        ("k=tq4,k=tq4,v=f16", "k= stands twice"),
+        ("tq4,tq5", "does not say whether it is for k or v"),
+        ("q=tq4,v=tq4", "unknown setting \"q=\""),
+        ("k=,v=tq4", "unknown codec \"\""),
+    ] {
+        let wrong = text.parse::<KvSpec>().unwrap_err().to_string();
+        assert!(wrong.contains(part), "{text}: {wrong}");
+        assert!(!wrong.contains('\n'));
+    }
+}

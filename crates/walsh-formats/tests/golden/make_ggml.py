@@ -1,0 +1,94 @@
+#!/usr/bin/env python3
+"""Writes ggml.safetensors, what the tests in ../ggml.rs compare with.
+
+    python3 -m venv V && V/bin/pip install gguf==0.19.0 numpy==2.4.6 safetensors==0.8.0 llama-cpp-python==0.3.36
+    V/bin/python make_ggml.py [--seed N] [--scale N] [OUTPUT]
+
+Decoding: random bytes of every type, and what `gguf.quants.dequantize` makes of them.
+Encoding: values of several distributions, and what `gguf.quants.quantize` makes of them. The package
+does not encode IQ4_NL; there the oracle is the squared error of libggml's encoder, block by block.
+"""
+
+import argparse
+import ctypes
+import pathlib
+import warnings
+
+import numpy as np
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType as Type
+from gguf.quants import dequantize, quantize
+from safetensors.numpy import save_file
+
+DECODED = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K",
+           "IQ4_NL", "IQ4_XS"]
+ENCODED = ["F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"]
+
+
+def inputs(rng, scale):
+    """Rows of 32 finite values: what weights look like, and what encoders trip over."""
+    count = 8 * scale
+    normal = rng.standard_normal((count, 32))
+    rows = [
+        normal,
+        normal * np.exp(rng.uniform(-12, 8, (count, 1))),
+        np.sign(normal) * np.abs(normal) ** 5,
+        rng.uniform(0, 1, (count, 32)),
+        rng.uniform(-3, -2, (count, 32)),
+        # Ties: every value is a multiple of half a step.
+        rng.integers(-16, 17, (count, 32)) / 2,
+        # Scales that are subnormal, or zero, in half precision.
+        normal * np.exp(rng.uniform(-20, -12, (count, 1))),
+        np.where(rng.uniform(0, 1, (count, 32)) < 0.9, 0, normal),
+        np.zeros((1, 32)),
+        np.full((1, 32), 1.5),
+        np.full((1, 32), -2.25),
+        np.where(np.arange(32) == 17, -1, 0)[None],
+    ]
+    rows = np.concatenate(rows).astype(np.float32)
+    # One sign of zero: which of two zeros is a block's minimum is nobody's business.
+    return np.where(rows == 0, np.float32(0), rows)
+
+
+def ggml_iq4_nl(values):
+    import llama_cpp
+
+    library = pathlib.Path(llama_cpp.__file__).parent / "lib" / "libggml-base.so"
+    ggml = ctypes.CDLL(str(library))
+    ggml.ggml_quantize_chunk.restype = ctypes.c_size_t
+    ggml.ggml_quantize_chunk.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p] + [ctypes.c_int64] * 3 + [
+        ctypes.c_void_p]
+    out = np.zeros((len(values), 18), np.uint8)
+    source = np.ascontiguousarray(values)
+    ggml.ggml_quantize_chunk(Type.IQ4_NL.value, source.ctypes.data, out.ctypes.data, 0, len(values), 32, None)
+    return out
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--scale", type=int, default=1, help="how many times the committed file's size")
+    parser.add_argument("output", nargs="?", default=pathlib.Path(__file__).with_name("ggml.safetensors"))
+    options = parser.parse_args()
+    rng = np.random.default_rng(options.seed)
+    warnings.simplefilter("ignore", RuntimeWarning)  # NaN scales are part of random bytes
+
+    tensors = {}
+    for name in DECODED:
+        block_len, block_bytes = GGML_QUANT_SIZES[Type[name]]
+        blocks = options.scale * (12 if block_len == 256 else 2048 // block_len)
+        stored = rng.integers(0, 256, (blocks, block_bytes), np.uint8)
+        tensors[f"decode.{name}.bytes"] = stored
+        tensors[f"decode.{name}.values"] = dequantize(stored, Type[name]).astype(np.float32).reshape(-1)
+
+    values = inputs(rng, options.scale)
+    tensors["encode.values"] = values.reshape(-1)
+    for name in ENCODED:
+        tensors[f"encode.{name}.bytes"] = quantize(values, Type[name]).view(np.uint8).reshape(-1)
+    decoded = dequantize(ggml_iq4_nl(values), Type.IQ4_NL)
+    error = (decoded.astype(np.float64) - values) ** 2
+    tensors["encode.IQ4_NL.ggml_error"] = error.sum(axis=-1)
+    save_file(tensors, options.output)
+
+
+if __name__ == "__main__":
+    main()

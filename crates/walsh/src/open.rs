@@ -1,0 +1,244 @@
+use std::fmt;
+use std::str::FromStr;
+
+use walsh_core::{Device, Error, Result};
+
+#[cfg(feature = "cpu")]
+use walsh_cpu::{CpuOptions, Isa, Threads};
+
+/// A backend that Walsh is designed for, whether or not this build has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BackendInfo {
+    /// Its name in a [`DeviceSpec`].
+    pub name: &'static str,
+    /// Whether it was compiled in.
+    pub in_build: bool,
+    /// What to do to get it, where it is missing.
+    pub remedy: &'static str,
+}
+
+/// Every backend, and whether this build has it.
+pub const BACKENDS: &[BackendInfo] = &[
+    BackendInfo {
+        name: "cpu",
+        in_build: cfg!(feature = "cpu"),
+        remedy: "build Walsh with its feature `cpu`",
+    },
+    BackendInfo {
+        name: "cuda",
+        in_build: false,
+        remedy: "this version of Walsh has no CUDA backend yet; use cpu",
+    },
+    BackendInfo {
+        name: "metal",
+        in_build: false,
+        remedy: "this version of Walsh has no Metal backend yet; use cpu",
+    },
+];
+
+/// Which device to open, and how.
+///
+/// Its text form is a backend's name with settings behind a colon: `cpu`,
+/// `cpu:threads=4`, `cpu:threads=2,isa=avx2`. A backend that this build does
+/// not have is an error when the text is read; it is never replaced by another.
+///
+/// ```
+/// use walsh::DeviceSpec;
+///
+/// let spec: DeviceSpec = "cpu:threads=2".parse()?;
+/// assert_eq!(spec.to_string(), "cpu:threads=2");
+/// assert_eq!(spec.open()?.properties().parallelism, 2);
+///
+/// let error = "cuda:0".parse::<DeviceSpec>().unwrap_err();
+/// assert!(error.to_string().contains("no CUDA backend"));
+/// # Ok::<(), walsh::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DeviceSpec {
+    /// The processor that this program runs on.
+    #[cfg(feature = "cpu")]
+    Cpu(CpuOptions),
+}
+
+impl DeviceSpec {
+    /// Opens the device.
+    ///
+    /// # Errors
+    /// When the machine lacks what the settings ask for, or the device cannot
+    /// be opened.
+    pub fn open(&self) -> Result<Device> {
+        match *self {
+            #[cfg(feature = "cpu")]
+            Self::Cpu(options) => walsh_cpu::open(options),
+        }
+    }
+
+    /// The same device with a team of `threads` threads.
+    ///
+    /// # Errors
+    /// When the device has no threads to set, or `threads` is 0.
+    pub fn with_threads(self, threads: usize) -> Result<Self> {
+        if threads == 0 {
+            return Err(Error::argument("device", "threads", "at least 1", 0));
+        }
+        match self {
+            #[cfg(feature = "cpu")]
+            Self::Cpu(options) => Ok(Self::Cpu(CpuOptions {
+                threads: Threads::Count(threads),
+                ..options
+            })),
+        }
+    }
+}
+
+/// Opens the device that `spec` names; see [`DeviceSpec`] for its form.
+///
+/// ```
+/// let device = walsh::open("cpu")?;
+/// assert_eq!(device.properties().backend, "cpu");
+/// # Ok::<(), walsh::Error>(())
+/// ```
+///
+/// # Errors
+/// When the text is malformed, this build lacks the backend, or the device
+/// cannot be opened.
+pub fn open(spec: &str) -> Result<Device> {
+    spec.parse::<DeviceSpec>()?.open()
+}
+
+impl FromStr for DeviceSpec {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let name = text.split(':').next().unwrap_or_default();
+        let Some(backend) = BACKENDS.iter().find(|backend| backend.name == name) else {
+            return Err(Error::argument(
+                "device",
+                "spec",
+                format_args!("one of {}", names()),
+                format_args!("{text:?}"),
+            ));
+        };
+        if !backend.in_build {
+            return Err(unavailable(text, backend.remedy));
+        }
+        match name {
+            #[cfg(feature = "cpu")]
+            "cpu" => cpu_options(text).map(Self::Cpu),
+            _ => Err(unavailable(text, backend.remedy)),
+        }
+    }
+}
+
+impl fmt::Display for DeviceSpec {
+    #[cfg_attr(not(feature = "cpu"), allow(unused_variables))]
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            #[cfg(feature = "cpu")]
+            Self::Cpu(CpuOptions { threads, isa }) => {
+                f.write_str("cpu")?;
+                let mut separator = ':';
+                if let Threads::Count(threads) = threads {
+                    write!(f, "{separator}threads={threads}")?;
+                    separator = ',';
+                }
+                if let Some(isa) = isa {
+                    write!(f, "{separator}isa={isa}")?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+#[cfg(feature = "cpu")]
+fn cpu_options(text: &str) -> Result<CpuOptions> {
+    let wrong =
+        |expected: &str| Error::argument("device", "spec", expected, format_args!("{text:?}"));
+    let mut options = CpuOptions::default();
+    let settings = text.split_once(':').map(|(_, settings)| settings);
+    for setting in settings.iter().flat_map(|settings| settings.split(',')) {
+        match setting.split_once('=') {
+            Some(("threads", count)) => {
+                let count = count
+                    .parse()
+                    .ok()
+                    .filter(|count| *count > 0)
+                    .ok_or_else(|| wrong("cpu:threads=N with N from 1"))?;
+                options.threads = Threads::Count(count);
+            }
+            Some(("isa", name)) => {
+                let isa: Isa = name
+                    .parse()
+                    .map_err(|_| wrong("cpu:isa=portable, avx2, avx512 or neon"))?;
+                options.isa = Some(isa);
+            }
+            _ => return Err(wrong("cpu or cpu:threads=N,isa=NAME")),
+        }
+    }
+    Ok(options)
+}
+
+fn unavailable(device: &str, remedy: &str) -> Error {
+    Error::Device {
+        device: device.into(),
+        message: format!("not in this build: {remedy}"),
+    }
+}
+
+fn names() -> String {
+    let names: Vec<_> = BACKENDS.iter().map(|backend| backend.name).collect();
+    names.join(", ")
+}
+
+#[cfg(all(test, feature = "cpu"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn specs_read_back() {
+        for text in [
+            "cpu",
+            "cpu:threads=3",
+            "cpu:isa=portable",
+            "cpu:threads=1,isa=avx2",
+        ] {
+            assert_eq!(text.parse::<DeviceSpec>().unwrap().to_string(), text);
+        }
+        let spec: DeviceSpec = "cpu:isa=portable".parse().unwrap();
+        let spec = spec.with_threads(2).unwrap();
+        assert_eq!(spec.to_string(), "cpu:threads=2,isa=portable");
+    }
+
+    #[test]
+    fn wrong_specs_say_what_is_right() {
+        for (text, hint) in [
+            ("", "one of cpu, cuda, metal"),
+            ("gpu", "one of cpu, cuda, metal"),
+            ("cpu:", "cpu:threads=N"),
+            ("cpu:0", "cpu:threads=N"),
+            ("cpu:threads=0", "from 1"),
+            ("cpu:threads=-1", "from 1"),
+            ("cpu:isa=sse9", "avx512"),
+            ("cpu:threads=1,", "cpu:threads=N"),
+            ("cuda", "no CUDA backend"),
+            ("cuda:0", "no CUDA backend"),
+            ("metal", "no Metal backend"),
+        ] {
+            let error = text.parse::<DeviceSpec>().unwrap_err().to_string();
+            assert!(error.contains(hint), "{text}: {error}");
+            assert!(!error.contains('\n'), "{error}");
+        }
+        let spec: DeviceSpec = "cpu".parse().unwrap();
+        assert!(spec.with_threads(0).is_err());
+    }
+
+    #[test]
+    fn an_instruction_set_of_another_machine_is_refused() {
+        for isa in Isa::ALL {
+            let opened = open(&format!("cpu:threads=1,isa={isa}"));
+            assert_eq!(opened.is_ok(), isa.is_available(), "{isa}");
+        }
+    }
+}
