@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use walsh_core::formats::gguf::GgufError;
+use walsh::formats::gguf::GgufError;
 
 /// What can go wrong in the runtime. Each message is one line and says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +35,7 @@ pub enum Error {
     },
     /// An op failed.
     #[error(transparent)]
-    Core(#[from] walsh_core::Error),
+    Core(#[from] walsh::Error),
     /// A prompt or a continuation does not fit into the session's context.
     #[error(
         "{needed} tokens do not fit into the context of {context}: shorten the text or start with a larger context"

@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-use walsh_core::formats::kv::KvSpec;
-use walsh_core::{CacheKind, Device, KvCache, KvCacheOptions, Step};
+
+use walsh::{CacheKind, DType, Device, KvCache, KvCacheOptions, KvCodec, KvSpec, Step};
 
 use crate::model::graph::{Activations, Graph, Reading};
 use crate::{Error, Model, Result};
@@ -33,7 +33,7 @@ impl Default for SessionOptions {
     fn default() -> Self {
         Self {
             context: 0,
-            kv: KvSpec::default(),
+            kv: KvSpec::both(KvCodec::Dense(DType::F16)),
             chunk: 512,
         }
     }
@@ -58,7 +58,11 @@ pub struct Session {
     context: usize,
     chunk: usize,
     logit_rows: usize,
-    position: usize,
+    /// How many tokens' keys and values are stored.
+    stored: usize,
+    /// A token that belongs to the text but was not read yet: the latest that
+    /// was generated.
+    held: Option<i32>,
     logits: Vec<f32>,
 }
 
@@ -105,7 +109,8 @@ impl Session {
             context,
             chunk,
             logit_rows,
-            position: 0,
+            stored: 0,
+            held: None,
             logits,
             model,
         })
@@ -120,7 +125,7 @@ impl Session {
     /// How many tokens it holds.
     #[must_use]
     pub fn position(&self) -> usize {
-        self.position
+        self.stored + usize::from(self.held.is_some())
     }
 
     /// How many tokens it can hold.
@@ -148,8 +153,70 @@ impl Session {
 
     /// Forgets all tokens.
     pub fn reset(&mut self) {
-        self.position = 0;
+        self.stored = 0;
+        self.held = None;
         self.logits.fill(0.0);
+    }
+
+    /// Forgets the tokens from number `position` on. The logits are zeros until
+    /// the next token.
+    ///
+    /// # Errors
+    /// When it holds fewer, or a sliding-window layer has overwritten what the
+    /// tokens before `position` were attending to: its ring keeps the window and
+    /// one chunk.
+    pub fn truncate(&mut self, position: usize) -> Result<()> {
+        if position > self.position() {
+            return Err(Error::option(
+                "position",
+                format_args!("at most {}", self.position()),
+                position,
+            ));
+        }
+        let gone = self.stored.saturating_sub(position);
+        let rings = self.caches.iter().any(|c| c.kind() == CacheKind::Ring);
+        if rings && gone > self.chunk && position > 0 {
+            return Err(Error::option(
+                "position",
+                format_args!(
+                    "0, or at least {}: sliding-window layers keep no more",
+                    self.stored - self.chunk
+                ),
+                position,
+            ));
+        }
+        if position < self.position() {
+            self.held = None;
+            self.logits.fill(0.0);
+        }
+        self.stored = self.stored.min(position);
+        Ok(())
+    }
+
+    /// How many more tokens can be read, a held one included.
+    pub(crate) fn room(&self) -> usize {
+        self.context - self.stored
+    }
+
+    /// The token that belongs to the text but was not read yet.
+    pub(crate) fn held(&self) -> Option<i32> {
+        self.held
+    }
+
+    /// Makes a token part of the text, to be read before the next one.
+    pub(crate) fn hold(&mut self, token: i32) {
+        self.held = Some(token);
+    }
+
+    /// Reads the held token, if there is one.
+    pub(crate) fn read_held(&mut self) -> Result<()> {
+        let Some(token) = self.held else {
+            return Ok(());
+        };
+        self.check_tokens(&[token])?;
+        self.advance(&[token], Reading::Codes)?;
+        self.held = None;
+        self.read_logits(0)
     }
 
     /// Appends tokens, in chunks. Within a chunk, tokens attend over the
@@ -159,7 +226,12 @@ impl Session {
     /// When they do not fit into the context or the vocabulary; nothing is
     /// appended then. When the model computes a number that is not finite.
     pub fn prefill(&mut self, tokens: &[i32]) -> Result<()> {
-        self.check_tokens(tokens)?;
+        if tokens.is_empty() {
+            return Err(Error::EmptyPrompt);
+        }
+        let tokens: Vec<i32> = self.held.iter().chain(tokens).copied().collect();
+        self.check_tokens(&tokens)?;
+        self.held = None;
         for chunk in tokens.chunks(self.chunk) {
             self.advance(chunk, Reading::CodesAndFresh)?;
         }
@@ -172,9 +244,13 @@ impl Session {
     /// # Errors
     /// As [`prefill`](Self::prefill).
     pub fn decode(&mut self, token: i32) -> Result<()> {
-        self.check_tokens(&[token])?;
-        self.advance(&[token], Reading::Codes)?;
-        self.read_logits(0)
+        self.read_held()?;
+        self.hold(token);
+        let read = self.read_held();
+        if read.is_err() {
+            self.held = None;
+        }
+        read
     }
 
     /// Appends tokens as [`decode`](Self::decode) one after the other would, so
@@ -189,6 +265,7 @@ impl Session {
         from: usize,
         each: &mut dyn FnMut(usize, &[f32]) -> Result<()>,
     ) -> Result<()> {
+        self.read_held()?;
         self.check_tokens(tokens)?;
         let vocabulary = self.logits.len();
         let mut logits = vec![0.0; self.logit_rows * vocabulary];
@@ -215,7 +292,7 @@ impl Session {
         if tokens.is_empty() {
             return Err(Error::EmptyPrompt);
         }
-        let needed = self.position + tokens.len();
+        let needed = self.stored + tokens.len();
         if needed > self.context {
             return Err(Error::ContextFull {
                 needed,
@@ -237,7 +314,7 @@ impl Session {
     /// Runs one chunk through the blocks.
     fn advance(&mut self, tokens: &[i32], reading: Reading) -> Result<()> {
         let rows = tokens.len();
-        let positions: Vec<i32> = (self.position..self.position + rows)
+        let positions: Vec<i32> = (self.stored..self.stored + rows)
             .map(|position| position as i32)
             .collect();
         let a = &self.activations;
@@ -245,7 +322,7 @@ impl Session {
         self.device
             .write(&a.positions.rows(0..rows as u64)?, &positions)?;
         self.run(StepKey::Body(rows, reading))?;
-        self.position += rows;
+        self.stored += rows;
         Ok(())
     }
 
@@ -291,7 +368,7 @@ impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Session")
             .field("model", &self.model)
-            .field("position", &self.position)
+            .field("position", &self.position())
             .field("context", &self.context)
             .finish_non_exhaustive()
     }

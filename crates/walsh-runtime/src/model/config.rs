@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use walsh_core::formats::gguf::Metadata;
-use walsh_core::ops::{Activation, Pairing, RopeConfig, RopeScaling};
+use walsh::formats::gguf::Metadata;
+use walsh::ops::{Activation, Pairing, RopeConfig, RopeScaling};
 
 use crate::{Error, Result};
 

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use memmap2::Mmap;
-use walsh_core::HostBytes;
-use walsh_core::formats::gguf::{self, Gguf};
+use walsh::HostBytes;
+use walsh::formats::gguf::{self, Gguf};
 
 use crate::{Error, Result};
 

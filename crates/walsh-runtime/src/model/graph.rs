@@ -1,11 +1,11 @@
 //! A model as a list of ops.
 
-use walsh_core::formats::DType;
-use walsh_core::ops::{
+use walsh::formats::DType;
+use walsh::ops::{
     Add, AttentionDecode, AttentionPrefill, EmbeddingRows, GatedActivation, KvStore, Mask, MatMul,
     RmsNorm, Rope, SoftCap, SumBefore,
 };
-use walsh_core::{Device, KvCache, Recorder, Step, Tensor};
+use walsh::{Device, KvCache, Recorder, Step, Tensor};
 
 use super::config::{LayerConfig, ModelConfig};
 use super::weights::{Layer, Linear, Weights};

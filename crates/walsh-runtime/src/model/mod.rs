@@ -9,10 +9,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
-use walsh_core::formats::DType;
-use walsh_core::formats::gguf::Gguf;
-use walsh_core::formats::kv::{KvSpec, RowCodec};
-use walsh_core::{Device, HostBytes};
+use walsh::formats::DType;
+use walsh::formats::gguf::Gguf;
+use walsh::formats::kv::{KvSpec, RowCodec};
+use walsh::{Device, HostBytes};
 
 pub use config::{Architecture, LayerConfig, ModelConfig};
 use file::ModelFiles;
@@ -171,7 +171,7 @@ impl Model {
         let config = self.config();
         let mut row = 0;
         for codec in [spec.key, spec.value] {
-            let codec = RowCodec::new(codec, config.head_dim).map_err(walsh_core::Error::from)?;
+            let codec = RowCodec::new(codec, config.head_dim).map_err(walsh::Error::from)?;
             row += codec.code_bytes() + codec.scale_bytes();
         }
         Ok((row * config.kv_heads * config.layers.len()) as u64)

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use walsh_core::formats::DType;
-use walsh_core::{Buffer, Tensor};
+use walsh::formats::DType;
+use walsh::{Buffer, Tensor};
 
 use super::config::ModelConfig;
 use crate::{Error, Result};
