@@ -17,6 +17,22 @@ pub enum Error {
         /// What is wrong and what to do.
         what: String,
     },
+    /// A sampling option is out of its range.
+    #[error("{name} is {value}: give a number {range}")]
+    Sampling {
+        /// The option.
+        name: &'static str,
+        /// What was given.
+        value: f32,
+        /// What is possible, in words.
+        range: &'static str,
+    },
+    /// No token can be chosen from the logits.
+    #[error("{what}: the model's weights are damaged, download it again")]
+    Logits {
+        /// What is wrong with them.
+        what: String,
+    },
     /// A file cannot be opened or read.
     #[error("cannot read {}: {source}", path.display())]
     Read {
@@ -57,7 +73,9 @@ pub enum Error {
         given: String,
     },
     /// There is nothing to continue.
-    #[error("the prompt is empty: give at least one word, or a model that adds a beginning-of-text token")]
+    #[error(
+        "the prompt is empty: give at least one word, or a model that adds a beginning-of-text token"
+    )]
     EmptyPrompt,
 }
 

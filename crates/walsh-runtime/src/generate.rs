@@ -172,7 +172,11 @@ impl Generation<'_> {
         if self.options.cancel.load(Ordering::Relaxed) {
             return Some(Finish::Cancelled);
         }
-        if self.options.max_tokens.is_some_and(|most| self.tokens.len() >= most) {
+        if self
+            .options
+            .max_tokens
+            .is_some_and(|most| self.tokens.len() >= most)
+        {
             return Some(Finish::MaxTokens);
         }
         let full = self.session.held().is_some() && self.session.room() == 0;
@@ -182,9 +186,7 @@ impl Generation<'_> {
     /// Chooses the next token, and returns its text.
     fn step(&mut self) -> Result<String> {
         self.session.read_held()?;
-        let token = self
-            .sampler
-            .sample(self.session.logits_mut(), &self.history)?;
+        let token = self.sampler.sample(self.session.logits(), &self.history)?;
         let now = Instant::now();
         if self.tokens.is_empty() {
             self.figures.first_token_time = now - self.started;

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 
-
 use walsh::{CacheKind, DType, Device, KvCache, KvCacheOptions, KvCodec, KvSpec, Step};
 
 use crate::model::graph::{Activations, Graph, Reading};
@@ -145,10 +144,6 @@ impl Session {
     #[must_use]
     pub fn logits(&self) -> &[f32] {
         &self.logits
-    }
-
-    pub(crate) fn logits_mut(&mut self) -> &mut [f32] {
-        &mut self.logits
     }
 
     /// Forgets all tokens.

@@ -1,21 +1,32 @@
-//! temp naive
-use std::ops::Range;
-use walsh_core::ops::{MatMul, Operation};
-use walsh_core::{Plan, Result};
-use crate::lower::{Lowering, Target};
-use crate::memory::View;
-use crate::team::{Phase, Scratch};
-pub(crate) fn plan(_: &MatMul, _: Target) -> Result<Plan> { Ok(Plan{kernel:"naive".into(),pieces:1,workspace:0}) }
-struct Naive(MatMul);
-pub(crate) fn lower(op: &MatMul, l: &mut Lowering) -> Result<()> { l.phase(&op.accesses(), Naive(op.clone())); Ok(()) }
-impl Phase for Naive {
- fn items(&self)->usize{ self.0.weight.shape()[0] as usize }
- fn grain(&self)->usize{ 16 }
- fn cost(&self)->u64{1_000_000}
- unsafe fn run(&self, items: Range<usize>, _:&mut Scratch){ unsafe {
-  let op=&self.0; let (n,k)=(op.weight.shape()[0] as usize, op.weight.shape()[1] as usize); let m=op.input.shape()[0] as usize; let rb=op.weight.bytes() as usize/n;
-  let w=View::<u8>::of(&op.weight).unwrap(); let x=View::<f32>::of(&op.input).unwrap(); let o=View::<f32>::of(&op.output).unwrap(); let mut row=vec![0f32;k];
-  for i in items { walsh_formats::ggml::decode(op.weight.dtype(), w.slice(i*rb..(i+1)*rb), &mut row).unwrap();
-   for j in 0..m { let a=x.slice(j*k..(j+1)*k); let mut s=[0f32;16]; for c in 0..k/16 { for l in 0..16 { s[l]+=a[c*16+l]*row[c*16+l]; } } o.slice_mut(j*n+i..j*n+i+1)[0]=s.iter().sum::<f32>(); } }
- } }
-}
+//! Matrix products with weights of any storage type, read as they are stored.
+//!
+//! `output[m, n] = Σ_k input[m, k] · weight[n, k]`. For block-quantised weights the input is first quantised to 8 bits
+//! ([`ActivationLayout`]), once for all products that share it; then the products run on integers. With few rows of
+//! input *dot* kernels stream the weight at the speed of memory; with many rows *tiled* kernels decode a panel of the
+//! weight into scratch and sweep it with tiles of rows. A [`ProductPlan`] chooses between them and divides the work.
+
+mod activations;
+mod blocks;
+mod float;
+mod kernels;
+mod op;
+mod plan;
+mod portable;
+mod tile;
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+pub use activations::ActivationLayout;
+use activations::Arrangement;
+pub(crate) use op::{lower, plan};
+pub use plan::{Operands, ProductError, ProductPlan, ProductShape};

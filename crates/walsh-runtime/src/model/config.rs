@@ -174,14 +174,13 @@ impl Reader<'_, '_> {
         Ok(self.metadata.opt_f32(&self.key(name))?)
     }
 
-    fn config(
-        &self,
-        vocabulary: usize,
-        factors: Option<Vec<f32>>,
-    ) -> Result<ModelConfig> {
+    fn config(&self, vocabulary: usize, factors: Option<Vec<f32>>) -> Result<ModelConfig> {
         let architecture = self.architecture;
         if self.opt_size("expert_count")?.is_some_and(|n| n > 0) {
-            reject!(self, "mixture-of-experts models are not supported: use a dense model");
+            reject!(
+                self,
+                "mixture-of-experts models are not supported: use a dense model"
+            );
         }
         let layers = self.size("block_count")?;
         let width = self.size("embedding_length")?;
@@ -198,23 +197,40 @@ impl Reader<'_, '_> {
             ("context_length", context),
         ] {
             if value == 0 || value > LARGEST {
-                reject!(self, "metadata key {} is {value}, which no model has: download it again", self.key(name));
+                reject!(
+                    self,
+                    "metadata key {} is {value}, which no model has: download it again",
+                    self.key(name)
+                );
             }
         }
         if heads % kv_heads != 0 {
-            reject!(self, "{heads} query heads are not a multiple of {kv_heads} KV heads: download it again");
+            reject!(
+                self,
+                "{heads} query heads are not a multiple of {kv_heads} KV heads: download it again"
+            );
         }
         let head_dim = match self.opt_size("attention.key_length")? {
             Some(length) => length,
             None if width % heads == 0 => width / heads,
-            None => reject!(self, "a width of {width} is not a multiple of {heads} heads, and the head size is not stated"),
+            None => reject!(
+                self,
+                "a width of {width} is not a multiple of {heads} heads, and the head size is not stated"
+            ),
         };
         let value_length = self.opt_size("attention.value_length")?.unwrap_or(head_dim);
         if value_length != head_dim || head_dim == 0 || head_dim > LARGEST {
-            reject!(self, "key heads of {head_dim} and value heads of {value_length} numbers are not supported: they must be equal");
+            reject!(
+                self,
+                "key heads of {head_dim} and value heads of {value_length} numbers are not supported: they must be equal"
+            );
         }
         let Some(norm_eps) = self.opt_f32("attention.layer_norm_rms_epsilon")? else {
-            reject!(self, "metadata key {} is missing", self.key("attention.layer_norm_rms_epsilon"));
+            reject!(
+                self,
+                "metadata key {} is missing",
+                self.key("attention.layer_norm_rms_epsilon")
+            );
         };
         let layer_configs = self.layers(layers as usize, head_dim, factors)?;
         let largest_gemma = match architecture {
@@ -223,7 +239,11 @@ impl Reader<'_, '_> {
             _ => false,
         };
         // Gemma's 27B models divide by the width per head instead of the head size.
-        let scale_dim = if largest_gemma { width / heads } else { head_dim };
+        let scale_dim = if largest_gemma {
+            width / heads
+        } else {
+            head_dim
+        };
         let attention_scale = match self.opt_f32("attention.scale")? {
             Some(scale) => scale,
             None => (1.0 / (scale_dim as f64).sqrt()) as f32,
@@ -337,7 +357,8 @@ impl Reader<'_, '_> {
                 beta_slow: self.opt_f32("rope.scaling.yarn_beta_slow")?.unwrap_or(1.0),
             },
             Some(other) => reject!(
-                self, "the RoPE scaling {other:?} is not supported: use a model with none, linear or yarn"
+                self,
+                "the RoPE scaling {other:?} is not supported: use a model with none, linear or yarn"
             ),
         };
         Ok(scaling)

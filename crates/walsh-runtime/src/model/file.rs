@@ -84,7 +84,10 @@ impl ModelFiles {
 
     /// The size of all parts in bytes.
     pub(super) fn bytes(&self) -> u64 {
-        self.parts.iter().map(|part| part.bytes().len() as u64).sum()
+        self.parts
+            .iter()
+            .map(|part| part.bytes().len() as u64)
+            .sum()
     }
 }
 

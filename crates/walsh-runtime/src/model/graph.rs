@@ -49,9 +49,8 @@ impl Activations {
         rows: usize,
         logit_rows: usize,
     ) -> Result<Self> {
-        let floats = |rows: usize, width: usize| {
-            device.zeros(DType::F32, &[rows as u64, width as u64])
-        };
+        let floats =
+            |rows: usize, width: usize| device.zeros(DType::F32, &[rows as u64, width as u64]);
         let heads = |heads: usize| {
             let shape = [rows as u64, heads as u64, config.head_dim as u64];
             device.zeros(DType::F32, &shape)
@@ -287,7 +286,12 @@ impl Block<'_> {
             }
         }
         let attended = flat(&a.attended)?;
-        linear(&mut self.list, &layer.attention_output, &attended, &a.hidden)
+        linear(
+            &mut self.list,
+            &layer.attention_output,
+            &attended,
+            &a.hidden,
+        )
     }
 
     fn feed_forward(&mut self, layer: &Layer) -> Result<()> {

@@ -16,8 +16,8 @@ use walsh::{Device, HostBytes};
 
 pub use config::{Architecture, LayerConfig, ModelConfig};
 use file::ModelFiles;
-use weights::{Loader, Place};
 pub(crate) use weights::Weights;
+use weights::{Loader, Place};
 
 use crate::chat::Template;
 use crate::tokenizer::Tokenizer;
@@ -200,12 +200,16 @@ impl std::fmt::Debug for Model {
 }
 
 fn vocabulary(path: &Path, parsed: &[Gguf<'_>]) -> Result<usize> {
-    let table = parsed.iter().find_map(|part| part.tensor("token_embd.weight"));
+    let table = parsed
+        .iter()
+        .find_map(|part| part.tensor("token_embd.weight"));
     match table.map(|table| table.shape.as_slice()) {
         Some([rows, _]) if *rows > 0 && *rows <= i32::MAX as u64 => Ok(*rows as usize),
         Some(shape) => Err(Error::model(
             path,
-            format!("tensor token_embd.weight has the shape {shape:?} instead of [vocabulary, width]: download it again"),
+            format!(
+                "tensor token_embd.weight has the shape {shape:?} instead of [vocabulary, width]: download it again"
+            ),
         )),
         None => Err(Error::model(
             path,
@@ -223,7 +227,10 @@ fn rope_factors(files: &ModelFiles, parsed: &[Gguf<'_>]) -> Result<Option<Vec<f3
         if tensor.dtype != DType::F32 {
             return Err(Error::model(
                 &files.path,
-                format!("tensor rope_freqs.weight is {}, but must be f32: convert the model again", tensor.dtype),
+                format!(
+                    "tensor rope_freqs.weight is {}, but must be f32: convert the model again",
+                    tensor.dtype
+                ),
             ));
         }
         let bytes = part.data(tensor).chunks_exact(4);

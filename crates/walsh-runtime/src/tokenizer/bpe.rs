@@ -60,7 +60,9 @@ pub(super) fn read<'a>(
     let hasher = DefaultHashBuilder::default();
     for (rank, merge) in merges.enumerate() {
         let bad = |why: &str| {
-            Error::tokenizer(format!("merge {rank}, {merge:?}, {why}: convert the model again"))
+            Error::tokenizer(format!(
+                "merge {rank}, {merge:?}, {why}: convert the model again"
+            ))
         };
         // A left half may itself start with a space in old files.
         let after_first = merge.chars().next().map_or(0, char::len_utf8);
@@ -84,12 +86,22 @@ pub(super) fn read<'a>(
         let same = |other: &Merge| (other.left, other.right) == (left, right);
         if table.find(hash, same).is_none() {
             let rank = u32::try_from(rank).map_err(|_| bad("is one too many"))?;
-            let merge = Merge { left, right, rank, merged };
+            let merge = Merge {
+                left,
+                right,
+                rank,
+                merged,
+            };
             table.insert_unique(hash, merge, |m: &Merge| hasher.hash_one((m.left, m.right)));
         }
     }
     let bytes = Box::new(std::array::from_fn(|byte| vocab.find(&[byte as u8])));
-    Ok(Merges { table, hasher, bytes, whole_pieces })
+    Ok(Merges {
+        table,
+        hasher,
+        bytes,
+        whole_pieces,
+    })
 }
 
 /// A token in the list of a piece's tokens; `left` and `right` are positions, `NONE` at the ends.
@@ -104,7 +116,9 @@ const NONE: u32 = u32::MAX;
 impl Merges {
     fn find(&self, left: u32, right: u32) -> Option<Merge> {
         self.table
-            .find(self.hasher.hash_one((left, right)), |m| (m.left, m.right) == (left, right))
+            .find(self.hasher.hash_one((left, right)), |m| {
+                (m.left, m.right) == (left, right)
+            })
             .copied()
     }
 
@@ -127,7 +141,9 @@ impl Merges {
                 right: at as u32 + 1,
             })
             .collect();
-        let Some(last) = symbols.last_mut() else { return };
+        let Some(last) = symbols.last_mut() else {
+            return;
+        };
         last.right = NONE;
         let mut queue = BinaryHeap::new();
         let propose = |queue: &mut BinaryHeap<_>, symbols: &[Symbol], left: u32| {
@@ -178,7 +194,10 @@ mod tests {
     #[test]
     fn the_alphabet_has_256_bytes() {
         assert_eq!(bytes_of_text("ĠA!~"), Some(b" A!~".to_vec()));
-        assert_eq!(bytes_of_text("ĊĉĀÿŃ"), Some(vec![b'\n', b'\t', 0, 0xff, 0xad]));
+        assert_eq!(
+            bytes_of_text("ĊĉĀÿŃ"),
+            Some(vec![b'\n', b'\t', 0, 0xff, 0xad])
+        );
         assert_eq!(bytes_of_text("<｜x｜>"), None);
         let all: Vec<u8> = (0u32..0x180)
             .filter_map(|c| bytes_of_text(&char::from_u32(c)?.to_string()))
@@ -192,7 +211,9 @@ mod tests {
     fn vocab(texts: &[&str]) -> Vocab {
         let mut vocab = Vocab::with_capacity(texts.len());
         for text in texts {
-            vocab.push(&bytes_of_text(text).unwrap(), Kind::Normal).unwrap();
+            vocab
+                .push(&bytes_of_text(text).unwrap(), Kind::Normal)
+                .unwrap();
         }
         vocab
     }
@@ -223,7 +244,9 @@ mod tests {
             ("b a", "not in the vocabulary"),
             ("a ｜", "byte alphabet"),
         ] {
-            let error = read(&vocab, [merge].into_iter(), false).unwrap_err().to_string();
+            let error = read(&vocab, [merge].into_iter(), false)
+                .unwrap_err()
+                .to_string();
             assert!(error.contains(why), "{error}");
         }
     }

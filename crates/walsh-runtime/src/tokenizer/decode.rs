@@ -20,13 +20,17 @@ impl Decoder {
 
     /// A decoder that writes control tokens by their names, such as `<|im_end|>`.
     pub fn showing_control() -> Decoder {
-        Decoder { show_control: true, ..Decoder::default() }
+        Decoder {
+            show_control: true,
+            ..Decoder::default()
+        }
     }
 
     /// Takes one more token; returns what has become readable, which may be nothing.
     pub fn push(&mut self, tokenizer: &Tokenizer, token: i32) -> String {
         if self.show_control || !tokenizer.is_control(token) {
-            self.pending.extend_from_slice(&tokenizer.token_bytes(token));
+            self.pending
+                .extend_from_slice(&tokenizer.token_bytes(token));
         }
         self.take(false)
     }

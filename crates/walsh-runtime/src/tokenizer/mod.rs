@@ -46,8 +46,14 @@ pub struct Tokenizer {
 
 #[derive(Debug)]
 enum Model {
-    Bytes { split: Split, merges: bpe::Merges },
-    SentencePiece { scores: spm::Scores, space_prefix: bool },
+    Bytes {
+        split: Split,
+        merges: bpe::Merges,
+    },
+    SentencePiece {
+        scores: spm::Scores,
+        space_prefix: bool,
+    },
 }
 
 /// Tokens after which a model has nothing more to say, whatever else the file says of them.
@@ -135,8 +141,12 @@ impl Tokenizer {
             true => (read_sentence_piece(meta, &vocab, unknown)?, true),
             false => read_bytes(meta, &vocab)?,
         };
-        let add_bos = meta.opt_bool("tokenizer.ggml.add_bos_token")?.unwrap_or(default_bos);
-        let add_eos = meta.opt_bool("tokenizer.ggml.add_eos_token")?.unwrap_or(false);
+        let add_bos = meta
+            .opt_bool("tokenizer.ggml.add_bos_token")?
+            .unwrap_or(default_bos);
+        let add_eos = meta
+            .opt_bool("tokenizer.ggml.add_eos_token")?
+            .unwrap_or(false);
         for (add, id, name) in [(add_bos, bos, "bos"), (add_eos, eos, "eos")] {
             if add && id.is_none() {
                 return Err(Error::tokenizer(format!(
@@ -212,7 +222,10 @@ impl Tokenizer {
                                 merges.encode(&self.vocab, &raw[piece], &mut out);
                             }
                         }
-                        Model::SentencePiece { scores, space_prefix } => {
+                        Model::SentencePiece {
+                            scores,
+                            space_prefix,
+                        } => {
                             let text = mark_spaces(text, *space_prefix && after_token);
                             scores.encode(&self.vocab, &text, &mut out);
                         }
@@ -234,7 +247,9 @@ impl Tokenizer {
         }
         let text = match &self.model {
             // The space that encoding put in front.
-            Model::SentencePiece { space_prefix: true, .. } => bytes.strip_prefix(b" ").unwrap_or(&bytes),
+            Model::SentencePiece {
+                space_prefix: true, ..
+            } => bytes.strip_prefix(b" ").unwrap_or(&bytes),
             _ => &bytes,
         };
         String::from_utf8_lossy(text).into_owned()
@@ -243,7 +258,9 @@ impl Tokenizer {
     /// The bytes that `token` stands for; the name of a control token; nothing for an id that is unused
     /// or outside the vocabulary.
     pub fn token_bytes(&self, token: i32) -> Cow<'_, [u8]> {
-        let Some(id) = self.id(token) else { return Cow::Borrowed(&[]) };
+        let Some(id) = self.id(token) else {
+            return Cow::Borrowed(&[]);
+        };
         let text = self.vocab.text(id);
         match (self.vocab.kind(id), &self.model) {
             (Kind::Unused, _) => Cow::Borrowed(&[]),
@@ -263,7 +280,8 @@ impl Tokenizer {
 
     /// Whether `token` steers the model rather than being part of the text.
     pub fn is_control(&self, token: i32) -> bool {
-        self.id(token).is_some_and(|id| self.vocab.kind(id).is_markup())
+        self.id(token)
+            .is_some_and(|id| self.vocab.kind(id).is_markup())
     }
 
     /// Whether the model has ended its text, or its turn, with this token.
@@ -297,7 +315,9 @@ impl Tokenizer {
     }
 
     fn id(&self, token: i32) -> Option<u32> {
-        u32::try_from(token).ok().filter(|&id| (id as usize) < self.vocab.len())
+        u32::try_from(token)
+            .ok()
+            .filter(|&id| (id as usize) < self.vocab.len())
     }
 }
 
@@ -323,7 +343,10 @@ fn read_vocab(meta: &Metadata<'_>, byte_level: bool) -> Result<Vocab> {
     };
     let mut vocab = Vocab::with_capacity(texts.len());
     for text in texts.byte_strings()? {
-        let kind = kinds.as_mut().and_then(Iterator::next).map_or(Kind::Normal, Kind::from_gguf);
+        let kind = kinds
+            .as_mut()
+            .and_then(Iterator::next)
+            .map_or(Kind::Normal, Kind::from_gguf);
         // Control tokens are written as they are, not in the alphabet of bytes.
         let bytes = match byte_level && !kind.is_special() && kind != Kind::Byte {
             true => std::str::from_utf8(text).ok().and_then(bpe::bytes_of_text),
@@ -332,7 +355,9 @@ fn read_vocab(meta: &Metadata<'_>, byte_level: bool) -> Result<Vocab> {
         vocab.push(bytes.as_deref().unwrap_or(text), kind)?;
     }
     if vocab.len() == 0 {
-        return Err(Error::tokenizer("the vocabulary is empty: use another model"));
+        return Err(Error::tokenizer(
+            "the vocabulary is empty: use another model",
+        ));
     }
     Ok(vocab)
 }
@@ -351,7 +376,9 @@ fn read_sentence_piece(meta: &Metadata<'_>, vocab: &Vocab, unknown: Option<u32>)
     let scores = meta.array("tokenizer.ggml.scores")?.f32s()?.collect();
     Ok(Model::SentencePiece {
         scores: spm::Scores::new(vocab, scores, unknown)?,
-        space_prefix: meta.opt_bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(true),
+        space_prefix: meta
+            .opt_bool("tokenizer.ggml.add_space_prefix")?
+            .unwrap_or(true),
     })
 }
 
@@ -370,7 +397,10 @@ fn mark_spaces(text: &[u8], prefix: bool) -> Vec<u8> {
 }
 
 fn unmark_spaces(text: &[u8]) -> Cow<'_, [u8]> {
-    if !text.windows(spm::SPACE.len()).any(|window| window == spm::SPACE) {
+    if !text
+        .windows(spm::SPACE.len())
+        .any(|window| window == spm::SPACE)
+    {
         return Cow::Borrowed(text);
     }
     let mut out = Vec::with_capacity(text.len());

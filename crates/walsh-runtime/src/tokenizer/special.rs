@@ -39,7 +39,10 @@ impl Group {
         if !self.firsts[usize::from(*text.first()?)] {
             return None;
         }
-        let at = self.ids.binary_search_by(|&id| vocab.text(id).cmp(text)).ok()?;
+        let at = self
+            .ids
+            .binary_search_by(|&id| vocab.text(id).cmp(text))
+            .ok()?;
         Some(self.ids[at])
     }
 }
@@ -55,15 +58,22 @@ impl SpecialTokens {
             for &id in ids {
                 firsts[usize::from(vocab.text(id)[0])] = true;
             }
-            Group { len: vocab.text(ids[0]).len(), firsts, ids: ids.to_vec() }
+            Group {
+                len: vocab.text(ids[0]).len(),
+                firsts,
+                ids: ids.to_vec(),
+            }
         });
-        SpecialTokens { groups: groups.collect() }
+        SpecialTokens {
+            groups: groups.collect(),
+        }
     }
 
     /// Cuts `text` at its special tokens. A longer token wins over a shorter one wherever they overlap,
     /// of the same length the one that starts first. Control tokens count only when they are to be parsed.
     pub(super) fn cut(&self, vocab: &Vocab, text: &[u8], special: Special) -> Vec<Part> {
-        let wanted = |kind: Kind| kind.is_special() && (special == Special::Parse || !kind.is_markup());
+        let wanted =
+            |kind: Kind| kind.is_special() && (special == Special::Parse || !kind.is_markup());
         let mut parts = Vec::new();
         if !text.is_empty() {
             parts.push(Part::Text(0..text.len()));

@@ -59,17 +59,18 @@ impl Split {
     }
 
     fn cut(self, text: &str) -> Vec<Range<usize>> {
-        let whole = [0..text.len()];
+        let all = 0..text.len();
+        let whole = std::slice::from_ref(&all);
         match self {
-            Split::Gpt2 => refine(text, &whole, gpt2),
+            Split::Gpt2 => refine(text, whole, gpt2),
             Split::SmolLm => {
-                let digits = refine(text, &whole, |rest| isolate(rest, char::is_numeric, 1));
+                let digits = refine(text, whole, |rest| isolate(rest, char::is_numeric, 1));
                 refine(text, &digits, gpt2)
             }
-            Split::Llama3 => refine(text, &whole, |rest| llama3(rest, 3)),
-            Split::Qwen2 => refine(text, &whole, |rest| llama3(rest, 1)),
+            Split::Llama3 => refine(text, whole, |rest| llama3(rest, 3)),
+            Split::Qwen2 => refine(text, whole, |rest| llama3(rest, 1)),
             Split::Default => {
-                let marks = refine(text, &whole, |rest| isolate(rest, is_mark, usize::MAX));
+                let marks = refine(text, whole, |rest| isolate(rest, is_mark, usize::MAX));
                 let words = refine(text, &marks, gpt2);
                 let numbers = refine(text, &words, |rest| {
                     isolate(rest, char::is_numeric, usize::MAX)
@@ -92,7 +93,10 @@ impl Pattern for Split {
             return Ok(vec![((0, 0), false)]);
         }
         let pieces = self.cut(inside);
-        Ok(pieces.into_iter().map(|p| ((p.start, p.end), true)).collect())
+        Ok(pieces
+            .into_iter()
+            .map(|p| ((p.start, p.end), true))
+            .collect())
     }
 }
 
@@ -117,7 +121,10 @@ fn run(text: &str, test: impl Fn(char) -> bool) -> usize {
 
 /// As `run`, over at most `most` characters.
 fn run_of(text: &str, test: impl Fn(char) -> bool, most: usize) -> usize {
-    let end = text.char_indices().nth(most).map_or(text.len(), |(at, _)| at);
+    let end = text
+        .char_indices()
+        .nth(most)
+        .map_or(text.len(), |(at, _)| at);
     run(&text[..end], test)
 }
 
@@ -132,11 +139,20 @@ fn isolate(text: &str, test: fn(char) -> bool, most: usize) -> usize {
 /// `[0-9][0-9][0-9]` and what lies between.
 fn threes(text: &str) -> usize {
     let bytes = text.as_bytes();
-    let three_at = |at: usize| bytes[at..].iter().take(3).filter(|b| b.is_ascii_digit()).count() == 3;
+    let three_at = |at: usize| {
+        bytes[at..]
+            .iter()
+            .take(3)
+            .filter(|b| b.is_ascii_digit())
+            .count()
+            == 3
+    };
     if three_at(0) {
         return 3;
     }
-    (1..bytes.len()).find(|&at| three_at(at)).unwrap_or(bytes.len())
+    (1..bytes.len())
+        .find(|&at| three_at(at))
+        .unwrap_or(bytes.len())
 }
 
 /// `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`
@@ -192,16 +208,21 @@ fn llama3(text: &str, digits: usize) -> usize {
 fn spaces(text: &str) -> usize {
     let n = run(text, char::is_whitespace);
     let last = text[..n].chars().next_back().map_or(0, char::len_utf8);
-    if n < text.len() && n > last { n - last } else { n }
+    if n < text.len() && n > last {
+        n - last
+    } else {
+        n
+    }
 }
 
 fn contraction(text: &str, any_case: bool) -> Option<usize> {
     let rest = text.strip_prefix('\'')?.as_bytes();
     let same = |ending: &str| {
-        rest.get(..ending.len()).is_some_and(|start| match any_case {
-            true => start.eq_ignore_ascii_case(ending.as_bytes()),
-            false => start == ending.as_bytes(),
-        })
+        rest.get(..ending.len())
+            .is_some_and(|start| match any_case {
+                true => start.eq_ignore_ascii_case(ending.as_bytes()),
+                false => start == ending.as_bytes(),
+            })
     };
     ["s", "t", "re", "ve", "m", "ll", "d"]
         .into_iter()
@@ -244,10 +265,15 @@ fn within(ranges: &[(char, char)], c: char) -> bool {
 /// The ranges of a character class, from the Unicode tables of the regular-expression parser.
 fn class(pattern: &str) -> Vec<(char, char)> {
     let parsed = regex_syntax::parse(pattern).map(|hir| hir.into_kind());
-    let Ok(regex_syntax::hir::HirKind::Class(regex_syntax::hir::Class::Unicode(class))) = parsed else {
+    let Ok(regex_syntax::hir::HirKind::Class(regex_syntax::hir::Class::Unicode(class))) = parsed
+    else {
         unreachable!("{pattern} is a character class");
     };
-    class.ranges().iter().map(|r| (r.start(), r.end())).collect()
+    class
+        .ranges()
+        .iter()
+        .map(|r| (r.start(), r.end()))
+        .collect()
 }
 
 #[cfg(test)]
@@ -270,12 +296,21 @@ mod tests {
     #[test]
     fn unknown_names_are_refused() {
         let error = Split::from_name("tekken").unwrap_err().to_string();
-        assert!(error.contains("\"tekken\"") && error.contains("llama-bpe"), "{error}");
+        assert!(
+            error.contains("\"tekken\"") && error.contains("llama-bpe"),
+            "{error}"
+        );
     }
 
     #[test]
     fn the_empty_text_has_no_pieces() {
-        for kind in [Split::Gpt2, Split::SmolLm, Split::Llama3, Split::Qwen2, Split::Default] {
+        for kind in [
+            Split::Gpt2,
+            Split::SmolLm,
+            Split::Llama3,
+            Split::Qwen2,
+            Split::Default,
+        ] {
             assert!(split(kind, "").concat().is_empty());
         }
     }

@@ -71,7 +71,9 @@ impl Ord for Pair {
     /// The greatest merges first: the best score, the leftmost of equals.
     fn cmp(&self, other: &Pair) -> Ordering {
         let by_score = self.score.partial_cmp(&other.score);
-        by_score.unwrap_or(Ordering::Equal).then(other.left.cmp(&self.left))
+        by_score
+            .unwrap_or(Ordering::Equal)
+            .then(other.left.cmp(&self.left))
     }
 }
 
@@ -115,7 +117,9 @@ impl Scores {
             });
             start += len;
         }
-        let Some(last) = symbols.last_mut() else { return };
+        let Some(last) = symbols.last_mut() else {
+            return;
+        };
         last.right = NONE;
 
         let mut queue = BinaryHeap::new();
@@ -127,7 +131,12 @@ impl Scores {
                 let joined = &text[first.start as usize..][..len as usize];
                 if let Some(id) = vocab.find(joined) {
                     let score = self.scores[id as usize];
-                    queue.push(Pair { score, left, right, len });
+                    queue.push(Pair {
+                        score,
+                        left,
+                        right,
+                        len,
+                    });
                 }
             }
         };
@@ -187,7 +196,13 @@ mod tests {
 
     #[test]
     fn the_best_score_merges_first() {
-        let (vocab, scores) = model(&[("a", -9.0), ("b", -9.0), ("ab", -2.0), ("ba", -1.0), ("<0xC3>", -9.0)]);
+        let (vocab, scores) = model(&[
+            ("a", -9.0),
+            ("b", -9.0),
+            ("ab", -2.0),
+            ("ba", -1.0),
+            ("<0xC3>", -9.0),
+        ]);
         let encode = |text: &[u8]| {
             let mut out = Vec::new();
             scores.encode(&vocab, text, &mut out);
@@ -204,7 +219,11 @@ mod tests {
     fn bad_scores_are_errors() {
         let mut vocab = Vocab::with_capacity(1);
         vocab.push(b"a", Kind::Normal).unwrap();
-        let error = |scores, unknown| Scores::new(&vocab, scores, unknown).unwrap_err().to_string();
+        let error = |scores, unknown| {
+            Scores::new(&vocab, scores, unknown)
+                .unwrap_err()
+                .to_string()
+        };
         assert!(error(vec![], None).contains("0 scores for 1 tokens"));
         assert!(error(vec![f32::NAN], None).contains("not finite"));
         assert!(error(vec![0.0], None).contains("byte 0x00"));

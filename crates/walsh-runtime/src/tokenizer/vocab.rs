@@ -158,7 +158,9 @@ mod tests {
         assert_eq!(vocab.text(4), b"ab");
         assert_eq!(vocab.text(1), b"");
         for id in 0..2000 {
-            vocab.push(format!("t{id}").as_bytes(), Kind::Normal).unwrap();
+            vocab
+                .push(format!("t{id}").as_bytes(), Kind::Normal)
+                .unwrap();
         }
         for id in 0..2000u32 {
             assert_eq!(vocab.find(format!("t{id}").as_bytes()), Some(5 + id));
