@@ -15,6 +15,22 @@ pub enum Error {
         /// What is wrong and what to do.
         what: String,
     },
+    /// A sampling option is out of its range.
+    #[error("{name} is {value}: give a number {range}")]
+    Sampling {
+        /// The option.
+        name: &'static str,
+        /// What was given.
+        value: f32,
+        /// What is possible, in words.
+        range: &'static str,
+    },
+    /// No token can be chosen from the logits.
+    #[error("{what}: the model's weights are damaged, download it again")]
+    Logits {
+        /// What is wrong with them.
+        what: String,
+    },
 }
 
 impl Error {
