@@ -76,22 +76,31 @@ pub(crate) fn blocks(rng: &mut Rng, dtype: DType, count: usize) -> Vec<u8> {
     }
     let block_bytes = dtype.block_bytes();
     let mut bytes = rng.bytes(count / dtype.block_len() * block_bytes);
+    let (scale_at, minimum) = half_floats(dtype);
     for block in bytes.chunks_exact_mut(block_bytes) {
-        for at in half_floats(dtype) {
-            let scale = f16::from_f32(0.02 * rng.normal());
-            block[*at..*at + 2].copy_from_slice(&scale.to_le_bytes());
+        let mut put = |at: usize, value: f32| {
+            block[at..at + 2].copy_from_slice(&f16::from_f32(value).to_le_bytes());
+        };
+        let scale = 0.02 * rng.normal();
+        put(scale_at, scale);
+        if let Some((at, factor)) = minimum {
+            put(at, factor * scale * (1.0 + 0.2 * rng.normal()));
         }
     }
     bytes
 }
 
-/// Where a block's half floats lie.
-fn half_floats(dtype: DType) -> &'static [usize] {
+/// Where a block's scale lies, and where its minimum: with the factor of the
+/// scale that makes random codes average to zero, as those of weights do.
+fn half_floats(dtype: DType) -> (usize, Option<(usize, f32)>) {
     match dtype {
-        DType::Q4_1 | DType::Q5_1 | DType::Q4K | DType::Q5K => &[0, 2],
-        DType::Q2K => &[80, 82],
-        DType::Q3K => &[108],
-        DType::Q6K => &[208],
-        _ => &[0],
+        DType::Q4_1 => (0, Some((2, -7.5))),
+        DType::Q5_1 => (0, Some((2, -15.5))),
+        DType::Q4K => (0, Some((2, 7.5))),
+        DType::Q5K => (0, Some((2, 15.5))),
+        DType::Q2K => (80, Some((82, 1.5))),
+        DType::Q3K => (108, None),
+        DType::Q6K => (208, None),
+        _ => (0, None),
     }
 }

@@ -72,9 +72,16 @@ fn run(problem: &Problem, targets: &[Target]) -> Option<String> {
     };
     let failures: Vec<_> = targets.iter().filter_map(wrong).collect();
     let (first, what) = failures.first()?;
-    let others: Vec<&str> = failures[1..].iter().map(|(name, _)| name.as_str()).collect();
+    let others: Vec<&str> = failures[1..]
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .collect();
     Some(format!(
         "FAILED {problem:?} on {first}: {what}\n    also on: {}",
-        if others.is_empty() { "none".into() } else { others.join(" ") }
+        if others.is_empty() {
+            "none".into()
+        } else {
+            others.join(" ")
+        }
     ))
 }

@@ -161,7 +161,7 @@ fn expected(normed: Normed) -> Expected {
     Expected::Close {
         values: normed.output,
         bounds,
-        nmse: None,
+        squared_error: None,
         why: "an f32 sum of squares in many lanes, and five roundings",
     }
 }
