@@ -20,6 +20,6 @@ mod target;
 
 pub use bound::Bound;
 pub use expected::Expected;
-pub use problem::{HostTensor, Problem};
+pub use problem::{Bind, HostTensor, Problem};
 pub use random::Rng;
 pub use target::{Target, missing_backends, targets};
