@@ -23,7 +23,12 @@ pub(crate) fn checked(
     };
     let what = Derived::CheckedPositions { capacity };
     lowering.derived(what, &positions.span(), 4, |_, fault| {
-        Ok(Check { op, positions: View::of(positions)?, capacity, fault })
+        Ok(Check {
+            op,
+            positions: View::of(positions)?,
+            capacity,
+            fault,
+        })
     })
 }
 
@@ -47,7 +52,10 @@ impl Phase for Check {
         // SAFETY: the list orders this read after the positions' writes.
         let positions = unsafe { self.positions.all() };
         if let Some(message) = wrong(positions, self.capacity) {
-            self.fault.report(Error::Value { op: self.op, message });
+            self.fault.report(Error::Value {
+                op: self.op,
+                message,
+            });
         }
     }
 }
@@ -60,10 +68,15 @@ fn wrong(positions: &[i32], capacity: Option<u64>) -> Option<String> {
     }
     let step = |pair: &&[i32]| i64::from(pair[1]) != i64::from(pair[0]) + 1;
     if let Some(pair) = positions.windows(2).find(step) {
-        return Some(format!("positions must ascend by one, but {} follows {}", pair[1], pair[0]));
+        return Some(format!(
+            "positions must ascend by one, but {} follows {}",
+            pair[1], pair[0]
+        ));
     }
     let capacity = capacity.filter(|capacity| last as u64 >= *capacity)?;
-    Some(format!("position {last} does not fit the cache, which holds {capacity} positions"))
+    Some(format!(
+        "position {last} does not fit the cache, which holds {capacity} positions"
+    ))
 }
 
 #[cfg(test)]
@@ -75,7 +88,11 @@ mod tests {
         assert_eq!(wrong(&[3, 4, 5], Some(6)), None);
         assert_eq!(wrong(&[i32::MAX - 1, i32::MAX], None), None);
         for (positions, capacity, part) in [
-            (&[3, 4, 5][..], Some(5), "position 5 does not fit the cache, which holds 5"),
+            (
+                &[3, 4, 5][..],
+                Some(5),
+                "position 5 does not fit the cache, which holds 5",
+            ),
             (&[-1, 0], None, "position -1 is negative"),
             (&[3, 5], None, "5 follows 3"),
             (&[i32::MAX, i32::MIN], None, "ascend by one"),

@@ -92,12 +92,19 @@ impl Shape {
         if threads == 1 || whole >= 4 * threads {
             return 1;
         }
-        (4 * threads).div_ceil(whole).min(self.capacity.div_ceil(TILE)).max(1)
+        (4 * threads)
+            .div_ceil(whole)
+            .min(self.capacity.div_ceil(TILE))
+            .max(1)
     }
 
     /// Numbers of workspace for `parts` parts.
     pub(super) fn partials(&self, parts: usize) -> usize {
-        if parts == 1 { 0 } else { self.tokens * self.heads * parts * (self.head_dim + 2) }
+        if parts == 1 {
+            0
+        } else {
+            self.tokens * self.heads * parts * (self.head_dim + 2)
+        }
     }
 
     fn tile(&self) -> usize {
@@ -182,7 +189,12 @@ impl Job {
 
     /// A rough time in nanoseconds, from the number of visible pairs.
     pub(super) fn cost(&self) -> u64 {
-        let Shape { tokens, heads, head_dim, .. } = self.shape;
+        let Shape {
+            tokens,
+            heads,
+            head_dim,
+            ..
+        } = self.shape;
         let cached = self.cached_end(self.first_position()).min(self.window) as u64;
         let pairs = (tokens as u64) * (cached + tokens as u64 / 2) * heads as u64;
         pairs * head_dim as u64 / 10
@@ -198,8 +210,16 @@ impl Job {
 
     /// The end of the cached positions: the chunk's start, or past the last query.
     fn cached_end(&self, start: usize) -> usize {
-        let end = if self.fresh.is_some() { start } else { start + self.shape.tokens };
-        if self.ring { end } else { end.min(self.shape.capacity) }
+        let end = if self.fresh.is_some() {
+            start
+        } else {
+            start + self.shape.tokens
+        };
+        if self.ring {
+            end
+        } else {
+            end.min(self.shape.capacity)
+        }
     }
 
     /// Does one item.
@@ -232,7 +252,10 @@ impl Job {
         // The last blocks see the most positions: they go first, so that no thread is left with one at the end.
         let shape = &self.shape;
         let (rest, part) = (item / self.parts, item % self.parts);
-        let (block, kv_head) = (shape.blocks() - 1 - rest / shape.kv_heads, rest % shape.kv_heads);
+        let (block, kv_head) = (
+            shape.blocks() - 1 - rest / shape.kv_heads,
+            rest % shape.kv_heads,
+        );
         let first = block * shape.block_tokens();
         let tokens = first..(first + shape.block_tokens()).min(shape.tokens);
         Block {
@@ -267,7 +290,17 @@ impl Job {
             let value_factors = key_factors.add(TILE);
             let alphas = value_factors.add(TILE);
             let running = alphas.add(rows).cast::<Running>();
-            Scratch { rotated, original, out, tile, scores, key_factors, value_factors, alphas, running }
+            Scratch {
+                rotated,
+                original,
+                out,
+                tile,
+                scores,
+                key_factors,
+                value_factors,
+                alphas,
+                running,
+            }
         }
     }
 }
@@ -291,7 +324,7 @@ unsafe fn run_item<S: Lanes>(job: &Job, item: usize, base: *mut f32) {
             scratch.running.add(row).write(Running::EMPTY);
         }
         std::slice::from_raw_parts_mut(scratch.out, block.rows * job.shape.head_dim).fill(0.0);
-        attend_cache::<S>(job, &block, &scratch, seen);
+        attend_cache::<S>(job, &block, &scratch, &seen);
         if job.parts > 1 {
             leave_partial(job, &block, &scratch);
             return;
@@ -299,7 +332,10 @@ unsafe fn run_item<S: Lanes>(job: &Job, item: usize, base: *mut f32) {
         if !seen.is_empty() {
             for row in 0..block.rows {
                 let sums = scratch.out.add(row * job.shape.head_dim);
-                restore_row::<S>(job, std::slice::from_raw_parts_mut(sums, job.shape.head_dim));
+                restore_row::<S>(
+                    job,
+                    std::slice::from_raw_parts_mut(sums, job.shape.head_dim),
+                );
             }
         }
         if let Some(fresh) = job.fresh {
@@ -363,14 +399,16 @@ struct TileRun<'a> {
 }
 
 #[inline(always)]
-unsafe fn attend_cache<S: Lanes>(job: &Job, block: &Block, scratch: &Scratch, seen: Range<usize>) {
+unsafe fn attend_cache<S: Lanes>(job: &Job, block: &Block, scratch: &Scratch, seen: &Range<usize>) {
     let Shape { capacity, .. } = job.shape;
     let end = job.cached_end(block.start);
     let existing = end.saturating_sub(capacity)..end;
     let mut first = seen.start;
     while first < seen.end {
         let slot = first % capacity;
-        let count = (seen.end - first).min(job.shape.tile()).min(capacity - slot);
+        let count = (seen.end - first)
+            .min(job.shape.tile())
+            .min(capacity - slot);
         let row = block.kv_head * capacity + slot;
         let tile = TileRun {
             positions: first..first + count,
@@ -387,10 +425,19 @@ unsafe fn attend_cache<S: Lanes>(job: &Job, block: &Block, scratch: &Scratch, se
 
 #[inline(always)]
 unsafe fn attend_fresh<S: Lanes>(job: &Job, block: &Block, scratch: &Scratch, fresh: Fresh) {
-    let Shape { kv_heads, head_dim, tokens, .. } = job.shape;
+    let Shape {
+        kv_heads,
+        head_dim,
+        tokens,
+        ..
+    } = job.shape;
     let existing = block.start..block.start + tokens;
-    let seen = job.visible(block.start + block.tokens.start, &existing).start
-        ..job.visible(block.start + block.tokens.end - 1, &existing).end;
+    let seen = job
+        .visible(block.start + block.tokens.start, &existing)
+        .start
+        ..job
+            .visible(block.start + block.tokens.end - 1, &existing)
+            .end;
     let mut first = seen.start;
     while first < seen.end {
         let count = (seen.end - first).min(job.shape.tile());
@@ -424,8 +471,16 @@ unsafe fn attend_tile<S: Lanes>(job: &Job, block: &Block, scratch: &Scratch, til
     // SAFETY: the caller's; the scratch holds a tile, its scores and its factors.
     unsafe {
         tile::key_panels::<S>(key, keys, scratch.tile);
-        tile::row_factors(key, keys, std::slice::from_raw_parts_mut(scratch.key_factors, TILE));
-        tile::row_factors(value, values, std::slice::from_raw_parts_mut(scratch.value_factors, TILE));
+        tile::row_factors(
+            key,
+            keys,
+            std::slice::from_raw_parts_mut(scratch.key_factors, TILE),
+        );
+        tile::row_factors(
+            value,
+            values,
+            std::slice::from_raw_parts_mut(scratch.value_factors, TILE),
+        );
         kernels::scores::<S>(Scores {
             queries: tile.queries,
             panels: scratch.tile,
@@ -513,9 +568,17 @@ unsafe fn finish(job: &Job, vector: usize, sums: *const f32, sum: f32) {
 
 /// Where a vector's partial sums and its running softmax lie in the workspace.
 fn partial(job: &Job, vector: usize, part: usize) -> (usize, usize) {
-    let Shape { tokens, heads, head_dim, .. } = job.shape;
+    let Shape {
+        tokens,
+        heads,
+        head_dim,
+        ..
+    } = job.shape;
     let at = vector * job.parts + part;
-    (at * head_dim, tokens * heads * job.parts * head_dim + 2 * at)
+    (
+        at * head_dim,
+        tokens * heads * job.parts * head_dim + 2 * at,
+    )
 }
 
 unsafe fn leave_partial(job: &Job, block: &Block, scratch: &Scratch) {
@@ -525,7 +588,9 @@ unsafe fn leave_partial(job: &Job, block: &Block, scratch: &Scratch) {
         // SAFETY: the workspace holds every vector's parts; this item alone writes this one.
         unsafe {
             let running = *scratch.running.add(row);
-            job.partials.add(sums).copy_from_nonoverlapping(scratch.out.add(row * d), d);
+            job.partials
+                .add(sums)
+                .copy_from_nonoverlapping(scratch.out.add(row * d), d);
             job.partials.add(softmax).write(running.max);
             job.partials.add(softmax + 1).write(running.sum);
         }
@@ -544,7 +609,10 @@ unsafe fn merge<S: Lanes>(job: &Job, vector: usize, out: &mut [f32]) {
     unsafe {
         let running = |part: usize| {
             let (_, at) = partial(job, vector, part);
-            Running { max: *job.partials.add(at), sum: *job.partials.add(at + 1) }
+            Running {
+                max: *job.partials.add(at),
+                sum: *job.partials.add(at + 1),
+            }
         };
         let max = (0..job.parts).fold(f32::NEG_INFINITY, |max, part| max.max(running(part).max));
         out.fill(0.0);

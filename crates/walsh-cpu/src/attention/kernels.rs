@@ -92,7 +92,10 @@ unsafe fn score_block<S: Lanes, const R: usize, const C: usize, const U: usize>(
                 for part in &sums[1..] {
                     sum = S::add(sum, part[r][c]);
                 }
-                S::store(args.out.add((row + r) * args.stride + (panel + c) * LANES), sum);
+                S::store(
+                    args.out.add((row + r) * args.stride + (panel + c) * LANES),
+                    sum,
+                );
             }
         }
     }
@@ -108,7 +111,10 @@ pub(super) struct Running {
 }
 
 impl Running {
-    pub(super) const EMPTY: Running = Running { max: f32::NEG_INFINITY, sum: 0.0 };
+    pub(super) const EMPTY: Running = Running {
+        max: f32::NEG_INFINITY,
+        sum: 0.0,
+    };
 }
 
 /// What a tile of scores becomes weights with.
@@ -149,13 +155,21 @@ pub(super) unsafe fn weigh<S: Lanes>(args: Weigh, running: &mut Running) -> f32 
             }
             let start = v * LANES;
             if start < args.first || start + LANES > args.end {
-                s = S::keep(s, args.first as i32 - start as i32, args.end as i32 - start as i32);
+                s = S::keep(
+                    s,
+                    args.first as i32 - start as i32,
+                    args.end as i32 - start as i32,
+                );
             }
             S::store(at, s);
             max = S::max(max, s);
         }
         let max = S::reduce_max(max);
-        let alpha = if running.max == f32::NEG_INFINITY { 0.0 } else { (running.max - max).exp() };
+        let alpha = if running.max == f32::NEG_INFINITY {
+            0.0
+        } else {
+            (running.max - max).exp()
+        };
         let mut sum = S::splat(0.0);
         let offset = S::splat(max);
         for v in 0..vectors {

@@ -7,9 +7,6 @@ mod job;
 mod kernels;
 mod tile;
 
-#[cfg(test)]
-mod tests;
-
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -73,11 +70,14 @@ impl Request<'_> {
             head_dim: self.cache.head_dim() as usize,
             capacity: self.cache.capacity() as usize,
         };
-        if shape.head_dim % 16 != 0 || shape.head_dim > 512 {
+        if !shape.head_dim.is_multiple_of(16) || shape.head_dim > 512 {
             return Err(Error::Unsupported {
                 op: self.op,
                 backend: "cpu",
-                why: format!("head size {} is not a multiple of 16 up to 512", shape.head_dim),
+                why: format!(
+                    "head size {} is not a multiple of 16 up to 512",
+                    shape.head_dim
+                ),
             });
         }
         Ok(shape)
@@ -85,7 +85,11 @@ impl Request<'_> {
 
     /// How many parts the context is cut into: one when the chunk's own rows are part of it.
     fn parts(&self, shape: &Shape, target: Target) -> usize {
-        if self.fresh.is_some() { 1 } else { shape.parts(target.threads) }
+        if self.fresh.is_some() {
+            1
+        } else {
+            shape.parts(target.threads)
+        }
     }
 
     fn plan(&self, form: &str, target: Target) -> Result<Plan> {
@@ -105,7 +109,10 @@ impl Request<'_> {
         let bytes = (shape.partials(parts) * size_of::<f32>()) as u64;
         let workspace = (parts > 1).then(|| lowering.workspace(bytes)).transpose()?;
         let fresh = self.fresh.map(|(keys, values)| -> Result<Fresh> {
-            Ok(Fresh { keys: View::<f32>::of(keys)?.base(), values: View::<f32>::of(values)?.base() })
+            Ok(Fresh {
+                keys: View::<f32>::of(keys)?.base(),
+                values: View::<f32>::of(values)?.base(),
+            })
         });
         let partials = match &workspace {
             Some(buffer) => address(buffer, 0)?.cast(),
@@ -115,7 +122,10 @@ impl Request<'_> {
             isa: lowering.target().isa,
             shape,
             scale: self.mask.scale,
-            window: self.mask.window.map_or(usize::MAX, |window| window as usize),
+            window: self
+                .mask
+                .window
+                .map_or(usize::MAX, |window| window as usize),
             softcap: self.mask.softcap.unwrap_or(0.0),
             ring: self.cache.kind() == CacheKind::Ring,
             key: side(self.cache.key())?,
@@ -128,8 +138,12 @@ impl Request<'_> {
             partials,
             plain: RowCodec::new(KvCodec::Dense(DType::F32), shape.head_dim)?,
         };
-        let mut alive: Vec<Buffer> =
-            accesses.reads.iter().chain(&accesses.writes).map(|span| span.buffer.clone()).collect();
+        let mut alive: Vec<Buffer> = accesses
+            .reads
+            .iter()
+            .chain(&accesses.writes)
+            .map(|span| span.buffer.clone())
+            .collect();
         alive.extend(workspace.clone());
         let job = Arc::new(Shared { job, _alive: alive });
         let mut attend = accesses;
@@ -140,7 +154,10 @@ impl Request<'_> {
         };
         let writes = std::mem::replace(&mut attend.writes, vec![whole(&workspace)]);
         lowering.phase(&attend, Attend(job.clone()));
-        let merge = Accesses { reads: vec![whole(&workspace)], writes };
+        let merge = Accesses {
+            reads: vec![whole(&workspace)],
+            writes,
+        };
         lowering.phase(&merge, Merge(job));
         lowering.release(workspace);
         Ok(())

@@ -85,7 +85,13 @@ pub(super) unsafe fn value_rows<S: Lanes>(codec: &RowCodec, rows: Rows, out: *mu
             KvCodec::Dense(DType::Q8_0) => dense_rows::<S, Q8>(codec, rows, out),
             KvCodec::Dense(dtype) => {
                 for i in 0..rows.count {
-                    block_row(dtype, rows, i, out.add(i * codec.head_dim()), codec.head_dim());
+                    block_row(
+                        dtype,
+                        rows,
+                        i,
+                        out.add(i * codec.head_dim()),
+                        codec.head_dim(),
+                    );
                 }
             }
             KvCodec::Tq(tq) => {
@@ -114,10 +120,12 @@ pub(super) unsafe fn row_factors(codec: &RowCodec, rows: Rows, out: &mut [f32]) 
         out.fill(1.0);
         return;
     }
-    for (i, out) in out.iter_mut().enumerate() {
+    let (stored, padding) = out.split_at_mut(rows.count.min(out.len()));
+    for (i, out) in stored.iter_mut().enumerate() {
         // SAFETY: a row below the count.
-        *out = if i < rows.count { unsafe { scale(codec, rows, i, 0) } } else { 1.0 };
+        *out = unsafe { scale(codec, rows, i, 0) };
     }
+    padding.fill(1.0);
 }
 
 /// The factor of one group of a row.
@@ -130,9 +138,10 @@ unsafe fn scale(codec: &RowCodec, rows: Rows, row: usize, group: usize) -> f32 {
     // SAFETY: the caller's.
     unsafe {
         match codec.codec() {
-            KvCodec::Tq(Tq { scale: ScaleKind::Norm, .. }) => {
-                rows.scales.cast::<f32>().add(at).read_unaligned() * codec.scale_factor()
-            }
+            KvCodec::Tq(Tq {
+                scale: ScaleKind::Norm,
+                ..
+            }) => rows.scales.cast::<f32>().add(at).read_unaligned() * codec.scale_factor(),
             _ => f16::from_bits(rows.scales.cast::<u16>().add(at).read_unaligned()).to_f32(),
         }
     }
@@ -266,7 +275,11 @@ impl Planes {
             8 => 8,
             _ => 4,
         };
-        Self { low, high: BITS - low, high_at: d * low / 8 }
+        Self {
+            low,
+            high: BITS - low,
+            high_at: d * low / 8,
+        }
     }
 }
 
@@ -301,7 +314,10 @@ unsafe fn code_panel<S: Lanes, const BITS: usize>(
                 let at = byte.min(last);
                 let words = if d * planes.high / 8 < 4 {
                     // A plane of two bytes: the word begins two bytes before it.
-                    S::shr(S::gather(base.add(planes.high_at - 2), offsets), S::splat_i(16))
+                    S::shr(
+                        S::gather(base.add(planes.high_at - 2), offsets),
+                        S::splat_i(16),
+                    )
                 } else {
                     S::gather(base.add(planes.high_at + at), offsets)
                 };
@@ -330,7 +346,11 @@ unsafe fn code_rows<S: Lanes, const BITS: usize>(codec: &RowCodec, rows: Rows, o
     unsafe {
         let table = Table::<S>::new(codec.centroids().unwrap_or(&[0.0; 256]));
         let natural: [u32; LANES] = std::array::from_fn(|i| i as u32);
-        let lanes = if planes.low == 4 { S::ORDER.map(u32::from) } else { natural };
+        let lanes = if planes.low == 4 {
+            S::ORDER.map(u32::from)
+        } else {
+            natural
+        };
         let times = |n: usize| lanes.map(|lane| lane * n as u32);
         let low_shift = S::load_i(times(2).as_ptr());
         let high_shift = S::load_i(times(planes.high).as_ptr());
@@ -355,7 +375,10 @@ unsafe fn code_rows<S: Lanes, const BITS: usize>(codec: &RowCodec, rows: Rows, o
                     };
                     join::<S, BITS>(low, S::shr(S::splat_i(word), high_shift))
                 };
-                S::store(out.add(i * d + LANES * chunk), S::lookup::<BITS>(&table, index));
+                S::store(
+                    out.add(i * d + LANES * chunk),
+                    S::lookup::<BITS>(&table, index),
+                );
             }
         }
     }

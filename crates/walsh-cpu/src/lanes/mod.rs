@@ -192,6 +192,7 @@ macro_rules! operations {
             #[inline(always)]
             unsafe fn $name $(<const $c: $ct>)? ($($arg: $ty),*) $(-> $ret)? {
                 // SAFETY: the caller promises the instruction set and valid pointers, as `Lanes` asks.
+                #[allow(unused_unsafe, reason = "some bodies are safe")]
                 unsafe { $body }
             }
         )*
