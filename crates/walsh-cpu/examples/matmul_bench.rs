@@ -1,7 +1,9 @@
 //! Times matrix products for each weight type: bytes of weight per second with one row of input, operations per second
 //! with many. Every figure stands beside the speed of plainly reading memory, measured just before it.
 //!
-//! `cargo run --release -p walsh-cpu --example matmul_bench -- [threads=2] [isa=avx512] [type=q4_0,q8_0] [m=1,64,512] [n=14336] [k=4096]`
+//! `cargo run --release -p walsh-cpu --example matmul_bench -- [threads=2] [isa=avx512] [type=q4_0,q8_0] [m=1,64,512] [n=14336] [k=4096] [set=192]`
+//!
+//! `set` is how many MiB of weights are passed over before any is read again; 0 keeps one copy in the caches.
 
 use std::error::Error;
 use std::ops::Range;
@@ -11,9 +13,6 @@ use walsh_cpu::isa::Isa;
 use walsh_cpu::matmul::{ActivationLayout, Operands, ProductPlan, ProductShape};
 use walsh_cpu::team::{Group, Phase, Scratch, Team};
 use walsh_formats::DType;
-
-/// The weight bytes that are passed over before any is read again, so that no cache holds them.
-const WORKING_SET: usize = 192 << 20;
 
 /// How long a product is repeated between two measurements of the memory.
 const ROUND: Duration = Duration::from_millis(150);
@@ -25,6 +24,8 @@ struct Options {
     rows: Vec<usize>,
     n: usize,
     k: usize,
+    /// The weight bytes that are passed over before any is read again: more than the caches hold, unless they are to.
+    working_set: usize,
 }
 
 fn options() -> Result<Options, Box<dyn Error>> {
@@ -39,12 +40,14 @@ fn options() -> Result<Options, Box<dyn Error>> {
         rows: vec![1, 64, 512],
         n: 14336,
         k: 4096,
+        working_set: 192 << 20,
     };
     for argument in std::env::args().skip(1) {
         match argument.split_once('=') {
             Some(("threads", value)) => options.threads = value.parse()?,
             Some(("n", value)) => options.n = value.parse()?,
             Some(("k", value)) => options.k = value.parse()?,
+            Some(("set", value)) => options.working_set = value.parse::<usize>()? << 20,
             Some(("isa", value)) => options.isa = value.parse()?,
             Some(("type", value)) => {
                 options.types = value.split(',').map(str::parse).collect::<Result<_, _>>()?
@@ -114,12 +117,17 @@ impl Phase for Product {
     }
 }
 
-/// Adds up a buffer.
-struct Read(&'static [u64]);
+/// Adds up some bytes, but for a rest of less than 256.
+struct Read(*const u8, usize);
+
+// SAFETY: as for `Prepare`.
+unsafe impl Send for Read {}
+// SAFETY: as for `Prepare`.
+unsafe impl Sync for Read {}
 
 impl Phase for Read {
     fn items(&self) -> usize {
-        self.0.len().div_ceil(8192)
+        self.1.div_ceil(1 << 16)
     }
 
     fn cost(&self) -> u64 {
@@ -127,11 +135,13 @@ impl Phase for Read {
     }
 
     unsafe fn run(&self, items: Range<usize>, _: &mut Scratch) {
-        let words = &self.0[items.start * 8192..(items.end * 8192).min(self.0.len())];
+        // SAFETY: the buffer has these bytes.
+        let bytes = unsafe { std::slice::from_raw_parts(self.0, self.1) };
+        let bytes = &bytes[items.start << 16..(items.end << 16).min(self.1)];
         let mut sums = [0u64; 32];
-        for chunk in words.chunks_exact(32) {
-            for (sum, word) in sums.iter_mut().zip(chunk) {
-                *sum = sum.wrapping_add(*word);
+        for chunk in bytes.chunks_exact(256) {
+            for (sum, word) in sums.iter_mut().zip(chunk.chunks_exact(8)) {
+                *sum = sum.wrapping_add(u64::from_le_bytes(word.try_into().unwrap_or_default()));
             }
         }
         std::hint::black_box(sums);
@@ -177,8 +187,6 @@ fn weights(dtype: DType, shape: [usize; 2]) -> Result<Vec<u8>, Box<dyn Error>> {
 fn main() -> Result<(), Box<dyn Error>> {
     let options = options()?;
     let team = Team::new(options.threads)?;
-    let words: &'static [u64] = vec![1u64; WORKING_SET / 8].leak();
-    let read = [Group::new(vec![Box::new(Read(words))])];
     println!(
         "{} threads, {}, best of several runs",
         options.threads, options.isa
@@ -191,11 +199,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for &dtype in &options.types {
         for &m in &options.rows {
             let weights = weights(dtype, [n, k])?;
-            let copies = if m < 8 {
-                WORKING_SET.div_ceil(weights.len())
-            } else {
-                1
-            };
+            let copies = options.working_set.div_ceil(weights.len()).max(1);
             let all: Vec<Vec<u8>> = (0..copies).map(|_| weights.clone()).collect();
             let plan = ProductPlan::new(
                 options.isa,
@@ -242,9 +246,24 @@ fn main() -> Result<(), Box<dyn Error>> {
                     ]
                 })
                 .collect();
+            let reads: Vec<[Group; 1]> = all
+                .iter()
+                .map(|weights| {
+                    [Group::new(vec![Box::new(Read(
+                        weights.as_ptr(),
+                        weights.len(),
+                    ))])]
+                })
+                .collect();
             let (mut best, mut best_read) = (Duration::MAX, Duration::MAX);
             for _ in 0..3 {
-                best_read = best_read.min(time(&team, &read)?);
+                let start = Instant::now();
+                for groups in reads.iter().cycle() {
+                    best_read = best_read.min(time(&team, groups)?);
+                    if start.elapsed() > ROUND {
+                        break;
+                    }
+                }
                 let start = Instant::now();
                 for groups in runs.iter().cycle() {
                     best = best.min(time(&team, groups)?);
@@ -259,7 +278,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 dtype.name(),
                 weights.len() as f64 / seconds / 1e9,
                 2.0 * (m * n * k) as f64 / seconds / 1e12,
-                WORKING_SET as f64 / best_read.as_secs_f64() / 1e9,
+                weights.len() as f64 / best_read.as_secs_f64() / 1e9,
             );
         }
     }

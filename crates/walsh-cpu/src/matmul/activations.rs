@@ -44,6 +44,11 @@ impl RowParts {
         }
     }
 
+    /// The groups of 256 values of a row.
+    pub(super) const fn groups(self) -> usize {
+        self.groups
+    }
+
     /// The offset of the scales and sums for runs of 32, 16 floats for each group.
     pub(super) const fn runs_of_32(self) -> usize {
         self.groups * GROUP
@@ -125,7 +130,7 @@ impl ActivationLayout {
         let arrangement = match (weight.is_quantised(), m > kernels.dot_rows) {
             (false, false) => Arrangement::Plain,
             (true, false) => Arrangement::Rows,
-            (false, true) => Arrangement::FloatTiles(Tiles::new(m, kernels.tile_rows)),
+            (false, true) => Arrangement::FloatTiles(Tiles::new(m, kernels.float_tile_rows)),
             (true, true) => Arrangement::Tiles(Tiles::new(m, kernels.tile_rows)),
         };
         ActivationLayout {

@@ -24,8 +24,10 @@ pub(super) struct Kernels {
     pub(super) isa: Isa,
     /// Up to this many rows of activations the dot kernels take all of them at once; above, tiles are used.
     pub(super) dot_rows: usize,
-    /// The most rows of a tile.
+    /// The most rows of a tile of quantised activations.
     pub(super) tile_rows: usize,
+    /// The most rows of a tile of floats.
+    pub(super) float_tile_rows: usize,
     /// The weight rows of a panel.
     pub(super) panel_rows: usize,
     /// Brings activations into their layout.

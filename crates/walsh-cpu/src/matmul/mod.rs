@@ -12,6 +12,7 @@ mod kernels;
 mod op;
 mod plan;
 mod portable;
+mod rows;
 mod tile;
 
 #[cfg(target_arch = "x86_64")]

@@ -59,11 +59,11 @@ pub(super) trait TileIsa {
         place: impl Fn(usize) -> *mut u32,
     );
 
-    /// Adds the products of a panel and a tile of `rows` rows to its sums. `run` is 16 or 32.
+    /// Adds the products of a panel and a tile of `rows` rows to its sums.
     ///
     /// # Safety
     /// The instruction set is available, and the sweep's pointers are good for what their fields say.
-    unsafe fn sweep(rows: usize, run: usize, sweep: &Sweep);
+    unsafe fn sweep<B: Decode>(rows: usize, sweep: &Sweep);
 
     /// As [`TileIsa::sweep`], for floats.
     ///
@@ -93,7 +93,6 @@ pub(super) trait Stage<B: Decode> {
 /// # Safety
 /// As there, with the instruction set of `W`.
 #[inline(always)]
-#[allow(dead_code)]
 pub(super) unsafe fn stage_plainly<B: Decode, W: Widen>(
     blocks: *const B,
     values: usize,
@@ -301,7 +300,7 @@ pub(super) unsafe fn product<T: TileIsa + Stage<B>, B: Decode>(job: &Job<'_>, sc
                 fill::<T, B>(&item, panel, values.clone());
             }
             let steps = values.start / BLOCK..values.end / BLOCK;
-            item.sweep_all(steps, RECORD, |rows, sweep| T::sweep(rows, B::RUN, sweep));
+            item.sweep_all(steps, RECORD, |rows, sweep| T::sweep::<B>(rows, sweep));
         }
     }
     // SAFETY: the caller's.

@@ -15,6 +15,7 @@ pub(super) static KERNELS: Kernels = Kernels {
     isa: Isa::Avx512,
     dot_rows: dot::ROWS,
     tile_rows: tile::ROWS,
+    float_tile_rows: tile::ROWS,
     panel_rows: 16,
     prepare: quantise::prepare,
     dot: dot_kernel,

@@ -4,6 +4,7 @@ use std::arch::x86_64::*;
 
 use super::decode::Wide;
 use crate::matmul::activations::{BLOCK, GROUP, RECORD};
+use crate::matmul::blocks::Decode;
 use crate::matmul::f16c::F16c;
 use crate::matmul::float::Float;
 use crate::matmul::plan::Job;
@@ -92,10 +93,10 @@ impl TileIsa for Avx512 {
     }
 
     #[inline(always)]
-    unsafe fn sweep(rows: usize, run: usize, sweep: &Sweep) {
+    unsafe fn sweep<B: Decode>(rows: usize, sweep: &Sweep) {
         // SAFETY: the caller's.
         unsafe {
-            if run == 16 {
+            if B::RUN == 16 {
                 with_rows!(rows, multiply, 16; sweep)
             } else {
                 with_rows!(rows, multiply, 32; sweep)
