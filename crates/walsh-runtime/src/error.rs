@@ -1,5 +1,8 @@
 //! The runtime's error.
 
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
 use walsh_formats::gguf::GgufError;
 
 /// What can go wrong in the runtime. Each message is one line and says what to do.
@@ -25,6 +28,20 @@ pub enum Error {
         /// What is possible, in words.
         range: &'static str,
     },
+    /// A model cannot be found, fetched or kept.
+    #[error("{what}")]
+    Store {
+        /// What is wrong and what to do.
+        what: String,
+    },
+    /// A file cannot be read or written.
+    #[error("{}: {why}", path.display())]
+    File {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        why: String,
+    },
     /// No token can be chosen from the logits.
     #[error("{what}: the model's weights are damaged, download it again")]
     Logits {
@@ -36,6 +53,31 @@ pub enum Error {
 impl Error {
     pub(crate) fn tokenizer(what: impl Into<String>) -> Error {
         Error::Tokenizer { what: what.into() }
+    }
+
+    pub(crate) fn store(what: impl Into<String>) -> Error {
+        Error::Store { what: what.into() }
+    }
+
+    /// What went wrong with a file or folder, in words that say what to do.
+    pub(crate) fn file(path: &Path, error: &io::Error) -> Error {
+        let why = match error.kind() {
+            ErrorKind::NotFound => "there is no such file, check the path".to_string(),
+            ErrorKind::PermissionDenied => {
+                "no permission, change it or give another path".to_string()
+            }
+            ErrorKind::ReadOnlyFilesystem => "read-only, give another path".to_string(),
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+                "the disk is full, make room or give another path".to_string()
+            }
+            ErrorKind::NotADirectory => "not a folder, give another path".to_string(),
+            ErrorKind::IsADirectory => "a folder, give a file".to_string(),
+            _ => error.to_string(),
+        };
+        Error::File {
+            path: path.to_path_buf(),
+            why,
+        }
     }
 }
 

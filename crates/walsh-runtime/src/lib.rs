@@ -2,6 +2,7 @@
 
 pub mod error;
 pub mod sampling;
+pub mod store;
 pub mod tokenizer;
 
 pub use error::{Error, Result};
