@@ -36,7 +36,7 @@ fn assert_refused(device: &Device, step: &walsh::Step, op: &str, words: &[&str])
 
 /// One problem of each table.
 fn one_of_each() -> Vec<Problem> {
-    let first = |table: &Table| table.problems().into_iter().next();
+    let first = |table: &Table| table.problems().next();
     TABLES.iter().filter_map(first).collect()
 }
 

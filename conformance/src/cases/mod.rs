@@ -18,18 +18,19 @@ use crate::{Problem, Rng};
 pub struct Table {
     /// The op's name.
     pub op: &'static str,
-    cases: fn() -> Vec<Problem>,
+    cases: fn() -> Problems,
 }
 
+type Problems = Box<dyn Iterator<Item = Problem>>;
+
 impl Table {
-    /// Works out the cases, with what the reference gives for them.
-    #[must_use]
-    pub fn problems(&self) -> Vec<Problem> {
+    /// The cases one by one, each with what the reference gives for it.
+    pub fn problems(&self) -> impl Iterator<Item = Problem> {
         (self.cases)()
     }
 }
 
-const fn table(op: &'static str, cases: fn() -> Vec<Problem>) -> Table {
+const fn table(op: &'static str, cases: fn() -> Problems) -> Table {
     Table { op, cases }
 }
 
