@@ -53,8 +53,8 @@ impl Fault {
 /// What a derived buffer is computed from its source for.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Derived {
-    /// A product's input, quantised to 8 bits in rows of this length.
-    Quantised { row_len: usize },
+    /// A product's input, quantised to 8 bits or rearranged for its kernel.
+    Activations(matmul::ActivationLayout),
     /// The cosines and sines of RoPE at the source's positions.
     RopeTable(walsh_core::ops::RopeConfig),
     /// Proof that the source's positions ascend by one and, for a global

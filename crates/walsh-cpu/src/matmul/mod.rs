@@ -1,22 +1,32 @@
-//! Matrix products with weights of any storage type.
+//! Matrix products with weights of any storage type, read as they are stored.
+//!
+//! `output[m, n] = Σ_k input[m, k] · weight[n, k]`. For block-quantised weights the input is first quantised to 8 bits
+//! ([`ActivationLayout`]), once for all products that share it; then the products run on integers. With few rows of
+//! input *dot* kernels stream the weight at the speed of memory; with many rows *tiled* kernels decode a panel of the
+//! weight into scratch and sweep it with tiles of rows. A [`ProductPlan`] chooses between them and divides the work.
 
-use walsh_core::ops::MatMul;
-use walsh_core::{Error, Plan, Result};
+mod activations;
+mod blocks;
+mod float;
+mod kernels;
+mod op;
+mod plan;
+mod portable;
+mod tile;
 
-use crate::lower::{Lowering, Target};
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 
-fn missing<T>() -> Result<T> {
-    Err(Error::Unsupported {
-        op: "MatMul",
-        backend: "cpu",
-        why: "not there yet".into(),
-    })
-}
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 
-pub(crate) fn plan(_: &MatMul, _: Target) -> Result<Plan> {
-    missing()
-}
-
-pub(crate) fn lower(_: &MatMul, _: &mut Lowering) -> Result<()> {
-    missing()
-}
+pub use activations::ActivationLayout;
+use activations::Arrangement;
+pub(crate) use op::{lower, plan};
+pub use plan::{Operands, ProductError, ProductPlan, ProductShape};

@@ -1,0 +1,418 @@
+//! Activations as the product kernels read them.
+//!
+//! For block-quantised weights a product's input is quantised to 8 bits: every 32 values share one scale, the largest
+//! magnitude over 127. The kernels also need each run's sum, because a block decodes to `scale · code − minimum`:
+//! Σ w·x = Σ_runs scale·(Σ code·x) − minimum·(Σ x). A value that is not finite makes the scale NaN, and with it the
+//! whole row of the output.
+//!
+//! Few rows lie one after the other. Many rows lie in *tiles*: the rows of a tile are interleaved as the register-tiled
+//! kernels broadcast them.
+
+use std::ops::Range;
+
+use walsh_formats::DType;
+
+use super::kernels::Kernels;
+use crate::isa::Isa;
+
+/// The values that share one scale.
+pub(super) const BLOCK: usize = 32;
+
+/// Rows of quantised activations are padded with zeros to this many values.
+pub(super) const GROUP: usize = 256;
+
+/// The bytes of one row of a tile for each block: codes, the scale, and the sums of the block and of its two halves.
+pub(super) const RECORD: usize = BLOCK + 16;
+
+/// The values of a row that one work item prepares.
+const CHUNK: usize = 2048;
+
+/// Where a row's parts lie: 256 codes, and for each group of 256 values
+/// - 8 scales and 8 sums (each sum times its scale), for weights with runs of 32;
+/// - 16 scales and 16 sums, for weights with runs of 16.
+///
+/// Each part is contiguous along the row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RowParts {
+    groups: usize,
+}
+
+impl RowParts {
+    pub(super) const fn new(k: usize) -> RowParts {
+        RowParts {
+            groups: k.div_ceil(GROUP),
+        }
+    }
+
+    /// The offset of the scales and sums for runs of 32, 16 floats for each group.
+    pub(super) const fn runs_of_32(self) -> usize {
+        self.groups * GROUP
+    }
+
+    /// The offset of the scales and sums for runs of 16, 32 floats for each group.
+    pub(super) const fn runs_of_16(self) -> usize {
+        self.runs_of_32() + self.groups * 64
+    }
+
+    /// The bytes of a row.
+    pub(super) const fn stride(self) -> usize {
+        self.runs_of_16() + self.groups * 128
+    }
+}
+
+/// The rows of each tile: as equal as can be, the larger ones first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Tiles {
+    count: usize,
+    rows: usize,
+}
+
+impl Tiles {
+    /// Divides `rows` rows into tiles of at most `max` rows.
+    pub(super) fn new(rows: usize, max: usize) -> Tiles {
+        Tiles {
+            count: rows.div_ceil(max),
+            rows,
+        }
+    }
+
+    pub(super) fn count(self) -> usize {
+        self.count
+    }
+
+    /// The first row of a tile; for `tile == count()` the number of rows.
+    #[inline]
+    pub(super) fn start(self, tile: usize) -> usize {
+        let (each, larger) = (self.rows / self.count, self.rows % self.count);
+        tile * each + tile.min(larger)
+    }
+
+    #[inline]
+    pub(super) fn rows(self, tile: usize) -> Range<usize> {
+        self.start(tile)..self.start(tile + 1)
+    }
+}
+
+/// How prepared activations are arranged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Arrangement {
+    /// The input itself.
+    Plain,
+    /// Quantised rows, as [`RowParts`] says.
+    Rows,
+    /// Quantised tiles: for each block of 32 values `[8][rows]` quads of codes, then `[rows]` scales, sums of the
+    /// block, sums of its first half and of its second.
+    Tiles(Tiles),
+    /// Tiles of floats: `[k][rows]`.
+    FloatTiles(Tiles),
+}
+
+/// The form in which a product kernel wants its input, and the work of bringing it there.
+///
+/// Products whose layouts are equal can share one prepared input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ActivationLayout {
+    isa: Isa,
+    m: usize,
+    k: usize,
+    pub(super) arrangement: Arrangement,
+}
+
+impl ActivationLayout {
+    /// The layout of an input of `m` rows of `k` values for weights of a type.
+    pub fn new(isa: Isa, weight: DType, m: usize, k: usize) -> ActivationLayout {
+        let kernels = Kernels::of(isa);
+        let arrangement = match (weight.is_quantised(), m > kernels.dot_rows) {
+            (false, false) => Arrangement::Plain,
+            (true, false) => Arrangement::Rows,
+            (false, true) => Arrangement::FloatTiles(Tiles::new(m, kernels.tile_rows)),
+            (true, true) => Arrangement::Tiles(Tiles::new(m, kernels.tile_rows)),
+        };
+        ActivationLayout {
+            isa,
+            m,
+            k,
+            arrangement,
+        }
+    }
+
+    /// Whether the kernels read the input as it is: nothing needs to be prepared.
+    pub fn is_plain(&self) -> bool {
+        self.arrangement == Arrangement::Plain
+    }
+
+    /// The bytes of the prepared input, which starts on a 64-byte boundary.
+    pub fn bytes(&self) -> usize {
+        match self.arrangement {
+            Arrangement::Plain => 0,
+            Arrangement::Rows => self.m * RowParts::new(self.k).stride(),
+            Arrangement::Tiles(_) => self.m * (self.k / BLOCK) * RECORD,
+            Arrangement::FloatTiles(_) => self.m * self.k * 4,
+        }
+    }
+
+    /// The work items of [`ActivationLayout::prepare`].
+    pub fn items(&self) -> usize {
+        let chunks = self.k.div_ceil(CHUNK);
+        match self.arrangement {
+            Arrangement::Plain => 0,
+            Arrangement::Rows => self.m * chunks,
+            Arrangement::Tiles(tiles) | Arrangement::FloatTiles(tiles) => tiles.count() * chunks,
+        }
+    }
+
+    /// The estimated time of preparing the whole input on one thread, in nanoseconds.
+    pub fn cost(&self) -> u64 {
+        let per_value = if self.isa == Isa::Portable { 4 } else { 16 };
+        (self.m * self.k / per_value) as u64
+    }
+
+    /// Prepares some items.
+    ///
+    /// # Safety
+    /// `input` points to `m · k` floats and `prepared` to [`ActivationLayout::bytes`] bytes on a 64-byte boundary; no one
+    /// else touches an item's part of `prepared`. The instruction set of the layout is available.
+    pub unsafe fn prepare(&self, items: Range<usize>, input: *const f32, prepared: *mut u8) {
+        match self.isa {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the caller's.
+            Isa::Avx2 => unsafe { self.prepare_avx2(items, input, prepared) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the caller's.
+            Isa::Avx512 => unsafe { self.prepare_avx512(items, input, prepared) },
+            // SAFETY: the caller's.
+            _ => unsafe { self.prepare_with(items, input, prepared) },
+        }
+    }
+
+    /// # Safety
+    /// As for `prepare`.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn prepare_avx2(&self, items: Range<usize>, input: *const f32, prepared: *mut u8) {
+        // SAFETY: the caller's.
+        unsafe { self.prepare_with(items, input, prepared) }
+    }
+
+    /// # Safety
+    /// As for `prepare`.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    unsafe fn prepare_avx512(&self, items: Range<usize>, input: *const f32, prepared: *mut u8) {
+        // SAFETY: the caller's.
+        unsafe { self.prepare_with(items, input, prepared) }
+    }
+
+    /// # Safety
+    /// As for `prepare`.
+    #[inline(always)]
+    unsafe fn prepare_with(&self, items: Range<usize>, input: *const f32, prepared: *mut u8) {
+        let chunks = self.k.div_ceil(CHUNK);
+        for item in items {
+            let (part, chunk) = (item / chunks, item % chunks);
+            let values = chunk * CHUNK..((chunk + 1) * CHUNK).min(self.k);
+            // SAFETY: an item is a row or a tile of the input, and a range of its values.
+            unsafe {
+                match self.arrangement {
+                    Arrangement::Plain => {}
+                    Arrangement::Rows => {
+                        let row = prepared.add(part * RowParts::new(self.k).stride());
+                        self.quantise_row(values, input.add(part * self.k), row);
+                    }
+                    Arrangement::Tiles(tiles) => {
+                        self.quantise_tile(tiles.rows(part), values, input, prepared);
+                    }
+                    Arrangement::FloatTiles(tiles) => {
+                        self.interleave(tiles.rows(part), values, input, prepared);
+                    }
+                }
+            }
+        }
+    }
+
+    /// # Safety
+    /// `input` points to a row and `row` to its quantised form.
+    #[inline(always)]
+    unsafe fn quantise_row(&self, values: Range<usize>, input: *const f32, row: *mut u8) {
+        let parts = RowParts::new(self.k);
+        // SAFETY: the offsets are those of `RowParts`, for blocks below `groups · 8`; the input's last block is whole
+        // because the weights' blocks are.
+        unsafe {
+            let by_32 = row.add(parts.runs_of_32()).cast::<f32>();
+            let by_16 = row.add(parts.runs_of_16()).cast::<f32>();
+            let put = |block: usize, quantised: &Quantised| {
+                row.cast::<[i8; BLOCK]>().add(block).write(quantised.codes);
+                let [first, second] = quantised.sums();
+                let (group, index) = (block / 8, block % 8);
+                let to = by_32.add(group * 16 + index);
+                to.write(quantised.scale);
+                to.add(8).write(first + second);
+                let to = by_16.add(group * 32 + index * 2);
+                to.write(quantised.scale);
+                to.add(1).write(quantised.scale);
+                to.add(16).write(first);
+                to.add(17).write(second);
+            };
+            for block in values.start / BLOCK..values.end / BLOCK {
+                put(
+                    block,
+                    &Quantised::of(&*input.cast::<[f32; BLOCK]>().add(block)),
+                );
+            }
+            if values.end == self.k {
+                for block in self.k / BLOCK..parts.groups * (GROUP / BLOCK) {
+                    put(block, &Quantised::ZERO);
+                }
+            }
+        }
+    }
+
+    /// # Safety
+    /// `input` and `prepared` are those of `prepare`.
+    #[inline(always)]
+    unsafe fn quantise_tile(
+        &self,
+        rows: Range<usize>,
+        values: Range<usize>,
+        input: *const f32,
+        prepared: *mut u8,
+    ) {
+        let count = rows.len();
+        // SAFETY: a row takes `RECORD` bytes for each block whatever the tile, so tiles lie where their first row says.
+        unsafe {
+            let tile = prepared.add(rows.start * (self.k / BLOCK) * RECORD);
+            for block in values.start / BLOCK..values.end / BLOCK {
+                let record = tile.add(block * count * RECORD);
+                for (lane, row) in rows.clone().enumerate() {
+                    let quantised =
+                        Quantised::of(&*input.add(row * self.k).cast::<[f32; BLOCK]>().add(block));
+                    let quads: [u32; 8] = bytemuck::cast(quantised.codes);
+                    for (quad, codes) in quads.into_iter().enumerate() {
+                        record.cast::<u32>().add(quad * count + lane).write(codes);
+                    }
+                    let [first, second] = quantised.sums();
+                    let floats = record.add(BLOCK * count).cast::<f32>().add(lane);
+                    floats.write(quantised.scale);
+                    floats.add(count).write(first + second);
+                    floats.add(2 * count).write(first);
+                    floats.add(3 * count).write(second);
+                }
+            }
+        }
+    }
+
+    /// # Safety
+    /// `input` and `prepared` are those of `prepare`.
+    #[inline(always)]
+    unsafe fn interleave(
+        &self,
+        rows: Range<usize>,
+        values: Range<usize>,
+        input: *const f32,
+        prepared: *mut u8,
+    ) {
+        // SAFETY: as for `quantise_tile`, with four bytes for each value.
+        unsafe {
+            let tile = prepared.cast::<f32>().add(rows.start * self.k);
+            let count = rows.len();
+            for value in values {
+                for (lane, row) in rows.clone().enumerate() {
+                    tile.add(value * count + lane)
+                        .write(input.add(row * self.k + value).read());
+                }
+            }
+        }
+    }
+}
+
+/// A block of activations in 8 bits.
+struct Quantised {
+    codes: [i8; BLOCK],
+    scale: f32,
+}
+
+impl Quantised {
+    const ZERO: Quantised = Quantised {
+        codes: [0; BLOCK],
+        scale: 0.0,
+    };
+
+    #[inline(always)]
+    fn of(values: &[f32; BLOCK]) -> Quantised {
+        // Adding it leaves a small number, rounded to an integer, in the low bits.
+        const SHIFT: f32 = 12_582_912.0; // 1.5 · 2²³
+        // As integers, magnitudes compare like the numbers do, and infinity and NaN are above all others.
+        let largest = values.iter().fold(0, |largest, value| {
+            largest.max(value.to_bits() & 0x7fff_ffff)
+        });
+        let magnitude = f32::from_bits(largest);
+        let (scale, inverse) = if !magnitude.is_finite() {
+            (f32::NAN, 0.0)
+        } else if magnitude < 127.0 * f32::MIN_POSITIVE {
+            // The inverse would overflow.
+            (0.0, 0.0)
+        } else {
+            (magnitude / 127.0, 127.0 / magnitude)
+        };
+        let mut codes = [0; BLOCK];
+        for (code, value) in codes.iter_mut().zip(values) {
+            *code = (value * inverse + SHIFT).to_bits() as i8;
+        }
+        Quantised { codes, scale }
+    }
+
+    /// The sums of the two halves.
+    #[inline(always)]
+    fn sums(&self) -> [f32; 2] {
+        let sum = |codes: &[i8]| codes.iter().map(|&code| i32::from(code)).sum::<i32>();
+        [
+            sum(&self.codes[..16]) as f32 * self.scale,
+            sum(&self.codes[16..]) as f32 * self.scale,
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_and_sums_are_those_of_the_values() {
+        let values: [f32; BLOCK] = std::array::from_fn(|i| (i as f32 - 11.3) * 0.37);
+        let quantised = Quantised::of(&values);
+        for (code, value) in quantised.codes.iter().zip(values) {
+            assert!((f32::from(*code) * quantised.scale - value).abs() <= 0.5001 * quantised.scale);
+        }
+        let sum: f32 = quantised.codes[16..]
+            .iter()
+            .map(|&code| f32::from(code))
+            .sum();
+        assert_eq!(quantised.sums()[1], sum * quantised.scale);
+    }
+
+    #[test]
+    fn extremes_do_not_overflow() {
+        assert_eq!(Quantised::of(&[0.0; BLOCK]).scale, 0.0);
+        assert_eq!(Quantised::of(&[f32::MIN_POSITIVE; BLOCK]).scale, 0.0);
+        let largest = Quantised::of(&[-f32::MAX; BLOCK]);
+        assert_eq!((largest.codes[3], largest.scale.is_finite()), (-127, true));
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut values = [1.0; BLOCK];
+            values[17] = bad;
+            assert!(Quantised::of(&values).sums()[0].is_nan());
+        }
+    }
+
+    #[test]
+    fn tiles_cover_the_rows_evenly() {
+        for rows in 1..100 {
+            let tiles = Tiles::new(rows, 12);
+            assert_eq!((tiles.start(0), tiles.start(tiles.count())), (0, rows));
+            let sizes: Vec<_> = (0..tiles.count())
+                .map(|tile| tiles.rows(tile).len())
+                .collect();
+            assert!(sizes.iter().max().unwrap() - sizes.iter().min().unwrap() <= 1);
+            assert!(sizes.iter().all(|&size| (1..=12).contains(&size)));
+        }
+    }
+}

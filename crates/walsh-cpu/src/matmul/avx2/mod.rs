@@ -1,0 +1,2 @@
+//! AVX2 kernels.
+pub(super) use super::portable::KERNELS;

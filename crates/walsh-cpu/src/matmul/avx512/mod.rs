@@ -1,0 +1,32 @@
+//! AVX-512 kernels with VNNI.
+
+use super::blocks::with_block;
+use super::float::with_float;
+use super::kernels::{Kernel, Kernels};
+use super::plan::ProductShape;
+use crate::isa::Isa;
+
+mod decode;
+mod dot;
+mod tile;
+
+pub(super) static KERNELS: Kernels = Kernels {
+    isa: Isa::Avx512,
+    dot_rows: dot::ROWS,
+    tile_rows: tile::ROWS,
+    panel_rows: 16,
+    dot: dot_kernel,
+    tile: tile_kernel,
+};
+
+fn dot_kernel(shape: ProductShape) -> Kernel {
+    with_block!(shape.weight, B => dot::blocks::<B>(shape.m), else => {
+        with_float!(shape.weight, F => dot::floats::<F>(shape.m), else => unreachable!("plans refuse other types"))
+    })
+}
+
+fn tile_kernel(shape: ProductShape) -> Kernel {
+    with_block!(shape.weight, B => tile::product::<B> as Kernel, else => {
+        with_float!(shape.weight, F => tile::float_product::<F> as Kernel, else => unreachable!("plans refuse other types"))
+    })
+}

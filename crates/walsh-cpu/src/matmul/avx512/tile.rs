@@ -1,0 +1,211 @@
+//! The tiled kernels' inner loops.
+
+use std::arch::x86_64::*;
+
+use half::f16;
+
+use crate::matmul::activations::{BLOCK, RECORD};
+use crate::matmul::blocks::{Decode, Widen};
+use crate::matmul::float::Float;
+use crate::matmul::plan::Job;
+use crate::matmul::tile::{self, Sweep, TileIsa, panel_block};
+
+/// The most rows of a tile: with its integer and float sums, what 32 registers hold.
+pub(super) const ROWS: usize = 12;
+
+const LANES: usize = 16;
+
+pub(super) struct Avx512;
+
+/// Widening with F16C.
+pub(super) struct F16c;
+
+impl Widen for F16c {
+    #[inline(always)]
+    unsafe fn widen(half: f16) -> f32 {
+        // SAFETY: the instruction set is the caller's promise.
+        unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(half.to_bits())))) }
+    }
+}
+
+/// # Safety
+/// As for `Kernel`.
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(super) unsafe fn product<B: Decode>(job: &Job<'_>, scratch: &mut [u8]) {
+    // SAFETY: the caller's.
+    unsafe { tile::product::<Avx512, B>(job, scratch) }
+}
+
+/// # Safety
+/// As for `Kernel`.
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(super) unsafe fn float_product<F: Float>(job: &Job<'_>, scratch: &mut [u8]) {
+    // SAFETY: the caller's.
+    unsafe { tile::float_product::<Avx512, F>(job, scratch) }
+}
+
+/// Calls a kernel with its number of rows as a constant.
+macro_rules! with_rows {
+    ($rows:expr, $kernel:ident $(, $argument:tt)?; $($value:expr),*) => {
+        match $rows {
+            1 => $kernel::<1 $(, $argument)?>($($value),*),
+            2 => $kernel::<2 $(, $argument)?>($($value),*),
+            3 => $kernel::<3 $(, $argument)?>($($value),*),
+            4 => $kernel::<4 $(, $argument)?>($($value),*),
+            5 => $kernel::<5 $(, $argument)?>($($value),*),
+            6 => $kernel::<6 $(, $argument)?>($($value),*),
+            7 => $kernel::<7 $(, $argument)?>($($value),*),
+            8 => $kernel::<8 $(, $argument)?>($($value),*),
+            9 => $kernel::<9 $(, $argument)?>($($value),*),
+            10 => $kernel::<10 $(, $argument)?>($($value),*),
+            11 => $kernel::<11 $(, $argument)?>($($value),*),
+            12 => $kernel::<12 $(, $argument)?>($($value),*),
+            rows => unreachable!("a tile of {rows} rows"),
+        }
+    };
+}
+
+impl TileIsa for Avx512 {
+    const LANES: usize = LANES;
+    type Widen = F16c;
+
+    #[inline(always)]
+    unsafe fn transpose(
+        rows: *const u32,
+        stride: usize,
+        columns: usize,
+        place: impl Fn(usize) -> *mut u32,
+    ) {
+        for column in (0..columns).step_by(4) {
+            // SAFETY: the caller's.
+            unsafe {
+                // Each 128-bit lane of `row(i)` holds four columns of one of the rows i, i + 4, i + 8 and i + 12.
+                let quad = |row: usize| _mm_loadu_si128(rows.add(row * stride + column).cast());
+                let row = |i: usize| {
+                    let low = _mm512_inserti32x4::<1>(_mm512_castsi128_si512(quad(i)), quad(i + 4));
+                    _mm512_inserti32x4::<3>(_mm512_inserti32x4::<2>(low, quad(i + 8)), quad(i + 12))
+                };
+                let (a, b, c, d) = (row(0), row(1), row(2), row(3));
+                let (ab_low, ab_high) = (_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+                let (cd_low, cd_high) = (_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+                let out = [
+                    _mm512_unpacklo_epi64(ab_low, cd_low),
+                    _mm512_unpackhi_epi64(ab_low, cd_low),
+                    _mm512_unpacklo_epi64(ab_high, cd_high),
+                    _mm512_unpackhi_epi64(ab_high, cd_high),
+                ];
+                for (i, out) in out.into_iter().enumerate() {
+                    if column + i < columns {
+                        _mm512_storeu_si512(place(column + i).cast(), out);
+                    }
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn sweep(rows: usize, run: usize, sweep: &Sweep) {
+        // SAFETY: the caller's.
+        unsafe {
+            if run == 16 {
+                with_rows!(rows, multiply, 16; sweep)
+            } else {
+                with_rows!(rows, multiply, 32; sweep)
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn sweep_floats(rows: usize, sweep: &Sweep) {
+        // SAFETY: the caller's.
+        unsafe { with_rows!(rows, multiply_floats; sweep) }
+    }
+}
+
+/// The sums that a sweep starts from.
+///
+/// # Safety
+/// The sweep's sums are good for `ROWS` rows.
+#[target_feature(enable = "avx512f")]
+#[inline]
+unsafe fn load_sums<const ROWS: usize>(sweep: &Sweep) -> [__m512; ROWS] {
+    let mut sums = [_mm512_setzero_ps(); ROWS];
+    if !sweep.first {
+        for (row, sum) in sums.iter_mut().enumerate() {
+            // SAFETY: the caller's.
+            *sum = unsafe { _mm512_loadu_ps(sweep.sums.add(row * sweep.stride)) };
+        }
+    }
+    sums
+}
+
+/// # Safety
+/// As for [`load_sums`].
+#[target_feature(enable = "avx512f")]
+#[inline]
+unsafe fn store_sums<const ROWS: usize>(sweep: &Sweep, sums: [__m512; ROWS]) {
+    for (row, sum) in sums.into_iter().enumerate() {
+        // SAFETY: the caller's.
+        unsafe { _mm512_storeu_ps(sweep.sums.add(row * sweep.stride), sum) };
+    }
+}
+
+/// # Safety
+/// As for [`TileIsa::sweep`], with `ROWS` rows.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+unsafe fn multiply<const ROWS: usize, const RUN: usize>(sweep: &Sweep) {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut sums = load_sums::<ROWS>(sweep);
+        let mut panel = sweep.panel;
+        let mut record = sweep.tile;
+        for _ in 0..sweep.steps {
+            let floats = record.add(BLOCK * ROWS).cast::<f32>();
+            let vectors = panel.add(LANES * BLOCK).cast::<f32>();
+            for run in 0..BLOCK / RUN {
+                let mut dots = [_mm512_setzero_si512(); ROWS];
+                for quad in run * RUN / 4..(run + 1) * RUN / 4 {
+                    let codes = _mm512_load_si512(panel.add(quad * LANES * 4).cast());
+                    for (row, dot) in dots.iter_mut().enumerate() {
+                        let values = _mm512_set1_epi32(
+                            record.cast::<i32>().add(quad * ROWS + row).read_unaligned(),
+                        );
+                        *dot = _mm512_dpbusd_epi32(*dot, codes, values);
+                    }
+                }
+                let scales = _mm512_load_ps(vectors.add(2 * run * LANES));
+                let mins = _mm512_load_ps(vectors.add((2 * run + 1) * LANES));
+                let run_sums = floats.add(if RUN == 32 { ROWS } else { (2 + run) * ROWS });
+                for row in 0..ROWS {
+                    let scale = _mm512_mul_ps(scales, _mm512_set1_ps(*floats.add(row)));
+                    sums[row] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[row]), scale, sums[row]);
+                    sums[row] =
+                        _mm512_fnmadd_ps(mins, _mm512_set1_ps(*run_sums.add(row)), sums[row]);
+                }
+            }
+            panel = panel.add(panel_block(LANES, RUN));
+            record = record.add(RECORD * ROWS);
+        }
+        store_sums(sweep, sums);
+    }
+}
+
+/// # Safety
+/// As for [`TileIsa::sweep_floats`], with `ROWS` rows.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+unsafe fn multiply_floats<const ROWS: usize>(sweep: &Sweep) {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut sums = load_sums::<ROWS>(sweep);
+        let (mut panel, mut tile) = (sweep.panel.cast::<f32>(), sweep.tile.cast::<f32>());
+        for _ in 0..sweep.steps {
+            let weights = _mm512_load_ps(panel);
+            for (row, sum) in sums.iter_mut().enumerate() {
+                *sum = _mm512_fmadd_ps(weights, _mm512_set1_ps(*tile.add(row)), *sum);
+            }
+            panel = panel.add(LANES);
+            tile = tile.add(ROWS);
+        }
+        store_sums(sweep, sums);
+    }
+}

@@ -1,0 +1,468 @@
+//! Blocks as integer codes with a scale and a minimum for each run of them: what every product kernel computes on.
+//!
+//! A decoded value is `scale · code − minimum` with an unsigned 8-bit code. Types that are symmetric about zero have
+//! their offset in the minimum. The decoders are plain loops that the compiler vectorises for whichever instruction set
+//! they are inlined into.
+
+use half::f16;
+use walsh_formats::ggml::{
+    Block, BlockIq4Nl, BlockIq4Xs, BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0,
+    BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0, IQ4_VALUES,
+};
+
+/// What the signed entries of the 4-bit table are raised by to make unsigned codes.
+pub(super) const IQ4_OFFSET: i32 = 128;
+
+/// The 4-bit table as unsigned codes.
+pub(super) const IQ4_CODES: [u8; 16] = {
+    let mut codes = [0; 16];
+    let mut i = 0;
+    while i < 16 {
+        codes[i] = (IQ4_VALUES[i] as i32 + IQ4_OFFSET) as u8;
+        i += 1;
+    }
+    codes
+};
+
+/// How an instruction set widens half-precision numbers.
+pub(super) trait Widen {
+    /// The value of a half-precision number.
+    ///
+    /// # Safety
+    /// The instruction set is available.
+    unsafe fn widen(half: f16) -> f32;
+}
+
+/// Widening without special instructions.
+pub(super) struct PlainWiden;
+
+impl Widen for PlainWiden {
+    #[inline(always)]
+    unsafe fn widen(half: f16) -> f32 {
+        // Numbers below the normal range are scaled up by an exact product; infinities and NaN get the exponent that
+        // the shift leaves them short of.
+        let bits = u32::from(half.to_bits());
+        let magnitude = (bits & 0x7fff) << 13;
+        let value = if magnitude >= 0x0f80_0000 {
+            f32::from_bits(magnitude | 0x7f80_0000)
+        } else if magnitude >= 0x0080_0000 {
+            f32::from_bits(magnitude + 0x3800_0000)
+        } else {
+            (magnitude >> 13) as f32 * f32::from_bits(0x3380_0000)
+        };
+        f32::from_bits(value.to_bits() | (bits & 0x8000) << 16)
+    }
+}
+
+/// Where a block's decoded form goes: slices of exactly `LEN`, `LEN / RUN` and `LEN / RUN` elements.
+pub(super) struct Decoded<'a> {
+    pub(super) codes: &'a mut [u8],
+    pub(super) scales: &'a mut [f32],
+    pub(super) mins: &'a mut [f32],
+}
+
+/// A block type that decodes to codes, scales and minima.
+pub(super) trait Decode: Block {
+    /// The values of a block.
+    const LEN: usize = Self::DTYPE.block_len();
+    /// How many consecutive values share a scale: 16 or 32.
+    const RUN: usize;
+
+    /// Decodes one block.
+    ///
+    /// # Safety
+    /// The instruction set of `W` is available.
+    unsafe fn decode<W: Widen>(&self, out: Decoded<'_>);
+}
+
+/// Puts the low nibbles of `packed` into the first half of `codes`, the high ones into the second.
+#[inline(always)]
+fn nibbles(packed: &[u8], codes: &mut [u8]) {
+    let (low, high) = codes.split_at_mut(packed.len());
+    for ((low, high), byte) in low.iter_mut().zip(high).zip(packed) {
+        *low = byte & 15;
+        *high = byte >> 4;
+    }
+}
+
+/// Adds 16 to the codes whose bit is set.
+#[inline(always)]
+fn fifth_bits(bits: [u8; 4], codes: &mut [u8]) {
+    for (codes, byte) in codes.chunks_exact_mut(8).zip(bits) {
+        // Each byte of the product keeps one bit of the eight.
+        let spread = u64::from(byte).wrapping_mul(0x0101_0101_0101_0101) & 0x8040_2010_0804_0201;
+        for (code, bit) in codes.iter_mut().zip(spread.to_le_bytes()) {
+            *code |= u8::from(bit != 0) << 4;
+        }
+    }
+}
+
+/// The eight 6-bit scales and eight 6-bit minima of the types `q4_K` and `q5_K`.
+#[inline(always)]
+pub(super) fn scales_and_mins(packed: &[u8; 12]) -> [u8; 16] {
+    let word =
+        |i: usize| u32::from_le_bytes([packed[i], packed[i + 1], packed[i + 2], packed[i + 3]]);
+    let (scales, mins, rest) = (word(0), word(4), word(8));
+    let words = [
+        scales & 0x3f3f_3f3f,
+        (rest & 0x0f0f_0f0f) | (scales >> 2 & 0x3030_3030),
+        mins & 0x3f3f_3f3f,
+        (rest >> 4 & 0x0f0f_0f0f) | (mins >> 2 & 0x3030_3030),
+    ];
+    bytemuck::cast(words.map(u32::to_le))
+}
+
+/// The sixteen scales of `q3_K`, as stored: 32 too large.
+#[inline(always)]
+pub(super) fn q3_scales(packed: &[u8; 12]) -> [u8; 16] {
+    let word =
+        |i: usize| u32::from_le_bytes([packed[i], packed[i + 1], packed[i + 2], packed[i + 3]]);
+    let (a, b, high) = (word(0), word(4), word(8));
+    let words = [
+        (a & 0x0f0f_0f0f) | (high << 4 & 0x3030_3030),
+        (b & 0x0f0f_0f0f) | (high << 2 & 0x3030_3030),
+        (a >> 4 & 0x0f0f_0f0f) | (high & 0x3030_3030),
+        (b >> 4 & 0x0f0f_0f0f) | (high >> 2 & 0x3030_3030),
+    ];
+    bytemuck::cast(words.map(u32::to_le))
+}
+
+/// The eight scales of `iq4_xs`, as stored: 32 too large.
+#[inline(always)]
+pub(super) fn iq4_xs_scales(block: &BlockIq4Xs) -> [u8; 8] {
+    std::array::from_fn(|run| {
+        let low = block.scales_l[run / 2] >> (4 * (run % 2)) & 15;
+        low | ((block.scales_h >> (2 * run) & 3) as u8) << 4
+    })
+}
+
+/// Decoders of the types with one scale, and perhaps a minimum, for a block of 32.
+macro_rules! small_block {
+    ($type:ident, |$block:ident, $codes:ident| $fill:expr, |$scale:ident, $widen:ident| $min:expr) => {
+        impl Decode for $type {
+            const RUN: usize = 32;
+
+            #[inline(always)]
+            unsafe fn decode<W: Widen>(&self, out: Decoded<'_>) {
+                let $block = self;
+                let $codes: &mut [u8] = &mut out.codes[..32];
+                $fill;
+                // SAFETY: the caller's.
+                let $widen = |half| unsafe { W::widen(half) };
+                let $scale = $widen($block.d);
+                out.scales[0] = $scale;
+                out.mins[0] = $min;
+            }
+        }
+    };
+}
+
+small_block!(
+    BlockQ4_0,
+    |block, codes| nibbles(&block.qs, codes),
+    |d, _widen| 8.0 * d
+);
+small_block!(
+    BlockQ4_1,
+    |block, codes| nibbles(&block.qs, codes),
+    |_d, widen| -widen(block.m)
+);
+small_block!(
+    BlockQ5_0,
+    |block, codes| {
+        nibbles(&block.qs, codes);
+        fifth_bits(block.qh, codes);
+    },
+    |d, _widen| 16.0 * d
+);
+small_block!(
+    BlockQ5_1,
+    |block, codes| {
+        nibbles(&block.qs, codes);
+        fifth_bits(block.qh, codes);
+    },
+    |_d, widen| -widen(block.m)
+);
+small_block!(
+    BlockQ8_0,
+    |block, codes| for (code, &value) in codes.iter_mut().zip(&block.qs) {
+        *code = value as u8 ^ 0x80;
+    },
+    |d, _widen| 128.0 * d
+);
+small_block!(
+    BlockIq4Nl,
+    |block, codes| {
+        nibbles(&block.qs, codes);
+        codes
+            .iter_mut()
+            .for_each(|code| *code = IQ4_CODES[usize::from(*code)]);
+    },
+    |d, _widen| IQ4_OFFSET as f32 * d
+);
+
+/// Fills in runs from integer scales: `scale[j] = d · ints[j]` and `min[j] = offset · scale[j]`.
+#[inline(always)]
+fn symmetric_runs(out: &mut Decoded<'_>, d: f32, offset: f32, ints: impl Iterator<Item = i32>) {
+    for ((scale, min), int) in out.scales.iter_mut().zip(&mut *out.mins).zip(ints) {
+        *scale = d * int as f32;
+        *min = offset * *scale;
+    }
+}
+
+/// Fills in eight runs from the bytes that [`scales_and_mins`] returns.
+#[inline(always)]
+fn asymmetric_runs(out: &mut Decoded<'_>, d: f32, dmin: f32, ints: &[u8; 16]) {
+    for (scale, &int) in out.scales.iter_mut().zip(&ints[..8]) {
+        *scale = d * f32::from(int);
+    }
+    for (min, &int) in out.mins.iter_mut().zip(&ints[8..]) {
+        *min = dmin * f32::from(int);
+    }
+}
+
+/// The low two bits of the codes of `q2_K` and `q3_K`.
+#[inline(always)]
+fn pairs_of_bits(packed: &[u8; 64], codes: &mut [u8]) {
+    for (codes, packed) in codes.chunks_exact_mut(128).zip(packed.chunks_exact(32)) {
+        for (shift, codes) in codes.chunks_exact_mut(32).enumerate() {
+            for (code, byte) in codes.iter_mut().zip(packed) {
+                *code = byte >> (2 * shift) & 3;
+            }
+        }
+    }
+}
+
+/// Ors bit `s` of `mask[i]`, moved to bit `to`, into code `32·s + i`.
+#[inline(always)]
+fn bit_planes(mask: &[u8; 32], to: u32, codes: &mut [u8]) {
+    for (plane, codes) in codes.chunks_exact_mut(32).enumerate() {
+        for (code, byte) in codes.iter_mut().zip(mask) {
+            *code |= (byte >> plane & 1) << to;
+        }
+    }
+}
+
+impl Decode for BlockQ2K {
+    const RUN: usize = 16;
+
+    #[inline(always)]
+    unsafe fn decode<W: Widen>(&self, out: Decoded<'_>) {
+        pairs_of_bits(&self.qs, out.codes);
+        // SAFETY: the caller's.
+        let (d, dmin) = unsafe { (W::widen(self.d), W::widen(self.dmin)) };
+        for ((scale, min), &byte) in out.scales.iter_mut().zip(out.mins).zip(&self.scales) {
+            *scale = d * f32::from(byte & 15);
+            *min = dmin * f32::from(byte >> 4);
+        }
+    }
+}
+
+impl Decode for BlockQ3K {
+    const RUN: usize = 16;
+
+    #[inline(always)]
+    unsafe fn decode<W: Widen>(&self, mut out: Decoded<'_>) {
+        pairs_of_bits(&self.qs, out.codes);
+        bit_planes(&self.hmask, 2, out.codes);
+        // SAFETY: the caller's.
+        let d = unsafe { W::widen(self.d) };
+        let ints = q3_scales(&self.scales);
+        symmetric_runs(&mut out, d, 4.0, ints.iter().map(|&s| i32::from(s) - 32));
+    }
+}
+
+impl Decode for BlockQ4K {
+    const RUN: usize = 32;
+
+    #[inline(always)]
+    unsafe fn decode<W: Widen>(&self, mut out: Decoded<'_>) {
+        for (packed, codes) in self.qs.chunks_exact(32).zip(out.codes.chunks_exact_mut(64)) {
+            nibbles(packed, codes);
+        }
+        // SAFETY: the caller's.
+        let (d, dmin) = unsafe { (W::widen(self.d), W::widen(self.dmin)) };
+        asymmetric_runs(&mut out, d, dmin, &scales_and_mins(&self.scales));
+    }
+}
+
+impl Decode for BlockQ5K {
+    const RUN: usize = 32;
+
+    #[inline(always)]
+    unsafe fn decode<W: Widen>(&self, mut out: Decoded<'_>) {
+        for (packed, codes) in self.qs.chunks_exact(32).zip(out.codes.chunks_exact_mut(64)) {
+            nibbles(packed, codes);
+        }
+        bit_planes(&self.qh, 4, out.codes);
+        // SAFETY: the caller's.
+        let (d, dmin) = unsafe { (W::widen(self.d), W::widen(self.dmin)) };
+        asymmetric_runs(&mut out, d, dmin, &scales_and_mins(&self.scales));
+    }
+}
+
+impl Decode for BlockQ6K {
+    const RUN: usize = 16;
+
+    #[inline(always)]
+    unsafe fn decode<W: Widen>(&self, mut out: Decoded<'_>) {
+        for half in 0..2 {
+            let codes = &mut out.codes[128 * half..128 * half + 128];
+            nibbles(&self.ql[64 * half..64 * half + 64], codes);
+            let high = &self.qh[32 * half..32 * half + 32];
+            for (shift, codes) in codes.chunks_exact_mut(32).enumerate() {
+                for (code, byte) in codes.iter_mut().zip(high) {
+                    *code |= (byte >> (2 * shift) & 3) << 4;
+                }
+            }
+        }
+        // SAFETY: the caller's.
+        let d = unsafe { W::widen(self.d) };
+        symmetric_runs(&mut out, d, 32.0, self.scales.iter().map(|&s| i32::from(s)));
+    }
+}
+
+impl Decode for BlockIq4Xs {
+    const RUN: usize = 32;
+
+    #[inline(always)]
+    unsafe fn decode<W: Widen>(&self, mut out: Decoded<'_>) {
+        for (packed, codes) in self.qs.chunks_exact(16).zip(out.codes.chunks_exact_mut(32)) {
+            nibbles(packed, codes);
+            codes
+                .iter_mut()
+                .for_each(|code| *code = IQ4_CODES[usize::from(*code)]);
+        }
+        // SAFETY: the caller's.
+        let d = unsafe { W::widen(self.d) };
+        let ints = iq4_xs_scales(self);
+        symmetric_runs(
+            &mut out,
+            d,
+            IQ4_OFFSET as f32,
+            ints.iter().map(|&s| i32::from(s) - 32),
+        );
+    }
+}
+
+/// Runs `$body` with `$block` standing for the block struct of a quantised type.
+macro_rules! with_block {
+    ($dtype:expr, $block:ident => $body:expr, else => $other:expr) => {{
+        use walsh_formats::{DType, ggml};
+        match $dtype {
+            DType::Q4_0 => {
+                type $block = ggml::BlockQ4_0;
+                $body
+            }
+            DType::Q4_1 => {
+                type $block = ggml::BlockQ4_1;
+                $body
+            }
+            DType::Q5_0 => {
+                type $block = ggml::BlockQ5_0;
+                $body
+            }
+            DType::Q5_1 => {
+                type $block = ggml::BlockQ5_1;
+                $body
+            }
+            DType::Q8_0 => {
+                type $block = ggml::BlockQ8_0;
+                $body
+            }
+            DType::Q2K => {
+                type $block = ggml::BlockQ2K;
+                $body
+            }
+            DType::Q3K => {
+                type $block = ggml::BlockQ3K;
+                $body
+            }
+            DType::Q4K => {
+                type $block = ggml::BlockQ4K;
+                $body
+            }
+            DType::Q5K => {
+                type $block = ggml::BlockQ5K;
+                $body
+            }
+            DType::Q6K => {
+                type $block = ggml::BlockQ6K;
+                $body
+            }
+            DType::IQ4NL => {
+                type $block = ggml::BlockIq4Nl;
+                $body
+            }
+            DType::IQ4XS => {
+                type $block = ggml::BlockIq4Xs;
+                $body
+            }
+            DType::F32 | DType::F16 | DType::BF16 | DType::I32 | DType::U8 => $other,
+        }
+    }};
+}
+pub(super) use with_block;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::matmul::testing::{BLOCK_TYPES, random_weights};
+
+    #[test]
+    fn halves_widen_exactly() {
+        for bits in 0..=u16::MAX {
+            let half = f16::from_bits(bits);
+            // SAFETY: needs no instruction set.
+            let wide = unsafe { PlainWiden::widen(half) };
+            assert!(
+                wide.to_bits() == half.to_f32().to_bits() || wide.is_nan() && half.is_nan(),
+                "{bits:#x}"
+            );
+        }
+    }
+
+    #[test]
+    fn blocks_decode_to_the_reference_values() {
+        for &dtype in BLOCK_TYPES {
+            let values = 1024;
+            let bytes = random_weights(dtype, 1, values, 7);
+            let mut expected = vec![0.0; values];
+            walsh_formats::ggml::decode(dtype, &bytes, &mut expected).unwrap();
+            let decoded = with_block!(dtype, B => decode_row::<B>(&bytes), else => unreachable!());
+            for (i, (&found, &expected)) in decoded.iter().zip(&expected).enumerate() {
+                let error = (found - expected).abs();
+                assert!(
+                    error <= 1e-4 * expected.abs().max(0.1),
+                    "{dtype} {i}: {found} {expected}"
+                );
+            }
+        }
+    }
+
+    fn decode_row<B: Decode>(bytes: &[u8]) -> Vec<f32> {
+        let mut row = Vec::new();
+        for block in bytes.chunks_exact(size_of::<B>()) {
+            let block: B = bytemuck::pod_read_unaligned(block);
+            let (mut codes, mut scales, mut mins) = (
+                vec![0; B::LEN],
+                vec![0.0; B::LEN / B::RUN],
+                vec![0.0; B::LEN / B::RUN],
+            );
+            let out = Decoded {
+                codes: &mut codes,
+                scales: &mut scales,
+                mins: &mut mins,
+            };
+            // SAFETY: needs no instruction set.
+            unsafe { block.decode::<PlainWiden>(out) };
+            row.extend(
+                codes
+                    .iter()
+                    .enumerate()
+                    .map(|(i, &code)| scales[i / B::RUN] * f32::from(code) - mins[i / B::RUN]),
+            );
+        }
+        row
+    }
+}

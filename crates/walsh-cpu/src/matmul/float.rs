@@ -1,0 +1,68 @@
+//! Floating-point weights.
+
+use half::f16;
+
+use super::blocks::Widen;
+
+/// A floating-point storage type.
+pub(super) trait Float {
+    /// Value `index` of a row.
+    ///
+    /// # Safety
+    /// The row has that value, and the instruction set of `W` is available.
+    unsafe fn load<W: Widen>(row: *const u8, index: usize) -> f32;
+}
+
+/// Single precision.
+pub(super) struct F32;
+/// Half precision.
+pub(super) struct F16;
+/// The upper half of single precision.
+pub(super) struct BF16;
+
+impl Float for F32 {
+    #[inline(always)]
+    unsafe fn load<W: Widen>(row: *const u8, index: usize) -> f32 {
+        // SAFETY: the caller's.
+        unsafe { row.cast::<f32>().add(index).read_unaligned() }
+    }
+}
+
+impl Float for F16 {
+    #[inline(always)]
+    unsafe fn load<W: Widen>(row: *const u8, index: usize) -> f32 {
+        // SAFETY: the caller's.
+        unsafe { W::widen(row.cast::<f16>().add(index).read_unaligned()) }
+    }
+}
+
+impl Float for BF16 {
+    #[inline(always)]
+    unsafe fn load<W: Widen>(row: *const u8, index: usize) -> f32 {
+        // SAFETY: the caller's.
+        f32::from_bits(u32::from(unsafe { row.cast::<u16>().add(index).read_unaligned() }) << 16)
+    }
+}
+
+/// Runs `$body` with `$float` standing for a floating-point storage type.
+macro_rules! with_float {
+    ($dtype:expr, $float:ident => $body:expr, else => $other:expr) => {{
+        use $crate::matmul::float;
+        match $dtype {
+            walsh_formats::DType::F32 => {
+                type $float = float::F32;
+                $body
+            }
+            walsh_formats::DType::F16 => {
+                type $float = float::F16;
+                $body
+            }
+            walsh_formats::DType::BF16 => {
+                type $float = float::BF16;
+                $body
+            }
+            _ => $other,
+        }
+    }};
+}
+pub(super) use with_float;

@@ -1,0 +1,42 @@
+//! The kernels of each instruction set.
+
+use super::plan::{Job, ProductShape};
+use crate::isa::Isa;
+
+/// Computes a work item.
+///
+/// # Safety
+/// The kernel's instruction set is available; the job's operands are good for its shape; scratch is as the plan asks.
+pub(super) type Kernel = unsafe fn(&Job<'_>, &mut [u8]);
+
+/// The kernels of an instruction set.
+#[derive(Debug)]
+pub(super) struct Kernels {
+    pub(super) isa: Isa,
+    /// Up to this many rows of activations the dot kernels take all of them at once; above, tiles are used.
+    pub(super) dot_rows: usize,
+    /// The most rows of a tile.
+    pub(super) tile_rows: usize,
+    /// The weight rows of a panel.
+    pub(super) panel_rows: usize,
+    /// The kernel for few rows.
+    pub(super) dot: fn(ProductShape) -> Kernel,
+    /// The kernel for many rows.
+    pub(super) tile: fn(ProductShape) -> Kernel,
+}
+
+impl Kernels {
+    /// The kernels of an instruction set; those of plain Rust when the target has none of it.
+    pub(super) fn of(isa: Isa) -> &'static Kernels {
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => &super::avx512::KERNELS,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => &super::avx2::KERNELS,
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => &super::neon::KERNELS,
+            #[allow(unreachable_patterns)]
+            Isa::Portable | Isa::Avx2 | Isa::Avx512 | Isa::Neon => &super::portable::KERNELS,
+        }
+    }
+}

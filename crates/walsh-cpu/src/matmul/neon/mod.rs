@@ -1,0 +1,2 @@
+//! NEON kernels.
+pub(super) use super::portable::KERNELS;

@@ -1,0 +1,121 @@
+//! Kernels in plain Rust.
+
+use std::array::from_fn;
+
+use super::activations::{BLOCK, GROUP, RowParts};
+use super::blocks::{Decode, Decoded, PlainWiden, with_block};
+use super::float::{Float, with_float};
+use super::kernels::{Kernel, Kernels};
+use super::plan::{Job, ProductShape};
+use crate::isa::Isa;
+
+/// Any number of rows goes through the dot kernels: without vectors, a panel has nothing to offer.
+pub(super) static KERNELS: Kernels = Kernels {
+    isa: Isa::Portable,
+    dot_rows: usize::MAX,
+    tile_rows: 1,
+    panel_rows: 1,
+    dot: kernel,
+    tile: kernel,
+};
+
+fn kernel(shape: ProductShape) -> Kernel {
+    with_block!(shape.weight, B => dot::<B> as Kernel, else => {
+        with_float!(shape.weight, F => dot_floats::<F> as Kernel, else => unreachable!("plans refuse other types"))
+    })
+}
+
+/// # Safety
+/// As for [`Kernel`].
+unsafe fn dot<B: Decode>(job: &Job<'_>, scratch: &mut [u8]) {
+    let parts = RowParts::new(job.plan.k());
+    let m = job.plan.shape().m;
+    let sums: &mut [f32] = bytemuck::cast_slice_mut(&mut scratch[..m * 4]);
+    for column in job.columns.clone() {
+        sums.fill(0.0);
+        // SAFETY: the caller's.
+        let row = unsafe { job.weight_row(column).cast::<B>() };
+        for block in 0..job.plan.k() / B::LEN {
+            let (mut codes, mut scales, mut mins) = ([0; GROUP], [0.0; 16], [0.0; 16]);
+            let out = Decoded {
+                codes: &mut codes[..B::LEN],
+                scales: &mut scales[..B::LEN / B::RUN],
+                mins: &mut mins[..B::LEN / B::RUN],
+            };
+            // SAFETY: the row has this block; plain widening needs no instruction set.
+            unsafe { (*row.add(block)).decode::<PlainWiden>(out) };
+            for (m, sum) in sums.iter_mut().enumerate() {
+                // SAFETY: the input holds `m` rows of these parts.
+                *sum += unsafe {
+                    let input = job.operands.input.add(m * parts.stride());
+                    let values = input.cast::<i8>().add(block * B::LEN);
+                    let values = std::slice::from_raw_parts(values, B::LEN);
+                    let first_run = block * B::LEN / B::RUN;
+                    let per_group = GROUP / B::RUN;
+                    let start = if B::RUN == 16 {
+                        parts.runs_of_16()
+                    } else {
+                        parts.runs_of_32()
+                    };
+                    let floats = input.add(start).cast::<f32>();
+                    let floats =
+                        floats.add(first_run / per_group * 2 * per_group + first_run % per_group);
+                    (0..B::LEN / B::RUN)
+                        .map(|run| {
+                            let range = run * B::RUN..(run + 1) * B::RUN;
+                            let dot = int_dot(&codes[range.clone()], &values[range]) as f32;
+                            dot * scales[run] * *floats.add(run)
+                                - mins[run] * *floats.add(per_group + run)
+                        })
+                        .sum::<f32>()
+                };
+            }
+        }
+        for (row, &sum) in sums.iter().enumerate() {
+            // SAFETY: the caller's.
+            unsafe { job.put(row, column, sum) };
+        }
+    }
+}
+
+#[inline(always)]
+fn int_dot(codes: &[u8], values: &[i8]) -> i32 {
+    // 16-bit products, because that is what the baseline's multiply-add takes.
+    codes
+        .iter()
+        .zip(values)
+        .map(|(&code, &value)| i32::from(i16::from(code)) * i32::from(i16::from(value)))
+        .sum()
+}
+
+/// # Safety
+/// As for [`Kernel`].
+unsafe fn dot_floats<F: Float>(job: &Job<'_>, _: &mut [u8]) {
+    let k = job.plan.k();
+    for column in job.columns.clone() {
+        for m in 0..job.plan.shape().m {
+            // SAFETY: the caller's.
+            unsafe {
+                let weights = job.weight_row(column);
+                let input = job.operands.input.cast::<f32>().add(m * k);
+                // Several sums, so that the additions do not wait for each other.
+                let mut sums = [0.0; BLOCK];
+                for start in (0..k).step_by(BLOCK) {
+                    let length = BLOCK.min(k - start);
+                    let load = |i| {
+                        if i < length {
+                            F::load::<PlainWiden>(weights, start + i) * *input.add(start + i)
+                        } else {
+                            0.0
+                        }
+                    };
+                    let products: [f32; BLOCK] = from_fn(load);
+                    for (sum, product) in sums.iter_mut().zip(products) {
+                        *sum += product;
+                    }
+                }
+                job.put(m, column, sums.iter().sum());
+            }
+        }
+    }
+}

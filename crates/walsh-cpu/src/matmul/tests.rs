@@ -1,0 +1,261 @@
+use half::f16;
+use walsh_formats::DType;
+
+use super::testing::{BLOCK_TYPES, Random, random_weights};
+use super::*;
+use crate::isa::Isa;
+use crate::team::Scratch;
+
+const FLOAT_TYPES: &[DType] = &[DType::F32, DType::F16, DType::BF16];
+
+/// A product's inputs.
+struct Case {
+    shape: ProductShape,
+    weights: Vec<u8>,
+    input: Vec<f32>,
+    bias: Vec<f32>,
+}
+
+impl Case {
+    fn new(weight: DType, m: usize, n: usize, k: usize) -> Case {
+        let mut random = Random((m * 1000 + n) as u64);
+        Case {
+            shape: ProductShape { weight, m, n, k },
+            weights: random_weights(weight, n, k, k as u64),
+            input: (0..m * k).map(|_| random.normal()).collect(),
+            bias: (0..n).map(|_| random.normal()).collect(),
+        }
+    }
+
+    /// The product by an instruction set, with the items in some order.
+    fn run(&self, isa: Isa, threads: usize) -> Vec<f32> {
+        let plan = ProductPlan::new(isa, threads, self.shape).unwrap();
+        let layout = plan.layout();
+        let (mut prepared, mut scratch) = (Scratch::new(), Scratch::new());
+        prepared.reserve(layout.bytes());
+        scratch.reserve(plan.scratch_bytes());
+        // What is not written must not be read.
+        prepared.bytes().fill(0xff);
+        scratch.bytes().fill(0xff);
+        let mut output = vec![f32::NAN; self.shape.m * self.shape.n];
+        let input = self.input.as_ptr();
+        // SAFETY: the memory has the sizes that the plan asks for.
+        unsafe {
+            layout.prepare(0..layout.items(), input, prepared.bytes().as_mut_ptr());
+            let operands = Operands {
+                weight: self.weights.as_ptr(),
+                input: if layout.is_plain() {
+                    input.cast()
+                } else {
+                    prepared.bytes().as_ptr()
+                },
+                bias: Some(self.bias.as_ptr()),
+                output: output.as_mut_ptr(),
+            };
+            for item in (0..plan.items()).rev() {
+                plan.run(item..item + 1, operands, scratch.bytes());
+            }
+        }
+        output
+    }
+
+    /// The product in double precision.
+    fn reference(&self) -> Vec<f64> {
+        let ProductShape { weight, m, n, k } = self.shape;
+        let mut weights = vec![0.0; n * k];
+        walsh_formats::ggml::decode(weight, &self.weights, &mut weights).unwrap();
+        let mut output = Vec::with_capacity(m * n);
+        for row in self.input.chunks_exact(k) {
+            for (weights, bias) in weights.chunks_exact(k).zip(&self.bias) {
+                let products = row
+                    .iter()
+                    .zip(weights)
+                    .map(|(x, w)| f64::from(*x) * f64::from(*w));
+                output.push(products.sum::<f64>() + f64::from(*bias));
+            }
+        }
+        output
+    }
+}
+
+/// Normalised mean squared error.
+fn nmse(found: impl IntoIterator<Item = f32>, expected: impl IntoIterator<Item = f64>) -> f64 {
+    let (mut error, mut norm) = (0.0, 0.0);
+    for (found, expected) in found.into_iter().zip(expected) {
+        error += (f64::from(found) - expected).powi(2);
+        norm += expected.powi(2);
+    }
+    error / norm
+}
+
+/// K is a multiple of the block and of nothing larger.
+fn lengths(dtype: DType) -> &'static [usize] {
+    match dtype.block_len() {
+        1 => &[1, 67, 600],
+        32 => &[32, 96, 576, 800],
+        _ => &[256, 1280],
+    }
+}
+
+#[test]
+fn products_are_close_to_double_precision() {
+    for &weight in BLOCK_TYPES.iter().chain(FLOAT_TYPES) {
+        for m in [1, 2, 3, 4, 5, 7, 8, 9, 17, 64] {
+            for &k in lengths(weight) {
+                let case = Case::new(weight, m, 37, k);
+                let reference = case.reference();
+                let limit = if weight.is_quantised() { 1e-4 } else { 1e-11 };
+                let portable = case.run(Isa::Portable, 1);
+                for isa in Isa::available() {
+                    let found = case.run(isa, 1);
+                    let error = nmse(found.iter().copied(), reference.iter().copied());
+                    assert!(error <= limit, "{isa} {weight} m={m} k={k}: {error:e}");
+                    let apart = nmse(found, portable.iter().map(|&x| f64::from(x)));
+                    assert!(
+                        apart <= 1e-11,
+                        "{isa} {weight} m={m} k={k}: {apart:e} from portable"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn items_do_not_depend_on_the_number_of_threads() {
+    for isa in Isa::available() {
+        for weight in [DType::Q4_0, DType::Q6K, DType::F16] {
+            for m in [1, 3, 130] {
+                let case = Case::new(weight, m, 203, 512);
+                let expected = case.run(isa, 1);
+                for threads in [2, 7, 64] {
+                    assert!(
+                        case.run(isa, threads) == expected,
+                        "{isa} {weight} m={m} threads={threads}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_row_that_is_not_finite_is_nan_and_the_others_are_not() {
+    for isa in Isa::available() {
+        for weight in [
+            DType::Q4_0,
+            DType::Q4_1,
+            DType::Q8_0,
+            DType::Q4K,
+            DType::Q6K,
+        ] {
+            for m in [1, 2, 3, 5, 20] {
+                for bad in [f32::NAN, f32::INFINITY] {
+                    let mut case = Case::new(weight, m, 19, 768);
+                    let row = m / 2;
+                    case.input[row * 768 + 700] = bad;
+                    for (i, value) in case.run(isa, 1).into_iter().enumerate() {
+                        assert_eq!(value.is_nan(), i / 19 == row, "{isa} {weight} m={m} at {i}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_weight_that_is_nan_makes_its_column_nan() {
+    for isa in Isa::available() {
+        for m in [1, 3, 20] {
+            let mut case = Case::new(DType::Q4_0, m, 19, 64);
+            case.weights[5 * 36..5 * 36 + 2].copy_from_slice(&f16::NAN.to_le_bytes());
+            for (i, value) in case.run(isa, 1).into_iter().enumerate() {
+                assert_eq!(value.is_nan(), i % 19 == 5, "{isa} m={m} at {i}");
+            }
+        }
+    }
+}
+
+#[test]
+fn weights_may_start_on_any_even_address() {
+    for isa in Isa::available() {
+        for &weight in BLOCK_TYPES.iter().chain(FLOAT_TYPES) {
+            let case = Case::new(weight, 2, 5, 256);
+            let expected = case.run(isa, 1);
+            for offset in [2, 6, 14] {
+                let mut moved = Case::new(weight, 2, 5, 256);
+                moved.weights.splice(0..0, vec![0; offset]);
+                let mut shifted = ShiftedCase {
+                    case: moved,
+                    offset,
+                };
+                assert!(
+                    shifted.run(isa) == expected,
+                    "{isa} {weight} offset={offset}"
+                );
+            }
+        }
+    }
+}
+
+/// A case whose weights start `offset` bytes into their vector.
+struct ShiftedCase {
+    case: Case,
+    offset: usize,
+}
+
+impl ShiftedCase {
+    fn run(&mut self, isa: Isa) -> Vec<f32> {
+        let plan = ProductPlan::new(isa, 1, self.case.shape).unwrap();
+        let (mut prepared, mut scratch) = (Scratch::new(), Scratch::new());
+        prepared.reserve(plan.layout().bytes());
+        scratch.reserve(plan.scratch_bytes());
+        let mut output = vec![0.0; self.case.shape.m * self.case.shape.n];
+        let input = self.case.input.as_ptr();
+        // SAFETY: the memory has the sizes that the plan asks for.
+        unsafe {
+            plan.layout().prepare(
+                0..plan.layout().items(),
+                input,
+                prepared.bytes().as_mut_ptr(),
+            );
+            let plain = plan.layout().is_plain();
+            let operands = Operands {
+                weight: self.case.weights[self.offset..].as_ptr(),
+                input: if plain {
+                    input.cast()
+                } else {
+                    prepared.bytes().as_ptr()
+                },
+                bias: Some(self.case.bias.as_ptr()),
+                output: output.as_mut_ptr(),
+            };
+            plan.run(0..plan.items(), operands, scratch.bytes());
+        }
+        output
+    }
+}
+
+#[test]
+fn what_cannot_be_planned_is_an_error() {
+    let plan = |weight, m, n, k| {
+        ProductPlan::new(Isa::Portable, 1, ProductShape { weight, m, n, k }).map(|_| ())
+    };
+    assert_eq!(
+        plan(DType::Q4_0, 0, 1, 32),
+        Err(ProductError::Empty { m: 0, n: 1, k: 32 })
+    );
+    assert_eq!(
+        plan(DType::I32, 1, 1, 32),
+        Err(ProductError::Type(DType::I32))
+    );
+    let error = ProductError::PartialBlock {
+        weight: DType::Q4K,
+        k: 128,
+    };
+    assert_eq!(plan(DType::Q4K, 1, 1, 128), Err(error.clone()));
+    assert_eq!(
+        error.to_string(),
+        "weight rows of 128 values are not whole blocks of 256"
+    );
+}

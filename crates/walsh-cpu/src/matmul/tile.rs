@@ -1,0 +1,376 @@
+//! Register-tiled products of many rows of activations.
+//!
+//! A *panel* is a few weight rows, one to a vector lane, over a piece of K: quads of codes, interleaved so that one
+//! vector holds four consecutive codes of every row, and each run's scales and minima as vectors. A panel is decoded
+//! into the worker's scratch once and then swept by tiles of activations, whose values are broadcast. Sums over a piece
+//! stay in registers; sums over all of K lie in scratch until the item is finished.
+
+use std::ops::Range;
+
+use super::activations::{Arrangement, BLOCK, RECORD, Tiles};
+use super::blocks::{Decode, Decoded, Widen};
+use super::float::Float;
+use super::plan::Job;
+
+/// The most values of K that a panel covers: panel and tile stay in the first-level cache.
+const PIECE: usize = 768;
+
+/// Pieces are a multiple of it: the largest block.
+const UNIT: usize = 256;
+
+/// The most panels of one work item.
+pub(super) const PANELS: usize = 4;
+
+/// The most values of K that a panel of floats covers.
+const FLOAT_PIECE: usize = 256;
+
+/// One sweep of a panel by a tile.
+pub(super) struct Sweep {
+    /// The panel; 64-byte aligned.
+    pub(super) panel: *const u8,
+    /// The tile's records, or interleaved floats, from the piece's start on.
+    pub(super) tile: *const u8,
+    /// The blocks, or single values for floats, of the piece.
+    pub(super) steps: usize,
+    /// The sums of the tile's first row: one for each lane.
+    pub(super) sums: *mut f32,
+    /// How many floats lie between the sums of two rows.
+    pub(super) stride: usize,
+    /// Whether the sums start from zero.
+    pub(super) first: bool,
+}
+
+/// What an instruction set brings to the tiled products.
+pub(super) trait TileIsa {
+    /// The weight rows of a panel.
+    const LANES: usize;
+    /// The instruction set's conversion.
+    type Widen: Widen;
+
+    /// Transposes `LANES` rows of 32-bit words, `stride` words apart, into columns, four columns at a time: column `i`
+    /// goes to `place(i)`. Rows are readable up to the next multiple of four columns.
+    ///
+    /// # Safety
+    /// The instruction set is available; every `place(i)` takes `LANES` words on a boundary of their size.
+    unsafe fn transpose(
+        rows: *const u32,
+        stride: usize,
+        columns: usize,
+        place: impl Fn(usize) -> *mut u32,
+    );
+
+    /// Adds the products of a panel and a tile of `rows` rows to its sums. `run` is 16 or 32.
+    ///
+    /// # Safety
+    /// The instruction set is available, and the sweep's pointers are good for what their fields say.
+    unsafe fn sweep(rows: usize, run: usize, sweep: &Sweep);
+
+    /// As [`TileIsa::sweep`], for floats.
+    ///
+    /// # Safety
+    /// As there.
+    unsafe fn sweep_floats(rows: usize, sweep: &Sweep);
+}
+
+/// The bytes of one block of a panel.
+pub(super) const fn panel_block(lanes: usize, run: usize) -> usize {
+    lanes * BLOCK + 2 * (BLOCK / run) * lanes * 4
+}
+
+/// Where things lie in the scratch memory of an item.
+struct Space {
+    /// The row-major codes and scales that a panel is made from.
+    staging: usize,
+    panel: usize,
+    sums: usize,
+}
+
+impl Space {
+    /// The offsets of the parts are 0, `staging` and `staging + PANELS · panel`.
+    const fn new(lanes: usize, rows: usize) -> Space {
+        let quantised = lanes * (PIECE + 2 * 4 * PIECE / 16);
+        let floats = lanes * FLOAT_PIECE * 4;
+        let panel = PIECE / BLOCK * panel_block(lanes, 16);
+        Space {
+            staging: if quantised > floats {
+                quantised
+            } else {
+                floats
+            },
+            panel: if panel > floats { panel } else { floats },
+            sums: rows * PANELS * lanes * 4,
+        }
+    }
+
+    const fn bytes(&self) -> usize {
+        self.staging + PANELS * self.panel + self.sums
+    }
+}
+
+/// The scratch bytes of an item of `rows` rows of activations.
+pub(super) fn scratch_bytes(lanes: usize, rows: usize) -> usize {
+    Space::new(lanes, rows).bytes()
+}
+
+/// The item that a product function works on, with its place in scratch.
+struct Item<'a> {
+    job: &'a Job<'a>,
+    tiles: Tiles,
+    rows: Range<usize>,
+    panels: usize,
+    lanes: usize,
+    staging: *mut u8,
+    panel: *mut u8,
+    panel_bytes: usize,
+    sums: *mut f32,
+}
+
+impl<'a> Item<'a> {
+    #[inline(always)]
+    fn new(job: &'a Job<'a>, lanes: usize, scratch: &mut [u8]) -> Item<'a> {
+        let (Arrangement::Tiles(tiles) | Arrangement::FloatTiles(tiles)) =
+            job.plan.layout().arrangement
+        else {
+            unreachable!("tiled products are planned with tiles");
+        };
+        let rows = tiles.start(job.tiles.start)..tiles.start(job.tiles.end);
+        let space = Space::new(lanes, rows.len());
+        let panels = job.columns.len().div_ceil(lanes);
+        assert!(panels <= PANELS && scratch.len() >= space.bytes());
+        let staging = scratch.as_mut_ptr();
+        // SAFETY: within the scratch memory by the assertion.
+        let (panel, sums) = unsafe {
+            let panel = staging.add(space.staging);
+            (panel, panel.add(PANELS * space.panel).cast::<f32>())
+        };
+        Item {
+            job,
+            tiles,
+            rows,
+            panels,
+            lanes,
+            staging,
+            panel,
+            panel_bytes: space.panel,
+            sums,
+        }
+    }
+
+    /// Sweeps every panel by every tile of the item. `row_bytes` are those of a tile's row and step.
+    ///
+    /// # Safety
+    /// The panels are filled for the steps, and `sweep` may be called for them.
+    #[inline(always)]
+    unsafe fn sweep_all(
+        &self,
+        steps: Range<usize>,
+        row_bytes: usize,
+        sweep: impl Fn(usize, &Sweep),
+    ) {
+        let all_steps = if row_bytes == RECORD {
+            self.job.plan.k() / BLOCK
+        } else {
+            self.job.plan.k()
+        };
+        let stride = self.panels * self.lanes;
+        for tile in self.job.tiles.clone() {
+            let rows = self.tiles.rows(tile);
+            for panel in 0..self.panels {
+                // SAFETY: a row of a tile takes `row_bytes` for each step, so that tiles lie where their first row
+                // says; the sums hold `stride` floats for each row of the item.
+                unsafe {
+                    let offset = (rows.start * all_steps + rows.len() * steps.start) * row_bytes;
+                    let first_sum = (rows.start - self.rows.start) * stride + panel * self.lanes;
+                    sweep(
+                        rows.len(),
+                        &Sweep {
+                            panel: self.panel.add(panel * self.panel_bytes),
+                            tile: self.job.operands.input.add(offset),
+                            steps: steps.len(),
+                            sums: self.sums.add(first_sum),
+                            stride,
+                            first: steps.start == 0,
+                        },
+                    );
+                }
+            }
+        }
+    }
+
+    /// The weight rows of a panel.
+    #[inline(always)]
+    fn panel_rows(&self, panel: usize) -> Range<usize> {
+        let start = self.job.columns.start + panel * self.lanes;
+        start..(start + self.lanes).min(self.job.columns.end)
+    }
+
+    /// Writes the sums to the output.
+    ///
+    /// # Safety
+    /// All of K has been swept, and the item's part of the output is this thread's.
+    #[inline(always)]
+    unsafe fn finish(&self) {
+        let (n, columns) = (self.job.plan.n(), self.job.columns.clone());
+        let stride = self.panels * self.lanes;
+        for row in self.rows.clone() {
+            // SAFETY: the item's rows and columns lie within the output, and its sums within scratch.
+            unsafe {
+                let sums = std::slice::from_raw_parts(
+                    self.sums.add((row - self.rows.start) * stride),
+                    columns.len(),
+                );
+                let output = self.job.operands.output.add(row * n + columns.start);
+                let output = std::slice::from_raw_parts_mut(output, columns.len());
+                match self.job.operands.bias {
+                    None => output.copy_from_slice(sums),
+                    Some(bias) => {
+                        let bias =
+                            std::slice::from_raw_parts(bias.add(columns.start), columns.len());
+                        for ((output, sum), bias) in output.iter_mut().zip(sums).zip(bias) {
+                            *output = sum + bias;
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Divides `0..k` into pieces of at most `most` values, all but the last a multiple of `unit`.
+#[inline(always)]
+fn pieces(k: usize, unit: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
+    let units = k.div_ceil(unit);
+    let count = k.div_ceil(most);
+    (0..count).map(move |piece| {
+        let start = piece * units / count * unit;
+        start..((piece + 1) * units / count * unit).min(k)
+    })
+}
+
+/// A work item of a product with block-quantised weights.
+///
+/// # Safety
+/// The instruction set of `T` is available, and the job is what [`Job`] asks for.
+#[inline(always)]
+pub(super) unsafe fn product<T: TileIsa, B: Decode>(job: &Job<'_>, scratch: &mut [u8]) {
+    let item = Item::new(job, T::LANES, scratch);
+    for values in pieces(job.plan.k(), UNIT, PIECE) {
+        // SAFETY: the caller's; the panels are filled before they are swept.
+        unsafe {
+            for panel in 0..item.panels {
+                fill::<T, B>(&item, panel, values.clone());
+            }
+            let steps = values.start / BLOCK..values.end / BLOCK;
+            item.sweep_all(steps, RECORD, |rows, sweep| T::sweep(rows, B::RUN, sweep));
+        }
+    }
+    // SAFETY: the caller's.
+    unsafe { item.finish() };
+}
+
+/// Decodes a piece of some weight rows into a panel. Lanes without a row keep whatever was in them: their sums are
+/// never read.
+///
+/// # Safety
+/// As for [`product`].
+#[inline(always)]
+unsafe fn fill<T: TileIsa, B: Decode>(item: &Item<'_>, panel: usize, values: Range<usize>) {
+    const RUNS: usize = PIECE / 16;
+    let codes = item.staging;
+    // SAFETY: the staging area holds `PIECE` codes and twice `RUNS` floats for each lane.
+    let scales = unsafe { codes.add(T::LANES * PIECE).cast::<f32>() };
+    for (lane, row) in item.panel_rows(panel).enumerate() {
+        // SAFETY: weight rows hold whole blocks; the codes and scales of a piece fit the staging area's rows.
+        unsafe {
+            let blocks = item.job.weight_row(row).cast::<B>();
+            let mut codes = codes.add(lane * PIECE);
+            let mut scales = scales.add(lane * RUNS);
+            for block in values.start / B::LEN..values.end / B::LEN {
+                let runs = B::LEN / B::RUN;
+                (*blocks.add(block)).decode::<T::Widen>(Decoded {
+                    codes: std::slice::from_raw_parts_mut(codes, B::LEN),
+                    scales: std::slice::from_raw_parts_mut(scales, runs),
+                    mins: std::slice::from_raw_parts_mut(scales.add(T::LANES * RUNS), runs),
+                });
+                codes = codes.add(B::LEN);
+                scales = scales.add(runs);
+            }
+        }
+    }
+    let bytes =
+        const { [panel_block(T::LANES, 16), panel_block(T::LANES, 32)] }[usize::from(B::RUN == 32)];
+    let runs = BLOCK / B::RUN;
+    // SAFETY: the panel holds `bytes` for each block: 8 columns of quads, then each run's scales and minima.
+    unsafe {
+        let panel = item.panel.add(panel * item.panel_bytes);
+        T::transpose(codes.cast(), PIECE / 4, values.len() / 4, |column| {
+            panel
+                .add(column / 8 * bytes)
+                .cast::<u32>()
+                .add(column % 8 * T::LANES)
+        });
+        for min in 0..2 {
+            let from = scales.add(min * T::LANES * RUNS).cast();
+            T::transpose(from, RUNS, values.len() / B::RUN, |run| {
+                let block = panel.add(run / runs * bytes + T::LANES * BLOCK);
+                block.cast::<u32>().add((run % runs * 2 + min) * T::LANES)
+            });
+        }
+    }
+}
+
+/// A work item of a product with floating-point weights.
+///
+/// # Safety
+/// As for [`product`].
+#[inline(always)]
+pub(super) unsafe fn float_product<T: TileIsa, F: Float>(job: &Job<'_>, scratch: &mut [u8]) {
+    let item = Item::new(job, T::LANES, scratch);
+    for values in pieces(job.plan.k(), 4, FLOAT_PIECE) {
+        for panel in 0..item.panels {
+            for (lane, row) in item.panel_rows(panel).enumerate() {
+                // SAFETY: the row has `k` values, and the staging area `FLOAT_PIECE` floats for each lane.
+                unsafe {
+                    let weights = job.weight_row(row);
+                    let floats = item.staging.cast::<f32>().add(lane * FLOAT_PIECE);
+                    for (i, value) in values.clone().enumerate() {
+                        floats.add(i).write(F::load::<T::Widen>(weights, value));
+                    }
+                }
+            }
+            // SAFETY: the panel holds a vector of `LANES` floats for each value.
+            unsafe {
+                let panel = item.panel.add(panel * item.panel_bytes).cast::<u32>();
+                T::transpose(item.staging.cast(), FLOAT_PIECE, values.len(), |column| {
+                    panel.add(column * T::LANES)
+                });
+            }
+        }
+        // SAFETY: the caller's; the panels are filled.
+        unsafe { item.sweep_all(values, 4, |rows, sweep| T::sweep_floats(rows, sweep)) };
+    }
+    // SAFETY: the caller's.
+    unsafe { item.finish() };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_cover_k() {
+        for k in [1, 31, 32, 256, 576, 768, 800, 4096, 14336, 14368] {
+            let all: Vec<_> = pieces(k, UNIT, PIECE).collect();
+            assert_eq!((all[0].start, all[all.len() - 1].end), (0, k));
+            assert!(
+                all.windows(2)
+                    .all(|pair| pair[0].end == pair[1].start && pair[0].end % UNIT == 0)
+            );
+            assert!(
+                all.iter()
+                    .all(|piece| piece.len() <= PIECE && !piece.is_empty()),
+                "{all:?}"
+            );
+        }
+    }
+}

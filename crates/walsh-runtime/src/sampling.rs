@@ -1,0 +1,487 @@
+//! Choosing the next token from the logits.
+//!
+//! The order of the steps and their meaning are llama.cpp's: repetition penalty, top-k, top-p, min-p,
+//! temperature, draw. Top-p and min-p look at probabilities before the temperature is applied.
+
+use std::cmp::Ordering;
+
+use crate::error::{Error, Result};
+
+/// How to choose the next token.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sampling {
+    /// What logits are divided by before the draw; 0 takes the most probable token.
+    pub temperature: f32,
+    /// How many of the most probable tokens stay; 0 keeps all.
+    pub top_k: usize,
+    /// The fewest most probable tokens whose probabilities reach this sum stay; 1 keeps all.
+    pub top_p: f32,
+    /// Tokens at least this probable, relative to the most probable one, stay; 0 keeps all.
+    pub min_p: f32,
+    /// How much less likely recent tokens become: their logits are divided by it when positive and
+    /// multiplied by it when not. 1 changes nothing.
+    pub repetition_penalty: f32,
+    /// How many of the latest tokens the penalty looks at.
+    pub repetition_window: usize,
+    /// Where the random numbers start. The same seed and logits give the same tokens on every machine.
+    pub seed: u64,
+}
+
+impl Default for Sampling {
+    fn default() -> Sampling {
+        Sampling {
+            temperature: 0.8,
+            top_k: 40,
+            top_p: 0.95,
+            min_p: 0.05,
+            repetition_penalty: 1.0,
+            repetition_window: 64,
+            seed: 0,
+        }
+    }
+}
+
+impl Sampling {
+    /// Always the most probable token, the first of equals.
+    pub fn greedy() -> Sampling {
+        Sampling {
+            temperature: 0.0,
+            ..Sampling::default()
+        }
+    }
+
+    fn validate(&self) -> Result<()> {
+        let check = |ok: bool, name: &'static str, value: f32, range: &'static str| match ok {
+            true => Ok(()),
+            false => Err(Error::Sampling { name, value, range }),
+        };
+        let fraction = |value: f32| (0.0..=1.0).contains(&value);
+        let Sampling {
+            temperature,
+            top_p,
+            min_p,
+            repetition_penalty,
+            ..
+        } = *self;
+        let warm = temperature.is_finite() && temperature >= 0.0;
+        check(warm, "temperature", temperature, "0 or above")?;
+        check(fraction(top_p), "top_p", top_p, "from 0 to 1")?;
+        check(fraction(min_p), "min_p", min_p, "from 0 to 1")?;
+        let penalty = repetition_penalty.is_finite() && repetition_penalty > 0.0;
+        check(penalty, "repetition_penalty", repetition_penalty, "above 0")
+    }
+}
+
+/// A token that may be chosen.
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    logit: f32,
+    token: i32,
+}
+
+impl Candidate {
+    /// The most probable first; of equals the one with the lower id.
+    fn order(&self, other: &Candidate) -> Ordering {
+        other
+            .logit
+            .total_cmp(&self.logit)
+            .then(self.token.cmp(&other.token))
+    }
+}
+
+/// Chooses tokens one after the other. Keeps the state of the random numbers.
+#[derive(Clone, Debug)]
+pub struct Sampler {
+    options: Sampling,
+    random: u64,
+    penalised: Vec<f32>,
+    candidates: Vec<Candidate>,
+}
+
+impl Sampler {
+    /// A sampler at the start of its random numbers.
+    ///
+    /// # Errors
+    /// [`Error::Sampling`] when an option is out of its range.
+    pub fn new(options: &Sampling) -> Result<Sampler> {
+        options.validate()?;
+        Ok(Sampler {
+            options: *options,
+            random: options.seed,
+            penalised: Vec::new(),
+            candidates: Vec::new(),
+        })
+    }
+
+    /// The next token by `logits`, one per token of the vocabulary, after `history`, the latest last.
+    ///
+    /// # Errors
+    /// [`Error::Logits`] when a logit is not a number or infinitely likely, or when no token is possible.
+    pub fn sample(&mut self, logits: &[f32], history: &[i32]) -> Result<i32> {
+        let mut penalised = std::mem::take(&mut self.penalised);
+        let logits = match self.options.repetition_penalty {
+            1.0 => logits,
+            penalty => {
+                let window = self.options.repetition_window.min(history.len());
+                penalised.clear();
+                penalised.extend_from_slice(logits);
+                penalise(&mut penalised, &history[history.len() - window..], penalty);
+                &penalised
+            }
+        };
+        let chosen = self.choose(logits);
+        self.penalised = penalised;
+        chosen
+    }
+
+    fn choose(&mut self, logits: &[f32]) -> Result<i32> {
+        let best = most_probable(logits)?;
+        if self.options.temperature == 0.0 {
+            return Ok(best.token);
+        }
+        self.take_top_k(logits);
+        self.keep_top_p(best.logit);
+        if self.options.min_p > 0.0 {
+            let least = best.logit + libm::logf(self.options.min_p);
+            self.candidates.retain(|c| c.logit >= least);
+        }
+        Ok(self.draw(best))
+    }
+
+    /// Fills the candidates with the most probable tokens.
+    fn take_top_k(&mut self, logits: &[f32]) {
+        let all = logits.iter().zip(0..);
+        self.candidates.clear();
+        let k = self.options.top_k;
+        if k == 0 || k >= logits.len() {
+            self.candidates
+                .extend(all.map(|(&logit, token)| Candidate { logit, token }));
+            return;
+        }
+        // Few logits pass the k-th best so far, so that one pass with a small buffer does.
+        let room = 2 * k.max(64);
+        let mut least = f32::NEG_INFINITY;
+        for (&logit, token) in all {
+            if logit > least || self.candidates.len() < k {
+                self.candidates.push(Candidate { logit, token });
+                if self.candidates.len() == room {
+                    self.candidates
+                        .select_nth_unstable_by(k - 1, Candidate::order);
+                    self.candidates.truncate(k);
+                    least = self.candidates[k - 1].logit;
+                }
+            }
+        }
+        self.candidates.sort_unstable_by(Candidate::order);
+        self.candidates.truncate(k);
+    }
+
+    /// Keeps the fewest candidates, the most probable first, that together reach top-p.
+    fn keep_top_p(&mut self, best: f32) {
+        let top_p = f64::from(self.options.top_p);
+        if top_p >= 1.0 {
+            return;
+        }
+        let weight = |c: &Candidate| f64::from(libm::expf(c.logit - best));
+        let enough = top_p * self.candidates.iter().map(weight).sum::<f64>();
+        let mut sum = 0.0;
+        let mut sorted = 0;
+        // Most of the sum lies in few tokens: sort no more than is needed.
+        while sorted < self.candidates.len() {
+            let rest = &mut self.candidates[sorted..];
+            let count = (sorted * 3).max(64).min(rest.len());
+            if count < rest.len() {
+                rest.select_nth_unstable_by(count, Candidate::order);
+            }
+            rest[..count].sort_unstable_by(Candidate::order);
+            for at in sorted..sorted + count {
+                sum += weight(&self.candidates[at]);
+                if sum >= enough {
+                    self.candidates.truncate(at + 1);
+                    return;
+                }
+            }
+            sorted += count;
+        }
+    }
+
+    fn draw(&mut self, best: Candidate) -> i32 {
+        let temperature = self.options.temperature;
+        let weight = |c: &Candidate| f64::from(libm::expf((c.logit - best.logit) / temperature));
+        let sum: f64 = self.candidates.iter().map(weight).sum();
+        let mut left = self.uniform() * sum;
+        for candidate in &self.candidates {
+            left -= weight(candidate);
+            if left < 0.0 {
+                return candidate.token;
+            }
+        }
+        best.token
+    }
+
+    /// A number from 0 to below 1: SplitMix64 (Steele, Lea and Flood, 2014), 53 bits of it.
+    fn uniform(&mut self) -> f64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut bits = self.random;
+        bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        bits ^= bits >> 31;
+        (bits >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
+
+/// Makes each of the `recent` tokens less likely, once.
+fn penalise(logits: &mut [f32], recent: &[i32], penalty: f32) {
+    for (at, token) in recent.iter().enumerate() {
+        if recent[..at].contains(token) {
+            continue;
+        }
+        if let Some(logit) = usize::try_from(*token)
+            .ok()
+            .and_then(|at| logits.get_mut(at))
+        {
+            *logit = if *logit > 0.0 {
+                *logit / penalty
+            } else {
+                *logit * penalty
+            };
+        }
+    }
+}
+
+fn most_probable(logits: &[f32]) -> Result<Candidate> {
+    let mut best = Candidate {
+        logit: f32::NEG_INFINITY,
+        token: 0,
+    };
+    for (&logit, token) in logits.iter().zip(0..) {
+        if logit.is_nan() || logit == f32::INFINITY {
+            return Err(Error::Logits {
+                what: format!("the logit of token {token} is {logit}"),
+            });
+        }
+        if logit > best.logit {
+            best = Candidate { logit, token };
+        }
+    }
+    match best.logit {
+        f32::NEG_INFINITY => Err(Error::Logits {
+            what: "no token is possible".to_string(),
+        }),
+        _ => Ok(best),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sampler(options: Sampling) -> Sampler {
+        Sampler::new(&options).unwrap()
+    }
+
+    /// The identity: all steps off.
+    fn plain() -> Sampling {
+        Sampling {
+            temperature: 1.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            ..Sampling::default()
+        }
+    }
+
+    /// How often each token is drawn.
+    fn counts<const N: usize>(options: Sampling, logits: [f32; N]) -> [usize; N] {
+        let mut sampler = sampler(options);
+        let mut counts = [0; N];
+        for _ in 0..10_000 {
+            counts[sampler.sample(&logits, &[]).unwrap() as usize] += 1;
+        }
+        counts
+    }
+
+    fn logits_of<const N: usize>(probabilities: [f32; N]) -> [f32; N] {
+        probabilities.map(f32::ln)
+    }
+
+    #[test]
+    fn greedy_takes_the_first_best() {
+        let mut sampler = sampler(Sampling::greedy());
+        assert_eq!(sampler.sample(&[1.0, 3.0, 3.0, -2.0], &[]).unwrap(), 1);
+        assert_eq!(sampler.sample(&[f32::NEG_INFINITY, -9.0], &[]).unwrap(), 1);
+    }
+
+    #[test]
+    fn draws_follow_the_probabilities_and_the_temperature() {
+        let logits = logits_of([0.6, 0.3, 0.1]);
+        let close = |count: usize, p: f64| (count as f64 / 10_000.0 - p).abs() < 0.02;
+        let warm = counts(plain(), logits);
+        assert!(close(warm[0], 0.6) && close(warm[1], 0.3), "{warm:?}");
+        let cold = counts(
+            Sampling {
+                temperature: 0.5,
+                ..plain()
+            },
+            logits,
+        );
+        assert!(
+            close(cold[0], 0.36 / 0.46) && close(cold[1], 0.09 / 0.46),
+            "{cold:?}"
+        );
+    }
+
+    #[test]
+    fn each_filter_keeps_what_it_says() {
+        let logits = logits_of([0.1, 0.4, 0.05, 0.3, 0.15]);
+        let kept = |options| counts(options, logits).map(|count| count > 0);
+        assert_eq!(kept(plain()), [true; 5]);
+        let top_k = kept(Sampling {
+            top_k: 2,
+            ..plain()
+        });
+        assert_eq!(top_k, [false, true, false, true, false]);
+        let top_p = kept(Sampling {
+            top_p: 0.71,
+            ..plain()
+        });
+        assert_eq!(top_p, [false, true, false, true, true]);
+        let one = kept(Sampling {
+            top_p: 0.0,
+            ..plain()
+        });
+        assert_eq!(one, [false, true, false, false, false]);
+        let min_p = kept(Sampling {
+            min_p: 0.3,
+            ..plain()
+        });
+        assert_eq!(min_p, [false, true, false, true, true]);
+        // Top-p counts only what top-k has left: 0.4 of 0.7.
+        let both = kept(Sampling {
+            top_k: 2,
+            top_p: 0.55,
+            ..plain()
+        });
+        assert_eq!(both, [false, true, false, false, false]);
+    }
+
+    #[test]
+    fn recent_tokens_become_less_likely() {
+        let options = Sampling {
+            repetition_penalty: 2.0,
+            repetition_window: 2,
+            ..Sampling::greedy()
+        };
+        let mut sampler = sampler(options);
+        let logits = [3.0, 2.0, -1.0, -1.5];
+        assert_eq!(sampler.sample(&logits, &[]).unwrap(), 0);
+        assert_eq!(sampler.sample(&logits, &[0, 0]).unwrap(), 1); // once only: 1.5, not 0.75
+        assert_eq!(sampler.sample(&logits, &[0, 0, 1]).unwrap(), 0);
+        assert_eq!(sampler.sample(&logits, &[0, 2, 3]).unwrap(), 0);
+        assert_eq!(sampler.sample(&[-1.0, -1.5], &[0, -7, 99]).unwrap(), 0); // out of the window
+        assert_eq!(sampler.sample(&[-1.0, -1.5], &[99, 0]).unwrap(), 1);
+    }
+
+    #[test]
+    fn large_vocabularies_agree_with_a_full_sort() {
+        let mut state = sampler(plain());
+        let logits: Vec<f32> = (0..50_000)
+            .map(|_| (state.uniform() * 20.0) as f32)
+            .collect();
+        let mut sorted: Vec<Candidate> = logits
+            .iter()
+            .zip(0..)
+            .map(|(&logit, token)| Candidate { logit, token })
+            .collect();
+        sorted.sort_by(Candidate::order);
+        for top_k in [1, 40, 1000, 49_999, 0] {
+            let mut sampler = sampler(Sampling { top_k, ..plain() });
+            sampler.take_top_k(&logits);
+            let kept = if top_k == 0 { logits.len() } else { top_k };
+            assert_eq!(sampler.candidates.len(), kept);
+            sampler.options.top_p = 0.9;
+            let weights: Vec<f64> = sorted[..kept]
+                .iter()
+                .map(|c| f64::from((c.logit - sorted[0].logit).exp()))
+                .collect();
+            let total: f64 = weights.iter().sum();
+            let mut sum = 0.0;
+            let enough = weights.iter().position(|w| {
+                sum += w;
+                sum >= 0.9 * total
+            });
+            sampler.keep_top_p(sorted[0].logit);
+            let expected = enough.unwrap() + 1;
+            assert!(
+                sampler.candidates.len().abs_diff(expected) <= 1,
+                "top-k {top_k}"
+            );
+            for (ours, theirs) in sampler.candidates.iter().zip(&sorted) {
+                assert_eq!(ours.token, theirs.token);
+            }
+        }
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_tokens() {
+        let run = |seed| -> Vec<i32> {
+            let mut sampler = sampler(Sampling { seed, ..plain() });
+            (0..12)
+                .map(|_| sampler.sample(&[0.0; 100], &[]).unwrap())
+                .collect()
+        };
+        assert_eq!(run(1), [56, 74, 97, 44, 44, 76, 87, 52, 28, 79, 40, 60]);
+        assert_ne!(run(1), run(2));
+    }
+
+    #[test]
+    fn bad_options_and_logits_are_errors() {
+        for options in [
+            Sampling {
+                temperature: -0.1,
+                ..plain()
+            },
+            Sampling {
+                temperature: f32::NAN,
+                ..plain()
+            },
+            Sampling {
+                temperature: f32::INFINITY,
+                ..plain()
+            },
+            Sampling {
+                top_p: 1.5,
+                ..plain()
+            },
+            Sampling {
+                top_p: f32::NAN,
+                ..plain()
+            },
+            Sampling {
+                min_p: -0.5,
+                ..plain()
+            },
+            Sampling {
+                repetition_penalty: 0.0,
+                ..plain()
+            },
+            Sampling {
+                repetition_penalty: f32::NAN,
+                ..plain()
+            },
+        ] {
+            let error = Sampler::new(&options).unwrap_err();
+            assert!(matches!(error, Error::Sampling { .. }), "{options:?}");
+        }
+        let mut sampler = sampler(Sampling::greedy());
+        for logits in [
+            &[0.0, f32::NAN][..],
+            &[f32::INFINITY],
+            &[f32::NEG_INFINITY],
+            &[],
+        ] {
+            let error = sampler.sample(logits, &[]).unwrap_err();
+            assert!(matches!(error, Error::Logits { .. }), "{logits:?}");
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Finding the special tokens that lie in a text, before the text itself is put into tokens.
+
+use std::cmp::Reverse;
+use std::ops::Range;
+
+use super::Special;
+use super::vocab::{Kind, Vocab};
+
+/// A stretch of a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// Ordinary text: a byte range.
+    Text(Range<usize>),
+    /// A special token.
+    Token(u32),
+}
+
+/// The special tokens of a vocabulary.
+///
+/// They are found apart from the others: a user-defined token can have the text of an ordinary one.
+#[derive(Debug)]
+pub(super) struct SpecialTokens {
+    /// The longest first.
+    groups: Vec<Group>,
+}
+
+/// The special tokens of one length.
+#[derive(Debug)]
+struct Group {
+    len: usize,
+    /// The bytes that they start with.
+    firsts: Box<[bool; 256]>,
+    /// In order of their texts.
+    ids: Vec<u32>,
+}
+
+impl Group {
+    fn find(&self, vocab: &Vocab, text: &[u8]) -> Option<u32> {
+        if !self.firsts[usize::from(*text.first()?)] {
+            return None;
+        }
+        let at = self
+            .ids
+            .binary_search_by(|&id| vocab.text(id).cmp(text))
+            .ok()?;
+        Some(self.ids[at])
+    }
+}
+
+impl SpecialTokens {
+    pub(super) fn new(vocab: &Vocab) -> SpecialTokens {
+        let is_special = |&id: &u32| vocab.kind(id).is_special() && !vocab.text(id).is_empty();
+        let mut ids: Vec<u32> = (0..vocab.len() as u32).filter(is_special).collect();
+        ids.sort_by_key(|&id| (Reverse(vocab.text(id).len()), vocab.text(id)));
+        let same_len = |a: &u32, b: &u32| vocab.text(*a).len() == vocab.text(*b).len();
+        let groups = ids.chunk_by(same_len).map(|ids| {
+            let mut firsts = Box::new([false; 256]);
+            for &id in ids {
+                firsts[usize::from(vocab.text(id)[0])] = true;
+            }
+            Group {
+                len: vocab.text(ids[0]).len(),
+                firsts,
+                ids: ids.to_vec(),
+            }
+        });
+        SpecialTokens {
+            groups: groups.collect(),
+        }
+    }
+
+    /// Cuts `text` at its special tokens. A longer token wins over a shorter one wherever they overlap,
+    /// of the same length the one that starts first. Control tokens count only when they are to be parsed.
+    pub(super) fn cut(&self, vocab: &Vocab, text: &[u8], special: Special) -> Vec<Part> {
+        let wanted =
+            |kind: Kind| kind.is_special() && (special == Special::Parse || !kind.is_markup());
+        let mut parts = Vec::new();
+        if !text.is_empty() {
+            parts.push(Part::Text(0..text.len()));
+        }
+        for group in &self.groups {
+            let len = group.len;
+            // The parts between the tokens found so far; they only ever get cut further.
+            let mut at = 0;
+            while at < parts.len() {
+                let Part::Text(range) = parts[at].clone() else {
+                    at += 1;
+                    continue;
+                };
+                let mut found = Vec::new();
+                let mut start = range.start;
+                let mut from = range.start;
+                while from + len <= range.end {
+                    let id = group.find(vocab, &text[from..from + len]);
+                    match id.filter(|&id| wanted(vocab.kind(id))) {
+                        Some(id) => {
+                            if start < from {
+                                found.push(Part::Text(start..from));
+                            }
+                            found.push(Part::Token(id));
+                            from += len;
+                            start = from;
+                        }
+                        None => from += 1,
+                    }
+                }
+                if found.is_empty() {
+                    at += 1;
+                    continue;
+                }
+                if start < range.end {
+                    found.push(Part::Text(start..range.end));
+                }
+                let count = found.len();
+                parts.splice(at..=at, found);
+                at += count;
+            }
+        }
+        parts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn longer_tokens_win_and_control_tokens_can_stay_text() {
+        let mut vocab = Vocab::with_capacity(4);
+        for (text, kind) in [
+            (&b"<a>"[..], Kind::Control),
+            (b"<a><b>", Kind::Control),
+            (b"\n\n", Kind::UserDefined),
+            (b"x", Kind::Normal),
+            (b"", Kind::Control),
+        ] {
+            vocab.push(text, kind).unwrap();
+        }
+        let tokens = SpecialTokens::new(&vocab);
+        let cut = |text: &str, special| tokens.cut(&vocab, text.as_bytes(), special);
+        assert_eq!(cut("", Special::Parse), []);
+        assert_eq!(cut("x<a", Special::Parse), [Part::Text(0..3)]);
+        assert_eq!(
+            cut("<a><a><b>x\n\n\n", Special::Parse),
+            [
+                Part::Token(0),
+                Part::Token(1),
+                Part::Text(9..10),
+                Part::Token(2),
+                Part::Text(12..13)
+            ]
+        );
+        assert_eq!(
+            cut("<a>\n\n", Special::Text),
+            [Part::Text(0..3), Part::Token(2)]
+        );
+    }
+}

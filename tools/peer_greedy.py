@@ -1,0 +1,50 @@
+#!/usr/bin/env python3
+"""Greedy continuations by the peer: prints JSON with each prompt's ids and the ids that follow.
+
+usage: peer_greedy.py MODEL [--tokens 24] [--threads 2] [--prompts tools/prompts.json]
+"""
+
+import argparse
+import json
+import pathlib
+
+from peer import Peer
+
+
+def continuation(context, prompt_ids, tokens):
+    """The greedy ids and, for each, by how much its logit leads the runner-up."""
+    context.clear()
+    logits = context.feed(prompt_ids)[-1]
+    ids, margins = [], []
+    for _ in range(tokens):
+        best = int(logits.argmax())
+        ids.append(best)
+        lead = float(logits[best])
+        logits[best] = float("-inf")
+        margins.append(round(lead - float(logits.max()), 4))
+        logits = context.feed([best])[-1]
+    return ids, margins
+
+
+def main():
+    """Reads the arguments and prints the report."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model")
+    parser.add_argument("--tokens", type=int, default=24)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--prompts", default=pathlib.Path(__file__).with_name("prompts.json"))
+    args = parser.parse_args()
+    prompts = json.loads(pathlib.Path(args.prompts).read_text(encoding="utf-8"))
+    peer = Peer(args.model)
+    results = []
+    with peer.context(size=1024, threads=args.threads) as context:
+        for prompt in prompts:
+            prompt_ids = peer.tokenize(prompt, add_special=True, parse_special=True)
+            ids, margins = continuation(context, prompt_ids, args.tokens)
+            text = b"".join(peer.piece(i) for i in ids).decode("utf-8", "replace")
+            results.append({"prompt": prompt, "prompt_ids": prompt_ids, "ids": ids, "margins": margins, "text": text})
+    print(json.dumps({"model": pathlib.Path(args.model).name, "kv": "f16", "results": results}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
