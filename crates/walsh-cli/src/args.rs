@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use walsh::{DeviceSpec, KvSpec};
+use walsh_runtime::store::Catalogue;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -61,7 +62,7 @@ pub(crate) struct Cache {
 #[derive(Debug, Args)]
 pub(crate) struct ModelArgs {
     /// A GGUF file, or the name of a model of 'walsh list' (fetched if it is not here yet)
-    #[arg(short, long, value_name = "PATH|NAME", default_value = walsh_runtime::store::DEFAULT_MODEL)]
+    #[arg(short, long, value_name = "PATH|NAME", default_value = Catalogue::DEFAULT)]
     pub(crate) model: String,
 
     /// The device: cpu, or cpu:isa=NAME with NAME portable, avx2, avx512 or neon
@@ -145,10 +146,10 @@ Examples:
   walsh pull --verify            check what is already here, byte by byte")]
 pub(crate) struct Pull {
     /// Names from 'walsh list'
-    #[arg(value_name = "NAME", default_value = walsh_runtime::store::DEFAULT_MODEL)]
+    #[arg(value_name = "NAME", default_value = Catalogue::DEFAULT)]
     pub(crate) names: Vec<String>,
 
-    /// Check the SHA-256 of a model that is already here, and fetch it again if it differs
+    /// Read the whole file and check its SHA-256, also where it is here already
     #[arg(long)]
     pub(crate) verify: bool,
 
@@ -176,7 +177,7 @@ Examples:
   walsh inspect gemma3-270m --json")]
 pub(crate) struct Inspect {
     /// A GGUF file or a model's name
-    #[arg(value_name = "PATH|NAME", default_value = walsh_runtime::store::DEFAULT_MODEL)]
+    #[arg(value_name = "PATH|NAME", default_value = Catalogue::DEFAULT)]
     pub(crate) target: String,
 
     /// As the argument without a flag

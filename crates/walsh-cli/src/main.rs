@@ -11,6 +11,8 @@ mod interrupt;
 mod models;
 mod output;
 mod perplexity;
+mod progress;
+mod stream;
 
 use std::process::ExitCode;
 

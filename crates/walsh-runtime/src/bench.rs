@@ -8,9 +8,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use walsh_formats::kv::KvSpec;
 
-use crate::model::Model;
-use crate::session::{Session, SessionOptions};
-use crate::{Error, Result};
+use crate::{Error, Model, Result, Session, SessionOptions};
 
 /// What to measure.
 #[derive(Debug, Clone)]
@@ -86,15 +84,15 @@ pub fn bench(
     ];
     let longest = options.prompt.max(options.generate);
     let Some(deepest) = options.depths.iter().max() else {
-        return Err(Error::bench("there is no depth to measure at: give at least one"));
+        return Err(Error::measure("there is no depth to measure at: give at least one"));
     };
     if longest == 0 || options.kv.is_empty() || options.repetitions == Some(0) {
-        return Err(Error::bench(
+        return Err(Error::measure(
             "there is nothing to measure: ask for prompt or generated tokens, a KV codec and a repetition",
         ));
     }
     let context = deepest.checked_add(longest).ok_or_else(|| {
-        Error::bench("the depth is too large: use one within the model's context")
+        Error::measure("the depth is too large: use one within the model's context")
     })?;
     let mut results = Vec::new();
     for kv in &options.kv {
@@ -156,10 +154,14 @@ impl Case<'_> {
 
     /// The time of `count` tokens on top of `depth` others.
     fn repetition(&self, session: &mut Session) -> Result<Duration> {
-        session.reset();
         let (before, rest) = self.tokens.split_at(self.depth);
-        if !before.is_empty() {
-            session.prefill(before)?;
+        // What is in the cache stays from one repetition to the next, unless a
+        // sliding window has moved past it.
+        if session.position() < self.depth || session.truncate(self.depth).is_err() {
+            session.reset();
+            if !before.is_empty() {
+                session.prefill(before)?;
+            }
         }
         let tokens = &rest[..self.count];
         let start = Instant::now();

@@ -15,10 +15,9 @@ mod stats;
 use serde::Serialize;
 use walsh_formats::kv::KvSpec;
 
-use crate::model::Model;
-use crate::session::{Session, SessionOptions};
-use crate::{Error, Result};
+use crate::{Error, Model, Result, Session, SessionOptions};
 
+use crate::tokenizer::Special;
 use pieces::{Pieces, Predictor};
 use stats::Scores;
 
@@ -101,20 +100,20 @@ impl Predictor for Session {
 /// cannot take the context, or its logits are not finite.
 pub fn perplexity(
     model: &Model,
-    text: &str,
+    text: &[u8],
     options: &PerplexityOptions,
     progress: &mut dyn FnMut(&PerplexityProgress),
 ) -> Result<PerplexityReport> {
     let context = options.context;
     if context < 4 {
-        return Err(Error::perplexity(format!(
+        return Err(Error::measure(format!(
             "a chunk of {context} tokens is too short: use at least 4"
         )));
     }
-    let tokens = tokenise(model, text)?;
+    let tokens = model.tokenizer().encode_prompt_bytes(text, Special::Text)?;
     let chunks = (tokens.len() / context).min(options.chunks.unwrap_or(usize::MAX));
     if chunks == 0 {
-        return Err(Error::perplexity(format!(
+        return Err(Error::measure(format!(
             "the text has {} tokens, and at least one chunk of {context} is needed: use a longer text or a smaller context",
             tokens.len()
         )));
@@ -127,7 +126,7 @@ pub fn perplexity(
             ..SessionOptions::default()
         })?);
     }
-    let bos = model.tokenizer().bos().filter(|_| model.tokenizer().adds_bos());
+    let bos = model.tokenizer().bos().filter(|_| model.tokenizer().add_bos());
     let workers = model.device().properties().parallelism;
     let mut pieces = Pieces::new(model.config().vocabulary, workers);
     let mut scores = vec![Scores::default(); sessions.len()];

@@ -56,7 +56,7 @@ impl Rows {
         let (vocabulary, logits) = (self.vocabulary, &mut self.logits);
         predictor.score(tokens, 0, &mut |index, row| {
             if row.len() != vocabulary || index * vocabulary != logits.len() {
-                return Err(Error::perplexity(format!(
+                return Err(Error::measure(format!(
                     "position {index} of a piece gave {} logits out of order, expected {vocabulary}",
                     row.len()
                 )));
@@ -65,7 +65,7 @@ impl Rows {
             Ok(())
         })?;
         if self.logits.len() != tokens.len() * self.vocabulary {
-            return Err(Error::perplexity("the session scored fewer positions than it was given"));
+            return Err(Error::measure("the session scored fewer positions than it was given"));
         }
         Ok(())
     }
@@ -144,7 +144,7 @@ impl Pieces {
 
 /// The error for logits that hold NaN or infinity.
 fn not_finite(position: usize) -> Error {
-    Error::perplexity(format!(
+    Error::measure(format!(
         "the logits at position {position} of a chunk are not finite: the model file is damaged, or the KV codec cannot hold its keys"
     ))
 }
@@ -155,7 +155,7 @@ fn score_row(rows: &Rows, reference: Option<&Rows>, (row, target): (usize, i32))
         .ok()
         .and_then(|target| logits.get(target))
         .ok_or_else(|| {
-            Error::perplexity(format!(
+            Error::measure(format!(
                 "token {target} of the text is not among the model's {} logits",
                 logits.len()
             ))
@@ -182,7 +182,7 @@ fn in_parallel<T: Send>(
     work: impl Fn(usize) -> Result<T> + Sync,
 ) -> Result<Vec<T>> {
     let share = count.div_ceil(workers).max(1);
-    let mut parts = std::thread::scope(|scope| {
+    let parts = std::thread::scope(|scope| {
         let work = &work;
         let others: Vec<_> = (share..count)
             .step_by(share)
@@ -197,13 +197,11 @@ fn in_parallel<T: Send>(
             other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         }));
         parts
-    })
-    .into_iter();
+    });
     let mut all = Vec::with_capacity(count);
-    parts.try_for_each(|part| {
+    for part in parts {
         all.extend(part?);
-        Ok(())
-    })?;
+    }
     Ok(all)
 }
 
