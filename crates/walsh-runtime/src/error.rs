@@ -1,6 +1,8 @@
 //! The runtime's error.
 
-use walsh_formats::gguf::GgufError;
+use std::path::{Path, PathBuf};
+
+use walsh::formats::gguf::GgufError;
 
 /// What can go wrong in the runtime. Each message is one line and says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -31,11 +33,74 @@ pub enum Error {
         /// What is wrong with them.
         what: String,
     },
+    /// A file cannot be opened or read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is sound, but the model in it cannot be run.
+    #[error("{}: {what}", path.display())]
+    Model {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        what: String,
+    },
+    /// An op failed.
+    #[error(transparent)]
+    Core(#[from] walsh::Error),
+    /// A prompt or a continuation does not fit into the session's context.
+    #[error(
+        "{needed} tokens do not fit into the context of {context}: shorten the text or start with a larger context"
+    )]
+    ContextFull {
+        /// How many tokens the session would hold.
+        needed: usize,
+        /// How many it can hold.
+        context: usize,
+    },
+    /// An option has a value that cannot be used.
+    #[error("{option} must be {expected}, but is {given}")]
+    Option {
+        /// The option's name.
+        option: &'static str,
+        /// What is accepted.
+        expected: String,
+        /// What was given.
+        given: String,
+    },
+    /// There is nothing to continue.
+    #[error(
+        "the prompt is empty: give at least one word, or a model that adds a beginning-of-text token"
+    )]
+    EmptyPrompt,
 }
 
 impl Error {
     pub(crate) fn tokenizer(what: impl Into<String>) -> Error {
         Error::Tokenizer { what: what.into() }
+    }
+
+    pub(crate) fn model(path: &Path, what: impl Into<String>) -> Error {
+        Error::Model {
+            path: path.to_owned(),
+            what: what.into(),
+        }
+    }
+
+    pub(crate) fn option(
+        option: &'static str,
+        expected: impl std::fmt::Display,
+        given: impl std::fmt::Display,
+    ) -> Error {
+        Error::Option {
+            option,
+            expected: expected.to_string(),
+            given: given.to_string(),
+        }
     }
 }
 

@@ -1,7 +1,28 @@
-//! Models as lists of ops, tokenizers, sampling, sessions, perplexity and model downloads.
+//! Models as lists of ops, tokenizers, sampling, sessions, perplexity and
+//! model downloads.
+//!
+//! ```no_run
+//! use walsh_runtime::{GenerateOptions, Model, SessionOptions};
+//!
+//! let device = walsh::cpu::open(Default::default())?;
+//! let model = Model::open(&device, "model.gguf")?;
+//! let mut session = model.session(SessionOptions { kv: "tq4".parse()?, ..Default::default() })?;
+//! for piece in session.generate("The capital of France is", GenerateOptions::default())? {
+//!     print!("{}", piece?);
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
-pub mod error;
+pub mod chat;
+mod error;
+mod generate;
+mod model;
 pub mod sampling;
+mod session;
 pub mod tokenizer;
 
 pub use error::{Error, Result};
+pub use generate::{Figures, Finish, GenerateOptions, Generation};
+pub use model::{Architecture, LayerConfig, Model, ModelConfig, TensorSummary};
+pub use sampling::Sampling;
+pub use session::{DEFAULT_CONTEXT, Session, SessionOptions};

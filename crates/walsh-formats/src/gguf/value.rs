@@ -63,6 +63,12 @@ impl ValueType {
         }
     }
 
+    /// Whether the type is an integer of any width.
+    pub const fn is_integer(self) -> bool {
+        use ValueType::*;
+        matches!(self, U8 | I8 | U16 | I16 | U32 | I32 | U64 | I64)
+    }
+
     /// GGUF's name of the type.
     pub const fn name(self) -> &'static str {
         match self {
@@ -301,18 +307,18 @@ impl<'a> Array<'a> {
         Ok((0..self.len).map(move |_| cursor.string_bytes(String::new).unwrap_or_default()))
     }
 
-    /// The elements of an array of strings. All are checked to be UTF-8 beforehand.
+    /// The elements of an array of strings. All are checked to be UTF-8 beforehand, and only once: a
+    /// vocabulary has hundreds of thousands.
     pub fn strings(&self) -> Result<impl ExactSizeIterator<Item = &'a str> + use<'a>, GgufError> {
-        for (index, bytes) in self.byte_strings()?.enumerate() {
-            if std::str::from_utf8(bytes).is_err() {
-                return Err(GgufError::Utf8 {
-                    what: format!("string {index} of metadata key {}", shown(self.place.key)),
-                });
-            }
+        let stored = self.byte_strings()?;
+        let mut strings = Vec::with_capacity(self.len);
+        for (index, bytes) in stored.enumerate() {
+            let string = std::str::from_utf8(bytes).map_err(|_| GgufError::Utf8 {
+                what: format!("string {index} of metadata key {}", shown(self.place.key)),
+            })?;
+            strings.push(string);
         }
-        Ok(self
-            .byte_strings()?
-            .map(|bytes| std::str::from_utf8(bytes).unwrap_or_default()))
+        Ok(strings.into_iter())
     }
 
     /// The elements of an array of single-precision floats.
@@ -325,32 +331,24 @@ impl<'a> Array<'a> {
     /// The elements of an array of any integer type, all of which fit 32 bits with a sign.
     pub fn i32s(&self) -> Result<impl ExactSizeIterator<Item = i32> + use<'a>, GgufError> {
         let expected = "array of i32";
-        let integers = || self.values().map(|value| value.ok()?.integer());
-        let probe = matches!(
-            self.element,
-            ValueType::U8
-                | ValueType::I8
-                | ValueType::U16
-                | ValueType::I16
-                | ValueType::U32
-                | ValueType::I32
-                | ValueType::U64
-                | ValueType::I64
-        );
-        self.expect(probe, expected)?;
-        if self.element != ValueType::I32 {
-            for value in integers().flatten() {
-                if i32::try_from(value).is_err() {
-                    let key = shown(self.place.key);
-                    return Err(GgufError::IntegerRange {
-                        key,
-                        expected,
-                        value,
-                    });
-                }
-            }
+        if self.element == ValueType::I32 {
+            let (chunks, _) = self.bytes.as_chunks::<4>();
+            let integers: Vec<i32> = chunks
+                .iter()
+                .map(|bytes| i32::from_le_bytes(*bytes))
+                .collect();
+            return Ok(integers.into_iter());
         }
-        Ok(integers().map(|value| value.unwrap_or_default() as i32))
+        self.expect(self.element.is_integer(), expected)?;
+        let mut integers = Vec::with_capacity(self.len);
+        for value in self.values().filter_map(|element| element.ok()?.integer()) {
+            integers.push(i32::try_from(value).map_err(|_| GgufError::IntegerRange {
+                key: shown(self.place.key),
+                expected,
+                value,
+            })?);
+        }
+        Ok(integers.into_iter())
     }
 
     /// The elements of an array of booleans.

@@ -1,0 +1,117 @@
+//! A model's files, mapped.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use memmap2::Mmap;
+use walsh::HostBytes;
+use walsh::formats::gguf::{self, Gguf};
+
+use crate::{Error, Result};
+
+/// A file's bytes, mapped into memory and never copied.
+pub(super) struct MappedFile {
+    map: Mmap,
+}
+
+// SAFETY: a map keeps its address and length. That nothing changes the file
+// meanwhile is what every mapped model file relies on; `ModelFiles::open`
+// documents it.
+unsafe impl HostBytes for MappedFile {
+    fn bytes(&self) -> &[u8] {
+        &self.map
+    }
+}
+
+/// The one file of a model, or all parts of a split one, in order.
+pub(super) struct ModelFiles {
+    pub(super) path: PathBuf,
+    pub(super) parts: Vec<Arc<MappedFile>>,
+}
+
+impl ModelFiles {
+    /// Maps a model's file; for one part of a split model
+    /// (`…-00001-of-00003.gguf`), all its parts.
+    ///
+    /// The files must not be changed while the model is open.
+    ///
+    /// # Errors
+    /// When a file is missing, empty or unreadable.
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let first = map(path)?;
+        let split = gguf::split_info(Gguf::parse(first.bytes())?.metadata())?;
+        let mut parts = Vec::new();
+        match split {
+            None => parts.push(first),
+            Some(split) => {
+                for number in 0..split.count {
+                    let part = gguf::split_path(path, number, split.count).ok_or_else(|| {
+                        Error::Model {
+                            path: path.to_owned(),
+                            what: format!(
+                                "it is one of {count} parts, but its name does not end in -00001-of-{count:05}.gguf: give the parts their original names",
+                                count = split.count
+                            ),
+                        }
+                    })?;
+                    parts.push(map(&part)?);
+                }
+            }
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            parts,
+        })
+    }
+
+    /// Every part's header, checked to belong together.
+    ///
+    /// # Errors
+    /// When a part is damaged or of another model.
+    pub(super) fn parse(&self) -> Result<Vec<Gguf<'_>>> {
+        let parsed: Result<Vec<_>, _> = self
+            .parts
+            .iter()
+            .map(|part| Gguf::parse(part.bytes()))
+            .collect();
+        let parsed = parsed?;
+        if parsed.len() > 1 {
+            gguf::check_split(&parsed)?;
+        }
+        Ok(parsed)
+    }
+
+    /// The size of all parts in bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        self.parts
+            .iter()
+            .map(|part| part.bytes().len() as u64)
+            .sum()
+    }
+}
+
+fn map(path: &Path) -> Result<Arc<MappedFile>> {
+    let read = |source| Error::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let file = File::open(path).map_err(read)?;
+    let metadata = file.metadata().map_err(read)?;
+    if metadata.is_dir() {
+        return Err(Error::Model {
+            path: path.to_owned(),
+            what: "it is a folder: name a GGUF file".into(),
+        });
+    }
+    if metadata.len() == 0 {
+        return Err(Error::Model {
+            path: path.to_owned(),
+            what: "it is empty: download it again".into(),
+        });
+    }
+    // SAFETY: the map is read-only, and the contract of `open` forbids changing
+    // the file meanwhile.
+    let map = unsafe { Mmap::map(&file) }.map_err(read)?;
+    Ok(Arc::new(MappedFile { map }))
+}

@@ -1,0 +1,325 @@
+//! A model as a list of ops.
+
+use walsh::formats::DType;
+use walsh::ops::{
+    Add, AttentionDecode, AttentionPrefill, EmbeddingRows, GatedActivation, KvStore, Mask, MatMul,
+    RmsNorm, Rope, SoftCap, SumBefore,
+};
+use walsh::{Device, KvCache, Recorder, Step, Tensor};
+
+use super::config::{LayerConfig, ModelConfig};
+use super::weights::{Layer, Linear, Weights};
+use crate::Result;
+
+/// Which keys and values a chunk's tokens attend over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Reading {
+    /// The stored codes alone, the chunk's own included.
+    Codes,
+    /// The stored codes of earlier tokens, and the chunk's own keys and values
+    /// as they were computed.
+    CodesAndFresh,
+}
+
+/// The activations of a chunk, allocated once for the largest.
+#[derive(Debug)]
+pub(crate) struct Activations {
+    /// `i32 [rows]`.
+    pub(crate) ids: Tensor,
+    /// `i32 [rows]`.
+    pub(crate) positions: Tensor,
+    /// `[logit_rows, vocabulary]`.
+    pub(crate) logits: Tensor,
+    /// The residual stream.
+    stream: Tensor,
+    /// A block's input or output.
+    hidden: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attended: Tensor,
+    gate: Tensor,
+    up: Tensor,
+}
+
+impl Activations {
+    pub(crate) fn new(
+        device: &Device,
+        config: &ModelConfig,
+        rows: usize,
+        logit_rows: usize,
+    ) -> Result<Self> {
+        let floats =
+            |rows: usize, width: usize| device.zeros(DType::F32, &[rows as u64, width as u64]);
+        let heads = |heads: usize| {
+            let shape = [rows as u64, heads as u64, config.head_dim as u64];
+            device.zeros(DType::F32, &shape)
+        };
+        Ok(Self {
+            ids: device.zeros(DType::I32, &[rows as u64])?,
+            positions: device.zeros(DType::I32, &[rows as u64])?,
+            logits: floats(logit_rows, config.vocabulary)?,
+            stream: floats(rows, config.width)?,
+            hidden: floats(rows, config.width)?,
+            query: heads(config.heads)?,
+            key: heads(config.kv_heads)?,
+            value: heads(config.kv_heads)?,
+            attended: heads(config.heads)?,
+            gate: floats(rows, config.feed_forward)?,
+            up: floats(rows, config.feed_forward)?,
+        })
+    }
+
+    /// The same, for the first `rows` rows.
+    fn rows(&self, rows: usize) -> Result<Self> {
+        let first = |tensor: &Tensor| tensor.rows(0..rows as u64);
+        Ok(Self {
+            ids: first(&self.ids)?,
+            positions: first(&self.positions)?,
+            logits: self.logits.clone(),
+            stream: first(&self.stream)?,
+            hidden: first(&self.hidden)?,
+            query: first(&self.query)?,
+            key: first(&self.key)?,
+            value: first(&self.value)?,
+            attended: first(&self.attended)?,
+            gate: first(&self.gate)?,
+            up: first(&self.up)?,
+        })
+    }
+}
+
+/// What lists are recorded from.
+pub(crate) struct Graph<'a> {
+    pub(crate) device: &'a Device,
+    pub(crate) config: &'a ModelConfig,
+    pub(crate) weights: &'a Weights,
+    pub(crate) caches: &'a [KvCache],
+    pub(crate) activations: &'a Activations,
+}
+
+impl Graph<'_> {
+    /// From the ids of `rows` tokens to the residual stream behind the last
+    /// block; their keys and values are stored.
+    pub(crate) fn body(&self, rows: usize, reading: Reading) -> Result<Step> {
+        let a = self.activations.rows(rows)?;
+        let mut list = self.device.record();
+        list.push(EmbeddingRows {
+            table: self.weights.embedding.clone(),
+            ids: a.ids.clone(),
+            scale: self.config.embedding_scale,
+            output: a.stream.clone(),
+        })?;
+        let mut block = Block {
+            config: self.config,
+            a: &a,
+            reading,
+            list,
+        };
+        // What the last part computed and the stream does not hold yet.
+        let mut pending = false;
+        for ((layer, config), cache) in self
+            .weights
+            .layers
+            .iter()
+            .zip(&self.config.layers)
+            .zip(self.caches)
+        {
+            block.norm_stream(pending, &layer.attention_norm)?;
+            block.attention(layer, config, cache)?;
+            pending = block.end_part(layer.attention_post_norm.as_ref())?;
+            block.norm_stream(pending, &layer.feed_forward_norm)?;
+            block.feed_forward(layer)?;
+            pending = block.end_part(layer.feed_forward_post_norm.as_ref())?;
+        }
+        if pending {
+            block.list.push(Add {
+                a: a.stream.clone(),
+                b: a.hidden.clone(),
+                output: a.stream.clone(),
+            })?;
+        }
+        Ok(block.list.finish()?)
+    }
+
+    /// From `count` rows of the residual stream to logits.
+    pub(crate) fn head(&self, first: usize, count: usize) -> Result<Step> {
+        let a = self.activations;
+        let rows = first as u64..(first + count) as u64;
+        let hidden = a.hidden.rows(rows.clone())?;
+        let logits = a.logits.rows(0..count as u64)?;
+        let mut list = self.device.record();
+        list.push(RmsNorm {
+            input: a.stream.rows(rows)?,
+            before: None,
+            weight: Some(self.weights.output_norm.clone()),
+            eps: self.config.norm_eps,
+            after: None,
+            output: hidden.clone(),
+        })?;
+        linear(&mut list, &self.weights.output, &hidden, &logits)?;
+        if let Some(cap) = self.config.logit_softcap {
+            list.push(SoftCap {
+                input: logits.clone(),
+                cap,
+                output: logits,
+            })?;
+        }
+        Ok(list.finish()?)
+    }
+}
+
+/// Records the parts of one transformer block after another.
+struct Block<'a> {
+    config: &'a ModelConfig,
+    a: &'a Activations,
+    reading: Reading,
+    list: Recorder,
+}
+
+impl Block<'_> {
+    /// hidden = norm(stream), after adding what is pending in hidden to the
+    /// stream.
+    fn norm_stream(&mut self, pending: bool, weight: &Tensor) -> Result<()> {
+        let a = self.a;
+        let (input, before) = if pending {
+            let before = SumBefore {
+                addend: a.stream.clone(),
+                sum: a.stream.clone(),
+            };
+            (a.hidden.clone(), Some(before))
+        } else {
+            (a.stream.clone(), None)
+        };
+        self.list.push(RmsNorm {
+            input,
+            before,
+            weight: Some(weight.clone()),
+            eps: self.config.norm_eps,
+            after: None,
+            output: a.hidden.clone(),
+        })?;
+        Ok(())
+    }
+
+    /// Ends a part whose output is in hidden. With a norm of its own it joins
+    /// the stream at once; without, the next norm adds it. Returns whether it is
+    /// still pending.
+    fn end_part(&mut self, norm: Option<&Tensor>) -> Result<bool> {
+        let Some(weight) = norm else {
+            return Ok(true);
+        };
+        let a = self.a;
+        self.list.push(RmsNorm {
+            input: a.hidden.clone(),
+            before: None,
+            weight: Some(weight.clone()),
+            eps: self.config.norm_eps,
+            after: Some(a.stream.clone()),
+            output: a.stream.clone(),
+        })?;
+        Ok(false)
+    }
+
+    fn attention(&mut self, layer: &Layer, config: &LayerConfig, cache: &KvCache) -> Result<()> {
+        let a = self.a;
+        for (part, output) in [
+            (&layer.query, &a.query),
+            (&layer.key, &a.key),
+            (&layer.value, &a.value),
+        ] {
+            linear(&mut self.list, part, &a.hidden, &flat(output)?)?;
+        }
+        for (norm, heads) in [(&layer.query_norm, &a.query), (&layer.key_norm, &a.key)] {
+            if let Some(weight) = norm {
+                self.list.push(RmsNorm {
+                    input: heads.clone(),
+                    before: None,
+                    weight: Some(weight.clone()),
+                    eps: self.config.norm_eps,
+                    after: None,
+                    output: heads.clone(),
+                })?;
+            }
+        }
+        for heads in [&a.query, &a.key] {
+            self.list.push(Rope {
+                input: heads.clone(),
+                positions: a.positions.clone(),
+                config: config.rope.clone(),
+                output: heads.clone(),
+            })?;
+        }
+        let store = KvStore {
+            keys: a.key.clone(),
+            values: a.value.clone(),
+            positions: a.positions.clone(),
+            cache: cache.clone(),
+        };
+        let mask = Mask {
+            scale: self.config.attention_scale,
+            window: config.window.map(|window| window as u32),
+            softcap: self.config.attention_softcap,
+        };
+        match self.reading {
+            Reading::Codes => {
+                self.list.push(store)?;
+                self.list.push(AttentionDecode {
+                    query: a.query.clone(),
+                    cache: cache.clone(),
+                    positions: a.positions.clone(),
+                    mask,
+                    output: a.attended.clone(),
+                })?;
+            }
+            Reading::CodesAndFresh => {
+                self.list.push(AttentionPrefill {
+                    query: a.query.clone(),
+                    keys: a.key.clone(),
+                    values: a.value.clone(),
+                    cache: cache.clone(),
+                    positions: a.positions.clone(),
+                    mask,
+                    output: a.attended.clone(),
+                })?;
+                self.list.push(store)?;
+            }
+        }
+        let attended = flat(&a.attended)?;
+        linear(
+            &mut self.list,
+            &layer.attention_output,
+            &attended,
+            &a.hidden,
+        )
+    }
+
+    fn feed_forward(&mut self, layer: &Layer) -> Result<()> {
+        let a = self.a;
+        linear(&mut self.list, &layer.gate, &a.hidden, &a.gate)?;
+        linear(&mut self.list, &layer.up, &a.hidden, &a.up)?;
+        self.list.push(GatedActivation {
+            gate: a.gate.clone(),
+            up: a.up.clone(),
+            activation: self.config.activation,
+            output: a.gate.clone(),
+        })?;
+        linear(&mut self.list, &layer.down, &a.gate, &a.hidden)
+    }
+}
+
+fn linear(list: &mut Recorder, linear: &Linear, input: &Tensor, output: &Tensor) -> Result<()> {
+    list.push(MatMul {
+        weight: linear.weight.clone(),
+        input: input.clone(),
+        bias: linear.bias.clone(),
+        output: output.clone(),
+    })?;
+    Ok(())
+}
+
+/// `[rows, heads, head_dim]` as `[rows, heads · head_dim]`.
+fn flat(heads: &Tensor) -> Result<Tensor> {
+    let rows = heads.shape()[0];
+    Ok(heads.reshape(&[rows, heads.elements() / rows])?)
+}

@@ -1,0 +1,284 @@
+//! Models from GGUF files.
+
+mod config;
+mod file;
+pub(crate) mod graph;
+mod weights;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+
+use walsh::formats::DType;
+use walsh::formats::gguf::Gguf;
+use walsh::formats::kv::{KvSpec, RowCodec};
+use walsh::{Device, HostBytes};
+
+pub use config::{Architecture, LayerConfig, ModelConfig};
+use file::ModelFiles;
+pub(crate) use weights::Weights;
+use weights::{Loader, Place};
+
+use crate::chat::Template;
+use crate::tokenizer::Tokenizer;
+use crate::{Error, Result, Session, SessionOptions};
+
+/// The tensors of one storage type, together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorSummary {
+    /// The storage type.
+    pub dtype: DType,
+    /// How many tensors have it.
+    pub count: usize,
+    /// How many numbers they hold.
+    pub elements: u64,
+    /// How many bytes they take.
+    pub bytes: u64,
+}
+
+/// A model, ready to run. Cloning shares it.
+///
+/// Its weights stay in the mapped file and are read as they are stored; the file
+/// must not be changed while the model is open.
+#[derive(Clone)]
+pub struct Model(Arc<Inner>);
+
+struct Inner {
+    device: Device,
+    files: ModelFiles,
+    name: String,
+    config: ModelConfig,
+    tensors: Vec<TensorSummary>,
+    weights: Weights,
+    tokenizer: Tokenizer,
+}
+
+impl Model {
+    /// Opens a GGUF file, or one part of a split one.
+    ///
+    /// # Errors
+    /// When a file cannot be read or is damaged, or the model is of a form that
+    /// is not supported.
+    pub fn open(device: &Device, path: impl AsRef<Path>) -> Result<Self> {
+        let files = ModelFiles::open(path.as_ref())?;
+        let inner = {
+            let parsed = files.parse()?;
+            let metadata = parsed[0].metadata();
+            let config = ModelConfig::read(
+                &files.path,
+                metadata,
+                vocabulary(&files.path, &parsed)?,
+                rope_factors(&files, &parsed)?,
+            )?;
+            let tokenizer = Tokenizer::from_gguf(&parsed[0])?;
+            if tokenizer.vocab_size() > config.vocabulary {
+                return Err(Error::model(
+                    &files.path,
+                    format!(
+                        "the vocabulary has {} tokens, but the embedding table {} rows: download it again",
+                        tokenizer.vocab_size(),
+                        config.vocabulary
+                    ),
+                ));
+            }
+            let loader = Loader {
+                path: &files.path,
+                places: places(device, &files, &parsed)?,
+            };
+            let weights = loader.weights(&config)?;
+            let name = match metadata.opt_str("general.name")? {
+                Some(name) => name.to_owned(),
+                None => files.path.display().to_string(),
+            };
+            (name, config, summarise(&parsed), weights, tokenizer)
+        };
+        let (name, config, tensors, weights, tokenizer) = inner;
+        Ok(Self(Arc::new(Inner {
+            device: device.clone(),
+            files,
+            name,
+            config,
+            tensors,
+            weights,
+            tokenizer,
+        })))
+    }
+
+    /// The device that runs it.
+    #[must_use]
+    pub fn device(&self) -> &Device {
+        &self.0.device
+    }
+
+    /// What the file calls it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// The file that was opened.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0.files.path
+    }
+
+    /// The size of its files in bytes.
+    #[must_use]
+    pub fn file_bytes(&self) -> u64 {
+        self.0.files.bytes()
+    }
+
+    /// Its shape.
+    #[must_use]
+    pub fn config(&self) -> &ModelConfig {
+        &self.0.config
+    }
+
+    /// Its tensors by storage type, the largest share first.
+    #[must_use]
+    pub fn tensors(&self) -> &[TensorSummary] {
+        &self.0.tensors
+    }
+
+    /// Its tokenizer.
+    #[must_use]
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.0.tokenizer
+    }
+
+    /// Its metadata, for those who want more than [`config`](Self::config).
+    ///
+    /// # Errors
+    /// When the file was damaged since it was opened.
+    pub fn with_metadata<T>(&self, read: impl FnOnce(&Gguf<'_>) -> T) -> Result<T> {
+        let parsed = self.0.files.parse()?;
+        Ok(read(&parsed[0]))
+    }
+
+    /// Its chat template.
+    ///
+    /// # Errors
+    /// When it has none, or one that cannot be read.
+    pub fn chat_template(&self) -> Result<Template> {
+        self.with_metadata(|gguf| Template::from_gguf(gguf, &self.0.tokenizer))?
+    }
+
+    /// The bytes that one token takes in the KV caches of all layers.
+    ///
+    /// # Errors
+    /// When a codec does not fit the model's head size.
+    pub fn kv_bytes_per_token(&self, spec: &KvSpec) -> Result<u64> {
+        let config = self.config();
+        let mut row = 0;
+        for codec in [spec.key, spec.value] {
+            let codec = RowCodec::new(codec, config.head_dim).map_err(walsh::Error::from)?;
+            row += codec.code_bytes() + codec.scale_bytes();
+        }
+        Ok((row * config.kv_heads * config.layers.len()) as u64)
+    }
+
+    /// Starts a session with caches of its own.
+    ///
+    /// # Errors
+    /// When an option does not fit the model, or memory is missing.
+    pub fn session(&self, options: SessionOptions) -> Result<Session> {
+        Session::new(self.clone(), options)
+    }
+
+    pub(crate) fn weights(&self) -> &Weights {
+        &self.0.weights
+    }
+}
+
+impl std::fmt::Debug for Model {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Model")
+            .field("name", &self.0.name)
+            .field("path", &self.0.files.path)
+            .finish_non_exhaustive()
+    }
+}
+
+fn vocabulary(path: &Path, parsed: &[Gguf<'_>]) -> Result<usize> {
+    let table = parsed
+        .iter()
+        .find_map(|part| part.tensor("token_embd.weight"));
+    match table.map(|table| table.shape.as_slice()) {
+        Some([rows, _]) if *rows > 0 && *rows <= i32::MAX as u64 => Ok(*rows as usize),
+        Some(shape) => Err(Error::model(
+            path,
+            format!(
+                "tensor token_embd.weight has the shape {shape:?} instead of [vocabulary, width]: download it again"
+            ),
+        )),
+        None => Err(Error::model(
+            path,
+            "it has no tensor token_embd.weight: it is not a whole language model",
+        )),
+    }
+}
+
+/// The divisors of RoPE's frequencies, where the file has them.
+fn rope_factors(files: &ModelFiles, parsed: &[Gguf<'_>]) -> Result<Option<Vec<f32>>> {
+    for part in parsed {
+        let Some(tensor) = part.tensor("rope_freqs.weight") else {
+            continue;
+        };
+        if tensor.dtype != DType::F32 {
+            return Err(Error::model(
+                &files.path,
+                format!(
+                    "tensor rope_freqs.weight is {}, but must be f32: convert the model again",
+                    tensor.dtype
+                ),
+            ));
+        }
+        let bytes = part.data(tensor).chunks_exact(4);
+        let number = |bytes: &[u8]| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+        return Ok(Some(bytes.map(number).collect()));
+    }
+    Ok(None)
+}
+
+/// Imports all parts into the device, and says where each tensor lies.
+fn places(
+    device: &Device,
+    files: &ModelFiles,
+    parsed: &[Gguf<'_>],
+) -> Result<HashMap<String, Place>> {
+    let mut places = HashMap::new();
+    for (part, gguf) in files.parts.iter().zip(parsed) {
+        let bytes: Arc<dyn HostBytes> = part.clone();
+        let buffer = device.import(bytes)?;
+        for tensor in gguf.tensors() {
+            let place = Place {
+                buffer: buffer.clone(),
+                offset: tensor.offset,
+                dtype: tensor.dtype,
+                shape: tensor.shape.clone(),
+            };
+            places.insert(tensor.name.to_owned(), place);
+        }
+    }
+    Ok(places)
+}
+
+fn summarise(parsed: &[Gguf<'_>]) -> Vec<TensorSummary> {
+    let mut by_type = BTreeMap::<&str, TensorSummary>::new();
+    for tensor in parsed.iter().flat_map(Gguf::tensors) {
+        let entry = by_type
+            .entry(tensor.dtype.name())
+            .or_insert_with(|| TensorSummary {
+                dtype: tensor.dtype,
+                count: 0,
+                elements: 0,
+                bytes: 0,
+            });
+        entry.count += 1;
+        entry.elements += tensor.values();
+        entry.bytes += tensor.bytes;
+    }
+    let mut summaries: Vec<_> = by_type.into_values().collect();
+    summaries.sort_by_key(|summary| std::cmp::Reverse(summary.bytes));
+    summaries
+}

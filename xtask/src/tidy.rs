@@ -1,0 +1,345 @@
+//! Rules of the repository that neither rustfmt nor clippy knows.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+/// Rust files longer than this want splitting by meaning.
+const LONGEST_FILE: usize = 600;
+
+/// Committed files larger than this belong elsewhere.
+const LARGEST_FILE: usize = 2 << 20;
+
+/// From the lowest layer up: a crate may depend on those before it.
+const LAYERS: &[&str] = &[
+    "walsh-formats",
+    "walsh-core",
+    "walsh-cpu",
+    "walsh",
+    "walsh-runtime",
+    "walsh-cli",
+];
+
+/// Hosts that code may name: papers and examples. What is fetched, is fetched through a package manager
+/// as the machine has it configured.
+const KNOWN_HOSTS: &[&str] = &["arxiv.org", "doi.org", "example.com", "example.org"];
+
+/// Hosts of package registries and model stores, which no text of the repository names. Written in
+/// pieces, so that this file does not either.
+const REGISTRIES: &[&str] = &[
+    concat!("crates", ".io"),
+    concat!("pypi", ".org"),
+    concat!("python", "hosted"),
+    concat!("hugging", "face.co"),
+    concat!("npmjs", "."),
+    concat!("arti", "factory"),
+];
+
+/// Marks of unfinished work, in pieces for the same reason.
+const MARKERS: &[&str] = &[
+    concat!("TO", "DO"),
+    concat!("FIX", "ME"),
+    concat!("XX", "X:"),
+    concat!("HA", "CK:"),
+    concat!("to", "do!("),
+    concat!("unimple", "mented!("),
+    concat!("db", "g!("),
+    concat!("#[ig", "nore"),
+    concat!("```ig", "nore"),
+];
+
+/// Reading of the environment at run time.
+const ENVIRONMENT: &[&str] = &[concat!("env", "::var"), concat!("env", "::set_var")];
+
+/// One breach of a rule.
+#[derive(Debug, PartialEq)]
+struct Finding {
+    path: PathBuf,
+    line: usize,
+    what: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: {}", self.path.display(), self.line, self.what)
+    }
+}
+
+/// Checks every committed or committable file of the working tree.
+pub(crate) fn run() -> ExitCode {
+    match check_tree() {
+        Err(error) => {
+            eprintln!("tidy: {error}");
+            ExitCode::from(2)
+        }
+        Ok((files, findings)) if findings.is_empty() => {
+            println!("tidy: {files} files in order");
+            ExitCode::SUCCESS
+        }
+        Ok((_, findings)) => {
+            for finding in &findings {
+                eprintln!("{finding}");
+            }
+            eprintln!("tidy: {} things to mend", findings.len());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn check_tree() -> Result<(usize, Vec<Finding>), String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .ok_or("xtask does not lie in the repository")?;
+    let listing = Command::new("git")
+        .current_dir(root)
+        .args([
+            "ls-files",
+            "-z",
+            "--cached",
+            "--others",
+            "--exclude-standard",
+        ])
+        .output()
+        .map_err(|error| format!("cannot run git: {error}"))?;
+    if !listing.status.success() {
+        let why = String::from_utf8_lossy(&listing.stderr);
+        return Err(format!("git ls-files: {}", why.trim()));
+    }
+    let names = String::from_utf8(listing.stdout).map_err(|_| "a file name is not UTF-8")?;
+    let mut findings = Vec::new();
+    let mut files = 0;
+    for name in names.split_terminator('\0') {
+        let path = Path::new(name);
+        let full = root.join(path);
+        // Listed, but removed from the working tree or not a plain file.
+        if !full.symlink_metadata().is_ok_and(|data| data.is_file()) {
+            continue;
+        }
+        let bytes = std::fs::read(&full).map_err(|error| format!("{name}: {error}"))?;
+        files += 1;
+        findings.extend(check_file(path, &bytes));
+    }
+    if files == 0 {
+        return Err("git lists no files".to_owned());
+    }
+    Ok((files, findings))
+}
+
+fn check_file(path: &Path, bytes: &[u8]) -> Vec<Finding> {
+    let mut check = Check {
+        path,
+        findings: Vec::new(),
+    };
+    if bytes.len() > LARGEST_FILE {
+        check.report(1, format!("{} bytes are too many to commit", bytes.len()));
+    }
+    let kind = Kind::of(path);
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return check.findings;
+    };
+    if kind == Kind::Data {
+        return check.findings;
+    }
+    check.form(text);
+    for (index, line) in text.lines().enumerate() {
+        check.words(index + 1, line, kind);
+    }
+    if kind == Kind::Rust {
+        let lines = text.lines().count();
+        if lines > LONGEST_FILE {
+            check.report(
+                1,
+                format!("{lines} lines: split what is over {LONGEST_FILE}"),
+            );
+        }
+    }
+    if path.ends_with("Cargo.toml") {
+        check.manifest(text);
+    }
+    check.findings
+}
+
+/// What rules a file comes under.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Rust,
+    /// Scripts and settings.
+    Script,
+    Prose,
+    /// What is not written by hand, or not by us.
+    Data,
+}
+
+impl Kind {
+    fn of(path: &Path) -> Kind {
+        let within = |folder: &str| path.components().any(|part| part.as_os_str() == folder);
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        match extension {
+            Some("rs" | "metal" | "cu" | "h") => Kind::Rust,
+            Some("py" | "sh" | "toml") => Kind::Script,
+            None if within(".ci") => Kind::Script,
+            Some("md") => Kind::Prose,
+            _ => Kind::Data,
+        }
+    }
+}
+
+struct Check<'a> {
+    path: &'a Path,
+    findings: Vec<Finding>,
+}
+
+impl Check<'_> {
+    fn report(&mut self, line: usize, what: impl Into<String>) {
+        self.findings.push(Finding {
+            path: self.path.to_owned(),
+            line,
+            what: what.into(),
+        });
+    }
+
+    fn form(&mut self, text: &str) {
+        for (index, line) in text.split_terminator('\n').enumerate() {
+            if line.ends_with([' ', '\t', '\r']) {
+                self.report(index + 1, "white space at the end of the line");
+            }
+        }
+        if !text.is_empty() && !text.ends_with('\n') {
+            self.report(text.lines().count(), "the last line has no end");
+        }
+    }
+
+    fn words(&mut self, number: usize, line: &str, kind: Kind) {
+        for host in REGISTRIES.iter().filter(|host| line.contains(**host)) {
+            self.report(number, format!("names the registry {host}"));
+        }
+        if kind == Kind::Prose {
+            return;
+        }
+        for marker in MARKERS.iter().filter(|marker| line.contains(**marker)) {
+            self.report(number, format!("unfinished: {marker}"));
+        }
+        for host in hosts(line) {
+            if !KNOWN_HOSTS.contains(&host) {
+                self.report(number, format!("names the host {host}"));
+            }
+        }
+        let library = self.path.starts_with("crates") && kind == Kind::Rust;
+        if library && ENVIRONMENT.iter().any(|call| line.contains(call)) {
+            self.report(
+                number,
+                "reads the environment: make it a field of an options struct",
+            );
+        }
+    }
+
+    fn manifest(&mut self, text: &str) {
+        let mut section = "";
+        let mut layer = None;
+        let mut lints = false;
+        for (index, line) in text.lines().enumerate() {
+            if line.starts_with('[') {
+                section = line.trim();
+            }
+            let Some((key, value)) = line.split_once('=') else {
+                continue;
+            };
+            let (key, value) = (key.trim(), value.trim().trim_matches('"'));
+            match section {
+                "[package]" if key == "name" => {
+                    layer = LAYERS.iter().position(|layer| *layer == value);
+                }
+                "[lints]" => lints |= key == "workspace" && value == "true",
+                "[dependencies]" => {
+                    let name = key.split('.').next().unwrap_or(key);
+                    let used = LAYERS.iter().position(|layer| *layer == name);
+                    if let (Some(layer), Some(used)) = (layer, used)
+                        && used >= layer
+                    {
+                        let what = format!("{} is below {name} and cannot use it", LAYERS[layer]);
+                        self.report(index + 1, what);
+                    }
+                }
+                _ => {}
+            }
+        }
+        let member = self.path.starts_with("crates") || self.path.starts_with("conformance");
+        if member && !lints {
+            self.report(1, "does not take the workspace's lints");
+        }
+    }
+}
+
+/// The hosts of the URLs in a line.
+fn hosts(line: &str) -> impl Iterator<Item = &str> {
+    line.match_indices("://").filter_map(|(at, separator)| {
+        let rest = &line[at + separator.len()..];
+        let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '.' && c != '-');
+        let host = &rest[..end.unwrap_or(rest.len())];
+        host.contains('.').then_some(host)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(path: &str, text: &str) -> Vec<String> {
+        let findings = check_file(Path::new(path), text.as_bytes());
+        findings.iter().map(|finding| finding.to_string()).collect()
+    }
+
+    #[test]
+    fn every_rule_finds_what_it_is_for() {
+        let source = "crates/walsh/src/lib.rs";
+        assert_eq!(found(source, "fn main() {}\n"), [""; 0]);
+        for marker in MARKERS {
+            assert_eq!(
+                found(source, &format!("// {marker}\n")).len(),
+                1,
+                "{marker}"
+            );
+        }
+        for registry in REGISTRIES {
+            assert_eq!(
+                found("README.md", &format!("see {registry}\n")).len(),
+                1,
+                "{registry}"
+            );
+        }
+        for call in ENVIRONMENT {
+            let line = format!("let a = std::{call}(\"A\");\n");
+            assert_eq!(found(source, &line).len(), 1, "{call}");
+            assert_eq!(found("xtask/src/main.rs", &line), [""; 0]);
+        }
+        let url = |host: &str| format!("//! See https://{host}/a/b.\n");
+        assert_eq!(found(source, &url("arxiv.org")), [""; 0]);
+        assert_eq!(
+            found(source, &url("host.invalid")),
+            [format!("{source}:1: names the host host.invalid")]
+        );
+        assert_eq!(found(source, &"//\n".repeat(600)), [""; 0]);
+        assert_eq!(found(source, &"//\n".repeat(601)).len(), 1);
+        assert_eq!(found(source, "a \nb").len(), 2);
+        assert_eq!(found("a.bin", &"\0".repeat(LARGEST_FILE + 1)).len(), 1);
+    }
+
+    #[test]
+    fn a_crate_uses_only_those_below_it() {
+        let manifest = |name: &str, uses: &str| {
+            let lints = "[lints]\nworkspace = true\n";
+            let text = format!(
+                "[package]\nname = \"{name}\"\n\n{lints}\n[dependencies]\n{uses}.workspace = true\n"
+            );
+            found("crates/a/Cargo.toml", &text)
+        };
+        assert_eq!(manifest("walsh-core", "walsh-formats"), [""; 0]);
+        assert_eq!(manifest("walsh-core", "half"), [""; 0]);
+        assert_eq!(
+            manifest("walsh-core", "walsh-cpu"),
+            ["crates/a/Cargo.toml:8: walsh-core is below walsh-cpu and cannot use it"]
+        );
+        let bare = "[package]\nname = \"a\"\n";
+        assert_eq!(found("crates/a/Cargo.toml", bare).len(), 1);
+    }
+}
