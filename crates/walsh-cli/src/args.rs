@@ -102,7 +102,12 @@ pub(crate) struct SessionArgs {
     pub(crate) context: Option<NonZeroUsize>,
 
     /// How keys and values are cached [default: f16]; SPEC is explained below
-    #[arg(long, value_name = "SPEC", default_value = "f16", hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "SPEC",
+        default_value = "f16",
+        hide_default_value = true
+    )]
     pub(crate) kv: KvSpec,
 }
 
@@ -325,7 +330,12 @@ pub(crate) struct Bench {
     pub(crate) generate: usize,
 
     /// Tokens in the cache beforehand, separated by commas
-    #[arg(long, value_name = "DEPTH", value_delimiter = ',', default_value = "0,4096")]
+    #[arg(
+        long,
+        value_name = "DEPTH",
+        value_delimiter = ',',
+        default_value = "0,4096"
+    )]
     pub(crate) depth: Vec<usize>,
 
     /// How keys and values are cached; may be given several times
@@ -371,7 +381,11 @@ fn positive(text: &str) -> Result<f32, String> {
 }
 
 fn fraction(text: &str) -> Result<f32, String> {
-    number(text, |value| (0.0..=1.0).contains(&value), "a number from 0 to 1")
+    number(
+        text,
+        |value| (0.0..=1.0).contains(&value),
+        "a number from 0 to 1",
+    )
 }
 
 fn chunk_tokens(text: &str) -> Result<usize, String> {

@@ -29,8 +29,7 @@ pub(crate) fn run(args: &Bench) -> Outcome {
     if args.json {
         return output::print_json(&report);
     }
-    let mut table =
-        Table::new(&["test", "tokens", "depth", "kv", "tokens/s", "min", "max"]);
+    let mut table = Table::new(&["test", "tokens", "depth", "kv", "tokens/s", "min", "max"]);
     for result in &report.results {
         table.row(vec![
             name(result.test).to_owned(),

@@ -1,8 +1,8 @@
 //! `walsh chat`.
 
 use std::io::{self, BufRead, IsTerminal};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
@@ -45,7 +45,9 @@ pub(crate) fn run(args: &Chat) -> Outcome {
             }
             "/quit" | "/exit" => break,
             command if command.starts_with('/') && !command.contains(char::is_whitespace) => {
-                output::note(format_args!("walsh: there is no {command}; /help lists the commands"));
+                output::note(format_args!(
+                    "walsh: there is no {command}; /help lists the commands"
+                ));
             }
             message => {
                 cancel.store(false, Ordering::Relaxed);
@@ -92,7 +94,10 @@ fn answer(
         Err(Failure::Run(message)) => return Ok(Some(message)),
         Err(other) => return Err(other),
     }
-    let ended = Ended { figures: *reply.figures(), finish: reply.finish() };
+    let ended = Ended {
+        figures: *reply.figures(),
+        finish: reply.finish(),
+    };
     output::note(format_args!("[{}]", ended.summary()));
     Ok(None)
 }

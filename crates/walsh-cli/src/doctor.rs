@@ -44,7 +44,11 @@ pub(crate) fn run(args: &Doctor) -> Outcome {
         diagnosis.memory_gigabytes_per_second,
         state(&diagnosis.python),
         state(&diagnosis.pip),
-        if present.is_empty() { "none yet; 'walsh pull' fetches the default".to_owned() } else { list(&present) },
+        if present.is_empty() {
+            "none yet; 'walsh pull' fetches the default".to_owned()
+        } else {
+            list(&present)
+        },
     );
     for backend in &diagnosis.backends {
         let state = if backend.in_build {
@@ -61,7 +65,11 @@ fn list(words: &[impl AsRef<str>]) -> String {
     if words.is_empty() {
         return "none".to_owned();
     }
-    words.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(" ")
+    words
+        .iter()
+        .map(AsRef::as_ref)
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn state(tool: &Tool) -> String {

@@ -140,7 +140,10 @@ mod tests {
             let line = usage(arguments);
             assert!(line.contains(expected), "{line}");
             assert!(!line.contains('\n'), "{line}");
-            assert!(line.contains(&format!("walsh {} --help", arguments[0])), "{line}");
+            assert!(
+                line.contains(&format!("walsh {} --help", arguments[0])),
+                "{line}"
+            );
         }
         assert!(usage(&["frobnicate"]).contains("frobnicate"));
     }

@@ -30,13 +30,25 @@ pub(crate) fn run(args: &Generate) -> Outcome {
         run.kv_bytes = conversation.session().kv_bytes();
         let mut reply = conversation.say(&prompt, options)?;
         let printed = print_pieces(&mut reply);
-        (Ended { figures: *reply.figures(), finish: reply.finish() }, printed)
+        (
+            Ended {
+                figures: *reply.figures(),
+                finish: reply.finish(),
+            },
+            printed,
+        )
     } else {
         let mut session = model.session(session)?;
         run.kv_bytes = session.kv_bytes();
         let mut text = session.generate(&prompt, options)?;
         let printed = print_pieces(&mut text);
-        (Ended { figures: *text.figures(), finish: text.finish() }, printed)
+        (
+            Ended {
+                figures: *text.figures(),
+                finish: text.finish(),
+            },
+            printed,
+        )
     };
     printed?;
     ended.report(&run, args.json);
@@ -51,9 +63,14 @@ pub(crate) fn run(args: &Generate) -> Outcome {
 fn prompt(argument: &str) -> Outcome<String> {
     let text = if argument == "-" {
         let mut bytes = Vec::new();
-        std::io::stdin().lock().read_to_end(&mut bytes).map_err(|error| {
-            Failure::run(format_args!("cannot read the prompt from standard input: {error}"))
-        })?;
+        std::io::stdin()
+            .lock()
+            .read_to_end(&mut bytes)
+            .map_err(|error| {
+                Failure::run(format_args!(
+                    "cannot read the prompt from standard input: {error}"
+                ))
+            })?;
         String::from_utf8_lossy(&bytes).into_owned()
     } else {
         argument.to_owned()

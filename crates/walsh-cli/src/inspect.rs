@@ -53,8 +53,14 @@ fn describe(model: &Inspection) -> String {
     }
     let mut metadata = String::new();
     for entry in &model.metadata {
-        let length = entry.length.map_or(String::new(), |length| format!(" ({length} elements)"));
-        metadata.push_str(&format!("  {} = {}{length}\n", entry.key, abridged(&entry.value)));
+        let length = entry
+            .length
+            .map_or(String::new(), |length| format!(" ({length} elements)"));
+        metadata.push_str(&format!(
+            "  {} = {}{length}\n",
+            entry.key,
+            abridged(&entry.value)
+        ));
     }
     format!(
         "{name}, {architecture}, {parameters:.1} million weights, {size}\n\

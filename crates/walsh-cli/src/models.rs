@@ -84,7 +84,10 @@ pub(crate) fn list(args: &List) -> Outcome {
         .iter()
         .map(|model| format!("{}: {}\n", model.entry.name, model.entry.about))
         .collect();
-    output::print(&format!("{table}\n{about}Folder: {}\n", store.folder().display()))
+    output::print(&format!(
+        "{table}\n{about}Folder: {}\n",
+        store.folder().display()
+    ))
 }
 
 /// Opens the model that the arguments name, and fetches it first if need be.

@@ -50,7 +50,9 @@ pub(crate) struct Table {
 
 impl Table {
     pub(crate) fn new(headings: &[&str]) -> Self {
-        Self { rows: vec![headings.iter().map(ToString::to_string).collect()] }
+        Self {
+            rows: vec![headings.iter().map(ToString::to_string).collect()],
+        }
     }
 
     pub(crate) fn row(&mut self, cells: Vec<String>) {
@@ -113,7 +115,10 @@ mod tests {
         let mut table = Table::new(&["kv", "bytes"]);
         table.row(vec!["f16".into(), "23040".into()]);
         table.row(vec!["tq4".into(), "6".into()]);
-        assert_eq!(table.to_string(), "  kv   bytes\n  f16  23040\n  tq4      6\n");
+        assert_eq!(
+            table.to_string(),
+            "  kv   bytes\n  f16  23040\n  tq4      6\n"
+        );
     }
 
     #[test]

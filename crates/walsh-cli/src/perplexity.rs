@@ -35,7 +35,13 @@ pub(crate) fn run(args: &Perplexity) -> Outcome {
         return output::print_json(&report);
     }
     let mut table = Table::new(&[
-        "kv", "perplexity", "±", "kld mean", "kld 99%", "same top", "KV bytes/token",
+        "kv",
+        "perplexity",
+        "±",
+        "kld mean",
+        "kld 99%",
+        "same top",
+        "KV bytes/token",
     ]);
     for result in &report.results {
         table.row(vec![
@@ -50,9 +56,6 @@ pub(crate) fn run(args: &Perplexity) -> Outcome {
     }
     output::print(&format!(
         "{}, {} chunks of {} tokens; kld in nats and same top against {}\n{table}",
-        report.model,
-        report.chunks,
-        report.context,
-        options.kv[0]
+        report.model, report.chunks, report.context, options.kv[0]
     ))
 }

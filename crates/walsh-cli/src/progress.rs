@@ -41,12 +41,18 @@ impl Bar {
         self.stage = stage;
         if !self.is_terminal {
             if is_new {
-                let size = if total > 0 { format!(", {}", output::bytes(total)) } else { String::new() };
+                let size = if total > 0 {
+                    format!(", {}", output::bytes(total))
+                } else {
+                    String::new()
+                };
                 output::note(format_args!("{}: {stage}{size}", self.name));
             }
             return;
         }
-        let recent = self.drawn.is_some_and(|at| at.elapsed() < Duration::from_millis(100));
+        let recent = self
+            .drawn
+            .is_some_and(|at| at.elapsed() < Duration::from_millis(100));
         if recent && !is_new && done < total {
             return;
         }

@@ -23,9 +23,7 @@ pub(crate) struct Run {
 }
 
 /// Prints each piece at once, and ends the last line.
-pub(crate) fn print_pieces(
-    pieces: impl Iterator<Item = Result<String, Error>>,
-) -> Outcome {
+pub(crate) fn print_pieces(pieces: impl Iterator<Item = Result<String, Error>>) -> Outcome {
     let mut ends_line = false;
     for piece in pieces {
         let piece = match piece {
@@ -87,7 +85,9 @@ impl Ended {
         let figures = &self.figures;
         let why = match self.finish {
             Some(Finish::MaxTokens) => "; stopped at --max-tokens",
-            Some(Finish::ContextFull) => "; stopped: the context is full, a larger --context holds more",
+            Some(Finish::ContextFull) => {
+                "; stopped: the context is full, a larger --context holds more"
+            }
             Some(Finish::Cancelled) | None => "; interrupted",
             Some(Finish::End) => "",
         };

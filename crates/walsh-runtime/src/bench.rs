@@ -84,7 +84,9 @@ pub fn bench(
     ];
     let longest = options.prompt.max(options.generate);
     let Some(deepest) = options.depths.iter().max() else {
-        return Err(Error::measure("there is no depth to measure at: give at least one"));
+        return Err(Error::measure(
+            "there is no depth to measure at: give at least one",
+        ));
     };
     if longest == 0 || options.kv.is_empty() || options.repetitions == Some(0) {
         return Err(Error::measure(
@@ -104,7 +106,12 @@ pub fn bench(
         let tokens = arbitrary_tokens(context, model.config().vocabulary);
         for &depth in &options.depths {
             for (test, count) in tests.into_iter().filter(|&(_, count)| count > 0) {
-                let case = Case { test, count, depth, tokens: &tokens };
+                let case = Case {
+                    test,
+                    count,
+                    depth,
+                    tokens: &tokens,
+                };
                 let rates = case.measure(&mut session, options.repetitions)?;
                 let result = BenchResult {
                     test,

@@ -63,14 +63,20 @@ pub struct BackendState {
 #[must_use]
 pub fn diagnose(device: &Device) -> Diagnosis {
     let properties = device.properties();
-    let python = tool(&["--version"], "install Python 3: it fetches the named models");
+    let python = tool(
+        &["--version"],
+        "install Python 3: it fetches the named models",
+    );
     let pip = if python.found {
         tool(
             &["-m", "pip", "--version"],
             "install pip for Python 3: it fetches the named models",
         )
     } else {
-        Tool { found: false, detail: "needs Python 3".to_owned() }
+        Tool {
+            found: false,
+            detail: "needs Python 3".to_owned(),
+        }
     };
     Diagnosis {
         version: env!("CARGO_PKG_VERSION"),
@@ -79,7 +85,10 @@ pub fn diagnose(device: &Device) -> Diagnosis {
             threads: properties.parallelism,
             features: features(),
             instruction_set: properties.architecture.clone(),
-            available: walsh::Isa::available().iter().map(ToString::to_string).collect(),
+            available: walsh::Isa::available()
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
         },
         memory_gigabytes_per_second: read_bandwidth(properties.parallelism),
         python,
@@ -109,10 +118,22 @@ fn features() -> Vec<&'static str> {
         };
     }
     let all = present!(
-        "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni",
-        "avx512vbmi", "avx512bf16", "avxvnni"
+        "avx2",
+        "fma",
+        "f16c",
+        "avx512f",
+        "avx512bw",
+        "avx512dq",
+        "avx512vl",
+        "avx512vnni",
+        "avx512vbmi",
+        "avx512bf16",
+        "avxvnni"
     );
-    all.into_iter().filter(|(_, there)| *there).map(|(name, _)| name).collect()
+    all.into_iter()
+        .filter(|(_, there)| *there)
+        .map(|(name, _)| name)
+        .collect()
 }
 
 #[cfg(target_arch = "aarch64")]
@@ -123,7 +144,10 @@ fn features() -> Vec<&'static str> {
         };
     }
     let all = present!("neon", "dotprod", "i8mm", "fp16", "bf16", "sve", "sve2");
-    all.into_iter().filter(|(_, there)| *there).map(|(name, _)| name).collect()
+    all.into_iter()
+        .filter(|(_, there)| *there)
+        .map(|(name, _)| name)
+        .collect()
 }
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
@@ -142,8 +166,14 @@ fn tool(arguments: &[&str], remedy: &str) -> Tool {
         _ => None,
     };
     match text {
-        Some(detail) => Tool { found: true, detail },
-        None => Tool { found: false, detail: remedy.to_owned() },
+        Some(detail) => Tool {
+            found: true,
+            detail,
+        },
+        None => Tool {
+            found: false,
+            detail: remedy.to_owned(),
+        },
     }
 }
 

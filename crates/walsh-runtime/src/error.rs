@@ -77,6 +77,12 @@ pub enum Error {
         "the prompt is empty: give at least one word, or a model that adds a beginning-of-text token"
     )]
     EmptyPrompt,
+    /// A model cannot be measured as asked.
+    #[error("{what}")]
+    Measure {
+        /// What is wrong and what to do.
+        what: String,
+    },
 }
 
 impl Error {
@@ -89,6 +95,10 @@ impl Error {
             path: path.to_owned(),
             what: what.into(),
         }
+    }
+
+    pub(crate) fn measure(what: impl Into<String>) -> Error {
+        Error::Measure { what: what.into() }
     }
 
     pub(crate) fn option(

@@ -102,7 +102,10 @@ pub fn inspect(model: &Model) -> Result<Inspection> {
     let config = model.config();
     let numbers = 2 * config.layers.len() * config.kv_heads * config.head_dim;
     let kv = codecs().map(|codec| {
-        let spec = KvSpec { key: codec, value: codec };
+        let spec = KvSpec {
+            key: codec,
+            value: codec,
+        };
         let cost = model.kv_bytes_per_token(&spec);
         let bytes = cost.as_ref().ok().copied();
         KvCost {
@@ -148,7 +151,10 @@ pub fn inspect(model: &Model) -> Result<Inspection> {
 
 /// Every codec in its plain form, the largest first.
 fn codecs() -> impl Iterator<Item = KvCodec> {
-    let tq = TqBits::ALL.into_iter().rev().map(|bits| KvCodec::Tq(Tq::new(bits)));
+    let tq = TqBits::ALL
+        .into_iter()
+        .rev()
+        .map(|bits| KvCodec::Tq(Tq::new(bits)));
     KvCodec::DENSE.into_iter().map(KvCodec::Dense).chain(tq)
 }
 

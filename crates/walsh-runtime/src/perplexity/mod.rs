@@ -126,7 +126,10 @@ pub fn perplexity(
             ..SessionOptions::default()
         })?);
     }
-    let bos = model.tokenizer().bos().filter(|_| model.tokenizer().add_bos());
+    let bos = model
+        .tokenizer()
+        .bos()
+        .filter(|_| model.tokenizer().add_bos());
     let workers = model.device().properties().parallelism;
     let mut pieces = Pieces::new(model.config().vocabulary, workers);
     let mut scores = vec![Scores::default(); sessions.len()];

@@ -65,7 +65,9 @@ impl Rows {
             Ok(())
         })?;
         if self.logits.len() != tokens.len() * self.vocabulary {
-            return Err(Error::measure("the session scored fewer positions than it was given"));
+            return Err(Error::measure(
+                "the session scored fewer positions than it was given",
+            ));
         }
         Ok(())
     }
@@ -124,7 +126,11 @@ impl Pieces {
         let targets = &chunk[piece.start + 1..piece.end + 1];
         let workers = self.workers;
         for (index, (predictor, scores)) in predictors.iter_mut().zip(scores).enumerate() {
-            let rows = if index == 0 { &mut self.reference } else { &mut self.other };
+            let rows = if index == 0 {
+                &mut self.reference
+            } else {
+                &mut self.other
+            };
             rows.fill(predictor, tokens)?;
             rows.normalisers = in_parallel(tokens.len(), workers, |row| {
                 Normaliser::new(rows.row(row)).ok_or_else(|| not_finite(piece.start + row))
@@ -194,7 +200,9 @@ fn in_parallel<T: Send>(
         let mine = (0..share.min(count)).map(work).collect::<Result<Vec<T>>>();
         let mut parts = vec![mine];
         parts.extend(others.into_iter().map(|other| {
-            other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            other
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         }));
         parts
     });
@@ -243,7 +251,11 @@ mod tests {
     }
 
     fn fake(logit: f32) -> Fake {
-        Fake { fed: Vec::new(), resets: 0, logit }
+        Fake {
+            fed: Vec::new(),
+            resets: 0,
+            logit,
+        }
     }
 
     #[test]
@@ -255,7 +267,9 @@ mod tests {
         for workers in [1, 2, 3] {
             let mut pieces = Pieces::new(VOCABULARY, workers);
             assert_eq!(pieces.rows, MIN_ROWS);
-            pieces.score_chunk(&mut predictors, &chunk, &mut scores).expect("scored");
+            pieces
+                .score_chunk(&mut predictors, &chunk, &mut scores)
+                .expect("scored");
         }
         let sum = |logit: f64| VOCABULARY as f64 - 1.0 + logit.exp();
         for (scores, logit) in scores.iter().zip([10.0f64, 12.0]) {

@@ -31,10 +31,7 @@ impl Normaliser {
 }
 
 /// KL(reference ‖ other) in nats, over two rows of the same length.
-pub(crate) fn divergence(
-    reference: (&[f32], &Normaliser),
-    other: (&[f32], &Normaliser),
-) -> f64 {
+pub(crate) fn divergence(reference: (&[f32], &Normaliser), other: (&[f32], &Normaliser)) -> f64 {
     let (sum, weighted) = exp_difference(reference.0, reference.1.max, other.0);
     // Rounding can leave a divergence of equal rows a hair below zero.
     (weighted / sum + other.1.log_sum - reference.1.log_sum).max(0.0)
@@ -194,7 +191,10 @@ mod tests {
         for i in 0..=87_000 {
             let x = -(i as f32) / 1000.0;
             let (got, want) = (f64::from(exp_negative(x)), f64::from(x).exp());
-            assert!((got / want - 1.0).abs() < 3e-7, "exp({x}): {got} for {want}");
+            assert!(
+                (got / want - 1.0).abs() < 3e-7,
+                "exp({x}): {got} for {want}"
+            );
         }
         assert!(exp_negative(-1e30) < 1e-37);
     }
