@@ -1,1 +1,25 @@
 //! One case table per op, run against every backend that is present.
+//!
+//! - [`reference`] says what each op means: scalar Rust in `f64` over decoded
+//!   values.
+//! - [`cases`] holds the tables. A [`Problem`] is one case without a device:
+//!   host tensors, how they are bound into an op, and what the op must leave in
+//!   each of them.
+//! - A [`Bound`] is a problem on one device, each tensor between guard bytes
+//!   and each output poisoned. Tests check it; benchmarks time it.
+//! - [`targets`] lists the devices: every backend of the build in every form
+//!   that it has (instruction sets, team sizes).
+
+mod bound;
+pub mod cases;
+mod expected;
+mod problem;
+mod random;
+pub mod reference;
+mod target;
+
+pub use bound::Bound;
+pub use expected::Expected;
+pub use problem::{Bind, HostTensor, Problem};
+pub use random::Rng;
+pub use target::{Target, missing_backends, targets};

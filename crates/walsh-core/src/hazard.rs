@@ -72,6 +72,9 @@ impl HazardTracker {
     }
 
     fn conflicts(&self, span: &Span, write: bool) -> bool {
+        if span.bytes == 0 {
+            return false;
+        }
         let end = span.offset + span.bytes;
         self.touched.get(&span.buffer.id()).is_some_and(|list| {
             list.iter()

@@ -1,5 +1,5 @@
 use walsh_formats::DType;
-use walsh_formats::kv::{KvSpec, RowCodec};
+use walsh_formats::kv::{KvCodec, KvSpec, RowCodec};
 
 use crate::buffer::Span;
 use crate::device::Device;
@@ -43,21 +43,88 @@ pub struct KvSide {
     pub scales: Option<Tensor>,
 }
 
-impl KvSide {
-    fn new(device: &Device, codec: RowCodec, options: &KvCacheOptions) -> Result<Self> {
-        let rows = [options.kv_heads, options.capacity];
-        let codes = device.zeros(DType::U8, &[rows[0], rows[1], codec.code_bytes() as u64])?;
-        let scales = codec
-            .scale_dtype()
-            .map(|dtype| device.zeros(dtype, &[rows[0], rows[1], codec.groups() as u64]))
-            .transpose()?;
+/// Memory for the keys, or the values, of a [`KvCache`].
+#[derive(Debug, Clone)]
+pub struct KvTensors {
+    /// `u8 [kv_heads, capacity, code bytes]`, from a multiple of 16 bytes on.
+    pub codes: Tensor,
+    /// `[kv_heads, capacity, groups]` of the codec's scale type; `None` for
+    /// dense codecs.
+    pub scales: Option<Tensor>,
+}
+
+/// The shapes of one side's tensors.
+struct Layout {
+    codec: RowCodec,
+    codes: [u64; 3],
+    scales: Option<(DType, [u64; 3])>,
+}
+
+impl Layout {
+    fn new(codec: KvCodec, options: &KvCacheOptions) -> Result<Self> {
+        let codec = RowCodec::new(codec, options.head_dim as usize)?;
+        let shape = |last: usize| [options.kv_heads, options.capacity, last as u64];
+        let scales = codec.scale_dtype();
         Ok(Self {
+            codes: shape(codec.code_bytes()),
+            scales: scales.map(|dtype| (dtype, shape(codec.groups()))),
             codec,
+        })
+    }
+
+    fn allocate(&self, device: &Device) -> Result<KvTensors> {
+        let scales = self.scales.as_ref();
+        Ok(KvTensors {
+            codes: device.zeros(DType::U8, &self.codes)?,
+            scales: scales
+                .map(|(dtype, shape)| device.zeros(*dtype, shape))
+                .transpose()?,
+        })
+    }
+
+    /// Joins the codec with tensors of its shapes.
+    fn side(self, tensors: KvTensors) -> Result<KvSide> {
+        let KvTensors { codes, scales } = tensors;
+        fit("codes", Some((DType::U8, self.codes)), Some(&codes))?;
+        fit("scales", self.scales, scales.as_ref())?;
+        if !codes.offset().is_multiple_of(16) {
+            return Err(Error::argument(
+                "KvCache",
+                "codes",
+                "at a multiple of 16 bytes",
+                codes.offset(),
+            ));
+        }
+        Ok(KvSide {
+            codec: self.codec,
             codes,
             scales,
         })
     }
+}
 
+fn fit(
+    argument: &'static str,
+    expected: Option<(DType, [u64; 3])>,
+    given: Option<&Tensor>,
+) -> Result<()> {
+    match (&expected, given) {
+        (None, None) => return Ok(()),
+        (Some((dtype, shape)), Some(tensor))
+            if tensor.dtype() == *dtype && tensor.shape() == shape =>
+        {
+            return Ok(());
+        }
+        _ => {}
+    }
+    let expected = expected.map_or("absent".into(), |(dtype, shape)| {
+        format!("{dtype}{shape:?}")
+    });
+    let given = given.map_or("absent".into(), Tensor::to_string);
+    Err(Error::argument("KvCache", argument, expected, given))
+}
+
+impl KvSide {
     fn spans(&self) -> impl Iterator<Item = Span> {
         std::iter::once(self.codes.span()).chain(self.scales.as_ref().map(Tensor::span))
     }
@@ -81,6 +148,41 @@ impl KvCache {
     /// When a codec does not fit the head size, a size is zero, the capacity
     /// does not fit 31 bits, or memory is missing.
     pub fn new(device: &Device, options: KvCacheOptions) -> Result<Self> {
+        let [key, value] = Self::layouts(&options)?;
+        let tensors = [key.allocate(device)?, value.allocate(device)?];
+        Self::from_tensors(options, tensors)
+    }
+
+    /// A cache over memory of the caller's, which may hold stored positions:
+    /// the tensors of the keys, then of the values.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), and when a tensor's type, shape or alignment is
+    /// not what its codec asks for, or tensors overlap.
+    pub fn from_tensors(options: KvCacheOptions, tensors: [KvTensors; 2]) -> Result<Self> {
+        let [key_layout, value_layout] = Self::layouts(&options)?;
+        let [key, value] = tensors;
+        let cache = Self {
+            options,
+            key: key_layout.side(key)?,
+            value: value_layout.side(value)?,
+        };
+        let spans: Vec<Span> = cache.spans().collect();
+        for (index, span) in spans.iter().enumerate() {
+            if spans[index + 1..].iter().any(|other| span.overlaps(other)) {
+                return Err(Error::argument(
+                    "KvCache",
+                    "tensors",
+                    "apart from each other",
+                    "overlapping",
+                ));
+            }
+        }
+        Ok(cache)
+    }
+
+    /// The layouts of keys and values, when the options are sound.
+    fn layouts(options: &KvCacheOptions) -> Result<[Layout; 2]> {
         for (argument, size) in [
             ("kv_heads", options.kv_heads),
             ("head_dim", options.head_dim),
@@ -95,18 +197,10 @@ impl KvCache {
                 ));
             }
         }
-        let head_dim = options.head_dim as usize;
-        let key = KvSide::new(device, RowCodec::new(options.spec.key, head_dim)?, &options)?;
-        let value = KvSide::new(
-            device,
-            RowCodec::new(options.spec.value, head_dim)?,
-            &options,
-        )?;
-        Ok(Self {
-            options,
-            key,
-            value,
-        })
+        Ok([
+            Layout::new(options.spec.key, options)?,
+            Layout::new(options.spec.value, options)?,
+        ])
     }
 
     /// The stored keys.

@@ -218,12 +218,6 @@ pub fn tensor_bytes(dtype: DType, shape: &[u64]) -> Result<u64> {
         Some((row, outer)) => (*row, outer),
         None => (1, &[][..]),
     };
-    let row_bytes = dtype.row_bytes(row).ok_or_else(|| {
-        wrong(&format!(
-            "rows of a multiple of {} numbers",
-            dtype.block_len()
-        ))
-    })?;
     // A zero dimension counts as one here, so that no product of some of the
     // dimensions overflows either.
     let product = |first: u64| {
@@ -233,7 +227,16 @@ pub fn tensor_bytes(dtype: DType, shape: &[u64]) -> Result<u64> {
             .filter(|product| i64::try_from(*product).is_ok())
     };
     product(row).ok_or_else(|| wrong("one of fewer than 2^63 elements"))?;
-    let bytes = product(row_bytes).ok_or_else(|| wrong("one of fewer than 2^63 bytes"))?;
+    if !row.is_multiple_of(dtype.block_len() as u64) {
+        return Err(wrong(&format!(
+            "rows of a multiple of {} numbers",
+            dtype.block_len()
+        )));
+    }
+    let bytes = dtype
+        .row_bytes(row)
+        .and_then(product)
+        .ok_or_else(|| wrong("one of fewer than 2^63 bytes"))?;
     Ok(if shape.contains(&0) { 0 } else { bytes })
 }
 

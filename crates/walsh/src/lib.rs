@@ -7,8 +7,8 @@ pub use open::{BACKENDS, BackendInfo, DeviceSpec, open};
 pub use walsh_core::ops;
 pub use walsh_core::{
     Access, Accesses, Backend, Buffer, BufferId, CacheKind, Command, CommandList, Device, DeviceId,
-    Element, Error, HostBytes, KvCache, KvCacheOptions, KvSide, Memory, Plan, Program, Properties,
-    Recorder, Result, Span, Step, Tensor, tensor_bytes,
+    Element, Error, HostBytes, KvCache, KvCacheOptions, KvSide, KvTensors, Memory, Plan, Program,
+    Properties, Recorder, Result, Span, Step, Tensor, tensor_bytes,
 };
 
 pub use walsh_formats as formats;

@@ -91,14 +91,14 @@ impl RopeConfig {
     /// what the rotated numbers are multiplied by. Missing
     /// [`factors`](Self::factors) count as 1.
     #[must_use]
-    pub fn frequencies(&self) -> (Vec<f32>, f32) {
+    pub fn frequencies(&self) -> (Vec<f64>, f64) {
         let dims = self.dims as f64;
         let base = f64::from(self.base);
         let frequencies = (0..self.dims / 2).map(|i| {
             let factor = self.factors.as_ref().and_then(|f| f.get(i as usize));
             let factor = factor.map_or(1.0, |factor| f64::from(*factor));
             let frequency = base.powf(-2.0 * i as f64 / dims) / factor;
-            self.stretch(i as f64, frequency) as f32
+            self.stretch(i as f64, frequency)
         });
         (frequencies.collect(), self.magnitude())
     }
@@ -145,7 +145,7 @@ impl RopeConfig {
         }
     }
 
-    fn magnitude(&self) -> f32 {
+    fn magnitude(&self) -> f64 {
         match self.scaling {
             RopeScaling::Yarn {
                 factor,
@@ -153,11 +153,11 @@ impl RopeConfig {
                 extrapolation,
                 ..
             } if extrapolation != 0.0 => {
-                (f64::from(attention_factor) * (1.0 + 0.1 * f64::from(factor).ln())) as f32
+                f64::from(attention_factor) * (1.0 + 0.1 * f64::from(factor).ln())
             }
             RopeScaling::Yarn {
                 attention_factor, ..
-            } => attention_factor,
+            } => f64::from(attention_factor),
             _ => 1.0,
         }
     }

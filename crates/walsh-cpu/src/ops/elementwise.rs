@@ -118,9 +118,8 @@ versions! {
 
 versions! {
     fn softcap(a: &mut [f32], cap: f32) {
-        let inverse = 1.0 / cap;
         for a in a {
-            *a = cap * simd::tanh(*a * inverse);
+            *a = cap * simd::tanh(*a / cap);
         }
     }
 }
@@ -138,8 +137,13 @@ impl Elementwise {
         }
         // SAFETY: the caller's.
         let row = unsafe { view.all() };
-        for (number, index) in block.iter_mut().zip(range) {
-            *number = row[index % row.len()];
+        let mut column = range.start % row.len();
+        let mut rest = block;
+        while !rest.is_empty() {
+            let count = rest.len().min(row.len() - column);
+            let (now, later) = rest.split_at_mut(count);
+            now.copy_from_slice(&row[column..column + count]);
+            (column, rest) = (0, later);
         }
     }
 }

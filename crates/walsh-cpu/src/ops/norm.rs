@@ -63,6 +63,18 @@ versions! {
     }
 }
 
+/// 1 / √(mean square + eps) of a row.
+fn inverse_rms(isa: Isa, row: &[f32], eps: f32) -> f32 {
+    let sum = sum_of_squares(isa, row);
+    let sum = if (1e-25..1e37).contains(&sum) {
+        f64::from(sum)
+    } else {
+        // Squares may have left the range of f32, although the row is sound.
+        row.iter().map(|x| f64::from(*x) * f64::from(*x)).sum()
+    };
+    (1.0 / (sum / row.len() as f64 + f64::from(eps)).sqrt()) as f32
+}
+
 versions! {
     /// Multiplies by a factor.
     fn scale(x: &mut [f32], factor: f32) {
@@ -113,8 +125,7 @@ impl Phase for Norm {
                     sum.slice_mut(range.clone()).copy_from_slice(row);
                 }
             }
-            let mean = sum_of_squares(self.isa, row) / self.width as f32;
-            let factor = 1.0 / (mean + self.eps).sqrt();
+            let factor = inverse_rms(self.isa, row, self.eps);
             match &self.weight {
                 // SAFETY: no phase of this group writes the weight.
                 Some(weight) => scale_by(self.isa, row, factor, unsafe { weight.all() }),

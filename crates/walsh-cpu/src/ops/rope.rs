@@ -12,8 +12,8 @@ use crate::team::{Phase, Scratch};
 /// Computes `[n, 2, dims / 2]`: the cosines of a token's pairs, then the sines.
 struct Table {
     positions: View<i32>,
-    frequencies: Vec<f32>,
-    magnitude: f32,
+    frequencies: Vec<f64>,
+    magnitude: f64,
     output: View<f32>,
 }
 
@@ -85,11 +85,12 @@ impl Phase for Table {
             };
             let (cosines, sines) = row.split_at_mut(pairs);
             for i in 0..pairs {
-                // In f64: at position 100,000 an f32 angle is off by 0.004.
-                let angle = f64::from(position) * f64::from(self.frequencies[i]);
+                // In f64 throughout: at position 100,000 an f32 angle or
+                // frequency is off by 0.004.
+                let angle = f64::from(position) * self.frequencies[i];
                 let (sin, cos) = angle.sin_cos();
-                cosines[i] = cos as f32 * self.magnitude;
-                sines[i] = sin as f32 * self.magnitude;
+                cosines[i] = (cos * self.magnitude) as f32;
+                sines[i] = (sin * self.magnitude) as f32;
             }
         }
     }

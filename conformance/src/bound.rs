@@ -1,0 +1,159 @@
+use std::sync::Arc;
+
+use walsh::{DType, Device, Result, Step, Tensor};
+
+use crate::{HostTensor, Problem, Rng};
+
+/// Guard bytes on either side of a tensor.
+const GUARD: usize = 64;
+
+/// What guard bytes hold.
+const GUARD_BYTE: u8 = 0xa7;
+
+/// A tensor between guard bytes.
+struct Placed {
+    tensor: Tensor,
+    /// The whole buffer.
+    whole: Tensor,
+    /// What the whole buffer holds before the op runs.
+    image: Vec<u8>,
+}
+
+impl Placed {
+    fn new(device: &Device, host: &HostTensor, rng: &mut Rng) -> Result<Self> {
+        let offset = GUARD + rng.below(4) * alignment(host.dtype);
+        let mut image = vec![GUARD_BYTE; offset + host.bytes.len() + GUARD];
+        image[offset..offset + host.bytes.len()].copy_from_slice(&host.bytes);
+        let buffer = if host.imported {
+            device.import(Arc::new(Arc::<[u8]>::from(image.as_slice())))?
+        } else {
+            device.allocate(image.len() as u64)?
+        };
+        Ok(Self {
+            tensor: Tensor::new(buffer.clone(), offset as u64, host.dtype, &host.shape)?,
+            whole: Tensor::new(buffer, 0, DType::U8, &[image.len() as u64])?,
+            image,
+        })
+    }
+}
+
+/// The smallest step between the offsets that a tensor may have, but 16 for
+/// bytes: codes of a KV cache are read in vectors.
+fn alignment(dtype: DType) -> usize {
+    match dtype {
+        DType::F32 | DType::I32 => 4,
+        DType::U8 => 16,
+        _ => 2,
+    }
+}
+
+/// A problem on one device.
+pub struct Bound<'a> {
+    problem: &'a Problem,
+    device: Device,
+    placed: Vec<Placed>,
+    step: Step,
+}
+
+impl<'a> Bound<'a> {
+    /// Puts the tensors onto the device and records the op.
+    ///
+    /// # Errors
+    /// What the device says.
+    pub fn new(problem: &'a Problem, device: &Device) -> Result<Self> {
+        let mut rng = Rng::new(problem.seed);
+        let placed = problem
+            .tensors
+            .iter()
+            .map(|host| Placed::new(device, host, &mut rng))
+            .collect::<Result<Vec<_>>>()?;
+        let tensors: Vec<Tensor> = placed.iter().map(|p| p.tensor.clone()).collect();
+        let mut list = device.record();
+        list.push((problem.bind)(&tensors)?)?;
+        Ok(Self {
+            problem,
+            device: device.clone(),
+            step: list.finish()?,
+            placed,
+        })
+    }
+
+    /// Gives every tensor the bytes that it has before the op runs.
+    ///
+    /// # Errors
+    /// What the device says.
+    pub fn reset(&self) -> Result<()> {
+        let hosts = self.problem.tensors.iter();
+        for (placed, _) in self.placed.iter().zip(hosts).filter(|(_, h)| !h.imported) {
+            self.device.write_bytes(&placed.whole, &placed.image)?;
+        }
+        Ok(())
+    }
+
+    /// Runs the op once.
+    ///
+    /// # Errors
+    /// What the device says.
+    pub fn run(&self) -> Result<()> {
+        self.device.run(&self.step)
+    }
+
+    /// The bytes of all buffers, guards included.
+    ///
+    /// # Errors
+    /// What the device says.
+    pub fn contents(&self) -> Result<Vec<Vec<u8>>> {
+        let read = |placed: &Placed| {
+            let mut bytes = vec![0; placed.image.len()];
+            self.device.read_bytes(&placed.whole, &mut bytes)?;
+            Ok(bytes)
+        };
+        self.placed.iter().map(read).collect()
+    }
+
+    /// Checks what [`contents`](Self::contents) gave after a run: results,
+    /// inputs and guards.
+    ///
+    /// # Errors
+    /// The first difference, in words.
+    pub fn check(&self, contents: &[Vec<u8>]) -> Result<(), String> {
+        let tensors = self.problem.tensors.iter().zip(&self.placed);
+        for (index, ((host, placed), bytes)) in tensors.zip(contents).enumerate() {
+            let start = placed.tensor.offset() as usize;
+            let end = start + host.bytes.len();
+            if bytes[..start] != placed.image[..start] || bytes[end..] != placed.image[end..] {
+                return Err(format!("tensor {index}: written out of bounds"));
+            }
+            let given = &bytes[start..end];
+            match &host.expected {
+                Some(expected) => expected
+                    .check(host.dtype, given)
+                    .map_err(|wrong| format!("tensor {index} {}: {wrong}", placed.tensor))?,
+                None if given != host.bytes => {
+                    return Err(format!("tensor {index}: an input was written to"));
+                }
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Resets, runs and checks twice: a replay gives the same bits.
+    ///
+    /// # Errors
+    /// The first difference, in words.
+    pub fn verify(&self) -> Result<(), String> {
+        let once = || {
+            self.reset()?;
+            self.run()?;
+            self.contents()
+        };
+        let first = once().map_err(|error| error.to_string())?;
+        self.check(&first)?;
+        let second = once().map_err(|error| error.to_string())?;
+        if first == second {
+            return Ok(());
+        }
+        Err("a replay gave other bits".into())
+    }
+}

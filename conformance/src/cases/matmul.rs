@@ -1,0 +1,144 @@
+use walsh::DType;
+use walsh::ops::MatMul;
+
+use super::rng;
+use crate::random::blocks;
+use crate::{Expected, HostTensor, Problem, reference};
+
+/// A product's sizes and forms.
+struct Case {
+    dtype: DType,
+    m: usize,
+    n: usize,
+    k: usize,
+    bias: bool,
+    imported: bool,
+}
+
+pub(super) fn matmul() -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for dtype in super::weight_types() {
+        let block = dtype.block_len();
+        // A single block, and several that are no multiple of what kernels unroll.
+        let few = if block == 1 { 37 } else { block };
+        let many = if block == 1 { 515 } else { 5 * block.max(96) };
+        for (m, n, k) in [
+            (1, 1, few),
+            (1, 3, many),
+            (1, 65, few),
+            (2, 17, many),
+            (3, 5, few),
+            (4, 33, few),
+            (5, 16, many),
+            (7, 15, few),
+            (8, 31, many),
+            (9, 16, few),
+            (17, 33, many),
+            (40, 70, few),
+            (65, 18, many),
+        ] {
+            problems.push(problem(Case {
+                dtype,
+                m,
+                n,
+                k,
+                bias: (m + n) % 2 == 0,
+                imported: n % 3 != 0,
+            }));
+        }
+    }
+    problems
+}
+
+fn problem(case: Case) -> Problem {
+    let Case {
+        dtype,
+        m,
+        n,
+        k,
+        bias,
+        imported,
+    } = case;
+    let name = format!(
+        "MatMul {dtype} [{m}, {k}] · [{n}, {k}]{}{}",
+        if bias { " + bias" } else { "" },
+        if imported { " imported" } else { "" },
+    );
+    let (seed, mut rng) = rng(&name);
+    let stored = blocks(&mut rng, dtype, n * k);
+    let weight = reference::decode(dtype, &stored).expect("whole blocks");
+    // Rows of different magnitudes, one of them zero.
+    let mut input = rng.normals(m * k);
+    for (row, numbers) in input.chunks_exact_mut(k).enumerate() {
+        let magnitude = [1.0, 100.0, 0.0, 1e-3][row % 4];
+        numbers.iter_mut().for_each(|x| *x *= magnitude);
+    }
+    let biases = rng.normals(n);
+    let mut values = reference::matmul(&input, &weight, k);
+    if bias {
+        for (value, bias) in values.iter_mut().zip(biases.iter().cycle()) {
+            *value += f64::from(*bias);
+        }
+    }
+    let expected = expected(dtype, values, &input, &weight, k);
+    let mut tensors = vec![
+        HostTensor::stored(dtype, &[n as u64, k as u64], stored),
+        HostTensor::f32(&[m as u64, k as u64], &input),
+        HostTensor::f32(&[n as u64], &biases),
+        HostTensor::output(DType::F32, &[m as u64, n as u64], expected),
+    ];
+    tensors[0].imported = imported;
+    Problem::new(name, seed, tensors, move |t| {
+        Ok(MatMul {
+            weight: t[0].clone(),
+            input: t[1].clone(),
+            bias: bias.then(|| t[2].clone()),
+            output: t[3].clone(),
+        }
+        .into())
+    })
+}
+
+fn expected(dtype: DType, values: Vec<f64>, input: &[f32], weight: &[f32], k: usize) -> Expected {
+    let n = weight.len() / k;
+    let quantised = dtype.is_quantised();
+    // What the squares of the products' sums come to when signs are random:
+    // results that happen to cancel ask for no more accuracy than others.
+    let mut power = 0.0;
+    let mut bounds = Vec::with_capacity(values.len());
+    for (index, value) in values.iter().enumerate() {
+        let x = &input[index / n * k..][..k];
+        let w = &weight[index % n * k..][..k];
+        let products = x.iter().zip(w).map(|(x, w)| f64::from(*x) * f64::from(*w));
+        let magnitude: f64 = products.clone().map(f64::abs).sum();
+        power += products.map(|p| p * p).sum::<f64>().max(value * value);
+        let rounding = 1e-6 * (magnitude + value.abs()) + 1e-30;
+        bounds.push(if quantised {
+            rounding + activation_error(x, w)
+        } else {
+            rounding
+        });
+    }
+    Expected::Close {
+        values,
+        bounds,
+        squared_error: quantised.then_some(1e-4 * power),
+        why: if quantised {
+            "activations may be rounded to 8 bits per block of 32, half a step at most"
+        } else {
+            "an f32 sum of products in many lanes"
+        },
+    }
+}
+
+/// The most that a product can be off when the activations of each block of 32
+/// are rounded to 127 steps a side.
+fn activation_error(x: &[f32], w: &[f32]) -> f64 {
+    let blocks = x.chunks(32).zip(w.chunks(32));
+    let error = blocks.map(|(x, w)| {
+        let most = x.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+        let weights: f64 = w.iter().map(|w| f64::from(w.abs())).sum();
+        f64::from(most) / 254.0 * 1.01 * weights
+    });
+    error.sum()
+}

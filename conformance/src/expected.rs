@@ -1,0 +1,155 @@
+use walsh::DType;
+use walsh::formats::ggml;
+
+/// What an op must leave in a tensor.
+#[derive(Debug, Clone)]
+pub enum Expected {
+    /// These bytes.
+    Exact(Vec<u8>),
+    /// Numbers near these.
+    Close {
+        /// The reference's results. A NaN asks for a NaN, an infinity for itself.
+        values: Vec<f64>,
+        /// How far each number may be off.
+        bounds: Vec<f64>,
+        /// The most that the squared errors may sum to, where the backend has
+        /// leave to approximate.
+        squared_error: Option<f64>,
+        /// Why the bounds are what they are.
+        why: &'static str,
+    },
+}
+
+impl Expected {
+    /// These numbers exactly, as `f32`.
+    #[must_use]
+    pub fn f32(values: &[f32]) -> Self {
+        Self::Exact(bytemuck::cast_slice(values).to_vec())
+    }
+
+    /// These numbers exactly, as `i32`.
+    #[must_use]
+    pub fn i32(values: &[i32]) -> Self {
+        Self::Exact(bytemuck::cast_slice(values).to_vec())
+    }
+
+    /// Numbers within `relative` times the larger of their own magnitude and
+    /// `floor`.
+    #[must_use]
+    pub fn close(values: Vec<f64>, relative: f64, floor: f64, why: &'static str) -> Self {
+        let bounds = values
+            .iter()
+            .map(|value| relative * value.abs().max(floor))
+            .collect();
+        Self::Close {
+            values,
+            bounds,
+            squared_error: None,
+            why,
+        }
+    }
+
+    /// Compares a tensor's bytes.
+    ///
+    /// # Errors
+    /// The first difference, in words.
+    pub fn check(&self, dtype: DType, bytes: &[u8]) -> Result<(), String> {
+        match self {
+            Self::Exact(expected) => check_exact(expected, bytes),
+            Self::Close {
+                values,
+                bounds,
+                squared_error,
+                why,
+            } => {
+                let mut given = vec![0.0f32; values.len()];
+                ggml::decode(dtype, bytes, &mut given).map_err(|error| error.to_string())?;
+                for (index, (value, given)) in values.iter().zip(&given).enumerate() {
+                    check_number(*value, f64::from(*given), bounds[index])
+                        .map_err(|wrong| format!("number {index} {wrong} ({why})"))?;
+                }
+                check_squares(values, &given, *squared_error)
+            }
+        }
+    }
+}
+
+fn check_exact(expected: &[u8], given: &[u8]) -> Result<(), String> {
+    let wrong = expected.iter().zip(given).position(|(a, b)| a != b);
+    match wrong {
+        _ if expected.len() != given.len() => Err(format!(
+            "has {} bytes, but must have {}",
+            given.len(),
+            expected.len()
+        )),
+        Some(index) => Err(format!(
+            "byte {index} is {:#04x}, but must be {:#04x}",
+            given[index], expected[index]
+        )),
+        None => Ok(()),
+    }
+}
+
+fn check_number(expected: f64, given: f64, bound: f64) -> Result<(), String> {
+    let fits = if expected.is_nan() {
+        given.is_nan()
+    } else if expected.is_infinite() {
+        given == expected
+    } else {
+        (given - expected).abs() <= bound
+    };
+    if fits {
+        return Ok(());
+    }
+    Err(format!(
+        "is {given:e}, but must be {expected:e} ± {bound:.1e}"
+    ))
+}
+
+fn check_squares(expected: &[f64], given: &[f32], most: Option<f64>) -> Result<(), String> {
+    let Some(most) = most else { return Ok(()) };
+    let pairs = expected.iter().zip(given);
+    let error: f64 = pairs.map(|(e, g)| (e - f64::from(*g)).powi(2)).sum();
+    if error <= most {
+        return Ok(());
+    }
+    Err(format!(
+        "has squared errors of {error:.2e} in all, but may have {most:.2e}"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(values: &[f32]) -> &[u8] {
+        bytemuck::cast_slice(values)
+    }
+
+    #[test]
+    fn differences_are_found() {
+        let close = Expected::close(vec![1.0, f64::NAN, f64::INFINITY], 1e-3, 1.0, "test");
+        let check = |values: &[f32]| close.check(DType::F32, bytes(values));
+        check(&[1.0005, f32::NAN, f32::INFINITY]).unwrap();
+        for wrong in [
+            [1.01, f32::NAN, f32::INFINITY],
+            [f32::NAN, f32::NAN, f32::INFINITY],
+            [1.0, 0.0, f32::INFINITY],
+            [1.0, f32::NAN, f32::NEG_INFINITY],
+            [1.0, f32::NAN, f32::MAX],
+        ] {
+            assert!(check(&wrong).is_err(), "{wrong:?}");
+        }
+        let exact = Expected::f32(&[0.0]);
+        assert!(exact.check(DType::F32, bytes(&[-0.0])).is_err());
+        assert!(exact.check(DType::F32, bytes(&[0.0, 0.0])).is_err());
+        let power = Expected::Close {
+            values: vec![1.0; 100],
+            bounds: vec![0.1; 100],
+            squared_error: Some(100.0 * 1e-4),
+            why: "test",
+        };
+        power.check(DType::F32, bytes(&[1.009; 100])).unwrap();
+        assert!(power.check(DType::F32, bytes(&[1.011; 100])).is_err());
+    }
+}

@@ -1,0 +1,77 @@
+use walsh::ops::Mask;
+
+/// The sizes of an attention.
+#[derive(Debug, Clone, Copy)]
+pub struct AttentionShape {
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads; they divide the query heads.
+    pub kv_heads: usize,
+    /// Numbers per head.
+    pub head_dim: usize,
+}
+
+/// One token's keys and values, `[kv_heads, head_dim]` each.
+#[derive(Debug, Clone)]
+pub struct Row {
+    /// Its position.
+    pub position: i64,
+    /// Its keys.
+    pub keys: Vec<f32>,
+    /// Its values.
+    pub values: Vec<f32>,
+}
+
+/// Attention of queries `[positions, heads, head_dim]` over the rows that each
+/// may see.
+#[must_use]
+pub fn attention(
+    shape: AttentionShape,
+    query: &[f32],
+    positions: &[i32],
+    rows: &[Row],
+    mask: &Mask,
+) -> Vec<f64> {
+    let dim = shape.head_dim;
+    let group = shape.heads / shape.kv_heads;
+    let mut out = Vec::with_capacity(query.len());
+    for (tokens, own) in query.chunks_exact(shape.heads * dim).zip(positions) {
+        let own = i64::from(*own);
+        let first = mask.window.map_or(i64::MIN, |w| own - i64::from(w) + 1);
+        let seen: Vec<&Row> = rows
+            .iter()
+            .filter(|row| (first..=own).contains(&row.position))
+            .collect();
+        for (head, q) in tokens.chunks_exact(dim).enumerate() {
+            let start = head / group * dim;
+            let scores: Vec<f64> = seen
+                .iter()
+                .map(|row| score(q, &row.keys[start..start + dim], mask))
+                .collect();
+            let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let weights: Vec<f64> = scores.iter().map(|score| (score - most).exp()).collect();
+            let total: f64 = weights.iter().sum();
+            for channel in start..start + dim {
+                let weighted = seen.iter().zip(&weights);
+                let sum: f64 = weighted
+                    .map(|(row, weight)| weight * f64::from(row.values[channel]))
+                    .sum();
+                out.push(sum / total);
+            }
+        }
+    }
+    out
+}
+
+fn score(q: &[f32], k: &[f32], mask: &Mask) -> f64 {
+    let dot: f64 = q
+        .iter()
+        .zip(k)
+        .map(|(q, k)| f64::from(*q) * f64::from(*k))
+        .sum();
+    let score = dot * f64::from(mask.scale);
+    match mask.softcap {
+        Some(cap) => super::softcap(score, f64::from(cap)),
+        None => score,
+    }
+}

@@ -1,0 +1,133 @@
+//! KV caches: sizes, and caches over memory of the caller's.
+
+mod common;
+
+use common::{assert_says, fake};
+use walsh_core::{CacheKind, Error, KvCache, KvCacheOptions, KvTensors, Tensor};
+use walsh_formats::DType;
+
+fn options(spec: &str) -> KvCacheOptions {
+    KvCacheOptions {
+        spec: spec.parse().unwrap(),
+        kv_heads: 3,
+        head_dim: 64,
+        capacity: 10,
+        kind: CacheKind::Global,
+    }
+}
+
+#[test]
+fn a_cache_takes_what_its_codecs_take() {
+    let (device, _) = fake();
+    for (spec, key, value) in [
+        ("f32", 256, 256),
+        ("f16", 128, 128),
+        ("q8_0", 68, 68),
+        ("tq4", 34, 34),
+        ("k=tq5,v=tq3", 42, 26),
+        ("k=tq8+norm,v=bf16", 68, 128),
+    ] {
+        let cache = KvCache::new(&device, options(spec)).unwrap();
+        assert_eq!(cache.bytes(), 3 * 10 * (key + value), "{spec}");
+        assert_eq!(cache.spec().to_string(), spec);
+        let spans: Vec<_> = cache.spans().collect();
+        assert!(
+            spans
+                .iter()
+                .enumerate()
+                .all(|(i, a)| { spans[i + 1..].iter().all(|b| !a.overlaps(b)) })
+        );
+    }
+}
+
+#[test]
+fn sizes_are_checked() {
+    let (device, _) = fake();
+    let good = options("tq4");
+    let new = |options| KvCache::new(&device, options);
+    for size in [0, 1 << 31, u64::MAX] {
+        let capacity = size;
+        assert_says(new(KvCacheOptions { capacity, ..good }), &["capacity"]);
+        let kv_heads = size;
+        assert_says(new(KvCacheOptions { kv_heads, ..good }), &["kv_heads"]);
+        let head_dim = size;
+        assert_says(new(KvCacheOptions { head_dim, ..good }), &["head_dim"]);
+    }
+    let head_dim = 72;
+    let unsuited = new(KvCacheOptions { head_dim, ..good });
+    assert!(matches!(unsuited, Err(Error::Kv(_))));
+    assert_says(unsuited, &["72", "tq4"]);
+    // More than the device has, and more than 63 bits of bytes.
+    for capacity in [1 << 24, (1 << 31) - 1] {
+        let large = KvCacheOptions { capacity, ..good };
+        assert!(matches!(new(large), Err(Error::OutOfMemory { .. })));
+        let kv_heads = (1 << 31) - 1;
+        assert!(new(KvCacheOptions { kv_heads, ..large }).is_err());
+    }
+}
+
+#[test]
+fn memory_of_the_callers_must_fit() {
+    let (device, _) = fake();
+    let options = options("k=tq4,v=f16");
+    let zeros = |dtype, shape: &[u64]| device.zeros(dtype, shape).unwrap();
+    let key = KvTensors {
+        codes: zeros(DType::U8, &[3, 10, 32]),
+        scales: Some(zeros(DType::F16, &[3, 10, 1])),
+    };
+    let value = KvTensors {
+        codes: zeros(DType::U8, &[3, 10, 128]),
+        scales: None,
+    };
+    let make = |key: KvTensors, value: KvTensors| KvCache::from_tensors(options, [key, value]);
+    assert!(make(key.clone(), value.clone()).is_ok());
+
+    let wrong = zeros(DType::U8, &[3, 11, 32]);
+    let codes = KvTensors {
+        codes: wrong,
+        ..key.clone()
+    };
+    assert_says(
+        make(codes, value.clone()),
+        &["codes", "u8[3, 10, 32]", "u8[3, 11, 32]"],
+    );
+    let bare = KvTensors {
+        scales: None,
+        ..key.clone()
+    };
+    assert_says(
+        make(bare, value.clone()),
+        &["scales", "f16[3, 10, 1]", "absent"],
+    );
+    let scaled = KvTensors {
+        scales: key.scales.clone(),
+        ..value.clone()
+    };
+    assert_says(make(key.clone(), scaled), &["scales", "absent"]);
+    let scales = KvTensors {
+        scales: Some(zeros(DType::F32, &[3, 10, 1])),
+        ..key.clone()
+    };
+    assert_says(
+        make(scales, value.clone()),
+        &["f16[3, 10, 1]", "f32[3, 10, 1]"],
+    );
+
+    let arena = device.allocate(8192).unwrap();
+    let codes =
+        |offset, width| Tensor::new(arena.clone(), offset, DType::U8, &[3, 10, width]).unwrap();
+    let at = |offset| KvTensors {
+        codes: codes(offset, 32),
+        ..key.clone()
+    };
+    let behind = |offset| KvTensors {
+        codes: codes(offset, 128),
+        scales: None,
+    };
+    assert!(make(at(16), behind(976)).is_ok());
+    assert_says(make(at(8), behind(976)), &["codes", "multiple of 16"]);
+    assert_says(
+        make(at(16), behind(960)),
+        &["apart from each other", "overlapping"],
+    );
+}
