@@ -29,7 +29,7 @@ pub(crate) fn run(args: &Chat) -> Outcome {
         output::note(format_args!(
             "{}, {} tokens of context, KV cache {}; /help lists the commands",
             model.name(),
-            conversation.context(),
+            conversation.session().context(),
             args.session.kv
         ));
     }
