@@ -8,10 +8,12 @@
 mod attention;
 mod backend;
 pub mod isa;
+mod lanes;
 mod lower;
 pub mod matmul;
 mod memory;
 mod ops;
+mod positions;
 mod simd;
 mod store;
 pub mod team;

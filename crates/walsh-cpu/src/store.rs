@@ -1,59 +1,168 @@
-//! temp naive
-use crate::lower::{Lowering, Target};
-use crate::memory::View;
-use crate::team::{Phase, Scratch};
+//! Encoding keys and values into a KV cache.
+//!
+//! An item encodes the key and the value of one token and KV head. The bytes are those of
+//! [`RowCodec::encode_row`](walsh_formats::kv::RowCodec::encode_row), whatever the instruction set.
+
+mod encode;
+
 use std::ops::Range;
+use std::sync::Arc;
+
 use walsh_core::ops::{KvStore, Operation};
-use walsh_core::{Plan, Result};
-pub(crate) fn plan(_: &KvStore, _: Target) -> Result<Plan> {
+use walsh_core::{Error, KvSide, Plan, Result};
+use walsh_formats::kv::{KvError, RowCodec};
+use walsh_formats::{DType, ggml};
+
+use self::encode::Encoder;
+use crate::isa::Isa;
+use crate::lower::{Fault, Lowering, Target, whole};
+use crate::memory::View;
+use crate::positions;
+use crate::team::{Phase, Scratch};
+
+/// The most numbers of a head.
+const MAX_HEAD_DIM: usize = 512;
+
+/// Keys or values: where they come from and where they go.
+struct Side {
+    encoder: Encoder,
+    codec: RowCodec,
+    /// `[n][kv_heads][head_dim]`.
+    source: View<u8>,
+    /// `[kv_heads][capacity][code_bytes]`.
+    codes: View<u8>,
+    /// `[kv_heads][capacity][scale_bytes]`; absent for dense codecs.
+    scales: Option<View<u8>>,
+}
+
+struct Store {
+    isa: Isa,
+    dtype: DType,
+    kv_heads: usize,
+    head_dim: usize,
+    capacity: usize,
+    positions: View<i32>,
+    sides: [Side; 2],
+    fault: Arc<Fault>,
+}
+
+pub(crate) fn plan(op: &KvStore, target: Target) -> Result<Plan> {
     Ok(Plan {
-        kernel: "naive".into(),
-        pieces: 1,
+        kernel: format!("kv_store.{}.{}", op.cache.spec(), target.isa),
+        pieces: op.positions.elements() * op.cache.kv_heads(),
         workspace: 0,
     })
 }
-struct Naive(KvStore);
-pub(crate) fn lower(op: &KvStore, l: &mut Lowering) -> Result<()> {
-    l.phase(&op.accesses(), Naive(op.clone()));
+
+pub(crate) fn lower(op: &KvStore, lowering: &mut Lowering) -> Result<()> {
+    let checked = positions::checked(KvStore::NAME, &op.positions, &op.cache, lowering)?;
+    let side = |source, side: &KvSide| -> Result<Side> {
+        Ok(Side {
+            encoder: Encoder::of(&side.codec),
+            codec: side.codec.clone(),
+            source: View::of(source)?,
+            codes: View::of(&side.codes)?,
+            scales: side.scales.as_ref().map(View::of).transpose()?,
+        })
+    };
+    let phase = Store {
+        isa: lowering.target().isa,
+        dtype: op.keys.dtype(),
+        kv_heads: op.cache.kv_heads() as usize,
+        head_dim: op.cache.head_dim() as usize,
+        capacity: op.cache.capacity() as usize,
+        positions: View::of(&op.positions)?,
+        sides: [
+            side(&op.keys, op.cache.key())?,
+            side(&op.values, op.cache.value())?,
+        ],
+        fault: lowering.fault(),
+    };
+    let mut accesses = op.accesses();
+    accesses.read(whole(&checked));
+    lowering.phase(&accesses, phase);
     Ok(())
 }
-impl Phase for Naive {
+
+impl Store {
+    /// Encodes one row of one side; `token` and `head` say where it comes from, `slot` where it goes.
+    ///
+    /// # Safety
+    /// The list orders the accesses, and no other item writes this slot of this head.
+    unsafe fn encode(
+        &self,
+        side: &Side,
+        token: usize,
+        head: usize,
+        slot: usize,
+    ) -> Result<(), KvError> {
+        let d = self.head_dim;
+        let (mut row, mut scratch) = ([0.0; MAX_HEAD_DIM], [0.0; MAX_HEAD_DIM]);
+        let (row, scratch) = (&mut row[..d], &mut scratch[..d]);
+        let at = token * self.kv_heads + head;
+        let row_bytes = d * self.dtype.block_bytes();
+        let target = head * self.capacity + slot;
+        let (code_bytes, scale_bytes) = (side.codec.code_bytes(), side.codec.scale_bytes());
+        // SAFETY: the caller's.
+        let (source, codes, scales) = unsafe {
+            let scales = match &side.scales {
+                Some(scales) => scales.slice_mut(target * scale_bytes..(target + 1) * scale_bytes),
+                None => &mut [],
+            };
+            (
+                side.source.slice(at * row_bytes..(at + 1) * row_bytes),
+                side.codes
+                    .slice_mut(target * code_bytes..(target + 1) * code_bytes),
+                scales,
+            )
+        };
+        if ggml::decode(self.dtype, source, row).is_err() {
+            // The op was validated: its type is f32, f16 or bf16, which rows of any length decode from.
+            row.fill(f32::NAN);
+        }
+        // SAFETY: the device has the set; the lengths are the codec's.
+        if unsafe { encode::encode(self.isa, &side.encoder, row, scratch, codes, scales) } {
+            return Ok(());
+        }
+        // No kernel, or a vector that needs care: the codec decides, and says what is wrong if anything is.
+        side.codec.encode_row(row, scratch, codes, scales)
+    }
+}
+
+impl Phase for Store {
     fn items(&self) -> usize {
-        self.0.cache.kv_heads() as usize
+        self.positions.len() * self.kv_heads
     }
+
+    fn grain(&self) -> usize {
+        8
+    }
+
     fn cost(&self) -> u64 {
-        1_000_000
+        (self.items() * self.head_dim) as u64
     }
+
     unsafe fn run(&self, items: Range<usize>, _: &mut Scratch) {
-        unsafe {
-            let op = &self.0;
-            let d = op.cache.head_dim() as usize;
-            let cap = op.cache.capacity() as usize;
-            let kvh = op.cache.kv_heads() as usize;
-            let pos = View::<i32>::of(&op.positions).unwrap();
-            let mut sc = vec![0f32; d];
-            for (src, side) in [(&op.keys, op.cache.key()), (&op.values, op.cache.value())] {
-                let x = View::<f32>::of(src).unwrap();
-                let codes = View::<u8>::of(&side.codes).unwrap();
-                let scales = side.scales.as_ref().map(|t| View::<u8>::of(t).unwrap());
-                let (cb, sb) = (side.codec.code_bytes(), side.codec.scale_bytes());
-                for h in items.clone() {
-                    for i in 0..pos.len() {
-                        let s = h * cap + pos.all()[i] as usize % cap;
-                        let mut empty = [0u8; 0];
-                        let sl = match &scales {
-                            Some(v) => v.slice_mut(s * sb..(s + 1) * sb),
-                            None => &mut empty[..],
-                        };
-                        side.codec
-                            .encode_row(
-                                x.slice((i * kvh + h) * d..(i * kvh + h + 1) * d),
-                                &mut sc,
-                                codes.slice_mut(s * cb..(s + 1) * cb),
-                                sl,
-                            )
-                            .unwrap();
-                    }
+        // SAFETY: the list orders this read after the positions' writes.
+        let positions = unsafe { self.positions.all() };
+        for item in items {
+            let (token, head) = (item / self.kv_heads, item % self.kv_heads);
+            // Of more tokens than a ring has slots, only the last keep theirs.
+            if token + self.capacity < positions.len() {
+                continue;
+            }
+            let slot = positions[token] as usize % self.capacity;
+            for (side, what) in self.sides.iter().zip(["key", "value"]) {
+                // SAFETY: tokens that are written have slots of their own, and each head has its own rows.
+                if let Err(wrong) = unsafe { self.encode(side, token, head, slot) } {
+                    self.fault.report(Error::Value {
+                        op: KvStore::NAME,
+                        message: format!(
+                            "{what} of position {}, head {head}: {wrong}",
+                            positions[token]
+                        ),
+                    });
+                    return;
                 }
             }
         }

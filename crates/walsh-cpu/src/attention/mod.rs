@@ -1,184 +1,253 @@
-//! temp naive
-use crate::lower::{Lowering, Target};
-use crate::memory::View;
-use crate::team::{Phase, Scratch};
+//! Attention over the codes of a KV cache, read where they lie.
+//!
+//! Queries are rotated once into the space of the keys, scores and sums are taken there, and one inverse rotation per
+//! head ends it. A tile of codes is decoded to a worker's scratch, never to memory.
+
+mod job;
+mod kernels;
+mod tile;
+
 use std::ops::Range;
+use std::sync::Arc;
+
 use walsh_core::ops::{AttentionDecode, AttentionPrefill, Mask, Operation};
-use walsh_core::{KvCache, Plan, Result, Tensor};
-pub(crate) fn plan_decode(_: &AttentionDecode, _: Target) -> Result<Plan> {
-    Ok(Plan {
-        kernel: "naive".into(),
-        pieces: 1,
-        workspace: 0,
-    })
-}
-pub(crate) fn plan_prefill(_: &AttentionPrefill, _: Target) -> Result<Plan> {
-    Ok(Plan {
-        kernel: "naive".into(),
-        pieces: 1,
-        workspace: 0,
-    })
-}
-struct Naive {
-    q: View<f32>,
-    pos: View<i32>,
-    out: View<f32>,
-    cache: KvCache,
-    kc: View<u8>,
-    ks: Option<View<u8>>,
-    vc: View<u8>,
-    vs: Option<View<u8>>,
-    fresh: Option<(View<f32>, View<f32>)>,
+use walsh_core::{Accesses, Buffer, CacheKind, Error, KvCache, KvSide, Plan, Result, Tensor};
+use walsh_formats::DType;
+use walsh_formats::kv::{KvCodec, RowCodec};
+
+use self::job::{Fresh, Job, Shape, Side};
+use crate::lower::{Lowering, Target, whole};
+use crate::memory::{View, address};
+use crate::positions;
+use crate::team::{Phase, Scratch};
+
+/// What both forms of attention are lowered from.
+struct Request<'a> {
+    op: &'static str,
+    query: &'a Tensor,
+    /// The chunk's own keys and values.
+    fresh: Option<(&'a Tensor, &'a Tensor)>,
+    cache: &'a KvCache,
+    positions: &'a Tensor,
     mask: Mask,
-    heads: usize,
-    n: usize,
+    output: &'a Tensor,
 }
-fn make(
-    q: &Tensor,
-    pos: &Tensor,
-    out: &Tensor,
-    cache: &KvCache,
-    mask: Mask,
-    fresh: Option<(&Tensor, &Tensor)>,
-) -> Result<Naive> {
-    let fresh = match fresh {
-        Some((k, v)) => Some((View::of(k)?, View::of(v)?)),
-        None => None,
-    };
-    let sc = |s: &Option<Tensor>| -> Result<Option<View<u8>>> {
-        match s {
-            Some(t) => Ok(Some(View::of(t)?)),
-            None => Ok(None),
+
+impl<'a> From<&'a AttentionDecode> for Request<'a> {
+    fn from(op: &'a AttentionDecode) -> Self {
+        Self {
+            op: AttentionDecode::NAME,
+            query: &op.query,
+            fresh: None,
+            cache: &op.cache,
+            positions: &op.positions,
+            mask: op.mask,
+            output: &op.output,
         }
+    }
+}
+
+impl<'a> From<&'a AttentionPrefill> for Request<'a> {
+    fn from(op: &'a AttentionPrefill) -> Self {
+        Self {
+            op: AttentionPrefill::NAME,
+            query: &op.query,
+            fresh: Some((&op.keys, &op.values)),
+            cache: &op.cache,
+            positions: &op.positions,
+            mask: op.mask,
+            output: &op.output,
+        }
+    }
+}
+
+impl Request<'_> {
+    fn shape(&self) -> Result<Shape> {
+        let shape = Shape {
+            tokens: self.query.shape()[0] as usize,
+            heads: self.query.shape()[1] as usize,
+            kv_heads: self.cache.kv_heads() as usize,
+            head_dim: self.cache.head_dim() as usize,
+            capacity: self.cache.capacity() as usize,
+        };
+        if !shape.head_dim.is_multiple_of(16) || shape.head_dim > 512 {
+            return Err(Error::Unsupported {
+                op: self.op,
+                backend: "cpu",
+                why: format!(
+                    "head size {} is not a multiple of 16 up to 512",
+                    shape.head_dim
+                ),
+            });
+        }
+        Ok(shape)
+    }
+
+    /// How many parts the context is cut into: one when the chunk's own rows are part of it.
+    fn parts(&self, shape: &Shape, target: Target) -> usize {
+        if self.fresh.is_some() {
+            1
+        } else {
+            shape.parts(target.threads)
+        }
+    }
+
+    fn plan(&self, form: &str, target: Target) -> Result<Plan> {
+        let shape = self.shape()?;
+        let parts = self.parts(&shape, target);
+        Ok(Plan {
+            kernel: format!("attention_{form}.{}.{}", self.cache.spec(), target.isa),
+            pieces: (shape.items() * parts) as u64,
+            workspace: (shape.partials(parts) * size_of::<f32>()) as u64,
+        })
+    }
+
+    fn lower(&self, accesses: Accesses, lowering: &mut Lowering) -> Result<()> {
+        let shape = self.shape()?;
+        let parts = self.parts(&shape, lowering.target());
+        let checked = positions::checked(self.op, self.positions, self.cache, lowering)?;
+        let bytes = (shape.partials(parts) * size_of::<f32>()) as u64;
+        let workspace = (parts > 1).then(|| lowering.workspace(bytes)).transpose()?;
+        let fresh = self.fresh.map(|(keys, values)| -> Result<Fresh> {
+            Ok(Fresh {
+                keys: View::<f32>::of(keys)?.base(),
+                values: View::<f32>::of(values)?.base(),
+            })
+        });
+        let partials = match &workspace {
+            Some(buffer) => address(buffer, 0)?.cast(),
+            None => std::ptr::null_mut(),
+        };
+        let job = Job {
+            isa: lowering.target().isa,
+            shape,
+            scale: self.mask.scale,
+            window: self
+                .mask
+                .window
+                .map_or(usize::MAX, |window| window as usize),
+            softcap: self.mask.softcap.unwrap_or(0.0),
+            ring: self.cache.kind() == CacheKind::Ring,
+            key: side(self.cache.key())?,
+            value: side(self.cache.value())?,
+            fresh: fresh.transpose()?,
+            query: View::<f32>::of(self.query)?.base(),
+            positions: View::<i32>::of(self.positions)?.base(),
+            output: View::<f32>::of(self.output)?.base(),
+            parts,
+            partials,
+            plain: RowCodec::new(KvCodec::Dense(DType::F32), shape.head_dim)?,
+        };
+        let mut alive: Vec<Buffer> = accesses
+            .reads
+            .iter()
+            .chain(&accesses.writes)
+            .map(|span| span.buffer.clone())
+            .collect();
+        alive.extend(workspace.clone());
+        let job = Arc::new(Shared { job, _alive: alive });
+        let mut attend = accesses;
+        attend.read(whole(&checked));
+        let Some(workspace) = workspace else {
+            lowering.phase(&attend, Attend(job));
+            return Ok(());
+        };
+        let writes = std::mem::replace(&mut attend.writes, vec![whole(&workspace)]);
+        lowering.phase(&attend, Attend(job.clone()));
+        let merge = Accesses {
+            reads: vec![whole(&workspace)],
+            writes,
+        };
+        lowering.phase(&merge, Merge(job));
+        lowering.release(workspace);
+        Ok(())
+    }
+}
+
+fn side(side: &KvSide) -> Result<Side> {
+    let scales = match &side.scales {
+        Some(scales) => address(scales.buffer(), scales.offset())?,
+        None => std::ptr::null_mut(),
     };
-    Ok(Naive {
-        q: View::of(q)?,
-        pos: View::of(pos)?,
-        out: View::of(out)?,
-        kc: View::of(&cache.key().codes)?,
-        ks: sc(&cache.key().scales)?,
-        vc: View::of(&cache.value().codes)?,
-        vs: sc(&cache.value().scales)?,
-        cache: cache.clone(),
-        fresh,
-        mask,
-        heads: q.shape()[1] as usize,
-        n: q.shape()[0] as usize,
+    Ok(Side {
+        codec: side.codec.clone(),
+        codes: address(side.codes.buffer(), side.codes.offset())?,
+        scales,
     })
 }
-pub(crate) fn lower_decode(op: &AttentionDecode, l: &mut Lowering) -> Result<()> {
-    let p = make(
-        &op.query,
-        &op.positions,
-        &op.output,
-        &op.cache,
-        op.mask,
-        None,
-    )?;
-    l.phase(&op.accesses(), p);
-    Ok(())
+
+/// A job with the memory that its pointers are into.
+struct Shared {
+    job: Job,
+    _alive: Vec<Buffer>,
 }
-pub(crate) fn lower_prefill(op: &AttentionPrefill, l: &mut Lowering) -> Result<()> {
-    let p = make(
-        &op.query,
-        &op.positions,
-        &op.output,
-        &op.cache,
-        op.mask,
-        Some((&op.keys, &op.values)),
-    )?;
-    l.phase(&op.accesses(), p);
-    Ok(())
-}
-impl Phase for Naive {
+
+/// Attends: the whole of it, or the parts.
+struct Attend(Arc<Shared>);
+
+/// Merges the parts.
+struct Merge(Arc<Shared>);
+
+impl Phase for Attend {
     fn items(&self) -> usize {
-        self.cache.kv_heads() as usize
+        self.0.job.items()
     }
+
     fn cost(&self) -> u64 {
-        1_000_000
+        self.0.job.cost()
     }
-    unsafe fn run(&self, items: Range<usize>, _: &mut Scratch) {
-        unsafe {
-            let d = self.cache.head_dim() as usize;
-            let cap = self.cache.capacity() as usize;
-            let g = self.heads / self.cache.kv_heads() as usize;
-            let kvh = self.cache.kv_heads() as usize;
-            let pos = self.pos.all();
-            let p0 = pos[0] as usize;
-            let last = pos[self.n - 1] as usize;
-            let stored = if self.fresh.is_some() { p0 } else { last + 1 };
-            let lo = stored.saturating_sub(cap);
-            for h in items {
-                let (k, v) = (self.cache.key(), self.cache.value());
-                let mut kd = vec![0f32; (last + 1) * d];
-                let mut vd = vec![0f32; (last + 1) * d];
-                for t in lo..stored {
-                    let s = h * cap + t % cap;
-                    let row = |c: &walsh_formats::kv::RowCodec,
-                               codes: &View<u8>,
-                               sc: &Option<View<u8>>,
-                               out: &mut [f32]| {
-                        let cb = c.code_bytes();
-                        let sb = c.scale_bytes();
-                        let sl: &[u8] = match sc {
-                            Some(x) => x.slice(s * sb..(s + 1) * sb),
-                            None => &[],
-                        };
-                        c.decode_row(codes.slice(s * cb..(s + 1) * cb), sl, out);
-                    };
-                    row(&k.codec, &self.kc, &self.ks, &mut kd[t * d..(t + 1) * d]);
-                    row(&v.codec, &self.vc, &self.vs, &mut vd[t * d..(t + 1) * d]);
-                }
-                if let Some((fk, fv)) = &self.fresh {
-                    for i in 0..self.n {
-                        let o = (i * kvh + h) * d;
-                        let t = p0 + i;
-                        kd[t * d..(t + 1) * d].copy_from_slice(fk.slice(o..o + d));
-                        vd[t * d..(t + 1) * d].copy_from_slice(fv.slice(o..o + d));
-                    }
-                }
-                for i in 0..self.n {
-                    let p = p0 + i;
-                    let start = lo.max(match self.mask.window {
-                        Some(w) => (p + 1).saturating_sub(w as usize),
-                        None => 0,
-                    });
-                    for hq in h * g..(h + 1) * g {
-                        let q = self
-                            .q
-                            .slice((i * self.heads + hq) * d..(i * self.heads + hq + 1) * d);
-                        let out = self
-                            .out
-                            .slice_mut((i * self.heads + hq) * d..(i * self.heads + hq + 1) * d);
-                        let mut s: Vec<f32> = (start..=p)
-                            .map(|t| {
-                                let mut a = 0.0;
-                                for j in 0..d {
-                                    a += q[j] * kd[t * d + j];
-                                }
-                                a *= self.mask.scale;
-                                if let Some(c) = self.mask.softcap {
-                                    a = c * (a / c).tanh();
-                                }
-                                a
-                            })
-                            .collect();
-                        let m = s.iter().cloned().fold(f32::NEG_INFINITY, f32::max);
-                        let mut z = 0.0;
-                        for x in &mut s {
-                            *x = (*x - m).exp();
-                            z += *x;
-                        }
-                        out.fill(0.0);
-                        for (i, t) in (start..=p).enumerate() {
-                            let w = s[i] / z;
-                            for j in 0..d {
-                                out[j] += w * vd[t * d + j];
-                            }
-                        }
-                    }
-                }
-            }
+
+    fn scratch_bytes(&self) -> usize {
+        self.0.job.shape.scratch() * size_of::<f32>()
+    }
+
+    unsafe fn run(&self, items: Range<usize>, scratch: &mut Scratch) {
+        let scratch = scratch.floats(self.0.job.shape.scratch());
+        for item in items {
+            // SAFETY: the device has the set, the tensors were validated, and the list orders their accesses.
+            unsafe { self.0.job.run(item, scratch) };
         }
     }
+}
+
+impl Phase for Merge {
+    fn items(&self) -> usize {
+        self.0.job.shape.tokens * self.0.job.shape.heads
+    }
+
+    fn grain(&self) -> usize {
+        4
+    }
+
+    fn cost(&self) -> u64 {
+        (self.items() * self.0.job.parts * self.0.job.shape.head_dim) as u64 / 4
+    }
+
+    fn scratch_bytes(&self) -> usize {
+        self.0.job.shape.head_dim * size_of::<f32>()
+    }
+
+    unsafe fn run(&self, items: Range<usize>, scratch: &mut Scratch) {
+        let scratch = scratch.floats(self.0.job.shape.head_dim);
+        for vector in items {
+            // SAFETY: as above, and the list puts this behind the parts.
+            unsafe { self.0.job.merge(vector, scratch) };
+        }
+    }
+}
+
+pub(crate) fn plan_decode(op: &AttentionDecode, target: Target) -> Result<Plan> {
+    Request::from(op).plan("decode", target)
+}
+
+pub(crate) fn plan_prefill(op: &AttentionPrefill, target: Target) -> Result<Plan> {
+    Request::from(op).plan("prefill", target)
+}
+
+pub(crate) fn lower_decode(op: &AttentionDecode, lowering: &mut Lowering) -> Result<()> {
+    Request::from(op).lower(op.accesses(), lowering)
+}
+
+pub(crate) fn lower_prefill(op: &AttentionPrefill, lowering: &mut Lowering) -> Result<()> {
+    Request::from(op).lower(op.accesses(), lowering)
 }

@@ -14,15 +14,40 @@ pub fn pack(bits: TqBits, codes: &[u8], out: &mut [u8]) {
     let (mut shift, mut rest) = (0, out);
     for &width in bits.planes() {
         let (plane, tail) = rest.split_at_mut(codes.len() * width / 8);
-        let mask = ((1u16 << width) - 1) as u8;
-        for (byte, group) in plane.iter_mut().zip(codes.chunks_exact(8 / width)) {
-            *byte = group.iter().rev().fold(0u8, |acc, code| {
-                acc.checked_shl(width as u32).unwrap_or(0) | (code >> shift & mask)
-            });
+        for (bytes, group) in plane.chunks_exact_mut(width).zip(codes.as_chunks::<8>().0) {
+            let eight = squeeze(u64::from_le_bytes(*group) >> shift, width);
+            bytes.copy_from_slice(&eight.to_le_bytes()[..width]);
         }
         shift += width;
         rest = tail;
     }
+}
+
+/// Brings the low `width` bits of eight bytes together.
+#[inline]
+fn squeeze(bytes: u64, width: usize) -> u64 {
+    /// The low `bits` of every `field` bits.
+    const fn mask(bits: usize, field: usize) -> u64 {
+        let one = if bits == 64 {
+            u64::MAX
+        } else {
+            (1 << bits) - 1
+        };
+        let (mut mask, mut at) = (0, 0);
+        while at < 64 {
+            mask |= one << at;
+            at += field;
+        }
+        mask
+    }
+    if width == 8 {
+        return bytes;
+    }
+    // Fields of 8 bits become fields of 16 with twice the content, then of 32, then one of 64.
+    let x = bytes & mask(width, 8);
+    let x = (x | x >> (8 - width)) & mask(2 * width, 16);
+    let x = (x | x >> (16 - 2 * width)) & mask(4 * width, 32);
+    (x | x >> (32 - 4 * width)) & mask(8 * width, 64)
 }
 
 /// Unpacks what [`pack`] wrote, one code per byte.

@@ -1,0 +1,277 @@
+//! The inner loops: scores of queries against key panels, online softmax, weighted sums of values.
+
+use super::tile::LANES;
+use crate::lanes::{self, Lanes};
+
+/// Query rows against key panels.
+#[derive(Clone, Copy)]
+pub(super) struct Scores {
+    /// `[rows][head_dim]`.
+    pub(super) queries: *const f32,
+    /// `[panels][head_dim][16]`.
+    pub(super) panels: *const f32,
+    /// `[rows][stride]`: the scores.
+    pub(super) out: *mut f32,
+    pub(super) stride: usize,
+    pub(super) rows: usize,
+    pub(super) panel_count: usize,
+    pub(super) head_dim: usize,
+}
+
+/// Writes the inner product of every query row and every position of the panels.
+///
+/// # Safety
+/// The machine has the instruction set, and the pointers hold what their fields say.
+#[inline(always)]
+pub(super) unsafe fn scores<S: Lanes>(args: Scores) {
+    let mut row = 0;
+    while row < args.rows {
+        let rows = (args.rows - row).min(S::SCORE_ROWS);
+        let mut panel = 0;
+        while panel < args.panel_count {
+            let pair = S::WIDE && panel + 2 <= args.panel_count;
+            // SAFETY: rows and panels within the counts.
+            unsafe {
+                match (rows, pair) {
+                    (1, true) => score_block::<S, 1, 2, 2>(args, row, panel),
+                    (2, true) => score_block::<S, 2, 2, 2>(args, row, panel),
+                    (3, true) => score_block::<S, 3, 2, 2>(args, row, panel),
+                    (4, true) => score_block::<S, 4, 2, 2>(args, row, panel),
+                    (5, true) => score_block::<S, 5, 2, 1>(args, row, panel),
+                    (6, true) => score_block::<S, 6, 2, 1>(args, row, panel),
+                    (7, true) => score_block::<S, 7, 2, 1>(args, row, panel),
+                    (_, true) => score_block::<S, 8, 2, 1>(args, row, panel),
+                    (1, false) => score_block::<S, 1, 1, 2>(args, row, panel),
+                    (2, false) => score_block::<S, 2, 1, 2>(args, row, panel),
+                    (3, false) => score_block::<S, 3, 1, 1>(args, row, panel),
+                    (4, false) => score_block::<S, 4, 1, 1>(args, row, panel),
+                    (5, false) => score_block::<S, 5, 1, 1>(args, row, panel),
+                    (6, false) => score_block::<S, 6, 1, 1>(args, row, panel),
+                    (7, false) => score_block::<S, 7, 1, 1>(args, row, panel),
+                    (_, false) => score_block::<S, 8, 1, 1>(args, row, panel),
+                }
+            }
+            panel += if pair { 2 } else { 1 };
+        }
+        row += rows;
+    }
+}
+
+/// `R` rows against `C` panels, with `U` running sums each to hide the latency of few rows.
+#[inline(always)]
+unsafe fn score_block<S: Lanes, const R: usize, const C: usize, const U: usize>(
+    args: Scores,
+    row: usize,
+    panel: usize,
+) {
+    let d = args.head_dim;
+    // SAFETY: the caller's; head sizes are multiples of 16, hence of U.
+    unsafe {
+        let queries = args.queries.add(row * d);
+        let panels = args.panels.add(panel * d * LANES);
+        let mut sums = [[[S::splat(0.0); C]; R]; U];
+        let mut dim = 0;
+        while dim < d {
+            for u in 0..U {
+                let mut keys = [S::splat(0.0); C];
+                for c in 0..C {
+                    keys[c] = S::load(panels.add((c * d + dim + u) * LANES));
+                }
+                for r in 0..R {
+                    let q = S::splat(*queries.add(r * d + dim + u));
+                    for c in 0..C {
+                        sums[u][r][c] = S::fma(q, keys[c], sums[u][r][c]);
+                    }
+                }
+            }
+            dim += U;
+        }
+        for r in 0..R {
+            for c in 0..C {
+                let mut sum = sums[0][r][c];
+                for part in &sums[1..] {
+                    sum = S::add(sum, part[r][c]);
+                }
+                S::store(
+                    args.out.add((row + r) * args.stride + (panel + c) * LANES),
+                    sum,
+                );
+            }
+        }
+    }
+}
+
+/// One query row's running softmax.
+#[derive(Clone, Copy)]
+pub(super) struct Running {
+    /// The largest score so far.
+    pub(super) max: f32,
+    /// Σ exp(score − max) so far.
+    pub(super) sum: f32,
+}
+
+impl Running {
+    pub(super) const EMPTY: Running = Running {
+        max: f32::NEG_INFINITY,
+        sum: 0.0,
+    };
+}
+
+/// What a tile of scores becomes weights with.
+#[derive(Clone, Copy)]
+pub(super) struct Weigh {
+    /// The scores of one row, replaced by the weights; whole vectors.
+    pub(super) scores: *mut f32,
+    /// How many positions the tile has.
+    pub(super) count: usize,
+    /// The first visible position of the tile.
+    pub(super) first: usize,
+    /// The end of the visible positions, above `first`.
+    pub(super) end: usize,
+    /// A factor of each position's score; whole vectors.
+    pub(super) key_factors: *const f32,
+    /// A factor of each position's weight; whole vectors.
+    pub(super) value_factors: *const f32,
+    /// The bound of the scores, or zero.
+    pub(super) softcap: f32,
+}
+
+/// Turns a row's scores into weights relative to the new maximum; returns what earlier sums must be multiplied by.
+///
+/// # Safety
+/// As for [`scores`].
+#[inline(always)]
+pub(super) unsafe fn weigh<S: Lanes>(args: Weigh, running: &mut Running) -> f32 {
+    let vectors = args.count.div_ceil(LANES);
+    // SAFETY: the caller's.
+    unsafe {
+        let mut max = S::splat(running.max);
+        for v in 0..vectors {
+            let at = args.scores.add(v * LANES);
+            let mut s = S::mul(S::load(at), S::load(args.key_factors.add(v * LANES)));
+            if args.softcap > 0.0 {
+                let bounded = lanes::tanh::<S>(S::mul(s, S::splat(1.0 / args.softcap)));
+                s = S::mul(bounded, S::splat(args.softcap));
+            }
+            let start = v * LANES;
+            if start < args.first || start + LANES > args.end {
+                s = S::keep(
+                    s,
+                    args.first as i32 - start as i32,
+                    args.end as i32 - start as i32,
+                );
+            }
+            S::store(at, s);
+            max = S::max(max, s);
+        }
+        let max = S::reduce_max(max);
+        let alpha = if running.max == f32::NEG_INFINITY {
+            0.0
+        } else {
+            (running.max - max).exp()
+        };
+        let mut sum = S::splat(0.0);
+        let offset = S::splat(max);
+        for v in 0..vectors {
+            let at = args.scores.add(v * LANES);
+            let p = lanes::exp::<S>(S::sub(S::load(at), offset));
+            sum = S::add(sum, p);
+            S::store(at, S::mul(p, S::load(args.value_factors.add(v * LANES))));
+        }
+        running.max = max;
+        running.sum = running.sum * alpha + S::reduce_add(sum);
+        alpha
+    }
+}
+
+/// Weights against value rows.
+#[derive(Clone, Copy)]
+pub(super) struct Values {
+    /// `[rows][stride]`.
+    pub(super) weights: *const f32,
+    pub(super) stride: usize,
+    /// `[positions]` rows of `head_dim`, `value_stride` numbers apart.
+    pub(super) values: *const f32,
+    pub(super) value_stride: usize,
+    pub(super) positions: usize,
+    /// What each row of `out` is multiplied by before.
+    pub(super) alphas: *const f32,
+    /// `[rows][head_dim]`.
+    pub(super) out: *mut f32,
+    pub(super) rows: usize,
+    pub(super) head_dim: usize,
+}
+
+/// `out = alpha · out + weights · values`.
+///
+/// # Safety
+/// As for [`scores`].
+#[inline(always)]
+pub(super) unsafe fn values<S: Lanes>(args: Values) {
+    let chunks = args.head_dim / LANES;
+    let mut row = 0;
+    while row < args.rows {
+        let rows = (args.rows - row).min(S::VALUE_ROWS);
+        let mut chunk = 0;
+        while chunk < chunks {
+            let wide = S::WIDE && chunk + 4 <= chunks;
+            // SAFETY: rows and chunks within the counts.
+            unsafe {
+                match (rows, wide) {
+                    (1, true) => value_block::<S, 1, 4>(args, row, chunk),
+                    (2, true) => value_block::<S, 2, 4>(args, row, chunk),
+                    (3, true) => value_block::<S, 3, 4>(args, row, chunk),
+                    (4, true) => value_block::<S, 4, 4>(args, row, chunk),
+                    (5, true) => value_block::<S, 5, 4>(args, row, chunk),
+                    (_, true) => value_block::<S, 6, 4>(args, row, chunk),
+                    (1, false) => value_block::<S, 1, 1>(args, row, chunk),
+                    (2, false) => value_block::<S, 2, 1>(args, row, chunk),
+                    (3, false) => value_block::<S, 3, 1>(args, row, chunk),
+                    (4, false) => value_block::<S, 4, 1>(args, row, chunk),
+                    (5, false) => value_block::<S, 5, 1>(args, row, chunk),
+                    (_, false) => value_block::<S, 6, 1>(args, row, chunk),
+                }
+            }
+            chunk += if wide { 4 } else { 1 };
+        }
+        row += rows;
+    }
+}
+
+#[inline(always)]
+unsafe fn value_block<S: Lanes, const R: usize, const C: usize>(
+    args: Values,
+    row: usize,
+    chunk: usize,
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        let out = args.out.add(row * args.head_dim + chunk * LANES);
+        let weights = args.weights.add(row * args.stride);
+        let mut sums = [[S::splat(0.0); C]; R];
+        for r in 0..R {
+            let alpha = S::splat(*args.alphas.add(row + r));
+            for c in 0..C {
+                sums[r][c] = S::mul(alpha, S::load(out.add(r * args.head_dim + c * LANES)));
+            }
+        }
+        for t in 0..args.positions {
+            let value = args.values.add(t * args.value_stride + chunk * LANES);
+            let mut v = [S::splat(0.0); C];
+            for c in 0..C {
+                v[c] = S::load(value.add(c * LANES));
+            }
+            for r in 0..R {
+                let w = S::splat(*weights.add(r * args.stride + t));
+                for c in 0..C {
+                    sums[r][c] = S::fma(w, v[c], sums[r][c]);
+                }
+            }
+        }
+        for r in 0..R {
+            for c in 0..C {
+                S::store(out.add(r * args.head_dim + c * LANES), sums[r][c]);
+            }
+        }
+    }
+}

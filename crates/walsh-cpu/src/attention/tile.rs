@@ -1,0 +1,433 @@
+//! Decoding a tile of cached rows into scratch: keys as panels, values as rows.
+//!
+//! A *panel* holds 16 positions side by side, `[head_dim][16]`, so that scores come out as vectors over positions with
+//! no reduction across lanes. Value rows stay rows; those of codecs with 4-bit planes come out in the instruction
+//! set's lane order, which the output undoes once at the end.
+
+use half::f16;
+use walsh_formats::kv::{KvCodec, RowCodec, ScaleKind, Tq, TqBits};
+use walsh_formats::{DType, ggml};
+
+use crate::lanes::{Lanes, Table};
+
+/// The lanes of a vector, and the positions of a panel.
+pub(super) const LANES: usize = 16;
+
+/// Rows of one KV head that lie at a fixed distance from each other.
+#[derive(Clone, Copy)]
+pub(super) struct Rows {
+    /// The first row's codes.
+    pub(super) codes: *const u8,
+    /// Bytes from row to row.
+    pub(super) stride: usize,
+    /// The first row's scales; unused for dense codecs.
+    pub(super) scales: *const u8,
+    /// How many rows there are, at least one.
+    pub(super) count: usize,
+}
+
+/// Whether value rows of a codec come out in the set's lane order.
+pub(super) fn reordered(codec: KvCodec) -> bool {
+    match codec {
+        KvCodec::Dense(_) => false,
+        KvCodec::Tq(tq) => matches!(tq.bits, TqBits::B4 | TqBits::B5 | TqBits::B6),
+    }
+}
+
+/// Decodes keys to panels, `[count / 16 rounded up][head_dim][16]`, without the scales of codecs that have one per row.
+/// Positions past the count repeat the last one.
+///
+/// # Safety
+/// The machine has the instruction set, the rows lie in readable memory, and `out` has room for the panels.
+#[inline(always)]
+pub(super) unsafe fn key_panels<S: Lanes>(codec: &RowCodec, rows: Rows, out: *mut f32) {
+    let d = codec.head_dim();
+    for first in (0..rows.count).step_by(LANES) {
+        // SAFETY: panel `first / 16` of the output; rows below the count.
+        unsafe {
+            let out = out.add(first * d);
+            match codec.codec() {
+                KvCodec::Dense(DType::F32) => dense_panel::<S, F32>(rows, first, d, out),
+                KvCodec::Dense(DType::F16) => dense_panel::<S, F16>(rows, first, d, out),
+                KvCodec::Dense(DType::BF16) => dense_panel::<S, Bf16>(rows, first, d, out),
+                KvCodec::Dense(DType::Q8_0) => dense_panel::<S, Q8>(rows, first, d, out),
+                KvCodec::Dense(dtype) => block_panel::<S>(dtype, rows, first, d, out),
+                KvCodec::Tq(tq) => {
+                    match tq.bits {
+                        TqBits::B2 => code_panel::<S, 2>(codec, rows, first, out),
+                        TqBits::B3 => code_panel::<S, 3>(codec, rows, first, out),
+                        TqBits::B4 => code_panel::<S, 4>(codec, rows, first, out),
+                        TqBits::B5 => code_panel::<S, 5>(codec, rows, first, out),
+                        TqBits::B6 => code_panel::<S, 6>(codec, rows, first, out),
+                        TqBits::B8 => code_panel::<S, 8>(codec, rows, first, out),
+                    }
+                    if codec.groups() > 1 {
+                        scale_panel::<S>(codec, rows, first, out);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Decodes values to rows, `[count][head_dim]`, without the scales of codecs that have one per row.
+///
+/// # Safety
+/// As for [`key_panels`].
+#[inline(always)]
+pub(super) unsafe fn value_rows<S: Lanes>(codec: &RowCodec, rows: Rows, out: *mut f32) {
+    // SAFETY: the caller's.
+    unsafe {
+        match codec.codec() {
+            KvCodec::Dense(DType::F32) => dense_rows::<S, F32>(codec, rows, out),
+            KvCodec::Dense(DType::F16) => dense_rows::<S, F16>(codec, rows, out),
+            KvCodec::Dense(DType::BF16) => dense_rows::<S, Bf16>(codec, rows, out),
+            KvCodec::Dense(DType::Q8_0) => dense_rows::<S, Q8>(codec, rows, out),
+            KvCodec::Dense(dtype) => {
+                for i in 0..rows.count {
+                    block_row(
+                        dtype,
+                        rows,
+                        i,
+                        out.add(i * codec.head_dim()),
+                        codec.head_dim(),
+                    );
+                }
+            }
+            KvCodec::Tq(tq) => {
+                match tq.bits {
+                    TqBits::B2 => code_rows::<S, 2>(codec, rows, out),
+                    TqBits::B3 => code_rows::<S, 3>(codec, rows, out),
+                    TqBits::B4 => code_rows::<S, 4>(codec, rows, out),
+                    TqBits::B5 => code_rows::<S, 5>(codec, rows, out),
+                    TqBits::B6 => code_rows::<S, 6>(codec, rows, out),
+                    TqBits::B8 => code_rows::<S, 8>(codec, rows, out),
+                }
+                if codec.groups() > 1 {
+                    scale_rows::<S>(codec, rows, out);
+                }
+            }
+        }
+    }
+}
+
+/// Writes the factor of each row: its scale where the codec has one per row, else 1. Rows past the count get 1.
+///
+/// # Safety
+/// The rows' scales lie in readable memory.
+pub(super) unsafe fn row_factors(codec: &RowCodec, rows: Rows, out: &mut [f32]) {
+    if codec.groups() != 1 {
+        out.fill(1.0);
+        return;
+    }
+    let (stored, padding) = out.split_at_mut(rows.count.min(out.len()));
+    for (i, out) in stored.iter_mut().enumerate() {
+        // SAFETY: a row below the count.
+        *out = unsafe { scale(codec, rows, i, 0) };
+    }
+    padding.fill(1.0);
+}
+
+/// The factor of one group of a row.
+///
+/// # Safety
+/// The row is below the count, and the codec has scales.
+#[inline(always)]
+unsafe fn scale(codec: &RowCodec, rows: Rows, row: usize, group: usize) -> f32 {
+    let at = row * codec.groups() + group;
+    // SAFETY: the caller's.
+    unsafe {
+        match codec.codec() {
+            KvCodec::Tq(Tq {
+                scale: ScaleKind::Norm,
+                ..
+            }) => rows.scales.cast::<f32>().add(at).read_unaligned() * codec.scale_factor(),
+            _ => f16::from_bits(rows.scales.cast::<u16>().add(at).read_unaligned()).to_f32(),
+        }
+    }
+}
+
+/// A dense type whose rows are read sixteen numbers at a time.
+trait Dense {
+    /// Numbers `16 · chunk` and on of a row.
+    ///
+    /// # Safety
+    /// The machine has the set, and the row has these numbers.
+    unsafe fn chunk<S: Lanes>(row: *const u8, chunk: usize) -> S::F;
+}
+
+struct F32;
+struct F16;
+struct Bf16;
+struct Q8;
+
+impl Dense for F32 {
+    #[inline(always)]
+    unsafe fn chunk<S: Lanes>(row: *const u8, chunk: usize) -> S::F {
+        // SAFETY: the caller's.
+        unsafe { S::load(row.cast::<f32>().add(LANES * chunk)) }
+    }
+}
+
+impl Dense for F16 {
+    #[inline(always)]
+    unsafe fn chunk<S: Lanes>(row: *const u8, chunk: usize) -> S::F {
+        // SAFETY: the caller's.
+        unsafe { S::load_f16(row.add(2 * LANES * chunk)) }
+    }
+}
+
+impl Dense for Bf16 {
+    #[inline(always)]
+    unsafe fn chunk<S: Lanes>(row: *const u8, chunk: usize) -> S::F {
+        // SAFETY: the caller's.
+        unsafe { S::load_bf16(row.add(2 * LANES * chunk)) }
+    }
+}
+
+impl Dense for Q8 {
+    #[inline(always)]
+    unsafe fn chunk<S: Lanes>(row: *const u8, chunk: usize) -> S::F {
+        // A block is a half-precision scale and 32 signed bytes. SAFETY: the caller's.
+        unsafe {
+            let block = row.add(chunk / 2 * 34);
+            let d = f16::from_bits(block.cast::<u16>().read_unaligned()).to_f32();
+            S::mul(S::load_i8(block.add(2 + chunk % 2 * LANES)), S::splat(d))
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn dense_panel<S: Lanes, T: Dense>(rows: Rows, first: usize, d: usize, out: *mut f32) {
+    // SAFETY: the caller's; `row` stays below the count.
+    unsafe {
+        for chunk in 0..d / LANES {
+            let mut block = [S::splat(0.0); LANES];
+            for (i, slot) in block.iter_mut().enumerate() {
+                let row = (first + i).min(rows.count - 1);
+                *slot = T::chunk::<S>(rows.codes.add(row * rows.stride), chunk);
+            }
+            S::transpose(&mut block);
+            for (i, column) in block.into_iter().enumerate() {
+                S::store(out.add((chunk * LANES + i) * LANES), column);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn dense_rows<S: Lanes, T: Dense>(codec: &RowCodec, rows: Rows, out: *mut f32) {
+    let d = codec.head_dim();
+    for i in 0..rows.count {
+        for chunk in 0..d / LANES {
+            // SAFETY: the caller's; `i` is below the count.
+            unsafe {
+                let numbers = T::chunk::<S>(rows.codes.add(i * rows.stride), chunk);
+                S::store(out.add(i * d + chunk * LANES), numbers);
+            }
+        }
+    }
+}
+
+/// A row of a block type that has no kernel of its own.
+unsafe fn block_row(dtype: DType, rows: Rows, row: usize, out: *mut f32, d: usize) {
+    let bytes = d / dtype.block_len() * dtype.block_bytes();
+    // SAFETY: the row is below the count, and the output holds `d` numbers.
+    unsafe {
+        let codes = std::slice::from_raw_parts(rows.codes.add(row * rows.stride), bytes);
+        let out = std::slice::from_raw_parts_mut(out, d);
+        // The codec has checked the type and the head size.
+        if ggml::decode(dtype, codes, out).is_err() {
+            out.fill(f32::NAN);
+        }
+    }
+}
+
+unsafe fn block_panel<S: Lanes>(dtype: DType, rows: Rows, first: usize, d: usize, out: *mut f32) {
+    let mut decoded = [0.0f32; LANES * 512];
+    for i in 0..LANES {
+        let row = (first + i).min(rows.count - 1);
+        // SAFETY: the caller's; head sizes end at 512.
+        unsafe { block_row(dtype, rows, row, decoded.as_mut_ptr().add(i * d), d) };
+    }
+    let whole = Rows {
+        codes: decoded.as_ptr().cast(),
+        stride: 4 * d,
+        scales: std::ptr::null(),
+        count: LANES,
+    };
+    // SAFETY: the decoded rows.
+    unsafe { dense_panel::<S, F32>(whole, 0, d, out) };
+}
+
+/// Where the planes of a row's codes lie: the low bits first, then the high ones of widths that are no power of two.
+struct Planes {
+    low: usize,
+    high: usize,
+    high_at: usize,
+}
+
+impl Planes {
+    #[inline(always)]
+    const fn of<const BITS: usize>(d: usize) -> Self {
+        let low = match BITS {
+            2 | 3 => 2,
+            8 => 8,
+            _ => 4,
+        };
+        Self {
+            low,
+            high: BITS - low,
+            high_at: d * low / 8,
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn code_panel<S: Lanes, const BITS: usize>(
+    codec: &RowCodec,
+    rows: Rows,
+    first: usize,
+    out: *mut f32,
+) {
+    let d = codec.head_dim();
+    let planes = Planes::of::<BITS>(d);
+    let offsets: [u32; LANES] = std::array::from_fn(|i| {
+        let row = (first + i).min(rows.count - 1) - first;
+        (row * rows.stride) as u32
+    });
+    // SAFETY: the caller's: every word lies within its row, whose bytes are whole words but for the 1-bit plane.
+    unsafe {
+        let table = Table::<S>::new(codec.centroids().unwrap_or(&[0.0; 256]));
+        let base = rows.codes.add(first * rows.stride);
+        let offsets = S::load_i(offsets.as_ptr());
+        let per_word = 32 / planes.low;
+        for word in 0..d / per_word {
+            let dim = word * per_word;
+            let low = S::gather(base.add(4 * word), offsets);
+            let high = if planes.high == 0 {
+                S::splat_i(0)
+            } else {
+                // The word that ends with, or begins at, this word's share of the high plane.
+                let byte = dim * planes.high / 8;
+                let last = d * planes.high / 8 - 4.min(d * planes.high / 8);
+                let at = byte.min(last);
+                let words = if d * planes.high / 8 < 4 {
+                    // A plane of two bytes: the word begins two bytes before it.
+                    S::shr(
+                        S::gather(base.add(planes.high_at - 2), offsets),
+                        S::splat_i(16),
+                    )
+                } else {
+                    S::gather(base.add(planes.high_at + at), offsets)
+                };
+                let skipped = dim * planes.high - 8 * at;
+                S::shr(words, S::splat_i(skipped as u32))
+            };
+            for i in 0..per_word {
+                let low = S::shr(low, S::splat_i((i * planes.low) as u32));
+                let index = if planes.high == 0 {
+                    low
+                } else {
+                    let high = S::shr(high, S::splat_i((i * planes.high) as u32));
+                    join::<S, BITS>(low, high)
+                };
+                S::store(out.add((dim + i) * LANES), S::lookup::<BITS>(&table, index));
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn code_rows<S: Lanes, const BITS: usize>(codec: &RowCodec, rows: Rows, out: *mut f32) {
+    let d = codec.head_dim();
+    let planes = Planes::of::<BITS>(d);
+    // SAFETY: the caller's; chunks stay within their rows.
+    unsafe {
+        let table = Table::<S>::new(codec.centroids().unwrap_or(&[0.0; 256]));
+        let natural: [u32; LANES] = std::array::from_fn(|i| i as u32);
+        let lanes = if planes.low == 4 {
+            S::ORDER.map(u32::from)
+        } else {
+            natural
+        };
+        let times = |n: usize| lanes.map(|lane| lane * n as u32);
+        let low_shift = S::load_i(times(2).as_ptr());
+        let high_shift = S::load_i(times(planes.high).as_ptr());
+        for i in 0..rows.count {
+            let row = rows.codes.add(i * rows.stride);
+            for chunk in 0..d / LANES {
+                let low = match planes.low {
+                    2 => {
+                        let word = row.add(4 * chunk).cast::<u32>().read_unaligned();
+                        S::shr(S::splat_i(word), low_shift)
+                    }
+                    4 => S::nibbles(row.add(8 * chunk)),
+                    _ => S::load_u8(row.add(16 * chunk)),
+                };
+                let index = if planes.high == 0 {
+                    low
+                } else {
+                    let at = row.add(planes.high_at + 2 * planes.high * chunk);
+                    let word = match planes.high {
+                        1 => u32::from(at.cast::<u16>().read_unaligned()),
+                        _ => at.cast::<u32>().read_unaligned(),
+                    };
+                    join::<S, BITS>(low, S::shr(S::splat_i(word), high_shift))
+                };
+                S::store(
+                    out.add(i * d + LANES * chunk),
+                    S::lookup::<BITS>(&table, index),
+                );
+            }
+        }
+    }
+}
+
+/// Puts the high bits above the low ones; what lies above both is left as it is.
+#[inline(always)]
+unsafe fn join<S: Lanes, const BITS: usize>(low: S::I, high: S::I) -> S::I {
+    // SAFETY: the caller's.
+    unsafe {
+        match BITS {
+            3 => S::or(S::and(low, S::splat_i(3)), S::shl::<2>(high)),
+            _ => S::or(S::and(low, S::splat_i(15)), S::shl::<4>(high)),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn scale_panel<S: Lanes>(codec: &RowCodec, rows: Rows, first: usize, out: *mut f32) {
+    for group in 0..codec.groups() {
+        let mut factors = [0.0; LANES];
+        for (i, factor) in factors.iter_mut().enumerate() {
+            let row = (first + i).min(rows.count - 1);
+            // SAFETY: a row below the count.
+            *factor = unsafe { scale(codec, rows, row, group) };
+        }
+        for dim in group * codec.group_len()..(group + 1) * codec.group_len() {
+            // SAFETY: the panel has `head_dim` vectors.
+            unsafe {
+                let at = out.add(dim * LANES);
+                S::store(at, S::mul(S::load(at), S::load(factors.as_ptr())));
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn scale_rows<S: Lanes>(codec: &RowCodec, rows: Rows, out: *mut f32) {
+    let len = codec.group_len();
+    for i in 0..rows.count {
+        for group in 0..codec.groups() {
+            // SAFETY: the rows decoded before.
+            unsafe {
+                let factor = S::splat(scale(codec, rows, i, group));
+                for chunk in 0..len / LANES {
+                    let at = out.add(i * codec.head_dim() + group * len + chunk * LANES);
+                    S::store(at, S::mul(S::load(at), factor));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! AVX2 with FMA and F16C: two registers hold the sixteen lanes.
+
+use std::arch::x86_64::*;
+
+use super::{Lanes, Table, operations};
+
+/// Pairs of 256-bit vectors.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx2;
+
+/// Sixteen singles.
+type F = [__m256; 2];
+/// Sixteen integers.
+type I = [__m256i; 2];
+
+/// The same expression for both registers.
+macro_rules! two {
+    ($i:ident => $body:expr) => {
+        [
+            {
+                let $i = 0;
+                $body
+            },
+            {
+                let $i = 1;
+                $body
+            },
+        ]
+    };
+}
+
+const LANES: [i32; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
+
+/// The sum of eight lanes: 4 and 4, 2 and 2, 1 and 1.
+///
+/// # Safety
+/// The machine has AVX.
+#[inline(always)]
+pub(super) unsafe fn reduce_eight(a: __m256) -> f32 {
+    // SAFETY: the caller's.
+    unsafe {
+        let a = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
+        let a = _mm_add_ps(a, _mm_movehl_ps(a, a));
+        _mm_cvtss_f32(_mm_add_ss(a, _mm_movehdup_ps(a)))
+    }
+}
+
+/// Transposes eight rows of eight.
+///
+/// # Safety
+/// The machine has AVX.
+#[inline(always)]
+unsafe fn transpose_eight(r: [__m256; 8]) -> [__m256; 8] {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut t = r;
+        for i in 0..4 {
+            t[2 * i] = _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
+            t[2 * i + 1] = _mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+        }
+        let mut u = t;
+        for i in 0..2 {
+            let q = 4 * i;
+            u[q] = _mm256_shuffle_ps::<0x44>(t[q], t[q + 2]);
+            u[q + 1] = _mm256_shuffle_ps::<0xee>(t[q], t[q + 2]);
+            u[q + 2] = _mm256_shuffle_ps::<0x44>(t[q + 1], t[q + 3]);
+            u[q + 3] = _mm256_shuffle_ps::<0xee>(t[q + 1], t[q + 3]);
+        }
+        let mut out = u;
+        for j in 0..4 {
+            out[j] = _mm256_permute2f128_ps::<0x20>(u[j], u[4 + j]);
+            out[4 + j] = _mm256_permute2f128_ps::<0x31>(u[j], u[4 + j]);
+        }
+        out
+    }
+}
+
+impl Lanes for Avx2 {
+    type F = F;
+    type I = I;
+
+    const ORDER: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
+    const SCORE_ROWS: usize = 6;
+    const WIDE: bool = false;
+    const VALUE_ROWS: usize = 6;
+
+    operations! {
+        fn splat(x: f32) -> F { [_mm256_set1_ps(x); 2] }
+        fn load(p: *const f32) -> F { [_mm256_loadu_ps(p), _mm256_loadu_ps(p.add(8))] }
+        fn store(p: *mut f32, a: F) {
+            _mm256_storeu_ps(p, a[0]);
+            _mm256_storeu_ps(p.add(8), a[1]);
+        }
+        fn add(a: F, b: F) -> F { [_mm256_add_ps(a[0], b[0]), _mm256_add_ps(a[1], b[1])] }
+        fn sub(a: F, b: F) -> F { [_mm256_sub_ps(a[0], b[0]), _mm256_sub_ps(a[1], b[1])] }
+        fn mul(a: F, b: F) -> F { [_mm256_mul_ps(a[0], b[0]), _mm256_mul_ps(a[1], b[1])] }
+        fn div(a: F, b: F) -> F { [_mm256_div_ps(a[0], b[0]), _mm256_div_ps(a[1], b[1])] }
+        fn fma(a: F, b: F, c: F) -> F {
+            [_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])]
+        }
+        fn max(a: F, b: F) -> F { [_mm256_max_ps(a[0], b[0]), _mm256_max_ps(a[1], b[1])] }
+        fn abs(a: F) -> F {
+            let sign = _mm256_set1_ps(-0.0);
+            [_mm256_andnot_ps(sign, a[0]), _mm256_andnot_ps(sign, a[1])]
+        }
+        fn zero_below(a: F, x: F, limit: F) -> F {
+            two!(i => _mm256_andnot_ps(_mm256_cmp_ps::<_CMP_LT_OQ>(x[i], limit[i]), a[i]))
+        }
+        fn keep(a: F, first: i32, end: i32) -> F {
+            let nothing = _mm256_set1_ps(f32::NEG_INFINITY);
+            two!(i => {
+                let lane = _mm256_loadu_si256(LANES.as_ptr().add(8 * i).cast());
+                let inside = _mm256_andnot_si256(
+                    _mm256_cmpgt_epi32(_mm256_set1_epi32(first), lane),
+                    _mm256_cmpgt_epi32(_mm256_set1_epi32(end), lane),
+                );
+                _mm256_blendv_ps(nothing, a[i], _mm256_castsi256_ps(inside))
+            })
+        }
+        fn pick_below(x: F, limit: F, a: F, b: F) -> F {
+            two!(i => _mm256_blendv_ps(b[i], a[i], _mm256_cmp_ps::<_CMP_LT_OQ>(x[i], limit[i])))
+        }
+        fn reduce_max(a: F) -> f32 {
+            let a = _mm256_max_ps(a[0], a[1]);
+            let a = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
+            let a = _mm_max_ps(a, _mm_movehl_ps(a, a));
+            _mm_cvtss_f32(_mm_max_ss(a, _mm_movehdup_ps(a)))
+        }
+        fn reduce_add(a: F) -> f32 { reduce_eight(_mm256_add_ps(a[0], a[1])) }
+        fn butterfly<const H: usize>(a: F) -> F {
+            if H == 8 {
+                return [_mm256_add_ps(a[0], a[1]), _mm256_sub_ps(a[0], a[1])];
+            }
+            two!(i => match H {
+                1 => {
+                    let other = _mm256_permute_ps::<0xb1>(a[i]);
+                    _mm256_blend_ps::<0xaa>(_mm256_add_ps(a[i], other), _mm256_sub_ps(other, a[i]))
+                }
+                2 => {
+                    let other = _mm256_permute_ps::<0x4e>(a[i]);
+                    _mm256_blend_ps::<0xcc>(_mm256_add_ps(a[i], other), _mm256_sub_ps(other, a[i]))
+                }
+                _ => {
+                    let other = _mm256_permute2f128_ps::<0x01>(a[i], a[i]);
+                    _mm256_blend_ps::<0xf0>(_mm256_add_ps(a[i], other), _mm256_sub_ps(other, a[i]))
+                }
+            })
+        }
+        fn splat_i(x: u32) -> I { [_mm256_set1_epi32(x as i32); 2] }
+        fn load_i(p: *const u32) -> I {
+            [_mm256_loadu_si256(p.cast()), _mm256_loadu_si256(p.add(8).cast())]
+        }
+        fn and(a: I, b: I) -> I { [_mm256_and_si256(a[0], b[0]), _mm256_and_si256(a[1], b[1])] }
+        fn or(a: I, b: I) -> I { [_mm256_or_si256(a[0], b[0]), _mm256_or_si256(a[1], b[1])] }
+        fn add_i(a: I, b: I) -> I { [_mm256_add_epi32(a[0], b[0]), _mm256_add_epi32(a[1], b[1])] }
+        fn shr(a: I, count: I) -> I {
+            [_mm256_srlv_epi32(a[0], count[0]), _mm256_srlv_epi32(a[1], count[1])]
+        }
+        fn shl<const N: u32>(a: I) -> I {
+            let count = _mm_cvtsi32_si128(N as i32);
+            [_mm256_sll_epi32(a[0], count), _mm256_sll_epi32(a[1], count)]
+        }
+        fn bits(a: F) -> I { two!(i => _mm256_castps_si256(a[i])) }
+        fn from_bits(a: I) -> F { two!(i => _mm256_castsi256_ps(a[i])) }
+        fn step_if_less(a: F, b: F, step: u32) -> I {
+            let step = _mm256_set1_epi32(step as i32);
+            two!(i => {
+                let less = _mm256_cmp_ps::<_CMP_LT_OQ>(a[i], b[i]);
+                _mm256_and_si256(_mm256_castps_si256(less), step)
+            })
+        }
+        fn store_u8(p: *mut u8, a: I) {
+            let low = _mm256_set1_epi32(255);
+            let words = _mm256_packus_epi32(_mm256_and_si256(a[0], low), _mm256_and_si256(a[1], low));
+            let words = _mm256_permute4x64_epi64::<0xd8>(words);
+            let bytes = _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
+            _mm_storeu_si128(p.cast(), bytes)
+        }
+        fn load_u8(p: *const u8) -> I {
+            [
+                _mm256_cvtepu8_epi32(_mm_loadl_epi64(p.cast())),
+                _mm256_cvtepu8_epi32(_mm_loadl_epi64(p.add(8).cast())),
+            ]
+        }
+        fn load_i8(p: *const u8) -> F {
+            [
+                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast()))),
+                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.add(8).cast()))),
+            ]
+        }
+        fn load_f16(p: *const u8) -> F {
+            [
+                _mm256_cvtph_ps(_mm_loadu_si128(p.cast())),
+                _mm256_cvtph_ps(_mm_loadu_si128(p.add(16).cast())),
+            ]
+        }
+        fn store_f16(p: *mut u8, a: F) {
+            _mm_storeu_si128(p.cast(), _mm256_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT }>(a[0]));
+            _mm_storeu_si128(p.add(16).cast(), _mm256_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT }>(a[1]));
+        }
+        fn load_bf16(p: *const u8) -> F {
+            two!(i => {
+                let words = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.add(16 * i).cast()));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(words))
+            })
+        }
+        fn nibbles(p: *const u8) -> I {
+            let shift = _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28);
+            two!(i => {
+                let word = _mm256_set1_epi32(p.add(4 * i).cast::<i32>().read_unaligned());
+                _mm256_srlv_epi32(word, shift)
+            })
+        }
+        fn gather(base: *const u8, offsets: I) -> I {
+            two!(i => _mm256_i32gather_epi32::<1>(base.cast(), offsets[i]))
+        }
+        fn lookup<const BITS: usize>(table: &Table<Self>, index: I) -> F {
+            let t = table.parts[0];
+            two!(i => match BITS {
+                2 | 3 => _mm256_permutevar8x32_ps(t[0], index[i]),
+                4 => {
+                    // Bit 3 chooses between the halves of the table.
+                    let choice = _mm256_castsi256_ps(_mm256_slli_epi32::<28>(index[i]));
+                    _mm256_blendv_ps(
+                        _mm256_permutevar8x32_ps(t[0], index[i]),
+                        _mm256_permutevar8x32_ps(t[1], index[i]),
+                        choice,
+                    )
+                }
+                _ => {
+                    let index = _mm256_and_si256(index[i], _mm256_set1_epi32((1 << BITS) - 1));
+                    _mm256_i32gather_ps::<4>(table.base, index)
+                }
+            })
+        }
+        fn transpose(rows: &mut [F; 16]) {
+            let mut quarters = [[_mm256_setzero_ps(); 8]; 4];
+            for k in 0..8 {
+                quarters[0][k] = rows[k][0];
+                quarters[1][k] = rows[k][1];
+                quarters[2][k] = rows[8 + k][0];
+                quarters[3][k] = rows[8 + k][1];
+            }
+            let (a, b) = (transpose_eight(quarters[0]), transpose_eight(quarters[1]));
+            let (c, d) = (transpose_eight(quarters[2]), transpose_eight(quarters[3]));
+            for k in 0..8 {
+                rows[k] = [a[k], c[k]];
+                rows[8 + k] = [b[k], d[k]];
+            }
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! AVX-512 F, BW, DQ and VL: one register holds the sixteen lanes.
+
+use std::arch::x86_64::*;
+
+use super::{Lanes, Table, operations};
+
+/// 512-bit vectors.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx512;
+
+/// The bit position of each lane's nibble in the double word that it takes it from.
+const NIBBLE_SHIFT: [u32; 16] = [0, 0, 4, 4, 8, 8, 12, 12, 16, 16, 20, 20, 24, 24, 28, 28];
+
+impl Lanes for Avx512 {
+    type F = __m512;
+    type I = __m512i;
+
+    // Eight bytes are broadcast, so that even lanes see the low double word and odd lanes the high one.
+    const ORDER: [u8; 16] = [0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15];
+    const SCORE_ROWS: usize = 8;
+    const WIDE: bool = true;
+    const VALUE_ROWS: usize = 6;
+
+    operations! {
+        fn splat(x: f32) -> __m512 { _mm512_set1_ps(x) }
+        fn load(p: *const f32) -> __m512 { _mm512_loadu_ps(p) }
+        fn store(p: *mut f32, a: __m512) { _mm512_storeu_ps(p, a) }
+        fn add(a: __m512, b: __m512) -> __m512 { _mm512_add_ps(a, b) }
+        fn sub(a: __m512, b: __m512) -> __m512 { _mm512_sub_ps(a, b) }
+        fn mul(a: __m512, b: __m512) -> __m512 { _mm512_mul_ps(a, b) }
+        fn div(a: __m512, b: __m512) -> __m512 { _mm512_div_ps(a, b) }
+        fn fma(a: __m512, b: __m512, c: __m512) -> __m512 { _mm512_fmadd_ps(a, b, c) }
+        fn max(a: __m512, b: __m512) -> __m512 { _mm512_max_ps(a, b) }
+        fn abs(a: __m512) -> __m512 { _mm512_abs_ps(a) }
+        fn zero_below(a: __m512, x: __m512, limit: __m512) -> __m512 {
+            _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_NLT_UQ>(x, limit), a)
+        }
+        fn keep(a: __m512, first: i32, end: i32) -> __m512 {
+            let before_end = (1u32 << end.clamp(0, 16)) - 1;
+            let before_first = (1u32 << first.clamp(0, 16)) - 1;
+            let mask = (before_end & !before_first) as __mmask16;
+            _mm512_mask_mov_ps(_mm512_set1_ps(f32::NEG_INFINITY), mask, a)
+        }
+        fn pick_below(x: __m512, limit: __m512, a: __m512, b: __m512) -> __m512 {
+            _mm512_mask_mov_ps(b, _mm512_cmp_ps_mask::<_CMP_LT_OQ>(x, limit), a)
+        }
+        fn reduce_max(a: __m512) -> f32 { _mm512_reduce_max_ps(a) }
+        fn reduce_add(a: __m512) -> f32 {
+            let halves = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a));
+            super::avx2::reduce_eight(halves)
+        }
+        fn butterfly<const H: usize>(a: __m512) -> __m512 {
+            let (other, negated) = match H {
+                1 => (_mm512_permute_ps::<0xb1>(a), 0xaaaa),
+                2 => (_mm512_permute_ps::<0x4e>(a), 0xcccc),
+                4 => (_mm512_shuffle_f32x4::<0xb1>(a, a), 0xf0f0),
+                _ => (_mm512_shuffle_f32x4::<0x4e>(a, a), 0xff00),
+            };
+            _mm512_mask_sub_ps(_mm512_add_ps(a, other), negated, other, a)
+        }
+        fn splat_i(x: u32) -> __m512i { _mm512_set1_epi32(x as i32) }
+        fn load_i(p: *const u32) -> __m512i { _mm512_loadu_si512(p.cast()) }
+        fn and(a: __m512i, b: __m512i) -> __m512i { _mm512_and_si512(a, b) }
+        fn or(a: __m512i, b: __m512i) -> __m512i { _mm512_or_si512(a, b) }
+        fn add_i(a: __m512i, b: __m512i) -> __m512i { _mm512_add_epi32(a, b) }
+        fn shr(a: __m512i, count: __m512i) -> __m512i { _mm512_srlv_epi32(a, count) }
+        fn shl<const N: u32>(a: __m512i) -> __m512i { _mm512_slli_epi32::<N>(a) }
+        fn bits(a: __m512) -> __m512i { _mm512_castps_si512(a) }
+        fn from_bits(a: __m512i) -> __m512 { _mm512_castsi512_ps(a) }
+        fn step_if_less(a: __m512, b: __m512, step: u32) -> __m512i {
+            _mm512_maskz_set1_epi32(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), step as i32)
+        }
+        fn store_u8(p: *mut u8, a: __m512i) { _mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(a)) }
+        fn load_u8(p: *const u8) -> __m512i { _mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast())) }
+        fn load_i8(p: *const u8) -> __m512 {
+            _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast())))
+        }
+        fn load_f16(p: *const u8) -> __m512 { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
+        fn store_f16(p: *mut u8, a: __m512) {
+            _mm256_storeu_si256(p.cast(), _mm512_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT }>(a))
+        }
+        fn load_bf16(p: *const u8) -> __m512 {
+            let words = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(words))
+        }
+        fn nibbles(p: *const u8) -> __m512i {
+            let words = _mm512_set1_epi64(p.cast::<i64>().read_unaligned());
+            _mm512_srlv_epi32(words, Self::load_i(NIBBLE_SHIFT.as_ptr()))
+        }
+        fn gather(base: *const u8, offsets: __m512i) -> __m512i {
+            _mm512_i32gather_epi32::<1>(offsets, base.cast())
+        }
+        fn lookup<const BITS: usize>(table: &Table<Self>, index: __m512i) -> __m512 {
+            let [a, b, c, d] = table.parts;
+            match BITS {
+                2..=4 => _mm512_permutexvar_ps(index, a),
+                5 => _mm512_permutex2var_ps(a, index, b),
+                6 => {
+                    let upper = _mm512_test_epi32_mask(index, _mm512_set1_epi32(32));
+                    let low = _mm512_permutex2var_ps(a, index, b);
+                    _mm512_mask_mov_ps(low, upper, _mm512_permutex2var_ps(c, index, d))
+                }
+                _ => {
+                    let index = _mm512_and_si512(index, _mm512_set1_epi32(255));
+                    _mm512_i32gather_ps::<4>(index, table.base)
+                }
+            }
+        }
+        fn transpose(rows: &mut [__m512; 16]) {
+            // Pairs of 32-bit lanes, then pairs of 64 bits, then quarters of the registers.
+            let mut t = *rows;
+            for i in 0..8 {
+                t[2 * i] = _mm512_unpacklo_ps(rows[2 * i], rows[2 * i + 1]);
+                t[2 * i + 1] = _mm512_unpackhi_ps(rows[2 * i], rows[2 * i + 1]);
+            }
+            let mut u = t;
+            for q in [0, 4, 8, 12] {
+                let (a, b) = (_mm512_castps_pd(t[q]), _mm512_castps_pd(t[q + 2]));
+                let (c, d) = (_mm512_castps_pd(t[q + 1]), _mm512_castps_pd(t[q + 3]));
+                u[q] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+                u[q + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+                u[q + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(c, d));
+                u[q + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(c, d));
+            }
+            for j in 0..4 {
+                let low = _mm512_shuffle_f32x4::<0x88>(u[j], u[4 + j]);
+                let high = _mm512_shuffle_f32x4::<0xdd>(u[j], u[4 + j]);
+                let low2 = _mm512_shuffle_f32x4::<0x88>(u[8 + j], u[12 + j]);
+                let high2 = _mm512_shuffle_f32x4::<0xdd>(u[8 + j], u[12 + j]);
+                rows[j] = _mm512_shuffle_f32x4::<0x88>(low, low2);
+                rows[8 + j] = _mm512_shuffle_f32x4::<0xdd>(low, low2);
+                rows[4 + j] = _mm512_shuffle_f32x4::<0x88>(high, high2);
+                rows[12 + j] = _mm512_shuffle_f32x4::<0xdd>(high, high2);
+            }
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! Sixteen numbers at a time: what the KV kernels ask of an instruction set.
+//!
+//! A kernel is written once, generic over [`Lanes`], and inlined into one entry per instruction set that enables the
+//! set's features ([`entries`]). Every operation that a cache's bytes depend on is exactly rounded and unfused, so that
+//! all sets give the same bytes.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod portable;
+pub(crate) mod rotate;
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx2::Avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx512::Avx512;
+#[cfg(target_arch = "aarch64")]
+pub(crate) use neon::Neon;
+pub(crate) use portable::Portable;
+
+/// Vectors of sixteen numbers of an instruction set.
+///
+/// # Safety of the methods
+/// The machine has the instruction set. Pointers are valid for what is read or written; none needs to be aligned.
+pub(crate) trait Lanes: Copy + 'static {
+    /// Sixteen singles.
+    type F: Copy;
+    /// Sixteen 32-bit integers.
+    type I: Copy;
+
+    /// Which of sixteen consecutive 4-bit numbers [`nibbles`](Self::nibbles) gives to each lane.
+    const ORDER: [u8; 16];
+    /// Query rows of the score kernel's register block.
+    const SCORE_ROWS: usize;
+    /// Whether register blocks hold several vectors per row: with 32 registers of 16 lanes.
+    const WIDE: bool;
+    /// Query rows of the value kernel's register block.
+    const VALUE_ROWS: usize;
+
+    unsafe fn splat(x: f32) -> Self::F;
+    unsafe fn load(p: *const f32) -> Self::F;
+    unsafe fn store(p: *mut f32, a: Self::F);
+    unsafe fn add(a: Self::F, b: Self::F) -> Self::F;
+    unsafe fn sub(a: Self::F, b: Self::F) -> Self::F;
+    unsafe fn mul(a: Self::F, b: Self::F) -> Self::F;
+    unsafe fn div(a: Self::F, b: Self::F) -> Self::F;
+    /// a·b + c, fused where the set can.
+    unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// The larger; b where one is NaN.
+    unsafe fn max(a: Self::F, b: Self::F) -> Self::F;
+    unsafe fn abs(a: Self::F) -> Self::F;
+    /// a, and zero in the lanes where `x` is below `limit`.
+    unsafe fn zero_below(a: Self::F, x: Self::F, limit: Self::F) -> Self::F;
+    /// a, and −∞ in the lanes before `first` and from `end` on.
+    unsafe fn keep(a: Self::F, first: i32, end: i32) -> Self::F;
+    /// a where `x` is below `limit`, else b.
+    unsafe fn pick_below(x: Self::F, limit: Self::F, a: Self::F, b: Self::F) -> Self::F;
+    unsafe fn reduce_max(a: Self::F) -> f32;
+    /// The sum in the order of [`walsh_formats::kv::lane_sum`].
+    unsafe fn reduce_add(a: Self::F) -> f32;
+    /// Lanes i and i ^ H of a pair become their sum and difference; H is 1, 2, 4 or 8.
+    unsafe fn butterfly<const H: usize>(a: Self::F) -> Self::F;
+
+    unsafe fn splat_i(x: u32) -> Self::I;
+    unsafe fn load_i(p: *const u32) -> Self::I;
+    unsafe fn and(a: Self::I, b: Self::I) -> Self::I;
+    unsafe fn or(a: Self::I, b: Self::I) -> Self::I;
+    unsafe fn add_i(a: Self::I, b: Self::I) -> Self::I;
+    /// Logical shift of each lane by its own count below 32.
+    unsafe fn shr(a: Self::I, count: Self::I) -> Self::I;
+    unsafe fn shl<const N: u32>(a: Self::I) -> Self::I;
+    unsafe fn bits(a: Self::F) -> Self::I;
+    unsafe fn from_bits(a: Self::I) -> Self::F;
+    /// `step` in the lanes where a < b, else zero.
+    unsafe fn step_if_less(a: Self::F, b: Self::F, step: u32) -> Self::I;
+    /// The low byte of each lane.
+    unsafe fn store_u8(p: *mut u8, a: Self::I);
+    /// Sixteen bytes, zero-extended.
+    unsafe fn load_u8(p: *const u8) -> Self::I;
+    /// Sixteen signed bytes as numbers.
+    unsafe fn load_i8(p: *const u8) -> Self::F;
+    unsafe fn load_f16(p: *const u8) -> Self::F;
+    /// Rounds to nearest even.
+    unsafe fn store_f16(p: *mut u8, a: Self::F);
+    unsafe fn load_bf16(p: *const u8) -> Self::F;
+    /// Sixteen 4-bit numbers of eight bytes, in the low bits of lanes in [`ORDER`](Self::ORDER); the bits above are
+    /// unspecified.
+    unsafe fn nibbles(p: *const u8) -> Self::I;
+    /// The 32-bit words at byte offsets from `base`.
+    unsafe fn gather(base: *const u8, offsets: Self::I) -> Self::I;
+    /// Table entries by the low `BITS` bits of each lane; the bits above are ignored.
+    unsafe fn lookup<const BITS: usize>(table: &Table<Self>, index: Self::I) -> Self::F;
+    unsafe fn transpose(rows: &mut [Self::F; 16]);
+}
+
+/// A table of 4, 8, 16, 32, 64 or 256 numbers: the first 64 in registers, all of them in memory.
+pub(crate) struct Table<S: Lanes> {
+    pub(crate) parts: [S::F; 4],
+    pub(crate) base: *const f32,
+}
+
+impl<S: Lanes> Table<S> {
+    /// Loads a table; one shorter than 16 is repeated.
+    ///
+    /// # Safety
+    /// The machine has the instruction set, `numbers` outlives the table, and its length is one of those above.
+    #[inline(always)]
+    pub(crate) unsafe fn new(numbers: &[f32]) -> Self {
+        let mut first = [0.0; 64];
+        for (i, slot) in first.iter_mut().enumerate() {
+            *slot = numbers[i % numbers.len()];
+        }
+        let p = first.as_ptr();
+        // SAFETY: within the 64 numbers; the set is the caller's promise.
+        let parts = unsafe {
+            [
+                S::load(p),
+                S::load(p.add(16)),
+                S::load(p.add(32)),
+                S::load(p.add(48)),
+            ]
+        };
+        Self {
+            parts,
+            base: numbers.as_ptr(),
+        }
+    }
+}
+
+/// eˣ for x ≤ 0, to about two units in the last place; zero below −87, NaN for NaN.
+///
+/// # Safety
+/// The machine has the instruction set.
+#[inline(always)]
+pub(crate) unsafe fn exp<S: Lanes>(x: S::F) -> S::F {
+    // SAFETY: the caller's.
+    unsafe {
+        // Adding 1.5·2²³ rounds to an integer, whose bits then make the power of two.
+        let shift = S::splat(12_582_912.0);
+        let shifted = S::fma(x, S::splat(std::f32::consts::LOG2_E), shift);
+        let n = S::sub(shifted, shift);
+        let r = S::fma(n, S::splat(-0.693_359_4), x);
+        let r = S::fma(n, S::splat(2.121_944_4e-4), r);
+        let mut p = S::splat(1.987_569_1e-4);
+        for c in [
+            1.398_199_9e-3,
+            8.333_452e-3,
+            4.166_579_6e-2,
+            1.666_666_5e-1,
+            0.5,
+        ] {
+            p = S::fma(p, r, S::splat(c));
+        }
+        let y = S::fma(S::mul(p, r), r, S::add(r, S::splat(1.0)));
+        let power = S::add_i(S::shl::<23>(S::bits(shifted)), S::splat_i(0x3f80_0000));
+        S::zero_below(S::mul(y, S::from_bits(power)), x, S::splat(-87.0))
+    }
+}
+
+/// tanh x, to about three units of 2⁻²⁴; NaN for NaN.
+///
+/// # Safety
+/// The machine has the instruction set.
+#[inline(always)]
+pub(crate) unsafe fn tanh<S: Lanes>(x: S::F) -> S::F {
+    // SAFETY: the caller's.
+    unsafe {
+        let one = S::splat(1.0);
+        let size = S::abs(x);
+        // tanh |x| = (1 − e)/(1 + e) with e = exp(−2|x|), which cancels near zero: a series serves there.
+        let e = exp::<S>(S::mul(size, S::splat(-2.0)));
+        let quotient = S::div(S::sub(one, e), S::add(one, e));
+        let square = S::mul(x, x);
+        let mut series = S::splat(-17.0 / 315.0);
+        for c in [2.0 / 15.0, -1.0 / 3.0, 1.0] {
+            series = S::fma(series, square, S::splat(c));
+        }
+        let sign = S::and(S::bits(x), S::splat_i(0x8000_0000));
+        let signed = S::from_bits(S::or(S::bits(quotient), sign));
+        S::pick_below(square, S::splat(0.02), S::mul(series, x), signed)
+    }
+}
+
+/// Implements unsafe, always inlined functions whose bodies may use the set's intrinsics.
+macro_rules! operations {
+    ($($(#[$doc:meta])* fn $name:ident $(<const $c:ident: $ct:ty>)? ($($arg:ident: $ty:ty),*) $(-> $ret:ty)? $body:block)*) => {
+        $(
+            $(#[$doc])*
+            #[inline(always)]
+            unsafe fn $name $(<const $c: $ct>)? ($($arg: $ty),*) $(-> $ret)? {
+                // SAFETY: the caller promises the instruction set and valid pointers, as `Lanes` asks.
+                #[allow(unused_unsafe, reason = "some bodies are safe")]
+                unsafe { $body }
+            }
+        )*
+    };
+}
+use operations;
+
+/// Calls a function that is generic over [`Lanes`], compiled with the features of an instruction set.
+macro_rules! entries {
+    ($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:path) => {
+        $(#[$doc])*
+        $vis unsafe fn $name(isa: $crate::isa::Isa, $($arg: $ty),*) $(-> $ret)? {
+            use $body as body;
+
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma,f16c")]
+            unsafe fn avx2($($arg: $ty),*) $(-> $ret)? {
+                // SAFETY: the caller's.
+                unsafe { body::<$crate::lanes::Avx2>($($arg),*) }
+            }
+
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
+            unsafe fn avx512($($arg: $ty),*) $(-> $ret)? {
+                // SAFETY: the caller's.
+                unsafe { body::<$crate::lanes::Avx512>($($arg),*) }
+            }
+
+            // SAFETY: a device is opened only for a set that the machine has; the rest is the caller's.
+            unsafe {
+                match isa {
+                    #[cfg(target_arch = "x86_64")]
+                    $crate::isa::Isa::Avx2 => avx2($($arg),*),
+                    #[cfg(target_arch = "x86_64")]
+                    $crate::isa::Isa::Avx512 => avx512($($arg),*),
+                    #[cfg(target_arch = "aarch64")]
+                    $crate::isa::Isa::Neon => body::<$crate::lanes::Neon>($($arg),*),
+                    _ => body::<$crate::lanes::Portable>($($arg),*),
+                }
+            }
+        }
+    };
+}
+pub(crate) use entries;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,275 @@
+//! NEON: four registers hold the sixteen lanes.
+
+use std::arch::aarch64::*;
+
+use half::f16;
+
+use super::{Lanes, Table, operations};
+
+/// Quadruples of 128-bit vectors.
+#[derive(Clone, Copy)]
+pub(crate) struct Neon;
+
+/// Sixteen singles.
+type F = [float32x4_t; 4];
+/// Sixteen integers.
+type I = [uint32x4_t; 4];
+
+/// The same expression for all four registers.
+macro_rules! four {
+    ($i:ident => $body:expr) => {
+        [
+            {
+                let $i = 0;
+                $body
+            },
+            {
+                let $i = 1;
+                $body
+            },
+            {
+                let $i = 2;
+                $body
+            },
+            {
+                let $i = 3;
+                $body
+            },
+        ]
+    };
+}
+
+const LANES: [i32; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
+const NIBBLE_SHIFT: [i32; 8] = [0, -4, -8, -12, -16, -20, -24, -28];
+
+/// Sixteen bytes, zero-extended to four vectors of words.
+///
+/// # Safety
+/// The machine has NEON.
+#[inline(always)]
+unsafe fn widen(bytes: uint8x16_t) -> I {
+    // SAFETY: the caller's.
+    unsafe {
+        let low = vmovl_u8(vget_low_u8(bytes));
+        let high = vmovl_u8(vget_high_u8(bytes));
+        [
+            vmovl_u16(vget_low_u16(low)),
+            vmovl_u16(vget_high_u16(low)),
+            vmovl_u16(vget_low_u16(high)),
+            vmovl_u16(vget_high_u16(high)),
+        ]
+    }
+}
+
+/// Four entries of a table of sixteen numbers; zero where the index is 16 or more.
+///
+/// # Safety
+/// The machine has NEON.
+#[inline(always)]
+unsafe fn lookup_sixteen(table: F, index: uint32x4_t) -> uint8x16_t {
+    // SAFETY: the caller's.
+    unsafe {
+        let bytes = uint8x16x4_t(
+            vreinterpretq_u8_f32(table[0]),
+            vreinterpretq_u8_f32(table[1]),
+            vreinterpretq_u8_f32(table[2]),
+            vreinterpretq_u8_f32(table[3]),
+        );
+        // Entry i is bytes 4i to 4i + 3.
+        let at = vmlaq_u32(vdupq_n_u32(0x0302_0100), index, vdupq_n_u32(0x0404_0404));
+        vqtbl4q_u8(bytes, vreinterpretq_u8_u32(at))
+    }
+}
+
+impl Lanes for Neon {
+    type F = F;
+    type I = I;
+
+    const ORDER: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
+    const SCORE_ROWS: usize = 6;
+    const WIDE: bool = false;
+    const VALUE_ROWS: usize = 6;
+
+    operations! {
+        fn splat(x: f32) -> F { [vdupq_n_f32(x); 4] }
+        fn load(p: *const f32) -> F { four!(i => vld1q_f32(p.add(4 * i))) }
+        fn store(p: *mut f32, a: F) {
+            vst1q_f32(p, a[0]);
+            vst1q_f32(p.add(4), a[1]);
+            vst1q_f32(p.add(8), a[2]);
+            vst1q_f32(p.add(12), a[3]);
+        }
+        fn add(a: F, b: F) -> F { four!(i => vaddq_f32(a[i], b[i])) }
+        fn sub(a: F, b: F) -> F { four!(i => vsubq_f32(a[i], b[i])) }
+        fn mul(a: F, b: F) -> F { four!(i => vmulq_f32(a[i], b[i])) }
+        fn div(a: F, b: F) -> F { four!(i => vdivq_f32(a[i], b[i])) }
+        fn fma(a: F, b: F, c: F) -> F { four!(i => vfmaq_f32(c[i], a[i], b[i])) }
+        fn max(a: F, b: F) -> F { four!(i => vbslq_f32(vcgtq_f32(a[i], b[i]), a[i], b[i])) }
+        fn abs(a: F) -> F { four!(i => vabsq_f32(a[i])) }
+        fn zero_below(a: F, x: F, limit: F) -> F {
+            four!(i => vbslq_f32(vcltq_f32(x[i], limit[i]), vdupq_n_f32(0.0), a[i]))
+        }
+        fn keep(a: F, first: i32, end: i32) -> F {
+            four!(i => {
+                let lane = vld1q_s32(LANES.as_ptr().add(4 * i));
+                let inside = vandq_u32(
+                    vcgeq_s32(lane, vdupq_n_s32(first)),
+                    vcltq_s32(lane, vdupq_n_s32(end)),
+                );
+                vbslq_f32(inside, a[i], vdupq_n_f32(f32::NEG_INFINITY))
+            })
+        }
+        fn pick_below(x: F, limit: F, a: F, b: F) -> F {
+            four!(i => vbslq_f32(vcltq_f32(x[i], limit[i]), a[i], b[i]))
+        }
+        fn reduce_max(a: F) -> f32 {
+            vmaxnmvq_f32(vmaxnmq_f32(vmaxnmq_f32(a[0], a[1]), vmaxnmq_f32(a[2], a[3])))
+        }
+        fn reduce_add(a: F) -> f32 {
+            let four = vaddq_f32(vaddq_f32(a[0], a[2]), vaddq_f32(a[1], a[3]));
+            let two = vadd_f32(vget_low_f32(four), vget_high_f32(four));
+            vget_lane_f32::<0>(two) + vget_lane_f32::<1>(two)
+        }
+        fn butterfly<const H: usize>(a: F) -> F {
+            match H {
+                8 => [
+                    vaddq_f32(a[0], a[2]), vaddq_f32(a[1], a[3]),
+                    vsubq_f32(a[0], a[2]), vsubq_f32(a[1], a[3]),
+                ],
+                4 => [
+                    vaddq_f32(a[0], a[1]), vsubq_f32(a[0], a[1]),
+                    vaddq_f32(a[2], a[3]), vsubq_f32(a[2], a[3]),
+                ],
+                2 => four!(i => {
+                    let other = vextq_f32::<2>(a[i], a[i]);
+                    vcombine_f32(
+                        vget_low_f32(vaddq_f32(a[i], other)),
+                        vget_high_f32(vsubq_f32(other, a[i])),
+                    )
+                }),
+                _ => four!(i => {
+                    let other = vrev64q_f32(a[i]);
+                    vtrn1q_f32(vaddq_f32(a[i], other), vrev64q_f32(vsubq_f32(other, a[i])))
+                }),
+            }
+        }
+        fn splat_i(x: u32) -> I { [vdupq_n_u32(x); 4] }
+        fn load_i(p: *const u32) -> I { four!(i => vld1q_u32(p.add(4 * i))) }
+        fn and(a: I, b: I) -> I { four!(i => vandq_u32(a[i], b[i])) }
+        fn or(a: I, b: I) -> I { four!(i => vorrq_u32(a[i], b[i])) }
+        fn add_i(a: I, b: I) -> I { four!(i => vaddq_u32(a[i], b[i])) }
+        fn shr(a: I, count: I) -> I {
+            four!(i => vshlq_u32(a[i], vnegq_s32(vreinterpretq_s32_u32(count[i]))))
+        }
+        fn shl<const N: u32>(a: I) -> I { four!(i => vshlq_u32(a[i], vdupq_n_s32(N as i32))) }
+        fn bits(a: F) -> I { four!(i => vreinterpretq_u32_f32(a[i])) }
+        fn from_bits(a: I) -> F { four!(i => vreinterpretq_f32_u32(a[i])) }
+        fn step_if_less(a: F, b: F, step: u32) -> I {
+            four!(i => vandq_u32(vcltq_f32(a[i], b[i]), vdupq_n_u32(step)))
+        }
+        fn store_u8(p: *mut u8, a: I) {
+            let low = vcombine_u16(vmovn_u32(a[0]), vmovn_u32(a[1]));
+            let high = vcombine_u16(vmovn_u32(a[2]), vmovn_u32(a[3]));
+            vst1q_u8(p, vcombine_u8(vmovn_u16(low), vmovn_u16(high)))
+        }
+        fn load_u8(p: *const u8) -> I { widen(vld1q_u8(p)) }
+        fn load_i8(p: *const u8) -> F {
+            let bytes = vld1q_s8(p.cast());
+            let (low, high) = (vmovl_s8(vget_low_s8(bytes)), vmovl_s8(vget_high_s8(bytes)));
+            [
+                vcvtq_f32_s32(vmovl_s16(vget_low_s16(low))),
+                vcvtq_f32_s32(vmovl_s16(vget_high_s16(low))),
+                vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))),
+                vcvtq_f32_s32(vmovl_s16(vget_high_s16(high))),
+            ]
+        }
+        fn load_f16(p: *const u8) -> F {
+            // The half-precision vector type is not in stable Rust: widen by the exponent's bias instead. The product
+            // is exact and makes subnormals normal; a cache holds no infinity.
+            four!(i => {
+                let halves = vld1_u16(p.add(8 * i).cast());
+                let wide = vmovl_u16(halves);
+                let sign = vshlq_n_u32::<16>(vandq_u32(wide, vdupq_n_u32(0x8000)));
+                let size = vshlq_n_u32::<13>(vandq_u32(wide, vdupq_n_u32(0x7fff)));
+                let size = vmulq_n_f32(vreinterpretq_f32_u32(size), f32::from_bits(0x7780_0000));
+                vreinterpretq_f32_u32(vorrq_u32(vreinterpretq_u32_f32(size), sign))
+            })
+        }
+        fn store_f16(p: *mut u8, a: F) {
+            let mut numbers = [0f32; 16];
+            Self::store(numbers.as_mut_ptr(), a);
+            for (i, x) in numbers.into_iter().enumerate() {
+                p.cast::<u16>().add(i).write_unaligned(f16::from_f32(x).to_bits());
+            }
+        }
+        fn load_bf16(p: *const u8) -> F {
+            four!(i => {
+                let halves = vld1_u16(p.add(8 * i).cast());
+                vreinterpretq_f32_u32(vshll_n_u16::<16>(halves))
+            })
+        }
+        fn nibbles(p: *const u8) -> I {
+            let (low, high) = (p.cast::<u32>().read_unaligned(), p.add(4).cast::<u32>().read_unaligned());
+            let (low, high) = (vdupq_n_u32(low), vdupq_n_u32(high));
+            let (first, second) = (vld1q_s32(NIBBLE_SHIFT.as_ptr()), vld1q_s32(NIBBLE_SHIFT.as_ptr().add(4)));
+            [
+                vshlq_u32(low, first), vshlq_u32(low, second),
+                vshlq_u32(high, first), vshlq_u32(high, second),
+            ]
+        }
+        fn gather(base: *const u8, offsets: I) -> I {
+            let mut at = [0u32; 16];
+            for (i, part) in offsets.into_iter().enumerate() {
+                vst1q_u32(at.as_mut_ptr().add(4 * i), part);
+            }
+            let mut words = [0u32; 16];
+            for (word, offset) in words.iter_mut().zip(at) {
+                *word = base.add(offset as usize).cast::<u32>().read_unaligned();
+            }
+            Self::load_i(words.as_ptr())
+        }
+        fn lookup<const BITS: usize>(table: &Table<Self>, index: I) -> F {
+            if BITS == 8 {
+                let mut numbers = [0f32; 16];
+                let mut at = [0u8; 16];
+                Self::store_u8(at.as_mut_ptr(), index);
+                for (number, at) in numbers.iter_mut().zip(at) {
+                    *number = *table.base.add(usize::from(at));
+                }
+                return Self::load(numbers.as_ptr());
+            }
+            let table = &table.parts;
+            // Short tables are repeated up to sixteen entries.
+            let mask = vdupq_n_u32(if BITS < 4 { 15 } else { (1 << BITS) - 1 });
+            four!(i => {
+                let index = vandq_u32(index[i], mask);
+                let mut found = lookup_sixteen(table[0], index);
+                let parts = (1usize << BITS).div_ceil(16);
+                for (part, numbers) in table.iter().enumerate().take(parts).skip(1) {
+                    // Only one part answers: the index of the others is put past their end, where they give zero.
+                    let first = vdupq_n_u32(16 * part as u32);
+                    let before = vcltq_u32(index, first);
+                    let next = vbslq_u32(before, vdupq_n_u32(48), vsubq_u32(index, first));
+                    found = vorrq_u8(found, lookup_sixteen(*numbers, next));
+                }
+                vreinterpretq_f32_u8(found)
+            })
+        }
+        fn transpose(rows: &mut [F; 16]) {
+            let source = *rows;
+            for i in 0..4 {
+                for j in 0..4 {
+                    // The block of rows 4j.. and columns 4i.. becomes rows 4i.. and columns 4j...
+                    let (a, b) = (source[4 * j][i], source[4 * j + 1][i]);
+                    let (c, d) = (source[4 * j + 2][i], source[4 * j + 3][i]);
+                    let (ab0, ab1) = (vtrn1q_f32(a, b), vtrn2q_f32(a, b));
+                    let (cd0, cd1) = (vtrn1q_f32(c, d), vtrn2q_f32(c, d));
+                    rows[4 * i][j] = vcombine_f32(vget_low_f32(ab0), vget_low_f32(cd0));
+                    rows[4 * i + 1][j] = vcombine_f32(vget_low_f32(ab1), vget_low_f32(cd1));
+                    rows[4 * i + 2][j] = vcombine_f32(vget_high_f32(ab0), vget_high_f32(cd0));
+                    rows[4 * i + 3][j] = vcombine_f32(vget_high_f32(ab1), vget_high_f32(cd1));
+                }
+            }
+        }
+    }
+}

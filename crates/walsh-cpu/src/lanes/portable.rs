@@ -1,0 +1,103 @@
+//! Plain Rust over arrays, which the compiler vectorises for the target's baseline.
+
+use half::f16;
+use walsh_formats::kv::lane_sum;
+
+use super::{Lanes, Table, operations};
+
+/// Arrays of sixteen.
+#[derive(Clone, Copy)]
+pub(crate) struct Portable;
+
+#[inline(always)]
+fn each<A: Copy, R>(a: [A; 16], f: impl Fn(A) -> R) -> [R; 16] {
+    std::array::from_fn(|i| f(a[i]))
+}
+
+#[inline(always)]
+fn both<A: Copy, B: Copy, R>(a: [A; 16], b: [B; 16], f: impl Fn(A, B) -> R) -> [R; 16] {
+    std::array::from_fn(|i| f(a[i], b[i]))
+}
+
+impl Lanes for Portable {
+    type F = [f32; 16];
+    type I = [u32; 16];
+
+    const ORDER: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
+    const SCORE_ROWS: usize = 2;
+    const WIDE: bool = false;
+    const VALUE_ROWS: usize = 2;
+
+    operations! {
+        fn splat(x: f32) -> [f32; 16] { [x; 16] }
+        fn load(p: *const f32) -> [f32; 16] { p.cast::<[f32; 16]>().read_unaligned() }
+        fn store(p: *mut f32, a: [f32; 16]) { p.cast::<[f32; 16]>().write_unaligned(a) }
+        fn add(a: [f32; 16], b: [f32; 16]) -> [f32; 16] { both(a, b, |a, b| a + b) }
+        fn sub(a: [f32; 16], b: [f32; 16]) -> [f32; 16] { both(a, b, |a, b| a - b) }
+        fn mul(a: [f32; 16], b: [f32; 16]) -> [f32; 16] { both(a, b, |a, b| a * b) }
+        fn div(a: [f32; 16], b: [f32; 16]) -> [f32; 16] { both(a, b, |a, b| a / b) }
+        fn fma(a: [f32; 16], b: [f32; 16], c: [f32; 16]) -> [f32; 16] {
+            std::array::from_fn(|i| a[i] * b[i] + c[i])
+        }
+        fn max(a: [f32; 16], b: [f32; 16]) -> [f32; 16] { both(a, b, |a, b| if a > b { a } else { b }) }
+        fn abs(a: [f32; 16]) -> [f32; 16] { each(a, f32::abs) }
+        fn zero_below(a: [f32; 16], x: [f32; 16], limit: [f32; 16]) -> [f32; 16] {
+            std::array::from_fn(|i| if x[i] < limit[i] { 0.0 } else { a[i] })
+        }
+        fn keep(a: [f32; 16], first: i32, end: i32) -> [f32; 16] {
+            std::array::from_fn(|i| {
+                if (first..end).contains(&(i as i32)) { a[i] } else { f32::NEG_INFINITY }
+            })
+        }
+        fn pick_below(x: [f32; 16], limit: [f32; 16], a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
+            std::array::from_fn(|i| if x[i] < limit[i] { a[i] } else { b[i] })
+        }
+        fn reduce_max(a: [f32; 16]) -> f32 {
+            a.into_iter().fold(f32::NEG_INFINITY, |m, x| if m > x { m } else { x })
+        }
+        fn reduce_add(a: [f32; 16]) -> f32 { lane_sum(a) }
+        fn butterfly<const H: usize>(a: [f32; 16]) -> [f32; 16] {
+            std::array::from_fn(|i| if i & H == 0 { a[i] + a[i ^ H] } else { a[i ^ H] - a[i] })
+        }
+        fn splat_i(x: u32) -> [u32; 16] { [x; 16] }
+        fn load_i(p: *const u32) -> [u32; 16] { p.cast::<[u32; 16]>().read_unaligned() }
+        fn and(a: [u32; 16], b: [u32; 16]) -> [u32; 16] { both(a, b, |a, b| a & b) }
+        fn or(a: [u32; 16], b: [u32; 16]) -> [u32; 16] { both(a, b, |a, b| a | b) }
+        fn add_i(a: [u32; 16], b: [u32; 16]) -> [u32; 16] { both(a, b, u32::wrapping_add) }
+        fn shr(a: [u32; 16], count: [u32; 16]) -> [u32; 16] { both(a, count, |a, n| a >> (n & 31)) }
+        fn shl<const N: u32>(a: [u32; 16]) -> [u32; 16] { each(a, |a| a << N) }
+        fn bits(a: [f32; 16]) -> [u32; 16] { each(a, f32::to_bits) }
+        fn from_bits(a: [u32; 16]) -> [f32; 16] { each(a, f32::from_bits) }
+        fn step_if_less(a: [f32; 16], b: [f32; 16], step: u32) -> [u32; 16] {
+            both(a, b, |a, b| if a < b { step } else { 0 })
+        }
+        fn store_u8(p: *mut u8, a: [u32; 16]) { p.cast::<[u8; 16]>().write_unaligned(each(a, |a| a as u8)) }
+        fn load_u8(p: *const u8) -> [u32; 16] { each(p.cast::<[u8; 16]>().read_unaligned(), u32::from) }
+        fn load_i8(p: *const u8) -> [f32; 16] { each(p.cast::<[i8; 16]>().read_unaligned(), f32::from) }
+        fn load_f16(p: *const u8) -> [f32; 16] {
+            each(p.cast::<[u16; 16]>().read_unaligned(), |x| f16::from_bits(x).to_f32())
+        }
+        fn store_f16(p: *mut u8, a: [f32; 16]) {
+            p.cast::<[u16; 16]>().write_unaligned(each(a, |x| f16::from_f32(x).to_bits()))
+        }
+        fn load_bf16(p: *const u8) -> [f32; 16] {
+            each(p.cast::<[u16; 16]>().read_unaligned(), |x| f32::from_bits(u32::from(x) << 16))
+        }
+        fn nibbles(p: *const u8) -> [u32; 16] {
+            let bytes = p.cast::<[u8; 8]>().read_unaligned();
+            std::array::from_fn(|i| u32::from(bytes[i / 2] >> (4 * (i % 2))))
+        }
+        fn gather(base: *const u8, offsets: [u32; 16]) -> [u32; 16] {
+            std::array::from_fn(|i| base.add(offsets[i] as usize).cast::<u32>().read_unaligned())
+        }
+        fn lookup<const BITS: usize>(table: &Table<Self>, index: [u32; 16]) -> [f32; 16] {
+            std::array::from_fn(|i| *table.base.add((index[i] & ((1 << BITS) - 1)) as usize))
+        }
+        fn transpose(rows: &mut [[f32; 16]; 16]) {
+            let source = *rows;
+            for (i, row) in rows.iter_mut().enumerate() {
+                *row = std::array::from_fn(|j| source[j][i]);
+            }
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! Every instruction set does what the portable one does.
+
+use walsh_formats::codebook::codebook;
+use walsh_formats::kv::TqBits;
+
+use super::*;
+use crate::isa::Isa;
+
+/// Sixteen numbers of mixed signs and sizes.
+fn numbers(seed: u32) -> [f32; 16] {
+    std::array::from_fn(|i| {
+        let x = (i as u32)
+            .wrapping_mul(2_654_435_761)
+            .wrapping_add(seed.wrapping_mul(40_503))
+            >> 8;
+        (x % 4001) as f32 / 500.0 - 4.0
+    })
+}
+
+/// What one instruction set makes of the same inputs: bit patterns, by operation.
+unsafe fn fingerprint<S: Lanes>(out: &mut Vec<(&'static str, Vec<u32>)>) {
+    let mut put =
+        |name, values: &[f32]| out.push((name, values.iter().map(|v| v.to_bits()).collect()));
+    // SAFETY: the caller's; every pointer below is into a live array of sufficient size.
+    unsafe {
+        let read = |a: S::F| {
+            let mut array = [0.0f32; 16];
+            S::store(array.as_mut_ptr(), a);
+            array
+        };
+        let (a, b, c) = (numbers(1), numbers(2), numbers(3));
+        let (x, y, z) = (
+            S::load(a.as_ptr()),
+            S::load(b.as_ptr()),
+            S::load(c.as_ptr()),
+        );
+        put("add", &read(S::add(x, y)));
+        put("sub", &read(S::sub(x, y)));
+        put("mul", &read(S::mul(x, y)));
+        put("div", &read(S::div(x, y)));
+        put("max", &read(S::max(x, y)));
+        put("abs", &read(S::abs(x)));
+        put("zero_below", &read(S::zero_below(x, y, z)));
+        put("pick_below", &read(S::pick_below(x, y, z, x)));
+        put("keep", &read(S::keep(x, 3, 13)));
+        put("keep none", &read(S::keep(x, 16, 40)));
+        put("keep all", &read(S::keep(x, -5, 16)));
+        put("reduce", &[S::reduce_max(x), S::reduce_add(x)]);
+        put("butterfly 1", &read(S::butterfly::<1>(x)));
+        put("butterfly 2", &read(S::butterfly::<2>(x)));
+        put("butterfly 4", &read(S::butterfly::<4>(x)));
+        put("butterfly 8", &read(S::butterfly::<8>(x)));
+        let words: [u32; 16] = std::array::from_fn(|i| (i as u32 + 1).wrapping_mul(0x9e37_79b9));
+        let w = S::load_i(words.as_ptr());
+        let counts: [u32; 16] = std::array::from_fn(|i| (i as u32 * 7) % 32);
+        let n = S::load_i(counts.as_ptr());
+        put(
+            "integers",
+            &read(S::from_bits(S::add_i(
+                S::or(S::shr(w, n), S::splat_i(3)),
+                S::and(w, n),
+            ))),
+        );
+        put("shl", &read(S::from_bits(S::shl::<5>(w))));
+        put("step", &read(S::from_bits(S::step_if_less(x, y, 8))));
+        let bytes: [u8; 64] = std::array::from_fn(|i| (i as u8).wrapping_mul(37).wrapping_add(11));
+        put(
+            "load_u8",
+            &read(S::from_bits(S::load_u8(bytes.as_ptr().add(3)))),
+        );
+        put("load_i8", &read(S::load_i8(bytes.as_ptr().add(3))));
+        put("load_bf16", &read(S::load_bf16(bytes.as_ptr().add(1))));
+        let mut stored = [0u8; 32];
+        S::store_f16(stored.as_mut_ptr(), x);
+        put("f16", &read(S::load_f16(stored.as_ptr())));
+        let mut low = [0u8; 16];
+        S::store_u8(low.as_mut_ptr(), w);
+        put("store_u8", &low.map(f32::from));
+        let mut in_order = [0.0; 16];
+        let taken = read(S::from_bits(S::and(
+            S::nibbles(bytes.as_ptr()),
+            S::splat_i(15),
+        )));
+        for (lane, element) in S::ORDER.iter().enumerate() {
+            in_order[usize::from(*element)] = taken[lane];
+        }
+        put("nibbles", &in_order);
+        let offsets: [u32; 16] = std::array::from_fn(|i| (i as u32 * 13) % 60);
+        put(
+            "gather",
+            &read(S::from_bits(S::gather(
+                bytes.as_ptr(),
+                S::load_i(offsets.as_ptr()),
+            ))),
+        );
+        let table = |bits| Table::<S>::new(&codebook(bits).centroids);
+        put("lookup 2", &read(S::lookup::<2>(&table(TqBits::B2), w)));
+        put("lookup 3", &read(S::lookup::<3>(&table(TqBits::B3), w)));
+        put("lookup 4", &read(S::lookup::<4>(&table(TqBits::B4), w)));
+        put("lookup 5", &read(S::lookup::<5>(&table(TqBits::B5), w)));
+        put("lookup 6", &read(S::lookup::<6>(&table(TqBits::B6), w)));
+        put("lookup 8", &read(S::lookup::<8>(&table(TqBits::B8), w)));
+        let mut rows: [S::F; 16] = std::array::from_fn(|i| S::load(numbers(i as u32).as_ptr()));
+        S::transpose(&mut rows);
+        for row in rows {
+            put("transpose", &read(row));
+        }
+    }
+}
+
+entries! {
+    fn fingerprint_of(out: &mut Vec<(&'static str, Vec<u32>)>) = fingerprint
+}
+
+#[test]
+fn every_set_computes_the_same_bits() {
+    let mut expected = Vec::new();
+    // SAFETY: every machine has the portable set.
+    unsafe { fingerprint_of(Isa::Portable, &mut expected) };
+    assert!(expected.len() > 40);
+    for isa in Isa::available() {
+        let mut got = Vec::new();
+        // SAFETY: the set is available.
+        unsafe { fingerprint_of(isa, &mut got) };
+        for (got, expected) in got.iter().zip(&expected) {
+            assert_eq!(got, expected, "{isa}");
+        }
+    }
+}
+
+#[test]
+fn order_is_a_permutation() {
+    fn check<S: Lanes>() {
+        let mut order = S::ORDER;
+        order.sort_unstable();
+        assert_eq!(order, std::array::from_fn(|i| i as u8));
+    }
+    check::<Portable>();
+    #[cfg(target_arch = "x86_64")]
+    {
+        check::<Avx2>();
+        check::<Avx512>();
+    }
+}
+
+unsafe fn functions<S: Lanes>(x: &[f32; 16], exp_of: &mut [f32; 16], tanh_of: &mut [f32; 16]) {
+    // SAFETY: the caller's; the arrays hold sixteen.
+    unsafe {
+        S::store(exp_of.as_mut_ptr(), exp::<S>(S::load(x.as_ptr())));
+        S::store(tanh_of.as_mut_ptr(), tanh::<S>(S::load(x.as_ptr())));
+    }
+}
+
+entries! {
+    fn functions_of(x: &[f32; 16], exp_of: &mut [f32; 16], tanh_of: &mut [f32; 16]) = functions
+}
+
+#[test]
+fn exponentials_and_tangents_are_close() {
+    for isa in Isa::available() {
+        let (mut e, mut t) = ([0.0; 16], [0.0; 16]);
+        for start in -60_000..0 {
+            let x: [f32; 16] = std::array::from_fn(|i| (start as f32 + i as f32 / 16.0) * 0.0015);
+            // SAFETY: the set is available.
+            unsafe { functions_of(isa, &x, &mut e, &mut t) };
+            for (i, x) in x.iter().enumerate() {
+                let exact = f64::from(*x).exp();
+                assert!(
+                    (f64::from(e[i]) - exact).abs() <= 3e-7 * exact + 1e-37,
+                    "{isa} exp {x}: {}",
+                    e[i]
+                );
+                let exact = f64::from(*x).tanh();
+                assert!(
+                    (f64::from(t[i]) - exact).abs() <= 4e-7 * exact.abs(),
+                    "{isa} tanh {x}: {}",
+                    t[i]
+                );
+            }
+        }
+        let mut x = [
+            f32::NEG_INFINITY,
+            f32::NAN,
+            0.0,
+            -1e30,
+            12.0,
+            500.0,
+            f32::INFINITY,
+            -0.3,
+        ]
+        .repeat(2);
+        x.truncate(16);
+        // SAFETY: the set is available.
+        unsafe { functions_of(isa, &x.try_into().unwrap(), &mut e, &mut t) };
+        assert!(
+            e[0] == 0.0 && e[1].is_nan() && e[2] == 1.0 && e[3] == 0.0,
+            "{isa}"
+        );
+        assert!(
+            t[0] == -1.0 && t[1].is_nan() && t[2] == 0.0 && t[5] == 1.0 && t[6] == 1.0,
+            "{isa}"
+        );
+    }
+}

@@ -1,0 +1,154 @@
+//! What a store writes.
+
+use walsh_core::CacheKind;
+use walsh_cpu::Isa;
+
+use crate::support::{Fixture, KEYS, Sizes, VALUES, device, rows_of};
+
+const SIZES: Sizes = Sizes {
+    heads: 2,
+    kv_heads: 2,
+    head_dim: 64,
+    capacity: 50,
+    kind: CacheKind::Global,
+};
+
+const SPECS: [&str; 13] = [
+    "f32",
+    "f16",
+    "bf16",
+    "q8_0",
+    "q5_0",
+    "tq2",
+    "tq3",
+    "tq4",
+    "tq5",
+    "tq6",
+    "tq8",
+    "tq4+norm",
+    "tq8+norot",
+];
+
+#[test]
+fn every_set_writes_the_bytes_of_the_row_codec() {
+    for head_dim in [64, 80, 128, 256, 512] {
+        for spec in SPECS {
+            if spec.starts_with('q') && head_dim == 80 {
+                continue;
+            }
+            let sizes = Sizes { head_dim, ..SIZES };
+            for isa in Isa::available() {
+                let fixture = Fixture::new(device(isa, 2), spec, sizes);
+                fixture.store(0..20);
+                for (side, seed) in [(fixture.cache.key(), KEYS), (fixture.cache.value(), VALUES)] {
+                    let (codes, scales) = fixture.bytes(side);
+                    let source = rows_of(&sizes, seed, 0..20);
+                    let (code, scale) = (side.codec.code_bytes(), side.codec.scale_bytes());
+                    let mut scratch = vec![0.0; head_dim];
+                    let (mut row_codes, mut row_scales) = (vec![0; code], vec![0; scale]);
+                    for (i, row) in source.chunks(head_dim).enumerate() {
+                        side.codec
+                            .encode_row(row, &mut scratch, &mut row_codes, &mut row_scales)
+                            .unwrap();
+                        let slot = i % 2 * 50 + i / 2;
+                        let what = format!("{isa} {spec} D={head_dim} row {i}");
+                        assert_eq!(codes[slot * code..][..code], row_codes, "{what}");
+                        assert_eq!(scales[slot * scale..][..scale], row_scales, "{what}");
+                    }
+                    assert!(
+                        codes[20 * code..50 * code].iter().all(|b| *b == 0),
+                        "slots past the last are untouched"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_split_over_calls_does_not_matter() {
+    for kind in [CacheKind::Global, CacheKind::Ring] {
+        let sizes = Sizes { kind, ..SIZES };
+        let bytes = |splits: &[usize]| {
+            let fixture = Fixture::new(device(Isa::detect(), 2), "k=tq5,v=tq4", sizes);
+            for pair in splits.windows(2) {
+                fixture.store(pair[0]..pair[1]);
+            }
+            (
+                fixture.bytes(fixture.cache.key()),
+                fixture.bytes(fixture.cache.value()),
+            )
+        };
+        assert_eq!(bytes(&[0, 50]), bytes(&[0, 1, 2, 30, 50]));
+        if kind == CacheKind::Ring {
+            assert_eq!(bytes(&[0, 173]), bytes(&[0, 49, 50, 51, 120, 173]));
+            assert_eq!(bytes(&[0, 173]), bytes(&[123, 173]));
+        }
+    }
+}
+
+#[test]
+fn bad_vectors_are_errors() {
+    for isa in Isa::available() {
+        for spec in ["f32", "f16", "bf16", "q8_0", "tq4", "tq8+norm"] {
+            for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                let fixture = Fixture::new(device(isa, 2), spec, SIZES);
+                let keys = rows_of(&SIZES, KEYS, 0..4);
+                let mut values = rows_of(&SIZES, VALUES, 0..4);
+                values[3 * 128 + 17] = bad;
+                let wrong = fixture
+                    .store_rows(0..4, &keys, &values)
+                    .unwrap_err()
+                    .to_string();
+                assert!(
+                    wrong.contains("KvStore") && wrong.contains("only finite"),
+                    "{isa} {spec}: {wrong}"
+                );
+                // The device goes on working.
+                fixture.store(0..4);
+            }
+        }
+        for spec in ["f16", "tq4", "q8_0"] {
+            let fixture = Fixture::new(device(isa, 2), spec, SIZES);
+            let keys = vec![1e30; 128];
+            let wrong = fixture
+                .store_rows(0..1, &keys, &keys)
+                .unwrap_err()
+                .to_string();
+            assert!(wrong.contains("out of the range"), "{isa} {spec}: {wrong}");
+        }
+    }
+}
+
+#[test]
+fn a_position_past_the_cache_is_an_error_before_anything_is_written() {
+    let fixture = Fixture::new(device(Isa::detect(), 2), "tq4", SIZES);
+    let rows = rows_of(&SIZES, KEYS, 40..51);
+    let wrong = fixture
+        .store_rows(40..51, &rows, &rows)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        wrong.contains("position 50 does not fit the cache, which holds 50"),
+        "{wrong}"
+    );
+    assert!(fixture.bytes(fixture.cache.key()).0.iter().all(|b| *b == 0));
+}
+
+#[test]
+fn zero_and_tiny_vectors_decode_to_zero() {
+    for isa in Isa::available() {
+        for spec in ["tq2", "tq3", "tq4", "tq8", "tq4+norm", "f16"] {
+            for size in [0.0, 1e-30, 1e-41] {
+                let fixture = Fixture::new(device(isa, 1), spec, SIZES);
+                let rows = vec![size; 128];
+                fixture.store_rows(0..1, &rows, &rows).unwrap();
+                let back = fixture.decoded(fixture.cache.key());
+                assert!(
+                    back[..64].iter().all(|v| v.abs() <= 2.0 * size),
+                    "{isa} {spec}"
+                );
+            }
+        }
+    }
+}
