@@ -1,7 +1,10 @@
 //! How a command ends other than well.
 
+use std::ffi::OsString;
 use std::io;
 use std::process::ExitCode;
+
+use clap::CommandFactory;
 
 /// Why a command stops early.
 #[derive(Debug)]
@@ -88,30 +91,30 @@ pub(crate) fn report_usage(error: &clap::Error) -> ExitCode {
             crate::output::note(format_args!("{}", error.render()));
             ExitCode::from(2)
         }
-        _ => Failure::Usage(usage_line(&error.render().to_string())).report(),
+        _ => {
+            let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+            Failure::Usage(usage_line(&error.render().to_string(), &arguments)).report()
+        }
     }
 }
 
 /// clap's paragraphs as one line: the error, its tips, where to read more.
-fn usage_line(rendered: &str) -> String {
+fn usage_line(rendered: &str, arguments: &[OsString]) -> String {
     let mut parts: Vec<String> = Vec::new();
-    let mut usage = None;
     for paragraph in rendered.split("\n\n") {
         let text = one_line(paragraph);
-        if let Some(rest) = text.strip_prefix("Usage: ") {
-            usage = Some(rest.to_owned());
-        } else if !text.is_empty() && !text.starts_with("For more information") {
+        let is_known = text.starts_with("Usage: ") || text.starts_with("For more information");
+        if !text.is_empty() && !is_known {
             let text = text.strip_prefix("error: ").unwrap_or(&text);
             parts.push(text.strip_prefix("tip: ").unwrap_or(text).to_owned());
         }
     }
-    let command: Vec<&str> = usage
-        .as_deref()
-        .unwrap_or("walsh")
-        .split_whitespace()
-        .take_while(|word| word.chars().all(|c| c.is_ascii_lowercase()))
-        .collect();
-    parts.push(format!("'{} --help' tells more", command.join(" ")));
+    let command = crate::args::Cli::command();
+    let named = arguments
+        .iter()
+        .find_map(|word| command.find_subcommand(word));
+    let help = named.map_or(String::new(), |named| format!(" {}", named.get_name()));
+    parts.push(format!("'walsh{help} --help' tells more"));
     parts.join("; ")
 }
 
@@ -121,9 +124,10 @@ mod tests {
     use clap::Parser;
 
     fn usage(arguments: &[&str]) -> String {
-        let arguments = std::iter::once("walsh").chain(arguments.iter().copied());
-        let error = crate::args::Cli::try_parse_from(arguments).expect_err("a wrong command line");
-        usage_line(&error.render().to_string())
+        let words = std::iter::once("walsh").chain(arguments.iter().copied());
+        let error = crate::args::Cli::try_parse_from(words).expect_err("a wrong command line");
+        let arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
+        usage_line(&error.render().to_string(), &arguments)
     }
 
     #[test]
