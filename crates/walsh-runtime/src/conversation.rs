@@ -27,7 +27,7 @@ impl Conversation {
     /// # Errors
     /// When the model has no chat template, or the session cannot be started.
     pub fn new(model: &Model, options: SessionOptions, system: Option<&str>) -> Result<Self> {
-        let system: Vec<Message> = system.map(|text| Message::new("system", text)).into_iter().collect();
+        let system: Vec<Message> = system.map(|text| Message::system(text)).into_iter().collect();
         Ok(Self {
             template: model.chat_template()?,
             session: model.session(options)?,
@@ -72,7 +72,7 @@ impl Conversation {
     /// When the template refuses the conversation, it does not fit into the
     /// context, or an option is out of range. The conversation is then as it was.
     pub fn say(&mut self, message: &str, options: GenerateOptions) -> Result<Reply<'_>> {
-        self.messages.push(Message::new("user", message));
+        self.messages.push(Message::user(message));
         let turn = self.next_turn();
         // Taken back here, and put where it belongs once the session has read it.
         let said = self.messages.pop();
@@ -176,6 +176,6 @@ impl Iterator for Reply<'_> {
 
 impl Drop for Reply<'_> {
     fn drop(&mut self) {
-        self.messages.push(Message::new("assistant", self.answer.as_str()));
+        self.messages.push(Message::assistant(self.answer.as_str()));
     }
 }
