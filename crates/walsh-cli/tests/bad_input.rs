@@ -15,9 +15,10 @@ fn generate(model: &str, more: &[&str]) -> support::Ran {
         "2",
         "--threads",
         "1",
+        "--model",
+        model,
     ];
-    let arguments = fixed.iter().chain(&["--model", model]).chain(more);
-    walsh(arguments.copied())
+    walsh(fixed.iter().chain(more).copied())
 }
 
 #[test]

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use walsh_formats::kv::KvSpec;
+use walsh::formats::kv::KvSpec;
 
 use crate::{Error, Model, Result, Session, SessionOptions};
 

@@ -2,7 +2,9 @@
 
 use crate::chat::{Message, Template};
 use crate::tokenizer::Special;
-use crate::{Error, Figures, Finish, GenerateOptions, Generation, Model, Result, Session, SessionOptions};
+use crate::{
+    Error, Figures, Finish, GenerateOptions, Generation, Model, Result, Session, SessionOptions,
+};
 
 /// A conversation with a model.
 ///
@@ -27,7 +29,10 @@ impl Conversation {
     /// # Errors
     /// When the model has no chat template, or the session cannot be started.
     pub fn new(model: &Model, options: SessionOptions, system: Option<&str>) -> Result<Self> {
-        let system: Vec<Message> = system.map(|text| Message::system(text)).into_iter().collect();
+        let system: Vec<Message> = system
+            .map(|text| Message::system(text))
+            .into_iter()
+            .collect();
         Ok(Self {
             template: model.chat_template()?,
             session: model.session(options)?,
@@ -124,9 +129,13 @@ impl Conversation {
         }
         let rest = text.strip_prefix(self.read.as_str())?;
         // Many templates trim what was said.
-        [self.answer.as_str(), self.answer.trim_end(), self.answer.trim()]
-            .into_iter()
-            .find_map(|answer| rest.strip_prefix(answer))
+        [
+            self.answer.as_str(),
+            self.answer.trim_end(),
+            self.answer.trim(),
+        ]
+        .into_iter()
+        .find_map(|answer| rest.strip_prefix(answer))
     }
 }
 

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 use serde_json::Value as Json;
-use walsh_formats::gguf::{Gguf, Value};
-use walsh_formats::kv::{KvCodec, KvSpec, Tq, TqBits};
+use walsh::formats::gguf::{Gguf, Value};
+use walsh::formats::kv::{KvCodec, KvSpec, Tq, TqBits};
 
 use crate::{Model, Result};
 

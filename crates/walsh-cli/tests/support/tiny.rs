@@ -1,7 +1,7 @@
 //! A tiny model with random weights: Llama's form, 2 layers, bytes as tokens.
 
-use walsh_formats::DType;
-use walsh_formats::gguf::write::{NewTensor, Writer};
+use walsh::formats::DType;
+use walsh::formats::gguf::write::{NewTensor, Writer};
 
 /// What a tiny model is like, apart from its fixed shape.
 #[derive(Clone)]
@@ -64,7 +64,7 @@ impl Tiny {
         set("context_length", CONTEXT);
         let epsilon = format!("{architecture}.attention.layer_norm_rms_epsilon");
         writer.set(&epsilon, 1e-5_f32).expect("a new key");
-        let mut set = |key: &str, value: walsh_formats::gguf::write::NewValue| {
+        let mut set = |key: &str, value: walsh::formats::gguf::write::NewValue| {
             writer.set(key, value).expect("a new key");
         };
         set("general.architecture", architecture.into());
@@ -103,7 +103,7 @@ impl Tiny {
             let dtype = if is_vector { DType::F32 } else { self.dtype };
             let bytes = dtype.row_bytes(count as u64).expect("whole blocks");
             let mut data = vec![0; bytes as usize];
-            walsh_formats::ggml::encode(dtype, &values, &mut data).expect("encoded");
+            walsh::formats::ggml::encode(dtype, &values, &mut data).expect("encoded");
             let shape: Vec<u64> = shape.iter().map(|&n| n as u64).collect();
             writer
                 .tensor(NewTensor {

@@ -13,7 +13,7 @@ mod softmax;
 mod stats;
 
 use serde::Serialize;
-use walsh_formats::kv::KvSpec;
+use walsh::formats::kv::KvSpec;
 
 use crate::{Error, Model, Result, Session, SessionOptions};
 
