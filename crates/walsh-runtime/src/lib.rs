@@ -19,6 +19,7 @@ mod generate;
 mod model;
 pub mod sampling;
 mod session;
+pub mod store;
 pub mod tokenizer;
 
 pub use error::{Error, Result};
