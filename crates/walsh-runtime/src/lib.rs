@@ -15,6 +15,7 @@
 
 mod bench;
 pub mod chat;
+mod conversation;
 mod doctor;
 mod error;
 mod generate;
@@ -23,9 +24,11 @@ mod model;
 mod perplexity;
 pub mod sampling;
 mod session;
+pub mod store;
 pub mod tokenizer;
 
 pub use bench::{BenchOptions, BenchReport, BenchResult, BenchTest, bench};
+pub use conversation::{Conversation, Reply};
 pub use doctor::{BackendState, Cpu, Diagnosis, Tool, diagnose};
 pub use error::{Error, Result};
 pub use generate::{Figures, Finish, GenerateOptions, Generation};

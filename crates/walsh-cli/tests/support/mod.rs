@@ -6,14 +6,14 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-pub mod tiny;
+pub(crate) mod tiny;
 
 /// What a run printed, and how it ended.
 #[derive(Debug)]
-pub struct Ran {
-    pub status: Option<i32>,
-    pub out: String,
-    pub err: String,
+pub(crate) struct Ran {
+    pub(crate) status: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
 impl Ran {
@@ -27,14 +27,14 @@ impl Ran {
 
     /// The run went well; returns its standard output.
     #[track_caller]
-    pub fn ok(self) -> String {
+    pub(crate) fn ok(self) -> String {
         assert_eq!(self.status, Some(0), "{self:?}");
         self.out
     }
 
     /// Standard output as JSON.
     #[track_caller]
-    pub fn json(self) -> serde_json::Value {
+    pub(crate) fn json(self) -> serde_json::Value {
         let text = self.ok();
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
     }
@@ -42,7 +42,7 @@ impl Ran {
     /// The run failed with one line that starts with the command's name, holds
     /// `part` and speaks of no panic.
     #[track_caller]
-    pub fn fails(&self, status: i32, part: &str) {
+    pub(crate) fn fails(&self, status: i32, part: &str) {
         assert_eq!(self.status, Some(status), "{self:?}");
         let line = self.err.trim_end();
         assert!(line.starts_with("walsh: "), "{self:?}");
@@ -53,12 +53,12 @@ impl Ran {
 }
 
 /// The command, ready to be given arguments.
-pub fn command() -> Command {
+pub(crate) fn command() -> Command {
     Command::new(env!("CARGO_BIN_EXE_walsh"))
 }
 
 /// Runs the command without standard input.
-pub fn walsh<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Ran {
+pub(crate) fn walsh<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Ran {
     let output = command()
         .args(arguments)
         .stdin(Stdio::null())
@@ -68,7 +68,7 @@ pub fn walsh<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Ran {
 }
 
 /// Runs the command with bytes on standard input.
-pub fn walsh_with(input: &[u8], arguments: &[&str]) -> Ran {
+pub(crate) fn walsh_with(input: &[u8], arguments: &[&str]) -> Ran {
     let mut child = command()
         .args(arguments)
         .stdin(Stdio::piped())
@@ -84,31 +84,31 @@ pub fn walsh_with(input: &[u8], arguments: &[&str]) -> Ran {
 }
 
 /// A folder that is removed at the end of a test.
-pub struct Folder(tempfile::TempDir);
+pub(crate) struct Folder(tempfile::TempDir);
 
 impl Folder {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(tempfile::tempdir().expect("a temporary folder"))
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.0.path()
     }
 
     /// Writes a file and returns its path.
-    pub fn file(&self, name: &str, bytes: &[u8]) -> PathBuf {
+    pub(crate) fn file(&self, name: &str, bytes: &[u8]) -> PathBuf {
         let path = self.path().join(name);
         std::fs::write(&path, bytes).expect("the file is written");
         path
     }
 
     /// Writes a file and returns its path as an argument.
-    pub fn argument(&self, name: &str, bytes: &[u8]) -> String {
+    pub(crate) fn argument(&self, name: &str, bytes: &[u8]) -> String {
         self.file(name, bytes).to_str().expect("UTF-8").to_owned()
     }
 }
 
 /// The repository's root.
-pub fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }

@@ -5,15 +5,15 @@ use walsh::formats::gguf::write::{NewTensor, Writer};
 
 /// What a tiny model is like, apart from its fixed shape.
 #[derive(Clone)]
-pub struct Tiny {
-    pub architecture: &'static str,
+pub(crate) struct Tiny {
+    pub(crate) architecture: &'static str,
     /// The value of the first weight of the first attention norm.
-    pub first_norm: f32,
-    pub chat_template: Option<&'static str>,
+    pub(crate) first_norm: f32,
+    pub(crate) chat_template: Option<&'static str>,
     /// Leaves this tensor out.
-    pub without: Option<&'static str>,
+    pub(crate) without: Option<&'static str>,
     /// The type of the matrices.
-    pub dtype: DType,
+    pub(crate) dtype: DType,
 }
 
 impl Default for Tiny {
@@ -30,18 +30,18 @@ impl Default for Tiny {
 
 const CHATML: &str = "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
 
-pub const LAYERS: usize = 2;
-pub const WIDTH: usize = 64;
-pub const INNER: usize = 96;
-pub const HEADS: usize = 2;
-pub const KV_HEADS: usize = 1;
-pub const HEAD_DIM: usize = 64;
-pub const CONTEXT: u32 = 256;
-pub const VOCABULARY: usize = 256 + 3;
+pub(crate) const LAYERS: usize = 2;
+pub(crate) const WIDTH: usize = 64;
+pub(crate) const INNER: usize = 96;
+pub(crate) const HEADS: usize = 2;
+pub(crate) const KV_HEADS: usize = 1;
+pub(crate) const HEAD_DIM: usize = 64;
+pub(crate) const CONTEXT: u32 = 256;
+pub(crate) const VOCABULARY: usize = 256 + 3;
 
 impl Tiny {
     /// The model as a GGUF file.
-    pub fn gguf(&self) -> Vec<u8> {
+    pub(crate) fn gguf(&self) -> Vec<u8> {
         let mut writer = Writer::new();
         self.metadata(&mut writer);
         self.tensors(&mut writer);
