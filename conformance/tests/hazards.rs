@@ -9,9 +9,12 @@ use walsh::ops::{
 };
 use walsh::{Buffer, CacheKind, DType, Device, KvCache, KvCacheOptions, Tensor};
 
-/// Numbers per row, and rows of the arena.
+/// Numbers per row, rows of the arena, and the most rows of an op: enough for
+/// several workers to share an op, and for ops to run side by side.
 const WIDTH: u64 = 64;
-const ROWS: u64 = 24;
+const ROWS: u64 = 640;
+const MOST: usize = 160;
+const TOKENS: u64 = 32;
 
 /// The memory that random ops work in. Ops take overlapping views of the arena.
 struct World {
@@ -30,17 +33,19 @@ impl World {
         let weights = rng.normals((WIDTH * WIDTH) as usize);
         let mut blocks = vec![0; WIDTH as usize * 2 * DType::Q4_0.block_bytes()];
         ggml::encode(DType::Q4_0, &weights, &mut blocks).unwrap();
+        let ids: Vec<i32> = (0..TOKENS as i32).map(|i| i * 7 % 64).collect();
+        let positions: Vec<i32> = (50..50 + TOKENS as i32).collect();
         let options = KvCacheOptions {
             spec: "k=tq4,v=f16".parse().unwrap(),
             kv_heads: 1,
             head_dim: WIDTH,
-            capacity: 16,
+            capacity: 64,
             kind: CacheKind::Ring,
         };
         Self {
             arena: device.tensor(&[ROWS, WIDTH], &numbers).unwrap(),
-            ids: device.tensor(&[4], &[3, 1, 2, 0]).unwrap(),
-            positions: device.tensor(&[4], &[20, 21, 22, 23]).unwrap(),
+            ids: device.tensor(&[TOKENS], &ids).unwrap(),
+            positions: device.tensor(&[TOKENS], &positions).unwrap(),
             quantised: device
                 .tensor_from_bytes(DType::Q4_0, &[WIDTH, WIDTH], &blocks)
                 .unwrap(),
@@ -74,8 +79,8 @@ impl World {
 
     /// A random op. It may be one that is refused, because views overlap.
     fn op(&self, rng: &mut Rng) -> Op {
-        let rows = 1 + rng.below(4) as u64;
-        let tokens = 4;
+        let rows = 1 + rng.below(MOST) as u64;
+        let tokens = TOKENS;
         match rng.below(12) {
             0 => Scale {
                 input: self.view(rng, rows),
@@ -118,7 +123,7 @@ impl World {
                 weight: if rng.below(2) == 0 {
                     self.quantised.clone()
                 } else {
-                    self.view(rng, 4)
+                    self.view(rng, WIDTH)
                 },
                 input: self.view(rng, rows),
                 bias: None,
