@@ -29,10 +29,7 @@ impl Conversation {
     /// # Errors
     /// When the model has no chat template, or the session cannot be started.
     pub fn new(model: &Model, options: SessionOptions, system: Option<&str>) -> Result<Self> {
-        let system: Vec<Message> = system
-            .map(|text| Message::system(text))
-            .into_iter()
-            .collect();
+        let system: Vec<Message> = system.map(Message::system).into_iter().collect();
         Ok(Self {
             template: model.chat_template()?,
             session: model.session(options)?,
