@@ -27,3 +27,8 @@ pub use generate::{Figures, Finish, GenerateOptions, Generation};
 pub use model::{Architecture, LayerConfig, Model, ModelConfig, TensorSummary};
 pub use sampling::Sampling;
 pub use session::{DEFAULT_CONTEXT, Session, SessionOptions};
+
+/// The README's examples, as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
