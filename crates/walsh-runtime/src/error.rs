@@ -90,6 +90,12 @@ pub enum Error {
         "the prompt is empty: give at least one word, or a model that adds a beginning-of-text token"
     )]
     EmptyPrompt,
+    /// A model cannot be measured as asked.
+    #[error("{what}")]
+    Measure {
+        /// What is wrong and what to do.
+        what: String,
+    },
 }
 
 impl Error {
@@ -131,6 +137,10 @@ impl Error {
             path: path.to_owned(),
             what: what.into(),
         }
+    }
+
+    pub(crate) fn measure(what: impl Into<String>) -> Error {
+        Error::Measure { what: what.into() }
     }
 
     pub(crate) fn option(

@@ -59,7 +59,7 @@ pub struct Template {
 
 /// How many steps a template may take: far more than any conversation needs, and an end for one that
 /// loops.
-const FUEL: u64 = 50_000_000;
+const FUEL: u64 = 5_000_000;
 
 impl Template {
     /// The template in a model file's metadata.
