@@ -41,8 +41,9 @@ def main():
         for prompt in prompts:
             prompt_ids = peer.tokenize(prompt, add_special=True, parse_special=True)
             ids, margins = continuation(context, prompt_ids, args.tokens)
-            text = b"".join(peer.piece(i) for i in ids).decode("utf-8", "replace")
-            results.append({"prompt": prompt, "prompt_ids": prompt_ids, "ids": ids, "margins": margins, "text": text})
+            pieces = [peer.piece(i).decode("utf-8", "replace") for i in ids]
+            row = {"prompt": prompt, "prompt_ids": prompt_ids, "ids": ids, "margins": margins}
+            results.append({**row, "pieces": pieces, "text": "".join(pieces)})
     print(json.dumps({"model": pathlib.Path(args.model).name, "kv": "f16", "results": results}, indent=1))
 
 

@@ -1,6 +1,6 @@
 //! One case table per op, run against every backend that is present.
 //!
-//! - [`reference`] says what each op means: scalar Rust in `f64` over decoded
+//! - [`mod@reference`] says what each op means: scalar Rust in `f64` over decoded
 //!   values.
 //! - [`cases`] holds the tables. A [`Problem`] is one case without a device:
 //!   host tensors, how they are bound into an op, and what the op must leave in

@@ -3,14 +3,17 @@
 //! Takes a filter on case names, as the usual harness does.
 
 use std::process::ExitCode;
+use std::sync::mpsc::sync_channel;
 use std::time::Instant;
 
-use conformance::{Bound, Problem, Target, cases, missing_backends, targets};
+use conformance::cases::TABLES;
+use conformance::{Bound, Problem, Target, missing_backends, targets};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let filters: Vec<&String> = arguments.iter().filter(|a| !a.starts_with('-')).collect();
     let wanted = |name: &str| filters.is_empty() || filters.iter().any(|f| name.contains(*f));
+    let list = arguments.iter().any(|argument| argument == "--list");
     let targets = match targets() {
         Ok(targets) => targets,
         Err(error) => {
@@ -20,31 +23,43 @@ fn main() -> ExitCode {
     };
     let started = Instant::now();
     let (mut passed, mut failed, mut filtered) = (0, 0, 0);
-    for (table, problems) in cases::tables() {
-        let (problems, others): (Vec<_>, Vec<_>) =
-            problems.into_iter().partition(|p| wanted(&p.name));
-        filtered += others.len();
-        if arguments.iter().any(|a| a == "--list") {
-            problems.iter().for_each(|p| println!("{}: test", p.name));
+    for table in TABLES {
+        let begun = Instant::now();
+        let (mut cases, mut wrong) = (0, 0);
+        std::thread::scope(|scope| {
+            // The reference works ahead of the devices.
+            let (ahead, problems) = sync_channel(8);
+            scope.spawn(move || {
+                let sent = |problem| ahead.send(problem).is_ok();
+                table.problems().all(sent)
+            });
+            for problem in problems {
+                if !wanted(&problem.name) {
+                    filtered += 1;
+                    continue;
+                }
+                cases += 1;
+                if list {
+                    println!("{}: test", problem.name);
+                } else if let Some(failure) = run(&problem, &targets) {
+                    println!("{failure}");
+                    wrong += 1;
+                }
+            }
+        });
+        if list {
             continue;
         }
-        let begun = Instant::now();
-        let mut wrong = 0;
-        for problem in &problems {
-            if let Some(failure) = run(problem, &targets) {
-                println!("{failure}");
-                wrong += 1;
-            }
-        }
-        if !problems.is_empty() {
-            println!(
-                "{table}: {} cases, {wrong} failed, {:.2} s",
-                problems.len(),
-                begun.elapsed().as_secs_f64()
-            );
+        if cases > 0 {
+            let seconds = begun.elapsed().as_secs_f64();
+            let op = table.op;
+            println!("{op}: {cases} cases, {wrong} failed, {seconds:.2} s");
         }
         failed += wrong;
-        passed += problems.len() - wrong;
+        passed += cases - wrong;
+    }
+    if list {
+        return ExitCode::SUCCESS;
     }
     let names: Vec<_> = targets.iter().map(|t| t.name.as_str()).collect();
     println!("\nran on: {}", names.join(" "));

@@ -3,7 +3,7 @@ use walsh::ops::{AttentionDecode, AttentionPrefill, Mask};
 use walsh::{CacheKind, DType, KvCacheOptions};
 
 use super::kv::{HostCache, specs, tokens};
-use super::rng;
+use super::{Problems, rng};
 use crate::reference::{AttentionShape, Row, attention};
 use crate::{Expected, HostTensor, Problem};
 
@@ -107,14 +107,14 @@ fn cases(queries: &[i32]) -> Vec<Case> {
     cases
 }
 
-pub(super) fn decode() -> Vec<Problem> {
+pub(super) fn decode() -> Problems {
     let all = cases(&[1, 2, 5, 8, 40]);
-    all.into_iter().map(|case| problem(case, false)).collect()
+    Box::new(all.into_iter().map(|case| problem(case, false)))
 }
 
-pub(super) fn prefill() -> Vec<Problem> {
+pub(super) fn prefill() -> Problems {
     let all = cases(&[1, 7, 16, 33, 65]);
-    all.into_iter().map(|case| problem(case, true)).collect()
+    Box::new(all.into_iter().map(|case| problem(case, true)))
 }
 
 fn problem(case: Case, prefill: bool) -> Problem {

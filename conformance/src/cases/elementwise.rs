@@ -1,6 +1,6 @@
 use walsh::ops::{Activation, Add, GatedActivation, Scale, SoftCap};
 
-use super::{count, rng};
+use super::{Problems, count, rng};
 use crate::reference::{gelu_tanh, silu, softcap};
 use crate::{Expected, HostTensor, Problem};
 
@@ -54,7 +54,7 @@ fn lively(rng: &mut crate::Rng, n: usize) -> Vec<f32> {
     (0..n).map(|_| pick(rng)).collect()
 }
 
-pub(super) fn gated() -> Vec<Problem> {
+pub(super) fn gated() -> Problems {
     let mut problems = Vec::new();
     for activation in [Activation::Silu, Activation::GeluTanh] {
         for (place, shape) in PLACES
@@ -99,10 +99,10 @@ pub(super) fn gated() -> Vec<Problem> {
             }));
         }
     }
-    problems
+    Box::new(problems.into_iter())
 }
 
-pub(super) fn add() -> Vec<Problem> {
+pub(super) fn add() -> Problems {
     let mut problems = Vec::new();
     for row in [false, true] {
         for (place, shape) in PLACES
@@ -137,7 +137,7 @@ pub(super) fn add() -> Vec<Problem> {
             }));
         }
     }
-    problems
+    Box::new(problems.into_iter())
 }
 
 /// The tensors of `output = map(input)`, and the index of the output.
@@ -154,7 +154,7 @@ fn unary(
     (vec![input, output], 1)
 }
 
-pub(super) fn scale() -> Vec<Problem> {
+pub(super) fn scale() -> Problems {
     let mut problems = Vec::new();
     for factor in [0.0f32, 1.0, -1.5, 1e-20, 1e20] {
         for (place, shape) in PLACES[..2]
@@ -177,10 +177,10 @@ pub(super) fn scale() -> Vec<Problem> {
             }));
         }
     }
-    problems
+    Box::new(problems.into_iter())
 }
 
-pub(super) fn soft_cap() -> Vec<Problem> {
+pub(super) fn soft_cap() -> Problems {
     let mut problems = Vec::new();
     for cap in [30.0f32, 50.0, 1.0, 1e-3, 1e30] {
         for (place, shape) in PLACES[..2]
@@ -217,5 +217,5 @@ pub(super) fn soft_cap() -> Vec<Problem> {
             }));
         }
     }
-    problems
+    Box::new(problems.into_iter())
 }

@@ -1,11 +1,11 @@
 use walsh::DType;
 use walsh::ops::EmbeddingRows;
 
-use super::rng;
+use super::{Problems, rng};
 use crate::random::blocks;
 use crate::{Expected, HostTensor, Problem, reference};
 
-pub(super) fn embedding_rows() -> Vec<Problem> {
+pub(super) fn embedding_rows() -> Problems {
     let mut problems = Vec::new();
     for dtype in super::weight_types() {
         let block = dtype.block_len() as u64;
@@ -21,7 +21,7 @@ pub(super) fn embedding_rows() -> Vec<Problem> {
             }
         }
     }
-    problems
+    Box::new(problems.into_iter())
 }
 
 fn problem(dtype: DType, shape: [u64; 2], n: usize, scale: f32) -> Problem {

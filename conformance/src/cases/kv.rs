@@ -2,7 +2,7 @@ use walsh::formats::kv::{KvSpec, RowCodec};
 use walsh::ops::KvStore;
 use walsh::{CacheKind, DType, KvCache, KvCacheOptions, KvTensors, Result, Tensor};
 
-use super::rng;
+use super::{Problems, rng};
 use crate::reference::Row;
 use crate::{Expected, HostTensor, Problem, Rng};
 
@@ -190,7 +190,7 @@ const STORES: &[Store] = &[
     store(CacheKind::Ring, 8, 3, 29),
 ];
 
-pub(super) fn kv_store() -> Vec<Problem> {
+pub(super) fn kv_store() -> Problems {
     let mut problems = Vec::new();
     for (spec, head_dim) in specs() {
         for (index, store) in STORES.iter().enumerate() {
@@ -205,7 +205,7 @@ pub(super) fn kv_store() -> Vec<Problem> {
             problems.push(problem(options, store, source));
         }
     }
-    problems
+    Box::new(problems.into_iter())
 }
 
 fn problem(options: KvCacheOptions, store: &Store, source: DType) -> Problem {

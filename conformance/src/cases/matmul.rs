@@ -1,7 +1,7 @@
 use walsh::DType;
 use walsh::ops::MatMul;
 
-use super::rng;
+use super::{Problems, rng};
 use crate::random::blocks;
 use crate::{Expected, HostTensor, Problem, reference};
 
@@ -15,7 +15,7 @@ struct Case {
     imported: bool,
 }
 
-pub(super) fn matmul() -> Vec<Problem> {
+pub(super) fn matmul() -> Problems {
     let mut problems = Vec::new();
     for dtype in super::weight_types() {
         let block = dtype.block_len();
@@ -47,7 +47,7 @@ pub(super) fn matmul() -> Vec<Problem> {
             }));
         }
     }
-    problems
+    Box::new(problems.into_iter())
 }
 
 fn problem(case: Case) -> Problem {

@@ -13,25 +13,43 @@ use walsh::DType;
 
 use crate::{Problem, Rng};
 
-/// Every table with its name.
-#[must_use]
-pub fn tables() -> Vec<(&'static str, Vec<Problem>)> {
-    vec![
-        ("GatedActivation", elementwise::gated()),
-        ("Add", elementwise::add()),
-        ("Scale", elementwise::scale()),
-        ("SoftCap", elementwise::soft_cap()),
-        ("RmsNorm", norm::rms_norm()),
-        ("Rope", rope::rope()),
-        ("EmbeddingRows", embedding::embedding_rows()),
-        ("ArgMax", select::arg_max()),
-        ("TopK", select::top_k()),
-        ("MatMul", matmul::matmul()),
-        ("KvStore", kv::kv_store()),
-        ("AttentionDecode", attention::decode()),
-        ("AttentionPrefill", attention::prefill()),
-    ]
+/// The cases of one op.
+#[derive(Debug, Clone, Copy)]
+pub struct Table {
+    /// The op's name.
+    pub op: &'static str,
+    cases: fn() -> Problems,
 }
+
+type Problems = Box<dyn Iterator<Item = Problem>>;
+
+impl Table {
+    /// The cases one by one, each with what the reference gives for it.
+    pub fn problems(&self) -> impl Iterator<Item = Problem> {
+        (self.cases)()
+    }
+}
+
+const fn table(op: &'static str, cases: fn() -> Problems) -> Table {
+    Table { op, cases }
+}
+
+/// Every table.
+pub const TABLES: &[Table] = &[
+    table("GatedActivation", elementwise::gated),
+    table("Add", elementwise::add),
+    table("Scale", elementwise::scale),
+    table("SoftCap", elementwise::soft_cap),
+    table("RmsNorm", norm::rms_norm),
+    table("Rope", rope::rope),
+    table("EmbeddingRows", embedding::embedding_rows),
+    table("ArgMax", select::arg_max),
+    table("TopK", select::top_k),
+    table("MatMul", matmul::matmul),
+    table("KvStore", kv::kv_store),
+    table("AttentionDecode", attention::decode),
+    table("AttentionPrefill", attention::prefill),
+];
 
 /// The generator of a case, seeded by its name so that each case can be run
 /// alone.

@@ -1,7 +1,7 @@
 use walsh::ops::{RmsNorm, SumBefore};
 use walsh::{DType, Tensor};
 
-use super::rng;
+use super::{Problems, rng};
 use crate::reference::{Norm, Normed, rms_norm as reference};
 use crate::{Expected, HostTensor, Problem, Rng};
 
@@ -51,7 +51,7 @@ const fn form(weight: bool, before: Option<Place>, after: bool, output: Place) -
     }
 }
 
-pub(super) fn rms_norm() -> Vec<Problem> {
+pub(super) fn rms_norm() -> Problems {
     let mut problems = Vec::new();
     for form in FORMS {
         for width in WIDTHS {
@@ -64,7 +64,7 @@ pub(super) fn rms_norm() -> Vec<Problem> {
             problems.push(case(*form, 3, 48, magnitude));
         }
     }
-    problems
+    Box::new(problems.into_iter())
 }
 
 /// The numbers of a case.

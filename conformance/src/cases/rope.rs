@@ -1,7 +1,7 @@
 use walsh::DType;
 use walsh::ops::{Pairing, Rope, RopeConfig, RopeScaling};
 
-use super::rng;
+use super::{Problems, rng};
 use crate::{Expected, HostTensor, Problem, reference};
 
 const LLAMA3: RopeScaling = RopeScaling::Llama3 {
@@ -38,7 +38,7 @@ struct Case {
     in_place: bool,
 }
 
-pub(super) fn rope() -> Vec<Problem> {
+pub(super) fn rope() -> Problems {
     let mut problems = Vec::new();
     for pairing in [Pairing::Pairwise, Pairing::HalfSplit] {
         for in_place in [false, true] {
@@ -90,7 +90,7 @@ pub(super) fn rope() -> Vec<Problem> {
             in_place: false,
         }));
     }
-    problems
+    Box::new(problems.into_iter())
 }
 
 fn problem(case: Case) -> Problem {

@@ -1,7 +1,7 @@
 use walsh::DType;
 use walsh::ops::{ArgMax, TopK};
 
-use super::rng;
+use super::{Problems, rng};
 use crate::reference::order;
 use crate::{Expected, HostTensor, Problem, Rng};
 
@@ -29,7 +29,7 @@ fn numbers(rows: Rows, rng: &mut Rng, count: usize) -> Vec<f32> {
     (0..count).map(|_| number(rng)).collect()
 }
 
-pub(super) fn arg_max() -> Vec<Problem> {
+pub(super) fn arg_max() -> Problems {
     let mut problems = Vec::new();
     for width in WIDTHS {
         for n in [1usize, 2, 5] {
@@ -53,10 +53,10 @@ pub(super) fn arg_max() -> Vec<Problem> {
             }
         }
     }
-    problems
+    Box::new(problems.into_iter())
 }
 
-pub(super) fn top_k() -> Vec<Problem> {
+pub(super) fn top_k() -> Problems {
     let mut problems = Vec::new();
     for width in WIDTHS {
         for k in [1, 2, 40, width / 2, width] {
@@ -91,5 +91,5 @@ pub(super) fn top_k() -> Vec<Problem> {
             }
         }
     }
-    problems
+    Box::new(problems.into_iter())
 }

@@ -1,3 +1,46 @@
-//! The `walsh` command.
+//! The `walsh` command: reads arguments, calls the runtime, prints.
 
-fn main() {}
+mod args;
+mod bench;
+mod chat;
+mod doctor;
+mod failure;
+mod generate;
+mod inspect;
+mod interrupt;
+mod models;
+mod output;
+mod perplexity;
+mod progress;
+mod stream;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Command};
+use failure::Outcome;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return failure::report_usage(&error),
+    };
+    match run(&cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn run(command: &Command) -> Outcome {
+    match command {
+        Command::Pull(args) => models::pull(args),
+        Command::List(args) => models::list(args),
+        Command::Inspect(args) => inspect::run(args),
+        Command::Generate(args) => generate::run(args),
+        Command::Chat(args) => chat::run(args),
+        Command::Perplexity(args) => perplexity::run(args),
+        Command::Bench(args) => bench::run(args),
+        Command::Doctor(args) => doctor::run(args),
+    }
+}

@@ -76,9 +76,9 @@ pub trait Backend: Send + Sync {
     /// Runs a compiled list to its end.
     ///
     /// # Errors
-    /// [`Error::Value`] when an op meets a value that it cannot take; what the
-    /// list's ops had to write is then unspecified, except that a KV store
-    /// that fails has written nothing.
+    /// [`Error::Value`] when an op meets a value that it cannot take. Ops behind
+    /// it do not run; what it leaves in its outputs is unspecified where its
+    /// documentation does not say.
     fn run(&self, program: &dyn Program) -> Result<()>;
 }
 

@@ -88,6 +88,15 @@ fn values_encode_as_in_gguf() {
 }
 
 #[test]
+fn single_precision_is_stored_as_it_is() {
+    let golden = golden();
+    let values = f32s(&golden, "encode.values");
+    let mut encoded = vec![0; 4 * values.len()];
+    encode(DType::F32, &values, &mut encoded).unwrap();
+    assert!(encoded == bytes(&golden, "encode.values"));
+}
+
+#[test]
 fn iq4_nl_encodes_at_least_as_well_as_ggml() {
     let golden = golden();
     let values = f32s(&golden, "encode.values");

@@ -1,5 +1,6 @@
 //! The runtime's error.
 
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use walsh::formats::gguf::GgufError;
@@ -17,6 +18,12 @@ pub enum Error {
         /// What is wrong and what to do.
         what: String,
     },
+    /// The model's chat template cannot be used.
+    #[error("chat template: {what}")]
+    Template {
+        /// What is wrong and what to do.
+        what: String,
+    },
     /// A sampling option is out of its range.
     #[error("{name} is {value}: give a number {range}")]
     Sampling {
@@ -27,19 +34,25 @@ pub enum Error {
         /// What is possible, in words.
         range: &'static str,
     },
+    /// A model cannot be found, fetched or kept.
+    #[error("{what}")]
+    Store {
+        /// What is wrong and what to do.
+        what: String,
+    },
+    /// A file cannot be read or written.
+    #[error("{}: {why}", path.display())]
+    File {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        why: String,
+    },
     /// No token can be chosen from the logits.
     #[error("{what}: the model's weights are damaged, download it again")]
     Logits {
         /// What is wrong with them.
         what: String,
-    },
-    /// A file cannot be opened or read.
-    #[error("cannot read {}: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
     },
     /// The file is sound, but the model in it cannot be run.
     #[error("{}: {what}", path.display())]
@@ -77,6 +90,12 @@ pub enum Error {
         "the prompt is empty: give at least one word, or a model that adds a beginning-of-text token"
     )]
     EmptyPrompt,
+    /// A model cannot be measured as asked.
+    #[error("{what}")]
+    Measure {
+        /// What is wrong and what to do.
+        what: String,
+    },
 }
 
 impl Error {
@@ -84,11 +103,44 @@ impl Error {
         Error::Tokenizer { what: what.into() }
     }
 
+    pub(crate) fn template(what: impl Into<String>) -> Error {
+        Error::Template { what: what.into() }
+    }
+
+    pub(crate) fn store(what: impl Into<String>) -> Error {
+        Error::Store { what: what.into() }
+    }
+
+    /// What went wrong with a file or folder, in words that say what to do.
+    pub(crate) fn file(path: &Path, error: &io::Error) -> Error {
+        let why = match error.kind() {
+            ErrorKind::NotFound => "there is no such file, check the path".to_string(),
+            ErrorKind::PermissionDenied => {
+                "no permission, change it or give another path".to_string()
+            }
+            ErrorKind::ReadOnlyFilesystem => "read-only, give another path".to_string(),
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+                "the disk is full, make room or give another path".to_string()
+            }
+            ErrorKind::NotADirectory => "not a folder, give another path".to_string(),
+            ErrorKind::IsADirectory => "a folder, give a file".to_string(),
+            _ => error.to_string(),
+        };
+        Error::File {
+            path: path.to_path_buf(),
+            why,
+        }
+    }
+
     pub(crate) fn model(path: &Path, what: impl Into<String>) -> Error {
         Error::Model {
             path: path.to_owned(),
             what: what.into(),
         }
+    }
+
+    pub(crate) fn measure(what: impl Into<String>) -> Error {
+        Error::Measure { what: what.into() }
     }
 
     pub(crate) fn option(

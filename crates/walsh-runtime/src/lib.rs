@@ -13,16 +13,29 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod bench;
 pub mod chat;
+mod conversation;
+mod doctor;
 mod error;
 mod generate;
+mod inspect;
 mod model;
+mod perplexity;
 pub mod sampling;
 mod session;
+pub mod store;
 pub mod tokenizer;
 
+pub use bench::{BenchOptions, BenchReport, BenchResult, BenchTest, bench};
+pub use conversation::{Conversation, Reply};
+pub use doctor::{BackendState, Cpu, Diagnosis, Tool, diagnose};
 pub use error::{Error, Result};
 pub use generate::{Figures, Finish, GenerateOptions, Generation};
+pub use inspect::{Inspection, KvCost, MetadataEntry, Shape, TypeShare, inspect};
 pub use model::{Architecture, LayerConfig, Model, ModelConfig, TensorSummary};
+pub use perplexity::{
+    PerplexityOptions, PerplexityProgress, PerplexityReport, PerplexityResult, perplexity,
+};
 pub use sampling::Sampling;
 pub use session::{DEFAULT_CONTEXT, Session, SessionOptions};

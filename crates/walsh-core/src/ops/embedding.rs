@@ -9,7 +9,7 @@ use crate::tensor::Tensor;
 /// `output[i] = scale · table[ids[i]]`, decoded to `f32`.
 ///
 /// An id outside the table is an [`Error::Value`](crate::Error::Value) when the
-/// list runs.
+/// list runs, before anything is written.
 #[derive(Debug, Clone)]
 pub struct EmbeddingRows {
     /// `[vocabulary, width]` of any storage type.

@@ -44,6 +44,11 @@ impl RowParts {
         }
     }
 
+    /// The groups of 256 values of a row.
+    pub(super) const fn groups(self) -> usize {
+        self.groups
+    }
+
     /// The offset of the scales and sums for runs of 32, 16 floats for each group.
     pub(super) const fn runs_of_32(self) -> usize {
         self.groups * GROUP
@@ -125,7 +130,7 @@ impl ActivationLayout {
         let arrangement = match (weight.is_quantised(), m > kernels.dot_rows) {
             (false, false) => Arrangement::Plain,
             (true, false) => Arrangement::Rows,
-            (false, true) => Arrangement::FloatTiles(Tiles::new(m, kernels.tile_rows)),
+            (false, true) => Arrangement::FloatTiles(Tiles::new(m, kernels.float_tile_rows)),
             (true, true) => Arrangement::Tiles(Tiles::new(m, kernels.tile_rows)),
         };
         ActivationLayout {
@@ -173,40 +178,22 @@ impl ActivationLayout {
     /// `input` points to `m · k` floats and `prepared` to [`ActivationLayout::bytes`] bytes on a 64-byte boundary; no one
     /// else touches an item's part of `prepared`. The instruction set of the layout is available.
     pub unsafe fn prepare(&self, items: Range<usize>, input: *const f32, prepared: *mut u8) {
-        match self.isa {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: the caller's.
-            Isa::Avx2 => unsafe { self.prepare_avx2(items, input, prepared) },
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: the caller's.
-            Isa::Avx512 => unsafe { self.prepare_avx512(items, input, prepared) },
-            // SAFETY: the caller's.
-            _ => unsafe { self.prepare_with(items, input, prepared) },
-        }
-    }
-
-    /// # Safety
-    /// As for `prepare`.
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn prepare_avx2(&self, items: Range<usize>, input: *const f32, prepared: *mut u8) {
+        let kernels = Kernels::of(self.isa);
         // SAFETY: the caller's.
-        unsafe { self.prepare_with(items, input, prepared) }
+        unsafe { (kernels.prepare)(self, items, input, prepared) }
     }
 
+    /// [`ActivationLayout::prepare`] with an instruction set's quantiser, to be inlined where it is enabled.
+    ///
     /// # Safety
-    /// As for `prepare`.
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-    unsafe fn prepare_avx512(&self, items: Range<usize>, input: *const f32, prepared: *mut u8) {
-        // SAFETY: the caller's.
-        unsafe { self.prepare_with(items, input, prepared) }
-    }
-
-    /// # Safety
-    /// As for `prepare`.
+    /// As for `prepare`, with the instruction set of `Q`.
     #[inline(always)]
-    unsafe fn prepare_with(&self, items: Range<usize>, input: *const f32, prepared: *mut u8) {
+    pub(super) unsafe fn prepare_with<Q: Quantise>(
+        &self,
+        items: Range<usize>,
+        input: *const f32,
+        prepared: *mut u8,
+    ) {
         let chunks = self.k.div_ceil(CHUNK);
         for item in items {
             let (part, chunk) = (item / chunks, item % chunks);
@@ -217,10 +204,10 @@ impl ActivationLayout {
                     Arrangement::Plain => {}
                     Arrangement::Rows => {
                         let row = prepared.add(part * RowParts::new(self.k).stride());
-                        self.quantise_row(values, input.add(part * self.k), row);
+                        self.quantise_row::<Q>(values, input.add(part * self.k), row);
                     }
                     Arrangement::Tiles(tiles) => {
-                        self.quantise_tile(tiles.rows(part), values, input, prepared);
+                        self.quantise_tile::<Q>(tiles.rows(part), values, input, prepared);
                     }
                     Arrangement::FloatTiles(tiles) => {
                         self.interleave(tiles.rows(part), values, input, prepared);
@@ -233,7 +220,12 @@ impl ActivationLayout {
     /// # Safety
     /// `input` points to a row and `row` to its quantised form.
     #[inline(always)]
-    unsafe fn quantise_row(&self, values: Range<usize>, input: *const f32, row: *mut u8) {
+    unsafe fn quantise_row<Q: Quantise>(
+        &self,
+        values: Range<usize>,
+        input: *const f32,
+        row: *mut u8,
+    ) {
         let parts = RowParts::new(self.k);
         // SAFETY: the offsets are those of `RowParts`, for blocks below `groups · 8`; the input's last block is whole
         // because the weights' blocks are.
@@ -242,7 +234,7 @@ impl ActivationLayout {
             let by_16 = row.add(parts.runs_of_16()).cast::<f32>();
             let put = |block: usize, quantised: &Quantised| {
                 row.cast::<[i8; BLOCK]>().add(block).write(quantised.codes);
-                let [first, second] = quantised.sums();
+                let [first, second] = quantised.sums;
                 let (group, index) = (block / 8, block % 8);
                 let to = by_32.add(group * 16 + index);
                 to.write(quantised.scale);
@@ -254,10 +246,7 @@ impl ActivationLayout {
                 to.add(17).write(second);
             };
             for block in values.start / BLOCK..values.end / BLOCK {
-                put(
-                    block,
-                    &Quantised::of(&*input.cast::<[f32; BLOCK]>().add(block)),
-                );
+                put(block, &Q::quantise(input.add(block * BLOCK)));
             }
             if values.end == self.k {
                 for block in self.k / BLOCK..parts.groups * (GROUP / BLOCK) {
@@ -270,7 +259,7 @@ impl ActivationLayout {
     /// # Safety
     /// `input` and `prepared` are those of `prepare`.
     #[inline(always)]
-    unsafe fn quantise_tile(
+    unsafe fn quantise_tile<Q: Quantise>(
         &self,
         rows: Range<usize>,
         values: Range<usize>,
@@ -284,13 +273,12 @@ impl ActivationLayout {
             for block in values.start / BLOCK..values.end / BLOCK {
                 let record = tile.add(block * count * RECORD);
                 for (lane, row) in rows.clone().enumerate() {
-                    let quantised =
-                        Quantised::of(&*input.add(row * self.k).cast::<[f32; BLOCK]>().add(block));
+                    let quantised = Q::quantise(input.add(row * self.k + block * BLOCK));
                     let quads: [u32; 8] = bytemuck::cast(quantised.codes);
                     for (quad, codes) in quads.into_iter().enumerate() {
                         record.cast::<u32>().add(quad * count + lane).write(codes);
                     }
-                    let [first, second] = quantised.sums();
+                    let [first, second] = quantised.sums;
                     let floats = record.add(BLOCK * count).cast::<f32>().add(lane);
                     floats.write(quantised.scale);
                     floats.add(count).write(first + second);
@@ -326,49 +314,69 @@ impl ActivationLayout {
 }
 
 /// A block of activations in 8 bits.
-struct Quantised {
-    codes: [i8; BLOCK],
-    scale: f32,
+pub(super) struct Quantised {
+    pub(super) codes: [i8; BLOCK],
+    pub(super) scale: f32,
+    /// The sums of the two halves' values.
+    pub(super) sums: [f32; 2],
 }
 
 impl Quantised {
     const ZERO: Quantised = Quantised {
         codes: [0; BLOCK],
         scale: 0.0,
+        sums: [0.0; 2],
     };
+}
 
+/// The scale of a block, and what to multiply its values by, from the bits of the largest magnitude.
+#[inline(always)]
+pub(super) fn block_scale(largest: u32) -> (f32, f32) {
+    let magnitude = f32::from_bits(largest);
+    if !magnitude.is_finite() {
+        (f32::NAN, 0.0)
+    } else if magnitude < 127.0 * f32::MIN_POSITIVE {
+        // The inverse would overflow.
+        (0.0, 0.0)
+    } else {
+        (magnitude / 127.0, 127.0 / magnitude)
+    }
+}
+
+/// How an instruction set quantises a block of activations.
+pub(super) trait Quantise {
+    /// Quantises 32 values.
+    ///
+    /// # Safety
+    /// The values are readable, and the instruction set is available.
+    unsafe fn quantise(values: *const f32) -> Quantised;
+}
+
+/// Quantising without special instructions.
+pub(super) struct PlainQuantise;
+
+impl Quantise for PlainQuantise {
     #[inline(always)]
-    fn of(values: &[f32; BLOCK]) -> Quantised {
+    unsafe fn quantise(values: *const f32) -> Quantised {
         // Adding it leaves a small number, rounded to an integer, in the low bits.
         const SHIFT: f32 = 12_582_912.0; // 1.5 · 2²³
+        // SAFETY: the caller's.
+        let values = unsafe { &*values.cast::<[f32; BLOCK]>() };
         // As integers, magnitudes compare like the numbers do, and infinity and NaN are above all others.
         let largest = values.iter().fold(0, |largest, value| {
             largest.max(value.to_bits() & 0x7fff_ffff)
         });
-        let magnitude = f32::from_bits(largest);
-        let (scale, inverse) = if !magnitude.is_finite() {
-            (f32::NAN, 0.0)
-        } else if magnitude < 127.0 * f32::MIN_POSITIVE {
-            // The inverse would overflow.
-            (0.0, 0.0)
-        } else {
-            (magnitude / 127.0, 127.0 / magnitude)
-        };
+        let (scale, inverse) = block_scale(largest);
         let mut codes = [0; BLOCK];
         for (code, value) in codes.iter_mut().zip(values) {
             *code = (value * inverse + SHIFT).to_bits() as i8;
         }
-        Quantised { codes, scale }
-    }
-
-    /// The sums of the two halves.
-    #[inline(always)]
-    fn sums(&self) -> [f32; 2] {
         let sum = |codes: &[i8]| codes.iter().map(|&code| i32::from(code)).sum::<i32>();
-        [
-            sum(&self.codes[..16]) as f32 * self.scale,
-            sum(&self.codes[16..]) as f32 * self.scale,
-        ]
+        let sums = [
+            sum(&codes[..16]) as f32 * scale,
+            sum(&codes[16..]) as f32 * scale,
+        ];
+        Quantised { codes, scale, sums }
     }
 }
 
@@ -376,10 +384,15 @@ impl Quantised {
 mod tests {
     use super::*;
 
+    fn quantise(values: [f32; BLOCK]) -> Quantised {
+        // SAFETY: needs no instruction set.
+        unsafe { PlainQuantise::quantise(values.as_ptr()) }
+    }
+
     #[test]
     fn codes_and_sums_are_those_of_the_values() {
         let values: [f32; BLOCK] = std::array::from_fn(|i| (i as f32 - 11.3) * 0.37);
-        let quantised = Quantised::of(&values);
+        let quantised = quantise(values);
         for (code, value) in quantised.codes.iter().zip(values) {
             assert!((f32::from(*code) * quantised.scale - value).abs() <= 0.5001 * quantised.scale);
         }
@@ -387,19 +400,50 @@ mod tests {
             .iter()
             .map(|&code| f32::from(code))
             .sum();
-        assert_eq!(quantised.sums()[1], sum * quantised.scale);
+        assert_eq!(quantised.sums[1], sum * quantised.scale);
     }
 
     #[test]
     fn extremes_do_not_overflow() {
-        assert_eq!(Quantised::of(&[0.0; BLOCK]).scale, 0.0);
-        assert_eq!(Quantised::of(&[f32::MIN_POSITIVE; BLOCK]).scale, 0.0);
-        let largest = Quantised::of(&[-f32::MAX; BLOCK]);
+        assert_eq!(quantise([0.0; BLOCK]).scale, 0.0);
+        assert_eq!(quantise([f32::MIN_POSITIVE; BLOCK]).scale, 0.0);
+        let largest = quantise([-f32::MAX; BLOCK]);
         assert_eq!((largest.codes[3], largest.scale.is_finite()), (-127, true));
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let mut values = [1.0; BLOCK];
             values[17] = bad;
-            assert!(Quantised::of(&values).sums()[0].is_nan());
+            assert!(quantise(values).sums[0].is_nan());
+        }
+    }
+
+    #[test]
+    fn instruction_sets_quantise_alike() {
+        let k = 544;
+        let input: Vec<f32> = (0..13 * k)
+            .map(|i| (i as f32 * 0.37).sin() * (i as f32 * 0.0013).exp())
+            .collect();
+        for m in [1, 13] {
+            for isa in Isa::available() {
+                // The same arrangement, prepared by another instruction set.
+                let layout = ActivationLayout::new(isa, DType::Q4_0, m, k);
+                let plain = ActivationLayout {
+                    isa: Isa::Portable,
+                    ..layout
+                };
+                let [found, expected] = [layout, plain].map(|layout| {
+                    let mut prepared = vec![0u32; layout.bytes() / 4];
+                    // SAFETY: the vector has the bytes of the layout, and this machine the instruction set.
+                    unsafe {
+                        layout.prepare(
+                            0..layout.items(),
+                            input.as_ptr(),
+                            prepared.as_mut_ptr().cast(),
+                        )
+                    };
+                    prepared
+                });
+                assert!(found == expected, "{isa} m={m}");
+            }
         }
     }
 

@@ -31,6 +31,18 @@ pub(super) trait Widen {
     /// # Safety
     /// The instruction set is available.
     unsafe fn widen(half: f16) -> f32;
+
+    /// Widens consecutive numbers, which need not be aligned.
+    ///
+    /// # Safety
+    /// As for [`Widen::widen`]; `from` points to as many numbers as `to` takes.
+    #[inline(always)]
+    unsafe fn widen_all(from: *const f16, to: &mut [f32]) {
+        for (i, to) in to.iter_mut().enumerate() {
+            // SAFETY: the caller's.
+            *to = unsafe { Self::widen(from.add(i).read_unaligned()) };
+        }
+    }
 }
 
 /// Widening without special instructions.
@@ -67,6 +79,8 @@ pub(super) trait Decode: Block {
     const LEN: usize = Self::DTYPE.block_len();
     /// How many consecutive values share a scale: 16 or 32.
     const RUN: usize;
+    /// The largest code. Types that have all of 255 are symmetric about 128.
+    const TOP: u8;
 
     /// Decodes one block.
     ///
@@ -138,9 +152,10 @@ pub(super) fn iq4_xs_scales(block: &BlockIq4Xs) -> [u8; 8] {
 
 /// Decoders of the types with one scale, and perhaps a minimum, for a block of 32.
 macro_rules! small_block {
-    ($type:ident, |$block:ident, $codes:ident| $fill:expr, |$scale:ident, $widen:ident| $min:expr) => {
+    ($type:ident, $top:literal, |$block:ident, $codes:ident| $fill:expr, |$scale:ident, $widen:ident| $min:expr) => {
         impl Decode for $type {
             const RUN: usize = 32;
+            const TOP: u8 = $top;
 
             #[inline(always)]
             unsafe fn decode<W: Widen>(&self, out: Decoded<'_>) {
@@ -159,16 +174,19 @@ macro_rules! small_block {
 
 small_block!(
     BlockQ4_0,
+    15,
     |block, codes| nibbles(&block.qs, codes),
     |d, _widen| 8.0 * d
 );
 small_block!(
     BlockQ4_1,
+    15,
     |block, codes| nibbles(&block.qs, codes),
     |_d, widen| -widen(block.m)
 );
 small_block!(
     BlockQ5_0,
+    31,
     |block, codes| {
         nibbles(&block.qs, codes);
         fifth_bits(block.qh, codes);
@@ -177,6 +195,7 @@ small_block!(
 );
 small_block!(
     BlockQ5_1,
+    31,
     |block, codes| {
         nibbles(&block.qs, codes);
         fifth_bits(block.qh, codes);
@@ -185,6 +204,7 @@ small_block!(
 );
 small_block!(
     BlockQ8_0,
+    255,
     |block, codes| for (code, &value) in codes.iter_mut().zip(&block.qs) {
         *code = value as u8 ^ 0x80;
     },
@@ -192,6 +212,7 @@ small_block!(
 );
 small_block!(
     BlockIq4Nl,
+    255,
     |block, codes| {
         nibbles(&block.qs, codes);
         codes
@@ -245,6 +266,7 @@ fn bit_planes(mask: &[u8; 32], to: u32, codes: &mut [u8]) {
 
 impl Decode for BlockQ2K {
     const RUN: usize = 16;
+    const TOP: u8 = 3;
 
     #[inline(always)]
     unsafe fn decode<W: Widen>(&self, out: Decoded<'_>) {
@@ -260,6 +282,7 @@ impl Decode for BlockQ2K {
 
 impl Decode for BlockQ3K {
     const RUN: usize = 16;
+    const TOP: u8 = 7;
 
     #[inline(always)]
     unsafe fn decode<W: Widen>(&self, mut out: Decoded<'_>) {
@@ -274,6 +297,7 @@ impl Decode for BlockQ3K {
 
 impl Decode for BlockQ4K {
     const RUN: usize = 32;
+    const TOP: u8 = 15;
 
     #[inline(always)]
     unsafe fn decode<W: Widen>(&self, mut out: Decoded<'_>) {
@@ -288,6 +312,7 @@ impl Decode for BlockQ4K {
 
 impl Decode for BlockQ5K {
     const RUN: usize = 32;
+    const TOP: u8 = 31;
 
     #[inline(always)]
     unsafe fn decode<W: Widen>(&self, mut out: Decoded<'_>) {
@@ -303,6 +328,7 @@ impl Decode for BlockQ5K {
 
 impl Decode for BlockQ6K {
     const RUN: usize = 16;
+    const TOP: u8 = 63;
 
     #[inline(always)]
     unsafe fn decode<W: Widen>(&self, mut out: Decoded<'_>) {
@@ -324,6 +350,7 @@ impl Decode for BlockQ6K {
 
 impl Decode for BlockIq4Xs {
     const RUN: usize = 32;
+    const TOP: u8 = 255;
 
     #[inline(always)]
     unsafe fn decode<W: Widen>(&self, mut out: Decoded<'_>) {

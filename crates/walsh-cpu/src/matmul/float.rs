@@ -11,6 +11,18 @@ pub(super) trait Float {
     /// # Safety
     /// The row has that value, and the instruction set of `W` is available.
     unsafe fn load<W: Widen>(row: *const u8, index: usize) -> f32;
+
+    /// Values of a row from `index` on.
+    ///
+    /// # Safety
+    /// As for [`Float::load`], for every value.
+    #[inline(always)]
+    unsafe fn load_all<W: Widen>(row: *const u8, index: usize, to: &mut [f32]) {
+        for (i, to) in to.iter_mut().enumerate() {
+            // SAFETY: the caller's.
+            *to = unsafe { Self::load::<W>(row, index + i) };
+        }
+    }
 }
 
 /// Single precision.
@@ -33,6 +45,12 @@ impl Float for F16 {
     unsafe fn load<W: Widen>(row: *const u8, index: usize) -> f32 {
         // SAFETY: the caller's.
         unsafe { W::widen(row.cast::<f16>().add(index).read_unaligned()) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_all<W: Widen>(row: *const u8, index: usize, to: &mut [f32]) {
+        // SAFETY: the caller's.
+        unsafe { W::widen_all(row.cast::<f16>().add(index), to) }
     }
 }
 

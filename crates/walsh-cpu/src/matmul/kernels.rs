@@ -1,5 +1,8 @@
 //! The kernels of each instruction set.
 
+use std::ops::Range;
+
+use super::activations::ActivationLayout;
 use super::plan::{Job, ProductShape};
 use crate::isa::Isa;
 
@@ -9,16 +12,26 @@ use crate::isa::Isa;
 /// The kernel's instruction set is available; the job's operands are good for its shape; scratch is as the plan asks.
 pub(super) type Kernel = unsafe fn(&Job<'_>, &mut [u8]);
 
+/// Prepares work items of an input: [`ActivationLayout::prepare`].
+///
+/// # Safety
+/// As there.
+pub(super) type Preparation = unsafe fn(&ActivationLayout, Range<usize>, *const f32, *mut u8);
+
 /// The kernels of an instruction set.
 #[derive(Debug)]
 pub(super) struct Kernels {
     pub(super) isa: Isa,
     /// Up to this many rows of activations the dot kernels take all of them at once; above, tiles are used.
     pub(super) dot_rows: usize,
-    /// The most rows of a tile.
+    /// The most rows of a tile of quantised activations.
     pub(super) tile_rows: usize,
+    /// The most rows of a tile of floats.
+    pub(super) float_tile_rows: usize,
     /// The weight rows of a panel.
     pub(super) panel_rows: usize,
+    /// Brings activations into their layout.
+    pub(super) prepare: Preparation,
     /// The kernel for few rows.
     pub(super) dot: fn(ProductShape) -> Kernel,
     /// The kernel for many rows.

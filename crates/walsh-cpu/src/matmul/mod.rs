@@ -12,12 +12,15 @@ mod kernels;
 mod op;
 mod plan;
 mod portable;
+mod rows;
 mod tile;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod f16c;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 

@@ -207,7 +207,7 @@ impl ProductPlan {
         match self.layout.arrangement {
             Arrangement::Plain | Arrangement::Rows => self.shape.m * 4,
             Arrangement::Tiles(tiles) | Arrangement::FloatTiles(tiles) => {
-                let rows = (self.item.1 * self.kernels.tile_rows).min(tiles.start(tiles.count()));
+                let rows = tiles.start(self.item.1.min(tiles.count()));
                 tile::scratch_bytes(self.kernels.panel_rows, rows)
             }
         }

@@ -1,8 +1,9 @@
 //! Kernels in plain Rust.
 
 use std::array::from_fn;
+use std::ops::Range;
 
-use super::activations::{BLOCK, GROUP, RowParts};
+use super::activations::{ActivationLayout, BLOCK, GROUP, PlainQuantise, RowParts};
 use super::blocks::{Decode, Decoded, PlainWiden, with_block};
 use super::float::{Float, with_float};
 use super::kernels::{Kernel, Kernels};
@@ -14,10 +15,24 @@ pub(super) static KERNELS: Kernels = Kernels {
     isa: Isa::Portable,
     dot_rows: usize::MAX,
     tile_rows: 1,
+    float_tile_rows: 1,
     panel_rows: 1,
+    prepare,
     dot: kernel,
     tile: kernel,
 };
+
+/// # Safety
+/// As for [`ActivationLayout::prepare`].
+unsafe fn prepare(
+    layout: &ActivationLayout,
+    items: Range<usize>,
+    input: *const f32,
+    prepared: *mut u8,
+) {
+    // SAFETY: the caller's.
+    unsafe { layout.prepare_with::<PlainQuantise>(items, input, prepared) }
+}
 
 fn kernel(shape: ProductShape) -> Kernel {
     with_block!(shape.weight, B => dot::<B> as Kernel, else => {

@@ -59,17 +59,56 @@ pub(super) trait TileIsa {
         place: impl Fn(usize) -> *mut u32,
     );
 
-    /// Adds the products of a panel and a tile of `rows` rows to its sums. `run` is 16 or 32.
+    /// Adds the products of a panel and a tile of `rows` rows to its sums.
     ///
     /// # Safety
     /// The instruction set is available, and the sweep's pointers are good for what their fields say.
-    unsafe fn sweep(rows: usize, run: usize, sweep: &Sweep);
+    unsafe fn sweep<B: Decode>(rows: usize, sweep: &Sweep);
 
     /// As [`TileIsa::sweep`], for floats.
     ///
     /// # Safety
     /// As there.
     unsafe fn sweep_floats(rows: usize, sweep: &Sweep);
+}
+
+/// Where a part of a row is decoded to, with room for the next multiple of 64 values.
+pub(super) struct Staged {
+    pub(super) codes: *mut u8,
+    pub(super) scales: *mut f32,
+    pub(super) mins: *mut f32,
+}
+
+/// How an instruction set decodes rows of a block type for its panels.
+pub(super) trait Stage<B: Decode> {
+    /// Decodes `values` values from the block `blocks` on.
+    ///
+    /// # Safety
+    /// The blocks are readable, the destination has room, and the instruction set is available.
+    unsafe fn stage(blocks: *const B, values: usize, to: Staged);
+}
+
+/// [`Stage::stage`] by the plain decoders, as vectorised for the caller's instruction set.
+///
+/// # Safety
+/// As there, with the instruction set of `W`.
+#[inline(always)]
+pub(super) unsafe fn stage_plainly<B: Decode, W: Widen>(
+    blocks: *const B,
+    values: usize,
+    to: Staged,
+) {
+    let runs = B::LEN / B::RUN;
+    for block in 0..values / B::LEN {
+        // SAFETY: the caller's.
+        unsafe {
+            (*blocks.add(block)).decode::<W>(Decoded {
+                codes: std::slice::from_raw_parts_mut(to.codes.add(block * B::LEN), B::LEN),
+                scales: std::slice::from_raw_parts_mut(to.scales.add(block * runs), runs),
+                mins: std::slice::from_raw_parts_mut(to.mins.add(block * runs), runs),
+            });
+        }
+    }
 }
 
 /// The bytes of one block of a panel.
@@ -252,7 +291,7 @@ fn pieces(k: usize, unit: usize, most: usize) -> impl Iterator<Item = Range<usiz
 /// # Safety
 /// The instruction set of `T` is available, and the job is what [`Job`] asks for.
 #[inline(always)]
-pub(super) unsafe fn product<T: TileIsa, B: Decode>(job: &Job<'_>, scratch: &mut [u8]) {
+pub(super) unsafe fn product<T: TileIsa + Stage<B>, B: Decode>(job: &Job<'_>, scratch: &mut [u8]) {
     let item = Item::new(job, T::LANES, scratch);
     for values in pieces(job.plan.k(), UNIT, PIECE) {
         // SAFETY: the caller's; the panels are filled before they are swept.
@@ -261,7 +300,7 @@ pub(super) unsafe fn product<T: TileIsa, B: Decode>(job: &Job<'_>, scratch: &mut
                 fill::<T, B>(&item, panel, values.clone());
             }
             let steps = values.start / BLOCK..values.end / BLOCK;
-            item.sweep_all(steps, RECORD, |rows, sweep| T::sweep(rows, B::RUN, sweep));
+            item.sweep_all(steps, RECORD, |rows, sweep| T::sweep::<B>(rows, sweep));
         }
     }
     // SAFETY: the caller's.
@@ -274,7 +313,11 @@ pub(super) unsafe fn product<T: TileIsa, B: Decode>(job: &Job<'_>, scratch: &mut
 /// # Safety
 /// As for [`product`].
 #[inline(always)]
-unsafe fn fill<T: TileIsa, B: Decode>(item: &Item<'_>, panel: usize, values: Range<usize>) {
+unsafe fn fill<T: TileIsa + Stage<B>, B: Decode>(
+    item: &Item<'_>,
+    panel: usize,
+    values: Range<usize>,
+) {
     const RUNS: usize = PIECE / 16;
     let codes = item.staging;
     // SAFETY: the staging area holds `PIECE` codes and twice `RUNS` floats for each lane.
@@ -282,23 +325,24 @@ unsafe fn fill<T: TileIsa, B: Decode>(item: &Item<'_>, panel: usize, values: Ran
     for (lane, row) in item.panel_rows(panel).enumerate() {
         // SAFETY: weight rows hold whole blocks; the codes and scales of a piece fit the staging area's rows.
         unsafe {
-            let blocks = item.job.weight_row(row).cast::<B>();
-            let mut codes = codes.add(lane * PIECE);
-            let mut scales = scales.add(lane * RUNS);
-            for block in values.start / B::LEN..values.end / B::LEN {
-                let runs = B::LEN / B::RUN;
-                (*blocks.add(block)).decode::<T::Widen>(Decoded {
-                    codes: std::slice::from_raw_parts_mut(codes, B::LEN),
-                    scales: std::slice::from_raw_parts_mut(scales, runs),
-                    mins: std::slice::from_raw_parts_mut(scales.add(T::LANES * RUNS), runs),
-                });
-                codes = codes.add(B::LEN);
-                scales = scales.add(runs);
-            }
+            let blocks = item
+                .job
+                .weight_row(row)
+                .cast::<B>()
+                .add(values.start / B::LEN);
+            let scales = scales.add(lane * RUNS);
+            T::stage(
+                blocks,
+                values.len(),
+                Staged {
+                    codes: codes.add(lane * PIECE),
+                    scales,
+                    mins: scales.add(T::LANES * RUNS),
+                },
+            );
         }
     }
-    let bytes =
-        const { [panel_block(T::LANES, 16), panel_block(T::LANES, 32)] }[usize::from(B::RUN == 32)];
+    let bytes = panel_block(T::LANES, B::RUN);
     let runs = BLOCK / B::RUN;
     // SAFETY: the panel holds `bytes` for each block: 8 columns of quads, then each run's scales and minima.
     unsafe {
@@ -333,9 +377,8 @@ pub(super) unsafe fn float_product<T: TileIsa, F: Float>(job: &Job<'_>, scratch:
                 unsafe {
                     let weights = job.weight_row(row);
                     let floats = item.staging.cast::<f32>().add(lane * FLOAT_PIECE);
-                    for (i, value) in values.clone().enumerate() {
-                        floats.add(i).write(F::load::<T::Widen>(weights, value));
-                    }
+                    let floats = std::slice::from_raw_parts_mut(floats, values.len());
+                    F::load_all::<T::Widen>(weights, values.start, floats);
                 }
             }
             // SAFETY: the panel holds a vector of `LANES` floats for each value.

@@ -2,7 +2,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use walsh_core::formats::{DType, ggml};
-use walsh_core::ops::EmbeddingRows;
+use walsh_core::ops::{EmbeddingRows, Operation};
 use walsh_core::{Error, Result};
 
 use crate::lower::{Fault, Lowering};
@@ -34,7 +34,7 @@ pub(crate) fn lower(op: &EmbeddingRows, lowering: &mut Lowering) -> Result<()> {
         output: View::of(&op.output)?,
         fault: lowering.fault(),
     };
-    lowering.phase(&walsh_core::ops::Operation::accesses(op), phase);
+    lowering.phase(&op.accesses(), phase);
     Ok(())
 }
 
@@ -52,16 +52,19 @@ impl Phase for Embedding {
     }
 
     unsafe fn run(&self, items: Range<usize>, _: &mut Scratch) {
+        // SAFETY: the list orders this read after the ids' writes.
+        let ids = unsafe { self.ids.all() };
+        // Every worker looks at all ids, so that none writes when one is wrong.
+        let outside = |id: &&i32| usize::try_from(**id).map_or(true, |row| row >= self.rows);
+        if let Some(id) = ids.iter().find(outside) {
+            self.fault.report(Error::Value {
+                op: EmbeddingRows::NAME,
+                message: format!("id {id} is outside the table of {} rows", self.rows),
+            });
+            return;
+        }
         for item in items {
-            // SAFETY: the list orders this read after the ids' writes.
-            let id = unsafe { self.ids.slice(item..item + 1) }[0];
-            let Some(row) = usize::try_from(id).ok().filter(|row| *row < self.rows) else {
-                self.fault.report(Error::Value {
-                    op: "EmbeddingRows",
-                    message: format!("id {id} is outside the table of {} rows", self.rows),
-                });
-                return;
-            };
+            let row = ids[item] as usize;
             let start = row * self.row_bytes;
             // SAFETY: no phase of this group writes the table.
             let source = unsafe { self.table.slice(start..start + self.row_bytes) };

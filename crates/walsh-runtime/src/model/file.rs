@@ -92,10 +92,7 @@ impl ModelFiles {
 }
 
 fn map(path: &Path) -> Result<Arc<MappedFile>> {
-    let read = |source| Error::Read {
-        path: path.to_owned(),
-        source,
-    };
+    let read = |error: std::io::Error| Error::file(path, &error);
     let file = File::open(path).map_err(read)?;
     let metadata = file.metadata().map_err(read)?;
     if metadata.is_dir() {

@@ -12,7 +12,7 @@ mod vocab;
 
 use std::borrow::Cow;
 
-use walsh_formats::gguf::{Gguf, Metadata};
+use walsh::formats::gguf::{Gguf, Metadata};
 
 use crate::error::{Error, Result};
 use special::{Part, SpecialTokens};

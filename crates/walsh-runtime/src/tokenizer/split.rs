@@ -278,11 +278,38 @@ fn class(pattern: &str) -> Vec<(char, char)> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     fn split(split: Split, text: &str) -> Vec<&str> {
         let pieces = split.pieces(text).unwrap();
         pieces.into_iter().map(|range| &text[range]).collect()
+    }
+
+    #[test]
+    fn pieces_are_those_of_the_regular_expressions() {
+        let strings: Vec<String> =
+            serde_json::from_str(include_str!("../../../../tests/data/hard_strings.json")).unwrap();
+        let golden: BTreeMap<String, Vec<Vec<usize>>> =
+            serde_json::from_str(include_str!("../../../../tests/golden/pieces.json")).unwrap();
+        assert_eq!(golden.len(), 5);
+        for (name, lengths) in golden {
+            let kind = Split::from_name(&name).unwrap();
+            assert!(lengths.len() > 80);
+            for (hex, expected) in strings.iter().zip(lengths) {
+                let bytes: Vec<u8> = (0..hex.len() / 2)
+                    .map(|at| u8::from_str_radix(&hex[2 * at..][..2], 16).unwrap())
+                    .collect();
+                let text = String::from_utf8(bytes).unwrap();
+                let ours: Vec<usize> = split(kind, &text)
+                    .into_iter()
+                    .map(str::len)
+                    .filter(|&len| len > 0)
+                    .collect();
+                assert_eq!(ours, expected, "{name}: {text:?}");
+            }
+        }
     }
 
     #[test]

@@ -1,2 +1,141 @@
 //! AVX2 kernels.
-pub(super) use super::portable::KERNELS;
+//!
+//! The multiply-add of bytes adds pairs of products in 16 bits. Codes up to 63 leave room for at least one more pair;
+//! full 8-bit codes would overflow, so theirs are brought back to signed numbers, whose magnitude is multiplied by the
+//! activation with the code's sign. Such types are symmetric, and lose their minimum with the offset.
+
+use std::arch::x86_64::*;
+use std::ops::Range;
+
+use super::activations::{ActivationLayout, BLOCK, PlainQuantise};
+use super::blocks::{Decode, with_block};
+use super::f16c::F16c;
+use super::float::with_float;
+use super::kernels::{Kernel, Kernels};
+use super::plan::ProductShape;
+use super::tile::{Stage, Staged, stage_plainly};
+use crate::isa::Isa;
+
+mod dot;
+mod tile;
+
+pub(super) static KERNELS: Kernels = Kernels {
+    isa: Isa::Avx2,
+    dot_rows: dot::ROWS,
+    tile_rows: tile::ROWS,
+    float_tile_rows: tile::FLOAT_ROWS,
+    panel_rows: tile::LANES,
+    prepare,
+    dot: dot_kernel,
+    tile: tile_kernel,
+};
+
+struct Avx2;
+
+/// # Safety
+/// As for [`ActivationLayout::prepare`].
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn prepare(
+    layout: &ActivationLayout,
+    items: Range<usize>,
+    input: *const f32,
+    prepared: *mut u8,
+) {
+    // SAFETY: the caller's.
+    unsafe { layout.prepare_with::<PlainQuantise>(items, input, prepared) }
+}
+
+fn dot_kernel(shape: ProductShape) -> Kernel {
+    with_block!(shape.weight, B => dot::blocks::<B>(shape.m), else => {
+        with_float!(shape.weight, F => dot::floats::<F>(shape.m), else => unreachable!("plans refuse other types"))
+    })
+}
+
+fn tile_kernel(shape: ProductShape) -> Kernel {
+    with_block!(shape.weight, B => tile::product::<B> as Kernel, else => {
+        with_float!(shape.weight, F => tile::float_product::<F> as Kernel, else => unreachable!("plans refuse other types"))
+    })
+}
+
+impl<B: Decode> Stage<B> for Avx2 {
+    #[inline(always)]
+    unsafe fn stage(blocks: *const B, values: usize, to: Staged) {
+        // SAFETY: the caller's.
+        unsafe { stage_plainly::<B, F16c>(blocks, values, to) }
+    }
+}
+
+/// Codes, ready to be multiplied: for full 8-bit codes their magnitude, and the signed code for its sign.
+#[derive(Clone, Copy)]
+struct Codes {
+    magnitude: __m256i,
+    signed: __m256i,
+}
+
+impl Codes {
+    /// # Safety
+    /// 32 codes are readable, and the machine has AVX2.
+    #[inline(always)]
+    unsafe fn load<B: Decode>(codes: *const u8) -> Codes {
+        // SAFETY: the caller's.
+        unsafe {
+            let codes = _mm256_loadu_si256(codes.cast());
+            let signed = _mm256_xor_si256(codes, _mm256_set1_epi8(-128));
+            let magnitude = if B::TOP == 255 {
+                _mm256_abs_epi8(signed)
+            } else {
+                codes
+            };
+            Codes { magnitude, signed }
+        }
+    }
+
+    /// The products with 32 activations, added in pairs.
+    ///
+    /// # Safety
+    /// The machine has AVX2.
+    #[inline(always)]
+    unsafe fn times<B: Decode>(self, values: __m256i) -> __m256i {
+        // SAFETY: the caller's.
+        unsafe {
+            let values = if B::TOP == 255 {
+                _mm256_sign_epi8(values, self.signed)
+            } else {
+                values
+            };
+            _mm256_maddubs_epi16(self.magnitude, values)
+        }
+    }
+}
+
+/// How many pairs of products add up in 16 bits.
+const fn pairs_in_16_bits(top: u8) -> usize {
+    let magnitude = if top == 255 { 128 } else { top as usize };
+    i16::MAX as usize / (2 * 127 * magnitude)
+}
+
+/// Adds neighbouring 16-bit numbers.
+///
+/// # Safety
+/// The machine has AVX2.
+#[inline(always)]
+unsafe fn widen_pairs(pairs: __m256i) -> __m256i {
+    // SAFETY: the caller's.
+    unsafe { _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)) }
+}
+
+/// The sum of eight floats.
+///
+/// # Safety
+/// The machine has AVX2.
+#[inline(always)]
+unsafe fn total(sum: __m256) -> f32 {
+    // SAFETY: the caller's.
+    unsafe {
+        let sum = _mm_add_ps(_mm256_castps256_ps128(sum), _mm256_extractf128_ps::<1>(sum));
+        let sum = _mm_add_ps(sum, _mm_movehl_ps(sum, sum));
+        _mm_cvtss_f32(_mm_add_ss(sum, _mm_movehdup_ps(sum)))
+    }
+}
+
+const _: () = assert!(BLOCK == 32, "a block is a vector of bytes");

@@ -9,10 +9,10 @@ use walsh_formats::ggml::{
     BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0,
 };
 
-use super::tile::F16c;
 use crate::matmul::blocks::{
     Decode, IQ4_CODES, IQ4_OFFSET, Widen, iq4_xs_scales, q3_scales, scales_and_mins,
 };
+use crate::matmul::f16c::F16c;
 
 /// Up to 256 decoded values.
 pub(super) struct Group {

@@ -8,13 +8,16 @@ use crate::isa::Isa;
 
 mod decode;
 mod dot;
+mod quantise;
 mod tile;
 
 pub(super) static KERNELS: Kernels = Kernels {
     isa: Isa::Avx512,
     dot_rows: dot::ROWS,
     tile_rows: tile::ROWS,
+    float_tile_rows: tile::ROWS,
     panel_rows: 16,
+    prepare: quantise::prepare,
     dot: dot_kernel,
     tile: tile_kernel,
 };

@@ -2,13 +2,13 @@
 
 use std::arch::x86_64::*;
 
-use half::f16;
-
-use crate::matmul::activations::{BLOCK, RECORD};
-use crate::matmul::blocks::{Decode, Widen};
+use super::decode::Wide;
+use crate::matmul::activations::{BLOCK, GROUP, RECORD};
+use crate::matmul::blocks::Decode;
+use crate::matmul::f16c::F16c;
 use crate::matmul::float::Float;
 use crate::matmul::plan::Job;
-use crate::matmul::tile::{self, Sweep, TileIsa, panel_block};
+use crate::matmul::tile::{self, Stage, Staged, Sweep, TileIsa, panel_block};
 
 /// The most rows of a tile: with its integer and float sums, what 32 registers hold.
 pub(super) const ROWS: usize = 12;
@@ -17,21 +17,10 @@ const LANES: usize = 16;
 
 pub(super) struct Avx512;
 
-/// Widening with F16C.
-pub(super) struct F16c;
-
-impl Widen for F16c {
-    #[inline(always)]
-    unsafe fn widen(half: f16) -> f32 {
-        // SAFETY: the instruction set is the caller's promise.
-        unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(half.to_bits())))) }
-    }
-}
-
 /// # Safety
 /// As for `Kernel`.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-pub(super) unsafe fn product<B: Decode>(job: &Job<'_>, scratch: &mut [u8]) {
+pub(super) unsafe fn product<B: Wide>(job: &Job<'_>, scratch: &mut [u8]) {
     // SAFETY: the caller's.
     unsafe { tile::product::<Avx512, B>(job, scratch) }
 }
@@ -104,10 +93,10 @@ impl TileIsa for Avx512 {
     }
 
     #[inline(always)]
-    unsafe fn sweep(rows: usize, run: usize, sweep: &Sweep) {
+    unsafe fn sweep<B: Decode>(rows: usize, sweep: &Sweep) {
         // SAFETY: the caller's.
         unsafe {
-            if run == 16 {
+            if B::RUN == 16 {
                 with_rows!(rows, multiply, 16; sweep)
             } else {
                 with_rows!(rows, multiply, 32; sweep)
@@ -119,6 +108,54 @@ impl TileIsa for Avx512 {
     unsafe fn sweep_floats(rows: usize, sweep: &Sweep) {
         // SAFETY: the caller's.
         unsafe { with_rows!(rows, multiply_floats; sweep) }
+    }
+}
+
+impl<B: Wide> Stage<B> for Avx512 {
+    #[inline(always)]
+    unsafe fn stage(blocks: *const B, values: usize, to: Staged) {
+        // SAFETY: the caller's; an odd last block is decoded beside an empty one.
+        unsafe {
+            for group in 0..values / GROUP {
+                stage_group::<B, 4>(blocks.add(group * (GROUP / B::LEN)), group * GROUP, &to);
+            }
+            let whole = values / GROUP * GROUP;
+            for value in (whole..values).step_by(64) {
+                let blocks = blocks.add(value / B::LEN);
+                if value + 64 <= values {
+                    stage_group::<B, 1>(blocks, value, &to);
+                } else {
+                    let mut last = [B::zeroed(); 2];
+                    last[0] = *blocks;
+                    stage_group::<B, 1>(last.as_ptr(), value, &to);
+                }
+            }
+        }
+    }
+}
+
+/// Decodes `64 · VECTORS` values to where value `at` goes.
+///
+/// # Safety
+/// As for [`Stage::stage`].
+#[inline(always)]
+unsafe fn stage_group<B: Wide, const VECTORS: usize>(blocks: *const B, at: usize, to: &Staged) {
+    // SAFETY: the caller's.
+    unsafe {
+        let group = B::wide::<VECTORS>(blocks);
+        for (vector, codes) in group.codes.into_iter().enumerate().take(VECTORS) {
+            _mm512_storeu_si512(to.codes.add(at + 64 * vector).cast(), codes);
+        }
+        let (scales, mins) = (to.scales.add(at / B::RUN), to.mins.add(at / B::RUN));
+        if B::RUN == 16 {
+            _mm512_storeu_ps(scales, group.scales);
+            _mm512_storeu_ps(mins, group.mins);
+        } else {
+            // A pair of blocks has two scales and room for two.
+            let mask = if VECTORS == 4 { 0xff } else { 3 };
+            _mm256_mask_storeu_ps(scales, mask, _mm512_castps512_ps256(group.scales));
+            _mm256_mask_storeu_ps(mins, mask, _mm512_extractf32x8_ps::<1>(group.scales));
+        }
     }
 }
 

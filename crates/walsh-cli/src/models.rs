@@ -1,0 +1,130 @@
+//! From arguments to models: `walsh pull`, `walsh list`, and what every other
+//! command opens.
+
+use std::path::PathBuf;
+
+use serde_json::json;
+use walsh_runtime::store::{Catalogue, State, Store, StoreOptions};
+use walsh_runtime::{Model, Sampling, SessionOptions};
+
+use crate::args::{Cache, List, ModelArgs, Pull, SamplingArgs, SessionArgs};
+use crate::failure::Outcome;
+use crate::output::{self, Table};
+use crate::progress::Bar;
+
+/// The store in the folder that the arguments name.
+pub(crate) fn store(cache: &Cache) -> Outcome<Store> {
+    Ok(Store::open(StoreOptions {
+        folder: cache.cache_dir.clone(),
+        ..StoreOptions::default()
+    })?)
+}
+
+/// The file of a model, fetched first if need be.
+pub(crate) fn resolve(model: &str, cache: &Cache) -> Outcome<PathBuf> {
+    let mut bar = Bar::new(model);
+    Ok(store(cache)?.resolve(model, &mut |progress| bar.pull(progress))?)
+}
+
+/// `walsh pull`.
+pub(crate) fn pull(args: &Pull) -> Outcome {
+    let store = store(&args.cache)?;
+    for name in &args.names {
+        let mut bar = Bar::new(name);
+        let path = store.pull(name, &mut |progress| bar.pull(progress))?;
+        if args.verify {
+            let total = store.catalogue().find(name).map_or(0, |entry| entry.bytes);
+            store.verify(name, &mut |done| bar.show("checking", done, total))?;
+        }
+        drop(bar);
+        output::print(&format!("{}\n", path.display()))?;
+    }
+    Ok(())
+}
+
+/// `walsh list`.
+pub(crate) fn list(args: &List) -> Outcome {
+    let store = store(&args.cache)?;
+    let models = store.list()?;
+    let word = |state| match state {
+        State::Missing => "not fetched",
+        State::Ready => "ready",
+        State::Damaged => "damaged",
+    };
+    if args.json {
+        let models: Vec<_> = models
+            .iter()
+            .map(|model| {
+                json!({
+                    "name": model.entry.name,
+                    "about": model.entry.about,
+                    "licence": model.entry.licence,
+                    "bytes": model.entry.bytes,
+                    "default": model.entry.name == Catalogue::DEFAULT,
+                    "state": word(model.state),
+                    "path": model.path.display().to_string(),
+                })
+            })
+            .collect();
+        return output::print_json(&json!({
+            "folder": store.folder().display().to_string(),
+            "models": models,
+        }));
+    }
+    let mut table = Table::new(&["name", "size", "state", "licence"]);
+    for model in &models {
+        table.row(vec![
+            model.entry.name.clone(),
+            output::bytes(model.entry.bytes),
+            word(model.state).to_owned(),
+            model.entry.licence.clone(),
+        ]);
+    }
+    let about: String = models
+        .iter()
+        .map(|model| format!("{}: {}\n", model.entry.name, model.entry.about))
+        .collect();
+    output::print(&format!(
+        "{table}\n{about}Folder: {}\n",
+        store.folder().display()
+    ))
+}
+
+/// Opens the model that the arguments name, and fetches it first if need be.
+pub(crate) fn open(args: &ModelArgs) -> Outcome<Model> {
+    let mut device = args.device;
+    if let Some(threads) = args.threads {
+        device = device.with_threads(threads.get())?;
+    }
+    let path = resolve(&args.model, &args.cache)?;
+    Ok(Model::open(&device.open()?, path)?)
+}
+
+/// The session that the arguments ask for.
+pub(crate) fn session_options(args: &SessionArgs) -> SessionOptions {
+    SessionOptions {
+        context: args.context.map_or(0, usize::from),
+        kv: args.kv,
+        ..SessionOptions::default()
+    }
+}
+
+/// The sampling that the arguments ask for, with a seed drawn where none is
+/// given.
+pub(crate) fn sampling(args: &SamplingArgs) -> Sampling {
+    Sampling {
+        temperature: args.temperature,
+        top_k: args.top_k,
+        top_p: args.top_p,
+        min_p: args.min_p,
+        repetition_penalty: args.repetition_penalty,
+        seed: args.seed.unwrap_or_else(drawn_seed),
+        ..Sampling::default()
+    }
+}
+
+/// Differs from run to run, and is short enough to type.
+fn drawn_seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(std::process::id()) & 0xffff_ffff
+}

@@ -1,0 +1,103 @@
+//! Prints a text as it is generated, and what it took.
+
+use serde_json::json;
+use walsh_runtime::{Error, Figures, Finish, SessionOptions};
+
+use crate::failure::Outcome;
+use crate::output;
+
+/// How a text ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ended {
+    pub(crate) figures: Figures,
+    pub(crate) finish: Option<Finish>,
+}
+
+/// What the figures are printed with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Run {
+    pub(crate) seed: u64,
+    pub(crate) greedy: bool,
+    pub(crate) session: SessionOptions,
+    pub(crate) kv_bytes: u64,
+}
+
+/// Prints each piece at once, and ends the last line.
+pub(crate) fn print_pieces(pieces: impl Iterator<Item = Result<String, Error>>) -> Outcome {
+    let mut ends_line = false;
+    for piece in pieces {
+        let piece = match piece {
+            Ok(piece) => piece,
+            Err(error) => {
+                output::print("\n")?;
+                return Err(error.into());
+            }
+        };
+        if !piece.is_empty() {
+            ends_line = piece.ends_with('\n');
+            output::print(&piece)?;
+        }
+    }
+    if !ends_line {
+        output::print("\n")?;
+    }
+    Ok(())
+}
+
+impl Ended {
+    fn reason(&self) -> &'static str {
+        match self.finish {
+            Some(Finish::End) => "end",
+            Some(Finish::MaxTokens) => "max_tokens",
+            Some(Finish::ContextFull) => "context_full",
+            Some(Finish::Cancelled) | None => "cancelled",
+        }
+    }
+
+    /// Prints the figures on standard error, for people or as one line of JSON.
+    pub(crate) fn report(&self, run: &Run, as_json: bool) {
+        let figures = &self.figures;
+        if as_json {
+            let report = json!({
+                "prompt_tokens": figures.prompt_tokens,
+                "prompt_seconds": figures.prompt_time.as_secs_f64(),
+                "prompt_tokens_per_second": figures.prompt_rate(),
+                "generated_tokens": figures.generated_tokens,
+                "generated_seconds": figures.generated_time.as_secs_f64(),
+                "generated_tokens_per_second": figures.generated_rate(),
+                "first_token_seconds": figures.first_token_time.as_secs_f64(),
+                "finish": self.reason(),
+                "seed": (!run.greedy).then_some(run.seed),
+                "kv": run.session.kv.to_string(),
+                "kv_bytes": run.kv_bytes,
+            });
+            output::note(format_args!("{report}"));
+            return;
+        }
+        output::note(format_args!("\n{}", self.summary()));
+        if !run.greedy {
+            output::note(format_args!("seed {}", run.seed));
+        }
+    }
+
+    /// The figures in one line.
+    pub(crate) fn summary(&self) -> String {
+        let figures = &self.figures;
+        let why = match self.finish {
+            Some(Finish::MaxTokens) => "; stopped at --max-tokens",
+            Some(Finish::ContextFull) => {
+                "; stopped: the context is full, a larger --context holds more"
+            }
+            Some(Finish::Cancelled) | None => "; interrupted",
+            Some(Finish::End) => "",
+        };
+        format!(
+            "prompt {} tokens, {:.0} per second; text {} tokens, {:.1} per second; first token after {:.2} s{why}",
+            figures.prompt_tokens,
+            figures.prompt_rate(),
+            figures.generated_tokens,
+            figures.generated_rate(),
+            figures.first_token_time.as_secs_f64(),
+        )
+    }
+}

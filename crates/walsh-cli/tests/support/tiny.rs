@@ -1,0 +1,166 @@
+//! A tiny model with random weights: Llama's form, 2 layers, bytes as tokens.
+
+use walsh::formats::DType;
+use walsh::formats::gguf::write::{NewTensor, Writer};
+
+/// What a tiny model is like, apart from its fixed shape.
+#[derive(Clone)]
+pub(crate) struct Tiny {
+    pub(crate) architecture: &'static str,
+    /// The value of the first weight of the first attention norm.
+    pub(crate) first_norm: f32,
+    pub(crate) chat_template: Option<&'static str>,
+    /// Leaves this tensor out.
+    pub(crate) without: Option<&'static str>,
+    /// The type of the matrices.
+    pub(crate) dtype: DType,
+}
+
+impl Default for Tiny {
+    fn default() -> Self {
+        Self {
+            architecture: "llama",
+            first_norm: 1.0,
+            chat_template: Some(CHATML),
+            without: None,
+            dtype: DType::Q8_0,
+        }
+    }
+}
+
+const CHATML: &str = "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
+
+pub(crate) const LAYERS: usize = 2;
+pub(crate) const WIDTH: usize = 64;
+pub(crate) const INNER: usize = 96;
+pub(crate) const HEADS: usize = 2;
+pub(crate) const KV_HEADS: usize = 1;
+pub(crate) const HEAD_DIM: usize = 64;
+pub(crate) const CONTEXT: u32 = 256;
+pub(crate) const VOCABULARY: usize = 256 + 3;
+
+impl Tiny {
+    /// The model as a GGUF file.
+    pub(crate) fn gguf(&self) -> Vec<u8> {
+        let mut writer = Writer::new();
+        self.metadata(&mut writer);
+        self.tensors(&mut writer);
+        writer.to_bytes()
+    }
+
+    fn metadata(&self, writer: &mut Writer<'_>) {
+        let architecture = self.architecture;
+        let mut set = |key: &str, value: u32| {
+            let key = format!("{architecture}.{key}");
+            writer.set(&key, value).expect("a new key");
+        };
+        set("block_count", LAYERS as u32);
+        set("embedding_length", WIDTH as u32);
+        set("feed_forward_length", INNER as u32);
+        set("attention.head_count", HEADS as u32);
+        set("attention.head_count_kv", KV_HEADS as u32);
+        set("attention.key_length", HEAD_DIM as u32);
+        set("attention.value_length", HEAD_DIM as u32);
+        set("context_length", CONTEXT);
+        let epsilon = format!("{architecture}.attention.layer_norm_rms_epsilon");
+        writer.set(&epsilon, 1e-5_f32).expect("a new key");
+        let mut set = |key: &str, value: walsh::formats::gguf::write::NewValue| {
+            writer.set(key, value).expect("a new key");
+        };
+        set("general.architecture", architecture.into());
+        set("general.name", "Tiny".into());
+        set("tokenizer.ggml.model", "gpt2".into());
+        set("tokenizer.ggml.pre", "smollm".into());
+        set("tokenizer.ggml.tokens", tokens().into());
+        let types: Vec<i32> = (0..VOCABULARY)
+            .map(|id| if id < 256 { 1 } else { 3 })
+            .collect();
+        set("tokenizer.ggml.token_type", types.into());
+        // Of no effect on bytes: the merge that every vocabulary has first.
+        set("tokenizer.ggml.merges", vec!["Ġ t".to_owned()].into());
+        set("tokenizer.ggml.bos_token_id", 257_u32.into());
+        set("tokenizer.ggml.eos_token_id", 258_u32.into());
+        set("tokenizer.ggml.add_bos_token", false.into());
+        if let Some(template) = self.chat_template {
+            set("tokenizer.chat_template", template.into());
+        }
+    }
+
+    fn tensors(&self, writer: &mut Writer<'_>) {
+        let mut random = Random(7);
+        let mut add = |name: String, shape: &[usize]| {
+            let count: usize = shape.iter().product();
+            let is_vector = shape.len() == 1;
+            let mut values: Vec<f32> = (0..count)
+                .map(|_| if is_vector { 1.0 } else { random.next() * 0.3 })
+                .collect();
+            if name == "blk.0.attn_norm.weight" {
+                values[0] = self.first_norm;
+            }
+            if self.without == Some(name.as_str()) {
+                return;
+            }
+            let dtype = if is_vector { DType::F32 } else { self.dtype };
+            let bytes = dtype.row_bytes(count as u64).expect("whole blocks");
+            let mut data = vec![0; bytes as usize];
+            walsh::formats::ggml::encode(dtype, &values, &mut data).expect("encoded");
+            let shape: Vec<u64> = shape.iter().map(|&n| n as u64).collect();
+            writer
+                .tensor(NewTensor {
+                    name: &name,
+                    dtype,
+                    shape: &shape,
+                    data: data.into(),
+                })
+                .expect("a new tensor");
+        };
+        add("token_embd.weight".into(), &[VOCABULARY, WIDTH]);
+        for layer in 0..LAYERS {
+            let mut add = |part: &str, shape: &[usize]| {
+                add(format!("blk.{layer}.{part}.weight"), shape);
+            };
+            add("attn_norm", &[WIDTH]);
+            add("attn_q", &[HEADS * HEAD_DIM, WIDTH]);
+            add("attn_k", &[KV_HEADS * HEAD_DIM, WIDTH]);
+            add("attn_v", &[KV_HEADS * HEAD_DIM, WIDTH]);
+            add("attn_output", &[WIDTH, HEADS * HEAD_DIM]);
+            add("ffn_norm", &[WIDTH]);
+            add("ffn_gate", &[INNER, WIDTH]);
+            add("ffn_up", &[INNER, WIDTH]);
+            add("ffn_down", &[WIDTH, INNER]);
+        }
+        add("output_norm.weight".into(), &[WIDTH]);
+    }
+}
+
+/// The 256 bytes as byte-level BPE writes them, and three control tokens.
+fn tokens() -> Vec<String> {
+    let mut next = 256;
+    let mut tokens: Vec<String> = (0..=255u8)
+        .map(|byte| {
+            let printable = matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
+            let code = if printable {
+                u32::from(byte)
+            } else {
+                next += 1;
+                next - 1
+            };
+            char::from_u32(code).expect("a character").to_string()
+        })
+        .collect();
+    tokens.extend(["<|endoftext|>", "<|im_start|>", "<|im_end|>"].map(str::to_owned));
+    tokens
+}
+
+/// Numbers between −1 and 1.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> f32 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 40) as f32 / (1 << 23) as f32 - 1.0
+    }
+}

@@ -1,0 +1,96 @@
+//! Help, and command lines that cannot be.
+
+mod support;
+
+use support::walsh;
+
+const COMMANDS: [&str; 8] = [
+    "pull",
+    "list",
+    "inspect",
+    "generate",
+    "chat",
+    "perplexity",
+    "bench",
+    "doctor",
+];
+
+#[test]
+fn help_names_every_command_and_teaches_by_examples() {
+    let help = walsh(["--help"]).ok();
+    for command in COMMANDS {
+        assert!(
+            help.contains(&format!("\n  {command} ")),
+            "{command}: {help}"
+        );
+    }
+    assert!(help.contains("Examples:"));
+}
+
+#[test]
+fn every_command_has_help_without_a_model() {
+    for command in COMMANDS {
+        let help = walsh([command, "--help"]).ok();
+        assert!(help.contains(&format!("Usage: walsh {command}")), "{help}");
+    }
+    for command in ["generate", "chat", "perplexity", "bench"] {
+        let help = walsh([command, "--help"]).ok();
+        for word in [
+            "--model",
+            "--device",
+            "--threads",
+            "--kv",
+            "tq4",
+            "k=SPEC,v=SPEC",
+        ] {
+            assert!(help.contains(word), "{command} does not speak of {word}");
+        }
+    }
+}
+
+#[test]
+fn version_is_printed() {
+    let version = walsh(["--version"]).ok();
+    assert_eq!(version, format!("walsh {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn no_command_shows_the_help_and_is_an_error() {
+    let ran = walsh::<&str>([]);
+    assert_eq!(ran.status, Some(2));
+    assert!(ran.err.contains("Usage: walsh"), "{ran:?}");
+    assert_eq!(ran.out, "");
+}
+
+#[test]
+fn wrong_command_lines_are_one_line_and_status_2() {
+    for (arguments, part) in [
+        (&["frobnicate"][..], "frobnicate"),
+        (&["generate"], "PROMPT"),
+        (&["generate", "--tempreature", "1", "x"], "--temperature"),
+        (
+            &["generate", "--temperature", "NaN", "x"],
+            "a number from 0",
+        ),
+        (&["generate", "--top-p", "2", "x"], "from 0 to 1"),
+        (&["generate", "--max-tokens", "0", "x"], "--max-tokens"),
+        (&["generate", "--threads", "0", "x"], "--threads"),
+        (&["generate", "--context", "-3", "x"], "-3"),
+        (&["generate", "--kv", "tq9", "x"], "tq8"),
+        (&["generate", "--kv", "", "x"], "--kv"),
+        (&["generate", "--kv", "k=f16", "x"], "v= is missing"),
+        (
+            &["generate", "--device", "cuda:0", "x"],
+            "not in this build",
+        ),
+        (&["generate", "--device", "gpu", "x"], "cpu"),
+        (&["generate", "--system", "be brief", "x"], "--chat"),
+        (&["generate", ""], "the prompt is empty"),
+        (&["perplexity"], "--file"),
+        (&["perplexity", "--file", "x", "--context", "2"], "from 4"),
+        (&["perplexity", "--file", "x", "--kv", "4bit"], "4bit"),
+        (&["bench", "--depth", "0,x"], "--depth"),
+    ] {
+        walsh(arguments.iter().copied()).fails(2, part);
+    }
+}

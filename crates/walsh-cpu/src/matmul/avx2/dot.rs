@@ -1,0 +1,141 @@
+//! Products with few rows of activations.
+
+use std::arch::x86_64::*;
+
+use super::{Avx2, Codes, total, widen_pairs};
+use crate::matmul::activations::BLOCK;
+use crate::matmul::blocks::Decode;
+use crate::matmul::f16c::F16c;
+use crate::matmul::float::Float;
+use crate::matmul::kernels::Kernel;
+use crate::matmul::plan::Job;
+use crate::matmul::rows::{self, DotIsa, Group, Values};
+
+/// The most rows of activations.
+pub(super) const ROWS: usize = 4;
+
+/// The kernel for block-quantised weights and `m` rows.
+pub(super) fn blocks<B: Decode>(m: usize) -> Kernel {
+    match m {
+        1 => block_rows::<B, 1>,
+        2 => block_rows::<B, 2>,
+        3 => block_rows::<B, 3>,
+        4 => block_rows::<B, 4>,
+        _ => unreachable!("more rows are tiled"),
+    }
+}
+
+/// # Safety
+/// As for [`Kernel`].
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn block_rows<B: Decode, const M: usize>(job: &Job<'_>, _: &mut [u8]) {
+    // SAFETY: the caller's.
+    unsafe { rows::product::<Avx2, B, M>(job) }
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Sum {
+    products: __m256,
+    /// What the minima take away.
+    minima: __m256,
+}
+
+impl DotIsa for Avx2 {
+    type Sum = Sum;
+
+    #[inline(always)]
+    unsafe fn zero() -> Sum {
+        // SAFETY: the caller's.
+        let zero = unsafe { _mm256_setzero_ps() };
+        Sum {
+            products: zero,
+            minima: zero,
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn add<B: Decode>(group: &Group, values: Values, count: usize, sum: &mut Sum) {
+        // SAFETY: the caller's.
+        unsafe {
+            let mut scales = [0.0f32; 16];
+            for eight in (0..256 / B::RUN).step_by(8) {
+                let weight = _mm256_loadu_ps(group.scales.as_ptr().add(eight));
+                let scale = _mm256_mul_ps(weight, _mm256_loadu_ps(values.scales.add(eight)));
+                _mm256_storeu_ps(scales.as_mut_ptr().add(eight), scale);
+                if B::TOP != 255 {
+                    let mins = _mm256_loadu_ps(group.mins.as_ptr().add(eight));
+                    sum.minima =
+                        _mm256_fmadd_ps(mins, _mm256_loadu_ps(values.sums.add(eight)), sum.minima);
+                }
+            }
+            for block in 0..count / BLOCK {
+                let codes = Codes::load::<B>(group.codes.as_ptr().add(block * BLOCK));
+                let values = _mm256_loadu_si256(values.codes.add(block * BLOCK).cast());
+                let dots = _mm256_cvtepi32_ps(widen_pairs(codes.times::<B>(values)));
+                let scale = if B::RUN == 16 {
+                    _mm256_set_m128(
+                        _mm_set1_ps(scales[2 * block + 1]),
+                        _mm_set1_ps(scales[2 * block]),
+                    )
+                } else {
+                    _mm256_set1_ps(scales[block])
+                };
+                sum.products = _mm256_fmadd_ps(dots, scale, sum.products);
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn total(sum: Sum) -> f32 {
+        // SAFETY: the caller's.
+        unsafe { total(_mm256_sub_ps(sum.products, sum.minima)) }
+    }
+}
+
+/// The kernel for floating-point weights and `m` rows.
+pub(super) fn floats<F: Float>(m: usize) -> Kernel {
+    match m {
+        1 => float_rows::<F, 1>,
+        2 => float_rows::<F, 2>,
+        3 => float_rows::<F, 3>,
+        4 => float_rows::<F, 4>,
+        _ => unreachable!("more rows are tiled"),
+    }
+}
+
+/// # Safety
+/// As for [`Kernel`].
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn float_rows<F: Float, const M: usize>(job: &Job<'_>, _: &mut [u8]) {
+    const STEP: usize = 32;
+    let k = job.plan.k();
+    let input = job.operands.input.cast::<f32>();
+    // SAFETY: the weight's rows and the input's have `k` values.
+    unsafe {
+        for column in job.columns.clone() {
+            let weights = job.weight_row(column);
+            let mut sums = [[_mm256_setzero_ps(); 2]; M];
+            let whole = k / STEP * STEP;
+            for index in (0..whole).step_by(STEP) {
+                let mut loaded = [0.0f32; STEP];
+                F::load_all::<F16c>(weights, index, &mut loaded);
+                for (m, sums) in sums.iter_mut().enumerate() {
+                    let values = input.add(m * k + index);
+                    for part in 0..STEP / 8 {
+                        let weights = _mm256_loadu_ps(loaded.as_ptr().add(8 * part));
+                        let sum = &mut sums[part % 2];
+                        *sum =
+                            _mm256_fmadd_ps(weights, _mm256_loadu_ps(values.add(8 * part)), *sum);
+                    }
+                }
+            }
+            for (m, sums) in sums.iter().enumerate() {
+                let mut sum = total(_mm256_add_ps(sums[0], sums[1]));
+                for index in whole..k {
+                    sum += F::load::<F16c>(weights, index) * *input.add(m * k + index);
+                }
+                job.put(m, column, sum);
+            }
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! The tiled kernels' inner loops.
+
+use std::arch::x86_64::*;
+
+use super::{Avx2, Codes, pairs_in_16_bits, widen_pairs};
+use crate::matmul::activations::{BLOCK, RECORD};
+use crate::matmul::blocks::Decode;
+use crate::matmul::f16c::F16c;
+use crate::matmul::float::Float;
+use crate::matmul::plan::Job;
+use crate::matmul::tile::{self, Sweep, TileIsa, panel_block};
+
+/// The most rows of a tile of quantised activations: with their integer and float sums, what 16 registers hold.
+pub(super) const ROWS: usize = 4;
+
+/// The most rows of a tile of floats.
+pub(super) const FLOAT_ROWS: usize = 12;
+
+pub(super) const LANES: usize = 8;
+
+/// # Safety
+/// As for `Kernel`.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn product<B: Decode>(job: &Job<'_>, scratch: &mut [u8]) {
+    // SAFETY: the caller's.
+    unsafe { tile::product::<Avx2, B>(job, scratch) }
+}
+
+/// # Safety
+/// As for `Kernel`.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn float_product<F: Float>(job: &Job<'_>, scratch: &mut [u8]) {
+    // SAFETY: the caller's.
+    unsafe { tile::float_product::<Avx2, F>(job, scratch) }
+}
+
+impl TileIsa for Avx2 {
+    const LANES: usize = LANES;
+    type Widen = F16c;
+
+    #[inline(always)]
+    unsafe fn transpose(
+        rows: *const u32,
+        stride: usize,
+        columns: usize,
+        place: impl Fn(usize) -> *mut u32,
+    ) {
+        for column in (0..columns).step_by(4) {
+            // SAFETY: the caller's.
+            unsafe {
+                // Each half of `row(i)` holds four columns of one of the rows i and i + 4.
+                let quad = |row: usize| _mm_loadu_si128(rows.add(row * stride + column).cast());
+                let row = |i: usize| _mm256_set_m128i(quad(i + 4), quad(i));
+                let (a, b, c, d) = (row(0), row(1), row(2), row(3));
+                let (ab_low, ab_high) = (_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
+                let (cd_low, cd_high) = (_mm256_unpacklo_epi32(c, d), _mm256_unpackhi_epi32(c, d));
+                let out = [
+                    _mm256_unpacklo_epi64(ab_low, cd_low),
+                    _mm256_unpackhi_epi64(ab_low, cd_low),
+                    _mm256_unpacklo_epi64(ab_high, cd_high),
+                    _mm256_unpackhi_epi64(ab_high, cd_high),
+                ];
+                for (i, out) in out.into_iter().enumerate() {
+                    if column + i < columns {
+                        _mm256_storeu_si256(place(column + i).cast(), out);
+                    }
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn sweep<B: Decode>(rows: usize, sweep: &Sweep) {
+        // SAFETY: the caller's.
+        unsafe {
+            match rows {
+                1 => multiply::<B, 1>(sweep),
+                2 => multiply::<B, 2>(sweep),
+                3 => multiply::<B, 3>(sweep),
+                4 => multiply::<B, 4>(sweep),
+                rows => unreachable!("a tile of {rows} rows"),
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn sweep_floats(rows: usize, sweep: &Sweep) {
+        // SAFETY: the caller's.
+        unsafe {
+            match rows {
+                1 => multiply_floats::<1>(sweep),
+                2 => multiply_floats::<2>(sweep),
+                3 => multiply_floats::<3>(sweep),
+                4 => multiply_floats::<4>(sweep),
+                5 => multiply_floats::<5>(sweep),
+                6 => multiply_floats::<6>(sweep),
+                7 => multiply_floats::<7>(sweep),
+                8 => multiply_floats::<8>(sweep),
+                9 => multiply_floats::<9>(sweep),
+                10 => multiply_floats::<10>(sweep),
+                11 => multiply_floats::<11>(sweep),
+                12 => multiply_floats::<12>(sweep),
+                rows => unreachable!("a tile of {rows} rows"),
+            }
+        }
+    }
+}
+
+/// The sums that a sweep starts from.
+///
+/// # Safety
+/// The sweep's sums are good for `ROWS` rows, and the machine has AVX2.
+#[inline(always)]
+unsafe fn load_sums<const ROWS: usize>(sweep: &Sweep) -> [__m256; ROWS] {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut sums = [_mm256_setzero_ps(); ROWS];
+        if !sweep.first {
+            for (row, sum) in sums.iter_mut().enumerate() {
+                *sum = _mm256_loadu_ps(sweep.sums.add(row * sweep.stride));
+            }
+        }
+        sums
+    }
+}
+
+/// # Safety
+/// As for [`load_sums`].
+#[inline(always)]
+unsafe fn store_sums<const ROWS: usize>(sweep: &Sweep, sums: [__m256; ROWS]) {
+    for (row, sum) in sums.into_iter().enumerate() {
+        // SAFETY: the caller's.
+        unsafe { _mm256_storeu_ps(sweep.sums.add(row * sweep.stride), sum) };
+    }
+}
+
+/// # Safety
+/// As for [`TileIsa::sweep`], with `ROWS` rows.
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn multiply<B: Decode, const ROWS: usize>(sweep: &Sweep) {
+    let together = const { pairs_in_16_bits(B::TOP) };
+    // SAFETY: the caller's.
+    unsafe {
+        let mut sums = load_sums::<ROWS>(sweep);
+        let mut panel = sweep.panel;
+        let mut record = sweep.tile;
+        for _ in 0..sweep.steps {
+            let floats = record.add(BLOCK * ROWS).cast::<f32>();
+            let vectors = panel.add(LANES * BLOCK).cast::<f32>();
+            for run in 0..BLOCK / B::RUN {
+                let mut dots = [_mm256_setzero_si256(); ROWS];
+                let mut quad = run * B::RUN / 4;
+                let end = (run + 1) * B::RUN / 4;
+                while quad < end {
+                    let mut pairs = [_mm256_setzero_si256(); ROWS];
+                    for quad in quad..end.min(quad + together) {
+                        let codes = Codes::load::<B>(panel.add(quad * LANES * 4));
+                        for (row, pairs) in pairs.iter_mut().enumerate() {
+                            let values =
+                                record.cast::<i32>().add(quad * ROWS + row).read_unaligned();
+                            let products = codes.times::<B>(_mm256_set1_epi32(values));
+                            *pairs = _mm256_add_epi16(*pairs, products);
+                        }
+                    }
+                    for (dots, pairs) in dots.iter_mut().zip(pairs) {
+                        *dots = _mm256_add_epi32(*dots, widen_pairs(pairs));
+                    }
+                    quad += together;
+                }
+                let scales = _mm256_loadu_ps(vectors.add(2 * run * LANES));
+                let mins = _mm256_loadu_ps(vectors.add((2 * run + 1) * LANES));
+                let run_sums = floats.add(if B::RUN == 32 { ROWS } else { (2 + run) * ROWS });
+                for row in 0..ROWS {
+                    let scale = _mm256_mul_ps(scales, _mm256_set1_ps(*floats.add(row)));
+                    sums[row] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots[row]), scale, sums[row]);
+                    if B::TOP != 255 {
+                        sums[row] =
+                            _mm256_fnmadd_ps(mins, _mm256_set1_ps(*run_sums.add(row)), sums[row]);
+                    }
+                }
+            }
+            panel = panel.add(panel_block(LANES, B::RUN));
+            record = record.add(RECORD * ROWS);
+        }
+        store_sums(sweep, sums);
+    }
+}
+
+/// # Safety
+/// As for [`TileIsa::sweep_floats`], with `ROWS` rows.
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn multiply_floats<const ROWS: usize>(sweep: &Sweep) {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut sums = load_sums::<ROWS>(sweep);
+        let (mut panel, mut tile) = (sweep.panel.cast::<f32>(), sweep.tile.cast::<f32>());
+        for _ in 0..sweep.steps {
+            let weights = _mm256_loadu_ps(panel);
+            for (row, sum) in sums.iter_mut().enumerate() {
+                *sum = _mm256_fmadd_ps(weights, _mm256_set1_ps(*tile.add(row)), *sum);
+            }
+            panel = panel.add(LANES);
+            tile = tile.add(ROWS);
+        }
+        store_sums(sweep, sums);
+    }
+}

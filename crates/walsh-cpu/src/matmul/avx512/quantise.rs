@@ -1,0 +1,56 @@
+//! Quantising activations.
+
+use std::arch::x86_64::*;
+use std::ops::Range;
+
+use crate::matmul::activations::{ActivationLayout, BLOCK, Quantise, Quantised, block_scale};
+
+struct Avx512Quantise;
+
+impl Quantise for Avx512Quantise {
+    #[inline(always)]
+    unsafe fn quantise(values: *const f32) -> Quantised {
+        // SAFETY: the caller's.
+        unsafe {
+            let halves = [
+                _mm512_loadu_ps(values),
+                _mm512_loadu_ps(values.add(BLOCK / 2)),
+            ];
+            // As integers, magnitudes compare like the numbers do, and infinity and NaN are above all others.
+            let [a, b] = halves.map(|half| _mm512_castps_si512(_mm512_abs_ps(half)));
+            let (scale, inverse) = block_scale(_mm512_reduce_max_epu32(_mm512_max_epu32(a, b)));
+            let inverse = _mm512_set1_ps(inverse);
+            let [a, b] = halves
+                .map(|half| _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(half, inverse))));
+            let codes = _mm256_set_m128i(b, a);
+            let sums = _mm256_dpbusd_epi32(_mm256_setzero_si256(), _mm256_set1_epi8(1), codes);
+            let sums = _mm256_hadd_epi32(sums, sums);
+            let sums = _mm256_cvtepi32_ps(_mm256_hadd_epi32(sums, sums));
+            let [first, second] = [
+                _mm256_castps256_ps128(sums),
+                _mm256_extractf128_ps::<1>(sums),
+            ]
+            .map(|sum| _mm_cvtss_f32(sum));
+            let mut out = Quantised {
+                codes: [0; BLOCK],
+                scale,
+                sums: [first * scale, second * scale],
+            };
+            _mm256_storeu_si256(out.codes.as_mut_ptr().cast(), codes);
+            out
+        }
+    }
+}
+
+/// # Safety
+/// As for [`ActivationLayout::prepare`].
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(super) unsafe fn prepare(
+    layout: &ActivationLayout,
+    items: Range<usize>,
+    input: *const f32,
+    prepared: *mut u8,
+) {
+    // SAFETY: the caller's.
+    unsafe { layout.prepare_with::<Avx512Quantise>(items, input, prepared) }
+}

@@ -1,0 +1,32 @@
+//! Widening of half precision with F16C, which both x86 paths have.
+
+use std::arch::x86_64::*;
+
+use half::f16;
+
+use super::blocks::Widen;
+
+pub(super) struct F16c;
+
+impl Widen for F16c {
+    #[inline(always)]
+    unsafe fn widen(half: f16) -> f32 {
+        // SAFETY: the instruction set is the caller's promise.
+        unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(half.to_bits())))) }
+    }
+
+    #[inline(always)]
+    unsafe fn widen_all(from: *const f16, to: &mut [f32]) {
+        let whole = to.len() / 8 * 8;
+        // SAFETY: the caller's; eight numbers at a time, then what is left.
+        unsafe {
+            for i in (0..whole).step_by(8) {
+                let halves = _mm_loadu_si128(from.add(i).cast());
+                _mm256_storeu_ps(to.as_mut_ptr().add(i), _mm256_cvtph_ps(halves));
+            }
+            for i in whole..to.len() {
+                to[i] = Self::widen(from.add(i).read_unaligned());
+            }
+        }
+    }
+}

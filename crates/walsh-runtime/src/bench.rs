@@ -1,0 +1,225 @@
+//! Tokens per second of prefill and decode, at chosen depths of the cache.
+//!
+//! The measurements are those of llama.cpp's `llama-bench`: arbitrary tokens,
+//! no sampling, a warm-up, several repetitions.
+
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use walsh::formats::kv::KvSpec;
+
+use crate::{Error, Model, Result, Session, SessionOptions};
+
+/// What to measure.
+#[derive(Debug, Clone)]
+pub struct BenchOptions {
+    /// Tokens per repetition of the prefill test; 0 leaves it out.
+    pub prompt: usize,
+    /// Tokens per repetition of the decode test; 0 leaves it out.
+    pub generate: usize,
+    /// How many tokens are in the cache when a repetition starts.
+    pub depths: Vec<usize>,
+    /// The KV codecs.
+    pub kv: Vec<KvSpec>,
+    /// Repetitions of each test. `None`: 5, or 3 where a repetition with what
+    /// prepares it takes more than five seconds.
+    pub repetitions: Option<usize>,
+}
+
+/// What was measured.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct BenchReport {
+    /// The model's name.
+    pub model: String,
+    /// The device and what its kernels were chosen for.
+    pub device: String,
+    /// The device's worker threads.
+    pub threads: usize,
+    /// One entry per codec, depth and test.
+    pub results: Vec<BenchResult>,
+}
+
+/// The two kinds of work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BenchTest {
+    /// Many tokens at once.
+    Prefill,
+    /// One token after the other.
+    Decode,
+}
+
+/// One test's figures.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct BenchResult {
+    /// Which kind of work.
+    pub test: BenchTest,
+    /// Tokens per repetition.
+    pub tokens: usize,
+    /// Tokens in the cache at the start of a repetition.
+    pub depth: usize,
+    /// The KV codec.
+    pub kv: String,
+    /// The median over the repetitions.
+    pub tokens_per_second: f64,
+    /// The slowest repetition.
+    pub min: f64,
+    /// The fastest repetition.
+    pub max: f64,
+}
+
+/// Runs every test and hands each result out as soon as it is there.
+///
+/// # Errors
+/// When there is nothing to measure, or the model cannot take the context that
+/// a depth needs.
+pub fn bench(
+    model: &Model,
+    options: &BenchOptions,
+    each: &mut dyn FnMut(&BenchResult),
+) -> Result<BenchReport> {
+    let tests = [
+        (BenchTest::Prefill, options.prompt),
+        (BenchTest::Decode, options.generate),
+    ];
+    let longest = options.prompt.max(options.generate);
+    let Some(deepest) = options.depths.iter().max() else {
+        return Err(Error::measure(
+            "there is no depth to measure at: give at least one",
+        ));
+    };
+    if longest == 0 || options.kv.is_empty() || options.repetitions == Some(0) {
+        return Err(Error::measure(
+            "there is nothing to measure: ask for prompt or generated tokens, a KV codec and a repetition",
+        ));
+    }
+    let context = deepest.checked_add(longest).ok_or_else(|| {
+        Error::measure("the depth is too large: use one within the model's context")
+    })?;
+    let mut results = Vec::new();
+    for kv in &options.kv {
+        let mut session = model.session(SessionOptions {
+            context,
+            kv: *kv,
+            ..SessionOptions::default()
+        })?;
+        let tokens = arbitrary_tokens(context, model.config().vocabulary);
+        for &depth in &options.depths {
+            for (test, count) in tests.into_iter().filter(|&(_, count)| count > 0) {
+                let case = Case {
+                    test,
+                    count,
+                    depth,
+                    tokens: &tokens,
+                };
+                let rates = case.measure(&mut session, options.repetitions)?;
+                let result = BenchResult {
+                    test,
+                    tokens: count,
+                    depth,
+                    kv: kv.to_string(),
+                    tokens_per_second: median(&rates),
+                    min: rates.iter().copied().fold(f64::INFINITY, f64::min),
+                    max: rates.iter().copied().fold(0.0, f64::max),
+                };
+                each(&result);
+                results.push(result);
+            }
+        }
+    }
+    let properties = model.device().properties();
+    Ok(BenchReport {
+        model: model.name().to_owned(),
+        device: format!("{} ({})", properties.backend, properties.architecture),
+        threads: properties.parallelism,
+        results,
+    })
+}
+
+/// One test at one depth.
+struct Case<'a> {
+    test: BenchTest,
+    count: usize,
+    depth: usize,
+    tokens: &'a [i32],
+}
+
+impl Case<'_> {
+    /// Tokens per second of each repetition.
+    fn measure(&self, session: &mut Session, repetitions: Option<usize>) -> Result<Vec<f64>> {
+        const LONG: Duration = Duration::from_secs(5);
+        let start = Instant::now();
+        // Warms the caches and the worker team up; not counted.
+        self.repetition(session)?;
+        let wanted = repetitions.unwrap_or(if start.elapsed() > LONG { 3 } else { 5 });
+        let mut rates = Vec::with_capacity(wanted);
+        for _ in 0..wanted {
+            rates.push(self.count as f64 / self.repetition(session)?.as_secs_f64());
+        }
+        Ok(rates)
+    }
+
+    /// The time of `count` tokens on top of `depth` others.
+    fn repetition(&self, session: &mut Session) -> Result<Duration> {
+        let (before, rest) = self.tokens.split_at(self.depth);
+        // What is in the cache stays from one repetition to the next, unless a
+        // sliding window has moved past it.
+        if session.position() < self.depth || session.truncate(self.depth).is_err() {
+            session.reset();
+            if !before.is_empty() {
+                session.prefill(before)?;
+            }
+        }
+        let tokens = &rest[..self.count];
+        let start = Instant::now();
+        match self.test {
+            BenchTest::Prefill => session.prefill(tokens)?,
+            BenchTest::Decode => tokens.iter().try_for_each(|&token| session.decode(token))?,
+        }
+        Ok(start.elapsed())
+    }
+}
+
+/// Ids spread over the vocabulary, the same on every machine.
+fn arbitrary_tokens(count: usize, vocabulary: usize) -> Vec<i32> {
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    (0..count)
+        .map(|_| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            ((state >> 33) % vocabulary.max(1) as u64) as i32
+        })
+        .collect()
+}
+
+/// The middle value, or the mean of the two middle ones.
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable_by(f64::total_cmp);
+    match sorted.len() {
+        0 => 0.0,
+        n if n % 2 == 1 => sorted[n / 2],
+        n => (sorted[n / 2 - 1] + sorted[n / 2]) / 2.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn medians() {
+        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
+        assert_eq!(median(&[7.0]), 7.0);
+    }
+
+    #[test]
+    fn tokens_are_within_the_vocabulary_and_differ() {
+        let tokens = arbitrary_tokens(1000, 100);
+        assert!(tokens.iter().all(|&t| (0..100).contains(&t)));
+        assert!((0..100).all(|id| tokens.contains(&id)));
+        assert_eq!(tokens, arbitrary_tokens(1000, 100));
+    }
+}

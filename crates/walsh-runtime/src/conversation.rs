@@ -1,0 +1,187 @@
+//! Conversations: a session that goes through a model's chat template.
+
+use crate::chat::{Message, Template};
+use crate::tokenizer::Special;
+use crate::{
+    Error, Figures, Finish, GenerateOptions, Generation, Model, Result, Session, SessionOptions,
+};
+
+/// A conversation with a model.
+///
+/// Each turn, the whole conversation is put through the chat template, and only
+/// what the session has not read yet is prefilled. Where the template changes
+/// what was said before (some leave out a model's reasoning), the session is
+/// read anew.
+pub struct Conversation {
+    session: Session,
+    template: Template,
+    system: Vec<Message>,
+    messages: Vec<Message>,
+    /// The text that the session holds, up to the latest answer.
+    read: String,
+    /// The latest answer, which it holds too.
+    answer: String,
+}
+
+impl Conversation {
+    /// Starts a conversation, with a system message if there is one.
+    ///
+    /// # Errors
+    /// When the model has no chat template, or the session cannot be started.
+    pub fn new(model: &Model, options: SessionOptions, system: Option<&str>) -> Result<Self> {
+        let system: Vec<Message> = system.map(Message::system).into_iter().collect();
+        Ok(Self {
+            template: model.chat_template()?,
+            session: model.session(options)?,
+            messages: system.clone(),
+            system,
+            read: String::new(),
+            answer: String::new(),
+        })
+    }
+
+    /// The session.
+    #[must_use]
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// What was said, the system message included.
+    #[must_use]
+    pub fn messages(&self) -> &[Message] {
+        &self.messages
+    }
+
+    /// Forgets all but the system message.
+    pub fn reset(&mut self) {
+        self.forget();
+        self.messages.clone_from(&self.system);
+    }
+
+    /// Empties the session, so that the next turn is read anew.
+    fn forget(&mut self) {
+        self.session.reset();
+        self.read.clear();
+        self.answer.clear();
+    }
+
+    /// Says something to the model and generates its answer.
+    ///
+    /// `options.special` has no effect: the template's names of special tokens
+    /// always stand for them.
+    ///
+    /// # Errors
+    /// When the template refuses the conversation, it does not fit into the
+    /// context, or an option is out of range. The conversation is then as it was.
+    pub fn say(&mut self, message: &str, options: GenerateOptions) -> Result<Reply<'_>> {
+        self.messages.push(Message::user(message));
+        let turn = self.next_turn();
+        // Taken back here, and put where it belongs once the session has read it.
+        let said = self.messages.pop();
+        let turn = turn?;
+        if turn.anew {
+            self.session.reset();
+        }
+        // Should reading fail half-way, the next turn starts anew.
+        self.read.clear();
+        self.answer.clear();
+        let options = GenerateOptions {
+            special: Special::Parse,
+            ..options
+        };
+        let generation = self.session.generate_from(&turn.tokens, options)?;
+        self.messages.extend(said);
+        self.read = turn.text;
+        Ok(Reply {
+            generation,
+            messages: &mut self.messages,
+            answer: &mut self.answer,
+        })
+    }
+
+    /// What has to be read for the messages so far.
+    fn next_turn(&self) -> Result<Turn> {
+        let tokenizer = self.session.model().tokenizer();
+        let text = self.template.render(&self.messages, true)?;
+        let unread = self.unread(&text);
+        let anew = unread.is_none();
+        let mut tokens = tokenizer.encode(unread.unwrap_or(&text), Special::Parse)?;
+        // A template that writes the beginning-of-text token itself has it once.
+        if anew && tokenizer.add_bos() && tokens.first().copied() != tokenizer.bos() {
+            tokens.splice(0..0, tokenizer.bos());
+        }
+        let before = if anew { 0 } else { self.session.position() };
+        let (needed, context) = (before + tokens.len(), self.session.context());
+        if needed > context {
+            return Err(Error::ContextFull { needed, context });
+        }
+        Ok(Turn { text, tokens, anew })
+    }
+
+    /// What follows the text that the session holds; `None` when it holds none,
+    /// or another.
+    fn unread<'t>(&self, text: &'t str) -> Option<&'t str> {
+        if self.read.is_empty() {
+            return None;
+        }
+        let rest = text.strip_prefix(self.read.as_str())?;
+        // Many templates trim what was said.
+        [
+            self.answer.as_str(),
+            self.answer.trim_end(),
+            self.answer.trim(),
+        ]
+        .into_iter()
+        .find_map(|answer| rest.strip_prefix(answer))
+    }
+}
+
+/// What a turn adds to a session.
+struct Turn {
+    /// The whole conversation.
+    text: String,
+    /// What is to be read of it.
+    tokens: Vec<i32>,
+    /// Whether that is all of it.
+    anew: bool,
+}
+
+/// An answer being generated: an iterator over its pieces. When it is dropped,
+/// what was generated is part of the conversation.
+pub struct Reply<'c> {
+    generation: Generation<'c>,
+    messages: &'c mut Vec<Message>,
+    answer: &'c mut String,
+}
+
+impl Reply<'_> {
+    /// Why the answer ended; `None` while it goes on.
+    #[must_use]
+    pub fn finish(&self) -> Option<Finish> {
+        self.generation.finish()
+    }
+
+    /// What it took so far.
+    #[must_use]
+    pub fn figures(&self) -> &Figures {
+        self.generation.figures()
+    }
+}
+
+impl Iterator for Reply<'_> {
+    type Item = Result<String>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let piece = self.generation.next()?;
+        if let Ok(piece) = &piece {
+            self.answer.push_str(piece);
+        }
+        Some(piece)
+    }
+}
+
+impl Drop for Reply<'_> {
+    fn drop(&mut self) {
+        self.messages.push(Message::assistant(self.answer.as_str()));
+    }
+}

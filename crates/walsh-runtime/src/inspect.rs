@@ -1,0 +1,203 @@
+//! What a model is, what it weighs, and what a token of its cache costs.
+
+use serde::Serialize;
+use serde_json::Value as Json;
+use walsh::formats::gguf::{Gguf, Value};
+use walsh::formats::kv::{KvCodec, KvSpec, Tq, TqBits};
+
+use crate::{Model, Result};
+
+/// A model's description.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Inspection {
+    /// What the file calls the model.
+    pub name: String,
+    /// The file.
+    pub path: String,
+    /// The size of the file, or of all its parts.
+    pub file_bytes: u64,
+    /// The family.
+    pub architecture: &'static str,
+    /// How many weights it has.
+    pub parameters: u64,
+    /// Its shape.
+    pub shape: Shape,
+    /// Its tensors by storage type, the largest share first.
+    pub tensors: Vec<TypeShare>,
+    /// The cost of a token in each KV codec.
+    pub kv: Vec<KvCost>,
+    /// Its metadata; of long arrays only the start.
+    pub metadata: Vec<MetadataEntry>,
+}
+
+/// A model's sizes.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Shape {
+    /// Blocks.
+    pub layers: usize,
+    /// The width of the residual stream.
+    pub width: usize,
+    /// The width inside the feed-forward part.
+    pub feed_forward: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// KV heads.
+    pub kv_heads: usize,
+    /// Numbers per head.
+    pub head_dim: usize,
+    /// Tokens in the vocabulary.
+    pub vocabulary: usize,
+    /// The context that the model was trained for, in tokens.
+    pub context: usize,
+    /// How many positions a query of a sliding layer sees, where there are some.
+    pub window: Option<usize>,
+    /// How many layers slide.
+    pub sliding_layers: usize,
+}
+
+/// The tensors of one storage type.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TypeShare {
+    /// The storage type.
+    pub dtype: &'static str,
+    /// How many tensors have it.
+    pub count: usize,
+    /// How many numbers they hold.
+    pub elements: u64,
+    /// How many bytes they take.
+    pub bytes: u64,
+}
+
+/// What a KV codec costs.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct KvCost {
+    /// The codec, for keys and values.
+    pub kv: String,
+    /// Bytes for a token, over all layers. `None` where the codec does not fit
+    /// the head size.
+    pub bytes_per_token: Option<u64>,
+    /// Bits for a number.
+    pub bits_per_value: Option<f64>,
+    /// Why the codec does not fit.
+    pub why_not: Option<String>,
+}
+
+/// A metadata value.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct MetadataEntry {
+    /// Its key.
+    pub key: String,
+    /// The value; of a long array the first elements.
+    pub value: Json,
+    /// How many elements an array has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub length: Option<usize>,
+}
+
+/// Describes a model.
+///
+/// # Errors
+/// When the file was damaged since it was opened.
+pub fn inspect(model: &Model) -> Result<Inspection> {
+    let config = model.config();
+    let numbers = 2 * config.layers.len() * config.kv_heads * config.head_dim;
+    let kv = codecs().map(|codec| {
+        let spec = KvSpec {
+            key: codec,
+            value: codec,
+        };
+        let cost = model.kv_bytes_per_token(&spec);
+        let bytes = cost.as_ref().ok().copied();
+        KvCost {
+            kv: spec.to_string(),
+            bytes_per_token: bytes,
+            bits_per_value: bytes.map(|bytes| 8.0 * bytes as f64 / numbers as f64),
+            why_not: cost.err().map(|error| error.to_string()),
+        }
+    });
+    let windows = config.layers.iter().filter_map(|layer| layer.window);
+    Ok(Inspection {
+        name: model.name().to_owned(),
+        path: model.path().display().to_string(),
+        file_bytes: model.file_bytes(),
+        architecture: config.architecture.name(),
+        parameters: model.tensors().iter().map(|share| share.elements).sum(),
+        shape: Shape {
+            layers: config.layers.len(),
+            width: config.width,
+            feed_forward: config.feed_forward,
+            heads: config.heads,
+            kv_heads: config.kv_heads,
+            head_dim: config.head_dim,
+            vocabulary: config.vocabulary,
+            context: config.context,
+            window: windows.clone().max(),
+            sliding_layers: windows.count(),
+        },
+        tensors: model
+            .tensors()
+            .iter()
+            .map(|share| TypeShare {
+                dtype: share.dtype.name(),
+                count: share.count,
+                elements: share.elements,
+                bytes: share.bytes,
+            })
+            .collect(),
+        kv: kv.collect(),
+        metadata: model.with_metadata(metadata)?,
+    })
+}
+
+/// Every codec in its plain form, the largest first.
+fn codecs() -> impl Iterator<Item = KvCodec> {
+    let tq = TqBits::ALL
+        .into_iter()
+        .rev()
+        .map(|bits| KvCodec::Tq(Tq::new(bits)));
+    KvCodec::DENSE.into_iter().map(KvCodec::Dense).chain(tq)
+}
+
+fn metadata(gguf: &Gguf<'_>) -> Vec<MetadataEntry> {
+    gguf.metadata()
+        .iter()
+        .map(|(key, value)| MetadataEntry {
+            key: key.to_string(),
+            length: match value {
+                Value::Array(array) => Some(array.len()),
+                _ => None,
+            },
+            value: json(value, 0),
+        })
+        .collect()
+}
+
+/// Elements that are shown of an array.
+const SHOWN: usize = 6;
+/// Arrays deeper than this are shown as their length.
+const SHOWN_DEPTH: usize = 2;
+
+fn json(value: &Value<'_>, depth: usize) -> Json {
+    match *value {
+        Value::F32(number) => float(number.into()),
+        Value::F64(number) => float(number),
+        Value::Bool(truth) => truth.into(),
+        Value::String(text) => text.into(),
+        Value::Array(array) if depth < SHOWN_DEPTH => array
+            .values()
+            .take(SHOWN)
+            .map(|value| value.map_or(Json::Null, |value| json(&value, depth + 1)))
+            .collect(),
+        Value::Array(array) => format!("{} elements", array.len()).into(),
+        Value::U64(number) => number.into(),
+        _ => value
+            .integer()
+            .and_then(|number| i64::try_from(number).ok())
+            .map_or(Json::Null, Json::from),
+    }
+}
+
+/// JSON has no NaN and no infinity: those become text.
+fn float(number: f64) -> Json {
+    serde_json::Number::from_f64(number).map_or_else(|| number.to_string().into(), Json::Number)
+}

@@ -1,0 +1,166 @@
+//! Perplexity of a text, and what a KV codec changes about the predictions.
+//!
+//! The protocol is that of llama.cpp's `llama-perplexity`: the text is
+//! tokenised once and cut into chunks of N tokens; the first token of each
+//! chunk is replaced by BOS when the model adds one; what the positions from
+//! N/2 to N − 2 predict is scored against the token that follows.
+//!
+//! Several codecs walk through a chunk side by side, a few positions at a time,
+//! so that only those positions' logits are ever held.
+
+mod pieces;
+mod softmax;
+mod stats;
+
+use serde::Serialize;
+use walsh::formats::kv::KvSpec;
+
+use crate::{Error, Model, Result, Session, SessionOptions};
+
+use crate::tokenizer::Special;
+use pieces::{Pieces, Predictor};
+use stats::Scores;
+
+/// What to measure.
+#[derive(Debug, Clone)]
+pub struct PerplexityOptions {
+    /// Tokens in a chunk.
+    pub context: usize,
+    /// How many chunks at most; all that the text has when `None`.
+    pub chunks: Option<usize>,
+    /// The KV codecs, the reference first.
+    pub kv: Vec<KvSpec>,
+}
+
+/// What was measured.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PerplexityReport {
+    /// The model's name.
+    pub model: String,
+    /// Tokens in a chunk.
+    pub context: usize,
+    /// Chunks scored.
+    pub chunks: usize,
+    /// One entry per codec, in the order given.
+    pub results: Vec<PerplexityResult>,
+}
+
+/// One codec's figures.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PerplexityResult {
+    /// The codec.
+    pub kv: String,
+    /// exp of the mean negative log-likelihood.
+    pub ppl: f64,
+    /// The standard error of `ppl`.
+    pub ppl_stderr: f64,
+    /// Mean KL divergence from the first codec's predictions, in nats.
+    pub kld_mean: f64,
+    /// The divergence that 99 of 100 positions stay below, in nats.
+    pub kld_p99: f64,
+    /// The fraction of positions whose likeliest token is the first codec's.
+    pub same_top: f64,
+    /// What the cache holds for a token, over all layers, in bytes.
+    pub kv_bytes_per_token: u64,
+}
+
+/// How far a run is, after each chunk.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PerplexityProgress {
+    /// Chunks scored so far.
+    pub chunk: usize,
+    /// Chunks in all.
+    pub chunks: usize,
+    /// The perplexity so far, per codec.
+    pub perplexities: Vec<f64>,
+}
+
+impl Predictor for Session {
+    fn reset(&mut self) {
+        Session::reset(self);
+    }
+
+    fn score(
+        &mut self,
+        tokens: &[i32],
+        from: usize,
+        each: &mut dyn FnMut(usize, &[f32]) -> Result<()>,
+    ) -> Result<()> {
+        Session::score(self, tokens, from, each)
+    }
+}
+
+/// Measures the perplexity of `text`, with one session per codec.
+///
+/// Memory beyond the model and the caches is bounded: two blocks of at most
+/// 16 MiB of logits (one when there is one codec), whatever the text's length.
+///
+/// # Errors
+/// When there is no codec, the text has fewer tokens than one chunk, the model
+/// cannot take the context, or its logits are not finite.
+pub fn perplexity(
+    model: &Model,
+    text: &[u8],
+    options: &PerplexityOptions,
+    progress: &mut dyn FnMut(&PerplexityProgress),
+) -> Result<PerplexityReport> {
+    let context = options.context;
+    if context < 4 {
+        return Err(Error::measure(format!(
+            "a chunk of {context} tokens is too short: use at least 4"
+        )));
+    }
+    let tokens = model.tokenizer().encode_prompt_bytes(text, Special::Text)?;
+    let chunks = (tokens.len() / context).min(options.chunks.unwrap_or(usize::MAX));
+    if chunks == 0 {
+        return Err(Error::measure(format!(
+            "the text has {} tokens, and at least one chunk of {context} is needed: use a longer text or a smaller context",
+            tokens.len()
+        )));
+    }
+    let mut sessions = Vec::with_capacity(options.kv.len());
+    for kv in &options.kv {
+        sessions.push(model.session(SessionOptions {
+            context,
+            kv: *kv,
+            ..SessionOptions::default()
+        })?);
+    }
+    let bos = model
+        .tokenizer()
+        .bos()
+        .filter(|_| model.tokenizer().add_bos());
+    let workers = model.device().properties().parallelism;
+    let mut pieces = Pieces::new(model.config().vocabulary, workers);
+    let mut scores = vec![Scores::default(); sessions.len()];
+    for (index, chunk) in tokens.chunks_exact(context).take(chunks).enumerate() {
+        let mut chunk = chunk.to_vec();
+        if let Some(bos) = bos {
+            chunk[0] = bos;
+        }
+        pieces.score_chunk(&mut sessions, &chunk, &mut scores)?;
+        progress(&PerplexityProgress {
+            chunk: index + 1,
+            chunks,
+            perplexities: scores.iter().map(Scores::perplexity).collect(),
+        });
+    }
+    let mut results = Vec::with_capacity(scores.len());
+    for (kv, scores) in options.kv.iter().zip(&scores) {
+        results.push(PerplexityResult {
+            kv: kv.to_string(),
+            ppl: scores.perplexity(),
+            ppl_stderr: scores.standard_error(),
+            kld_mean: scores.mean_divergence(),
+            kld_p99: scores.divergence_percentile(0.99),
+            same_top: scores.same_top(),
+            kv_bytes_per_token: model.kv_bytes_per_token(kv)?,
+        });
+    }
+    Ok(PerplexityReport {
+        model: model.name().to_owned(),
+        context,
+        chunks,
+        results,
+    })
+}
