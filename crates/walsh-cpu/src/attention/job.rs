@@ -10,9 +10,10 @@ use walsh_formats::DType;
 use walsh_formats::kv::KvCodec;
 
 use super::kernels::{self, Running, Scores, Values, Weigh};
+use super::output;
 use super::tile::{self, Decoder, LANES, Rows};
 use crate::isa::Isa;
-use crate::lanes::{order, rotate};
+use crate::lanes::rotate;
 
 /// Positions that are decoded at a time.
 const TILE: usize = 64;
@@ -156,13 +157,13 @@ unsafe impl Send for Job {}
 unsafe impl Sync for Job {}
 
 /// A worker's scratch, divided.
-struct Scratch {
+pub(super) struct Scratch {
     /// `[rows][head_dim]`, in the space of the cached keys.
     rotated: *mut f32,
     /// `[rows][head_dim]`, as the model has them.
     original: *mut f32,
     /// `[rows][head_dim]`.
-    out: *mut f32,
+    pub(super) out: *mut f32,
     /// A tile's keys as panels, then its values as rows.
     tile: *mut f32,
     /// `[rows][TILE]`.
@@ -170,17 +171,17 @@ struct Scratch {
     key_factors: *mut f32,
     value_factors: *mut f32,
     alphas: *mut f32,
-    running: *mut Running,
+    pub(super) running: *mut Running,
 }
 
 /// A block of query vectors over a part of the context.
-struct Block {
+pub(super) struct Block {
     kv_head: usize,
     /// The block's tokens.
     tokens: Range<usize>,
     /// Query vectors: tokens × group.
-    rows: usize,
-    part: usize,
+    pub(super) rows: usize,
+    pub(super) part: usize,
     /// The position of the op's first token.
     start: usize,
 }
@@ -242,7 +243,7 @@ impl Job {
     /// As for [`run`](Self::run), after all items; `scratch` holds `head_dim` numbers.
     pub(super) unsafe fn merge(&self, vector: usize, scratch: &mut [f32]) {
         // SAFETY: the caller's.
-        unsafe { merge(self, vector, &mut scratch[..self.shape.head_dim]) }
+        unsafe { output::merge(self, vector, &mut scratch[..self.shape.head_dim]) }
     }
 
     /// The positions of the cache that a token sees.
@@ -271,7 +272,7 @@ impl Job {
     }
 
     /// Which query vector of the op a row of a block is.
-    fn vector(&self, block: &Block, row: usize) -> usize {
+    pub(super) fn vector(&self, block: &Block, row: usize) -> usize {
         let group = self.shape.group();
         let token = block.tokens.start + row / group;
         token * self.shape.heads + block.kv_head * group + row % group
@@ -323,13 +324,13 @@ unsafe fn run_item(job: &Job, item: usize, base: *mut f32) {
         std::slice::from_raw_parts_mut(scratch.out, block.rows * job.shape.head_dim).fill(0.0);
         attend_cache(job, &block, &scratch, &seen);
         if job.parts > 1 {
-            leave_partial(job, &block, &scratch);
+            output::leave_partial(job, &block, &scratch);
             return;
         }
         if !seen.is_empty() {
             for row in 0..block.rows {
                 let sums = scratch.out.add(row * job.shape.head_dim);
-                restore_row(
+                output::restore_row(
                     job,
                     std::slice::from_raw_parts_mut(sums, job.shape.head_dim),
                 );
@@ -341,7 +342,7 @@ unsafe fn run_item(job: &Job, item: usize, base: *mut f32) {
         for row in 0..block.rows {
             let sum = (*scratch.running.add(row)).sum;
             let sums = scratch.out.add(row * job.shape.head_dim);
-            finish(job, job.vector(&block, row), sums, sum);
+            output::finish(job, job.vector(&block, row), sums, sum);
         }
     }
 }
@@ -532,101 +533,5 @@ unsafe fn attend_tile(job: &Job, block: &Block, scratch: &Scratch, tile: &TileRu
                 head_dim: d,
             },
         );
-    }
-}
-
-/// Brings a vector of sums from the space and order of the cached values to the model's.
-///
-/// # Safety
-/// The machine has the instruction set.
-unsafe fn restore_row(job: &Job, row: &mut [f32]) {
-    if tile::reordered(job.value.decoder.codec.codec()) {
-        for chunk in row.chunks_exact_mut(LANES) {
-            let lanes: [f32; LANES] = std::array::from_fn(|i| chunk[i]);
-            for (lane, element) in order(job.isa).iter().enumerate() {
-                chunk[usize::from(*element)] = lanes[lane];
-            }
-        }
-    }
-    if let Some(rotation) = job.value.decoder.codec.rotation() {
-        // SAFETY: the caller's.
-        unsafe { rotate::inverse_with(job.isa, rotation, row) };
-    }
-}
-
-/// Writes a vector of the output: the sums over the sum of the weights.
-unsafe fn finish(job: &Job, vector: usize, sums: *const f32, sum: f32) {
-    let d = job.shape.head_dim;
-    let factor = if sum == 0.0 { 0.0 } else { 1.0 / sum };
-    // SAFETY: the output holds this vector, and no other item writes it.
-    unsafe {
-        let out = job.output.add(vector * d);
-        for i in 0..d {
-            *out.add(i) = *sums.add(i) * factor;
-        }
-    }
-}
-
-/// Where a vector's partial sums and its running softmax lie in the workspace.
-fn partial(job: &Job, vector: usize, part: usize) -> (usize, usize) {
-    let Shape {
-        tokens,
-        heads,
-        head_dim,
-        ..
-    } = job.shape;
-    let at = vector * job.parts + part;
-    (
-        at * head_dim,
-        tokens * heads * job.parts * head_dim + 2 * at,
-    )
-}
-
-unsafe fn leave_partial(job: &Job, block: &Block, scratch: &Scratch) {
-    let d = job.shape.head_dim;
-    for row in 0..block.rows {
-        let (sums, softmax) = partial(job, job.vector(block, row), block.part);
-        // SAFETY: the workspace holds every vector's parts; this item alone writes this one.
-        unsafe {
-            let running = *scratch.running.add(row);
-            job.partials
-                .add(sums)
-                .copy_from_nonoverlapping(scratch.out.add(row * d), d);
-            job.partials.add(softmax).write(running.max);
-            job.partials.add(softmax + 1).write(running.sum);
-        }
-    }
-}
-
-/// Merges the parts of one vector in their order.
-unsafe fn merge(job: &Job, vector: usize, out: &mut [f32]) {
-    let d = job.shape.head_dim;
-    // SAFETY: the caller's: all parts are there, and nothing writes them now.
-    unsafe {
-        let running = |part: usize| {
-            let (_, at) = partial(job, vector, part);
-            Running {
-                max: *job.partials.add(at),
-                sum: *job.partials.add(at + 1),
-            }
-        };
-        let max = (0..job.parts).fold(f32::NEG_INFINITY, |max, part| max.max(running(part).max));
-        out.fill(0.0);
-        let mut sum = 0.0;
-        for part in 0..job.parts {
-            let found = running(part);
-            if found.sum == 0.0 {
-                continue;
-            }
-            let factor = (found.max - max).exp();
-            sum += factor * found.sum;
-            let (at, _) = partial(job, vector, part);
-            let sums = std::slice::from_raw_parts(job.partials.add(at), d);
-            for (out, s) in out.iter_mut().zip(sums) {
-                *out += factor * s;
-            }
-        }
-        restore_row(job, out);
-        finish(job, vector, out.as_ptr(), sum);
     }
 }

@@ -175,8 +175,8 @@ unsafe fn weigh_row<S: Lanes>(args: Weigh, running: &mut Running) -> f32 {
             max = S::max(max, s);
         }
         let max = S::reduce_max(max);
-        let alpha = if running.max == f32::NEG_INFINITY {
-            0.0
+        let alpha = if running.max == max {
+            1.0
         } else {
             (running.max - max).exp()
         };

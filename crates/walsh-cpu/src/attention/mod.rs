@@ -5,6 +5,7 @@
 
 mod job;
 mod kernels;
+mod output;
 mod tile;
 
 use std::ops::Range;

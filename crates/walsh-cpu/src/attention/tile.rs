@@ -4,8 +4,6 @@
 //! no reduction across lanes. Value rows stay rows; those of codecs with 4-bit planes come out in the instruction
 //! set's lane order, which the output undoes once at the end.
 
-use std::ops::Range;
-
 use walsh_formats::kv::{KvCodec, RowCodec, ScaleKind, Tq, TqBits};
 use walsh_formats::{DType, ggml};
 
@@ -349,74 +347,81 @@ unsafe fn code_panel<S: Lanes, const BITS: usize>(
     // SAFETY: the caller's: sixteen rows of `row_bytes` bytes, and a panel of output.
     unsafe {
         let table = Table::<S>::new(&decoder.centroids);
-        let (mut low, mut high) = ([S::splat_i(0); MAX_WORDS], [S::splat_i(0); MAX_WORDS / 4]);
-        plane_words::<S>(&sources, 0..planes.high_at, row_bytes, &mut low);
-        if planes.high > 0 {
-            plane_words::<S>(&sources, planes.high_at..row_bytes, row_bytes, &mut high);
+        let mut high_words = [S::splat_i(0); MAX_HIGH_WORDS];
+        let mut word = 0;
+        while planes.high > 0 && 4 * word < row_bytes - planes.high_at {
+            let (columns, skip) = eight_words::<S>(&sources, planes.high_at + 4 * word, row_bytes);
+            for column in &columns[skip..] {
+                if let Some(slot) = high_words.get_mut(word) {
+                    *slot = *column;
+                }
+                word += 1;
+            }
         }
-        let per_word = 32 / planes.low;
-        for word in 0..d / per_word {
-            let dim = word * per_word;
-            let high = if planes.high == 0 {
-                S::splat_i(0)
-            } else {
-                let bit = dim * planes.high;
-                S::shr(high[bit / 32], S::splat_i((bit % 32) as u32))
-            };
-            for i in 0..per_word {
-                let low = S::shr(low[word], S::splat_i((i * planes.low) as u32));
-                let index = if planes.high == 0 {
-                    low
+        let (words, per_word) = (planes.high_at / 4, 32 / planes.low);
+        let mut word = 0;
+        while word < words {
+            let (columns, skip) = eight_words::<S>(&sources, 4 * word, row_bytes);
+            let end = 8.min(skip + words - word);
+            for column in &columns[skip..end] {
+                let dim = word * per_word;
+                let high = if planes.high == 0 {
+                    S::splat_i(0)
                 } else {
-                    let high = S::shr(high, S::splat_i((i * planes.high) as u32));
-                    join::<S, BITS>(low, high)
+                    let bit = dim * planes.high;
+                    S::shr(high_words[bit / 32], S::splat_i((bit % 32) as u32))
                 };
-                S::store(out.add((dim + i) * LANES), S::lookup::<BITS>(&table, index));
+                for i in 0..per_word {
+                    let low = S::shr(*column, S::splat_i((i * planes.low) as u32));
+                    let index = if planes.high == 0 {
+                        low
+                    } else {
+                        let high = S::shr(high, S::splat_i((i * planes.high) as u32));
+                        join::<S, BITS>(low, high)
+                    };
+                    S::store(out.add((dim + i) * LANES), S::lookup::<BITS>(&table, index));
+                }
+                word += 1;
             }
         }
     }
 }
 
-/// The most words of a row's plane: 512 numbers of 8 bits.
-const MAX_WORDS: usize = 128;
+/// The most words of a row's high plane: 512 numbers of 2 bits.
+const MAX_HIGH_WORDS: usize = 32;
 
-/// The 32-bit words of a plane of sixteen rows, word by word; a last half word is zero above.
+/// Eight 32-bit words of sixteen rows, word by word, and which of them is the one at byte `at`: near a row's end they
+/// begin earlier, so as not to reach past it. Bytes past the end are zero.
 ///
 /// # Safety
-/// The rows have `row_bytes` bytes, and the plane lies within them.
+/// The machine has the set, and the rows have `row_bytes` bytes, more than `at`.
 #[inline(always)]
-unsafe fn plane_words<S: Lanes>(
+unsafe fn eight_words<S: Lanes>(
     sources: &[*const u8; LANES],
-    plane: Range<usize>,
+    at: usize,
     row_bytes: usize,
-    out: &mut [S::I],
-) {
-    let words = plane.len().div_ceil(4);
-    let mut word = 0;
-    while word < words {
-        let at = plane.start + 4 * word;
-        // Eight words at once, which must not reach past the row: at its end they begin some words earlier.
-        let back = (at + 32).saturating_sub(row_bytes).next_multiple_of(4);
-        // SAFETY: within the rows, or within the copies of their ends.
-        let (columns, skip) = unsafe {
-            if back < 32 && back <= at {
-                (
-                    S::columns(&sources.map(|row| row.wrapping_add(at - back))),
-                    back / 4,
-                )
-            } else {
-                let mut ends = [[0u8; 32]; LANES];
-                for (end, row) in ends.iter_mut().zip(sources) {
-                    let bytes = (plane.end - at).min(32);
-                    std::ptr::copy_nonoverlapping(row.add(at), end.as_mut_ptr(), bytes);
-                }
-                (S::columns(&ends.each_ref().map(|end| end.as_ptr())), 0)
+) -> ([S::I; 8], usize) {
+    let back = (at + 32).saturating_sub(row_bytes).next_multiple_of(4);
+    let mut starts = *sources;
+    let mut ends = [[0u8; 32]; LANES];
+    let copied = back >= 32 || back > at;
+    for i in 0..LANES {
+        starts[i] = if copied {
+            // SAFETY: the bytes from `at` to the row's end, at most 32.
+            unsafe {
+                let bytes = (row_bytes - at).min(32);
+                std::ptr::copy_nonoverlapping(sources[i].add(at), ends[i].as_mut_ptr(), bytes);
             }
+            ends[i].as_ptr()
+        } else {
+            sources[i].wrapping_add(at - back)
         };
-        let take = (8 - skip).min(words - word);
-        out[word..word + take].copy_from_slice(&columns[skip..skip + take]);
-        word += take;
     }
+    // SAFETY: 32 bytes of each row, or of the copy of its end.
+    (
+        unsafe { S::columns(&starts) },
+        if copied { 0 } else { back / 4 },
+    )
 }
 
 #[inline(always)]

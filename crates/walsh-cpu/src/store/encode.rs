@@ -8,6 +8,9 @@ use crate::lanes::{Lanes, Table, entries, rotate, table_numbers};
 
 const LANES: usize = 16;
 
+/// The most numbers of a head.
+const MAX_HEAD_DIM: usize = 512;
+
 /// A codec with the tables of its kernel.
 pub(super) struct Encoder {
     codec: RowCodec,
@@ -167,7 +170,7 @@ unsafe fn encode_fitted<S: Lanes, const BITS: usize>(
     codes: &mut [u8],
     scales: &mut [u8],
 ) -> bool {
-    let mut unpacked = [0u8; super::MAX_HEAD_DIM];
+    let mut unpacked = [0u8; MAX_HEAD_DIM];
     let unpacked = &mut unpacked[..rotated.len()];
     let len = encoder.codec.group_len();
     // SAFETY: the caller's; the tables live as long as the encoder.

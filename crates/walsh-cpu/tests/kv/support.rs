@@ -239,22 +239,25 @@ impl Fixture {
         for (i, p) in positions.clone().enumerate() {
             for head in 0..heads {
                 let h = head / (heads / kv_heads);
-                let row = |stored: &'_ [f32], fresh: &'_ [f32], t: usize| -> Vec<f32> {
-                    if t >= fresh_from {
-                        fresh[((t - positions.start) * kv_heads + h) * d..][..d].to_vec()
-                    } else {
-                        stored[(h * capacity + t % capacity) * d..][..d].to_vec()
-                    }
+                let stored_at = |t: usize| (h * capacity + t % capacity) * d;
+                let fresh_at = |t: usize| ((t - positions.start) * kv_heads + h) * d;
+                let key = |t: usize| match t >= fresh_from {
+                    true => &fresh_keys[fresh_at(t)..][..d],
+                    false => &keys[stored_at(t)..][..d],
+                };
+                let value = |t: usize| match t >= fresh_from {
+                    true => &fresh_values[fresh_at(t)..][..d],
+                    false => &values[stored_at(t)..][..d],
                 };
                 let at = (i * heads + head) * d;
                 let q = &queries[at..at + d];
                 let first = (p + 1).saturating_sub(window);
                 let scores: Vec<f64> = (first..=p)
                     .map(|t| {
-                        let k = row(&keys, &fresh_keys, t);
+                        let k = key(t);
                         let dot: f64 = q
                             .iter()
-                            .zip(&k)
+                            .zip(k)
                             .map(|(a, b)| f64::from(*a) * f64::from(*b))
                             .sum();
                         let s = dot * f64::from(mask.scale);
@@ -266,11 +269,8 @@ impl Fixture {
                 let sum: f64 = scores.iter().map(|s| (s - max).exp()).sum();
                 for (t, s) in (first..=p).zip(&scores) {
                     let weight = (s - max).exp() / sum;
-                    for (o, v) in out[at..at + d]
-                        .iter_mut()
-                        .zip(row(&values, &fresh_values, t))
-                    {
-                        *o += weight * f64::from(v);
+                    for (o, v) in out[at..at + d].iter_mut().zip(value(t)) {
+                        *o += weight * f64::from(*v);
                     }
                 }
             }
