@@ -24,8 +24,8 @@ pub(super) const IQ4_CODES: [u8; 16] = {
     codes
 };
 
-/// How an instruction set widens half-precision numbers.
-pub(super) trait Widen {
+/// The steps of decoding for which the compiler does not find an instruction set's own instructions.
+pub(super) trait Primitives {
     /// The value of a half-precision number.
     ///
     /// # Safety
@@ -35,7 +35,7 @@ pub(super) trait Widen {
     /// Widens consecutive numbers, which need not be aligned.
     ///
     /// # Safety
-    /// As for [`Widen::widen`]; `from` points to as many numbers as `to` takes.
+    /// As for [`Primitives::widen`]; `from` points to as many numbers as `to` takes.
     #[inline(always)]
     unsafe fn widen_all(from: *const f16, to: &mut [f32]) {
         for (i, to) in to.iter_mut().enumerate() {
@@ -43,12 +43,21 @@ pub(super) trait Widen {
             *to = unsafe { Self::widen(from.add(i).read_unaligned()) };
         }
     }
+
+    /// Replaces indices into the 4-bit table by its codes.
+    ///
+    /// # Safety
+    /// The instruction set is available.
+    #[inline(always)]
+    unsafe fn look_up(indices: [u8; 32]) -> [u8; 32] {
+        indices.map(|index| IQ4_CODES[usize::from(index & 15)])
+    }
 }
 
-/// Widening without special instructions.
-pub(super) struct PlainWiden;
+/// The steps without special instructions.
+pub(super) struct Plain;
 
-impl Widen for PlainWiden {
+impl Primitives for Plain {
     #[inline(always)]
     unsafe fn widen(half: f16) -> f32 {
         // Numbers below the normal range are scaled up by an exact product; infinities and NaN get the exponent that
@@ -85,29 +94,47 @@ pub(super) trait Decode: Block {
     /// Decodes one block.
     ///
     /// # Safety
-    /// The instruction set of `W` is available.
-    unsafe fn decode<W: Widen>(&self, out: Decoded<'_>);
+    /// The instruction set of `P` is available.
+    unsafe fn decode<P: Primitives>(&self, out: Decoded<'_>);
+}
+
+// Each helper reads its operands whole before it writes: otherwise the compiler, which cannot see that they are apart,
+// goes byte by byte.
+
+/// The first `N` bytes.
+#[inline(always)]
+fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    let mut array = [0; N];
+    array.copy_from_slice(&bytes[..N]);
+    array
 }
 
 /// Puts the low nibbles of `packed` into the first half of `codes`, the high ones into the second.
 #[inline(always)]
-fn nibbles(packed: &[u8], codes: &mut [u8]) {
-    let (low, high) = codes.split_at_mut(packed.len());
-    for ((low, high), byte) in low.iter_mut().zip(high).zip(packed) {
-        *low = byte & 15;
-        *high = byte >> 4;
+fn nibbles<const N: usize>(packed: [u8; N], codes: &mut [u8]) {
+    codes[..N].copy_from_slice(&packed.map(|byte| byte & 15));
+    codes[N..2 * N].copy_from_slice(&packed.map(|byte| byte >> 4));
+}
+
+/// Ors what `bits` gives for each byte of `mask` into 32 codes.
+#[inline(always)]
+fn or_bits(mask: [u8; 32], codes: &mut [u8], bits: impl Fn(u8) -> u8) {
+    let mut all: [u8; 32] = array(codes);
+    for (code, byte) in all.iter_mut().zip(mask) {
+        *code |= bits(byte);
     }
+    codes.copy_from_slice(&all);
 }
 
 /// Adds 16 to the codes whose bit is set.
 #[inline(always)]
 fn fifth_bits(bits: [u8; 4], codes: &mut [u8]) {
     for (codes, byte) in codes.chunks_exact_mut(8).zip(bits) {
-        // Each byte of the product keeps one bit of the eight.
+        // Each byte keeps one bit of the eight; adding carries it to the top, from where it moves to bit 4.
         let spread = u64::from(byte).wrapping_mul(0x0101_0101_0101_0101) & 0x8040_2010_0804_0201;
-        for (code, bit) in codes.iter_mut().zip(spread.to_le_bytes()) {
-            *code |= u8::from(bit != 0) << 4;
-        }
+        let fifth = (spread + 0x7f7f_7f7f_7f7f_7f7f) >> 3 & 0x1010_1010_1010_1010;
+        let all = u64::from_le_bytes(array(codes)) | fifth;
+        codes.copy_from_slice(&all.to_le_bytes());
     }
 }
 
@@ -158,12 +185,12 @@ macro_rules! small_block {
             const TOP: u8 = $top;
 
             #[inline(always)]
-            unsafe fn decode<W: Widen>(&self, out: Decoded<'_>) {
+            unsafe fn decode<P: Primitives>(&self, out: Decoded<'_>) {
                 let $block = self;
                 let $codes: &mut [u8] = &mut out.codes[..32];
                 $fill;
                 // SAFETY: the caller's.
-                let $widen = |half| unsafe { W::widen(half) };
+                let $widen = |half| unsafe { P::widen(half) };
                 let $scale = $widen($block.d);
                 out.scales[0] = $scale;
                 out.mins[0] = $min;
@@ -175,20 +202,20 @@ macro_rules! small_block {
 small_block!(
     BlockQ4_0,
     15,
-    |block, codes| nibbles(&block.qs, codes),
+    |block, codes| nibbles(block.qs, codes),
     |d, _widen| 8.0 * d
 );
 small_block!(
     BlockQ4_1,
     15,
-    |block, codes| nibbles(&block.qs, codes),
+    |block, codes| nibbles(block.qs, codes),
     |_d, widen| -widen(block.m)
 );
 small_block!(
     BlockQ5_0,
     31,
     |block, codes| {
-        nibbles(&block.qs, codes);
+        nibbles(block.qs, codes);
         fifth_bits(block.qh, codes);
     },
     |d, _widen| 16.0 * d
@@ -197,7 +224,7 @@ small_block!(
     BlockQ5_1,
     31,
     |block, codes| {
-        nibbles(&block.qs, codes);
+        nibbles(block.qs, codes);
         fifth_bits(block.qh, codes);
     },
     |_d, widen| -widen(block.m)
@@ -214,10 +241,10 @@ small_block!(
     BlockIq4Nl,
     255,
     |block, codes| {
-        nibbles(&block.qs, codes);
-        codes
-            .iter_mut()
-            .for_each(|code| *code = IQ4_CODES[usize::from(*code)]);
+        nibbles(block.qs, codes);
+        // SAFETY: the caller's.
+        let looked_up = unsafe { P::look_up(array(codes)) };
+        codes.copy_from_slice(&looked_up);
     },
     |d, _widen| IQ4_OFFSET as f32 * d
 );
@@ -246,21 +273,18 @@ fn asymmetric_runs(out: &mut Decoded<'_>, d: f32, dmin: f32, ints: &[u8; 16]) {
 #[inline(always)]
 fn pairs_of_bits(packed: &[u8; 64], codes: &mut [u8]) {
     for (codes, packed) in codes.chunks_exact_mut(128).zip(packed.chunks_exact(32)) {
+        let packed: [u8; 32] = array(packed);
         for (shift, codes) in codes.chunks_exact_mut(32).enumerate() {
-            for (code, byte) in codes.iter_mut().zip(packed) {
-                *code = byte >> (2 * shift) & 3;
-            }
+            codes.copy_from_slice(&packed.map(|byte| byte >> (2 * shift) & 3));
         }
     }
 }
 
 /// Ors bit `s` of `mask[i]`, moved to bit `to`, into code `32·s + i`.
 #[inline(always)]
-fn bit_planes(mask: &[u8; 32], to: u32, codes: &mut [u8]) {
+fn bit_planes(mask: [u8; 32], to: u32, codes: &mut [u8]) {
     for (plane, codes) in codes.chunks_exact_mut(32).enumerate() {
-        for (code, byte) in codes.iter_mut().zip(mask) {
-            *code |= (byte >> plane & 1) << to;
-        }
+        or_bits(mask, codes, |byte| (byte >> plane & 1) << to);
     }
 }
 
@@ -269,10 +293,10 @@ impl Decode for BlockQ2K {
     const TOP: u8 = 3;
 
     #[inline(always)]
-    unsafe fn decode<W: Widen>(&self, out: Decoded<'_>) {
+    unsafe fn decode<P: Primitives>(&self, out: Decoded<'_>) {
         pairs_of_bits(&self.qs, out.codes);
         // SAFETY: the caller's.
-        let (d, dmin) = unsafe { (W::widen(self.d), W::widen(self.dmin)) };
+        let (d, dmin) = unsafe { (P::widen(self.d), P::widen(self.dmin)) };
         for ((scale, min), &byte) in out.scales.iter_mut().zip(out.mins).zip(&self.scales) {
             *scale = d * f32::from(byte & 15);
             *min = dmin * f32::from(byte >> 4);
@@ -285,11 +309,11 @@ impl Decode for BlockQ3K {
     const TOP: u8 = 7;
 
     #[inline(always)]
-    unsafe fn decode<W: Widen>(&self, mut out: Decoded<'_>) {
+    unsafe fn decode<P: Primitives>(&self, mut out: Decoded<'_>) {
         pairs_of_bits(&self.qs, out.codes);
-        bit_planes(&self.hmask, 2, out.codes);
+        bit_planes(self.hmask, 2, out.codes);
         // SAFETY: the caller's.
-        let d = unsafe { W::widen(self.d) };
+        let d = unsafe { P::widen(self.d) };
         let ints = q3_scales(&self.scales);
         symmetric_runs(&mut out, d, 4.0, ints.iter().map(|&s| i32::from(s) - 32));
     }
@@ -300,12 +324,12 @@ impl Decode for BlockQ4K {
     const TOP: u8 = 15;
 
     #[inline(always)]
-    unsafe fn decode<W: Widen>(&self, mut out: Decoded<'_>) {
+    unsafe fn decode<P: Primitives>(&self, mut out: Decoded<'_>) {
         for (packed, codes) in self.qs.chunks_exact(32).zip(out.codes.chunks_exact_mut(64)) {
-            nibbles(packed, codes);
+            nibbles::<32>(array(packed), codes);
         }
         // SAFETY: the caller's.
-        let (d, dmin) = unsafe { (W::widen(self.d), W::widen(self.dmin)) };
+        let (d, dmin) = unsafe { (P::widen(self.d), P::widen(self.dmin)) };
         asymmetric_runs(&mut out, d, dmin, &scales_and_mins(&self.scales));
     }
 }
@@ -315,13 +339,13 @@ impl Decode for BlockQ5K {
     const TOP: u8 = 31;
 
     #[inline(always)]
-    unsafe fn decode<W: Widen>(&self, mut out: Decoded<'_>) {
+    unsafe fn decode<P: Primitives>(&self, mut out: Decoded<'_>) {
         for (packed, codes) in self.qs.chunks_exact(32).zip(out.codes.chunks_exact_mut(64)) {
-            nibbles(packed, codes);
+            nibbles::<32>(array(packed), codes);
         }
-        bit_planes(&self.qh, 4, out.codes);
+        bit_planes(self.qh, 4, out.codes);
         // SAFETY: the caller's.
-        let (d, dmin) = unsafe { (W::widen(self.d), W::widen(self.dmin)) };
+        let (d, dmin) = unsafe { (P::widen(self.d), P::widen(self.dmin)) };
         asymmetric_runs(&mut out, d, dmin, &scales_and_mins(&self.scales));
     }
 }
@@ -331,19 +355,17 @@ impl Decode for BlockQ6K {
     const TOP: u8 = 63;
 
     #[inline(always)]
-    unsafe fn decode<W: Widen>(&self, mut out: Decoded<'_>) {
+    unsafe fn decode<P: Primitives>(&self, mut out: Decoded<'_>) {
         for half in 0..2 {
             let codes = &mut out.codes[128 * half..128 * half + 128];
-            nibbles(&self.ql[64 * half..64 * half + 64], codes);
-            let high = &self.qh[32 * half..32 * half + 32];
+            nibbles::<64>(array(&self.ql[64 * half..]), codes);
+            let high: [u8; 32] = array(&self.qh[32 * half..]);
             for (shift, codes) in codes.chunks_exact_mut(32).enumerate() {
-                for (code, byte) in codes.iter_mut().zip(high) {
-                    *code |= (byte >> (2 * shift) & 3) << 4;
-                }
+                or_bits(high, codes, |byte| (byte >> (2 * shift) & 3) << 4);
             }
         }
         // SAFETY: the caller's.
-        let d = unsafe { W::widen(self.d) };
+        let d = unsafe { P::widen(self.d) };
         symmetric_runs(&mut out, d, 32.0, self.scales.iter().map(|&s| i32::from(s)));
     }
 }
@@ -353,15 +375,15 @@ impl Decode for BlockIq4Xs {
     const TOP: u8 = 255;
 
     #[inline(always)]
-    unsafe fn decode<W: Widen>(&self, mut out: Decoded<'_>) {
+    unsafe fn decode<P: Primitives>(&self, mut out: Decoded<'_>) {
         for (packed, codes) in self.qs.chunks_exact(16).zip(out.codes.chunks_exact_mut(32)) {
-            nibbles(packed, codes);
-            codes
-                .iter_mut()
-                .for_each(|code| *code = IQ4_CODES[usize::from(*code)]);
+            nibbles::<16>(array(packed), codes);
+            // SAFETY: the caller's.
+            let looked_up = unsafe { P::look_up(array(codes)) };
+            codes.copy_from_slice(&looked_up);
         }
         // SAFETY: the caller's.
-        let d = unsafe { W::widen(self.d) };
+        let d = unsafe { P::widen(self.d) };
         let ints = iq4_xs_scales(self);
         symmetric_runs(
             &mut out,
@@ -441,7 +463,7 @@ mod tests {
         for bits in 0..=u16::MAX {
             let half = f16::from_bits(bits);
             // SAFETY: needs no instruction set.
-            let wide = unsafe { PlainWiden::widen(half) };
+            let wide = unsafe { Plain::widen(half) };
             assert!(
                 wide.to_bits() == half.to_f32().to_bits() || wide.is_nan() && half.is_nan(),
                 "{bits:#x}"
@@ -482,7 +504,7 @@ mod tests {
                 mins: &mut mins,
             };
             // SAFETY: needs no instruction set.
-            unsafe { block.decode::<PlainWiden>(out) };
+            unsafe { block.decode::<Plain>(out) };
             row.extend(
                 codes
                     .iter()

@@ -2,25 +2,25 @@
 
 use half::f16;
 
-use super::blocks::Widen;
+use super::blocks::Primitives;
 
 /// A floating-point storage type.
 pub(super) trait Float {
     /// Value `index` of a row.
     ///
     /// # Safety
-    /// The row has that value, and the instruction set of `W` is available.
-    unsafe fn load<W: Widen>(row: *const u8, index: usize) -> f32;
+    /// The row has that value, and the instruction set of `P` is available.
+    unsafe fn load<P: Primitives>(row: *const u8, index: usize) -> f32;
 
     /// Values of a row from `index` on.
     ///
     /// # Safety
     /// As for [`Float::load`], for every value.
     #[inline(always)]
-    unsafe fn load_all<W: Widen>(row: *const u8, index: usize, to: &mut [f32]) {
+    unsafe fn load_all<P: Primitives>(row: *const u8, index: usize, to: &mut [f32]) {
         for (i, to) in to.iter_mut().enumerate() {
             // SAFETY: the caller's.
-            *to = unsafe { Self::load::<W>(row, index + i) };
+            *to = unsafe { Self::load::<P>(row, index + i) };
         }
     }
 }
@@ -34,7 +34,7 @@ pub(super) struct BF16;
 
 impl Float for F32 {
     #[inline(always)]
-    unsafe fn load<W: Widen>(row: *const u8, index: usize) -> f32 {
+    unsafe fn load<P: Primitives>(row: *const u8, index: usize) -> f32 {
         // SAFETY: the caller's.
         unsafe { row.cast::<f32>().add(index).read_unaligned() }
     }
@@ -42,21 +42,21 @@ impl Float for F32 {
 
 impl Float for F16 {
     #[inline(always)]
-    unsafe fn load<W: Widen>(row: *const u8, index: usize) -> f32 {
+    unsafe fn load<P: Primitives>(row: *const u8, index: usize) -> f32 {
         // SAFETY: the caller's.
-        unsafe { W::widen(row.cast::<f16>().add(index).read_unaligned()) }
+        unsafe { P::widen(row.cast::<f16>().add(index).read_unaligned()) }
     }
 
     #[inline(always)]
-    unsafe fn load_all<W: Widen>(row: *const u8, index: usize, to: &mut [f32]) {
+    unsafe fn load_all<P: Primitives>(row: *const u8, index: usize, to: &mut [f32]) {
         // SAFETY: the caller's.
-        unsafe { W::widen_all(row.cast::<f16>().add(index), to) }
+        unsafe { P::widen_all(row.cast::<f16>().add(index), to) }
     }
 }
 
 impl Float for BF16 {
     #[inline(always)]
-    unsafe fn load<W: Widen>(row: *const u8, index: usize) -> f32 {
+    unsafe fn load<P: Primitives>(row: *const u8, index: usize) -> f32 {
         // SAFETY: the caller's.
         f32::from_bits(u32::from(unsafe { row.cast::<u16>().add(index).read_unaligned() }) << 16)
     }

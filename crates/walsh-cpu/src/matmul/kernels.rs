@@ -47,7 +47,7 @@ impl Kernels {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => &super::avx2::KERNELS,
             #[cfg(target_arch = "aarch64")]
-            Isa::Neon => &super::neon::KERNELS,
+            Isa::Neon => super::neon::kernels(),
             #[allow(unreachable_patterns)]
             Isa::Portable | Isa::Avx2 | Isa::Avx512 | Isa::Neon => &super::portable::KERNELS,
         }

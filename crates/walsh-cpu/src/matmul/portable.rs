@@ -4,7 +4,7 @@ use std::array::from_fn;
 use std::ops::Range;
 
 use super::activations::{ActivationLayout, BLOCK, GROUP, PlainQuantise, RowParts};
-use super::blocks::{Decode, Decoded, PlainWiden, with_block};
+use super::blocks::{Decode, Decoded, Plain, with_block};
 use super::float::{Float, with_float};
 use super::kernels::{Kernel, Kernels};
 use super::plan::{Job, ProductShape};
@@ -58,7 +58,7 @@ unsafe fn dot<B: Decode>(job: &Job<'_>, scratch: &mut [u8]) {
                 mins: &mut mins[..B::LEN / B::RUN],
             };
             // SAFETY: the row has this block; plain widening needs no instruction set.
-            unsafe { (*row.add(block)).decode::<PlainWiden>(out) };
+            unsafe { (*row.add(block)).decode::<Plain>(out) };
             for (m, sum) in sums.iter_mut().enumerate() {
                 // SAFETY: the input holds `m` rows of these parts.
                 *sum += unsafe {
@@ -119,7 +119,7 @@ unsafe fn dot_floats<F: Float>(job: &Job<'_>, _: &mut [u8]) {
                     let length = BLOCK.min(k - start);
                     let load = |i| {
                         if i < length {
-                            F::load::<PlainWiden>(weights, start + i) * *input.add(start + i)
+                            F::load::<Plain>(weights, start + i) * *input.add(start + i)
                         } else {
                             0.0
                         }

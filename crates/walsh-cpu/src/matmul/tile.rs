@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 use super::activations::{Arrangement, BLOCK, RECORD, Tiles};
-use super::blocks::{Decode, Decoded, Widen};
+use super::blocks::{Decode, Decoded, Primitives};
 use super::float::Float;
 use super::plan::Job;
 
@@ -45,7 +45,7 @@ pub(super) trait TileIsa {
     /// The weight rows of a panel.
     const LANES: usize;
     /// The instruction set's conversion.
-    type Widen: Widen;
+    type Primitives: Primitives;
 
     /// Transposes `LANES` rows of 32-bit words, `stride` words apart, into columns, four columns at a time: column `i`
     /// goes to `place(i)`. Rows are readable up to the next multiple of four columns.
@@ -91,9 +91,9 @@ pub(super) trait Stage<B: Decode> {
 /// [`Stage::stage`] by the plain decoders, as vectorised for the caller's instruction set.
 ///
 /// # Safety
-/// As there, with the instruction set of `W`.
+/// As there, with the instruction set of `P`.
 #[inline(always)]
-pub(super) unsafe fn stage_plainly<B: Decode, W: Widen>(
+pub(super) unsafe fn stage_plainly<B: Decode, P: Primitives>(
     blocks: *const B,
     values: usize,
     to: Staged,
@@ -102,7 +102,7 @@ pub(super) unsafe fn stage_plainly<B: Decode, W: Widen>(
     for block in 0..values / B::LEN {
         // SAFETY: the caller's.
         unsafe {
-            (*blocks.add(block)).decode::<W>(Decoded {
+            (*blocks.add(block)).decode::<P>(Decoded {
                 codes: std::slice::from_raw_parts_mut(to.codes.add(block * B::LEN), B::LEN),
                 scales: std::slice::from_raw_parts_mut(to.scales.add(block * runs), runs),
                 mins: std::slice::from_raw_parts_mut(to.mins.add(block * runs), runs),
@@ -378,7 +378,7 @@ pub(super) unsafe fn float_product<T: TileIsa, F: Float>(job: &Job<'_>, scratch:
                     let weights = job.weight_row(row);
                     let floats = item.staging.cast::<f32>().add(lane * FLOAT_PIECE);
                     let floats = std::slice::from_raw_parts_mut(floats, values.len());
-                    F::load_all::<T::Widen>(weights, values.start, floats);
+                    F::load_all::<T::Primitives>(weights, values.start, floats);
                 }
             }
             // SAFETY: the panel holds a vector of `LANES` floats for each value.

@@ -5,11 +5,11 @@ use std::arch::x86_64::*;
 use super::{Avx2, Codes, total, widen_pairs};
 use crate::matmul::activations::BLOCK;
 use crate::matmul::blocks::Decode;
-use crate::matmul::f16c::F16c;
 use crate::matmul::float::Float;
 use crate::matmul::kernels::Kernel;
 use crate::matmul::plan::Job;
 use crate::matmul::rows::{self, DotIsa, Group, Values};
+use crate::matmul::x86::X86;
 
 /// The most rows of activations.
 pub(super) const ROWS: usize = 4;
@@ -118,7 +118,7 @@ unsafe fn float_rows<F: Float, const M: usize>(job: &Job<'_>, _: &mut [u8]) {
             let whole = k / STEP * STEP;
             for index in (0..whole).step_by(STEP) {
                 let mut loaded = [0.0f32; STEP];
-                F::load_all::<F16c>(weights, index, &mut loaded);
+                F::load_all::<X86>(weights, index, &mut loaded);
                 for (m, sums) in sums.iter_mut().enumerate() {
                     let values = input.add(m * k + index);
                     for part in 0..STEP / 8 {
@@ -132,7 +132,7 @@ unsafe fn float_rows<F: Float, const M: usize>(job: &Job<'_>, _: &mut [u8]) {
             for (m, sums) in sums.iter().enumerate() {
                 let mut sum = total(_mm256_add_ps(sums[0], sums[1]));
                 for index in whole..k {
-                    sum += F::load::<F16c>(weights, index) * *input.add(m * k + index);
+                    sum += F::load::<X86>(weights, index) * *input.add(m * k + index);
                 }
                 job.put(m, column, sum);
             }

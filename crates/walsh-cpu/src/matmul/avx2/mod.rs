@@ -9,11 +9,11 @@ use std::ops::Range;
 
 use super::activations::{ActivationLayout, BLOCK, PlainQuantise};
 use super::blocks::{Decode, with_block};
-use super::f16c::F16c;
 use super::float::with_float;
 use super::kernels::{Kernel, Kernels};
 use super::plan::ProductShape;
 use super::tile::{Stage, Staged, stage_plainly};
+use super::x86::X86;
 use crate::isa::Isa;
 
 mod dot;
@@ -61,7 +61,7 @@ impl<B: Decode> Stage<B> for Avx2 {
     #[inline(always)]
     unsafe fn stage(blocks: *const B, values: usize, to: Staged) {
         // SAFETY: the caller's.
-        unsafe { stage_plainly::<B, F16c>(blocks, values, to) }
+        unsafe { stage_plainly::<B, X86>(blocks, values, to) }
     }
 }
 

@@ -5,10 +5,10 @@ use std::arch::x86_64::*;
 use super::{Avx2, Codes, pairs_in_16_bits, widen_pairs};
 use crate::matmul::activations::{BLOCK, RECORD};
 use crate::matmul::blocks::Decode;
-use crate::matmul::f16c::F16c;
 use crate::matmul::float::Float;
 use crate::matmul::plan::Job;
 use crate::matmul::tile::{self, Sweep, TileIsa, panel_block};
+use crate::matmul::x86::X86;
 
 /// The most rows of a tile of quantised activations: with their integer and float sums, what 16 registers hold.
 pub(super) const ROWS: usize = 4;
@@ -36,7 +36,7 @@ pub(super) unsafe fn float_product<F: Float>(job: &Job<'_>, scratch: &mut [u8]) 
 
 impl TileIsa for Avx2 {
     const LANES: usize = LANES;
-    type Widen = F16c;
+    type Primitives = X86;
 
     #[inline(always)]
     unsafe fn transpose(

@@ -10,9 +10,9 @@ use walsh_formats::ggml::{
 };
 
 use crate::matmul::blocks::{
-    Decode, IQ4_CODES, IQ4_OFFSET, Widen, iq4_xs_scales, q3_scales, scales_and_mins,
+    Decode, IQ4_CODES, IQ4_OFFSET, Primitives, iq4_xs_scales, q3_scales, scales_and_mins,
 };
-use crate::matmul::f16c::F16c;
+use crate::matmul::x86::X86;
 
 /// Up to 256 decoded values.
 pub(super) struct Group {
@@ -191,7 +191,7 @@ const _: () = assert!(IQ4_OFFSET == 128);
 #[inline(always)]
 fn widen(half: f16) -> f32 {
     // SAFETY: callers have AVX-512, and with it F16C.
-    unsafe { F16c::widen(half) }
+    unsafe { X86::widen(half) }
 }
 
 /// 32 bytes in both halves.

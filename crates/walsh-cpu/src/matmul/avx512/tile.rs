@@ -5,10 +5,10 @@ use std::arch::x86_64::*;
 use super::decode::Wide;
 use crate::matmul::activations::{BLOCK, GROUP, RECORD};
 use crate::matmul::blocks::Decode;
-use crate::matmul::f16c::F16c;
 use crate::matmul::float::Float;
 use crate::matmul::plan::Job;
 use crate::matmul::tile::{self, Stage, Staged, Sweep, TileIsa, panel_block};
+use crate::matmul::x86::X86;
 
 /// The most rows of a tile: with its integer and float sums, what 32 registers hold.
 pub(super) const ROWS: usize = 12;
@@ -56,7 +56,7 @@ macro_rules! with_rows {
 
 impl TileIsa for Avx512 {
     const LANES: usize = LANES;
-    type Widen = F16c;
+    type Primitives = X86;
 
     #[inline(always)]
     unsafe fn transpose(

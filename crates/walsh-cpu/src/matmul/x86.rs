@@ -1,14 +1,14 @@
-//! Widening of half precision with F16C, which both x86 paths have.
+//! Decoding steps that both x86 paths share.
 
 use std::arch::x86_64::*;
 
 use half::f16;
 
-use super::blocks::Widen;
+use super::blocks::{IQ4_CODES, Primitives};
 
-pub(super) struct F16c;
+pub(super) struct X86;
 
-impl Widen for F16c {
+impl Primitives for X86 {
     #[inline(always)]
     unsafe fn widen(half: f16) -> f32 {
         // SAFETY: the instruction set is the caller's promise.
@@ -28,5 +28,20 @@ impl Widen for F16c {
                 to[i] = Self::widen(from.add(i).read_unaligned());
             }
         }
+    }
+
+    #[inline(always)]
+    unsafe fn look_up(indices: [u8; 32]) -> [u8; 32] {
+        let mut codes = [0; 32];
+        // SAFETY: the instruction set is the caller's promise.
+        unsafe {
+            let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(IQ4_CODES.as_ptr().cast()));
+            let indices = _mm256_loadu_si256(indices.as_ptr().cast());
+            _mm256_storeu_si256(
+                codes.as_mut_ptr().cast(),
+                _mm256_shuffle_epi8(table, indices),
+            );
+        }
+        codes
     }
 }

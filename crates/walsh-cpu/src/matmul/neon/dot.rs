@@ -1,0 +1,151 @@
+//! Products with few rows of activations.
+
+use std::arch::aarch64::*;
+
+use super::{Neon, NeonPrimitives, dot, load_codes};
+use crate::matmul::activations::BLOCK;
+use crate::matmul::blocks::Decode;
+use crate::matmul::float::Float;
+use crate::matmul::kernels::Kernel;
+use crate::matmul::plan::Job;
+use crate::matmul::rows::{self, DotIsa, Group, Values};
+
+/// The most rows of activations.
+pub(super) const ROWS: usize = 4;
+
+/// The kernel for block-quantised weights and `m` rows.
+pub(super) fn blocks<B: Decode, const DOT: bool>(m: usize) -> Kernel {
+    match (DOT, m) {
+        (true, 1) => rows_with_dot::<B, 1>,
+        (true, 2) => rows_with_dot::<B, 2>,
+        (true, 3) => rows_with_dot::<B, 3>,
+        (true, 4) => rows_with_dot::<B, 4>,
+        (false, 1) => rows_without_dot::<B, 1>,
+        (false, 2) => rows_without_dot::<B, 2>,
+        (false, 3) => rows_without_dot::<B, 3>,
+        (false, 4) => rows_without_dot::<B, 4>,
+        _ => unreachable!("more rows are tiled"),
+    }
+}
+
+/// # Safety
+/// As for [`Kernel`].
+#[target_feature(enable = "neon,dotprod")]
+unsafe fn rows_with_dot<B: Decode, const M: usize>(job: &Job<'_>, _: &mut [u8]) {
+    // SAFETY: the caller's.
+    unsafe { rows::product::<Neon<true>, B, M>(job) }
+}
+
+/// # Safety
+/// As for [`Kernel`].
+unsafe fn rows_without_dot<B: Decode, const M: usize>(job: &Job<'_>, _: &mut [u8]) {
+    // SAFETY: the caller's.
+    unsafe { rows::product::<Neon<false>, B, M>(job) }
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Sum {
+    products: float32x4_t,
+    /// What the minima take away.
+    minima: float32x4_t,
+}
+
+impl<const DOT: bool> DotIsa for Neon<DOT> {
+    type Sum = Sum;
+
+    #[inline(always)]
+    unsafe fn zero() -> Sum {
+        // SAFETY: the caller's.
+        let zero = unsafe { vdupq_n_f32(0.0) };
+        Sum {
+            products: zero,
+            minima: zero,
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn add<B: Decode>(group: &Group, values: Values, count: usize, sum: &mut Sum) {
+        // SAFETY: the caller's.
+        unsafe {
+            let mut scales = [0.0f32; 16];
+            for four in (0..256 / B::RUN).step_by(4) {
+                let weight = vld1q_f32(group.scales.as_ptr().add(four));
+                let scale = vmulq_f32(weight, vld1q_f32(values.scales.add(four)));
+                vst1q_f32(scales.as_mut_ptr().add(four), scale);
+                if B::TOP != 255 {
+                    let mins = vld1q_f32(group.mins.as_ptr().add(four));
+                    sum.minima = vfmaq_f32(sum.minima, mins, vld1q_f32(values.sums.add(four)));
+                }
+            }
+            let zero = vdupq_n_s32(0);
+            for block in 0..count / BLOCK {
+                let codes = group.codes.as_ptr().add(block * BLOCK);
+                let values = values.codes.add(block * BLOCK);
+                let (first, second) = (load_codes::<B>(codes), load_codes::<B>(codes.add(16)));
+                let dots = dot::<DOT>(zero, first, vld1q_s8(values));
+                if B::RUN == 16 {
+                    let more = dot::<DOT>(zero, second, vld1q_s8(values.add(16)));
+                    sum.products =
+                        vfmaq_n_f32(sum.products, vcvtq_f32_s32(dots), scales[2 * block]);
+                    sum.products =
+                        vfmaq_n_f32(sum.products, vcvtq_f32_s32(more), scales[2 * block + 1]);
+                } else {
+                    let dots = dot::<DOT>(dots, second, vld1q_s8(values.add(16)));
+                    sum.products = vfmaq_n_f32(sum.products, vcvtq_f32_s32(dots), scales[block]);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn total(sum: Sum) -> f32 {
+        // SAFETY: the caller's.
+        unsafe { vaddvq_f32(vsubq_f32(sum.products, sum.minima)) }
+    }
+}
+
+/// The kernel for floating-point weights and `m` rows.
+pub(super) fn floats<F: Float>(m: usize) -> Kernel {
+    match m {
+        1 => float_rows::<F, 1>,
+        2 => float_rows::<F, 2>,
+        3 => float_rows::<F, 3>,
+        4 => float_rows::<F, 4>,
+        _ => unreachable!("more rows are tiled"),
+    }
+}
+
+/// # Safety
+/// As for [`Kernel`].
+unsafe fn float_rows<F: Float, const M: usize>(job: &Job<'_>, _: &mut [u8]) {
+    const STEP: usize = 16;
+    let k = job.plan.k();
+    let input = job.operands.input.cast::<f32>();
+    // SAFETY: the weight's rows and the input's have `k` values.
+    unsafe {
+        for column in job.columns.clone() {
+            let weights = job.weight_row(column);
+            let mut sums = [[vdupq_n_f32(0.0); 2]; M];
+            let whole = k / STEP * STEP;
+            for index in (0..whole).step_by(STEP) {
+                let mut loaded = [0.0f32; STEP];
+                F::load_all::<NeonPrimitives>(weights, index, &mut loaded);
+                for (m, sums) in sums.iter_mut().enumerate() {
+                    let values = input.add(m * k + index);
+                    for part in 0..STEP / 4 {
+                        let weights = vld1q_f32(loaded.as_ptr().add(4 * part));
+                        let sum = &mut sums[part % 2];
+                        *sum = vfmaq_f32(*sum, weights, vld1q_f32(values.add(4 * part)));
+                    }
+                }
+            }
+            for (m, sums) in sums.iter().enumerate() {
+                let mut sum = vaddvq_f32(vaddq_f32(sums[0], sums[1]));
+                for index in whole..k {
+                    sum += F::load::<NeonPrimitives>(weights, index) * *input.add(m * k + index);
+                }
+                job.put(m, column, sum);
+            }
+        }
+    }
+}

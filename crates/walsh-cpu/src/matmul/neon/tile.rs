@@ -1,0 +1,239 @@
+//! The tiled kernels' inner loops.
+
+use std::arch::aarch64::*;
+
+use super::{Neon, NeonPrimitives, dot, load_codes};
+use crate::matmul::activations::{BLOCK, RECORD};
+use crate::matmul::blocks::Decode;
+use crate::matmul::float::Float;
+use crate::matmul::kernels::Kernel;
+use crate::matmul::plan::Job;
+use crate::matmul::tile::{self, Sweep, TileIsa, panel_block};
+
+/// The most rows of a tile of quantised activations: with two vectors each of integer and float sums, what 32
+/// registers hold.
+pub(super) const ROWS: usize = 6;
+
+/// The most rows of a tile of floats.
+pub(super) const FLOAT_ROWS: usize = 8;
+
+/// Two vectors of four.
+pub(super) const LANES: usize = 8;
+
+/// The kernel for block-quantised weights.
+pub(super) fn product<B: Decode, const DOT: bool>() -> Kernel {
+    if DOT {
+        product_with_dot::<B>
+    } else {
+        product_without_dot::<B>
+    }
+}
+
+/// # Safety
+/// As for [`Kernel`].
+#[target_feature(enable = "neon,dotprod")]
+unsafe fn product_with_dot<B: Decode>(job: &Job<'_>, scratch: &mut [u8]) {
+    // SAFETY: the caller's.
+    unsafe { tile::product::<Neon<true>, B>(job, scratch) }
+}
+
+/// # Safety
+/// As for [`Kernel`].
+unsafe fn product_without_dot<B: Decode>(job: &Job<'_>, scratch: &mut [u8]) {
+    // SAFETY: the caller's.
+    unsafe { tile::product::<Neon<false>, B>(job, scratch) }
+}
+
+/// # Safety
+/// As for [`Kernel`].
+pub(super) unsafe fn float_product<F: Float>(job: &Job<'_>, scratch: &mut [u8]) {
+    // SAFETY: the caller's.
+    unsafe { tile::float_product::<Neon<false>, F>(job, scratch) }
+}
+
+impl<const DOT: bool> TileIsa for Neon<DOT> {
+    const LANES: usize = LANES;
+    type Primitives = NeonPrimitives;
+
+    #[inline(always)]
+    unsafe fn transpose(
+        rows: *const u32,
+        stride: usize,
+        columns: usize,
+        place: impl Fn(usize) -> *mut u32,
+    ) {
+        for column in (0..columns).step_by(4) {
+            for lane in [0, 4] {
+                // SAFETY: the caller's.
+                unsafe {
+                    let row = |i: usize| vld1q_u32(rows.add((lane + i) * stride + column));
+                    let (a, b, c, d) = (row(0), row(1), row(2), row(3));
+                    let pairs = |a, b| {
+                        (
+                            vreinterpretq_u64_u32(vzip1q_u32(a, b)),
+                            vreinterpretq_u64_u32(vzip2q_u32(a, b)),
+                        )
+                    };
+                    let ((ab_low, ab_high), (cd_low, cd_high)) = (pairs(a, b), pairs(c, d));
+                    let out = [
+                        vzip1q_u64(ab_low, cd_low),
+                        vzip2q_u64(ab_low, cd_low),
+                        vzip1q_u64(ab_high, cd_high),
+                        vzip2q_u64(ab_high, cd_high),
+                    ];
+                    for (i, out) in out.into_iter().enumerate() {
+                        if column + i < columns {
+                            vst1q_u32(place(column + i).add(lane), vreinterpretq_u32_u64(out));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn sweep<B: Decode>(rows: usize, sweep: &Sweep) {
+        // SAFETY: the caller's.
+        unsafe {
+            match rows {
+                1 => multiply::<B, DOT, 1>(sweep),
+                2 => multiply::<B, DOT, 2>(sweep),
+                3 => multiply::<B, DOT, 3>(sweep),
+                4 => multiply::<B, DOT, 4>(sweep),
+                5 => multiply::<B, DOT, 5>(sweep),
+                6 => multiply::<B, DOT, 6>(sweep),
+                rows => unreachable!("a tile of {rows} rows"),
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn sweep_floats(rows: usize, sweep: &Sweep) {
+        // SAFETY: the caller's.
+        unsafe {
+            match rows {
+                1 => multiply_floats::<1>(sweep),
+                2 => multiply_floats::<2>(sweep),
+                3 => multiply_floats::<3>(sweep),
+                4 => multiply_floats::<4>(sweep),
+                5 => multiply_floats::<5>(sweep),
+                6 => multiply_floats::<6>(sweep),
+                7 => multiply_floats::<7>(sweep),
+                8 => multiply_floats::<8>(sweep),
+                rows => unreachable!("a tile of {rows} rows"),
+            }
+        }
+    }
+}
+
+/// The eight lanes of a panel.
+type Lanes = [float32x4_t; 2];
+
+/// Eight floats.
+///
+/// # Safety
+/// They are readable.
+#[inline(always)]
+unsafe fn load(from: *const f32) -> Lanes {
+    // SAFETY: the caller's.
+    unsafe { [vld1q_f32(from), vld1q_f32(from.add(4))] }
+}
+
+/// The sums that a sweep starts from.
+///
+/// # Safety
+/// The sweep's sums are good for `ROWS` rows.
+#[inline(always)]
+unsafe fn load_sums<const ROWS: usize>(sweep: &Sweep) -> [Lanes; ROWS] {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut sums = [[vdupq_n_f32(0.0); 2]; ROWS];
+        if !sweep.first {
+            for (row, sum) in sums.iter_mut().enumerate() {
+                *sum = load(sweep.sums.add(row * sweep.stride));
+            }
+        }
+        sums
+    }
+}
+
+/// # Safety
+/// As for [`load_sums`].
+#[inline(always)]
+unsafe fn store_sums<const ROWS: usize>(sweep: &Sweep, sums: [Lanes; ROWS]) {
+    for (row, sum) in sums.into_iter().enumerate() {
+        // SAFETY: the caller's.
+        unsafe {
+            let to = sweep.sums.add(row * sweep.stride);
+            vst1q_f32(to, sum[0]);
+            vst1q_f32(to.add(4), sum[1]);
+        }
+    }
+}
+
+/// # Safety
+/// As for [`TileIsa::sweep`], with `ROWS` rows.
+#[inline(always)]
+unsafe fn multiply<B: Decode, const DOT: bool, const ROWS: usize>(sweep: &Sweep) {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut sums = load_sums::<ROWS>(sweep);
+        let mut panel = sweep.panel;
+        let mut record = sweep.tile;
+        for _ in 0..sweep.steps {
+            let floats = record.add(BLOCK * ROWS).cast::<f32>();
+            let vectors = panel.add(LANES * BLOCK).cast::<f32>();
+            for run in 0..BLOCK / B::RUN {
+                let mut dots = [[vdupq_n_s32(0); 2]; ROWS];
+                for quad in run * B::RUN / 4..(run + 1) * B::RUN / 4 {
+                    let codes = panel.add(quad * LANES * 4);
+                    let codes = [load_codes::<B>(codes), load_codes::<B>(codes.add(16))];
+                    for (row, dots) in dots.iter_mut().enumerate() {
+                        let values = record.cast::<i32>().add(quad * ROWS + row).read_unaligned();
+                        let values = vreinterpretq_s8_s32(vdupq_n_s32(values));
+                        for (dots, codes) in dots.iter_mut().zip(codes) {
+                            *dots = dot::<DOT>(*dots, codes, values);
+                        }
+                    }
+                }
+                let scales = load(vectors.add(2 * run * LANES));
+                let mins = load(vectors.add((2 * run + 1) * LANES));
+                let run_sums = floats.add(if B::RUN == 32 { ROWS } else { (2 + run) * ROWS });
+                for row in 0..ROWS {
+                    for half in 0..2 {
+                        let scale = vmulq_n_f32(scales[half], *floats.add(row));
+                        let sum = &mut sums[row][half];
+                        *sum = vfmaq_f32(*sum, vcvtq_f32_s32(dots[row][half]), scale);
+                        if B::TOP != 255 {
+                            *sum = vfmsq_f32(*sum, mins[half], vdupq_n_f32(*run_sums.add(row)));
+                        }
+                    }
+                }
+            }
+            panel = panel.add(panel_block(LANES, B::RUN));
+            record = record.add(RECORD * ROWS);
+        }
+        store_sums(sweep, sums);
+    }
+}
+
+/// # Safety
+/// As for [`TileIsa::sweep_floats`], with `ROWS` rows.
+unsafe fn multiply_floats<const ROWS: usize>(sweep: &Sweep) {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut sums = load_sums::<ROWS>(sweep);
+        let (mut panel, mut tile) = (sweep.panel.cast::<f32>(), sweep.tile.cast::<f32>());
+        for _ in 0..sweep.steps {
+            let weights = load(panel);
+            for (row, sum) in sums.iter_mut().enumerate() {
+                for (sum, weights) in sum.iter_mut().zip(weights) {
+                    *sum = vfmaq_n_f32(*sum, weights, *tile.add(row));
+                }
+            }
+            panel = panel.add(LANES);
+            tile = tile.add(ROWS);
+        }
+        store_sums(sweep, sums);
+    }
+}
