@@ -67,11 +67,14 @@ fn problem(case: Case) -> Problem {
     let (seed, mut rng) = rng(&name);
     let stored = blocks(&mut rng, dtype, n * k);
     let weight = reference::decode(dtype, &stored).expect("whole blocks");
-    // Rows of different magnitudes, one of them zero.
+    // Rows of different magnitudes, some of them zero, and one with a NaN.
     let mut input = rng.normals(m * k);
     for (row, numbers) in input.chunks_exact_mut(k).enumerate() {
-        let magnitude = [1.0, 100.0, 0.0, 1e-3][row % 4];
+        let magnitude = [1.0, 100.0, 0.0, 1e-3, 1e25, 1e-25][row % 6];
         numbers.iter_mut().for_each(|x| *x *= magnitude);
+        if row == 6 {
+            numbers[k / 2] = f32::NAN;
+        }
     }
     let biases = rng.normals(n);
     let mut values = reference::matmul(&input, &weight, k);
@@ -111,7 +114,8 @@ fn expected(dtype: DType, values: Vec<f64>, input: &[f32], weight: &[f32], k: us
         let w = &weight[index % n * k..][..k];
         let products = x.iter().zip(w).map(|(x, w)| f64::from(*x) * f64::from(*w));
         let magnitude: f64 = products.clone().map(f64::abs).sum();
-        power += products.map(|p| p * p).sum::<f64>().max(value * value);
+        let squares = products.map(|p| p * p).sum::<f64>().max(value * value);
+        power += if value.is_nan() { 0.0 } else { squares };
         let rounding = 1e-6 * (magnitude + value.abs()) + 1e-30;
         bounds.push(if quantised {
             rounding + activation_error(x, w)

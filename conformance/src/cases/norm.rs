@@ -104,7 +104,10 @@ fn case(form: Form, rows: u64, width: u64, magnitude: f32) -> Problem {
     );
     let (seed, mut rng) = rng(&name);
     let shape = [rows, width];
-    let numbers = Numbers::new(&mut rng, (rows * width) as usize, width as usize, magnitude);
+    let mut numbers = Numbers::new(&mut rng, (rows * width) as usize, width as usize, magnitude);
+    if rows > 3 {
+        numbers.input[3 * width as usize] = f32::NAN;
+    }
     // An eps that matters beside tiny squares, as it would beside ordinary ones.
     let eps = 1e-5f32.min(magnitude * magnitude).max(1e-38);
     let normed = reference(Norm {

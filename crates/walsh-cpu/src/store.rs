@@ -20,9 +20,6 @@ use crate::memory::View;
 use crate::positions;
 use crate::team::{Phase, Scratch};
 
-/// The most numbers of a head.
-const MAX_HEAD_DIM: usize = 512;
-
 /// Keys or values: where they come from and where they go.
 struct Side {
     encoder: Encoder,
@@ -85,20 +82,19 @@ pub(crate) fn lower(op: &KvStore, lowering: &mut Lowering) -> Result<()> {
 }
 
 impl Store {
-    /// Encodes one row of one side; `token` and `head` say where it comes from, `slot` where it goes.
+    /// Encodes one row of one side; `token` and `head` say where it comes from, `slot` where it goes. `scratch`
+    /// holds two rows.
     ///
     /// # Safety
     /// The list orders the accesses, and no other item writes this slot of this head.
     unsafe fn encode(
         &self,
         side: &Side,
-        token: usize,
-        head: usize,
-        slot: usize,
+        (token, head, slot): (usize, usize, usize),
+        scratch: &mut [f32],
     ) -> Result<(), KvError> {
         let d = self.head_dim;
-        let (mut row, mut scratch) = ([0.0; MAX_HEAD_DIM], [0.0; MAX_HEAD_DIM]);
-        let (row, scratch) = (&mut row[..d], &mut scratch[..d]);
+        let (row, scratch) = scratch.split_at_mut(d);
         let at = token * self.kv_heads + head;
         let row_bytes = d * self.dtype.block_bytes();
         let target = head * self.capacity + slot;
@@ -142,7 +138,12 @@ impl Phase for Store {
         (self.items() * self.head_dim) as u64
     }
 
-    unsafe fn run(&self, items: Range<usize>, _: &mut Scratch) {
+    fn scratch_bytes(&self) -> usize {
+        2 * self.head_dim * size_of::<f32>()
+    }
+
+    unsafe fn run(&self, items: Range<usize>, scratch: &mut Scratch) {
+        let scratch = scratch.floats(2 * self.head_dim);
         // SAFETY: the list orders this read after the positions' writes.
         let positions = unsafe { self.positions.all() };
         for item in items {
@@ -154,7 +155,7 @@ impl Phase for Store {
             let slot = positions[token] as usize % self.capacity;
             for (side, what) in self.sides.iter().zip(["key", "value"]) {
                 // SAFETY: tokens that are written have slots of their own, and each head has its own rows.
-                if let Err(wrong) = unsafe { self.encode(side, token, head, slot) } {
+                if let Err(wrong) = unsafe { self.encode(side, (token, head, slot), scratch) } {
                     self.fault.report(Error::Value {
                         op: KvStore::NAME,
                         message: format!(

@@ -39,3 +39,8 @@ pub use perplexity::{
 };
 pub use sampling::Sampling;
 pub use session::{DEFAULT_CONTEXT, Session, SessionOptions};
+
+/// The README's examples, as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -7,12 +7,13 @@
 use std::ops::Range;
 
 use walsh_formats::DType;
-use walsh_formats::kv::{KvCodec, RowCodec};
+use walsh_formats::kv::KvCodec;
 
 use super::kernels::{self, Running, Scores, Values, Weigh};
-use super::tile::{self, LANES, Rows};
+use super::output;
+use super::tile::{self, Decoder, LANES, Rows};
 use crate::isa::Isa;
-use crate::lanes::{Lanes, entries, rotate};
+use crate::lanes::rotate;
 
 /// Positions that are decoded at a time.
 const TILE: usize = 64;
@@ -21,9 +22,8 @@ const TILE: usize = 64;
 const BLOCK: usize = 48;
 
 /// The keys or the values of a cache.
-#[derive(Clone)]
 pub(super) struct Side {
-    pub(super) codec: RowCodec,
+    pub(super) decoder: Decoder,
     /// `[kv_heads][capacity][code_bytes]`.
     pub(super) codes: *const u8,
     /// `[kv_heads][capacity][scale_bytes]`.
@@ -34,9 +34,13 @@ impl Side {
     /// `count` rows of a head from a slot on.
     fn rows(&self, first: usize, count: usize) -> Rows {
         Rows {
-            codes: self.codes.wrapping_add(first * self.codec.code_bytes()),
-            stride: self.codec.code_bytes(),
-            scales: self.scales.wrapping_add(first * self.codec.scale_bytes()),
+            codes: self
+                .codes
+                .wrapping_add(first * self.decoder.codec.code_bytes()),
+            stride: self.decoder.codec.code_bytes(),
+            scales: self
+                .scales
+                .wrapping_add(first * self.decoder.codec.scale_bytes()),
             count,
         }
     }
@@ -144,7 +148,7 @@ pub(super) struct Job {
     /// [`Shape::partials`] numbers: outputs `[tokens · heads][parts][head_dim]`, then maxima and sums.
     pub(super) partials: *mut f32,
     /// What the chunk's own rows are: plain numbers.
-    pub(super) plain: RowCodec,
+    pub(super) plain: Decoder,
 }
 
 // SAFETY: the pointers are into tensors that the op keeps alive; items write apart from each other.
@@ -153,13 +157,13 @@ unsafe impl Send for Job {}
 unsafe impl Sync for Job {}
 
 /// A worker's scratch, divided.
-struct Scratch {
+pub(super) struct Scratch {
     /// `[rows][head_dim]`, in the space of the cached keys.
     rotated: *mut f32,
     /// `[rows][head_dim]`, as the model has them.
     original: *mut f32,
     /// `[rows][head_dim]`.
-    out: *mut f32,
+    pub(super) out: *mut f32,
     /// A tile's keys as panels, then its values as rows.
     tile: *mut f32,
     /// `[rows][TILE]`.
@@ -167,17 +171,17 @@ struct Scratch {
     key_factors: *mut f32,
     value_factors: *mut f32,
     alphas: *mut f32,
-    running: *mut Running,
+    pub(super) running: *mut Running,
 }
 
 /// A block of query vectors over a part of the context.
-struct Block {
+pub(super) struct Block {
     kv_head: usize,
     /// The block's tokens.
     tokens: Range<usize>,
     /// Query vectors: tokens × group.
-    rows: usize,
-    part: usize,
+    pub(super) rows: usize,
+    pub(super) part: usize,
     /// The position of the op's first token.
     start: usize,
 }
@@ -230,7 +234,7 @@ impl Job {
     pub(super) unsafe fn run(&self, item: usize, scratch: &mut [f32]) {
         debug_assert!(scratch.len() >= self.shape.scratch());
         // SAFETY: the caller's.
-        unsafe { run_job(self.isa, self, item, scratch.as_mut_ptr()) }
+        unsafe { run_item(self, item, scratch.as_mut_ptr()) }
     }
 
     /// Merges the parts of one of the `tokens · heads` output vectors, in the order of the parts.
@@ -239,7 +243,7 @@ impl Job {
     /// As for [`run`](Self::run), after all items; `scratch` holds `head_dim` numbers.
     pub(super) unsafe fn merge(&self, vector: usize, scratch: &mut [f32]) {
         // SAFETY: the caller's.
-        unsafe { merge_vector(self.isa, self, vector, &mut scratch[..self.shape.head_dim]) }
+        unsafe { output::merge(self, vector, &mut scratch[..self.shape.head_dim]) }
     }
 
     /// The positions of the cache that a token sees.
@@ -268,7 +272,7 @@ impl Job {
     }
 
     /// Which query vector of the op a row of a block is.
-    fn vector(&self, block: &Block, row: usize) -> usize {
+    pub(super) fn vector(&self, block: &Block, row: usize) -> usize {
         let group = self.shape.group();
         let token = block.tokens.start + row / group;
         token * self.shape.heads + block.kv_head * group + row % group
@@ -305,46 +309,40 @@ impl Job {
     }
 }
 
-entries! {
-    /// Runs an item with an instruction set.
-    fn run_job(job: &Job, item: usize, scratch: *mut f32) = run_item
-}
-
 /// # Safety
 /// As for [`Job::run`].
-#[inline(always)]
-unsafe fn run_item<S: Lanes>(job: &Job, item: usize, base: *mut f32) {
+unsafe fn run_item(job: &Job, item: usize, base: *mut f32) {
     let block = job.block(item);
     // SAFETY: the caller's.
     unsafe {
         let scratch = job.divide(base);
         let seen = cached_part(job, &block);
-        load_queries::<S>(job, &block, &scratch, !seen.is_empty());
+        load_queries(job, &block, &scratch, !seen.is_empty());
         for row in 0..block.rows {
             scratch.running.add(row).write(Running::EMPTY);
         }
         std::slice::from_raw_parts_mut(scratch.out, block.rows * job.shape.head_dim).fill(0.0);
-        attend_cache::<S>(job, &block, &scratch, &seen);
+        attend_cache(job, &block, &scratch, &seen);
         if job.parts > 1 {
-            leave_partial(job, &block, &scratch);
+            output::leave_partial(job, &block, &scratch);
             return;
         }
         if !seen.is_empty() {
             for row in 0..block.rows {
                 let sums = scratch.out.add(row * job.shape.head_dim);
-                restore_row::<S>(
+                output::restore_row(
                     job,
                     std::slice::from_raw_parts_mut(sums, job.shape.head_dim),
                 );
             }
         }
         if let Some(fresh) = job.fresh {
-            attend_fresh::<S>(job, &block, &scratch, fresh);
+            attend_fresh(job, &block, &scratch, fresh);
         }
         for row in 0..block.rows {
             let sum = (*scratch.running.add(row)).sum;
             let sums = scratch.out.add(row * job.shape.head_dim);
-            finish(job, job.vector(&block, row), sums, sum);
+            output::finish(job, job.vector(&block, row), sums, sum);
         }
     }
 }
@@ -365,8 +363,7 @@ fn cached_part(job: &Job, block: &Block) -> Range<usize> {
 }
 
 /// Copies the block's queries, multiplied by the score's scale, as the model has them and as the cached keys are.
-#[inline(always)]
-unsafe fn load_queries<S: Lanes>(job: &Job, block: &Block, scratch: &Scratch, cached: bool) {
+unsafe fn load_queries(job: &Job, block: &Block, scratch: &Scratch, cached: bool) {
     let d = job.shape.head_dim;
     for row in 0..block.rows {
         // SAFETY: the query holds this vector, the scratch this row.
@@ -379,8 +376,8 @@ unsafe fn load_queries<S: Lanes>(job: &Job, block: &Block, scratch: &Scratch, ca
             }
             if cached {
                 rotated.copy_from_slice(original);
-                if let Some(rotation) = job.key.codec.rotation() {
-                    rotate::forward::<S>(rotation, rotated);
+                if let Some(rotation) = job.key.decoder.codec.rotation() {
+                    rotate::forward_with(job.isa, rotation, rotated);
                 }
             }
         }
@@ -392,14 +389,13 @@ struct TileRun<'a> {
     /// The tile's positions.
     positions: Range<usize>,
     queries: *const f32,
-    key: (&'a RowCodec, Rows),
-    value: (&'a RowCodec, Rows),
+    key: (&'a Decoder, Rows),
+    value: (&'a Decoder, Rows),
     /// The positions that exist, before causality and window.
     existing: Range<usize>,
 }
 
-#[inline(always)]
-unsafe fn attend_cache<S: Lanes>(job: &Job, block: &Block, scratch: &Scratch, seen: &Range<usize>) {
+unsafe fn attend_cache(job: &Job, block: &Block, scratch: &Scratch, seen: &Range<usize>) {
     let Shape { capacity, .. } = job.shape;
     let end = job.cached_end(block.start);
     let existing = end.saturating_sub(capacity)..end;
@@ -413,18 +409,17 @@ unsafe fn attend_cache<S: Lanes>(job: &Job, block: &Block, scratch: &Scratch, se
         let tile = TileRun {
             positions: first..first + count,
             queries: scratch.rotated,
-            key: (&job.key.codec, job.key.rows(row, count)),
-            value: (&job.value.codec, job.value.rows(row, count)),
+            key: (&job.key.decoder, job.key.rows(row, count)),
+            value: (&job.value.decoder, job.value.rows(row, count)),
             existing: existing.clone(),
         };
         // SAFETY: the caller's; the slots are below the capacity.
-        unsafe { attend_tile::<S>(job, block, scratch, &tile) };
+        unsafe { attend_tile(job, block, scratch, &tile) };
         first += count;
     }
 }
 
-#[inline(always)]
-unsafe fn attend_fresh<S: Lanes>(job: &Job, block: &Block, scratch: &Scratch, fresh: Fresh) {
+unsafe fn attend_fresh(job: &Job, block: &Block, scratch: &Scratch, fresh: Fresh) {
     let Shape {
         kv_heads,
         head_dim,
@@ -457,39 +452,43 @@ unsafe fn attend_fresh<S: Lanes>(job: &Job, block: &Block, scratch: &Scratch, fr
             existing: existing.clone(),
         };
         // SAFETY: the caller's; the positions are the chunk's.
-        unsafe { attend_tile::<S>(job, block, scratch, &tile) };
+        unsafe { attend_tile(job, block, scratch, &tile) };
         first += count;
     }
 }
 
-#[inline(always)]
-unsafe fn attend_tile<S: Lanes>(job: &Job, block: &Block, scratch: &Scratch, tile: &TileRun) {
+unsafe fn attend_tile(job: &Job, block: &Block, scratch: &Scratch, tile: &TileRun) {
     let d = job.shape.head_dim;
     let (key, keys) = tile.key;
     let (value, values) = tile.value;
     let count = keys.count;
     // SAFETY: the caller's; the scratch holds a tile, its scores and its factors.
     unsafe {
-        tile::key_panels::<S>(key, keys, scratch.tile);
+        tile::key_panels(job.isa, key, keys, scratch.tile);
         tile::row_factors(
-            key,
+            job.isa,
+            &key.codec,
             keys,
             std::slice::from_raw_parts_mut(scratch.key_factors, TILE),
         );
         tile::row_factors(
-            value,
+            job.isa,
+            &value.codec,
             values,
             std::slice::from_raw_parts_mut(scratch.value_factors, TILE),
         );
-        kernels::scores::<S>(Scores {
-            queries: tile.queries,
-            panels: scratch.tile,
-            out: scratch.scores,
-            stride: TILE,
-            rows: block.rows,
-            panel_count: count.div_ceil(LANES),
-            head_dim: d,
-        });
+        kernels::scores(
+            job.isa,
+            Scores {
+                queries: tile.queries,
+                panels: scratch.tile,
+                out: scratch.scores,
+                stride: TILE,
+                rows: block.rows,
+                panel_count: count.div_ceil(LANES),
+                head_dim: d,
+            },
+        );
         for row in 0..block.rows {
             let token = block.tokens.start + row / job.shape.group();
             let visible = job.visible(block.start + token, &tile.existing);
@@ -510,127 +509,29 @@ unsafe fn attend_tile<S: Lanes>(job: &Job, block: &Block, scratch: &Scratch, til
                 value_factors: scratch.value_factors,
                 softcap: job.softcap,
             };
-            *scratch.alphas.add(row) = kernels::weigh::<S>(weigh, &mut *scratch.running.add(row));
+            *scratch.alphas.add(row) =
+                kernels::weigh(job.isa, weigh, &mut *scratch.running.add(row));
         }
-        let plain = value.codec() == KvCodec::Dense(DType::F32);
+        let plain = value.codec.codec() == KvCodec::Dense(DType::F32);
         let (rows, value_stride) = if plain {
             (values.codes.cast::<f32>(), values.stride / size_of::<f32>())
         } else {
-            tile::value_rows::<S>(value, values, scratch.tile);
+            tile::value_rows(job.isa, value, values, scratch.tile);
             (scratch.tile.cast_const(), d)
         };
-        kernels::values::<S>(Values {
-            weights: scratch.scores,
-            stride: TILE,
-            values: rows,
-            value_stride,
-            positions: count,
-            alphas: scratch.alphas,
-            out: scratch.out,
-            rows: block.rows,
-            head_dim: d,
-        });
-    }
-}
-
-/// Brings a vector of sums from the space and order of the cached values to the model's.
-///
-/// # Safety
-/// The machine has the instruction set.
-#[inline(always)]
-unsafe fn restore_row<S: Lanes>(job: &Job, row: &mut [f32]) {
-    if tile::reordered(job.value.codec.codec()) {
-        for chunk in row.chunks_exact_mut(LANES) {
-            let lanes: [f32; LANES] = std::array::from_fn(|i| chunk[i]);
-            for (lane, element) in S::ORDER.iter().enumerate() {
-                chunk[usize::from(*element)] = lanes[lane];
-            }
-        }
-    }
-    if let Some(rotation) = job.value.codec.rotation() {
-        // SAFETY: the caller's.
-        unsafe { rotate::inverse::<S>(rotation, row) };
-    }
-}
-
-/// Writes a vector of the output: the sums over the sum of the weights.
-unsafe fn finish(job: &Job, vector: usize, sums: *const f32, sum: f32) {
-    let d = job.shape.head_dim;
-    let factor = if sum == 0.0 { 0.0 } else { 1.0 / sum };
-    // SAFETY: the output holds this vector, and no other item writes it.
-    unsafe {
-        let out = job.output.add(vector * d);
-        for i in 0..d {
-            *out.add(i) = *sums.add(i) * factor;
-        }
-    }
-}
-
-/// Where a vector's partial sums and its running softmax lie in the workspace.
-fn partial(job: &Job, vector: usize, part: usize) -> (usize, usize) {
-    let Shape {
-        tokens,
-        heads,
-        head_dim,
-        ..
-    } = job.shape;
-    let at = vector * job.parts + part;
-    (
-        at * head_dim,
-        tokens * heads * job.parts * head_dim + 2 * at,
-    )
-}
-
-unsafe fn leave_partial(job: &Job, block: &Block, scratch: &Scratch) {
-    let d = job.shape.head_dim;
-    for row in 0..block.rows {
-        let (sums, softmax) = partial(job, job.vector(block, row), block.part);
-        // SAFETY: the workspace holds every vector's parts; this item alone writes this one.
-        unsafe {
-            let running = *scratch.running.add(row);
-            job.partials
-                .add(sums)
-                .copy_from_nonoverlapping(scratch.out.add(row * d), d);
-            job.partials.add(softmax).write(running.max);
-            job.partials.add(softmax + 1).write(running.sum);
-        }
-    }
-}
-
-entries! {
-    /// Merges a vector's parts with an instruction set.
-    fn merge_vector(job: &Job, vector: usize, out: &mut [f32]) = merge
-}
-
-/// Merges the parts of one vector in their order.
-unsafe fn merge<S: Lanes>(job: &Job, vector: usize, out: &mut [f32]) {
-    let d = job.shape.head_dim;
-    // SAFETY: the caller's: all parts are there, and nothing writes them now.
-    unsafe {
-        let running = |part: usize| {
-            let (_, at) = partial(job, vector, part);
-            Running {
-                max: *job.partials.add(at),
-                sum: *job.partials.add(at + 1),
-            }
-        };
-        let max = (0..job.parts).fold(f32::NEG_INFINITY, |max, part| max.max(running(part).max));
-        out.fill(0.0);
-        let mut sum = 0.0;
-        for part in 0..job.parts {
-            let found = running(part);
-            if found.sum == 0.0 {
-                continue;
-            }
-            let factor = (found.max - max).exp();
-            sum += factor * found.sum;
-            let (at, _) = partial(job, vector, part);
-            let sums = std::slice::from_raw_parts(job.partials.add(at), d);
-            for (out, s) in out.iter_mut().zip(sums) {
-                *out += factor * s;
-            }
-        }
-        restore_row::<S>(job, out);
-        finish(job, vector, out.as_ptr(), sum);
+        kernels::values(
+            job.isa,
+            Values {
+                weights: scratch.scores,
+                stride: TILE,
+                values: rows,
+                value_stride,
+                positions: count,
+                alphas: scratch.alphas,
+                out: scratch.out,
+                rows: block.rows,
+                head_dim: d,
+            },
+        );
     }
 }

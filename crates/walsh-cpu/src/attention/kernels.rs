@@ -1,7 +1,7 @@
 //! The inner loops: scores of queries against key panels, online softmax, weighted sums of values.
 
 use super::tile::LANES;
-use crate::lanes::{self, Lanes};
+use crate::lanes::{self, Lanes, entries};
 
 /// Query rows against key panels.
 #[derive(Clone, Copy)]
@@ -18,12 +18,17 @@ pub(super) struct Scores {
     pub(super) head_dim: usize,
 }
 
-/// Writes the inner product of every query row and every position of the panels.
-///
-/// # Safety
-/// The machine has the instruction set, and the pointers hold what their fields say.
+entries! {
+    /// Writes the inner product of every query row and every position of the panels.
+    ///
+    /// # Safety
+    /// The machine has the instruction set, and the pointers hold what their fields say.
+    pub(super) fn scores(args: Scores) = score_rows
+}
+
+/// See [`scores`].
 #[inline(always)]
-pub(super) unsafe fn scores<S: Lanes>(args: Scores) {
+unsafe fn score_rows<S: Lanes>(args: Scores) {
     let mut row = 0;
     while row < args.rows {
         let rows = (args.rows - row).min(S::SCORE_ROWS);
@@ -136,12 +141,17 @@ pub(super) struct Weigh {
     pub(super) softcap: f32,
 }
 
-/// Turns a row's scores into weights relative to the new maximum; returns what earlier sums must be multiplied by.
-///
-/// # Safety
-/// As for [`scores`].
+entries! {
+    /// Turns a row's scores into weights relative to the new maximum; returns what earlier sums must be multiplied by.
+    ///
+    /// # Safety
+    /// As for [`scores`].
+    pub(super) fn weigh(args: Weigh, running: &mut Running) -> f32 = weigh_row
+}
+
+/// See [`weigh`].
 #[inline(always)]
-pub(super) unsafe fn weigh<S: Lanes>(args: Weigh, running: &mut Running) -> f32 {
+unsafe fn weigh_row<S: Lanes>(args: Weigh, running: &mut Running) -> f32 {
     let vectors = args.count.div_ceil(LANES);
     // SAFETY: the caller's.
     unsafe {
@@ -165,8 +175,8 @@ pub(super) unsafe fn weigh<S: Lanes>(args: Weigh, running: &mut Running) -> f32 
             max = S::max(max, s);
         }
         let max = S::reduce_max(max);
-        let alpha = if running.max == f32::NEG_INFINITY {
-            0.0
+        let alpha = if running.max == max {
+            1.0
         } else {
             (running.max - max).exp()
         };
@@ -202,12 +212,17 @@ pub(super) struct Values {
     pub(super) head_dim: usize,
 }
 
-/// `out = alpha · out + weights · values`.
-///
-/// # Safety
-/// As for [`scores`].
+entries! {
+    /// `out = alpha · out + weights · values`.
+    ///
+    /// # Safety
+    /// As for [`scores`].
+    pub(super) fn values(args: Values) = value_rows
+}
+
+/// See [`values`].
 #[inline(always)]
-pub(super) unsafe fn values<S: Lanes>(args: Values) {
+unsafe fn value_rows<S: Lanes>(args: Values) {
     let chunks = args.head_dim / LANES;
     let mut row = 0;
     while row < args.rows {

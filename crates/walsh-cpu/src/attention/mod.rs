@@ -5,6 +5,7 @@
 
 mod job;
 mod kernels;
+mod output;
 mod tile;
 
 use std::ops::Range;
@@ -16,6 +17,7 @@ use walsh_formats::DType;
 use walsh_formats::kv::{KvCodec, RowCodec};
 
 use self::job::{Fresh, Job, Shape, Side};
+use self::tile::Decoder;
 use crate::lower::{Lowering, Target, whole};
 use crate::memory::{View, address};
 use crate::positions;
@@ -136,7 +138,7 @@ impl Request<'_> {
             output: View::<f32>::of(self.output)?.base(),
             parts,
             partials,
-            plain: RowCodec::new(KvCodec::Dense(DType::F32), shape.head_dim)?,
+            plain: Decoder::new(RowCodec::new(KvCodec::Dense(DType::F32), shape.head_dim)?),
         };
         let mut alive: Vec<Buffer> = accesses
             .reads
@@ -170,7 +172,7 @@ fn side(side: &KvSide) -> Result<Side> {
         None => std::ptr::null_mut(),
     };
     Ok(Side {
-        codec: side.codec.clone(),
+        decoder: Decoder::new(side.codec.clone()),
         codes: address(side.codes.buffer(), side.codes.offset())?,
         scales,
     })

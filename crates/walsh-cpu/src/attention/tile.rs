@@ -4,14 +4,26 @@
 //! no reduction across lanes. Value rows stay rows; those of codecs with 4-bit planes come out in the instruction
 //! set's lane order, which the output undoes once at the end.
 
-use half::f16;
 use walsh_formats::kv::{KvCodec, RowCodec, ScaleKind, Tq, TqBits};
 use walsh_formats::{DType, ggml};
 
-use crate::lanes::{Lanes, Table};
+use crate::lanes::{Lanes, Table, entries, table_numbers};
 
 /// The lanes of a vector, and the positions of a panel.
 pub(super) const LANES: usize = 16;
+
+/// A codec with the table of its centroids.
+pub(super) struct Decoder {
+    pub(super) codec: RowCodec,
+    centroids: Vec<f32>,
+}
+
+impl Decoder {
+    pub(super) fn new(codec: RowCodec) -> Self {
+        let centroids = codec.centroids().map(table_numbers).unwrap_or_default();
+        Self { codec, centroids }
+    }
+}
 
 /// Rows of one KV head that lie at a fixed distance from each other.
 #[derive(Clone, Copy)]
@@ -34,13 +46,27 @@ pub(super) fn reordered(codec: KvCodec) -> bool {
     }
 }
 
-/// Decodes keys to panels, `[count / 16 rounded up][head_dim][16]`, without the scales of codecs that have one per row.
-/// Positions past the count repeat the last one.
-///
-/// # Safety
-/// The machine has the instruction set, the rows lie in readable memory, and `out` has room for the panels.
+entries! {
+    /// Decodes keys to panels, `[count / 16 rounded up][head_dim][16]`, without the scales of codecs that have one per
+    /// row. Positions past the count repeat the last one.
+    ///
+    /// # Safety
+    /// The machine has the instruction set, the rows lie in readable memory, and `out` has room for the panels.
+    pub(super) fn key_panels(decoder: &Decoder, rows: Rows, out: *mut f32) = decode_keys
+}
+
+entries! {
+    /// Decodes values to rows, `[count][head_dim]`, without the scales of codecs that have one per row.
+    ///
+    /// # Safety
+    /// As for [`key_panels`].
+    pub(super) fn value_rows(decoder: &Decoder, rows: Rows, out: *mut f32) = decode_values
+}
+
+/// See [`key_panels`].
 #[inline(always)]
-pub(super) unsafe fn key_panels<S: Lanes>(codec: &RowCodec, rows: Rows, out: *mut f32) {
+unsafe fn decode_keys<S: Lanes>(decoder: &Decoder, rows: Rows, out: *mut f32) {
+    let codec = &decoder.codec;
     let d = codec.head_dim();
     for first in (0..rows.count).step_by(LANES) {
         // SAFETY: panel `first / 16` of the output; rows below the count.
@@ -54,12 +80,12 @@ pub(super) unsafe fn key_panels<S: Lanes>(codec: &RowCodec, rows: Rows, out: *mu
                 KvCodec::Dense(dtype) => block_panel::<S>(dtype, rows, first, d, out),
                 KvCodec::Tq(tq) => {
                     match tq.bits {
-                        TqBits::B2 => code_panel::<S, 2>(codec, rows, first, out),
-                        TqBits::B3 => code_panel::<S, 3>(codec, rows, first, out),
-                        TqBits::B4 => code_panel::<S, 4>(codec, rows, first, out),
-                        TqBits::B5 => code_panel::<S, 5>(codec, rows, first, out),
-                        TqBits::B6 => code_panel::<S, 6>(codec, rows, first, out),
-                        TqBits::B8 => code_panel::<S, 8>(codec, rows, first, out),
+                        TqBits::B2 => code_panel::<S, 2>(decoder, rows, first, out),
+                        TqBits::B3 => code_panel::<S, 3>(decoder, rows, first, out),
+                        TqBits::B4 => code_panel::<S, 4>(decoder, rows, first, out),
+                        TqBits::B5 => code_panel::<S, 5>(decoder, rows, first, out),
+                        TqBits::B6 => code_panel::<S, 6>(decoder, rows, first, out),
+                        TqBits::B8 => code_panel::<S, 8>(decoder, rows, first, out),
                     }
                     if codec.groups() > 1 {
                         scale_panel::<S>(codec, rows, first, out);
@@ -70,12 +96,10 @@ pub(super) unsafe fn key_panels<S: Lanes>(codec: &RowCodec, rows: Rows, out: *mu
     }
 }
 
-/// Decodes values to rows, `[count][head_dim]`, without the scales of codecs that have one per row.
-///
-/// # Safety
-/// As for [`key_panels`].
+/// See [`value_rows`].
 #[inline(always)]
-pub(super) unsafe fn value_rows<S: Lanes>(codec: &RowCodec, rows: Rows, out: *mut f32) {
+unsafe fn decode_values<S: Lanes>(decoder: &Decoder, rows: Rows, out: *mut f32) {
+    let codec = &decoder.codec;
     // SAFETY: the caller's.
     unsafe {
         match codec.codec() {
@@ -96,12 +120,12 @@ pub(super) unsafe fn value_rows<S: Lanes>(codec: &RowCodec, rows: Rows, out: *mu
             }
             KvCodec::Tq(tq) => {
                 match tq.bits {
-                    TqBits::B2 => code_rows::<S, 2>(codec, rows, out),
-                    TqBits::B3 => code_rows::<S, 3>(codec, rows, out),
-                    TqBits::B4 => code_rows::<S, 4>(codec, rows, out),
-                    TqBits::B5 => code_rows::<S, 5>(codec, rows, out),
-                    TqBits::B6 => code_rows::<S, 6>(codec, rows, out),
-                    TqBits::B8 => code_rows::<S, 8>(codec, rows, out),
+                    TqBits::B2 => code_rows::<S, 2>(decoder, rows, out),
+                    TqBits::B3 => code_rows::<S, 3>(decoder, rows, out),
+                    TqBits::B4 => code_rows::<S, 4>(decoder, rows, out),
+                    TqBits::B5 => code_rows::<S, 5>(decoder, rows, out),
+                    TqBits::B6 => code_rows::<S, 6>(decoder, rows, out),
+                    TqBits::B8 => code_rows::<S, 8>(decoder, rows, out),
                 }
                 if codec.groups() > 1 {
                     scale_rows::<S>(codec, rows, out);
@@ -111,21 +135,42 @@ pub(super) unsafe fn value_rows<S: Lanes>(codec: &RowCodec, rows: Rows, out: *mu
     }
 }
 
-/// Writes the factor of each row: its scale where the codec has one per row, else 1. Rows past the count get 1.
-///
-/// # Safety
-/// The rows' scales lie in readable memory.
-pub(super) unsafe fn row_factors(codec: &RowCodec, rows: Rows, out: &mut [f32]) {
+entries! {
+    /// Writes the factor of each row: its scale where the codec has one per row, else 1. Rows past the count get 1.
+    ///
+    /// # Safety
+    /// The machine has the instruction set, and the rows' scales lie in readable memory.
+    pub(super) fn row_factors(codec: &RowCodec, rows: Rows, out: &mut [f32]) = decode_factors
+}
+
+/// See [`row_factors`].
+#[inline(always)]
+unsafe fn decode_factors<S: Lanes>(codec: &RowCodec, rows: Rows, out: &mut [f32]) {
     if codec.groups() != 1 {
         out.fill(1.0);
         return;
     }
     let (stored, padding) = out.split_at_mut(rows.count.min(out.len()));
-    for (i, out) in stored.iter_mut().enumerate() {
-        // SAFETY: a row below the count.
-        *out = unsafe { scale(codec, rows, i, 0) };
-    }
     padding.fill(1.0);
+    let halves = codec.scale_dtype() == Some(DType::F16);
+    let whole = if halves {
+        stored.len() / LANES * LANES
+    } else {
+        0
+    };
+    for first in (0..whole).step_by(LANES) {
+        // SAFETY: sixteen rows below the count, and as many numbers of the output.
+        unsafe {
+            S::store(
+                stored.as_mut_ptr().add(first),
+                S::load_f16(rows.scales.add(2 * first)),
+            )
+        };
+    }
+    for (i, out) in stored.iter_mut().enumerate().skip(whole) {
+        // SAFETY: a row below the count.
+        *out = unsafe { scale::<S>(codec, rows, i, 0) };
+    }
 }
 
 /// The factor of one group of a row.
@@ -133,7 +178,7 @@ pub(super) unsafe fn row_factors(codec: &RowCodec, rows: Rows, out: &mut [f32]) 
 /// # Safety
 /// The row is below the count, and the codec has scales.
 #[inline(always)]
-unsafe fn scale(codec: &RowCodec, rows: Rows, row: usize, group: usize) -> f32 {
+unsafe fn scale<S: Lanes>(codec: &RowCodec, rows: Rows, row: usize, group: usize) -> f32 {
     let at = row * codec.groups() + group;
     // SAFETY: the caller's.
     unsafe {
@@ -142,7 +187,7 @@ unsafe fn scale(codec: &RowCodec, rows: Rows, row: usize, group: usize) -> f32 {
                 scale: ScaleKind::Norm,
                 ..
             }) => rows.scales.cast::<f32>().add(at).read_unaligned() * codec.scale_factor(),
-            _ => f16::from_bits(rows.scales.cast::<u16>().add(at).read_unaligned()).to_f32(),
+            _ => S::half(rows.scales.add(2 * at)),
         }
     }
 }
@@ -191,7 +236,7 @@ impl Dense for Q8 {
         // A block is a half-precision scale and 32 signed bytes. SAFETY: the caller's.
         unsafe {
             let block = row.add(chunk / 2 * 34);
-            let d = f16::from_bits(block.cast::<u16>().read_unaligned()).to_f32();
+            let d = S::half(block);
             S::mul(S::load_i8(block.add(2 + chunk % 2 * LANES)), S::splat(d))
         }
     }
@@ -285,66 +330,107 @@ impl Planes {
 
 #[inline(always)]
 unsafe fn code_panel<S: Lanes, const BITS: usize>(
-    codec: &RowCodec,
+    decoder: &Decoder,
     rows: Rows,
     first: usize,
     out: *mut f32,
 ) {
-    let d = codec.head_dim();
+    let d = decoder.codec.head_dim();
     let planes = Planes::of::<BITS>(d);
-    let offsets: [u32; LANES] = std::array::from_fn(|i| {
-        let row = (first + i).min(rows.count - 1) - first;
-        (row * rows.stride) as u32
-    });
-    // SAFETY: the caller's: every word lies within its row, whose bytes are whole words but for the 1-bit plane.
+    let row_bytes = d * BITS / 8;
+    let mut sources = [rows.codes; LANES];
+    for (i, source) in sources.iter_mut().enumerate() {
+        *source = rows
+            .codes
+            .wrapping_add((first + i).min(rows.count - 1) * rows.stride);
+    }
+    // SAFETY: the caller's: sixteen rows of `row_bytes` bytes, and a panel of output.
     unsafe {
-        let table = Table::<S>::new(codec.centroids().unwrap_or(&[0.0; 256]));
-        let base = rows.codes.add(first * rows.stride);
-        let offsets = S::load_i(offsets.as_ptr());
-        let per_word = 32 / planes.low;
-        for word in 0..d / per_word {
-            let dim = word * per_word;
-            let low = S::gather(base.add(4 * word), offsets);
-            let high = if planes.high == 0 {
-                S::splat_i(0)
-            } else {
-                // The word that ends with, or begins at, this word's share of the high plane.
-                let byte = dim * planes.high / 8;
-                let last = d * planes.high / 8 - 4.min(d * planes.high / 8);
-                let at = byte.min(last);
-                let words = if d * planes.high / 8 < 4 {
-                    // A plane of two bytes: the word begins two bytes before it.
-                    S::shr(
-                        S::gather(base.add(planes.high_at - 2), offsets),
-                        S::splat_i(16),
-                    )
+        let table = Table::<S>::new(&decoder.centroids);
+        let mut high_words = [S::splat_i(0); MAX_HIGH_WORDS];
+        let mut word = 0;
+        while planes.high > 0 && 4 * word < row_bytes - planes.high_at {
+            let (columns, skip) = eight_words::<S>(&sources, planes.high_at + 4 * word, row_bytes);
+            for column in &columns[skip..] {
+                if let Some(slot) = high_words.get_mut(word) {
+                    *slot = *column;
+                }
+                word += 1;
+            }
+        }
+        let (words, per_word) = (planes.high_at / 4, 32 / planes.low);
+        let mut word = 0;
+        while word < words {
+            let (columns, skip) = eight_words::<S>(&sources, 4 * word, row_bytes);
+            let end = 8.min(skip + words - word);
+            for column in &columns[skip..end] {
+                let dim = word * per_word;
+                let high = if planes.high == 0 {
+                    S::splat_i(0)
                 } else {
-                    S::gather(base.add(planes.high_at + at), offsets)
+                    let bit = dim * planes.high;
+                    S::shr(high_words[bit / 32], S::splat_i((bit % 32) as u32))
                 };
-                let skipped = dim * planes.high - 8 * at;
-                S::shr(words, S::splat_i(skipped as u32))
-            };
-            for i in 0..per_word {
-                let low = S::shr(low, S::splat_i((i * planes.low) as u32));
-                let index = if planes.high == 0 {
-                    low
-                } else {
-                    let high = S::shr(high, S::splat_i((i * planes.high) as u32));
-                    join::<S, BITS>(low, high)
-                };
-                S::store(out.add((dim + i) * LANES), S::lookup::<BITS>(&table, index));
+                for i in 0..per_word {
+                    let low = S::shr(*column, S::splat_i((i * planes.low) as u32));
+                    let index = if planes.high == 0 {
+                        low
+                    } else {
+                        let high = S::shr(high, S::splat_i((i * planes.high) as u32));
+                        join::<S, BITS>(low, high)
+                    };
+                    S::store(out.add((dim + i) * LANES), S::lookup::<BITS>(&table, index));
+                }
+                word += 1;
             }
         }
     }
 }
 
+/// The most words of a row's high plane: 512 numbers of 2 bits.
+const MAX_HIGH_WORDS: usize = 32;
+
+/// Eight 32-bit words of sixteen rows, word by word, and which of them is the one at byte `at`: near a row's end they
+/// begin earlier, so as not to reach past it. Bytes past the end are zero.
+///
+/// # Safety
+/// The machine has the set, and the rows have `row_bytes` bytes, more than `at`.
 #[inline(always)]
-unsafe fn code_rows<S: Lanes, const BITS: usize>(codec: &RowCodec, rows: Rows, out: *mut f32) {
-    let d = codec.head_dim();
+unsafe fn eight_words<S: Lanes>(
+    sources: &[*const u8; LANES],
+    at: usize,
+    row_bytes: usize,
+) -> ([S::I; 8], usize) {
+    let back = (at + 32).saturating_sub(row_bytes).next_multiple_of(4);
+    let mut starts = *sources;
+    let mut ends = [[0u8; 32]; LANES];
+    let copied = back >= 32 || back > at;
+    for i in 0..LANES {
+        starts[i] = if copied {
+            // SAFETY: the bytes from `at` to the row's end, at most 32.
+            unsafe {
+                let bytes = (row_bytes - at).min(32);
+                std::ptr::copy_nonoverlapping(sources[i].add(at), ends[i].as_mut_ptr(), bytes);
+            }
+            ends[i].as_ptr()
+        } else {
+            sources[i].wrapping_add(at - back)
+        };
+    }
+    // SAFETY: 32 bytes of each row, or of the copy of its end.
+    (
+        unsafe { S::columns(&starts) },
+        if copied { 0 } else { back / 4 },
+    )
+}
+
+#[inline(always)]
+unsafe fn code_rows<S: Lanes, const BITS: usize>(decoder: &Decoder, rows: Rows, out: *mut f32) {
+    let d = decoder.codec.head_dim();
     let planes = Planes::of::<BITS>(d);
     // SAFETY: the caller's; chunks stay within their rows.
     unsafe {
-        let table = Table::<S>::new(codec.centroids().unwrap_or(&[0.0; 256]));
+        let table = Table::<S>::new(&decoder.centroids);
         let natural: [u32; LANES] = std::array::from_fn(|i| i as u32);
         let lanes = if planes.low == 4 {
             S::ORDER.map(u32::from)
@@ -403,7 +489,7 @@ unsafe fn scale_panel<S: Lanes>(codec: &RowCodec, rows: Rows, first: usize, out:
         for (i, factor) in factors.iter_mut().enumerate() {
             let row = (first + i).min(rows.count - 1);
             // SAFETY: a row below the count.
-            *factor = unsafe { scale(codec, rows, row, group) };
+            *factor = unsafe { scale::<S>(codec, rows, row, group) };
         }
         for dim in group * codec.group_len()..(group + 1) * codec.group_len() {
             // SAFETY: the panel has `head_dim` vectors.
@@ -422,7 +508,7 @@ unsafe fn scale_rows<S: Lanes>(codec: &RowCodec, rows: Rows, out: *mut f32) {
         for group in 0..codec.groups() {
             // SAFETY: the rows decoded before.
             unsafe {
-                let factor = S::splat(scale(codec, rows, i, group));
+                let factor = S::splat(scale::<S>(codec, rows, i, group));
                 for chunk in 0..len / LANES {
                     let at = out.add(i * codec.head_dim() + group * len + chunk * LANES);
                     S::store(at, S::mul(S::load(at), factor));

@@ -75,6 +75,24 @@ unsafe fn transpose_eight(r: [__m256; 8]) -> [__m256; 8] {
     }
 }
 
+/// Entries of a table of sixteen numbers by the low four bits of each lane.
+///
+/// # Safety
+/// The machine has AVX2.
+#[inline(always)]
+unsafe fn sixteen(t: F, index: __m256i) -> __m256 {
+    // SAFETY: the caller's.
+    unsafe {
+        // Bit 3 chooses between the halves of the table.
+        let upper = _mm256_castsi256_ps(_mm256_slli_epi32::<28>(index));
+        let (low, high) = (
+            _mm256_permutevar8x32_ps(t[0], index),
+            _mm256_permutevar8x32_ps(t[1], index),
+        );
+        _mm256_blendv_ps(low, high, upper)
+    }
+}
+
 impl Lanes for Avx2 {
     type F = F;
     type I = I;
@@ -152,6 +170,7 @@ impl Lanes for Avx2 {
         }
         fn and(a: I, b: I) -> I { [_mm256_and_si256(a[0], b[0]), _mm256_and_si256(a[1], b[1])] }
         fn or(a: I, b: I) -> I { [_mm256_or_si256(a[0], b[0]), _mm256_or_si256(a[1], b[1])] }
+        fn xor(a: I, b: I) -> I { [_mm256_xor_si256(a[0], b[0]), _mm256_xor_si256(a[1], b[1])] }
         fn add_i(a: I, b: I) -> I { [_mm256_add_epi32(a[0], b[0]), _mm256_add_epi32(a[1], b[1])] }
         fn shr(a: I, count: I) -> I {
             [_mm256_srlv_epi32(a[0], count[0]), _mm256_srlv_epi32(a[1], count[1])]
@@ -162,11 +181,11 @@ impl Lanes for Avx2 {
         }
         fn bits(a: F) -> I { two!(i => _mm256_castps_si256(a[i])) }
         fn from_bits(a: I) -> F { two!(i => _mm256_castsi256_ps(a[i])) }
-        fn step_if_less(a: F, b: F, step: u32) -> I {
+        fn add_if_less(n: I, a: F, b: F, step: u32) -> I {
             let step = _mm256_set1_epi32(step as i32);
             two!(i => {
                 let less = _mm256_cmp_ps::<_CMP_LT_OQ>(a[i], b[i]);
-                _mm256_and_si256(_mm256_castps_si256(less), step)
+                _mm256_add_epi32(n[i], _mm256_and_si256(_mm256_castps_si256(less), step))
             })
         }
         fn store_u8(p: *mut u8, a: I) {
@@ -211,27 +230,43 @@ impl Lanes for Avx2 {
                 _mm256_srlv_epi32(word, shift)
             })
         }
-        fn gather(base: *const u8, offsets: I) -> I {
-            two!(i => _mm256_i32gather_epi32::<1>(base.cast(), offsets[i]))
+        fn half(p: *const u8) -> f32 {
+            _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(p.cast::<u16>().read_unaligned()))))
+        }
+        fn columns(rows: &[*const u8; 16]) -> [I; 8] {
+            let mut words = [[_mm256_setzero_ps(); 8]; 2];
+            for i in 0..8 {
+                words[0][i] = _mm256_loadu_ps(rows[i].cast());
+                words[1][i] = _mm256_loadu_ps(rows[i + 8].cast());
+            }
+            let (a, b) = (transpose_eight(words[0]), transpose_eight(words[1]));
+            let mut out = [Self::splat_i(0); 8];
+            for i in 0..8 {
+                out[i] = [_mm256_castps_si256(a[i]), _mm256_castps_si256(b[i])];
+            }
+            out
         }
         fn lookup<const BITS: usize>(table: &Table<Self>, index: I) -> F {
-            let t = table.parts[0];
-            two!(i => match BITS {
-                2 | 3 => _mm256_permutevar8x32_ps(t[0], index[i]),
-                4 => {
-                    // Bit 3 chooses between the halves of the table.
-                    let choice = _mm256_castsi256_ps(_mm256_slli_epi32::<28>(index[i]));
-                    _mm256_blendv_ps(
-                        _mm256_permutevar8x32_ps(t[0], index[i]),
-                        _mm256_permutevar8x32_ps(t[1], index[i]),
-                        choice,
-                    )
-                }
+            let t = &table.parts;
+            match BITS {
+                2 | 3 => two!(i => _mm256_permutevar8x32_ps(t[0][0], index[i])),
+                4 => two!(i => sixteen(t[0], index[i])),
+                5 => two!(i => {
+                    let upper = _mm256_castsi256_ps(_mm256_slli_epi32::<27>(index[i]));
+                    _mm256_blendv_ps(sixteen(t[0], index[i]), sixteen(t[1], index[i]), upper)
+                }),
                 _ => {
-                    let index = _mm256_and_si256(index[i], _mm256_set1_epi32((1 << BITS) - 1));
-                    _mm256_i32gather_ps::<4>(table.base, index)
+                    // Gathers are slow on many machines: sixteen loads are not slower.
+                    let mut at = [0u8; 16];
+                    let mask = Self::splat_i((1 << BITS) - 1);
+                    Self::store_u8(at.as_mut_ptr(), Self::and(index, mask));
+                    let mut numbers = [0f32; 16];
+                    for i in 0..16 {
+                        numbers[i] = *table.base.add(usize::from(at[i]));
+                    }
+                    Self::load(numbers.as_ptr())
                 }
-            })
+            }
         }
         fn transpose(rows: &mut [F; 16]) {
             let mut quarters = [[_mm256_setzero_ps(); 8]; 4];

@@ -11,6 +11,29 @@ pub(crate) struct Avx512;
 /// The bit position of each lane's nibble in the double word that it takes it from.
 const NIBBLE_SHIFT: [u32; 16] = [0, 0, 4, 4, 8, 8, 12, 12, 16, 16, 20, 20, 24, 24, 28, 28];
 
+/// Entries of a table of 128 numbers by the low seven bits of each lane.
+///
+/// # Safety
+/// The machine has AVX-512 F.
+#[inline(always)]
+unsafe fn quarters(t: &[__m512; 8], index: __m512i) -> __m512 {
+    // SAFETY: the caller's.
+    unsafe {
+        let odd = _mm512_test_epi32_mask(index, _mm512_set1_epi32(32));
+        let upper = _mm512_test_epi32_mask(index, _mm512_set1_epi32(64));
+        let (a, b) = (
+            _mm512_permutex2var_ps(t[0], index, t[1]),
+            _mm512_permutex2var_ps(t[2], index, t[3]),
+        );
+        let (c, d) = (
+            _mm512_permutex2var_ps(t[4], index, t[5]),
+            _mm512_permutex2var_ps(t[6], index, t[7]),
+        );
+        let low = _mm512_mask_mov_ps(a, odd, b);
+        _mm512_mask_mov_ps(low, upper, _mm512_mask_mov_ps(c, odd, d))
+    }
+}
+
 impl Lanes for Avx512 {
     type F = __m512;
     type I = __m512i;
@@ -62,13 +85,15 @@ impl Lanes for Avx512 {
         fn load_i(p: *const u32) -> __m512i { _mm512_loadu_si512(p.cast()) }
         fn and(a: __m512i, b: __m512i) -> __m512i { _mm512_and_si512(a, b) }
         fn or(a: __m512i, b: __m512i) -> __m512i { _mm512_or_si512(a, b) }
+        fn xor(a: __m512i, b: __m512i) -> __m512i { _mm512_xor_si512(a, b) }
         fn add_i(a: __m512i, b: __m512i) -> __m512i { _mm512_add_epi32(a, b) }
         fn shr(a: __m512i, count: __m512i) -> __m512i { _mm512_srlv_epi32(a, count) }
         fn shl<const N: u32>(a: __m512i) -> __m512i { _mm512_slli_epi32::<N>(a) }
         fn bits(a: __m512) -> __m512i { _mm512_castps_si512(a) }
         fn from_bits(a: __m512i) -> __m512 { _mm512_castsi512_ps(a) }
-        fn step_if_less(a: __m512, b: __m512, step: u32) -> __m512i {
-            _mm512_maskz_set1_epi32(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), step as i32)
+        fn add_if_less(n: __m512i, a: __m512, b: __m512, step: u32) -> __m512i {
+            let less = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b);
+            _mm512_mask_add_epi32(n, less, n, _mm512_set1_epi32(step as i32))
         }
         fn store_u8(p: *mut u8, a: __m512i) { _mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(a)) }
         fn load_u8(p: *const u8) -> __m512i { _mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast())) }
@@ -87,22 +112,58 @@ impl Lanes for Avx512 {
             let words = _mm512_set1_epi64(p.cast::<i64>().read_unaligned());
             _mm512_srlv_epi32(words, Self::load_i(NIBBLE_SHIFT.as_ptr()))
         }
-        fn gather(base: *const u8, offsets: __m512i) -> __m512i {
-            _mm512_i32gather_epi32::<1>(offsets, base.cast())
+        fn half(p: *const u8) -> f32 {
+            _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(p.cast::<u16>().read_unaligned()))))
+        }
+        fn columns(rows: &[*const u8; 16]) -> [__m512i; 8] {
+            // Row i in the lower half, row i + 8 in the upper: what is done within halves does both.
+            let mut r = [_mm512_setzero_si512(); 8];
+            for i in 0..8 {
+                let low = _mm512_castsi256_si512(_mm256_loadu_si256(rows[i].cast()));
+                r[i] = _mm512_inserti64x4::<1>(low, _mm256_loadu_si256(rows[i + 8].cast()));
+            }
+            let mut t = r;
+            for i in 0..4 {
+                t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
+                t[2 * i + 1] = _mm512_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
+            }
+            let mut u = t;
+            for q in [0, 4] {
+                u[q] = _mm512_unpacklo_epi64(t[q], t[q + 2]);
+                u[q + 1] = _mm512_unpackhi_epi64(t[q], t[q + 2]);
+                u[q + 2] = _mm512_unpacklo_epi64(t[q + 1], t[q + 3]);
+                u[q + 3] = _mm512_unpackhi_epi64(t[q + 1], t[q + 3]);
+            }
+            // Quarters of u[j]: words j and 4 + j of rows 0 to 3, then of rows 8 to 11; of u[4 + j]: the rows 4 on.
+            let first = _mm512_setr_epi64(0, 1, 8, 9, 4, 5, 12, 13);
+            let second = _mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15);
+            let mut out = u;
+            for j in 0..4 {
+                out[j] = _mm512_permutex2var_epi64(u[j], first, u[4 + j]);
+                out[4 + j] = _mm512_permutex2var_epi64(u[j], second, u[4 + j]);
+            }
+            out
         }
         fn lookup<const BITS: usize>(table: &Table<Self>, index: __m512i) -> __m512 {
-            let [a, b, c, d] = table.parts;
+            let t = &table.parts;
             match BITS {
-                2..=4 => _mm512_permutexvar_ps(index, a),
-                5 => _mm512_permutex2var_ps(a, index, b),
+                2..=4 => _mm512_permutexvar_ps(index, t[0]),
+                5 => _mm512_permutex2var_ps(t[0], index, t[1]),
                 6 => {
                     let upper = _mm512_test_epi32_mask(index, _mm512_set1_epi32(32));
-                    let low = _mm512_permutex2var_ps(a, index, b);
-                    _mm512_mask_mov_ps(low, upper, _mm512_permutex2var_ps(c, index, d))
+                    let low = _mm512_permutex2var_ps(t[0], index, t[1]);
+                    _mm512_mask_mov_ps(low, upper, _mm512_permutex2var_ps(t[2], index, t[3]))
                 }
+                7 => quarters(t, index),
                 _ => {
-                    let index = _mm512_and_si512(index, _mm512_set1_epi32(255));
-                    _mm512_i32gather_ps::<4>(index, table.base)
+                    // A gather costs dozens of cycles on many machines. The table is odd: look up the magnitude among
+                    // the 128 positive entries, mirrored below 128, and put the sign back.
+                    let positive = _mm512_set1_epi32(128);
+                    let below = _mm512_testn_epi32_mask(index, positive);
+                    let mirrored = _mm512_mask_xor_epi32(index, below, index, _mm512_set1_epi32(127));
+                    let size = _mm512_castps_si512(quarters(t, mirrored));
+                    let sign = _mm512_set1_epi32(i32::MIN);
+                    _mm512_castsi512_ps(_mm512_mask_or_epi32(size, below, size, sign))
                 }
             }
         }

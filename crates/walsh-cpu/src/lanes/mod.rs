@@ -4,6 +4,8 @@
 //! set's features ([`entries`]). Every operation that a cache's bytes depend on is exactly rounded and unfused, so that
 //! all sets give the same bytes.
 
+use crate::isa::Isa;
+
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -68,14 +70,15 @@ pub(crate) trait Lanes: Copy + 'static {
     unsafe fn load_i(p: *const u32) -> Self::I;
     unsafe fn and(a: Self::I, b: Self::I) -> Self::I;
     unsafe fn or(a: Self::I, b: Self::I) -> Self::I;
+    unsafe fn xor(a: Self::I, b: Self::I) -> Self::I;
     unsafe fn add_i(a: Self::I, b: Self::I) -> Self::I;
     /// Logical shift of each lane by its own count below 32.
     unsafe fn shr(a: Self::I, count: Self::I) -> Self::I;
     unsafe fn shl<const N: u32>(a: Self::I) -> Self::I;
     unsafe fn bits(a: Self::F) -> Self::I;
     unsafe fn from_bits(a: Self::I) -> Self::F;
-    /// `step` in the lanes where a < b, else zero.
-    unsafe fn step_if_less(a: Self::F, b: Self::F, step: u32) -> Self::I;
+    /// n + `step` in the lanes where a < b, else n.
+    unsafe fn add_if_less(n: Self::I, a: Self::F, b: Self::F, step: u32) -> Self::I;
     /// The low byte of each lane.
     unsafe fn store_u8(p: *mut u8, a: Self::I);
     /// Sixteen bytes, zero-extended.
@@ -89,43 +92,64 @@ pub(crate) trait Lanes: Copy + 'static {
     /// Sixteen 4-bit numbers of eight bytes, in the low bits of lanes in [`ORDER`](Self::ORDER); the bits above are
     /// unspecified.
     unsafe fn nibbles(p: *const u8) -> Self::I;
-    /// The 32-bit words at byte offsets from `base`.
-    unsafe fn gather(base: *const u8, offsets: Self::I) -> Self::I;
-    /// Table entries by the low `BITS` bits of each lane; the bits above are ignored.
+    /// One half-precision number.
+    unsafe fn half(p: *const u8) -> f32;
+    /// The first eight 32-bit words of sixteen rows, word by word.
+    unsafe fn columns(rows: &[*const u8; 16]) -> [Self::I; 8];
+    /// Table entries by the low `BITS` bits of each lane; the bits above are ignored. A table for 8 bits must be odd:
+    /// entry 255 − i is entry i negated.
     unsafe fn lookup<const BITS: usize>(table: &Table<Self>, index: Self::I) -> Self::F;
     unsafe fn transpose(rows: &mut [Self::F; 16]);
 }
 
-/// A table of 4, 8, 16, 32, 64 or 256 numbers: the first 64 in registers, all of them in memory.
+/// [`Lanes::ORDER`] of an instruction set.
+pub(crate) fn order(isa: Isa) -> [u8; 16] {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => Avx2::ORDER,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => Avx512::ORDER,
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => Neon::ORDER,
+        _ => Portable::ORDER,
+    }
+}
+
+/// The numbers of a table for [`Table::new`]: shorter ones are repeated up to 128.
+pub(crate) fn table_numbers(numbers: &[f32]) -> Vec<f32> {
+    numbers
+        .iter()
+        .copied()
+        .cycle()
+        .take(numbers.len().max(128))
+        .collect()
+}
+
+/// A table of a power of two up to 256 numbers.
 pub(crate) struct Table<S: Lanes> {
-    pub(crate) parts: [S::F; 4],
+    /// The first 128 numbers, or the last 128 of 256.
+    pub(crate) parts: [S::F; 8],
+    /// All numbers.
     pub(crate) base: *const f32,
 }
 
 impl<S: Lanes> Table<S> {
-    /// Loads a table; one shorter than 16 is repeated.
+    /// Loads a table from [`table_numbers`].
     ///
     /// # Safety
-    /// The machine has the instruction set, `numbers` outlives the table, and its length is one of those above.
+    /// The machine has the instruction set, and `numbers` outlives the table.
     #[inline(always)]
     pub(crate) unsafe fn new(numbers: &[f32]) -> Self {
-        let mut first = [0.0; 64];
-        for (i, slot) in first.iter_mut().enumerate() {
-            *slot = numbers[i % numbers.len()];
-        }
-        let p = first.as_ptr();
-        // SAFETY: within the 64 numbers; the set is the caller's promise.
-        let parts = unsafe {
-            [
-                S::load(p),
-                S::load(p.add(16)),
-                S::load(p.add(32)),
-                S::load(p.add(48)),
-            ]
-        };
-        Self {
-            parts,
-            base: numbers.as_ptr(),
+        assert!(numbers.len() >= 128);
+        let base = numbers.as_ptr();
+        // SAFETY: within the last 128 numbers; the set is the caller's promise.
+        unsafe {
+            let p = base.add(numbers.len() - 128);
+            let mut parts = [S::splat(0.0); 8];
+            for i in 0..8 {
+                parts[i] = S::load(p.add(16 * i));
+            }
+            Self { parts, base }
         }
     }
 }

@@ -81,6 +81,25 @@ unsafe fn lookup_sixteen(table: F, index: uint32x4_t) -> uint8x16_t {
     }
 }
 
+/// Transposes four rows of four.
+///
+/// # Safety
+/// The machine has NEON.
+#[inline(always)]
+unsafe fn transpose_four(r: F) -> F {
+    // SAFETY: the caller's.
+    unsafe {
+        let (ab0, ab1) = (vtrn1q_f32(r[0], r[1]), vtrn2q_f32(r[0], r[1]));
+        let (cd0, cd1) = (vtrn1q_f32(r[2], r[3]), vtrn2q_f32(r[2], r[3]));
+        [
+            vcombine_f32(vget_low_f32(ab0), vget_low_f32(cd0)),
+            vcombine_f32(vget_low_f32(ab1), vget_low_f32(cd1)),
+            vcombine_f32(vget_high_f32(ab0), vget_high_f32(cd0)),
+            vcombine_f32(vget_high_f32(ab1), vget_high_f32(cd1)),
+        ]
+    }
+}
+
 impl Lanes for Neon {
     type F = F;
     type I = I;
@@ -157,6 +176,7 @@ impl Lanes for Neon {
         fn load_i(p: *const u32) -> I { four!(i => vld1q_u32(p.add(4 * i))) }
         fn and(a: I, b: I) -> I { four!(i => vandq_u32(a[i], b[i])) }
         fn or(a: I, b: I) -> I { four!(i => vorrq_u32(a[i], b[i])) }
+        fn xor(a: I, b: I) -> I { four!(i => veorq_u32(a[i], b[i])) }
         fn add_i(a: I, b: I) -> I { four!(i => vaddq_u32(a[i], b[i])) }
         fn shr(a: I, count: I) -> I {
             four!(i => vshlq_u32(a[i], vnegq_s32(vreinterpretq_s32_u32(count[i]))))
@@ -164,8 +184,8 @@ impl Lanes for Neon {
         fn shl<const N: u32>(a: I) -> I { four!(i => vshlq_u32(a[i], vdupq_n_s32(N as i32))) }
         fn bits(a: F) -> I { four!(i => vreinterpretq_u32_f32(a[i])) }
         fn from_bits(a: I) -> F { four!(i => vreinterpretq_f32_u32(a[i])) }
-        fn step_if_less(a: F, b: F, step: u32) -> I {
-            four!(i => vandq_u32(vcltq_f32(a[i], b[i]), vdupq_n_u32(step)))
+        fn add_if_less(n: I, a: F, b: F, step: u32) -> I {
+            four!(i => vaddq_u32(n[i], vandq_u32(vcltq_f32(a[i], b[i]), vdupq_n_u32(step))))
         }
         fn store_u8(p: *mut u8, a: I) {
             let low = vcombine_u16(vmovn_u32(a[0]), vmovn_u32(a[1]));
@@ -217,22 +237,25 @@ impl Lanes for Neon {
                 vshlq_u32(high, first), vshlq_u32(high, second),
             ]
         }
-        fn gather(base: *const u8, offsets: I) -> I {
-            let mut at = [0u32; 16];
-            for (i, part) in offsets.into_iter().enumerate() {
-                vst1q_u32(at.as_mut_ptr().add(4 * i), part);
+        fn half(p: *const u8) -> f32 { f16::from_bits(p.cast::<u16>().read_unaligned()).to_f32() }
+        fn columns(rows: &[*const u8; 16]) -> [I; 8] {
+            let mut out = [Self::splat_i(0); 8];
+            for part in 0..2 {
+                for i in 0..4 {
+                    let block = four!(k => vld1q_f32(rows[4 * i + k].cast::<f32>().add(4 * part)));
+                    let block = transpose_four(block);
+                    for k in 0..4 {
+                        out[4 * part + k][i] = vreinterpretq_u32_f32(block[k]);
+                    }
+                }
             }
-            let mut words = [0u32; 16];
-            for (word, offset) in words.iter_mut().zip(at) {
-                *word = base.add(offset as usize).cast::<u32>().read_unaligned();
-            }
-            Self::load_i(words.as_ptr())
+            out
         }
         fn lookup<const BITS: usize>(table: &Table<Self>, index: I) -> F {
-            if BITS == 8 {
+            if BITS > 6 {
                 let mut numbers = [0f32; 16];
                 let mut at = [0u8; 16];
-                Self::store_u8(at.as_mut_ptr(), index);
+                Self::store_u8(at.as_mut_ptr(), Self::and(index, Self::splat_i((1 << BITS) - 1)));
                 for (number, at) in numbers.iter_mut().zip(at) {
                     *number = *table.base.add(usize::from(at));
                 }
@@ -260,14 +283,10 @@ impl Lanes for Neon {
             for i in 0..4 {
                 for j in 0..4 {
                     // The block of rows 4j.. and columns 4i.. becomes rows 4i.. and columns 4j...
-                    let (a, b) = (source[4 * j][i], source[4 * j + 1][i]);
-                    let (c, d) = (source[4 * j + 2][i], source[4 * j + 3][i]);
-                    let (ab0, ab1) = (vtrn1q_f32(a, b), vtrn2q_f32(a, b));
-                    let (cd0, cd1) = (vtrn1q_f32(c, d), vtrn2q_f32(c, d));
-                    rows[4 * i][j] = vcombine_f32(vget_low_f32(ab0), vget_low_f32(cd0));
-                    rows[4 * i + 1][j] = vcombine_f32(vget_low_f32(ab1), vget_low_f32(cd1));
-                    rows[4 * i + 2][j] = vcombine_f32(vget_high_f32(ab0), vget_high_f32(cd0));
-                    rows[4 * i + 3][j] = vcombine_f32(vget_high_f32(ab1), vget_high_f32(cd1));
+                    let block = transpose_four(four!(k => source[4 * j + k][i]));
+                    for k in 0..4 {
+                        rows[4 * i + k][j] = block[k];
+                    }
                 }
             }
         }

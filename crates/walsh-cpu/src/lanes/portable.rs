@@ -63,13 +63,14 @@ impl Lanes for Portable {
         fn load_i(p: *const u32) -> [u32; 16] { p.cast::<[u32; 16]>().read_unaligned() }
         fn and(a: [u32; 16], b: [u32; 16]) -> [u32; 16] { both(a, b, |a, b| a & b) }
         fn or(a: [u32; 16], b: [u32; 16]) -> [u32; 16] { both(a, b, |a, b| a | b) }
+        fn xor(a: [u32; 16], b: [u32; 16]) -> [u32; 16] { both(a, b, |a, b| a ^ b) }
         fn add_i(a: [u32; 16], b: [u32; 16]) -> [u32; 16] { both(a, b, u32::wrapping_add) }
         fn shr(a: [u32; 16], count: [u32; 16]) -> [u32; 16] { both(a, count, |a, n| a >> (n & 31)) }
         fn shl<const N: u32>(a: [u32; 16]) -> [u32; 16] { each(a, |a| a << N) }
         fn bits(a: [f32; 16]) -> [u32; 16] { each(a, f32::to_bits) }
         fn from_bits(a: [u32; 16]) -> [f32; 16] { each(a, f32::from_bits) }
-        fn step_if_less(a: [f32; 16], b: [f32; 16], step: u32) -> [u32; 16] {
-            both(a, b, |a, b| if a < b { step } else { 0 })
+        fn add_if_less(n: [u32; 16], a: [f32; 16], b: [f32; 16], step: u32) -> [u32; 16] {
+            std::array::from_fn(|i| if a[i] < b[i] { n[i].wrapping_add(step) } else { n[i] })
         }
         fn store_u8(p: *mut u8, a: [u32; 16]) { p.cast::<[u8; 16]>().write_unaligned(each(a, |a| a as u8)) }
         fn load_u8(p: *const u8) -> [u32; 16] { each(p.cast::<[u8; 16]>().read_unaligned(), u32::from) }
@@ -87,8 +88,11 @@ impl Lanes for Portable {
             let bytes = p.cast::<[u8; 8]>().read_unaligned();
             std::array::from_fn(|i| u32::from(bytes[i / 2] >> (4 * (i % 2))))
         }
-        fn gather(base: *const u8, offsets: [u32; 16]) -> [u32; 16] {
-            std::array::from_fn(|i| base.add(offsets[i] as usize).cast::<u32>().read_unaligned())
+        fn half(p: *const u8) -> f32 { f16::from_bits(p.cast::<u16>().read_unaligned()).to_f32() }
+        fn columns(rows: &[*const u8; 16]) -> [[u32; 16]; 8] {
+            std::array::from_fn(|word| {
+                std::array::from_fn(|row| rows[row].cast::<u32>().add(word).read_unaligned())
+            })
         }
         fn lookup<const BITS: usize>(table: &Table<Self>, index: [u32; 16]) -> [f32; 16] {
             std::array::from_fn(|i| *table.base.add((index[i] & ((1 << BITS) - 1)) as usize))

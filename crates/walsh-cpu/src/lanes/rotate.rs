@@ -2,7 +2,7 @@
 
 use walsh_formats::rotation::Rotation;
 
-use super::Lanes;
+use super::{Lanes, entries};
 
 /// `r = H·(s∘x)/√D`.
 ///
@@ -31,6 +31,22 @@ pub(crate) unsafe fn forward<S: Lanes>(rotation: &Rotation, values: &mut [f32]) 
             S::store(at, S::mul(S::load(at), factor));
         }
     }
+}
+
+entries! {
+    /// `r = H·(s∘x)/√D`.
+    ///
+    /// # Safety
+    /// The machine has the instruction set.
+    pub(crate) fn forward_with(rotation: &Rotation, values: &mut [f32]) = forward
+}
+
+entries! {
+    /// `x = s∘(H·r)/√D`.
+    ///
+    /// # Safety
+    /// The machine has the instruction set.
+    pub(crate) fn inverse_with(rotation: &Rotation, values: &mut [f32]) = inverse
 }
 
 /// `x = s∘(H·r)/√D`.

@@ -58,11 +58,14 @@ unsafe fn fingerprint<S: Lanes>(out: &mut Vec<(&'static str, Vec<u32>)>) {
             "integers",
             &read(S::from_bits(S::add_i(
                 S::or(S::shr(w, n), S::splat_i(3)),
-                S::and(w, n),
+                S::xor(w, S::and(w, n)),
             ))),
         );
         put("shl", &read(S::from_bits(S::shl::<5>(w))));
-        put("step", &read(S::from_bits(S::step_if_less(x, y, 8))));
+        put(
+            "add_if_less",
+            &read(S::from_bits(S::add_if_less(w, x, y, 8))),
+        );
         let bytes: [u8; 64] = std::array::from_fn(|i| (i as u8).wrapping_mul(37).wrapping_add(11));
         put(
             "load_u8",
@@ -85,20 +88,24 @@ unsafe fn fingerprint<S: Lanes>(out: &mut Vec<(&'static str, Vec<u32>)>) {
             in_order[usize::from(*element)] = taken[lane];
         }
         put("nibbles", &in_order);
-        let offsets: [u32; 16] = std::array::from_fn(|i| (i as u32 * 13) % 60);
+        let sources: [*const u8; 16] = std::array::from_fn(|i| bytes.as_ptr().add(i * 13 % 32));
+        for column in S::columns(&sources) {
+            put("columns", &read(S::from_bits(column)));
+        }
+        S::store_f16(stored.as_mut_ptr(), x);
         put(
-            "gather",
-            &read(S::from_bits(S::gather(
-                bytes.as_ptr(),
-                S::load_i(offsets.as_ptr()),
-            ))),
+            "half",
+            &[S::half(stored.as_ptr()), S::half(stored.as_ptr().add(6))],
         );
-        let table = |bits| Table::<S>::new(&codebook(bits).centroids);
+        let tables = TqBits::ALL.map(|bits| table_numbers(&codebook(bits).centroids));
+        let table = |bits: TqBits| Table::<S>::new(&tables[bits as usize]);
         put("lookup 2", &read(S::lookup::<2>(&table(TqBits::B2), w)));
         put("lookup 3", &read(S::lookup::<3>(&table(TqBits::B3), w)));
         put("lookup 4", &read(S::lookup::<4>(&table(TqBits::B4), w)));
         put("lookup 5", &read(S::lookup::<5>(&table(TqBits::B5), w)));
         put("lookup 6", &read(S::lookup::<6>(&table(TqBits::B6), w)));
+        let longer = table_numbers(&codebook(TqBits::B8).boundaries[..128]);
+        put("lookup 7", &read(S::lookup::<7>(&Table::new(&longer), w)));
         put("lookup 8", &read(S::lookup::<8>(&table(TqBits::B8), w)));
         let mut rows: [S::F; 16] = std::array::from_fn(|i| S::load(numbers(i as u32).as_ptr()));
         S::transpose(&mut rows);

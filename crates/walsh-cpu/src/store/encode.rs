@@ -4,29 +4,41 @@ use half::f16;
 use walsh_formats::DType;
 use walsh_formats::kv::{self, KvCodec, RowCodec, ScaleKind, Tq, TqBits, lane_sum};
 
-use crate::lanes::{Lanes, Table, entries, rotate};
+use crate::lanes::{Lanes, Table, entries, rotate, table_numbers};
 
 const LANES: usize = 16;
 
-/// A codec with what its kernel looks up.
+/// The most numbers of a head.
+const MAX_HEAD_DIM: usize = 512;
+
+/// A codec with the tables of its kernel.
 pub(super) struct Encoder {
     codec: RowCodec,
-    /// The boundaries of the codebook, then infinity: as many as there are centroids.
+    centroids: Vec<f32>,
+    /// The boundaries of the codebook, then infinity. Of 256 centroids, the positive boundaries.
     boundaries: Vec<f32>,
-    /// Every sixteenth boundary of 256, then infinity: where the search for 8 bits begins.
+    /// Every eighth of the boundaries, where the search for 8 bits begins.
     coarse: Vec<f32>,
 }
 
 impl Encoder {
     pub(super) fn of(codec: &RowCodec) -> Self {
-        let mut boundaries = codec
-            .codebook()
-            .map(|book| book.boundaries.clone())
-            .unwrap_or_default();
-        boundaries.push(f32::INFINITY);
-        let coarse = boundaries.iter().skip(15).step_by(16).copied().collect();
+        let (mut centroids, mut boundaries, mut coarse) = (vec![], vec![], vec![]);
+        if let Some(book) = codec.codebook() {
+            let skipped = if book.boundaries.len() == 255 { 128 } else { 0 };
+            let ends = book.boundaries[skipped..]
+                .iter()
+                .copied()
+                .chain([f32::INFINITY]);
+            let ends: Vec<f32> = ends.collect();
+            let eighths: Vec<f32> = ends.iter().skip(7).step_by(8).copied().collect();
+            centroids = table_numbers(&book.centroids);
+            coarse = table_numbers(if eighths.is_empty() { &ends } else { &eighths });
+            boundaries = table_numbers(&ends);
+        }
         Self {
             codec: codec.clone(),
+            centroids,
             boundaries,
             coarse,
         }
@@ -158,22 +170,15 @@ unsafe fn encode_fitted<S: Lanes, const BITS: usize>(
     codes: &mut [u8],
     scales: &mut [u8],
 ) -> bool {
-    let Some(book) = encoder.codec.codebook() else {
-        return false;
-    };
-    let mut unpacked = [0u8; super::MAX_HEAD_DIM];
+    let mut unpacked = [0u8; MAX_HEAD_DIM];
     let unpacked = &mut unpacked[..rotated.len()];
     let len = encoder.codec.group_len();
-    // SAFETY: the caller's; the tables live as long as the encoder and the codebook.
+    // SAFETY: the caller's; the tables live as long as the encoder.
     let search = unsafe {
         Search::<S, BITS> {
-            centroids: Table::new(&book.centroids),
+            centroids: Table::new(&encoder.centroids),
             boundaries: Table::new(&encoder.boundaries),
-            coarse: Table::new(if BITS == 8 {
-                &encoder.coarse
-            } else {
-                &encoder.boundaries
-            }),
+            coarse: Table::new(&encoder.coarse),
         }
     };
     let groups = rotated
@@ -217,64 +222,78 @@ impl<S: Lanes, const BITS: usize> Search<S, BITS> {
     unsafe fn codes(&self, u: S::F) -> S::I {
         // SAFETY: the caller's.
         unsafe {
-            let mut code = S::splat_i(0);
-            let mut bits = BITS;
             if BITS == 8 {
-                // The first four bits from every sixteenth boundary, which fit a register.
-                for bit in [8, 4, 2, 1] {
-                    let at = S::add_i(code, S::splat_i(bit - 1));
-                    let boundary = S::lookup::<4>(&self.coarse, at);
-                    code = S::add_i(code, S::step_if_less(boundary, u, bit));
-                }
-                code = S::shl::<4>(code);
-                bits = 4;
+                return self.codes_by_size(u);
             }
-            for bit in (0..bits).rev() {
+            let mut code = S::splat_i(0);
+            for bit in (0..BITS).rev() {
                 let at = S::add_i(code, S::splat_i((1 << bit) - 1));
                 let boundary = S::lookup::<BITS>(&self.boundaries, at);
-                code = S::add_i(code, S::step_if_less(boundary, u, 1 << bit));
+                code = S::add_if_less(code, boundary, u, 1 << bit);
             }
             code
         }
     }
 
-    /// ⟨u,c⟩ and ⟨c,c⟩ at a scale.
+    /// As [`codes`](Self::codes) for 8 bits: among the 127 positive boundaries, by magnitude.
     #[inline(always)]
-    unsafe fn fit(&self, unit: &[f32], inverse: f32) -> (f32, f32) {
+    unsafe fn codes_by_size(&self, u: S::F) -> S::I {
         // SAFETY: the caller's.
         unsafe {
-            let inverse = S::splat(inverse);
-            let (mut dot, mut square) = (S::splat(0.0), S::splat(0.0));
-            for chunk in unit.chunks_exact(LANES) {
-                let u = S::load(chunk.as_ptr());
-                let c = S::lookup::<BITS>(&self.centroids, self.codes(S::mul(u, inverse)));
-                dot = S::add(dot, S::mul(u, c));
-                square = S::add(square, S::mul(c, c));
+            let zero = S::splat(0.0);
+            let size = S::and(S::bits(u), S::splat_i(0x7fff_ffff));
+            // A negative number on a boundary lies above it in magnitude: the next larger number does strictly.
+            let size = S::add_i(size, S::add_if_less(S::splat_i(1), zero, u, u32::MAX));
+            let size = S::from_bits(size);
+            // Four bits by every eighth boundary, which fit a register, then three among all.
+            let mut below = S::splat_i(0);
+            for bit in [8, 4, 2, 1] {
+                let at = S::add_i(below, S::splat_i(bit - 1));
+                below = S::add_if_less(below, S::lookup::<4>(&self.coarse, at), size, bit);
             }
-            (S::reduce_add(dot), S::reduce_add(square))
+            below = S::shl::<3>(below);
+            for bit in [4, 2, 1] {
+                let at = S::add_i(below, S::splat_i(bit - 1));
+                below = S::add_if_less(below, S::lookup::<7>(&self.boundaries, at), size, bit);
+            }
+            // 128 + below where u is positive, else 127 − below.
+            let flip = S::add_if_less(S::splat_i(127), zero, u, 1);
+            S::xor(below, flip)
         }
     }
 
     /// Quantises at the best scale; returns ⟨u,c⟩/⟨c,c⟩.
     #[inline(always)]
     unsafe fn best(&self, unit: &[f32], codes: &mut [u8]) -> f32 {
+        const COUNT: usize = kv::SCALE_CANDIDATES.len();
+        let inverses = kv::SCALE_CANDIDATES.map(|candidate| 1.0 / candidate);
         // SAFETY: the caller's.
         unsafe {
-            let (mut dot, mut square) = self.fit(unit, 1.0);
-            let mut best = 1.0;
-            for candidate in &kv::SCALE_CANDIDATES[1..] {
-                let inverse = 1.0 / candidate;
-                let (d, s) = self.fit(unit, inverse);
-                if d * d / s > dot * dot / square {
-                    (dot, square, best) = (d, s, inverse);
+            // ⟨u,c⟩ and ⟨c,c⟩ of all candidates side by side, so that their long chains overlap.
+            let (mut dots, mut squares) = ([S::splat(0.0); COUNT], [S::splat(0.0); COUNT]);
+            for chunk in unit.chunks_exact(LANES) {
+                let u = S::load(chunk.as_ptr());
+                for k in 0..COUNT {
+                    let code = self.codes(S::mul(u, S::splat(inverses[k])));
+                    let c = S::lookup::<BITS>(&self.centroids, code);
+                    dots[k] = S::add(dots[k], S::mul(u, c));
+                    squares[k] = S::add(squares[k], S::mul(c, c));
                 }
             }
-            let inverse = S::splat(best);
+            let (mut best, mut gain, mut factor) = (0, f32::NEG_INFINITY, 0.0);
+            for k in 0..COUNT {
+                let (dot, square) = (S::reduce_add(dots[k]), S::reduce_add(squares[k]));
+                let found = dot * dot / square;
+                if found > gain {
+                    (best, gain, factor) = (k, found, dot / square);
+                }
+            }
+            let inverse = S::splat(inverses[best]);
             for (chunk, out) in unit.chunks_exact(LANES).zip(codes.chunks_exact_mut(LANES)) {
                 let u = S::mul(S::load(chunk.as_ptr()), inverse);
                 S::store_u8(out.as_mut_ptr(), self.codes(u));
             }
-            dot / square
+            factor
         }
     }
 }

@@ -5,7 +5,7 @@ use walsh_core::{CacheKind, Device, KvCache, KvCacheOptions, KvSide, Result};
 use walsh_cpu::{CpuOptions, Isa, Threads};
 
 /// Numbers close to N(0,1).
-pub fn gaussian(seed: u64, n: usize) -> Vec<f32> {
+pub(crate) fn gaussian(seed: u64, n: usize) -> Vec<f32> {
     let mut state = seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     (0..n)
         .map(|_| {
@@ -21,7 +21,7 @@ pub fn gaussian(seed: u64, n: usize) -> Vec<f32> {
         .collect()
 }
 
-pub fn device(isa: Isa, threads: usize) -> Device {
+pub(crate) fn device(isa: Isa, threads: usize) -> Device {
     walsh_cpu::open(CpuOptions {
         threads: Threads::Count(threads),
         isa: Some(isa),
@@ -31,33 +31,33 @@ pub fn device(isa: Isa, threads: usize) -> Device {
 
 /// The sizes of a case.
 #[derive(Clone, Copy, Debug)]
-pub struct Sizes {
-    pub heads: usize,
-    pub kv_heads: usize,
-    pub head_dim: usize,
-    pub capacity: usize,
-    pub kind: CacheKind,
+pub(crate) struct Sizes {
+    pub(crate) heads: usize,
+    pub(crate) kv_heads: usize,
+    pub(crate) head_dim: usize,
+    pub(crate) capacity: usize,
+    pub(crate) kind: CacheKind,
 }
 
 /// A cache that is fed by position.
-pub struct Fixture {
-    pub device: Device,
-    pub sizes: Sizes,
-    pub cache: KvCache,
+pub(crate) struct Fixture {
+    pub(crate) device: Device,
+    pub(crate) sizes: Sizes,
+    pub(crate) cache: KvCache,
 }
 
 /// One token's keys or values for all KV heads, by position.
-pub fn rows_of(sizes: &Sizes, seed: u64, positions: std::ops::Range<usize>) -> Vec<f32> {
+pub(crate) fn rows_of(sizes: &Sizes, seed: u64, positions: std::ops::Range<usize>) -> Vec<f32> {
     positions
         .flat_map(|p| gaussian(seed + 7919 * p as u64, sizes.kv_heads * sizes.head_dim))
         .collect()
 }
 
-pub const KEYS: u64 = 1;
-pub const VALUES: u64 = 2;
+pub(crate) const KEYS: u64 = 1;
+pub(crate) const VALUES: u64 = 2;
 
 impl Fixture {
-    pub fn new(device: Device, spec: &str, sizes: Sizes) -> Self {
+    pub(crate) fn new(device: Device, spec: &str, sizes: Sizes) -> Self {
         let options = KvCacheOptions {
             spec: spec.parse().unwrap(),
             kv_heads: sizes.kv_heads as u64,
@@ -74,13 +74,13 @@ impl Fixture {
     }
 
     /// Stores generated keys and values of these positions in one call.
-    pub fn store(&self, positions: std::ops::Range<usize>) {
+    pub(crate) fn store(&self, positions: std::ops::Range<usize>) {
         let keys = rows_of(&self.sizes, KEYS, positions.clone());
         let values = rows_of(&self.sizes, VALUES, positions.clone());
         self.store_rows(positions, &keys, &values).unwrap();
     }
 
-    pub fn store_rows(
+    pub(crate) fn store_rows(
         &self,
         positions: std::ops::Range<usize>,
         keys: &[f32],
@@ -101,18 +101,21 @@ impl Fixture {
         self.device.run(&list.finish()?)
     }
 
-    pub fn positions(&self, positions: &std::ops::Range<usize>) -> Result<walsh_core::Tensor> {
+    pub(crate) fn positions(
+        &self,
+        positions: &std::ops::Range<usize>,
+    ) -> Result<walsh_core::Tensor> {
         let numbers: Vec<i32> = positions.clone().map(|p| p as i32).collect();
         self.device.tensor(&[numbers.len() as u64], &numbers)
     }
 
     /// Attention of generated queries at these positions.
-    pub fn decode(&self, positions: std::ops::Range<usize>, mask: Mask) -> Vec<f32> {
+    pub(crate) fn decode(&self, positions: std::ops::Range<usize>, mask: Mask) -> Vec<f32> {
         let query = self.queries(&positions);
         self.decode_queries(positions, &query, mask).unwrap()
     }
 
-    pub fn decode_queries(
+    pub(crate) fn decode_queries(
         &self,
         positions: std::ops::Range<usize>,
         query: &[f32],
@@ -137,7 +140,7 @@ impl Fixture {
     }
 
     /// Prefill of generated queries, keys and values at these positions, over what is stored before them.
-    pub fn prefill(&self, positions: std::ops::Range<usize>, mask: Mask) -> Vec<f32> {
+    pub(crate) fn prefill(&self, positions: std::ops::Range<usize>, mask: Mask) -> Vec<f32> {
         let query = self.queries(&positions);
         let shape = [
             positions.len() as u64,
@@ -166,7 +169,7 @@ impl Fixture {
         self.device.read::<f32>(&output).unwrap()
     }
 
-    pub fn queries(&self, positions: &std::ops::Range<usize>) -> Vec<f32> {
+    pub(crate) fn queries(&self, positions: &std::ops::Range<usize>) -> Vec<f32> {
         let n = self.sizes.heads * self.sizes.head_dim;
         positions
             .clone()
@@ -175,7 +178,7 @@ impl Fixture {
     }
 
     /// Every row of a side, decoded: `[kv_heads][capacity][head_dim]`.
-    pub fn decoded(&self, side: &KvSide) -> Vec<f32> {
+    pub(crate) fn decoded(&self, side: &KvSide) -> Vec<f32> {
         let (codes, scales) = self.bytes(side);
         let (code, scale) = (side.codec.code_bytes(), side.codec.scale_bytes());
         let d = self.sizes.head_dim;
@@ -191,7 +194,7 @@ impl Fixture {
     }
 
     /// The codes and scales of a side.
-    pub fn bytes(&self, side: &KvSide) -> (Vec<u8>, Vec<u8>) {
+    pub(crate) fn bytes(&self, side: &KvSide) -> (Vec<u8>, Vec<u8>) {
         let read = |tensor: &walsh_core::Tensor| {
             let mut bytes = vec![0; tensor.bytes() as usize];
             self.device.read_bytes(tensor, &mut bytes).unwrap();
@@ -205,7 +208,7 @@ impl Fixture {
 
     /// What [`decode`](Self::decode) should give, or [`prefill`](Self::prefill) when `fresh` says from which position
     /// on rows are those before they were stored.
-    pub fn expected(
+    pub(crate) fn expected(
         &self,
         positions: std::ops::Range<usize>,
         mask: Mask,
@@ -236,22 +239,25 @@ impl Fixture {
         for (i, p) in positions.clone().enumerate() {
             for head in 0..heads {
                 let h = head / (heads / kv_heads);
-                let row = |stored: &'_ [f32], fresh: &'_ [f32], t: usize| -> Vec<f32> {
-                    if t >= fresh_from {
-                        fresh[((t - positions.start) * kv_heads + h) * d..][..d].to_vec()
-                    } else {
-                        stored[(h * capacity + t % capacity) * d..][..d].to_vec()
-                    }
+                let stored_at = |t: usize| (h * capacity + t % capacity) * d;
+                let fresh_at = |t: usize| ((t - positions.start) * kv_heads + h) * d;
+                let key = |t: usize| match t >= fresh_from {
+                    true => &fresh_keys[fresh_at(t)..][..d],
+                    false => &keys[stored_at(t)..][..d],
+                };
+                let value = |t: usize| match t >= fresh_from {
+                    true => &fresh_values[fresh_at(t)..][..d],
+                    false => &values[stored_at(t)..][..d],
                 };
                 let at = (i * heads + head) * d;
                 let q = &queries[at..at + d];
                 let first = (p + 1).saturating_sub(window);
                 let scores: Vec<f64> = (first..=p)
                     .map(|t| {
-                        let k = row(&keys, &fresh_keys, t);
+                        let k = key(t);
                         let dot: f64 = q
                             .iter()
-                            .zip(&k)
+                            .zip(k)
                             .map(|(a, b)| f64::from(*a) * f64::from(*b))
                             .sum();
                         let s = dot * f64::from(mask.scale);
@@ -263,11 +269,8 @@ impl Fixture {
                 let sum: f64 = scores.iter().map(|s| (s - max).exp()).sum();
                 for (t, s) in (first..=p).zip(&scores) {
                     let weight = (s - max).exp() / sum;
-                    for (o, v) in out[at..at + d]
-                        .iter_mut()
-                        .zip(row(&values, &fresh_values, t))
-                    {
-                        *o += weight * f64::from(v);
+                    for (o, v) in out[at..at + d].iter_mut().zip(value(t)) {
+                        *o += weight * f64::from(*v);
                     }
                 }
             }
@@ -276,7 +279,7 @@ impl Fixture {
     }
 }
 
-pub fn mask(head_dim: usize) -> Mask {
+pub(crate) fn mask(head_dim: usize) -> Mask {
     Mask {
         scale: 1.0 / (head_dim as f32).sqrt(),
         window: None,
@@ -286,7 +289,7 @@ pub fn mask(head_dim: usize) -> Mask {
 
 /// All numbers within `tolerance`.
 #[track_caller]
-pub fn close(got: &[f32], expected: &[f64], tolerance: f64, what: &str) {
+pub(crate) fn close(got: &[f32], expected: &[f64], tolerance: f64, what: &str) {
     assert_eq!(got.len(), expected.len(), "{what}");
     for (i, (a, b)) in got.iter().zip(expected).enumerate() {
         assert!(

@@ -1,0 +1,212 @@
+//! Times attention and stores over a KV cache.
+//!
+//! `cargo run --release -p walsh-cpu --example attention_bench -- [threads] [isa] [cache]...`
+//!
+//! Decode reads 4,096 positions of as many caches as a model has layers, so that codes come from where they would in
+//! use; prefill attends a chunk of 512 tokens over nothing and over 4,096 positions. Numbers are microseconds per op. With one thread they are processor time where the system tells it, so that a busy machine
+//! does not spoil them.
+
+use std::time::Instant;
+
+use walsh_core::ops::{AttentionDecode, AttentionPrefill, KvStore, Mask};
+use walsh_core::{CacheKind, Device, KvCache, KvCacheOptions, Result, Tensor};
+use walsh_cpu::{CpuOptions, Threads};
+
+/// A model's attention.
+struct Shape {
+    name: &'static str,
+    heads: u64,
+    kv_heads: u64,
+    head_dim: u64,
+}
+
+const SHAPES: [Shape; 2] = [
+    Shape {
+        name: "smollm2-135m",
+        heads: 9,
+        kv_heads: 3,
+        head_dim: 64,
+    },
+    Shape {
+        name: "gemma3-270m",
+        heads: 4,
+        kv_heads: 1,
+        head_dim: 256,
+    },
+];
+
+const SPECS: [&str; 9] = [
+    "f32",
+    "f16",
+    "q8_0",
+    "tq8",
+    "tq6",
+    "tq5",
+    "tq4",
+    "tq3",
+    "k=tq5,v=tq3",
+];
+const LAYERS: usize = 12;
+const DEPTH: u64 = 4096;
+const CHUNK: u64 = 512;
+
+fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+    let mut args = std::env::args().skip(1);
+    let threads = args.next().map_or(Ok(2), |word| word.parse())?;
+    let isa = args.next().map(|word| word.parse()).transpose()?;
+    let wanted: Vec<String> = args.collect();
+    let device = walsh_cpu::open(CpuOptions {
+        threads: Threads::Count(threads),
+        isa,
+    })?;
+    println!(
+        "{}, {threads} threads; microseconds per op",
+        device.properties().architecture
+    );
+    println!(
+        "{:14} {:12} {:>9} {:>9} {:>9} {:>9} {:>9}",
+        "shape", "cache", "decode", "GB/s", "prefill", "at 4096", "store"
+    );
+    for shape in &SHAPES {
+        for spec in SPECS
+            .iter()
+            .filter(|spec| wanted.is_empty() || wanted.iter().any(|w| w == *spec))
+        {
+            bench(&device, shape, spec)?;
+        }
+    }
+    Ok(())
+}
+
+fn bench(
+    device: &Device,
+    shape: &Shape,
+    spec: &str,
+) -> std::result::Result<(), Box<dyn std::error::Error>> {
+    let options = KvCacheOptions {
+        spec: spec.parse()?,
+        kv_heads: shape.kv_heads,
+        head_dim: shape.head_dim,
+        capacity: DEPTH + CHUNK,
+        kind: CacheKind::Global,
+    };
+    let caches = (0..LAYERS)
+        .map(|_| KvCache::new(device, options))
+        .collect::<Result<Vec<_>>>()?;
+    let mask = Mask {
+        scale: 1.0 / (shape.head_dim as f32).sqrt(),
+        window: None,
+        softcap: None,
+    };
+    let rows = |n: u64, heads: u64| numbers(device, &[n, heads, shape.head_dim]);
+    let positions = |first: u64, n: u64| {
+        let numbers: Vec<i32> = (first..first + n).map(|p| p as i32).collect();
+        device.tensor(&[n], &numbers)
+    };
+    let store = |cache: &KvCache, first: u64, n: u64| -> Result<KvStore> {
+        Ok(KvStore {
+            keys: rows(n, shape.kv_heads)?,
+            values: rows(n, shape.kv_heads)?,
+            positions: positions(first, n)?,
+            cache: cache.clone(),
+        })
+    };
+    for cache in &caches {
+        let mut list = device.record();
+        list.push(store(cache, 0, DEPTH)?)?;
+        device.run(&list.finish()?)?;
+    }
+    let decode = time(
+        device,
+        |cache| {
+            Ok(AttentionDecode {
+                query: rows(1, shape.heads)?,
+                cache: cache.clone(),
+                positions: positions(DEPTH - 1, 1)?,
+                mask,
+                output: rows(1, shape.heads)?,
+            }
+            .into())
+        },
+        &caches,
+        20,
+    )?;
+    let prefill = |first: u64, runs| {
+        time(
+            device,
+            |cache| {
+                Ok(AttentionPrefill {
+                    query: rows(CHUNK, shape.heads)?,
+                    keys: rows(CHUNK, shape.kv_heads)?,
+                    values: rows(CHUNK, shape.kv_heads)?,
+                    cache: cache.clone(),
+                    positions: positions(first, CHUNK)?,
+                    mask,
+                    output: rows(CHUNK, shape.heads)?,
+                }
+                .into())
+            },
+            &caches,
+            runs,
+        )
+    };
+    let (chunk, deep) = (prefill(0, 3)?, prefill(DEPTH, 1)?);
+    let stored = time(
+        device,
+        |cache| Ok(store(cache, DEPTH, CHUNK)?.into()),
+        &caches,
+        3,
+    )?;
+    let bytes = caches[0].bytes() as f64 * DEPTH as f64 / (DEPTH + CHUNK) as f64;
+    println!(
+        "{:14} {spec:12} {decode:9.0} {:9.1} {chunk:9.0} {deep:9.0} {stored:9.0}",
+        shape.name,
+        bytes / decode / 1e3
+    );
+    Ok(())
+}
+
+/// Mean microseconds of one op over several runs of a list that does it once for every cache.
+fn time(
+    device: &Device,
+    op: impl Fn(&KvCache) -> Result<walsh_core::ops::Op>,
+    caches: &[KvCache],
+    runs: usize,
+) -> Result<f64> {
+    let mut list = device.record();
+    for cache in caches {
+        list.push(op(cache)?)?;
+    }
+    let step = list.finish()?;
+    device.run(&step)?;
+    let (start, used) = (Instant::now(), processor_time());
+    for _ in 0..runs {
+        device.run(&step)?;
+    }
+    let spent = match (used, processor_time()) {
+        (Some(before), Some(after)) if device.properties().parallelism == 1 => after - before,
+        _ => start.elapsed().as_secs_f64() * 1e6,
+    };
+    Ok(spent / (runs * caches.len()) as f64)
+}
+
+/// Microseconds that this thread has run, on Linux.
+fn processor_time() -> Option<f64> {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    Some(text.split_whitespace().next()?.parse::<f64>().ok()? / 1e3)
+}
+
+/// A tensor of numbers from −1 to 1.
+fn numbers(device: &Device, shape: &[u64]) -> Result<Tensor> {
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    let n = shape.iter().product::<u64>() as usize;
+    let numbers: Vec<f32> = (0..n)
+        .map(|_| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+        })
+        .collect();
+    device.tensor(shape, &numbers)
+}
