@@ -147,8 +147,10 @@ unsafe fn dot<const DOT: bool>(sum: int32x4_t, a: int8x16_t, b: int8x16_t) -> in
     unsafe {
         if DOT {
             let mut sum = sum;
-            // The intrinsic is not stable.
+            // The intrinsic is not stable. The directive lets the assembler take the instruction wherever this function
+            // is inlined, or is not.
             std::arch::asm!(
+                ".arch_extension dotprod",
                 "sdot {sum:v}.4s, {a:v}.16b, {b:v}.16b",
                 sum = inout(vreg) sum,
                 a = in(vreg) a,
