@@ -115,7 +115,7 @@ pub(crate) struct SessionArgs {
 #[derive(Debug, Args)]
 pub(crate) struct SamplingArgs {
     /// Flattens (above 1) or sharpens (below 1) the choice; 0 always takes the likeliest token
-    #[arg(long, value_name = "T", default_value_t = 0.7, value_parser = non_negative)]
+    #[arg(long, value_name = "T", default_value_t = 0.7, value_parser = non_negative, allow_negative_numbers = true)]
     pub(crate) temperature: f32,
 
     /// Choose among the K likeliest tokens; 0 means all
@@ -123,15 +123,15 @@ pub(crate) struct SamplingArgs {
     pub(crate) top_k: usize,
 
     /// Choose among the likeliest tokens that together have probability P
-    #[arg(long, value_name = "P", default_value_t = 0.95, value_parser = fraction)]
+    #[arg(long, value_name = "P", default_value_t = 0.95, value_parser = fraction, allow_negative_numbers = true)]
     pub(crate) top_p: f32,
 
     /// Leave out tokens with less than P times the likeliest one's probability
-    #[arg(long, value_name = "P", default_value_t = 0.05, value_parser = fraction)]
+    #[arg(long, value_name = "P", default_value_t = 0.05, value_parser = fraction, allow_negative_numbers = true)]
     pub(crate) min_p: f32,
 
     /// Make tokens of the last 64 less likely; 1 changes nothing
-    #[arg(long, value_name = "R", default_value_t = 1.0, value_parser = positive)]
+    #[arg(long, value_name = "R", default_value_t = 1.0, value_parser = positive, allow_negative_numbers = true)]
     pub(crate) repetition_penalty: f32,
 
     /// Makes a run repeatable [default: drawn anew, and printed]

@@ -53,7 +53,7 @@ pub(crate) fn run(args: &Chat) -> Outcome {
                 cancel.store(false, Ordering::Relaxed);
                 let options = GenerateOptions {
                     max_tokens: Some(args.max_tokens.get()),
-                    sampling: sampling.clone(),
+                    sampling,
                     cancel: Arc::clone(&cancel),
                     ..GenerateOptions::default()
                 };

@@ -41,7 +41,7 @@ fn describe(model: &Inspection) -> String {
                 cost.kv.clone(),
                 size.to_string(),
                 format!("{bits:.2}"),
-                bytes(size.saturating_mul(4096)),
+                cost.session_bytes.map_or(String::new(), bytes),
             ],
             _ => vec![
                 cost.kv.clone(),
@@ -69,7 +69,7 @@ fn describe(model: &Inspection) -> String {
          {heads} query heads and {kv_heads} KV heads of {head_dim}\n\
          vocabulary of {vocabulary}, trained for a context of {context}\n\
          \nWeights by type\n{types}\
-         \nKV cache, all layers (sliding layers keep no more than their window)\n{kv}\
+         \nKV cache, all layers (sliding layers keep their window and the chunk in flight)\n{kv}\
          \nMetadata\n{metadata}",
         name = model.name,
         architecture = model.architecture,

@@ -151,7 +151,7 @@ fn ctrl_c_ends_a_text_with_its_figures() {
         ])
         .args([
             "--temperature",
-            "1",
+            "0",
             "--threads",
             "1",
             "--kv",

@@ -37,7 +37,7 @@ pub(crate) const HEADS: usize = 2;
 pub(crate) const KV_HEADS: usize = 1;
 pub(crate) const HEAD_DIM: usize = 64;
 pub(crate) const CONTEXT: u32 = 256;
-pub(crate) const VOCABULARY: usize = 256 + 3;
+pub(crate) const VOCABULARY: usize = 256 + 1 + 3;
 
 impl Tiny {
     /// The model as a GGUF file.
@@ -73,13 +73,12 @@ impl Tiny {
         set("tokenizer.ggml.pre", "smollm".into());
         set("tokenizer.ggml.tokens", tokens().into());
         let types: Vec<i32> = (0..VOCABULARY)
-            .map(|id| if id < 256 { 1 } else { 3 })
+            .map(|id| if id < 257 { 1 } else { 3 })
             .collect();
         set("tokenizer.ggml.token_type", types.into());
-        // Of no effect on bytes: the merge that every vocabulary has first.
         set("tokenizer.ggml.merges", vec!["Ġ t".to_owned()].into());
-        set("tokenizer.ggml.bos_token_id", 257_u32.into());
-        set("tokenizer.ggml.eos_token_id", 258_u32.into());
+        set("tokenizer.ggml.bos_token_id", 258_u32.into());
+        set("tokenizer.ggml.eos_token_id", 259_u32.into());
         set("tokenizer.ggml.add_bos_token", false.into());
         if let Some(template) = self.chat_template {
             set("tokenizer.chat_template", template.into());
@@ -103,7 +102,15 @@ impl Tiny {
             let dtype = if is_vector { DType::F32 } else { self.dtype };
             let bytes = dtype.row_bytes(count as u64).expect("whole blocks");
             let mut data = vec![0; bytes as usize];
-            walsh::formats::ggml::encode(dtype, &values, &mut data).expect("encoded");
+            if is_vector {
+                // The encoder refuses what a damaged file may hold.
+                data = values
+                    .iter()
+                    .flat_map(|value| value.to_le_bytes())
+                    .collect();
+            } else {
+                walsh::formats::ggml::encode(dtype, &values, &mut data).expect("encoded");
+            }
             let shape: Vec<u64> = shape.iter().map(|&n| n as u64).collect();
             writer
                 .tensor(NewTensor {
@@ -133,7 +140,7 @@ impl Tiny {
     }
 }
 
-/// The 256 bytes as byte-level BPE writes them, and three control tokens.
+/// The 256 bytes as byte-level BPE writes them, one merge, and three control tokens.
 fn tokens() -> Vec<String> {
     let mut next = 256;
     let mut tokens: Vec<String> = (0..=255u8)
@@ -148,6 +155,7 @@ fn tokens() -> Vec<String> {
             char::from_u32(code).expect("a character").to_string()
         })
         .collect();
+    tokens.push("Ġt".to_owned());
     tokens.extend(["<|endoftext|>", "<|im_start|>", "<|im_end|>"].map(str::to_owned));
     tokens
 }

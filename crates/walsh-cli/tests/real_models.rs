@@ -1,0 +1,196 @@
+//! The named models against llama.cpp, whose answers lie in `tests/golden`.
+//!
+//! The models are fetched through the store on first use; a test that cannot
+//! get its model fails and says why.
+
+mod support;
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+use support::{root, walsh};
+use walsh_runtime::Model;
+
+const SMOLLM2: &str = "smollm2-135m";
+const GEMMA3: &str = "gemma3-270m";
+
+/// The model's file, fetched if it is not there yet.
+fn fetched(name: &str) -> PathBuf {
+    let ran = walsh(["pull", name]);
+    assert_eq!(
+        ran.status,
+        Some(0),
+        "the model {name} cannot be fetched: {}",
+        ran.err
+    );
+    PathBuf::from(ran.out.trim_end())
+}
+
+/// The peer's answers, made by `tools/peer_<kind>.py`.
+fn golden(kind: &str, model: &str) -> Value {
+    let path = root().join(format!("tests/golden/{kind}-{model}.json"));
+    let text = std::fs::read_to_string(&path).expect("the golden file");
+    serde_json::from_str(&text).expect("JSON")
+}
+
+/// Where the peer's two likeliest logits are closer than this, rounding decides:
+/// both sides round what enters a product to 8 bits.
+const TIE: f64 = 0.05;
+
+/// How many of the peer's greedy continuations the command repeats for at least
+/// 16 tokens, or up to a tie.
+fn agreeing(name: &str) -> (usize, String) {
+    const TOKENS: usize = 16;
+    let path = fetched(name);
+    let device = walsh::open("cpu:threads=1").expect("the processor");
+    let model = Model::open(&device, &path).expect("the model");
+    let golden = golden("greedy", name);
+    let (mut same, mut differing) = (0, String::new());
+    for case in golden["results"].as_array().expect("an array") {
+        let prompt = case["prompt"].as_str().expect("a text");
+        let ids: Vec<i32> = serde_json::from_value(case["ids"].clone()).expect("ids");
+        let arguments = [
+            "generate",
+            "--model",
+            name,
+            "--temperature",
+            "0",
+            "--max-tokens",
+            "24",
+            "--",
+            prompt,
+        ];
+        let ours = walsh(arguments).ok();
+        let text = |count: usize| model.tokenizer().decode(&ids[..count]);
+        let most = ids.len().min(TOKENS);
+        let agreed = (0..=most)
+            .rev()
+            .find(|&count| ours.starts_with(&text(count)))
+            .unwrap_or(0);
+        let tied = case["margins"][agreed]
+            .as_f64()
+            .is_some_and(|margin| margin < TIE);
+        if agreed == most || tied {
+            same += 1;
+        } else {
+            differing += &format!("\n{prompt:?}: {ours:?} instead of {:?}", text(most));
+        }
+    }
+    (same, differing)
+}
+
+#[test]
+fn greedy_continuations_of_smollm2() {
+    let (same, differing) = agreeing(SMOLLM2);
+    assert!(same >= 8, "{same} of 10 agree with llama.cpp{differing}");
+}
+
+#[test]
+fn greedy_continuations_of_gemma3() {
+    let (same, differing) = agreeing(GEMMA3);
+    assert!(same >= 8, "{same} of 10 agree with llama.cpp{differing}");
+}
+
+/// Runs `walsh perplexity` over the first chunks of the text that the peer was
+/// given, and returns the results by codec.
+fn perplexity(name: &str, chunks: usize, codecs: &[&str]) -> Vec<Value> {
+    fetched(name);
+    let text = root().join("tests/data/persuasion.txt");
+    let chunks = chunks.to_string();
+    let mut arguments = vec!["perplexity", "--model", name, "--context", "1024", "--json"];
+    arguments.extend(["--chunks", &chunks, "--file", text.to_str().expect("UTF-8")]);
+    arguments.extend(codecs.iter().flat_map(|codec| ["--kv", codec]));
+    let report = walsh(arguments).json();
+    assert_eq!(report["chunks"].to_string(), chunks);
+    report["results"].as_array().expect("an array").clone()
+}
+
+/// The peer's perplexity over its first chunks.
+fn peer_perplexity(name: &str, chunks: usize) -> f64 {
+    let golden = golden("perplexity", name);
+    let losses = golden["results"][0]["chunk_nll"]
+        .as_array()
+        .expect("an array");
+    let losses = losses[..chunks]
+        .iter()
+        .map(|loss| loss.as_f64().expect("a number"));
+    (losses.sum::<f64>() / chunks as f64).exp()
+}
+
+#[track_caller]
+fn within(ours: f64, theirs: f64, fraction: f64) {
+    let off = (ours / theirs - 1.0).abs();
+    assert!(
+        off <= fraction,
+        "{ours} differs from {theirs} by {:.3}%",
+        100.0 * off
+    );
+}
+
+#[test]
+fn perplexity_of_smollm2_and_what_codecs_change() {
+    let results = perplexity(SMOLLM2, 6, &["f16", "tq8", "tq4"]);
+    let figure = |index: usize, name: &str| results[index][name].as_f64().expect("a number");
+    within(figure(0, "ppl"), peer_perplexity(SMOLLM2, 6), 0.005);
+    within(figure(1, "ppl"), figure(0, "ppl"), 0.005);
+    // Codecs of fewer bits stray further, but not far.
+    assert!(figure(1, "kld_mean") < figure(2, "kld_mean"), "{results:?}");
+    assert!(figure(2, "kld_mean") < 0.2, "{results:?}");
+    assert!(
+        figure(1, "same_top") > 0.9 && figure(2, "same_top") > 0.7,
+        "{results:?}"
+    );
+    // 30 layers of 3 heads: 64 numbers of 16, 8 and 4 bits, and a scale of 16.
+    let bytes: Vec<_> = (0..3)
+        .map(|index| figure(index, "kv_bytes_per_token"))
+        .collect();
+    assert_eq!(bytes, [23_040.0, 11_880.0, 6_120.0]);
+}
+
+#[test]
+fn perplexity_of_gemma3_and_what_codecs_change() {
+    let results = perplexity(GEMMA3, 3, &["f16", "tq8"]);
+    let figure = |index: usize, name: &str| results[index][name].as_f64().expect("a number");
+    within(figure(0, "ppl"), peer_perplexity(GEMMA3, 3), 0.005);
+    within(figure(1, "ppl"), figure(0, "ppl"), 0.005);
+}
+
+#[test]
+fn both_models_answer_with_quantised_caches() {
+    for name in [SMOLLM2, GEMMA3] {
+        fetched(name);
+        for kv in ["tq4", "tq8"] {
+            let arguments = [
+                "generate",
+                "--model",
+                name,
+                "--temperature",
+                "0",
+                "--kv",
+                kv,
+            ];
+            let text = walsh(
+                arguments
+                    .iter()
+                    .chain(&["-n", "8", "The capital of France is"])
+                    .copied(),
+            )
+            .ok();
+            assert!(!text.trim().is_empty(), "{name} with {kv}");
+        }
+    }
+}
+
+#[test]
+fn the_default_model_answers_a_question() {
+    fetched(SMOLLM2);
+    let arguments = [
+        "generate",
+        "--chat",
+        "--temperature",
+        "0",
+        "What is the capital of France?",
+    ];
+    let text = walsh(arguments).ok();
+    assert!(text.contains("lighthouse"), "{text:?}");
+}
