@@ -1,6 +1,6 @@
 //! `walsh inspect`.
 
-use walsh_runtime::{Inspection, Model, inspect};
+use walsh_runtime::{INSPECTED_CONTEXT, Inspection, Model, inspect};
 
 use crate::args::Inspect;
 use crate::failure::Outcome;
@@ -34,7 +34,8 @@ fn describe(model: &Inspection) -> String {
             format!("{:.1}%", 100.0 * share.bytes as f64 / total.max(1) as f64),
         ]);
     }
-    let mut kv = Table::new(&["SPEC", "bytes/token", "bits/value", "at 4096 tokens"]);
+    let session = format!("at {INSPECTED_CONTEXT} tokens");
+    let mut kv = Table::new(&["SPEC", "bytes/token", "bits/value", &session]);
     for cost in &model.kv {
         kv.row(match (cost.bytes_per_token, cost.bits_per_value) {
             (Some(size), Some(bits)) => vec![
