@@ -6,7 +6,8 @@ a round is a ratio, and the median of the rounds is printed. Run with the Python
 llama-cpp-python (see tools/peer.py).
 
 usage: compare.py MODEL [--walsh target/release/walsh] [--rounds 3] [--only speed,perplexity,greedy]
-       [--text tests/data/persuasion.txt] [--chunks 4] [--threads 2] [--depth 0,4096] [--kv f16]
+       [--text tests/data/persuasion.txt] [--chunks 4] [--prompts 10] [--threads 2]
+       [--depth 0,4096] [--kv f16]
 """
 
 import argparse
@@ -18,6 +19,7 @@ import sys
 
 TOOLS = pathlib.Path(__file__).parent
 GREEDY_TOKENS = 24
+ENDS = ("<|im_end|>", "<|endoftext|>", "<eos>", "<end_of_turn>")
 
 
 def run(command):
@@ -66,25 +68,33 @@ def perplexity(args):
     print(f"perplexity: walsh {mine:.4f}, peer {other:.4f}, {100 * (mine / other - 1):+.3f}%")
 
 
+def agreement(row, text):
+    """How many of the peer's tokens lie in the text that Walsh wrote, up to the first difference."""
+    tokens, length = 0, 0
+    for piece in row["pieces"]:
+        if piece in ENDS:
+            # Walsh stops here; the peer was made to go on.
+            return len(row["ids"]) if length == len(text) else tokens
+        if text[length : length + len(piece)] != piece:
+            return tokens
+        length += len(piece)
+        tokens += 1
+    return tokens
+
+
 def greedy(args):
-    """Prints for how many tokens each of ten prompts continues as the peer's does."""
-    theirs = peer("peer_greedy.py", args.model, "--tokens", GREEDY_TOKENS, "--threads", args.threads)
+    """Prints for how many tokens each prompt continues as the peer's does."""
+    limits = ["--tokens", GREEDY_TOKENS, "--first", args.prompts]
+    theirs = peer("peer_greedy.py", args.model, *limits, "--threads", args.threads)
     common = ["--temperature", 0, "--max-tokens", GREEDY_TOKENS, "--threads", args.threads, "--kv", args.kv]
     enough = 0
     for row in theirs["results"]:
-        command = [args.walsh, "generate", "--model", args.model, *common, row["prompt"]]
-        text = run(command).rstrip("\n")
-        expected = row["text"]
-        same = next((i for i, (a, b) in enumerate(zip(text, expected)) if a != b), min(len(text), len(expected)))
-        # The ids are known for the peer only: count its tokens within the common text.
-        tokens, length = 0, 0
-        for piece in row["pieces"]:
-            length += len(piece)
-            if length > same:
-                break
-            tokens += 1
-        enough += tokens >= 16
-        print(f"{tokens:3} of {len(row['ids'])}  {row['prompt']!r}")
+        text = run([args.walsh, "generate", "--model", args.model, *common, row["prompt"]])
+        # The command ends its output with a line end of its own.
+        same = max(agreement(row, text), agreement(row, text.removesuffix("\n")))
+        enough += same >= 16
+        lead = f", where the peer's choice leads by {row['margins'][same]}" if same < len(row["ids"]) else ""
+        print(f"{same:3} of {len(row['ids'])}  {row['prompt']!r}{lead}")
     print(f"greedy: {enough} of {len(theirs['results'])} prompts agree for at least 16 tokens")
 
 
@@ -97,6 +107,7 @@ def main():
     parser.add_argument("--only", default="speed,perplexity,greedy")
     parser.add_argument("--text", default=TOOLS.parent / "tests/data/persuasion.txt")
     parser.add_argument("--chunks", type=int, default=4)
+    parser.add_argument("--prompts", type=int, default=10)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--depth", default="0,4096")
     parser.add_argument("--kv", default="f16")

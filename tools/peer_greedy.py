@@ -5,7 +5,8 @@ Both sides quantise activations to 8 bits, so a sum in another order changes a l
 falls either way: llama.cpp does not always continue as itself when its flash attention is switched or the prompt
 is fed token by token. `--stable N` therefore keeps the first N prompts on which it does, for the first 16 tokens.
 
-usage: peer_greedy.py MODEL [--tokens 24] [--threads 2] [--prompts tools/prompts.json] [--stable 10]
+usage: peer_greedy.py MODEL [--tokens 24] [--threads 2] [--prompts tools/prompts.json] [--first N]
+       [--stable 10]
 """
 
 import argparse
@@ -46,9 +47,10 @@ def main():
     parser.add_argument("--tokens", type=int, default=24)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--prompts", default=pathlib.Path(__file__).with_name("prompts.json"))
+    parser.add_argument("--first", type=int, help="look at no more than this many prompts")
     parser.add_argument("--stable", type=int, help="keep this many prompts that the peer continues alike in every way")
     args = parser.parse_args()
-    prompts = json.loads(pathlib.Path(args.prompts).read_text(encoding="utf-8"))
+    prompts = json.loads(pathlib.Path(args.prompts).read_text(encoding="utf-8"))[: args.first]
     peer = Peer(args.model)
     results, tried = [], 0
     with peer.context(size=1024, threads=args.threads) as context:

@@ -1,6 +1,6 @@
 //! `walsh inspect`.
 
-use walsh_runtime::{Inspection, Model, inspect};
+use walsh_runtime::{INSPECTED_CONTEXT, Inspection, Model, inspect};
 
 use crate::args::Inspect;
 use crate::failure::Outcome;
@@ -34,14 +34,15 @@ fn describe(model: &Inspection) -> String {
             format!("{:.1}%", 100.0 * share.bytes as f64 / total.max(1) as f64),
         ]);
     }
-    let mut kv = Table::new(&["SPEC", "bytes/token", "bits/value", "at 4096 tokens"]);
+    let session = format!("at {INSPECTED_CONTEXT} tokens");
+    let mut kv = Table::new(&["SPEC", "bytes/token", "bits/value", &session]);
     for cost in &model.kv {
         kv.row(match (cost.bytes_per_token, cost.bits_per_value) {
             (Some(size), Some(bits)) => vec![
                 cost.kv.clone(),
                 size.to_string(),
                 format!("{bits:.2}"),
-                bytes(size.saturating_mul(4096)),
+                cost.session_bytes.map_or(String::new(), bytes),
             ],
             _ => vec![
                 cost.kv.clone(),
@@ -69,7 +70,7 @@ fn describe(model: &Inspection) -> String {
          {heads} query heads and {kv_heads} KV heads of {head_dim}\n\
          vocabulary of {vocabulary}, trained for a context of {context}\n\
          \nWeights by type\n{types}\
-         \nKV cache, all layers (sliding layers keep no more than their window)\n{kv}\
+         \nKV cache, all layers (sliding layers keep their window and the chunk in flight)\n{kv}\
          \nMetadata\n{metadata}",
         name = model.name,
         architecture = model.architecture,

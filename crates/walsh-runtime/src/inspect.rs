@@ -5,7 +5,7 @@ use serde_json::Value as Json;
 use walsh::formats::gguf::{Gguf, Value};
 use walsh::formats::kv::{KvCodec, KvSpec, Tq, TqBits};
 
-use crate::{Model, Result};
+use crate::{Model, Result, SessionOptions};
 
 /// A model's description.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -78,6 +78,8 @@ pub struct KvCost {
     pub bytes_per_token: Option<u64>,
     /// Bits for a number.
     pub bits_per_value: Option<f64>,
+    /// Bytes for a session of [`INSPECTED_CONTEXT`] tokens.
+    pub session_bytes: Option<u64>,
     /// Why the codec does not fit.
     pub why_not: Option<String>,
 }
@@ -94,6 +96,9 @@ pub struct MetadataEntry {
     pub length: Option<usize>,
 }
 
+/// The context whose cost [`inspect`] names, in tokens.
+pub const INSPECTED_CONTEXT: usize = 4096;
+
 /// Describes a model.
 ///
 /// # Errors
@@ -107,11 +112,17 @@ pub fn inspect(model: &Model) -> Result<Inspection> {
             value: codec,
         };
         let cost = model.kv_bytes_per_token(&spec);
+        let session = SessionOptions {
+            context: INSPECTED_CONTEXT,
+            kv: spec,
+            ..SessionOptions::default()
+        };
         let bytes = cost.as_ref().ok().copied();
         KvCost {
             kv: spec.to_string(),
             bytes_per_token: bytes,
             bits_per_value: bytes.map(|bytes| 8.0 * bytes as f64 / numbers as f64),
+            session_bytes: model.kv_bytes(&session).ok(),
             why_not: cost.err().map(|error| error.to_string()),
         }
     });

@@ -32,7 +32,9 @@ pub use conversation::{Conversation, Reply};
 pub use doctor::{BackendState, Cpu, Diagnosis, Tool, diagnose};
 pub use error::{Error, Result};
 pub use generate::{Figures, Finish, GenerateOptions, Generation};
-pub use inspect::{Inspection, KvCost, MetadataEntry, Shape, TypeShare, inspect};
+pub use inspect::{
+    INSPECTED_CONTEXT, Inspection, KvCost, MetadataEntry, Shape, TypeShare, inspect,
+};
 pub use model::{Architecture, LayerConfig, Model, ModelConfig, TensorSummary};
 pub use perplexity::{
     PerplexityOptions, PerplexityProgress, PerplexityReport, PerplexityResult, perplexity,

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use walsh::{CacheKind, DType, Device, KvCache, KvCacheOptions, KvCodec, KvSpec, Step};
 
 use crate::model::graph::{Activations, Graph, Reading};
-use crate::{Error, Model, Result};
+use crate::{Error, Model, ModelConfig, Result};
 
 /// How a session is started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +35,30 @@ impl Default for SessionOptions {
             kv: KvSpec::both(KvCodec::Dense(DType::F16)),
             chunk: 512,
         }
+    }
+}
+
+impl SessionOptions {
+    /// The context and the chunk of a session over a model.
+    pub(crate) fn sizes(&self, config: &ModelConfig) -> (usize, usize) {
+        let context = match self.context {
+            0 => config.context.min(DEFAULT_CONTEXT),
+            context => context,
+        };
+        (context, self.chunk.min(context))
+    }
+}
+
+/// How a layer's positions are kept, and how many: a sliding layer holds its
+/// window and the chunk in flight.
+pub(crate) fn cache_shape(
+    window: Option<usize>,
+    context: usize,
+    chunk: usize,
+) -> (CacheKind, usize) {
+    match window {
+        Some(window) if window + chunk < context => (CacheKind::Ring, window + chunk),
+        _ => (CacheKind::Global, context),
     }
 }
 
@@ -68,25 +92,17 @@ pub struct Session {
 impl Session {
     pub(crate) fn new(model: Model, options: SessionOptions) -> Result<Self> {
         let config = model.config();
-        let context = match options.context {
-            0 => config.context.min(DEFAULT_CONTEXT),
-            context => context,
-        };
+        let (context, chunk) = options.sizes(config);
         if context > i32::MAX as usize {
             return Err(Error::option("context", "below 2^31", context));
         }
         if options.chunk == 0 {
             return Err(Error::option("chunk", "at least 1", options.chunk));
         }
-        let chunk = options.chunk.min(context);
         let device = model.device().clone();
         let mut caches = Vec::with_capacity(config.layers.len());
         for layer in &config.layers {
-            // A sliding layer holds its window and the chunk in flight.
-            let (kind, capacity) = match layer.window {
-                Some(window) if window + chunk < context => (CacheKind::Ring, window + chunk),
-                _ => (CacheKind::Global, context),
-            };
+            let (kind, capacity) = cache_shape(layer.window, context, chunk);
             let options = KvCacheOptions {
                 spec: options.kv,
                 kv_heads: config.kv_heads as u64,

@@ -20,6 +20,7 @@ pub(crate) use weights::Weights;
 use weights::{Loader, Place};
 
 use crate::chat::Template;
+use crate::session::cache_shape;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result, Session, SessionOptions};
 
@@ -163,18 +164,34 @@ impl Model {
         self.with_metadata(|gguf| Template::from_gguf(gguf, &self.0.tokenizer))?
     }
 
-    /// The bytes that one token takes in the KV caches of all layers.
+    /// The bytes that one token takes in the KV caches of all layers, while it is
+    /// within the windows of the sliding ones.
     ///
     /// # Errors
     /// When a codec does not fit the model's head size.
     pub fn kv_bytes_per_token(&self, spec: &KvSpec) -> Result<u64> {
-        let config = self.config();
+        Ok(self.kv_bytes_per_layer(spec)? * self.config().layers.len() as u64)
+    }
+
+    /// The bytes that the KV caches of a session take: sliding layers hold their
+    /// window and the chunk in flight, all others the whole context.
+    ///
+    /// # Errors
+    /// When a codec does not fit the model's head size.
+    pub fn kv_bytes(&self, options: &SessionOptions) -> Result<u64> {
+        let (context, chunk) = options.sizes(self.config());
+        let capacity = |layer: &LayerConfig| cache_shape(layer.window, context, chunk).1 as u64;
+        let slots: u64 = self.config().layers.iter().map(capacity).sum();
+        Ok(self.kv_bytes_per_layer(&options.kv)? * slots)
+    }
+
+    fn kv_bytes_per_layer(&self, spec: &KvSpec) -> Result<u64> {
         let mut row = 0;
         for codec in [spec.key, spec.value] {
-            let codec = RowCodec::new(codec, config.head_dim).map_err(walsh::Error::from)?;
+            let codec = RowCodec::new(codec, self.config().head_dim).map_err(walsh::Error::from)?;
             row += codec.code_bytes() + codec.scale_bytes();
         }
-        Ok((row * config.kv_heads * config.layers.len()) as u64)
+        Ok((row * self.config().kv_heads) as u64)
     }
 
     /// Starts a session with caches of its own.
