@@ -44,11 +44,6 @@ impl RowParts {
         }
     }
 
-    /// The groups of 256 values of a row.
-    pub(super) const fn groups(self) -> usize {
-        self.groups
-    }
-
     /// The offset of the scales and sums for runs of 32, 16 floats for each group.
     pub(super) const fn runs_of_32(self) -> usize {
         self.groups * GROUP

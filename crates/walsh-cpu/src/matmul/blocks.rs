@@ -50,7 +50,7 @@ pub(super) trait Primitives {
     /// The instruction set is available.
     #[inline(always)]
     unsafe fn look_up(indices: [u8; 32]) -> [u8; 32] {
-        indices.map(|index| IQ4_CODES[usize::from(index & 15)])
+        each(indices, |index| IQ4_CODES[usize::from(index & 15)])
     }
 }
 
@@ -109,11 +109,20 @@ fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
     array
 }
 
+/// Each byte, changed. (`map` of an array is not always inlined, and is then compiled without the instruction set.)
+#[inline(always)]
+fn each<const N: usize>(mut bytes: [u8; N], change: impl Fn(u8) -> u8) -> [u8; N] {
+    for byte in &mut bytes {
+        *byte = change(*byte);
+    }
+    bytes
+}
+
 /// Puts the low nibbles of `packed` into the first half of `codes`, the high ones into the second.
 #[inline(always)]
 fn nibbles<const N: usize>(packed: [u8; N], codes: &mut [u8]) {
-    codes[..N].copy_from_slice(&packed.map(|byte| byte & 15));
-    codes[N..2 * N].copy_from_slice(&packed.map(|byte| byte >> 4));
+    codes[..N].copy_from_slice(&each(packed, |byte| byte & 15));
+    codes[N..2 * N].copy_from_slice(&each(packed, |byte| byte >> 4));
 }
 
 /// Ors what `bits` gives for each byte of `mask` into 32 codes.
@@ -150,7 +159,7 @@ pub(super) fn scales_and_mins(packed: &[u8; 12]) -> [u8; 16] {
         mins & 0x3f3f_3f3f,
         (rest >> 4 & 0x0f0f_0f0f) | (mins >> 2 & 0x3030_3030),
     ];
-    bytemuck::cast(words.map(u32::to_le))
+    bytemuck::cast(words)
 }
 
 /// The sixteen scales of `q3_K`, as stored: 32 too large.
@@ -165,7 +174,7 @@ pub(super) fn q3_scales(packed: &[u8; 12]) -> [u8; 16] {
         (a >> 4 & 0x0f0f_0f0f) | (high & 0x3030_3030),
         (b >> 4 & 0x0f0f_0f0f) | (high >> 2 & 0x3030_3030),
     ];
-    bytemuck::cast(words.map(u32::to_le))
+    bytemuck::cast(words)
 }
 
 /// The eight scales of `iq4_xs`, as stored: 32 too large.
@@ -232,9 +241,7 @@ small_block!(
 small_block!(
     BlockQ8_0,
     255,
-    |block, codes| for (code, &value) in codes.iter_mut().zip(&block.qs) {
-        *code = value as u8 ^ 0x80;
-    },
+    |block, codes| codes.copy_from_slice(&each::<32>(bytemuck::cast(block.qs), |code| code ^ 0x80)),
     |d, _widen| 128.0 * d
 );
 small_block!(
@@ -275,7 +282,7 @@ fn pairs_of_bits(packed: &[u8; 64], codes: &mut [u8]) {
     for (codes, packed) in codes.chunks_exact_mut(128).zip(packed.chunks_exact(32)) {
         let packed: [u8; 32] = array(packed);
         for (shift, codes) in codes.chunks_exact_mut(32).enumerate() {
-            codes.copy_from_slice(&packed.map(|byte| byte >> (2 * shift) & 3));
+            codes.copy_from_slice(&each(packed, |byte| byte >> (2 * shift) & 3));
         }
     }
 }

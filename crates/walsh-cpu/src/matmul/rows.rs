@@ -58,57 +58,95 @@ pub(super) trait DotIsa {
 #[inline(always)]
 pub(super) unsafe fn product<T: DotIsa + Stage<B>, B: Decode, const M: usize>(job: &Job<'_>) {
     let k = job.plan.k();
-    let parts = RowParts::new(k);
+    let mut group = Group {
+        codes: [0; GROUP],
+        scales: [0.0; RUNS],
+        mins: [0.0; RUNS],
+    };
+    // SAFETY: weight rows are whole blocks; activations are padded to whole groups.
+    unsafe {
+        for column in job.columns.clone() {
+            let mut sums = [T::zero(); M];
+            let blocks = job.weight_row(column).cast::<B>();
+            // A constant count lets the compiler unroll whole groups.
+            for index in 0..k / GROUP {
+                let blocks = blocks.add(index * (GROUP / B::LEN));
+                step::<T, B, M>(
+                    Step {
+                        job,
+                        index,
+                        blocks,
+                        count: GROUP,
+                    },
+                    &mut group,
+                    &mut sums,
+                );
+            }
+            if !k.is_multiple_of(GROUP) {
+                let index = k / GROUP;
+                let blocks = blocks.add(index * (GROUP / B::LEN));
+                group.scales = [0.0; RUNS];
+                group.mins = [0.0; RUNS];
+                step::<T, B, M>(
+                    Step {
+                        job,
+                        index,
+                        blocks,
+                        count: k % GROUP,
+                    },
+                    &mut group,
+                    &mut sums,
+                );
+            }
+            for (m, sum) in sums.into_iter().enumerate() {
+                job.put(m, column, T::total(sum));
+            }
+        }
+    }
+}
+
+/// A group of a weight row.
+struct Step<'a, B> {
+    job: &'a Job<'a>,
+    index: usize,
+    blocks: *const B,
+    /// Its values: all of a group's, or the last of a row.
+    count: usize,
+}
+
+/// Adds the products of a group.
+///
+/// # Safety
+/// As for [`product`].
+#[inline(always)]
+unsafe fn step<T: DotIsa + Stage<B>, B: Decode, const M: usize>(
+    step: Step<'_, B>,
+    group: &mut Group,
+    sums: &mut [T::Sum; M],
+) {
+    let parts = RowParts::new(step.job.plan.k());
     let (runs_at, runs) = if B::RUN == 16 {
         (parts.runs_of_16(), 16)
     } else {
         (parts.runs_of_32(), 8)
     };
-    // SAFETY: weight rows are whole blocks; activations are padded to whole groups.
+    // SAFETY: the caller's.
     unsafe {
-        let mut group = Group {
-            codes: [0; GROUP],
-            scales: [0.0; RUNS],
-            mins: [0.0; RUNS],
+        let to = Staged {
+            codes: group.codes.as_mut_ptr(),
+            scales: group.scales.as_mut_ptr(),
+            mins: group.mins.as_mut_ptr(),
         };
-        for column in job.columns.clone() {
-            let mut sums = [T::zero(); M];
-            let mut blocks = job.weight_row(column).cast::<B>();
-            for index in 0..parts.groups() {
-                let count = GROUP.min(k - index * GROUP);
-                if count < GROUP {
-                    group.scales = [0.0; RUNS];
-                    group.mins = [0.0; RUNS];
-                }
-                T::stage(
-                    blocks,
-                    count,
-                    Staged {
-                        codes: group.codes.as_mut_ptr(),
-                        scales: group.scales.as_mut_ptr(),
-                        mins: group.mins.as_mut_ptr(),
-                    },
-                );
-                for (m, sum) in sums.iter_mut().enumerate() {
-                    let row = job.operands.input.add(m * parts.stride());
-                    let scales = row.add(runs_at).cast::<f32>().add(index * 2 * runs);
-                    let codes = row.add(index * GROUP).cast::<i8>();
-                    T::add::<B>(
-                        &group,
-                        Values {
-                            codes,
-                            scales,
-                            sums: scales.add(runs),
-                        },
-                        count,
-                        sum,
-                    );
-                }
-                blocks = blocks.wrapping_add(GROUP / B::LEN);
-            }
-            for (m, sum) in sums.into_iter().enumerate() {
-                job.put(m, column, T::total(sum));
-            }
+        T::stage(step.blocks, step.count, to);
+        for (m, sum) in sums.iter_mut().enumerate() {
+            let row = step.job.operands.input.add(m * parts.stride());
+            let scales = row.add(runs_at).cast::<f32>().add(step.index * 2 * runs);
+            let values = Values {
+                codes: row.add(step.index * GROUP).cast::<i8>(),
+                scales,
+                sums: scales.add(runs),
+            };
+            T::add::<B>(group, values, step.count, sum);
         }
     }
 }

@@ -3,31 +3,43 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::hash::BuildHasher;
-use std::sync::OnceLock;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::vocab::Vocab;
 use crate::error::{Error, Result};
 
-/// The bytes that a token's text stands for: GPT-2 writes each byte as one printable character. None
-/// where a character is not of that alphabet, as in the names of control tokens.
-pub(super) fn bytes_of_text(text: &str) -> Option<Vec<u8>> {
-    static ALPHABET: OnceLock<Vec<Option<u8>>> = OnceLock::new();
-    let alphabet = ALPHABET.get_or_init(|| {
-        let mut table = vec![None; 0x180];
-        let mut next = 0x100;
-        for byte in 0..=255u8 {
-            let printable = matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
-            let code = if printable { usize::from(byte) } else { next };
-            next += usize::from(!printable);
-            table[code] = Some(byte);
+/// The byte that each character below U+0180 stands for, and whether it stands for one: GPT-2 writes
+/// printable bytes as themselves and the others as the characters from U+0100 on.
+const ALPHABET: [Option<u8>; 0x180] = {
+    let mut table = [None; 0x180];
+    let mut next = 0x100;
+    let mut byte = 0;
+    while byte < 0x100 {
+        if matches!(byte as u8, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff) {
+            table[byte] = Some(byte as u8);
+        } else {
+            table[next] = Some(byte as u8);
+            next += 1;
         }
-        table
-    });
-    text.chars()
-        .map(|c| alphabet.get(c as usize).copied().flatten())
-        .collect()
+        byte += 1;
+    }
+    table
+};
+
+/// Replaces `bytes` by those that a token's text stands for; false where a character is not of GPT-2's
+/// alphabet, as in the names of control tokens.
+pub(super) fn bytes_of_text(text: &str, bytes: &mut Vec<u8>) -> bool {
+    bytes.clear();
+    append_bytes(text, bytes)
+}
+
+fn append_bytes(text: &str, bytes: &mut Vec<u8>) -> bool {
+    text.chars().all(|c| {
+        let byte = ALPHABET.get(c as usize).copied().flatten();
+        bytes.extend(byte);
+        byte.is_some()
+    })
 }
 
 /// Two tokens that merge into one.
@@ -58,6 +70,8 @@ pub(super) fn read<'a>(
 ) -> Result<Merges> {
     let mut table = HashTable::with_capacity(merges.len());
     let hasher = DefaultHashBuilder::default();
+    let mut joined = Vec::new();
+    let mut expected = 0;
     for (rank, merge) in merges.enumerate() {
         let bad = |why: &str| {
             Error::tokenizer(format!(
@@ -70,18 +84,26 @@ pub(super) fn read<'a>(
             .find(' ')
             .ok_or_else(|| bad("is not two tokens"))?
             + after_first;
-        let (Some(mut joined), Some(right)) =
-            (bytes_of_text(&merge[..at]), bytes_of_text(&merge[at + 1..]))
-        else {
+        if !bytes_of_text(&merge[..at], &mut joined) {
             return Err(bad("is not in the byte alphabet"));
+        }
+        let left_len = joined.len();
+        if !append_bytes(&merge[at + 1..], &mut joined) {
+            return Err(bad("is not in the byte alphabet"));
+        }
+        // The tokens mostly lie in the order of the merges that make them.
+        let merged = match expected < vocab.len() as u32 && vocab.text(expected) == joined {
+            true => Some(expected),
+            false => vocab.find(&joined),
         };
-        let left = vocab.find(&joined);
-        joined.extend_from_slice(&right);
-        let (Some(left), Some(right), Some(merged)) =
-            (left, vocab.find(&right), vocab.find(&joined))
-        else {
+        let (Some(left), Some(right), Some(merged)) = (
+            vocab.find(&joined[..left_len]),
+            vocab.find(&joined[left_len..]),
+            merged,
+        ) else {
             return Err(bad("has a token that is not in the vocabulary"));
         };
+        expected = merged + 1;
         let hash = hasher.hash_one((left, right));
         let same = |other: &Merge| (other.left, other.right) == (left, right);
         if table.find(hash, same).is_none() {
@@ -193,27 +215,26 @@ mod tests {
 
     #[test]
     fn the_alphabet_has_256_bytes() {
-        assert_eq!(bytes_of_text("ĠA!~"), Some(b" A!~".to_vec()));
-        assert_eq!(
-            bytes_of_text("ĊĉĀÿŃ"),
-            Some(vec![b'\n', b'\t', 0, 0xff, 0xad])
-        );
-        assert_eq!(bytes_of_text("<｜x｜>"), None);
-        let all: Vec<u8> = (0u32..0x180)
-            .filter_map(|c| bytes_of_text(&char::from_u32(c)?.to_string()))
+        assert_eq!(decoded("ĠA!~"), Some(b" A!~".to_vec()));
+        assert_eq!(decoded("ĊĉĀÿŃ"), Some(vec![b'\n', b'\t', 0, 0xff, 0xad]));
+        assert_eq!(decoded("<｜x｜>"), None);
+        let mut all: Vec<u8> = (0u32..0x180)
+            .filter_map(|c| decoded(&char::from_u32(c)?.to_string()))
             .flatten()
             .collect();
-        let mut sorted = all.clone();
-        sorted.sort_unstable();
-        assert_eq!(sorted, (0..=255).collect::<Vec<u8>>());
+        all.sort_unstable();
+        assert_eq!(all, (0..=255).collect::<Vec<u8>>());
+    }
+
+    fn decoded(text: &str) -> Option<Vec<u8>> {
+        let mut bytes = Vec::new();
+        bytes_of_text(text, &mut bytes).then_some(bytes)
     }
 
     fn vocab(texts: &[&str]) -> Vocab {
         let mut vocab = Vocab::with_capacity(texts.len());
         for text in texts {
-            vocab
-                .push(&bytes_of_text(text).unwrap(), Kind::Normal)
-                .unwrap();
+            vocab.push(&decoded(text).unwrap(), Kind::Normal).unwrap();
         }
         vocab
     }

@@ -342,17 +342,19 @@ fn read_vocab(meta: &Metadata<'_>, byte_level: bool) -> Result<Vocab> {
         None => None,
     };
     let mut vocab = Vocab::with_capacity(texts.len());
+    let mut decoded = Vec::new();
     for text in texts.byte_strings()? {
         let kind = kinds
             .as_mut()
             .and_then(Iterator::next)
             .map_or(Kind::Normal, Kind::from_gguf);
         // Control tokens are written as they are, not in the alphabet of bytes.
-        let bytes = match byte_level && !kind.is_special() && kind != Kind::Byte {
-            true => std::str::from_utf8(text).ok().and_then(bpe::bytes_of_text),
-            false => None,
+        let encoded = byte_level && !kind.is_special() && kind != Kind::Byte;
+        let bytes = match std::str::from_utf8(text) {
+            Ok(text) if encoded && bpe::bytes_of_text(text, &mut decoded) => &decoded,
+            _ => text,
         };
-        vocab.push(bytes.as_deref().unwrap_or(text), kind)?;
+        vocab.push(bytes, kind)?;
     }
     if vocab.len() == 0 {
         return Err(Error::tokenizer(

@@ -12,25 +12,24 @@ impl Quantise for Avx512Quantise {
     unsafe fn quantise(values: *const f32) -> Quantised {
         // SAFETY: the caller's.
         unsafe {
-            let halves = [
+            let (first, second) = (
                 _mm512_loadu_ps(values),
                 _mm512_loadu_ps(values.add(BLOCK / 2)),
-            ];
+            );
             // As integers, magnitudes compare like the numbers do, and infinity and NaN are above all others.
-            let [a, b] = halves.map(|half| _mm512_castps_si512(_mm512_abs_ps(half)));
-            let (scale, inverse) = block_scale(_mm512_reduce_max_epu32(_mm512_max_epu32(a, b)));
+            let magnitude = |half: __m512| _mm512_castps_si512(_mm512_abs_ps(half));
+            let largest = _mm512_max_epu32(magnitude(first), magnitude(second));
+            let (scale, inverse) = block_scale(_mm512_reduce_max_epu32(largest));
             let inverse = _mm512_set1_ps(inverse);
-            let [a, b] = halves
-                .map(|half| _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(half, inverse))));
-            let codes = _mm256_set_m128i(b, a);
+            let code = |half: __m512| {
+                _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(half, inverse)))
+            };
+            let codes = _mm256_set_m128i(code(second), code(first));
             let sums = _mm256_dpbusd_epi32(_mm256_setzero_si256(), _mm256_set1_epi8(1), codes);
             let sums = _mm256_hadd_epi32(sums, sums);
             let sums = _mm256_cvtepi32_ps(_mm256_hadd_epi32(sums, sums));
-            let [first, second] = [
-                _mm256_castps256_ps128(sums),
-                _mm256_extractf128_ps::<1>(sums),
-            ]
-            .map(|sum| _mm_cvtss_f32(sum));
+            let first = _mm_cvtss_f32(_mm256_castps256_ps128(sums));
+            let second = _mm_cvtss_f32(_mm256_extractf128_ps::<1>(sums));
             let mut out = Quantised {
                 codes: [0; BLOCK],
                 scale,
