@@ -133,6 +133,35 @@ fn a_reader_that_leaves_is_no_error() {
     assert_eq!(output.status.code(), Some(0));
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_behind_standard_output_is_one_line() {
+    let model = model();
+    let full = std::fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/full")
+        .expect("/dev/full");
+    let output = command()
+        .args([
+            "generate",
+            "--model",
+            &model.path,
+            "--max-tokens",
+            "200",
+            "Hello",
+        ])
+        .stdout(full)
+        .output()
+        .expect("the command starts");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(
+        error.starts_with("walsh: cannot write to standard output"),
+        "{error}"
+    );
+    assert_eq!(error.lines().count(), 1, "{error}");
+}
+
 #[cfg(unix)]
 #[test]
 fn ctrl_c_ends_a_text_with_its_figures() {
