@@ -189,7 +189,7 @@ fn the_default_model_answers_a_question() {
         "--chat",
         "--temperature",
         "0",
-        "What is the capital of France?",
+        "What is a lighthouse for?",
     ];
     let text = walsh(arguments).ok();
     assert!(text.contains("lighthouse"), "{text:?}");
