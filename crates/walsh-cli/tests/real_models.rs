@@ -97,7 +97,9 @@ fn perplexity(name: &str, chunks: usize, codecs: &[&str]) -> Vec<Value> {
     fetched(name);
     let text = root().join("tests/data/persuasion.txt");
     let chunks = chunks.to_string();
+    // One thread each: the tests beside it have the other processors.
     let mut arguments = vec!["perplexity", "--model", name, "--context", "1024", "--json"];
+    arguments.extend(["--threads", "1"]);
     arguments.extend(["--chunks", &chunks, "--file", text.to_str().expect("UTF-8")]);
     arguments.extend(codecs.iter().flat_map(|codec| ["--kv", codec]));
     let report = walsh(arguments).json();
