@@ -3,10 +3,11 @@
 
 Both sides quantise activations to 8 bits, so a sum in another order changes a logit by about 0.1, and a near tie
 falls either way: llama.cpp does not always continue as itself when its flash attention is switched or the prompt
-is fed token by token. `--stable N` therefore keeps the first N prompts on which it does, for the first 16 tokens.
+is fed token by token. `--decided N` therefore keeps the first N prompts whose first 16 tokens each lead by at least
+0.1 and are the same in all of the peer's ways.
 
 usage: peer_greedy.py MODEL [--tokens 24] [--threads 2] [--prompts tools/prompts.json] [--first N]
-       [--stable 10]
+       [--decided 10]
 """
 
 import argparse
@@ -14,6 +15,10 @@ import json
 import pathlib
 
 from peer import Peer
+
+
+# The noise of 8-bit activations on a logit, root mean square.
+LEAD = 0.1
 
 
 def continuation(context, prompt_ids, tokens):
@@ -48,7 +53,7 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--prompts", default=pathlib.Path(__file__).with_name("prompts.json"))
     parser.add_argument("--first", type=int, help="look at no more than this many prompts")
-    parser.add_argument("--stable", type=int, help="keep this many prompts that the peer continues alike in every way")
+    parser.add_argument("--decided", type=int, help="keep this many prompts whose continuation rounding does not decide")
     args = parser.parse_args()
     prompts = json.loads(pathlib.Path(args.prompts).read_text(encoding="utf-8"))[: args.first]
     peer = Peer(args.model)
@@ -57,11 +62,11 @@ def main():
         for prompt in prompts:
             prompt_ids = peer.tokenize(prompt, add_special=True, parse_special=True)
             ids, margins = continuation(context, prompt_ids, args.tokens)
-            if args.stable is not None:
-                if len(results) == args.stable:
+            if args.decided is not None:
+                if len(results) == args.decided:
                     break
                 tried += 1
-                if not is_stable(peer, prompt_ids, ids, args.threads):
+                if min(margins[:16]) < LEAD or not is_stable(peer, prompt_ids, ids, args.threads):
                     continue
             pieces = [peer.piece(i).decode("utf-8", "replace") for i in ids]
             row = {"prompt": prompt, "prompt_ids": prompt_ids, "ids": ids, "margins": margins}

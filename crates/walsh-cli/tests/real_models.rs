@@ -33,12 +33,9 @@ fn golden(kind: &str, model: &str) -> Value {
     serde_json::from_str(&text).expect("JSON")
 }
 
-/// Where the peer's two likeliest logits are closer than this, rounding decides:
-/// both sides round what enters a product to 8 bits.
-const TIE: f64 = 0.05;
-
 /// How many of the peer's greedy continuations the command repeats for at least
-/// 16 tokens, or up to a tie.
+/// 16 tokens. The prompts are those on which rounding does not decide: see
+/// `tools/peer_greedy.py`.
 fn agreeing(name: &str) -> (usize, String) {
     const TOKENS: usize = 16;
     let path = fetched(name);
@@ -61,19 +58,11 @@ fn agreeing(name: &str) -> (usize, String) {
             prompt,
         ];
         let ours = walsh(arguments).ok();
-        let text = |count: usize| model.tokenizer().decode(&ids[..count]);
-        let most = ids.len().min(TOKENS);
-        let agreed = (0..=most)
-            .rev()
-            .find(|&count| ours.starts_with(&text(count)))
-            .unwrap_or(0);
-        let tied = case["margins"][agreed]
-            .as_f64()
-            .is_some_and(|margin| margin < TIE);
-        if agreed == most || tied {
+        let theirs = model.tokenizer().decode(&ids[..ids.len().min(TOKENS)]);
+        if ours.starts_with(&theirs) {
             same += 1;
         } else {
-            differing += &format!("\n{prompt:?}: {ours:?} instead of {:?}", text(most));
+            differing += &format!("\n{prompt:?}: {ours:?} instead of {theirs:?}");
         }
     }
     (same, differing)
