@@ -182,11 +182,13 @@ struct Caching {
 impl Caching {
     fn new(device: &Device, spec: &str, kind: CacheKind) -> Self {
         let options = KvCacheOptions {
-            spec: spec.parse().unwrap(),
+            codecs: spec.parse().unwrap(),
             kv_heads: 2,
             head_dim: 64,
             capacity: 8,
             kind,
+            sequences: 1,
+            overlay: None,
         };
         let ones = |heads: u64| {
             let numbers = vec![1.0f32; 3 * heads as usize * 64];
@@ -208,6 +210,7 @@ impl Caching {
             values: self.values.clone(),
             positions: self.positions.clone(),
             cache: self.cache.clone(),
+            sequences: None,
         }
         .into()
     }
@@ -219,6 +222,8 @@ impl Caching {
             positions: self.positions.clone(),
             mask: Mask::causal(64),
             output: self.output.clone(),
+            sequences: None,
+            sinks: None,
         }
         .into()
     }

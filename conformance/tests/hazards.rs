@@ -36,11 +36,13 @@ impl World {
         let ids: Vec<i32> = (0..TOKENS as i32).map(|i| i * 7 % 64).collect();
         let positions: Vec<i32> = (50..50 + TOKENS as i32).collect();
         let options = KvCacheOptions {
-            spec: "k=tq4,v=f16".parse().unwrap(),
+            codecs: "k=tq4,v=f16".parse().unwrap(),
             kv_heads: 1,
             head_dim: WIDTH,
             capacity: 64,
             kind: CacheKind::Ring,
+            sequences: 1,
+            overlay: None,
         };
         Self {
             arena: device.tensor(&[ROWS, WIDTH], &numbers).unwrap(),
@@ -154,6 +156,7 @@ impl World {
                 values: self.heads(rng, tokens, 1),
                 positions: self.positions.clone(),
                 cache: self.cache.clone(),
+                sequences: None,
             }
             .into(),
             _ => self.attention(rng, tokens),
@@ -173,6 +176,8 @@ impl World {
                 positions: self.positions.clone(),
                 mask,
                 output,
+                sequences: None,
+                sinks: None,
             }
             .into();
         }
@@ -184,6 +189,8 @@ impl World {
             positions: self.positions.clone(),
             mask,
             output,
+            sequences: None,
+            sinks: None,
         }
         .into()
     }

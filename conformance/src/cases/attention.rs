@@ -1,4 +1,4 @@
-use walsh::formats::kv::KvSpec;
+use walsh::formats::kv::KvCodecs;
 use walsh::ops::{AttentionDecode, AttentionPrefill, Mask};
 use walsh::{CacheKind, DType, KvCacheOptions};
 
@@ -22,14 +22,16 @@ struct Case {
 
 impl Case {
     /// A case of a global cache that has room to spare.
-    fn new(spec: KvSpec, head_dim: u64, first: i32, queries: i32) -> Self {
+    fn new(spec: KvCodecs, head_dim: u64, first: i32, queries: i32) -> Self {
         Self {
             options: KvCacheOptions {
-                spec,
+                codecs: spec,
                 kv_heads: 2,
                 head_dim,
                 capacity: (first + queries) as u64 + 5,
                 kind: CacheKind::Global,
+                sequences: 1,
+                overlay: None,
             },
             heads: 4,
             first,
@@ -66,7 +68,7 @@ fn cases(queries: &[i32]) -> Vec<Case> {
             ));
         }
     }
-    let spec = |text: &str| text.parse::<KvSpec>().expect("a spec");
+    let spec = |text: &str| text.parse::<KvCodecs>().expect("a spec");
     // Every group size that models use, and contexts around the sizes of tiles.
     for text in ["f16", "tq4"] {
         for group in 1..=16 {
@@ -129,7 +131,7 @@ fn problem(case: Case, prefill: bool) -> Problem {
     let name = format!(
         "Attention{} {} {:?} {}: [{queries}, {heads}/{}, {}] from {first}{}{}",
         if prefill { "Prefill" } else { "Decode" },
-        options.spec,
+        options.codecs,
         options.kind,
         options.capacity,
         options.kv_heads,
@@ -194,6 +196,8 @@ fn problem(case: Case, prefill: bool) -> Problem {
                 positions,
                 mask,
                 output,
+                sequences: None,
+                sinks: None,
             }
             .into()
         } else {
@@ -203,6 +207,8 @@ fn problem(case: Case, prefill: bool) -> Problem {
                 positions,
                 mask,
                 output,
+                sequences: None,
+                sinks: None,
             }
             .into()
         })

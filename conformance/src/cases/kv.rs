@@ -1,6 +1,6 @@
-use walsh::formats::kv::{KvSpec, RowCodec};
+use walsh::formats::kv::{KvCodecs, RowCodec};
 use walsh::ops::KvStore;
-use walsh::{CacheKind, DType, KvCache, KvCacheOptions, KvTensors, Result, Tensor};
+use walsh::{CacheKind, DType, KvCache, KvCacheOptions, KvSideTensors, KvTensors, Result, Tensor};
 
 use super::{Problems, rng};
 use crate::reference::Row;
@@ -18,7 +18,7 @@ pub(super) struct HostCache {
 impl HostCache {
     pub(super) fn new(options: KvCacheOptions) -> Self {
         let codec = |codec| RowCodec::new(codec, options.head_dim as usize).expect("a codec");
-        let codecs = [codec(options.spec.key), codec(options.spec.value)];
+        let codecs = [codec(options.codecs.key), codec(options.codecs.value)];
         let rows = (options.kv_heads * options.capacity) as usize;
         let bytes = |codec: &RowCodec| {
             [
@@ -96,7 +96,7 @@ impl HostCache {
     /// [`tensors`](Self::tensors).
     pub(super) fn bind(options: KvCacheOptions, tensors: &[Tensor]) -> Result<KvCache> {
         let mut tensors = tensors.iter().cloned();
-        let [key, value] = [options.spec.key, options.spec.value].map(|codec| -> Result<_> {
+        let [key, value] = [options.codecs.key, options.codecs.value].map(|codec| -> Result<_> {
             let codec = RowCodec::new(codec, options.head_dim as usize)?;
             let mut next = || {
                 tensors.next().ok_or_else(|| {
@@ -132,9 +132,9 @@ pub(super) fn tokens(rng: &mut Rng, options: &KvCacheOptions, positions: &[i32])
 }
 
 /// Every codec at a plain head size, and every head size in some codec.
-pub(super) fn specs() -> Vec<(KvSpec, u64)> {
-    let spec = |text: &str| text.parse::<KvSpec>().expect("a spec");
-    let mut all: Vec<(KvSpec, u64)> = [
+pub(super) fn specs() -> Vec<(KvCodecs, u64)> {
+    let spec = |text: &str| text.parse::<KvCodecs>().expect("a spec");
+    let mut all: Vec<(KvCodecs, u64)> = [
         "f32",
         "f16",
         "bf16",
@@ -196,11 +196,13 @@ pub(super) fn kv_store() -> Problems {
         for (index, store) in STORES.iter().enumerate() {
             let source = [DType::F32, DType::F16, DType::BF16][index % 3];
             let options = KvCacheOptions {
-                spec,
+                codecs: spec,
                 kv_heads: [3, 1][index % 2],
                 head_dim,
                 capacity: store.capacity,
                 kind: store.kind,
+                sequences: 1,
+                overlay: None,
             };
             problems.push(problem(options, store, source));
         }
@@ -218,7 +220,8 @@ fn problem(options: KvCacheOptions, store: &Store, source: DType) -> Problem {
     } = options;
     let (first, count) = (store.first, store.count);
     let name = format!(
-        "KvStore {spec} of {source}[{count}, {kv_heads}, {head_dim}] from {first} into {kind:?} {capacity}"
+        "KvStore {spec sequences: None,
+} of {source}[{count}, {kv_heads}, {head_dim}] from {first} into {kind:?} {capacity}"
     );
     let (seed, mut rng) = rng(&name);
     let positions: Vec<i32> = (first..first + count).collect();

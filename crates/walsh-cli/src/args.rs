@@ -83,13 +83,21 @@ macro_rules! with_specs {
         concat!(
             $text,
             "\
-SPEC, how the KV cache stores keys and values:
-  f32 f16 bf16            plain floats
-  q8_0 q5_0 q4_0          ggml's blocks: 8.5, 5.5 and 4.5 bits per value
-  tq8 tq6 tq5 tq4 tq3 tq2 rotated codebooks (TurboQuant) of that many bits, and a scale per vector
-  +norot, +norm           after a tq codec: without the rotation; with mlx-native's scale
-  k=SPEC,v=SPEC           keys and values apart, for instance k=tq8,v=tq4
-'walsh inspect' shows the bytes per token of each."
+SPEC, how the KV cache keeps keys and values:
+  3bit 3.5bit 4bit 5bit 8bit  the best that Walsh knows for that many bits per value
+  f32 f16 bf16                floats
+  q8_0 q5_0 q4_0              ggml's blocks: 8.5, 5.5 and 4.5 bits per value; +rot rotates first
+  tq8 tq6 tq5 tq4 tq3 tq2     rotated codebooks (TurboQuant) of that many bits; below 8, keys are
+                              equalised and centred, and the first 4 and recent 32 tokens are kept
+                              in q8_0 as well
+  +plain                      after a tq codec: nothing but rotation and codes
+  +norot, +norm               after a tq codec: without the rotation; with mlx-native's scale
+  k=CODEC,v=CODEC             keys and values apart, such as k=tq5,v=tq4
+Settings follow behind semicolons (quote them for the shell):
+  first=N recent=N[:CODEC]    the tokens that are also kept in a denser codec; overlay=off: none
+  equalise=off center=off     how keys are prepared
+  layers=0-1,-1:SPEC          layers that differ, -1 being the last
+'walsh inspect --kv SPEC' shows what a SPEC means for a model, and its bytes per token."
         )
     };
 }
@@ -179,6 +187,7 @@ pub(crate) struct List {
 Examples:
   walsh inspect
   walsh inspect ./my.gguf
+  walsh inspect --kv 4bit --kv 'tq4;recent=64:f16'
   walsh inspect gemma3-270m --json")]
 pub(crate) struct Inspect {
     /// A GGUF file or a model's name
@@ -188,6 +197,11 @@ pub(crate) struct Inspect {
     /// As the argument without a flag
     #[arg(short, long, value_name = "PATH|NAME", conflicts_with = "target")]
     pub(crate) model: Option<String>,
+
+    /// How keys and values are cached, to see what it means and costs [default: the common ones]; may
+    /// be given several times
+    #[arg(long, value_name = "SPEC")]
+    pub(crate) kv: Vec<KvSpec>,
 
     /// Print JSON
     #[arg(long)]

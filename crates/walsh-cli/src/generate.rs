@@ -22,7 +22,7 @@ pub(crate) fn run(args: &Generate) -> Outcome {
     let mut run = Run {
         seed: options.sampling.seed,
         greedy: options.sampling.temperature == 0.0,
-        session,
+        session: session.clone(),
         kv_bytes: 0,
     };
     let (ended, printed) = if args.chat {

@@ -11,7 +11,7 @@ pub(crate) fn run(args: &Inspect) -> Outcome {
     let target = args.model.as_ref().unwrap_or(&args.target);
     let path = models::resolve(target, &args.cache)?;
     let device = walsh::open("cpu:threads=1")?;
-    let inspection = inspect(&Model::open(&device, path)?)?;
+    let inspection = inspect(&Model::open(&device, path)?, &args.kv)?;
     if args.json {
         return output::print_json(&inspection);
     }
@@ -48,9 +48,15 @@ fn describe(model: &Inspection) -> String {
                 cost.kv.clone(),
                 "-".to_owned(),
                 "-".to_owned(),
-                format!("not for heads of {}", shape.head_dim),
+                "does not fit".to_owned(),
             ],
         });
+    }
+    let mut meanings = String::new();
+    for cost in &model.kv {
+        let why_not = cost.why_not.as_ref();
+        let why_not = why_not.map_or(String::new(), |why| format!(" ({why})"));
+        meanings.push_str(&format!("  {}: {}{why_not}\n", cost.kv, cost.meaning));
     }
     let mut metadata = String::new();
     for entry in &model.metadata {
@@ -71,6 +77,7 @@ fn describe(model: &Inspection) -> String {
          vocabulary of {vocabulary}, trained for a context of {context}\n\
          \nWeights by type\n{types}\
          \nKV cache, all layers (sliding layers keep their window and the chunk in flight)\n{kv}\
+         \n{meanings}\
          \nMetadata\n{metadata}",
         name = model.name,
         architecture = model.architecture,

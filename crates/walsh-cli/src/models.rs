@@ -104,7 +104,7 @@ pub(crate) fn open(args: &ModelArgs) -> Outcome<Model> {
 pub(crate) fn session_options(args: &SessionArgs) -> SessionOptions {
     SessionOptions {
         context: args.context.map_or(0, usize::from),
-        kv: args.kv,
+        kv: args.kv.clone(),
         ..SessionOptions::default()
     }
 }

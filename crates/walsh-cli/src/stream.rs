@@ -14,7 +14,7 @@ pub(crate) struct Ended {
 }
 
 /// What the figures are printed with.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Run {
     pub(crate) seed: u64,
     pub(crate) greedy: bool,

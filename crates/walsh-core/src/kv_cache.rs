@@ -1,5 +1,5 @@
 use walsh_formats::DType;
-use walsh_formats::kv::{KvCodec, KvSpec, RowCodec};
+use walsh_formats::kv::{KvCodec, KvCodecs, Overlay, RowCodec};
 
 use crate::buffer::Span;
 use crate::device::Device;
@@ -20,40 +20,124 @@ pub enum CacheKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KvCacheOptions {
     /// The codecs of keys and values.
-    pub spec: KvSpec,
+    pub codecs: KvCodecs,
+    /// How many sequences are held apart from each other.
+    pub sequences: u64,
     /// How many KV heads there are.
     pub kv_heads: u64,
     /// Numbers per head.
     pub head_dim: u64,
-    /// How many positions are held.
+    /// How many positions of a sequence are held.
     pub capacity: u64,
     /// How positions map to slots.
     pub kind: CacheKind,
+    /// Which positions are also kept in a denser codec and read from there.
+    pub overlay: Option<OverlayOptions>,
+}
+
+impl KvCacheOptions {
+    /// A global cache of one sequence with no overlay; the other options are
+    /// fields.
+    #[must_use]
+    pub fn global(codecs: KvCodecs, kv_heads: u64, head_dim: u64, capacity: u64) -> Self {
+        Self {
+            codecs,
+            sequences: 1,
+            kv_heads,
+            head_dim,
+            capacity,
+            kind: CacheKind::Global,
+            overlay: None,
+        }
+    }
+}
+
+/// The overlay of a [`KvCache`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OverlayOptions {
+    /// Which tokens, and how.
+    pub tokens: Overlay,
+    /// How many more of the latest tokens are kept than are read as recent: an
+    /// [`AttentionDecode`](crate::ops::AttentionDecode) may have one query
+    /// token more than this, and as many of the latest tokens can be stored
+    /// anew.
+    pub slack: u64,
+}
+
+impl OverlayOptions {
+    /// The slots of the most recent tokens, a ring behind those of the first.
+    #[must_use]
+    pub fn ring(&self) -> u64 {
+        match self.tokens.recent {
+            0 => 0,
+            recent => u64::from(recent) + self.slack,
+        }
+    }
+
+    /// All slots of a KV head.
+    #[must_use]
+    pub fn slots(&self) -> u64 {
+        u64::from(self.tokens.first) + self.ring()
+    }
+}
+
+/// Encoded vectors: a codec, and the memory of what it encodes to.
+#[derive(Debug, Clone)]
+pub struct KvRows {
+    /// The codec, bound to the head size.
+    pub codec: RowCodec,
+    /// `u8 [sequences · kv_heads, slots, codec.code_bytes()]`.
+    pub codes: Tensor,
+    /// `[sequences · kv_heads, slots, codec.groups()]` of the codec's scale
+    /// type; absent for dense codecs, which hold their scales within their
+    /// blocks.
+    pub scales: Option<Tensor>,
 }
 
 /// The stored keys, or the stored values, of one layer.
 #[derive(Debug, Clone)]
 pub struct KvSide {
-    /// The codec, bound to the head size.
-    pub codec: RowCodec,
-    /// `u8 [kv_heads, capacity, codec.code_bytes()]`.
-    pub codes: Tensor,
-    /// `[kv_heads, capacity, codec.groups()]` of the codec's scale type; absent
-    /// for dense codecs, which hold their scales within their blocks.
-    pub scales: Option<Tensor>,
+    /// Every position, `capacity` slots.
+    pub rows: KvRows,
+    /// The first and the most recent positions, [`OverlayOptions::slots`];
+    /// absent where the cache has none or the side's own codec has as many
+    /// bits.
+    pub overlay: Option<KvRows>,
 }
 
-/// Memory for the keys, or the values, of a [`KvCache`].
+/// Memory for [`KvRows`].
 #[derive(Debug, Clone)]
 pub struct KvTensors {
-    /// `u8 [kv_heads, capacity, code bytes]`, from a multiple of 16 bytes on.
+    /// `u8 [sequences · kv_heads, slots, code bytes]`, from a multiple of 16
+    /// bytes on.
     pub codes: Tensor,
-    /// `[kv_heads, capacity, groups]` of the codec's scale type; `None` for
-    /// dense codecs.
+    /// `[sequences · kv_heads, slots, groups]` of the codec's scale type;
+    /// `None` for dense codecs.
     pub scales: Option<Tensor>,
 }
 
-/// The shapes of one side's tensors.
+/// Memory for a [`KvSide`].
+#[derive(Debug, Clone)]
+pub struct KvSideTensors {
+    /// Of every position.
+    pub rows: KvTensors,
+    /// Of the overlay, if the side has one.
+    pub overlay: Option<KvTensors>,
+}
+
+/// What keys are prepared with before they are encoded, k ← (k − center) / equaliser,
+/// and queries before they meet them, q ← q · equaliser.
+///
+/// Scores stay what they were but for q · center, which attention adds back.
+#[derive(Debug, Clone, Default)]
+pub struct KeyPreparation {
+    /// `f32 [kv_heads, head_dim]`, finite and above zero.
+    pub equaliser: Option<Tensor>,
+    /// `f32 [kv_heads, head_dim]`, finite.
+    pub center: Option<Tensor>,
+}
+
+/// The shapes of some rows' tensors.
 struct Layout {
     codec: RowCodec,
     codes: [u64; 3],
@@ -61,9 +145,10 @@ struct Layout {
 }
 
 impl Layout {
-    fn new(codec: KvCodec, options: &KvCacheOptions) -> Result<Self> {
+    fn new(codec: KvCodec, options: &KvCacheOptions, slots: u64) -> Result<Self> {
         let codec = RowCodec::new(codec, options.head_dim as usize)?;
-        let shape = |last: usize| [options.kv_heads, options.capacity, last as u64];
+        let heads = options.sequences * options.kv_heads;
+        let shape = |last: usize| [heads, slots, last as u64];
         let scales = codec.scale_dtype();
         Ok(Self {
             codes: shape(codec.code_bytes()),
@@ -83,7 +168,7 @@ impl Layout {
     }
 
     /// Joins the codec with tensors of its shapes.
-    fn side(self, tensors: KvTensors) -> Result<KvSide> {
+    fn rows(self, tensors: KvTensors) -> Result<KvRows> {
         let KvTensors { codes, scales } = tensors;
         fit("codes", Some((DType::U8, self.codes)), Some(&codes))?;
         fit("scales", self.scales, scales.as_ref())?;
@@ -95,10 +180,56 @@ impl Layout {
                 codes.offset(),
             ));
         }
-        Ok(KvSide {
+        Ok(KvRows {
             codec: self.codec,
             codes,
             scales,
+        })
+    }
+}
+
+/// The shapes of one side's tensors.
+struct SideLayout {
+    rows: Layout,
+    overlay: Option<Layout>,
+}
+
+impl SideLayout {
+    fn new(codec: KvCodec, options: &KvCacheOptions) -> Result<Self> {
+        let overlay = options.overlay.and_then(|overlay| {
+            let kept = overlay.tokens.side(codec, options.head_dim as usize)?;
+            Some(Layout::new(kept, options, overlay.slots()))
+        });
+        Ok(Self {
+            rows: Layout::new(codec, options, options.capacity)?,
+            overlay: overlay.transpose()?,
+        })
+    }
+
+    fn allocate(&self, device: &Device) -> Result<KvSideTensors> {
+        let overlay = self.overlay.as_ref().map(|layout| layout.allocate(device));
+        Ok(KvSideTensors {
+            rows: self.rows.allocate(device)?,
+            overlay: overlay.transpose()?,
+        })
+    }
+
+    fn side(self, tensors: KvSideTensors) -> Result<KvSide> {
+        let overlay = match (self.overlay, tensors.overlay) {
+            (None, None) => None,
+            (Some(layout), Some(tensors)) => Some(layout.rows(tensors)?),
+            (Some(layout), None) => {
+                fit("overlay", Some((DType::U8, layout.codes)), None)?;
+                None
+            }
+            (None, Some(tensors)) => {
+                fit("overlay", None, Some(&tensors.codes))?;
+                None
+            }
+        };
+        Ok(KvSide {
+            rows: self.rows.rows(tensors.rows)?,
+            overlay,
         })
     }
 }
@@ -124,21 +255,30 @@ fn fit(
     Err(Error::argument("KvCache", argument, expected, given))
 }
 
+impl KvRows {
+    fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        std::iter::once(&self.codes).chain(&self.scales)
+    }
+}
+
 impl KvSide {
-    fn spans(&self) -> impl Iterator<Item = Span> {
-        std::iter::once(self.codes.span()).chain(self.scales.as_ref().map(Tensor::span))
+    fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        let overlay = self.overlay.iter().flat_map(KvRows::tensors);
+        self.rows.tensors().chain(overlay)
     }
 }
 
 /// One layer's KV cache: rotated, scaled and quantised keys and values.
 ///
-/// The layout and the codecs are those of the [`walsh_formats::kv`] module.
+/// The layout and the codecs are those of the [`walsh_formats::kv`] module; KV
+/// head h of sequence s is entry s · kv_heads + h of the outermost dimension.
 /// Cloning shares the memory.
 #[derive(Debug, Clone)]
 pub struct KvCache {
     options: KvCacheOptions,
     key: KvSide,
     value: KvSide,
+    preparation: KeyPreparation,
 }
 
 impl KvCache {
@@ -159,13 +299,14 @@ impl KvCache {
     /// # Errors
     /// As [`new`](Self::new), and when a tensor's type, shape or alignment is
     /// not what its codec asks for, or tensors overlap.
-    pub fn from_tensors(options: KvCacheOptions, tensors: [KvTensors; 2]) -> Result<Self> {
+    pub fn from_tensors(options: KvCacheOptions, tensors: [KvSideTensors; 2]) -> Result<Self> {
         let [key_layout, value_layout] = Self::layouts(&options)?;
         let [key, value] = tensors;
         let cache = Self {
             options,
             key: key_layout.side(key)?,
             value: value_layout.side(value)?,
+            preparation: KeyPreparation::default(),
         };
         let spans: Vec<Span> = cache.spans().collect();
         for (index, span) in spans.iter().enumerate() {
@@ -181,13 +322,61 @@ impl KvCache {
         Ok(cache)
     }
 
+    /// The same memory, whose keys are prepared before they are encoded. What is
+    /// stored already must have been prepared alike.
+    ///
+    /// # Errors
+    /// When a tensor is not `f32 [kv_heads, head_dim]` or overlaps the cache.
+    pub fn with_preparation(self, preparation: KeyPreparation) -> Result<Self> {
+        let shape = [self.options.kv_heads, self.options.head_dim];
+        for (argument, tensor) in [
+            ("equaliser", &preparation.equaliser),
+            ("center", &preparation.center),
+        ] {
+            let Some(tensor) = tensor else { continue };
+            if tensor.dtype() != DType::F32 || tensor.shape() != shape {
+                return Err(Error::argument(
+                    "KvCache",
+                    argument,
+                    format_args!("f32{shape:?}"),
+                    tensor,
+                ));
+            }
+            if self.spans().any(|span| span.overlaps(&tensor.span())) {
+                return Err(Error::argument(
+                    "KvCache",
+                    argument,
+                    "apart from the cache",
+                    "overlapping it",
+                ));
+            }
+        }
+        Ok(Self {
+            preparation,
+            ..self
+        })
+    }
+
     /// The layouts of keys and values, when the options are sound.
-    fn layouts(options: &KvCacheOptions) -> Result<[Layout; 2]> {
-        for (argument, size) in [
+    fn layouts(options: &KvCacheOptions) -> Result<[SideLayout; 2]> {
+        let mut sizes = vec![
+            ("sequences", options.sequences),
             ("kv_heads", options.kv_heads),
+            (
+                "sequences * kv_heads",
+                options.sequences.saturating_mul(options.kv_heads),
+            ),
             ("head_dim", options.head_dim),
             ("capacity", options.capacity),
-        ] {
+        ];
+        if let Some(overlay) = options.overlay {
+            sizes.push((
+                "overlay slots",
+                u64::from(overlay.tokens.first)
+                    .saturating_add(u64::from(overlay.tokens.recent).saturating_add(overlay.slack)),
+            ));
+        }
+        for (argument, size) in sizes {
             if size == 0 || size > i32::MAX as u64 {
                 return Err(Error::argument(
                     "KvCache",
@@ -198,8 +387,8 @@ impl KvCache {
             }
         }
         Ok([
-            Layout::new(options.spec.key, options)?,
-            Layout::new(options.spec.value, options)?,
+            SideLayout::new(options.codecs.key, options)?,
+            SideLayout::new(options.codecs.value, options)?,
         ])
     }
 
@@ -215,6 +404,18 @@ impl KvCache {
         &self.value
     }
 
+    /// What keys are prepared with.
+    #[must_use]
+    pub fn preparation(&self) -> &KeyPreparation {
+        &self.preparation
+    }
+
+    /// How many sequences it holds.
+    #[must_use]
+    pub fn sequences(&self) -> u64 {
+        self.options.sequences
+    }
+
     /// How many KV heads it holds.
     #[must_use]
     pub fn kv_heads(&self) -> u64 {
@@ -227,7 +428,7 @@ impl KvCache {
         self.options.head_dim
     }
 
-    /// How many positions it holds.
+    /// How many positions of a sequence it holds.
     #[must_use]
     pub fn capacity(&self) -> u64 {
         self.options.capacity
@@ -241,8 +442,23 @@ impl KvCache {
 
     /// The codecs of keys and values.
     #[must_use]
-    pub fn spec(&self) -> KvSpec {
-        self.options.spec
+    pub fn codecs(&self) -> KvCodecs {
+        self.options.codecs
+    }
+
+    /// Which positions are also kept in a denser codec, where a side does so.
+    #[must_use]
+    pub fn overlay(&self) -> Option<OverlayOptions> {
+        let kept = self.key.overlay.is_some() || self.value.overlay.is_some();
+        self.options.overlay.filter(|_| kept)
+    }
+
+    /// The most query tokens of a sequence that one decode may have: what the
+    /// overlay of recent tokens keeps beyond what the latest of them reads.
+    #[must_use]
+    pub fn decode_tokens(&self) -> Option<u64> {
+        let overlay = self.overlay()?;
+        (overlay.ring() > 0).then_some(overlay.slack + 1)
     }
 
     /// The memory that it takes, in bytes.
@@ -251,8 +467,20 @@ impl KvCache {
         self.spans().map(|span| span.bytes).sum()
     }
 
+    /// The memory of what is stored: codes and scales of the keys, of their
+    /// overlay, of the values and of theirs.
+    pub fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        self.key.tensors().chain(self.value.tensors())
+    }
+
     /// Every range of its memory.
     pub fn spans(&self) -> impl Iterator<Item = Span> {
-        self.key.spans().chain(self.value.spans())
+        self.tensors().map(Tensor::span)
+    }
+
+    /// The ranges of what keys are prepared with.
+    pub fn preparation_spans(&self) -> impl Iterator<Item = Span> {
+        let KeyPreparation { equaliser, center } = &self.preparation;
+        equaliser.iter().chain(center).map(Tensor::span)
     }
 }

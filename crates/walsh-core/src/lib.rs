@@ -21,7 +21,10 @@ pub use buffer::{Access, Buffer, BufferId, DeviceId, HostBytes, Memory, Span};
 pub use device::{Backend, Device, Element, Program, Properties};
 pub use error::{Error, Result};
 pub use hazard::{Accesses, HazardTracker};
-pub use kv_cache::{CacheKind, KvCache, KvCacheOptions, KvSide, KvTensors};
+pub use kv_cache::{
+    CacheKind, KeyPreparation, KvCache, KvCacheOptions, KvRows, KvSide, KvSideTensors, KvTensors,
+    OverlayOptions,
+};
 pub use list::{Command, CommandList, Recorder, Step};
 pub use plan::Plan;
 pub use tensor::{Tensor, tensor_bytes};

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{assert_says, fake};
-use walsh_core::{CacheKind, Error, KvCache, KvCacheOptions, KvTensors, Tensor};
+use walsh_core::{CacheKind, Error, KvCache, KvCacheOptions, KvSideTensors, KvTensors, Tensor};
 use walsh_formats::DType;
 
 fn options(spec: &str) -> KvCacheOptions {
@@ -29,7 +29,7 @@ fn a_cache_takes_what_its_codecs_take() {
     ] {
         let cache = KvCache::new(&device, options(spec)).unwrap();
         assert_eq!(cache.bytes(), 3 * 10 * (key + value), "{spec}");
-        assert_eq!(cache.spec().to_string(), spec);
+        assert_eq!(cache.codecs().to_string(), spec);
         let spans: Vec<_> = cache.spans().collect();
         assert!(
             spans
@@ -79,7 +79,12 @@ fn memory_of_the_callers_must_fit() {
         codes: zeros(DType::U8, &[3, 10, 128]),
         scales: None,
     };
-    let make = |key: KvTensors, value: KvTensors| KvCache::from_tensors(options, [key, value]);
+    let side = |rows: KvTensors| KvSideTensors {
+        rows,
+        overlay: None,
+    };
+    let make =
+        |key: KvTensors, value: KvTensors| KvCache::from_tensors(options, [side(key), side(value)]);
     assert!(make(key.clone(), value.clone()).is_ok());
 
     let wrong = zeros(DType::U8, &[3, 11, 32]);

@@ -416,11 +416,13 @@ fn cache() -> KvCache {
     KvCache::new(
         &device,
         KvCacheOptions {
-            spec: "tq4".parse().expect("a spec"),
+            codecs: "tq4".parse().expect("a spec"),
             kv_heads: 2,
             head_dim: 64,
             capacity: 16,
             kind: CacheKind::Global,
+            sequences: 1,
+            overlay: None,
         },
     )
     .expect("a cache")
@@ -464,7 +466,7 @@ fn kv_store() {
     let positions = i32s(&[2]);
     bad(KvStore { positions, ..op() }, &["positions", "[3]"]);
     let cache = cache();
-    let codes = &cache.key().codes;
+    let codes = &cache.key().rows.codes;
     let keys = Tensor::new(codes.buffer().clone(), 0, DType::F32, &[1, 2, 64]);
     bad(
         KvStore {
@@ -472,6 +474,7 @@ fn kv_store() {
             values: f32s(&[1, 2, 64]),
             positions: i32s(&[1]),
             cache,
+            sequences: None,
         },
         &["cache", "overlapping"],
     );
@@ -523,7 +526,7 @@ fn attention() {
     );
     let of_cache = cache();
     let inside = Tensor::new(
-        of_cache.value().codes.buffer().clone(),
+        of_cache.value().rows.codes.buffer().clone(),
         0,
         DType::F32,
         &[1, 2, 64],
@@ -554,6 +557,8 @@ fn attention() {
         positions: i32s(&[3]),
         mask: plain,
         output: f32s(&[3, 6, 64]),
+        sequences: None,
+        sinks: None,
     };
     let fresh = || f32s(&[3, 2, 64]);
     good(prefill(fresh(), fresh()));

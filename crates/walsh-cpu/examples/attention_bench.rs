@@ -84,11 +84,13 @@ fn bench(
     spec: &str,
 ) -> std::result::Result<(), Box<dyn std::error::Error>> {
     let options = KvCacheOptions {
-        spec: spec.parse()?,
+        codecs: spec.parse()?,
         kv_heads: shape.kv_heads,
         head_dim: shape.head_dim,
         capacity: DEPTH + CHUNK,
         kind: CacheKind::Global,
+        sequences: 1,
+        overlay: None,
     };
     let caches = (0..LAYERS)
         .map(|_| KvCache::new(device, options))
@@ -109,6 +111,7 @@ fn bench(
             values: rows(n, shape.kv_heads)?,
             positions: positions(first, n)?,
             cache: cache.clone(),
+            sequences: None,
         })
     };
     for cache in &caches {
@@ -125,6 +128,8 @@ fn bench(
                 positions: positions(DEPTH - 1, 1)?,
                 mask,
                 output: rows(1, shape.heads)?,
+                sequences: None,
+                sinks: None,
             }
             .into())
         },
@@ -143,6 +148,8 @@ fn bench(
                     positions: positions(first, CHUNK)?,
                     mask,
                     output: rows(CHUNK, shape.heads)?,
+                    sequences: None,
+                    sinks: None,
                 }
                 .into())
             },

@@ -100,7 +100,7 @@ pub fn bench(
     for kv in &options.kv {
         let mut session = model.session(SessionOptions {
             context,
-            kv: *kv,
+            kv: kv.clone(),
             ..SessionOptions::default()
         })?;
         let tokens = arbitrary_tokens(context, model.config().vocabulary);

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::Value as Json;
 use walsh::formats::gguf::{Gguf, Value};
-use walsh::formats::kv::{KvCodec, KvSpec, Tq, TqBits};
+use walsh::formats::kv::{Budget, KvCodec, KvCodecs, KvSpec, LayerKv, Tq, TqBits};
 
 use crate::{Model, Result, SessionOptions};
 
@@ -24,7 +24,7 @@ pub struct Inspection {
     pub shape: Shape,
     /// Its tensors by storage type, the largest share first.
     pub tensors: Vec<TypeShare>,
-    /// The cost of a token in each KV codec.
+    /// The cost of a token by SPEC.
     pub kv: Vec<KvCost>,
     /// Its metadata; of long arrays only the start.
     pub metadata: Vec<MetadataEntry>,
@@ -71,16 +71,18 @@ pub struct TypeShare {
 /// What a KV codec costs.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct KvCost {
-    /// The codec, for keys and values.
+    /// The SPEC.
     pub kv: String,
-    /// Bytes for a token, over all layers. `None` where the codec does not fit
-    /// the head size.
+    /// What it stands for.
+    pub meaning: String,
+    /// Bytes for a token, over all layers, overlays not counted. `None` where
+    /// the SPEC does not fit the model.
     pub bytes_per_token: Option<u64>,
-    /// Bits for a number.
+    /// Bits for a number, overlays not counted.
     pub bits_per_value: Option<f64>,
-    /// Bytes for a session of [`INSPECTED_CONTEXT`] tokens.
+    /// Bytes for a session of [`INSPECTED_CONTEXT`] tokens, overlays included.
     pub session_bytes: Option<u64>,
-    /// Why the codec does not fit.
+    /// Why the SPEC does not fit.
     pub why_not: Option<String>,
 }
 
@@ -99,29 +101,30 @@ pub struct MetadataEntry {
 /// The context whose cost [`inspect`] names, in tokens.
 pub const INSPECTED_CONTEXT: usize = 4096;
 
-/// Describes a model.
+/// Describes a model, and what its KV cache costs in some SPECs: the common ones
+/// where none is given.
 ///
 /// # Errors
 /// When the file was damaged since it was opened.
-pub fn inspect(model: &Model) -> Result<Inspection> {
+pub fn inspect(model: &Model, specs: &[KvSpec]) -> Result<Inspection> {
     let config = model.config();
-    let numbers = 2 * config.layers.len() * config.kv_heads * config.head_dim;
-    let kv = codecs().map(|codec| {
-        let spec = KvSpec {
-            key: codec,
-            value: codec,
-        };
+    let listed = if specs.is_empty() {
+        common_specs().collect()
+    } else {
+        specs.to_vec()
+    };
+    let kv = listed.into_iter().map(|spec| {
         let cost = model.kv_bytes_per_token(&spec);
         let session = SessionOptions {
             context: INSPECTED_CONTEXT,
-            kv: spec,
+            kv: spec.clone(),
             ..SessionOptions::default()
         };
-        let bytes = cost.as_ref().ok().copied();
         KvCost {
             kv: spec.to_string(),
-            bytes_per_token: bytes,
-            bits_per_value: bytes.map(|bytes| 8.0 * bytes as f64 / numbers as f64),
+            meaning: spec.describe(config.head_dim),
+            bytes_per_token: cost.as_ref().ok().copied(),
+            bits_per_value: model.kv_bits_per_value(&spec).ok(),
             session_bytes: model.kv_bytes(&session).ok(),
             why_not: cost.err().map(|error| error.to_string()),
         }
@@ -160,13 +163,17 @@ pub fn inspect(model: &Model) -> Result<Inspection> {
     })
 }
 
-/// Every codec in its plain form, the largest first.
-fn codecs() -> impl Iterator<Item = KvCodec> {
-    let tq = TqBits::ALL
-        .into_iter()
-        .rev()
-        .map(|bits| KvCodec::Tq(Tq::new(bits)));
-    KvCodec::DENSE.into_iter().map(KvCodec::Dense).chain(tq)
+/// The plain types, the budgets and the codebook codecs with the policy that
+/// goes with them, the largest first.
+fn common_specs() -> impl Iterator<Item = KvSpec> {
+    let dense = KvCodec::DENSE.map(|dtype| KvSpec::plain(KvCodec::Dense(dtype)));
+    let budgets = Budget::ALL.into_iter().rev().map(|b| b.kv().into());
+    let tq = TqBits::ALL.into_iter().rev().map(|bits| {
+        let codecs = KvCodecs::both(KvCodec::Tq(Tq::new(bits)));
+        LayerKv::standard(codecs).into()
+    });
+    // `8bit` is `tq8` and listed as that.
+    dense.into_iter().chain(budgets.skip(1)).chain(tq)
 }
 
 fn metadata(gguf: &Gguf<'_>) -> Vec<MetadataEntry> {

@@ -14,6 +14,7 @@
 //! ```
 
 mod bench;
+mod calibration;
 pub mod chat;
 mod conversation;
 mod doctor;
@@ -28,6 +29,7 @@ pub mod store;
 pub mod tokenizer;
 
 pub use bench::{BenchOptions, BenchReport, BenchResult, BenchTest, bench};
+pub use calibration::{Calibration, KeyMoments};
 pub use conversation::{Conversation, Reply};
 pub use doctor::{BackendState, Cpu, Diagnosis, Tool, diagnose};
 pub use error::{Error, Result};

@@ -2,21 +2,27 @@
 
 use std::collections::VecDeque;
 
-use walsh::{CacheKind, DType, Device, KvCache, KvCacheOptions, KvCodec, KvSpec, Step};
+use walsh::{
+    CacheKind, DType, Device, KvCache, KvCacheOptions, KvCodec, KvSpec, LayerKv, OverlayOptions,
+    Step,
+};
 
 use crate::model::graph::{Activations, Graph, Reading};
-use crate::{Error, Model, ModelConfig, Result};
+use crate::{Error, LayerConfig, Model, ModelConfig, Result};
 
 /// How a session is started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionOptions {
     /// How many tokens the session can hold; 0 for the model's own context, but
     /// at most [`DEFAULT_CONTEXT`].
     pub context: usize,
-    /// The codecs of the KV cache.
+    /// How the KV cache is kept.
     pub kv: KvSpec,
     /// How many tokens are prefilled at a time.
     pub chunk: usize,
+    /// How many tokens at a time attend over stored codes alone, which is how
+    /// [`Session::score`] reads. An overlay keeps as many more recent tokens.
+    pub scored: usize,
 }
 
 /// The largest context that a session takes without being asked to.
@@ -32,8 +38,9 @@ impl Default for SessionOptions {
     fn default() -> Self {
         Self {
             context: 0,
-            kv: KvSpec::both(KvCodec::Dense(DType::F16)),
+            kv: KvSpec::plain(KvCodec::Dense(DType::F16)),
             chunk: 512,
+            scored: 32,
         }
     }
 }
@@ -62,6 +69,29 @@ pub(crate) fn cache_shape(
     }
 }
 
+/// The options of a layer's cache.
+pub(crate) fn cache_options(
+    config: &ModelConfig,
+    layer: &LayerConfig,
+    kv: &LayerKv,
+    options: &SessionOptions,
+) -> KvCacheOptions {
+    let (context, chunk) = options.sizes(config);
+    let (kind, capacity) = cache_shape(layer.window, context, chunk);
+    KvCacheOptions {
+        codecs: kv.codecs,
+        sequences: 1,
+        kv_heads: config.kv_heads as u64,
+        head_dim: config.head_dim as u64,
+        capacity: capacity as u64,
+        kind,
+        overlay: kv.overlay.map(|tokens| OverlayOptions {
+            tokens,
+            slack: options.scored as u64,
+        }),
+    }
+}
+
 /// What a recorded list was recorded for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum StepKey {
@@ -80,6 +110,7 @@ pub struct Session {
     steps: VecDeque<(StepKey, Step)>,
     context: usize,
     chunk: usize,
+    scored: usize,
     logit_rows: usize,
     /// How many tokens' keys and values are stored.
     stored: usize,
@@ -96,21 +127,30 @@ impl Session {
         if context > i32::MAX as usize {
             return Err(Error::option("context", "below 2^31", context));
         }
-        if options.chunk == 0 {
-            return Err(Error::option("chunk", "at least 1", options.chunk));
+        for (name, size) in [("chunk", options.chunk), ("scored", options.scored)] {
+            if size == 0 {
+                return Err(Error::option(name, "at least 1", size));
+            }
         }
         let device = model.device().clone();
-        let mut caches = Vec::with_capacity(config.layers.len());
-        for layer in &config.layers {
-            let (kind, capacity) = cache_shape(layer.window, context, chunk);
-            let options = KvCacheOptions {
-                spec: options.kv,
-                kv_heads: config.kv_heads as u64,
-                head_dim: config.head_dim as u64,
-                capacity: capacity as u64,
-                kind,
-            };
-            caches.push(KvCache::new(&device, options)?);
+        let layers = options
+            .kv
+            .layers(config.layers.len())
+            .map_err(walsh::Error::from)?;
+        let calibration = options
+            .kv
+            .needs_calibration()
+            .then(|| model.calibration())
+            .transpose()?;
+        let mut caches = Vec::with_capacity(layers.len());
+        for (index, (layer, kv)) in config.layers.iter().zip(&layers).enumerate() {
+            let mut cache = KvCache::new(&device, cache_options(config, layer, kv, &options))?;
+            if let Some(calibration) = calibration.filter(|_| kv.needs_calibration()) {
+                let moments = &calibration.layers[index];
+                let shape = (config, &layer.rope);
+                cache = cache.with_preparation(moments.preparation(&device, shape, kv)?)?;
+            }
+            caches.push(cache);
         }
         let row_bytes = config.vocabulary * size_of::<f32>();
         let logit_rows = (LOGIT_BYTES / row_bytes).clamp(1, chunk);
@@ -123,6 +163,7 @@ impl Session {
             steps: VecDeque::new(),
             context,
             chunk,
+            scored: options.scored.min(chunk),
             logit_rows,
             stored: 0,
             held: None,
@@ -280,8 +321,8 @@ impl Session {
         self.check_tokens(tokens)?;
         let vocabulary = self.logits.len();
         let mut logits = vec![0.0; self.logit_rows * vocabulary];
-        for (index, chunk) in tokens.chunks(self.chunk).enumerate() {
-            let start = index * self.chunk;
+        for (index, chunk) in tokens.chunks(self.scored).enumerate() {
+            let start = index * self.scored;
             self.advance(chunk, Reading::Codes)?;
             let mut row = from.saturating_sub(start).min(chunk.len());
             while row < chunk.len() {

@@ -7,12 +7,13 @@ pub use open::{BACKENDS, BackendInfo, DeviceSpec, open};
 pub use walsh_core::ops;
 pub use walsh_core::{
     Access, Accesses, Backend, Buffer, BufferId, CacheKind, Command, CommandList, Device, DeviceId,
-    Element, Error, HostBytes, KvCache, KvCacheOptions, KvSide, KvTensors, Memory, Plan, Program,
-    Properties, Recorder, Result, Span, Step, Tensor, tensor_bytes,
+    Element, Error, HostBytes, KeyPreparation, KvCache, KvCacheOptions, KvRows, KvSide,
+    KvSideTensors, KvTensors, Memory, OverlayOptions, Plan, Program, Properties, Recorder, Result,
+    Span, Step, Tensor, tensor_bytes,
 };
 
 pub use walsh_formats as formats;
-pub use walsh_formats::kv::{KvCodec, KvSpec};
+pub use walsh_formats::kv::{KvCodec, KvCodecs, KvSpec, LayerKv};
 pub use walsh_formats::{DType, gguf};
 
 #[cfg(feature = "cpu")]

@@ -2,8 +2,9 @@ use walsh_formats::DType;
 
 use super::Operation;
 use super::check::Check;
-use super::kv::check_fresh;
+use super::kv::{check_fresh, check_sequences};
 use crate::Result;
+use crate::buffer::Span;
 use crate::hazard::Accesses;
 use crate::kv_cache::KvCache;
 use crate::tensor::Tensor;
@@ -12,7 +13,8 @@ use crate::tensor::Tensor;
 ///
 /// `weight[t] = softmax_t(cap(scale · q · k[t]))` over the positions t up to
 /// the query's own and, with a window w, above its own − w;
-/// `cap(s) = softcap · tanh(s / softcap)`.
+/// `cap(s) = softcap · tanh(s / softcap)`. With sinks, the softmax of a head has
+/// one more term, exp(sink), that goes to no value.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Mask {
     /// What scores are multiplied by, commonly 1/√head_dim.
@@ -51,9 +53,12 @@ impl Mask {
 ///
 /// The codes are read where they lie: a query head reads the KV head
 /// `head / (heads / kv_heads)`, and all heads of a group share one pass. The
-/// positions must ascend by one; the last is the newest that the cache holds.
-/// A ring must hold the window of the first query: its capacity is at least
-/// window + n − 1, or positions that it has forgotten are not seen.
+/// tokens of a sequence follow each other, their positions ascend by one, and
+/// the last is the newest that the cache holds of the sequence. A ring must hold
+/// the window of the first query: its capacity is at least window + n − 1, or
+/// positions that it has forgotten are not seen. An overlay of recent tokens
+/// bounds the tokens of a sequence: see
+/// [`KvCache::decode_tokens`](crate::KvCache::decode_tokens).
 #[derive(Debug, Clone)]
 pub struct AttentionDecode {
     /// `f32 [n, heads, head_dim]`, after RoPE.
@@ -62,8 +67,12 @@ pub struct AttentionDecode {
     pub cache: KvCache,
     /// `i32 [n]`: each query's position.
     pub positions: Tensor,
+    /// `i32 [n]`: each query's sequence; `None` when all are of the first.
+    pub sequences: Option<Tensor>,
     /// Scale, window and soft cap.
     pub mask: Mask,
+    /// `f32 [heads]`: a logit of each head's softmax that goes to no value.
+    pub sinks: Option<Tensor>,
     /// `f32 [n, heads, head_dim]`.
     pub output: Tensor,
 }
@@ -72,7 +81,8 @@ pub struct AttentionDecode {
 /// chunk plus the chunk's own keys and values, which are used unquantised.
 ///
 /// The chunk's keys and values are stored by a [`KvStore`](super::KvStore)
-/// recorded after this op. The positions must ascend by one. A ring must hold
+/// recorded after this op. The tokens of a sequence follow each other, and their
+/// positions ascend by one. A ring must hold
 /// `window − 1` positions before the first query, so its capacity is at least
 /// that.
 #[derive(Debug, Clone)]
@@ -87,20 +97,47 @@ pub struct AttentionPrefill {
     pub cache: KvCache,
     /// `i32 [n]`: each query's position.
     pub positions: Tensor,
+    /// `i32 [n]`: each query's sequence; `None` when all are of the first.
+    pub sequences: Option<Tensor>,
     /// Scale, window and soft cap.
     pub mask: Mask,
+    /// `f32 [heads]`: a logit of each head's softmax that goes to no value.
+    pub sinks: Option<Tensor>,
     /// `f32 [n, heads, head_dim]`.
     pub output: Tensor,
 }
 
-/// The shapes that both forms share.
-fn check_query(
-    check: Check,
-    query: &Tensor,
-    positions: &Tensor,
-    cache: &KvCache,
-    output: &Tensor,
-) -> Result<()> {
+/// What both forms share.
+struct Common<'a> {
+    query: &'a Tensor,
+    positions: &'a Tensor,
+    sequences: Option<&'a Tensor>,
+    sinks: Option<&'a Tensor>,
+    cache: &'a KvCache,
+    output: &'a Tensor,
+}
+
+impl Common<'_> {
+    fn reads(&self) -> Vec<Span> {
+        let tensors = [self.query, self.positions].into_iter();
+        let tensors = tensors.chain(self.sequences).chain(self.sinks);
+        tensors
+            .map(Tensor::span)
+            .chain(self.cache.spans())
+            .chain(self.cache.preparation_spans())
+            .collect()
+    }
+}
+
+fn check_query(check: Check, common: &Common<'_>) -> Result<()> {
+    let Common {
+        query,
+        positions,
+        sequences,
+        sinks,
+        cache,
+        output,
+    } = *common;
     check.rank("query", query, 3)?;
     check.size("query", query)?;
     let (n, heads) = (query.shape()[0], query.shape()[1]);
@@ -114,12 +151,33 @@ fn check_query(
     }
     check.dtype("positions", positions, DType::I32)?;
     check.shape("positions", positions, &[n])?;
+    check_sequences(check, sequences, n)?;
+    if let Some(sinks) = sinks {
+        check.f32("sinks", sinks, &[heads])?;
+    }
     check.f32("output", output, query.shape())?;
     check.disjoint("output", output, &[query, positions])?;
-    if cache.spans().any(|span| span.overlaps(&output.span())) {
+    for input in sequences.into_iter().chain(sinks) {
+        check.disjoint("output", output, &[input])?;
+    }
+    let kept = cache.spans().chain(cache.preparation_spans());
+    if kept.into_iter().any(|span| span.overlaps(&output.span())) {
         return check.fail("output", "apart from the cache", "overlapping it");
     }
     Ok(())
+}
+
+impl AttentionDecode {
+    fn common(&self) -> Common<'_> {
+        Common {
+            query: &self.query,
+            positions: &self.positions,
+            sequences: self.sequences.as_ref(),
+            sinks: self.sinks.as_ref(),
+            cache: &self.cache,
+            output: &self.output,
+        }
+    }
 }
 
 impl Operation for AttentionDecode {
@@ -127,22 +185,38 @@ impl Operation for AttentionDecode {
 
     fn validate(&self) -> Result<()> {
         let check = Check(Self::NAME);
-        check_query(
-            check,
-            &self.query,
-            &self.positions,
-            &self.cache,
-            &self.output,
-        )?;
+        check_query(check, &self.common())?;
+        let n = self.query.shape()[0];
+        match self.cache.decode_tokens() {
+            Some(most) if self.sequences.is_none() && n > most => {
+                return check.fail(
+                    "query",
+                    format_args!("of at most {most} tokens, for the cache's overlay"),
+                    format_args!("of {n}"),
+                );
+            }
+            _ => {}
+        }
         self.mask.validate(check)
     }
 
     fn accesses(&self) -> Accesses {
-        let mut reads = vec![self.query.span(), self.positions.span()];
-        reads.extend(self.cache.spans());
         Accesses {
-            reads,
+            reads: self.common().reads(),
             writes: vec![self.output.span()],
+        }
+    }
+}
+
+impl AttentionPrefill {
+    fn common(&self) -> Common<'_> {
+        Common {
+            query: &self.query,
+            positions: &self.positions,
+            sequences: self.sequences.as_ref(),
+            sinks: self.sinks.as_ref(),
+            cache: &self.cache,
+            output: &self.output,
         }
     }
 }
@@ -152,13 +226,7 @@ impl Operation for AttentionPrefill {
 
     fn validate(&self) -> Result<()> {
         let check = Check(Self::NAME);
-        check_query(
-            check,
-            &self.query,
-            &self.positions,
-            &self.cache,
-            &self.output,
-        )?;
+        check_query(check, &self.common())?;
         let n = check_fresh(check, &self.keys, &self.values, &self.cache)?;
         check.dtype("keys", &self.keys, DType::F32)?;
         if n != self.query.shape()[0] {
@@ -173,13 +241,8 @@ impl Operation for AttentionPrefill {
     }
 
     fn accesses(&self) -> Accesses {
-        let mut reads = vec![
-            self.query.span(),
-            self.keys.span(),
-            self.values.span(),
-            self.positions.span(),
-        ];
-        reads.extend(self.cache.spans());
+        let mut reads = self.common().reads();
+        reads.extend([self.keys.span(), self.values.span()]);
         Accesses {
             reads,
             writes: vec![self.output.span()],

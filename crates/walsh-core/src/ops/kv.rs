@@ -9,12 +9,13 @@ use crate::tensor::Tensor;
 
 /// Encodes n tokens' keys and values into a [`KvCache`].
 ///
-/// The positions must ascend by one. A position past a global cache's capacity,
-/// and a NaN or infinity in a key or value, are an
-/// [`Error::Value`](crate::Error::Value) when the list runs; for a position,
-/// before anything is written. A ring takes any position; of more tokens than
-/// its capacity only the last are written. The bytes written do not depend on
-/// how the tokens were split over calls.
+/// The tokens of a sequence follow each other, and their positions ascend by
+/// one. A position past a global cache's capacity, and a key or value that
+/// cannot be stored, such as one with a NaN, are an
+/// [`Error::Value`](crate::Error::Value) when the list runs, before anything is
+/// written. A ring takes any position; of more tokens than its capacity only
+/// the last are written. The bytes written do not depend on how the tokens were
+/// split over calls.
 #[derive(Debug, Clone)]
 pub struct KvStore {
     /// `[n, kv_heads, head_dim]` of `f32`, `f16` or `bf16`, after RoPE.
@@ -23,6 +24,8 @@ pub struct KvStore {
     pub values: Tensor,
     /// `i32 [n]`: each token's position.
     pub positions: Tensor,
+    /// `i32 [n]`: each token's sequence; `None` when all are of the first.
+    pub sequences: Option<Tensor>,
     /// Where the codes go.
     pub cache: KvCache,
 }
@@ -47,6 +50,15 @@ pub(super) fn check_fresh(
     Ok(n)
 }
 
+/// `sequences`, where there is one, is `i32 [n]`.
+pub(super) fn check_sequences(check: Check, sequences: Option<&Tensor>, n: u64) -> Result<()> {
+    let Some(sequences) = sequences else {
+        return Ok(());
+    };
+    check.dtype("sequences", sequences, DType::I32)?;
+    check.shape("sequences", sequences, &[n])
+}
+
 impl Operation for KvStore {
     const NAME: &'static str = "KvStore";
 
@@ -55,8 +67,10 @@ impl Operation for KvStore {
         let n = check_fresh(check, &self.keys, &self.values, &self.cache)?;
         check.dtype("positions", &self.positions, DType::I32)?;
         check.shape("positions", &self.positions, &[n])?;
+        check_sequences(check, self.sequences.as_ref(), n)?;
+        let inputs = [&self.keys, &self.values, &self.positions];
         for span in self.cache.spans() {
-            for input in [&self.keys, &self.values, &self.positions] {
+            for input in inputs.into_iter().chain(&self.sequences) {
                 if span.overlaps(&input.span()) {
                     return check.fail("cache", "apart from the inputs", "overlapping one");
                 }
@@ -66,8 +80,13 @@ impl Operation for KvStore {
     }
 
     fn accesses(&self) -> Accesses {
+        let inputs = [&self.keys, &self.values, &self.positions];
+        let inputs = inputs.into_iter().chain(&self.sequences);
         Accesses {
-            reads: vec![self.keys.span(), self.values.span(), self.positions.span()],
+            reads: inputs
+                .map(Tensor::span)
+                .chain(self.cache.preparation_spans())
+                .collect(),
             writes: self.cache.spans().collect(),
         }
     }

@@ -102,16 +102,22 @@ impl fmt::Display for Op {
             Self::RmsNorm(op) => write!(f, " {} -> {}", op.input, op.output),
             Self::Rope(op) => write!(f, " {} -> {}", op.input, op.output),
             Self::MatMul(op) => write!(f, " {} · {} -> {}", op.input, op.weight, op.output),
-            Self::KvStore(op) => write!(f, " {} -> {}", op.keys, op.cache.spec()),
+            Self::KvStore(op) => write!(f, " {} -> {}", op.keys, op.cache.codecs()),
             Self::AttentionDecode(op) => {
-                write!(f, " {} over {} -> {}", op.query, op.cache.spec(), op.output)
+                write!(
+                    f,
+                    " {} over {} -> {}",
+                    op.query,
+                    op.cache.codecs(),
+                    op.output
+                )
             }
             Self::AttentionPrefill(op) => {
                 write!(
                     f,
                     " {} over {} + fresh -> {}",
                     op.query,
-                    op.cache.spec(),
+                    op.cache.codecs(),
                     op.output
                 )
             }

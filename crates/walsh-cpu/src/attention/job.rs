@@ -6,44 +6,61 @@
 
 use std::ops::Range;
 
-use walsh_formats::DType;
-use walsh_formats::kv::KvCodec;
-
-use super::kernels::{self, Running, Scores, Values, Weigh};
+use super::kernels::Running;
 use super::output;
-use super::tile::{self, Decoder, LANES, Rows};
+use super::tile::{Decoder, LANES, Rows};
+use super::walk;
 use crate::isa::Isa;
-use crate::lanes::rotate;
 
 /// Positions that are decoded at a time.
-const TILE: usize = 64;
+pub(super) const TILE: usize = 64;
 
 /// About how many query vectors share a pass.
 const BLOCK: usize = 48;
 
-/// The keys or the values of a cache.
-pub(super) struct Side {
+/// Query tokens that share a pass whatever their number of vectors: those of a decode.
+const DECODE_TOKENS: usize = 8;
+
+/// Encoded rows of all KV heads.
+pub(super) struct Stored {
     pub(super) decoder: Decoder,
-    /// `[kv_heads][capacity][code_bytes]`.
+    /// `[sequences · kv_heads][slots][code_bytes]`.
     pub(super) codes: *const u8,
-    /// `[kv_heads][capacity][scale_bytes]`.
+    /// `[sequences · kv_heads][slots][scale_bytes]`.
     pub(super) scales: *const u8,
+    /// Slots per KV head.
+    pub(super) slots: usize,
 }
 
-impl Side {
+impl Stored {
     /// `count` rows of a head from a slot on.
-    fn rows(&self, first: usize, count: usize) -> Rows {
+    pub(super) fn rows(&self, head: usize, slot: usize, count: usize) -> Rows {
+        let first = head * self.slots + slot;
+        let codec = &self.decoder.codec;
         Rows {
-            codes: self
-                .codes
-                .wrapping_add(first * self.decoder.codec.code_bytes()),
-            stride: self.decoder.codec.code_bytes(),
-            scales: self
-                .scales
-                .wrapping_add(first * self.decoder.codec.scale_bytes()),
+            codes: self.codes.wrapping_add(first * codec.code_bytes()),
+            stride: codec.code_bytes(),
+            scales: self.scales.wrapping_add(first * codec.scale_bytes()),
             count,
         }
     }
+}
+
+/// The keys or the values of a cache.
+pub(super) struct Side {
+    pub(super) stored: Stored,
+    pub(super) overlay: Option<Stored>,
+}
+
+/// Which positions are read from the overlay.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct OverlayMap {
+    /// How many from the start.
+    pub(super) first: usize,
+    /// How many up to a query's own.
+    pub(super) recent: usize,
+    /// The slots of the recent ones, behind those of the first.
+    pub(super) ring: usize,
 }
 
 /// A chunk's own keys and values, `f32 [n][kv_heads][head_dim]`.
@@ -67,13 +84,14 @@ pub(super) struct Shape {
 
 impl Shape {
     /// Query heads per KV head.
-    fn group(&self) -> usize {
+    pub(super) fn group(&self) -> usize {
         self.heads / self.kv_heads
     }
 
     /// Tokens per block.
     fn block_tokens(&self) -> usize {
-        (BLOCK / self.group()).clamp(1, self.tokens.max(1))
+        let tokens = (BLOCK / self.group()).max(DECODE_TOKENS);
+        tokens.min(self.tokens.max(1))
     }
 
     fn blocks(&self) -> usize {
@@ -111,15 +129,16 @@ impl Shape {
         }
     }
 
-    fn tile(&self) -> usize {
+    /// Positions of a tile: a tile of wide heads takes as much of the first-level cache.
+    pub(super) fn tile(&self) -> usize {
         if self.head_dim > 128 { TILE / 2 } else { TILE }
     }
 
     /// Numbers of scratch per worker.
     pub(super) fn scratch(&self) -> usize {
         let rows = self.block_rows();
-        // Two forms of the queries, the outputs, the tile, its scores and factors, and the running sums.
-        rows * (3 * self.head_dim + TILE + 3) + TILE * (self.head_dim + 2) + LANES
+        // Two forms of the queries, the outputs, the tile, its scores and factors, offsets and running sums.
+        rows * (3 * self.head_dim + TILE + 4) + TILE * (self.head_dim + 2) + LANES
     }
 }
 
@@ -136,12 +155,21 @@ pub(super) struct Job {
     pub(super) ring: bool,
     pub(super) key: Side,
     pub(super) value: Side,
+    pub(super) overlay: OverlayMap,
+    /// `[kv_heads][head_dim]`: what keys were divided by, or null.
+    pub(super) equaliser: *const f32,
+    /// `[kv_heads][head_dim]`: what was subtracted from keys, or null.
+    pub(super) center: *const f32,
     /// The chunk's own keys and values; the cache then ends before the first query's position.
     pub(super) fresh: Option<Fresh>,
     /// `[tokens][heads][head_dim]`.
     pub(super) query: *const f32,
-    /// `[tokens]`, ascending by one.
+    /// `[tokens]`, ascending by one within a sequence.
     pub(super) positions: *const i32,
+    /// `[tokens]`: each token's sequence, or null for the first.
+    pub(super) sequences: *const i32,
+    /// `[heads]`, or null.
+    pub(super) sinks: *const f32,
     /// `[tokens][heads][head_dim]`.
     pub(super) output: *mut f32,
     pub(super) parts: usize,
@@ -159,31 +187,52 @@ unsafe impl Sync for Job {}
 /// A worker's scratch, divided.
 pub(super) struct Scratch {
     /// `[rows][head_dim]`, in the space of the cached keys.
-    rotated: *mut f32,
+    pub(super) rotated: *mut f32,
     /// `[rows][head_dim]`, as the model has them.
-    original: *mut f32,
+    pub(super) original: *mut f32,
     /// `[rows][head_dim]`.
     pub(super) out: *mut f32,
     /// A tile's keys as panels, then its values as rows.
-    tile: *mut f32,
+    pub(super) tile: *mut f32,
     /// `[rows][TILE]`.
-    scores: *mut f32,
-    key_factors: *mut f32,
-    value_factors: *mut f32,
-    alphas: *mut f32,
+    pub(super) scores: *mut f32,
+    pub(super) key_factors: *mut f32,
+    pub(super) value_factors: *mut f32,
+    pub(super) alphas: *mut f32,
+    /// `[rows]`: what the centre took from each row's scores.
+    pub(super) offsets: *mut f32,
     pub(super) running: *mut Running,
 }
 
-/// A block of query vectors over a part of the context.
+/// A block of query vectors of one sequence over a part of the context.
 pub(super) struct Block {
-    kv_head: usize,
-    /// The block's tokens.
-    tokens: Range<usize>,
+    pub(super) kv_head: usize,
+    /// The sequence.
+    pub(super) sequence: usize,
+    /// The sequence's tokens in the op.
+    pub(super) all: Range<usize>,
+    /// The block's tokens among them.
+    pub(super) tokens: Range<usize>,
     /// Query vectors: tokens × group.
     pub(super) rows: usize,
     pub(super) part: usize,
-    /// The position of the op's first token.
-    start: usize,
+    /// The position of the first of all tokens.
+    pub(super) start: usize,
+}
+
+impl Block {
+    /// The position of a token of the op.
+    pub(super) fn position(&self, token: usize) -> usize {
+        self.start + token - self.all.start
+    }
+
+    /// The positions of the block's tokens, both ends included.
+    pub(super) fn positions(&self) -> (usize, usize) {
+        (
+            self.position(self.tokens.start),
+            self.position(self.tokens.end - 1),
+        )
+    }
 }
 
 impl Job {
@@ -199,25 +248,33 @@ impl Job {
             head_dim,
             ..
         } = self.shape;
-        let cached = self.cached_end(self.first_position()).min(self.window) as u64;
+        if tokens == 0 {
+            return 0;
+        }
+        let cached = (self.position_of(0) + tokens).min(self.window) as u64;
         let pairs = (tokens as u64) * (cached + tokens as u64 / 2) * heads as u64;
         pairs * head_dim as u64 / 10
     }
 
-    fn first_position(&self) -> usize {
-        if self.shape.tokens == 0 {
-            return 0;
-        }
+    fn position_of(&self, token: usize) -> usize {
         // SAFETY: the positions hold `tokens` numbers.
-        unsafe { self.positions.read().max(0) as usize }
+        unsafe { self.positions.add(token).read().max(0) as usize }
     }
 
-    /// The end of the cached positions: the chunk's start, or past the last query.
-    fn cached_end(&self, start: usize) -> usize {
+    fn sequence_of(&self, token: usize) -> usize {
+        if self.sequences.is_null() {
+            return 0;
+        }
+        // SAFETY: the sequences hold `tokens` numbers.
+        unsafe { self.sequences.add(token).read().max(0) as usize }
+    }
+
+    /// The end of a block's cached positions: the chunk's start, or past its sequence's last query.
+    pub(super) fn cached_end(&self, block: &Block) -> usize {
         let end = if self.fresh.is_some() {
-            start
+            block.start
         } else {
-            start + self.shape.tokens
+            block.start + block.all.len()
         };
         if self.ring {
             end
@@ -233,8 +290,42 @@ impl Job {
     /// [`Shape::scratch`] numbers, and no other thread writes what is read or touches what this item writes.
     pub(super) unsafe fn run(&self, item: usize, scratch: &mut [f32]) {
         debug_assert!(scratch.len() >= self.shape.scratch());
-        // SAFETY: the caller's.
-        unsafe { run_item(self, item, scratch.as_mut_ptr()) }
+        // The last blocks see the most positions: they go first, so that no thread is left with one at the end.
+        let shape = &self.shape;
+        let (rest, part) = (item / self.parts, item % self.parts);
+        let (block, kv_head) = (
+            shape.blocks() - 1 - rest / shape.kv_heads,
+            rest % shape.kv_heads,
+        );
+        let first = block * shape.block_tokens();
+        let end = (first + shape.block_tokens()).min(shape.tokens);
+        let mut next = first;
+        while next < end {
+            let sequence = self.sequence_of(next);
+            let of_it = |token: &usize| self.sequence_of(*token) == sequence;
+            let all = if self.sequences.is_null() {
+                0..shape.tokens
+            } else {
+                let start = (0..=next).rev().take_while(of_it).last().unwrap_or(next);
+                start..next + (next..shape.tokens).take_while(of_it).count()
+            };
+            let tokens = next..end.min(all.end);
+            next = tokens.end;
+            let block = Block {
+                kv_head,
+                sequence,
+                rows: tokens.len() * shape.group(),
+                part,
+                start: self.position_of(all.start),
+                all,
+                tokens,
+            };
+            // SAFETY: the caller's.
+            unsafe {
+                let scratch = self.divide(scratch.as_mut_ptr());
+                walk::attend(self, &block, &scratch);
+            }
+        }
     }
 
     /// Merges the parts of one of the `tokens · heads` output vectors, in the order of the parts.
@@ -246,36 +337,16 @@ impl Job {
         unsafe { output::merge(self, vector, &mut scratch[..self.shape.head_dim]) }
     }
 
-    /// The positions of the cache that a token sees.
-    fn visible(&self, position: usize, cached: &Range<usize>) -> Range<usize> {
-        let first = (position + 1).saturating_sub(self.window).max(cached.start);
-        first..(position + 1).min(cached.end)
-    }
-
-    fn block(&self, item: usize) -> Block {
-        // The last blocks see the most positions: they go first, so that no thread is left with one at the end.
-        let shape = &self.shape;
-        let (rest, part) = (item / self.parts, item % self.parts);
-        let (block, kv_head) = (
-            shape.blocks() - 1 - rest / shape.kv_heads,
-            rest % shape.kv_heads,
-        );
-        let first = block * shape.block_tokens();
-        let tokens = first..(first + shape.block_tokens()).min(shape.tokens);
-        Block {
-            kv_head,
-            rows: tokens.len() * shape.group(),
-            tokens,
-            part,
-            start: self.first_position(),
-        }
-    }
-
     /// Which query vector of the op a row of a block is.
     pub(super) fn vector(&self, block: &Block, row: usize) -> usize {
+        let token = block.tokens.start + row / self.shape.group();
+        token * self.shape.heads + self.head(block, row)
+    }
+
+    /// Which query head a row of a block is of.
+    pub(super) fn head(&self, block: &Block, row: usize) -> usize {
         let group = self.shape.group();
-        let token = block.tokens.start + row / group;
-        token * self.shape.heads + block.kv_head * group + row % group
+        block.kv_head * group + row % group
     }
 
     /// # Safety
@@ -293,7 +364,8 @@ impl Job {
             let key_factors = scores.add(rows * TILE);
             let value_factors = key_factors.add(TILE);
             let alphas = value_factors.add(TILE);
-            let running = alphas.add(rows).cast::<Running>();
+            let offsets = alphas.add(rows);
+            let running = offsets.add(rows).cast::<Running>();
             Scratch {
                 rotated,
                 original,
@@ -303,235 +375,9 @@ impl Job {
                 key_factors,
                 value_factors,
                 alphas,
+                offsets,
                 running,
             }
         }
-    }
-}
-
-/// # Safety
-/// As for [`Job::run`].
-unsafe fn run_item(job: &Job, item: usize, base: *mut f32) {
-    let block = job.block(item);
-    // SAFETY: the caller's.
-    unsafe {
-        let scratch = job.divide(base);
-        let seen = cached_part(job, &block);
-        load_queries(job, &block, &scratch, !seen.is_empty());
-        for row in 0..block.rows {
-            scratch.running.add(row).write(Running::EMPTY);
-        }
-        std::slice::from_raw_parts_mut(scratch.out, block.rows * job.shape.head_dim).fill(0.0);
-        attend_cache(job, &block, &scratch, &seen);
-        if job.parts > 1 {
-            output::leave_partial(job, &block, &scratch);
-            return;
-        }
-        if !seen.is_empty() {
-            for row in 0..block.rows {
-                let sums = scratch.out.add(row * job.shape.head_dim);
-                output::restore_row(
-                    job,
-                    std::slice::from_raw_parts_mut(sums, job.shape.head_dim),
-                );
-            }
-        }
-        if let Some(fresh) = job.fresh {
-            attend_fresh(job, &block, &scratch, fresh);
-        }
-        for row in 0..block.rows {
-            let sum = (*scratch.running.add(row)).sum;
-            let sums = scratch.out.add(row * job.shape.head_dim);
-            output::finish(job, job.vector(&block, row), sums, sum);
-        }
-    }
-}
-
-/// The cached positions that the block's part covers.
-fn cached_part(job: &Job, block: &Block) -> Range<usize> {
-    let end = job.cached_end(block.start);
-    // A ring holds the last `capacity` positions.
-    let cached = end.saturating_sub(job.shape.capacity)..end;
-    let first = job.visible(block.start + block.tokens.start, &cached).start;
-    let end = job.visible(block.start + block.tokens.end - 1, &cached).end;
-    if job.parts == 1 || first >= end {
-        return first..end;
-    }
-    let tiles = (end - first).div_ceil(TILE).div_ceil(job.parts);
-    let first = first + block.part * tiles * TILE;
-    first..(first + tiles * TILE).min(end)
-}
-
-/// Copies the block's queries, multiplied by the score's scale, as the model has them and as the cached keys are.
-unsafe fn load_queries(job: &Job, block: &Block, scratch: &Scratch, cached: bool) {
-    let d = job.shape.head_dim;
-    for row in 0..block.rows {
-        // SAFETY: the query holds this vector, the scratch this row.
-        unsafe {
-            let source = std::slice::from_raw_parts(job.query.add(job.vector(block, row) * d), d);
-            let original = std::slice::from_raw_parts_mut(scratch.original.add(row * d), d);
-            let rotated = std::slice::from_raw_parts_mut(scratch.rotated.add(row * d), d);
-            for (out, q) in original.iter_mut().zip(source) {
-                *out = q * job.scale;
-            }
-            if cached {
-                rotated.copy_from_slice(original);
-                if let Some(rotation) = job.key.decoder.codec.rotation() {
-                    rotate::forward_with(job.isa, rotation, rotated);
-                }
-            }
-        }
-    }
-}
-
-/// What a tile of positions is attended to with.
-struct TileRun<'a> {
-    /// The tile's positions.
-    positions: Range<usize>,
-    queries: *const f32,
-    key: (&'a Decoder, Rows),
-    value: (&'a Decoder, Rows),
-    /// The positions that exist, before causality and window.
-    existing: Range<usize>,
-}
-
-unsafe fn attend_cache(job: &Job, block: &Block, scratch: &Scratch, seen: &Range<usize>) {
-    let Shape { capacity, .. } = job.shape;
-    let end = job.cached_end(block.start);
-    let existing = end.saturating_sub(capacity)..end;
-    let mut first = seen.start;
-    while first < seen.end {
-        let slot = first % capacity;
-        let count = (seen.end - first)
-            .min(job.shape.tile())
-            .min(capacity - slot);
-        let row = block.kv_head * capacity + slot;
-        let tile = TileRun {
-            positions: first..first + count,
-            queries: scratch.rotated,
-            key: (&job.key.decoder, job.key.rows(row, count)),
-            value: (&job.value.decoder, job.value.rows(row, count)),
-            existing: existing.clone(),
-        };
-        // SAFETY: the caller's; the slots are below the capacity.
-        unsafe { attend_tile(job, block, scratch, &tile) };
-        first += count;
-    }
-}
-
-unsafe fn attend_fresh(job: &Job, block: &Block, scratch: &Scratch, fresh: Fresh) {
-    let Shape {
-        kv_heads,
-        head_dim,
-        tokens,
-        ..
-    } = job.shape;
-    let existing = block.start..block.start + tokens;
-    let seen = job
-        .visible(block.start + block.tokens.start, &existing)
-        .start
-        ..job
-            .visible(block.start + block.tokens.end - 1, &existing)
-            .end;
-    let mut first = seen.start;
-    while first < seen.end {
-        let count = (seen.end - first).min(job.shape.tile());
-        let rows = |numbers: *const f32| Rows {
-            codes: numbers
-                .wrapping_add(((first - block.start) * kv_heads + block.kv_head) * head_dim)
-                .cast(),
-            stride: kv_heads * head_dim * size_of::<f32>(),
-            scales: std::ptr::null(),
-            count,
-        };
-        let tile = TileRun {
-            positions: first..first + count,
-            queries: scratch.original,
-            key: (&job.plain, rows(fresh.keys)),
-            value: (&job.plain, rows(fresh.values)),
-            existing: existing.clone(),
-        };
-        // SAFETY: the caller's; the positions are the chunk's.
-        unsafe { attend_tile(job, block, scratch, &tile) };
-        first += count;
-    }
-}
-
-unsafe fn attend_tile(job: &Job, block: &Block, scratch: &Scratch, tile: &TileRun) {
-    let d = job.shape.head_dim;
-    let (key, keys) = tile.key;
-    let (value, values) = tile.value;
-    let count = keys.count;
-    // SAFETY: the caller's; the scratch holds a tile, its scores and its factors.
-    unsafe {
-        tile::key_panels(job.isa, key, keys, scratch.tile);
-        tile::row_factors(
-            job.isa,
-            &key.codec,
-            keys,
-            std::slice::from_raw_parts_mut(scratch.key_factors, TILE),
-        );
-        tile::row_factors(
-            job.isa,
-            &value.codec,
-            values,
-            std::slice::from_raw_parts_mut(scratch.value_factors, TILE),
-        );
-        kernels::scores(
-            job.isa,
-            Scores {
-                queries: tile.queries,
-                panels: scratch.tile,
-                out: scratch.scores,
-                stride: TILE,
-                rows: block.rows,
-                panel_count: count.div_ceil(LANES),
-                head_dim: d,
-            },
-        );
-        for row in 0..block.rows {
-            let token = block.tokens.start + row / job.shape.group();
-            let visible = job.visible(block.start + token, &tile.existing);
-            let first = visible.start.max(tile.positions.start);
-            let end = visible.end.min(tile.positions.end);
-            let scores = scratch.scores.add(row * TILE);
-            if first >= end {
-                std::slice::from_raw_parts_mut(scores, count).fill(0.0);
-                *scratch.alphas.add(row) = 1.0;
-                continue;
-            }
-            let weigh = Weigh {
-                scores,
-                count,
-                first: first - tile.positions.start,
-                end: end - tile.positions.start,
-                key_factors: scratch.key_factors,
-                value_factors: scratch.value_factors,
-                softcap: job.softcap,
-            };
-            *scratch.alphas.add(row) =
-                kernels::weigh(job.isa, weigh, &mut *scratch.running.add(row));
-        }
-        let plain = value.codec.codec() == KvCodec::Dense(DType::F32);
-        let (rows, value_stride) = if plain {
-            (values.codes.cast::<f32>(), values.stride / size_of::<f32>())
-        } else {
-            tile::value_rows(job.isa, value, values, scratch.tile);
-            (scratch.tile.cast_const(), d)
-        };
-        kernels::values(
-            job.isa,
-            Values {
-                weights: scratch.scores,
-                stride: TILE,
-                values: rows,
-                value_stride,
-                positions: count,
-                alphas: scratch.alphas,
-                out: scratch.out,
-                rows: block.rows,
-                head_dim: d,
-            },
-        );
     }
 }

@@ -135,6 +135,8 @@ pub(super) struct Weigh {
     pub(super) end: usize,
     /// A factor of each position's score; whole vectors.
     pub(super) key_factors: *const f32,
+    /// What is added to each score, after its factor.
+    pub(super) offset: f32,
     /// A factor of each position's weight; whole vectors.
     pub(super) value_factors: *const f32,
     /// The bound of the scores, or zero.
@@ -156,9 +158,11 @@ unsafe fn weigh_row<S: Lanes>(args: Weigh, running: &mut Running) -> f32 {
     // SAFETY: the caller's.
     unsafe {
         let mut max = S::splat(running.max);
+        let offset = S::splat(args.offset);
         for v in 0..vectors {
             let at = args.scores.add(v * LANES);
-            let mut s = S::mul(S::load(at), S::load(args.key_factors.add(v * LANES)));
+            let factors = S::load(args.key_factors.add(v * LANES));
+            let mut s = S::fma(S::load(at), factors, offset);
             if args.softcap > 0.0 {
                 let bounded = lanes::tanh::<S>(S::mul(s, S::splat(1.0 / args.softcap)));
                 s = S::mul(bounded, S::splat(args.softcap));
@@ -181,10 +185,10 @@ unsafe fn weigh_row<S: Lanes>(args: Weigh, running: &mut Running) -> f32 {
             (running.max - max).exp()
         };
         let mut sum = S::splat(0.0);
-        let offset = S::splat(max);
+        let highest = S::splat(max);
         for v in 0..vectors {
             let at = args.scores.add(v * LANES);
-            let p = lanes::exp::<S>(S::sub(S::load(at), offset));
+            let p = lanes::exp::<S>(S::sub(S::load(at), highest));
             sum = S::add(sum, p);
             S::store(at, S::mul(p, S::load(args.value_factors.add(v * LANES))));
         }

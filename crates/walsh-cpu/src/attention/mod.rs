@@ -7,16 +7,19 @@ mod job;
 mod kernels;
 mod output;
 mod tile;
+mod walk;
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use walsh_core::ops::{AttentionDecode, AttentionPrefill, Mask, Operation};
-use walsh_core::{Accesses, Buffer, CacheKind, Error, KvCache, KvSide, Plan, Result, Tensor};
+use walsh_core::{
+    Accesses, Buffer, CacheKind, Error, KvCache, KvRows, KvSide, Plan, Result, Tensor,
+};
 use walsh_formats::DType;
 use walsh_formats::kv::{KvCodec, RowCodec};
 
-use self::job::{Fresh, Job, Shape, Side};
+use self::job::{Fresh, Job, OverlayMap, Shape, Side, Stored};
 use self::tile::Decoder;
 use crate::lower::{Lowering, Target, whole};
 use crate::memory::{View, address};
@@ -31,7 +34,9 @@ struct Request<'a> {
     fresh: Option<(&'a Tensor, &'a Tensor)>,
     cache: &'a KvCache,
     positions: &'a Tensor,
+    sequences: Option<&'a Tensor>,
     mask: Mask,
+    sinks: Option<&'a Tensor>,
     output: &'a Tensor,
 }
 
@@ -43,7 +48,9 @@ impl<'a> From<&'a AttentionDecode> for Request<'a> {
             fresh: None,
             cache: &op.cache,
             positions: &op.positions,
+            sequences: op.sequences.as_ref(),
             mask: op.mask,
+            sinks: op.sinks.as_ref(),
             output: &op.output,
         }
     }
@@ -57,7 +64,9 @@ impl<'a> From<&'a AttentionPrefill> for Request<'a> {
             fresh: Some((&op.keys, &op.values)),
             cache: &op.cache,
             positions: &op.positions,
+            sequences: op.sequences.as_ref(),
             mask: op.mask,
+            sinks: op.sinks.as_ref(),
             output: &op.output,
         }
     }
@@ -98,7 +107,7 @@ impl Request<'_> {
         let shape = self.shape()?;
         let parts = self.parts(&shape, target);
         Ok(Plan {
-            kernel: format!("attention_{form}.{}.{}", self.cache.spec(), target.isa),
+            kernel: format!("attention_{form}.{}.{}", self.cache.codecs(), target.isa),
             pieces: (shape.items() * parts) as u64,
             workspace: (shape.partials(parts) * size_of::<f32>()) as u64,
         })
@@ -107,7 +116,17 @@ impl Request<'_> {
     fn lower(&self, accesses: Accesses, lowering: &mut Lowering) -> Result<()> {
         let shape = self.shape()?;
         let parts = self.parts(&shape, lowering.target());
-        let checked = positions::checked(self.op, self.positions, self.cache, lowering)?;
+        let tokens = positions::Tokens {
+            op: self.op,
+            positions: self.positions,
+            sequences: self.sequences,
+            most: self
+                .fresh
+                .is_none()
+                .then(|| self.cache.decode_tokens())
+                .flatten(),
+        };
+        let checked = positions::checked(&tokens, self.cache, lowering)?;
         let bytes = (shape.partials(parts) * size_of::<f32>()) as u64;
         let workspace = (parts > 1).then(|| lowering.workspace(bytes)).transpose()?;
         let fresh = self.fresh.map(|(keys, values)| -> Result<Fresh> {
@@ -132,9 +151,17 @@ impl Request<'_> {
             ring: self.cache.kind() == CacheKind::Ring,
             key: side(self.cache.key())?,
             value: side(self.cache.value())?,
+            overlay: overlay(self.cache),
+            equaliser: numbers(self.cache.preparation().equaliser.as_ref())?,
+            center: numbers(self.cache.preparation().center.as_ref())?,
             fresh: fresh.transpose()?,
             query: View::<f32>::of(self.query)?.base(),
             positions: View::<i32>::of(self.positions)?.base(),
+            sequences: match self.sequences {
+                Some(sequences) => View::<i32>::of(sequences)?.base(),
+                None => std::ptr::null(),
+            },
+            sinks: numbers(self.sinks)?,
             output: View::<f32>::of(self.output)?.base(),
             parts,
             partials,
@@ -166,15 +193,41 @@ impl Request<'_> {
     }
 }
 
+/// The numbers of a tensor that may be absent.
+fn numbers(tensor: Option<&Tensor>) -> Result<*const f32> {
+    match tensor {
+        Some(tensor) => Ok(View::<f32>::of(tensor)?.base()),
+        None => Ok(std::ptr::null()),
+    }
+}
+
+fn overlay(cache: &KvCache) -> OverlayMap {
+    cache
+        .overlay()
+        .map_or(OverlayMap::default(), |overlay| OverlayMap {
+            first: overlay.tokens.first as usize,
+            recent: overlay.tokens.recent as usize,
+            ring: overlay.ring() as usize,
+        })
+}
+
 fn side(side: &KvSide) -> Result<Side> {
-    let scales = match &side.scales {
+    Ok(Side {
+        stored: stored(&side.rows)?,
+        overlay: side.overlay.as_ref().map(stored).transpose()?,
+    })
+}
+
+fn stored(rows: &KvRows) -> Result<Stored> {
+    let scales = match &rows.scales {
         Some(scales) => address(scales.buffer(), scales.offset())?,
         None => std::ptr::null_mut(),
     };
-    Ok(Side {
-        decoder: Decoder::new(side.codec.clone()),
-        codes: address(side.codes.buffer(), side.codes.offset())?,
+    Ok(Stored {
+        decoder: Decoder::new(rows.codec.clone()),
+        codes: address(rows.codes.buffer(), rows.codes.offset())?,
         scales,
+        slots: rows.codes.shape()[1] as usize,
     })
 }
 

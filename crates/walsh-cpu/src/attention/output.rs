@@ -3,6 +3,7 @@
 use super::job::{Block, Job, Scratch, Shape};
 use super::kernels::Running;
 use super::tile::{self, LANES};
+use crate::isa::Isa;
 use crate::lanes::{order, rotate};
 
 /// Brings a vector of sums from the space and order of the cached values to the model's.
@@ -10,17 +11,28 @@ use crate::lanes::{order, rotate};
 /// # Safety
 /// The machine has the instruction set.
 pub(super) unsafe fn restore_row(job: &Job, row: &mut [f32]) {
-    if tile::reordered(job.value.decoder.codec.codec()) {
-        for chunk in row.chunks_exact_mut(LANES) {
-            let lanes: [f32; LANES] = std::array::from_fn(|i| chunk[i]);
-            for (lane, element) in order(job.isa).iter().enumerate() {
-                chunk[usize::from(*element)] = lanes[lane];
-            }
-        }
+    if tile::reordered(job.value.stored.decoder.codec.codec()) {
+        reorder(job.isa, row, false);
     }
-    if let Some(rotation) = job.value.decoder.codec.rotation() {
+    if let Some(rotation) = job.value.stored.decoder.codec.rotation() {
         // SAFETY: the caller's.
         unsafe { rotate::inverse_with(job.isa, rotation, row) };
+    }
+}
+
+/// Brings vectors from the model's order of channels to the lane order of codes, or back.
+pub(super) fn reorder(isa: Isa, rows: &mut [f32], to_lanes: bool) {
+    let order = order(isa);
+    for chunk in rows.chunks_exact_mut(LANES) {
+        let before: [f32; LANES] = std::array::from_fn(|i| chunk[i]);
+        for (lane, element) in order.iter().enumerate() {
+            let element = usize::from(*element);
+            if to_lanes {
+                chunk[lane] = before[element];
+            } else {
+                chunk[element] = before[lane];
+            }
+        }
     }
 }
 

@@ -41,7 +41,7 @@ pub(super) struct Rows {
 /// Whether value rows of a codec come out in the set's lane order.
 pub(super) fn reordered(codec: KvCodec) -> bool {
     match codec {
-        KvCodec::Dense(_) => false,
+        KvCodec::Dense(_) | KvCodec::Rotated(_) => false,
         KvCodec::Tq(tq) => matches!(tq.bits, TqBits::B4 | TqBits::B5 | TqBits::B6),
     }
 }
@@ -73,11 +73,13 @@ unsafe fn decode_keys<S: Lanes>(decoder: &Decoder, rows: Rows, out: *mut f32) {
         unsafe {
             let out = out.add(first * d);
             match codec.codec() {
-                KvCodec::Dense(DType::F32) => dense_panel::<S, F32>(rows, first, d, out),
-                KvCodec::Dense(DType::F16) => dense_panel::<S, F16>(rows, first, d, out),
-                KvCodec::Dense(DType::BF16) => dense_panel::<S, Bf16>(rows, first, d, out),
-                KvCodec::Dense(DType::Q8_0) => dense_panel::<S, Q8>(rows, first, d, out),
-                KvCodec::Dense(dtype) => block_panel::<S>(dtype, rows, first, d, out),
+                KvCodec::Dense(dtype) | KvCodec::Rotated(dtype) => match dtype {
+                    DType::F32 => dense_panel::<S, F32>(rows, first, d, out),
+                    DType::F16 => dense_panel::<S, F16>(rows, first, d, out),
+                    DType::BF16 => dense_panel::<S, Bf16>(rows, first, d, out),
+                    DType::Q8_0 => dense_panel::<S, Q8>(rows, first, d, out),
+                    dtype => block_panel::<S>(dtype, rows, first, d, out),
+                },
                 KvCodec::Tq(tq) => {
                     match tq.bits {
                         TqBits::B2 => code_panel::<S, 2>(decoder, rows, first, out),
@@ -103,21 +105,18 @@ unsafe fn decode_values<S: Lanes>(decoder: &Decoder, rows: Rows, out: *mut f32) 
     // SAFETY: the caller's.
     unsafe {
         match codec.codec() {
-            KvCodec::Dense(DType::F32) => dense_rows::<S, F32>(codec, rows, out),
-            KvCodec::Dense(DType::F16) => dense_rows::<S, F16>(codec, rows, out),
-            KvCodec::Dense(DType::BF16) => dense_rows::<S, Bf16>(codec, rows, out),
-            KvCodec::Dense(DType::Q8_0) => dense_rows::<S, Q8>(codec, rows, out),
-            KvCodec::Dense(dtype) => {
-                for i in 0..rows.count {
-                    block_row(
-                        dtype,
-                        rows,
-                        i,
-                        out.add(i * codec.head_dim()),
-                        codec.head_dim(),
-                    );
+            KvCodec::Dense(dtype) | KvCodec::Rotated(dtype) => match dtype {
+                DType::F32 => dense_rows::<S, F32>(codec, rows, out),
+                DType::F16 => dense_rows::<S, F16>(codec, rows, out),
+                DType::BF16 => dense_rows::<S, Bf16>(codec, rows, out),
+                DType::Q8_0 => dense_rows::<S, Q8>(codec, rows, out),
+                dtype => {
+                    let d = codec.head_dim();
+                    for i in 0..rows.count {
+                        block_row(dtype, rows, i, out.add(i * d), d);
+                    }
                 }
-            }
+            },
             KvCodec::Tq(tq) => {
                 match tq.bits {
                     TqBits::B2 => code_rows::<S, 2>(decoder, rows, out),

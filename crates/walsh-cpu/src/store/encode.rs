@@ -70,8 +70,17 @@ unsafe fn encode_row<S: Lanes>(
     // SAFETY: the caller's.
     unsafe {
         match encoder.codec.codec() {
-            KvCodec::Dense(DType::F16) => encode_f16::<S>(row, codes),
-            KvCodec::Dense(DType::F32) => encode_f32::<S>(row, codes),
+            KvCodec::Dense(dtype) => encode_dense::<S>(dtype, row, codes),
+            KvCodec::Rotated(dtype @ (DType::F16 | DType::F32)) => {
+                if !finite::<S>(row) {
+                    return false;
+                }
+                scratch.copy_from_slice(row);
+                if let Some(rotation) = encoder.codec.rotation() {
+                    rotate::forward::<S>(rotation, scratch);
+                }
+                encode_dense::<S>(dtype, scratch, codes)
+            }
             KvCodec::Tq(Tq {
                 scale: ScaleKind::LeastSquares,
                 bits,
@@ -93,6 +102,18 @@ unsafe fn encode_row<S: Lanes>(
                     TqBits::B8 => encode_fitted::<S, 8>(encoder, scratch, codes, scales),
                 }
             }
+            _ => false,
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn encode_dense<S: Lanes>(dtype: DType, row: &[f32], codes: &mut [u8]) -> bool {
+    // SAFETY: the caller's.
+    unsafe {
+        match dtype {
+            DType::F16 => encode_f16::<S>(row, codes),
+            DType::F32 => encode_f32::<S>(row, codes),
             _ => false,
         }
     }

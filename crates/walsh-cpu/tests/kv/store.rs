@@ -43,11 +43,13 @@ fn every_set_writes_the_bytes_of_the_row_codec() {
                 for (side, seed) in [(fixture.cache.key(), KEYS), (fixture.cache.value(), VALUES)] {
                     let (codes, scales) = fixture.bytes(side);
                     let source = rows_of(&sizes, seed, 0..20);
-                    let (code, scale) = (side.codec.code_bytes(), side.codec.scale_bytes());
+                    let (code, scale) =
+                        (side.rows.codec.code_bytes(), side.rows.codec.scale_bytes());
                     let mut scratch = vec![0.0; head_dim];
                     let (mut row_codes, mut row_scales) = (vec![0; code], vec![0; scale]);
                     for (i, row) in source.chunks(head_dim).enumerate() {
-                        side.codec
+                        side.rows
+                            .codec
                             .encode_row(row, &mut scratch, &mut row_codes, &mut row_scales)
                             .unwrap();
                         let slot = i % 2 * 50 + i / 2;

@@ -59,11 +59,13 @@ pub(crate) const VALUES: u64 = 2;
 impl Fixture {
     pub(crate) fn new(device: Device, spec: &str, sizes: Sizes) -> Self {
         let options = KvCacheOptions {
-            spec: spec.parse().unwrap(),
+            codecs: spec.parse().unwrap(),
             kv_heads: sizes.kv_heads as u64,
             head_dim: sizes.head_dim as u64,
             capacity: sizes.capacity as u64,
             kind: sizes.kind,
+            sequences: 1,
+            overlay: None,
         };
         let cache = KvCache::new(&device, options).unwrap();
         Self {
@@ -97,6 +99,7 @@ impl Fixture {
             values: self.device.tensor(&shape, values)?,
             positions: self.positions(&positions)?,
             cache: self.cache.clone(),
+            sequences: None,
         })?;
         self.device.run(&list.finish()?)
     }
@@ -134,6 +137,8 @@ impl Fixture {
             positions: self.positions(&positions)?,
             mask,
             output: output.clone(),
+            sequences: None,
+            sinks: None,
         })?;
         self.device.run(&list.finish()?)?;
         self.device.read::<f32>(&output)
@@ -163,6 +168,8 @@ impl Fixture {
             positions: self.positions(&positions).unwrap(),
             mask,
             output: output.clone(),
+            sequences: None,
+            sinks: None,
         })
         .unwrap();
         self.device.run(&list.finish().unwrap()).unwrap();
@@ -180,11 +187,11 @@ impl Fixture {
     /// Every row of a side, decoded: `[kv_heads][capacity][head_dim]`.
     pub(crate) fn decoded(&self, side: &KvSide) -> Vec<f32> {
         let (codes, scales) = self.bytes(side);
-        let (code, scale) = (side.codec.code_bytes(), side.codec.scale_bytes());
+        let (code, scale) = (side.rows.codec.code_bytes(), side.rows.codec.scale_bytes());
         let d = self.sizes.head_dim;
         let mut out = vec![0.0; self.sizes.kv_heads * self.sizes.capacity * d];
         for (i, row) in out.chunks_exact_mut(d).enumerate() {
-            side.codec.decode_row(
+            side.rows.codec.decode_row(
                 &codes[i * code..][..code],
                 &scales[i * scale..][..scale],
                 row,
@@ -201,8 +208,8 @@ impl Fixture {
             bytes
         };
         (
-            read(&side.codes),
-            side.scales.as_ref().map(read).unwrap_or_default(),
+            read(&side.rows.codes),
+            side.rows.scales.as_ref().map(read).unwrap_or_default(),
         )
     }
 

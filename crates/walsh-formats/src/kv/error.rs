@@ -16,21 +16,19 @@ pub enum KvError {
         /// What would be understood.
         possible: String,
     },
-    /// A specification is well formed, but this version cannot do it.
-    #[error("KV cache {given:?}: {what} not supported yet by this version; {possible}")]
-    NotYet {
-        /// The whole specification.
-        given: String,
-        /// The part that is not supported, with its verb.
-        what: String,
-        /// What is supported.
-        possible: String,
-    },
-    /// A specification is not of the form `CODEC` or `k=CODEC,v=CODEC`.
+    /// A specification is not of the form that [`KvSpec`](super::KvSpec) has.
     #[error(
-        "KV cache {given:?}: {why}; write one codec for both, such as tq4, or a pair, such as k=tq5,v=tq4"
+        "KV cache {given:?}: {why}; write a budget such as 4bit, a codec such as tq4 or a pair such as k=tq5,v=tq4, and settings behind semicolons"
     )]
     Malformed {
+        /// The whole specification.
+        given: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// A specification's layers are not a model's.
+    #[error("KV cache {given:?}: {why}")]
+    Layers {
         /// The whole specification.
         given: String,
         /// What is wrong.

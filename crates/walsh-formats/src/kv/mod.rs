@@ -2,22 +2,26 @@
 //!
 //! A codec is dense (a GGML type) or a rotated codebook codec, `tqB`: rotate the vector, take one scale per group of
 //! up to 256 numbers, quantise to the Lloyd-Max codebook of `B` bits, pack without padding (after TurboQuant,
-//! arXiv 2504.19874). Keys and values choose independently; [`KvSpec`] names the pair and [`RowCodec`] binds a codec
-//! to a head size.
+//! arXiv 2504.19874). Keys and values choose independently: [`KvCodecs`] is the pair of one cache, [`RowCodec`] binds a
+//! codec to a head size. [`KvSpec`] is what users write: the pair, what keys are prepared with, which tokens are kept
+//! in a denser codec, and which layers differ.
 
 mod encode;
 mod error;
 pub mod pack;
 mod row;
 mod spec;
+mod text;
 
+#[cfg(test)]
+mod spec_tests;
 #[cfg(test)]
 mod tests;
 
 pub use encode::{SCALE_CANDIDATES, TINY_SIGMA, lane_sum};
 pub use error::KvError;
 pub use row::RowCodec;
-pub use spec::KvSpec;
+pub use spec::{Budget, KvSpec, LayerKv, LayerRange, Overlay};
 
 use crate::DType;
 
@@ -112,11 +116,13 @@ impl Tq {
     }
 }
 
-/// How keys or values are stored. Its text form is `f16`, `q8_0`, `tq4`, `tq8+norot`, `tq4+norm`, …
+/// How keys or values are stored. Its text form is `f16`, `q8_0`, `q4_0+rot`, `tq4`, `tq8+norot`, `tq4+norm`, …
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum KvCodec {
     /// A GGML type: one of [`KvCodec::DENSE`].
     Dense(DType),
+    /// A GGML type of the rotated vector.
+    Rotated(DType),
     /// A codebook codec.
     Tq(Tq),
 }
@@ -131,4 +137,58 @@ impl KvCodec {
         DType::Q5_0,
         DType::Q4_0,
     ];
+
+    /// Whether vectors are rotated before they are stored.
+    pub const fn rotates(self) -> bool {
+        match self {
+            KvCodec::Dense(_) => false,
+            KvCodec::Rotated(_) => true,
+            KvCodec::Tq(tq) => tq.rotate,
+        }
+    }
+
+    /// The same codec, of vectors that are rotated before they are stored or of plain ones.
+    #[must_use]
+    pub const fn with_rotation(self, rotate: bool) -> Self {
+        match self {
+            KvCodec::Dense(dtype) | KvCodec::Rotated(dtype) if rotate => KvCodec::Rotated(dtype),
+            KvCodec::Dense(dtype) | KvCodec::Rotated(dtype) => KvCodec::Dense(dtype),
+            KvCodec::Tq(tq) => KvCodec::Tq(Tq { rotate, ..tq }),
+        }
+    }
+
+    /// The GGML type, unless it is a codebook codec.
+    pub const fn dense(self) -> Option<DType> {
+        match self {
+            KvCodec::Dense(dtype) | KvCodec::Rotated(dtype) => Some(dtype),
+            KvCodec::Tq(_) => None,
+        }
+    }
+}
+
+/// The codecs of a cache's keys and values. Its text form is one codec for both, `tq4`, or a pair, `k=tq5,v=tq4`.
+///
+/// ```
+/// use walsh_formats::kv::KvCodecs;
+/// let codecs: KvCodecs = "k=f16,v=tq8+norot".parse()?;
+/// assert_eq!(codecs.to_string(), "k=f16,v=tq8+norot");
+/// assert_eq!("tq4".parse::<KvCodecs>()?.to_string(), "tq4");
+/// # Ok::<(), walsh_formats::kv::KvError>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct KvCodecs {
+    /// How keys are stored.
+    pub key: KvCodec,
+    /// How values are stored.
+    pub value: KvCodec,
+}
+
+impl KvCodecs {
+    /// The same codec for keys and values.
+    pub const fn both(codec: KvCodec) -> Self {
+        Self {
+            key: codec,
+            value: codec,
+        }
+    }
 }

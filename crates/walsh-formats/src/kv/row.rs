@@ -48,8 +48,8 @@ impl RowCodec {
         if !(1..=MAX_HEAD_DIM).contains(&head_dim) {
             return Err(wrong("it must be from 1 to 512"));
         }
-        let rotation = match codec {
-            KvCodec::Dense(dtype) => {
+        match codec {
+            KvCodec::Dense(dtype) | KvCodec::Rotated(dtype) => {
                 if !KvCodec::DENSE.contains(&dtype) {
                     return Err(wrong(
                         "this type does not hold keys or values; use f32, f16, bf16, q8_0, q5_0 or q4_0",
@@ -60,20 +60,19 @@ impl RowCodec {
                         "it must be a multiple of the block of 32 numbers; f16 and tq8 take this size",
                     ));
                 }
-                None
             }
-            KvCodec::Tq(tq) => {
+            KvCodec::Tq(_) => {
                 if !head_dim.is_multiple_of(16) || (head_dim > GROUP && head_dim != 2 * GROUP) {
                     return Err(wrong(
                         "it must be a multiple of 16 up to 256, or 512; f16 takes this size",
                     ));
                 }
-                let rotation = tq.rotate.then(|| Rotation::new(head_dim)).transpose();
-                rotation.map_err(|_| {
-                    wrong("a rotation needs a power of two or 12, 20 or 28 times one; f16 and +norot take this size")
-                })?
             }
-        };
+        }
+        let rotation = codec.rotates().then(|| Rotation::new(head_dim));
+        let rotation = rotation.transpose().map_err(|_| {
+            wrong("a rotation needs a power of two or 12, 20 or 28 times one; f16 and +norot take this size")
+        })?;
         Ok(Self {
             codec,
             head_dim,
@@ -94,7 +93,9 @@ impl RowCodec {
     /// Bytes of codes per row; for a dense codec, of the row.
     pub fn code_bytes(&self) -> usize {
         match self.codec {
-            KvCodec::Dense(dtype) => self.head_dim / dtype.block_len() * dtype.block_bytes(),
+            KvCodec::Dense(dtype) | KvCodec::Rotated(dtype) => {
+                self.head_dim / dtype.block_len() * dtype.block_bytes()
+            }
             KvCodec::Tq(tq) => self.head_dim * tq.bits.get() / 8,
         }
     }
@@ -102,7 +103,7 @@ impl RowCodec {
     /// Scales per row: one per group of up to 256 numbers, none for a dense codec.
     pub fn groups(&self) -> usize {
         match self.codec {
-            KvCodec::Dense(_) => 0,
+            KvCodec::Dense(_) | KvCodec::Rotated(_) => 0,
             KvCodec::Tq(_) => self.head_dim.div_ceil(GROUP),
         }
     }
@@ -115,7 +116,7 @@ impl RowCodec {
     /// The type of the scales: f16 for least squares, f32 for norms, none for a dense codec.
     pub fn scale_dtype(&self) -> Option<DType> {
         match self.codec {
-            KvCodec::Dense(_) => None,
+            KvCodec::Dense(_) | KvCodec::Rotated(_) => None,
             KvCodec::Tq(Tq {
                 scale: ScaleKind::LeastSquares,
                 ..
@@ -140,7 +141,7 @@ impl RowCodec {
     /// The codebook, if the codec has one.
     pub fn codebook(&self) -> Option<&'static Codebook> {
         match self.codec {
-            KvCodec::Dense(_) => None,
+            KvCodec::Dense(_) | KvCodec::Rotated(_) => None,
             KvCodec::Tq(tq) => Some(codebook(tq.bits)),
         }
     }
@@ -186,6 +187,13 @@ impl RowCodec {
         }
         let tq = match self.codec {
             KvCodec::Dense(dtype) => return self.encode_dense(dtype, row, codes),
+            KvCodec::Rotated(dtype) => {
+                scratch.copy_from_slice(row);
+                if let Some(rotation) = &self.rotation {
+                    rotation.forward(scratch);
+                }
+                return self.encode_dense(dtype, scratch, codes);
+            }
             KvCodec::Tq(tq) => tq,
         };
         let mut unpacked = [0u8; MAX_HEAD_DIM];
@@ -285,7 +293,9 @@ impl RowCodec {
             panic!("{wrong}");
         }
         let tq = match self.codec {
-            KvCodec::Dense(dtype) => return decode_dense(dtype, codes, out),
+            KvCodec::Dense(dtype) | KvCodec::Rotated(dtype) => {
+                return decode_dense(dtype, codes, out);
+            }
             KvCodec::Tq(tq) => tq,
         };
         let centroids = &codebook(tq.bits).centroids;

@@ -34,8 +34,10 @@ pub(crate) struct Activations {
     stream: Tensor,
     /// A block's input or output.
     hidden: Tensor,
-    query: Tensor,
-    key: Tensor,
+    /// `[rows, heads, head_dim]`, after RoPE.
+    pub(crate) query: Tensor,
+    /// `[rows, kv_heads, head_dim]`, after RoPE.
+    pub(crate) key: Tensor,
     value: Tensor,
     attended: Tensor,
     gate: Tensor,
@@ -103,34 +105,11 @@ impl Graph<'_> {
     /// block; their keys and values are stored.
     pub(crate) fn body(&self, rows: usize, reading: Reading) -> Result<Step> {
         let a = self.activations.rows(rows)?;
-        let mut list = self.device.record();
-        list.push(EmbeddingRows {
-            table: self.weights.embedding.clone(),
-            ids: a.ids.clone(),
-            scale: self.config.embedding_scale,
-            output: a.stream.clone(),
-        })?;
-        let mut block = Block {
-            config: self.config,
-            a: &a,
-            reading,
-            list,
-        };
-        // What the last part computed and the stream does not hold yet.
+        let mut block = self.block(&a, reading);
+        self.embed(&mut block)?;
         let mut pending = false;
-        for ((layer, config), cache) in self
-            .weights
-            .layers
-            .iter()
-            .zip(&self.config.layers)
-            .zip(self.caches)
-        {
-            block.norm_stream(pending, &layer.attention_norm)?;
-            block.attention(layer, config, cache)?;
-            pending = block.end_part(layer.attention_post_norm.as_ref())?;
-            block.norm_stream(pending, &layer.feed_forward_norm)?;
-            block.feed_forward(layer)?;
-            pending = block.end_part(layer.feed_forward_post_norm.as_ref())?;
+        for index in 0..self.caches.len() {
+            pending = self.push_layer(&mut block, index, pending)?;
         }
         if pending {
             block.list.push(Add {
@@ -140,6 +119,53 @@ impl Graph<'_> {
             })?;
         }
         Ok(block.list.finish()?)
+    }
+
+    /// One block alone, the first from the ids. The blocks' lists, run in order,
+    /// leave each block's queries, keys and values to be read in between.
+    pub(crate) fn layer(&self, rows: usize, index: usize, reading: Reading) -> Result<Step> {
+        let a = self.activations.rows(rows)?;
+        let mut block = self.block(&a, reading);
+        let pending = match index.checked_sub(1) {
+            None => {
+                self.embed(&mut block)?;
+                false
+            }
+            Some(before) => self.weights.layers[before].feed_forward_post_norm.is_none(),
+        };
+        self.push_layer(&mut block, index, pending)?;
+        Ok(block.list.finish()?)
+    }
+
+    fn block<'b>(&'b self, activations: &'b Activations, reading: Reading) -> Block<'b> {
+        Block {
+            config: self.config,
+            a: activations,
+            reading,
+            list: self.device.record(),
+        }
+    }
+
+    fn embed(&self, block: &mut Block<'_>) -> Result<()> {
+        block.list.push(EmbeddingRows {
+            table: self.weights.embedding.clone(),
+            ids: block.a.ids.clone(),
+            scale: self.config.embedding_scale,
+            output: block.a.stream.clone(),
+        })?;
+        Ok(())
+    }
+
+    /// Records a block. `pending` is whether the stream lacks what the block
+    /// before computed; whether it lacks this one's comes back.
+    fn push_layer(&self, block: &mut Block<'_>, index: usize, pending: bool) -> Result<bool> {
+        let layer = &self.weights.layers[index];
+        block.norm_stream(pending, &layer.attention_norm)?;
+        block.attention(layer, &self.config.layers[index], &self.caches[index])?;
+        let pending = block.end_part(layer.attention_post_norm.as_ref())?;
+        block.norm_stream(pending, &layer.feed_forward_norm)?;
+        block.feed_forward(layer)?;
+        block.end_part(layer.feed_forward_post_norm.as_ref())
     }
 
     /// From `count` rows of the residual stream to logits.
@@ -254,6 +280,7 @@ impl Block<'_> {
             keys: a.key.clone(),
             values: a.value.clone(),
             positions: a.positions.clone(),
+            sequences: None,
             cache: cache.clone(),
         };
         let mask = Mask {
@@ -270,6 +297,8 @@ impl Block<'_> {
                     positions: a.positions.clone(),
                     mask,
                     output: a.attended.clone(),
+                    sequences: None,
+                    sinks: None,
                 })?;
             }
             Reading::CodesAndFresh => {
@@ -281,6 +310,8 @@ impl Block<'_> {
                     positions: a.positions.clone(),
                     mask,
                     output: a.attended.clone(),
+                    sequences: None,
+                    sinks: None,
                 })?;
                 self.list.push(store)?;
             }

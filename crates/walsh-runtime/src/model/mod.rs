@@ -7,11 +7,11 @@ mod weights;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use walsh::formats::DType;
 use walsh::formats::gguf::Gguf;
-use walsh::formats::kv::{KvSpec, RowCodec};
+use walsh::formats::kv::{KvCodec, KvSpec, LayerKv, RowCodec};
 use walsh::{Device, HostBytes};
 
 pub use config::{Architecture, LayerConfig, ModelConfig};
@@ -19,8 +19,9 @@ use file::ModelFiles;
 pub(crate) use weights::Weights;
 use weights::{Loader, Place};
 
+use crate::calibration::Calibration;
 use crate::chat::Template;
-use crate::session::cache_shape;
+use crate::session::cache_options;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result, Session, SessionOptions};
 
@@ -52,6 +53,7 @@ struct Inner {
     tensors: Vec<TensorSummary>,
     weights: Weights,
     tokenizer: Tokenizer,
+    calibration: OnceLock<Calibration>,
 }
 
 impl Model {
@@ -102,6 +104,7 @@ impl Model {
             tensors,
             weights,
             tokenizer,
+            calibration: OnceLock::new(),
         })))
     }
 
@@ -165,32 +168,63 @@ impl Model {
     }
 
     /// The bytes that one token takes in the KV caches of all layers, while it is
-    /// within the windows of the sliding ones.
+    /// within the windows of the sliding ones, beside the overlays' fixed size.
     ///
     /// # Errors
-    /// When a codec does not fit the model's head size.
+    /// When a codec does not fit the model's head size, or the SPEC's layers are
+    /// not the model's.
     pub fn kv_bytes_per_token(&self, spec: &KvSpec) -> Result<u64> {
-        Ok(self.kv_bytes_per_layer(spec)? * self.config().layers.len() as u64)
+        let mut bytes = 0;
+        for layer in self.layer_specs(spec)? {
+            for codec in [layer.codecs.key, layer.codecs.value] {
+                bytes += self.row_bytes(codec)?;
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// The bits that the KV caches spend on a number, overlays not counted.
+    ///
+    /// # Errors
+    /// As [`kv_bytes_per_token`](Self::kv_bytes_per_token).
+    pub fn kv_bits_per_value(&self, spec: &KvSpec) -> Result<f64> {
+        let config = self.config();
+        let numbers = 2 * config.layers.len() * config.kv_heads * config.head_dim;
+        Ok(8.0 * self.kv_bytes_per_token(spec)? as f64 / numbers as f64)
     }
 
     /// The bytes that the KV caches of a session take: sliding layers hold their
     /// window and the chunk in flight, all others the whole context.
     ///
     /// # Errors
-    /// When a codec does not fit the model's head size.
+    /// As [`kv_bytes_per_token`](Self::kv_bytes_per_token).
     pub fn kv_bytes(&self, options: &SessionOptions) -> Result<u64> {
-        let (context, chunk) = options.sizes(self.config());
-        let capacity = |layer: &LayerConfig| cache_shape(layer.window, context, chunk).1 as u64;
-        let slots: u64 = self.config().layers.iter().map(capacity).sum();
-        Ok(self.kv_bytes_per_layer(&options.kv)? * slots)
+        let config = self.config();
+        let mut bytes = 0;
+        for (layer, kv) in config.layers.iter().zip(self.layer_specs(&options.kv)?) {
+            let cache = cache_options(config, layer, &kv, options);
+            for codec in [kv.codecs.key, kv.codecs.value] {
+                bytes += self.row_bytes(codec)? * cache.capacity;
+                let Some(overlay) = cache.overlay else {
+                    continue;
+                };
+                if let Some(kept) = overlay.tokens.side(codec, config.head_dim) {
+                    bytes += self.row_bytes(kept)? * overlay.slots();
+                }
+            }
+        }
+        Ok(bytes)
     }
 
-    fn kv_bytes_per_layer(&self, spec: &KvSpec) -> Result<u64> {
-        let mut row = 0;
-        for codec in [spec.key, spec.value] {
-            let codec = RowCodec::new(codec, self.config().head_dim).map_err(walsh::Error::from)?;
-            row += codec.code_bytes() + codec.scale_bytes();
-        }
+    fn layer_specs(&self, spec: &KvSpec) -> Result<Vec<LayerKv>> {
+        let layers = spec.layers(self.config().layers.len());
+        Ok(layers.map_err(walsh::Error::from)?)
+    }
+
+    /// The bytes of one token's vectors of all KV heads of a layer.
+    fn row_bytes(&self, codec: KvCodec) -> Result<u64> {
+        let codec = RowCodec::new(codec, self.config().head_dim).map_err(walsh::Error::from)?;
+        let row = codec.code_bytes() + codec.scale_bytes();
         Ok((row * self.config().kv_heads) as u64)
     }
 
@@ -200,6 +234,18 @@ impl Model {
     /// When an option does not fit the model, or memory is missing.
     pub fn session(&self, options: SessionOptions) -> Result<Session> {
         Session::new(self.clone(), options)
+    }
+
+    /// What calibration finds about its keys, measured on first use.
+    ///
+    /// # Errors
+    /// When the model computes a number that is not finite.
+    pub fn calibration(&self) -> Result<&Calibration> {
+        if let Some(known) = self.0.calibration.get() {
+            return Ok(known);
+        }
+        let found = Calibration::measure(self, &mut |_, _| ())?;
+        Ok(self.0.calibration.get_or_init(|| found))
     }
 
     pub(crate) fn weights(&self) -> &Weights {

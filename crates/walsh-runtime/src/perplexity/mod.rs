@@ -21,6 +21,9 @@ use crate::tokenizer::Special;
 use pieces::{Pieces, Predictor};
 use stats::Scores;
 
+/// Tokens that are scored at a time: enough for products to run at speed.
+const SCORED: usize = 256;
+
 /// What to measure.
 #[derive(Debug, Clone)]
 pub struct PerplexityOptions {
@@ -122,7 +125,8 @@ pub fn perplexity(
     for kv in &options.kv {
         sessions.push(model.session(SessionOptions {
             context,
-            kv: *kv,
+            kv: kv.clone(),
+            scored: SCORED,
             ..SessionOptions::default()
         })?);
     }

@@ -1,0 +1,199 @@
+//! The text form of codecs and of their pairs.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::{KvCodec, KvCodecs, KvError, ScaleKind, Tq, TqBits};
+
+/// The codecs that can be named, for messages.
+fn possible_codecs() -> String {
+    let dense: Vec<&str> = KvCodec::DENSE.iter().map(|d| d.name()).collect();
+    let tq: Vec<String> = TqBits::ALL
+        .iter()
+        .map(|b| format!("tq{}", b.get()))
+        .collect();
+    format!(
+        "codecs are {} (with +rot if wanted) and {} (with +norot or +norm if wanted)",
+        dense.join(", "),
+        tq.join(", ")
+    )
+}
+
+/// What can stand behind a codec, for messages.
+const OPTIONS: &str = "options are +norot, +norm and +plain after a tq codec, +rot after another";
+
+/// Reads a codec. `plain` becomes whether `+plain` stands behind it, which only a SPEC may say: it is about more than
+/// the codec.
+pub(super) fn parse_codec(
+    word: &str,
+    given: &str,
+    mut plain: Option<&mut bool>,
+) -> Result<KvCodec, KvError> {
+    let malformed = |why: String| KvError::Malformed {
+        given: given.to_owned(),
+        why,
+    };
+    let mut parts = word.split('+');
+    let name = parts.next().unwrap_or_default();
+    let mut codec = base_codec(name, given)?;
+    for option in parts {
+        let twice = || malformed(format!("+{option} stands twice"));
+        match (option, &mut codec) {
+            ("norot", KvCodec::Tq(tq)) if tq.rotate => tq.rotate = false,
+            ("norm", KvCodec::Tq(tq)) if tq.scale != ScaleKind::Norm => tq.scale = ScaleKind::Norm,
+            ("norot" | "norm", KvCodec::Tq(_)) => return Err(twice()),
+            ("rot", KvCodec::Dense(dtype)) => codec = KvCodec::Rotated(*dtype),
+            ("rot", KvCodec::Rotated(_)) => return Err(twice()),
+            ("rot", KvCodec::Tq(_)) => {
+                return Err(malformed(format!(
+                    "{name} rotates anyway; +rot is for ggml's types and floats"
+                )));
+            }
+            ("norot" | "norm" | "plain", KvCodec::Dense(_) | KvCodec::Rotated(_)) => {
+                return Err(malformed(format!(
+                    "+{option} is for tq codecs, not for {name}"
+                )));
+            }
+            ("plain", KvCodec::Tq(_)) => match plain.as_deref_mut() {
+                Some(plain) if *plain => return Err(twice()),
+                Some(plain) => *plain = true,
+                None => {
+                    return Err(malformed(
+                        "+plain is for a whole SPEC: it leaves out what is not part of a codec"
+                            .to_owned(),
+                    ));
+                }
+            },
+            _ => {
+                return Err(KvError::Unknown {
+                    given: given.to_owned(),
+                    what: "option",
+                    word: format!("+{option}"),
+                    possible: OPTIONS.to_owned(),
+                });
+            }
+        }
+    }
+    Ok(codec)
+}
+
+fn base_codec(name: &str, given: &str) -> Result<KvCodec, KvError> {
+    if let Some(dtype) = KvCodec::DENSE.into_iter().find(|d| d.name() == name) {
+        return Ok(KvCodec::Dense(dtype));
+    }
+    if let Some(bits) = TqBits::ALL
+        .into_iter()
+        .find(|b| name.strip_prefix("tq") == Some(&b.get().to_string()))
+    {
+        return Ok(KvCodec::Tq(Tq::new(bits)));
+    }
+    Err(KvError::Unknown {
+        given: given.to_owned(),
+        what: "codec",
+        word: name.to_owned(),
+        possible: possible_codecs(),
+    })
+}
+
+/// Reads `CODEC` or `k=CODEC,v=CODEC`; `plain` is filled for keys and values as [`parse_codec`] says.
+pub(super) fn parse_codecs(
+    text: &str,
+    given: &str,
+    plain: Option<&mut [bool; 2]>,
+) -> Result<KvCodecs, KvError> {
+    let malformed = |why: String| KvError::Malformed {
+        given: given.to_owned(),
+        why,
+    };
+    let mut found = [false; 2];
+    let whole_spec = plain.is_some();
+    let mut parse = |word, side: usize| {
+        let plain = whole_spec.then_some(&mut found[side]);
+        parse_codec(word, given, plain)
+    };
+    if text.is_empty() {
+        return Err(malformed("it names no codec".to_owned()));
+    }
+    let codecs = if text.contains(['=', ',']) {
+        let (mut key, mut value) = (None, None);
+        for part in text.split(',') {
+            let (side, codec) = part.split_once('=').ok_or_else(|| {
+                malformed(format!("{part:?} does not say whether it is for k or v"))
+            })?;
+            let (slot, index) = match side {
+                "k" => (&mut key, 0),
+                "v" => (&mut value, 1),
+                _ => {
+                    return Err(KvError::Unknown {
+                        given: given.to_owned(),
+                        what: "side",
+                        word: format!("{side}="),
+                        possible: "the sides are k= and v=; settings come behind a semicolon"
+                            .to_owned(),
+                    });
+                }
+            };
+            if slot.replace(parse(codec, index)?).is_some() {
+                return Err(malformed(format!("{side}= stands twice")));
+            }
+        }
+        match (key, value) {
+            (Some(key), Some(value)) => KvCodecs { key, value },
+            (None, _) => return Err(malformed("k= is missing".to_owned())),
+            (_, None) => return Err(malformed("v= is missing".to_owned())),
+        }
+    } else {
+        let codec = parse(text, 0)?;
+        found[1] = found[0];
+        KvCodecs::both(codec)
+    };
+    if let Some(plain) = plain {
+        *plain = found;
+    }
+    Ok(codecs)
+}
+
+impl FromStr for KvCodec {
+    type Err = KvError;
+
+    fn from_str(text: &str) -> Result<Self, KvError> {
+        parse_codec(text, text, None)
+    }
+}
+
+impl FromStr for KvCodecs {
+    type Err = KvError;
+
+    fn from_str(text: &str) -> Result<Self, KvError> {
+        parse_codecs(text, text, None)
+    }
+}
+
+impl fmt::Display for KvCodec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            KvCodec::Dense(dtype) => f.write_str(dtype.name()),
+            KvCodec::Rotated(dtype) => write!(f, "{}+rot", dtype.name()),
+            KvCodec::Tq(tq) => {
+                write!(f, "tq{}", tq.bits.get())?;
+                if !tq.rotate {
+                    f.write_str("+norot")?;
+                }
+                if tq.scale == ScaleKind::Norm {
+                    f.write_str("+norm")?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl fmt::Display for KvCodecs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.key == self.value {
+            write!(f, "{}", self.key)
+        } else {
+            write!(f, "k={},v={}", self.key, self.value)
+        }
+    }
+}

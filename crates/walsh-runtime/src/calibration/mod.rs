@@ -1,0 +1,196 @@
+//! What keys and queries of a model look like, channel by channel, and how keys are prepared from it.
+//!
+//! A key's channels differ in size, and so do the queries' that they meet. Quantisation spreads its error evenly over the
+//! channels that it sees, so a channel counts for much where queries are large. Dividing keys by
+//! e = (rms k / rms q)^½ and multiplying queries by it leaves every score as it was and makes every channel's share in the
+//! error alike. A mean that all keys share costs range and tells softmax nothing: it is subtracted.
+//!
+//! Both come from a built-in text, so that codes do not depend on what a session reads.
+
+use walsh::formats::kv::LayerKv;
+use walsh::ops::{Pairing, RopeConfig};
+use walsh::{CacheKind, DType, Device, KeyPreparation, KvCache, KvCacheOptions, KvCodec, KvCodecs};
+
+use crate::model::graph::{Activations, Graph, Reading};
+use crate::tokenizer::Special;
+use crate::{Model, ModelConfig, Result};
+
+/// What is read.
+const TEXT: &str = include_str!("text.txt");
+
+/// At most this many tokens of it are.
+const TOKENS: usize = 1024;
+
+/// The first tokens' keys are unlike all others, and an overlay holds them: they do not count.
+const SKIPPED: usize = 4;
+
+/// The moments of one layer's keys and queries: `[kv_heads][head_dim]` each, after RoPE.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KeyMoments {
+    /// The mean of the keys.
+    pub key_mean: Vec<f32>,
+    /// The mean square of the keys.
+    pub key_square: Vec<f32>,
+    /// The mean square of the queries that meet the head.
+    pub query_square: Vec<f32>,
+}
+
+/// What calibration finds about a model's keys, one entry per layer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Calibration {
+    /// The layers.
+    pub layers: Vec<KeyMoments>,
+}
+
+/// How far a calibration is: layers done, and layers in all.
+pub(crate) type Progress<'a> = &'a mut dyn FnMut(usize, usize);
+
+impl Calibration {
+    /// Reads the built-in text and looks at every layer's keys and queries.
+    pub(crate) fn measure(model: &Model, progress: Progress<'_>) -> Result<Self> {
+        let (device, config) = (model.device(), model.config());
+        let mut tokens = model.tokenizer().encode_prompt(TEXT, Special::Text)?;
+        tokens.truncate(TOKENS.min(config.context));
+        let rows = tokens.len();
+        let activations = Activations::new(device, config, rows, 1)?;
+        let positions: Vec<i32> = (0..rows).map(|position| position as i32).collect();
+        device.write(&activations.ids, &tokens)?;
+        device.write(&activations.positions, &positions)?;
+        // One cache serves all layers: nothing is read from it.
+        let cache = KvCache::new(
+            device,
+            KvCacheOptions {
+                kind: CacheKind::Ring,
+                ..KvCacheOptions::global(
+                    KvCodecs::both(KvCodec::Dense(DType::F32)),
+                    config.kv_heads as u64,
+                    config.head_dim as u64,
+                    1,
+                )
+            },
+        )?;
+        let caches = vec![cache; config.layers.len()];
+        let graph = Graph {
+            device,
+            config,
+            weights: model.weights(),
+            caches: &caches,
+            activations: &activations,
+        };
+        let mut layers = Vec::with_capacity(caches.len());
+        for index in 0..caches.len() {
+            device.run(&graph.layer(rows, index, Reading::CodesAndFresh)?)?;
+            let keys: Vec<f32> = device.read(&activations.key)?;
+            let queries: Vec<f32> = device.read(&activations.query)?;
+            layers.push(KeyMoments::of(config, &keys, &queries));
+            progress(index + 1, caches.len());
+        }
+        Ok(Self { layers })
+    }
+}
+
+impl KeyMoments {
+    /// The moments of `[tokens, kv_heads, head_dim]` keys and `[tokens, heads, head_dim]` queries.
+    fn of(config: &ModelConfig, keys: &[f32], queries: &[f32]) -> Self {
+        let dim = config.head_dim;
+        let group = config.heads / config.kv_heads;
+        let width = config.kv_heads * dim;
+        let (mut mean, mut square, mut query) = (
+            vec![0.0f64; width],
+            vec![0.0f64; width],
+            vec![0.0f64; width],
+        );
+        let tokens = keys.len() / width;
+        let first = SKIPPED.min(tokens.saturating_sub(1));
+        let count = (tokens - first).max(1) as f64;
+        for token in first..tokens {
+            for (channel, key) in keys[token * width..][..width].iter().enumerate() {
+                mean[channel] += f64::from(*key) / count;
+                square[channel] += f64::from(*key).powi(2) / count;
+            }
+            let all = width * group;
+            for (at, q) in queries[token * all..][..all].iter().enumerate() {
+                let channel = at / dim / group * dim + at % dim;
+                query[channel] += f64::from(*q).powi(2) / (count * group as f64);
+            }
+        }
+        let singles = |numbers: Vec<f64>| numbers.into_iter().map(|x| x as f32).collect();
+        Self {
+            key_mean: singles(mean),
+            key_square: singles(square),
+            query_square: singles(query),
+        }
+    }
+
+    /// What is subtracted from keys: `[kv_heads][head_dim]`.
+    pub(crate) fn center(&self) -> &[f32] {
+        &self.key_mean
+    }
+
+    /// What keys are divided by, `[kv_heads][head_dim]`: the same for the two channels that RoPE turns into each other,
+    /// and of geometric mean 1 over a head.
+    pub(crate) fn equaliser(&self, rope: &RopeConfig, head_dim: usize, centered: bool) -> Vec<f32> {
+        let mut out = Vec::with_capacity(self.key_square.len());
+        for head in 0..self.key_square.len() / head_dim {
+            let at = head * head_dim;
+            let key = |channel: usize| {
+                let mean = if centered {
+                    self.key_mean[at + channel]
+                } else {
+                    0.0
+                };
+                f64::from(self.key_square[at + channel]) - f64::from(mean).powi(2)
+            };
+            let query = |channel: usize| f64::from(self.query_square[at + channel]);
+            let logs: Vec<f64> = (0..head_dim)
+                .map(|channel| {
+                    let partner = partner(rope, channel);
+                    let k = key(channel) + key(partner);
+                    let q = query(channel) + query(partner);
+                    // A quarter of the logarithm of squares is half that of what they are squares of.
+                    let log = 0.25 * (k / q).ln();
+                    if log.is_finite() { log } else { 0.0 }
+                })
+                .collect();
+            let mean = logs.iter().sum::<f64>() / head_dim as f64;
+            out.extend(
+                logs.iter()
+                    .map(|log| (log - mean).clamp(-8.0, 8.0).exp() as f32),
+            );
+        }
+        out
+    }
+
+    /// What a layer's keys are prepared with.
+    pub(crate) fn preparation(
+        &self,
+        device: &Device,
+        (config, rope): (&ModelConfig, &RopeConfig),
+        kv: &LayerKv,
+    ) -> Result<KeyPreparation> {
+        let shape = [config.kv_heads as u64, config.head_dim as u64];
+        let equaliser = kv
+            .equalise
+            .then(|| self.equaliser(rope, config.head_dim, kv.center));
+        Ok(KeyPreparation {
+            equaliser: equaliser
+                .map(|equaliser| device.tensor(&shape, &equaliser))
+                .transpose()?,
+            center: kv
+                .center
+                .then(|| device.tensor(&shape, self.center()))
+                .transpose()?,
+        })
+    }
+}
+
+/// The channel of a head that RoPE turns together with this one; itself where there is none.
+fn partner(rope: &RopeConfig, channel: usize) -> usize {
+    let dims = rope.dims as usize;
+    match rope.pairing {
+        _ if channel >= dims => channel,
+        Pairing::Pairwise => channel ^ 1,
+        Pairing::HalfSplit if channel < dims / 2 => channel + dims / 2,
+        Pairing::HalfSplit => channel - dims / 2,
+    }
+}
