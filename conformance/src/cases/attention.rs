@@ -2,42 +2,50 @@ use walsh::formats::kv::KvCodecs;
 use walsh::ops::{AttentionDecode, AttentionPrefill, Mask};
 use walsh::{CacheKind, DType, KvCacheOptions};
 
-use super::kv::{HostCache, specs, tokens};
+use super::kv::{HostCache, overlay, specs, tokens};
 use super::{Problems, rng};
-use crate::reference::{AttentionShape, Row, attention};
+use crate::reference::{AttentionShape, Row, Softmax, attention};
 use crate::{Expected, HostTensor, Problem};
 
-/// One attention over a cache.
+/// Query tokens of one sequence.
 #[derive(Debug, Clone, Copy)]
-struct Case {
-    options: KvCacheOptions,
-    heads: u64,
+struct Run {
+    sequence: usize,
     /// The position of the first query.
     first: i32,
     /// How many queries there are.
     queries: i32,
+}
+
+/// One attention over a cache.
+#[derive(Debug, Clone)]
+struct Case {
+    options: KvCacheOptions,
+    heads: u64,
+    runs: Vec<Run>,
     window: Option<u32>,
     softcap: Option<f32>,
+    sinks: bool,
+    /// Whether keys are prepared.
+    prepared: bool,
 }
 
 impl Case {
     /// A case of a global cache that has room to spare.
-    fn new(spec: KvCodecs, head_dim: u64, first: i32, queries: i32) -> Self {
+    fn new(codecs: KvCodecs, head_dim: u64, first: i32, queries: i32) -> Self {
+        let capacity = (first + queries) as u64 + 5;
         Self {
-            options: KvCacheOptions {
-                codecs: spec,
-                kv_heads: 2,
-                head_dim,
-                capacity: (first + queries) as u64 + 5,
-                kind: CacheKind::Global,
-                sequences: 1,
-                overlay: None,
-            },
+            options: KvCacheOptions::global(codecs, 2, head_dim, capacity),
             heads: 4,
-            first,
-            queries,
+            runs: vec![Run {
+                sequence: 0,
+                first,
+                queries,
+            }],
             window: None,
             softcap: None,
+            sinks: false,
+            prepared: false,
         }
     }
 
@@ -85,16 +93,21 @@ fn cases(queries: &[i32]) -> Vec<Case> {
             for window in [1, 2, 17, 64, 10_000] {
                 cases.push(Case {
                     window: Some(window),
-                    ..plain
+                    ..plain.clone()
                 });
             }
             cases.push(Case {
                 softcap: Some(50.0),
-                ..plain
+                ..plain.clone()
             });
             cases.push(Case {
                 softcap: Some(2.0),
                 window: Some(33),
+                sinks: true,
+                ..plain.clone()
+            });
+            cases.push(Case {
+                sinks: true,
                 ..plain
             });
         }
@@ -106,7 +119,67 @@ fn cases(queries: &[i32]) -> Vec<Case> {
         cases.push(Case::new(spec("tq4"), 64, first, queries).ring(capacity, 16));
     }
     cases.push(Case::new(spec("f16"), 256, 100_000, 3).ring(600, 512));
+    policies(&mut cases, queries);
     cases
+}
+
+/// Overlays, prepared keys, and several sequences.
+fn policies(cases: &mut Vec<Case>, queries: &[i32]) {
+    let spec = |text: &str| text.parse::<KvCodecs>().expect("a spec");
+    for (index, (text, dim)) in [
+        ("tq4", 64),
+        ("k=tq5,v=tq3", 128),
+        ("k=tq4,v=tq2", 256),
+        ("k=tq6,v=tq4", 80),
+        ("k=f16,v=tq4", 64),
+        ("k=tq4+norot,v=q4_0", 64),
+        ("q4_0+rot", 128),
+        ("tq3", 512),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        for (turn, first) in [0, 2, 7, 40, 150].into_iter().enumerate() {
+            let queries = queries[(index + turn) % queries.len()];
+            let slack = queries as u64 - 1;
+            let kept = [
+                overlay(4, 32, slack),
+                overlay(3, 9, slack + 2),
+                overlay(5, 0, 0),
+            ];
+            let mut case = Case::new(spec(text), dim, first, queries).grouped(2, 3);
+            case.options.overlay = Some(kept[turn % 3]);
+            case.prepared = (index + turn) % 3 != 1;
+            case.sinks = turn == 3;
+            case.softcap = (turn == 4).then_some(20.0);
+            cases.push(case.clone());
+            // A window that ends within the overlay's recent tokens, at their edge, and behind them.
+            case.window = Some([6, 9, 33][turn % 3]);
+            cases.push(case.clone());
+            let window = case.window.unwrap_or(1);
+            cases.push(case.ring(u64::from(window) + queries as u64, window));
+        }
+    }
+    for kept in [None, Some(overlay(2, 5, 64))] {
+        for text in ["f16", "tq4"] {
+            let mut case = Case::new(spec(text), 64, 0, 1).grouped(2, 2);
+            case.options.sequences = 5;
+            case.options.capacity = 200;
+            case.options.overlay = kept;
+            case.prepared = kept.is_some();
+            let run = |sequence, first, queries| Run {
+                sequence,
+                first,
+                queries,
+            };
+            // More tokens than a block takes, so that blocks begin and end within sequences.
+            case.runs = vec![run(3, 90, 2), run(0, 0, 1), run(4, 130, 7), run(1, 17, 40)];
+            cases.push(case.clone());
+            case.runs = vec![run(2, 100, 1), run(1, 3, 1), run(0, 199, 1), run(4, 64, 1)];
+            case.window = Some(50);
+            cases.push(case);
+        }
+    }
 }
 
 pub(super) fn decode() -> Problems {
@@ -119,74 +192,150 @@ pub(super) fn prefill() -> Problems {
     Box::new(all.into_iter().map(|case| problem(case, true)))
 }
 
-fn problem(case: Case, prefill: bool) -> Problem {
-    let Case {
-        options,
-        heads,
-        first,
-        queries,
-        window,
-        softcap,
-    } = case;
-    let name = format!(
-        "Attention{} {} {:?} {}: [{queries}, {heads}/{}, {}] from {first}{}{}",
+fn name(case: &Case, prefill: bool) -> String {
+    let Case { options, heads, .. } = case;
+    let runs: Vec<String> = case
+        .runs
+        .iter()
+        .map(|run| format!("{} from {} of {}", run.queries, run.first, run.sequence))
+        .collect();
+    let mut name = format!(
+        "Attention{} {} {:?} {}: [{}, {heads}/{}, {}]",
         if prefill { "Prefill" } else { "Decode" },
         options.codecs,
         options.kind,
         options.capacity,
+        runs.join(" + "),
         options.kv_heads,
         options.head_dim,
-        window.map_or(String::new(), |window| format!(" window {window}")),
-        softcap.map_or(String::new(), |softcap| format!(" softcap {softcap}")),
     );
+    if let Some(window) = case.window {
+        name.push_str(&format!(" window {window}"));
+    }
+    if let Some(softcap) = case.softcap {
+        name.push_str(&format!(" softcap {softcap}"));
+    }
+    if let Some(overlay) = options.overlay {
+        let tokens = overlay.tokens;
+        name.push_str(&format!(" overlay {}+{}", tokens.first, tokens.recent));
+    }
+    for (what, is) in [("sinks", case.sinks), ("prepared", case.prepared)] {
+        if is {
+            name.push_str(&format!(" {what}"));
+        }
+    }
+    name
+}
+
+/// The rows that a run's queries see.
+struct Context {
+    /// As the codes have them, and, for prefill, the chunk's own.
+    rows: Vec<Row>,
+    /// The cached ones as the overlay has them.
+    overlaid: Vec<Row>,
+}
+
+impl Context {
+    /// The rows as a query at a position reads them.
+    fn seen_by<'a>(&'a self, own: i64, options: &KvCacheOptions) -> Vec<&'a Row> {
+        let kept = options.overlay.map_or((0, 0), |overlay| {
+            let tokens = overlay.tokens;
+            (i64::from(tokens.first), i64::from(tokens.recent))
+        });
+        let choose = |(index, row): (usize, &'a Row)| match self.overlaid.get(index) {
+            Some(overlaid) if row_is_kept(overlaid.position, own, kept) => overlaid,
+            _ => row,
+        };
+        self.rows.iter().enumerate().map(choose).collect()
+    }
+}
+
+fn row_is_kept(position: i64, own: i64, (first, recent): (i64, i64)) -> bool {
+    position < first || position > own - recent
+}
+
+fn problem(case: Case, prefill: bool) -> Problem {
+    let name = name(&case, prefill);
     let (seed, mut rng) = rng(&name);
-    let positions: Vec<i32> = (first..first + queries).collect();
-    // What the cache holds: all that came before, and for a decode the queries'
-    // own tokens. A ring has forgotten the oldest.
-    let held = if prefill { first } else { first + queries };
-    let oldest = match options.kind {
-        CacheKind::Global => 0,
-        CacheKind::Ring => (held - options.capacity as i32).max(0),
-    };
-    let mut cache = HostCache::new(options);
-    let before: Vec<i32> = (oldest..held).collect();
-    for row in tokens(&mut rng, &options, &before) {
-        cache.store(&row);
-    }
-    let mut rows: Vec<Row> = (oldest..held).map(|p| cache.load(i64::from(p))).collect();
-    let fresh = tokens(&mut rng, &options, &positions);
-    if prefill {
-        rows.extend(fresh.iter().cloned());
-    }
-    let shape = [queries as u64, heads, options.head_dim];
-    let query = rng.normals(super::count(&shape));
+    let options = case.options;
+    let mut cache = HostCache::new(options, case.prepared, &mut rng);
     let mask = Mask {
-        window,
-        softcap,
+        window: case.window,
+        softcap: case.softcap,
         ..Mask::causal(options.head_dim)
     };
     let sizes = AttentionShape {
-        heads: heads as usize,
+        heads: case.heads as usize,
         kv_heads: options.kv_heads as usize,
         head_dim: options.head_dim as usize,
     };
-    let values = attention(sizes, &query, &positions, &rows, &mask);
-    let expected = HostTensor::output(DType::F32, &shape, expected(values, &rows));
+    let sinks = rng.normals(sizes.heads);
+    let softmax = Softmax {
+        mask,
+        sinks: case.sinks.then_some(&sinks),
+    };
+    let (mut positions, mut sequences) = (Vec::new(), Vec::new());
+    let (mut query, mut fresh, mut values) = (Vec::new(), Vec::new(), Vec::new());
+    let mut largest = 1.0f32;
+    for run in &case.runs {
+        let own: Vec<i32> = (run.first..run.first + run.queries).collect();
+        // What the cache holds: all that came before, and for a decode the queries' own tokens. A ring has forgotten
+        // the oldest.
+        let held = run.first + if prefill { 0 } else { run.queries };
+        let oldest = match options.kind {
+            CacheKind::Global => 0,
+            CacheKind::Ring => (held - options.capacity as i32).max(0),
+        };
+        let before: Vec<i32> = (oldest..held).collect();
+        for row in tokens(&mut rng, &options, &before) {
+            cache.store(run.sequence, &row);
+        }
+        let load = |overlaid| -> Vec<Row> {
+            let load = |p: &i32| cache.load(run.sequence, i64::from(*p), overlaid);
+            before.iter().map(load).collect()
+        };
+        let mut context = Context {
+            rows: load(false),
+            overlaid: load(true),
+        };
+        let chunk = tokens(&mut rng, &options, &own);
+        if prefill {
+            context.rows.extend(chunk.iter().cloned());
+        }
+        let q = rng.normals(own.len() * sizes.heads * sizes.head_dim);
+        let rows = |own| context.seen_by(own, &options);
+        values.extend(attention(sizes, &q, &own, &rows, softmax));
+        let numbers = context.rows.iter().flat_map(|row| &row.values);
+        largest = numbers.fold(largest, |most, value| most.max(value.abs()));
+        positions.extend(&own);
+        sequences.extend(own.iter().map(|_| run.sequence as i32));
+        query.extend(q);
+        fresh.extend(chunk);
+    }
+    let shape = [positions.len() as u64, case.heads, options.head_dim];
     let mut tensors = vec![
         HostTensor::f32(&shape, &query),
         HostTensor::i32(&positions),
-        expected,
+        HostTensor::output(DType::F32, &shape, expected(values, largest)),
     ];
-    let kv_shape = [queries as u64, options.kv_heads, options.head_dim];
+    let kv_shape = [positions.len() as u64, options.kv_heads, options.head_dim];
     let side = |numbers: fn(&Row) -> &Vec<f32>| {
         let all: Vec<f32> = fresh.iter().flat_map(|row| numbers(row).clone()).collect();
         HostTensor::f32(&kv_shape, &all)
     };
     tensors.extend([side(|row| &row.keys), side(|row| &row.values)]);
+    tensors.extend([
+        HostTensor::i32(&sequences),
+        HostTensor::f32(&[case.heads], &sinks),
+    ]);
     tensors.extend(cache.tensors());
+    tensors.extend(cache.preparation());
+    let (several, with_sinks) = (options.sequences > 1, case.sinks);
     Problem::new(name, seed, tensors, move |t| {
-        let cache = HostCache::bind(options, &t[5..])?;
+        let cache = HostCache::bind(options, &t[7..])?;
         let (query, positions, output) = (t[0].clone(), t[1].clone(), t[2].clone());
+        let sequences = several.then(|| t[5].clone());
+        let sinks = with_sinks.then(|| t[6].clone());
         Ok(if prefill {
             AttentionPrefill {
                 query,
@@ -194,10 +343,10 @@ fn problem(case: Case, prefill: bool) -> Problem {
                 values: t[4].clone(),
                 cache,
                 positions,
+                sequences,
                 mask,
+                sinks,
                 output,
-                sequences: None,
-                sinks: None,
             }
             .into()
         } else {
@@ -205,23 +354,19 @@ fn problem(case: Case, prefill: bool) -> Problem {
                 query,
                 cache,
                 positions,
+                sequences,
                 mask,
+                sinks,
                 output,
-                sequences: None,
-                sinks: None,
             }
             .into()
         })
     })
 }
 
-fn expected(values: Vec<f64>, rows: &[Row]) -> Expected {
-    let largest = rows
-        .iter()
-        .flat_map(|row| &row.values)
-        .fold(0.0f32, |most, value| most.max(value.abs()));
+fn expected(values: Vec<f64>, largest: f32) -> Expected {
     Expected::Close {
-        bounds: vec![1e-5 * f64::from(largest.max(1.0)); values.len()],
+        bounds: vec![1e-5 * f64::from(largest); values.len()],
         values,
         squared_error: None,
         why: "f32 scores, exponentials and sums over exactly decoded codes",

@@ -1,74 +1,147 @@
-use walsh::formats::kv::{KvCodecs, RowCodec};
+use walsh::formats::kv::{KvCodecs, Overlay, RowCodec};
 use walsh::ops::KvStore;
-use walsh::{CacheKind, DType, KvCache, KvCacheOptions, KvSideTensors, KvTensors, Result, Tensor};
+use walsh::{
+    CacheKind, DType, KeyPreparation, KvCache, KvCacheOptions, KvSideTensors, KvTensors,
+    OverlayOptions, Result, Tensor,
+};
 
 use super::{Problems, rng};
 use crate::reference::Row;
 use crate::{Expected, HostTensor, Problem, Rng};
 
+/// Encoded rows on the host. Slots that nothing was stored into have all bits set: a scale of NaN.
+struct HostRows {
+    codec: RowCodec,
+    slots: usize,
+    codes: Vec<u8>,
+    scales: Vec<u8>,
+}
+
+impl HostRows {
+    fn new(codec: RowCodec, heads: usize, slots: usize) -> Self {
+        Self {
+            slots,
+            codes: vec![0xff; heads * slots * codec.code_bytes()],
+            scales: vec![0xff; heads * slots * codec.scale_bytes()],
+            codec,
+        }
+    }
+
+    fn encode(&mut self, (head, slot): (usize, usize), numbers: &[f32]) {
+        let at = head * self.slots + slot;
+        let (code_bytes, scale_bytes) = (self.codec.code_bytes(), self.codec.scale_bytes());
+        let codes = &mut self.codes[at * code_bytes..][..code_bytes];
+        let scales = &mut self.scales[at * scale_bytes..][..scale_bytes];
+        self.codec
+            .encode_row(numbers, &mut vec![0.0; numbers.len()], codes, scales)
+            .expect("numbers that can be stored");
+    }
+
+    fn decode(&self, (head, slot): (usize, usize), out: &mut [f32]) {
+        let at = head * self.slots + slot;
+        let (code_bytes, scale_bytes) = (self.codec.code_bytes(), self.codec.scale_bytes());
+        let codes = &self.codes[at * code_bytes..][..code_bytes];
+        let scales = &self.scales[at * scale_bytes..][..scale_bytes];
+        self.codec.decode_row(codes, scales, out);
+    }
+
+    /// Codes, then scales where the codec has any.
+    fn tensors(&self, heads: u64) -> Vec<HostTensor> {
+        let shape = |last: usize| [heads, self.slots as u64, last as u64];
+        let codes = shape(self.codec.code_bytes());
+        let mut tensors = vec![HostTensor::stored(DType::U8, &codes, self.codes.clone())];
+        if let Some(dtype) = self.codec.scale_dtype() {
+            let scales = shape(self.codec.groups());
+            tensors.push(HostTensor::stored(dtype, &scales, self.scales.clone()));
+        }
+        tensors
+    }
+}
+
 /// A cache on the host: its layout, and the bytes of what is stored.
 pub(super) struct HostCache {
     pub(super) options: KvCacheOptions,
-    codecs: [RowCodec; 2],
-    /// Codes, then scales, of keys and of values. Slots that nothing was stored
-    /// into have all bits set: a scale of NaN.
-    bytes: [[Vec<u8>; 2]; 2],
+    /// What keys are divided by, and what is subtracted from them before: `[kv_heads, head_dim]`.
+    preparation: Option<[Vec<f32>; 2]>,
+    /// The rows of keys and of values, and those of their overlays.
+    sides: [(HostRows, Option<HostRows>); 2],
 }
 
 impl HostCache {
-    pub(super) fn new(options: KvCacheOptions) -> Self {
-        let codec = |codec| RowCodec::new(codec, options.head_dim as usize).expect("a codec");
-        let codecs = [codec(options.codecs.key), codec(options.codecs.value)];
-        let rows = (options.kv_heads * options.capacity) as usize;
-        let bytes = |codec: &RowCodec| {
-            [
-                vec![0xff; rows * codec.code_bytes()],
-                vec![0xff; rows * codec.scale_bytes()],
-            ]
-        };
+    pub(super) fn new(options: KvCacheOptions, prepared: bool, rng: &mut Rng) -> Self {
+        let dim = options.head_dim as usize;
+        let heads = (options.sequences * options.kv_heads) as usize;
+        let sides = [options.codecs.key, options.codecs.value].map(|codec| {
+            let rows = |codec, slots: u64| {
+                let codec = RowCodec::new(codec, dim).expect("a codec");
+                HostRows::new(codec, heads, slots as usize)
+            };
+            let overlay = options.overlay.and_then(|overlay| {
+                let kept = overlay.tokens.side(codec, dim)?;
+                Some(rows(kept, overlay.slots()))
+            });
+            (rows(codec, options.capacity), overlay)
+        });
+        let preparation = prepared.then(|| {
+            let count = options.kv_heads as usize * dim;
+            let equaliser = rng.normals(count).iter().map(|x| x.exp()).collect();
+            [equaliser, rng.normals(count)]
+        });
         Self {
             options,
-            bytes: [bytes(&codecs[0]), bytes(&codecs[1])],
-            codecs,
+            preparation,
+            sides,
         }
     }
 
-    /// Stores a token, as the codec's reference encodes it.
-    pub(super) fn store(&mut self, row: &Row) {
+    /// Stores a token of a sequence, as the codec's reference encodes it.
+    pub(super) fn store(&mut self, sequence: usize, row: &Row) {
         let dim = self.options.head_dim as usize;
-        let capacity = self.options.capacity as usize;
-        let slot = row.position as usize % capacity;
-        for (side, numbers) in [&row.keys, &row.values].into_iter().enumerate() {
-            let codec = &self.codecs[side];
-            let [codes, scales] = &mut self.bytes[side];
+        let heads = self.options.kv_heads as usize;
+        let slot = row.position as usize % self.options.capacity as usize;
+        let overlay = self.options.overlay;
+        let kept = overlay.and_then(|overlay| overlay_slot(overlay, row.position as usize));
+        let mut keys = row.keys.clone();
+        if let Some([equaliser, center]) = &self.preparation {
+            for (k, (e, c)) in keys.iter_mut().zip(equaliser.iter().zip(center)) {
+                *k = (*k - c) / e;
+            }
+        }
+        for ((rows, overlay), numbers) in self.sides.iter_mut().zip([&keys, &row.values]) {
             for (head, numbers) in numbers.chunks_exact(dim).enumerate() {
-                let at = head * capacity + slot;
-                let codes = &mut codes[at * codec.code_bytes()..][..codec.code_bytes()];
-                let scales = &mut scales[at * codec.scale_bytes()..][..codec.scale_bytes()];
-                codec
-                    .encode_row(numbers, &mut vec![0.0; dim], codes, scales)
-                    .expect("numbers that can be stored");
+                let head = sequence * heads + head;
+                rows.encode((head, slot), numbers);
+                if let (Some(overlay), Some(slot)) = (overlay.as_mut(), kept) {
+                    overlay.encode((head, slot), numbers);
+                }
             }
         }
     }
 
-    /// What a stored token decodes to.
-    pub(super) fn load(&self, position: i64) -> Row {
+    /// What a stored token of a sequence decodes to, from the codes or as the overlay has it.
+    pub(super) fn load(&self, sequence: usize, position: i64, overlaid: bool) -> Row {
         let dim = self.options.head_dim as usize;
-        let capacity = self.options.capacity as usize;
-        let slot = position as usize % capacity;
-        let [keys, values] = [0, 1].map(|side| {
-            let codec = &self.codecs[side];
-            let [codes, scales] = &self.bytes[side];
-            let mut out = vec![0.0; self.options.kv_heads as usize * dim];
+        let heads = self.options.kv_heads as usize;
+        let slot = position as usize % self.options.capacity as usize;
+        let overlay = self.options.overlay.filter(|_| overlaid);
+        let kept = overlay.and_then(|overlay| overlay_slot(overlay, position as usize));
+        let [mut keys, values] = [0, 1].map(|side| {
+            let (rows, overlay) = &self.sides[side];
+            let mut out = vec![0.0; heads * dim];
             for (head, out) in out.chunks_exact_mut(dim).enumerate() {
-                let at = head * capacity + slot;
-                let codes = &codes[at * codec.code_bytes()..][..codec.code_bytes()];
-                let scales = &scales[at * codec.scale_bytes()..][..codec.scale_bytes()];
-                codec.decode_row(codes, scales, out);
+                let head = sequence * heads + head;
+                match (overlay, kept) {
+                    (Some(overlay), Some(slot)) => overlay.decode((head, slot), out),
+                    _ => rows.decode((head, slot), out),
+                }
             }
             out
         });
+        if let Some([equaliser, center]) = &self.preparation {
+            for (k, (e, c)) in keys.iter_mut().zip(equaliser.iter().zip(center)) {
+                *k = *k * e + c;
+            }
+        }
         Row {
             position,
             keys,
@@ -76,28 +149,31 @@ impl HostCache {
         }
     }
 
-    /// Its tensors: codes and scales (where the codec has any) of keys, then of
-    /// values.
+    /// What is stored: codes and scales (where the codec has any) of keys, of their overlay, of values and of theirs.
     pub(super) fn tensors(&self) -> Vec<HostTensor> {
-        let rows = [self.options.kv_heads, self.options.capacity];
+        let heads = self.options.sequences * self.options.kv_heads;
         let mut tensors = Vec::new();
-        for (codec, [codes, scales]) in self.codecs.iter().zip(&self.bytes) {
-            let shape = [rows[0], rows[1], codec.code_bytes() as u64];
-            tensors.push(HostTensor::stored(DType::U8, &shape, codes.clone()));
-            if let Some(dtype) = codec.scale_dtype() {
-                let shape = [rows[0], rows[1], codec.groups() as u64];
-                tensors.push(HostTensor::stored(dtype, &shape, scales.clone()));
-            }
+        for (rows, overlay) in &self.sides {
+            tensors.extend(rows.tensors(heads));
+            tensors.extend(overlay.iter().flat_map(|overlay| overlay.tensors(heads)));
         }
         tensors
     }
 
-    /// The cache over device tensors that were made from
-    /// [`tensors`](Self::tensors).
+    /// What keys are prepared with; [`bind`](Self::bind) finds it behind [`tensors`](Self::tensors).
+    pub(super) fn preparation(&self) -> Vec<HostTensor> {
+        let shape = [self.options.kv_heads, self.options.head_dim];
+        let numbers = self.preparation.iter().flatten();
+        numbers.map(|x| HostTensor::f32(&shape, x)).collect()
+    }
+
+    /// The cache over device tensors that were made from [`tensors`](Self::tensors) and
+    /// [`preparation`](Self::preparation).
     pub(super) fn bind(options: KvCacheOptions, tensors: &[Tensor]) -> Result<KvCache> {
         let mut tensors = tensors.iter().cloned();
-        let [key, value] = [options.codecs.key, options.codecs.value].map(|codec| -> Result<_> {
-            let codec = RowCodec::new(codec, options.head_dim as usize)?;
+        let dim = options.head_dim as usize;
+        let mut rows = |codec| -> Result<_> {
+            let codec = RowCodec::new(codec, dim)?;
             let mut next = || {
                 tensors.next().ok_or_else(|| {
                     walsh::Error::argument("HostCache", "tensors", "of both sides", "too few")
@@ -107,8 +183,41 @@ impl HostCache {
                 codes: next()?,
                 scales: codec.scale_dtype().map(|_| next()).transpose()?,
             })
-        });
-        KvCache::from_tensors(options, [key?, value?])
+        };
+        let mut side = |codec| -> Result<_> {
+            let kept = options.overlay.and_then(|o| o.tokens.side(codec, dim));
+            Ok(KvSideTensors {
+                rows: rows(codec)?,
+                overlay: kept.map(&mut rows).transpose()?,
+            })
+        };
+        let sides = [side(options.codecs.key)?, side(options.codecs.value)?];
+        KvCache::from_tensors(options, sides)?.with_preparation(KeyPreparation {
+            equaliser: tensors.next(),
+            center: tensors.next(),
+        })
+    }
+}
+
+/// Where an overlay holds a position, while it does.
+fn overlay_slot(overlay: OverlayOptions, position: usize) -> Option<usize> {
+    let (first, ring) = (overlay.tokens.first as usize, overlay.ring() as usize);
+    match position {
+        position if position < first => Some(position),
+        position if ring > 0 => Some(first + position % ring),
+        _ => None,
+    }
+}
+
+/// An overlay of some tokens in the codec that goes with the head size.
+pub(super) const fn overlay(first: u32, recent: u32, slack: u64) -> OverlayOptions {
+    OverlayOptions {
+        tokens: Overlay {
+            first,
+            recent,
+            codec: None,
+        },
+        slack,
     }
 }
 
@@ -147,6 +256,9 @@ pub(super) fn specs() -> Vec<(KvCodecs, u64)> {
         "tq5",
         "tq6",
         "tq8",
+        "q8_0+rot",
+        "q4_0+rot",
+        "f16+rot",
         "tq4+norot",
         "tq4+norm",
         "k=tq5,v=tq3",
@@ -192,59 +304,120 @@ const STORES: &[Store] = &[
 
 pub(super) fn kv_store() -> Problems {
     let mut problems = Vec::new();
-    for (spec, head_dim) in specs() {
+    for (codecs, head_dim) in specs() {
         for (index, store) in STORES.iter().enumerate() {
             let source = [DType::F32, DType::F16, DType::BF16][index % 3];
             let options = KvCacheOptions {
-                codecs: spec,
-                kv_heads: [3, 1][index % 2],
-                head_dim,
-                capacity: store.capacity,
                 kind: store.kind,
-                sequences: 1,
-                overlay: None,
+                ..KvCacheOptions::global(codecs, [3, 1][index % 2], head_dim, store.capacity)
             };
-            problems.push(problem(options, store, source));
+            problems.push(problem((options, false), &[(0, store)], source));
+        }
+    }
+    // Overlays: calls shorter and longer than its ring, over its first tokens and behind them; prepared keys.
+    for (codecs, head_dim) in [
+        ("tq4", 64),
+        ("k=tq5,v=tq3", 80),
+        ("k=f16,v=tq2", 128),
+        ("q4_0", 64),
+    ] {
+        let codecs = codecs.parse().expect("a spec");
+        for (index, store) in STORES.iter().enumerate() {
+            let kept = [overlay(4, 5, 2), overlay(0, 3, 0), overlay(6, 0, 9)][index % 3];
+            let options = KvCacheOptions {
+                kind: store.kind,
+                overlay: Some(kept),
+                ..KvCacheOptions::global(codecs, 2, head_dim, store.capacity)
+            };
+            let source = [DType::BF16, DType::F32, DType::F16][index % 3];
+            problems.push(problem((options, index % 2 == 0), &[(0, store)], source));
+        }
+    }
+    // Several sequences in one call, in any order.
+    for kept in [None, Some(overlay(2, 4, 1))] {
+        for kind in [CacheKind::Global, CacheKind::Ring] {
+            let options = KvCacheOptions {
+                sequences: 4,
+                kind,
+                overlay: kept,
+                ..KvCacheOptions::global("tq4".parse().expect("a spec"), 2, 64, 24)
+            };
+            let runs = [
+                (2, &store(kind, 24, 3, 5)),
+                (0, &store(kind, 24, 0, 24)),
+                (3, &store(kind, 24, 23, 1)),
+            ];
+            problems.push(problem((options, kept.is_some()), &runs, DType::F32));
         }
     }
     Box::new(problems.into_iter())
 }
 
-fn problem(options: KvCacheOptions, store: &Store, source: DType) -> Problem {
+/// Stores runs of tokens, each of a sequence, in one call.
+fn problem(
+    (options, prepared): (KvCacheOptions, bool),
+    runs: &[(i32, &Store)],
+    source: DType,
+) -> Problem {
     let KvCacheOptions {
-        spec,
+        codecs,
         kv_heads,
         head_dim,
         capacity,
         kind,
+        ..
     } = options;
-    let (first, count) = (store.first, store.count);
+    let described: Vec<String> = runs
+        .iter()
+        .map(|(sequence, run)| format!("{} from {} of {sequence}", run.count, run.first))
+        .collect();
     let name = format!(
-        "KvStore {spec sequences: None,
-} of {source}[{count}, {kv_heads}, {head_dim}] from {first} into {kind:?} {capacity}"
+        "KvStore {codecs} of {source}[{}, {kv_heads}, {head_dim}] into {kind:?} {capacity}{}{}",
+        described.join(" + "),
+        options.overlay.map_or(String::new(), |o| {
+            format!(" overlay {}+{}", o.tokens.first, o.ring())
+        }),
+        if prepared { " prepared" } else { "" },
     );
     let (seed, mut rng) = rng(&name);
-    let positions: Vec<i32> = (first..first + count).collect();
+    let positions: Vec<i32> = runs
+        .iter()
+        .flat_map(|(_, run)| run.first..run.first + run.count)
+        .collect();
+    let sequences: Vec<i32> = runs
+        .iter()
+        .flat_map(|(sequence, run)| (0..run.count).map(|_| *sequence))
+        .collect();
     let mut rows = tokens(&mut rng, &options, &positions);
     rows[0].values.fill(0.0);
-    let shape = [count as u64, kv_heads, head_dim];
+    let shape = [rows.len() as u64, kv_heads, head_dim];
     let [keys, values] = [
         stored(source, &shape, rows.iter_mut().map(|row| &mut row.keys)),
         stored(source, &shape, rows.iter_mut().map(|row| &mut row.values)),
     ];
-    let mut cache = HostCache::new(options);
+    let mut cache = HostCache::new(options, prepared, &mut rng);
     let before = cache.tensors();
-    rows.iter().for_each(|row| cache.store(row));
-    let mut tensors = vec![keys, values, HostTensor::i32(&positions)];
+    for (row, sequence) in rows.iter().zip(&sequences) {
+        cache.store(*sequence as usize, row);
+    }
+    let mut tensors = vec![
+        keys,
+        values,
+        HostTensor::i32(&positions),
+        HostTensor::i32(&sequences),
+    ];
     for (before, after) in before.into_iter().zip(cache.tensors()) {
         tensors.push(before.becomes(Expected::Exact(after.bytes)));
     }
+    tensors.extend(cache.preparation());
+    let several = options.sequences > 1;
     Problem::new(name, seed, tensors, move |t| {
         Ok(KvStore {
             keys: t[0].clone(),
             values: t[1].clone(),
             positions: t[2].clone(),
-            cache: HostCache::bind(options, &t[3..])?,
+            sequences: several.then(|| t[3].clone()),
+            cache: HostCache::bind(options, &t[4..])?,
         }
         .into())
     })

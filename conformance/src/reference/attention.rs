@@ -22,35 +22,45 @@ pub struct Row {
     pub values: Vec<f32>,
 }
 
+/// How scores become weights.
+#[derive(Debug, Clone, Copy)]
+pub struct Softmax<'a> {
+    /// Scale, window and soft cap.
+    pub mask: Mask,
+    /// One logit per head that goes to no value.
+    pub sinks: Option<&'a [f32]>,
+}
+
 /// Attention of queries `[positions, heads, head_dim]` over the rows that each
-/// may see.
+/// may see, which `rows` gives for a query's position.
 #[must_use]
-pub fn attention(
+pub fn attention<'a>(
     shape: AttentionShape,
     query: &[f32],
     positions: &[i32],
-    rows: &[Row],
-    mask: &Mask,
+    rows: &dyn Fn(i64) -> Vec<&'a Row>,
+    softmax: Softmax<'_>,
 ) -> Vec<f64> {
     let dim = shape.head_dim;
     let group = shape.heads / shape.kv_heads;
+    let mask = &softmax.mask;
     let mut out = Vec::with_capacity(query.len());
     for (tokens, own) in query.chunks_exact(shape.heads * dim).zip(positions) {
         let own = i64::from(*own);
         let first = mask.window.map_or(i64::MIN, |w| own - i64::from(w) + 1);
-        let seen: Vec<&Row> = rows
-            .iter()
-            .filter(|row| (first..=own).contains(&row.position))
-            .collect();
+        let mut seen = rows(own);
+        seen.retain(|row| (first..=own).contains(&row.position));
         for (head, q) in tokens.chunks_exact(dim).enumerate() {
             let start = head / group * dim;
             let scores: Vec<f64> = seen
                 .iter()
                 .map(|row| score(q, &row.keys[start..start + dim], mask))
                 .collect();
-            let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let sink = softmax.sinks.map(|sinks| f64::from(sinks[head]));
+            let logits = scores.iter().copied().chain(sink);
+            let most = logits.clone().fold(f64::NEG_INFINITY, f64::max);
             let weights: Vec<f64> = scores.iter().map(|score| (score - most).exp()).collect();
-            let total: f64 = weights.iter().sum();
+            let total: f64 = logits.map(|logit| (logit - most).exp()).sum();
             for channel in start..start + dim {
                 let weighted = seen.iter().zip(&weights);
                 let sum: f64 = weighted

@@ -5,7 +5,7 @@ mod elementwise;
 mod norm;
 mod rope;
 
-pub use attention::{AttentionShape, Row, attention};
+pub use attention::{AttentionShape, Row, Softmax, attention};
 pub use elementwise::{gelu_tanh, silu, softcap};
 pub use norm::{Norm, Normed, rms_norm};
 pub use rope::rope;

@@ -434,6 +434,7 @@ fn kv_store() {
         keys: f32s(&[3, 2, 64]),
         values: f32s(&[3, 2, 64]),
         positions: i32s(&[3]),
+        sequences: None,
         cache: cache(),
     };
     good(op());
@@ -486,7 +487,9 @@ fn attention() {
         query: f32s(&[3, 6, 64]),
         cache: cache(),
         positions: i32s(&[3]),
+        sequences: None,
         mask: Mask::causal(64),
+        sinks: None,
         output: f32s(&[3, 6, 64]),
     };
     let masked = |mask: Mask| AttentionDecode { mask, ..op() };

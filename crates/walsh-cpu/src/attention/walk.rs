@@ -77,8 +77,11 @@ pub(super) unsafe fn attend(job: &Job, block: &Block, scratch: &Scratch) {
         }
         std::slice::from_raw_parts_mut(scratch.out, block.rows * job.shape.head_dim).fill(0.0);
         if !seen.is_empty() {
-            for zone in [Zone::First, Zone::Codes, Zone::Recent] {
+            for zone in [Zone::First, Zone::Codes] {
                 attend_cache(job, block, scratch, (zone, &seen));
+            }
+            if job.overlay.recent > 0 {
+                attend_cache(job, block, scratch, (Zone::Recent, &seen));
             }
         }
         if job.parts > 1 {
