@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 use support::{Folder, root, walsh};
+use walsh_runtime::tokenizer::Special;
 use walsh_runtime::{GenerateOptions, Model, RestoreOptions, Sampling, Session, SessionOptions};
 
 const SMOLLM2: &str = "smollm2-135m";
@@ -212,7 +213,7 @@ fn a_saved_prompt_is_continued_with_the_same_tokens() {
     let prompt = "On the last day of October a ship came into the harbour";
     let tokens = model
         .tokenizer()
-        .encode(prompt, Default::default())
+        .encode(prompt, Special::Text)
         .expect("tokens");
     session.prefill(&tokens).expect("read");
     let folder = Folder::new();
