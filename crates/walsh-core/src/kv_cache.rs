@@ -483,4 +483,49 @@ impl KvCache {
         let KeyPreparation { equaliser, center } = &self.preparation;
         equaliser.iter().chain(center).map(Tensor::span)
     }
+
+    /// The memory that holds the first `stored` positions, or of a ring what is
+    /// left of them, overlays whole: matrices whose rows follow one another, in
+    /// an order that does not change. Copying them into a cache of the same codecs, whose
+    /// capacity is this one's or at least `stored`, copies the positions.
+    ///
+    /// # Errors
+    /// Never for a cache that was made by this module's functions.
+    pub fn parts(&self, stored: u64) -> Result<Vec<Tensor>> {
+        let mut parts = Vec::new();
+        for side in [&self.key, &self.value] {
+            let used = stored.min(self.options.capacity);
+            let overlay = side.overlay.iter().flat_map(KvRows::tensors);
+            let overlay = overlay.map(|tensor| (tensor, tensor.shape()[1]));
+            let all = side.rows.tensors().map(|tensor| (tensor, used));
+            for (tensor, used) in all.chain(overlay) {
+                let [heads, slots, width] = [0, 1, 2].map(|dim| tensor.shape()[dim]);
+                for head in 0..heads {
+                    let rows = tensor.rows(head..head + 1)?.reshape(&[slots, width])?;
+                    parts.push(rows.rows(0..used)?);
+                }
+            }
+        }
+        Ok(parts)
+    }
+
+    /// The least length that a text can be cut back to and continued from, when
+    /// positions up to `reached` were stored and queries see `window` positions,
+    /// their own included: a ring has lost the oldest ones, and so has an overlay
+    /// of those that were recent.
+    #[must_use]
+    pub fn earliest_return(&self, reached: u64, window: u64) -> u64 {
+        let earliest = |slots: u64, seen: u64| match reached.saturating_sub(slots) {
+            0 => 0,
+            lost => lost + seen.saturating_sub(1),
+        };
+        let ring = match self.options.kind {
+            CacheKind::Global => 0,
+            CacheKind::Ring => earliest(self.options.capacity, window),
+        };
+        let overlay = self.overlay().filter(|overlay| overlay.ring() > 0);
+        ring.max(overlay.map_or(0, |overlay| {
+            earliest(overlay.ring(), u64::from(overlay.tokens.recent))
+        }))
+    }
 }
