@@ -42,7 +42,9 @@ impl Axis {
     /// Covers `values`, which are positive.
     pub(super) fn log(title: &'static str, values: impl Iterator<Item = f64>) -> Self {
         let span = span(values.map(f64::log10));
-        let padding = (0.06 * (span.end - span.start)).max(0.08);
+        let width = span.end - span.start;
+        // At least 0.8 decades, so that two ticks of 1, 2 and 5 lie within.
+        let padding = (0.06 * width).max(0.4 - width / 2.0);
         let range = span.start - padding..span.end + padding;
         let decades = range.end - range.start;
         let within: &[f64] = match decades {
@@ -188,7 +190,7 @@ mod tests {
         assert_eq!(labels(&axis), wanted);
         for values in [[1e-300, 1e6], [0.01, 0.01], [3e-5, 4e-5]] {
             let axis = Axis::log("kld", values.into_iter());
-            assert!((1..12).contains(&axis.ticks.len()), "{axis:?}");
+            assert!((2..12).contains(&axis.ticks.len()), "{axis:?}");
             assert!(values.iter().all(|v| axis.range.contains(&v.log10())));
         }
     }

@@ -134,7 +134,7 @@ fn three_decimals(value: f64) -> String {
 
 /// A divergence.
 fn small(value: f64) -> String {
-    if value == 0.0 || value >= 1e-4 {
+    if value >= 1e-4 {
         format!("{value:.5}")
     } else {
         three_digits(value)
@@ -168,7 +168,7 @@ pub(super) fn others(report: &PerplexityReport, comparisons: &[Comparison]) -> S
         ("Source", ""),
     ];
     let mut out = format!(
-        "<section>\n<h2>Other engines</h2>\n{}",
+        "<section class=\"others\">\n<h2>Other engines</h2>\n{}",
         table(
             "Other engines, each against its own unquantised cache",
             &headings,
