@@ -299,11 +299,13 @@ pub(crate) struct Chat {
 #[command(after_help = with_specs!("\
 The protocol is llama-perplexity's: the file is tokenised once and cut into chunks of N tokens; what
 positions N/2 to N-2 of each chunk predict is scored. kld (nats) and same_top compare each SPEC's
-predictions with the first SPEC's.
+predictions with the first SPEC's. --report writes a page with tables and plots that needs no other
+file.
 
 Examples:
   walsh perplexity --file book.txt --context 1024 --chunks 8
   walsh perplexity --file book.txt --kv f16 --kv tq8 --kv tq4 --json
+  walsh perplexity --file book.txt --kv f16 --kv q4_0 --kv tq4 --report kv.html
 
 "))]
 pub(crate) struct Perplexity {
@@ -326,6 +328,15 @@ pub(crate) struct Perplexity {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+
+    /// Write a report as an HTML page
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
+
+    /// Show another engine's figures in the report (JSON as tools/peer_kld.py makes it); may be given
+    /// several times
+    #[arg(long, value_name = "FILE", requires = "report")]
+    pub(crate) compare: Vec<PathBuf>,
 
     #[command(flatten)]
     pub(crate) model: ModelArgs,
