@@ -98,18 +98,23 @@ SPEC, how the KV cache stores keys and values:
 /// The cache of a session.
 #[derive(Debug, Args)]
 pub(crate) struct SessionArgs {
-    /// Tokens that the session can hold [default: the model's context, at most 4096]
+    /// Tokens that the session can hold [default: the model's context, at most 4096; with --load
+    /// as many as when it was saved, and no fewer]
     #[arg(short, long, value_name = "N")]
     pub(crate) context: Option<NonZeroUsize>,
 
-    /// How keys and values are cached [default: f16]; SPEC is explained below
-    #[arg(
-        long,
-        value_name = "SPEC",
-        default_value = "f16",
-        hide_default_value = true
-    )]
-    pub(crate) kv: KvSpec,
+    /// How keys and values are cached [default: f16, and with --load as it was saved]; SPEC is
+    /// explained below
+    #[arg(long, value_name = "SPEC")]
+    pub(crate) kv: Option<KvSpec>,
+
+    /// Go on from a file that --save wrote, with the same model
+    #[arg(long, value_name = "FILE")]
+    pub(crate) load: Option<PathBuf>,
+
+    /// Write the session to a file at the end: text, KV cache and all
+    #[arg(long, value_name = "FILE")]
+    pub(crate) save: Option<PathBuf>,
 }
 
 /// How the next token is chosen.
@@ -208,6 +213,8 @@ Examples:
   walsh generate --chat \"What is a lighthouse for?\"
   walsh generate --temperature 0 --max-tokens 20 \"The capital of France is\"
   walsh generate --kv k=tq8,v=tq4 --context 8192 - < article.txt
+  walsh generate --save story.walsh \"Once upon a time\"
+  walsh generate --load story.walsh \" The next day\"
 
 "))]
 pub(crate) struct Generate {
@@ -224,7 +231,7 @@ pub(crate) struct Generate {
     pub(crate) chat: bool,
 
     /// The system message of the chat template
-    #[arg(long, value_name = "TEXT", requires = "chat")]
+    #[arg(long, value_name = "TEXT", requires = "chat", conflicts_with = "load")]
     pub(crate) system: Option<String>,
 
     /// Print the figures on standard error as JSON
@@ -244,18 +251,20 @@ pub(crate) struct Generate {
 /// `walsh chat`.
 #[derive(Debug, Args)]
 #[command(after_help = with_specs!("\
-In the conversation: /help lists the commands, /reset starts anew, /quit leaves. Ctrl-C ends an
-answer, Ctrl-D leaves. Standard input may be a file or a pipe: each line is a message.
+In the conversation: /help lists the commands, /undo takes an exchange back, /save FILE keeps the
+conversation for --load, /reset starts anew, /quit leaves. Ctrl-C ends an answer, Ctrl-D leaves.
+Standard input may be a file or a pipe: each line is a message.
 
 Examples:
   walsh chat
   walsh chat --model gemma3-270m --kv tq4 --context 16384
   walsh chat --system \"You answer in one sentence.\"
+  walsh chat --load talk.walsh --save talk.walsh
 
 "))]
 pub(crate) struct Chat {
     /// The system message
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", conflicts_with = "load")]
     pub(crate) system: Option<String>,
 
     /// Stop an answer after N tokens

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
-use walsh_runtime::{Conversation, GenerateOptions};
+use walsh_runtime::{Conversation, GenerateOptions, Sampling};
 
 use crate::args::Chat;
 use crate::failure::{Failure, Outcome};
@@ -14,92 +14,137 @@ use crate::stream::{Ended, print_pieces};
 use crate::{interrupt, models, output};
 
 const HELP: &str = "\
-/help   this list
-/reset  forget the conversation
-/quit   leave (so does Ctrl-D)
+/help       this list
+/undo       take back the latest message and its answer
+/save FILE  keep the conversation, for 'walsh chat --load FILE'
+/reset      forget the conversation
+/quit       leave (so does Ctrl-D)
 Ctrl-C ends an answer. Anything else is a message to the model.";
 
 pub(crate) fn run(args: &Chat) -> Outcome {
+    models::check_files(&args.session)?;
     let model = models::open(&args.model)?;
-    let options = models::session_options(&args.session);
-    let mut conversation = Conversation::new(&model, options, args.system.as_deref())?;
-    let cancel = interrupt::on_interrupt()?;
-    let mut input = Input::new()?;
-    if input.is_interactive() {
+    let mut chat = Chatting {
+        conversation: models::conversation(&model, &args.session, args.system.as_deref())?,
+        input: Input::new()?,
+        cancel: interrupt::on_interrupt()?,
+        args,
+        sampling: models::sampling(&args.sampling),
+    };
+    let session = chat.conversation.session();
+    if chat.input.is_interactive() {
         output::note(format_args!(
             "{}, {} tokens of context, KV cache {}; /help lists the commands",
             model.name(),
-            conversation.session().context(),
-            args.session.kv
+            session.context(),
+            session.options().kv
         ));
-    }
-    let sampling = models::sampling(&args.sampling);
-    let mut failed = None;
-    while let Some(line) = input.line()? {
-        match line.trim() {
-            "" => continue,
-            "/help" => output::note(format_args!("{HELP}")),
-            "/reset" => {
-                conversation.reset();
-                failed = None;
-            }
-            "/quit" | "/exit" => break,
-            command if command.starts_with('/') && !command.contains(char::is_whitespace) => {
-                output::note(format_args!(
-                    "walsh: there is no {command}; /help lists the commands"
-                ));
-            }
-            message => {
-                cancel.store(false, Ordering::Relaxed);
-                let options = GenerateOptions {
-                    max_tokens: Some(args.max_tokens.get()),
-                    sampling,
-                    cancel: Arc::clone(&cancel),
-                    ..GenerateOptions::default()
-                };
-                failed = answer(&mut conversation, message, options)?;
-                if let Some(message) = failed.as_ref().filter(|_| input.is_interactive()) {
-                    output::note(format_args!("walsh: {message}"));
-                } else if failed.is_some() || stop(&cancel, &input) {
-                    break;
-                }
-            }
+        if session.position() > 0 {
+            output::note(format_args!("{} tokens were said", session.position()));
         }
     }
-    match failed {
-        Some(message) if !input.is_interactive() => Err(Failure::Run(message)),
-        _ if stop(&cancel, &input) => Err(Failure::Interrupted),
-        _ => Ok(()),
+    let ended = chat.hold();
+    if let Some(path) = &args.session.save {
+        chat.conversation.save(path)?;
     }
+    ended
 }
 
-/// Ctrl-C ends an answer, and with it a conversation that nobody types.
-fn stop(cancel: &AtomicBool, input: &Input) -> bool {
-    !input.is_interactive() && cancel.load(Ordering::Relaxed)
+/// A conversation under way.
+struct Chatting<'a> {
+    conversation: Conversation,
+    input: Input,
+    cancel: Arc<AtomicBool>,
+    args: &'a Chat,
+    sampling: Sampling,
 }
 
-/// Prints the answer to a message; a message when the model cannot give one.
-fn answer(
-    conversation: &mut Conversation,
-    message: &str,
-    options: GenerateOptions,
-) -> Outcome<Option<String>> {
-    let reply = conversation.say(message, options);
-    let mut reply = match reply {
-        Ok(reply) => reply,
-        Err(error) => return Ok(Some(explain(error))),
-    };
-    match print_pieces(&mut reply) {
-        Ok(()) => {}
-        Err(Failure::Run(message)) => return Ok(Some(message)),
-        Err(other) => return Err(other),
+impl Chatting<'_> {
+    /// Takes lines until they end, or something ends the conversation.
+    fn hold(&mut self) -> Outcome {
+        while let Some(line) = self.input.line()? {
+            let trouble = match line.trim() {
+                "" => None,
+                "/quit" | "/exit" => break,
+                message => self.line(message)?,
+            };
+            match trouble {
+                Some(message) if self.input.is_interactive() => {
+                    output::note(format_args!("walsh: {message}"));
+                }
+                Some(message) => return Err(Failure::Run(message)),
+                None if self.stopped() => break,
+                None => {}
+            }
+        }
+        match self.stopped() {
+            true => Err(Failure::Interrupted),
+            false => Ok(()),
+        }
     }
-    let ended = Ended {
-        figures: *reply.figures(),
-        finish: reply.finish(),
-    };
-    output::note(format_args!("[{}]", ended.summary()));
-    Ok(None)
+
+    /// Ctrl-C ends an answer, and with it a conversation that nobody types.
+    fn stopped(&self) -> bool {
+        !self.input.is_interactive() && self.cancel.load(Ordering::Relaxed)
+    }
+
+    /// Does what a line asks for. A message when that cannot be done: with nobody
+    /// there to read it, it ends the conversation.
+    fn line(&mut self, line: &str) -> Outcome<Option<String>> {
+        let done = match line.split_once(char::is_whitespace) {
+            Some(("/save", path)) => self.conversation.save(path.trim()),
+            None if line == "/save" => {
+                return Ok(Some("/save needs a file: /save FILE".to_owned()));
+            }
+            None if line == "/undo" => self.conversation.undo().map(|undone| {
+                if !undone {
+                    output::note(format_args!("nothing was said"));
+                }
+            }),
+            None if line == "/reset" => {
+                self.conversation.reset();
+                Ok(())
+            }
+            None if line == "/help" => {
+                output::note(format_args!("{HELP}"));
+                Ok(())
+            }
+            None if line.starts_with('/') => {
+                output::note(format_args!(
+                    "walsh: there is no {line}; /help lists the commands"
+                ));
+                Ok(())
+            }
+            _ => return self.answer(line),
+        };
+        Ok(done.err().map(|error| error.to_string()))
+    }
+
+    /// Prints the answer to a message; a message when the model cannot give one.
+    fn answer(&mut self, message: &str) -> Outcome<Option<String>> {
+        self.cancel.store(false, Ordering::Relaxed);
+        let options = GenerateOptions {
+            max_tokens: Some(self.args.max_tokens.get()),
+            sampling: self.sampling,
+            cancel: Arc::clone(&self.cancel),
+            ..GenerateOptions::default()
+        };
+        let mut reply = match self.conversation.say(message, options) {
+            Ok(reply) => reply,
+            Err(error) => return Ok(Some(explain(error))),
+        };
+        match print_pieces(&mut reply) {
+            Ok(()) => {}
+            Err(Failure::Run(message)) => return Ok(Some(message)),
+            Err(other) => return Err(other),
+        }
+        let ended = Ended {
+            figures: *reply.figures(),
+            finish: reply.finish(),
+        };
+        output::note(format_args!("[{}]", ended.summary()));
+        Ok(None)
+    }
 }
 
 fn explain(error: walsh_runtime::Error) -> String {

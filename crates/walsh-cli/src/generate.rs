@@ -1,8 +1,9 @@
 //! `walsh generate`.
 
 use std::io::Read;
+use std::path::Path;
 
-use walsh_runtime::{Conversation, Finish, GenerateOptions};
+use walsh_runtime::{Finish, GenerateOptions};
 
 use crate::args::Generate;
 use crate::failure::{Failure, Outcome};
@@ -11,51 +12,57 @@ use crate::{interrupt, models};
 
 pub(crate) fn run(args: &Generate) -> Outcome {
     let prompt = prompt(&args.prompt)?;
+    models::check_files(&args.session)?;
     let model = models::open(&args.model)?;
-    let session = models::session_options(&args.session);
     let options = GenerateOptions {
         max_tokens: Some(args.max_tokens.get()),
         sampling: models::sampling(&args.sampling),
         cancel: interrupt::on_interrupt()?,
         ..GenerateOptions::default()
     };
-    let mut run = Run {
-        seed: options.sampling.seed,
-        greedy: options.sampling.temperature == 0.0,
-        session,
-        kv_bytes: 0,
-    };
-    let (ended, printed) = if args.chat {
-        let mut conversation = Conversation::new(&model, session, args.system.as_deref())?;
-        run.kv_bytes = conversation.session().kv_bytes();
+    let sampling = options.sampling;
+    let save = args.session.save.as_deref();
+    let (ended, run) = if args.chat {
+        let mut conversation = models::conversation(&model, &args.session, args.system.as_deref())?;
         let mut reply = conversation.say(&prompt, options)?;
         let printed = print_pieces(&mut reply);
-        (
-            Ended {
-                figures: *reply.figures(),
-                finish: reply.finish(),
-            },
-            printed,
-        )
+        let ended = Ended {
+            figures: *reply.figures(),
+            finish: reply.finish(),
+        };
+        drop(reply);
+        keep(printed, save, |path| conversation.save(path))?;
+        (ended, Run::new(conversation.session(), &sampling))
     } else {
-        let mut session = model.session(session)?;
-        run.kv_bytes = session.kv_bytes();
+        let mut session = models::session(&model, &args.session)?;
         let mut text = session.generate(&prompt, options)?;
         let printed = print_pieces(&mut text);
-        (
-            Ended {
-                figures: *text.figures(),
-                finish: text.finish(),
-            },
-            printed,
-        )
+        let ended = Ended {
+            figures: *text.figures(),
+            finish: text.finish(),
+        };
+        drop(text);
+        keep(printed, save, |path| session.save(path))?;
+        (ended, Run::new(&session, &sampling))
     };
-    printed?;
     ended.report(&run, args.json);
     match ended.finish {
         Some(Finish::Cancelled) => Err(Failure::Interrupted),
         _ => Ok(()),
     }
+}
+
+/// Saves what was generated, unless generating it failed: also when nobody reads
+/// it any more.
+fn keep(
+    printed: Outcome,
+    path: Option<&Path>,
+    save: impl FnOnce(&Path) -> walsh_runtime::Result<()>,
+) -> Outcome {
+    if let (Ok(()) | Err(Failure::ClosedOutput), Some(path)) = (&printed, path) {
+        save(path)?;
+    }
+    printed
 }
 
 /// The prompt itself, or what standard input holds. Bytes that are not UTF-8

@@ -5,7 +5,10 @@ use std::path::PathBuf;
 
 use serde_json::json;
 use walsh_runtime::store::{Catalogue, State, Store, StoreOptions};
-use walsh_runtime::{Model, Sampling, SessionOptions};
+use walsh_runtime::{
+    Conversation, Model, RestoreOptions, Sampling, Session, SessionOptions, check_readable,
+    check_writable,
+};
 
 use crate::args::{Cache, List, ModelArgs, Pull, SamplingArgs, SessionArgs};
 use crate::failure::Outcome;
@@ -100,12 +103,50 @@ pub(crate) fn open(args: &ModelArgs) -> Outcome<Model> {
     Ok(Model::open(&device.open()?, path)?)
 }
 
-/// The session that the arguments ask for.
-pub(crate) fn session_options(args: &SessionArgs) -> SessionOptions {
+/// Finds out what can be known about a session's files before a model is fetched.
+pub(crate) fn check_files(args: &SessionArgs) -> Outcome {
+    if let Some(path) = &args.load {
+        check_readable(path)?;
+    }
+    if let Some(path) = &args.save {
+        check_writable(path)?;
+    }
+    Ok(())
+}
+
+/// The session that the arguments ask for: a new one, or the one of a file.
+pub(crate) fn session(model: &Model, args: &SessionArgs) -> Outcome<Session> {
+    Ok(match &args.load {
+        Some(path) => model.restore(path, restore_options(args))?,
+        None => model.session(session_options(args))?,
+    })
+}
+
+/// The conversation that the arguments ask for: a new one, or the one of a file.
+pub(crate) fn conversation(
+    model: &Model,
+    args: &SessionArgs,
+    system: Option<&str>,
+) -> Outcome<Conversation> {
+    Ok(match &args.load {
+        Some(path) => Conversation::restore(model, path, restore_options(args))?,
+        None => Conversation::new(model, session_options(args), system)?,
+    })
+}
+
+fn session_options(args: &SessionArgs) -> SessionOptions {
+    let defaults = SessionOptions::default();
     SessionOptions {
         context: args.context.map_or(0, usize::from),
+        kv: args.kv.unwrap_or(defaults.kv),
+        ..defaults
+    }
+}
+
+fn restore_options(args: &SessionArgs) -> RestoreOptions {
+    RestoreOptions {
+        context: args.context.map_or(0, usize::from),
         kv: args.kv,
-        ..SessionOptions::default()
     }
 }
 

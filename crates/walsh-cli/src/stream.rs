@@ -1,7 +1,7 @@
 //! Prints a text as it is generated, and what it took.
 
 use serde_json::json;
-use walsh_runtime::{Error, Figures, Finish, SessionOptions};
+use walsh_runtime::{Error, Figures, Finish, Sampling, Session};
 
 use crate::failure::Outcome;
 use crate::output;
@@ -14,12 +14,23 @@ pub(crate) struct Ended {
 }
 
 /// What the figures are printed with.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) struct Run {
-    pub(crate) seed: u64,
-    pub(crate) greedy: bool,
-    pub(crate) session: SessionOptions,
-    pub(crate) kv_bytes: u64,
+    seed: u64,
+    greedy: bool,
+    kv: String,
+    kv_bytes: u64,
+}
+
+impl Run {
+    pub(crate) fn new(session: &Session, sampling: &Sampling) -> Self {
+        Self {
+            seed: sampling.seed,
+            greedy: sampling.temperature == 0.0,
+            kv: session.options().kv.to_string(),
+            kv_bytes: session.kv_bytes(),
+        }
+    }
 }
 
 /// Prints each piece at once, and ends the last line.
@@ -68,7 +79,7 @@ impl Ended {
                 "first_token_seconds": figures.first_token_time.as_secs_f64(),
                 "finish": self.reason(),
                 "seed": (!run.greedy).then_some(run.seed),
-                "kv": run.session.kv.to_string(),
+                "kv": run.kv,
                 "kv_bytes": run.kv_bytes,
             });
             output::note(format_args!("{report}"));

@@ -8,8 +8,9 @@ mod support;
 use std::path::PathBuf;
 
 use serde_json::Value;
-use support::{root, walsh};
-use walsh_runtime::Model;
+use support::{Folder, root, walsh};
+use walsh_runtime::tokenizer::Special;
+use walsh_runtime::{GenerateOptions, Model, RestoreOptions, Sampling, Session, SessionOptions};
 
 const SMOLLM2: &str = "smollm2-135m";
 const GEMMA3: &str = "gemma3-270m";
@@ -210,4 +211,45 @@ fn the_default_model_answers_a_question() {
     ];
     let text = walsh(arguments).ok();
     assert!(text.contains("lighthouse"), "{text:?}");
+}
+
+#[test]
+fn a_saved_prompt_is_continued_with_the_same_tokens() {
+    let device = walsh::open("cpu:threads=1").expect("the processor");
+    let model = Model::open(&device, fetched(SMOLLM2)).expect("the model");
+    let go_on = |session: &mut Session| -> Vec<i32> {
+        let options = GenerateOptions {
+            max_tokens: Some(16),
+            sampling: Sampling::greedy(),
+            ..GenerateOptions::default()
+        };
+        let prompt = ", and the keeper of the lighthouse";
+        let mut text = session.generate(prompt, options).expect("a text");
+        text.by_ref()
+            .for_each(|piece| drop(piece.expect("a piece")));
+        text.tokens().to_vec()
+    };
+    let mut session = model
+        .session(SessionOptions {
+            context: 128,
+            kv: "tq4".parse().expect("a SPEC"),
+            ..SessionOptions::default()
+        })
+        .expect("a session");
+    let prompt = "On the last day of October a ship came into the harbour";
+    let tokens = model
+        .tokenizer()
+        .encode(prompt, Special::Text)
+        .expect("tokens");
+    session.prefill(&tokens).expect("read");
+    let folder = Folder::new();
+    let file = folder.path().join("harbour.walsh");
+    session.save(&file).expect("saved");
+    let mut restored = model
+        .restore(&file, RestoreOptions::default())
+        .expect("restored");
+    let expected = go_on(&mut session);
+    assert_eq!(expected.len(), 16);
+    assert_eq!(go_on(&mut restored), expected);
+    assert_eq!(restored.logits(), session.logits());
 }

@@ -231,7 +231,7 @@ fn chat_takes_lines_from_a_pipe() {
         4,
         "two answers: {ran:?}"
     );
-    assert!(ran.err.contains("/reset  forget"), "{ran:?}");
+    assert!(ran.err.contains("forget the conversation"), "{ran:?}");
     assert!(ran.err.contains("/nonsense"), "{ran:?}");
 }
 

@@ -125,8 +125,8 @@ fn fit(
 }
 
 impl KvSide {
-    fn spans(&self) -> impl Iterator<Item = Span> {
-        std::iter::once(self.codes.span()).chain(self.scales.as_ref().map(Tensor::span))
+    fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        std::iter::once(&self.codes).chain(&self.scales)
     }
 }
 
@@ -251,8 +251,48 @@ impl KvCache {
         self.spans().map(|span| span.bytes).sum()
     }
 
+    /// All of its memory, in an order that does not change: codes and scales of
+    /// the keys, then of the values.
+    pub fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        self.key.tensors().chain(self.value.tensors())
+    }
+
     /// Every range of its memory.
     pub fn spans(&self) -> impl Iterator<Item = Span> {
-        self.key.spans().chain(self.value.spans())
+        self.tensors().map(Tensor::span)
+    }
+
+    /// The memory that holds the first `stored` positions, or of a ring what is
+    /// left of them: matrices whose rows follow one another, in an order that
+    /// does not change. Copying them into a cache of the same codecs, whose
+    /// capacity is this one's or at least `stored`, copies the positions.
+    ///
+    /// # Errors
+    /// Never for a cache that was made by this module's functions.
+    pub fn parts(&self, stored: u64) -> Result<Vec<Tensor>> {
+        let slots = stored.min(self.options.capacity);
+        let mut parts = Vec::new();
+        for tensor in self.tensors() {
+            let [heads, capacity, width] = [0, 1, 2].map(|dim| tensor.shape()[dim]);
+            for head in 0..heads {
+                let rows = tensor.rows(head..head + 1)?.reshape(&[capacity, width])?;
+                parts.push(rows.rows(0..slots)?);
+            }
+        }
+        Ok(parts)
+    }
+
+    /// The least length that a text can be cut back to and continued from, when
+    /// positions up to `reached` were stored and queries see `window` positions,
+    /// their own included: a ring has lost the oldest ones.
+    #[must_use]
+    pub fn earliest_return(&self, reached: u64, window: u64) -> u64 {
+        match self.options.kind {
+            CacheKind::Global => 0,
+            CacheKind::Ring => match reached.saturating_sub(self.options.capacity) {
+                0 => 0,
+                lost => lost + window.saturating_sub(1),
+            },
+        }
     }
 }

@@ -131,3 +131,47 @@ fn memory_of_the_callers_must_fit() {
         &["apart from each other", "overlapping"],
     );
 }
+
+#[test]
+fn parts_are_the_slots_in_use_of_each_head() {
+    let (device, _) = fake();
+    let ring = |capacity| KvCacheOptions {
+        kind: CacheKind::Ring,
+        capacity,
+        ..options("k=tq4,v=f16")
+    };
+    for (options, stored, slots) in [
+        (options("k=tq4,v=f16"), 0, 0),
+        (options("k=tq4,v=f16"), 7, 7),
+        (ring(10), 7, 7),
+        (ring(10), 25, 10),
+    ] {
+        let cache = KvCache::new(&device, options).unwrap();
+        let parts = cache.parts(stored).unwrap();
+        // Codes and scales of the keys, and the values' codes, of three heads.
+        assert_eq!(parts.len(), 9);
+        let bytes: Vec<u64> = parts.iter().map(Tensor::bytes).collect();
+        let expected = [32, 32, 32, 2, 2, 2, 128, 128, 128].map(|width| width * slots);
+        assert_eq!(bytes, expected);
+        // Each head's rows begin where the head does, whatever is in use.
+        assert_eq!(parts[1].offset(), 10 * 32);
+        assert_eq!(parts[8].offset(), 2 * 10 * 128);
+    }
+}
+
+#[test]
+fn a_ring_can_be_cut_back_as_far_as_its_window_is_whole() {
+    let (device, _) = fake();
+    let global = KvCache::new(&device, options("f16")).unwrap();
+    assert_eq!(global.earliest_return(10, 4), 0);
+    let ring = KvCacheOptions {
+        kind: CacheKind::Ring,
+        ..options("f16")
+    };
+    let ring = KvCache::new(&device, ring).unwrap();
+    assert_eq!(ring.earliest_return(10, 4), 0);
+    // Position 0 is lost; a query at 4 sees 1 to 4.
+    assert_eq!(ring.earliest_return(11, 4), 4);
+    assert_eq!(ring.earliest_return(30, 4), 23);
+    assert_eq!(ring.earliest_return(30, 1), 20);
+}

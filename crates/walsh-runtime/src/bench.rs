@@ -162,13 +162,12 @@ impl Case<'_> {
     /// The time of `count` tokens on top of `depth` others.
     fn repetition(&self, session: &mut Session) -> Result<Duration> {
         let (before, rest) = self.tokens.split_at(self.depth);
-        // What is in the cache stays from one repetition to the next, unless a
-        // sliding window has moved past it.
-        if session.position() < self.depth || session.truncate(self.depth).is_err() {
+        // What is in the cache stays from one repetition to the next.
+        if session.position() < self.depth {
             session.reset();
-            if !before.is_empty() {
-                session.prefill(before)?;
-            }
+            session.prefill(before)?;
+        } else {
+            session.truncate(self.depth)?;
         }
         let tokens = &rest[..self.count];
         let start = Instant::now();

@@ -48,6 +48,14 @@ pub enum Error {
         /// What is wrong and what to do.
         why: String,
     },
+    /// A file that Walsh saved cannot be used.
+    #[error("{}: {what}", path.display())]
+    Saved {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        what: String,
+    },
     /// No token can be chosen from the logits.
     #[error("{what}: the model's weights are damaged, download it again")]
     Logits {
@@ -134,6 +142,13 @@ impl Error {
 
     pub(crate) fn model(path: &Path, what: impl Into<String>) -> Error {
         Error::Model {
+            path: path.to_owned(),
+            what: what.into(),
+        }
+    }
+
+    pub(crate) fn saved(path: &Path, what: impl Into<String>) -> Error {
+        Error::Saved {
             path: path.to_owned(),
             what: what.into(),
         }

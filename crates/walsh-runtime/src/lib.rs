@@ -15,6 +15,7 @@
 
 mod bench;
 pub mod chat;
+mod container;
 mod conversation;
 mod doctor;
 mod error;
@@ -28,6 +29,7 @@ pub mod store;
 pub mod tokenizer;
 
 pub use bench::{BenchOptions, BenchReport, BenchResult, BenchTest, bench};
+pub use container::{check_readable, check_writable};
 pub use conversation::{Conversation, Reply};
 pub use doctor::{BackendState, Cpu, Diagnosis, Tool, diagnose};
 pub use error::{Error, Result};
@@ -35,12 +37,12 @@ pub use generate::{Figures, Finish, GenerateOptions, Generation};
 pub use inspect::{
     INSPECTED_CONTEXT, Inspection, KvCost, MetadataEntry, Shape, TypeShare, inspect,
 };
-pub use model::{Architecture, LayerConfig, Model, ModelConfig, TensorSummary};
+pub use model::{Architecture, Fingerprint, LayerConfig, Model, ModelConfig, TensorSummary};
 pub use perplexity::{
     PerplexityOptions, PerplexityProgress, PerplexityReport, PerplexityResult, perplexity,
 };
 pub use sampling::Sampling;
-pub use session::{DEFAULT_CONTEXT, Session, SessionOptions};
+pub use session::{DEFAULT_CONTEXT, RestoreOptions, Session, SessionOptions};
 
 /// The README's examples, as tests.
 #[cfg(doctest)]

@@ -14,6 +14,8 @@ pub(crate) struct Tiny {
     pub(crate) without: Option<&'static str>,
     /// The type of the matrices.
     pub(crate) dtype: DType,
+    /// The sliding window of the first layer; `gemma2` has one.
+    pub(crate) window: Option<u32>,
 }
 
 impl Default for Tiny {
@@ -24,6 +26,7 @@ impl Default for Tiny {
             chat_template: Some(CHATML),
             without: None,
             dtype: DType::Q8_0,
+            window: None,
         }
     }
 }
@@ -62,6 +65,9 @@ impl Tiny {
         set("attention.key_length", HEAD_DIM as u32);
         set("attention.value_length", HEAD_DIM as u32);
         set("context_length", CONTEXT);
+        if let Some(window) = self.window {
+            set("attention.sliding_window", window);
+        }
         let epsilon = format!("{architecture}.attention.layer_norm_rms_epsilon");
         writer.set(&epsilon, 1e-5_f32).expect("a new key");
         let mut set = |key: &str, value: walsh::formats::gguf::write::NewValue| {

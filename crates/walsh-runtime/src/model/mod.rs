@@ -2,12 +2,13 @@
 
 mod config;
 mod file;
+mod fingerprint;
 pub(crate) mod graph;
 mod weights;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use walsh::formats::DType;
 use walsh::formats::gguf::Gguf;
@@ -16,13 +17,15 @@ use walsh::{Device, HostBytes};
 
 pub use config::{Architecture, LayerConfig, ModelConfig};
 use file::ModelFiles;
+pub use fingerprint::Fingerprint;
 pub(crate) use weights::Weights;
 use weights::{Loader, Place};
 
 use crate::chat::Template;
+use crate::container::Origin;
 use crate::session::cache_shape;
 use crate::tokenizer::Tokenizer;
-use crate::{Error, Result, Session, SessionOptions};
+use crate::{Error, RestoreOptions, Result, Session, SessionOptions};
 
 /// The tensors of one storage type, together.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +55,7 @@ struct Inner {
     tensors: Vec<TensorSummary>,
     weights: Weights,
     tokenizer: Tokenizer,
+    fingerprint: OnceLock<Fingerprint>,
 }
 
 impl Model {
@@ -102,6 +106,7 @@ impl Model {
             tensors,
             weights,
             tokenizer,
+            fingerprint: OnceLock::new(),
         })))
     }
 
@@ -127,6 +132,19 @@ impl Model {
     #[must_use]
     pub fn file_bytes(&self) -> u64 {
         self.0.files.bytes()
+    }
+
+    /// What tells it from other models. It is worked out on the first call, in a
+    /// few milliseconds.
+    ///
+    /// # Errors
+    /// When the file was damaged since it was opened.
+    pub fn fingerprint(&self) -> Result<Fingerprint> {
+        if let Some(known) = self.0.fingerprint.get() {
+            return Ok(*known);
+        }
+        let fingerprint = Fingerprint::of(&self.0.files)?;
+        Ok(*self.0.fingerprint.get_or_init(|| fingerprint))
     }
 
     /// Its shape.
@@ -200,6 +218,25 @@ impl Model {
     /// When an option does not fit the model, or memory is missing.
     pub fn session(&self, options: SessionOptions) -> Result<Session> {
         Session::new(self.clone(), options)
+    }
+
+    /// Takes up a session that [`Session::save`] wrote. On a device of the same kind
+    /// it goes on exactly as the saved one would have.
+    ///
+    /// # Errors
+    /// When the file cannot be read, was saved with another model or by another
+    /// version, or is damaged; when `options` contradict it, or memory is
+    /// missing.
+    pub fn restore(&self, path: impl AsRef<Path>, options: RestoreOptions) -> Result<Session> {
+        Session::restore(self, path.as_ref(), &options)
+    }
+
+    /// Who files that are saved with it belong to.
+    pub(crate) fn origin(&self) -> Result<Origin<'_>> {
+        Ok(Origin {
+            fingerprint: self.fingerprint()?,
+            name: self.name(),
+        })
     }
 
     pub(crate) fn weights(&self) -> &Weights {

@@ -1,5 +1,7 @@
 //! Conversations: a session that goes through a model's chat template.
 
+mod save;
+
 use crate::chat::{Message, Template};
 use crate::tokenizer::Special;
 use crate::{
@@ -21,6 +23,22 @@ pub struct Conversation {
     read: String,
     /// The latest answer, which it holds too.
     answer: String,
+    /// Where each exchange began.
+    turns: Vec<Start>,
+}
+
+/// What a conversation was before an exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Start {
+    /// How many messages there were.
+    messages: usize,
+    /// How many tokens the session had read of what it still holds; 0 where it was
+    /// read anew since.
+    position: usize,
+    /// Whether it held one more, to be read before the next.
+    held: bool,
+    /// The length of the text that it held, without the answer; 0 for none.
+    read: usize,
 }
 
 impl Conversation {
@@ -37,6 +55,7 @@ impl Conversation {
             system,
             read: String::new(),
             answer: String::new(),
+            turns: Vec::new(),
         })
     }
 
@@ -54,15 +73,51 @@ impl Conversation {
 
     /// Forgets all but the system message.
     pub fn reset(&mut self) {
-        self.forget();
-        self.messages.clone_from(&self.system);
-    }
-
-    /// Empties the session, so that the next turn is read anew.
-    fn forget(&mut self) {
         self.session.reset();
         self.read.clear();
         self.answer.clear();
+        self.turns.clear();
+        self.messages.clone_from(&self.system);
+    }
+
+    /// Takes the latest message and its answer back. What is said next is answered
+    /// as if they had never been. Returns whether there was one.
+    ///
+    /// # Errors
+    /// When the session has to read again and fails; the next turn reads the
+    /// conversation anew then.
+    pub fn undo(&mut self) -> Result<bool> {
+        let Some(start) = self.turns.pop() else {
+            return Ok(false);
+        };
+        self.messages.truncate(start.messages);
+        let read = std::mem::take(&mut self.read);
+        self.answer.clear();
+        let held = match start.held {
+            true => self.session.tokens().get(start.position).copied(),
+            false => None,
+        };
+        self.session.truncate(start.position)?;
+        if let Some(token) = held {
+            self.session.hold(token);
+        }
+        if let Some(text) = read.get(..start.read).filter(|text| !text.is_empty()) {
+            self.read = text.to_owned();
+            let answer = self.messages.last().map(|message| message.content.as_str());
+            self.answer = answer.unwrap_or_default().to_owned();
+        }
+        Ok(true)
+    }
+
+    /// What the conversation is now, to come back to.
+    fn start(&self) -> Start {
+        let held = self.session.held().is_some();
+        Start {
+            messages: self.messages.len(),
+            position: self.session.position() - usize::from(held),
+            held,
+            read: self.read.len(),
+        }
     }
 
     /// Says something to the model and generates its answer.
@@ -79,8 +134,13 @@ impl Conversation {
         // Taken back here, and put where it belongs once the session has read it.
         let said = self.messages.pop();
         let turn = turn?;
+        let mut start = self.start();
         if turn.anew {
             self.session.reset();
+            // Earlier exchanges are no longer where they were.
+            for start in self.turns.iter_mut().chain([&mut start]) {
+                (start.position, start.held, start.read) = (0, false, 0);
+            }
         }
         // Should reading fail half-way, the next turn starts anew.
         self.read.clear();
@@ -90,6 +150,7 @@ impl Conversation {
             ..options
         };
         let generation = self.session.generate_from(&turn.tokens, options)?;
+        self.turns.push(start);
         self.messages.extend(said);
         self.read = turn.text;
         Ok(Reply {

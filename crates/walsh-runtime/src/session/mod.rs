@@ -1,11 +1,20 @@
 //! A model's state while it reads and writes one text.
 
+mod fields;
+mod history;
+mod memory;
+mod save;
+
 use std::collections::VecDeque;
 
 use walsh::{CacheKind, DType, Device, KvCache, KvCacheOptions, KvCodec, KvSpec, Step};
 
 use crate::model::graph::{Activations, Graph, Reading};
 use crate::{Error, Model, ModelConfig, Result};
+pub(crate) use fields::{Fields, FieldsReader};
+use history::{Call, History};
+pub use save::RestoreOptions;
+pub(crate) use save::{KIND, restore_sections};
 
 /// How a session is started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,14 +87,15 @@ pub struct Session {
     activations: Activations,
     /// The most recently used lists, the latest last.
     steps: VecDeque<(StepKey, Step)>,
-    context: usize,
-    chunk: usize,
+    /// As asked for, with the defaults filled in.
+    options: SessionOptions,
     logit_rows: usize,
-    /// How many tokens' keys and values are stored.
-    stored: usize,
-    /// A token that belongs to the text but was not read yet: the latest that
-    /// was generated.
-    held: Option<i32>,
+    /// What the session holds. One token at most waits between calls, the held
+    /// one: it belongs to the text, and was not read yet.
+    history: History,
+    /// How far the caches have ever been filled since they were empty: a ring has
+    /// overwritten what lies a capacity before that, wherever the text ends now.
+    reached: usize,
     logits: Vec<f32>,
 }
 
@@ -103,14 +113,14 @@ impl Session {
         let mut caches = Vec::with_capacity(config.layers.len());
         for layer in &config.layers {
             let (kind, capacity) = cache_shape(layer.window, context, chunk);
-            let options = KvCacheOptions {
+            let cache = KvCacheOptions {
                 spec: options.kv,
                 kv_heads: config.kv_heads as u64,
                 head_dim: config.head_dim as u64,
                 capacity: capacity as u64,
                 kind,
             };
-            caches.push(KvCache::new(&device, options)?);
+            caches.push(KvCache::new(&device, cache)?);
         }
         let row_bytes = config.vocabulary * size_of::<f32>();
         let logit_rows = (LOGIT_BYTES / row_bytes).clamp(1, chunk);
@@ -121,11 +131,14 @@ impl Session {
             caches,
             activations,
             steps: VecDeque::new(),
-            context,
-            chunk,
+            options: SessionOptions {
+                context,
+                chunk,
+                ..options
+            },
             logit_rows,
-            stored: 0,
-            held: None,
+            history: History::default(),
+            reached: 0,
             logits,
             model,
         })
@@ -140,13 +153,25 @@ impl Session {
     /// How many tokens it holds.
     #[must_use]
     pub fn position(&self) -> usize {
-        self.stored + usize::from(self.held.is_some())
+        self.history.tokens.len()
+    }
+
+    /// The tokens it holds, the latest last.
+    #[must_use]
+    pub fn tokens(&self) -> &[i32] {
+        &self.history.tokens
+    }
+
+    /// How it was started, with the defaults filled in.
+    #[must_use]
+    pub fn options(&self) -> &SessionOptions {
+        &self.options
     }
 
     /// How many tokens it can hold.
     #[must_use]
     pub fn context(&self) -> usize {
-        self.context
+        self.options.context
     }
 
     /// The bytes that its KV caches take.
@@ -155,8 +180,9 @@ impl Session {
         self.caches.iter().map(KvCache::bytes).sum()
     }
 
-    /// The logits behind the latest token, one per entry of the vocabulary;
-    /// zeros before the first.
+    /// The logits behind the latest token that was read, one per entry of the
+    /// vocabulary; zeros before the first, and after a
+    /// [`truncate`](Self::truncate) that takes back what was read.
     #[must_use]
     pub fn logits(&self) -> &[f32] {
         &self.logits
@@ -164,18 +190,27 @@ impl Session {
 
     /// Forgets all tokens.
     pub fn reset(&mut self) {
-        self.stored = 0;
-        self.held = None;
+        self.history.clear();
+        self.reached = 0;
         self.logits.fill(0.0);
     }
 
-    /// Forgets the tokens from number `position` on. The logits are zeros until
-    /// the next token.
+    /// Takes the tokens from number `position` on back. What is read next gives
+    /// the same logits, to the bit, as in a session that never read them and was
+    /// otherwise given the same calls; a call that `position` cuts in two counts
+    /// as its first half.
+    ///
+    /// That costs nothing where a call ended at `position` and no sliding-window
+    /// layer has overwritten what the tokens before it attend to. Else the cut
+    /// call, or all tokens up to `position`, are read again, which takes as long
+    /// as it did the first time.
+    ///
+    /// When a token that was read is taken back, the logits are zeros until the
+    /// next one.
     ///
     /// # Errors
-    /// When it holds fewer, or a sliding-window layer has overwritten what the
-    /// tokens before `position` were attending to: its ring keeps the window and
-    /// one chunk.
+    /// When it holds fewer, or reading again fails; it holds then what could be
+    /// read.
     pub fn truncate(&mut self, position: usize) -> Result<()> {
         if position > self.position() {
             return Err(Error::option(
@@ -184,49 +219,58 @@ impl Session {
                 position,
             ));
         }
-        let gone = self.stored.saturating_sub(position);
-        let rings = self.caches.iter().any(|c| c.kind() == CacheKind::Ring);
-        if rings && gone > self.chunk && position > 0 {
-            return Err(Error::option(
-                "position",
-                format_args!(
-                    "0, or at least {}: sliding-window layers keep no more",
-                    self.stored - self.chunk
-                ),
-                position,
-            ));
+        if position >= self.history.stored {
+            self.history.tokens.truncate(position);
+            return Ok(());
         }
-        if position < self.position() {
-            self.held = None;
-            self.logits.fill(0.0);
+        self.logits.fill(0.0);
+        let again = self.history.cut(position, self.earliest_return());
+        if self.history.stored == 0 {
+            self.reached = 0;
         }
-        self.stored = self.stored.min(position);
-        Ok(())
+        let read = again.into_iter().try_for_each(|call| self.advance(call));
+        self.history.drop_waiting();
+        read
+    }
+
+    /// The least length above zero that all caches can be cut back to.
+    fn earliest_return(&self) -> usize {
+        let reached = self.reached as u64;
+        let layers = self.caches.iter().zip(&self.model.config().layers);
+        let earliest = layers.map(|(cache, layer)| {
+            let window = layer.window.map_or(u64::MAX, |window| window as u64);
+            cache.earliest_return(reached, window)
+        });
+        // A length that does not fit is one that cannot be reached.
+        usize::try_from(earliest.max().unwrap_or(0)).unwrap_or(usize::MAX)
     }
 
     /// How many more tokens can be read, a held one included.
     pub(crate) fn room(&self) -> usize {
-        self.context - self.stored
+        self.options.context - self.history.stored
     }
 
     /// The token that belongs to the text but was not read yet.
     pub(crate) fn held(&self) -> Option<i32> {
-        self.held
+        self.history.waiting().first().copied()
     }
 
     /// Makes a token part of the text, to be read before the next one.
     pub(crate) fn hold(&mut self, token: i32) {
-        self.held = Some(token);
+        self.history.drop_waiting();
+        self.history.tokens.push(token);
     }
 
     /// Reads the held token, if there is one.
     pub(crate) fn read_held(&mut self) -> Result<()> {
-        let Some(token) = self.held else {
+        let Some(token) = self.held() else {
             return Ok(());
         };
-        self.check_tokens(&[token])?;
-        self.advance(&[token], Reading::Codes)?;
-        self.held = None;
+        self.check_tokens(self.history.stored, &[token])?;
+        self.advance(Call {
+            reading: Reading::Codes,
+            rows: 1,
+        })?;
         self.read_logits(0)
     }
 
@@ -237,17 +281,18 @@ impl Session {
     /// When they do not fit into the context or the vocabulary; nothing is
     /// appended then. When the model computes a number that is not finite.
     pub fn prefill(&mut self, tokens: &[i32]) -> Result<()> {
-        if tokens.is_empty() {
-            return Err(Error::EmptyPrompt);
+        self.check_tokens(self.position(), tokens)?;
+        self.history.tokens.extend_from_slice(tokens);
+        let mut rows = 0;
+        while !self.history.waiting().is_empty() {
+            rows = self.history.waiting().len().min(self.options.chunk);
+            let read = self.advance(Call {
+                reading: Reading::CodesAndFresh,
+                rows,
+            });
+            self.or_drop(read)?;
         }
-        let tokens: Vec<i32> = self.held.iter().chain(tokens).copied().collect();
-        self.check_tokens(&tokens)?;
-        self.held = None;
-        for chunk in tokens.chunks(self.chunk) {
-            self.advance(chunk, Reading::CodesAndFresh)?;
-        }
-        let last = (tokens.len() - 1) % self.chunk;
-        self.read_logits(last)
+        self.read_logits(rows - 1)
     }
 
     /// Appends one token.
@@ -258,8 +303,13 @@ impl Session {
         self.read_held()?;
         self.hold(token);
         let read = self.read_held();
+        self.or_drop(read)
+    }
+
+    /// Tokens that a failure left unread are no part of the text.
+    fn or_drop<T>(&mut self, read: Result<T>) -> Result<T> {
         if read.is_err() {
-            self.held = None;
+            self.history.drop_waiting();
         }
         read
     }
@@ -277,15 +327,30 @@ impl Session {
         each: &mut dyn FnMut(usize, &[f32]) -> Result<()>,
     ) -> Result<()> {
         self.read_held()?;
-        self.check_tokens(tokens)?;
+        self.check_tokens(self.position(), tokens)?;
+        self.history.tokens.extend_from_slice(tokens);
+        let scored = self.score_waiting(from, each);
+        self.or_drop(scored)
+    }
+
+    fn score_waiting(
+        &mut self,
+        from: usize,
+        each: &mut dyn FnMut(usize, &[f32]) -> Result<()>,
+    ) -> Result<()> {
         let vocabulary = self.logits.len();
         let mut logits = vec![0.0; self.logit_rows * vocabulary];
-        for (index, chunk) in tokens.chunks(self.chunk).enumerate() {
-            let start = index * self.chunk;
-            self.advance(chunk, Reading::Codes)?;
-            let mut row = from.saturating_sub(start).min(chunk.len());
-            while row < chunk.len() {
-                let count = self.logit_rows.min(chunk.len() - row);
+        let first = self.history.stored;
+        while !self.history.waiting().is_empty() {
+            let start = self.history.stored - first;
+            let rows = self.history.waiting().len().min(self.options.chunk);
+            self.advance(Call {
+                reading: Reading::Codes,
+                rows,
+            })?;
+            let mut row = from.saturating_sub(start).min(rows);
+            while row < rows {
+                let count = self.logit_rows.min(rows - row);
                 self.run(StepKey::Head(row, count))?;
                 let rows = self.activations.logits.rows(0..count as u64)?;
                 let logits = &mut logits[..count * vocabulary];
@@ -299,16 +364,14 @@ impl Session {
         Ok(())
     }
 
-    fn check_tokens(&self, tokens: &[i32]) -> Result<()> {
+    /// Whether these tokens can be read behind `before` others.
+    fn check_tokens(&self, before: usize, tokens: &[i32]) -> Result<()> {
         if tokens.is_empty() {
             return Err(Error::EmptyPrompt);
         }
-        let needed = self.stored + tokens.len();
-        if needed > self.context {
-            return Err(Error::ContextFull {
-                needed,
-                context: self.context,
-            });
+        let (needed, context) = (before + tokens.len(), self.options.context);
+        if needed > context {
+            return Err(Error::ContextFull { needed, context });
         }
         let vocabulary = self.logits.len();
         let unknown = |id: &&i32| usize::try_from(**id).map_or(true, |id| id >= vocabulary);
@@ -322,18 +385,22 @@ impl Session {
         }
     }
 
-    /// Runs one chunk through the blocks.
-    fn advance(&mut self, tokens: &[i32], reading: Reading) -> Result<()> {
-        let rows = tokens.len();
-        let positions: Vec<i32> = (self.stored..self.stored + rows)
+    /// Runs waiting tokens through the blocks.
+    fn advance(&mut self, call: Call) -> Result<()> {
+        let Call { reading, rows } = call;
+        let stored = self.history.stored;
+        let positions: Vec<i32> = (stored..stored + rows)
             .map(|position| position as i32)
             .collect();
         let a = &self.activations;
-        self.device.write(&a.ids.rows(0..rows as u64)?, tokens)?;
+        let ids = &self.history.waiting()[..rows];
+        self.device.write(&a.ids.rows(0..rows as u64)?, ids)?;
         self.device
             .write(&a.positions.rows(0..rows as u64)?, &positions)?;
+        // Whether or not the run ends well, it may have written so far.
+        self.reached = self.reached.max(stored + rows);
         self.run(StepKey::Body(rows, reading))?;
-        self.stored += rows;
+        self.history.note(call);
         Ok(())
     }
 
@@ -380,7 +447,7 @@ impl std::fmt::Debug for Session {
         f.debug_struct("Session")
             .field("model", &self.model)
             .field("position", &self.position())
-            .field("context", &self.context)
+            .field("context", &self.context())
             .finish_non_exhaustive()
     }
 }

@@ -1,0 +1,62 @@
+//! The memory of a session's caches, piece by piece.
+
+use walsh::{Device, Tensor};
+
+use super::Session;
+use crate::Result;
+
+/// The most bytes that pass through the host at a time, whole rows at least.
+const PIECE_BYTES: u64 = 1 << 20;
+
+impl Session {
+    /// The parts of all caches that hold what was read, in a fixed order.
+    pub(super) fn parts(&self) -> Result<Vec<Tensor>> {
+        let mut parts = Vec::new();
+        for cache in &self.caches {
+            parts.extend(cache.parts(self.history.stored as u64)?);
+        }
+        Ok(parts)
+    }
+
+    /// An independent session that holds the same text, and goes on exactly as
+    /// this one would. The two share the model.
+    ///
+    /// # Errors
+    /// When memory is missing.
+    pub fn fork(&self) -> Result<Self> {
+        let mut fork = Self::new(self.model.clone(), self.options)?;
+        fork.history.clone_from(&self.history);
+        fork.reached = self.reached;
+        fork.logits.clone_from(&self.logits);
+        let mut buffer = Vec::new();
+        for (from, to) in self.parts()?.iter().zip(&fork.parts()?) {
+            for (from, to) in pieces(from)?.iter().zip(&pieces(to)?) {
+                read_piece(&self.device, from, &mut buffer)?;
+                self.device.write_bytes(to, &buffer)?;
+            }
+        }
+        Ok(fork)
+    }
+}
+
+/// A part in pieces of whole rows.
+pub(super) fn pieces(part: &Tensor) -> Result<Vec<Tensor>> {
+    let rows = part.shape()[0];
+    let row_bytes = part.bytes().checked_div(rows).unwrap_or(0);
+    let step = PIECE_BYTES.checked_div(row_bytes).unwrap_or(1).max(1);
+    let mut pieces = Vec::new();
+    let mut start = 0;
+    while start < rows {
+        let end = rows.min(start + step);
+        pieces.push(part.rows(start..end)?);
+        start = end;
+    }
+    Ok(pieces)
+}
+
+/// Reads a piece into a buffer that takes its size.
+pub(super) fn read_piece(device: &Device, piece: &Tensor, buffer: &mut Vec<u8>) -> Result<()> {
+    buffer.resize(piece.bytes() as usize, 0);
+    device.read_bytes(piece, buffer)?;
+    Ok(())
+}

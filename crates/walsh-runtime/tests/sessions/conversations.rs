@@ -1,0 +1,103 @@
+use walsh_runtime::chat::Message;
+use walsh_runtime::{Conversation, GenerateOptions, RestoreOptions, Sampling};
+
+use super::{Place, global, options, sliding};
+
+fn new(place: &Place) -> Conversation {
+    let mut options = options("tq4");
+    options.context = 400;
+    Conversation::new(&place.model, options, Some("Be brief.")).expect("a conversation")
+}
+
+fn say(conversation: &mut Conversation, message: &str) -> String {
+    let options = GenerateOptions {
+        max_tokens: Some(6),
+        sampling: Sampling::greedy(),
+        ..GenerateOptions::default()
+    };
+    let mut reply = conversation.say(message, options).expect("a reply");
+    let text = reply
+        .by_ref()
+        .map(|piece| piece.expect("a piece"))
+        .collect();
+    drop(reply);
+    text
+}
+
+fn said(place: &Place, messages: &[&str]) -> Conversation {
+    let mut conversation = new(place);
+    for message in messages {
+        say(&mut conversation, message);
+    }
+    conversation
+}
+
+fn restored(place: &Place, conversation: &Conversation) -> Conversation {
+    conversation.save(place.path()).expect("saved");
+    let options = RestoreOptions::default();
+    Conversation::restore(&place.model, place.path(), options).expect("restored")
+}
+
+/// Both hold the same and answer the same.
+#[track_caller]
+fn assert_same(one: &mut Conversation, other: &mut Conversation) {
+    assert_eq!(one.messages(), other.messages());
+    assert_eq!(one.session().tokens(), other.session().tokens());
+    assert_eq!(say(one, "And now?"), say(other, "And now?"));
+    assert_eq!(one.session().tokens(), other.session().tokens());
+    assert_eq!(one.session().logits(), other.session().logits());
+}
+
+#[test]
+fn a_restored_conversation_goes_on_as_the_saved_one() {
+    for place in [global(), sliding()] {
+        for messages in [&[][..], &["Hello"], &["Hello", "Why?"]] {
+            let mut conversation = said(&place, messages);
+            let mut restored = restored(&place, &conversation);
+            let tokens = restored.session().position();
+            assert_same(&mut restored, &mut conversation);
+            if !messages.is_empty() {
+                // Only what is new was read.
+                let new = &restored.session().tokens()[tokens..];
+                assert!(new.len() < tokens, "{new:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_exchange_that_is_taken_back_was_never_there() {
+    for place in [global(), sliding()] {
+        let mut conversation = said(&place, &["Hello", "Why?", "No."]);
+        assert!(conversation.undo().expect("undone"));
+        let mut restored = restored(&place, &conversation);
+        assert_same(&mut conversation, &mut said(&place, &["Hello", "Why?"]));
+        // Back over what was said before the file was written.
+        assert!(restored.undo().expect("undone"));
+        assert_same(&mut restored, &mut said(&place, &["Hello"]));
+        assert!(restored.undo().expect("undone"));
+        assert!(restored.undo().expect("undone"));
+        assert!(!restored.undo().expect("nothing"));
+        assert_eq!(restored.messages(), [Message::system("Be brief.")]);
+        assert_same(&mut restored, &mut new(&place));
+    }
+}
+
+#[test]
+fn resetting_a_restored_conversation_keeps_its_system_message() {
+    let place = global();
+    let mut restored = restored(&place, &said(&place, &["Hello"]));
+    restored.reset();
+    assert!(!restored.undo().expect("nothing"));
+    assert_same(&mut restored, &mut new(&place));
+}
+
+#[test]
+fn a_conversation_can_be_taken_up_as_a_text() {
+    let place = global();
+    let conversation = said(&place, &["Hello"]);
+    conversation.save(place.path()).expect("saved");
+    let session = place.model.restore(place.path(), RestoreOptions::default());
+    let session = session.expect("restored");
+    assert_eq!(session.tokens(), conversation.session().tokens());
+}
