@@ -286,7 +286,8 @@ pub(crate) struct Chat {
 #[command(after_help = with_specs!("\
 The protocol is llama-perplexity's: the file is tokenised once and cut into chunks of N tokens; what
 positions N/2 to N-2 of each chunk predict is scored. kld (nats) and same_top compare each SPEC's
-predictions with the first SPEC's.
+predictions with the first SPEC's. --report writes a page with tables and plots that needs no other
+file.
 
 The device is cpu:activations=f32 unless --device says otherwise: products then read their input in
 single precision. What is measured is the cache, not the rounding of products to 8 bits, which moves
@@ -296,6 +297,7 @@ computes, two to three times as fast.
 Examples:
   walsh perplexity --file book.txt --context 1024 --chunks 8
   walsh perplexity --file book.txt --kv f16 --kv tq8 --kv tq4 --json
+  walsh perplexity --file book.txt --kv f16 --kv q4_0 --kv tq4 --report kv.html
 
 "))]
 #[command(mut_arg("device", |device| device.default_value(Perplexity::DEVICE)))]
@@ -319,6 +321,15 @@ pub(crate) struct Perplexity {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+
+    /// Write a report as an HTML page
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
+
+    /// Show another engine's figures in the report (JSON as tools/peer_kld.py makes it); may be given
+    /// several times
+    #[arg(long, value_name = "FILE", requires = "report")]
+    pub(crate) compare: Vec<PathBuf>,
 
     #[command(flatten)]
     pub(crate) model: ModelArgs,
