@@ -368,7 +368,7 @@ fn expected(values: Vec<f64>, largest: f32) -> Expected {
     Expected::Close {
         bounds: vec![1e-5 * f64::from(largest); values.len()],
         values,
-        squared_error: None,
+        leave: None,
         why: "f32 scores, exponentials and sums over exactly decoded codes",
     }
 }

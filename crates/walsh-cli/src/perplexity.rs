@@ -97,7 +97,7 @@ pub(crate) fn run(args: &Perplexity) -> Outcome {
         ]);
     }
     output::print(&format!(
-        "{}, {} chunks of {} tokens; kld in nats and same top against {}\n{table}",
-        report.model, report.chunks, report.context, options.kv[0]
+        "{} on {}, {} chunks of {} tokens; kld in nats and same top against {}\n{table}",
+        report.model, report.device, report.chunks, report.context, options.kv[0]
     ))
 }

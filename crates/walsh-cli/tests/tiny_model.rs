@@ -334,6 +334,14 @@ fn perplexity_reports_every_codec_against_the_first() {
         "3",
         "--json",
     ];
+    // Products in single precision are what the command measures with, unless it is told otherwise.
+    let device = |more: &[&'static str]| {
+        let arguments = [&arguments[..], more].concat();
+        let report = model.run("perplexity", &arguments).json();
+        report["device"].as_str().expect("a text").to_owned()
+    };
+    assert!(device(&[]).ends_with(", activations in f32)"));
+    assert!(!device(&["--device", "cpu"]).contains("f32"));
     let specs = ["--kv", "f32", "--kv", "f16", "--kv", "tq8", "--kv", "tq2"];
     let arguments: Vec<&str> = arguments.iter().chain(&specs).copied().collect();
     let report = model.run("perplexity", &arguments).json();

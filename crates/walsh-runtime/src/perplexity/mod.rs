@@ -42,6 +42,8 @@ pub struct PerplexityOptions {
 pub struct PerplexityReport {
     /// The model's name.
     pub model: String,
+    /// The device, and what its kernels were chosen for.
+    pub device: String,
     /// Tokens in a chunk.
     pub context: usize,
     /// Chunks scored.
@@ -176,6 +178,7 @@ pub fn perplexity(
     }
     Ok(PerplexityReport {
         model: model.name().to_owned(),
+        device: model.device().properties().to_string(),
         context,
         chunks,
         tokens: tokens.len(),
