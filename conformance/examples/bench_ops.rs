@@ -57,7 +57,7 @@ fn micros(time: Duration) -> f64 {
 
 /// The median time of a run.
 fn median(problem: &Problem, target: &Target) -> Result<Duration, walsh::Error> {
-    let bound = Bound::new(problem, &target.device)?;
+    let bound = Bound::new(problem, target)?;
     bound.reset()?;
     bound.run()?;
     let mut times = Vec::new();

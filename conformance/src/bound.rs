@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use walsh::{DType, Device, Result, Step, Tensor};
 
-use crate::{HostTensor, Problem, Rng};
+use crate::{HostTensor, Problem, Rng, Target};
 
 /// Guard bytes on either side of a tensor.
 const GUARD: usize = 64;
@@ -47,10 +47,10 @@ fn alignment(dtype: DType) -> usize {
     }
 }
 
-/// A problem on one device.
+/// A problem on one target.
 pub struct Bound<'a> {
     problem: &'a Problem,
-    device: Device,
+    target: Target,
     placed: Vec<Placed>,
     step: Step,
 }
@@ -60,7 +60,8 @@ impl<'a> Bound<'a> {
     ///
     /// # Errors
     /// What the device says.
-    pub fn new(problem: &'a Problem, device: &Device) -> Result<Self> {
+    pub fn new(problem: &'a Problem, target: &Target) -> Result<Self> {
+        let device = &target.device;
         let mut rng = Rng::new(problem.seed);
         let placed = problem
             .tensors
@@ -72,7 +73,7 @@ impl<'a> Bound<'a> {
         list.push((problem.bind)(&tensors)?)?;
         Ok(Self {
             problem,
-            device: device.clone(),
+            target: target.clone(),
             step: list.finish()?,
             placed,
         })
@@ -85,7 +86,9 @@ impl<'a> Bound<'a> {
     pub fn reset(&self) -> Result<()> {
         let hosts = self.problem.tensors.iter();
         for (placed, _) in self.placed.iter().zip(hosts).filter(|(_, h)| !h.imported) {
-            self.device.write_bytes(&placed.whole, &placed.image)?;
+            self.target
+                .device
+                .write_bytes(&placed.whole, &placed.image)?;
         }
         Ok(())
     }
@@ -95,7 +98,7 @@ impl<'a> Bound<'a> {
     /// # Errors
     /// What the device says.
     pub fn run(&self) -> Result<()> {
-        self.device.run(&self.step)
+        self.target.device.run(&self.step)
     }
 
     /// The bytes of all buffers, guards included.
@@ -105,7 +108,8 @@ impl<'a> Bound<'a> {
     pub fn contents(&self) -> Result<Vec<Vec<u8>>> {
         let read = |placed: &Placed| {
             let mut bytes = vec![0; placed.image.len()];
-            self.device.read_bytes(&placed.whole, &mut bytes)?;
+            let device = &self.target.device;
+            device.read_bytes(&placed.whole, &mut bytes)?;
             Ok(bytes)
         };
         self.placed.iter().map(read).collect()
@@ -127,7 +131,7 @@ impl<'a> Bound<'a> {
             let given = &bytes[start..end];
             match &host.expected {
                 Some(expected) => expected
-                    .check(host.dtype, given)
+                    .check(host.dtype, given, self.target.approximates)
                     .map_err(|wrong| format!("tensor {index} {}: {wrong}", placed.tensor))?,
                 None if given != host.bytes => {
                     return Err(format!("tensor {index}: an input was written to"));

@@ -19,7 +19,7 @@ pub mod reference;
 mod target;
 
 pub use bound::Bound;
-pub use expected::Expected;
+pub use expected::{Expected, Leave};
 pub use problem::{Bind, HostTensor, Problem};
 pub use random::Rng;
 pub use target::{Target, missing_backends, targets};

@@ -41,7 +41,7 @@ fn main() -> ExitCode {
                 cases += 1;
                 if list {
                     println!("{}: test", problem.name);
-                } else if let Some(failure) = run(&problem, &targets) {
+                } else if let Some(failure) = run(&problem, table.op, &targets) {
                     println!("{failure}");
                     wrong += 1;
                 }
@@ -78,14 +78,18 @@ fn main() -> ExitCode {
 
 /// What went wrong with a case, if anything: the first target's complaint, and
 /// which others complain.
-fn run(problem: &Problem, targets: &[Target]) -> Option<String> {
+fn run(problem: &Problem, op: &str, targets: &[Target]) -> Option<String> {
     let wrong = |target: &Target| {
-        let outcome = Bound::new(problem, &target.device)
+        let outcome = Bound::new(problem, target)
             .map_err(|error| error.to_string())
             .and_then(|bound| bound.verify());
         Some((target.name.clone(), outcome.err()?))
     };
-    let failures: Vec<_> = targets.iter().filter_map(wrong).collect();
+    let failures: Vec<_> = targets
+        .iter()
+        .filter(|target| target.is_for(op))
+        .filter_map(wrong)
+        .collect();
     let (first, what) = failures.first()?;
     let others: Vec<&str> = failures[1..]
         .iter()

@@ -8,7 +8,7 @@ use walsh::ops::{ArgMax, AttentionDecode, EmbeddingRows, KvStore, Mask, Op, Scal
 use walsh::{CacheKind, DType, Device, Error, KvCache, KvCacheOptions, Tensor};
 
 fn each_target(test: impl Fn(&Device)) {
-    for Target { name, device } in targets().unwrap() {
+    for Target { name, device, .. } in targets().unwrap() {
         println!("on {name}");
         test(&device);
     }

@@ -217,7 +217,7 @@ fn expected(values: Vec<f64>, rows: &[Row]) -> Expected {
     Expected::Close {
         bounds: vec![1e-5 * f64::from(largest.max(1.0)); values.len()],
         values,
-        squared_error: None,
+        leave: None,
         why: "f32 scores, exponentials and sums over exactly decoded codes",
     }
 }

@@ -83,7 +83,7 @@ pub(super) fn gated() -> Problems {
             let expected = Expected::Close {
                 values,
                 bounds,
-                squared_error: None,
+                leave: None,
                 why: "an f32 exponential and three roundings",
             };
             let (gate, up) = (HostTensor::f32(shape, &gate), HostTensor::f32(shape, &up));
@@ -203,7 +203,7 @@ pub(super) fn soft_cap() -> Problems {
             let expected = Expected::Close {
                 values,
                 bounds,
-                squared_error: None,
+                leave: None,
                 why: "an f32 tanh and two roundings",
             };
             let (tensors, out) = unary(place, shape, HostTensor::f32(shape, &input), expected);

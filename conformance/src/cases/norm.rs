@@ -164,7 +164,7 @@ fn expected(normed: Normed) -> Expected {
     Expected::Close {
         values: normed.output,
         bounds,
-        squared_error: None,
+        leave: None,
         why: "an f32 sum of squares in many lanes, and five roundings",
     }
 }

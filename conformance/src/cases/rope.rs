@@ -114,7 +114,7 @@ fn problem(case: Case) -> Problem {
     let expected = Expected::Close {
         bounds: vec![2e-6; values.len()],
         values,
-        squared_error: None,
+        leave: None,
         why: "angles in f64, then f32 sines and four roundings of numbers up to 5",
     };
     let input = HostTensor::f32(&shape, &input);

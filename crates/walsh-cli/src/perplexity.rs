@@ -1,16 +1,48 @@
 //! `walsh perplexity`.
 
-use walsh_runtime::{PerplexityOptions, perplexity};
+use walsh_runtime::{
+    Comparison, Model, PerplexityOptions, PerplexityReport, Provenance, ReportFile, ReportPage,
+    perplexity,
+};
 
 use crate::args::Perplexity;
 use crate::failure::{Failure, Outcome};
 use crate::models;
 use crate::output::{self, Table};
 
+/// The page that the run ends with, whose files were looked at before it begins.
+struct Page {
+    file: ReportFile,
+    comparisons: Vec<Comparison>,
+}
+
+impl Page {
+    fn prepare(args: &Perplexity) -> Outcome<Option<Self>> {
+        let Some(path) = &args.report else {
+            return Ok(None);
+        };
+        let comparisons = args.compare.iter().map(|path| Comparison::read(path));
+        Ok(Some(Self {
+            comparisons: comparisons.collect::<Result<_, _>>()?,
+            file: ReportFile::prepare(path)?,
+        }))
+    }
+
+    fn write(&self, report: &PerplexityReport, args: &Perplexity, model: &Model) -> Outcome {
+        let page = ReportPage {
+            report,
+            provenance: &Provenance::new(model, &args.file, std::env::args_os()),
+            comparisons: &self.comparisons,
+        };
+        Ok(self.file.write(&page.to_html()?)?)
+    }
+}
+
 pub(crate) fn run(args: &Perplexity) -> Outcome {
     let text = std::fs::read(&args.file).map_err(|error| {
         Failure::run(format_args!("cannot read {}: {error}", args.file.display()))
     })?;
+    let page = Page::prepare(args)?;
     let model = models::open(&args.model)?;
     let options = PerplexityOptions {
         context: args.context,
@@ -31,14 +63,22 @@ pub(crate) fn run(args: &Perplexity) -> Outcome {
             figures.join("  ")
         ));
     })?;
+    for warning in &report.warnings {
+        output::note(format_args!("warning: {warning}"));
+    }
+    if let Some(page) = &page {
+        page.write(&report, args, &model)?;
+    }
     if args.json {
         return output::print_json(&report);
     }
     let mut table = Table::new(&[
         "kv",
+        "bits",
         "perplexity",
         "±",
         "kld mean",
+        "±",
         "kld 99%",
         "same top",
         "KV bytes/token",
@@ -46,16 +86,18 @@ pub(crate) fn run(args: &Perplexity) -> Outcome {
     for result in &report.results {
         table.row(vec![
             result.kv.clone(),
+            format!("{:.2}", result.bits_per_value),
             format!("{:.4}", result.ppl),
             format!("{:.4}", result.ppl_stderr),
             format!("{:.6}", result.kld_mean),
+            format!("{:.6}", result.kld_stderr),
             format!("{:.6}", result.kld_p99),
             format!("{:.2}%", 100.0 * result.same_top),
             result.kv_bytes_per_token.to_string(),
         ]);
     }
     output::print(&format!(
-        "{}, {} chunks of {} tokens; kld in nats and same top against {}\n{table}",
-        report.model, report.chunks, report.context, options.kv[0]
+        "{} on {}, {} chunks of {} tokens; kld in nats and same top against {}\n{table}",
+        report.model, report.device, report.chunks, report.context, options.kv[0]
     ))
 }

@@ -82,19 +82,34 @@ fn greedy_continuations_of_gemma3() {
 }
 
 /// Runs `walsh perplexity` over the first chunks of the text that the peer was
-/// given, and returns the results by codec.
-fn perplexity(name: &str, chunks: usize, codecs: &[&str]) -> Vec<Value> {
+/// given, with arguments for the device, and returns the results by codec.
+fn perplexity(name: &str, device: &[&str], chunks: usize, codecs: &[&str]) -> Vec<Value> {
     fetched(name);
     let text = root().join("tests/data/persuasion.txt");
     let chunks = chunks.to_string();
     // One thread each: the tests beside it have the other processors.
     let mut arguments = vec!["perplexity", "--model", name, "--context", "1024", "--json"];
     arguments.extend(["--threads", "1"]);
+    arguments.extend(device);
     arguments.extend(["--chunks", &chunks, "--file", text.to_str().expect("UTF-8")]);
     arguments.extend(codecs.iter().flat_map(|codec| ["--kv", codec]));
     let report = walsh(arguments).json();
     assert_eq!(report["chunks"].to_string(), chunks);
     report["results"].as_array().expect("an array").clone()
+}
+
+fn figure(results: &[Value], index: usize, name: &str) -> f64 {
+    results[index][name].as_f64().expect("a number")
+}
+
+/// Asserts that the perplexity over the first chunks is the peer's. The peer
+/// quantises activations to 8 bits, which raises perplexity by up to 1% over a
+/// few chunks: it is compared with a device that does so too.
+#[track_caller]
+fn perplexity_is_the_peers(name: &str, chunks: usize) {
+    let results = perplexity(name, &["--device", "cpu"], chunks, &["f16"]);
+    let ours = figure(&results, 0, "ppl");
+    within(ours, peer_perplexity(name, chunks), 0.005);
 }
 
 /// The peer's perplexity over its first chunks.
@@ -120,16 +135,27 @@ fn within(ours: f64, theirs: f64, fraction: f64) {
 }
 
 #[test]
-fn perplexity_of_smollm2_and_what_codecs_change() {
-    let results = perplexity(SMOLLM2, 6, &["f16", "tq8", "tq4"]);
-    let figure = |index: usize, name: &str| results[index][name].as_f64().expect("a number");
-    within(figure(0, "ppl"), peer_perplexity(SMOLLM2, 6), 0.005);
+fn perplexity_of_smollm2_is_the_peers() {
+    perplexity_is_the_peers(SMOLLM2, 6);
+}
+
+#[test]
+fn perplexity_of_gemma3_is_the_peers() {
+    perplexity_is_the_peers(GEMMA3, 3);
+}
+
+#[test]
+fn what_codecs_change_about_smollm2() {
+    let results = perplexity(SMOLLM2, &[], 2, &["f16", "tq8", "tq4"]);
+    let figure = |index, name| figure(&results, index, name);
     within(figure(1, "ppl"), figure(0, "ppl"), 0.005);
+    // Below what rounding activations to 8 bits would add.
+    assert!(figure(1, "kld_mean") < 0.001, "{results:?}");
     // Codecs of fewer bits stray further, but not far.
     assert!(figure(1, "kld_mean") < figure(2, "kld_mean"), "{results:?}");
     assert!(figure(2, "kld_mean") < 0.2, "{results:?}");
     assert!(
-        figure(1, "same_top") > 0.9 && figure(2, "same_top") > 0.7,
+        figure(1, "same_top") > 0.97 && figure(2, "same_top") > 0.7,
         "{results:?}"
     );
     // 30 layers of 3 heads: 64 numbers of 16, 8 and 4 bits, and a scale of 16.
@@ -140,11 +166,11 @@ fn perplexity_of_smollm2_and_what_codecs_change() {
 }
 
 #[test]
-fn perplexity_of_gemma3_and_what_codecs_change() {
-    let results = perplexity(GEMMA3, 3, &["f16", "tq8"]);
-    let figure = |index: usize, name: &str| results[index][name].as_f64().expect("a number");
-    within(figure(0, "ppl"), peer_perplexity(GEMMA3, 3), 0.005);
+fn what_codecs_change_about_gemma3() {
+    let results = perplexity(GEMMA3, &[], 2, &["f16", "tq8"]);
+    let figure = |index, name| figure(&results, index, name);
     within(figure(1, "ppl"), figure(0, "ppl"), 0.005);
+    assert!(figure(1, "kld_mean") < 0.001, "{results:?}");
 }
 
 #[test]

@@ -324,10 +324,7 @@ fn inspect_shows_sizes_and_the_cost_of_each_codec() {
 fn perplexity_reports_every_codec_against_the_first() {
     let model = model();
     let folder = Folder::new();
-    let text: String = (0..60)
-        .map(|i| format!("Line {i} of some text.\n"))
-        .collect();
-    let file = folder.argument("text.txt", text.as_bytes());
+    let file = lines(&folder);
     let arguments = [
         "--file",
         &file,
@@ -337,6 +334,14 @@ fn perplexity_reports_every_codec_against_the_first() {
         "3",
         "--json",
     ];
+    // Products in single precision are what the command measures with, unless it is told otherwise.
+    let device = |more: &[&'static str]| {
+        let arguments = [&arguments[..], more].concat();
+        let report = model.run("perplexity", &arguments).json();
+        report["device"].as_str().expect("a text").to_owned()
+    };
+    assert!(device(&[]).ends_with(", activations in f32)"));
+    assert!(!device(&["--device", "cpu"]).contains("f32"));
     let specs = ["--kv", "f32", "--kv", "f16", "--kv", "tq8", "--kv", "tq2"];
     let arguments: Vec<&str> = arguments.iter().chain(&specs).copied().collect();
     let report = model.run("perplexity", &arguments).json();
@@ -357,6 +362,94 @@ fn perplexity_reports_every_codec_against_the_first() {
     assert!(field(1, "kld_mean") < field(2, "kld_mean"));
     assert!(field(2, "kld_mean") < field(3, "kld_mean"));
     assert!((field(2, "ppl") / field(0, "ppl") - 1.0).abs() < 0.005);
+}
+
+/// A text of a few hundred of the tiny model's tokens.
+fn lines(folder: &Folder) -> String {
+    let text: String = (0..60)
+        .map(|i| format!("Line {i} of some text.\n"))
+        .collect();
+    folder.argument("text.txt", text.as_bytes())
+}
+
+#[test]
+fn perplexity_writes_a_report_beside_its_json() {
+    let model = model();
+    let folder = Folder::new();
+    let file = lines(&folder);
+    let page = folder.path().join("out.html");
+    let page = page.to_str().expect("UTF-8");
+    let compare = folder.argument(
+        "other.json",
+        br#"{"entries": [{"name": "other & q4_0", "bits_per_value": 4.5, "kld_mean": 0.01, "source": "made up"}]}"#,
+    );
+    let mut arguments = vec![
+        "--file",
+        &file,
+        "--context",
+        "64",
+        "--chunks",
+        "2",
+        "--json",
+    ];
+    arguments.extend(["--kv", "tq8", "--kv", "q4_0", "--kv", "k=tq5,v=tq2"]);
+    arguments.extend(["--report", page, "--compare", &compare]);
+    let ran = model.run("perplexity", &arguments);
+    assert!(ran.err.contains("warning: the reference is tq8"), "{ran:?}");
+    let report = ran.json();
+    assert!(
+        report["warnings"][0]
+            .as_str()
+            .is_some_and(|w| w.contains("tq8"))
+    );
+    let result = &report["results"][2];
+    assert_eq!(result["bits_per_value"].as_f64(), Some(3.75));
+    assert!(
+        result["kld_stderr"]
+            .as_f64()
+            .is_some_and(|error| error > 0.0)
+    );
+    let html = std::fs::read_to_string(page).expect("the report");
+    let body = html.strip_prefix("<!DOCTYPE html>\n").expect("the doctype");
+    let document = roxmltree::Document::parse(body).expect("well-formed");
+    let shown: String = document
+        .descendants()
+        .filter_map(|node| node.text())
+        .collect();
+    for part in [
+        "the reference is tq8",
+        "k=tq5,v=tq2",
+        "other & q4_0",
+        "Tiny",
+        "text.txt",
+        page,
+    ] {
+        assert!(shown.contains(part), "{part}");
+    }
+}
+
+#[test]
+fn a_report_that_cannot_be_is_known_before_anything_is_measured() {
+    let model = model();
+    let folder = Folder::new();
+    let file = lines(&folder);
+    let run = |extra: &[&str]| {
+        let mut arguments = vec!["--file", &file, "--context", "64"];
+        arguments.extend(extra);
+        let ran = model.run("perplexity", &arguments);
+        // A line of progress would show that a chunk was scored.
+        assert_eq!(ran.out, "");
+        ran
+    };
+    let page = folder.path().join("out.html");
+    let page = page.to_str().expect("UTF-8");
+    run(&["--report", "/no/such/folder/out.html"]).fails(1, "/no/such/folder");
+    run(&["--report", folder.path().to_str().expect("UTF-8")]).fails(1, "a folder");
+    let bad = folder.argument("bad.json", br#"{"entries": 1}"#);
+    run(&["--report", page, "--compare", &bad]).fails(1, "bad.json");
+    run(&["--report", page, "--compare", "/no/such.json"]).fails(1, "/no/such.json");
+    run(&["--compare", &bad]).fails(2, "--report");
+    assert!(!std::fs::exists(page).expect("looked"));
 }
 
 #[test]

@@ -20,10 +20,17 @@ pub struct Properties {
     pub backend: &'static str,
     /// The hardware's name, for people.
     pub name: String,
-    /// What the kernels were chosen for: an instruction set or an architecture.
+    /// What the kernels were chosen for: an instruction set or an architecture,
+    /// and a precision that is not the backend's default.
     pub architecture: String,
     /// How many workers or multiprocessors share an op.
     pub parallelism: usize,
+}
+
+impl fmt::Display for Properties {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.backend, self.architecture)
+    }
 }
 
 /// A compiled command list, known only to the backend that made it.

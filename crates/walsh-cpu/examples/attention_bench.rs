@@ -58,6 +58,7 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let device = walsh_cpu::open(CpuOptions {
         threads: Threads::Count(threads),
         isa,
+        ..CpuOptions::default()
     })?;
     println!(
         "{}, {threads} threads; microseconds per op",

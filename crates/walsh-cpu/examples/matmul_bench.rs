@@ -1,7 +1,7 @@
 //! Times matrix products for each weight type: bytes of weight per second with one row of input, operations per second
 //! with many. Every figure stands beside the speed of plainly reading memory, measured just before it.
 //!
-//! `cargo run --release -p walsh-cpu --example matmul_bench -- [threads=2] [isa=avx512] [type=q4_0,q8_0] [m=1,64,512] [n=14336] [k=4096] [set=192]`
+//! `cargo run --release -p walsh-cpu --example matmul_bench -- [threads=2] [isa=avx512] [activations=int8] [type=q4_0,q8_0] [m=1,64,512] [n=14336] [k=4096] [set=192]`
 //!
 //! `set` is how many MiB of weights are passed over before any is read again; 0 keeps one copy in the caches.
 
@@ -9,6 +9,7 @@ use std::error::Error;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use walsh_cpu::Activations;
 use walsh_cpu::isa::Isa;
 use walsh_cpu::matmul::{ActivationLayout, Operands, ProductPlan, ProductShape};
 use walsh_cpu::team::{Group, Phase, Scratch, Team};
@@ -20,6 +21,7 @@ const ROUND: Duration = Duration::from_millis(150);
 struct Options {
     threads: usize,
     isa: Isa,
+    activations: Activations,
     types: Vec<DType>,
     rows: Vec<usize>,
     n: usize,
@@ -32,6 +34,7 @@ fn options() -> Result<Options, Box<dyn Error>> {
     let mut options = Options {
         threads: std::thread::available_parallelism()?.get(),
         isa: Isa::detect(),
+        activations: Activations::default(),
         types: DType::ALL
             .iter()
             .copied()
@@ -49,6 +52,7 @@ fn options() -> Result<Options, Box<dyn Error>> {
             Some(("k", value)) => options.k = value.parse()?,
             Some(("set", value)) => options.working_set = value.parse::<usize>()? << 20,
             Some(("isa", value)) => options.isa = value.parse()?,
+            Some(("activations", value)) => options.activations = value.parse()?,
             Some(("type", value)) => {
                 options.types = value.split(',').map(str::parse).collect::<Result<_, _>>()?
             }
@@ -188,8 +192,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let options = options()?;
     let team = Team::new(options.threads)?;
     println!(
-        "{} threads, {}, best of several runs",
-        options.threads, options.isa
+        "{} threads, {}, activations in {}, best of several runs",
+        options.threads, options.isa, options.activations
     );
     println!(
         "{:>7} {:>5} {:>12} {:>12} {:>12}",
@@ -204,6 +208,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             let plan = ProductPlan::new(
                 options.isa,
                 options.threads,
+                options.activations,
                 ProductShape {
                     weight: dtype,
                     m,

@@ -8,6 +8,7 @@ use walsh_core::{
 use crate::isa::Isa;
 use crate::lower::{Fault, Lowering, Target};
 use crate::memory::{CpuMemory, address};
+use crate::precision::Activations;
 use crate::team::{Group, Team};
 use crate::{attention, matmul, store};
 
@@ -28,6 +29,8 @@ pub struct CpuOptions {
     pub threads: Threads,
     /// The instruction set that kernels use; the best available when `None`.
     pub isa: Option<Isa>,
+    /// How products with block-quantised weights read their input.
+    pub activations: Activations,
 }
 
 /// The most threads that a device may have.
@@ -38,7 +41,7 @@ const MOST_THREADS: usize = 1024;
 /// ```
 /// use walsh_cpu::{CpuOptions, Threads};
 ///
-/// let device = walsh_cpu::open(CpuOptions { threads: Threads::Count(2), isa: None })?;
+/// let device = walsh_cpu::open(CpuOptions { threads: Threads::Count(2), ..Default::default() })?;
 /// let x = device.tensor(&[3], &[1.0f32, 2.0, 3.0])?;
 /// assert_eq!(device.read::<f32>(&x)?, [1.0, 2.0, 3.0]);
 /// # Ok::<(), walsh_core::Error>(())
@@ -73,12 +76,24 @@ pub fn open(options: CpuOptions) -> Result<Device> {
         properties: Properties {
             backend: "cpu",
             name: "cpu".into(),
-            architecture: isa.to_string(),
+            architecture: architecture(isa, options.activations),
             parallelism: threads,
         },
-        target: Target { isa, threads },
+        target: Target {
+            isa,
+            threads,
+            activations: options.activations,
+        },
         team: Mutex::new(team),
     })))
+}
+
+/// The instruction set, and the precision of products where it is not the default.
+fn architecture(isa: Isa, activations: Activations) -> String {
+    match activations {
+        Activations::Int8 => isa.to_string(),
+        Activations::F32 => format!("{isa}, activations in f32"),
+    }
 }
 
 fn failure(message: String) -> Error {

@@ -9,6 +9,7 @@ use walsh_core::{Access, Accesses, Buffer, Command, DeviceId, Error, HazardTrack
 
 use crate::isa::Isa;
 use crate::memory::CpuMemory;
+use crate::precision::Activations;
 use crate::team::{Group, Phase, Scratch};
 use crate::{attention, matmul, ops, store};
 
@@ -17,6 +18,7 @@ use crate::{attention, matmul, ops, store};
 pub(crate) struct Target {
     pub(crate) isa: Isa,
     pub(crate) threads: usize,
+    pub(crate) activations: Activations,
 }
 
 /// The first error that a phase met in a run; later phases then do nothing.

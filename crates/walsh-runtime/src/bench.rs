@@ -130,7 +130,7 @@ pub fn bench(
     let properties = model.device().properties();
     Ok(BenchReport {
         model: model.name().to_owned(),
-        device: format!("{} ({})", properties.backend, properties.architecture),
+        device: properties.to_string(),
         threads: properties.parallelism,
         results,
     })

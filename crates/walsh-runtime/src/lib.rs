@@ -39,7 +39,8 @@ pub use inspect::{
 };
 pub use model::{Architecture, Fingerprint, LayerConfig, Model, ModelConfig, TensorSummary};
 pub use perplexity::{
-    PerplexityOptions, PerplexityProgress, PerplexityReport, PerplexityResult, perplexity,
+    Comparison, ComparisonEntry, PerplexityOptions, PerplexityProgress, PerplexityReport,
+    PerplexityResult, Provenance, ReportFile, ReportPage, perplexity,
 };
 pub use sampling::Sampling;
 pub use session::{DEFAULT_CONTEXT, RestoreOptions, Session, SessionOptions};

@@ -18,4 +18,4 @@ pub use walsh_formats::{DType, gguf};
 #[cfg(feature = "cpu")]
 pub use walsh_cpu as cpu;
 #[cfg(feature = "cpu")]
-pub use walsh_cpu::{CpuOptions, Isa, Threads};
+pub use walsh_cpu::{Activations, CpuOptions, Isa, Threads};

@@ -4,7 +4,7 @@ use std::str::FromStr;
 use walsh_core::{Device, Error, Result};
 
 #[cfg(feature = "cpu")]
-use walsh_cpu::{CpuOptions, Isa, Threads};
+use walsh_cpu::{Activations, CpuOptions, Isa, Threads};
 
 /// A backend that Walsh is designed for, whether or not this build has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +39,8 @@ pub const BACKENDS: &[BackendInfo] = &[
 /// Which device to open, and how.
 ///
 /// Its text form is a backend's name with settings behind a colon: `cpu`,
-/// `cpu:threads=4`, `cpu:threads=2,isa=avx2`. A backend that this build does
+/// `cpu:threads=4`, `cpu:threads=2,isa=avx2`, `cpu:activations=f32` (see
+/// [`Activations`](crate::Activations)). A backend that this build does
 /// not have is an error when the text is read; it is never replaced by another.
 ///
 /// ```
@@ -136,7 +137,11 @@ impl fmt::Display for DeviceSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             #[cfg(feature = "cpu")]
-            Self::Cpu(CpuOptions { threads, isa }) => {
+            Self::Cpu(CpuOptions {
+                threads,
+                isa,
+                activations,
+            }) => {
                 f.write_str("cpu")?;
                 let mut separator = ':';
                 if let Threads::Count(threads) = threads {
@@ -145,6 +150,10 @@ impl fmt::Display for DeviceSpec {
                 }
                 if let Some(isa) = isa {
                     write!(f, "{separator}isa={isa}")?;
+                    separator = ',';
+                }
+                if activations != Activations::default() {
+                    write!(f, "{separator}activations={activations}")?;
                 }
                 Ok(())
             }
@@ -174,7 +183,12 @@ fn cpu_options(text: &str) -> Result<CpuOptions> {
                     .map_err(|_| wrong("cpu:isa=portable, avx2, avx512 or neon"))?;
                 options.isa = Some(isa);
             }
-            _ => return Err(wrong("cpu or cpu:threads=N,isa=NAME")),
+            Some(("activations", name)) => {
+                options.activations = name
+                    .parse()
+                    .map_err(|_| wrong("cpu:activations=int8 or f32"))?;
+            }
+            _ => return Err(wrong("cpu or cpu:threads=N,isa=NAME,activations=NAME")),
         }
     }
     Ok(options)
@@ -203,9 +217,13 @@ mod tests {
             "cpu:threads=3",
             "cpu:isa=portable",
             "cpu:threads=1,isa=avx2",
+            "cpu:activations=f32",
+            "cpu:threads=2,isa=portable,activations=f32",
         ] {
             assert_eq!(text.parse::<DeviceSpec>().unwrap().to_string(), text);
         }
+        let spec: DeviceSpec = "cpu:activations=int8".parse().unwrap();
+        assert_eq!(spec.to_string(), "cpu");
         let spec: DeviceSpec = "cpu:isa=portable".parse().unwrap();
         let spec = spec.with_threads(2).unwrap();
         assert_eq!(spec.to_string(), "cpu:threads=2,isa=portable");
@@ -221,6 +239,8 @@ mod tests {
             ("cpu:threads=0", "from 1"),
             ("cpu:threads=-1", "from 1"),
             ("cpu:isa=sse9", "avx512"),
+            ("cpu:activations=f16", "int8 or f32"),
+            ("cpu:activations", "cpu:threads=N"),
             ("cpu:threads=1,", "cpu:threads=N"),
             ("cuda", "no CUDA backend"),
             ("cuda:0", "no CUDA backend"),
@@ -232,6 +252,16 @@ mod tests {
         }
         let spec: DeviceSpec = "cpu".parse().unwrap();
         assert!(spec.with_threads(0).is_err());
+    }
+
+    #[test]
+    fn a_device_says_in_which_precision_its_products_are() {
+        let architecture = |spec| open(spec).unwrap().properties().architecture.clone();
+        assert_eq!(architecture("cpu:threads=1,isa=portable"), "portable");
+        assert_eq!(
+            architecture("cpu:threads=1,isa=portable,activations=f32"),
+            "portable, activations in f32"
+        );
     }
 
     #[test]

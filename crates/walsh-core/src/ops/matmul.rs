@@ -10,7 +10,8 @@ use crate::tensor::Tensor;
 /// read as it is stored.
 ///
 /// Backends may quantise the input to 8 bits per number for block-quantised
-/// weights, within a normalised mean squared error of 1e-4.
+/// weights, within a normalised mean squared error of 1e-4, unless the device was
+/// opened not to.
 #[derive(Debug, Clone)]
 pub struct MatMul {
     /// `[N, K]` of any floating-point or block type.

@@ -1,9 +1,9 @@
 //! Activations as the product kernels read them.
 //!
-//! For block-quantised weights a product's input is quantised to 8 bits: every 32 values share one scale, the largest
-//! magnitude over 127. The kernels also need each run's sum, because a block decodes to `scale · code − minimum`:
-//! Σ w·x = Σ_runs scale·(Σ code·x) − minimum·(Σ x). A value that is not finite makes the scale NaN, and with it the
-//! whole row of the output.
+//! For block-quantised weights a product's input is quantised to 8 bits, unless [`Activations`] asks for floats: every
+//! 32 values share one scale, the largest magnitude over 127. The kernels also need each run's sum, because a block
+//! decodes to `scale · code − minimum`: Σ w·x = Σ_runs scale·(Σ code·x) − minimum·(Σ x). A value that is not finite
+//! makes the scale NaN, and with it the whole row of the output.
 //!
 //! Few rows lie one after the other. Many rows lie in *tiles*: the rows of a tile are interleaved as the register-tiled
 //! kernels broadcast them.
@@ -14,6 +14,7 @@ use walsh_formats::DType;
 
 use super::kernels::Kernels;
 use crate::isa::Isa;
+use crate::precision::Activations;
 
 /// The values that share one scale.
 pub(super) const BLOCK: usize = 32;
@@ -120,9 +121,16 @@ pub struct ActivationLayout {
 
 impl ActivationLayout {
     /// The layout of an input of `m` rows of `k` values for weights of a type.
-    pub fn new(isa: Isa, weight: DType, m: usize, k: usize) -> ActivationLayout {
+    pub fn new(
+        isa: Isa,
+        activations: Activations,
+        weight: DType,
+        m: usize,
+        k: usize,
+    ) -> ActivationLayout {
         let kernels = Kernels::of(isa);
-        let arrangement = match (weight.is_quantised(), m > kernels.dot_rows) {
+        let quantised = weight.is_quantised() && activations == Activations::Int8;
+        let arrangement = match (quantised, m > kernels.dot_rows) {
             (false, false) => Arrangement::Plain,
             (true, false) => Arrangement::Rows,
             (false, true) => Arrangement::FloatTiles(Tiles::new(m, kernels.float_tile_rows)),
@@ -420,7 +428,7 @@ mod tests {
         for m in [1, 13] {
             for isa in Isa::available() {
                 // The same arrangement, prepared by another instruction set.
-                let layout = ActivationLayout::new(isa, DType::Q4_0, m, k);
+                let layout = ActivationLayout::new(isa, Activations::Int8, DType::Q4_0, m, k);
                 let plain = ActivationLayout {
                     isa: Isa::Portable,
                     ..layout

@@ -90,6 +90,9 @@ pub(super) trait Decode: Block {
     const RUN: usize;
     /// The largest code. Types that have all of 255 are symmetric about 128.
     const TOP: u8;
+    /// The code that stands for zero, in types that are symmetric about it: the minimum is that many scales. Types with
+    /// minima of their own have none.
+    const ZERO: Option<u8>;
 
     /// Decodes one block.
     ///
@@ -188,10 +191,11 @@ pub(super) fn iq4_xs_scales(block: &BlockIq4Xs) -> [u8; 8] {
 
 /// Decoders of the types with one scale, and perhaps a minimum, for a block of 32.
 macro_rules! small_block {
-    ($type:ident, $top:literal, |$block:ident, $codes:ident| $fill:expr, |$scale:ident, $widen:ident| $min:expr) => {
+    ($type:ident, $top:literal, $zero:expr, |$block:ident, $codes:ident| $fill:expr, |$scale:ident, $widen:ident| $min:expr) => {
         impl Decode for $type {
             const RUN: usize = 32;
             const TOP: u8 = $top;
+            const ZERO: Option<u8> = $zero;
 
             #[inline(always)]
             unsafe fn decode<P: Primitives>(&self, out: Decoded<'_>) {
@@ -211,18 +215,21 @@ macro_rules! small_block {
 small_block!(
     BlockQ4_0,
     15,
+    Some(8),
     |block, codes| nibbles(block.qs, codes),
     |d, _widen| 8.0 * d
 );
 small_block!(
     BlockQ4_1,
     15,
+    None,
     |block, codes| nibbles(block.qs, codes),
     |_d, widen| -widen(block.m)
 );
 small_block!(
     BlockQ5_0,
     31,
+    Some(16),
     |block, codes| {
         nibbles(block.qs, codes);
         fifth_bits(block.qh, codes);
@@ -232,6 +239,7 @@ small_block!(
 small_block!(
     BlockQ5_1,
     31,
+    None,
     |block, codes| {
         nibbles(block.qs, codes);
         fifth_bits(block.qh, codes);
@@ -241,12 +249,14 @@ small_block!(
 small_block!(
     BlockQ8_0,
     255,
+    Some(128),
     |block, codes| codes.copy_from_slice(&each::<32>(bytemuck::cast(block.qs), |code| code ^ 0x80)),
     |d, _widen| 128.0 * d
 );
 small_block!(
     BlockIq4Nl,
     255,
+    Some(IQ4_OFFSET as u8),
     |block, codes| {
         nibbles(block.qs, codes);
         // SAFETY: the caller's.
@@ -298,6 +308,7 @@ fn bit_planes(mask: [u8; 32], to: u32, codes: &mut [u8]) {
 impl Decode for BlockQ2K {
     const RUN: usize = 16;
     const TOP: u8 = 3;
+    const ZERO: Option<u8> = None;
 
     #[inline(always)]
     unsafe fn decode<P: Primitives>(&self, out: Decoded<'_>) {
@@ -314,6 +325,7 @@ impl Decode for BlockQ2K {
 impl Decode for BlockQ3K {
     const RUN: usize = 16;
     const TOP: u8 = 7;
+    const ZERO: Option<u8> = Some(4);
 
     #[inline(always)]
     unsafe fn decode<P: Primitives>(&self, mut out: Decoded<'_>) {
@@ -329,6 +341,7 @@ impl Decode for BlockQ3K {
 impl Decode for BlockQ4K {
     const RUN: usize = 32;
     const TOP: u8 = 15;
+    const ZERO: Option<u8> = None;
 
     #[inline(always)]
     unsafe fn decode<P: Primitives>(&self, mut out: Decoded<'_>) {
@@ -344,6 +357,7 @@ impl Decode for BlockQ4K {
 impl Decode for BlockQ5K {
     const RUN: usize = 32;
     const TOP: u8 = 31;
+    const ZERO: Option<u8> = None;
 
     #[inline(always)]
     unsafe fn decode<P: Primitives>(&self, mut out: Decoded<'_>) {
@@ -360,6 +374,7 @@ impl Decode for BlockQ5K {
 impl Decode for BlockQ6K {
     const RUN: usize = 16;
     const TOP: u8 = 63;
+    const ZERO: Option<u8> = Some(32);
 
     #[inline(always)]
     unsafe fn decode<P: Primitives>(&self, mut out: Decoded<'_>) {
@@ -380,6 +395,7 @@ impl Decode for BlockQ6K {
 impl Decode for BlockIq4Xs {
     const RUN: usize = 32;
     const TOP: u8 = 255;
+    const ZERO: Option<u8> = Some(IQ4_OFFSET as u8);
 
     #[inline(always)]
     unsafe fn decode<P: Primitives>(&self, mut out: Decoded<'_>) {

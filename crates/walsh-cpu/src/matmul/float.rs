@@ -1,28 +1,22 @@
-//! Floating-point weights.
+//! Weights as floats: those that are stored so, and blocks that are decoded to them.
+
+use std::marker::PhantomData;
 
 use half::f16;
 
-use super::blocks::Primitives;
+use super::activations::GROUP;
+use super::blocks::{Decode, Decoded, Primitives};
 
-/// A floating-point storage type.
+/// A storage type that the float kernels read.
 pub(super) trait Float {
-    /// Value `index` of a row.
-    ///
-    /// # Safety
-    /// The row has that value, and the instruction set of `P` is available.
-    unsafe fn load<P: Primitives>(row: *const u8, index: usize) -> f32;
+    /// Loads start at a multiple of this, and take a multiple of it.
+    const UNIT: usize;
 
     /// Values of a row from `index` on.
     ///
     /// # Safety
-    /// As for [`Float::load`], for every value.
-    #[inline(always)]
-    unsafe fn load_all<P: Primitives>(row: *const u8, index: usize, to: &mut [f32]) {
-        for (i, to) in to.iter_mut().enumerate() {
-            // SAFETY: the caller's.
-            *to = unsafe { Self::load::<P>(row, index + i) };
-        }
-    }
+    /// The row has those values, and the instruction set of `P` is available.
+    unsafe fn load_all<P: Primitives>(row: *const u8, index: usize, to: &mut [f32]);
 }
 
 /// Single precision.
@@ -31,21 +25,23 @@ pub(super) struct F32;
 pub(super) struct F16;
 /// The upper half of single precision.
 pub(super) struct BF16;
+/// Blocks, decoded to exactly the values that they stand for.
+pub(super) struct Blocks<B>(PhantomData<B>);
 
 impl Float for F32 {
+    const UNIT: usize = 1;
+
     #[inline(always)]
-    unsafe fn load<P: Primitives>(row: *const u8, index: usize) -> f32 {
-        // SAFETY: the caller's.
-        unsafe { row.cast::<f32>().add(index).read_unaligned() }
+    unsafe fn load_all<P: Primitives>(row: *const u8, index: usize, to: &mut [f32]) {
+        for (i, to) in to.iter_mut().enumerate() {
+            // SAFETY: the caller's.
+            *to = unsafe { row.cast::<f32>().add(index + i).read_unaligned() };
+        }
     }
 }
 
 impl Float for F16 {
-    #[inline(always)]
-    unsafe fn load<P: Primitives>(row: *const u8, index: usize) -> f32 {
-        // SAFETY: the caller's.
-        unsafe { P::widen(row.cast::<f16>().add(index).read_unaligned()) }
-    }
+    const UNIT: usize = 1;
 
     #[inline(always)]
     unsafe fn load_all<P: Primitives>(row: *const u8, index: usize, to: &mut [f32]) {
@@ -55,10 +51,45 @@ impl Float for F16 {
 }
 
 impl Float for BF16 {
+    const UNIT: usize = 1;
+
     #[inline(always)]
-    unsafe fn load<P: Primitives>(row: *const u8, index: usize) -> f32 {
-        // SAFETY: the caller's.
-        f32::from_bits(u32::from(unsafe { row.cast::<u16>().add(index).read_unaligned() }) << 16)
+    unsafe fn load_all<P: Primitives>(row: *const u8, index: usize, to: &mut [f32]) {
+        for (i, to) in to.iter_mut().enumerate() {
+            // SAFETY: the caller's.
+            let upper = unsafe { row.cast::<u16>().add(index + i).read_unaligned() };
+            *to = f32::from_bits(u32::from(upper) << 16);
+        }
+    }
+}
+
+impl<B: Decode> Float for Blocks<B> {
+    const UNIT: usize = B::LEN;
+
+    #[inline(always)]
+    unsafe fn load_all<P: Primitives>(row: *const u8, index: usize, to: &mut [f32]) {
+        let (mut codes, mut scales, mut mins) = ([0; GROUP], [0.0; GROUP / 16], [0.0; GROUP / 16]);
+        for (block, to) in to.chunks_exact_mut(B::LEN).enumerate() {
+            let out = Decoded {
+                codes: &mut codes[..B::LEN],
+                scales: &mut scales[..B::LEN / B::RUN],
+                mins: &mut mins[..B::LEN / B::RUN],
+            };
+            // SAFETY: the caller's; blocks have no padding, so that the row is an array of them.
+            unsafe { (*row.cast::<B>().add(index / B::LEN + block)).decode::<P>(out) };
+            for (run, to) in to.chunks_exact_mut(B::RUN).enumerate() {
+                let codes = &codes[run * B::RUN..(run + 1) * B::RUN];
+                let (scale, min) = (scales[run], mins[run]);
+                for (to, &code) in to.iter_mut().zip(codes) {
+                    // A code times its scale takes more than 24 bits in some symmetric types: they are rounded once,
+                    // after the code has lost its offset.
+                    *to = match B::ZERO {
+                        Some(zero) => scale * (i32::from(code) - i32::from(zero)) as f32,
+                        None => scale * f32::from(code) - min,
+                    };
+                }
+            }
+        }
     }
 }
 
@@ -84,3 +115,32 @@ macro_rules! with_float {
     }};
 }
 pub(super) use with_float;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::matmul::blocks::{Plain, with_block};
+    use crate::matmul::testing::{BLOCK_TYPES, random_weights};
+
+    #[test]
+    fn blocks_decode_to_the_very_bits_of_the_reference() {
+        for &dtype in BLOCK_TYPES {
+            let values = 1024;
+            let bytes = random_weights(dtype, 1, values, 11);
+            let mut expected = vec![0.0; values];
+            walsh_formats::ggml::decode(dtype, &bytes, &mut expected).unwrap();
+            let mut found = vec![0.0; values];
+            // SAFETY: the row has these values, and plain steps need no instruction set.
+            with_block!(dtype, B => unsafe {
+                Blocks::<B>::load_all::<Plain>(bytes.as_ptr(), 0, &mut found);
+            }, else => unreachable!());
+            for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                assert_eq!(
+                    found.to_bits(),
+                    expected.to_bits(),
+                    "{dtype} {i}: {found} {expected}"
+                );
+            }
+        }
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::activations::ActivationLayout;
+use super::activations::{ActivationLayout, Arrangement};
 use super::plan::{Job, ProductShape};
 use crate::isa::Isa;
 
@@ -32,11 +32,19 @@ pub(super) struct Kernels {
     pub(super) panel_rows: usize,
     /// Brings activations into their layout.
     pub(super) prepare: Preparation,
-    /// The kernel for few rows.
-    pub(super) dot: fn(ProductShape) -> Kernel,
-    /// The kernel for many rows.
-    pub(super) tile: fn(ProductShape) -> Kernel,
+    /// The kernel for few rows, quantised.
+    pub(super) dot: Choice,
+    /// The kernel for many rows, quantised.
+    pub(super) tile: Choice,
+    /// The kernel for few rows of floats.
+    pub(super) float_dot: Choice,
+    /// The kernel for many rows of floats.
+    pub(super) float_tile: Choice,
 }
+
+/// Picks the kernel for a weight's type and the number of rows. Kernels of quantised activations exist for
+/// block-quantised weights alone.
+pub(super) type Choice = fn(ProductShape) -> Kernel;
 
 impl Kernels {
     /// The kernels of an instruction set; those of plain Rust when the target has none of it.
@@ -50,6 +58,16 @@ impl Kernels {
             Isa::Neon => super::neon::kernels(),
             #[allow(unreachable_patterns)]
             Isa::Portable | Isa::Avx2 | Isa::Avx512 | Isa::Neon => &super::portable::KERNELS,
+        }
+    }
+
+    /// The kernels that read activations in a layout.
+    pub(super) fn of_layout(&self, layout: &ActivationLayout) -> Choice {
+        match layout.arrangement {
+            Arrangement::Plain => self.float_dot,
+            Arrangement::Rows => self.dot,
+            Arrangement::Tiles(_) => self.tile,
+            Arrangement::FloatTiles(_) => self.float_tile,
         }
     }
 }

@@ -1,9 +1,11 @@
 //! Matrix products with weights of any storage type, read as they are stored.
 //!
 //! `output[m, n] = Σ_k input[m, k] · weight[n, k]`. For block-quantised weights the input is first quantised to 8 bits
-//! ([`ActivationLayout`]), once for all products that share it; then the products run on integers. With few rows of
-//! input *dot* kernels stream the weight at the speed of memory; with many rows *tiled* kernels decode a panel of the
-//! weight into scratch and sweep it with tiles of rows. A [`ProductPlan`] chooses between them and divides the work.
+//! ([`ActivationLayout`]), once for all products that share it; then the products run on integers. Where activations are
+//! to stay as they are ([`Activations`](crate::Activations)), blocks are decoded to floats instead, exactly. With few
+//! rows of input *dot* kernels stream the weight at the speed of memory; with many rows *tiled* kernels decode a panel
+//! of the weight into scratch and sweep it with tiles of rows. A [`ProductPlan`] chooses between them and divides the
+//! work.
 
 mod activations;
 mod blocks;

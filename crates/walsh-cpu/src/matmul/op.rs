@@ -9,6 +9,7 @@ use super::plan::{Operands, ProductPlan, ProductShape};
 use super::{ActivationLayout, Arrangement};
 use crate::lower::{Derived, Lowering, Target};
 use crate::memory::View;
+use crate::precision::Activations;
 use crate::team::{Phase, Scratch};
 
 /// The plan of a validated product.
@@ -22,7 +23,7 @@ fn product_plan(op: &MatMul, target: Target) -> Result<ProductPlan> {
         n: size(op.weight.shape()[0])?,
         k: size(op.weight.shape()[1])?,
     };
-    ProductPlan::new(target.isa, target.threads, shape).map_err(unsupported)
+    ProductPlan::new(target.isa, target.threads, target.activations, shape).map_err(unsupported)
 }
 
 fn unsupported(why: impl ToString) -> Error {
@@ -40,8 +41,14 @@ pub(crate) fn plan(op: &MatMul, target: Target) -> Result<Plan> {
         Arrangement::Plain | Arrangement::Rows => "dot",
         Arrangement::Tiles(_) | Arrangement::FloatTiles(_) => "tiled",
     };
+    let weight = plan.shape().weight;
+    // Weights of floats have no other way.
+    let precision = match target.activations {
+        Activations::F32 if weight.is_quantised() => ".f32",
+        _ => "",
+    };
     Ok(Plan {
-        kernel: format!("matmul.{}.{}.{way}", plan.shape().weight, target.isa),
+        kernel: format!("matmul.{weight}.{}{precision}.{way}", target.isa),
         pieces: plan.items() as u64,
         workspace: plan.layout().bytes() as u64,
     })

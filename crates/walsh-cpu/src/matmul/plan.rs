@@ -8,6 +8,7 @@ use super::activations::{ActivationLayout, Arrangement, Tiles};
 use super::kernels::Kernels;
 use super::tile;
 use crate::isa::Isa;
+use crate::precision::Activations;
 
 /// What a product is planned from: `output[m, n] = Σ_k input[m, k] · weight[n, k]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,7 +126,12 @@ impl ProductPlan {
     /// # Errors
     /// When the shape is empty, the type has no products or does not fit the row length, or the instruction set is
     /// missing.
-    pub fn new(isa: Isa, threads: usize, shape: ProductShape) -> Result<ProductPlan, ProductError> {
+    pub fn new(
+        isa: Isa,
+        threads: usize,
+        activations: Activations,
+        shape: ProductShape,
+    ) -> Result<ProductPlan, ProductError> {
         let ProductShape { weight, m, n, k } = shape;
         if m == 0 || n == 0 || k == 0 {
             return Err(ProductError::Empty { m, n, k });
@@ -141,7 +147,7 @@ impl ProductPlan {
             return Err(ProductError::Isa(isa));
         }
         let kernels = Kernels::of(isa);
-        let layout = ActivationLayout::new(isa, weight, m, k);
+        let layout = ActivationLayout::new(isa, activations, weight, m, k);
         let item = match layout.arrangement {
             Arrangement::Plain | Arrangement::Rows => (dot_rows(n, row_bytes, threads), 1),
             Arrangement::Tiles(tiles) | Arrangement::FloatTiles(tiles) => {
@@ -220,17 +226,15 @@ impl ProductPlan {
     /// [`ProductPlan::scratch_bytes`] bytes and starts on a 64-byte boundary.
     pub unsafe fn run(&self, items: Range<usize>, operands: Operands, scratch: &mut [u8]) {
         let per_column = self.tile_items();
+        let kernel = self.kernels.of_layout(&self.layout)(self.shape);
         for item in items {
             let column = item / per_column * self.item.0;
             let columns = column..(column + self.item.0).min(self.shape.n);
-            let (tiles, kernel) = match self.layout.arrangement {
-                Arrangement::Plain | Arrangement::Rows => (0..0, (self.kernels.dot)(self.shape)),
+            let tiles = match self.layout.arrangement {
+                Arrangement::Plain | Arrangement::Rows => 0..0,
                 Arrangement::Tiles(tiles) | Arrangement::FloatTiles(tiles) => {
                     let tile = item % per_column * self.item.1;
-                    (
-                        tile..(tile + self.item.1).min(tiles.count()),
-                        (self.kernels.tile)(self.shape),
-                    )
+                    tile..(tile + self.item.1).min(tiles.count())
                 }
             };
             // SAFETY: the caller's; `new` has checked that the instruction set is there.

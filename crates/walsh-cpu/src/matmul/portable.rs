@@ -1,11 +1,10 @@
 //! Kernels in plain Rust.
 
-use std::array::from_fn;
 use std::ops::Range;
 
 use super::activations::{ActivationLayout, BLOCK, GROUP, PlainQuantise, RowParts};
 use super::blocks::{Decode, Decoded, Plain, with_block};
-use super::float::{Float, with_float};
+use super::float::{Blocks, Float, with_float};
 use super::kernels::{Kernel, Kernels};
 use super::plan::{Job, ProductShape};
 use crate::isa::Isa;
@@ -20,6 +19,8 @@ pub(super) static KERNELS: Kernels = Kernels {
     prepare,
     dot: kernel,
     tile: kernel,
+    float_dot: float_kernel,
+    float_tile: float_kernel,
 };
 
 /// # Safety
@@ -35,7 +36,11 @@ unsafe fn prepare(
 }
 
 fn kernel(shape: ProductShape) -> Kernel {
-    with_block!(shape.weight, B => dot::<B> as Kernel, else => {
+    with_block!(shape.weight, B => dot::<B> as Kernel, else => unreachable!("other weights take floats"))
+}
+
+fn float_kernel(shape: ProductShape) -> Kernel {
+    with_block!(shape.weight, B => dot_floats::<Blocks<B>> as Kernel, else => {
         with_float!(shape.weight, F => dot_floats::<F> as Kernel, else => unreachable!("plans refuse other types"))
     })
 }
@@ -105,32 +110,44 @@ fn int_dot(codes: &[u8], values: &[i8]) -> i32 {
 
 /// # Safety
 /// As for [`Kernel`].
-unsafe fn dot_floats<F: Float>(job: &Job<'_>, _: &mut [u8]) {
-    let k = job.plan.k();
+unsafe fn dot_floats<F: Float>(job: &Job<'_>, scratch: &mut [u8]) {
+    let (k, m) = (job.plan.k(), job.plan.shape().m);
+    let input = job.operands.input.cast::<f32>();
+    let sums: &mut [f32] = bytemuck::cast_slice_mut(&mut scratch[..m * 4]);
+    let mut loaded = [0.0; GROUP];
     for column in job.columns.clone() {
-        for m in 0..job.plan.shape().m {
-            // SAFETY: the caller's.
-            unsafe {
-                let weights = job.weight_row(column);
-                let input = job.operands.input.cast::<f32>().add(m * k);
-                // Several sums, so that the additions do not wait for each other.
-                let mut sums = [0.0; BLOCK];
-                for start in (0..k).step_by(BLOCK) {
-                    let length = BLOCK.min(k - start);
-                    let load = |i| {
-                        if i < length {
-                            F::load::<Plain>(weights, start + i) * *input.add(start + i)
-                        } else {
-                            0.0
-                        }
-                    };
-                    let products: [f32; BLOCK] = from_fn(load);
-                    for (sum, product) in sums.iter_mut().zip(products) {
-                        *sum += product;
-                    }
-                }
-                job.put(m, column, sums.iter().sum());
+        sums.fill(0.0);
+        // SAFETY: the caller's.
+        let weights = unsafe { job.weight_row(column) };
+        for start in (0..k).step_by(GROUP) {
+            let loaded = &mut loaded[..GROUP.min(k - start)];
+            // SAFETY: the row has these values; plain steps need no instruction set.
+            unsafe { F::load_all::<Plain>(weights, start, loaded) };
+            for (row, sum) in sums.iter_mut().enumerate() {
+                // SAFETY: the input has `m` rows of `k` values.
+                let values =
+                    unsafe { std::slice::from_raw_parts(input.add(row * k + start), loaded.len()) };
+                *sum += float_dot(loaded, values);
             }
         }
+        for (row, &sum) in sums.iter().enumerate() {
+            // SAFETY: the caller's.
+            unsafe { job.put(row, column, sum) };
+        }
     }
+}
+
+/// Several sums, so that the additions do not wait for each other.
+#[inline(always)]
+fn float_dot(a: &[f32], b: &[f32]) -> f32 {
+    let (a, a_rest) = a.as_chunks::<BLOCK>();
+    let (b, b_rest) = b.as_chunks::<BLOCK>();
+    let mut sums = [0.0; BLOCK];
+    for (a, b) in a.iter().zip(b) {
+        for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
+            *sum += a * b;
+        }
+    }
+    let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
+    rest + sums.iter().sum::<f32>()
 }

@@ -4,6 +4,7 @@ use walsh_formats::DType;
 use super::testing::{BLOCK_TYPES, Random, random_weights};
 use super::*;
 use crate::isa::Isa;
+use crate::precision::Activations;
 use crate::team::Scratch;
 
 const FLOAT_TYPES: &[DType] = &[DType::F32, DType::F16, DType::BF16];
@@ -11,6 +12,7 @@ const FLOAT_TYPES: &[DType] = &[DType::F32, DType::F16, DType::BF16];
 /// A product's inputs.
 struct Case {
     shape: ProductShape,
+    activations: Activations,
     weights: Vec<u8>,
     input: Vec<f32>,
     bias: Vec<f32>,
@@ -21,6 +23,7 @@ impl Case {
         let mut random = Random((m * 1000 + n) as u64);
         Case {
             shape: ProductShape { weight, m, n, k },
+            activations: Activations::Int8,
             weights: random_weights(weight, n, k, k as u64),
             input: (0..m * k).map(|_| random.normal()).collect(),
             bias: (0..n).map(|_| random.normal()).collect(),
@@ -29,7 +32,7 @@ impl Case {
 
     /// The product by an instruction set, with the items in some order.
     fn run(&self, isa: Isa, threads: usize) -> Vec<f32> {
-        let plan = ProductPlan::new(isa, threads, self.shape).unwrap();
+        let plan = ProductPlan::new(isa, threads, self.activations, self.shape).unwrap();
         let layout = plan.layout();
         let (mut prepared, mut scratch) = (Scratch::new(), Scratch::new());
         prepared.reserve(layout.bytes());
@@ -59,19 +62,35 @@ impl Case {
         output
     }
 
+    /// The same, with activations in some precision.
+    fn with(self, activations: Activations) -> Case {
+        Case {
+            activations,
+            ..self
+        }
+    }
+
     /// The product in double precision.
     fn reference(&self) -> Vec<f64> {
+        self.map(|x| x)
+    }
+
+    /// What each result comes to when nothing cancels.
+    fn magnitudes(&self) -> Vec<f64> {
+        self.map(f64::abs)
+    }
+
+    /// The product in double precision, with each term changed.
+    fn map(&self, change: impl Fn(f64) -> f64) -> Vec<f64> {
         let ProductShape { weight, m, n, k } = self.shape;
         let mut weights = vec![0.0; n * k];
         walsh_formats::ggml::decode(weight, &self.weights, &mut weights).unwrap();
         let mut output = Vec::with_capacity(m * n);
         for row in self.input.chunks_exact(k) {
             for (weights, bias) in weights.chunks_exact(k).zip(&self.bias) {
-                let products = row
-                    .iter()
-                    .zip(weights)
-                    .map(|(x, w)| f64::from(*x) * f64::from(*w));
-                output.push(products.sum::<f64>() + f64::from(*bias));
+                let terms = row.iter().zip(weights);
+                let products = terms.map(|(x, w)| change(f64::from(*x) * f64::from(*w)));
+                output.push(products.sum::<f64>() + change(f64::from(*bias)));
             }
         }
         output
@@ -122,11 +141,39 @@ fn products_are_close_to_double_precision() {
 }
 
 #[test]
+fn products_of_floats_are_as_close_as_single_precision_is_however_many_rows() {
+    for &weight in BLOCK_TYPES {
+        for &k in lengths(weight) {
+            let mut case = Case::new(weight, 64, 37, k).with(Activations::F32);
+            let (reference, magnitudes) = (case.reference(), case.magnitudes());
+            for isa in Isa::available() {
+                for m in [1, 3, 5, 64] {
+                    case.shape.m = m;
+                    for (i, found) in case.run(isa, 1).into_iter().enumerate() {
+                        let error = (f64::from(found) - reference[i]).abs();
+                        let limit = 1e-6 * magnitudes[i];
+                        assert!(
+                            error <= limit,
+                            "{isa} {weight} m={m} k={k} at {i}: {error:e} of {limit:e}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn items_do_not_depend_on_the_number_of_threads() {
     for isa in Isa::available() {
-        for weight in [DType::Q4_0, DType::Q6K, DType::F16] {
+        for (weight, activations) in [
+            (DType::Q4_0, Activations::Int8),
+            (DType::Q6K, Activations::Int8),
+            (DType::Q6K, Activations::F32),
+            (DType::F16, Activations::Int8),
+        ] {
             for m in [1, 3, 130] {
-                let case = Case::new(weight, m, 203, 512);
+                let case = Case::new(weight, m, 203, 512).with(activations);
                 let expected = case.run(isa, 1);
                 for threads in [2, 7, 64] {
                     assert!(
@@ -179,11 +226,17 @@ fn a_weight_that_is_nan_makes_its_column_nan() {
 #[test]
 fn weights_may_start_on_any_even_address() {
     for isa in Isa::available() {
-        for &weight in BLOCK_TYPES.iter().chain(FLOAT_TYPES) {
-            let case = Case::new(weight, 2, 5, 256);
+        let types = BLOCK_TYPES.iter().chain(FLOAT_TYPES);
+        let each = |dtype| {
+            Activations::ALL
+                .iter()
+                .map(move |&precise| (dtype, precise))
+        };
+        for (&weight, activations) in types.flat_map(each) {
+            let case = Case::new(weight, 2, 5, 256).with(activations);
             let expected = case.run(isa, 1);
             for offset in [2, 6, 14] {
-                let mut moved = Case::new(weight, 2, 5, 256);
+                let mut moved = Case::new(weight, 2, 5, 256).with(activations);
                 moved.weights.splice(0..0, vec![0; offset]);
                 let mut shifted = ShiftedCase {
                     case: moved,
@@ -206,7 +259,7 @@ struct ShiftedCase {
 
 impl ShiftedCase {
     fn run(&mut self, isa: Isa) -> Vec<f32> {
-        let plan = ProductPlan::new(isa, 1, self.case.shape).unwrap();
+        let plan = ProductPlan::new(isa, 1, self.case.activations, self.case.shape).unwrap();
         let (mut prepared, mut scratch) = (Scratch::new(), Scratch::new());
         prepared.reserve(plan.layout().bytes());
         scratch.reserve(plan.scratch_bytes());
@@ -239,7 +292,8 @@ impl ShiftedCase {
 #[test]
 fn what_cannot_be_planned_is_an_error() {
     let plan = |weight, m, n, k| {
-        ProductPlan::new(Isa::Portable, 1, ProductShape { weight, m, n, k }).map(|_| ())
+        let shape = ProductShape { weight, m, n, k };
+        ProductPlan::new(Isa::Portable, 1, Activations::Int8, shape).map(|_| ())
     };
     assert_eq!(
         plan(DType::Q4_0, 0, 1, 32),

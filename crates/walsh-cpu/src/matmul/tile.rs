@@ -21,7 +21,7 @@ const UNIT: usize = 256;
 /// The most panels of one work item.
 pub(super) const PANELS: usize = 4;
 
-/// The most values of K that a panel of floats covers.
+/// The most values of K that a panel of floats covers: a multiple of the largest block.
 const FLOAT_PIECE: usize = 256;
 
 /// One sweep of a panel by a tile.
@@ -363,14 +363,14 @@ unsafe fn fill<T: TileIsa + Stage<B>, B: Decode>(
     }
 }
 
-/// A work item of a product with floating-point weights.
+/// A work item of a product with floats: of weights that are, or are decoded to them.
 ///
 /// # Safety
 /// As for [`product`].
 #[inline(always)]
 pub(super) unsafe fn float_product<T: TileIsa, F: Float>(job: &Job<'_>, scratch: &mut [u8]) {
     let item = Item::new(job, T::LANES, scratch);
-    for values in pieces(job.plan.k(), 4, FLOAT_PIECE) {
+    for values in pieces(job.plan.k(), F::UNIT.max(4), FLOAT_PIECE) {
         for panel in 0..item.panels {
             for (lane, row) in item.panel_rows(panel).enumerate() {
                 // SAFETY: the row has `k` values, and the staging area `FLOAT_PIECE` floats for each lane.

@@ -25,6 +25,7 @@ pub(crate) fn device(isa: Isa, threads: usize) -> Device {
     walsh_cpu::open(CpuOptions {
         threads: Threads::Count(threads),
         isa: Some(isa),
+        ..CpuOptions::default()
     })
     .unwrap()
 }

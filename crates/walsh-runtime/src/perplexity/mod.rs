@@ -9,6 +9,7 @@
 //! so that only those positions' logits are ever held.
 
 mod pieces;
+mod report;
 mod softmax;
 mod stats;
 
@@ -19,6 +20,7 @@ use crate::{Error, Model, Result, Session, SessionOptions};
 
 use crate::tokenizer::Special;
 use pieces::{Pieces, Predictor};
+pub use report::{Comparison, ComparisonEntry, Provenance, ReportFile, ReportPage};
 use stats::Scores;
 
 /// What to measure.
@@ -37,12 +39,18 @@ pub struct PerplexityOptions {
 pub struct PerplexityReport {
     /// The model's name.
     pub model: String,
+    /// The device, and what its kernels were chosen for.
+    pub device: String,
     /// Tokens in a chunk.
     pub context: usize,
     /// Chunks scored.
     pub chunks: usize,
+    /// Tokens that the text has.
+    pub tokens: usize,
     /// One entry per codec, in the order given.
     pub results: Vec<PerplexityResult>,
+    /// What to know before the figures are believed, a line each.
+    pub warnings: Vec<String>,
 }
 
 /// One codec's figures.
@@ -56,12 +64,17 @@ pub struct PerplexityResult {
     pub ppl_stderr: f64,
     /// Mean KL divergence from the first codec's predictions, in nats.
     pub kld_mean: f64,
+    /// The standard error of `kld_mean`, positions taken as independent.
+    pub kld_stderr: f64,
     /// The divergence that 99 of 100 positions stay below, in nats.
     pub kld_p99: f64,
     /// The fraction of positions whose likeliest token is the first codec's.
     pub same_top: f64,
     /// What the cache holds for a token, over all layers, in bytes.
     pub kv_bytes_per_token: u64,
+    /// Bits for a number of a key or a value, scales included, over keys and
+    /// values together.
+    pub bits_per_value: f64,
 }
 
 /// How far a run is, after each chunk.
@@ -152,15 +165,56 @@ pub fn perplexity(
             ppl: scores.perplexity(),
             ppl_stderr: scores.standard_error(),
             kld_mean: scores.mean_divergence(),
+            kld_stderr: scores.divergence_standard_error(),
             kld_p99: scores.divergence_percentile(0.99),
             same_top: scores.same_top(),
             kv_bytes_per_token: model.kv_bytes_per_token(kv)?,
+            bits_per_value: bits_per_value(model, kv)?,
         });
     }
     Ok(PerplexityReport {
         model: model.name().to_owned(),
+        device: model.device().properties().to_string(),
         context,
         chunks,
+        tokens: tokens.len(),
         results,
+        warnings: reference_warning(&options.kv).into_iter().collect(),
     })
+}
+
+/// What a number of a key or a value takes, in bits.
+fn bits_per_value(model: &Model, kv: &KvSpec) -> Result<f64> {
+    let config = model.config();
+    let numbers = 2 * config.layers.len() * config.kv_heads * config.head_dim;
+    Ok(8.0 * model.kv_bytes_per_token(kv)? as f64 / numbers as f64)
+}
+
+/// Says which codec the others are compared with when it is itself quantised.
+fn reference_warning(specs: &[KvSpec]) -> Option<String> {
+    match specs {
+        [first, _, ..] if !report::is_float(&first.to_string()) => Some(format!(
+            "the reference is {first}, which is itself quantised: give f16 first to see what each SPEC changes about an unquantised cache"
+        )),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn warning(specs: &[&str]) -> Option<String> {
+        let specs: Vec<KvSpec> = specs.iter().map(|s| s.parse().expect("a SPEC")).collect();
+        reference_warning(&specs)
+    }
+
+    #[test]
+    fn a_quantised_reference_is_named() {
+        assert_eq!(warning(&["f16", "tq4"]), None);
+        assert_eq!(warning(&["k=f32,v=f16", "tq4"]), None);
+        assert_eq!(warning(&["tq8"]), None);
+        let warning = warning(&["q8_0", "tq4"]).expect("a warning");
+        assert!(warning.contains("the reference is q8_0"), "{warning}");
+    }
 }

@@ -50,6 +50,20 @@ impl Scores {
         self.divergences.iter().map(|&x| f64::from(x)).sum::<f64>() / self.count.max(1) as f64
     }
 
+    /// The standard error of the mean divergence.
+    pub(crate) fn divergence_standard_error(&self) -> f64 {
+        if self.count < 2 {
+            return 0.0;
+        }
+        let mean = self.mean_divergence();
+        let squares = self
+            .divergences
+            .iter()
+            .map(|&x| (f64::from(x) - mean).powi(2));
+        let count = self.count as f64;
+        (squares.sum::<f64>() / count / (count - 1.0)).sqrt()
+    }
+
     /// The divergence that the given fraction of positions stays below,
     /// interpolated between neighbours.
     pub(crate) fn divergence_percentile(&self, fraction: f64) -> f64 {
@@ -104,6 +118,9 @@ mod tests {
     fn divergences() {
         let scores = scores(&[0.0; 101]);
         assert!((scores.mean_divergence() - 50.0).abs() < 1e-12);
+        // The variance of 0 … 100 is (101² − 1)/12 = 850.
+        let error = scores.divergence_standard_error();
+        assert!((error - (850.0f64 / 100.0).sqrt()).abs() < 1e-12);
         assert!((scores.divergence_percentile(0.99) - 99.0).abs() < 1e-9);
         assert!((scores.divergence_percentile(0.995) - 99.5).abs() < 1e-9);
         assert!((scores.same_top() - 75.0 / 101.0).abs() < 1e-12);
@@ -114,6 +131,7 @@ mod tests {
         let scores = Scores::default();
         assert_eq!(scores.divergence_percentile(0.99), 0.0);
         assert_eq!(scores.mean_divergence(), 0.0);
+        assert_eq!(scores.divergence_standard_error(), 0.0);
         assert_eq!(scores.standard_error(), 0.0);
     }
 }

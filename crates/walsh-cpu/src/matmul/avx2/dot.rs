@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::{Avx2, Codes, total, widen_pairs};
-use crate::matmul::activations::BLOCK;
+use crate::matmul::activations::{BLOCK, GROUP};
 use crate::matmul::blocks::Decode;
 use crate::matmul::float::Float;
 use crate::matmul::kernels::Kernel;
@@ -107,34 +107,56 @@ pub(super) fn floats<F: Float>(m: usize) -> Kernel {
 /// As for [`Kernel`].
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn float_rows<F: Float, const M: usize>(job: &Job<'_>, _: &mut [u8]) {
-    const STEP: usize = 32;
+    let step = const { if F::UNIT > 32 { F::UNIT } else { 32 } };
     let k = job.plan.k();
+    let mut loaded = [0.0f32; GROUP];
     let input = job.operands.input.cast::<f32>();
     // SAFETY: the weight's rows and the input's have `k` values.
     unsafe {
         for column in job.columns.clone() {
             let weights = job.weight_row(column);
             let mut sums = [[_mm256_setzero_ps(); 2]; M];
-            let whole = k / STEP * STEP;
-            for index in (0..whole).step_by(STEP) {
-                let mut loaded = [0.0f32; STEP];
-                F::load_all::<X86>(weights, index, &mut loaded);
-                for (m, sums) in sums.iter_mut().enumerate() {
-                    let values = input.add(m * k + index);
-                    for part in 0..STEP / 8 {
-                        let weights = _mm256_loadu_ps(loaded.as_ptr().add(8 * part));
-                        let sum = &mut sums[part % 2];
-                        *sum =
-                            _mm256_fmadd_ps(weights, _mm256_loadu_ps(values.add(8 * part)), *sum);
-                    }
-                }
+            let whole = k / step * step;
+            for index in (0..whole).step_by(step) {
+                F::load_all::<X86>(weights, index, &mut loaded[..step]);
+                add(&loaded[..step], input.add(index), k, &mut sums);
             }
+            // Only floats, loaded in any number, leave a rest that is no multiple of 16.
+            let rest = &mut loaded[..k - whole];
+            F::load_all::<X86>(weights, whole, rest);
+            let (pairs, rest) = rest.split_at(rest.len() / 16 * 16);
+            add(pairs, input.add(whole), k, &mut sums);
             for (m, sums) in sums.iter().enumerate() {
                 let mut sum = total(_mm256_add_ps(sums[0], sums[1]));
-                for index in whole..k {
-                    sum += F::load::<X86>(weights, index) * *input.add(m * k + index);
+                for (index, weight) in (k - rest.len()..k).zip(rest) {
+                    sum += weight * *input.add(m * k + index);
                 }
                 job.put(m, column, sum);
+            }
+        }
+    }
+}
+
+/// Adds the products of some weights, a multiple of 16, with rows of `k` values.
+///
+/// # Safety
+/// Each of the `M` rows has as many values from `input` on, and the machine has AVX2.
+#[inline(always)]
+unsafe fn add<const M: usize>(
+    weights: &[f32],
+    input: *const f32,
+    k: usize,
+    sums: &mut [[__m256; 2]; M],
+) {
+    for (pair, weights) in weights.chunks_exact(16).enumerate() {
+        // SAFETY: the caller's.
+        unsafe {
+            let first = _mm256_loadu_ps(weights.as_ptr());
+            let second = _mm256_loadu_ps(weights.as_ptr().add(8));
+            for (m, [a, b]) in sums.iter_mut().enumerate() {
+                let values = input.add(m * k + 16 * pair);
+                *a = _mm256_fmadd_ps(first, _mm256_loadu_ps(values), *a);
+                *b = _mm256_fmadd_ps(second, _mm256_loadu_ps(values.add(8)), *b);
             }
         }
     }

@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use super::activations::{ActivationLayout, BLOCK, PlainQuantise};
 use super::blocks::{Decode, with_block};
-use super::float::with_float;
+use super::float::{Blocks, with_float};
 use super::kernels::{Kernel, Kernels};
 use super::plan::ProductShape;
 use super::tile::{Stage, Staged, stage_plainly};
@@ -28,6 +28,8 @@ pub(super) static KERNELS: Kernels = Kernels {
     prepare,
     dot: dot_kernel,
     tile: tile_kernel,
+    float_dot: float_dot_kernel,
+    float_tile: float_tile_kernel,
 };
 
 struct Avx2;
@@ -46,13 +48,21 @@ unsafe fn prepare(
 }
 
 fn dot_kernel(shape: ProductShape) -> Kernel {
-    with_block!(shape.weight, B => dot::blocks::<B>(shape.m), else => {
+    with_block!(shape.weight, B => dot::blocks::<B>(shape.m), else => unreachable!("other weights take floats"))
+}
+
+fn tile_kernel(shape: ProductShape) -> Kernel {
+    with_block!(shape.weight, B => tile::product::<B> as Kernel, else => unreachable!("other weights take floats"))
+}
+
+fn float_dot_kernel(shape: ProductShape) -> Kernel {
+    with_block!(shape.weight, B => dot::floats::<Blocks<B>>(shape.m), else => {
         with_float!(shape.weight, F => dot::floats::<F>(shape.m), else => unreachable!("plans refuse other types"))
     })
 }
 
-fn tile_kernel(shape: ProductShape) -> Kernel {
-    with_block!(shape.weight, B => tile::product::<B> as Kernel, else => {
+fn float_tile_kernel(shape: ProductShape) -> Kernel {
+    with_block!(shape.weight, B => tile::float_product::<Blocks<B>> as Kernel, else => {
         with_float!(shape.weight, F => tile::float_product::<F> as Kernel, else => unreachable!("plans refuse other types"))
     })
 }

@@ -33,6 +33,23 @@ pub(super) trait Wide: Decode {
     unsafe fn wide<const VECTORS: usize>(blocks: *const Self) -> Group;
 }
 
+/// The expression for each of four vectors. (`from_fn` of an array is not always inlined, and is then compiled without
+/// the instruction set.)
+macro_rules! four {
+    (|$vector:ident| $codes:expr) => {
+        [
+            four!(@ $vector = 0, $codes),
+            four!(@ $vector = 1, $codes),
+            four!(@ $vector = 2, $codes),
+            four!(@ $vector = 3, $codes),
+        ]
+    };
+    (@ $vector:ident = $number:literal, $codes:expr) => {{
+        let $vector: usize = $number;
+        $codes
+    }};
+}
+
 /// `low` in the lower half of the 64-bit lanes, `high` in the upper.
 #[inline(always)]
 fn halves(low: i64, high: i64) -> __m512i {
@@ -269,7 +286,7 @@ impl Wide for BlockQ2K {
             let scales = _mm512_and_si512(nibbles, _mm512_set1_epi32(15));
             let mins = _mm512_srli_epi32::<4>(nibbles);
             Group {
-                codes: std::array::from_fn(|vector| bit_pair_runs(&block.qs, vector)),
+                codes: four!(|vector| bit_pair_runs(&block.qs, vector)),
                 scales: _mm512_mul_ps(_mm512_cvtepi32_ps(scales), _mm512_set1_ps(widen(block.d))),
                 mins: _mm512_mul_ps(_mm512_cvtepi32_ps(mins), _mm512_set1_ps(widen(block.dmin))),
             }
@@ -289,7 +306,7 @@ impl Wide for BlockQ3K {
             let ints = _mm512_sub_epi32(ints, _mm512_set1_epi32(32));
             let (scales, mins) = symmetric_runs(widen(block.d), ints, 4.0);
             Group {
-                codes: std::array::from_fn(|vector| {
+                codes: four!(|vector| {
                     add_plane(bit_pair_runs(&block.qs, vector), mask, vector, 4)
                 }),
                 scales,
@@ -306,7 +323,7 @@ impl Wide for BlockQ4K {
         unsafe {
             let block = &*blocks;
             Group {
-                codes: std::array::from_fn(|vector| nibble_runs(&block.qs[32 * vector..])),
+                codes: four!(|vector| nibble_runs(&block.qs[32 * vector..])),
                 scales: asymmetric_runs(block.d, block.dmin, &block.scales),
                 mins: _mm512_setzero_ps(),
             }
@@ -321,10 +338,10 @@ impl Wide for BlockQ5K {
         unsafe {
             let block = &*blocks;
             let mask = twice(&block.qh);
-            let codes =
-                |vector: usize| add_plane(nibble_runs(&block.qs[32 * vector..]), mask, vector, 16);
             Group {
-                codes: std::array::from_fn(codes),
+                codes: four!(|vector| {
+                    add_plane(nibble_runs(&block.qs[32 * vector..]), mask, vector, 16)
+                }),
                 scales: asymmetric_runs(block.d, block.dmin, &block.scales),
                 mins: _mm512_setzero_ps(),
             }
@@ -338,7 +355,7 @@ impl Wide for BlockQ6K {
         // SAFETY: the caller's.
         unsafe {
             let block = &*blocks;
-            let codes = |vector: usize| {
+            let codes = four!(|vector| {
                 let low = _mm512_loadu_si512(block.ql.as_ptr().add(vector / 2 * 64).cast());
                 let high = twice(&block.qh[vector / 2 * 32..]);
                 // Bring the two high bits to bits 4 and 5, where the low nibble ends.
@@ -353,11 +370,11 @@ impl Wide for BlockQ6K {
                 // The third operand selects: its bits take `low`, the others `high`.
                 let code = _mm512_ternarylogic_epi32::<0xd8>(high, low, bytes(15));
                 _mm512_and_si512(code, bytes(63))
-            };
+            });
             let ints = _mm512_cvtepi8_epi32(_mm_loadu_si128(block.scales.as_ptr().cast()));
             let (scales, mins) = symmetric_runs(widen(block.d), ints, 32.0);
             Group {
-                codes: std::array::from_fn(codes),
+                codes,
                 scales,
                 mins,
             }
@@ -371,17 +388,17 @@ impl Wide for BlockIq4Xs {
         // SAFETY: the caller's.
         unsafe {
             let block = &*blocks;
-            let codes = |vector: usize| {
+            let codes = four!(|vector| {
                 let packed = block.qs.as_ptr().add(32 * vector);
                 look_up(nibbles(packed, packed.add(16)))
-            };
+            });
             let ints = iq4_xs_scales(block);
             let ints = _mm256_cvtepu8_epi32(_mm_loadl_epi64(ints.as_ptr().cast()));
             let ints = _mm256_sub_epi32(ints, _mm256_set1_epi32(32));
             let ints = _mm512_cvtepi32_ps(_mm512_broadcast_i64x4(ints));
             let d = widen(block.d);
             Group {
-                codes: std::array::from_fn(codes),
+                codes,
                 scales: _mm512_mul_ps(ints, float_halves(d, IQ4_OFFSET as f32 * d)),
                 mins: _mm512_setzero_ps(),
             }

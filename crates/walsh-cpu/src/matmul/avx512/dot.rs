@@ -14,7 +14,7 @@ use crate::matmul::plan::Job;
 pub(super) const ROWS: usize = 4;
 
 /// How far ahead of the decoder the weight is fetched, in bytes.
-const AHEAD: usize = 1024;
+pub(super) const AHEAD: usize = 1024;
 
 /// The kernel for block-quantised weights and `m` rows.
 pub(super) fn blocks<B: Wide>(m: usize) -> Kernel {

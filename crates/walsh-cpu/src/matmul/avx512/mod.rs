@@ -1,5 +1,7 @@
 //! AVX-512 kernels with VNNI.
 
+use exact::WideBlocks;
+
 use super::blocks::with_block;
 use super::float::with_float;
 use super::kernels::{Kernel, Kernels};
@@ -8,6 +10,7 @@ use crate::isa::Isa;
 
 mod decode;
 mod dot;
+mod exact;
 mod quantise;
 mod tile;
 
@@ -20,16 +23,26 @@ pub(super) static KERNELS: Kernels = Kernels {
     prepare: quantise::prepare,
     dot: dot_kernel,
     tile: tile_kernel,
+    float_dot: float_dot_kernel,
+    float_tile: float_tile_kernel,
 };
 
 fn dot_kernel(shape: ProductShape) -> Kernel {
-    with_block!(shape.weight, B => dot::blocks::<B>(shape.m), else => {
+    with_block!(shape.weight, B => dot::blocks::<B>(shape.m), else => unreachable!("other weights take floats"))
+}
+
+fn tile_kernel(shape: ProductShape) -> Kernel {
+    with_block!(shape.weight, B => tile::product::<B> as Kernel, else => unreachable!("other weights take floats"))
+}
+
+fn float_dot_kernel(shape: ProductShape) -> Kernel {
+    with_block!(shape.weight, B => exact::rows::<B>(shape.m), else => {
         with_float!(shape.weight, F => dot::floats::<F>(shape.m), else => unreachable!("plans refuse other types"))
     })
 }
 
-fn tile_kernel(shape: ProductShape) -> Kernel {
-    with_block!(shape.weight, B => tile::product::<B> as Kernel, else => {
+fn float_tile_kernel(shape: ProductShape) -> Kernel {
+    with_block!(shape.weight, B => tile::float_product::<WideBlocks<B>> as Kernel, else => {
         with_float!(shape.weight, F => tile::float_product::<F> as Kernel, else => unreachable!("plans refuse other types"))
     })
 }

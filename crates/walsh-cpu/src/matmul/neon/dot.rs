@@ -3,7 +3,7 @@
 use std::arch::aarch64::*;
 
 use super::{Neon, NeonPrimitives, dot, load_codes};
-use crate::matmul::activations::BLOCK;
+use crate::matmul::activations::{BLOCK, GROUP};
 use crate::matmul::blocks::Decode;
 use crate::matmul::float::Float;
 use crate::matmul::kernels::Kernel;
@@ -118,33 +118,54 @@ pub(super) fn floats<F: Float>(m: usize) -> Kernel {
 /// # Safety
 /// As for [`Kernel`].
 unsafe fn float_rows<F: Float, const M: usize>(job: &Job<'_>, _: &mut [u8]) {
-    const STEP: usize = 16;
+    let step = const { if F::UNIT > 16 { F::UNIT } else { 16 } };
     let k = job.plan.k();
+    let mut loaded = [0.0f32; GROUP];
     let input = job.operands.input.cast::<f32>();
     // SAFETY: the weight's rows and the input's have `k` values.
     unsafe {
         for column in job.columns.clone() {
             let weights = job.weight_row(column);
             let mut sums = [[vdupq_n_f32(0.0); 2]; M];
-            let whole = k / STEP * STEP;
-            for index in (0..whole).step_by(STEP) {
-                let mut loaded = [0.0f32; STEP];
-                F::load_all::<NeonPrimitives>(weights, index, &mut loaded);
-                for (m, sums) in sums.iter_mut().enumerate() {
-                    let values = input.add(m * k + index);
-                    for part in 0..STEP / 4 {
-                        let weights = vld1q_f32(loaded.as_ptr().add(4 * part));
-                        let sum = &mut sums[part % 2];
-                        *sum = vfmaq_f32(*sum, weights, vld1q_f32(values.add(4 * part)));
-                    }
-                }
+            let whole = k / step * step;
+            for index in (0..whole).step_by(step) {
+                F::load_all::<NeonPrimitives>(weights, index, &mut loaded[..step]);
+                add(&loaded[..step], input.add(index), k, &mut sums);
             }
+            // Only floats, loaded in any number, leave a rest.
+            let rest = &mut loaded[..k - whole];
+            F::load_all::<NeonPrimitives>(weights, whole, rest);
             for (m, sums) in sums.iter().enumerate() {
                 let mut sum = vaddvq_f32(vaddq_f32(sums[0], sums[1]));
-                for index in whole..k {
-                    sum += F::load::<NeonPrimitives>(weights, index) * *input.add(m * k + index);
+                for (index, weight) in (whole..k).zip(rest.iter()) {
+                    sum += weight * *input.add(m * k + index);
                 }
                 job.put(m, column, sum);
+            }
+        }
+    }
+}
+
+/// Adds the products of some weights, a multiple of 8, with rows of `k` values.
+///
+/// # Safety
+/// Each of the `M` rows has as many values from `input` on.
+#[inline(always)]
+unsafe fn add<const M: usize>(
+    weights: &[f32],
+    input: *const f32,
+    k: usize,
+    sums: &mut [[float32x4_t; 2]; M],
+) {
+    for (pair, weights) in weights.chunks_exact(8).enumerate() {
+        // SAFETY: the caller's.
+        unsafe {
+            let first = vld1q_f32(weights.as_ptr());
+            let second = vld1q_f32(weights.as_ptr().add(4));
+            for (m, [a, b]) in sums.iter_mut().enumerate() {
+                let values = input.add(m * k + 8 * pair);
+                *a = vfmaq_f32(*a, first, vld1q_f32(values));
+                *b = vfmaq_f32(*b, second, vld1q_f32(values.add(4)));
             }
         }
     }

@@ -9,7 +9,7 @@ use half::f16;
 
 use super::activations::{ActivationLayout, PlainQuantise};
 use super::blocks::{Decode, IQ4_CODES, Primitives, with_block};
-use super::float::with_float;
+use super::float::{Blocks, with_float};
 use super::kernels::{Kernel, Kernels};
 use super::plan::ProductShape;
 use super::tile::{Stage, Staged, stage_plainly};
@@ -36,6 +36,8 @@ const fn table<const DOT: bool>() -> Kernels {
         prepare,
         dot: dot_kernel::<DOT>,
         tile: tile_kernel::<DOT>,
+        float_dot: float_dot_kernel,
+        float_tile: float_tile_kernel,
     }
 }
 
@@ -54,13 +56,21 @@ unsafe fn prepare(
 }
 
 fn dot_kernel<const DOT: bool>(shape: ProductShape) -> Kernel {
-    with_block!(shape.weight, B => dot::blocks::<B, DOT>(shape.m), else => {
+    with_block!(shape.weight, B => dot::blocks::<B, DOT>(shape.m), else => unreachable!("other weights take floats"))
+}
+
+fn tile_kernel<const DOT: bool>(shape: ProductShape) -> Kernel {
+    with_block!(shape.weight, B => tile::product::<B, DOT>(), else => unreachable!("other weights take floats"))
+}
+
+fn float_dot_kernel(shape: ProductShape) -> Kernel {
+    with_block!(shape.weight, B => dot::floats::<Blocks<B>>(shape.m), else => {
         with_float!(shape.weight, F => dot::floats::<F>(shape.m), else => unreachable!("plans refuse other types"))
     })
 }
 
-fn tile_kernel<const DOT: bool>(shape: ProductShape) -> Kernel {
-    with_block!(shape.weight, B => tile::product::<B, DOT>(), else => {
+fn float_tile_kernel(shape: ProductShape) -> Kernel {
+    with_block!(shape.weight, B => tile::float_product::<Blocks<B>> as Kernel, else => {
         with_float!(shape.weight, F => tile::float_product::<F> as Kernel, else => unreachable!("plans refuse other types"))
     })
 }
