@@ -41,6 +41,13 @@ struct Start {
     read: usize,
 }
 
+impl Start {
+    /// The session holds the exchange somewhere else by now, or not at all.
+    fn lose(&mut self) {
+        (self.position, self.held, self.read) = (0, false, 0);
+    }
+}
+
 impl Conversation {
     /// Starts a conversation, with a system message if there is one.
     ///
@@ -91,13 +98,13 @@ impl Conversation {
             return Ok(false);
         };
         self.messages.truncate(start.messages);
-        let read = std::mem::take(&mut self.read);
-        self.answer.clear();
         let held = match start.held {
             true => self.session.tokens().get(start.position).copied(),
             false => None,
         };
+        let (read, turns) = self.start_anew();
         self.session.truncate(start.position)?;
+        self.turns = turns;
         if let Some(token) = held {
             self.session.hold(token);
         }
@@ -107,6 +114,15 @@ impl Conversation {
             self.answer = answer.unwrap_or_default().to_owned();
         }
         Ok(true)
+    }
+
+    /// Makes the next turn read everything anew, unless what this returns is put
+    /// back: the text that the session holds, and where exchanges began in it.
+    fn start_anew(&mut self) -> (String, Vec<Start>) {
+        self.answer.clear();
+        let turns = self.turns.clone();
+        self.turns.iter_mut().for_each(Start::lose);
+        (std::mem::take(&mut self.read), turns)
     }
 
     /// What the conversation is now, to come back to.
@@ -135,22 +151,20 @@ impl Conversation {
         let said = self.messages.pop();
         let turn = turn?;
         let mut start = self.start();
+        // Should reading fail half-way, the next turn starts anew.
+        let (_, mut turns) = self.start_anew();
         if turn.anew {
             self.session.reset();
-            // Earlier exchanges are no longer where they were.
-            for start in self.turns.iter_mut().chain([&mut start]) {
-                (start.position, start.held, start.read) = (0, false, 0);
-            }
+            turns.clone_from(&self.turns);
+            start.lose();
         }
-        // Should reading fail half-way, the next turn starts anew.
-        self.read.clear();
-        self.answer.clear();
         let options = GenerateOptions {
             special: Special::Parse,
             ..options
         };
         let generation = self.session.generate_from(&turn.tokens, options)?;
-        self.turns.push(start);
+        turns.push(start);
+        self.turns = turns;
         self.messages.extend(said);
         self.read = turn.text;
         Ok(Reply {

@@ -13,7 +13,7 @@ use super::{Conversation, Start};
 use crate::chat::Message;
 use crate::container::{self, Section, Tag};
 use crate::session::{Fields, FieldsReader, KIND, restore_sections};
-use crate::{Error, Model, RestoreOptions, Result, Session};
+use crate::{Error, Model, RestoreOptions, Result};
 
 const CHAT: Tag = *b"CHAT";
 
@@ -114,10 +114,9 @@ impl Conversation {
 
     /// Whether an exchange can have begun there.
     fn holds(&self, turn: &Start) -> bool {
-        let session: &Session = &self.session;
         turn.messages >= self.system.len()
             && turn.messages <= self.messages.len()
-            && turn.position + usize::from(turn.held) <= session.position()
+            && turn.position <= self.session.position()
             && self.read.is_char_boundary(turn.read)
     }
 }

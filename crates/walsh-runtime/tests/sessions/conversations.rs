@@ -101,3 +101,28 @@ fn a_conversation_can_be_taken_up_as_a_text() {
     let session = session.expect("restored");
     assert_eq!(session.tokens(), conversation.session().tokens());
 }
+
+#[test]
+fn a_reply_that_fails_loses_nothing_that_was_said() {
+    let place = sliding();
+    let mut conversation = said(&place, &["Hello", "Why?"]);
+    let messages = conversation.messages().to_vec();
+    let impossible = GenerateOptions {
+        sampling: Sampling {
+            top_p: 2.0,
+            ..Sampling::greedy()
+        },
+        ..GenerateOptions::default()
+    };
+    assert!(conversation.say("No.", impossible).is_err());
+    assert_eq!(conversation.messages(), messages);
+    let mut restored = restored(&place, &conversation);
+    // Both read everything anew.
+    assert_same(&mut conversation, &mut restored);
+    for _ in 0..2 {
+        assert!(restored.undo().expect("undone"));
+    }
+    assert_eq!(restored.messages(), &messages[..3]);
+    say(&mut restored, "And now?");
+    assert_eq!(restored.messages().len(), 5);
+}

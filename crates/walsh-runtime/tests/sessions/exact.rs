@@ -131,6 +131,21 @@ fn cutting_again_and_again_stays_exact() {
 }
 
 #[test]
+fn forks_and_files_know_what_a_cut_left_in_the_ring() {
+    let place = sliding();
+    let mut session = fresh(&place.model, "tq4", 30);
+    session.truncate(25).expect("cut");
+    for position in [24, 22, 19, 8] {
+        let expected = go_on(&mut fresh(&place.model, "tq4", position), 5);
+        let fork = session.fork().expect("a fork");
+        for mut copy in [fork, restored(&place, &session)] {
+            copy.truncate(position).expect("cut");
+            assert_eq!(go_on(&mut copy, 5), expected, "at {position}");
+        }
+    }
+}
+
+#[test]
 fn cutting_off_a_token_that_waits_keeps_the_logits() {
     let place = global();
     let mut session = fresh(&place.model, "f16", 10);

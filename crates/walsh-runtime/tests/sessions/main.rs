@@ -8,6 +8,7 @@ mod tiny;
 mod conversations;
 mod exact;
 mod files;
+mod hostile;
 
 use std::path::PathBuf;
 

@@ -24,6 +24,7 @@ fn result(kv: &str, bits: f64, kld: f64) -> PerplexityResult {
 fn report(results: Vec<PerplexityResult>) -> PerplexityReport {
     PerplexityReport {
         model: "A <model> & more".to_owned(),
+        device: "cpu (avx512)".to_owned(),
         context: 1024,
         chunks: 8,
         tokens: 26_000,
