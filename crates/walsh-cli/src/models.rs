@@ -2,12 +2,13 @@
 //! command opens.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde_json::json;
 use walsh_runtime::store::{Catalogue, State, Store, StoreOptions};
 use walsh_runtime::{
-    Conversation, Model, RestoreOptions, Sampling, Session, SessionOptions, check_readable,
-    check_writable,
+    CalibrationNotice, CalibrationOptions, Conversation, Model, RestoreOptions, Sampling, Session,
+    SessionOptions, check_readable, check_writable,
 };
 
 use crate::args::{Cache, List, ModelArgs, Pull, SamplingArgs, SessionArgs};
@@ -100,7 +101,24 @@ pub(crate) fn open(args: &ModelArgs) -> Outcome<Model> {
         device = device.with_threads(threads.get())?;
     }
     let path = resolve(&args.model, &args.cache)?;
-    Ok(Model::open(&device.open()?, path)?)
+    let calibrations = CalibrationOptions {
+        folder: Some(store(&args.cache)?.calibration_folder()),
+        notice: Some(Arc::new(calibration_notice)),
+    };
+    Ok(Model::open_with(&device.open()?, path, calibrations)?)
+}
+
+/// Says that a model's keys are looked at, which takes a moment the first time.
+fn calibration_notice(notice: CalibrationNotice<'_>) {
+    match notice {
+        CalibrationNotice::Measuring { done: 1, layers } => output::note(format_args!(
+            "looking at the keys of {layers} layers on a built-in text, once for this model"
+        )),
+        CalibrationNotice::Measuring { .. } => {}
+        CalibrationNotice::NotKept(error) => output::note(format_args!(
+            "what was found about the model's keys cannot be kept for the next time: {error}"
+        )),
+    }
 }
 
 /// Finds out what can be known about a session's files before a model is fetched.

@@ -6,6 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+pub(crate) mod bias;
 pub(crate) mod tiny;
 
 /// What a run printed, and how it ended.

@@ -7,13 +7,20 @@
 //!
 //! Both come from a built-in text, so that codes do not depend on what a session reads.
 
+mod file;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
 use walsh::formats::kv::LayerKv;
 use walsh::ops::{Pairing, RopeConfig};
 use walsh::{CacheKind, DType, Device, KeyPreparation, KvCache, KvCacheOptions, KvCodec, KvCodecs};
 
 use crate::model::graph::{Activations, Graph, Reading};
 use crate::tokenizer::Special;
-use crate::{Model, ModelConfig, Result};
+use crate::{Error, Model, ModelConfig, Result};
 
 /// What is read.
 const TEXT: &str = include_str!("text.txt");
@@ -23,6 +30,10 @@ const TOKENS: usize = 1024;
 
 /// The first tokens' keys are unlike all others, and an overlay holds them: they do not count.
 const SKIPPED: usize = 4;
+
+/// The share of the mean in the keys' square from which on they count as biased: what is left then differs by less than
+/// a seventh of the mean.
+const BIASED_SHARE: f64 = 0.98;
 
 /// The moments of one layer's keys and queries: `[kv_heads][head_dim]` each, after RoPE.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,12 +53,69 @@ pub struct Calibration {
     pub layers: Vec<KeyMoments>,
 }
 
-/// How far a calibration is: layers done, and layers in all.
-pub(crate) type Progress<'a> = &'a mut dyn FnMut(usize, usize);
+/// What happens while a model's calibration is looked for.
+#[derive(Debug)]
+pub enum CalibrationNotice<'a> {
+    /// It is measured: this many layers of so many are done.
+    Measuring {
+        /// Layers done.
+        done: usize,
+        /// Layers in all.
+        layers: usize,
+    },
+    /// It was measured, but cannot be kept: the next time it is measured again.
+    NotKept(&'a Error),
+}
+
+/// Where calibrations are kept, and who is told of them.
+#[derive(Clone, Default)]
+pub struct CalibrationOptions {
+    /// The folder; `None` to keep them in memory alone, while the model is open.
+    pub folder: Option<PathBuf>,
+    /// Is told what happens.
+    pub notice: Option<Arc<dyn Fn(CalibrationNotice<'_>) + Send + Sync>>,
+}
+
+impl std::fmt::Debug for CalibrationOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CalibrationOptions")
+            .field("folder", &self.folder)
+            .finish_non_exhaustive()
+    }
+}
 
 impl Calibration {
+    /// The calibration that was kept for a model, or a new one, which is kept.
+    pub(crate) fn find(model: &Model, options: &CalibrationOptions) -> Result<Self> {
+        let folder = options.folder.as_deref();
+        if let Some(kept) = folder.and_then(|folder| file::load(model, folder)) {
+            return Ok(kept);
+        }
+        let tell = |notice: CalibrationNotice<'_>| {
+            if let Some(listener) = &options.notice {
+                listener(notice);
+            }
+        };
+        let found = Self::measure(model, &mut |done, layers| {
+            tell(CalibrationNotice::Measuring { done, layers });
+        })?;
+        if let Some(folder) = folder
+            && let Err(error) = file::save(model, folder, &found)
+        {
+            tell(CalibrationNotice::NotKept(&error));
+        }
+        Ok(found)
+    }
+
+    /// The layers whose keys have a mean that dwarfs how they differ, among those that `uncentered` says are stored as
+    /// they are: few bits then go to what tells keys apart.
+    pub(crate) fn biased_layers(&self, uncentered: impl Fn(usize) -> bool) -> Vec<usize> {
+        let biased = |layer: &usize| uncentered(*layer) && self.layers[*layer].is_biased();
+        (0..self.layers.len()).filter(biased).collect()
+    }
+
     /// Reads the built-in text and looks at every layer's keys and queries.
-    pub(crate) fn measure(model: &Model, progress: Progress<'_>) -> Result<Self> {
+    fn measure(model: &Model, progress: &mut dyn FnMut(usize, usize)) -> Result<Self> {
         let (device, config) = (model.device(), model.config());
         let mut tokens = model.tokenizer().encode_prompt(TEXT, Special::Text)?;
         tokens.truncate(TOKENS.min(config.context));
@@ -120,6 +188,13 @@ impl KeyMoments {
             key_square: singles(square),
             query_square: singles(query),
         }
+    }
+
+    /// Whether the mean's square is most of the keys' mean square by far.
+    fn is_biased(&self) -> bool {
+        let mean: f64 = self.key_mean.iter().map(|x| f64::from(*x).powi(2)).sum();
+        let square: f64 = self.key_square.iter().map(|x| f64::from(*x)).sum();
+        mean > BIASED_SHARE * square
     }
 
     /// What is subtracted from keys: `[kv_heads][head_dim]`.

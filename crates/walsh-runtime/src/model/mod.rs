@@ -21,7 +21,7 @@ pub use fingerprint::Fingerprint;
 pub(crate) use weights::Weights;
 use weights::{Loader, Place};
 
-use crate::calibration::Calibration;
+use crate::calibration::{Calibration, CalibrationOptions};
 use crate::chat::Template;
 use crate::container::Origin;
 use crate::session::cache_options;
@@ -56,6 +56,7 @@ struct Inner {
     tensors: Vec<TensorSummary>,
     weights: Weights,
     tokenizer: Tokenizer,
+    calibrations: CalibrationOptions,
     calibration: OnceLock<Calibration>,
     fingerprint: OnceLock<Fingerprint>,
 }
@@ -67,6 +68,18 @@ impl Model {
     /// When a file cannot be read or is damaged, or the model is of a form that
     /// is not supported.
     pub fn open(device: &Device, path: impl AsRef<Path>) -> Result<Self> {
+        Self::open_with(device, path, CalibrationOptions::default())
+    }
+
+    /// [`open`](Self::open), with a place to keep what calibration finds.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub fn open_with(
+        device: &Device,
+        path: impl AsRef<Path>,
+        calibrations: CalibrationOptions,
+    ) -> Result<Self> {
         let files = ModelFiles::open(path.as_ref())?;
         let inner = {
             let parsed = files.parse()?;
@@ -108,6 +121,7 @@ impl Model {
             tensors,
             weights,
             tokenizer,
+            calibrations,
             calibration: OnceLock::new(),
             fingerprint: OnceLock::new(),
         })))
@@ -234,7 +248,8 @@ impl Model {
         Ok(bytes)
     }
 
-    fn layer_specs(&self, spec: &KvSpec) -> Result<Vec<LayerKv>> {
+    /// How each layer is kept.
+    pub(crate) fn layer_specs(&self, spec: &KvSpec) -> Result<Vec<LayerKv>> {
         let layers = spec.layers(self.config().layers.len());
         Ok(layers.map_err(walsh::Error::from)?)
     }
@@ -254,7 +269,8 @@ impl Model {
         Session::new(self.clone(), options)
     }
 
-    /// What calibration finds about its keys, measured on first use.
+    /// What calibration finds about its keys: kept from before, or measured on
+    /// first use.
     ///
     /// # Errors
     /// When the model computes a number that is not finite.
@@ -262,7 +278,7 @@ impl Model {
         if let Some(known) = self.0.calibration.get() {
             return Ok(known);
         }
-        let found = Calibration::measure(self, &mut |_, _| ())?;
+        let found = Calibration::find(self, &self.0.calibrations)?;
         Ok(self.0.calibration.get_or_init(|| found))
     }
 

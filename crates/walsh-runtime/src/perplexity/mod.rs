@@ -14,6 +14,7 @@ mod softmax;
 mod stats;
 
 use serde::Serialize;
+use walsh::DType;
 use walsh::formats::kv::KvSpec;
 
 use crate::{Error, Model, Result, Session, SessionOptions};
@@ -183,8 +184,38 @@ pub fn perplexity(
         chunks,
         tokens: tokens.len(),
         results,
-        warnings: reference_warning(&options.kv).into_iter().collect(),
+        warnings: reference_warning(&options.kv)
+            .into_iter()
+            .chain(bias_warnings(model, &options.kv)?)
+            .collect(),
     })
+}
+
+/// Says of each SPEC that stores biased keys coarsely and as they are.
+fn bias_warnings(model: &Model, specs: &[KvSpec]) -> Result<Vec<String>> {
+    let mut warnings = Vec::new();
+    for spec in specs {
+        let layers = model.layer_specs(spec)?;
+        let coarse = |layer: usize| {
+            let kv = &layers[layer];
+            let floats = [DType::F32, DType::F16, DType::BF16];
+            let exact = kv.codecs.key.dense().is_some_and(|d| floats.contains(&d));
+            !exact && !kv.center
+        };
+        if !(0..layers.len()).any(coarse) {
+            continue;
+        }
+        let biased = model.calibration()?.biased_layers(coarse);
+        if biased.is_empty() {
+            continue;
+        }
+        let numbers: Vec<String> = biased.iter().map(ToString::to_string).collect();
+        warnings.push(format!(
+            "{spec}: the keys of layers {} have a large constant part that it spends its bits on: add ;center=on",
+            numbers.join(", ")
+        ));
+    }
+    Ok(warnings)
 }
 
 /// What a number of a key or a value takes, in bits.

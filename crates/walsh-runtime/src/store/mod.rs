@@ -118,6 +118,15 @@ impl Store {
         &self.folder
     }
 
+    /// The folder that calibrations of models are kept in.
+    pub fn calibration_folder(&self) -> PathBuf {
+        let beside = self
+            .folder
+            .parent()
+            .filter(|_| self.options.folder.is_none());
+        beside.unwrap_or(&self.folder).join("calibrations")
+    }
+
     /// The models that are known by name.
     pub fn catalogue(&self) -> &Catalogue {
         &self.options.catalogue

@@ -5,6 +5,7 @@
 #[path = "../../../walsh-cli/tests/support/tiny.rs"]
 mod tiny;
 
+mod calibrations;
 mod conversations;
 mod exact;
 mod files;
