@@ -163,17 +163,18 @@ pub fn inspect(model: &Model, specs: &[KvSpec]) -> Result<Inspection> {
     })
 }
 
-/// The plain types, the budgets and the codebook codecs with the policy that
-/// goes with them, the largest first.
+/// The floats and ggml's types, the codebook codecs with the policy that goes
+/// with them, and the budget that is none of these.
 fn common_specs() -> impl Iterator<Item = KvSpec> {
     let dense = KvCodec::DENSE.map(|dtype| KvSpec::plain(KvCodec::Dense(dtype)));
-    let budgets = Budget::ALL.into_iter().rev().map(|b| b.kv().into());
     let tq = TqBits::ALL.into_iter().rev().map(|bits| {
         let codecs = KvCodecs::both(KvCodec::Tq(Tq::new(bits)));
         LayerKv::standard(codecs).into()
     });
-    // `8bit` is `tq8` and listed as that.
-    dense.into_iter().chain(budgets.skip(1)).chain(tq)
+    dense
+        .into_iter()
+        .chain(tq)
+        .chain([Budget::B3Half.kv().into()])
 }
 
 fn metadata(gguf: &Gguf<'_>) -> Vec<MetadataEntry> {

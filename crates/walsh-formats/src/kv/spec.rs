@@ -133,16 +133,17 @@ impl LayerKv {
     }
 }
 
-/// A number of bits per value to stay within, by the best pair and policy known for it.
+/// A number of bits per value to stay within, by the best pair and policy known for it. Once keys are equalised and
+/// centred they need no more bits than values; half a bit left over goes to them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Budget {
-    /// `3bit`: keys of 4 bits, values of 2.
+    /// `3bit`: keys and values of 3 bits.
     B3,
     /// `3.5bit`: keys of 4 bits, values of 3.
     B3Half,
-    /// `4bit`: keys of 5 bits, values of 3.
+    /// `4bit`: keys and values of 4 bits.
     B4,
-    /// `5bit`: keys of 6 bits, values of 4.
+    /// `5bit`: keys and values of 5 bits.
     B5,
     /// `8bit`: 8 bits, and nothing else.
     B8,
@@ -169,14 +170,18 @@ impl Budget {
         }
     }
 
+    fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|budget| budget.name() == name)
+    }
+
     /// What it stands for.
     pub fn kv(self) -> LayerKv {
         let tq = |bits| KvCodec::Tq(Tq::new(bits));
         let (key, value) = match self {
-            Budget::B3 => (TqBits::B4, TqBits::B2),
+            Budget::B3 => (TqBits::B3, TqBits::B3),
             Budget::B3Half => (TqBits::B4, TqBits::B3),
-            Budget::B4 => (TqBits::B5, TqBits::B3),
-            Budget::B5 => (TqBits::B6, TqBits::B4),
+            Budget::B4 => (TqBits::B4, TqBits::B4),
+            Budget::B5 => (TqBits::B5, TqBits::B5),
             Budget::B8 => (TqBits::B8, TqBits::B8),
         };
         LayerKv::standard(KvCodecs {
@@ -213,19 +218,30 @@ pub struct LayerRange {
 /// }
 /// # Ok::<(), walsh_formats::kv::KvError>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug)]
 pub struct KvSpec {
     /// How layers are kept that no exception names.
     pub all: LayerKv,
     /// The layers that differ, and how.
     pub exceptions: Vec<(Vec<LayerRange>, LayerKv)>,
+    /// The budget that it was written as, for the text form alone.
+    named: Option<Budget>,
 }
+
+impl PartialEq for KvSpec {
+    fn eq(&self, other: &Self) -> bool {
+        self.all == other.all && self.exceptions == other.exceptions
+    }
+}
+
+impl Eq for KvSpec {}
 
 impl From<LayerKv> for KvSpec {
     fn from(all: LayerKv) -> Self {
         Self {
             all,
             exceptions: Vec::new(),
+            named: None,
         }
     }
 }
@@ -327,7 +343,7 @@ impl Parser<'_> {
 
     /// A budget, a codec or a pair, with the policy that goes with it.
     fn base(&self, text: &str) -> Result<LayerKv, KvError> {
-        if let Some(budget) = Budget::ALL.into_iter().find(|b| b.name() == text) {
+        if let Some(budget) = Budget::named(text) {
             return Ok(budget.kv());
         }
         let looks_like_budget = text
@@ -357,7 +373,8 @@ impl Parser<'_> {
             return Err(self.malformed("it is empty"));
         }
         let mut parts = self.given.split(';');
-        let mut all = self.base(parts.next().unwrap_or_default())?;
+        let base = parts.next().unwrap_or_default();
+        let mut all = self.base(base)?;
         let mut settings = Settings::default();
         let mut exceptions = Vec::new();
         for part in parts {
@@ -391,7 +408,11 @@ impl Parser<'_> {
             }
         }
         self.apply(&mut all, &settings)?;
-        Ok(KvSpec { all, exceptions })
+        Ok(KvSpec {
+            all,
+            exceptions,
+            named: Budget::named(base),
+        })
     }
 
     fn apply(&self, kv: &mut LayerKv, settings: &Settings) -> Result<(), KvError> {
@@ -540,43 +561,26 @@ impl fmt::Display for LayerRange {
 
 impl fmt::Display for LayerKv {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(budget) = Budget::ALL.into_iter().find(|b| b.kv() == *self) {
-            // `tq8` says more than `8bit`.
-            if budget != Budget::B8 {
-                return f.write_str(budget.name());
-            }
-        }
         let standard = Self::standard(self.codecs);
-        if *self == Self::plain(self.codecs) && *self != standard {
-            let KvCodecs { key, value } = self.codecs;
-            let plain = |codec| match codec {
-                KvCodec::Tq(_) => "+plain",
-                _ => "",
-            };
+        let KvCodecs { key, value } = self.codecs;
+        let both_tq = matches!((key, value), (KvCodec::Tq(_), KvCodec::Tq(_)));
+        if *self == Self::plain(self.codecs) && *self != standard && both_tq {
             return if key == value {
-                write!(f, "{key}{}", plain(key))
-            } else if plain(key) == plain(value) {
-                write!(f, "k={key}+plain,v={value}+plain")
+                write!(f, "{key}+plain")
             } else {
-                self.write_settings(f, &standard)
+                write!(f, "k={key}+plain,v={value}+plain")
             };
         }
-        self.write_settings(f, &standard)
+        write!(f, "{}", self.codecs)?;
+        self.write_settings(f)
     }
 }
 
 impl LayerKv {
-    /// The codecs, and where the policy differs from the one that goes with them.
-    fn write_settings(&self, f: &mut fmt::Formatter<'_>, standard: &Self) -> fmt::Result {
+    /// Where the policy differs from the one that goes with the codecs.
+    fn write_settings(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let standard = Self::standard(self.codecs);
         let switch = |on| if on { "on" } else { "off" };
-        // A budget's name is shorter than its pair.
-        let base = Budget::ALL
-            .into_iter()
-            .find(|b| *b != Budget::B8 && b.kv().codecs == self.codecs);
-        match base {
-            Some(budget) => f.write_str(budget.name())?,
-            None => write!(f, "{}", self.codecs)?,
-        }
         if self.equalise != standard.equalise {
             write!(f, ";equalise={}", switch(self.equalise))?;
         }
@@ -611,7 +615,16 @@ impl LayerKv {
 
 impl fmt::Display for KvSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.all)?;
+        match self
+            .named
+            .filter(|budget| budget.kv().codecs == self.all.codecs)
+        {
+            Some(budget) => {
+                f.write_str(budget.name())?;
+                self.all.write_settings(f)?;
+            }
+            None => write!(f, "{}", self.all)?,
+        }
         for (ranges, kv) in &self.exceptions {
             f.write_str(";layers=")?;
             for (index, range) in ranges.iter().enumerate() {

@@ -32,10 +32,16 @@ fn codecs_read_back() {
 fn specs_read_back_in_their_shortest_form() {
     for (text, shortest) in [
         ("4bit", "4bit"),
-        ("k=tq5,v=tq3", "4bit"),
-        ("8bit", "tq8"),
+        ("k=tq4,v=tq4", "tq4"),
+        ("k=tq4,v=tq3", "k=tq4,v=tq3"),
+        ("3.5bit", "3.5bit"),
+        ("8bit", "8bit"),
         ("4bit;overlay=off", "4bit;overlay=off"),
         ("tq4+plain", "tq4+plain"),
+        (
+            "5bit;recent=8;layers=1:3.5bit",
+            "5bit;recent=8;layers=1:k=tq4,v=tq3",
+        ),
         ("tq8+plain", "tq8"),
         ("k=tq5+plain,v=tq3+plain", "k=tq5+plain,v=tq3+plain"),
         ("tq4;equalise=off;center=off;overlay=off", "tq4+plain"),
@@ -72,6 +78,8 @@ fn what_a_word_stands_for() {
     assert!(spec("f16;layers=0:tq4").needs_calibration());
     for budget in Budget::ALL {
         assert_eq!(spec(budget.name()).all, budget.kv());
+        // Whether it is written as a budget or not makes no difference.
+        assert_eq!(spec(budget.name()), budget.kv().into());
     }
 }
 
