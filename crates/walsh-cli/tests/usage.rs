@@ -88,7 +88,7 @@ fn wrong_command_lines_are_one_line_and_status_2() {
         (&["generate", ""], "the prompt is empty"),
         (&["perplexity"], "--file"),
         (&["perplexity", "--file", "x", "--context", "2"], "from 4"),
-        (&["perplexity", "--file", "x", "--kv", "4bit"], "4bit"),
+        (&["perplexity", "--file", "x", "--kv", "6bit"], "unknown budget"),
         (&["bench", "--depth", "0,x"], "--depth"),
     ] {
         walsh(arguments.iter().copied()).fails(2, part);
