@@ -41,7 +41,8 @@ fn every_command_has_help_without_a_model() {
             "--threads",
             "--kv",
             "tq4",
-            "k=SPEC,v=SPEC",
+            "k=CODEC,v=CODEC",
+            "4bit",
         ] {
             assert!(help.contains(word), "{command} does not speak of {word}");
         }
@@ -88,7 +89,10 @@ fn wrong_command_lines_are_one_line_and_status_2() {
         (&["generate", ""], "the prompt is empty"),
         (&["perplexity"], "--file"),
         (&["perplexity", "--file", "x", "--context", "2"], "from 4"),
-        (&["perplexity", "--file", "x", "--kv", "6bit"], "unknown budget"),
+        (
+            &["perplexity", "--file", "x", "--kv", "6bit"],
+            "unknown budget",
+        ),
         (&["bench", "--depth", "0,x"], "--depth"),
     ] {
         walsh(arguments.iter().copied()).fails(2, part);

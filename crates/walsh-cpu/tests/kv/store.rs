@@ -90,6 +90,36 @@ fn the_split_over_calls_does_not_matter() {
 }
 
 #[test]
+fn the_split_over_calls_does_not_matter_to_an_overlay() {
+    for (kind, ends) in [(CacheKind::Global, [50, 50]), (CacheKind::Ring, [173, 60])] {
+        for end in ends {
+            let bytes = |splits: &[usize]| {
+                let fixture = Fixture::with_overlay(
+                    device(Isa::detect(), 2),
+                    "k=tq5,v=tq4",
+                    Sizes { kind, ..SIZES },
+                    (3, 7, 4),
+                );
+                for pair in splits.windows(2) {
+                    fixture.store(pair[0]..pair[1]);
+                }
+                let cache = &fixture.cache;
+                let read = |tensor: &walsh_core::Tensor| {
+                    let mut bytes = vec![0; tensor.bytes() as usize];
+                    fixture.device.read_bytes(tensor, &mut bytes).unwrap();
+                    bytes
+                };
+                cache.tensors().map(read).collect::<Vec<_>>()
+            };
+            let whole = bytes(&[0, end]);
+            assert_eq!(whole.len(), 6, "codes and scales, and an overlay, twice");
+            assert_eq!(whole, bytes(&[0, 1, 2, 5, 30, 31, 49, end]));
+            assert_eq!(whole, bytes(&[0, 40, end]));
+        }
+    }
+}
+
+#[test]
 fn bad_vectors_are_errors() {
     for isa in Isa::available() {
         for spec in ["f32", "f16", "bf16", "q8_0", "tq4", "tq8+norm"] {
@@ -106,6 +136,8 @@ fn bad_vectors_are_errors() {
                     wrong.contains("KvStore") && wrong.contains("only finite"),
                     "{isa} {spec}: {wrong}"
                 );
+                let untouched = fixture.bytes(fixture.cache.key()).0.iter().all(|b| *b == 0);
+                assert!(untouched, "{isa} {spec}: nothing is written");
                 // The device goes on working.
                 fixture.store(0..4);
             }
@@ -118,6 +150,8 @@ fn bad_vectors_are_errors() {
                 .unwrap_err()
                 .to_string();
             assert!(wrong.contains("out of the range"), "{isa} {spec}: {wrong}");
+            let untouched = fixture.bytes(fixture.cache.key()).0.iter().all(|b| *b == 0);
+            assert!(untouched, "{isa} {spec}: nothing is written");
         }
     }
 }

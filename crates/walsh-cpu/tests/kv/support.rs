@@ -1,8 +1,9 @@
 //! A cache on a device, and attention over what it decodes to in double precision.
 
 use walsh_core::ops::{AttentionDecode, AttentionPrefill, KvStore, Mask};
-use walsh_core::{CacheKind, Device, KvCache, KvCacheOptions, KvSide, Result};
+use walsh_core::{CacheKind, Device, KvCache, KvCacheOptions, KvSide, OverlayOptions, Result};
 use walsh_cpu::{CpuOptions, Isa, Threads};
+use walsh_formats::kv::Overlay;
 
 /// Numbers close to N(0,1).
 pub(crate) fn gaussian(seed: u64, n: usize) -> Vec<f32> {
@@ -59,6 +60,25 @@ pub(crate) const VALUES: u64 = 2;
 
 impl Fixture {
     pub(crate) fn new(device: Device, spec: &str, sizes: Sizes) -> Self {
+        Self::with(device, spec, sizes, None)
+    }
+
+    /// With an overlay of the first and recent tokens, and its slack.
+    pub(crate) fn with_overlay(
+        device: Device,
+        spec: &str,
+        sizes: Sizes,
+        (first, recent, slack): (u32, u32, u64),
+    ) -> Self {
+        let tokens = Overlay {
+            first,
+            recent,
+            codec: None,
+        };
+        Self::with(device, spec, sizes, Some(OverlayOptions { tokens, slack }))
+    }
+
+    fn with(device: Device, spec: &str, sizes: Sizes, overlay: Option<OverlayOptions>) -> Self {
         let options = KvCacheOptions {
             codecs: spec.parse().unwrap(),
             kv_heads: sizes.kv_heads as u64,
@@ -66,7 +86,7 @@ impl Fixture {
             capacity: sizes.capacity as u64,
             kind: sizes.kind,
             sequences: 1,
-            overlay: None,
+            overlay,
         };
         let cache = KvCache::new(&device, options).unwrap();
         Self {
