@@ -39,6 +39,14 @@ impl Axis {
         }
     }
 
+    /// Ends right above `most`, which no value passes.
+    pub(super) fn up_to(mut self, most: f64) -> Self {
+        let air = 0.04 * (self.range.end - self.range.start);
+        self.range.end = self.range.end.min(most + air);
+        self.ticks.retain(|&tick| tick <= most);
+        self
+    }
+
     /// Covers `values`, which are positive.
     pub(super) fn log(title: &'static str, values: impl Iterator<Item = f64>) -> Self {
         let span = span(values.map(f64::log10));
@@ -176,6 +184,15 @@ mod tests {
             assert!(axis.range.contains(&value), "{axis:?}");
             assert!((2..12).contains(&axis.ticks.len()), "{axis:?}");
         }
+    }
+
+    #[test]
+    fn an_axis_of_shares_ends_at_the_whole() {
+        let axis = Axis::linear("share", [62.0, 98.8].into_iter()).up_to(100.0);
+        assert_eq!(labels(&axis).last().map(String::as_str), Some("100"));
+        assert!((100.0..104.0).contains(&axis.range.end), "{axis:?}");
+        let lower = Axis::linear("share", [30.0, 60.0].into_iter());
+        assert_eq!(lower.clone().up_to(100.0), lower);
     }
 
     #[test]

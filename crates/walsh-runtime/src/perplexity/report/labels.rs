@@ -81,15 +81,15 @@ pub(super) struct Labelled {
 pub(super) struct Surroundings<'a> {
     pub(super) frame: Rect,
     pub(super) height: f64,
-    /// The line through some of the points: crossed where nothing better is.
-    pub(super) line: &'a [Spot],
+    /// The lines of the plot, piece by piece: crossed where nothing better is.
+    pub(super) lines: &'a [(Spot, Spot)],
 }
 
 /// How far a marker reaches.
 const MARKER: f64 = 7.0;
 /// A label further away than this is tied to its point by a leader.
 pub(super) const LEADER: f64 = 16.0;
-/// What crossing the line is worth, in pixels of distance.
+/// What crossing a line is worth, in pixels of distance.
 const CROSSING: f64 = 30.0;
 const DIRECTIONS: usize = 24;
 
@@ -189,11 +189,13 @@ impl Search<'_> {
         })
     }
 
-    /// What it costs to lie on the line.
+    /// What it costs to lie on lines.
     fn crossings(&self, rect: &Rect) -> f64 {
-        let pieces = self.around.line.windows(2);
-        let crossed = pieces.filter(|ends| rect.is_crossed(ends[0], ends[1]));
-        CROSSING * crossed.count() as f64
+        let lines = self.around.lines.iter();
+        CROSSING
+            * lines
+                .filter(|(from, to)| rect.is_crossed(*from, *to))
+                .count() as f64
     }
 }
 
@@ -222,11 +224,11 @@ mod tests {
         bottom: 400.0,
     };
 
-    fn around(line: &[Spot]) -> Surroundings<'_> {
+    fn around(lines: &[(Spot, Spot)]) -> Surroundings<'_> {
         Surroundings {
             frame: FRAME,
             height: 16.0,
-            line,
+            lines,
         }
     }
 
@@ -250,7 +252,10 @@ mod tests {
     fn labels_of_twenty_close_points_overlap_neither_each_other_nor_the_frame() {
         for centre in [(400.0, 200.0), (75.0, 25.0), (725.0, 385.0), (400.0, 12.0)] {
             let points = close_points(20, centre);
-            let line: Vec<Spot> = points.iter().map(|point| point.at).collect();
+            let line: Vec<_> = points
+                .windows(2)
+                .map(|pair| (pair[0].at, pair[1].at))
+                .collect();
             let places = place(&points, around(&line));
             let places: Vec<Rect> = places.into_iter().map(|p| p.expect("room")).collect();
             for (i, rect) in places.iter().enumerate() {
@@ -285,9 +290,9 @@ mod tests {
             at: (300.0, 200.0),
             width: 50.0,
         };
-        let line = [(300.0, 200.0), (700.0, 200.0)];
-        let rect = place(&[point], around(&line))[0].expect("room");
-        assert!(!rect.is_crossed(line[0], line[1]), "{rect:?}");
+        let line = ((300.0, 200.0), (700.0, 200.0));
+        let rect = place(&[point], around(&[line]))[0].expect("room");
+        assert!(!rect.is_crossed(line.0, line.1), "{rect:?}");
     }
 
     #[test]

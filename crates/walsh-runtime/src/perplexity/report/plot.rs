@@ -77,7 +77,9 @@ pub(super) fn same_top(points: &[Point]) -> Result<Option<Plot>> {
             reading: "Higher and further left is better.",
             measure: |point| point.same_top.map(|share| 100.0 * share),
             loss: |share| -share,
-            axis: |values| Axis::linear("positions with the same likeliest token, in %", values),
+            axis: |values| {
+                Axis::linear("positions with the same likeliest token, in %", values).up_to(100.0)
+            },
         },
     )
 }
@@ -170,12 +172,14 @@ fn draw_scatter(
         // What all else is said to be relative to.
         point.kind == Kind::Ggml && point.name == "q4_0"
     });
+    let mut lines = Vec::new();
     if let Some(index) = baseline {
         let ends = [columns.start, columns.end].map(|column| (column, spots[index].1));
         let style = colour(Kind::Ggml).mix(0.5);
         canvas
             .draw(&PathElement::new(ends, style))
             .map_err(cannot_draw)?;
+        lines.push((exact(ends[0]), exact(ends[1])));
     }
     let line: Vec<Pixel> = front.iter().map(|&index| spots[index]).collect();
     if line.len() > 1 {
@@ -193,7 +197,7 @@ fn draw_scatter(
             width: text_cells(text) as f64 * CELL + 4.0,
         })
         .collect();
-    let line: Vec<(f64, f64)> = line.into_iter().map(exact).collect();
+    lines.extend(line.windows(2).map(|ends| (exact(ends[0]), exact(ends[1]))));
     let places = place(
         &wanted,
         Surroundings {
@@ -204,7 +208,7 @@ fn draw_scatter(
                 bottom: f64::from(rows.end) - 2.0,
             },
             height: LABEL_HEIGHT,
-            line: &line,
+            lines: &lines,
         },
     );
     for (labelled, place) in wanted.iter().zip(&places) {

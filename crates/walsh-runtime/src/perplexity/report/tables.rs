@@ -112,7 +112,10 @@ fn row(result: &PerplexityResult, is_reference: bool, compares: bool) -> String 
         escape(&result.kv),
         result.bits_per_value,
         result.kv_bytes_per_token,
-        with_error(result.ppl, result.ppl_stderr, three_decimals),
+        with_error(
+            three_decimals(result.ppl),
+            three_decimals(result.ppl_stderr)
+        ),
     );
     if is_reference {
         out.push_str("<td>&#8211;</td><td>&#8211;</td><td>&#8211;</td>");
@@ -120,7 +123,7 @@ fn row(result: &PerplexityResult, is_reference: bool, compares: bool) -> String 
         let _ = write!(
             out,
             "<td>{}</td><td>{}</td><td>{:.2}</td>",
-            with_error(result.kld_mean, result.kld_stderr, small),
+            divergence(result.kld_mean, result.kld_stderr),
             small(result.kld_p99),
             100.0 * result.same_top
         );
@@ -141,12 +144,19 @@ fn small(value: f64) -> String {
     }
 }
 
-fn with_error(value: f64, error: f64, text: fn(f64) -> String) -> String {
-    format!(
-        "{} <span class=\"error\">± {}</span>",
-        text(value),
-        text(error)
-    )
+/// A figure and its standard error, in the same form.
+fn with_error(value: String, error: String) -> String {
+    format!("{value} <span class=\"error\">± {error}</span>")
+}
+
+/// A divergence and its standard error.
+fn divergence(mean: f64, error: f64) -> String {
+    let error = if mean >= 1e-4 {
+        format!("{error:.5}")
+    } else {
+        small(error)
+    };
+    with_error(small(mean), error)
 }
 
 /// What other engines' caches change; nothing when none is compared with.
