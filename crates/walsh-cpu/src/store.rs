@@ -104,6 +104,9 @@ impl Side {
     }
 }
 
+/// What is done with a token's vector of a head, given scratch of two rows.
+type Each = unsafe fn(&Store, &Side, (usize, usize), &mut [f32]) -> Result<(), KvError>;
+
 struct Store {
     isa: Isa,
     dtype: DType,
@@ -287,12 +290,7 @@ impl Store {
     ///
     /// # Safety
     /// As for `each`.
-    unsafe fn for_each(
-        &self,
-        items: Range<usize>,
-        scratch: &mut Scratch,
-        each: unsafe fn(&Self, &Side, (usize, usize), &mut [f32]) -> Result<(), KvError>,
-    ) {
+    unsafe fn for_each(&self, items: Range<usize>, scratch: &mut Scratch, each: Each) {
         let scratch = scratch.floats(2 * self.head_dim);
         for item in items {
             let (token, head) = (item / self.kv_heads, item % self.kv_heads);

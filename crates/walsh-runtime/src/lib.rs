@@ -30,7 +30,9 @@ pub mod store;
 pub mod tokenizer;
 
 pub use bench::{BenchOptions, BenchReport, BenchResult, BenchTest, bench};
-pub use calibration::{Calibration, CalibrationNotice, CalibrationOptions, KeyMoments};
+pub use calibration::{
+    Calibration, CalibrationListener, CalibrationNotice, CalibrationOptions, KeyMoments,
+};
 pub use container::{check_readable, check_writable};
 pub use conversation::{Conversation, Reply};
 pub use doctor::{BackendState, Cpu, Diagnosis, Tool, diagnose};

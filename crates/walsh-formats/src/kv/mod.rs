@@ -14,8 +14,6 @@ mod spec;
 mod text;
 
 #[cfg(test)]
-mod spec_tests;
-#[cfg(test)]
 mod tests;
 
 pub use encode::{SCALE_CANDIDATES, TINY_SIGMA, lane_sum};

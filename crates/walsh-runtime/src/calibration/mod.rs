@@ -67,13 +67,16 @@ pub enum CalibrationNotice<'a> {
     NotKept(&'a Error),
 }
 
+/// Who is told what happens.
+pub type CalibrationListener = dyn Fn(CalibrationNotice<'_>) + Send + Sync;
+
 /// Where calibrations are kept, and who is told of them.
 #[derive(Clone, Default)]
 pub struct CalibrationOptions {
     /// The folder; `None` to keep them in memory alone, while the model is open.
     pub folder: Option<PathBuf>,
     /// Is told what happens.
-    pub notice: Option<Arc<dyn Fn(CalibrationNotice<'_>) + Send + Sync>>,
+    pub notice: Option<Arc<CalibrationListener>>,
 }
 
 impl std::fmt::Debug for CalibrationOptions {

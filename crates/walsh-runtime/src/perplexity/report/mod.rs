@@ -59,7 +59,7 @@ impl Provenance {
             architecture: model.config().architecture.name().to_owned(),
             model_file: file_name(model.path()),
             model_bytes: model.file_bytes(),
-            fingerprint: None,
+            fingerprint: model.fingerprint().ok().map(|found| found.to_string()),
             text_file: file_name(text),
             device: format!(
                 "{} ({}), threads: {}",

@@ -1,6 +1,7 @@
 //! SPECs: what reads back, and what is refused.
 
-use super::{Budget, KvCodec, KvCodecs, KvSpec, LayerKv, Overlay};
+use super::{Budget, KvSpec, LayerKv, Overlay};
+use crate::kv::{KvCodec, KvCodecs};
 
 fn spec(text: &str) -> KvSpec {
     text.parse().unwrap_or_else(|error| panic!("{error}"))
