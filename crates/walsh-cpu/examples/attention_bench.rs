@@ -2,15 +2,17 @@
 //!
 //! `cargo run --release -p walsh-cpu --example attention_bench -- [threads] [isa] [cache]...`
 //!
-//! Decode reads 4,096 positions of as many caches as a model has layers, so that codes come from where they would in
-//! use; prefill attends a chunk of 512 tokens over nothing and over 4,096 positions. Numbers are microseconds per op. With one thread they are processor time where the system tells it, so that a busy machine
-//! does not spoil them.
+//! Decode reads 8,192 positions of as many caches as a model has layers, so that codes come from where they would in
+//! use; prefill attends a chunk of 512 tokens over nothing and over 8,192 positions. Caches are SPECs, with their overlay
+//! and prepared keys. Numbers are microseconds per op. With one thread they are processor time where the system tells it,
+//! so that a busy machine does not spoil them.
 
 use std::time::Instant;
 
 use walsh_core::ops::{AttentionDecode, AttentionPrefill, KvStore, Mask};
-use walsh_core::{CacheKind, Device, KvCache, KvCacheOptions, Result, Tensor};
+use walsh_core::{Device, KeyPreparation, KvCache, KvCacheOptions, OverlayOptions, Result, Tensor};
 use walsh_cpu::{CpuOptions, Threads};
+use walsh_formats::kv::KvSpec;
 
 /// A model's attention.
 struct Shape {
@@ -35,7 +37,8 @@ const SHAPES: [Shape; 2] = [
     },
 ];
 
-const SPECS: [&str; 9] = [
+const SPECS: [&str; 10] = [
+    "tq4+plain",
     "f32",
     "f16",
     "q8_0",
@@ -47,7 +50,7 @@ const SPECS: [&str; 9] = [
     "k=tq5,v=tq3",
 ];
 const LAYERS: usize = 12;
-const DEPTH: u64 = 4096;
+const DEPTH: u64 = 8192;
 const CHUNK: u64 = 512;
 
 fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
@@ -66,7 +69,7 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     );
     println!(
         "{:14} {:12} {:>9} {:>9} {:>9} {:>9} {:>9}",
-        "shape", "cache", "decode", "GB/s", "prefill", "at 4096", "store"
+        "shape", "cache", "decode", "GB/s", "prefill", "at 8192", "store"
     );
     for shape in &SHAPES {
         for spec in SPECS
@@ -84,17 +87,28 @@ fn bench(
     shape: &Shape,
     spec: &str,
 ) -> std::result::Result<(), Box<dyn std::error::Error>> {
+    let kv = spec.parse::<KvSpec>()?.all;
+    let overlay = kv
+        .overlay
+        .map(|tokens| OverlayOptions { tokens, slack: 32 });
+    let capacity = DEPTH + CHUNK;
     let options = KvCacheOptions {
-        codecs: spec.parse()?,
-        kv_heads: shape.kv_heads,
-        head_dim: shape.head_dim,
-        capacity: DEPTH + CHUNK,
-        kind: CacheKind::Global,
-        sequences: 1,
-        overlay: None,
+        overlay,
+        ..KvCacheOptions::global(kv.codecs, shape.kv_heads, shape.head_dim, capacity)
+    };
+    let ones = || {
+        device.tensor(
+            &[shape.kv_heads, shape.head_dim],
+            &vec![1.0f32; (shape.kv_heads * shape.head_dim) as usize],
+        )
     };
     let caches = (0..LAYERS)
-        .map(|_| KvCache::new(device, options))
+        .map(|_| {
+            KvCache::new(device, options)?.with_preparation(KeyPreparation {
+                equaliser: kv.equalise.then(ones).transpose()?,
+                center: kv.center.then(ones).transpose()?,
+            })
+        })
         .collect::<Result<Vec<_>>>()?;
     let mask = Mask {
         scale: 1.0 / (shape.head_dim as f32).sqrt(),
