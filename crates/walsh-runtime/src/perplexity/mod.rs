@@ -174,7 +174,7 @@ pub fn perplexity(
             kld_p99: scores.divergence_percentile(0.99),
             same_top: scores.same_top(),
             kv_bytes_per_token: model.kv_bytes_per_token(kv)?,
-            bits_per_value: bits_per_value(model, kv)?,
+            bits_per_value: model.kv_bits_per_value(kv)?,
         });
     }
     Ok(PerplexityReport {
@@ -216,13 +216,6 @@ fn bias_warnings(model: &Model, specs: &[KvSpec]) -> Result<Vec<String>> {
         ));
     }
     Ok(warnings)
-}
-
-/// What a number of a key or a value takes, in bits.
-fn bits_per_value(model: &Model, kv: &KvSpec) -> Result<f64> {
-    let config = model.config();
-    let numbers = 2 * config.layers.len() * config.kv_heads * config.head_dim;
-    Ok(8.0 * model.kv_bytes_per_token(kv)? as f64 / numbers as f64)
 }
 
 /// Says which codec the others are compared with when it is itself quantised.
