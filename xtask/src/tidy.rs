@@ -14,7 +14,10 @@ const LARGEST_FILE: usize = 2 << 20;
 const LAYERS: &[&str] = &[
     "walsh-formats",
     "walsh-core",
+    "walsh-kernels",
+    "walsh-sim",
     "walsh-cpu",
+    "walsh-cuda",
     "walsh",
     "walsh-runtime",
     "walsh-cli",

@@ -16,6 +16,7 @@ mod list;
 pub mod ops;
 mod plan;
 mod tensor;
+mod tokens;
 
 pub use buffer::{Access, Buffer, BufferId, DeviceId, HostBytes, Memory, Span};
 pub use device::{Backend, Device, Element, Program, Properties};
@@ -28,5 +29,6 @@ pub use kv_cache::{
 pub use list::{Command, CommandList, Recorder, Step};
 pub use plan::Plan;
 pub use tensor::{Tensor, tensor_bytes};
+pub use tokens::TokenLimits;
 
 pub use walsh_formats as formats;

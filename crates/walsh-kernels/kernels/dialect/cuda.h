@@ -1,0 +1,67 @@
+// The dialect's words for NVRTC. No header of the CUDA toolkit is included.
+typedef unsigned char uchar;
+typedef unsigned short ushort;
+typedef unsigned int uint;
+typedef unsigned long long ulong;
+
+#define device
+#define constant const
+#define threadgroup
+#define thread
+#define UNROLL _Pragma("unroll")
+#define TABLE static __device__ __constant__ const
+
+#define WALSH_LANES 0xffffffffu
+
+template <typename To, typename From> inline __device__ To as_type(From from) {
+    static_assert(sizeof(To) == sizeof(From), "as_type keeps every bit");
+    union {
+        From from;
+        To to;
+    } bits;
+    bits.from = from;
+    return bits.to;
+}
+
+inline __device__ float half_to_float(ushort bits) {
+    float value;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
+    return value;
+}
+
+inline __device__ ushort float_to_half(float value) {
+    ushort bits;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+    return bits;
+}
+
+// c + a.b of four signed bytes each.
+inline __device__ int dot4(int a, int b, int c) {
+    int sum;
+    asm("dp4a.s32.s32 %0, %1, %2, %3;" : "=r"(sum) : "r"(a), "r"(b), "r"(c));
+    return sum;
+}
+
+template <typename T> inline __device__ T simd_shuffle(T value, uint lane) {
+    return __shfl_sync(WALSH_LANES, value, lane);
+}
+
+template <typename T> inline __device__ T simd_shuffle_xor(T value, uint mask) {
+    return __shfl_xor_sync(WALSH_LANES, value, mask);
+}
+
+template <typename T> inline __device__ T simd_sum(T value) {
+    UNROLL for (uint mask = 16; mask > 0; mask /= 2) value += simd_shuffle_xor(value, mask);
+    return value;
+}
+
+inline __device__ float simd_max(float value) {
+    UNROLL for (uint mask = 16; mask > 0; mask /= 2) value = fmaxf(value, simd_shuffle_xor(value, mask));
+    return value;
+}
+
+inline __device__ void simdgroup_barrier() { __syncwarp(); }
+
+inline __device__ void threadgroup_barrier() { __syncthreads(); }
+
+inline __device__ void atomic_min(device uint *at, uint value) { atomicMin(at, value); }

@@ -1,0 +1,102 @@
+//! Dispatches: what a backend runs.
+
+use std::fmt;
+
+use walsh_core::{Accesses, Buffer, Error, Result, Span};
+
+use crate::check::Check;
+use crate::kernel::{Touch, Variant};
+
+/// A range that a dispatch is given as a buffer.
+#[derive(Debug, Clone)]
+pub struct Binding {
+    /// The range; its first byte is what the kernel's pointer points to.
+    pub span: Span,
+    /// What is done with it.
+    pub touch: Touch,
+}
+
+/// One launch of a kernel.
+#[derive(Debug, Clone)]
+pub struct Dispatch {
+    /// What runs.
+    pub variant: Variant,
+    /// How many threadgroups in each dimension; none is zero.
+    pub groups: [u32; 3],
+    /// The bytes of the argument struct.
+    pub args: Vec<u8>,
+    /// One binding per buffer of the kernel, in order.
+    pub buffers: Vec<Binding>,
+    /// The command of the list that it belongs to.
+    pub command: usize,
+    /// Whether everything since the last barrier must end before it begins.
+    pub barrier: bool,
+}
+
+impl Dispatch {
+    /// What it reads and writes.
+    #[must_use]
+    pub fn accesses(&self) -> Accesses {
+        let mut accesses = Accesses::default();
+        for binding in &self.buffers {
+            match binding.touch {
+                Touch::Reads => accesses.read(binding.span.clone()),
+                Touch::Writes => accesses.write(binding.span.clone()),
+            };
+        }
+        accesses
+    }
+}
+
+impl fmt::Display for Dispatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [x, y, z] = self.groups;
+        write!(f, "{} x [{x}, {y}, {z}]", self.variant)
+    }
+}
+
+/// A lowered command list.
+pub struct Lowered {
+    /// The launches in order.
+    pub dispatches: Vec<Dispatch>,
+    /// `u32` words that checks write into; all [`CHECK_PASSED`](crate::CHECK_PASSED) before a run, which the backend
+    /// sees to. Word 0 is the first check that failed, word 1 + i says where check i did.
+    pub status: Buffer,
+    /// What the words of `status` behind the first are about.
+    pub checks: Vec<Check>,
+}
+
+impl Lowered {
+    /// The error that a run ended with, if any, from the words of `status`.
+    ///
+    /// # Errors
+    /// [`Error::Value`]; what `read` says when the device fails.
+    pub fn outcome(
+        &self,
+        words: &[u32],
+        read: &dyn Fn(&Span, &mut [u8]) -> Result<()>,
+    ) -> Result<()> {
+        crate::check::outcome(&self.checks, words, read)
+    }
+}
+
+impl fmt::Display for Lowered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for dispatch in &self.dispatches {
+            if dispatch.barrier {
+                writeln!(f, "---")?;
+            }
+            writeln!(f, "{dispatch}")?;
+        }
+        Ok(())
+    }
+}
+
+/// An error of this crate's own making, named after no device.
+pub(crate) fn unsupported(op: &'static str, why: impl fmt::Display) -> Error {
+    Error::Unsupported {
+        op,
+        backend: "gpu",
+        why: why.to_string(),
+    }
+}

@@ -1,0 +1,302 @@
+//! From command lists to dispatches.
+
+use bytemuck::bytes_of;
+use walsh_core::ops::Op;
+use walsh_core::{Accesses, Buffer, CommandList, Error, HazardTracker, Plan, Result, Span, Tensor};
+
+use crate::args::Args;
+use crate::check::{Check, CheckKind};
+use crate::dispatch::{Binding, Dispatch, Lowered, unsupported};
+use crate::kernel::{Kernel, MOST_BUFFERS, Variant};
+use crate::ops;
+
+/// What a device is, as far as the choice of kernels depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// How many groups run side by side at least.
+    pub multiprocessors: u32,
+    /// The threadgroup memory of a group, in bytes.
+    pub threadgroup_bytes: u32,
+}
+
+/// The words of a list's status buffer.
+const STATUS_WORDS: u64 = 4096;
+
+/// The most groups of a grid in its first dimension, and in the others.
+const MOST_GROUPS: [u64; 3] = [i32::MAX as u64, u16::MAX as u64, u16::MAX as u64];
+
+/// What a derived buffer is computed from its source for.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Derived {
+    /// A product's input, as its kernel reads it.
+    Activations(ops::matmul::Activations),
+    /// The cosines and sines of RoPE at the source's positions.
+    RopeTable(walsh_core::ops::RopeConfig),
+    /// Proof that the source's positions ascend by one and end below a capacity.
+    CheckedPositions { capacity: Option<u64> },
+}
+
+struct DerivedBuffer {
+    what: Derived,
+    source: Span,
+    buffer: Buffer,
+}
+
+/// Allocates workspace of a list: zeroed, and kept for as long as the list.
+pub type Allocate<'a> = &'a mut dyn FnMut(u64) -> Result<Buffer>;
+
+/// Turns ops into dispatches.
+pub(crate) struct Lowering<'a> {
+    limits: Limits,
+    allocate: Allocate<'a>,
+    hazards: HazardTracker,
+    dispatches: Vec<Dispatch>,
+    derived: Vec<DerivedBuffer>,
+    free: Vec<Buffer>,
+    status: Buffer,
+    checks: Vec<Check>,
+    op: &'static str,
+    command: usize,
+}
+
+/// How a device carries out an op: the kernels, their groups and the workspace.
+///
+/// # Errors
+/// [`Error::Unsupported`] when no kernel takes the op.
+pub fn plan(op: &Op, limits: &Limits) -> Result<Plan> {
+    let mut workspace = 0;
+    let device = walsh_core::DeviceId::unique();
+    let mut allocate = |bytes: u64| {
+        workspace += bytes;
+        Ok(Buffer::new(
+            device,
+            bytes,
+            walsh_core::Access::ReadWrite,
+            Box::new(Imagined),
+        ))
+    };
+    let mut lowering = Lowering::new(*limits, &mut allocate)?;
+    lowering.op(op, 0)?;
+    let dispatches = lowering.dispatches;
+    let names: Vec<String> = dispatches.iter().map(|d| d.variant.symbol()).collect();
+    let pieces = dispatches
+        .iter()
+        .map(|d| d.groups.iter().map(|g| u64::from(*g)).product::<u64>());
+    Ok(Plan {
+        kernel: names.join(" + "),
+        pieces: pieces.max().unwrap_or(0),
+        workspace: workspace - 4 * STATUS_WORDS,
+    })
+}
+
+/// Memory of a plan, which nothing runs on.
+struct Imagined;
+
+impl walsh_core::Memory for Imagined {}
+
+/// Lowers a list whose ops were validated and planned.
+///
+/// # Errors
+/// [`Error::Unsupported`] when no kernel takes an op; what `allocate` says.
+pub fn lower(list: &CommandList, limits: &Limits, allocate: Allocate<'_>) -> Result<Lowered> {
+    let mut lowering = Lowering::new(*limits, allocate)?;
+    for (index, command) in list.commands().iter().enumerate() {
+        lowering.op(&command.op, index)?;
+    }
+    Ok(Lowered {
+        dispatches: lowering.dispatches,
+        status: lowering.status,
+        checks: lowering.checks,
+    })
+}
+
+impl<'a> Lowering<'a> {
+    fn new(limits: Limits, allocate: Allocate<'a>) -> Result<Self> {
+        Ok(Self {
+            status: allocate(4 * STATUS_WORDS)?,
+            limits,
+            allocate,
+            hazards: HazardTracker::new(),
+            dispatches: Vec::new(),
+            derived: Vec::new(),
+            free: Vec::new(),
+            checks: Vec::new(),
+            op: "",
+            command: 0,
+        })
+    }
+
+    fn op(&mut self, op: &Op, command: usize) -> Result<()> {
+        self.op = op.name();
+        self.command = command;
+        ops::lower(op, self)?;
+        for write in &op.accesses().writes {
+            self.invalidate(write);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Adds a launch behind those already there, after a barrier if its accesses ask for one. `spans` are the kernel's
+    /// buffers in order; one that a variant does not read is [`nothing`](Self::nothing).
+    pub(crate) fn dispatch<A: Args>(
+        &mut self,
+        variant: Variant,
+        groups: [u64; 3],
+        args: &A,
+        spans: Vec<Span>,
+    ) -> Result<()> {
+        let kernel = variant.kernel();
+        assert_eq!(A::LAYOUT, kernel.args, "the arguments of {}", kernel.name);
+        assert_eq!(
+            spans.len(),
+            kernel.buffers.len(),
+            "the buffers of {}",
+            kernel.name
+        );
+        for (count, most) in groups.iter().zip(MOST_GROUPS) {
+            if *count == 0 || *count > most {
+                return Err(unsupported(
+                    self.op,
+                    format_args!("{} would take a grid of {groups:?} groups", kernel.name),
+                ));
+            }
+        }
+        let buffers: Vec<Binding> = spans
+            .into_iter()
+            .zip(kernel.buffers)
+            .map(|(span, parameter)| Binding {
+                span,
+                touch: parameter.touch,
+            })
+            .collect();
+        let mut dispatch = Dispatch {
+            variant,
+            groups: groups.map(|count| count as u32),
+            args: bytes_of(args).to_vec(),
+            buffers,
+            command: self.command,
+            barrier: false,
+        };
+        dispatch.barrier = self.hazards.add(&dispatch.accesses());
+        self.dispatches.push(dispatch);
+        Ok(())
+    }
+
+    /// What stands for a buffer that a variant does not touch.
+    pub(crate) fn nothing(&self) -> Span {
+        Span {
+            buffer: self.status.clone(),
+            offset: 0,
+            bytes: 0,
+        }
+    }
+
+    /// Workspace of at least `bytes`. Its contents are unspecified; give it back with [`release`](Self::release) once
+    /// the dispatches that use it are added.
+    pub(crate) fn workspace(&mut self, bytes: u64) -> Result<Buffer> {
+        let fits = |buffer: &Buffer| (bytes..=bytes.saturating_mul(2)).contains(&buffer.bytes());
+        if let Some(index) = self.free.iter().position(fits) {
+            return Ok(self.free.swap_remove(index));
+        }
+        (self.allocate)(bytes)
+    }
+
+    /// Gives workspace back for later dispatches.
+    pub(crate) fn release(&mut self, buffer: Buffer) {
+        self.free.push(buffer);
+    }
+
+    /// The buffer derived from `source` for `what`, if it is there already.
+    pub(crate) fn known(&self, what: &Derived, source: &Span) -> Option<Buffer> {
+        let known = |d: &&DerivedBuffer| d.source.same(source) && d.what == *what;
+        self.derived.iter().find(known).map(|d| d.buffer.clone())
+    }
+
+    /// Keeps a buffer that was computed from `source`, until the source is overwritten.
+    pub(crate) fn keep(&mut self, what: Derived, source: Span, buffer: Buffer) {
+        self.derived.push(DerivedBuffer {
+            what,
+            source,
+            buffer,
+        });
+    }
+
+    /// Adds a check; its number.
+    pub(crate) fn check(&mut self, kind: CheckKind) -> Result<u32> {
+        let number = self.checks.len();
+        if number as u64 + 1 >= STATUS_WORDS {
+            return Err(unsupported(
+                self.op,
+                format_args!("a list has at most {} checks of values", STATUS_WORDS - 1),
+            ));
+        }
+        self.checks.push(Check { op: self.op, kind });
+        Ok(number as u32)
+    }
+
+    /// The status words: checks lower them, and kernels that depend on checks read the first.
+    pub(crate) fn status(&self) -> Span {
+        whole(&self.status)
+    }
+
+    /// The first status word, for kernels that only look at it.
+    pub(crate) fn verdict(&self) -> Span {
+        Span {
+            bytes: 4,
+            ..whole(&self.status)
+        }
+    }
+
+    /// Fails when a tensor has 2³¹ numbers or more: kernels count them in 32 bits.
+    pub(crate) fn countable(&self, tensors: &[&Tensor]) -> Result<()> {
+        match tensors
+            .iter()
+            .find(|tensor| tensor.elements() > i32::MAX as u64)
+        {
+            Some(tensor) => Err(unsupported(
+                self.op,
+                format_args!("{tensor} has 2^31 elements or more"),
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// An error of the op that is being lowered.
+    pub(crate) fn unsupported(&self, why: impl std::fmt::Display) -> Error {
+        unsupported(self.op, why)
+    }
+
+    /// Forgets what was derived from a range that is overwritten.
+    fn invalidate(&mut self, written: &Span) {
+        let stale = |d: &mut DerivedBuffer| d.source.overlaps(written);
+        let old: Vec<Buffer> = self
+            .derived
+            .extract_if(.., stale)
+            .map(|d| d.buffer)
+            .collect();
+        self.free.extend(old);
+    }
+}
+
+/// The span of a whole buffer.
+pub(crate) fn whole(buffer: &Buffer) -> Span {
+    Span {
+        buffer: buffer.clone(),
+        offset: 0,
+        bytes: buffer.bytes(),
+    }
+}
+
+/// Shorthand for a table entry's layout.
+pub(crate) const fn layout<A: Args>() -> crate::args::ArgsLayout {
+    A::LAYOUT
+}
+
+/// What every table entry is checked for.
+pub(crate) fn sound(kernel: &Kernel) -> bool {
+    kernel.buffers.len() <= MOST_BUFFERS && kernel.constants.contains(&"THREADS")
+}

@@ -1,0 +1,102 @@
+//! Activations, sums and other maps of numbers.
+
+use walsh_core::ops::{Activation, Add, GatedActivation, Scale, SoftCap};
+use walsh_core::{Result, Tensor};
+
+use crate::args::args;
+use crate::kernel::{Kernel, Variant, no_tables, reads, writes};
+use crate::lower::{Lowering, layout};
+
+const THREADS: i64 = 256;
+
+args! {
+    /// Arguments of `map`.
+    MapArgs {
+        /// Numbers of the output.
+        count: u32,
+        /// Numbers of `b`, which repeat.
+        period: u32,
+        /// The factor or the cap.
+        factor: f32,
+    }
+}
+
+/// What `map` computes, as its text numbers it.
+#[derive(Clone, Copy)]
+enum Map {
+    Silu = 0,
+    GeluTanh = 1,
+    Add = 2,
+    Scale = 3,
+    SoftCap = 4,
+}
+
+static MAP: Kernel = Kernel {
+    name: "map",
+    includes: &[],
+    tables: no_tables,
+    text: include_str!("../../kernels/map.h"),
+    native: &[],
+    constants: &["THREADS", "MAP"],
+    args: layout::<MapArgs>(),
+    buffers: &[
+        reads("a", "float"),
+        reads("b", "float"),
+        writes("output", "float"),
+    ],
+    shared: false,
+};
+
+pub(crate) const KERNELS: &[&Kernel] = &[&MAP];
+
+fn map(
+    map: Map,
+    (a, b): (&Tensor, Option<&Tensor>),
+    factor: f32,
+    output: &Tensor,
+    lowering: &mut Lowering<'_>,
+) -> Result<()> {
+    lowering.countable(&[a])?;
+    let variant = Variant::new(&MAP, &[("THREADS", THREADS), ("MAP", map as i64)]);
+    let count = a.elements();
+    let args = MapArgs {
+        count: count as u32,
+        period: b.map_or(1, |b| b.elements() as u32),
+        factor,
+    };
+    let b = b.map_or_else(|| lowering.nothing(), Tensor::span);
+    let groups = [count.div_ceil(THREADS as u64), 1, 1];
+    lowering.dispatch(variant, groups, &args, vec![a.span(), b, output.span()])
+}
+
+pub(crate) fn gated(op: &GatedActivation, lowering: &mut Lowering<'_>) -> Result<()> {
+    let kind = match op.activation {
+        Activation::Silu => Map::Silu,
+        Activation::GeluTanh => Map::GeluTanh,
+    };
+    map(kind, (&op.gate, Some(&op.up)), 0.0, &op.output, lowering)
+}
+
+pub(crate) fn add(op: &Add, lowering: &mut Lowering<'_>) -> Result<()> {
+    map(Map::Add, (&op.a, Some(&op.b)), 0.0, &op.output, lowering)
+}
+
+pub(crate) fn scale(op: &Scale, lowering: &mut Lowering<'_>) -> Result<()> {
+    map(
+        Map::Scale,
+        (&op.input, None),
+        op.factor,
+        &op.output,
+        lowering,
+    )
+}
+
+pub(crate) fn soft_cap(op: &SoftCap, lowering: &mut Lowering<'_>) -> Result<()> {
+    map(
+        Map::SoftCap,
+        (&op.input, None),
+        op.cap,
+        &op.output,
+        lowering,
+    )
+}

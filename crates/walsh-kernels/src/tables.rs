@@ -1,0 +1,65 @@
+//! Tables of the kernels, generated from `walsh-formats`.
+
+use std::fmt::{Display, Write};
+
+use walsh_formats::codebook::codebook;
+use walsh_formats::ggml::IQ4_VALUES;
+use walsh_formats::kv::TqBits;
+use walsh_formats::rotation::Rotation;
+
+/// A table in the dialect.
+pub(crate) fn table<T: Display>(
+    kind: &str,
+    name: &str,
+    values: impl IntoIterator<Item = T>,
+) -> String {
+    let values: Vec<String> = values.into_iter().map(|value| value.to_string()).collect();
+    let mut text = format!("TABLE {kind} {name}[{}] = {{", values.len());
+    for (at, value) in values.iter().enumerate() {
+        let _ = write!(text, "{}{value},", if at % 8 == 0 { "\n    " } else { " " });
+    }
+    text.push_str("\n};\n");
+    text
+}
+
+/// Numbers of a table, each read back as the same bits.
+pub(crate) fn floats(name: &str, values: &[f32]) -> String {
+    table(
+        "float",
+        name,
+        values.iter().map(|value| format!("{value:e}f")),
+    )
+}
+
+/// The centroids of a codebook.
+pub(crate) fn centroids(name: &str, bits: TqBits) -> String {
+    floats(name, &codebook(bits).centroids)
+}
+
+/// The boundaries of a codebook.
+pub(crate) fn boundaries(name: &str, bits: TqBits) -> String {
+    floats(name, &codebook(bits).boundaries)
+}
+
+/// The signs of a rotation as bits, 32 to a word; a set bit means −1.
+pub(crate) fn signs(name: &str, rotation: &Rotation) -> String {
+    let word = |signs: &[f32]| {
+        signs
+            .iter()
+            .rev()
+            .fold(0u32, |word, sign| word << 1 | u32::from(*sign < 0.0))
+    };
+    table(
+        "uint",
+        name,
+        rotation
+            .signs()
+            .chunks(32)
+            .map(|signs| format!("{:#x}u", word(signs))),
+    )
+}
+
+/// The values of the IQ4 types' codes.
+pub(crate) fn iq4_values(name: &str) -> String {
+    table("int", name, IQ4_VALUES)
+}
