@@ -96,16 +96,22 @@ pub(crate) fn list(args: &List) -> Outcome {
 
 /// Opens the model that the arguments name, and fetches it first if need be.
 pub(crate) fn open(args: &ModelArgs) -> Outcome<Model> {
-    let mut device = args.device;
+    let store = store(&args.cache)?;
+    let mut device = args
+        .device
+        .clone()
+        .with_kernel_cache(&store.kernel_folder());
     if let Some(threads) = args.threads {
         device = device.with_threads(threads.get())?;
     }
+    // Before a model is fetched for a device that is not there.
+    let device = device.open()?;
     let path = resolve(&args.model, &args.cache)?;
     let calibrations = CalibrationOptions {
-        folder: Some(store(&args.cache)?.calibration_folder()),
+        folder: Some(store.calibration_folder()),
         notice: Some(Arc::new(calibration_notice)),
     };
-    Ok(Model::open_with(&device.open()?, path, calibrations)?)
+    Ok(Model::open_with(&device, path, calibrations)?)
 }
 
 /// Says that a model's keys are looked at, which takes a moment the first time.
