@@ -1,5 +1,6 @@
 //! What the kernels' texts know of block types, generated from `walsh-formats`.
 
+use std::fmt::Write;
 use std::mem::offset_of;
 
 use walsh_formats::DType;
@@ -228,16 +229,25 @@ pub(crate) fn tables(variant: &Variant) -> String {
             ),
         ]);
     }
+    let in_blocks = constants.len() > NAMES.len() + 1;
     let mut text = String::from("enum : int {\n");
     for (name, value) in constants {
-        text.push_str(&format!("    {name} = {value},\n"));
+        let _ = writeln!(text, "    {name} = {value},");
     }
     text.push_str("};\n");
+    if in_blocks {
+        text.push_str(&iq4_words());
+    }
+    text
+}
+
+/// The values of the 4-bit indices of IQ4, four to a word.
+fn iq4_words() -> String {
     let words = IQ4_VALUES.as_chunks::<4>().0.iter().map(|bytes| {
         format!(
             "{:#x}u",
             u32::from_le_bytes(bytes.map(|byte| byte.cast_unsigned()))
         )
     });
-    text + &table("uint", "IQ4_WORDS", words)
+    table("uint", "IQ4_WORDS", words)
 }

@@ -2,7 +2,6 @@
 
 use walsh_core::ops::MatMul;
 use walsh_core::{Buffer, Result, Span, Tensor};
-use walsh_formats::DType;
 
 use super::blocks::{self, Form, form, type_constant};
 use crate::args::args;
