@@ -64,8 +64,14 @@ impl Arguments {
 /// Targets that are worked on in turn, and how many workers do so, each with its own.
 struct Crew {
     workers: Vec<Vec<Target>>,
-    runs: fn(&Target, &str) -> bool,
+    runs: Runs,
 }
+
+/// Whether a target runs an op.
+type Runs = fn(&Target, &str) -> bool;
+
+/// For each case that failed, the targets that complain, with what.
+type Failures = BTreeMap<String, Vec<(String, String)>>;
 
 /// The devices, one after the other; beside them the simulator on as many threads as the machine runs.
 fn crews(arguments: &Arguments) -> Result<Vec<Crew>, String> {
@@ -116,8 +122,7 @@ fn main() -> ExitCode {
     }
     let names: Vec<&str> = crews
         .iter()
-        .map(|crew| &crew.workers[0])
-        .flatten()
+        .flat_map(|crew| &crew.workers[0])
         .map(|t| t.name.as_str())
         .collect();
     println!(
@@ -143,8 +148,7 @@ fn main() -> ExitCode {
 struct Outcome {
     cases: usize,
     filtered: usize,
-    /// For each case that failed, the targets that complain, with what.
-    failures: BTreeMap<String, Vec<(String, String)>>,
+    failures: Failures,
     seconds: f64,
 }
 
@@ -173,7 +177,7 @@ impl Outcome {
 fn run_table(table: &Table, crews: &[Crew], arguments: &Arguments) -> Outcome {
     let begun = Instant::now();
     let mut outcome = Outcome::default();
-    let failures = Mutex::new(BTreeMap::<String, Vec<(String, String)>>::new());
+    let failures = Mutex::new(Failures::new());
     std::thread::scope(|scope| {
         let mut queues = Vec::new();
         for crew in crews {
@@ -218,9 +222,9 @@ fn run_table(table: &Table, crews: &[Crew], arguments: &Arguments) -> Outcome {
 /// Runs the problems that come on a worker's targets.
 fn work(
     op: &str,
-    (targets, runs): (&[Target], fn(&Target, &str) -> bool),
+    (targets, runs): (&[Target], Runs),
     problems: &Mutex<Receiver<Arc<Problem>>>,
-    failures: &Mutex<BTreeMap<String, Vec<(String, String)>>>,
+    failures: &Mutex<Failures>,
 ) {
     let next = || problems.lock().ok()?.recv().ok();
     while let Some(problem) = next() {

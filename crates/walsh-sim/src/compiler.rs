@@ -70,7 +70,7 @@ const FLAGS: &[&str] = &[
     "-fno-tree-loop-distribute-patterns",
     "-ftrivial-auto-var-init=pattern",
     "-fsanitize=thread",
-    "-fsanitize=bounds,shift-exponent,integer-divide-by-zero",
+    "-fsanitize=bounds-strict,alignment,shift-exponent,integer-divide-by-zero",
     "-Wall",
     "-Wextra",
     "-Wno-unused",

@@ -58,7 +58,7 @@ pub(crate) enum Fault {
     /// Outside everything that the dispatch may touch; the nearest range, if one is near.
     Outside(Kind, usize, Option<Where>),
     ReadOnly(usize, Where),
-    Misaligned(Kind, usize, Where),
+    Misaligned(usize, Option<Where>),
     Unwritten(usize, Where),
     Race {
         kind: Kind,
@@ -111,12 +111,13 @@ impl fmt::Display for Fault {
             Self::ReadOnly(bytes, at) => {
                 write!(f, "writes {bytes} bytes at {at}, which it only reads")
             }
-            Self::Misaligned(kind, bytes, at) => {
-                let verb = verb(*kind);
-                write!(
-                    f,
-                    "{verb} {bytes} bytes at {at}, whose address is no multiple of {bytes}"
-                )
+            Self::Misaligned(alignment, at) => {
+                f.write_str("follows a pointer to ")?;
+                match at {
+                    Some(at) => write!(f, "{at}")?,
+                    None => f.write_str("none of its buffers")?,
+                }
+                write!(f, ", whose address is no multiple of {alignment}")
             }
             Self::Unwritten(bytes, at) => {
                 write!(f, "reads {bytes} bytes that nothing wrote at {at}")

@@ -13,6 +13,7 @@ pub(crate) struct Hooks {
     collective: extern "C" fn(u32, u32, u32, u32) -> u32,
     atomic_min: extern "C" fn(*mut u32, u32),
     slip: extern "C" fn(u32),
+    misaligned: extern "C" fn(*const c_void, usize),
 }
 
 pub(crate) const HOOKS: Hooks = Hooks {
@@ -20,6 +21,7 @@ pub(crate) const HOOKS: Hooks = Hooks {
     collective,
     atomic_min,
     slip,
+    misaligned,
 };
 
 thread_local! {
@@ -69,4 +71,8 @@ extern "C" fn atomic_min(at: *mut u32, value: u32) {
 
 extern "C" fn slip(what: u32) {
     machine().slip(what);
+}
+
+extern "C" fn misaligned(at: *const c_void, alignment: usize) {
+    machine().misaligned(at as usize, alignment);
 }

@@ -5,6 +5,7 @@ struct WalshHooks {
     uint (*collective)(uint what, uint bits, uint operand, uint line);
     void (*atomic_min)(uint *at, uint value);
     void (*slip)(uint what);
+    void (*misaligned)(const void *at, unsigned long alignment);
 };
 extern "C" {
 __attribute__((visibility("default"))) WalshHooks walsh_hooks = {};
@@ -44,3 +45,14 @@ WALSH_HOOK void __tsan_init() {}
 WALSH_HOOK void __ubsan_handle_out_of_bounds(void *, unsigned long) { walsh_hooks.slip(0); }
 WALSH_HOOK void __ubsan_handle_divrem_overflow(void *, unsigned long, unsigned long) { walsh_hooks.slip(1); }
 WALSH_HOOK void __ubsan_handle_shift_out_of_bounds(void *, unsigned long, unsigned long) { walsh_hooks.slip(2); }
+
+// What the compiler says of a load or store whose address is no multiple of its type's alignment.
+struct WalshMismatch {
+    const char *file;
+    uint line, column;
+    const void *type;
+    uchar alignment, kind;
+};
+WALSH_HOOK void __ubsan_handle_type_mismatch_v1(WalshMismatch *mismatch, unsigned long at) {
+    walsh_hooks.misaligned((const void *)at, 1ul << mismatch->alignment);
+}

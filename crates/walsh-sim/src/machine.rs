@@ -259,7 +259,7 @@ impl Machine {
             }
         }
         if aligned && !at.is_multiple_of(bytes) {
-            self.fail(Fault::Misaligned(kind, bytes, region.place(at)));
+            self.fail(Fault::Misaligned(bytes, Some(region.place(at))));
         }
         let offset = at - region.start;
         match region.written {
@@ -284,9 +284,13 @@ impl Machine {
 
     #[inline]
     fn touch(&self, region: &Region, cells: &mut [Cell], at: usize, kind: Kind) {
-        let now = self.now.get();
+        let mut now = self.now.get();
         let bytes = cells.len();
-        let owned = matches!(region.written, Written::InGroup) && kind != Kind::Write;
+        let own = matches!(region.written, Written::InGroup);
+        if own {
+            // Each group has threadgroup memory of its own.
+            now.dispatch = now.group;
+        }
         let (mut before, mut after) = (Cell::default(), Cell::default());
         for (index, cell) in cells.iter_mut().enumerate() {
             // The bytes of a number most often have the same past.
@@ -294,7 +298,7 @@ impl Machine {
                 *cell = after;
                 continue;
             }
-            if owned && cell.written.phase() < now.group {
+            if own && kind != Kind::Write && cell.written.phase() < now.group {
                 self.fail(Fault::Unwritten(bytes, region.place(at)));
             }
             before = *cell;
@@ -347,16 +351,19 @@ impl Machine {
         if let Some(region) = self.regions.iter().find(readable) {
             self.fail(Fault::ReadOnly(bytes, region.place(at)));
         }
-        let nearest = self
-            .regions
-            .iter()
-            .min_by_key(|region| region.distance(at))
-            .filter(|region| region.distance(at) < NEAR);
-        self.fail(Fault::Outside(
-            kind,
-            bytes,
-            nearest.map(|region| region.place(at)),
-        ))
+        self.fail(Fault::Outside(kind, bytes, self.nearest(at)))
+    }
+
+    /// A pointer that is no multiple of its type's alignment, which a load or store is about to follow.
+    pub(crate) fn misaligned(&self, at: usize, alignment: usize) {
+        let place = self.nearest(at);
+        self.fail(Fault::Misaligned(alignment, place));
+    }
+
+    /// The range of a dispatch's that an address lies in or misses by little.
+    fn nearest(&self, at: usize) -> Option<Where> {
+        let nearest = self.regions.iter().min_by_key(|r| r.distance(at))?;
+        (nearest.distance(at) < NEAR).then(|| nearest.place(at))
     }
 
     /// An operation that the instrumentation found wrong.
