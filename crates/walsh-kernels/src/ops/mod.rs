@@ -1,6 +1,8 @@
 //! The kernel table, and how each op becomes dispatches.
 
+mod blocks;
 mod elementwise;
+mod embedding;
 pub(crate) mod matmul;
 
 use walsh_core::Result;
@@ -10,7 +12,8 @@ use crate::kernel::Kernel;
 use crate::lower::Lowering;
 
 /// The table, by op.
-pub(crate) const KERNELS: &[&[&Kernel]] = &[elementwise::KERNELS, matmul::KERNELS];
+pub(crate) const KERNELS: &[&[&Kernel]] =
+    &[elementwise::KERNELS, matmul::KERNELS, embedding::KERNELS];
 
 /// Adds the dispatches of an op.
 pub(crate) fn lower(op: &Op, lowering: &mut Lowering<'_>) -> Result<()> {
@@ -19,6 +22,7 @@ pub(crate) fn lower(op: &Op, lowering: &mut Lowering<'_>) -> Result<()> {
         Op::Add(op) => elementwise::add(op, lowering),
         Op::Scale(op) => elementwise::scale(op, lowering),
         Op::SoftCap(op) => elementwise::soft_cap(op, lowering),
+        Op::EmbeddingRows(op) => embedding::lower(op, lowering),
         Op::MatMul(op) => matmul::lower(op, lowering),
         _ => Err(lowering.unsupported("it has no kernel for this op")),
     }
