@@ -88,9 +88,6 @@ pub struct Kernel {
     pub shared: bool,
 }
 
-/// The most buffers of a kernel.
-pub(crate) const MOST_BUFFERS: usize = 8;
-
 /// No tables.
 pub(crate) fn no_tables(_: &Variant) -> String {
     String::new()
@@ -195,7 +192,7 @@ impl Variant {
         }
         out.push_str("};\n");
         out.push_str(&args.declaration());
-        if platform != Platform::Metal {
+        if platform == Platform::Host {
             out.push_str(&args.offsets());
         }
         out.push_str(&(self.kernel.tables)(self));

@@ -9,7 +9,7 @@ typedef unsigned long long ulong;
 #define threadgroup
 #define thread
 #define UNROLL _Pragma("unroll")
-#define TABLE static __device__ __constant__ const
+#define TABLE static const
 
 #define WALSH_LANES 0xffffffffu
 
