@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use walsh::{DeviceSpec, KvSpec};
+use walsh_runtime::Synthetic;
 use walsh_runtime::store::Catalogue;
 
 const AFTER_HELP: &str = "\
@@ -364,9 +365,15 @@ Examples:
   walsh bench
   walsh bench --depth 0,4096 --kv f16 --kv tq4 --threads 2
   walsh bench --prompt 0 --generate 32 --depth 16384 --json
+  walsh bench --synthetic llama3-8b:q4_k_m --depth 0
 
 "))]
 pub(crate) struct Bench {
+    /// Instead of a file a model of a known shape with random weights, made on the device: smollm2-135m,
+    /// llama3-8b or gemma3-27b, and the types of its weights: q4_k_m, q4_0, q5_0, q6_k, q8_0, f16 or bf16
+    #[arg(long, value_name = "SHAPE:TYPES", conflicts_with = "model")]
+    pub(crate) synthetic: Option<Synthetic>,
+
     /// Tokens of the prefill test; 0 leaves it out
     #[arg(short, long, value_name = "N", default_value_t = 512)]
     pub(crate) prompt: usize,

@@ -1,6 +1,6 @@
 //! `walsh bench`.
 
-use walsh_runtime::{BenchOptions, BenchTest, bench};
+use walsh_runtime::{BenchOptions, BenchTest, Model, bench};
 
 use crate::args::Bench;
 use crate::failure::Outcome;
@@ -8,7 +8,10 @@ use crate::models;
 use crate::output::{self, Table};
 
 pub(crate) fn run(args: &Bench) -> Outcome {
-    let model = models::open(&args.model)?;
+    let model = match &args.synthetic {
+        Some(synthetic) => Model::synthetic(&models::device(&args.model)?, synthetic)?,
+        None => models::open(&args.model)?,
+    };
     let options = BenchOptions {
         prompt: args.prompt,
         generate: args.generate,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::json;
+use walsh::Device;
 use walsh_runtime::store::{Catalogue, State, Store, StoreOptions};
 use walsh_runtime::{
     CalibrationNotice, CalibrationOptions, Conversation, Model, RestoreOptions, Sampling, Session,
@@ -96,16 +97,22 @@ pub(crate) fn list(args: &List) -> Outcome {
 
 /// Opens the model that the arguments name, and fetches it first if need be.
 pub(crate) fn open(args: &ModelArgs) -> Outcome<Model> {
-    let mut device = args.device;
-    if let Some(threads) = args.threads {
-        device = device.with_threads(threads.get())?;
-    }
+    let device = device(args)?;
     let path = resolve(&args.model, &args.cache)?;
     let calibrations = CalibrationOptions {
         folder: Some(store(&args.cache)?.calibration_folder()),
         notice: Some(Arc::new(calibration_notice)),
     };
-    Ok(Model::open_with(&device.open()?, path, calibrations)?)
+    Ok(Model::open_with(&device, path, calibrations)?)
+}
+
+/// The device that the arguments ask for.
+pub(crate) fn device(args: &ModelArgs) -> Outcome<Device> {
+    let mut device = args.device;
+    if let Some(threads) = args.threads {
+        device = device.with_threads(threads.get())?;
+    }
+    Ok(device.open()?)
 }
 
 /// Says that a model's keys are looked at, which takes a moment the first time.

@@ -87,6 +87,66 @@ pub trait Backend: Send + Sync {
     /// it do not run; what it leaves in its outputs is unspecified where its
     /// documentation does not say.
     fn run(&self, program: &dyn Program) -> Result<()>;
+
+    /// Copies a range to another that does not overlap it, after all work submitted
+    /// before. Through the host, unless the backend has a shorter way.
+    ///
+    /// # Errors
+    /// When the device fails.
+    fn copy(&self, from: &Span, to: &Span) -> Result<()> {
+        const PIECE: u64 = 4 << 20;
+        let mut piece = Vec::new();
+        let mut done = 0;
+        while done < from.bytes {
+            let bytes = PIECE.min(from.bytes - done);
+            let part = |span: &Span| Span {
+                buffer: span.buffer.clone(),
+                offset: span.offset + done,
+                bytes,
+            };
+            piece.resize(bytes as usize, 0);
+            self.read(&part(from), &mut piece)?;
+            self.write(&part(to), &piece)?;
+            done += bytes;
+        }
+        Ok(())
+    }
+
+    /// How many more bytes could be allocated at this moment, where the backend can
+    /// tell.
+    fn available_bytes(&self) -> Option<u64> {
+        None
+    }
+
+    /// Runs a compiled list to its end, one kernel at a time, and times each.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run); [`Error::Unsupported`] where kernels cannot be timed
+    /// one by one.
+    fn profile(&self, _program: &dyn Program) -> Result<Vec<KernelTime>> {
+        Err(Error::Unsupported {
+            op: "profile",
+            backend: self.properties().backend,
+            why: "it does not time kernels one by one".into(),
+        })
+    }
+
+    /// The seconds of the host that all runs so far have spent on handing their work
+    /// to the device, not on waiting for it; `None` where the host does the work.
+    fn submit_seconds(&self) -> Option<f64> {
+        None
+    }
+}
+
+/// What one kernel of a profiled run took.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KernelTime {
+    /// The command that it belongs to, as a number within the list.
+    pub command: usize,
+    /// The kernel's name.
+    pub kernel: String,
+    /// How long it ran on the device.
+    pub seconds: f64,
 }
 
 /// A number type of host code that tensors can be filled from and read into.
@@ -206,14 +266,7 @@ impl Device {
     /// As [`write`](Self::write).
     pub fn write_bytes(&self, tensor: &Tensor, data: &[u8]) -> Result<()> {
         self.check_transfer("write", tensor, data.len())?;
-        if tensor.buffer().access() == Access::ReadOnly {
-            return Err(Error::argument(
-                "write",
-                "tensor",
-                "writable",
-                "read-only memory",
-            ));
-        }
+        check_writable("write", tensor)?;
         self.backend.write(&tensor.span(), data)
     }
 
@@ -246,6 +299,59 @@ impl Device {
         self.backend.read(&tensor.span(), data)
     }
 
+    /// Copies one tensor's stored bytes over another's.
+    ///
+    /// # Errors
+    /// When their sizes differ or they overlap, `to` is read-only, or either is
+    /// another device's.
+    pub fn copy(&self, from: &Tensor, to: &Tensor) -> Result<()> {
+        let op = "copy";
+        self.check_transfer(op, from, from.bytes() as usize)?;
+        self.check_transfer(op, to, from.bytes() as usize)?;
+        check_writable(op, to)?;
+        if from.span().overlaps(&to.span()) {
+            return Err(Error::argument(op, "to", "apart from the source", to));
+        }
+        self.backend.copy(&from.span(), &to.span())
+    }
+
+    /// Overwrites a tensor with copies of `tile`, one behind the other; the last is
+    /// cut off where the tensor ends.
+    ///
+    /// # Errors
+    /// When `tile` is empty, or the tensor is read-only or another device's.
+    pub fn fill(&self, tensor: &Tensor, tile: &[u8]) -> Result<()> {
+        let op = "fill";
+        self.check_transfer(op, tensor, tensor.bytes() as usize)?;
+        check_writable(op, tensor)?;
+        if tile.is_empty() {
+            return Err(Error::argument(op, "tile", "at least one byte", 0));
+        }
+        let whole = tensor.span();
+        let part = |offset: u64, bytes: u64| Span {
+            buffer: whole.buffer.clone(),
+            offset: whole.offset + offset,
+            bytes,
+        };
+        let mut filled = whole.bytes.min(tile.len() as u64);
+        self.backend
+            .write(&part(0, filled), &tile[..filled as usize])?;
+        while filled < whole.bytes {
+            // What is filled is whole tiles until the last copy.
+            let bytes = filled.min(whole.bytes - filled);
+            self.backend.copy(&part(0, bytes), &part(filled, bytes))?;
+            filled += bytes;
+        }
+        Ok(())
+    }
+
+    /// How many more bytes could be allocated at this moment, where the backend can
+    /// tell.
+    #[must_use]
+    pub fn available_bytes(&self) -> Option<u64> {
+        self.backend.available_bytes()
+    }
+
     /// Starts recording a command list.
     #[must_use]
     pub fn record(&self) -> Recorder {
@@ -258,19 +364,42 @@ impl Device {
     /// When the list is another device's, the device fails, or an op meets a
     /// value that it cannot take.
     pub fn run(&self, step: &Step) -> Result<()> {
-        if step.device() != self.id {
-            return Err(Error::argument(
-                "run",
-                "step",
-                "recorded by this device",
-                "recorded by another",
-            ));
-        }
+        self.check_step("run", step)?;
         self.backend.run(step.program())
+    }
+
+    /// Runs a recorded list to its end, one kernel at a time, and times each. The
+    /// times' sum is more than a run takes where kernels may overlap.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run); [`Error::Unsupported`] where the backend cannot time
+    /// kernels one by one.
+    pub fn profile(&self, step: &Step) -> Result<Vec<KernelTime>> {
+        self.check_step("profile", step)?;
+        self.backend.profile(step.program())
+    }
+
+    /// The seconds of the host that all runs so far have spent on handing their work
+    /// to the device, not on waiting for it; `None` where the host does the work.
+    #[must_use]
+    pub fn submit_seconds(&self) -> Option<f64> {
+        self.backend.submit_seconds()
     }
 
     pub(crate) fn backend(&self) -> &dyn Backend {
         self.backend.as_ref()
+    }
+
+    fn check_step(&self, op: &'static str, step: &Step) -> Result<()> {
+        if step.device() == self.id {
+            return Ok(());
+        }
+        Err(Error::argument(
+            op,
+            "step",
+            "recorded by this device",
+            "recorded by another",
+        ))
     }
 
     fn check_transfer(&self, op: &'static str, tensor: &Tensor, bytes: usize) -> Result<()> {
@@ -298,6 +427,18 @@ impl fmt::Debug for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Device").field(self.properties()).finish()
     }
+}
+
+fn check_writable(op: &'static str, tensor: &Tensor) -> Result<()> {
+    if tensor.buffer().access() == Access::ReadWrite {
+        return Ok(());
+    }
+    Err(Error::argument(
+        op,
+        "tensor",
+        "writable",
+        "read-only memory",
+    ))
 }
 
 fn check_dtype<T: Element>(op: &'static str, tensor: &Tensor) -> Result<()> {

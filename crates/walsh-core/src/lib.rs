@@ -19,7 +19,7 @@ mod tensor;
 mod tokens;
 
 pub use buffer::{Access, Buffer, BufferId, DeviceId, HostBytes, Memory, Span};
-pub use device::{Backend, Device, Element, Program, Properties};
+pub use device::{Backend, Device, Element, KernelTime, Program, Properties};
 pub use error::{Error, Result};
 pub use hazard::{Accesses, HazardTracker};
 pub use kv_cache::{

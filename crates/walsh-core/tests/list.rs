@@ -197,6 +197,8 @@ fn a_refused_op_leaves_the_list_as_it_was() {
     // A refused op leaves no hazard behind either: both write b.
     assert_eq!(step.list().barriers(), 1);
     assert_says(other.run(&step), &["recorded by this device"]);
+    assert_says(other.profile(&step), &["recorded by this device"]);
+    assert_says(device.profile(&step), &["profile", "fake", "one by one"]);
     device.run(&step).unwrap();
     assert_eq!(runs.load(Ordering::Relaxed), 2);
 }

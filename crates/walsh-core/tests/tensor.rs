@@ -150,6 +150,42 @@ fn imported_memory_is_read_only() {
 }
 
 #[test]
+fn a_tensor_is_filled_with_tiles_and_copied() {
+    let (device, _) = fake();
+    let buffer = device.allocate(32).unwrap();
+    let part = |offset, len| Tensor::new(buffer.clone(), offset, DType::U8, &[len]).unwrap();
+    for len in [1, 2, 3, 4, 7, 17, 24] {
+        let whole = part(0, 32);
+        device.write(&whole, &[9u8; 32]).unwrap();
+        device.fill(&part(3, len), &[1, 2, 3]).unwrap();
+        let mut expected = [9u8; 32];
+        for (index, byte) in expected[3..3 + len as usize].iter_mut().enumerate() {
+            *byte = (index % 3 + 1) as u8;
+        }
+        assert_eq!(device.read::<u8>(&whole).unwrap(), expected, "{len}");
+    }
+    device.copy(&part(3, 4), &part(27, 4)).unwrap();
+    assert_eq!(device.read::<u8>(&part(26, 6)).unwrap(), [3, 1, 2, 3, 1, 9]);
+    assert_says(
+        device.copy(&part(0, 4), &part(3, 4)),
+        &["apart from the source"],
+    );
+    assert_says(
+        device.copy(&part(0, 4), &part(8, 5)),
+        &["5 bytes", "4 bytes"],
+    );
+    assert_says(device.fill(&part(0, 4), &[]), &["at least one byte"]);
+    let fixed: Arc<[u8]> = Arc::from(&[0u8; 4][..]);
+    let fixed = device.import(Arc::new(fixed)).unwrap();
+    let fixed = Tensor::new(fixed, 0, DType::U8, &[4]).unwrap();
+    assert_says(device.fill(&fixed, &[1]), &["read-only"]);
+    assert_says(device.copy(&part(0, 4), &fixed), &["read-only"]);
+    let (other, _) = fake();
+    assert_says(other.copy(&part(0, 4), &part(4, 4)), &["on this device"]);
+    assert_says(other.fill(&part(0, 4), &[1]), &["on this device"]);
+}
+
+#[test]
 fn missing_memory_is_an_error() {
     let (device, _) = fake();
     let error = device.zeros(DType::U8, &[MOST_BYTES + 1]).unwrap_err();

@@ -7,7 +7,7 @@ use walsh_core::{
 
 use crate::isa::Isa;
 use crate::lower::{Fault, Lowering, Target};
-use crate::memory::{CpuMemory, address};
+use crate::memory::{self, CpuMemory, address};
 use crate::precision::Activations;
 use crate::team::{Group, Team};
 use crate::{attention, matmul, store};
@@ -152,6 +152,21 @@ impl Backend for Cpu {
         // SAFETY: as for `write`.
         unsafe { std::ptr::copy_nonoverlapping(base, data.as_mut_ptr(), data.len()) };
         Ok(())
+    }
+
+    fn copy(&self, from: &Span, to: &Span) -> Result<()> {
+        let _team = self.lock();
+        let source = address(&from.buffer, from.offset)?;
+        let target = address(&to.buffer, to.offset)?;
+        // SAFETY: `Device` has checked that both spans lie within their buffers, are
+        // of one size and do not overlap, and that the target is writable; the lock
+        // keeps all else away.
+        unsafe { std::ptr::copy_nonoverlapping(source, target, from.bytes as usize) };
+        Ok(())
+    }
+
+    fn available_bytes(&self) -> Option<u64> {
+        memory::available_bytes()
     }
 
     fn plan(&self, op: &Op) -> Result<Plan> {

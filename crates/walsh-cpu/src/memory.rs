@@ -67,6 +67,16 @@ impl Drop for Allocation {
     }
 }
 
+/// The memory that the system can still give out without swapping, where it says so.
+pub(crate) fn available_bytes() -> Option<u64> {
+    let info = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let rest = info
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kilobytes: u64 = rest.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kilobytes.checked_mul(1024)
+}
+
 /// The address of `offset` within a buffer of this backend.
 pub(crate) fn address(buffer: &Buffer, offset: u64) -> Result<*mut u8> {
     let memory = buffer.memory::<CpuMemory>().ok_or_else(|| Error::Device {

@@ -192,6 +192,7 @@ impl Variant {
         }
         out.push_str("};\n");
         out.push_str(&args.declaration());
+        // The compilers of the others have no offsetof that an assertion takes.
         if platform == Platform::Host {
             out.push_str(&args.offsets());
         }

@@ -66,7 +66,9 @@ pub(crate) struct Lowering<'a> {
 pub fn plan(op: &Op, limits: &Limits) -> Result<Plan> {
     let (dispatches, workspace) = imagine(op, limits)?;
     let names: Vec<String> = dispatches.iter().map(|d| d.variant.symbol()).collect();
-    let pieces = dispatches.iter().map(|d| d.groups.iter().map(|g| u64::from(*g)).product::<u64>());
+    let pieces = dispatches
+        .iter()
+        .map(|d| d.groups.iter().map(|g| u64::from(*g)).product::<u64>());
     Ok(Plan {
         kernel: names.join(" + "),
         pieces: pieces.max().unwrap_or(0),
@@ -80,7 +82,10 @@ pub fn plan(op: &Op, limits: &Limits) -> Result<Plan> {
 /// As [`plan`].
 pub fn variants_of(op: &Op, limits: &Limits) -> Result<Vec<Variant>> {
     let (dispatches, _) = imagine(op, limits)?;
-    Ok(dispatches.into_iter().map(|dispatch| dispatch.variant).collect())
+    Ok(dispatches
+        .into_iter()
+        .map(|dispatch| dispatch.variant)
+        .collect())
 }
 
 /// The dispatches of an op alone, and the bytes of workspace that they take.
@@ -89,7 +94,12 @@ fn imagine(op: &Op, limits: &Limits) -> Result<(Vec<Dispatch>, u64)> {
     let device = walsh_core::DeviceId::unique();
     let mut allocate = |bytes: u64| {
         workspace += bytes;
-        Ok(Buffer::new(device, bytes, walsh_core::Access::ReadWrite, Box::new(Imagined)))
+        Ok(Buffer::new(
+            device,
+            bytes,
+            walsh_core::Access::ReadWrite,
+            Box::new(Imagined),
+        ))
     };
     let mut lowering = Lowering::new(*limits, &mut allocate)?;
     lowering.op(op, 0)?;
@@ -311,9 +321,21 @@ mod tests {
     #[test]
     fn every_table_entry_is_sound() {
         for kernel in kernels() {
-            assert!(kernel.buffers.len() <= 8, "{} has too many buffers", kernel.name);
-            assert!(kernel.constants.contains(&"THREADS"), "{} has no THREADS", kernel.name);
-            assert!(kernel.text.contains(&format!("inline void {}(", kernel.name)));
+            assert!(
+                kernel.buffers.len() <= 8,
+                "{} has too many buffers",
+                kernel.name
+            );
+            assert!(
+                kernel.constants.contains(&"THREADS"),
+                "{} has no THREADS",
+                kernel.name
+            );
+            assert!(
+                kernel
+                    .text
+                    .contains(&format!("inline void {}(", kernel.name))
+            );
         }
     }
 }

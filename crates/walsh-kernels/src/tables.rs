@@ -70,7 +70,11 @@ pub(crate) fn paley(name: &str, rotation: &Rotation, transposed: bool) -> String
     let negative = |i: usize, j: usize| rotation.paley_entry(i, j) < 0.0;
     let row = |i: usize| {
         (0..order).fold(0u32, |bits, j| {
-            let set = if transposed { negative(j, i) } else { negative(i, j) };
+            let set = if transposed {
+                negative(j, i)
+            } else {
+                negative(i, j)
+            };
             bits | u32::from(set) << j
         })
     };

@@ -41,7 +41,9 @@ pub use generate::{Figures, Finish, GenerateOptions, Generation};
 pub use inspect::{
     INSPECTED_CONTEXT, Inspection, KvCost, MetadataEntry, Shape, TypeShare, inspect,
 };
-pub use model::{Architecture, Fingerprint, LayerConfig, Model, ModelConfig, TensorSummary};
+pub use model::{
+    Architecture, Fingerprint, LayerConfig, Model, ModelConfig, Synthetic, TensorSummary,
+};
 pub use perplexity::{
     Comparison, ComparisonEntry, PerplexityOptions, PerplexityProgress, PerplexityReport,
     PerplexityResult, Provenance, ReportFile, ReportPage, perplexity,

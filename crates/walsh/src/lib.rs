@@ -7,7 +7,7 @@ pub use open::{BACKENDS, BackendInfo, DeviceSpec, open};
 pub use walsh_core::ops;
 pub use walsh_core::{
     Access, Accesses, Backend, Buffer, BufferId, CacheKind, Command, CommandList, Device, DeviceId,
-    Element, Error, HostBytes, KeyPreparation, KvCache, KvCacheOptions, KvRows, KvSide,
+    Element, Error, HostBytes, KernelTime, KeyPreparation, KvCache, KvCacheOptions, KvRows, KvSide,
     KvSideTensors, KvTensors, Memory, OverlayOptions, Plan, Program, Properties, Recorder, Result,
     Span, Step, Tensor, tensor_bytes,
 };

@@ -6,6 +6,7 @@
 mod blocks;
 mod decode;
 mod encode;
+mod random;
 
 use crate::dtype::DType;
 use crate::error::FormatError;
@@ -13,6 +14,7 @@ use crate::error::FormatError;
 pub use blocks::*;
 pub use decode::{decode, scale_min_k4};
 pub use encode::{ENCODABLE, encode};
+pub use random::random;
 
 #[cfg(target_endian = "big")]
 compile_error!("GGML's blocks are little-endian and are read in place");

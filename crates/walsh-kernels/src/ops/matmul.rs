@@ -1,17 +1,296 @@
 //! Matrix products.
 
-use walsh_core::Result;
 use walsh_core::ops::MatMul;
+use walsh_core::{Buffer, Result, Span, Tensor};
 
-use crate::kernel::Kernel;
-use crate::lower::Lowering;
+use super::blocks::{self, Form, form, type_constant};
+use crate::args::args;
+use crate::kernel::{Kernel, Variant, reads, writes};
+use crate::lower::{Derived, Lowering, layout, whole};
+
+/// Threads of a group.
+const THREADS: i64 = 128;
+
+/// Simdgroups of a group.
+const SIMDS: u64 = THREADS as u64 / 32;
+
+/// The 32-bit words that 32 quantised activations take.
+const ACTIVATION_WORDS: u64 = 12;
 
 /// The form of a product's input that its kernel reads.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Activations {}
+pub(crate) struct Activations {
+    /// Runs of 32 numbers that lie together for each task of the weights.
+    runs: usize,
+}
 
-pub(crate) const KERNELS: &[&Kernel] = &[];
+args! {
+    /// Arguments of `quantise`.
+    QuantiseArgs {
+        /// Rows of the input.
+        rows: u32,
+        /// Blocks of 32 in a row.
+        blocks: u32,
+    }
 
-pub(crate) fn lower(_: &MatMul, lowering: &mut Lowering<'_>) -> Result<()> {
-    Err(lowering.unsupported("it has no kernel for this op"))
+    /// Arguments of `matmul_blocks`.
+    MatMulArgs {
+        /// The bytes of a row of the weight.
+        row_bytes: u64,
+        /// Rows of the input.
+        rows: u32,
+        /// Rows of the weight.
+        n: u32,
+        /// Blocks in a row of the weight.
+        blocks: u32,
+        /// Simdgroups that share a panel.
+        split: u32,
+        /// Whether there is a bias.
+        biased: u32,
+        /// Nothing.
+        unused: u32,
+    }
+
+    /// Arguments of `matmul_floats`.
+    MatMulFloatsArgs {
+        /// The bytes of a row of the weight.
+        row_bytes: u64,
+        /// Rows of the input.
+        rows: u32,
+        /// Rows of the weight.
+        n: u32,
+        /// Numbers in a row.
+        k: u32,
+        /// Simdgroups that share a row of the weight.
+        split: u32,
+        /// Whether there is a bias.
+        biased: u32,
+        /// Nothing.
+        unused: u32,
+    }
+}
+
+static QUANTISE: Kernel = Kernel {
+    name: "quantise",
+    includes: &[include_str!("../../kernels/activations.h")],
+    tables: crate::kernel::no_tables,
+    text: include_str!("../../kernels/quantise.h"),
+    native: &[],
+    constants: &["THREADS", "RUNS"],
+    args: layout::<QuantiseArgs>(),
+    buffers: &[reads("input", "float"), writes("output", "uint")],
+    shared: false,
+};
+
+static MATMUL_BLOCKS: Kernel = Kernel {
+    name: "matmul_blocks",
+    includes: &[
+        include_str!("../../kernels/blocks.h"),
+        include_str!("../../kernels/stage.h"),
+        include_str!("../../kernels/activations.h"),
+    ],
+    tables: blocks::tables,
+    text: include_str!("../../kernels/matmul_blocks.h"),
+    native: &[],
+    constants: &["THREADS", "TYPE", "ALIGN", "PANEL", "ROWS"],
+    args: layout::<MatMulArgs>(),
+    buffers: &[
+        reads("weight", "uchar"),
+        reads("input", "uint"),
+        reads("bias", "float"),
+        writes("output", "float"),
+    ],
+    shared: true,
+};
+
+static MATMUL_FLOATS: Kernel = Kernel {
+    name: "matmul_floats",
+    includes: &[],
+    tables: blocks::tables,
+    text: include_str!("../../kernels/matmul_floats.h"),
+    native: &[],
+    constants: &["THREADS", "TYPE", "WIDE", "ROWS"],
+    args: layout::<MatMulFloatsArgs>(),
+    buffers: &[
+        reads("weight", "uchar"),
+        reads("input", "float"),
+        reads("bias", "float"),
+        writes("output", "float"),
+    ],
+    shared: true,
+};
+
+pub(crate) const KERNELS: &[&Kernel] = &[&QUANTISE, &MATMUL_BLOCKS, &MATMUL_FLOATS];
+
+pub(crate) fn lower(op: &MatMul, lowering: &mut Lowering<'_>) -> Result<()> {
+    lowering.countable(&[&op.input, &op.output])?;
+    match form(op.weight.dtype()) {
+        Some(form) => with_blocks(op, &form, lowering),
+        None => with_floats(op, lowering),
+    }
+}
+
+/// A product's sizes as kernels count them.
+struct Sizes {
+    rows: u32,
+    n: u32,
+    k: u32,
+    row_bytes: u64,
+}
+
+fn sizes(op: &MatMul) -> Sizes {
+    let [n, k] = [op.weight.shape()[0], op.weight.shape()[1]];
+    Sizes {
+        rows: op.input.shape()[0] as u32,
+        n: n as u32,
+        k: k as u32,
+        row_bytes: op.weight.bytes() / n,
+    }
+}
+
+/// The widest loads that a tensor's rows allow, of those that kernels know.
+pub(super) fn row_alignment(tensor: &Tensor, row_bytes: u64) -> i64 {
+    match 1 << (tensor.offset() | row_bytes).trailing_zeros().min(4) {
+        16 => 16,
+        4 | 8 => 4,
+        narrow => narrow,
+    }
+}
+
+/// How many rows of input the kernel for `rows` takes at a time.
+fn row_bucket(rows: u32) -> i64 {
+    match rows {
+        1 => 1,
+        2..=4 => 4,
+        _ => 8,
+    }
+}
+
+/// How many simdgroups share a row that is read in `stages`: as many as it takes to have `wanted` of them.
+fn split(stages: u64, panels: u64, wanted: u64) -> u64 {
+    let mut split = 1;
+    while split < SIMDS && split * 2 <= stages && panels * split < wanted {
+        split *= 2;
+    }
+    split
+}
+
+fn with_blocks(op: &MatMul, form: &Form, lowering: &mut Lowering<'_>) -> Result<()> {
+    let Sizes {
+        rows,
+        n,
+        k,
+        row_bytes,
+    } = sizes(op);
+    let input = activations(&op.input, form.runs, lowering)?;
+    let blocks = u64::from(k) / op.weight.dtype().block_len() as u64;
+    let stages = blocks.div_ceil(form.stage as u64);
+    // Two rows of the weight share what is read of the input, once there are enough of them for the whole device.
+    let wanted = u64::from(lowering.limits().multiprocessors) * 16;
+    let panel = if u64::from(n) >= wanted { 2 } else { 1 };
+    let panels = u64::from(n).div_ceil(panel);
+    let split = split(stages, panels, wanted * 2);
+    let bucket = row_bucket(rows);
+    let variant = Variant::new(
+        &MATMUL_BLOCKS,
+        &[
+            ("THREADS", THREADS),
+            ("TYPE", type_constant(op.weight.dtype())),
+            ("ALIGN", row_alignment(&op.weight, row_bytes)),
+            ("PANEL", panel as i64),
+            ("ROWS", bucket),
+        ],
+    );
+    let args = MatMulArgs {
+        row_bytes,
+        rows,
+        n,
+        blocks: blocks as u32,
+        split: split as u32,
+        biased: u32::from(op.bias.is_some()),
+        unused: 0,
+    };
+    let groups = [
+        panels.div_ceil(SIMDS / split),
+        u64::from(rows).div_ceil(bucket as u64),
+        1,
+    ];
+    let spans = spans(op, whole(&input), lowering);
+    lowering.dispatch(variant, groups, &args, spans)
+}
+
+fn spans(op: &MatMul, input: Span, lowering: &Lowering<'_>) -> Vec<Span> {
+    let bias = op
+        .bias
+        .as_ref()
+        .map_or_else(|| lowering.nothing(), Tensor::span);
+    vec![op.weight.span(), input, bias, op.output.span()]
+}
+
+/// The input in 8 bits, computed once for all products that read it in the same form.
+fn activations(input: &Tensor, runs: usize, lowering: &mut Lowering<'_>) -> Result<Buffer> {
+    let what = Derived::Activations(Activations { runs });
+    let source = input.span();
+    if let Some(buffer) = lowering.known(&what, &source) {
+        return Ok(buffer);
+    }
+    let [rows, k] = [input.shape()[0], input.shape()[1]];
+    let blocks = k / 32;
+    let words = rows * blocks * ACTIVATION_WORDS;
+    if words > i32::MAX as u64 {
+        return Err(lowering.unsupported(format_args!(
+            "the 8-bit form of {input} takes 2^31 words or more"
+        )));
+    }
+    let buffer = lowering.workspace(4 * words)?;
+    let variant = Variant::new(&QUANTISE, &[("THREADS", THREADS), ("RUNS", runs as i64)]);
+    let args = QuantiseArgs {
+        rows: rows as u32,
+        blocks: blocks as u32,
+    };
+    let groups = [(rows * blocks).div_ceil(THREADS as u64 / 8), 1, 1];
+    let spans = vec![source.clone(), whole(&buffer)];
+    lowering.dispatch(variant, groups, &args, spans)?;
+    lowering.keep(what, source, buffer.clone());
+    Ok(buffer)
+}
+
+fn with_floats(op: &MatMul, lowering: &mut Lowering<'_>) -> Result<()> {
+    let Sizes {
+        rows,
+        n,
+        k,
+        row_bytes,
+    } = sizes(op);
+    let wide = row_alignment(&op.weight, row_bytes) == 16
+        && row_alignment(&op.input, 4 * u64::from(k)) == 16
+        && k.is_multiple_of(8);
+    let bucket = row_bucket(rows);
+    let wanted = u64::from(lowering.limits().multiprocessors) * 32;
+    let split = split(u64::from(k).div_ceil(1024), u64::from(n), wanted);
+    let variant = Variant::new(
+        &MATMUL_FLOATS,
+        &[
+            ("THREADS", THREADS),
+            ("TYPE", type_constant(op.weight.dtype())),
+            ("WIDE", i64::from(wide)),
+            ("ROWS", bucket),
+        ],
+    );
+    let args = MatMulFloatsArgs {
+        row_bytes,
+        rows,
+        n,
+        k,
+        split: split as u32,
+        biased: u32::from(op.bias.is_some()),
+        unused: 0,
+    };
+    let groups = [
+        u64::from(n).div_ceil(SIMDS / split),
+        u64::from(rows).div_ceil(bucket as u64),
+        1,
+    ];
+    let spans = spans(op, op.input.span(), lowering);
+    lowering.dispatch(variant, groups, &args, spans)
 }

@@ -1,6 +1,8 @@
 //! The kernel table, and how each op becomes dispatches.
 
+mod blocks;
 mod elementwise;
+mod embedding;
 pub(crate) mod kv;
 pub(crate) mod matmul;
 mod norm;
@@ -20,6 +22,7 @@ pub(crate) const KERNELS: &[&[&Kernel]] = &[
     rope::KERNELS,
     select::KERNELS,
     matmul::KERNELS,
+    embedding::KERNELS,
     kv::KERNELS,
 ];
 
@@ -30,6 +33,7 @@ pub(crate) fn lower(op: &Op, lowering: &mut Lowering<'_>) -> Result<()> {
         Op::Add(op) => elementwise::add(op, lowering),
         Op::Scale(op) => elementwise::scale(op, lowering),
         Op::SoftCap(op) => elementwise::soft_cap(op, lowering),
+        Op::EmbeddingRows(op) => embedding::lower(op, lowering),
         Op::RmsNorm(op) => norm::lower(op, lowering),
         Op::Rope(op) => rope::lower(op, lowering),
         Op::ArgMax(op) => select::arg_max(op, lowering),

@@ -114,7 +114,10 @@ pub(crate) fn lower(op: &Rope, lowering: &mut Lowering<'_>) -> Result<()> {
         }
     };
     let halves = op.config.pairing == Pairing::HalfSplit;
-    let variant = Variant::new(&ROPE, &[("THREADS", THREADS), ("HALVES", i64::from(halves))]);
+    let variant = Variant::new(
+        &ROPE,
+        &[("THREADS", THREADS), ("HALVES", i64::from(halves))],
+    );
     let heads = op.input.shape()[1];
     let args = RopeArgs {
         heads: (tokens * heads) as u32,

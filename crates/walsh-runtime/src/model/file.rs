@@ -11,7 +11,7 @@ use walsh::formats::gguf::{self, Gguf};
 use crate::{Error, Result};
 
 /// A file's bytes, mapped into memory and never copied.
-pub(super) struct MappedFile {
+struct MappedFile {
     map: Mmap,
 }
 
@@ -24,13 +24,22 @@ unsafe impl HostBytes for MappedFile {
     }
 }
 
-/// The one file of a model, or all parts of a split one, in order.
+/// The one file of a model, or all parts of a split one, in order; or bytes in the form of a file.
 pub(super) struct ModelFiles {
     pub(super) path: PathBuf,
-    pub(super) parts: Vec<Arc<MappedFile>>,
+    pub(super) parts: Vec<Arc<dyn HostBytes>>,
 }
 
 impl ModelFiles {
+    /// A file that was never written. `path` stands for it in messages.
+    pub(super) fn in_memory(path: PathBuf, bytes: Vec<u8>) -> Self {
+        let bytes: Arc<[u8]> = bytes.into();
+        Self {
+            path,
+            parts: vec![Arc::new(bytes)],
+        }
+    }
+
     /// Maps a model's file; for one part of a split model
     /// (`…-00001-of-00003.gguf`), all its parts.
     ///
@@ -91,7 +100,7 @@ impl ModelFiles {
     }
 }
 
-fn map(path: &Path) -> Result<Arc<MappedFile>> {
+fn map(path: &Path) -> Result<Arc<dyn HostBytes>> {
     let read = |error: std::io::Error| Error::file(path, &error);
     let file = File::open(path).map_err(read)?;
     let metadata = file.metadata().map_err(read)?;

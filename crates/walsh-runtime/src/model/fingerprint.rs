@@ -3,7 +3,6 @@
 use std::fmt;
 
 use twox_hash::XxHash3_128;
-use walsh::HostBytes;
 use walsh::formats::gguf::Gguf;
 
 use super::file::ModelFiles;

@@ -1,9 +1,10 @@
-//! Models from GGUF files.
+//! Models from GGUF files, and of random weights.
 
 mod config;
 mod file;
 mod fingerprint;
 pub(crate) mod graph;
+mod synthetic;
 mod weights;
 
 use std::collections::{BTreeMap, HashMap};
@@ -13,11 +14,12 @@ use std::sync::{Arc, OnceLock};
 use walsh::formats::DType;
 use walsh::formats::gguf::Gguf;
 use walsh::formats::kv::{KvCodec, KvSpec, LayerKv, RowCodec};
-use walsh::{Device, HostBytes};
+use walsh::{Device, tensor_bytes};
 
 pub use config::{Architecture, LayerConfig, ModelConfig};
 use file::ModelFiles;
 pub use fingerprint::Fingerprint;
+pub use synthetic::Synthetic;
 pub(crate) use weights::Weights;
 use weights::{Loader, Place};
 
@@ -61,6 +63,55 @@ struct Inner {
     fingerprint: OnceLock<Fingerprint>,
 }
 
+/// What a model is made of, wherever its tensors come from.
+struct Parts {
+    files: ModelFiles,
+    config: ModelConfig,
+    places: HashMap<String, Place>,
+    calibrations: CalibrationOptions,
+}
+
+impl Parts {
+    fn assemble(self, device: &Device) -> Result<Model> {
+        let (path, config) = (&self.files.path, &self.config);
+        let (name, tokenizer) = {
+            let parsed = self.files.parse()?;
+            let name = match parsed[0].metadata().opt_str("general.name")? {
+                Some(name) => name.to_owned(),
+                None => path.display().to_string(),
+            };
+            (name, Tokenizer::from_gguf(&parsed[0])?)
+        };
+        if tokenizer.vocab_size() > config.vocabulary {
+            return Err(Error::model(
+                path,
+                format!(
+                    "the vocabulary has {} tokens, but the embedding table {} rows: download it again",
+                    tokenizer.vocab_size(),
+                    config.vocabulary
+                ),
+            ));
+        }
+        let tensors = summarise(self.places.values())?;
+        let loader = Loader {
+            path,
+            places: self.places,
+        };
+        Ok(Model(Arc::new(Inner {
+            device: device.clone(),
+            name,
+            weights: loader.weights(config)?,
+            config: self.config,
+            tensors,
+            tokenizer,
+            calibrations: self.calibrations,
+            calibration: OnceLock::new(),
+            fingerprint: OnceLock::new(),
+            files: self.files,
+        })))
+    }
+}
+
 impl Model {
     /// Opens a GGUF file, or one part of a split one.
     ///
@@ -81,50 +132,23 @@ impl Model {
         calibrations: CalibrationOptions,
     ) -> Result<Self> {
         let files = ModelFiles::open(path.as_ref())?;
-        let inner = {
+        let (config, places) = {
             let parsed = files.parse()?;
-            let metadata = parsed[0].metadata();
             let config = ModelConfig::read(
                 &files.path,
-                metadata,
+                parsed[0].metadata(),
                 vocabulary(&files.path, &parsed)?,
                 rope_factors(&files, &parsed)?,
             )?;
-            let tokenizer = Tokenizer::from_gguf(&parsed[0])?;
-            if tokenizer.vocab_size() > config.vocabulary {
-                return Err(Error::model(
-                    &files.path,
-                    format!(
-                        "the vocabulary has {} tokens, but the embedding table {} rows: download it again",
-                        tokenizer.vocab_size(),
-                        config.vocabulary
-                    ),
-                ));
-            }
-            let loader = Loader {
-                path: &files.path,
-                places: places(device, &files, &parsed)?,
-            };
-            let weights = loader.weights(&config)?;
-            let name = match metadata.opt_str("general.name")? {
-                Some(name) => name.to_owned(),
-                None => files.path.display().to_string(),
-            };
-            (name, config, summarise(&parsed), weights, tokenizer)
+            (config, places(device, &files, &parsed)?)
         };
-        let (name, config, tensors, weights, tokenizer) = inner;
-        Ok(Self(Arc::new(Inner {
-            device: device.clone(),
+        let parts = Parts {
             files,
-            name,
             config,
-            tensors,
-            weights,
-            tokenizer,
+            places,
             calibrations,
-            calibration: OnceLock::new(),
-            fingerprint: OnceLock::new(),
-        })))
+        };
+        parts.assemble(device)
     }
 
     /// The device that runs it.
@@ -364,8 +388,7 @@ fn places(
 ) -> Result<HashMap<String, Place>> {
     let mut places = HashMap::new();
     for (part, gguf) in files.parts.iter().zip(parsed) {
-        let bytes: Arc<dyn HostBytes> = part.clone();
-        let buffer = device.import(bytes)?;
+        let buffer = device.import(part.clone())?;
         for tensor in gguf.tensors() {
             let place = Place {
                 buffer: buffer.clone(),
@@ -379,22 +402,22 @@ fn places(
     Ok(places)
 }
 
-fn summarise(parsed: &[Gguf<'_>]) -> Vec<TensorSummary> {
+fn summarise<'p>(places: impl Iterator<Item = &'p Place>) -> Result<Vec<TensorSummary>> {
     let mut by_type = BTreeMap::<&str, TensorSummary>::new();
-    for tensor in parsed.iter().flat_map(Gguf::tensors) {
+    for place in places {
         let entry = by_type
-            .entry(tensor.dtype.name())
+            .entry(place.dtype.name())
             .or_insert_with(|| TensorSummary {
-                dtype: tensor.dtype,
+                dtype: place.dtype,
                 count: 0,
                 elements: 0,
                 bytes: 0,
             });
         entry.count += 1;
-        entry.elements += tensor.values();
-        entry.bytes += tensor.bytes;
+        entry.elements += place.shape.iter().product::<u64>();
+        entry.bytes += tensor_bytes(place.dtype, &place.shape)?;
     }
     let mut summaries: Vec<_> = by_type.into_values().collect();
     summaries.sort_by_key(|summary| std::cmp::Reverse(summary.bytes));
-    summaries
+    Ok(summaries)
 }

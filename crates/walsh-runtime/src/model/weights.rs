@@ -53,6 +53,17 @@ pub(super) struct Place {
     pub(super) shape: Vec<u64>,
 }
 
+impl Place {
+    pub(super) fn of(tensor: &Tensor) -> Self {
+        Self {
+            buffer: tensor.buffer().clone(),
+            offset: tensor.offset(),
+            dtype: tensor.dtype(),
+            shape: tensor.shape().to_vec(),
+        }
+    }
+}
+
 /// Hands out tensors by name, and checks that each has the shape that the
 /// configuration asks for.
 pub(super) struct Loader<'a> {

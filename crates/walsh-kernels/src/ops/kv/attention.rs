@@ -106,7 +106,14 @@ pub(super) static ATTENTION_QUERY: Kernel = Kernel {
     tables: codec::rotation_tables,
     text: include_str!("../../../kernels/attention_query.h"),
     native: &[],
-    constants: &["THREADS", "HEAD_DIM", "EQUALISER", "CENTER", "ROTATE", "ORDER"],
+    constants: &[
+        "THREADS",
+        "HEAD_DIM",
+        "EQUALISER",
+        "CENTER",
+        "ROTATE",
+        "ORDER",
+    ],
     args: layout::<AttentionQueryArgs>(),
     buffers: &[
         reads("query", "float"),
@@ -282,20 +289,30 @@ impl Attention<'_> {
         let window = self.mask.window.map_or(u64::MAX, u64::from);
         let seen = cache.capacity().min(window.saturating_add(self.tokens()));
         let mut zones = vec![(Zone::Codes, seen)];
-        zones.extend(cache.overlay().map(|overlay| (Zone::Overlay, overlay.slots())));
+        zones.extend(
+            cache
+                .overlay()
+                .map(|overlay| (Zone::Overlay, overlay.slots())),
+        );
         zones.extend(self.fresh.map(|_| (Zone::Fresh, self.tokens())));
         let (mut passes, mut all_parts, mut stored_parts) = (Vec::new(), 0, 0);
         for (zone, positions) in zones {
             let groups = tiles * cache.kv_heads();
             let parts = parts(positions, groups, lowering.limits().multiprocessors);
-            passes.push(Pass { zone, parts, first_part: all_parts });
+            passes.push(Pass {
+                zone,
+                parts,
+                first_part: all_parts,
+            });
             all_parts += parts;
             stored_parts += if zone == Zone::Fresh { 0 } else { parts };
         }
         let vectors = self.tokens() * self.heads();
         let statistics = vectors * all_parts * self.head_dim();
         if vectors * all_parts * (self.head_dim() + 2) > i32::MAX as u64 {
-            return Err(lowering.unsupported("its partial results are 2^31 numbers or more: use fewer tokens at a time"));
+            return Err(lowering.unsupported(
+                "its partial results are 2^31 numbers or more: use fewer tokens at a time",
+            ));
         }
         let partial = lowering.workspace((statistics + 2 * vectors * all_parts) * 4)?;
         let shared = Shared {
@@ -357,7 +374,11 @@ impl Attention<'_> {
             scale: self.mask.scale,
         };
         let nothing = lowering.nothing();
-        let span = |tensor: &Option<Tensor>| tensor.as_ref().map_or_else(|| nothing.clone(), Tensor::span);
+        let span = |tensor: &Option<Tensor>| {
+            tensor
+                .as_ref()
+                .map_or_else(|| nothing.clone(), Tensor::span)
+        };
         let spans = vec![
             self.query.span(),
             span(&preparation.equaliser),
@@ -385,9 +406,19 @@ impl Attention<'_> {
         }
     }
 
-    fn pass(&self, pass: &Pass, turned: &Queries, shared: &Shared, lowering: &mut Lowering<'_>) -> Result<()> {
+    fn pass(
+        &self,
+        pass: &Pass,
+        turned: &Queries,
+        shared: &Shared,
+        lowering: &mut Lowering<'_>,
+    ) -> Result<()> {
         let plain = self.plain_queries();
-        let queries = if pass.zone == Zone::Fresh { &plain } else { turned };
+        let queries = if pass.zone == Zone::Fresh {
+            &plain
+        } else {
+            turned
+        };
         let [key, value] = self.sides(pass.zone, lowering);
         let variant = Variant::new(
             &ATTENTION_PASS,
@@ -467,7 +498,12 @@ impl Attention<'_> {
         [rows(self.cache.key()), rows(self.cache.value())]
     }
 
-    fn combine(&self, shared: &Shared, stored_parts: u64, lowering: &mut Lowering<'_>) -> Result<()> {
+    fn combine(
+        &self,
+        shared: &Shared,
+        stored_parts: u64,
+        lowering: &mut Lowering<'_>,
+    ) -> Result<()> {
         let codec = &self.cache.value().rows.codec;
         let variant = Variant::new(
             &ATTENTION_COMBINE,
@@ -512,7 +548,10 @@ impl Rows {
         Self {
             constants: Constants::of(&rows.codec),
             codes: rows.codes.span(),
-            scales: rows.scales.as_ref().map_or_else(|| lowering.nothing(), Tensor::span),
+            scales: rows
+                .scales
+                .as_ref()
+                .map_or_else(|| lowering.nothing(), Tensor::span),
             slots: rows.codes.shape()[1] as u32,
             overlaid,
             factor: rows.codec.scale_factor(),

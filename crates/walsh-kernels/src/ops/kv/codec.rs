@@ -53,7 +53,9 @@ impl Constants {
 
 /// The order of a rotation's Paley factor; 1 for no rotation.
 pub(super) fn order(codec: &RowCodec) -> i64 {
-    codec.rotation().map_or(1, |rotation| rotation.order() as i64)
+    codec
+        .rotation()
+        .map_or(1, |rotation| rotation.order() as i64)
 }
 
 /// A variant's bits of codes as a width, when the codec of that kind has a codebook.
@@ -99,16 +101,22 @@ pub(super) fn encoder_tables(variant: &Variant) -> String {
             .concat(),
     };
     let candidates = tables::floats("SCALE_CANDIDATES", &SCALE_CANDIDATES);
-    let count = format!("enum : int {{ CANDIDATES = {} }};\n", SCALE_CANDIDATES.len());
+    let count = format!(
+        "enum : int {{ CANDIDATES = {} }};\n",
+        SCALE_CANDIDATES.len()
+    );
     rotation_tables(variant) + &book + &candidates + &count
 }
 
 /// The tables of an attention pass: the centroids of both sides.
 pub(super) fn decoder_tables(variant: &Variant) -> String {
-    [("KEY_CENTROIDS", "KEY_KIND", "KEY_BITS"), ("VALUE_CENTROIDS", "VALUE_KIND", "VALUE_BITS")]
-        .map(|(name, kind, bits)| match width(variant, kind, bits) {
-            Some(bits) => tables::centroids(name, bits),
-            None => tables::floats(name, &[0.0]),
-        })
-        .concat()
+    [
+        ("KEY_CENTROIDS", "KEY_KIND", "KEY_BITS"),
+        ("VALUE_CENTROIDS", "VALUE_KIND", "VALUE_BITS"),
+    ]
+    .map(|(name, kind, bits)| match width(variant, kind, bits) {
+        Some(bits) => tables::centroids(name, bits),
+        None => tables::floats(name, &[0.0]),
+    })
+    .concat()
 }

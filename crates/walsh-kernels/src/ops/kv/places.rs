@@ -107,7 +107,10 @@ pub(super) fn places(
     };
     let variant = Variant::new(
         &KV_TOKENS,
-        &[("THREADS", THREADS), ("SEQUENCES", i64::from(sequences.is_some()))],
+        &[
+            ("THREADS", THREADS),
+            ("SEQUENCES", i64::from(sequences.is_some())),
+        ],
     );
     let nothing = lowering.nothing();
     let spans = vec![

@@ -116,9 +116,13 @@ fn limits(codec: &RowCodec) -> (f64, f64) {
     match codec.codec() {
         KvCodec::Dense(dtype) => (of_number(dtype), f64::INFINITY),
         KvCodec::Rotated(dtype) => (f64::INFINITY, of_number(dtype)),
-        KvCodec::Tq(Tq { scale: ScaleKind::LeastSquares, .. }) => {
-            (f64::INFINITY, HALF / 1.2 * (codec.group_len() as f64).sqrt())
-        }
+        KvCodec::Tq(Tq {
+            scale: ScaleKind::LeastSquares,
+            ..
+        }) => (
+            f64::INFINITY,
+            HALF / 1.2 * (codec.group_len() as f64).sqrt(),
+        ),
         KvCodec::Tq(_) => (f64::INFINITY, f64::from(f32::MAX)),
     }
 }
@@ -144,11 +148,24 @@ fn source_type(dtype: DType) -> u32 {
 
 pub(crate) fn store(op: &KvStore, lowering: &mut Lowering<'_>) -> Result<()> {
     lowering.countable(&[&op.keys])?;
-    let places = places((&op.positions, op.sequences.as_ref()), None, &op.cache, lowering)?;
+    let places = places(
+        (&op.positions, op.sequences.as_ref()),
+        None,
+        &op.cache,
+        lowering,
+    )?;
     inspect(op, lowering)?;
     let cache = &op.cache;
-    for (source, side, prepared) in [(&op.keys, cache.key(), true), (&op.values, cache.value(), false)] {
-        let what = Storing { op, source, prepared, places: &places };
+    for (source, side, prepared) in [
+        (&op.keys, cache.key(), true),
+        (&op.values, cache.value(), false),
+    ] {
+        let what = Storing {
+            op,
+            source,
+            prepared,
+            places: &places,
+        };
         what.rows(&side.rows, 2, lowering)?;
         if let Some(overlay) = &side.overlay {
             what.rows(overlay, 3, lowering)?;
@@ -158,8 +175,10 @@ pub(crate) fn store(op: &KvStore, lowering: &mut Lowering<'_>) -> Result<()> {
 }
 
 fn inspect(op: &KvStore, lowering: &mut Lowering<'_>) -> Result<()> {
-    let (most, norm): (Vec<f32>, Vec<f32>) =
-        [op.cache.key(), op.cache.value()].into_iter().map(side_limits).unzip();
+    let (most, norm): (Vec<f32>, Vec<f32>) = [op.cache.key(), op.cache.value()]
+        .into_iter()
+        .map(side_limits)
+        .unzip();
     let check = lowering.check(CheckKind::Vectors {
         positions: op.positions.span(),
         kv_heads: op.cache.kv_heads(),
@@ -185,7 +204,11 @@ fn inspect(op: &KvStore, lowering: &mut Lowering<'_>) -> Result<()> {
         ],
     );
     let nothing = lowering.nothing();
-    let span = |tensor: &Option<Tensor>| tensor.as_ref().map_or_else(|| nothing.clone(), Tensor::span);
+    let span = |tensor: &Option<Tensor>| {
+        tensor
+            .as_ref()
+            .map_or_else(|| nothing.clone(), Tensor::span)
+    };
     let spans = vec![
         op.keys.span(),
         op.values.span(),
@@ -212,8 +235,8 @@ impl Storing<'_> {
         let cache = &self.op.cache;
         let constants = Constants::of(&rows.codec);
         let preparation = cache.preparation();
-        let [equaliser, center] =
-            [&preparation.equaliser, &preparation.center].map(|tensor| tensor.as_ref().filter(|_| self.prepared));
+        let [equaliser, center] = [&preparation.equaliser, &preparation.center]
+            .map(|tensor| tensor.as_ref().filter(|_| self.prepared));
         let variant = Variant::new(
             &KV_STORE,
             &[

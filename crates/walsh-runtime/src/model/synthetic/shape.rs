@@ -1,0 +1,190 @@
+//! The shapes, as metadata and as lists of tensors.
+
+use walsh::formats::gguf::write::{NewValue, Writer};
+
+use super::mix::Role;
+use crate::Result;
+use crate::model::Architecture;
+
+/// A model's shape, in the terms of its published configuration.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Shape {
+    pub(super) name: &'static str,
+    pub(super) architecture: Architecture,
+    pub(super) layers: usize,
+    pub(super) width: usize,
+    pub(super) heads: usize,
+    pub(super) kv_heads: usize,
+    pub(super) head_dim: usize,
+    pub(super) feed_forward: usize,
+    pub(super) vocabulary: usize,
+    pub(super) context: u32,
+    pub(super) rope_base: f32,
+    /// The window of the layers that slide.
+    pub(super) window: Option<u32>,
+    pub(super) norm_eps: f32,
+    /// Whether the embedding table also makes the logits.
+    pub(super) tied: bool,
+}
+
+pub(super) const SHAPES: &[Shape] = &[
+    Shape {
+        name: "smollm2-135m",
+        architecture: Architecture::Llama,
+        layers: 30,
+        width: 576,
+        heads: 9,
+        kv_heads: 3,
+        head_dim: 64,
+        feed_forward: 1536,
+        vocabulary: 49_152,
+        context: 8192,
+        rope_base: 100_000.0,
+        window: None,
+        norm_eps: 1e-5,
+        tied: true,
+    },
+    Shape {
+        name: "llama3-8b",
+        architecture: Architecture::Llama,
+        layers: 32,
+        width: 4096,
+        heads: 32,
+        kv_heads: 8,
+        head_dim: 128,
+        feed_forward: 14_336,
+        vocabulary: 128_256,
+        context: 8192,
+        rope_base: 500_000.0,
+        window: None,
+        norm_eps: 1e-5,
+        tied: false,
+    },
+    Shape {
+        name: "gemma3-27b",
+        architecture: Architecture::Gemma3,
+        layers: 62,
+        width: 5376,
+        heads: 32,
+        kv_heads: 16,
+        head_dim: 128,
+        feed_forward: 21_504,
+        vocabulary: 262_144,
+        context: 131_072,
+        rope_base: 1_000_000.0,
+        window: Some(1024),
+        norm_eps: 1e-6,
+        tied: true,
+    },
+];
+
+/// A tensor: its name in GGUF files, its dimensions, outermost first, and what it does.
+pub(super) struct Weight {
+    pub(super) name: String,
+    pub(super) shape: Vec<u64>,
+    pub(super) role: Role,
+}
+
+impl Weight {
+    fn new(name: impl Into<String>, shape: &[usize], role: Role) -> Self {
+        Self {
+            name: name.into(),
+            shape: shape.iter().map(|n| *n as u64).collect(),
+            role,
+        }
+    }
+}
+
+impl Shape {
+    /// Every tensor.
+    pub(super) fn weights(&self) -> Vec<Weight> {
+        let table = [self.vocabulary, self.width];
+        let mut weights = Vec::new();
+        let norm = Weight::new("output_norm.weight", &[self.width], Role::Other);
+        if self.tied {
+            weights.push(Weight::new("token_embd.weight", &table, Role::Output));
+        } else {
+            weights.push(Weight::new("token_embd.weight", &table, Role::Other));
+            weights.push(Weight::new("output.weight", &table, Role::Output));
+        }
+        weights.push(norm);
+        for layer in 0..self.layers {
+            self.layer(layer, &mut weights);
+        }
+        weights
+    }
+
+    fn layer(&self, layer: usize, weights: &mut Vec<Weight>) {
+        let (width, inner, dim) = (self.width, self.feed_forward, self.head_dim);
+        let (queries, keys) = (self.heads * dim, self.kv_heads * dim);
+        let mut add = |part: &str, shape: &[usize], role: Role| {
+            weights.push(Weight::new(
+                format!("blk.{layer}.{part}.weight"),
+                shape,
+                role,
+            ));
+        };
+        add("attn_norm", &[width], Role::Other);
+        add("attn_q", &[queries, width], Role::Other);
+        add("attn_k", &[keys, width], Role::Other);
+        add("attn_v", &[keys, width], Role::Value(layer));
+        add("attn_output", &[width, queries], Role::Other);
+        add("ffn_norm", &[width], Role::Other);
+        add("ffn_gate", &[inner, width], Role::Other);
+        add("ffn_up", &[inner, width], Role::Other);
+        add("ffn_down", &[width, inner], Role::Down(layer));
+        if self.architecture == Architecture::Gemma3 {
+            add("attn_q_norm", &[dim], Role::Other);
+            add("attn_k_norm", &[dim], Role::Other);
+            add("post_attention_norm", &[width], Role::Other);
+            add("post_ffw_norm", &[width], Role::Other);
+        }
+    }
+
+    /// The metadata as a GGUF file without tensors.
+    pub(super) fn header(&self, name: &str) -> Result<Vec<u8>> {
+        let mut writer = Writer::new();
+        let family = self.architecture.name();
+        writer.set("general.architecture", family)?;
+        writer.set("general.name", format!("synthetic {name}"))?;
+        let sizes = [
+            ("block_count", self.layers),
+            ("embedding_length", self.width),
+            ("feed_forward_length", self.feed_forward),
+            ("attention.head_count", self.heads),
+            ("attention.head_count_kv", self.kv_heads),
+            ("attention.key_length", self.head_dim),
+            ("attention.value_length", self.head_dim),
+        ];
+        for (key, size) in sizes {
+            writer.set(&format!("{family}.{key}"), size as u64)?;
+        }
+        let mut set = |key: &str, value: NewValue| writer.set(&format!("{family}.{key}"), value);
+        set("context_length", self.context.into())?;
+        set("rope.freq_base", self.rope_base.into())?;
+        set("attention.layer_norm_rms_epsilon", self.norm_eps.into())?;
+        if let Some(window) = self.window {
+            set("attention.sliding_window", window.into())?;
+        }
+        self.vocabulary(&mut writer)?;
+        Ok(writer.to_bytes())
+    }
+
+    /// The 256 bytes, and names that stand for nothing.
+    fn vocabulary(&self, writer: &mut Writer<'_>) -> Result<()> {
+        const BYTE: i32 = 6;
+        const UNUSED: i32 = 5;
+        let bytes = (0..=255).map(|byte: u8| format!("<0x{byte:02X}>"));
+        let unused = (256..self.vocabulary).map(|id| format!("<unused{id}>"));
+        let tokens: Vec<String> = bytes.chain(unused).take(self.vocabulary).collect();
+        let kinds: Vec<i32> = (0..tokens.len())
+            .map(|id| if id < 256 { BYTE } else { UNUSED })
+            .collect();
+        writer.set("tokenizer.ggml.model", "llama")?;
+        writer.set("tokenizer.ggml.scores", vec![0.0f32; tokens.len()])?;
+        writer.set("tokenizer.ggml.tokens", tokens)?;
+        writer.set("tokenizer.ggml.token_type", kinds)?;
+        writer.set("tokenizer.ggml.add_bos_token", false)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,141 @@
+use super::*;
+use crate::SessionOptions;
+use mix::Role;
+use shape::SHAPES;
+
+/// Gemma's form in small: a window, norms of queries and keys, norms behind both parts, rows that are no
+/// multiple of 256.
+const SMALL: Shape = Shape {
+    name: "small",
+    layers: 7,
+    width: 160,
+    heads: 4,
+    kv_heads: 2,
+    head_dim: 64,
+    feed_forward: 512,
+    vocabulary: 700,
+    context: 512,
+    window: Some(16),
+    ..SHAPES[2]
+};
+
+fn model(shape: &'static Shape, mix: Mix) -> Model {
+    let device = walsh::open("cpu:threads=2").expect("the CPU");
+    Model::synthetic(&device, &Synthetic { shape, mix }).expect("a model")
+}
+
+#[test]
+fn names_read_back_and_others_are_told_what_exists() {
+    let (shapes, mixes) = Synthetic::names();
+    for shape in &shapes {
+        for mix in &mixes {
+            let text = format!("{shape}:{mix}");
+            assert_eq!(text.parse::<Synthetic>().expect("known").to_string(), text);
+        }
+    }
+    for text in [
+        "",
+        "llama3-8b",
+        "llama3-8b:",
+        "llama3-8b:q4_2",
+        "llama9:q4_0",
+        ":q4_0",
+    ] {
+        let error = text.parse::<Synthetic>().expect_err("unknown").to_string();
+        for name in ["llama3-8b", "gemma3-27b", "q4_k_m", "bf16"] {
+            assert!(error.contains(name), "{error}");
+        }
+        assert!(!error.contains('\n'), "{error}");
+    }
+}
+
+/// As in files of Llama 3 8B and Gemma 3 270M that llama.cpp has quantised.
+#[test]
+fn the_mix_is_that_of_known_files() {
+    let bytes = |text: &str| text.parse::<Synthetic>().expect("known").bytes();
+    assert_eq!(bytes("llama3-8b:q4_k_m"), 4_912_898_048);
+    assert_eq!(bytes("llama3-8b:q8_0"), 8_532_934_656);
+    let favoured: Vec<usize> = (0..18)
+        .filter(|&layer| Mix::Q4KM.dtype(Role::Value(layer), 256, 18) == DType::Q6K)
+        .collect();
+    assert_eq!(favoured, [0, 1, 4, 7, 10, 13, 15, 16, 17]);
+    for (role, columns, dtype) in [
+        (Role::Output, 640, DType::Q8_0),
+        (Role::Value(0), 640, DType::Q8_0),
+        (Role::Value(2), 640, DType::Q5_0),
+        (Role::Down(0), 2048, DType::Q6K),
+        (Role::Down(2), 2048, DType::Q4K),
+        (Role::Other, 640, DType::Q5_0),
+        (Role::Other, 1024, DType::Q4K),
+    ] {
+        assert_eq!(
+            Mix::Q4KM.dtype(role, columns, 18),
+            dtype,
+            "{role:?} {columns}"
+        );
+    }
+}
+
+#[test]
+fn logits_stay_finite_through_all_layers_and_differ() {
+    let all = Mix::NAMES.iter().map(|&(_, mix)| model(&SMALL, mix));
+    let deep = ["q4_k_m", "q4_0"].map(|mix| {
+        let device = walsh::open("cpu:threads=2").expect("the CPU");
+        let synthetic = format!("smollm2-135m:{mix}").parse().expect("known");
+        Model::synthetic(&device, &synthetic).expect("a model")
+    });
+    for model in all.chain(deep) {
+        let mut session = model
+            .session(SessionOptions {
+                context: 64,
+                ..SessionOptions::default()
+            })
+            .expect("a session");
+        session.prefill(&[1, 50, 200, 3]).expect("read");
+        let first = session.logits().to_vec();
+        session.decode(600).expect("read");
+        for logits in [&first[..], session.logits()] {
+            let mean = logits.iter().map(|x| x.abs()).sum::<f32>() / logits.len() as f32;
+            assert!((0.01..1e3).contains(&mean), "{}: {mean}", model.name());
+        }
+        assert_ne!(first, session.logits(), "{}", model.name());
+    }
+}
+
+#[test]
+fn a_synthetic_model_takes_text_and_calibrates() {
+    let model = model(&SMALL, Mix::Q4KM);
+    assert_eq!(model.config().layers[5].window, None);
+    assert_eq!(model.config().layers[6].window, Some(16));
+    let mut session = model
+        .session(SessionOptions {
+            kv: "tq4".parse().expect("a SPEC"),
+            context: 128,
+            ..SessionOptions::default()
+        })
+        .expect("a session");
+    let tokens = model
+        .tokenizer()
+        .encode("Ü a", crate::tokenizer::Special::Text);
+    session.prefill(&tokens.expect("bytes")).expect("read");
+    assert!(session.logits().iter().all(|logit| logit.is_finite()));
+}
+
+#[test]
+fn gemmas_largest_form_scales_scores_by_the_width_per_head() {
+    let synthetic: Synthetic = "gemma3-27b:q4_k_m".parse().expect("known");
+    let header = synthetic.shape.header("a").expect("a header");
+    let files = ModelFiles::in_memory(PathBuf::new(), header);
+    let parsed = files.parse().expect("a header");
+    let config = ModelConfig::read(&files.path, parsed[0].metadata(), 262_144, None);
+    let config = config.expect("a shape");
+    assert_eq!(config.attention_scale, (1.0f64 / 168.0).sqrt() as f32);
+    assert_eq!(
+        config
+            .layers
+            .iter()
+            .filter(|l| l.window == Some(1024))
+            .count(),
+        52
+    );
+}
