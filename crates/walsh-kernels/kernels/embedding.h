@@ -14,7 +14,11 @@ inline void embedding(constant EmbeddingArgs &args, device const uchar *table, d
     uint count = min(args.blocks - block, uint(STAGE));
     ulong start[1] = {ulong(uint(ids[item])) * args.row_bytes};
     threadgroup Vector(*staged)[STAGED] = shared.staged[at.simd];
-    stage_rows<1>(table + ulong(block) * BLOCK_BYTES, start, count * BLOCK_BYTES, staged, at.lane);
+    Held<1> held;
+    for (uint turn = 0; turn < TURNS; turn++) {
+        load_turn<1>(table + ulong(block) * BLOCK_BYTES, start, count * BLOCK_BYTES, turn, at.lane, held);
+        store_turn<1>(held, staged, turn, at.lane);
+    }
     simdgroup_barrier();
     device float *numbers = output + ulong(item) * args.width + block * (32 * RUNS * PARTS);
     for (uint index = at.lane; index < count * PARTS; index += 32) {

@@ -28,7 +28,8 @@ inline void matmul_blocks(constant MatMulArgs &args, device const uchar *weight,
     uint first = (at.x * (SIMDS / split) + at.simd / split) * PANEL, first_row = at.y * ROWS;
     uint rows = min(args.rows - first_row, uint(ROWS));
     uint tasks = args.blocks * PARTS;
-    device const Vector *vectors = (device const Vector *)input + ulong(first_row) * (VECTORS * RUNS) * tasks;
+    uint pitch = row_vectors(tasks);
+    device const Vector *vectors = (device const Vector *)input + ulong(first_row) * pitch;
     ulong starts[PANEL];
     float sums[PANEL][ROWS];
     UNROLL for (int p = 0; p < PANEL; p++) {
@@ -38,26 +39,31 @@ inline void matmul_blocks(constant MatMulArgs &args, device const uchar *weight,
     threadgroup Vector(*staged)[STAGED] = shared.staged[at.simd];
     for (uint block = share * STAGE; block < args.blocks; block += split * STAGE) {
         uint count = min(args.blocks - block, uint(STAGE));
-        stage_rows<PANEL>(weight + ulong(block) * BLOCK_BYTES, starts, count * BLOCK_BYTES, staged, at.lane);
+        for (uint turn = 0; turn < TURNS; turn++) {
+            Held<PANEL> held;
+            load_turn<PANEL>(weight + ulong(block) * BLOCK_BYTES, starts, count * BLOCK_BYTES, turn, at.lane, held);
+            // All loads are on their way before a store waits for one, and what was staged before has been read.
+            simdgroup_barrier();
+            store_turn<PANEL>(held, staged, turn, at.lane);
+        }
         simdgroup_barrier();
         UNROLL for (int turn = 0; turn < STAGE_TASKS / 32; turn++) {
             uint index = turn * 32 + at.lane;
             if (index >= count * PARTS) break;
             Task panel[PANEL];
             UNROLL for (int p = 0; p < PANEL; p++) panel[p] = load_task(staged[p], index);
-            device const Vector *column = vectors + block * PARTS + index;
+            device const Vector *column = vectors + task_vector(block * PARTS + index);
             UNROLL for (int r = 0; r < RUNS; r++) {
                 Run runs[PANEL];
                 UNROLL for (int p = 0; p < PANEL; p++) runs[p] = load_run(panel[p], index % PARTS, r);
                 UNROLL for (int m = 0; m < ROWS; m++) {
                     if (ROWS > 1 && uint(m) >= rows) break;
                     Vector numbers[VECTORS];
-                    UNROLL for (int v = 0; v < VECTORS; v++) numbers[v] = column[((m * RUNS + r) * VECTORS + v) * tasks];
+                    UNROLL for (int v = 0; v < VECTORS; v++) numbers[v] = column[m * pitch + (r * VECTORS + v) * 32];
                     UNROLL for (int p = 0; p < PANEL; p++) sums[p][m] = accumulate(sums[p][m], runs[p], numbers);
                 }
             }
         }
-        simdgroup_barrier();
     }
     UNROLL for (int p = 0; p < PANEL; p++) {
         UNROLL for (int m = 0; m < ROWS; m++) {
@@ -69,7 +75,9 @@ inline void matmul_blocks(constant MatMulArgs &args, device const uchar *weight,
     uint p = at.lane / ROWS, m = at.lane % ROWS;
     if (share != 0 || p >= PANEL || m >= rows || first + p >= args.n) return;
     float sum = shared.partial[at.simd][at.lane];
-    for (uint other = 1; other < split; other++) sum += shared.partial[at.simd + other][at.lane];
+    UNROLL for (uint other = 1; other < SIMDS; other++) {
+        if (other < split) sum += shared.partial[at.simd + other][at.lane];
+    }
     if (args.biased != 0) sum += bias[first + p];
     output[ulong(first_row + m) * args.n + first + p] = sum;
 }

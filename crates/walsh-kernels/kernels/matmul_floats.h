@@ -73,7 +73,9 @@ inline void matmul_floats(constant MatMulFloatsArgs &args, device const uchar *w
     uint m = at.lane;
     if (share != 0 || m >= rows || n >= args.n) return;
     float sum = shared.partial[at.simd][m];
-    for (uint other = 1; other < split; other++) sum += shared.partial[at.simd + other][m];
+    UNROLL for (uint other = 1; other < SIMDS; other++) {
+        if (other < split) sum += shared.partial[at.simd + other][m];
+    }
     if (args.biased != 0) sum += bias[n];
     output[ulong(first_row + m) * args.n + n] = sum;
 }

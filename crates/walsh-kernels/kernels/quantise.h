@@ -30,9 +30,10 @@ inline void quantise(constant QuantiseArgs &args, device const float *input, dev
     int other = simd_shuffle_xor(sum, 4u);
     if (!live) return;
     uint row = place / args.blocks, block = place % args.blocks;
-    output[4 * activation_vector(args.blocks, RUNS, row, block, 1 + part / 4) + part % 4] = word;
+    uint first = row * row_vectors(args.blocks / RUNS) + task_vector(block / RUNS) + block % RUNS * VECTORS * 32;
+    output[4 * (first + 32 * (1 + part / 4)) + part % 4] = word;
     if (part == 0) {
-        device uint *head = output + 4 * activation_vector(args.blocks, RUNS, row, block, 0);
+        device uint *head = output + 4 * first;
         head[0] = as_type<uint>(scale);
         head[1] = as_type<uint>(scale * float(sum + other));
         head[2] = as_type<uint>(scale * float(sum));

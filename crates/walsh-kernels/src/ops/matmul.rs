@@ -14,8 +14,11 @@ const THREADS: i64 = 128;
 /// Simdgroups of a group.
 const SIMDS: u64 = THREADS as u64 / 32;
 
-/// The 32-bit words that 32 quantised activations take.
+/// The 32-bit words that 32 activations take in 8 bits.
 const ACTIVATION_WORDS: u64 = 12;
+
+/// Rows of activations are filled up to whole columns of tasks, one for each lane.
+const COLUMN: u64 = 32;
 
 /// The form of a product's input that its kernel reads.
 #[derive(Debug, Clone, PartialEq)]
@@ -236,7 +239,8 @@ fn activations(input: &Tensor, runs: usize, lowering: &mut Lowering<'_>) -> Resu
     }
     let [rows, k] = [input.shape()[0], input.shape()[1]];
     let blocks = k / 32;
-    let words = rows * blocks * ACTIVATION_WORDS;
+    let tasks = (blocks / runs as u64).next_multiple_of(COLUMN);
+    let words = rows * tasks * runs as u64 * ACTIVATION_WORDS;
     if words > i32::MAX as u64 {
         return Err(lowering.unsupported(format_args!(
             "the 8-bit form of {input} takes 2^31 words or more"
