@@ -1,68 +1,135 @@
 //! Runs every case on every target, and says which backends ran.
 //!
-//! Takes a filter on case names, as the usual harness does.
+//! Takes a filter on case names, as the usual harness does; `--device NAME`, which names the targets that run by the
+//! beginning of their names (more than one may be given); and `--seed N`, which the simulator's orders are drawn from.
 
+mod simulated;
+
+use std::collections::BTreeMap;
 use std::process::ExitCode;
-use std::sync::mpsc::sync_channel;
-use std::time::Instant;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use conformance::cases::TABLES;
+use conformance::cases::{TABLES, Table};
 use conformance::{Bound, Problem, Target, missing_backends, targets};
 
+/// What the command line asks for.
+struct Arguments {
+    filters: Vec<String>,
+    devices: Vec<String>,
+    seed: u64,
+    list: bool,
+}
+
+impl Arguments {
+    fn read() -> Result<Self, String> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let mut read = Self {
+            filters: Vec::new(),
+            devices: Vec::new(),
+            seed: now.map_or(1, |since| u64::from(since.subsec_nanos())),
+            list: false,
+        };
+        let mut arguments = std::env::args().skip(1);
+        while let Some(argument) = arguments.next() {
+            let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
+            match argument.as_str() {
+                "--device" => read.devices.push(value()?),
+                "--seed" => {
+                    let seed = value()?;
+                    let parsed = match seed.strip_prefix("0x") {
+                        Some(digits) => u64::from_str_radix(digits, 16),
+                        None => seed.parse(),
+                    };
+                    read.seed = parsed.map_err(|error| format!("--seed {seed}: {error}"))?;
+                }
+                "--list" => read.list = true,
+                flag if flag.starts_with('-') => {}
+                _ => read.filters.push(argument),
+            }
+        }
+        Ok(read)
+    }
+
+    fn wants(&self, case: &str) -> bool {
+        self.filters.is_empty() || self.filters.iter().any(|filter| case.contains(filter))
+    }
+
+    fn has(&self, target: &str) -> bool {
+        self.devices.is_empty() || self.devices.iter().any(|name| target.starts_with(name))
+    }
+}
+
+/// Targets that are worked on in turn, and how many workers do so, each with its own.
+struct Crew {
+    workers: Vec<Vec<Target>>,
+    runs: Runs,
+}
+
+/// Whether a target runs an op.
+type Runs = fn(&Target, &str) -> bool;
+
+/// For each case that failed, the targets that complain, with what.
+type Failures = BTreeMap<String, Vec<(String, String)>>;
+
+/// The devices, one after the other; beside them the simulator on as many threads as the machine runs.
+fn crews(arguments: &Arguments) -> Result<Vec<Crew>, String> {
+    let explain = |error: walsh::Error| error.to_string();
+    let mut crews = Vec::new();
+    let mut devices = targets().map_err(explain)?;
+    devices.retain(|target| arguments.has(&target.name));
+    if !devices.is_empty() {
+        crews.push(Crew {
+            workers: vec![devices],
+            runs: Target::is_for,
+        });
+    }
+    if arguments.has("sim") {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let workers = (0..threads).map(|_| Ok(vec![simulated::target(arguments.seed)?]));
+        crews.push(Crew {
+            workers: workers.collect::<Result<_, _>>().map_err(explain)?,
+            runs: |_, op| simulated::runs(op),
+        });
+    }
+    if crews.is_empty() {
+        return Err(format!("no device is called {:?}", arguments.devices));
+    }
+    Ok(crews)
+}
+
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let filters: Vec<&String> = arguments.iter().filter(|a| !a.starts_with('-')).collect();
-    let wanted = |name: &str| filters.is_empty() || filters.iter().any(|f| name.contains(*f));
-    let list = arguments.iter().any(|argument| argument == "--list");
-    let targets = match targets() {
-        Ok(targets) => targets,
+    let started = Instant::now();
+    let prepared = Arguments::read().and_then(|a| crews(&a).map(|crews| (a, crews)));
+    let (arguments, crews) = match prepared {
+        Ok(prepared) => prepared,
         Err(error) => {
             eprintln!("conformance: {error}");
             return ExitCode::FAILURE;
         }
     };
-    let started = Instant::now();
     let (mut passed, mut failed, mut filtered) = (0, 0, 0);
     for table in TABLES {
-        let begun = Instant::now();
-        let (mut cases, mut wrong) = (0, 0);
-        std::thread::scope(|scope| {
-            // The reference works ahead of the devices.
-            let (ahead, problems) = sync_channel(8);
-            scope.spawn(move || {
-                let sent = |problem| ahead.send(problem).is_ok();
-                table.problems().all(sent)
-            });
-            for problem in problems {
-                if !wanted(&problem.name) {
-                    filtered += 1;
-                    continue;
-                }
-                cases += 1;
-                if list {
-                    println!("{}: test", problem.name);
-                } else if let Some(failure) = run(&problem, table.op, &targets) {
-                    println!("{failure}");
-                    wrong += 1;
-                }
-            }
-        });
-        if list {
-            continue;
-        }
-        if cases > 0 {
-            let seconds = begun.elapsed().as_secs_f64();
-            let op = table.op;
-            println!("{op}: {cases} cases, {wrong} failed, {seconds:.2} s");
-        }
-        failed += wrong;
-        passed += cases - wrong;
+        let outcome = run_table(table, &crews, &arguments);
+        filtered += outcome.filtered;
+        passed += outcome.cases - outcome.failures.len();
+        failed += outcome.failures.len();
+        outcome.print(table.op);
     }
-    if list {
+    if arguments.list {
         return ExitCode::SUCCESS;
     }
-    let names: Vec<_> = targets.iter().map(|t| t.name.as_str()).collect();
-    println!("\nran on: {}", names.join(" "));
+    let names: Vec<&str> = crews
+        .iter()
+        .flat_map(|crew| &crew.workers[0])
+        .map(|t| t.name.as_str())
+        .collect();
+    println!(
+        "\nran on: {} (simulator's seed {:#x})",
+        names.join(" "),
+        arguments.seed
+    );
     println!("did not run: {}", missing_backends().join(", "));
     println!(
         "\ntest result: {}. {passed} passed; {failed} failed; 0 ignored; 0 measured; {filtered} filtered out; finished in {:.2}s\n",
@@ -76,31 +143,99 @@ fn main() -> ExitCode {
     }
 }
 
-/// What went wrong with a case, if anything: the first target's complaint, and
-/// which others complain.
-fn run(problem: &Problem, op: &str, targets: &[Target]) -> Option<String> {
-    let wrong = |target: &Target| {
-        let outcome = Bound::new(problem, target)
-            .map_err(|error| error.to_string())
-            .and_then(|bound| bound.verify());
-        Some((target.name.clone(), outcome.err()?))
-    };
-    let failures: Vec<_> = targets
-        .iter()
-        .filter(|target| target.is_for(op))
-        .filter_map(wrong)
-        .collect();
-    let (first, what) = failures.first()?;
-    let others: Vec<&str> = failures[1..]
-        .iter()
-        .map(|(name, _)| name.as_str())
-        .collect();
-    Some(format!(
-        "FAILED {problem:?} on {first}: {what}\n    also on: {}",
-        if others.is_empty() {
-            "none".into()
-        } else {
-            others.join(" ")
+/// What became of a table's cases.
+#[derive(Default)]
+struct Outcome {
+    cases: usize,
+    filtered: usize,
+    failures: Failures,
+    seconds: f64,
+}
+
+impl Outcome {
+    fn print(&self, op: &str) {
+        for (problem, complaints) in &self.failures {
+            let (first, what) = &complaints[0];
+            let others: Vec<&str> = complaints[1..]
+                .iter()
+                .map(|(name, _)| name.as_str())
+                .collect();
+            let others = if others.is_empty() {
+                "none".into()
+            } else {
+                others.join(" ")
+            };
+            println!("FAILED {problem} on {first}: {what}\n    also on: {others}");
         }
-    ))
+        if self.cases > 0 && self.seconds > 0.0 {
+            let (cases, wrong, seconds) = (self.cases, self.failures.len(), self.seconds);
+            println!("{op}: {cases} cases, {wrong} failed, {seconds:.2} s");
+        }
+    }
+}
+
+fn run_table(table: &Table, crews: &[Crew], arguments: &Arguments) -> Outcome {
+    let begun = Instant::now();
+    let mut outcome = Outcome::default();
+    let failures = Mutex::new(Failures::new());
+    std::thread::scope(|scope| {
+        let mut queues = Vec::new();
+        for crew in crews {
+            let targets = crew.workers.iter().flatten();
+            if targets.filter(|t| (crew.runs)(t, table.op)).count() == 0 {
+                continue;
+            }
+            let (queue, problems) = sync_channel::<Arc<Problem>>(8);
+            let problems = Arc::new(Mutex::new(problems));
+            queues.push(queue);
+            for targets in &crew.workers {
+                let (problems, failures) = (problems.clone(), &failures);
+                scope.spawn(move || work(table.op, (targets, crew.runs), &problems, failures));
+            }
+        }
+        if queues.is_empty() {
+            return;
+        }
+        // The reference works ahead of the devices.
+        for problem in table.problems() {
+            if !arguments.wants(&problem.name) {
+                outcome.filtered += 1;
+                continue;
+            }
+            outcome.cases += 1;
+            if arguments.list {
+                println!("{}: test", problem.name);
+                continue;
+            }
+            let problem = Arc::new(problem);
+            let send = |queue: &SyncSender<_>| queue.send(Arc::clone(&problem)).is_ok();
+            assert!(queues.iter().all(send), "a worker ended early");
+        }
+    });
+    outcome.failures = failures.into_inner().unwrap_or_default();
+    if !arguments.list {
+        outcome.seconds = begun.elapsed().as_secs_f64();
+    }
+    outcome
+}
+
+/// Runs the problems that come on a worker's targets.
+fn work(
+    op: &str,
+    (targets, runs): (&[Target], Runs),
+    problems: &Mutex<Receiver<Arc<Problem>>>,
+    failures: &Mutex<Failures>,
+) {
+    let next = || problems.lock().ok()?.recv().ok();
+    while let Some(problem) = next() {
+        for target in targets.iter().filter(|target| runs(target, op)) {
+            let outcome = Bound::new(&problem, target)
+                .map_err(|error| error.to_string())
+                .and_then(|bound| bound.verify());
+            if let (Err(what), Ok(mut failures)) = (outcome, failures.lock()) {
+                let complaints = failures.entry(format!("{problem:?}")).or_default();
+                complaints.push((target.name.clone(), what));
+            }
+        }
+    }
 }

@@ -104,8 +104,8 @@ impl Variant {
     /// Binds the kernel's constants, in the order of its table entry.
     ///
     /// # Panics
-    /// When the names are not the kernel's: a mistake in this crate.
-    pub(crate) fn new(kernel: &'static Kernel, constants: &[(&'static str, i64)]) -> Self {
+    /// When the names are not the kernel's: a mistake in the code that lowers an op.
+    pub fn new(kernel: &'static Kernel, constants: &[(&'static str, i64)]) -> Self {
         assert_eq!(
             constants.iter().map(|(name, _)| *name).collect::<Vec<_>>(),
             kernel.constants,
