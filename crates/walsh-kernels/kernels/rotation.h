@@ -33,10 +33,10 @@ template <typename T> inline void row_load(thread T *v, uint l, threadgroup cons
 // The power of two's part.
 template <typename T> inline void butterflies(thread T *v, uint l, threadgroup T *row) {
     if (ORDER == 1) {
-        UNROLL for (uint half = 1; half < 16 && half < HEAD_DIM; half *= 2) {
+        UNROLL for (uint reach = 1; reach < 16 && reach < HEAD_DIM; reach *= 2) {
             UNROLL for (uint c = 0; c < PER_LANE; c++) {
-                T other = shuffled(v[c], half);
-                v[c] = (l & half) ? minus(other, v[c]) : plus(v[c], other);
+                T other = shuffled(v[c], reach);
+                v[c] = (l & reach) ? minus(other, v[c]) : plus(v[c], other);
             }
         }
         UNROLL for (uint stride = 1; 16 * stride < HEAD_DIM; stride *= 2) {
@@ -52,13 +52,13 @@ template <typename T> inline void butterflies(thread T *v, uint l, threadgroup T
     } else {
         row_store(v, l, row);
         simdgroup_barrier();
-        for (uint half = ORDER; half < HEAD_DIM; half *= 2) {
+        for (uint reach = ORDER; reach < HEAD_DIM; reach *= 2) {
             for (uint pair = l; pair < HEAD_DIM / 2; pair += 16) {
-                uint low = pair / half * 2u * half + pair % half;
+                uint low = pair / reach * 2u * reach + pair % reach;
                 T a = row[low];
-                T b = row[low + half];
+                T b = row[low + reach];
                 row[low] = plus(a, b);
-                row[low + half] = minus(a, b);
+                row[low + reach] = minus(a, b);
             }
             simdgroup_barrier();
         }
