@@ -4,7 +4,21 @@ use conformance::Target;
 use walsh_sim::SimOptions;
 
 /// The ops that have kernels.
-const OPS: &[&str] = &["GatedActivation", "Add", "Scale", "SoftCap"];
+const OPS: &[&str] = &[
+    "GatedActivation",
+    "Add",
+    "Scale",
+    "SoftCap",
+    "EmbeddingRows",
+    "MatMul",
+    "RmsNorm",
+    "Rope",
+    "ArgMax",
+    "TopK",
+    "KvStore",
+    "AttentionDecode",
+    "AttentionPrefill",
+];
 
 /// Opens a simulator.
 ///

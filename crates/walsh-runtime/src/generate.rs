@@ -183,10 +183,21 @@ impl Generation<'_> {
         full.then_some(Finish::ContextFull)
     }
 
+    /// The next token. Where the likeliest is always taken, the device looks for it: the
+    /// logits need not come to the host.
+    fn choose(&mut self) -> Result<i32> {
+        if self.options.sampling.takes_likeliest()
+            && let Some(token) = self.session.read_held_likeliest()?
+        {
+            return Ok(token);
+        }
+        self.session.read_held()?;
+        self.sampler.sample(self.session.logits(), &self.history)
+    }
+
     /// Chooses the next token, and returns its text.
     fn step(&mut self) -> Result<String> {
-        self.session.read_held()?;
-        let token = self.sampler.sample(self.session.logits(), &self.history)?;
+        let token = self.choose()?;
         let now = Instant::now();
         if self.tokens.is_empty() {
             self.figures.first_token_time = now - self.started;
@@ -202,6 +213,13 @@ impl Generation<'_> {
         }
         self.session.hold(token);
         Ok(self.decoder.push(model.tokenizer(), token))
+    }
+}
+
+impl Drop for Generation<'_> {
+    fn drop(&mut self) {
+        // A device that fails here says so again on the next call.
+        let _ = self.session.fetch_waiting_logits();
     }
 }
 

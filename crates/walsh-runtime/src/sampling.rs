@@ -50,6 +50,11 @@ impl Sampling {
         }
     }
 
+    /// Whether the choice is always the most probable token by the model's own logits.
+    pub(crate) fn takes_likeliest(&self) -> bool {
+        self.temperature == 0.0 && self.repetition_penalty == 1.0
+    }
+
     fn validate(&self) -> Result<()> {
         let check = |ok: bool, name: &'static str, value: f32, range: &'static str| match ok {
             true => Ok(()),

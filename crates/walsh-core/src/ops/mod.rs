@@ -3,6 +3,7 @@
 
 mod attention;
 mod check;
+mod cost;
 mod elementwise;
 mod embedding;
 mod kv;
@@ -14,6 +15,7 @@ mod select;
 use std::fmt;
 
 pub use attention::{AttentionDecode, AttentionPrefill, Mask};
+pub use cost::Cost;
 pub use elementwise::{Activation, Add, GatedActivation, Scale, SoftCap};
 pub use embedding::EmbeddingRows;
 pub use kv::KvStore;

@@ -2,8 +2,8 @@
 
 use walsh::formats::DType;
 use walsh::ops::{
-    Add, AttentionDecode, AttentionPrefill, EmbeddingRows, GatedActivation, KvStore, Mask, MatMul,
-    RmsNorm, Rope, SoftCap, SumBefore,
+    Add, ArgMax, AttentionDecode, AttentionPrefill, EmbeddingRows, GatedActivation, KvStore, Mask,
+    MatMul, RmsNorm, Rope, SoftCap, SumBefore,
 };
 use walsh::{Device, KvCache, Recorder, Step, Tensor};
 
@@ -30,6 +30,8 @@ pub(crate) struct Activations {
     pub(crate) positions: Tensor,
     /// `[logit_rows, vocabulary]`.
     pub(crate) logits: Tensor,
+    /// `i32 [1]`: the likeliest token by the first row of logits.
+    pub(crate) likeliest: Tensor,
     /// The residual stream.
     stream: Tensor,
     /// A block's input or output.
@@ -61,6 +63,7 @@ impl Activations {
             ids: device.zeros(DType::I32, &[rows as u64])?,
             positions: device.zeros(DType::I32, &[rows as u64])?,
             logits: floats(logit_rows, config.vocabulary)?,
+            likeliest: device.zeros(DType::I32, &[1])?,
             stream: floats(rows, config.width)?,
             hidden: floats(rows, config.width)?,
             query: heads(config.heads)?,
@@ -79,6 +82,7 @@ impl Activations {
             ids: first(&self.ids)?,
             positions: first(&self.positions)?,
             logits: self.logits.clone(),
+            likeliest: self.likeliest.clone(),
             stream: first(&self.stream)?,
             hidden: first(&self.hidden)?,
             query: first(&self.query)?,
@@ -106,10 +110,32 @@ impl Graph<'_> {
     pub(crate) fn body(&self, rows: usize, reading: Reading) -> Result<Step> {
         let a = self.activations.rows(rows)?;
         let mut block = self.block(&a, reading);
-        self.embed(&mut block)?;
+        self.push_body(&mut block)?;
+        Ok(block.list.finish()?)
+    }
+
+    /// One token, from its id to the logits behind it, and to the likeliest next token
+    /// where that is asked for.
+    pub(crate) fn token(&self, likeliest: bool) -> Result<Step> {
+        let a = self.activations.rows(1)?;
+        let mut block = self.block(&a, Reading::Codes);
+        self.push_body(&mut block)?;
+        self.push_head(&mut block.list, 0, 1)?;
+        if likeliest {
+            block.list.push(ArgMax {
+                input: a.logits.rows(0..1)?,
+                output: a.likeliest.clone(),
+            })?;
+        }
+        Ok(block.list.finish()?)
+    }
+
+    fn push_body(&self, block: &mut Block<'_>) -> Result<()> {
+        let a = block.a;
+        self.embed(block)?;
         let mut pending = false;
         for index in 0..self.caches.len() {
-            pending = self.push_layer(&mut block, index, pending)?;
+            pending = self.push_layer(block, index, pending)?;
         }
         if pending {
             block.list.push(Add {
@@ -118,7 +144,7 @@ impl Graph<'_> {
                 output: a.stream.clone(),
             })?;
         }
-        Ok(block.list.finish()?)
+        Ok(())
     }
 
     /// One block alone, the first from the ids. The blocks' lists, run in order,
@@ -170,11 +196,16 @@ impl Graph<'_> {
 
     /// From `count` rows of the residual stream to logits.
     pub(crate) fn head(&self, first: usize, count: usize) -> Result<Step> {
+        let mut list = self.device.record();
+        self.push_head(&mut list, first, count)?;
+        Ok(list.finish()?)
+    }
+
+    fn push_head(&self, list: &mut Recorder, first: usize, count: usize) -> Result<()> {
         let a = self.activations;
         let rows = first as u64..(first + count) as u64;
         let hidden = a.hidden.rows(rows.clone())?;
         let logits = a.logits.rows(0..count as u64)?;
-        let mut list = self.device.record();
         list.push(RmsNorm {
             input: a.stream.rows(rows)?,
             before: None,
@@ -183,7 +214,7 @@ impl Graph<'_> {
             after: None,
             output: hidden.clone(),
         })?;
-        linear(&mut list, &self.weights.output, &hidden, &logits)?;
+        linear(list, &self.weights.output, &hidden, &logits)?;
         if let Some(cap) = self.config.logit_softcap {
             list.push(SoftCap {
                 input: logits.clone(),
@@ -191,7 +222,7 @@ impl Graph<'_> {
                 output: logits,
             })?;
         }
-        Ok(list.finish()?)
+        Ok(())
     }
 }
 

@@ -7,6 +7,7 @@ mod save;
 
 use std::collections::VecDeque;
 
+use walsh::ops::{ArgMax, Operation};
 use walsh::{
     CacheKind, DType, Device, KvCache, KvCacheOptions, KvCodec, KvSpec, LayerKv, OverlayOptions,
     Step,
@@ -106,6 +107,16 @@ pub(crate) fn cache_options(
 enum StepKey {
     Body(usize, Reading),
     Head(usize, usize),
+    Token(Chosen),
+}
+
+/// What is wanted behind a single token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Chosen {
+    /// The logits, on the host.
+    ByHost,
+    /// The likeliest token; the logits stay where they are.
+    OnDevice,
 }
 
 /// A text in the making: the KV caches of all layers, and how far they are
@@ -127,6 +138,8 @@ pub struct Session {
     /// overwritten what lies a capacity before that, wherever the text ends now.
     reached: usize,
     logits: Vec<f32>,
+    /// Whether the logits behind the latest token were left on the device.
+    logits_wait: bool,
 }
 
 impl Session {
@@ -180,6 +193,7 @@ impl Session {
             history: History::default(),
             reached: 0,
             logits,
+            logits_wait: false,
             model,
         })
     }
@@ -221,8 +235,9 @@ impl Session {
     }
 
     /// The logits behind the latest token that was read, one per entry of the
-    /// vocabulary; zeros before the first, and after a
-    /// [`truncate`](Self::truncate) that takes back what was read.
+    /// vocabulary; zeros before the first, after a [`truncate`](Self::truncate)
+    /// that takes back what was read, and after
+    /// [`decode_likeliest`](Self::decode_likeliest).
     #[must_use]
     pub fn logits(&self) -> &[f32] {
         &self.logits
@@ -232,7 +247,12 @@ impl Session {
     pub fn reset(&mut self) {
         self.history.clear();
         self.reached = 0;
+        self.forget_logits();
+    }
+
+    fn forget_logits(&mut self) {
         self.logits.fill(0.0);
+        self.logits_wait = false;
     }
 
     /// Takes the tokens from number `position` on back. What is read next gives
@@ -263,7 +283,7 @@ impl Session {
             self.history.tokens.truncate(position);
             return Ok(());
         }
-        self.logits.fill(0.0);
+        self.forget_logits();
         let again = self.history.cut(position, self.earliest_return());
         if self.history.stored == 0 {
             self.reached = 0;
@@ -303,15 +323,42 @@ impl Session {
 
     /// Reads the held token, if there is one.
     pub(crate) fn read_held(&mut self) -> Result<()> {
-        let Some(token) = self.held() else {
-            return Ok(());
-        };
-        self.check_tokens(self.history.stored, &[token])?;
-        self.advance(Call {
+        if self.held().is_some() {
+            self.read_one(Chosen::ByHost)?;
+            self.fetch_logits()?;
+        }
+        Ok(())
+    }
+
+    /// Reads the held token and returns the one that is likeliest to follow, `None` when
+    /// no token is held. The logits stay on the device until they are
+    /// [fetched](Self::fetch_waiting_logits).
+    pub(crate) fn read_held_likeliest(&mut self) -> Result<Option<i32>> {
+        if self.held().is_none() {
+            return Ok(None);
+        }
+        self.read_one(Chosen::OnDevice).map_err(not_a_number)?;
+        if !self.logits_wait {
+            self.logits.fill(0.0);
+            self.logits_wait = true;
+        }
+        let mut token = [0];
+        let likeliest = &self.activations.likeliest;
+        self.device.read_into(likeliest, &mut token)?;
+        Ok(Some(token[0]))
+    }
+
+    /// Runs the held token through the blocks and the head, in one list.
+    fn read_one(&mut self, chosen: Chosen) -> Result<()> {
+        let call = Call {
             reading: Reading::Codes,
             rows: 1,
-        })?;
-        self.read_logits(0)
+        };
+        self.check_tokens(self.history.stored, &self.history.waiting()[..1])?;
+        self.feed(call)?;
+        self.run(StepKey::Token(chosen))?;
+        self.history.note(call);
+        Ok(())
     }
 
     /// Appends tokens, in chunks. Within a chunk, tokens attend over the
@@ -344,6 +391,19 @@ impl Session {
         self.hold(token);
         let read = self.read_held();
         self.or_drop(read)
+    }
+
+    /// Appends one token and returns the one that is likeliest to follow, the first of
+    /// equals. Only its id comes back from the device: the logits are zeros until the
+    /// next call that reads them.
+    ///
+    /// # Errors
+    /// As [`prefill`](Self::prefill), and when a logit is not a number.
+    pub fn decode_likeliest(&mut self, token: i32) -> Result<i32> {
+        self.read_held()?;
+        self.hold(token);
+        let read = self.read_held_likeliest();
+        self.or_drop(read)?.ok_or(Error::EmptyPrompt)
     }
 
     /// Tokens that a failure left unread are no part of the text.
@@ -427,7 +487,16 @@ impl Session {
 
     /// Runs waiting tokens through the blocks.
     fn advance(&mut self, call: Call) -> Result<()> {
-        let Call { reading, rows } = call;
+        self.logits_wait = false;
+        self.feed(call)?;
+        self.run(StepKey::Body(call.rows, call.reading))?;
+        self.history.note(call);
+        Ok(())
+    }
+
+    /// Puts waiting tokens and their positions where lists read them.
+    fn feed(&mut self, call: Call) -> Result<()> {
+        let rows = call.rows;
         let stored = self.history.stored;
         let positions: Vec<i32> = (stored..stored + rows)
             .map(|position| position as i32)
@@ -439,16 +508,27 @@ impl Session {
             .write(&a.positions.rows(0..rows as u64)?, &positions)?;
         // Whether or not the run ends well, it may have written so far.
         self.reached = self.reached.max(stored + rows);
-        self.run(StepKey::Body(rows, reading))?;
-        self.history.note(call);
         Ok(())
     }
 
     /// Computes the logits behind a row of the latest chunk.
     fn read_logits(&mut self, row: usize) -> Result<()> {
         self.run(StepKey::Head(row, 1))?;
+        self.fetch_logits()
+    }
+
+    fn fetch_logits(&mut self) -> Result<()> {
+        self.logits_wait = false;
         let rows = self.activations.logits.rows(0..1)?;
         self.device.read_into(&rows, &mut self.logits)?;
+        Ok(())
+    }
+
+    /// Fetches the logits where they were left on the device.
+    pub(crate) fn fetch_waiting_logits(&mut self) -> Result<()> {
+        if self.logits_wait {
+            self.fetch_logits()?;
+        }
         Ok(())
     }
 
@@ -478,7 +558,19 @@ impl Session {
         match key {
             StepKey::Body(rows, reading) => graph.body(rows, reading),
             StepKey::Head(first, count) => graph.head(first, count),
+            StepKey::Token(chosen) => graph.token(chosen == Chosen::OnDevice),
         }
+    }
+}
+
+/// A device that looks for the likeliest token meets what
+/// [`Sampler`](crate::sampling::Sampler) does.
+fn not_a_number(error: Error) -> Error {
+    match error {
+        Error::Core(walsh::Error::Value { op, message }) if op == ArgMax::NAME => {
+            Error::Logits { what: message }
+        }
+        other => other,
     }
 }
 

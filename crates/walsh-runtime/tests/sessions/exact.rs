@@ -245,3 +245,46 @@ fn tokens_are_those_of_the_text() {
     session.reset();
     assert!(session.tokens().is_empty());
 }
+
+#[test]
+fn the_likeliest_token_is_that_of_the_logits() {
+    for place in [global(), sliding()] {
+        let mut by_host = fresh(&place.model, "tq4", 19);
+        let mut on_device = fresh(&place.model, "tq4", 19);
+        for token in text(6, 3) {
+            by_host.decode(token).expect("read");
+            let largest = by_host.logits().iter().copied().fold(f32::MIN, f32::max);
+            let expected = by_host.logits().iter().position(|x| *x == largest);
+            let likeliest = on_device.decode_likeliest(token).expect("read");
+            assert_eq!(Some(likeliest as usize), expected);
+            assert!(on_device.logits().iter().all(|logit| *logit == 0.0));
+        }
+        assert_eq!(go_on(&mut by_host, 5), go_on(&mut on_device, 5));
+    }
+}
+
+#[test]
+fn a_generation_leaves_the_logits_of_its_last_token_read() {
+    let place = global();
+    let options = |sampling| GenerateOptions {
+        max_tokens: Some(5),
+        sampling,
+        ..GenerateOptions::default()
+    };
+    let run = |sampling| {
+        let mut session = new(&place.model, "f16");
+        let text = session.generate_from(&text(9, 1), options(sampling));
+        text.expect("a text")
+            .for_each(|piece| drop(piece.expect("a piece")));
+        (session.tokens().to_vec(), session.logits().to_vec())
+    };
+    // Keeping the single likeliest is the same choice, made by the host.
+    let by_host = run(Sampling {
+        temperature: 1.0,
+        top_k: 1,
+        ..Sampling::default()
+    });
+    let on_device = run(Sampling::greedy());
+    assert!(on_device.1.iter().any(|logit| *logit != 0.0));
+    assert_eq!(by_host, on_device);
+}
