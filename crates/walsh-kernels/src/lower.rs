@@ -107,19 +107,6 @@ fn imagine(op: &Op, limits: &Limits) -> Result<(Vec<Dispatch>, u64)> {
     Ok((dispatches, workspace - 4 * STATUS_WORDS))
 }
 
-/// The variants that an op takes when it stands alone in a list.
-///
-/// # Errors
-/// As [`plan`].
-pub fn variants_of(op: &Op, limits: &Limits) -> Result<Vec<Variant>> {
-    let device = walsh_core::DeviceId::unique();
-    let access = walsh_core::Access::ReadWrite;
-    let mut allocate = |bytes: u64| Ok(Buffer::new(device, bytes, access, Box::new(Imagined)));
-    let mut lowering = Lowering::new(*limits, &mut allocate)?;
-    lowering.op(op, 0)?;
-    Ok(lowering.dispatches.into_iter().map(|d| d.variant).collect())
-}
-
 /// Memory of a plan, which nothing runs on.
 struct Imagined;
 
