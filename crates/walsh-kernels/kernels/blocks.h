@@ -93,8 +93,8 @@ inline uint look_up(uint indices) {
     uint values = 0;
     UNROLL for (int i = 0; i < 4; i++) {
         uint index = indices >> (8 * i);
-        ulong half = (index & 8) != 0 ? high : low;
-        values |= (uint(half >> (index % 8 * 8)) & 255) << (8 * i);
+        ulong word = (index & 8) != 0 ? high : low;
+        values |= (uint(word >> (index % 8 * 8)) & 255) << (8 * i);
     }
     return values;
 }
@@ -131,8 +131,8 @@ inline Run load_run(threadgroup const Vector *staged, uint base, uint task, int 
     float d = fetch_half(staged, block + D_AT), m = M_AT >= 0 ? fetch_half(staged, block + M_AT) : 0.0f;
     Run values;
     load_codes(staged, block, part, run, values.codes);
-    UNROLL for (int half = 0; half < HALVES; half++) {
-        uint packed = byte_of(run < 2 ? scales[0] : scales[1], 2 * (run % 2) + half), single = byte_of(scales[0], run);
+    UNROLL for (int side = 0; side < HALVES; side++) {
+        uint packed = byte_of(run < 2 ? scales[0] : scales[1], 2 * (run % 2) + side), single = byte_of(scales[0], run);
         float factor = d;
         if (STORED == Q4_K || STORED == Q5_K) factor = d * float(single);
         if (STORED == Q2_K) factor = d * float(packed & 15);
@@ -143,8 +143,8 @@ inline Run load_run(threadgroup const Vector *staged, uint base, uint task, int 
         if (STORED == Q4_1 || STORED == Q5_1) minimum = -m;
         if (STORED == Q4_K || STORED == Q5_K) minimum = m * float(byte_of(scales[1], run));
         if (STORED == Q2_K) minimum = m * float(packed >> 4);
-        values.scale[half] = factor;
-        values.minimum[half] = minimum;
+        values.scale[side] = factor;
+        values.minimum[side] = minimum;
     }
     return values;
 }

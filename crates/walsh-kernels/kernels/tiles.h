@@ -54,10 +54,10 @@ inline void fill_weights(threadgroup Shared &shared, uint base, uint pair, int r
         Vector vector;
         UNROLL for (int j = 0; j < 4; j++) {
             float pairs[2];
-            UNROLL for (int side = 0; side < 2; side++) {
-                int i = 8 * v + 2 * j + side, half = i / 16 % HALVES;
+            UNROLL for (int k = 0; k < 2; k++) {
+                int i = 8 * v + 2 * j + k, side = i / 16 % HALVES;
                 int code = int(byte_of(uint(values.codes[i / 4]), i % 4) ^ 128) - 128;
-                pairs[side] = fma(values.scale[half], float(code), -values.minimum[half]);
+                pairs[k] = fma(values.scale[side], float(code), -values.minimum[side]);
             }
             vector.word[j] = narrow_pair(pairs[0], pairs[1]);
         }
