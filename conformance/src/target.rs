@@ -1,5 +1,5 @@
 use walsh::ops::{MatMul, Operation};
-use walsh::{Activations, BACKENDS, Device, DeviceSpec, Result};
+use walsh::{Activations, BACKENDS, BackendInfo, Device, DeviceSpec, Result};
 
 /// A device to run the cases on.
 #[derive(Debug, Clone)]
@@ -43,7 +43,7 @@ impl Target {
 
 /// Every device of this build, in every form: for the CPU, each instruction set
 /// that the machine has with teams of one, two and three, and with activations
-/// as they are.
+/// as they are; the first GPU, where there is one.
 ///
 /// # Errors
 /// When a device that should be there cannot be opened.
@@ -55,15 +55,27 @@ pub fn targets() -> Result<Vec<Target>> {
         }
         names.push(format!("cpu:threads=2,isa={isa},activations=f32"));
     }
-    names.iter().map(|name| Target::open(name)).collect()
+    let mut targets = names
+        .iter()
+        .map(|name| Target::open(name))
+        .collect::<Result<Vec<_>>>()?;
+    targets.extend(Target::open(GPU));
+    Ok(targets)
 }
+
+/// The GPU that cases run on.
+const GPU: &str = "cuda:0";
 
 /// The backends that did not run, each with the reason.
 #[must_use]
 pub fn missing_backends() -> Vec<String> {
-    BACKENDS
-        .iter()
-        .filter(|backend| !backend.in_build)
-        .map(|backend| format!("{} (not in this build)", backend.name))
+    let reason = |backend: &&BackendInfo| match Target::open(GPU) {
+        _ if !backend.in_build => Some("not in this build".to_owned()),
+        Err(error) if backend.name == "cuda" => Some(error.to_string()),
+        _ => None,
+    };
+    let missing = BACKENDS.iter().filter_map(|b| Some((b.name, reason(&b)?)));
+    missing
+        .map(|(name, reason)| format!("{name} ({reason})"))
         .collect()
 }

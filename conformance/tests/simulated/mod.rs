@@ -4,7 +4,14 @@ use conformance::Target;
 use walsh_sim::SimOptions;
 
 /// The ops that have kernels.
-const OPS: &[&str] = &["GatedActivation", "Add", "Scale", "SoftCap"];
+const OPS: &[&str] = &[
+    "GatedActivation",
+    "Add",
+    "Scale",
+    "SoftCap",
+    "EmbeddingRows",
+    "MatMul",
+];
 
 /// Opens a simulator.
 ///

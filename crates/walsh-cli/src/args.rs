@@ -66,8 +66,9 @@ pub(crate) struct ModelArgs {
     #[arg(short, long, value_name = "PATH|NAME", default_value = Catalogue::DEFAULT)]
     pub(crate) model: String,
 
-    /// The device: cpu, or cpu:SETTING,... with isa=portable, avx2, avx512 or neon, and activations=int8
-    /// or f32: the precision in which products with quantised weights read their input
+    /// The device: cuda:0 for the first NVIDIA GPU; cpu, or cpu:SETTING,... with isa=portable, avx2,
+    /// avx512 or neon, and activations=int8 or f32: the precision in which products with quantised
+    /// weights read their input
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub(crate) device: DeviceSpec,
 

@@ -51,12 +51,10 @@ pub(crate) fn run(args: &Doctor) -> Outcome {
         },
     );
     for backend in &diagnosis.backends {
-        let state = if backend.in_build {
-            "in this build".to_owned()
-        } else {
-            format!("not in this build: {}", backend.remedy)
-        };
-        text.push_str(&format!("{:<13} {state}\n", backend.name));
+        for (at, line) in backend.state.iter().enumerate() {
+            let name = if at == 0 { backend.name } else { "" };
+            text.push_str(&format!("{name:<13} {line}\n"));
+        }
     }
     output::print(&text)
 }

@@ -138,7 +138,8 @@ mod tests {
             (&["generate", "--kv", "tq9", "x"], "tq8"),
             (&["generate", "--temperature", "-1", "x"], "from 0"),
             (&["generate", "--threads", "0", "x"], "--threads"),
-            (&["generate", "--device", "cuda:0", "x"], "CUDA"),
+            (&["generate", "--device", "cuda:x", "x"], "cuda:N"),
+            (&["generate", "--device", "metal", "x"], "Metal"),
             (&["perplexity", "--context", "2", "--file", "x"], "from 4"),
         ] {
             let line = usage(arguments);

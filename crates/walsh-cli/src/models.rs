@@ -97,6 +97,7 @@ pub(crate) fn list(args: &List) -> Outcome {
 
 /// Opens the model that the arguments name, and fetches it first if need be.
 pub(crate) fn open(args: &ModelArgs) -> Outcome<Model> {
+    // Before a model is fetched for a device that is not there.
     let device = device(args)?;
     let path = resolve(&args.model, &args.cache)?;
     let calibrations = CalibrationOptions {
@@ -108,7 +109,8 @@ pub(crate) fn open(args: &ModelArgs) -> Outcome<Model> {
 
 /// The device that the arguments ask for.
 pub(crate) fn device(args: &ModelArgs) -> Outcome<Device> {
-    let mut device = args.device;
+    let kernels = store(&args.cache)?.kernel_folder();
+    let mut device = args.device.clone().with_kernel_cache(&kernels);
     if let Some(threads) = args.threads {
         device = device.with_threads(threads.get())?;
     }

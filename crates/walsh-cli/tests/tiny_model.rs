@@ -509,10 +509,14 @@ fn list_and_doctor_report_without_a_network() {
             .is_some_and(|rate| rate > 0.1)
     );
     assert_eq!(doctor["cache"]["models"], Value::Array(Vec::new()));
-    assert_eq!(doctor["backends"][1]["in_build"], false);
+    assert_eq!(doctor["backends"][1]["name"], "cuda");
+    assert_eq!(doctor["backends"][1]["in_build"], true);
+    assert_eq!(doctor["backends"][2]["in_build"], false);
+    let text = walsh(["doctor", "--cache-dir", cache]).ok();
+    assert!(text.contains("not in this build"), "{text}");
     assert!(
-        walsh(["doctor", "--cache-dir", cache])
-            .ok()
-            .contains("not in this build")
+        text.contains("driver for CUDA") || text.contains("no CUDA driver"),
+        "{text}"
     );
+    assert!(text.contains("NVRTC"), "{text}");
 }

@@ -80,11 +80,9 @@ fn wrong_command_lines_are_one_line_and_status_2() {
         (&["generate", "--kv", "tq9", "x"], "tq8"),
         (&["generate", "--kv", "", "x"], "--kv"),
         (&["generate", "--kv", "k=f16", "x"], "v= is missing"),
-        (
-            &["generate", "--device", "cuda:0", "x"],
-            "not in this build",
-        ),
+        (&["generate", "--device", "metal", "x"], "not in this build"),
         (&["generate", "--device", "gpu", "x"], "cpu"),
+        (&["generate", "--device", "cuda:first", "x"], "cuda:N"),
         (&["generate", "--system", "be brief", "x"], "--chat"),
         (&["generate", ""], "the prompt is empty"),
         (&["perplexity"], "--file"),
@@ -97,4 +95,19 @@ fn wrong_command_lines_are_one_line_and_status_2() {
     ] {
         walsh(arguments.iter().copied()).fails(2, part);
     }
+}
+
+#[test]
+fn a_gpu_that_is_not_there_is_one_line_before_a_model_is_fetched() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let cache = folder.path().to_str().expect("UTF-8");
+    for command in [&["generate", "x"][..], &["chat"], &["bench"]] {
+        let place = ["--device", "cuda:4095", "--cache-dir", cache];
+        let ran = walsh(command.iter().copied().chain(place));
+        ran.fails(1, "cuda:4095: ");
+    }
+    let left = std::fs::read_dir(folder.path())
+        .expect("the folder")
+        .count();
+    assert_eq!(left, 0, "nothing was fetched");
 }

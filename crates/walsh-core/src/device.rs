@@ -136,6 +136,20 @@ pub trait Backend: Send + Sync {
     fn submit_seconds(&self) -> Option<f64> {
         None
     }
+
+    /// The rate of copies within the device's memory, in bytes per second, read and
+    /// written bytes both counted.
+    ///
+    /// # Errors
+    /// When the device fails or has no room for it; [`Error::Unsupported`] where the
+    /// backend does not measure it.
+    fn copy_bandwidth(&self) -> Result<f64> {
+        Err(Error::Unsupported {
+            op: "copy_bandwidth",
+            backend: self.properties().backend,
+            why: "it does not measure copies".into(),
+        })
+    }
 }
 
 /// What one kernel of a profiled run took.
@@ -384,6 +398,16 @@ impl Device {
     #[must_use]
     pub fn submit_seconds(&self) -> Option<f64> {
         self.backend.submit_seconds()
+    }
+
+    /// The measured rate of copies within the device's memory, in bytes per second,
+    /// read and written bytes both counted. It takes a moment and some memory.
+    ///
+    /// # Errors
+    /// When the device fails or has no room for it; [`Error::Unsupported`] where the
+    /// backend does not measure it.
+    pub fn copy_bandwidth(&self) -> Result<f64> {
+        self.backend.copy_bandwidth()
     }
 
     pub(crate) fn backend(&self) -> &dyn Backend {

@@ -57,6 +57,8 @@ pub struct BackendState {
     pub in_build: bool,
     /// What to do where it is missing.
     pub remedy: &'static str,
+    /// What this machine has for it, in a line or a few.
+    pub state: Vec<String>,
 }
 
 /// Looks at the machine; takes about half a second.
@@ -99,6 +101,7 @@ pub fn diagnose(device: &Device) -> Diagnosis {
                 name: backend.name,
                 in_build: backend.in_build,
                 remedy: if backend.in_build { "" } else { backend.remedy },
+                state: backend.state(),
             })
             .collect(),
     }

@@ -20,3 +20,8 @@ pub use walsh_formats::{DType, gguf};
 pub use walsh_cpu as cpu;
 #[cfg(feature = "cpu")]
 pub use walsh_cpu::{Activations, CpuOptions, Isa, Threads};
+
+#[cfg(feature = "cuda")]
+pub use walsh_cuda as cuda;
+#[cfg(feature = "cuda")]
+pub use walsh_cuda::CudaOptions;

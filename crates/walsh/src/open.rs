@@ -1,10 +1,13 @@
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
 
 use walsh_core::{Device, Error, Result};
 
 #[cfg(feature = "cpu")]
 use walsh_cpu::{Activations, CpuOptions, Isa, Threads};
+#[cfg(feature = "cuda")]
+use walsh_cuda::CudaOptions;
 
 /// A backend that Walsh is designed for, whether or not this build has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +20,21 @@ pub struct BackendInfo {
     pub remedy: &'static str,
 }
 
+impl BackendInfo {
+    /// What this machine has for it, in a line or a few, for people.
+    #[must_use]
+    pub fn state(&self) -> Vec<String> {
+        if !self.in_build {
+            return vec![format!("not in this build: {}", self.remedy)];
+        }
+        match self.name {
+            #[cfg(feature = "cuda")]
+            "cuda" => walsh_cuda::examine(None).lines(),
+            _ => vec!["in this build".into()],
+        }
+    }
+}
+
 /// Every backend, and whether this build has it.
 pub const BACKENDS: &[BackendInfo] = &[
     BackendInfo {
@@ -26,8 +44,8 @@ pub const BACKENDS: &[BackendInfo] = &[
     },
     BackendInfo {
         name: "cuda",
-        in_build: false,
-        remedy: "this version of Walsh has no CUDA backend yet; use cpu",
+        in_build: cfg!(feature = "cuda"),
+        remedy: "build Walsh with its feature `cuda`",
     },
     BackendInfo {
         name: "metal",
@@ -40,8 +58,9 @@ pub const BACKENDS: &[BackendInfo] = &[
 ///
 /// Its text form is a backend's name with settings behind a colon: `cpu`,
 /// `cpu:threads=4`, `cpu:threads=2,isa=avx2`, `cpu:activations=f32` (see
-/// [`Activations`](crate::Activations)). A backend that this build does
-/// not have is an error when the text is read; it is never replaced by another.
+/// [`Activations`](crate::Activations)), `cuda` for the first NVIDIA GPU,
+/// `cuda:1` for the second. A backend that this build does not have is an error
+/// when the text is read; it is never replaced by another.
 ///
 /// ```
 /// use walsh::DeviceSpec;
@@ -50,16 +69,19 @@ pub const BACKENDS: &[BackendInfo] = &[
 /// assert_eq!(spec.to_string(), "cpu:threads=2");
 /// assert_eq!(spec.open()?.properties().parallelism, 2);
 ///
-/// let error = "cuda:0".parse::<DeviceSpec>().unwrap_err();
-/// assert!(error.to_string().contains("no CUDA backend"));
+/// let error = "metal".parse::<DeviceSpec>().unwrap_err();
+/// assert!(error.to_string().contains("no Metal backend"));
 /// # Ok::<(), walsh::Error>(())
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DeviceSpec {
     /// The processor that this program runs on.
     #[cfg(feature = "cpu")]
     Cpu(CpuOptions),
+    /// An NVIDIA GPU.
+    #[cfg(feature = "cuda")]
+    Cuda(CudaOptions),
 }
 
 impl DeviceSpec {
@@ -69,9 +91,27 @@ impl DeviceSpec {
     /// When the machine lacks what the settings ask for, or the device cannot
     /// be opened.
     pub fn open(&self) -> Result<Device> {
-        match *self {
+        match self {
             #[cfg(feature = "cpu")]
-            Self::Cpu(options) => walsh_cpu::open(options),
+            Self::Cpu(options) => walsh_cpu::open(*options),
+            #[cfg(feature = "cuda")]
+            Self::Cuda(options) => walsh_cuda::open(options.clone()),
+        }
+    }
+
+    /// The same device, which keeps the kernels that it compiles in a folder. A
+    /// device that compiles none has no use for it.
+    #[must_use]
+    #[cfg_attr(not(feature = "cuda"), allow(unused_variables))]
+    pub fn with_kernel_cache(self, folder: &Path) -> Self {
+        match self {
+            #[cfg(feature = "cpu")]
+            Self::Cpu(options) => Self::Cpu(options),
+            #[cfg(feature = "cuda")]
+            Self::Cuda(options) => Self::Cuda(CudaOptions {
+                kernel_cache: Some(folder.to_owned()),
+                ..options
+            }),
         }
     }
 
@@ -89,6 +129,13 @@ impl DeviceSpec {
                 threads: Threads::Count(threads),
                 ..options
             })),
+            #[cfg(feature = "cuda")]
+            Self::Cuda(_) => Err(Error::argument(
+                "device",
+                "threads",
+                "left out for a GPU",
+                threads,
+            )),
         }
     }
 }
@@ -127,21 +174,24 @@ impl FromStr for DeviceSpec {
         match name {
             #[cfg(feature = "cpu")]
             "cpu" => cpu_options(text).map(Self::Cpu),
+            #[cfg(feature = "cuda")]
+            "cuda" => cuda_options(text).map(Self::Cuda),
             _ => Err(unavailable(text, backend.remedy)),
         }
     }
 }
 
 impl fmt::Display for DeviceSpec {
-    #[cfg_attr(not(feature = "cpu"), allow(unused_variables))]
+    #[cfg_attr(not(any(feature = "cpu", feature = "cuda")), allow(unused_variables))]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
+        match self {
             #[cfg(feature = "cpu")]
             Self::Cpu(CpuOptions {
                 threads,
                 isa,
                 activations,
             }) => {
+                let (threads, isa, activations) = (*threads, *isa, *activations);
                 f.write_str("cpu")?;
                 let mut separator = ':';
                 if let Threads::Count(threads) = threads {
@@ -157,6 +207,8 @@ impl fmt::Display for DeviceSpec {
                 }
                 Ok(())
             }
+            #[cfg(feature = "cuda")]
+            Self::Cuda(options) => write!(f, "cuda:{}", options.ordinal),
         }
     }
 }
@@ -192,6 +244,26 @@ fn cpu_options(text: &str) -> Result<CpuOptions> {
         }
     }
     Ok(options)
+}
+
+#[cfg(feature = "cuda")]
+fn cuda_options(text: &str) -> Result<CudaOptions> {
+    let wrong = || {
+        let expected = "cuda, or cuda:N with the GPU's number, from 0";
+        Error::argument("device", "spec", expected, format_args!("{text:?}"))
+    };
+    let ordinal = match text.split_once(':') {
+        None => 0,
+        // `parse` alone takes a plus sign.
+        Some((_, number)) if number.bytes().all(|b| b.is_ascii_digit()) => {
+            number.parse().map_err(|_| wrong())?
+        }
+        Some(_) => return Err(wrong()),
+    };
+    Ok(CudaOptions {
+        ordinal,
+        ..CudaOptions::default()
+    })
 }
 
 fn unavailable(device: &str, remedy: &str) -> Error {
@@ -242,8 +314,6 @@ mod tests {
             ("cpu:activations=f16", "int8 or f32"),
             ("cpu:activations", "cpu:threads=N"),
             ("cpu:threads=1,", "cpu:threads=N"),
-            ("cuda", "no CUDA backend"),
-            ("cuda:0", "no CUDA backend"),
             ("metal", "no Metal backend"),
         ] {
             let error = text.parse::<DeviceSpec>().unwrap_err().to_string();
@@ -252,6 +322,50 @@ mod tests {
         }
         let spec: DeviceSpec = "cpu".parse().unwrap();
         assert!(spec.with_threads(0).is_err());
+    }
+
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn a_gpu_is_named_by_its_number() {
+        for (text, number) in [("cuda", 0), ("cuda:0", 0), ("cuda:1", 1), ("cuda:63", 63)] {
+            let spec: DeviceSpec = text.parse().unwrap();
+            assert_eq!(spec.to_string(), format!("cuda:{number}"));
+            assert!(spec.with_threads(2).is_err());
+        }
+        for text in [
+            "cuda:",
+            "cuda:x",
+            "cuda:-1",
+            "cuda:+1",
+            "cuda:0,1",
+            "cuda:99999999999",
+        ] {
+            let error = text.parse::<DeviceSpec>().unwrap_err().to_string();
+            assert!(error.contains("cuda:N"), "{text}: {error}");
+        }
+    }
+
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn a_gpu_that_is_not_there_is_one_line_with_something_to_do() {
+        let error = open("cuda:4095").unwrap_err().to_string();
+        assert!(error.starts_with("cuda:4095: "), "{error}");
+        assert!(!error.contains('\n'), "{error}");
+        let advice = ["install", "update", "use the device cpu", "from cuda:0"];
+        assert!(advice.iter().any(|word| error.contains(word)), "{error}");
+    }
+
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn compiled_kernels_are_kept_where_the_caller_says() {
+        let folder = Path::new("/kernels");
+        let spec: DeviceSpec = "cuda:1".parse().unwrap();
+        let DeviceSpec::Cuda(options) = spec.with_kernel_cache(folder) else {
+            panic!("a GPU stays one");
+        };
+        assert_eq!(options.kernel_cache.as_deref(), Some(folder));
+        let cpu: DeviceSpec = "cpu".parse().unwrap();
+        assert_eq!(cpu.clone().with_kernel_cache(folder), cpu);
     }
 
     #[test]

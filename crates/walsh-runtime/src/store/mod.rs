@@ -120,11 +120,21 @@ impl Store {
 
     /// The folder that calibrations of models are kept in.
     pub fn calibration_folder(&self) -> PathBuf {
+        self.beside("calibrations")
+    }
+
+    /// The folder that kernels compiled for a GPU are kept in.
+    pub fn kernel_folder(&self) -> PathBuf {
+        self.beside("kernels")
+    }
+
+    /// A folder beside that of the models, or in it where the user has chosen it.
+    fn beside(&self, name: &str) -> PathBuf {
         let beside = self
             .folder
             .parent()
             .filter(|_| self.options.folder.is_none());
-        beside.unwrap_or(&self.folder).join("calibrations")
+        beside.unwrap_or(&self.folder).join(name)
     }
 
     /// The models that are known by name.

@@ -1,0 +1,134 @@
+//! Kernels loaded onto the device.
+
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::ptr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cudarc::driver::sys::{CUfunction, CUmodule};
+use walsh_core::{Error, Result};
+use walsh_kernels::Variant;
+
+use crate::compile::{Builder, Code, ForArchitecture, Text};
+use crate::context::Context;
+use crate::driver::version_text;
+
+/// A loaded kernel. What launches it keeps it.
+pub(crate) struct Module {
+    pub(crate) function: CUfunction,
+    handle: CUmodule,
+    context: Arc<Context>,
+}
+
+// SAFETY: the driver's handles may be used from any thread.
+unsafe impl Send for Module {}
+// SAFETY: as above.
+unsafe impl Sync for Module {}
+
+impl Module {
+    fn load(context: &Arc<Context>, code: &[u8], symbol: &str) -> Result<Self> {
+        let driver = context.driver;
+        context.enter()?;
+        let mut module = Self {
+            function: ptr::null_mut(),
+            handle: ptr::null_mut(),
+            context: context.clone(),
+        };
+        // SAFETY: the context is current; the code is a whole file in the format that NVRTC gives.
+        let status = unsafe { (driver.load_module)(&raw mut module.handle, code.as_ptr().cast()) };
+        context.check(status, &format!("loading {symbol}"))?;
+        let name = CString::new(symbol).map_err(|_| context.failure("a name holds a zero"))?;
+        // SAFETY: the module is loaded and the name ends with a zero byte.
+        let status = unsafe {
+            (driver.module_function)(&raw mut module.function, module.handle, name.as_ptr())
+        };
+        context.check(status, &format!("finding {symbol} in its code"))?;
+        Ok(module)
+    }
+}
+
+impl Drop for Module {
+    fn drop(&mut self) {
+        if !self.handle.is_null() {
+            // SAFETY: loaded by `load`, and nothing launches it any more.
+            unsafe {
+                (self.context.driver.set_context)(self.context.handle);
+                (self.context.driver.unload_module)(self.handle);
+            }
+        }
+    }
+}
+
+/// The kernels of one device: each is compiled and loaded when it is first needed.
+pub(crate) struct Modules {
+    context: Arc<Context>,
+    builder: Builder<ForArchitecture>,
+    nvrtc_version: String,
+    /// Held while kernels are compiled: what two lists need is compiled once.
+    loaded: Mutex<HashMap<Variant, Arc<Module>>>,
+}
+
+impl Modules {
+    pub(crate) fn new(
+        context: &Arc<Context>,
+        nvrtc_version: String,
+        builder: Builder<ForArchitecture>,
+    ) -> Self {
+        Self {
+            context: context.clone(),
+            builder,
+            nvrtc_version,
+            loaded: Mutex::default(),
+        }
+    }
+
+    /// The kernel of each variant, in order.
+    ///
+    /// # Errors
+    /// When one does not compile, or the device does not take it.
+    pub(crate) fn get(&self, variants: &[&Variant]) -> Result<Vec<Arc<Module>>> {
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut missing: Vec<&Variant> = Vec::new();
+        for variant in variants {
+            if !loaded.contains_key(*variant) && !missing.contains(variant) {
+                missing.push(variant);
+            }
+        }
+        let texts: Vec<Text> = missing.iter().map(|variant| Text::of(variant)).collect();
+        let codes = self.builder.all(&texts);
+        let codes = codes.map_err(|message| self.context.failure(message))?;
+        for ((variant, text), code) in missing.iter().zip(&texts).zip(&codes) {
+            let module = self.load(text, code)?;
+            loaded.insert((*variant).clone(), Arc::new(module));
+        }
+        let found = |variant: &&Variant| {
+            let module = loaded.get(*variant).cloned();
+            module.ok_or_else(|| self.context.failure("a kernel is missing"))
+        };
+        variants.iter().map(found).collect()
+    }
+
+    fn load(&self, text: &Text, code: &Code) -> Result<Module> {
+        let context = &self.context;
+        let load = |code: &Code| Module::load(context, &code.bytes, &text.symbol);
+        let loaded = match load(code) {
+            // What is kept may be whole and yet not for this driver.
+            Err(_) if code.kept && context.enter().is_ok() => {
+                let anew = self.builder.anew(text);
+                load(&anew.map_err(|message| context.failure(message))?)
+            }
+            loaded => loaded,
+        };
+        loaded.map_err(|error| match error {
+            Error::Device { device, message } => Error::Device {
+                device,
+                message: format!(
+                    "{message}; NVRTC is {}, the driver is for CUDA {}",
+                    self.nvrtc_version,
+                    version_text(context.driver.version)
+                ),
+            },
+            other => other,
+        })
+    }
+}
