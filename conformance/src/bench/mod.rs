@@ -28,6 +28,8 @@ pub struct Effort {
     pub replay: Duration,
     /// How large the tensors are.
     pub sizes: Sizes,
+    /// Over how many inputs a list rotates at most.
+    pub sets: usize,
 }
 
 impl Effort {
@@ -36,6 +38,7 @@ impl Effort {
         time: Duration::from_millis(250),
         replay: Duration::from_millis(2),
         sizes: Sizes::MODEL,
+        sets: MOST_SETS,
     };
 
     /// To see that everything runs.
@@ -43,6 +46,7 @@ impl Effort {
         time: Duration::from_millis(1),
         replay: Duration::ZERO,
         sizes: Sizes::SMALL,
+        sets: 2,
     };
 }
 
@@ -82,7 +86,7 @@ pub struct Measurement {
 const MOST_OPS: usize = 512;
 
 /// The most inputs that a list rotates over.
-pub(crate) const MOST_SETS: usize = 64;
+const MOST_SETS: usize = 64;
 
 /// Measures a workload. A device that has no kernel or no memory for it says so in the result.
 ///
@@ -153,7 +157,7 @@ fn timed(device: &Device, workload: &Workload, effort: Effort) -> Result<Timed> 
     let cost = ops[0].cost(workload.stored);
     // Twice what the last cache holds, so that nothing of a set is left when its turn comes again.
     let sets = (2 * cache_bytes(device)).div_ceil(cost.bytes.max(1));
-    let sets = (sets as usize).clamp(1, MOST_SETS);
+    let sets = (sets as usize).clamp(1, effort.sets);
     for index in 1..sets {
         ops.push(workload.op(&mut maker, index)?);
     }
@@ -230,17 +234,18 @@ fn processor_cache_bytes() -> Option<u64> {
     sizes.max()
 }
 
-/// The cases of the conformance tables as workloads.
-pub fn cases() -> impl Iterator<Item = Workload> {
-    let tables = TABLES.iter();
+/// The cases of the conformance tables as workloads: those of some ops, or of all where none is named.
+pub fn cases(ops: &[&str]) -> impl Iterator<Item = Workload> {
+    let tables = TABLES
+        .iter()
+        .filter(|table| ops.is_empty() || ops.contains(&table.op));
     tables.flat_map(|table| {
-        table
-            .problems()
-            .map(|problem| Workload::case(table.op, problem))
+        let problems = table.problems();
+        problems.map(|problem| Workload::case(table.op, problem))
     })
 }
 
-/// Whether an op exists, by its name in either case.
+/// The op with this name, in either case.
 #[must_use]
 pub fn op_named(name: &str) -> Option<&'static str> {
     let mut tables = TABLES.iter();
@@ -251,4 +256,67 @@ pub fn op_named(name: &str) -> Option<&'static str> {
 /// The names of all ops.
 pub fn ops() -> impl Iterator<Item = &'static str> {
     TABLES.iter().map(|table| table.op)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_workload_runs() {
+        let device = walsh::open("cpu:threads=2").expect("the processor");
+        let effort = Effort {
+            time: Duration::ZERO,
+            ..Effort::QUICK
+        };
+        let all = workloads(&effort.sizes).into_iter();
+        let mut seen = Vec::new();
+        for workload in all.chain(cases(&["Scale"]).take(2)) {
+            let measured = measure(&device, &workload, effort, None).expect("a run");
+            assert_eq!(measured.error, None, "{}", workload.name);
+            assert!(measured.microseconds.is_some_and(|time| time > 0.0));
+            assert!(measured.gigabytes_per_second.is_some_and(|rate| rate > 0.0));
+            seen.push(workload.op);
+        }
+        for op in ops() {
+            assert!(seen.contains(&op), "{op} is not measured");
+        }
+    }
+
+    #[test]
+    fn figures_follow_from_times_and_ceilings() {
+        let device = walsh::open("cpu:threads=1").expect("the processor");
+        let workload = Effort::QUICK.sizes.product();
+        let mut measured = measure(&device, &workload, Effort::QUICK, None).expect("a run");
+        let timed = |bytes, operations| Timed {
+            seconds: 1e-6,
+            cost: Cost { bytes, operations },
+            sets: 3,
+        };
+        let ceilings = Some(Ceilings {
+            bytes_per_second: 1e9,
+            operations_per_second: 1e12,
+        });
+        measured.set(timed(500, 0), ceilings);
+        assert_eq!(measured.microseconds, Some(1.0));
+        assert!(
+            measured
+                .share
+                .is_some_and(|share| (share - 0.5).abs() < 1e-9)
+        );
+        assert_eq!((measured.bound, measured.teraflops), (Some("memory"), None));
+        measured.set(timed(500, 900_000), ceilings);
+        assert!(
+            measured
+                .share
+                .is_some_and(|share| (share - 0.9).abs() < 1e-9)
+        );
+        assert_eq!(measured.bound, Some("product"));
+    }
+
+    #[test]
+    fn ops_are_found_by_name() {
+        assert_eq!(op_named("kvstore"), Some("KvStore"));
+        assert_eq!(op_named("Conv"), None);
+    }
 }

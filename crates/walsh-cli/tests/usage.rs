@@ -12,6 +12,7 @@ const COMMANDS: [&str; 8] = [
     "chat",
     "perplexity",
     "bench",
+    "bench-ops",
     "doctor",
 ];
 
@@ -33,7 +34,7 @@ fn every_command_has_help_without_a_model() {
         let help = walsh([command, "--help"]).ok();
         assert!(help.contains(&format!("Usage: walsh {command}")), "{help}");
     }
-    for command in ["generate", "chat", "perplexity", "bench"] {
+    for command in ["generate", "chat", "perplexity", "bench", "bench-ops"] {
         let help = walsh([command, "--help"]).ok();
         for word in [
             "--model",
