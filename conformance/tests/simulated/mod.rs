@@ -11,6 +11,13 @@ const OPS: &[&str] = &[
     "SoftCap",
     "EmbeddingRows",
     "MatMul",
+    "RmsNorm",
+    "Rope",
+    "ArgMax",
+    "TopK",
+    "KvStore",
+    "AttentionDecode",
+    "AttentionPrefill",
 ];
 
 /// Opens a simulator.

@@ -83,6 +83,15 @@ impl Rotation {
         self.order
     }
 
+    /// The entry of the matrix that the power-of-two transform is multiplied with, +1 or −1.
+    ///
+    /// # Panics
+    /// If `row` or `column` is not below [`order`](Self::order).
+    pub fn paley_entry(&self, row: usize, column: usize) -> f32 {
+        assert!(column < self.order, "a matrix of order {}", self.order);
+        self.matrix[row * self.order + column]
+    }
+
     /// 1/√D, which both directions multiply by at the end.
     pub fn factor(&self) -> f32 {
         self.factor

@@ -110,8 +110,8 @@ inline uint look_up(uint indices) {
     uint values = 0;
     UNROLL for (int i = 0; i < 4; i++) {
         uint index = indices >> (8 * i);
-        ulong half = (index & 8) != 0 ? high : low;
-        values |= (uint(half >> (index % 8 * 8)) & 255) << (8 * i);
+        ulong word = (index & 8) != 0 ? high : low;
+        values |= (uint(word >> (index % 8 * 8)) & 255) << (8 * i);
     }
     return values;
 }
@@ -145,8 +145,8 @@ inline uint byte_of(uint word, int i) { return word >> (8 * i) & 255; }
 inline Run load_run(thread const Task &task, uint part, int run) {
     Run values;
     UNROLL for (int i = 0; i < 8; i++) values.codes[i] = int(codes_of(task, part, run, i));
-    UNROLL for (int half = 0; half < HALVES; half++) {
-        int scale = 2 * run + half;
+    UNROLL for (int side = 0; side < HALVES; side++) {
+        int scale = 2 * run + side;
         uint packed = byte_of(task.scales[scale / 4 % 2], scale % 4), single = byte_of(task.scales[0], run);
         float factor = task.d;
         if (STORED == Q4_K || STORED == Q5_K) factor = task.d * float(single);
@@ -158,8 +158,8 @@ inline Run load_run(thread const Task &task, uint part, int run) {
         if (STORED == Q4_1 || STORED == Q5_1) minimum = -task.m;
         if (STORED == Q4_K || STORED == Q5_K) minimum = task.m * float(byte_of(task.scales[1], run));
         if (STORED == Q2_K) minimum = task.m * float(packed >> 4);
-        values.scale[half] = factor;
-        values.minimum[half] = minimum;
+        values.scale[side] = factor;
+        values.minimum[side] = minimum;
     }
     return values;
 }

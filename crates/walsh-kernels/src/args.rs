@@ -47,7 +47,8 @@ impl ArgsLayout {
         text
     }
 
-    /// Assertions of the fields' offsets, for compilers that have `offsetof`.
+    /// Assertions of the fields' offsets, for the host's compiler: others have no `offsetof` without a header. There the
+    /// size settles it, since `Pod` leaves no gap between fields of the same types.
     pub(crate) fn offsets(&self) -> String {
         let mut text = String::new();
         for field in self.fields {

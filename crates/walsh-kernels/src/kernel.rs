@@ -88,9 +88,6 @@ pub struct Kernel {
     pub shared: bool,
 }
 
-/// The most buffers of a kernel.
-pub(crate) const MOST_BUFFERS: usize = 8;
-
 /// No tables.
 pub(crate) fn no_tables(_: &Variant) -> String {
     String::new()

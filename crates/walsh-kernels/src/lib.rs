@@ -20,4 +20,4 @@ pub use args::{ArgsLayout, Field};
 pub use check::{CHECK_PASSED, Check};
 pub use dispatch::{Binding, Dispatch, Lowered};
 pub use kernel::{Kernel, Native, Parameter, Platform, Touch, Variant, kernels};
-pub use lower::{Allocate, Limits, lower, plan};
+pub use lower::{Allocate, Limits, lower, plan, variants_of};

@@ -2,12 +2,12 @@
 
 use bytemuck::bytes_of;
 use walsh_core::ops::Op;
-use walsh_core::{Accesses, Buffer, CommandList, Error, HazardTracker, Plan, Result, Span, Tensor};
+use walsh_core::{Buffer, CommandList, Error, HazardTracker, Plan, Result, Span, Tensor};
 
 use crate::args::Args;
 use crate::check::{Check, CheckKind};
 use crate::dispatch::{Binding, Dispatch, Lowered, unsupported};
-use crate::kernel::{Kernel, MOST_BUFFERS, Variant};
+use crate::kernel::Variant;
 use crate::ops;
 
 /// What a device is, as far as the choice of kernels depends on it.
@@ -32,8 +32,8 @@ pub(crate) enum Derived {
     Activations(ops::matmul::Activations),
     /// The cosines and sines of RoPE at the source's positions.
     RopeTable(walsh_core::ops::RopeConfig),
-    /// Proof that the source's positions ascend by one and end below a capacity.
-    CheckedPositions { capacity: Option<u64> },
+    /// Where the tokens at the source's positions go, checked.
+    Places(ops::kv::Geometry),
 }
 
 struct DerivedBuffer {
@@ -64,6 +64,32 @@ pub(crate) struct Lowering<'a> {
 /// # Errors
 /// [`Error::Unsupported`] when no kernel takes the op.
 pub fn plan(op: &Op, limits: &Limits) -> Result<Plan> {
+    let (dispatches, workspace) = imagine(op, limits)?;
+    let names: Vec<String> = dispatches.iter().map(|d| d.variant.symbol()).collect();
+    let pieces = dispatches
+        .iter()
+        .map(|d| d.groups.iter().map(|g| u64::from(*g)).product::<u64>());
+    Ok(Plan {
+        kernel: names.join(" + "),
+        pieces: pieces.max().unwrap_or(0),
+        workspace,
+    })
+}
+
+/// The variants that an op runs, in order.
+///
+/// # Errors
+/// As [`plan`].
+pub fn variants_of(op: &Op, limits: &Limits) -> Result<Vec<Variant>> {
+    let (dispatches, _) = imagine(op, limits)?;
+    Ok(dispatches
+        .into_iter()
+        .map(|dispatch| dispatch.variant)
+        .collect())
+}
+
+/// The dispatches of an op alone, and the bytes of workspace that they take.
+fn imagine(op: &Op, limits: &Limits) -> Result<(Vec<Dispatch>, u64)> {
     let mut workspace = 0;
     let device = walsh_core::DeviceId::unique();
     let mut allocate = |bytes: u64| {
@@ -78,15 +104,7 @@ pub fn plan(op: &Op, limits: &Limits) -> Result<Plan> {
     let mut lowering = Lowering::new(*limits, &mut allocate)?;
     lowering.op(op, 0)?;
     let dispatches = lowering.dispatches;
-    let names: Vec<String> = dispatches.iter().map(|d| d.variant.symbol()).collect();
-    let pieces = dispatches
-        .iter()
-        .map(|d| d.groups.iter().map(|g| u64::from(*g)).product::<u64>());
-    Ok(Plan {
-        kernel: names.join(" + "),
-        pieces: pieces.max().unwrap_or(0),
-        workspace: workspace - 4 * STATUS_WORDS,
-    })
+    Ok((dispatches, workspace - 4 * STATUS_WORDS))
 }
 
 /// Memory of a plan, which nothing runs on.
@@ -296,7 +314,28 @@ pub(crate) const fn layout<A: Args>() -> crate::args::ArgsLayout {
     A::LAYOUT
 }
 
-/// What every table entry is checked for.
-pub(crate) fn sound(kernel: &Kernel) -> bool {
-    kernel.buffers.len() <= MOST_BUFFERS && kernel.constants.contains(&"THREADS")
+#[cfg(test)]
+mod tests {
+    use crate::kernels;
+
+    #[test]
+    fn every_table_entry_is_sound() {
+        for kernel in kernels() {
+            assert!(
+                kernel.buffers.len() <= 8,
+                "{} has too many buffers",
+                kernel.name
+            );
+            assert!(
+                kernel.constants.contains(&"THREADS"),
+                "{} has no THREADS",
+                kernel.name
+            );
+            assert!(
+                kernel
+                    .text
+                    .contains(&format!("inline void {}(", kernel.name))
+            );
+        }
+    }
 }

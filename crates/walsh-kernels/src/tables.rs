@@ -63,3 +63,31 @@ pub(crate) fn signs(name: &str, rotation: &Rotation) -> String {
 pub(crate) fn iq4_values(name: &str) -> String {
     table("int", name, IQ4_VALUES)
 }
+
+/// The rows of a rotation's Paley factor as bits, or those of its transpose; a set bit means −1.
+pub(crate) fn paley(name: &str, rotation: &Rotation, transposed: bool) -> String {
+    let order = rotation.order();
+    let negative = |i: usize, j: usize| rotation.paley_entry(i, j) < 0.0;
+    let row = |i: usize| {
+        (0..order).fold(0u32, |bits, j| {
+            let set = if transposed {
+                negative(j, i)
+            } else {
+                negative(i, j)
+            };
+            bits | u32::from(set) << j
+        })
+    };
+    table("uint", name, (0..order).map(|i| format!("{:#x}u", row(i))))
+}
+
+/// What the exact boundaries of a codebook are above those of [`boundaries`].
+pub(crate) fn boundaries_low(name: &str, bits: TqBits) -> String {
+    let book = codebook(bits);
+    let exact = book.exact.windows(2).map(|pair| 0.5 * (pair[0] + pair[1]));
+    let low: Vec<f32> = exact
+        .zip(&book.boundaries)
+        .map(|(exact, rounded)| (exact - f64::from(*rounded)) as f32)
+        .collect();
+    floats(name, &low)
+}

@@ -3,7 +3,11 @@
 mod blocks;
 mod elementwise;
 mod embedding;
+pub(crate) mod kv;
 pub(crate) mod matmul;
+mod norm;
+mod rope;
+mod select;
 
 use walsh_core::Result;
 use walsh_core::ops::Op;
@@ -12,8 +16,15 @@ use crate::kernel::Kernel;
 use crate::lower::Lowering;
 
 /// The table, by op.
-pub(crate) const KERNELS: &[&[&Kernel]] =
-    &[elementwise::KERNELS, matmul::KERNELS, embedding::KERNELS];
+pub(crate) const KERNELS: &[&[&Kernel]] = &[
+    elementwise::KERNELS,
+    norm::KERNELS,
+    rope::KERNELS,
+    select::KERNELS,
+    matmul::KERNELS,
+    embedding::KERNELS,
+    kv::KERNELS,
+];
 
 /// Adds the dispatches of an op.
 pub(crate) fn lower(op: &Op, lowering: &mut Lowering<'_>) -> Result<()> {
@@ -23,6 +34,13 @@ pub(crate) fn lower(op: &Op, lowering: &mut Lowering<'_>) -> Result<()> {
         Op::Scale(op) => elementwise::scale(op, lowering),
         Op::SoftCap(op) => elementwise::soft_cap(op, lowering),
         Op::EmbeddingRows(op) => embedding::lower(op, lowering),
+        Op::RmsNorm(op) => norm::lower(op, lowering),
+        Op::Rope(op) => rope::lower(op, lowering),
+        Op::ArgMax(op) => select::arg_max(op, lowering),
+        Op::TopK(op) => select::top_k(op, lowering),
+        Op::KvStore(op) => kv::store(op, lowering),
+        Op::AttentionDecode(op) => kv::decode(op, lowering),
+        Op::AttentionPrefill(op) => kv::prefill(op, lowering),
         Op::MatMul(op) => matmul::lower(op, lowering),
         _ => Err(lowering.unsupported("it has no kernel for this op")),
     }

@@ -1,0 +1,266 @@
+// Attention of query vectors over one zone of positions, part by part: for each vector and part the largest score, the sum
+// of weights and the weighted sum of values.
+//
+// A row is a query vector of one KV head; ROWS of them share a pass. A simdgroup takes 32 positions at a time: each lane
+// scores one position, then each lane sums COUNT numbers of all 32 values. ZONE: 0 the codes, 1 the overlay, 2 the chunk's
+// own keys and values. Grid: parts, tiles of rows, KV heads.
+enum : int {
+    SIMDS = THREADS / 32,
+    COUNT = HEAD_DIM <= 64 ? 2 : (HEAD_DIM <= 128 ? 4 : (HEAD_DIM <= 256 ? 8 : 16)),
+    CHUNK = HEAD_DIM % 16 == 0 ? 16 : (HEAD_DIM % 4 == 0 ? 4 : 1),
+    GROUPS = HEAD_DIM > 256 ? 2 : 1,
+    PAD = (ROWS + 3) / 4 * 4
+};
+
+struct Shared {
+    alignas(16) float query[HEAD_DIM][PAD];
+    alignas(16) float weights[SIMDS][GROUPS][ROWS][32];
+    float key_centroids[KEY_KIND >= 6 ? 1 << KEY_BITS : 1];
+    float value_centroids[VALUE_KIND >= 6 ? 1 << VALUE_BITS : 1];
+    float most[SIMDS][PAD];
+    float sum[SIMDS][PAD];
+    float keep[SIMDS][PAD];
+};
+
+// Where a row's query sees: positions of the zone.
+struct Seen {
+    int start, end;
+};
+
+inline Seen seen_by(constant AttentionPassArgs &args, device const int *place) {
+    int own = place[1];
+    int run_end = place[6] + place[5];
+    Seen seen;
+    seen.start = 0;
+    seen.end = own + 1;
+    if (args.window > 0u) seen.start = max(seen.start, own + 1 - int(args.window));
+    if (ZONE == 2) {
+        seen.start = max(seen.start, place[6]);
+        return seen;
+    }
+    int existing = args.prefill ? place[6] : run_end;
+    seen.start = max(seen.start, existing - int(args.capacity));
+    seen.end = min(seen.end, existing);
+    return seen;
+}
+
+// The first position of the overlay's recent ones for a query.
+inline int recent_start(constant AttentionPassArgs &args, int own) {
+    return max(own + 1 - int(args.recent), int(args.first));
+}
+
+// The row of the codes, or of the overlay, that holds a position.
+inline uint slot_of(constant AttentionPassArgs &args, int position, uint overlaid) {
+    if (overlaid == 0u) return uint(position) % args.capacity;
+    if (position < int(args.first)) return uint(position);
+    return args.first + uint(position) % args.ring;
+}
+
+// The number of the result of a row's part.
+inline uint result_of(constant AttentionPassArgs &args, uint row, uint head, uint part) {
+    uint vector = row / args.group * args.heads + head * args.group + row % args.group;
+    return vector * args.all_parts + args.first_part + part;
+}
+
+inline void attention_pass(constant AttentionPassArgs &args, device const float *query, device const uchar *keys,
+                           device const uchar *key_scales, device const uchar *values,
+                           device const uchar *value_scales, device const int *places, device const uint *status,
+                           device float *partial, threadgroup Shared &shared, Position at) {
+    if (status[0] != 0xffffffffu) return;
+    uint unit = at.y / args.tiles;
+    uint tile = at.y % args.tiles;
+    uint head = at.z;
+    uint first_row = unit * args.unit_rows + tile * ROWS;
+    uint rows = min(uint(ROWS), args.unit_rows - tile * ROWS);
+    // Rows of a KV head: token by token, the heads of the group side by side.
+    device const int *first_place = places + 8u * (first_row / args.group);
+    device const int *last_place = places + 8u * ((first_row + rows - 1u) / args.group);
+    for (uint number = at.index; number < HEAD_DIM * PAD; number += THREADS) {
+        uint row = number % PAD;
+        float q = 0.0f;
+        if (row < rows) {
+            uint token = (first_row + row) / args.group;
+            ulong vector = ulong(token) * args.heads + head * args.group + (first_row + row) % args.group;
+            q = query[vector * args.query_stride + number / PAD] * args.scale;
+        }
+        shared.query[number / PAD][row] = q;
+    }
+    if (KEY_KIND >= 6) {
+        for (uint entry = at.index; entry < (1u << KEY_BITS); entry += THREADS) shared.key_centroids[entry] = KEY_CENTROIDS[entry];
+    }
+    if (VALUE_KIND >= 6) {
+        for (uint entry = at.index; entry < (1u << VALUE_BITS); entry += THREADS) shared.value_centroids[entry] = VALUE_CENTROIDS[entry];
+    }
+    threadgroup_barrier();
+
+    // What some row of the tile sees of the zone, as a range of places in line: an overlay's first tokens come before its
+    // recent ones.
+    Seen seen = seen_by(args, first_place);
+    seen.end = seen_by(args, last_place).end;
+    int skipped = 0;
+    if (ZONE == 0) {
+        seen.start = max(seen.start, int(args.first));
+        if (args.first + args.recent > 0u) seen.end = min(seen.end, recent_start(args, last_place[1]));
+    }
+    int line = max(seen.end - seen.start, 0);
+    int leading = 0;
+    if (ZONE == 1) {
+        leading = max(min(seen.end, int(args.first)) - seen.start, 0);
+        skipped = max(seen.start + leading, args.recent > 0u ? recent_start(args, first_place[1]) : seen.end);
+        line = leading + max(seen.end - skipped, 0);
+    }
+    int blocks = (line + 31) / 32;
+    int per_part = (blocks + int(args.parts) - 1) / int(args.parts);
+    int block = int(at.x) * per_part;
+    int last_block = min(block + per_part, blocks);
+
+    uint row_base = ZONE == 2 ? uint(first_place[4]) : uint(first_place[0]) * args.kv_heads + head;
+    uint own_number = at.lane * COUNT;
+    uint own_group = own_number * GROUPS / HEAD_DIM;
+    float out[ROWS][COUNT];
+    float infinity = as_type<float>(0x7f800000u);
+    UNROLL for (uint row = 0; row < ROWS; row++) {
+        UNROLL for (uint k = 0; k < COUNT; k++) out[row][k] = 0.0f;
+    }
+    if (at.lane < ROWS) {
+        shared.most[at.simd][at.lane] = -infinity;
+        shared.sum[at.simd][at.lane] = 0.0f;
+        shared.keep[at.simd][at.lane] = 1.0f;
+    }
+    // Rows past the last see nothing.
+    for (uint row = rows; row < ROWS; row++) {
+        UNROLL for (uint group = 0; group < GROUPS; group++) shared.weights[at.simd][group][row][at.lane] = 0.0f;
+    }
+    simdgroup_barrier();
+    for (block += int(at.simd); block < last_block; block += SIMDS) {
+        int index = block * 32 + int(at.lane);
+        bool exists = index < line;
+        if (!exists) index = line - 1;
+        int position = ZONE == 1 && index >= leading ? skipped + index - leading : seen.start + index;
+        uint key_row;
+        uint value_row;
+        if (ZONE == 2) {
+            key_row = (row_base + uint(position - first_place[6])) * args.kv_heads + head;
+            value_row = key_row;
+        } else {
+            key_row = row_base * args.key_slots + slot_of(args, position, args.key_overlaid);
+            value_row = row_base * args.value_slots + slot_of(args, position, args.value_overlaid);
+        }
+        // Scores: one position per lane.
+        float score[ROWS];
+        float total[ROWS];
+        UNROLL for (uint row = 0; row < ROWS; row++) total[row] = 0.0f;
+        UNROLL for (uint group = 0; group < GROUPS; group++) {
+            UNROLL for (uint row = 0; row < ROWS; row++) score[row] = 0.0f;
+            for (uint first = group * (HEAD_DIM / GROUPS); first < (group + 1) * (HEAD_DIM / GROUPS); first += CHUNK) {
+                float k[CHUNK];
+                row_numbers<KEY_KIND, KEY_BITS, CHUNK>(keys + ulong(key_row) * KEY_BYTES, first, shared.key_centroids, k);
+                UNROLL for (uint number = 0; number < CHUNK; number++) {
+                    UNROLL for (uint row = 0; row < ROWS; row++) {
+                        score[row] = fma(k[number], shared.query[first + number][row], score[row]);
+                    }
+                }
+            }
+            float scale = row_scale<KEY_KIND>(key_scales, key_row, group, args.key_factor);
+            UNROLL for (uint row = 0; row < ROWS; row++) total[row] = fma(scale, score[row], total[row]);
+        }
+        float value_scale[GROUPS];
+        UNROLL for (uint group = 0; group < GROUPS; group++) {
+            value_scale[group] = row_scale<VALUE_KIND>(value_scales, value_row, group, args.value_factor);
+        }
+        // Weights: row after row, by way of threadgroup memory, so that the code stands once.
+        UNROLL for (uint row = 0; row < ROWS; row++) {
+            if (row < rows) shared.weights[at.simd][0][row][at.lane] = total[row];
+        }
+        simdgroup_barrier();
+        for (uint row = 0; row < rows; row++) {
+            uint token = (first_row + row) / args.group;
+            device const int *place = places + 8u * token;
+            Seen own = seen_by(args, place);
+            bool visible = exists && position >= own.start && position < own.end;
+            if (ZONE == 0 && args.first + args.recent > 0u) visible = visible && position < recent_start(args, place[1]);
+            if (ZONE == 1) visible = visible && (position < int(args.first) || (args.recent > 0u && position >= recent_start(args, place[1])));
+            float s = shared.weights[at.simd][0][row][at.lane];
+            if (CENTER) {
+                uint vector = token * args.heads + head * args.group + (first_row + row) % args.group;
+                s += query[ulong(vector) * args.query_stride + HEAD_DIM];
+            }
+            if (args.softcap > 0.0f) s = args.softcap * tanh(s / args.softcap);
+            s = visible ? s : -infinity;
+            float before = shared.most[at.simd][row];
+            float peak = max(before, simd_max(s));
+            float weight = visible ? exp(s - peak) : 0.0f;
+            float keep = before == peak ? 1.0f : exp(before - peak);
+            float sum = shared.sum[at.simd][row] * keep + simd_sum(weight);
+            UNROLL for (uint group = 0; group < GROUPS; group++) {
+                shared.weights[at.simd][group][row][at.lane] = visible ? weight * value_scale[group] : 0.0f;
+            }
+            simdgroup_barrier();
+            if (at.lane == 0) {
+                shared.most[at.simd][row] = peak;
+                shared.sum[at.simd][row] = sum;
+                shared.keep[at.simd][row] = keep;
+            }
+        }
+        simdgroup_barrier();
+        UNROLL for (uint row = 0; row < ROWS; row++) {
+            float keep = shared.keep[at.simd][row];
+            UNROLL for (uint k = 0; k < COUNT; k++) out[row][k] *= keep;
+        }
+        // Values: COUNT numbers per lane, four positions at a time. Weights behind the last position are zero.
+        uint count = min(32u, uint(line - block * 32));
+        for (uint source = 0; source < count; source += 4) {
+            UNROLL for (uint next = 0; next < 4; next++) {
+                uint row_of = simd_shuffle(value_row, source + next);
+                if (own_number < HEAD_DIM) {
+                    float v[COUNT];
+                    row_numbers<VALUE_KIND, VALUE_BITS, COUNT>(values + ulong(row_of) * VALUE_BYTES, own_number,
+                                                               shared.value_centroids, v);
+                    UNROLL for (uint row = 0; row < ROWS; row++) {
+                        float weight = shared.weights[at.simd][own_group][row][source + next];
+                        UNROLL for (uint k = 0; k < COUNT; k++) out[row][k] = fma(weight, v[k], out[row][k]);
+                    }
+                }
+            }
+        }
+        simdgroup_barrier();
+    }
+
+    // The simdgroups' results become one.
+    threadgroup_barrier();
+    ulong statistics = args.statistics;
+    UNROLL for (uint row = 0; row < ROWS; row++) {
+        float peak = -infinity;
+        for (uint simd = 0; simd < SIMDS; simd++) peak = max(peak, shared.most[simd][row]);
+        float weighed = 0.0f;
+        for (uint simd = 0; simd < SIMDS; simd++) {
+            float theirs = shared.most[simd][row];
+            weighed += theirs == -infinity ? 0.0f : shared.sum[simd][row] * exp(theirs - peak);
+        }
+        float own = shared.most[at.simd][row];
+        float keep = own == -infinity ? 0.0f : exp(own - peak);
+        UNROLL for (uint k = 0; k < COUNT; k++) out[row][k] *= keep;
+        if (row < rows && at.index == 0) {
+            uint index = result_of(args, first_row + row, head, at.x);
+            partial[statistics + 2u * index] = peak;
+            partial[statistics + 2u * index + 1u] = weighed;
+        }
+    }
+    for (uint simd = 0; simd < SIMDS; simd++) {
+        if (simd == at.simd && own_number < HEAD_DIM) {
+            UNROLL for (uint k = 0; k < COUNT; k++) {
+                if (own_number + k < HEAD_DIM) {
+                    UNROLL for (uint row = 0; row < ROWS; row++) {
+                        float before = simd == 0 ? 0.0f : shared.query[own_number + k][row];
+                        shared.query[own_number + k][row] = before + out[row][k];
+                    }
+                }
+            }
+        }
+        threadgroup_barrier();
+    }
+    for (uint row = 0; row < rows; row++) {
+        ulong first = ulong(result_of(args, first_row + row, head, at.x)) * HEAD_DIM;
+        for (uint number = at.index; number < HEAD_DIM; number += THREADS) partial[first + number] = shared.query[number][row];
+    }
+}

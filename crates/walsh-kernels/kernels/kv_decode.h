@@ -1,0 +1,67 @@
+// Reads numbers of encoded rows. KIND as in kv_encode.h; PLANE is what follows the low bit plane: its first byte.
+
+// COUNT codes of WIDTH bits each, from code `first` on, a multiple of COUNT.
+template <int COUNT, int WIDTH> inline void plane_codes(device const uchar *plane, uint first, thread uint *codes) {
+    if (COUNT * WIDTH >= 16) {
+        device const ushort *words = (device const ushort *)(plane + first * WIDTH / 8u);
+        UNROLL for (uint word = 0; word < (COUNT * WIDTH + 15) / 16; word++) {
+            uint bits = words[word];
+            UNROLL for (uint k = 0; k < 16 / WIDTH; k++) {
+                codes[word * (16 / WIDTH) + k] = (bits >> (k * WIDTH)) & ((1u << WIDTH) - 1u);
+            }
+        }
+    } else {
+        uint bits = uint(plane[first * WIDTH / 8u]) >> (first * WIDTH % 8u);
+        UNROLL for (uint k = 0; k < COUNT; k++) codes[k] = (bits >> (k * WIDTH)) & ((1u << WIDTH) - 1u);
+    }
+}
+
+// COUNT numbers of a row from number `first` on, a multiple of COUNT; of a codebook's, the centroids.
+template <int KIND, int BITS, int COUNT>
+inline void row_numbers(device const uchar *row, uint first, threadgroup const float *centroids, thread float *out) {
+    if (KIND == 0) {
+        UNROLL for (uint k = 0; k < COUNT; k++) out[k] = ((device const float *)row)[first + k];
+    }
+    if (KIND == 1 || KIND == 2) {
+        UNROLL for (uint k = 0; k < COUNT; k++) {
+            ushort bits = ((device const ushort *)row)[first + k];
+            out[k] = KIND == 1 ? half_to_float(bits) : as_type<float>(uint(bits) << 16);
+        }
+    }
+    if (KIND >= 3 && KIND <= 5) {
+        uint bytes = KIND == 3 ? 34u : (KIND == 4 ? 22u : 18u);
+        device const uchar *block = row + first / 32u * bytes;
+        float scale = half_to_float(((device const ushort *)block)[0]);
+        uint within = first % 32u;
+        UNROLL for (uint k = 0; k < COUNT; k++) {
+            uint number = within + k;
+            if (KIND == 3) {
+                int code = block[2u + number];
+                out[k] = scale * float(code > 127 ? code - 256 : code);
+            } else {
+                uint low = block[(KIND == 4 ? 6u : 2u) + number % 16u] >> (number / 16u * 4u) & 15u;
+                uint high = KIND == 4 ? uint(block[2u + number / 8u]) >> (number % 8u) & 1u : 0u;
+                out[k] = scale * (float(low | (high << 4)) - (KIND == 4 ? 16.0f : 8.0f));
+            }
+        }
+    }
+    if (KIND >= 6) {
+        uint codes[COUNT];
+        uint rest[COUNT];
+        const int LOW = BITS == 3 ? 2 : (BITS == 5 || BITS == 6 ? 4 : BITS);
+        plane_codes<COUNT, LOW>(row, first, codes);
+        if (BITS > LOW) {
+            plane_codes<COUNT, BITS == 6 ? 2 : 1>(row + HEAD_DIM * LOW / 8, first, rest);
+            UNROLL for (uint k = 0; k < COUNT; k++) codes[k] |= rest[k] << LOW;
+        }
+        UNROLL for (uint k = 0; k < COUNT; k++) out[k] = centroids[codes[k]];
+    }
+}
+
+// What the centroids of a row's group are multiplied by.
+template <int KIND> inline float row_scale(device const uchar *scales, ulong row, uint group, float factor) {
+    const int GROUPS = HEAD_DIM > 256 ? 2 : 1;
+    if (KIND == 6) return half_to_float(((device const ushort *)scales)[row * GROUPS + group]);
+    if (KIND == 7) return ((device const float *)scales)[row * GROUPS + group] * factor;
+    return 1.0f;
+}

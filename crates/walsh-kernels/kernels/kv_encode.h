@@ -1,0 +1,230 @@
+// Encodes a row that lies over sixteen lanes into `bytes`, CODE_BYTES of threadgroup memory of the lanes' own, with the
+// codes one by one in `codes`, HEAD_DIM bytes alike. KIND: 0 f32, 1 f16, 2 bf16, 3 q8_0, 4 q5_0, 5 q4_0, 6 a codebook with
+// least-squares scales, 7 a codebook with norms. The bytes are those of the reference.
+
+// The number of boundaries strictly below u: a binary search, one bit at a time.
+inline uint code_of(float u, threadgroup const float *boundaries) {
+    uint code = 0;
+    UNROLL for (uint step = 1u << (BITS - 1); step > 0; step /= 2) {
+        if (boundaries[code + step - 1] < u) code += step;
+    }
+    return code;
+}
+
+// The same for a wide number and boundaries.
+inline uint code_of_wide(Wide u, threadgroup const float *boundaries) {
+    uint code = 0;
+    for (uint step = 1u << (BITS - 1); step > 0; step /= 2) {
+        uint middle = code + step - 1;
+        float high = boundaries[middle];
+        bool below = high < u.high || (high == u.high && BOUNDARIES_LOW[middle] < u.low);
+        if (below) code += step;
+    }
+    return code;
+}
+
+inline float magnitude_of(float x) { return abs(x); }
+
+inline float magnitude_of(Wide x) { return abs(x.high); }
+
+inline Wide scaled(float x, float power) {
+    Wide wide = {x * power, 0.0f};
+    return wide;
+}
+
+inline Wide scaled(Wide x, float power) {
+    Wide wide = {x.high * power, x.low * power};
+    return wide;
+}
+
+// The root of the sum of squares of the numbers of a group, chunks `first` to `end` of sixteen, as from doubles, and
+// that of their mean. Both zero for a zero group.
+struct Spread {
+    Wide norm, sigma;
+};
+
+template <typename T> inline Spread spread_of(thread const T *v, uint first, uint end) {
+    Spread spread;
+    clear(spread.norm);
+    clear(spread.sigma);
+    float most = 0.0f;
+    UNROLL for (uint c = 0; c < PER_LANE; c++) {
+        if (c >= first && c < end) most = max(most, magnitude_of(v[c]));
+    }
+    most = row_max(most);
+    // A power of two near the largest, so that no square overflows or vanishes.
+    float power = power_near(most);
+    float inverse = 1.0f / power;
+    Wide sum;
+    clear(sum);
+    UNROLL for (uint c = 0; c < PER_LANE; c++) {
+        if (c >= first && c < end) sum = wide_add(sum, wide_square(scaled(v[c], inverse)));
+    }
+    sum = wide_row_sum(sum);
+    if (most == 0.0f) return spread;
+    Wide count = {16.0f * float(end - first), 0.0f};
+    spread.norm = wide_product(wide_sqrt(sum), power);
+    spread.sigma = wide_product(wide_sqrt(wide_quotient(sum, count)), power);
+    return spread;
+}
+
+// The candidates of the scale search, as factors of sigma; the first is 1.
+inline float inverse_candidate(uint candidate) { return 1.0f / SCALE_CANDIDATES[candidate]; }
+
+// Quantises a unit group at the best of the candidate scales; returns <u,c>/<c,c>.
+inline float search(thread const float *u, uint first, uint end, threadgroup const float *centroids,
+                    threadgroup const float *boundaries, thread float *best_inverse) {
+    float best_gain = -1.0f;
+    float best_factor = 0.0f;
+    *best_inverse = 1.0f;
+    for (uint candidate = 0; candidate < CANDIDATES; candidate++) {
+        float inverse = inverse_candidate(candidate);
+        float dot = 0.0f;
+        float square = 0.0f;
+        UNROLL for (uint c = 0; c < PER_LANE; c++) {
+            if (c >= first && c < end) {
+                float centroid = centroids[code_of(u[c] * inverse, boundaries)];
+                dot += u[c] * centroid;
+                square += centroid * centroid;
+            }
+        }
+        dot = row_sum(dot);
+        square = row_sum(square);
+        float gain = dot * dot / square;
+        if (gain > best_gain) {
+            best_gain = gain;
+            best_factor = dot / square;
+            *best_inverse = inverse;
+        }
+    }
+    return best_factor;
+}
+
+// One scale and the codes of a group.
+inline float encode_fitted(thread float *v, uint first, uint end, uint l, threadgroup const float *centroids,
+                           threadgroup const float *boundaries, threadgroup uchar *codes) {
+    Spread spread = spread_of(v, first, end);
+    float sigma = spread.sigma.high + spread.sigma.low;
+    // A tiny deviation's reciprocal could overflow: its numbers are first multiplied by 2^100.
+    float boost = sigma < 1e-30f ? 1.2676506002282294e30f : 1.0f;
+    float inverse = 1.0f / (sigma * boost);
+    UNROLL for (uint c = 0; c < PER_LANE; c++) {
+        if (c >= first && c < end) v[c] = sigma == 0.0f ? 0.0f : v[c] * boost * inverse;
+    }
+    float best_inverse;
+    float factor = search(v, first, end, centroids, boundaries, &best_inverse);
+    UNROLL for (uint c = 0; c < PER_LANE; c++) {
+        if (c >= first && c < end) codes[l + 16u * c] = uchar(code_of(v[c] * best_inverse, boundaries));
+    }
+    return sigma == 0.0f ? 0.0f : sigma * factor;
+}
+
+// The same by the norm convention.
+inline float encode_normed(thread const Wide *v, uint first, uint end, uint l, threadgroup const float *boundaries,
+                           threadgroup uchar *codes) {
+    Spread spread = spread_of(v, first, end);
+    bool zero = spread.sigma.high == 0.0f;
+    Wide one = {1.0f, 0.0f};
+    Wide sigma = zero ? one : spread.sigma;
+    UNROLL for (uint c = 0; c < PER_LANE; c++) {
+        if (c >= first && c < end) codes[l + 16u * c] = uchar(code_of_wide(wide_quotient(v[c], sigma), boundaries));
+    }
+    Wide stored = HEAD_DIM > 256 ? spread.sigma : spread.norm;
+    return stored.high + stored.low;
+}
+
+// Packs codes into bit planes: WIDTH bits of each from bit `shift` on.
+inline void pack_plane(threadgroup const uchar *codes, uint l, uint width, uint shift, threadgroup uchar *plane) {
+    uint per_byte = 8u / width;
+    uint mask = (1u << width) - 1u;
+    for (uint byte = l; byte < HEAD_DIM * width / 8u; byte += 16) {
+        uint bits = 0;
+        for (uint k = 0; k < per_byte; k++) bits |= ((codes[byte * per_byte + k] >> shift) & mask) << (k * width);
+        plane[byte] = uchar(bits);
+    }
+}
+
+inline void pack(threadgroup const uchar *codes, uint l, threadgroup uchar *bytes) {
+    uint low = BITS == 3 ? 2u : (BITS == 5 || BITS == 6 ? 4u : uint(BITS));
+    pack_plane(codes, l, low, 0u, bytes);
+    if (BITS > int(low)) pack_plane(codes, l, uint(BITS) - low, low, bytes + HEAD_DIM * low / 8u);
+}
+
+// x rounded to the nearest whole number, halves away from zero.
+inline int round_away(float x) {
+    float size = abs(x);
+    int whole = int(size);
+    if (size - float(whole) >= 0.5f) whole++;
+    return x < 0.0f ? -whole : whole;
+}
+
+// 1 / scale, or 0 where that is not finite.
+inline float inverse_of(float scale) {
+    float inverse = 1.0f / scale;
+    return abs(inverse) < as_type<float>(0x7f800000u) ? inverse : 0.0f;
+}
+
+enum : int { BLOCK_BYTES = KIND == 3 ? 34 : (KIND == 4 ? 22 : 18) };
+
+// A block of 32 numbers, low and high of sixteen lanes: q8_0, q5_0 or q4_0.
+inline void encode_block(float low, float high, uint l, threadgroup uchar *block) {
+    // The first of those of the largest magnitude.
+    float best = abs(high) > abs(low) ? high : low;
+    uint index = abs(high) > abs(low) ? l + 16u : l;
+    UNROLL for (uint mask = 8; mask > 0; mask /= 2) {
+        float other = simd_shuffle_xor(best, mask);
+        uint other_index = simd_shuffle_xor(index, mask);
+        if (abs(other) > abs(best) || (abs(other) == abs(best) && other_index < index)) {
+            best = other;
+            index = other_index;
+        }
+    }
+    float centre = KIND == 4 ? 16.0f : 8.0f;
+    float scale = KIND == 3 ? abs(best) / 127.0f : best / -centre;
+    float inverse = inverse_of(scale);
+    uint stored = float_to_half(scale);
+    if (l == 0) {
+        block[0] = uchar(stored & 255u);
+        block[1] = uchar(stored >> 8);
+    }
+    if (KIND == 3) {
+        block[2 + l] = uchar(uint(round_away(low * inverse)) & 255u);
+        block[18 + l] = uchar(uint(round_away(high * inverse)) & 255u);
+    } else {
+        uint most = KIND == 4 ? 31u : 15u;
+        uint a = min(uint(int(low * inverse + (centre + 0.5f))), most);
+        uint b = min(uint(int(high * inverse + (centre + 0.5f))), most);
+        uint codes = KIND == 4 ? 6u : 2u;
+        block[codes + l] = uchar((a & 15u) | ((b & 15u) << 4));
+        if (KIND == 4) {
+            // Fifth bits: those of eight numbers meet in a byte.
+            uint fifth = ((a >> 4) << (l % 8u)) | ((b >> 4) << (l % 8u + 8u));
+            UNROLL for (uint mask = 1; mask < 8; mask *= 2) fifth |= simd_shuffle_xor(fifth, mask);
+            if (l % 8u == 0u) {
+                block[2 + l / 8u] = uchar(fifth & 255u);
+                block[4 + l / 8u] = uchar(fifth >> 8);
+            }
+        }
+    }
+}
+
+inline uint bits_of_brain(float x) {
+    uint bits = as_type<uint>(x);
+    return (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+}
+
+inline void encode_dense(thread const float *v, uint l, threadgroup uchar *bytes) {
+    UNROLL for (uint c = 0; c < PER_LANE; c++) {
+        uint number = l + 16u * c;
+        if (KIND >= 3) {
+            if (c % 2 == 0) encode_block(v[c], v[c + 1 < PER_LANE ? c + 1 : c], l, bytes + c / 2 * BLOCK_BYTES);
+        } else if (number < HEAD_DIM) {
+            if (KIND == 0) {
+                *(threadgroup float *)(bytes + 4u * number) = v[c];
+            } else {
+                uint bits = KIND == 1 ? uint(float_to_half(v[c])) : bits_of_brain(v[c]);
+                *(threadgroup ushort *)(bytes + 2u * number) = ushort(bits);
+            }
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! The KV cache: where tokens go, storing them, and attention.
+
+mod attention;
+mod codec;
+mod places;
+mod store;
+
+pub(crate) use attention::{decode, prefill};
+pub(crate) use places::Geometry;
+pub(crate) use store::store;
+
+use crate::kernel::Kernel;
+
+/// The kernels of this module.
+pub(crate) const KERNELS: &[&Kernel] = &[
+    &places::KV_TOKENS,
+    &store::KV_INSPECT,
+    &store::KV_STORE,
+    &attention::ATTENTION_QUERY,
+    &attention::ATTENTION_PASS,
+    &attention::ATTENTION_COMBINE,
+];

@@ -1,0 +1,276 @@
+//! Storing keys and values.
+
+use walsh_core::formats::DType;
+use walsh_core::formats::kv::{KvCodec, RowCodec, ScaleKind, Tq};
+use walsh_core::ops::KvStore;
+use walsh_core::{Buffer, KvRows, KvSide, Result, Tensor};
+
+use super::codec::{self, Constants};
+use super::places::places;
+use crate::args::args;
+use crate::check::CheckKind;
+use crate::kernel::{Kernel, Variant, no_tables, reads, writes};
+use crate::lower::{Lowering, layout, whole};
+
+const THREADS: i64 = 128;
+
+args! {
+    /// Arguments of `kv_inspect`.
+    KvInspectArgs {
+        /// Vectors of a side.
+        vectors: u32,
+        /// KV heads.
+        kv_heads: u32,
+        /// The number of the check.
+        check: u32,
+        /// The type of the vectors, as kernels/kv_source.h numbers it.
+        source: u32,
+        /// Magnitudes stay below this, for keys and for values.
+        most: [f32; 2],
+        /// Norms stay below this, times 2⁻⁷⁰.
+        norm: [f32; 2],
+    }
+
+    /// Arguments of `kv_store`.
+    KvStoreArgs {
+        /// Vectors to store.
+        vectors: u32,
+        /// KV heads.
+        kv_heads: u32,
+        /// Slots per KV head.
+        slots: u32,
+        /// The type of the vectors, as kernels/kv_source.h numbers it.
+        source: u32,
+        /// Which number of a place is the slot.
+        field: u32,
+    }
+}
+
+const SOURCE: &str = include_str!("../../../kernels/kv_source.h");
+pub(super) const ROTATION: &str = include_str!("../../../kernels/rotation.h");
+const EXACT: &str = include_str!("../../../kernels/exact.h");
+const ENCODE: &str = include_str!("../../../kernels/kv_encode.h");
+
+pub(super) static KV_INSPECT: Kernel = Kernel {
+    name: "kv_inspect",
+    includes: &[SOURCE],
+    tables: no_tables,
+    text: include_str!("../../../kernels/kv_inspect.h"),
+    native: &[],
+    constants: &["THREADS", "HEAD_DIM", "EQUALISER", "CENTER"],
+    args: layout::<KvInspectArgs>(),
+    buffers: &[
+        reads("keys", "float"),
+        reads("values", "float"),
+        reads("equaliser", "float"),
+        reads("center", "float"),
+        writes("status", "uint"),
+    ],
+    shared: false,
+};
+
+pub(super) static KV_STORE: Kernel = Kernel {
+    name: "kv_store",
+    includes: &[SOURCE, ROTATION, EXACT, ENCODE],
+    tables: codec::encoder_tables,
+    text: include_str!("../../../kernels/kv_store.h"),
+    native: &[],
+    constants: &[
+        "THREADS",
+        "HEAD_DIM",
+        "EQUALISER",
+        "CENTER",
+        "KIND",
+        "BITS",
+        "CODE_BYTES",
+        "ROTATE",
+        "ORDER",
+    ],
+    args: layout::<KvStoreArgs>(),
+    buffers: &[
+        reads("source", "float"),
+        reads("places", "int"),
+        reads("status", "uint"),
+        writes("codes", "uchar"),
+        writes("scales", "uchar"),
+        reads("equaliser", "float"),
+        reads("center", "float"),
+    ],
+    shared: true,
+};
+
+/// What vectors stay below so that a codec can hold them: each number, and the vector's norm.
+///
+/// The bounds are the codecs' own where a number is stored as it comes. A rotation moves magnitude between the numbers of
+/// a vector, whose norm bounds each of them; the scales of least squares stay within 1.2 times the root mean square.
+fn limits(codec: &RowCodec) -> (f64, f64) {
+    const HALF: f64 = 65_520.0;
+    let of_number = |dtype| match dtype {
+        DType::F16 => HALF,
+        DType::BF16 => 3.396e38,
+        DType::Q8_0 => 127.0 * HALF,
+        DType::Q5_0 => 16.0 * HALF,
+        DType::Q4_0 => 8.0 * HALF,
+        _ => f64::INFINITY,
+    };
+    match codec.codec() {
+        KvCodec::Dense(dtype) => (of_number(dtype), f64::INFINITY),
+        KvCodec::Rotated(dtype) => (f64::INFINITY, of_number(dtype)),
+        KvCodec::Tq(Tq {
+            scale: ScaleKind::LeastSquares,
+            ..
+        }) => (
+            f64::INFINITY,
+            HALF / 1.2 * (codec.group_len() as f64).sqrt(),
+        ),
+        KvCodec::Tq(_) => (f64::INFINITY, f64::from(f32::MAX)),
+    }
+}
+
+fn side_limits(side: &KvSide) -> (f32, f32) {
+    let all = std::iter::once(&side.rows).chain(&side.overlay);
+    let least = |(a, b): (f64, f64), rows: &KvRows| {
+        let (c, d) = limits(&rows.codec);
+        (a.min(c), b.min(d))
+    };
+    let (most, norm) = all.fold((f64::INFINITY, f64::INFINITY), least);
+    (most as f32, (norm * 2f64.powi(-70)) as f32)
+}
+
+fn source_type(dtype: DType) -> u32 {
+    match dtype {
+        DType::F16 => 1,
+        DType::BF16 => 2,
+        // Validation admits no fourth.
+        _ => 0,
+    }
+}
+
+pub(crate) fn store(op: &KvStore, lowering: &mut Lowering<'_>) -> Result<()> {
+    lowering.countable(&[&op.keys])?;
+    let places = places(
+        (&op.positions, op.sequences.as_ref()),
+        None,
+        &op.cache,
+        lowering,
+    )?;
+    inspect(op, lowering)?;
+    let cache = &op.cache;
+    for (source, side, prepared) in [
+        (&op.keys, cache.key(), true),
+        (&op.values, cache.value(), false),
+    ] {
+        let what = Storing {
+            op,
+            source,
+            prepared,
+            places: &places,
+        };
+        what.rows(&side.rows, 2, lowering)?;
+        if let Some(overlay) = &side.overlay {
+            what.rows(overlay, 3, lowering)?;
+        }
+    }
+    Ok(())
+}
+
+fn inspect(op: &KvStore, lowering: &mut Lowering<'_>) -> Result<()> {
+    let (most, norm): (Vec<f32>, Vec<f32>) = [op.cache.key(), op.cache.value()]
+        .into_iter()
+        .map(side_limits)
+        .unzip();
+    let check = lowering.check(CheckKind::Vectors {
+        positions: op.positions.span(),
+        kv_heads: op.cache.kv_heads(),
+        codecs: [op.cache.codecs().key, op.cache.codecs().value].map(|codec| codec.to_string()),
+    })?;
+    let vectors = op.positions.elements() * op.cache.kv_heads();
+    let args = KvInspectArgs {
+        vectors: vectors as u32,
+        kv_heads: op.cache.kv_heads() as u32,
+        check,
+        source: source_type(op.keys.dtype()),
+        most: [most[0], most[1]],
+        norm: [norm[0], norm[1]],
+    };
+    let preparation = op.cache.preparation();
+    let variant = Variant::new(
+        &KV_INSPECT,
+        &[
+            ("THREADS", THREADS),
+            ("HEAD_DIM", op.cache.head_dim() as i64),
+            ("EQUALISER", i64::from(preparation.equaliser.is_some())),
+            ("CENTER", i64::from(preparation.center.is_some())),
+        ],
+    );
+    let nothing = lowering.nothing();
+    let span = |tensor: &Option<Tensor>| {
+        tensor
+            .as_ref()
+            .map_or_else(|| nothing.clone(), Tensor::span)
+    };
+    let spans = vec![
+        op.keys.span(),
+        op.values.span(),
+        span(&preparation.equaliser),
+        span(&preparation.center),
+        lowering.status(),
+    ];
+    let groups = [(2 * vectors).div_ceil(THREADS as u64 / 32), 1, 1];
+    lowering.dispatch(variant, groups, &args, spans)
+}
+
+/// One side of a store.
+struct Storing<'a> {
+    op: &'a KvStore,
+    source: &'a Tensor,
+    /// Whether the cache's preparation is for this side.
+    prepared: bool,
+    places: &'a Buffer,
+}
+
+impl Storing<'_> {
+    /// Encodes into rows; `field` says which slot of a place is theirs.
+    fn rows(&self, rows: &KvRows, field: u32, lowering: &mut Lowering<'_>) -> Result<()> {
+        let cache = &self.op.cache;
+        let constants = Constants::of(&rows.codec);
+        let preparation = cache.preparation();
+        let [equaliser, center] = [&preparation.equaliser, &preparation.center]
+            .map(|tensor| tensor.as_ref().filter(|_| self.prepared));
+        let variant = Variant::new(
+            &KV_STORE,
+            &[
+                ("THREADS", THREADS),
+                ("HEAD_DIM", cache.head_dim() as i64),
+                ("EQUALISER", i64::from(equaliser.is_some())),
+                ("CENTER", i64::from(center.is_some())),
+                ("KIND", constants.kind),
+                ("BITS", constants.bits),
+                ("CODE_BYTES", constants.bytes),
+                ("ROTATE", i64::from(rows.codec.rotation().is_some())),
+                ("ORDER", codec::order(&rows.codec)),
+            ],
+        );
+        let vectors = self.op.positions.elements() * cache.kv_heads();
+        let args = KvStoreArgs {
+            vectors: vectors as u32,
+            kv_heads: cache.kv_heads() as u32,
+            slots: rows.codes.shape()[1] as u32,
+            source: source_type(self.source.dtype()),
+            field,
+        };
+        let nothing = lowering.nothing();
+        let span = |tensor: Option<&Tensor>| tensor.map_or_else(|| nothing.clone(), Tensor::span);
+        let spans = vec![
+            self.source.span(),
+            whole(self.places),
+            lowering.verdict(),
+            rows.codes.span(),
+            span(rows.scales.as_ref()),
+            span(equaliser),
+            span(center),
+        ];
+        let groups = [vectors.div_ceil(THREADS as u64 / 16), 1, 1];
+        lowering.dispatch(variant, groups, &args, spans)
+    }
+}

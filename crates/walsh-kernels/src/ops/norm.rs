@@ -1,0 +1,75 @@
+//! Root-mean-square norms.
+
+use walsh_core::ops::RmsNorm;
+use walsh_core::{Result, Tensor};
+
+use crate::args::args;
+use crate::kernel::{Kernel, Variant, no_tables, reads, writes};
+use crate::lower::{Lowering, layout};
+
+args! {
+    /// Arguments of `rms_norm`.
+    RmsNormArgs {
+        /// Numbers per row.
+        width: u32,
+        /// Added to the mean square.
+        eps: f32,
+    }
+}
+
+static RMS_NORM: Kernel = Kernel {
+    name: "rms_norm",
+    includes: &[],
+    tables: no_tables,
+    text: include_str!("../../kernels/rms_norm.h"),
+    native: &[],
+    constants: &["THREADS", "BEFORE", "WEIGHT", "AFTER"],
+    args: layout::<RmsNormArgs>(),
+    buffers: &[
+        reads("input", "float"),
+        reads("addend", "float"),
+        writes("sum", "float"),
+        reads("weight", "float"),
+        reads("after", "float"),
+        writes("output", "float"),
+    ],
+    shared: true,
+};
+
+pub(crate) const KERNELS: &[&Kernel] = &[&RMS_NORM];
+
+pub(crate) fn lower(op: &RmsNorm, lowering: &mut Lowering<'_>) -> Result<()> {
+    lowering.countable(&[&op.input])?;
+    let width = op.input.row_len();
+    let threads = match width {
+        ..=256 => 32,
+        ..=1024 => 128,
+        ..=4096 => 512,
+        _ => 1024,
+    };
+    let variant = Variant::new(
+        &RMS_NORM,
+        &[
+            ("THREADS", threads),
+            ("BEFORE", i64::from(op.before.is_some())),
+            ("WEIGHT", i64::from(op.weight.is_some())),
+            ("AFTER", i64::from(op.after.is_some())),
+        ],
+    );
+    let nothing = lowering.nothing();
+    let span = |tensor: Option<&Tensor>| tensor.map_or_else(|| nothing.clone(), Tensor::span);
+    let before = op.before.as_ref();
+    let spans = vec![
+        op.input.span(),
+        span(before.map(|before| &before.addend)),
+        span(before.map(|before| &before.sum)),
+        span(op.weight.as_ref()),
+        span(op.after.as_ref()),
+        op.output.span(),
+    ];
+    let args = RmsNormArgs {
+        width: width as u32,
+        eps: op.eps,
+    };
+    lowering.dispatch(variant, [op.input.row_count(), 1, 1], &args, spans)
+}

@@ -1,0 +1,144 @@
+//! Rotary position embeddings.
+
+use std::f64::consts::TAU;
+
+use walsh_core::Result;
+use walsh_core::ops::{Pairing, Rope};
+
+use crate::args::args;
+use crate::kernel::{Kernel, Variant, no_tables, reads, writes};
+use crate::lower::{Derived, Lowering, layout, whole};
+
+const THREADS: i64 = 128;
+
+/// The most pairs of a head.
+const MOST_PAIRS: usize = 256;
+
+args! {
+    /// Arguments of `rope_table`.
+    RopeTableArgs {
+        /// Turns per position of each pair, in units of 2⁻⁶⁴.
+        turns: [u64; MOST_PAIRS],
+        /// Tokens times pairs.
+        count: u32,
+        /// Pairs of a head.
+        pairs: u32,
+        /// What cosines and sines are multiplied by.
+        magnitude: f32,
+        /// Nothing.
+        padding: u32,
+    }
+
+    /// Arguments of `rope`.
+    RopeArgs {
+        /// Heads of all tokens.
+        heads: u32,
+        /// Heads of a token.
+        heads_per_token: u32,
+        /// Numbers of a head.
+        head_dim: u32,
+        /// Pairs that turn.
+        pairs: u32,
+    }
+}
+
+static ROPE_TABLE: Kernel = Kernel {
+    name: "rope_table",
+    includes: &[],
+    tables: no_tables,
+    text: include_str!("../../kernels/rope_table.h"),
+    native: &[],
+    constants: &["THREADS"],
+    args: layout::<RopeTableArgs>(),
+    buffers: &[reads("positions", "int"), writes("output", "float")],
+    shared: false,
+};
+
+static ROPE: Kernel = Kernel {
+    name: "rope",
+    includes: &[],
+    tables: no_tables,
+    text: include_str!("../../kernels/rope.h"),
+    native: &[],
+    constants: &["THREADS", "HALVES"],
+    args: layout::<RopeArgs>(),
+    buffers: &[
+        reads("input", "float"),
+        reads("table", "float"),
+        writes("output", "float"),
+    ],
+    shared: false,
+};
+
+pub(crate) const KERNELS: &[&Kernel] = &[&ROPE_TABLE, &ROPE];
+
+/// A frequency in radians per position as a fraction of a turn, in units of 2⁻⁶⁴.
+fn turns(frequency: f64) -> u64 {
+    let fraction = (frequency / TAU).rem_euclid(1.0);
+    // Above 2⁵³ a double is a whole number, and 1.0 itself cannot come out of the remainder but by rounding.
+    (fraction * 2f64.powi(64)).min(u64::MAX as f64) as u64
+}
+
+pub(crate) fn lower(op: &Rope, lowering: &mut Lowering<'_>) -> Result<()> {
+    lowering.countable(&[&op.input])?;
+    let pairs = (op.config.dims / 2) as usize;
+    if pairs > MOST_PAIRS {
+        return Err(lowering.unsupported(format_args!(
+            "a head has {pairs} pairs that turn, and kernels take {MOST_PAIRS}"
+        )));
+    }
+    let tokens = op.positions.elements();
+    let what = Derived::RopeTable(op.config.clone());
+    let table = match lowering.known(&what, &op.positions.span()) {
+        Some(table) => table,
+        None => {
+            let count = tokens * pairs as u64;
+            let table = lowering.workspace(count * 8)?;
+            let (frequencies, magnitude) = op.config.frequencies();
+            let mut args = RopeTableArgs {
+                turns: [0; MOST_PAIRS],
+                count: count as u32,
+                pairs: pairs as u32,
+                magnitude: magnitude as f32,
+                padding: 0,
+            };
+            for (out, frequency) in args.turns.iter_mut().zip(frequencies) {
+                *out = turns(frequency);
+            }
+            let variant = Variant::new(&ROPE_TABLE, &[("THREADS", THREADS)]);
+            let groups = [count.div_ceil(THREADS as u64), 1, 1];
+            let spans = vec![op.positions.span(), whole(&table)];
+            lowering.dispatch(variant, groups, &args, spans)?;
+            lowering.keep(what, op.positions.span(), table.clone());
+            table
+        }
+    };
+    let halves = op.config.pairing == Pairing::HalfSplit;
+    let variant = Variant::new(
+        &ROPE,
+        &[("THREADS", THREADS), ("HALVES", i64::from(halves))],
+    );
+    let heads = op.input.shape()[1];
+    let args = RopeArgs {
+        heads: (tokens * heads) as u32,
+        heads_per_token: heads as u32,
+        head_dim: op.input.row_len() as u32,
+        pairs: pairs as u32,
+    };
+    let units = tokens * heads * (op.input.row_len() - pairs as u64);
+    let groups = [units.div_ceil(THREADS as u64), 1, 1];
+    let spans = vec![op.input.span(), whole(&table), op.output.span()];
+    lowering.dispatch(variant, groups, &args, spans)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn turns_are_fractions_of_a_circle() {
+        assert_eq!(turns(0.0), 0);
+        assert_eq!(turns(TAU / 4.0), 1 << 62);
+        assert_eq!(turns(TAU * 3.5), 1 << 63);
+    }
+}
