@@ -4,7 +4,7 @@ mod support;
 
 use support::walsh;
 
-const COMMANDS: [&str; 8] = [
+const COMMANDS: [&str; 9] = [
     "pull",
     "list",
     "inspect",
@@ -34,7 +34,7 @@ fn every_command_has_help_without_a_model() {
         let help = walsh([command, "--help"]).ok();
         assert!(help.contains(&format!("Usage: walsh {command}")), "{help}");
     }
-    for command in ["generate", "chat", "perplexity", "bench", "bench-ops"] {
+    for command in ["generate", "chat", "perplexity", "bench"] {
         let help = walsh([command, "--help"]).ok();
         for word in [
             "--model",
