@@ -64,7 +64,7 @@ args! {
         split: u32,
         /// Whether there is a bias.
         biased: u32,
-        /// Nothing.
+        /// Fills the struct up to a multiple of eight bytes.
         unused: u32,
     }
 
@@ -102,7 +102,7 @@ args! {
         split: u32,
         /// Whether there is a bias.
         biased: u32,
-        /// Nothing.
+        /// Fills the struct up to a multiple of eight bytes.
         unused: u32,
     }
 }
