@@ -39,7 +39,8 @@ inline void matmul_tiles(const TilesArgs &args, const uchar *weight, const uint 
             bool last = pass + 1 == PAIRS * RUNS;
             uint next = last ? (block + STEP_BLOCKS) * PARTS : block * PARTS + (pass + 1) / RUNS * 2;
             load_input(args, vectors, first_m, next, last ? 0 : (pass + 1) % RUNS, at.index, held);
-            UNROLL for (int k = 0; k < DEPTH / 16; k++) {
+            // Rolled, it takes few enough registers for three groups to a multiprocessor.
+            _Pragma("unroll 1") for (int k = 0; k < DEPTH / 16; k++) {
                 uint a[M][4], b[N / 2][4];
                 UNROLL for (int i = 0; i < M; i++) {
                     uint row = warp_m + 16 * i + at.lane % 16;

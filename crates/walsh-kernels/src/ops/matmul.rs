@@ -66,7 +66,7 @@ args! {
         split: u32,
         /// Whether there is a bias.
         biased: u32,
-        /// Nothing.
+        /// Fills the struct up to a multiple of eight bytes.
         unused: u32,
     }
 
@@ -104,7 +104,7 @@ args! {
         split: u32,
         /// Whether there is a bias.
         biased: u32,
-        /// Nothing.
+        /// Fills the struct up to a multiple of eight bytes.
         unused: u32,
     }
 }
