@@ -8,8 +8,8 @@
 // Each is timed as a replayed CUDA graph of launches that rotate over sets of buffers larger in all than the L2 cache,
 // the median of several replays, and a sample of its output is held against a scalar reference on the host.
 // Every form of a kernel is printed, then the best of each shape.
-#include "native/attention.cuh"
-#include "native/matvec.cuh"
+#include "native/attention.h"
+#include "native/matvec.h"
 
 int main() {
     cudaDeviceProp device;

@@ -116,7 +116,7 @@ struct Best {
 };
 
 static void report(const char *shape, const std::string &name, double time, u64 bytes, double error, Best &best) {
-    std::printf("  %-34s %-30s %9.2f us %7.3f TB/s  error %.1e\n", shape, name.c_str(), time, bytes / time * 1e-6, error);
+    std::printf("  %-28s %-46s %9.2f us %7.3f TB/s  error %.1e\n", shape, name.c_str(), time, bytes / time * 1e-6, error);
     if (time < best.time) best = {name, time, error};
 }
 

@@ -1,6 +1,6 @@
 // Decode attention over a tq4 cache: the kernels, their reference and their measure.
 #pragma once
-#include "bench.cuh"
+#include "bench.h"
 
 constexpr int HEADS = 32, KV_HEADS = 8, GROUP = HEADS / KV_HEADS, D = 128, CODE_BYTES = D / 2;
 
@@ -324,7 +324,7 @@ template <int WARPS, int TILES, int ARITHMETIC, int RESIDENT> static void try_at
         largest = std::max(largest, std::fabs(expected));
     }
     char name[64];
-    std::snprintf(name, sizeof name, "%dx%d warps, %d at once, %d of 4", blocks, WARPS, 16 * TILES, ARITHMETIC);
+    std::snprintf(name, sizeof name, "%dx%d warps, %d at once, %d of 4 without table", blocks, WARPS, 16 * TILES, ARITHMETIC);
     report(shape, name, time, u64(data.context) * KV_HEADS * 2 * (CODE_BYTES + 2), worst / largest, best);
 }
 
@@ -342,7 +342,7 @@ static void measure_attention(int context, int processors) {
         data.caches.push_back({all, all + rows * CODE_BYTES, scales, scales + rows});
     }
     data.query = numbers(HEADS * D);
-    for (float &x : data.query) x *= 0.15f;
+    for (float &x : data.query) x *= 0.5f;
     data.device_query = upload(data.query);
     data.partial = allocate<float>(size_t(HEADS) * processors * D);
     data.statistics = allocate<float2>(size_t(HEADS) * processors);
