@@ -32,6 +32,9 @@ pub struct CudaOptions {
     pub kernel_cache: Option<PathBuf>,
     /// NVRTC's library; looked for where the system keeps libraries when `None`.
     pub nvrtc: Option<PathBuf>,
+    /// Whether a kernel is launched only when the one before it has ended. Without, a GPU of Hopper's kind or newer
+    /// launches it earlier and has it wait; results are the same.
+    pub apart: bool,
 }
 
 /// The threadgroup memory that a kernel may declare without asking for more at its launch.
@@ -64,7 +67,7 @@ pub fn open(options: CudaOptions) -> Result<Device> {
         nvrtc,
     };
     let version = compiler.nvrtc.version();
-    let builder = Builder::new(compiler, options.kernel_cache.map(Disk::new));
+    let builder = Builder::new(compiler, options.kernel_cache.clone().map(Disk::new));
     Ok(Device::new(Arc::new(Cuda {
         limits: Limits {
             multiprocessors: gpu.multiprocessors,
@@ -72,10 +75,11 @@ pub fn open(options: CudaOptions) -> Result<Device> {
         },
         properties: Properties {
             backend: "cuda",
-            name: gpu.name,
+            name: gpu.name.clone(),
             architecture,
             parallelism: gpu.multiprocessors as usize,
         },
+        early: !options.apart && gpu.capability >= (9, 0),
         workspace: DeviceId::unique(),
         pool: Pool::new(&context),
         modules: Modules::new(&context, version, builder),
@@ -123,6 +127,8 @@ struct Cuda {
     context: Arc<Context>,
     pool: Arc<Pool>,
     modules: Modules,
+    /// Whether launches may overlap the end of those before.
+    early: bool,
     /// The owner of workspace: buffers of lists that no user sees.
     workspace: DeviceId,
     /// Held by whoever gives the stream work.
@@ -275,7 +281,7 @@ impl Backend for Cuda {
         let verdict = verdict.transpose()?;
         let _stream = self.lock()?;
         self.forget(&lowered)?;
-        let mut graph = Graph::new(&self.context)?;
+        let mut graph = Graph::new(&self.context, self.early)?;
         for (dispatch, module) in lowered.dispatches.iter().zip(&modules) {
             graph.barrier()?;
             graph.kernel(module, dispatch)?;
@@ -314,7 +320,7 @@ impl Backend for Cuda {
             .collect::<Result<_>>()?;
         // The clock is read by the device between two kernels that it was handed together: the host's own pace is
         // not part of what is measured.
-        let mut graph = Graph::new(&self.context)?;
+        let mut graph = Graph::new(&self.context, false)?;
         graph.event(&events[0])?;
         for ((dispatch, module), event) in dispatches.iter().zip(&program.modules).zip(&events[1..])
         {

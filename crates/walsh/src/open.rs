@@ -59,7 +59,8 @@ pub const BACKENDS: &[BackendInfo] = &[
 /// Its text form is a backend's name with settings behind a colon: `cpu`,
 /// `cpu:threads=4`, `cpu:threads=2,isa=avx2`, `cpu:activations=f32` (see
 /// [`Activations`](crate::Activations)), `cuda` for the first NVIDIA GPU,
-/// `cuda:1` for the second. A backend that this build does not have is an error
+/// `cuda:1` for the second (see [`CudaOptions`](crate::CudaOptions) for
+/// `cuda:1,apart`). A backend that this build does not have is an error
 /// when the text is read; it is never replaced by another.
 ///
 /// ```
@@ -208,7 +209,10 @@ impl fmt::Display for DeviceSpec {
                 Ok(())
             }
             #[cfg(feature = "cuda")]
-            Self::Cuda(options) => write!(f, "cuda:{}", options.ordinal),
+            Self::Cuda(options) => {
+                let apart = if options.apart { ",apart" } else { "" };
+                write!(f, "cuda:{}{apart}", options.ordinal)
+            }
         }
     }
 }
@@ -252,16 +256,18 @@ fn cuda_options(text: &str) -> Result<CudaOptions> {
         let expected = "cuda, or cuda:N with the GPU's number, from 0";
         Error::argument("device", "spec", expected, format_args!("{text:?}"))
     };
-    let ordinal = match text.split_once(':') {
-        None => 0,
-        // `parse` alone takes a plus sign.
-        Some((_, number)) if number.bytes().all(|b| b.is_ascii_digit()) => {
-            number.parse().map_err(|_| wrong())?
-        }
-        Some(_) => return Err(wrong()),
+    let settings = text.split_once(':').map_or("0", |(_, settings)| settings);
+    let (number, apart) = match settings.split_once(',') {
+        Some((number, "apart")) => (number, true),
+        _ => (settings, false),
     };
+    // `parse` alone takes a plus sign.
+    if !number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(wrong());
+    }
     Ok(CudaOptions {
-        ordinal,
+        ordinal: number.parse().map_err(|_| wrong())?,
+        apart,
         ..CudaOptions::default()
     })
 }
@@ -332,6 +338,8 @@ mod tests {
             assert_eq!(spec.to_string(), format!("cuda:{number}"));
             assert!(spec.with_threads(2).is_err());
         }
+        let apart: DeviceSpec = "cuda:2,apart".parse().unwrap();
+        assert_eq!(apart.to_string(), "cuda:2,apart");
         for text in [
             "cuda:",
             "cuda:x",
