@@ -50,12 +50,10 @@ inline void matmul_blocks(constant MatMulArgs &args, device const uchar *weight,
         UNROLL for (int turn = 0; turn < STAGE_TASKS / 32; turn++) {
             uint index = turn * 32 + at.lane;
             if (index >= count * PARTS) break;
-            Task panel[PANEL];
-            UNROLL for (int p = 0; p < PANEL; p++) panel[p] = load_task(staged[p], index);
             device const Vector *column = vectors + task_vector(block * PARTS + index);
             UNROLL for (int r = 0; r < RUNS; r++) {
                 Run runs[PANEL];
-                UNROLL for (int p = 0; p < PANEL; p++) runs[p] = load_run(panel[p], index % PARTS, r);
+                UNROLL for (int p = 0; p < PANEL; p++) runs[p] = load_run(staged[p], 0, index, r);
                 UNROLL for (int m = 0; m < ROWS; m++) {
                     if (ROWS > 1 && uint(m) >= rows) break;
                     Vector numbers[VECTORS];

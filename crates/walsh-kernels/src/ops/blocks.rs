@@ -148,21 +148,21 @@ pub(crate) fn form(dtype: DType) -> Option<Form> {
         DType::Q4K => Form {
             d: offset_of!(BlockQ4K, d),
             minimum: Some(offset_of!(BlockQ4K, dmin)),
-            low: words(offset_of!(BlockQ4K, qs), 64, 16),
+            low: words(offset_of!(BlockQ4K, qs), 64, 8),
             scales: offset_of!(BlockQ4K, scales),
             ..LARGE
         },
         DType::Q5K => Form {
             d: offset_of!(BlockQ5K, d),
             minimum: Some(offset_of!(BlockQ5K, dmin)),
-            low: words(offset_of!(BlockQ5K, qs), 64, 16),
+            low: words(offset_of!(BlockQ5K, qs), 64, 8),
             high: words(offset_of!(BlockQ5K, qh), 0, 8),
             scales: offset_of!(BlockQ5K, scales),
             ..LARGE
         },
         DType::Q6K => Form {
             d: offset_of!(BlockQ6K, d),
-            low: words(offset_of!(BlockQ6K, ql), 64, 16),
+            low: words(offset_of!(BlockQ6K, ql), 64, 8),
             high: words(offset_of!(BlockQ6K, qh), 32, 8),
             scales: offset_of!(BlockQ6K, scales),
             halves: 2,
@@ -171,7 +171,7 @@ pub(crate) fn form(dtype: DType) -> Option<Form> {
         },
         DType::IQ4XS => Form {
             d: offset_of!(BlockIq4Xs, d),
-            low: words(offset_of!(BlockIq4Xs, qs), 64, 16),
+            low: words(offset_of!(BlockIq4Xs, qs), 64, 4),
             scales: offset_of!(BlockIq4Xs, scales_l),
             scales_high: offset_of!(BlockIq4Xs, scales_h),
             ..LARGE
