@@ -32,9 +32,36 @@ pub struct CudaOptions {
     pub kernel_cache: Option<PathBuf>,
     /// NVRTC's library; looked for where the system keeps libraries when `None`.
     pub nvrtc: Option<PathBuf>,
-    /// Whether a kernel is launched only when the one before it has ended. Without, a GPU of Hopper's kind or newer
-    /// launches it earlier and has it wait; results are the same.
-    pub apart: bool,
+    /// How the kernels of a list follow each other.
+    pub launches: Launches,
+}
+
+/// How the kernels of a list follow each other. Results are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Launches {
+    /// One after the other. A GPU of Hopper's kind or newer launches a kernel before the one in front of it has ended,
+    /// and has it wait for that end.
+    #[default]
+    Early,
+    /// One after the other, each when the one before has ended.
+    Apart,
+    /// Kernels without a hazard between them side by side, and else as `Early`.
+    Parallel,
+}
+
+impl Launches {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Early, Self::Apart, Self::Parallel];
+
+    /// The name in a device's spec.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Early => "early",
+            Self::Apart => "apart",
+            Self::Parallel => "parallel",
+        }
+    }
 }
 
 /// The threadgroup memory that a kernel may declare without asking for more at its launch.
@@ -79,7 +106,8 @@ pub fn open(options: CudaOptions) -> Result<Device> {
             architecture,
             parallelism: gpu.multiprocessors as usize,
         },
-        early: !options.apart && gpu.capability >= (9, 0),
+        early: options.launches != Launches::Apart && gpu.capability >= (9, 0),
+        parallel: options.launches == Launches::Parallel,
         workspace: DeviceId::unique(),
         pool: Pool::new(&context),
         modules: Modules::new(&context, version, builder),
@@ -129,6 +157,8 @@ struct Cuda {
     modules: Modules,
     /// Whether launches may overlap the end of those before.
     early: bool,
+    /// Whether launches without a hazard between them may overlap.
+    parallel: bool,
     /// The owner of workspace: buffers of lists that no user sees.
     workspace: DeviceId,
     /// Held by whoever gives the stream work.
@@ -283,7 +313,9 @@ impl Backend for Cuda {
         self.forget(&lowered)?;
         let mut graph = Graph::new(&self.context, self.early)?;
         for (dispatch, module) in lowered.dispatches.iter().zip(&modules) {
-            graph.barrier()?;
+            if dispatch.barrier || !self.parallel {
+                graph.barrier()?;
+            }
             graph.kernel(module, dispatch)?;
         }
         if let Some(verdict) = &verdict {

@@ -7,7 +7,7 @@ use walsh_core::{Device, Error, Result};
 #[cfg(feature = "cpu")]
 use walsh_cpu::{Activations, CpuOptions, Isa, Threads};
 #[cfg(feature = "cuda")]
-use walsh_cuda::CudaOptions;
+use walsh_cuda::{CudaOptions, Launches};
 
 /// A backend that Walsh is designed for, whether or not this build has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,8 +59,8 @@ pub const BACKENDS: &[BackendInfo] = &[
 /// Its text form is a backend's name with settings behind a colon: `cpu`,
 /// `cpu:threads=4`, `cpu:threads=2,isa=avx2`, `cpu:activations=f32` (see
 /// [`Activations`](crate::Activations)), `cuda` for the first NVIDIA GPU,
-/// `cuda:1` for the second (see [`CudaOptions`](crate::CudaOptions) for
-/// `cuda:1,apart`). A backend that this build does not have is an error
+/// `cuda:1` for the second, `cuda:1,launches=apart` (how kernels follow each
+/// other: `early`, `apart` or `parallel`). A backend that this build does not have is an error
 /// when the text is read; it is never replaced by another.
 ///
 /// ```
@@ -210,8 +210,11 @@ impl fmt::Display for DeviceSpec {
             }
             #[cfg(feature = "cuda")]
             Self::Cuda(options) => {
-                let apart = if options.apart { ",apart" } else { "" };
-                write!(f, "cuda:{}{apart}", options.ordinal)
+                write!(f, "cuda:{}", options.ordinal)?;
+                match options.launches {
+                    Launches::Early => Ok(()),
+                    launches => write!(f, ",launches={}", launches.name()),
+                }
             }
         }
     }
@@ -253,13 +256,16 @@ fn cpu_options(text: &str) -> Result<CpuOptions> {
 #[cfg(feature = "cuda")]
 fn cuda_options(text: &str) -> Result<CudaOptions> {
     let wrong = || {
-        let expected = "cuda, or cuda:N with the GPU's number, from 0";
+        let expected = "cuda, or cuda:N with the GPU's number, from 0, and cuda:N,launches=early, apart or parallel";
         Error::argument("device", "spec", expected, format_args!("{text:?}"))
     };
     let settings = text.split_once(':').map_or("0", |(_, settings)| settings);
-    let (number, apart) = match settings.split_once(',') {
-        Some((number, "apart")) => (number, true),
-        _ => (settings, false),
+    let (number, launches) = match settings.split_once(",launches=") {
+        Some((number, name)) => {
+            let found = Launches::ALL.into_iter().find(|how| how.name() == name);
+            (number, found.ok_or_else(wrong)?)
+        }
+        None => (settings, Launches::default()),
     };
     // `parse` alone takes a plus sign.
     if !number.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -267,7 +273,7 @@ fn cuda_options(text: &str) -> Result<CudaOptions> {
     }
     Ok(CudaOptions {
         ordinal: number.parse().map_err(|_| wrong())?,
-        apart,
+        launches,
         ..CudaOptions::default()
     })
 }
@@ -338,14 +344,17 @@ mod tests {
             assert_eq!(spec.to_string(), format!("cuda:{number}"));
             assert!(spec.with_threads(2).is_err());
         }
-        let apart: DeviceSpec = "cuda:2,apart".parse().unwrap();
-        assert_eq!(apart.to_string(), "cuda:2,apart");
+        for text in ["cuda:2,launches=apart", "cuda:0,launches=parallel"] {
+            assert_eq!(text.parse::<DeviceSpec>().unwrap().to_string(), text);
+        }
         for text in [
             "cuda:",
             "cuda:x",
             "cuda:-1",
             "cuda:+1",
             "cuda:0,1",
+            "cuda:0,launches=side",
+            "cuda:,launches=apart",
             "cuda:99999999999",
         ] {
             let error = text.parse::<DeviceSpec>().unwrap_err().to_string();
