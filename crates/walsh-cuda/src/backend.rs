@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use walsh_core::ops::Op;
 use walsh_core::{
-    Access, Backend, Buffer, CommandList, Device, DeviceId, Error, HostBytes, KernelTime, Memory,
-    Plan, Program, Properties, Result, Span,
+    Access, Activations, Backend, Buffer, CommandList, Device, DeviceId, Error, HostBytes,
+    KernelTime, Memory, Plan, Program, Properties, Result, Span,
 };
 use walsh_kernels::{CHECK_PASSED, Limits, Lowered, Variant};
 
@@ -28,6 +28,8 @@ use crate::transfer::Transfers;
 pub struct CudaOptions {
     /// Which GPU, counted as the driver does.
     pub ordinal: u32,
+    /// How products with block-quantised weights read their input.
+    pub activations: Activations,
     /// The folder that compiled kernels are kept in; nowhere when `None`. It is made when it is first needed.
     pub kernel_cache: Option<PathBuf>,
     /// NVRTC's library; looked for where the system keeps libraries when `None`.
@@ -67,13 +69,17 @@ pub fn open(options: CudaOptions) -> Result<Device> {
     let builder = Builder::new(compiler, options.kernel_cache.map(Disk::new));
     Ok(Device::new(Arc::new(Cuda {
         limits: Limits {
+            activations: options.activations,
             multiprocessors: gpu.multiprocessors,
             threadgroup_bytes: THREADGROUP_BYTES,
         },
         properties: Properties {
             backend: "cuda",
             name: gpu.name,
-            architecture,
+            architecture: match options.activations {
+                Activations::Int8 => architecture,
+                Activations::F32 => format!("{architecture}, activations in f32"),
+            },
             parallelism: gpu.multiprocessors as usize,
         },
         workspace: DeviceId::unique(),

@@ -2,10 +2,10 @@ use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 
-use walsh_core::{Device, Error, Result};
+use walsh_core::{Activations, Device, Error, Result};
 
 #[cfg(feature = "cpu")]
-use walsh_cpu::{Activations, CpuOptions, Isa, Threads};
+use walsh_cpu::{CpuOptions, Isa, Threads};
 #[cfg(feature = "cuda")]
 use walsh_cuda::CudaOptions;
 
@@ -59,7 +59,7 @@ pub const BACKENDS: &[BackendInfo] = &[
 /// Its text form is a backend's name with settings behind a colon: `cpu`,
 /// `cpu:threads=4`, `cpu:threads=2,isa=avx2`, `cpu:activations=f32` (see
 /// [`Activations`](crate::Activations)), `cuda` for the first NVIDIA GPU,
-/// `cuda:1` for the second. A backend that this build does not have is an error
+/// `cuda:1` for the second, `cuda:0,activations=f32`. A backend that this build does not have is an error
 /// when the text is read; it is never replaced by another.
 ///
 /// ```
@@ -208,7 +208,17 @@ impl fmt::Display for DeviceSpec {
                 Ok(())
             }
             #[cfg(feature = "cuda")]
-            Self::Cuda(options) => write!(f, "cuda:{}", options.ordinal),
+            Self::Cuda(CudaOptions {
+                ordinal,
+                activations,
+                ..
+            }) => {
+                write!(f, "cuda:{ordinal}")?;
+                if *activations != Activations::default() {
+                    write!(f, ",activations={activations}")?;
+                }
+                Ok(())
+            }
         }
     }
 }
@@ -249,21 +259,26 @@ fn cpu_options(text: &str) -> Result<CpuOptions> {
 #[cfg(feature = "cuda")]
 fn cuda_options(text: &str) -> Result<CudaOptions> {
     let wrong = || {
-        let expected = "cuda, or cuda:N with the GPU's number, from 0";
+        let expected = "cuda, or cuda:N with the GPU's number, from 0, with ,activations=int8 or f32 behind it";
         Error::argument("device", "spec", expected, format_args!("{text:?}"))
     };
-    let ordinal = match text.split_once(':') {
-        None => 0,
-        // `parse` alone takes a plus sign.
-        Some((_, number)) if number.bytes().all(|b| b.is_ascii_digit()) => {
-            number.parse().map_err(|_| wrong())?
-        }
-        Some(_) => return Err(wrong()),
+    let mut options = CudaOptions::default();
+    let settings = text.split_once(':').map(|(_, settings)| settings);
+    let Some((number, rest)) =
+        settings.map(|s| s.split_once(',').map_or((s, None), |(n, r)| (n, Some(r))))
+    else {
+        return Ok(options);
     };
-    Ok(CudaOptions {
-        ordinal,
-        ..CudaOptions::default()
-    })
+    // `parse` alone takes a plus sign.
+    if !number.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(wrong());
+    }
+    options.ordinal = number.parse().map_err(|_| wrong())?;
+    if let Some(rest) = rest {
+        let name = rest.strip_prefix("activations=").ok_or_else(wrong)?;
+        options.activations = name.parse().map_err(|_| wrong())?;
+    }
+    Ok(options)
 }
 
 fn unavailable(device: &str, remedy: &str) -> Error {

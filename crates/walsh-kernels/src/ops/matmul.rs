@@ -39,6 +39,8 @@ pub(crate) enum Activations {
     Quantised {
         /// Runs of 32 numbers that lie together for each task of the weights.
         runs: usize,
+        /// How often what rounding left is rounded again.
+        planes: u64,
     },
     /// As bfloat16.
     Narrow,
@@ -132,7 +134,7 @@ static QUANTISE: Kernel = Kernel {
     tables: crate::kernel::no_tables,
     text: include_str!("../../kernels/quantise.h"),
     native: &[],
-    constants: &["THREADS", "RUNS"],
+    constants: &["THREADS", "RUNS", "PLANES"],
     args: layout::<QuantiseArgs>(),
     buffers: &[reads("input", "float"), writes("output", "uint")],
     shared: false,
@@ -149,7 +151,7 @@ static MATMUL_BLOCKS: Kernel = Kernel {
     tables: blocks::tables,
     text: include_str!("../../kernels/matmul_blocks.h"),
     native: &[],
-    constants: &["THREADS", "TYPE", "ALIGN", "PANEL", "ROWS"],
+    constants: &["THREADS", "TYPE", "ALIGN", "PANEL", "ROWS", "PLANES"],
     args: layout::<MatMulArgs>(),
     buffers: &[
         reads("weight", "uchar"),
@@ -272,7 +274,17 @@ fn sizes(op: &MatMul) -> Sizes {
 fn tile_rows(op: &MatMul, lowering: &Lowering<'_>) -> Option<u32> {
     let memory = lowering.limits().threadgroup_bytes;
     let (rows, _) = TILES_M.iter().find(|(_, bytes)| memory >= *bytes)?;
-    (op.input.shape()[0] >= u64::from(TILED_ROWS)).then_some(*rows)
+    let many = op.input.shape()[0] >= u64::from(TILED_ROWS);
+    // Tiles round their input and the weights.
+    (many && planes(lowering) == 1).then_some(*rows)
+}
+
+/// How often an input is rounded to 8 bits: once, or, for the precision of single floats, what that leaves twice more.
+fn planes(lowering: &Lowering<'_>) -> u64 {
+    match lowering.limits().activations {
+        walsh_core::Activations::Int8 => 1,
+        walsh_core::Activations::F32 => 3,
+    }
 }
 
 /// The widest loads that a tensor's rows allow, of those that kernels know.
@@ -326,6 +338,7 @@ fn with_blocks(op: &MatMul, form: &Form, lowering: &mut Lowering<'_>) -> Result<
             ("ALIGN", row_alignment(&op.weight, row_bytes)),
             ("PANEL", panel as i64),
             ("ROWS", bucket),
+            ("PLANES", planes(lowering) as i64),
         ],
     );
     let args = MatMulArgs {
@@ -372,18 +385,26 @@ fn derive(
 
 /// The input in 8 bits, for weights whose tasks are of so many runs.
 fn quantised(input: &Tensor, runs: usize, lowering: &mut Lowering<'_>) -> Result<Buffer> {
-    let what = Activations::Quantised { runs };
+    let planes = planes(lowering);
+    let what = Activations::Quantised { runs, planes };
     derive(input, what, lowering, |lowering| {
         let [rows, blocks] = [input.shape()[0], input.shape()[1] / 32];
         let tasks = (blocks / runs as u64).next_multiple_of(COLUMN);
-        let words = rows * tasks * runs as u64 * ACTIVATION_WORDS;
+        let words = rows * planes * tasks * runs as u64 * ACTIVATION_WORDS;
         if words > i32::MAX as u64 {
             return Err(lowering.unsupported(format_args!(
                 "the 8-bit form of {input} takes 2^31 words or more"
             )));
         }
         let buffer = lowering.workspace(4 * words)?;
-        let variant = Variant::new(&QUANTISE, &[("THREADS", THREADS), ("RUNS", runs as i64)]);
+        let variant = Variant::new(
+            &QUANTISE,
+            &[
+                ("THREADS", THREADS),
+                ("RUNS", runs as i64),
+                ("PLANES", planes as i64),
+            ],
+        );
         let args = QuantiseArgs {
             rows: rows as u32,
             blocks: blocks as u32,
