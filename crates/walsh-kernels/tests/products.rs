@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use walsh_core::ops::{EmbeddingRows, MatMul, Op, Scale};
 use walsh_core::{
-    Access, Backend, Buffer, CommandList, Device, HostBytes, Memory, Plan, Program, Properties,
-    Result, Span, Tensor,
+    Access, Activations, Backend, Buffer, CommandList, Device, HostBytes, Memory, Plan, Program,
+    Properties, Result, Span, Tensor,
 };
 use walsh_formats::DType;
 use walsh_kernels::{Dispatch, Limits, Touch};
@@ -74,6 +74,10 @@ struct Bench {
 
 impl Bench {
     fn new(threadgroup_bytes: u32) -> Self {
+        Self::with(threadgroup_bytes, Activations::Int8)
+    }
+
+    fn with(threadgroup_bytes: u32, activations: Activations) -> Self {
         let paper = Arc::new(Paper {
             properties: Properties {
                 backend: "paper",
@@ -84,6 +88,7 @@ impl Bench {
             limits: Limits {
                 multiprocessors: 132,
                 threadgroup_bytes,
+                activations,
             },
             lowered: Mutex::default(),
         });
@@ -190,6 +195,14 @@ fn tiles_fit_the_threadgroup_memory() {
     assert_eq!(tile(48 << 10).variant.constant("TILE_M"), 128);
     assert_eq!(tile(32 << 10).variant.constant("TILE_M"), 64);
     assert_eq!(tile(16 << 10).variant.kernel().name, "matmul_blocks");
+}
+
+#[test]
+fn an_input_that_is_to_stay_as_it_is_is_not_rounded_for_tiles() {
+    let bench = Bench::with(48 << 10, Activations::F32);
+    let dispatch = bench.product_of(DType::Q6K, [256, 64, 256]);
+    assert_eq!(dispatch.variant.kernel().name, "matmul_blocks");
+    assert_eq!(dispatch.variant.constant("PLANES"), 3);
 }
 
 #[test]
