@@ -11,6 +11,7 @@ use walsh_kernels::{Limits, Variant};
 
 /// The limits of a large GPU: kernels are chosen as for one.
 const LIMITS: Limits = Limits {
+    activations: walsh::Activations::Int8,
     multiprocessors: 132,
     threadgroup_bytes: 48 << 10,
 };

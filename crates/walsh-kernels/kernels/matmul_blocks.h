@@ -29,7 +29,7 @@ inline void matmul_blocks(constant MatMulArgs &args, device const uchar *weight,
     uint rows = min(args.rows - first_row, uint(ROWS));
     uint tasks = args.blocks * PARTS;
     uint pitch = row_vectors(tasks);
-    device const Vector *vectors = (device const Vector *)input + ulong(first_row) * pitch;
+    device const Vector *vectors = (device const Vector *)input + ulong(first_row) * PLANES * pitch;
     ulong starts[PANEL];
     float sums[PANEL][ROWS];
     UNROLL for (int p = 0; p < PANEL; p++) {
@@ -56,9 +56,11 @@ inline void matmul_blocks(constant MatMulArgs &args, device const uchar *weight,
                 UNROLL for (int p = 0; p < PANEL; p++) runs[p] = load_run(staged[p], 0, index, r);
                 UNROLL for (int m = 0; m < ROWS; m++) {
                     if (ROWS > 1 && uint(m) >= rows) break;
-                    Vector numbers[VECTORS];
-                    UNROLL for (int v = 0; v < VECTORS; v++) numbers[v] = column[m * pitch + (r * VECTORS + v) * 32];
-                    UNROLL for (int p = 0; p < PANEL; p++) sums[p][m] = accumulate(sums[p][m], runs[p], numbers);
+                    UNROLL for (int plane = 0; plane < PLANES; plane++) {
+                        Vector numbers[VECTORS];
+                        UNROLL for (int v = 0; v < VECTORS; v++) numbers[v] = column[(m * PLANES + plane) * pitch + (r * VECTORS + v) * 32];
+                        UNROLL for (int p = 0; p < PANEL; p++) sums[p][m] = accumulate(sums[p][m], runs[p], numbers);
+                    }
                 }
             }
         }

@@ -14,6 +14,9 @@ const THREADS: i64 = 128;
 /// Simdgroups of a group.
 const SIMDS: u64 = THREADS as u64 / 32;
 
+/// The most groups that share a tile.
+const MOST_PARTS: u64 = 8;
+
 /// The 32-bit words that 32 activations take in 8 bits.
 const ACTIVATION_WORDS: u64 = 12;
 
@@ -36,6 +39,8 @@ pub(crate) enum Activations {
     Quantised {
         /// Runs of 32 numbers that lie together for each task of the weights.
         runs: usize,
+        /// How often what rounding left is rounded again.
+        planes: u64,
     },
     /// As bfloat16.
     Narrow,
@@ -84,6 +89,22 @@ args! {
         n: u32,
         /// Blocks in a row of the weight.
         blocks: u32,
+        /// Blocks of each group that shares a tile, in whole steps.
+        share: u32,
+        /// Whether there is a bias.
+        biased: u32,
+        /// Fills the struct up to a multiple of eight bytes.
+        unused: u32,
+    }
+
+    /// Arguments of `sum_parts`.
+    SumPartsArgs {
+        /// Numbers of the output.
+        count: u32,
+        /// Numbers of the bias.
+        n: u32,
+        /// How many matrices are added up.
+        parts: u32,
         /// Whether there is a bias.
         biased: u32,
     }
@@ -113,7 +134,7 @@ static QUANTISE: Kernel = Kernel {
     tables: crate::kernel::no_tables,
     text: include_str!("../../kernels/quantise.h"),
     native: &[],
-    constants: &["THREADS", "RUNS"],
+    constants: &["THREADS", "RUNS", "PLANES"],
     args: layout::<QuantiseArgs>(),
     buffers: &[reads("input", "float"), writes("output", "uint")],
     shared: false,
@@ -130,7 +151,7 @@ static MATMUL_BLOCKS: Kernel = Kernel {
     tables: blocks::tables,
     text: include_str!("../../kernels/matmul_blocks.h"),
     native: &[],
-    constants: &["THREADS", "TYPE", "ALIGN", "PANEL", "ROWS"],
+    constants: &["THREADS", "TYPE", "ALIGN", "PANEL", "ROWS", "PLANES"],
     args: layout::<MatMulArgs>(),
     buffers: &[
         reads("weight", "uchar"),
@@ -178,6 +199,22 @@ static MATMUL_TILES: Kernel = Kernel {
     shared: true,
 };
 
+static SUM_PARTS: Kernel = Kernel {
+    name: "sum_parts",
+    includes: &[],
+    tables: crate::kernel::no_tables,
+    text: include_str!("../../kernels/sum_parts.h"),
+    native: &[],
+    constants: &["THREADS"],
+    args: layout::<SumPartsArgs>(),
+    buffers: &[
+        reads("parts", "float"),
+        reads("bias", "float"),
+        writes("output", "float"),
+    ],
+    shared: false,
+};
+
 static MATMUL_FLOATS: Kernel = Kernel {
     name: "matmul_floats",
     includes: &[],
@@ -200,6 +237,7 @@ pub(crate) const KERNELS: &[&Kernel] = &[
     &NARROW_ROWS,
     &MATMUL_BLOCKS,
     &MATMUL_TILES,
+    &SUM_PARTS,
     &MATMUL_FLOATS,
 ];
 
@@ -207,7 +245,7 @@ pub(crate) fn lower(op: &MatMul, lowering: &mut Lowering<'_>) -> Result<()> {
     lowering.countable(&[&op.input, &op.output])?;
     match form(op.weight.dtype()) {
         Some(form) => match tile_rows(op, lowering) {
-            Some(tile) => with_tiles(op, tile, lowering),
+            Some(tile) => with_tiles(op, (&form, tile), lowering),
             None => with_blocks(op, &form, lowering),
         },
         None => with_floats(op, lowering),
@@ -236,7 +274,17 @@ fn sizes(op: &MatMul) -> Sizes {
 fn tile_rows(op: &MatMul, lowering: &Lowering<'_>) -> Option<u32> {
     let memory = lowering.limits().threadgroup_bytes;
     let (rows, _) = TILES_M.iter().find(|(_, bytes)| memory >= *bytes)?;
-    (op.input.shape()[0] >= u64::from(TILED_ROWS)).then_some(*rows)
+    let many = op.input.shape()[0] >= u64::from(TILED_ROWS);
+    // Tiles round their input and the weights.
+    (many && planes(lowering) == 1).then_some(*rows)
+}
+
+/// How often an input is rounded to 8 bits: once, or, for the precision of single floats, what that leaves twice more.
+fn planes(lowering: &Lowering<'_>) -> u64 {
+    match lowering.limits().activations {
+        walsh_core::Activations::Int8 => 1,
+        walsh_core::Activations::F32 => 3,
+    }
 }
 
 /// The widest loads that a tensor's rows allow, of those that kernels know.
@@ -290,6 +338,7 @@ fn with_blocks(op: &MatMul, form: &Form, lowering: &mut Lowering<'_>) -> Result<
             ("ALIGN", row_alignment(&op.weight, row_bytes)),
             ("PANEL", panel as i64),
             ("ROWS", bucket),
+            ("PLANES", planes(lowering) as i64),
         ],
     );
     let args = MatMulArgs {
@@ -336,18 +385,26 @@ fn derive(
 
 /// The input in 8 bits, for weights whose tasks are of so many runs.
 fn quantised(input: &Tensor, runs: usize, lowering: &mut Lowering<'_>) -> Result<Buffer> {
-    let what = Activations::Quantised { runs };
+    let planes = planes(lowering);
+    let what = Activations::Quantised { runs, planes };
     derive(input, what, lowering, |lowering| {
         let [rows, blocks] = [input.shape()[0], input.shape()[1] / 32];
         let tasks = (blocks / runs as u64).next_multiple_of(COLUMN);
-        let words = rows * tasks * runs as u64 * ACTIVATION_WORDS;
+        let words = rows * planes * tasks * runs as u64 * ACTIVATION_WORDS;
         if words > i32::MAX as u64 {
             return Err(lowering.unsupported(format_args!(
                 "the 8-bit form of {input} takes 2^31 words or more"
             )));
         }
         let buffer = lowering.workspace(4 * words)?;
-        let variant = Variant::new(&QUANTISE, &[("THREADS", THREADS), ("RUNS", runs as i64)]);
+        let variant = Variant::new(
+            &QUANTISE,
+            &[
+                ("THREADS", THREADS),
+                ("RUNS", runs as i64),
+                ("PLANES", planes as i64),
+            ],
+        );
         let args = QuantiseArgs {
             rows: rows as u32,
             blocks: blocks as u32,
@@ -375,7 +432,7 @@ fn narrow(input: &Tensor, lowering: &mut Lowering<'_>) -> Result<Buffer> {
     })
 }
 
-fn with_tiles(op: &MatMul, tile: u32, lowering: &mut Lowering<'_>) -> Result<()> {
+fn with_tiles(op: &MatMul, (form, tile): (&Form, u32), lowering: &mut Lowering<'_>) -> Result<()> {
     let Sizes {
         rows, n, row_bytes, ..
     } = sizes(op);
@@ -390,20 +447,47 @@ fn with_tiles(op: &MatMul, tile: u32, lowering: &mut Lowering<'_>) -> Result<()>
             ("TILE_M", i64::from(tile)),
         ],
     );
+    let blocks = op.weight.row_len() / dtype.block_len() as u64;
+    let steps = blocks.div_ceil(form.step());
+    let tiles = [
+        u64::from(n).div_ceil(TILE_N),
+        u64::from(rows).div_ceil(u64::from(tile)),
+    ];
+    // Tiles that leave multiprocessors idle are shared by groups, each with some steps, which are added up behind them.
+    let wanted = u64::from(lowering.limits().multiprocessors) * 2;
+    let share = steps.div_ceil((wanted / (tiles[0] * tiles[1])).clamp(1, MOST_PARTS));
+    let parts = steps.div_ceil(share);
     let args = TilesArgs {
         row_bytes,
         rows,
         n,
-        blocks: (op.weight.row_len() / dtype.block_len() as u64) as u32,
+        blocks: blocks as u32,
+        share: (share * form.step()) as u32,
+        biased: u32::from(op.bias.is_some() && parts == 1),
+        unused: 0,
+    };
+    let groups = [tiles[0], tiles[1], parts];
+    let mut spans = spans(op, whole(&input), lowering);
+    if parts == 1 {
+        return lowering.dispatch(variant, groups, &args, spans);
+    }
+    let sums = lowering.workspace(parts * op.output.bytes())?;
+    let [bias, output] = [spans[2].clone(), spans[3].clone()];
+    spans[2] = lowering.nothing();
+    spans[3] = whole(&sums);
+    lowering.dispatch(variant, groups, &args, spans)?;
+    let variant = Variant::new(&SUM_PARTS, &[("THREADS", THREADS)]);
+    let args = SumPartsArgs {
+        count: op.output.elements() as u32,
+        n,
+        parts: parts as u32,
         biased: u32::from(op.bias.is_some()),
     };
-    let groups = [
-        u64::from(n).div_ceil(TILE_N),
-        u64::from(rows).div_ceil(u64::from(tile)),
-        1,
-    ];
-    let spans = spans(op, whole(&input), lowering);
-    lowering.dispatch(variant, groups, &args, spans)
+    let groups = [op.output.elements().div_ceil(THREADS as u64), 1, 1];
+    let spans = vec![whole(&sums), bias, output];
+    lowering.dispatch(variant, groups, &args, spans)?;
+    lowering.release(sums);
+    Ok(())
 }
 
 fn with_floats(op: &MatMul, lowering: &mut Lowering<'_>) -> Result<()> {
