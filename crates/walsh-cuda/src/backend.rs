@@ -34,6 +34,36 @@ pub struct CudaOptions {
     pub kernel_cache: Option<PathBuf>,
     /// NVRTC's library; looked for where the system keeps libraries when `None`.
     pub nvrtc: Option<PathBuf>,
+    /// How the kernels of a list follow each other.
+    pub launches: Launches,
+}
+
+/// How the kernels of a list follow each other. Results are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Launches {
+    /// One after the other. A GPU of Hopper's kind or newer launches a kernel before the one in front of it has ended,
+    /// and has it wait for that end.
+    #[default]
+    Early,
+    /// One after the other, each when the one before has ended.
+    Apart,
+    /// Kernels without a hazard between them side by side, and else as `Early`.
+    Parallel,
+}
+
+impl Launches {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Early, Self::Apart, Self::Parallel];
+
+    /// The name in a device's spec.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Early => "early",
+            Self::Apart => "apart",
+            Self::Parallel => "parallel",
+        }
+    }
 }
 
 /// The threadgroup memory that a kernel may declare without asking for more at its launch.
@@ -66,7 +96,7 @@ pub fn open(options: CudaOptions) -> Result<Device> {
         nvrtc,
     };
     let version = compiler.nvrtc.version();
-    let builder = Builder::new(compiler, options.kernel_cache.map(Disk::new));
+    let builder = Builder::new(compiler, options.kernel_cache.clone().map(Disk::new));
     Ok(Device::new(Arc::new(Cuda {
         limits: Limits {
             activations: options.activations,
@@ -75,13 +105,15 @@ pub fn open(options: CudaOptions) -> Result<Device> {
         },
         properties: Properties {
             backend: "cuda",
-            name: gpu.name,
+            name: gpu.name.clone(),
             architecture: match options.activations {
                 Activations::Int8 => architecture,
                 Activations::F32 => format!("{architecture}, activations in f32"),
             },
             parallelism: gpu.multiprocessors as usize,
         },
+        early: options.launches != Launches::Apart && gpu.capability >= (9, 0),
+        parallel: options.launches == Launches::Parallel,
         workspace: DeviceId::unique(),
         pool: Pool::new(&context),
         modules: Modules::new(&context, version, builder),
@@ -129,6 +161,10 @@ struct Cuda {
     context: Arc<Context>,
     pool: Arc<Pool>,
     modules: Modules,
+    /// Whether launches may overlap the end of those before.
+    early: bool,
+    /// Whether launches without a hazard between them may overlap.
+    parallel: bool,
     /// The owner of workspace: buffers of lists that no user sees.
     workspace: DeviceId,
     /// Held by whoever gives the stream work.
@@ -281,9 +317,11 @@ impl Backend for Cuda {
         let verdict = verdict.transpose()?;
         let _stream = self.lock()?;
         self.forget(&lowered)?;
-        let mut graph = Graph::new(&self.context)?;
+        let mut graph = Graph::new(&self.context, self.early)?;
         for (dispatch, module) in lowered.dispatches.iter().zip(&modules) {
-            graph.barrier()?;
+            if dispatch.barrier || !self.parallel {
+                graph.barrier()?;
+            }
             graph.kernel(module, dispatch)?;
         }
         if let Some(verdict) = &verdict {
@@ -320,7 +358,7 @@ impl Backend for Cuda {
             .collect::<Result<_>>()?;
         // The clock is read by the device between two kernels that it was handed together: the host's own pace is
         // not part of what is measured.
-        let mut graph = Graph::new(&self.context)?;
+        let mut graph = Graph::new(&self.context, false)?;
         graph.event(&events[0])?;
         for ((dispatch, module), event) in dispatches.iter().zip(&program.modules).zip(&events[1..])
         {

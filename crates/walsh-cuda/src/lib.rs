@@ -23,7 +23,7 @@ mod nvrtc;
 mod transfer;
 mod usage;
 
-pub use backend::{CudaOptions, open};
+pub use backend::{CudaOptions, Launches, open};
 pub use compile::in_parallel;
 pub use examine::{Examination, FoundGpu, examine};
 pub use nvrtc::{Compiled, Nvrtc};

@@ -9,12 +9,14 @@ inline float number_of(threadgroup const Vector (*tile)[ROW_VECTORS], uint row, 
 
 inline void matmul_tiles(constant TilesArgs &args, device const uchar *weight, device const uint *input, device const float *bias, device float *output, threadgroup Shared &shared, Position at) {
     enum : int { M = TILE_M / 16, N = TILE_N / 8 };
+    uint start = at.z * args.share, end = min(args.blocks, start + args.share);
+    output += ulong(at.z) * args.rows * args.n;
     uint first_n = at.x * TILE_N, first_m = at.y * TILE_M, m = at.index / 8, n = at.index % 8;
     float sums[M][N];
     UNROLL for (int i = 0; i < M; i++) {
         UNROLL for (int j = 0; j < N; j++) sums[i][j] = 0.0f;
     }
-    for (uint block = 0; block < args.blocks; block += STEP_BLOCKS) {
+    for (uint block = start; block < end; block += STEP_BLOCKS) {
         uint base = stage_tile(args, weight, first_n, block, shared, at.index);
         for (int pass = 0; pass < PAIRS * RUNS; pass++) {
             uint pair = pass / RUNS;

@@ -1,12 +1,12 @@
 // What a group of the tiled product has in threadgroup memory: some blocks of TILE_N rows of the weight as they are
 // stored, and DEPTH columns of those rows and of TILE_M rows of the input as bfloat16.
 //
-// A step is STEP_BLOCKS blocks of each row. Its tasks are taken in pairs: run r of both tasks is what the tiles hold.
+// A step is STEP_BLOCKS blocks of each row; a group takes args.share blocks, and groups that share a tile lie behind each
+// other in z. Its tasks are taken in pairs: run r of both tasks is what the tiles hold.
 enum : int {
     TILE_N = 64,
     DEPTH = 64,
     ROW_VECTORS = DEPTH / 8,
-    STEP_BLOCKS = PARTS == 1 ? 4 : 1,
     PAIRS = STEP_BLOCKS * PARTS / 2,
     // Blocks start up to 14 bytes behind the unit that they start in; shifted reads touch a word behind them.
     STEP_VECTORS = (STEP_BLOCKS * BLOCK_BYTES + 14 + 4 + 15) / 16,

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use walsh_core::ops::{EmbeddingRows, MatMul, Op, Scale};
 use walsh_core::{
-    Access, Backend, Buffer, CommandList, Device, HostBytes, Memory, Plan, Program, Properties,
-    Result, Span, Tensor,
+    Access, Activations, Backend, Buffer, CommandList, Device, HostBytes, Memory, Plan, Program,
+    Properties, Result, Span, Tensor,
 };
 use walsh_formats::DType;
 use walsh_kernels::{Dispatch, Limits, Touch};
@@ -74,6 +74,10 @@ struct Bench {
 
 impl Bench {
     fn new(threadgroup_bytes: u32) -> Self {
+        Self::with(threadgroup_bytes, Activations::Int8)
+    }
+
+    fn with(threadgroup_bytes: u32, activations: Activations) -> Self {
         let paper = Arc::new(Paper {
             properties: Properties {
                 backend: "paper",
@@ -84,6 +88,7 @@ impl Bench {
             limits: Limits {
                 multiprocessors: 132,
                 threadgroup_bytes,
+                activations,
             },
             lowered: Mutex::default(),
         });
@@ -177,19 +182,45 @@ fn the_kernel_follows_the_rows_of_the_input() {
         assert_eq!(dispatch.variant.constant("ROWS"), bucket, "{rows} rows");
         assert_eq!(dispatch.groups[1], groups, "{rows} rows");
     }
-    let tiled = bench.product_of(DType::Q4K, [129, 65, 512]);
+    let tiled = bench.product_of(DType::Q4K, [1025, 4096, 512]);
     assert_eq!(tiled.variant.kernel().name, "matmul_tiles");
-    assert_eq!(tiled.groups, [2, 2, 1]);
+    assert_eq!(tiled.groups, [64, 9, 1]);
     let floats = bench.product_of(DType::F16, [129, 65, 512]);
     assert_eq!(floats.variant.kernel().name, "matmul_floats");
 }
 
 #[test]
 fn tiles_fit_the_threadgroup_memory() {
-    let tile = |bytes| Bench::new(bytes).product_of(DType::Q6K, [256, 64, 512]);
+    let tile = |bytes| Bench::new(bytes).product_of(DType::Q6K, [256, 64, 256]);
     assert_eq!(tile(48 << 10).variant.constant("TILE_M"), 128);
     assert_eq!(tile(32 << 10).variant.constant("TILE_M"), 64);
     assert_eq!(tile(16 << 10).variant.kernel().name, "matmul_blocks");
+}
+
+#[test]
+fn an_input_that_is_to_stay_as_it_is_is_not_rounded_for_tiles() {
+    let bench = Bench::with(48 << 10, Activations::F32);
+    let dispatch = bench.product_of(DType::Q6K, [256, 64, 256]);
+    assert_eq!(dispatch.variant.kernel().name, "matmul_blocks");
+    assert_eq!(dispatch.variant.constant("PLANES"), 3);
+}
+
+#[test]
+fn a_tile_is_shared_by_groups_where_there_are_few_tiles() {
+    let bench = h200();
+    let weight = bench.tensor(DType::Q4K, &[1024, 4096]);
+    let mut op = bench.product(&weight, &bench.tensor(DType::F32, &[100, 4096]));
+    op.bias = Some(bench.tensor(DType::F32, &[1024]));
+    let lowered = bench.lower(vec![op.into()]).unwrap();
+    assert_eq!(
+        names(&lowered),
+        ["narrow_rows", "matmul_tiles", "sum_parts"]
+    );
+    assert_eq!(lowered[1].groups, [16, 1, 8]);
+    assert!(lowered[2].barrier, "the sum reads what the tiles leave");
+    // The bias is added once, to the sum.
+    assert_eq!(lowered[1].buffers[2].span.bytes, 0);
+    assert_eq!(lowered[2].buffers[1].span.bytes, 4 * 1024);
 }
 
 #[test]

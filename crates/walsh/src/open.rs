@@ -7,7 +7,7 @@ use walsh_core::{Activations, Device, Error, Result};
 #[cfg(feature = "cpu")]
 use walsh_cpu::{CpuOptions, Isa, Threads};
 #[cfg(feature = "cuda")]
-use walsh_cuda::CudaOptions;
+use walsh_cuda::{CudaOptions, Launches};
 
 /// A backend that Walsh is designed for, whether or not this build has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +59,7 @@ pub const BACKENDS: &[BackendInfo] = &[
 /// Its text form is a backend's name with settings behind a colon: `cpu`,
 /// `cpu:threads=4`, `cpu:threads=2,isa=avx2`, `cpu:activations=f32` (see
 /// [`Activations`](crate::Activations)), `cuda` for the first NVIDIA GPU,
-/// `cuda:1` for the second, `cuda:0,activations=f32`. A backend that this build does not have is an error
+/// `cuda:1` for the second, `cuda:0,activations=f32`, `cuda:0,launches=apart`. A backend that this build does not have is an error
 /// when the text is read; it is never replaced by another.
 ///
 /// ```
@@ -208,14 +208,13 @@ impl fmt::Display for DeviceSpec {
                 Ok(())
             }
             #[cfg(feature = "cuda")]
-            Self::Cuda(CudaOptions {
-                ordinal,
-                activations,
-                ..
-            }) => {
-                write!(f, "cuda:{ordinal}")?;
-                if *activations != Activations::default() {
-                    write!(f, ",activations={activations}")?;
+            Self::Cuda(options) => {
+                write!(f, "cuda:{}", options.ordinal)?;
+                if options.activations != Activations::default() {
+                    write!(f, ",activations={}", options.activations)?;
+                }
+                if options.launches != Launches::default() {
+                    write!(f, ",launches={}", options.launches.name())?;
                 }
                 Ok(())
             }
@@ -259,24 +258,31 @@ fn cpu_options(text: &str) -> Result<CpuOptions> {
 #[cfg(feature = "cuda")]
 fn cuda_options(text: &str) -> Result<CudaOptions> {
     let wrong = || {
-        let expected = "cuda, or cuda:N with the GPU's number, from 0, with ,activations=int8 or f32 behind it";
+        let expected = "cuda or cuda:N,activations=NAME,launches=NAME with the GPU's number from 0, int8 or f32, and early, apart or parallel";
         Error::argument("device", "spec", expected, format_args!("{text:?}"))
     };
     let mut options = CudaOptions::default();
-    let settings = text.split_once(':').map(|(_, settings)| settings);
-    let Some((number, rest)) =
-        settings.map(|s| s.split_once(',').map_or((s, None), |(n, r)| (n, Some(r))))
-    else {
+    let Some((_, settings)) = text.split_once(':') else {
         return Ok(options);
     };
+    let mut settings = settings.split(',');
+    let number = settings.next().unwrap_or_default();
     // `parse` alone takes a plus sign.
-    if !number.bytes().all(|b| b.is_ascii_digit()) {
+    if !number.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(wrong());
     }
     options.ordinal = number.parse().map_err(|_| wrong())?;
-    if let Some(rest) = rest {
-        let name = rest.strip_prefix("activations=").ok_or_else(wrong)?;
-        options.activations = name.parse().map_err(|_| wrong())?;
+    for setting in settings {
+        match setting.split_once('=') {
+            Some(("activations", name)) => {
+                options.activations = name.parse().map_err(|_| wrong())?;
+            }
+            Some(("launches", name)) => {
+                let found = Launches::ALL.into_iter().find(|how| how.name() == name);
+                options.launches = found.ok_or_else(wrong)?;
+            }
+            _ => return Err(wrong()),
+        }
     }
     Ok(options)
 }
@@ -348,11 +354,20 @@ mod tests {
             assert!(spec.with_threads(2).is_err());
         }
         for text in [
+            "cuda:2,launches=apart",
+            "cuda:0,launches=parallel",
+            "cuda:0,activations=f32,launches=apart",
+        ] {
+            assert_eq!(text.parse::<DeviceSpec>().unwrap().to_string(), text);
+        }
+        for text in [
             "cuda:",
             "cuda:x",
             "cuda:-1",
             "cuda:+1",
             "cuda:0,1",
+            "cuda:0,launches=side",
+            "cuda:,launches=apart",
             "cuda:99999999999",
         ] {
             let error = text.parse::<DeviceSpec>().unwrap_err().to_string();

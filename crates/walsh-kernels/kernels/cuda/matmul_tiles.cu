@@ -23,12 +23,14 @@ inline void multiply_add(float (&sums)[4], const uint (&a)[4], uint b_low, uint 
 inline void matmul_tiles(const TilesArgs &args, const uchar *weight, const uint *input, const float *bias, float *output, Shared &shared, Position at) {
     enum : int { M = TILE_M / 32, N = TILE_N / 16 };
     const Vector *vectors = (const Vector *)input;
+    uint start = at.z * args.share, end = min(args.blocks, start + args.share);
+    output += ulong(at.z) * args.rows * args.n;
     uint first_n = at.x * TILE_N, first_m = at.y * TILE_M;
     uint warp_m = at.simd / 2 * (16 * M), warp_n = at.simd % 2 * (8 * N);
     float sums[M][N][4] = {};
     InputVectors held;
-    load_input(args, vectors, first_m, 0, 0, at.index, held);
-    for (uint block = 0; block < args.blocks; block += STEP_BLOCKS) {
+    load_input(args, vectors, first_m, start * PARTS, 0, at.index, held);
+    for (uint block = start; block < end; block += STEP_BLOCKS) {
         uint base = stage_tile(args, weight, first_n, block, shared, at.index);
         for (int pass = 0; pass < PAIRS * RUNS; pass++) {
             threadgroup_barrier();

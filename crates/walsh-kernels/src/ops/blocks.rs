@@ -84,6 +84,13 @@ const LARGE: Form = Form {
     ..SMALL
 };
 
+impl Form {
+    /// Blocks of a step of the tiled product: an even number of tasks.
+    pub(crate) fn step(&self) -> u64 {
+        if self.parts == 1 { 4 } else { 1 }
+    }
+}
+
 const fn words(at: usize, step: usize, count: usize) -> Words {
     Words { at, step, count }
 }
@@ -212,6 +219,7 @@ pub(crate) fn tables(variant: &Variant) -> String {
             ("RUNS", number(form.runs)),
             ("HALVES", number(form.halves)),
             ("STAGE", number(form.stage)),
+            ("STEP_BLOCKS", form.step() as i64),
             ("LOW", number(form.low.count)),
             ("LOW_AT", number(form.low.at)),
             ("LOW_STEP", number(form.low.step)),

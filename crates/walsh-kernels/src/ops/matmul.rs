@@ -14,6 +14,9 @@ const THREADS: i64 = 128;
 /// Simdgroups of a group.
 const SIMDS: u64 = THREADS as u64 / 32;
 
+/// The most groups that share a tile.
+const MOST_PARTS: u64 = 8;
+
 /// The 32-bit words that 32 activations take in 8 bits.
 const ACTIVATION_WORDS: u64 = 12;
 
@@ -86,6 +89,22 @@ args! {
         n: u32,
         /// Blocks in a row of the weight.
         blocks: u32,
+        /// Blocks of each group that shares a tile, in whole steps.
+        share: u32,
+        /// Whether there is a bias.
+        biased: u32,
+        /// Fills the struct up to a multiple of eight bytes.
+        unused: u32,
+    }
+
+    /// Arguments of `sum_parts`.
+    SumPartsArgs {
+        /// Numbers of the output.
+        count: u32,
+        /// Numbers of the bias.
+        n: u32,
+        /// How many matrices are added up.
+        parts: u32,
         /// Whether there is a bias.
         biased: u32,
     }
@@ -180,6 +199,22 @@ static MATMUL_TILES: Kernel = Kernel {
     shared: true,
 };
 
+static SUM_PARTS: Kernel = Kernel {
+    name: "sum_parts",
+    includes: &[],
+    tables: crate::kernel::no_tables,
+    text: include_str!("../../kernels/sum_parts.h"),
+    native: &[],
+    constants: &["THREADS"],
+    args: layout::<SumPartsArgs>(),
+    buffers: &[
+        reads("parts", "float"),
+        reads("bias", "float"),
+        writes("output", "float"),
+    ],
+    shared: false,
+};
+
 static MATMUL_FLOATS: Kernel = Kernel {
     name: "matmul_floats",
     includes: &[],
@@ -202,6 +237,7 @@ pub(crate) const KERNELS: &[&Kernel] = &[
     &NARROW_ROWS,
     &MATMUL_BLOCKS,
     &MATMUL_TILES,
+    &SUM_PARTS,
     &MATMUL_FLOATS,
 ];
 
@@ -209,7 +245,7 @@ pub(crate) fn lower(op: &MatMul, lowering: &mut Lowering<'_>) -> Result<()> {
     lowering.countable(&[&op.input, &op.output])?;
     match form(op.weight.dtype()) {
         Some(form) => match tile_rows(op, lowering) {
-            Some(tile) => with_tiles(op, tile, lowering),
+            Some(tile) => with_tiles(op, (&form, tile), lowering),
             None => with_blocks(op, &form, lowering),
         },
         None => with_floats(op, lowering),
@@ -396,7 +432,7 @@ fn narrow(input: &Tensor, lowering: &mut Lowering<'_>) -> Result<Buffer> {
     })
 }
 
-fn with_tiles(op: &MatMul, tile: u32, lowering: &mut Lowering<'_>) -> Result<()> {
+fn with_tiles(op: &MatMul, (form, tile): (&Form, u32), lowering: &mut Lowering<'_>) -> Result<()> {
     let Sizes {
         rows, n, row_bytes, ..
     } = sizes(op);
@@ -411,20 +447,47 @@ fn with_tiles(op: &MatMul, tile: u32, lowering: &mut Lowering<'_>) -> Result<()>
             ("TILE_M", i64::from(tile)),
         ],
     );
+    let blocks = op.weight.row_len() / dtype.block_len() as u64;
+    let steps = blocks.div_ceil(form.step());
+    let tiles = [
+        u64::from(n).div_ceil(TILE_N),
+        u64::from(rows).div_ceil(u64::from(tile)),
+    ];
+    // Tiles that leave multiprocessors idle are shared by groups, each with some steps, which are added up behind them.
+    let wanted = u64::from(lowering.limits().multiprocessors) * 2;
+    let share = steps.div_ceil((wanted / (tiles[0] * tiles[1])).clamp(1, MOST_PARTS));
+    let parts = steps.div_ceil(share);
     let args = TilesArgs {
         row_bytes,
         rows,
         n,
-        blocks: (op.weight.row_len() / dtype.block_len() as u64) as u32,
+        blocks: blocks as u32,
+        share: (share * form.step()) as u32,
+        biased: u32::from(op.bias.is_some() && parts == 1),
+        unused: 0,
+    };
+    let groups = [tiles[0], tiles[1], parts];
+    let mut spans = spans(op, whole(&input), lowering);
+    if parts == 1 {
+        return lowering.dispatch(variant, groups, &args, spans);
+    }
+    let sums = lowering.workspace(parts * op.output.bytes())?;
+    let [bias, output] = [spans[2].clone(), spans[3].clone()];
+    spans[2] = lowering.nothing();
+    spans[3] = whole(&sums);
+    lowering.dispatch(variant, groups, &args, spans)?;
+    let variant = Variant::new(&SUM_PARTS, &[("THREADS", THREADS)]);
+    let args = SumPartsArgs {
+        count: op.output.elements() as u32,
+        n,
+        parts: parts as u32,
         biased: u32::from(op.bias.is_some()),
     };
-    let groups = [
-        u64::from(n).div_ceil(TILE_N),
-        u64::from(rows).div_ceil(u64::from(tile)),
-        1,
-    ];
-    let spans = spans(op, whole(&input), lowering);
-    lowering.dispatch(variant, groups, &args, spans)
+    let groups = [op.output.elements().div_ceil(THREADS as u64), 1, 1];
+    let spans = vec![whole(&sums), bias, output];
+    lowering.dispatch(variant, groups, &args, spans)?;
+    lowering.release(sums);
+    Ok(())
 }
 
 fn with_floats(op: &MatMul, lowering: &mut Lowering<'_>) -> Result<()> {
