@@ -36,7 +36,7 @@ const QUICK: &str = "--Ofast-compile=mid";
 
 /// The models whose kernels must not spill, and the caches that they are asked for with.
 const MODELS: &[&str] = &["llama3-8b:q4_k_m", "gemma3-27b:q4_k_m", "smollm2-135m:q4_0"];
-const CACHES: &[&str] = &["f16", "q8_0", "q4_0", "tq8", "tq4", "tq3"];
+const CACHES: &[&str] = &["f16", "tq8", "tq4", "tq3"];
 
 struct Arguments {
     library: PathBuf,
