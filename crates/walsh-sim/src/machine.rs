@@ -8,7 +8,7 @@ use corosensei::Yielder;
 
 use crate::compiler::Module;
 use crate::fault::{Fault, Meeting, Place, Where};
-use crate::shadow::{Cell, Kind, MOST_STEPS, Mark, Moment, Race};
+use crate::shadow::{Cells, Kind, MOST_STEPS, Mark, Moment, Race};
 
 /// How far from a range an address is still said to miss it.
 const NEAR: usize = 1 << 16;
@@ -21,7 +21,7 @@ pub(crate) struct Region {
     pub(crate) bytes: usize,
     pub(crate) writable: bool,
     /// The cells of its bytes, where threads could be in a race.
-    pub(crate) cells: Option<*mut Cell>,
+    pub(crate) cells: Option<Cells>,
     /// Which of its bytes were written, where some may not have been.
     pub(crate) written: Written,
 }
@@ -79,12 +79,21 @@ const THREADGROUP_BARRIER: u32 = 6;
 /// Which collective, and on which line.
 type Site = (u32, u32);
 
+/// Threads that wait for others at one place.
+#[derive(Default)]
+struct Gathering {
+    arrived: Slot<u32>,
+    site: Slot<Site>,
+}
+
 /// A simdgroup.
 #[derive(Default)]
 struct Simd {
     /// How many of its barriers it passed in this phase.
     step: Slot<u32>,
-    arrived: Slot<u32>,
+    gathering: Gathering,
+    /// Its lanes at the group's barrier.
+    at_barrier: Slot<u32>,
     values: [Slot<u32>; 32],
     operands: [Slot<u32>; 32],
 }
@@ -109,15 +118,15 @@ struct Thread {
 pub(crate) struct Machine {
     pub(crate) module: Arc<Module>,
     regions: Vec<Region>,
-    /// The region of the last access, which the next most often has too.
-    last: Slot<usize>,
+    /// The regions of the last load and the last store, which the next most often have too.
+    last: [Slot<usize>; 2],
     now: Slot<Moment>,
     place: Slot<[u32; 3]>,
     /// The first phase of each group so far.
     groups: RefCell<Vec<(u32, [u32; 3])>>,
     threads: Vec<Thread>,
     simds: Vec<Simd>,
-    arrived: Slot<u32>,
+    gathering: Gathering,
     pub(crate) runnable: RefCell<Vec<u32>>,
     most_steps: u64,
     steps_left: Slot<u64>,
@@ -141,7 +150,7 @@ impl Machine {
         Self {
             module,
             regions,
-            last: Slot::new(0),
+            last: Default::default(),
             now: Slot::new(Moment {
                 dispatch: first,
                 group: first,
@@ -153,7 +162,7 @@ impl Machine {
             groups: RefCell::default(),
             threads: (0..threads).map(|_| thread()).collect(),
             simds: (0..threads.div_ceil(32)).map(|_| Simd::default()).collect(),
-            arrived: Slot::default(),
+            gathering: Gathering::default(),
             runnable: RefCell::default(),
             most_steps,
             steps_left: Slot::new(most_steps),
@@ -169,10 +178,11 @@ impl Machine {
         self.now.set(now);
         self.place.set(place);
         self.groups.borrow_mut().push((now.phase, place));
-        self.arrived.set(0);
+        self.gathering.arrived.set(0);
         for simd in &self.simds {
             simd.step.set(0);
-            simd.arrived.set(0);
+            simd.gathering.arrived.set(0);
+            simd.at_barrier.set(0);
         }
         for thread in &self.threads {
             thread.doing.set(Doing::Runs);
@@ -251,14 +261,15 @@ impl Machine {
     #[inline]
     pub(crate) fn access(&self, at: usize, bytes: usize, kind: Kind, aligned: bool) {
         self.spend();
-        let mut region = &self.regions[self.last.get()];
+        let mut region = &self.regions[self.last[usize::from(kind != Kind::Read)].get()];
         if !region.allows(at, bytes, kind) {
             match self.find(at, bytes, kind) {
                 Some(found) => region = found,
                 None => return,
             }
         }
-        if aligned && !at.is_multiple_of(bytes) {
+        // A size for which alignment is promised is a power of two.
+        if aligned && at & (bytes - 1) != 0 {
             self.fail(Fault::Misaligned(bytes, Some(region.place(at))));
         }
         let offset = at - region.start;
@@ -275,45 +286,68 @@ impl Machine {
             }
             Written::InGroup => {}
         }
-        if let Some(cells) = region.cells {
-            // SAFETY: one cell for each of the region's bytes, as above; nothing else refers to them meanwhile.
-            let cells = unsafe { std::slice::from_raw_parts_mut(cells.add(offset), bytes) };
-            self.touch(region, cells, at, kind);
+        if let Some(cells) = &region.cells {
+            let touched = match region.written {
+                Written::InGroup => self.touch_shared(cells, at, bytes, kind),
+                _ => {
+                    let now = self.now.get();
+                    // SAFETY: `allows` has seen that the range lies in the region, which is the cells'.
+                    let touched =
+                        unsafe { cells.touch(at, bytes, |cell| cell.touched(&now, kind)) };
+                    touched.map_err(Some)
+                }
+            };
+            if let Err(race) = touched {
+                self.conflict(race, (region, at, bytes), kind);
+            }
         }
     }
 
+    /// Touches threadgroup memory.
+    ///
+    /// # Errors
+    /// The race, or none when nothing wrote what is read.
     #[inline]
-    fn touch(&self, region: &Region, cells: &mut [Cell], at: usize, kind: Kind) {
+    fn touch_shared(
+        &self,
+        cells: &Cells,
+        at: usize,
+        bytes: usize,
+        kind: Kind,
+    ) -> Result<(), Option<Race>> {
         let mut now = self.now.get();
-        let bytes = cells.len();
-        let own = matches!(region.written, Written::InGroup);
-        if own {
-            // Each group has threadgroup memory of its own.
-            now.dispatch = now.group;
+        // Each group has threadgroup memory of its own.
+        now.dispatch = now.group;
+        let reads = kind != Kind::Write;
+        // SAFETY: as in `access`.
+        unsafe {
+            cells.touch(at, bytes, |cell| {
+                if reads && cell.written.phase() < now.group {
+                    return Err(None);
+                }
+                cell.touched(&now, kind).map_err(Some)
+            })
         }
-        let (mut before, mut after) = (Cell::default(), Cell::default());
-        for (index, cell) in cells.iter_mut().enumerate() {
-            // The bytes of a number most often have the same past.
-            if index > 0 && *cell == before {
-                *cell = after;
-                continue;
-            }
-            if own && kind != Kind::Write && cell.written.phase() < now.group {
-                self.fail(Fault::Unwritten(bytes, region.place(at)));
-            }
-            before = *cell;
-            match cell.touched(&now, kind) {
-                Ok(touched) => after = touched,
-                Err(race) => self.fail(Fault::Race {
-                    kind,
-                    bytes,
-                    at: region.place(at),
-                    other: self.other(race),
-                    other_wrote: race.other_wrote,
-                }),
-            }
-            *cell = after;
-        }
+    }
+
+    #[cold]
+    fn conflict(
+        &self,
+        race: Option<Race>,
+        (region, at, bytes): (&Region, usize, usize),
+        kind: Kind,
+    ) -> ! {
+        let at = region.place(at);
+        self.fail(match race {
+            None => Fault::Unwritten(bytes, at),
+            Some(race) => Fault::Race {
+                kind,
+                bytes,
+                at,
+                other: self.other(race),
+                other_wrote: race.other_wrote,
+            },
+        })
     }
 
     /// The thread that a race is with, where the mark tells.
@@ -340,7 +374,7 @@ impl Machine {
         }
         let allows = |region: &Region| region.allows(at, bytes, kind);
         if let Some(index) = self.regions.iter().position(allows) {
-            self.last.set(index);
+            self.last[usize::from(kind != Kind::Read)].set(index);
             return Some(&self.regions[index]);
         }
         let tables = &self.module.tables;
@@ -381,48 +415,69 @@ impl Machine {
         let thread = self.now.get().thread;
         let (simd, lane) = (&self.simds[thread as usize / 32], thread as usize % 32);
         let site = (what, line);
+        let gathering = match what {
+            THREADGROUP_BARRIER => {
+                simd.at_barrier.set(simd.at_barrier.get() + 1);
+                &self.gathering
+            }
+            _ => {
+                simd.values[lane].set(bits);
+                simd.operands[lane].set(operand);
+                &simd.gathering
+            }
+        };
+        // Other simdgroups may still be on their way through collectives of their own; lanes of this one may not.
+        let split = simd.at_barrier.get() > 0 && simd.gathering.arrived.get() > 0;
+        let elsewhere = gathering.arrived.get() > 0 && gathering.site.get() != site;
+        if split || elsewhere || (simd.at_barrier.get() > 0 && what != THREADGROUP_BARRIER) {
+            self.part(site);
+        }
         self.threads[thread as usize].doing.set(Doing::Waits(site));
-        if what == THREADGROUP_BARRIER {
-            self.meet(site, 0..self.threads.len() as u32, &self.arrived);
-        } else {
-            simd.values[lane].set(bits);
-            simd.operands[lane].set(operand);
-            let first = thread - thread % 32;
-            self.meet(site, first..first + 32, &simd.arrived);
+        gathering.site.set(site);
+        gathering.arrived.set(gathering.arrived.get() + 1);
+        let first = thread - thread % 32;
+        let party = match what {
+            THREADGROUP_BARRIER => 0..self.threads.len() as u32,
+            _ => first..first + 32,
+        };
+        if gathering.arrived.get() == party.len() as u32 {
+            gathering.arrived.set(0);
+            self.pass(site, party);
         }
         self.suspend();
         simd.values[lane].get()
     }
 
-    /// Counts the thread in; the last one lets all of them go on.
-    fn meet(&self, site: Site, party: Range<u32>, arrived: &Slot<u32>) {
-        let doing = |thread: u32| self.threads[thread as usize].doing.get();
-        let simd = self.now.get().thread / 32;
-        // Other simdgroups may still be on their way through collectives of their own.
-        let never_comes = |thread: u32, other: Site| {
+    /// Fails because another thread waits where it can never meet this one, which has come to `site`.
+    #[cold]
+    fn part(&self, site: Site) -> ! {
+        let simd = self.now.get().thread as usize / 32;
+        let doing = |thread: usize| self.threads[thread].doing.get();
+        let never_comes = |thread: usize, other: Site| {
             other != site && (other.0 == THREADGROUP_BARRIER || thread / 32 == simd)
         };
-        let elsewhere = party.clone().find_map(|thread| match doing(thread) {
-            Doing::Waits(other) if never_comes(thread, other) => Some((thread, other)),
+        let elsewhere = (0..self.threads.len()).find_map(|thread| match doing(thread) {
+            Doing::Waits(other) if never_comes(thread, other) => Some((thread as u32, other)),
             _ => None,
         });
-        if let Some((other, there)) = elsewhere {
-            self.fail(Fault::Apart {
-                here: self.meeting(site),
-                other,
-                there: self.meeting(there),
-            });
-        }
-        arrived.set(arrived.get() + 1);
-        if arrived.get() < party.len() as u32 {
-            return;
-        }
-        arrived.set(0);
+        let (other, there) = elsewhere.unwrap_or((self.now.get().thread, site));
+        self.fail(Fault::Apart {
+            here: self.meeting(site),
+            other,
+            there: self.meeting(there),
+        })
+    }
+
+    /// Lets threads that have all arrived go on.
+    fn pass(&self, site: Site, party: Range<u32>) {
         if site.0 == THREADGROUP_BARRIER {
             let mut now = self.now.get();
             now.phase += 1;
             self.now.set(now);
-            self.simds.iter().for_each(|simd| simd.step.set(0));
+            for simd in &self.simds {
+                simd.step.set(0);
+                simd.at_barrier.set(0);
+            }
         } else {
             self.exchange(&self.simds[party.start as usize / 32], site);
         }
