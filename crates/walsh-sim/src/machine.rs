@@ -258,10 +258,11 @@ impl Machine {
     }
 
     /// A load, a store or an atomic operation that is about to happen.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn access(&self, at: usize, bytes: usize, kind: Kind, aligned: bool) {
         self.spend();
-        let mut region = &self.regions[self.last[usize::from(kind != Kind::Read)].get()];
+        let last = &self.last[usize::from(kind != Kind::Read)];
+        let mut region = &self.regions[last.get()];
         if !region.allows(at, bytes, kind) {
             match self.find(at, bytes, kind) {
                 Some(found) => region = found,
@@ -270,36 +271,40 @@ impl Machine {
         }
         // A size for which alignment is promised is a power of two.
         if aligned && at & (bytes - 1) != 0 {
-            self.fail(Fault::Misaligned(bytes, Some(region.place(at))));
+            self.misaligned(at, bytes);
         }
-        let offset = at - region.start;
-        match region.written {
-            Written::All => {}
-            Written::Bytes(written) => {
-                // SAFETY: one byte for each of the region's, and `allows` has seen that these lie in it.
-                let written = unsafe { std::slice::from_raw_parts_mut(written.add(offset), bytes) };
-                if kind == Kind::Write {
-                    written.fill(1);
-                } else if written.contains(&0) {
-                    self.fail(Fault::Unwritten(bytes, region.place(at)));
-                }
-            }
-            Written::InGroup => {}
+        if region.cells.is_some() || !matches!(region.written, Written::All) {
+            self.follow(region, (at, bytes), kind);
         }
-        if let Some(cells) = &region.cells {
-            let touched = match region.written {
-                Written::InGroup => self.touch_shared(cells, at, bytes, kind),
-                _ => {
-                    let now = self.now.get();
-                    // SAFETY: `allows` has seen that the range lies in the region, which is the cells'.
-                    let touched =
-                        unsafe { cells.touch(at, bytes, |cell| cell.touched(&now, kind)) };
-                    touched.map_err(Some)
-                }
-            };
-            if let Err(race) = touched {
-                self.conflict(race, (region, at, bytes), kind);
+    }
+
+    /// Notes an access to memory that may be unwritten or in a race.
+    #[inline(never)]
+    fn follow(&self, region: &Region, (at, bytes): (usize, usize), kind: Kind) {
+        if let Written::Bytes(written) = region.written {
+            let offset = at - region.start;
+            // SAFETY: one byte for each of the region's, and `allows` has seen that these lie in it.
+            let written = unsafe { std::slice::from_raw_parts_mut(written.add(offset), bytes) };
+            if kind == Kind::Write {
+                written.fill(1);
+            } else if written.contains(&0) {
+                self.fail(Fault::Unwritten(bytes, region.place(at)));
             }
+        }
+        let Some(cells) = &region.cells else {
+            return;
+        };
+        let touched = match region.written {
+            Written::InGroup => self.touch_shared(cells, at, bytes, kind),
+            _ => {
+                let now = self.now.get();
+                // SAFETY: `allows` has seen that the range lies in the region, which is the cells'.
+                let touched = unsafe { cells.touch(at, bytes, |cell| cell.touched(&now, kind)) };
+                touched.map_err(Some)
+            }
+        };
+        if let Err(race) = touched {
+            self.conflict(race, (region, at, bytes), kind);
         }
     }
 
@@ -366,6 +371,7 @@ impl Machine {
     }
 
     /// The region of an access that is not in the last one's; none when it is the thread's own or a table's.
+    #[inline(never)]
     fn find(&self, at: usize, bytes: usize, kind: Kind) -> Option<&Region> {
         let (start, end) = self.threads[self.now.get().thread as usize].stack.get();
         let within = |start: usize, end: usize| at >= start && at < end && bytes <= end - at;
@@ -389,6 +395,7 @@ impl Machine {
     }
 
     /// A pointer that is no multiple of its type's alignment, which a load or store is about to follow.
+    #[cold]
     pub(crate) fn misaligned(&self, at: usize, alignment: usize) {
         let place = self.nearest(at);
         self.fail(Fault::Misaligned(alignment, place));

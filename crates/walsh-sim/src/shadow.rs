@@ -68,7 +68,7 @@ impl Mark {
     }
 
     /// Who touched the byte, unordered against this moment, once the moment's thread is among them.
-    #[inline]
+    #[inline(always)]
     fn company_at(self, now: &Moment) -> u64 {
         let other_simd = self.thread() / 32 != now.thread / 32;
         if self.phase() < now.dispatch {
@@ -118,7 +118,7 @@ impl Cell {
     ///
     /// # Errors
     /// When another thread's touch and this one are in a race.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn touched(self, now: &Moment, kind: Kind) -> Result<Self, Race> {
         let writers = self.written.company_at(now);
         let allowed = kind == Kind::Atomic && self.written.is_atomic();
