@@ -102,12 +102,6 @@ impl Problem {
             bind: Box::new(bind),
         }
     }
-
-    /// The bytes of all its tensors: what a benchmark divides by time.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        self.tensors.iter().map(|t| t.bytes.len() as u64).sum()
-    }
 }
 
 impl fmt::Debug for Problem {

@@ -23,9 +23,10 @@ impl Target {
         let spec: DeviceSpec = name.parse()?;
         Ok(Self {
             name: name.into(),
-            device: spec.open()?,
+            device: spec.clone().open()?,
             approximates: match spec {
                 DeviceSpec::Cpu(options) => options.activations == Activations::Int8,
+                DeviceSpec::Cuda(options) => options.activations == Activations::Int8,
                 _ => true,
             },
         })
@@ -59,7 +60,9 @@ pub fn targets() -> Result<Vec<Target>> {
         .iter()
         .map(|name| Target::open(name))
         .collect::<Result<Vec<_>>>()?;
-    targets.extend(Target::open(GPU));
+    for name in [GPU.to_owned(), format!("{GPU},activations=f32")] {
+        targets.extend(Target::open(&name));
+    }
     Ok(targets)
 }
 

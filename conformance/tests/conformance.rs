@@ -1,7 +1,8 @@
 //! Runs every case on every target, and says which backends ran.
 //!
 //! Takes a filter on case names, as the usual harness does; `--device NAME`, which names the targets that run by the
-//! beginning of their names (more than one may be given); and `--seed N`, which the simulator's orders are drawn from.
+//! beginning of their names (more than one may be given); `--every N`, which runs every Nth case of each op; and
+//! `--seed N`, which the simulator's orders are drawn from.
 
 mod simulated;
 
@@ -19,6 +20,7 @@ struct Arguments {
     filters: Vec<String>,
     devices: Vec<String>,
     seed: u64,
+    every: usize,
     list: bool,
 }
 
@@ -29,6 +31,7 @@ impl Arguments {
             filters: Vec::new(),
             devices: Vec::new(),
             seed: now.map_or(1, |since| u64::from(since.subsec_nanos())),
+            every: 1,
             list: false,
         };
         let mut arguments = std::env::args().skip(1);
@@ -36,6 +39,11 @@ impl Arguments {
             let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
             match argument.as_str() {
                 "--device" => read.devices.push(value()?),
+                "--every" => {
+                    let every = value()?;
+                    let parsed = every.parse().ok().filter(|every| *every > 0);
+                    read.every = parsed.ok_or(format!("--every {every}: a number from 1"))?;
+                }
                 "--seed" => {
                     let seed = value()?;
                     let parsed = match seed.strip_prefix("0x") {
@@ -209,8 +217,8 @@ fn run_table(table: &Table, crews: &[Crew], arguments: &Arguments) -> Outcome {
             return;
         }
         // The reference works ahead of the devices.
-        for problem in table.problems() {
-            if !arguments.wants(&problem.name) {
+        for (number, problem) in table.problems().enumerate() {
+            if !number.is_multiple_of(arguments.every) || !arguments.wants(&problem.name) {
                 outcome.filtered += 1;
                 continue;
             }

@@ -19,6 +19,7 @@ const LAYERS: &[&str] = &[
     "walsh-cpu",
     "walsh-cuda",
     "walsh",
+    "conformance",
     "walsh-runtime",
     "walsh-cli",
 ];

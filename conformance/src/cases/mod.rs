@@ -66,7 +66,7 @@ fn count(shape: &[u64]) -> usize {
 }
 
 /// The types that a weight may have.
-fn weight_types() -> impl Iterator<Item = DType> {
+pub(crate) fn weight_types() -> impl Iterator<Item = DType> {
     let integers = [DType::I32, DType::U8];
     DType::ALL
         .iter()

@@ -47,6 +47,8 @@ pub(crate) enum Command {
     Perplexity(Perplexity),
     /// Measure tokens per second
     Bench(Bench),
+    /// Measure single ops at the sizes of models
+    BenchOps(BenchOps),
     /// Show what Walsh finds on this machine
     Doctor(Doctor),
 }
@@ -66,6 +68,16 @@ pub(crate) struct ModelArgs {
     #[arg(short, long, value_name = "PATH|NAME", default_value = Catalogue::DEFAULT)]
     pub(crate) model: String,
 
+    #[command(flatten)]
+    pub(crate) on: DeviceArgs,
+
+    #[command(flatten)]
+    pub(crate) cache: Cache,
+}
+
+/// What runs it.
+#[derive(Debug, Args)]
+pub(crate) struct DeviceArgs {
     /// The device: cuda:0 for the first NVIDIA GPU; cpu, or cpu:SETTING,... with isa=portable, avx2,
     /// avx512 or neon, and activations=int8 or f32: the precision in which products with quantised
     /// weights read their input
@@ -75,9 +87,6 @@ pub(crate) struct ModelArgs {
     /// Worker threads [default: one per core]
     #[arg(short, long, value_name = "N")]
     pub(crate) threads: Option<NonZeroUsize>,
-
-    #[command(flatten)]
-    pub(crate) cache: Cache,
 }
 
 /// Help on SPECs behind other help.
@@ -408,6 +417,47 @@ pub(crate) struct Bench {
     pub(crate) model: ModelArgs,
 }
 
+/// `walsh bench-ops`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Each op runs at the sizes of a model of 8 billion parameters, over inputs that no cache holds, one
+after the other in a list that is replayed. Shown are the median time of one op; the bytes that it
+must move at least, and the arithmetic of products and attention, per second; and their share of
+what this device copies, or multiplies with a large f16 weight, in the same run.
+
+Examples:
+  walsh bench-ops --op MatMul q4_K
+  walsh bench-ops --device cuda:0 --op AttentionDecode --op KvStore
+  walsh bench-ops --quick --json
+  walsh bench-ops --cases --op RmsNorm          the cases of the conformance tests instead")]
+pub(crate) struct BenchOps {
+    /// Only where the name holds TEXT
+    #[arg(value_name = "TEXT")]
+    pub(crate) filter: Option<String>,
+
+    /// Only this op; may be given several times [default: all]
+    #[arg(long, value_name = "OP", value_parser = op_name)]
+    pub(crate) op: Vec<&'static str>,
+
+    /// The cases of the conformance tests instead of a model's sizes
+    #[arg(long)]
+    pub(crate) cases: bool,
+
+    /// Small sizes, each for a moment: to see that everything runs
+    #[arg(long)]
+    pub(crate) quick: bool,
+
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) on: DeviceArgs,
+
+    #[command(flatten)]
+    pub(crate) cache: Cache,
+}
+
 /// `walsh doctor`.
 #[derive(Debug, Args)]
 pub(crate) struct Doctor {
@@ -440,6 +490,11 @@ fn fraction(text: &str) -> Result<f32, String> {
         |value| (0.0..=1.0).contains(&value),
         "a number from 0 to 1",
     )
+}
+
+fn op_name(text: &str) -> Result<&'static str, String> {
+    let names = || conformance::bench::ops().collect::<Vec<_>>().join(", ");
+    conformance::bench::op_named(text).ok_or_else(|| format!("expected one of {}", names()))
 }
 
 fn chunk_tokens(text: &str) -> Result<usize, String> {

@@ -9,7 +9,10 @@ use crate::output::{self, Table};
 
 pub(crate) fn run(args: &Bench) -> Outcome {
     let model = match &args.synthetic {
-        Some(synthetic) => Model::synthetic(&models::device(&args.model)?, synthetic)?,
+        Some(synthetic) => {
+            let device = models::device(&args.model.on, &args.model.cache)?;
+            Model::synthetic(&device, synthetic)?
+        }
         None => models::open(&args.model)?,
     };
     let options = BenchOptions {

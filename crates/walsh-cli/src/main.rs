@@ -2,6 +2,7 @@
 
 mod args;
 mod bench;
+mod bench_ops;
 mod chat;
 mod doctor;
 mod failure;
@@ -41,6 +42,7 @@ fn run(command: &Command) -> Outcome {
         Command::Chat(args) => chat::run(args),
         Command::Perplexity(args) => perplexity::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::BenchOps(args) => bench_ops::run(args),
         Command::Doctor(args) => doctor::run(args),
     }
 }

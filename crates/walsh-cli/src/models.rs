@@ -12,7 +12,7 @@ use walsh_runtime::{
     SessionOptions, check_readable, check_writable,
 };
 
-use crate::args::{Cache, List, ModelArgs, Pull, SamplingArgs, SessionArgs};
+use crate::args::{Cache, DeviceArgs, List, ModelArgs, Pull, SamplingArgs, SessionArgs};
 use crate::failure::Outcome;
 use crate::output::{self, Table};
 use crate::progress::Bar;
@@ -98,7 +98,7 @@ pub(crate) fn list(args: &List) -> Outcome {
 /// Opens the model that the arguments name, and fetches it first if need be.
 pub(crate) fn open(args: &ModelArgs) -> Outcome<Model> {
     // Before a model is fetched for a device that is not there.
-    let device = device(args)?;
+    let device = device(&args.on, &args.cache)?;
     let path = resolve(&args.model, &args.cache)?;
     let calibrations = CalibrationOptions {
         folder: Some(store(&args.cache)?.calibration_folder()),
@@ -108,8 +108,8 @@ pub(crate) fn open(args: &ModelArgs) -> Outcome<Model> {
 }
 
 /// The device that the arguments ask for.
-pub(crate) fn device(args: &ModelArgs) -> Outcome<Device> {
-    let kernels = store(&args.cache)?.kernel_folder();
+pub(crate) fn device(args: &DeviceArgs, cache: &Cache) -> Outcome<Device> {
+    let kernels = store(cache)?.kernel_folder();
     let mut device = args.device.clone().with_kernel_cache(&kernels);
     if let Some(threads) = args.threads {
         device = device.with_threads(threads.get())?;

@@ -1,4 +1,4 @@
-//! `walsh bench` on models without a file.
+//! `walsh bench` on models without a file, and `walsh bench-ops`.
 
 mod support;
 
@@ -42,4 +42,21 @@ fn synthetic_models_that_do_not_exist_are_one_line() {
         "a.gguf",
     ])
     .fails(2, "--model");
+}
+
+#[test]
+fn bench_ops_times_what_is_asked_for() {
+    let fixed = ["bench-ops", "--quick", "--threads", "2"];
+    let run = |more: &[&'static str]| walsh(fixed.iter().chain(more).copied());
+    let report = run(&["--op", "kvstore", "--op", "TopK", "--json"]).json();
+    let results = report["results"].as_array().expect("an array");
+    assert_eq!(results.len(), 13);
+    for result in results {
+        assert!(result["microseconds"].as_f64().expect("a number") > 0.0);
+        assert!(result["error"].is_null());
+    }
+    let text = run(&["--op", "RmsNorm", "--cases", "[1, 1]"]).ok();
+    assert!(text.contains("RmsNorm"), "{text}");
+    walsh(["bench-ops", "--op", "Conv"]).fails(2, "AttentionDecode");
+    walsh(["bench-ops", "--quick", "no such case"]).fails(2, "no op matches");
 }

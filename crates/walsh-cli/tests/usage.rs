@@ -4,7 +4,7 @@ mod support;
 
 use support::walsh;
 
-const COMMANDS: [&str; 8] = [
+const COMMANDS: [&str; 9] = [
     "pull",
     "list",
     "inspect",
@@ -12,6 +12,7 @@ const COMMANDS: [&str; 8] = [
     "chat",
     "perplexity",
     "bench",
+    "bench-ops",
     "doctor",
 ];
 

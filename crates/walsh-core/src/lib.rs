@@ -15,6 +15,7 @@ mod kv_cache;
 mod list;
 pub mod ops;
 mod plan;
+pub mod precision;
 mod tensor;
 mod tokens;
 
@@ -28,6 +29,7 @@ pub use kv_cache::{
 };
 pub use list::{Command, CommandList, Recorder, Step};
 pub use plan::Plan;
+pub use precision::Activations;
 pub use tensor::{Tensor, tensor_bytes};
 pub use tokens::TokenLimits;
 

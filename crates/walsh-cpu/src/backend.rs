@@ -2,13 +2,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use walsh_core::ops::Op;
 use walsh_core::{
-    Backend, CommandList, Device, Error, HostBytes, Memory, Plan, Program, Properties, Result, Span,
+    Activations, Backend, CommandList, Device, Error, HostBytes, Memory, Plan, Program, Properties,
+    Result, Span,
 };
 
 use crate::isa::Isa;
 use crate::lower::{Fault, Lowering, Target};
 use crate::memory::{self, CpuMemory, address};
-use crate::precision::Activations;
 use crate::team::{Group, Team};
 use crate::{attention, matmul, store};
 

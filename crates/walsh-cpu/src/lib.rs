@@ -14,11 +14,10 @@ pub mod matmul;
 mod memory;
 mod ops;
 mod positions;
-pub mod precision;
 mod simd;
 mod store;
 pub mod team;
 
 pub use backend::{CpuOptions, Threads, open};
 pub use isa::Isa;
-pub use precision::Activations;
+pub use walsh_core::Activations;

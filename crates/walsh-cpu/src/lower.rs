@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use walsh_core::ops::Op;
-use walsh_core::{Access, Accesses, Buffer, Command, DeviceId, Error, HazardTracker, Result, Span};
+use walsh_core::{
+    Access, Accesses, Activations, Buffer, Command, DeviceId, Error, HazardTracker, Result, Span,
+};
 
 use crate::isa::Isa;
 use crate::memory::CpuMemory;
-use crate::precision::Activations;
 use crate::team::{Group, Phase, Scratch};
 use crate::{attention, matmul, ops, store};
 

@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use walsh_core::ops::Op;
 use walsh_core::{
-    Access, Backend, Buffer, CommandList, Device, DeviceId, Error, HostBytes, KernelTime, Memory,
-    Plan, Program, Properties, Result, Span,
+    Access, Activations, Backend, Buffer, CommandList, Device, DeviceId, Error, HostBytes,
+    KernelTime, Memory, Plan, Program, Properties, Result, Span,
 };
 use walsh_kernels::{CHECK_PASSED, Limits, Lowered, Variant};
 
@@ -28,10 +28,42 @@ use crate::transfer::Transfers;
 pub struct CudaOptions {
     /// Which GPU, counted as the driver does.
     pub ordinal: u32,
+    /// How products with block-quantised weights read their input.
+    pub activations: Activations,
     /// The folder that compiled kernels are kept in; nowhere when `None`. It is made when it is first needed.
     pub kernel_cache: Option<PathBuf>,
     /// NVRTC's library; looked for where the system keeps libraries when `None`.
     pub nvrtc: Option<PathBuf>,
+    /// How the kernels of a list follow each other.
+    pub launches: Launches,
+}
+
+/// How the kernels of a list follow each other. Results are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Launches {
+    /// One after the other. A GPU of Hopper's kind or newer launches a kernel before the one in front of it has ended,
+    /// and has it wait for that end.
+    #[default]
+    Early,
+    /// One after the other, each when the one before has ended.
+    Apart,
+    /// Kernels without a hazard between them side by side, and else as `Early`.
+    Parallel,
+}
+
+impl Launches {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Early, Self::Apart, Self::Parallel];
+
+    /// The name in a device's spec.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Early => "early",
+            Self::Apart => "apart",
+            Self::Parallel => "parallel",
+        }
+    }
 }
 
 /// The threadgroup memory that a kernel may declare without asking for more at its launch.
@@ -64,18 +96,24 @@ pub fn open(options: CudaOptions) -> Result<Device> {
         nvrtc,
     };
     let version = compiler.nvrtc.version();
-    let builder = Builder::new(compiler, options.kernel_cache.map(Disk::new));
+    let builder = Builder::new(compiler, options.kernel_cache.clone().map(Disk::new));
     Ok(Device::new(Arc::new(Cuda {
         limits: Limits {
+            activations: options.activations,
             multiprocessors: gpu.multiprocessors,
             threadgroup_bytes: THREADGROUP_BYTES,
         },
         properties: Properties {
             backend: "cuda",
-            name: gpu.name,
-            architecture,
+            name: gpu.name.clone(),
+            architecture: match options.activations {
+                Activations::Int8 => architecture,
+                Activations::F32 => format!("{architecture}, activations in f32"),
+            },
             parallelism: gpu.multiprocessors as usize,
         },
+        early: options.launches != Launches::Apart && gpu.capability >= (9, 0),
+        parallel: options.launches == Launches::Parallel,
         workspace: DeviceId::unique(),
         pool: Pool::new(&context),
         modules: Modules::new(&context, version, builder),
@@ -123,6 +161,10 @@ struct Cuda {
     context: Arc<Context>,
     pool: Arc<Pool>,
     modules: Modules,
+    /// Whether launches may overlap the end of those before.
+    early: bool,
+    /// Whether launches without a hazard between them may overlap.
+    parallel: bool,
     /// The owner of workspace: buffers of lists that no user sees.
     workspace: DeviceId,
     /// Held by whoever gives the stream work.
@@ -275,9 +317,11 @@ impl Backend for Cuda {
         let verdict = verdict.transpose()?;
         let _stream = self.lock()?;
         self.forget(&lowered)?;
-        let mut graph = Graph::new(&self.context)?;
+        let mut graph = Graph::new(&self.context, self.early)?;
         for (dispatch, module) in lowered.dispatches.iter().zip(&modules) {
-            graph.barrier()?;
+            if dispatch.barrier || !self.parallel {
+                graph.barrier()?;
+            }
             graph.kernel(module, dispatch)?;
         }
         if let Some(verdict) = &verdict {
@@ -314,7 +358,7 @@ impl Backend for Cuda {
             .collect::<Result<_>>()?;
         // The clock is read by the device between two kernels that it was handed together: the host's own pace is
         // not part of what is measured.
-        let mut graph = Graph::new(&self.context)?;
+        let mut graph = Graph::new(&self.context, false)?;
         graph.event(&events[0])?;
         for ((dispatch, module), event) in dispatches.iter().zip(&program.modules).zip(&events[1..])
         {

@@ -11,6 +11,33 @@ use crate::nvrtc::Nvrtc;
 /// The most threads that compile at once.
 const MOST_THREADS: usize = 16;
 
+/// The stack of a thread that compiles: NVRTC takes more than a thread of Rust's has.
+const STACK: usize = 64 << 20;
+
+/// Calls `work` with each number below `count`, on threads on which NVRTC may be called. What no thread could be had
+/// for is left out.
+pub fn in_parallel(count: usize, work: &(dyn Fn(usize) + Sync)) {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let next = AtomicUsize::new(0);
+    let take_turns = || {
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            if at >= count {
+                return;
+            }
+            work(at);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..threads.min(MOST_THREADS).min(count) {
+            let thread = std::thread::Builder::new().stack_size(STACK);
+            if thread.spawn_scoped(scope, take_turns).is_err() {
+                return;
+            }
+        }
+    });
+}
+
 /// Makes machine code of a text.
 pub(crate) trait Compiler: Sync {
     /// All that the code depends on beside the text.
@@ -78,31 +105,17 @@ impl<C: Compiler> Builder<C> {
     /// # Errors
     /// The first text's, in order, that does not compile.
     pub(crate) fn all(&self, texts: &[Text]) -> Result<Vec<Code>, String> {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = threads.min(MOST_THREADS).min(texts.len());
-        if threads <= 1 {
-            return texts.iter().map(|text| self.one(text)).collect();
-        }
-        let next = AtomicUsize::new(0);
         let done: Vec<Mutex<Option<Result<Code, String>>>> =
             texts.iter().map(|_| Mutex::new(None)).collect();
-        std::thread::scope(|scope| {
-            for _ in 0..threads {
-                scope.spawn(|| {
-                    loop {
-                        let at = next.fetch_add(1, Ordering::Relaxed);
-                        let (Some(text), Some(slot)) = (texts.get(at), done.get(at)) else {
-                            return;
-                        };
-                        let code = self.one(text);
-                        *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(code);
-                    }
-                });
+        in_parallel(texts.len(), &|at| {
+            if let (Some(text), Some(slot)) = (texts.get(at), done.get(at)) {
+                let code = self.one(text);
+                *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(code);
             }
         });
         let code = |slot: Mutex<Option<_>>| {
             let code = slot.into_inner().unwrap_or_else(PoisonError::into_inner);
-            code.unwrap_or_else(|| Err("a thread that compiles ended".into()))
+            code.unwrap_or_else(|| Err("the system starts no thread to compile on".into()))
         };
         done.into_iter().map(code).collect()
     }

@@ -87,6 +87,23 @@ impl Gpu {
     }
 }
 
+/// What a call was for: a text, or what makes one when it is needed.
+pub(crate) trait Doing {
+    fn text(self) -> String;
+}
+
+impl Doing for &str {
+    fn text(self) -> String {
+        self.into()
+    }
+}
+
+impl<F: Fn() -> String> Doing for F {
+    fn text(self) -> String {
+        self()
+    }
+}
+
 /// A GPU's primary context and a stream of its own. All work goes through the stream, in order.
 #[derive(Debug)]
 pub(crate) struct Context {
@@ -148,9 +165,12 @@ impl Context {
     ///
     /// # Errors
     /// When it is not success.
-    pub(crate) fn check(&self, code: u32, doing: &str) -> Result<()> {
+    pub(crate) fn check<D: Doing>(&self, code: u32, doing: D) -> Result<()> {
+        if code == SUCCESS {
+            return Ok(());
+        }
+        let doing = doing.text();
         match code {
-            SUCCESS => Ok(()),
             code if is_fatal(code) => {
                 let why = format!("{doing} failed: {}", self.driver.text(code));
                 Err(self.lost_because(self.lost.get_or_init(|| why)))
@@ -163,7 +183,7 @@ impl Context {
     ///
     /// # Errors
     /// When it is not success.
-    pub(crate) fn check_memory(&self, code: u32, bytes: u64, doing: &str) -> Result<()> {
+    pub(crate) fn check_memory(&self, code: u32, bytes: u64, doing: &'static str) -> Result<()> {
         if code == OUT_OF_MEMORY {
             return Err(self.out_of_memory(bytes));
         }
@@ -174,7 +194,7 @@ impl Context {
     ///
     /// # Errors
     /// When some of it failed.
-    pub(crate) fn synchronize(&self, doing: &str) -> Result<()> {
+    pub(crate) fn synchronize(&self, doing: &'static str) -> Result<()> {
         // SAFETY: the stream lives as long as `self`.
         self.check(unsafe { (self.driver.synchronize)(self.stream) }, doing)
     }

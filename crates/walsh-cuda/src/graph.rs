@@ -5,8 +5,8 @@ use std::ptr;
 use std::sync::Arc;
 
 use cudarc::driver::sys::{
-    CUDA_KERNEL_NODE_PARAMS, CUDA_MEMCPY3D, CUdeviceptr, CUgraph, CUgraphExec, CUgraphNode,
-    CUmemorytype,
+    CUDA_KERNEL_NODE_PARAMS, CUDA_MEMCPY3D, CUdeviceptr, CUgraph, CUgraphEdgeData, CUgraphExec,
+    CUgraphNode, CUmemorytype,
 };
 use walsh_core::Result;
 use walsh_kernels::Dispatch;
@@ -23,10 +23,22 @@ pub(crate) struct Graph {
     previous: Vec<CUgraphNode>,
     /// Nodes that depend on `previous`, and not on each other.
     current: Vec<CUgraphNode>,
+    /// Whether a launch that follows a launch may begin before that has ended: kernels wait for it themselves.
+    early: bool,
+    /// The last node, when it is a launch.
+    launch: Option<CUgraphNode>,
 }
 
+/// An edge from a launch to a launch that waits for it itself.
+static EARLY: CUgraphEdgeData = CUgraphEdgeData {
+    from_port: 1,
+    to_port: 0,
+    type_: 1,
+    reserved: [0; 5],
+};
+
 impl Graph {
-    pub(crate) fn new(context: &Arc<Context>) -> Result<Self> {
+    pub(crate) fn new(context: &Arc<Context>, early: bool) -> Result<Self> {
         let mut handle = ptr::null_mut();
         context.enter()?;
         // SAFETY: the driver writes one handle; the only flag is 0.
@@ -37,6 +49,8 @@ impl Graph {
             context: context.clone(),
             previous: Vec::new(),
             current: Vec::new(),
+            early,
+            launch: None,
         })
     }
 
@@ -92,6 +106,13 @@ impl Graph {
             kern: ptr::null_mut(),
             ctx: ptr::null_mut(),
         };
+        // The end of the graph's launches is the end of all: each waits for the one before.
+        let waits =
+            self.early && self.previous.len() == 1 && self.launch == self.previous.first().copied();
+        let (before, edges): (&[_], &[_]) = match waits {
+            true => (&[], &self.previous),
+            false => (&self.previous, &[]),
+        };
         let mut handle = ptr::null_mut();
         // SAFETY: the kernel takes its argument struct, whose bytes are `args`, and one address per buffer: the entry
         // point is written from the table that the dispatch was checked against. The driver copies them now.
@@ -99,15 +120,27 @@ impl Graph {
             (self.context.driver.add_kernel)(
                 &raw mut handle,
                 self.handle,
-                self.previous.as_ptr(),
-                self.previous.len(),
+                before.as_ptr(),
+                before.len(),
                 &raw const node,
             )
         };
-        let symbol = || format!("adding {} to a graph", dispatch.variant.symbol());
-        if code != 0 {
-            self.context.check(code, &symbol())?;
+        let adding = || format!("adding {} to a graph", dispatch.variant.symbol());
+        self.context.check(code, adding)?;
+        for edge in edges {
+            // SAFETY: both nodes are launches of this graph.
+            let code = unsafe {
+                (self.context.driver.add_edges)(
+                    self.handle,
+                    &raw const *edge,
+                    &raw const handle,
+                    &raw const EARLY,
+                    1,
+                )
+            };
+            self.context.check(code, adding)?;
         }
+        self.launch = Some(handle);
         self.current.push(handle);
         Ok(())
     }

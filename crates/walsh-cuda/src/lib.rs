@@ -21,7 +21,10 @@ mod memory;
 mod modules;
 mod nvrtc;
 mod transfer;
+mod usage;
 
-pub use backend::{CudaOptions, open};
+pub use backend::{CudaOptions, Launches, open};
+pub use compile::in_parallel;
 pub use examine::{Examination, FoundGpu, examine};
 pub use nvrtc::{Compiled, Nvrtc};
+pub use usage::{Usage, VERBOSE};

@@ -36,13 +36,13 @@ impl Module {
         };
         // SAFETY: the context is current; the code is a whole file in the format that NVRTC gives.
         let status = unsafe { (driver.load_module)(&raw mut module.handle, code.as_ptr().cast()) };
-        context.check(status, &format!("loading {symbol}"))?;
+        context.check(status, || format!("loading {symbol}"))?;
         let name = CString::new(symbol).map_err(|_| context.failure("a name holds a zero"))?;
         // SAFETY: the module is loaded and the name ends with a zero byte.
         let status = unsafe {
             (driver.module_function)(&raw mut module.function, module.handle, name.as_ptr())
         };
-        context.check(status, &format!("finding {symbol} in its code"))?;
+        context.check(status, || format!("finding {symbol} in its code"))?;
         Ok(module)
     }
 }

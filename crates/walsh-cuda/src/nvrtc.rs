@@ -73,6 +73,8 @@ pub struct Nvrtc {
     path: PathBuf,
     /// Unloaded last.
     _library: Library,
+    /// What the library loads by name, and finds only where it is loaded already.
+    _builtins: Vec<Library>,
 }
 
 /// What a compiler made of a text.
@@ -94,6 +96,7 @@ impl Nvrtc {
             Some(file) => vec![file.to_owned()],
             None => NAMES.iter().map(PathBuf::from).collect(),
         };
+        let builtins = file.map_or_else(Vec::new, builtins);
         let found = names.iter().find_map(|name| {
             // SAFETY: loading NVRTC runs its initialisers alone.
             let library = unsafe { Library::new(name) };
@@ -114,6 +117,7 @@ impl Nvrtc {
             version: (major, minor),
             path,
             _library: library,
+            _builtins: builtins,
         })
     }
 
@@ -196,6 +200,19 @@ impl Nvrtc {
         }
         Ok(Compiled { code, log })
     }
+}
+
+/// The libraries beside a file that NVRTC asks the system for by name, where the system may not find them.
+fn builtins(file: &Path) -> Vec<Library> {
+    let folder = file.parent().map(std::fs::read_dir);
+    let entries = folder.into_iter().flatten().flatten().flatten();
+    let named = entries.filter(|entry| {
+        let name = entry.file_name();
+        name.to_string_lossy().starts_with("libnvrtc-builtins.so")
+    });
+    // SAFETY: the libraries hold data for NVRTC alone.
+    let load = |entry: std::fs::DirEntry| unsafe { Library::new(entry.path()) }.ok();
+    named.filter_map(load).collect()
 }
 
 /// Destroyed at the end, however that comes.

@@ -118,7 +118,7 @@ impl Transfers {
     ///
     /// # Errors
     /// When some of it failed.
-    pub(crate) fn synchronize(&mut self, doing: &str) -> Result<()> {
+    pub(crate) fn synchronize(&mut self, doing: &'static str) -> Result<()> {
         self.context.synchronize(doing)?;
         self.used = 0;
         Ok(())

@@ -1,19 +1,10 @@
 // Blocks of quantised weights in threadgroup memory, read as signed bytes: value = scale.code - minimum.
 //
-// A row is taken in stages of STAGE blocks. A block is PARTS tasks, each of RUNS runs of 32 consecutive values that
-// share bytes; a run has HALVES scales, for 32 or 16 values each. LOW words of a task hold the low bits of its codes,
-// HIGH words the bits above them. Where a block's fields lie (..._AT, and the step from part to part) comes from
-// walsh-formats.
+// A block is PARTS tasks, each of RUNS runs of 32 consecutive values that share bytes; a run has HALVES scales, for 32 or
+// 16 values each. LOW words hold the low bits of a run's codes, HIGH words the bits above them. Where a block's fields lie
+// (..._AT, and the step from part to part) comes from walsh-formats.
 struct alignas(16) Vector {
     uint word[4];
-};
-
-// A block's part as it is stored, and what its scales are made of.
-struct Task {
-    uint low[LOW];
-    uint high[HIGH > 0 ? HIGH : 1];
-    uint scales[2];
-    float d, m;
 };
 
 // 32 consecutive values.
@@ -47,11 +38,12 @@ inline float fetch_half(threadgroup const Vector *staged, uint byte) {
     return half_to_float(((threadgroup const ushort *)staged)[byte / 2]);
 }
 
-// The 6-bit scales and minima of a part of q4_K and q5_K: four bytes of each.
+// The 6-bit scales and minima of a part of q4_K and q5_K: four bytes of each. Those of the second part have their low
+// four bits in the third word and the others above the scales and minima of the first.
 inline void unpack_k4(thread const uint *packed, uint part, thread uint *scales) {
-    uint high = packed[0] >> 2 & 0x30303030u, high_minima = packed[1] >> 2 & 0x30303030u;
-    scales[0] = part == 0 ? packed[0] & 0x3f3f3f3fu : (packed[2] & 0x0f0f0f0fu) | high;
-    scales[1] = part == 0 ? packed[1] & 0x3f3f3f3fu : (packed[2] >> 4 & 0x0f0f0f0fu) | high_minima;
+    uint mask = part == 0 ? 0x3f3f3f3fu : 0x0f0f0f0fu, high = part == 0 ? 0u : 0x30303030u;
+    scales[0] = ((part == 0 ? packed[0] : packed[2]) & mask) | (packed[0] >> 2 & high);
+    scales[1] = ((part == 0 ? packed[1] : packed[2] >> 4) & mask) | (packed[1] >> 2 & high);
 }
 
 // The 6-bit scales of a part of q3_K: eight bytes.
@@ -72,33 +64,24 @@ inline uint unpack_iq4(uint low, uint high, uint part) {
     return scales;
 }
 
-// A task of the stage.
-inline Task load_task(threadgroup const Vector *staged, uint index) {
-    uint block = index / PARTS * BLOCK_BYTES, part = index % PARTS;
-    Task task;
-    fetch<LOW>(staged, block + LOW_AT + part * LOW_STEP, task.low);
-    if (HIGH > 0) fetch<HIGH>(staged, block + HIGH_AT + part * HIGH_STEP, task.high);
-    task.d = fetch_half(staged, block + D_AT);
-    task.m = M_AT >= 0 ? fetch_half(staged, block + M_AT) : 0.0f;
-    task.scales[0] = task.scales[1] = 0;
-    if (STORED == Q4_K || STORED == Q5_K) {
+// The scales of a part as bytes, those of q4_K and q5_K with their minima behind them.
+inline void load_scales(threadgroup const Vector *staged, uint block, uint part, thread uint *scales) {
+    scales[0] = scales[1] = 0;
+    if (STORED == Q2_K || STORED == Q6_K) fetch<2>(staged, block + SCALES_AT + 8 * part, scales);
+    if (STORED == Q3_K || STORED == Q4_K || STORED == Q5_K) {
         uint packed[3];
         fetch<3>(staged, block + SCALES_AT, packed);
-        unpack_k4(packed, part, task.scales);
+        if (STORED == Q3_K) {
+            unpack_q3(packed, part, scales);
+        } else {
+            unpack_k4(packed, part, scales);
+        }
     }
-    if (STORED == Q3_K) {
-        uint packed[3];
-        fetch<3>(staged, block + SCALES_AT, packed);
-        unpack_q3(packed, part, task.scales);
-    }
-    if (STORED == Q2_K || STORED == Q6_K) fetch<2>(staged, block + SCALES_AT + 8 * part, task.scales);
     if (STORED == IQ4_XS) {
         uint low[1];
         fetch<1>(staged, block + SCALES_AT, low);
-        uint high = ((threadgroup const ushort *)staged)[(block + SCALES_HIGH_AT) / 2];
-        task.scales[0] = unpack_iq4(low[0], high, part);
+        scales[0] = unpack_iq4(low[0], ((threadgroup const ushort *)staged)[(block + SCALES_HIGH_AT) / 2], part);
     }
-    return task;
 }
 
 // Bit i of four to bit 0 of byte i.
@@ -116,48 +99,50 @@ inline uint look_up(uint indices) {
     return values;
 }
 
-// Word i of a run's codes.
-inline uint codes_of(thread const Task &task, uint part, int run, int i) {
-    if (STORED == Q8_0) return task.low[i % LOW];
-    if (STORED == Q4_K || STORED == Q5_K) {
-        uint code = task.low[(8 * (run / 2) + i) % LOW] >> (4 * (run % 2)) & 0x0f0f0f0fu;
-        if (STORED == Q4_K) return code;
-        return code | (task.high[i] >> (4 * part + run) & 0x01010101u) << 4;
+// The codes of a run. Runs of a task share words, which the compiler loads once when it sees them together.
+inline void load_codes(threadgroup const Vector *staged, uint block, uint part, int run, thread int *codes) {
+    uint at = block + LOW_AT + part * LOW_STEP, low[LOW], high[HIGH > 0 ? HIGH : 1];
+    if (STORED == Q4_K || STORED == Q5_K) at += 32 * (run / 2);
+    if (STORED == Q6_K) at += 32 * (run % 2);
+    if (STORED == IQ4_XS) at += 16 * run;
+    fetch<LOW>(staged, at, low);
+    if (HIGH > 0) fetch<HIGH>(staged, block + HIGH_AT + part * HIGH_STEP, high);
+    UNROLL for (int i = 0; i < 8; i++) {
+        uint code = low[i % LOW];
+        if (LOW == 4) code = code >> (4 * (i / 4)) & 0x0f0f0f0fu;
+        if (STORED == Q4_K || STORED == Q5_K) code = code >> (4 * (run % 2)) & 0x0f0f0f0fu;
+        if (STORED == Q6_K) code = code >> (4 * (run / 2)) & 0x0f0f0f0fu;
+        if (STORED == Q2_K || STORED == Q3_K) code = code >> (2 * run) & 0x03030303u;
+        if (STORED == Q5_0 || STORED == Q5_1) code |= spread(high[0] >> (4 * i)) << 4;
+        if (STORED == Q3_K) code |= (high[i % LOW] >> (4 * part + run) & 0x01010101u) << 2;
+        if (STORED == Q5_K) code |= (high[i % LOW] >> (4 * part + run) & 0x01010101u) << 4;
+        if (STORED == Q6_K) code |= (high[i % LOW] >> (2 * run) & 0x03030303u) << 4;
+        if (STORED == IQ4_NL || STORED == IQ4_XS) code = look_up(code);
+        codes[i] = int(code);
     }
-    if (STORED == Q6_K) {
-        uint code = task.low[(8 * (run % 2) + i) % LOW] >> (4 * (run / 2)) & 0x0f0f0f0fu;
-        return code | (task.high[i] >> (2 * run) & 0x03030303u) << 4;
-    }
-    if (STORED == Q2_K || STORED == Q3_K) {
-        uint code = task.low[i % LOW] >> (2 * run) & 0x03030303u;
-        if (STORED == Q2_K) return code;
-        return code | (task.high[i] >> (4 * part + run) & 0x01010101u) << 2;
-    }
-    uint code = task.low[(4 * run + i % 4) % LOW] >> (4 * (i / 4)) & 0x0f0f0f0fu;
-    if (STORED == Q5_0 || STORED == Q5_1) return code | spread(task.high[0] >> (4 * i)) << 4;
-    if (STORED == IQ4_NL || STORED == IQ4_XS) return look_up(code);
-    return code;
 }
 
 inline uint byte_of(uint word, int i) { return word >> (8 * i) & 255; }
 
-// A run of a task.
-inline Run load_run(thread const Task &task, uint part, int run) {
+// A run of a task of the blocks from byte `base` on.
+inline Run load_run(threadgroup const Vector *staged, uint base, uint task, int run) {
+    uint block = base + task / PARTS * BLOCK_BYTES, part = task % PARTS, scales[2];
+    load_scales(staged, block, part, scales);
+    float d = fetch_half(staged, block + D_AT), m = M_AT >= 0 ? fetch_half(staged, block + M_AT) : 0.0f;
     Run values;
-    UNROLL for (int i = 0; i < 8; i++) values.codes[i] = int(codes_of(task, part, run, i));
+    load_codes(staged, block, part, run, values.codes);
     UNROLL for (int side = 0; side < HALVES; side++) {
-        int scale = 2 * run + side;
-        uint packed = byte_of(task.scales[scale / 4 % 2], scale % 4), single = byte_of(task.scales[0], run);
-        float factor = task.d;
-        if (STORED == Q4_K || STORED == Q5_K) factor = task.d * float(single);
-        if (STORED == Q2_K) factor = task.d * float(packed & 15);
-        if (STORED == Q3_K) factor = task.d * float(int(packed) - 32);
-        if (STORED == Q6_K) factor = task.d * float(int(packed ^ 128) - 128);
-        if (STORED == IQ4_XS) factor = task.d * float(int(single) - 32);
+        uint packed = byte_of(run < 2 ? scales[0] : scales[1], 2 * (run % 2) + side), single = byte_of(scales[0], run);
+        float factor = d;
+        if (STORED == Q4_K || STORED == Q5_K) factor = d * float(single);
+        if (STORED == Q2_K) factor = d * float(packed & 15);
+        if (STORED == Q3_K) factor = d * float(int(packed) - 32);
+        if (STORED == Q6_K) factor = d * float(int(packed ^ 128) - 128);
+        if (STORED == IQ4_XS) factor = d * float(int(single) - 32);
         float minimum = float(ZERO) * factor;
-        if (STORED == Q4_1 || STORED == Q5_1) minimum = -task.m;
-        if (STORED == Q4_K || STORED == Q5_K) minimum = task.m * float(byte_of(task.scales[1], run));
-        if (STORED == Q2_K) minimum = task.m * float(packed >> 4);
+        if (STORED == Q4_1 || STORED == Q5_1) minimum = -m;
+        if (STORED == Q4_K || STORED == Q5_K) minimum = m * float(byte_of(scales[1], run));
+        if (STORED == Q2_K) minimum = m * float(packed >> 4);
         values.scale[side] = factor;
         values.minimum[side] = minimum;
     }

@@ -22,9 +22,8 @@ inline void embedding(constant EmbeddingArgs &args, device const uchar *table, d
     simdgroup_barrier();
     device float *numbers = output + ulong(item) * args.width + block * (32 * RUNS * PARTS);
     for (uint index = at.lane; index < count * PARTS; index += 32) {
-        Task task = load_task(staged[0], index);
         UNROLL for (int r = 0; r < RUNS; r++) {
-            Run run = load_run(task, index % PARTS, r);
+            Run run = load_run(staged[0], 0, index, r);
             UNROLL for (int i = 0; i < 32; i++) {
                 int code = int(byte_of(uint(run.codes[i / 4]), i % 4) ^ 128) - 128;
                 float value = run.scale[i / 16 % HALVES] * float(code - ZERO);

@@ -29,7 +29,7 @@ inline void matmul_blocks(constant MatMulArgs &args, device const uchar *weight,
     uint rows = min(args.rows - first_row, uint(ROWS));
     uint tasks = args.blocks * PARTS;
     uint pitch = row_vectors(tasks);
-    device const Vector *vectors = (device const Vector *)input + ulong(first_row) * pitch;
+    device const Vector *vectors = (device const Vector *)input + ulong(first_row) * PLANES * pitch;
     ulong starts[PANEL];
     float sums[PANEL][ROWS];
     UNROLL for (int p = 0; p < PANEL; p++) {
@@ -50,17 +50,17 @@ inline void matmul_blocks(constant MatMulArgs &args, device const uchar *weight,
         UNROLL for (int turn = 0; turn < STAGE_TASKS / 32; turn++) {
             uint index = turn * 32 + at.lane;
             if (index >= count * PARTS) break;
-            Task panel[PANEL];
-            UNROLL for (int p = 0; p < PANEL; p++) panel[p] = load_task(staged[p], index);
             device const Vector *column = vectors + task_vector(block * PARTS + index);
             UNROLL for (int r = 0; r < RUNS; r++) {
                 Run runs[PANEL];
-                UNROLL for (int p = 0; p < PANEL; p++) runs[p] = load_run(panel[p], index % PARTS, r);
+                UNROLL for (int p = 0; p < PANEL; p++) runs[p] = load_run(staged[p], 0, index, r);
                 UNROLL for (int m = 0; m < ROWS; m++) {
                     if (ROWS > 1 && uint(m) >= rows) break;
-                    Vector numbers[VECTORS];
-                    UNROLL for (int v = 0; v < VECTORS; v++) numbers[v] = column[m * pitch + (r * VECTORS + v) * 32];
-                    UNROLL for (int p = 0; p < PANEL; p++) sums[p][m] = accumulate(sums[p][m], runs[p], numbers);
+                    UNROLL for (int plane = 0; plane < PLANES; plane++) {
+                        Vector numbers[VECTORS];
+                        UNROLL for (int v = 0; v < VECTORS; v++) numbers[v] = column[(m * PLANES + plane) * pitch + (r * VECTORS + v) * 32];
+                        UNROLL for (int p = 0; p < PANEL; p++) sums[p][m] = accumulate(sums[p][m], runs[p], numbers);
+                    }
                 }
             }
         }

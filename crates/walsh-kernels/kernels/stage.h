@@ -1,16 +1,4 @@
-// How rows of blocks come into threadgroup memory: in pieces of ALIGN bytes, each lane of a simdgroup its share.
-template <int BYTES> struct Piece;
-template <> struct Piece<2> {
-    typedef ushort Type;
-};
-template <> struct Piece<4> {
-    typedef uint Type;
-};
-template <> struct Piece<16> {
-    typedef Vector Type;
-};
-typedef Piece<ALIGN>::Type Unit;
-
+// How rows of blocks come into threadgroup memory: STAGE blocks of a row at a time, each lane of a simdgroup its share.
 // What a lane stages of a row, in vectors, and a simdgroup: the blocks and a word that shifted reads may touch.
 enum : int { LANE_VECTORS = (STAGE * BLOCK_BYTES + 4 + 511) / 512, STAGED = 32 * LANE_VECTORS };
 

@@ -246,7 +246,8 @@ impl Variant {
                 };
                 format!(
                     "extern \"C\" __global__ void __launch_bounds__({space}::THREADS) {symbol}(const __grid_constant__ {space}::{args} args{parameters}) {{\n\
-                     {declared}    Position at = {{blockIdx.x, blockIdx.y, blockIdx.z, threadIdx.x, threadIdx.x % 32, threadIdx.x / 32}};\n\
+                     {declared}    walsh_begin();\n\
+                     \x20   Position at = {{blockIdx.x, blockIdx.y, blockIdx.z, threadIdx.x, threadIdx.x % 32, threadIdx.x / 32}};\n\
                      \x20   {space}::{name}(args, {names}{passed}at);\n}}\n"
                 )
             }

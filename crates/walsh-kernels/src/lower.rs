@@ -2,7 +2,9 @@
 
 use bytemuck::bytes_of;
 use walsh_core::ops::Op;
-use walsh_core::{Buffer, CommandList, Error, HazardTracker, Plan, Result, Span, Tensor};
+use walsh_core::{
+    Activations, Buffer, CommandList, Error, HazardTracker, Plan, Result, Span, Tensor,
+};
 
 use crate::args::Args;
 use crate::check::{Check, CheckKind};
@@ -17,6 +19,8 @@ pub struct Limits {
     pub multiprocessors: u32,
     /// The threadgroup memory of a group, in bytes.
     pub threadgroup_bytes: u32,
+    /// How products with block-quantised weights read their input.
+    pub activations: Activations,
 }
 
 /// The words of a list's status buffer.

@@ -3,7 +3,6 @@
 use std::fmt::{Display, Write};
 
 use walsh_formats::codebook::codebook;
-use walsh_formats::ggml::IQ4_VALUES;
 use walsh_formats::kv::TqBits;
 use walsh_formats::rotation::Rotation;
 
@@ -57,11 +56,6 @@ pub(crate) fn signs(name: &str, rotation: &Rotation) -> String {
             .chunks(32)
             .map(|signs| format!("{:#x}u", word(signs))),
     )
-}
-
-/// The values of the IQ4 types' codes.
-pub(crate) fn iq4_values(name: &str) -> String {
-    table("int", name, IQ4_VALUES)
 }
 
 /// The rows of a rotation's Paley factor as bits, or those of its transpose; a set bit means −1.

@@ -180,8 +180,10 @@ fn tool(arguments: &[&str], remedy: &str) -> Tool {
     }
 }
 
-/// The best of a few passes over memory that no cache holds.
-fn read_bandwidth(threads: usize) -> f64 {
+/// What so many threads together read from memory, in 10⁹ bytes per second: the best
+/// of a few passes over memory that no cache holds.
+#[must_use]
+pub fn read_bandwidth(threads: usize) -> f64 {
     const BYTES: usize = 256 << 20;
     const PASSES: usize = 4;
     let memory = vec![1u64; BYTES / size_of::<u64>()];

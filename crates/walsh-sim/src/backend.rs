@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use walsh_core::ops::Op;
 use walsh_core::{
-    Access, Backend, Buffer, CommandList, Device, DeviceId, Error, HostBytes, Memory, Plan,
-    Program, Properties, Result, Span,
+    Access, Activations, Backend, Buffer, CommandList, Device, DeviceId, Error, HostBytes, Memory,
+    Plan, Program, Properties, Result, Span,
 };
 use walsh_kernels::{Binding, CHECK_PASSED, Dispatch, Limits, Lowered, Touch};
 
@@ -39,6 +39,7 @@ impl Default for SimOptions {
                 multiprocessors: 8,
                 // What every Apple GPU has, the least of all.
                 threadgroup_bytes: 32 << 10,
+                activations: Activations::Int8,
             },
             most_steps: 1 << 30,
             cache: concat!(env!("OUT_DIR"), "/kernels").into(),

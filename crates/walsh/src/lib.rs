@@ -6,10 +6,10 @@ pub use open::{BACKENDS, BackendInfo, DeviceSpec, open};
 
 pub use walsh_core::ops;
 pub use walsh_core::{
-    Access, Accesses, Backend, Buffer, BufferId, CacheKind, Command, CommandList, Device, DeviceId,
-    Element, Error, HostBytes, KernelTime, KeyPreparation, KvCache, KvCacheOptions, KvRows, KvSide,
-    KvSideTensors, KvTensors, Memory, OverlayOptions, Plan, Program, Properties, Recorder, Result,
-    Span, Step, Tensor, tensor_bytes,
+    Access, Accesses, Activations, Backend, Buffer, BufferId, CacheKind, Command, CommandList,
+    Device, DeviceId, Element, Error, HostBytes, KernelTime, KeyPreparation, KvCache,
+    KvCacheOptions, KvRows, KvSide, KvSideTensors, KvTensors, Memory, OverlayOptions, Plan,
+    Program, Properties, Recorder, Result, Span, Step, Tensor, tensor_bytes,
 };
 
 pub use walsh_formats as formats;
@@ -19,7 +19,7 @@ pub use walsh_formats::{DType, gguf};
 #[cfg(feature = "cpu")]
 pub use walsh_cpu as cpu;
 #[cfg(feature = "cpu")]
-pub use walsh_cpu::{Activations, CpuOptions, Isa, Threads};
+pub use walsh_cpu::{CpuOptions, Isa, Threads};
 
 #[cfg(feature = "cuda")]
 pub use walsh_cuda as cuda;

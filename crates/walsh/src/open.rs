@@ -2,12 +2,12 @@ use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 
-use walsh_core::{Device, Error, Result};
+use walsh_core::{Activations, Device, Error, Result};
 
 #[cfg(feature = "cpu")]
-use walsh_cpu::{Activations, CpuOptions, Isa, Threads};
+use walsh_cpu::{CpuOptions, Isa, Threads};
 #[cfg(feature = "cuda")]
-use walsh_cuda::CudaOptions;
+use walsh_cuda::{CudaOptions, Launches};
 
 /// A backend that Walsh is designed for, whether or not this build has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +59,7 @@ pub const BACKENDS: &[BackendInfo] = &[
 /// Its text form is a backend's name with settings behind a colon: `cpu`,
 /// `cpu:threads=4`, `cpu:threads=2,isa=avx2`, `cpu:activations=f32` (see
 /// [`Activations`](crate::Activations)), `cuda` for the first NVIDIA GPU,
-/// `cuda:1` for the second. A backend that this build does not have is an error
+/// `cuda:1` for the second, `cuda:0,activations=f32`, `cuda:0,launches=apart`. A backend that this build does not have is an error
 /// when the text is read; it is never replaced by another.
 ///
 /// ```
@@ -208,7 +208,16 @@ impl fmt::Display for DeviceSpec {
                 Ok(())
             }
             #[cfg(feature = "cuda")]
-            Self::Cuda(options) => write!(f, "cuda:{}", options.ordinal),
+            Self::Cuda(options) => {
+                write!(f, "cuda:{}", options.ordinal)?;
+                if options.activations != Activations::default() {
+                    write!(f, ",activations={}", options.activations)?;
+                }
+                if options.launches != Launches::default() {
+                    write!(f, ",launches={}", options.launches.name())?;
+                }
+                Ok(())
+            }
         }
     }
 }
@@ -249,21 +258,33 @@ fn cpu_options(text: &str) -> Result<CpuOptions> {
 #[cfg(feature = "cuda")]
 fn cuda_options(text: &str) -> Result<CudaOptions> {
     let wrong = || {
-        let expected = "cuda, or cuda:N with the GPU's number, from 0";
+        let expected = "cuda or cuda:N,activations=NAME,launches=NAME with the GPU's number from 0, int8 or f32, and early, apart or parallel";
         Error::argument("device", "spec", expected, format_args!("{text:?}"))
     };
-    let ordinal = match text.split_once(':') {
-        None => 0,
-        // `parse` alone takes a plus sign.
-        Some((_, number)) if number.bytes().all(|b| b.is_ascii_digit()) => {
-            number.parse().map_err(|_| wrong())?
-        }
-        Some(_) => return Err(wrong()),
+    let mut options = CudaOptions::default();
+    let Some((_, settings)) = text.split_once(':') else {
+        return Ok(options);
     };
-    Ok(CudaOptions {
-        ordinal,
-        ..CudaOptions::default()
-    })
+    let mut settings = settings.split(',');
+    let number = settings.next().unwrap_or_default();
+    // `parse` alone takes a plus sign.
+    if !number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(wrong());
+    }
+    options.ordinal = number.parse().map_err(|_| wrong())?;
+    for setting in settings {
+        match setting.split_once('=') {
+            Some(("activations", name)) => {
+                options.activations = name.parse().map_err(|_| wrong())?;
+            }
+            Some(("launches", name)) => {
+                let found = Launches::ALL.into_iter().find(|how| how.name() == name);
+                options.launches = found.ok_or_else(wrong)?;
+            }
+            _ => return Err(wrong()),
+        }
+    }
+    Ok(options)
 }
 
 fn unavailable(device: &str, remedy: &str) -> Error {
@@ -333,11 +354,20 @@ mod tests {
             assert!(spec.with_threads(2).is_err());
         }
         for text in [
+            "cuda:2,launches=apart",
+            "cuda:0,launches=parallel",
+            "cuda:0,activations=f32,launches=apart",
+        ] {
+            assert_eq!(text.parse::<DeviceSpec>().unwrap().to_string(), text);
+        }
+        for text in [
             "cuda:",
             "cuda:x",
             "cuda:-1",
             "cuda:+1",
             "cuda:0,1",
+            "cuda:0,launches=side",
+            "cuda:,launches=apart",
             "cuda:99999999999",
         ] {
             let error = text.parse::<DeviceSpec>().unwrap_err().to_string();

@@ -132,9 +132,14 @@ fn functions<'a>(tokens: &[Token<'a>]) -> Vec<Function<'a>> {
         let Some(name) = (start + 1..tokens.len()).find(|i| called(*i)) else {
             break;
         };
-        let Some(open) = next(tokens, name, |token| token.text == "{") else {
+        let Some(open) = next(tokens, name, |token| matches!(token.text, "{" | ";")) else {
             break;
         };
+        if tokens[open].text == ";" {
+            // Declared ahead: the body is elsewhere.
+            at = open;
+            continue;
+        }
         let end = closing(tokens, open);
         found.push(Function {
             name: tokens[name].text,

@@ -14,7 +14,7 @@ use walsh_formats::DType;
 
 use super::kernels::Kernels;
 use crate::isa::Isa;
-use crate::precision::Activations;
+use walsh_core::Activations;
 
 /// The values that share one scale.
 pub(super) const BLOCK: usize = 32;

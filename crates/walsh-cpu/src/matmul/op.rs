@@ -9,8 +9,8 @@ use super::plan::{Operands, ProductPlan, ProductShape};
 use super::{ActivationLayout, Arrangement};
 use crate::lower::{Derived, Lowering, Target};
 use crate::memory::View;
-use crate::precision::Activations;
 use crate::team::{Phase, Scratch};
+use walsh_core::Activations;
 
 /// The plan of a validated product.
 fn product_plan(op: &MatMul, target: Target) -> Result<ProductPlan> {

@@ -8,7 +8,7 @@ use super::activations::{ActivationLayout, Arrangement, Tiles};
 use super::kernels::Kernels;
 use super::tile;
 use crate::isa::Isa;
-use crate::precision::Activations;
+use walsh_core::Activations;
 
 /// What a product is planned from: `output[m, n] = Σ_k input[m, k] · weight[n, k]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,8 +4,8 @@ use walsh_formats::DType;
 use super::testing::{BLOCK_TYPES, Random, random_weights};
 use super::*;
 use crate::isa::Isa;
-use crate::precision::Activations;
 use crate::team::Scratch;
+use walsh_core::Activations;
 
 const FLOAT_TYPES: &[DType] = &[DType::F32, DType::F16, DType::BF16];
 

@@ -65,3 +65,12 @@ inline __device__ void simdgroup_barrier() { __syncwarp(); }
 inline __device__ void threadgroup_barrier() { __syncthreads(); }
 
 inline __device__ void atomic_min(device uint *at, uint value) { atomicMin(at, value); }
+
+// The first thing that every kernel does. Where a graph lets a launch begin before the one in front of it has ended,
+// this waits for that end, and then lets the next one come.
+inline __device__ void walsh_begin() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+    asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}

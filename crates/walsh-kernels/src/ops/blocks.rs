@@ -84,6 +84,13 @@ const LARGE: Form = Form {
     ..SMALL
 };
 
+impl Form {
+    /// Blocks of a step of the tiled product: an even number of tasks.
+    pub(crate) fn step(&self) -> u64 {
+        if self.parts == 1 { 4 } else { 1 }
+    }
+}
+
 const fn words(at: usize, step: usize, count: usize) -> Words {
     Words { at, step, count }
 }
@@ -148,21 +155,21 @@ pub(crate) fn form(dtype: DType) -> Option<Form> {
         DType::Q4K => Form {
             d: offset_of!(BlockQ4K, d),
             minimum: Some(offset_of!(BlockQ4K, dmin)),
-            low: words(offset_of!(BlockQ4K, qs), 64, 16),
+            low: words(offset_of!(BlockQ4K, qs), 64, 8),
             scales: offset_of!(BlockQ4K, scales),
             ..LARGE
         },
         DType::Q5K => Form {
             d: offset_of!(BlockQ5K, d),
             minimum: Some(offset_of!(BlockQ5K, dmin)),
-            low: words(offset_of!(BlockQ5K, qs), 64, 16),
+            low: words(offset_of!(BlockQ5K, qs), 64, 8),
             high: words(offset_of!(BlockQ5K, qh), 0, 8),
             scales: offset_of!(BlockQ5K, scales),
             ..LARGE
         },
         DType::Q6K => Form {
             d: offset_of!(BlockQ6K, d),
-            low: words(offset_of!(BlockQ6K, ql), 64, 16),
+            low: words(offset_of!(BlockQ6K, ql), 64, 8),
             high: words(offset_of!(BlockQ6K, qh), 32, 8),
             scales: offset_of!(BlockQ6K, scales),
             halves: 2,
@@ -171,7 +178,7 @@ pub(crate) fn form(dtype: DType) -> Option<Form> {
         },
         DType::IQ4XS => Form {
             d: offset_of!(BlockIq4Xs, d),
-            low: words(offset_of!(BlockIq4Xs, qs), 64, 16),
+            low: words(offset_of!(BlockIq4Xs, qs), 64, 4),
             scales: offset_of!(BlockIq4Xs, scales_l),
             scales_high: offset_of!(BlockIq4Xs, scales_h),
             ..LARGE
@@ -212,6 +219,7 @@ pub(crate) fn tables(variant: &Variant) -> String {
             ("RUNS", number(form.runs)),
             ("HALVES", number(form.halves)),
             ("STAGE", number(form.stage)),
+            ("STEP_BLOCKS", form.step() as i64),
             ("LOW", number(form.low.count)),
             ("LOW_AT", number(form.low.at)),
             ("LOW_STEP", number(form.low.step)),

@@ -55,6 +55,7 @@ static EMBEDDING: Kernel = Kernel {
     name: "embedding",
     includes: &[
         include_str!("../../kernels/blocks.h"),
+        include_str!("../../kernels/unit.h"),
         include_str!("../../kernels/stage.h"),
     ],
     tables: blocks::tables,

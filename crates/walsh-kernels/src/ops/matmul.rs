@@ -5,7 +5,7 @@ use walsh_core::{Buffer, Result, Span, Tensor};
 
 use super::blocks::{self, Form, form, type_constant};
 use crate::args::args;
-use crate::kernel::{Kernel, Variant, reads, writes};
+use crate::kernel::{Kernel, Native, Platform, Variant, reads, writes};
 use crate::lower::{Derived, Lowering, layout, whole};
 
 /// Threads of a group.
@@ -14,17 +14,36 @@ const THREADS: i64 = 128;
 /// Simdgroups of a group.
 const SIMDS: u64 = THREADS as u64 / 32;
 
+/// The most groups that share a tile.
+const MOST_PARTS: u64 = 8;
+
 /// The 32-bit words that 32 activations take in 8 bits.
 const ACTIVATION_WORDS: u64 = 12;
 
 /// Rows of activations are filled up to whole columns of tasks, one for each lane.
 const COLUMN: u64 = 32;
 
+/// The rows of input from which a product is computed in tiles.
+const TILED_ROWS: u32 = 33;
+
+/// The rows of the weight of a tile.
+const TILE_N: u64 = 64;
+
+/// The rows of the input of a tile, and the threadgroup memory that a device must have for it; the best first.
+const TILES_M: [(u32, u32); 2] = [(128, 48 << 10), (64, 32 << 10)];
+
 /// The form of a product's input that its kernel reads.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Activations {
-    /// Runs of 32 numbers that lie together for each task of the weights.
-    runs: usize,
+pub(crate) enum Activations {
+    /// In 8 bits.
+    Quantised {
+        /// Runs of 32 numbers that lie together for each task of the weights.
+        runs: usize,
+        /// How often what rounding left is rounded again.
+        planes: u64,
+    },
+    /// As bfloat16.
+    Narrow,
 }
 
 args! {
@@ -50,8 +69,44 @@ args! {
         split: u32,
         /// Whether there is a bias.
         biased: u32,
-        /// Nothing.
+        /// Fills the struct up to a multiple of eight bytes.
         unused: u32,
+    }
+
+    /// Arguments of `narrow_rows`.
+    NarrowArgs {
+        /// Half the count of numbers.
+        pairs: u32,
+    }
+
+    /// Arguments of `matmul_tiles`.
+    TilesArgs {
+        /// The bytes of a row of the weight.
+        row_bytes: u64,
+        /// Rows of the input.
+        rows: u32,
+        /// Rows of the weight.
+        n: u32,
+        /// Blocks in a row of the weight.
+        blocks: u32,
+        /// Blocks of each group that shares a tile, in whole steps.
+        share: u32,
+        /// Whether there is a bias.
+        biased: u32,
+        /// Fills the struct up to a multiple of eight bytes.
+        unused: u32,
+    }
+
+    /// Arguments of `sum_parts`.
+    SumPartsArgs {
+        /// Numbers of the output.
+        count: u32,
+        /// Numbers of the bias.
+        n: u32,
+        /// How many matrices are added up.
+        parts: u32,
+        /// Whether there is a bias.
+        biased: u32,
     }
 
     /// Arguments of `matmul_floats`.
@@ -68,7 +123,7 @@ args! {
         split: u32,
         /// Whether there is a bias.
         biased: u32,
-        /// Nothing.
+        /// Fills the struct up to a multiple of eight bytes.
         unused: u32,
     }
 }
@@ -79,7 +134,7 @@ static QUANTISE: Kernel = Kernel {
     tables: crate::kernel::no_tables,
     text: include_str!("../../kernels/quantise.h"),
     native: &[],
-    constants: &["THREADS", "RUNS"],
+    constants: &["THREADS", "RUNS", "PLANES"],
     args: layout::<QuantiseArgs>(),
     buffers: &[reads("input", "float"), writes("output", "uint")],
     shared: false,
@@ -89,13 +144,14 @@ static MATMUL_BLOCKS: Kernel = Kernel {
     name: "matmul_blocks",
     includes: &[
         include_str!("../../kernels/blocks.h"),
+        include_str!("../../kernels/unit.h"),
         include_str!("../../kernels/stage.h"),
         include_str!("../../kernels/activations.h"),
     ],
     tables: blocks::tables,
     text: include_str!("../../kernels/matmul_blocks.h"),
     native: &[],
-    constants: &["THREADS", "TYPE", "ALIGN", "PANEL", "ROWS"],
+    constants: &["THREADS", "TYPE", "ALIGN", "PANEL", "ROWS", "PLANES"],
     args: layout::<MatMulArgs>(),
     buffers: &[
         reads("weight", "uchar"),
@@ -104,6 +160,59 @@ static MATMUL_BLOCKS: Kernel = Kernel {
         writes("output", "float"),
     ],
     shared: true,
+};
+
+static NARROW_ROWS: Kernel = Kernel {
+    name: "narrow_rows",
+    includes: &[include_str!("../../kernels/bfloat.h")],
+    tables: crate::kernel::no_tables,
+    text: include_str!("../../kernels/narrow_rows.h"),
+    native: &[],
+    constants: &["THREADS"],
+    args: layout::<NarrowArgs>(),
+    buffers: &[reads("input", "float"), writes("output", "uint")],
+    shared: false,
+};
+
+static MATMUL_TILES: Kernel = Kernel {
+    name: "matmul_tiles",
+    includes: &[
+        include_str!("../../kernels/blocks.h"),
+        include_str!("../../kernels/unit.h"),
+        include_str!("../../kernels/bfloat.h"),
+        include_str!("../../kernels/tiles.h"),
+    ],
+    tables: blocks::tables,
+    text: include_str!("../../kernels/matmul_tiles.h"),
+    native: &[Native {
+        platform: Platform::Cuda,
+        text: include_str!("../../kernels/cuda/matmul_tiles.cu"),
+    }],
+    constants: &["THREADS", "TYPE", "ALIGN", "TILE_M"],
+    args: layout::<TilesArgs>(),
+    buffers: &[
+        reads("weight", "uchar"),
+        reads("input", "uint"),
+        reads("bias", "float"),
+        writes("output", "float"),
+    ],
+    shared: true,
+};
+
+static SUM_PARTS: Kernel = Kernel {
+    name: "sum_parts",
+    includes: &[],
+    tables: crate::kernel::no_tables,
+    text: include_str!("../../kernels/sum_parts.h"),
+    native: &[],
+    constants: &["THREADS"],
+    args: layout::<SumPartsArgs>(),
+    buffers: &[
+        reads("parts", "float"),
+        reads("bias", "float"),
+        writes("output", "float"),
+    ],
+    shared: false,
 };
 
 static MATMUL_FLOATS: Kernel = Kernel {
@@ -123,12 +232,22 @@ static MATMUL_FLOATS: Kernel = Kernel {
     shared: true,
 };
 
-pub(crate) const KERNELS: &[&Kernel] = &[&QUANTISE, &MATMUL_BLOCKS, &MATMUL_FLOATS];
+pub(crate) const KERNELS: &[&Kernel] = &[
+    &QUANTISE,
+    &NARROW_ROWS,
+    &MATMUL_BLOCKS,
+    &MATMUL_TILES,
+    &SUM_PARTS,
+    &MATMUL_FLOATS,
+];
 
 pub(crate) fn lower(op: &MatMul, lowering: &mut Lowering<'_>) -> Result<()> {
     lowering.countable(&[&op.input, &op.output])?;
     match form(op.weight.dtype()) {
-        Some(form) => with_blocks(op, &form, lowering),
+        Some(form) => match tile_rows(op, lowering) {
+            Some(tile) => with_tiles(op, (&form, tile), lowering),
+            None => with_blocks(op, &form, lowering),
+        },
         None => with_floats(op, lowering),
     }
 }
@@ -148,6 +267,23 @@ fn sizes(op: &MatMul) -> Sizes {
         n: n as u32,
         k: k as u32,
         row_bytes: op.weight.bytes() / n,
+    }
+}
+
+/// The rows of a tile, where there are rows enough, and threadgroup memory, to decode a weight once for many of them.
+fn tile_rows(op: &MatMul, lowering: &Lowering<'_>) -> Option<u32> {
+    let memory = lowering.limits().threadgroup_bytes;
+    let (rows, _) = TILES_M.iter().find(|(_, bytes)| memory >= *bytes)?;
+    let many = op.input.shape()[0] >= u64::from(TILED_ROWS);
+    // Tiles round their input and the weights.
+    (many && planes(lowering) == 1).then_some(*rows)
+}
+
+/// How often an input is rounded to 8 bits: once, or, for the precision of single floats, what that leaves twice more.
+fn planes(lowering: &Lowering<'_>) -> u64 {
+    match lowering.limits().activations {
+        walsh_core::Activations::Int8 => 1,
+        walsh_core::Activations::F32 => 3,
     }
 }
 
@@ -185,7 +321,7 @@ fn with_blocks(op: &MatMul, form: &Form, lowering: &mut Lowering<'_>) -> Result<
         k,
         row_bytes,
     } = sizes(op);
-    let input = activations(&op.input, form.runs, lowering)?;
+    let input = quantised(&op.input, form.runs, lowering)?;
     let blocks = u64::from(k) / op.weight.dtype().block_len() as u64;
     let stages = blocks.div_ceil(form.stage as u64);
     // Two rows of the weight share what is read of the input, once there are enough of them for the whole device.
@@ -202,6 +338,7 @@ fn with_blocks(op: &MatMul, form: &Form, lowering: &mut Lowering<'_>) -> Result<
             ("ALIGN", row_alignment(&op.weight, row_bytes)),
             ("PANEL", panel as i64),
             ("ROWS", bucket),
+            ("PLANES", planes(lowering) as i64),
         ],
     );
     let args = MatMulArgs {
@@ -230,33 +367,127 @@ fn spans(op: &MatMul, input: Span, lowering: &Lowering<'_>) -> Vec<Span> {
     vec![op.weight.span(), input, bias, op.output.span()]
 }
 
-/// The input in 8 bits, computed once for all products that read it in the same form.
-fn activations(input: &Tensor, runs: usize, lowering: &mut Lowering<'_>) -> Result<Buffer> {
-    let what = Derived::Activations(Activations { runs });
-    let source = input.span();
+/// The input in the form that a kernel reads, computed once for all products of that kernel.
+fn derive(
+    input: &Tensor,
+    what: Activations,
+    lowering: &mut Lowering<'_>,
+    compute: impl FnOnce(&mut Lowering<'_>) -> Result<Buffer>,
+) -> Result<Buffer> {
+    let (what, source) = (Derived::Activations(what), input.span());
     if let Some(buffer) = lowering.known(&what, &source) {
         return Ok(buffer);
     }
-    let [rows, k] = [input.shape()[0], input.shape()[1]];
-    let blocks = k / 32;
-    let tasks = (blocks / runs as u64).next_multiple_of(COLUMN);
-    let words = rows * tasks * runs as u64 * ACTIVATION_WORDS;
-    if words > i32::MAX as u64 {
-        return Err(lowering.unsupported(format_args!(
-            "the 8-bit form of {input} takes 2^31 words or more"
-        )));
-    }
-    let buffer = lowering.workspace(4 * words)?;
-    let variant = Variant::new(&QUANTISE, &[("THREADS", THREADS), ("RUNS", runs as i64)]);
-    let args = QuantiseArgs {
-        rows: rows as u32,
-        blocks: blocks as u32,
-    };
-    let groups = [(rows * blocks).div_ceil(THREADS as u64 / 8), 1, 1];
-    let spans = vec![source.clone(), whole(&buffer)];
-    lowering.dispatch(variant, groups, &args, spans)?;
+    let buffer = compute(lowering)?;
     lowering.keep(what, source, buffer.clone());
     Ok(buffer)
+}
+
+/// The input in 8 bits, for weights whose tasks are of so many runs.
+fn quantised(input: &Tensor, runs: usize, lowering: &mut Lowering<'_>) -> Result<Buffer> {
+    let planes = planes(lowering);
+    let what = Activations::Quantised { runs, planes };
+    derive(input, what, lowering, |lowering| {
+        let [rows, blocks] = [input.shape()[0], input.shape()[1] / 32];
+        let tasks = (blocks / runs as u64).next_multiple_of(COLUMN);
+        let words = rows * planes * tasks * runs as u64 * ACTIVATION_WORDS;
+        if words > i32::MAX as u64 {
+            return Err(lowering.unsupported(format_args!(
+                "the 8-bit form of {input} takes 2^31 words or more"
+            )));
+        }
+        let buffer = lowering.workspace(4 * words)?;
+        let variant = Variant::new(
+            &QUANTISE,
+            &[
+                ("THREADS", THREADS),
+                ("RUNS", runs as i64),
+                ("PLANES", planes as i64),
+            ],
+        );
+        let args = QuantiseArgs {
+            rows: rows as u32,
+            blocks: blocks as u32,
+        };
+        let groups = [(rows * blocks).div_ceil(THREADS as u64 / 8), 1, 1];
+        let spans = vec![input.span(), whole(&buffer)];
+        lowering.dispatch(variant, groups, &args, spans)?;
+        Ok(buffer)
+    })
+}
+
+/// The input as bfloat16.
+fn narrow(input: &Tensor, lowering: &mut Lowering<'_>) -> Result<Buffer> {
+    derive(input, Activations::Narrow, lowering, |lowering| {
+        let pairs = input.elements() / 2;
+        let buffer = lowering.workspace(4 * pairs)?;
+        let variant = Variant::new(&NARROW_ROWS, &[("THREADS", THREADS)]);
+        let args = NarrowArgs {
+            pairs: pairs as u32,
+        };
+        let groups = [pairs.div_ceil(THREADS as u64), 1, 1];
+        let spans = vec![input.span(), whole(&buffer)];
+        lowering.dispatch(variant, groups, &args, spans)?;
+        Ok(buffer)
+    })
+}
+
+fn with_tiles(op: &MatMul, (form, tile): (&Form, u32), lowering: &mut Lowering<'_>) -> Result<()> {
+    let Sizes {
+        rows, n, row_bytes, ..
+    } = sizes(op);
+    let input = narrow(&op.input, lowering)?;
+    let dtype = op.weight.dtype();
+    let variant = Variant::new(
+        &MATMUL_TILES,
+        &[
+            ("THREADS", THREADS),
+            ("TYPE", type_constant(dtype)),
+            ("ALIGN", row_alignment(&op.weight, row_bytes)),
+            ("TILE_M", i64::from(tile)),
+        ],
+    );
+    let blocks = op.weight.row_len() / dtype.block_len() as u64;
+    let steps = blocks.div_ceil(form.step());
+    let tiles = [
+        u64::from(n).div_ceil(TILE_N),
+        u64::from(rows).div_ceil(u64::from(tile)),
+    ];
+    // Tiles that leave multiprocessors idle are shared by groups, each with some steps, which are added up behind them.
+    let wanted = u64::from(lowering.limits().multiprocessors) * 2;
+    let share = steps.div_ceil((wanted / (tiles[0] * tiles[1])).clamp(1, MOST_PARTS));
+    let parts = steps.div_ceil(share);
+    let args = TilesArgs {
+        row_bytes,
+        rows,
+        n,
+        blocks: blocks as u32,
+        share: (share * form.step()) as u32,
+        biased: u32::from(op.bias.is_some() && parts == 1),
+        unused: 0,
+    };
+    let groups = [tiles[0], tiles[1], parts];
+    let mut spans = spans(op, whole(&input), lowering);
+    if parts == 1 {
+        return lowering.dispatch(variant, groups, &args, spans);
+    }
+    let sums = lowering.workspace(parts * op.output.bytes())?;
+    let [bias, output] = [spans[2].clone(), spans[3].clone()];
+    spans[2] = lowering.nothing();
+    spans[3] = whole(&sums);
+    lowering.dispatch(variant, groups, &args, spans)?;
+    let variant = Variant::new(&SUM_PARTS, &[("THREADS", THREADS)]);
+    let args = SumPartsArgs {
+        count: op.output.elements() as u32,
+        n,
+        parts: parts as u32,
+        biased: u32::from(op.bias.is_some()),
+    };
+    let groups = [op.output.elements().div_ceil(THREADS as u64), 1, 1];
+    let spans = vec![whole(&sums), bias, output];
+    lowering.dispatch(variant, groups, &args, spans)?;
+    lowering.release(sums);
+    Ok(())
 }
 
 fn with_floats(op: &MatMul, lowering: &mut Lowering<'_>) -> Result<()> {

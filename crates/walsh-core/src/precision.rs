@@ -14,8 +14,7 @@ pub enum Activations {
     #[default]
     Int8,
     /// Single precision: weights are decoded, exactly, to single precision as well. Results are those of a sum in single
-    /// precision. With AVX-512, many rows take up to three times as long as with [`Activations::Int8`], and so does one. For
-    /// measurements: what differs between two runs is then what was changed, not the rounding of products.
+    /// precision. They take about three times as long as with [`Activations::Int8`]. For measurements: what differs between two runs is then what was changed, not the rounding of products.
     F32,
 }
 

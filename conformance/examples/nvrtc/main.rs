@@ -1,0 +1,242 @@
+//! Compiles every kernel that the conformance cases and models need, with no GPU: `.ci/nvrtc` calls it.
+//!
+//! `nvrtc --library FILE [--architecture NAME]… [--report FILE] [--quick]`: FILE is NVIDIA's libnvrtc. A kernel that does not
+//! compile is a failure, and so is one that a model needs and that spills registers. `--quick` leaves the cases out.
+
+mod recorder;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::time::Instant;
+
+use conformance::cases::TABLES;
+use conformance::{Bound, Target};
+use recorder::{Recorder, Wanted};
+use walsh::cuda::{Nvrtc, Usage, VERBOSE, in_parallel};
+use walsh_kernels::{Platform, Variant};
+use walsh_runtime::{Model, SessionOptions, Synthetic};
+
+/// What is compiled for unless the command line says otherwise.
+const ARCHITECTURES: &[&str] = &["sm_80", "sm_90a", "sm_100"];
+
+/// Kernels of one text: the compiler reads the dialect once for all of them.
+const BATCH: usize = 8;
+
+/// The models whose kernels must not spill, and the caches that they are asked for with.
+const MODELS: &[&str] = &["llama3-8b:q4_k_m", "gemma3-27b:q4_k_m"];
+const CACHES: &[&str] = &["f16", "q8_0", "q4_0", "tq8", "tq4", "tq3"];
+
+struct Arguments {
+    library: PathBuf,
+    architectures: Vec<String>,
+    report: Option<PathBuf>,
+    quick: bool,
+}
+
+impl Arguments {
+    fn read() -> Result<Self, String> {
+        let (mut library, mut architectures, mut report, mut quick) =
+            (None, Vec::new(), None, false);
+        let mut arguments = std::env::args().skip(1);
+        while let Some(argument) = arguments.next() {
+            let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
+            match argument.as_str() {
+                "--library" => library = Some(value()?.into()),
+                "--architecture" => architectures.push(value()?),
+                "--report" => report = Some(value()?.into()),
+                "--quick" => quick = true,
+                _ => return Err(format!("unknown argument {argument}")),
+            }
+        }
+        if architectures.is_empty() {
+            architectures = ARCHITECTURES.iter().map(|name| (*name).into()).collect();
+        }
+        Ok(Self {
+            library: library.ok_or("--library FILE is missing")?,
+            architectures,
+            report,
+            quick,
+        })
+    }
+}
+
+/// What the kernels take, by symbol and architecture.
+type Usages = BTreeMap<(String, String), Usage>;
+
+fn main() -> ExitCode {
+    match Arguments::read().and_then(|arguments| run(&arguments)) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("nvrtc: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<bool, String> {
+    let nvrtc = Nvrtc::load(Some(&arguments.library))?;
+    let begun = Instant::now();
+    let wanted = wanted(arguments.quick)?;
+    let hot = wanted.variants.values().filter(|(_, hot)| *hot).count();
+    println!(
+        "{} kernels are wanted, {hot} of them by models ({:.1} s)",
+        wanted.variants.len(),
+        begun.elapsed().as_secs_f64()
+    );
+    let begun = Instant::now();
+    let (usages, failures) = compile(&nvrtc, &wanted, &arguments.architectures);
+    println!(
+        "{} compiled by NVRTC {} for {}, {} failed ({:.1} s)",
+        usages.len(),
+        nvrtc.version(),
+        arguments.architectures.join(" "),
+        failures.len(),
+        begun.elapsed().as_secs_f64()
+    );
+    let table = table(&wanted, &usages, &arguments.architectures);
+    print!("\n{table}");
+    if let Some(report) = &arguments.report {
+        write_report(report, &nvrtc, &table)?;
+    }
+    let mut wrong = failures;
+    for (op, (reason, times)) in &wanted.missing {
+        wrong.push(format!("{op} has no kernel {times} times, first: {reason}"));
+    }
+    for ((symbol, architecture), usage) in &usages {
+        if usage.spilled > 0 && wanted.variants[symbol].1 {
+            wrong.push(format!(
+                "{symbol} spills {} bytes on {architecture}",
+                usage.spilled
+            ));
+        }
+    }
+    for line in &wrong {
+        println!("FAILED {line}");
+    }
+    Ok(wrong.is_empty())
+}
+
+/// Every kernel that a case or a model needs.
+fn wanted(quick: bool) -> Result<Wanted, String> {
+    let recorder = Recorder::new();
+    let target = Target {
+        name: "nvrtc".into(),
+        device: recorder.device(false),
+        approximates: true,
+    };
+    for table in TABLES.iter().filter(|_| !quick) {
+        for problem in table.problems() {
+            Bound::new(&problem, &target).map_err(|error| format!("{}: {error}", problem.name))?;
+        }
+    }
+    let device = recorder.device(true);
+    for name in MODELS {
+        let explain = |error: walsh_runtime::Error| format!("{name}: {error}");
+        let synthetic: Synthetic = name.parse().map_err(explain)?;
+        let model = Model::synthetic(&device, &synthetic).map_err(explain)?;
+        for cache in CACHES {
+            let options = SessionOptions {
+                context: 2048,
+                kv: cache.parse().map_err(|error| format!("{cache}: {error}"))?,
+                ..SessionOptions::default()
+            };
+            let mut session = model.session(options).map_err(explain)?;
+            session.prefill(&[1; 600]).map_err(explain)?;
+            session.decode(1).map_err(explain)?;
+        }
+    }
+    Ok(recorder.take())
+}
+
+/// Compiles in batches, on as many threads as the machine runs. A batch that fails is taken apart to name the kernel.
+fn compile(nvrtc: &Nvrtc, wanted: &Wanted, architectures: &[String]) -> (Usages, Vec<String>) {
+    let variants: Vec<&Variant> = wanted.variants.values().map(|(v, _)| v).collect();
+    let batches = variants.chunks(BATCH);
+    let jobs: Vec<(&String, &[&Variant])> = architectures
+        .iter()
+        .flat_map(|architecture| batches.clone().map(move |batch| (architecture, batch)))
+        .collect();
+    let done = Mutex::new((Usages::new(), Vec::new()));
+    in_parallel(jobs.len(), &|at| {
+        let (architecture, batch) = jobs[at];
+        let (usages, failures) = compile_batch(nvrtc, architecture, batch);
+        let mut done = done.lock().expect("nothing panics under the lock");
+        let keyed = usages.into_iter();
+        done.0
+            .extend(keyed.map(|u| ((u.symbol.clone(), architecture.clone()), u)));
+        done.1.extend(failures);
+    });
+    done.into_inner().expect("nothing panics under the lock")
+}
+
+fn compile_batch(
+    nvrtc: &Nvrtc,
+    architecture: &str,
+    batch: &[&Variant],
+) -> (Vec<Usage>, Vec<String>) {
+    let mut options = Nvrtc::options(architecture);
+    options.push(VERBOSE.into());
+    let mut source = Variant::header(Platform::Cuda);
+    for variant in batch {
+        source.push_str(&variant.body(Platform::Cuda));
+    }
+    match nvrtc.compile(&source, &options) {
+        Ok(compiled) => (Usage::read(&compiled.log), Vec::new()),
+        Err(log) if batch.len() == 1 => {
+            let log: Vec<&str> = log.lines().take(5).collect();
+            let failure = format!("{} on {architecture}: {}", batch[0], log.join("\n    "));
+            (Vec::new(), vec![failure])
+        }
+        Err(_) => {
+            let one_by_one = batch
+                .chunks(1)
+                .map(|one| compile_batch(nvrtc, architecture, one));
+            let (usages, failures): (Vec<_>, Vec<_>) = one_by_one.unzip();
+            (usages.concat(), failures.concat())
+        }
+    }
+}
+
+/// What the kernels of models take.
+fn table(wanted: &Wanted, usages: &Usages, architectures: &[String]) -> String {
+    let mut text = format!(
+        "| kernel | {} |\n|---{}|\n",
+        architectures.join(" | "),
+        "|---:".repeat(architectures.len())
+    );
+    for (symbol, (variant, hot)) in &wanted.variants {
+        if !hot {
+            continue;
+        }
+        let _ = write!(text, "| `{variant}` |");
+        for architecture in architectures {
+            let _ = match usages.get(&(symbol.clone(), architecture.clone())) {
+                Some(usage) => write!(
+                    text,
+                    " {} / {} / {} / {} |",
+                    usage.registers, usage.spilled, usage.stack, usage.shared
+                ),
+                None => write!(text, " failed |"),
+            };
+        }
+        text.push('\n');
+    }
+    text
+}
+
+fn write_report(path: &Path, nvrtc: &Nvrtc, table: &str) -> Result<(), String> {
+    let text = format!(
+        "# What the compiled kernels take\n\n\
+         The kernels of {} with the caches {}, compiled by NVRTC {}: registers of a thread / bytes spilled / bytes of \
+         a thread's stack / bytes of shared memory. Written by `.ci/nvrtc --report {}`.\n\n{table}",
+        MODELS.join(" and "),
+        CACHES.join(", "),
+        nvrtc.version(),
+        path.display()
+    );
+    std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
+}

@@ -1,0 +1,124 @@
+//! A device that runs nothing and notes which kernels it would need.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use walsh::ops::Op;
+use walsh::{
+    Backend, CommandList, Device, HostBytes, Memory, Plan, Program, Properties, Result, Span,
+};
+use walsh_kernels::{Limits, Variant};
+
+/// The limits of a large GPU: kernels are chosen as for one.
+const LIMITS: Limits = Limits {
+    activations: walsh::Activations::Int8,
+    multiprocessors: 132,
+    threadgroup_bytes: 48 << 10,
+};
+
+/// What was asked for.
+#[derive(Default)]
+pub(crate) struct Wanted {
+    /// Each variant by its symbol, and whether a model needs it.
+    pub(crate) variants: BTreeMap<String, (Variant, bool)>,
+    /// What has no kernel, with the first reason and how often.
+    pub(crate) missing: BTreeMap<&'static str, (String, usize)>,
+}
+
+/// The device's backend, and the other end of what it notes.
+#[derive(Clone)]
+pub(crate) struct Recorder {
+    properties: Properties,
+    wanted: Arc<Mutex<Wanted>>,
+    hot: bool,
+}
+
+impl Recorder {
+    pub(crate) fn new() -> Self {
+        Self {
+            properties: Properties {
+                backend: "nvrtc",
+                name: "a GPU that is not there".into(),
+                architecture: "any".into(),
+                parallelism: LIMITS.multiprocessors as usize,
+            },
+            wanted: Arc::default(),
+            hot: false,
+        }
+    }
+
+    /// A device that notes for the same list; `hot` for models.
+    pub(crate) fn device(&self, hot: bool) -> Device {
+        Device::new(Arc::new(Self {
+            hot,
+            ..self.clone()
+        }))
+    }
+
+    pub(crate) fn take(&self) -> Wanted {
+        let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *wanted)
+    }
+}
+
+struct Nothing;
+
+impl Memory for Nothing {}
+impl Program for Nothing {}
+
+impl Backend for Recorder {
+    fn properties(&self) -> &Properties {
+        &self.properties
+    }
+
+    fn allocate(&self, _: u64) -> Result<Box<dyn Memory>> {
+        Ok(Box::new(Nothing))
+    }
+
+    fn import(&self, _: Arc<dyn HostBytes>) -> Result<Box<dyn Memory>> {
+        Ok(Box::new(Nothing))
+    }
+
+    fn write(&self, _: &Span, _: &[u8]) -> Result<()> {
+        Ok(())
+    }
+
+    fn copy(&self, _: &Span, _: &Span) -> Result<()> {
+        Ok(())
+    }
+
+    fn read(&self, _: &Span, data: &mut [u8]) -> Result<()> {
+        data.fill(0);
+        Ok(())
+    }
+
+    /// An op without a kernel is noted and goes on: the others of its list are wanted, too.
+    fn plan(&self, op: &Op) -> Result<Plan> {
+        let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        match walsh_kernels::variants_of(op, &LIMITS) {
+            Ok(variants) => {
+                for variant in variants {
+                    let entry = wanted.variants.entry(variant.symbol());
+                    entry.or_insert((variant, false)).1 |= self.hot;
+                }
+            }
+            Err(error) => {
+                let entry = wanted.missing.entry(op.name());
+                entry.or_insert((error.to_string(), 0)).1 += 1;
+            }
+        }
+        Ok(Plan {
+            kernel: "noted".into(),
+            pieces: 1,
+            workspace: 0,
+        })
+    }
+
+    fn compile(&self, _: &CommandList) -> Result<Box<dyn Program>> {
+        Ok(Box::new(Nothing))
+    }
+
+    fn run(&self, _: &dyn Program) -> Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,172 @@
+use std::collections::HashMap;
+
+use walsh::formats::ggml;
+use walsh::formats::kv::RowCodec;
+use walsh::{DType, Device, KvCache, KvCacheOptions, KvRows, Result, Tensor};
+
+use crate::{HostTensor, Rng};
+
+/// How many random bytes are made on the host; a tensor repeats them.
+const TILE_BYTES: usize = 4 << 20;
+
+/// How many encoded vectors are made on the host; a cache repeats them.
+const TILE_ROWS: usize = 1024;
+
+/// Makes the tensors of a workload on a device.
+///
+/// What ops only read is made anew for each of them, so that it comes from memory and not from a cache.
+/// What they write is shared, so that each waits for the one before, as in a model.
+pub struct Maker {
+    device: Device,
+    rng: Rng,
+    /// The number of the op that tensors are made for.
+    pub(super) index: usize,
+    tiles: HashMap<DType, Vec<u8>>,
+    vectors: Vec<Vectors>,
+    outputs: Vec<Tensor>,
+    /// How many of them this op has taken.
+    taken: usize,
+    output_cache: Option<KvCache>,
+}
+
+/// Encoded random vectors.
+struct Vectors {
+    codec: RowCodec,
+    codes: Vec<u8>,
+    scales: Vec<u8>,
+}
+
+impl Maker {
+    pub(super) fn new(device: &Device) -> Self {
+        Self {
+            device: device.clone(),
+            rng: Rng::new(1),
+            index: 0,
+            tiles: HashMap::new(),
+            vectors: Vec::new(),
+            outputs: Vec::new(),
+            taken: 0,
+            output_cache: None,
+        }
+    }
+
+    /// Begins with the tensors of another op of the same workload.
+    pub(super) fn begin(&mut self, index: usize) {
+        self.index = index;
+        self.taken = 0;
+    }
+
+    /// Random numbers of any type, as weights have them.
+    pub(super) fn weight(&mut self, dtype: DType, shape: &[u64]) -> Result<Tensor> {
+        let deviation = 0.02;
+        self.random(dtype, deviation, shape)
+    }
+
+    /// Random numbers of a magnitude around 1.
+    pub(super) fn floats(&mut self, shape: &[u64]) -> Result<Tensor> {
+        self.random(DType::F32, 1.0, shape)
+    }
+
+    fn random(&mut self, dtype: DType, deviation: f32, shape: &[u64]) -> Result<Tensor> {
+        let tensor = self.device.zeros(dtype, shape)?;
+        let known = self.tiles.contains_key(&dtype);
+        if !known {
+            let mut tile = vec![0; TILE_BYTES / dtype.block_bytes() * dtype.block_bytes()];
+            let rng = &mut self.rng;
+            ggml::random(dtype, deviation, &mut || rng.bits(), &mut tile)?;
+            self.tiles.insert(dtype, tile);
+        }
+        if let Some(tile) = self.tiles.get(&dtype) {
+            self.device.fill(&tensor, tile)?;
+        }
+        Ok(tensor)
+    }
+
+    /// Integers from `first` on.
+    pub(super) fn ascending(&mut self, first: u64, count: u64) -> Result<Tensor> {
+        let values: Vec<i32> = (first..first + count).map(|n| n as i32).collect();
+        self.device.tensor(&[count], &values)
+    }
+
+    /// Random integers below `end`.
+    pub(super) fn ids(&mut self, end: u64, count: u64) -> Result<Tensor> {
+        let rng = &mut self.rng;
+        let values: Vec<i32> = (0..count).map(|_| rng.below(end as usize) as i32).collect();
+        self.device.tensor(&[count], &values)
+    }
+
+    /// What all ops of the workload write.
+    pub(super) fn output(&mut self, dtype: DType, shape: &[u64]) -> Result<Tensor> {
+        if self.taken == self.outputs.len() {
+            self.outputs.push(self.device.zeros(dtype, shape)?);
+        }
+        self.taken += 1;
+        Ok(self.outputs[self.taken - 1].clone())
+    }
+
+    /// A cache that all ops of the workload write.
+    pub(super) fn output_cache(&mut self, options: KvCacheOptions) -> Result<KvCache> {
+        if let Some(cache) = &self.output_cache {
+            return Ok(cache.clone());
+        }
+        let cache = KvCache::new(&self.device, options)?;
+        Ok(self.output_cache.insert(cache).clone())
+    }
+
+    /// A cache full of random vectors.
+    pub(super) fn cache(&mut self, options: KvCacheOptions) -> Result<KvCache> {
+        let cache = KvCache::new(&self.device, options)?;
+        for rows in [&cache.key().rows, &cache.value().rows] {
+            self.fill_rows(rows)?;
+        }
+        Ok(cache)
+    }
+
+    fn fill_rows(&mut self, rows: &KvRows) -> Result<()> {
+        let alike = |known: &Vectors| {
+            known.codec.codec() == rows.codec.codec()
+                && known.codec.head_dim() == rows.codec.head_dim()
+        };
+        if !self.vectors.iter().any(alike) {
+            let vectors = self.encoded(&rows.codec)?;
+            self.vectors.push(vectors);
+        }
+        if let Some(vectors) = self.vectors.iter().find(|known| alike(known)) {
+            self.device.fill(&rows.codes, &vectors.codes)?;
+            if let Some(tensor) = &rows.scales {
+                self.device.fill(tensor, &vectors.scales)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn encoded(&mut self, codec: &RowCodec) -> Result<Vectors> {
+        let (code_bytes, scale_bytes) = (codec.code_bytes(), codec.scale_bytes());
+        let mut codes = vec![0; TILE_ROWS * code_bytes];
+        let mut scales = vec![0; TILE_ROWS * scale_bytes];
+        let mut scratch = vec![0.0; codec.head_dim()];
+        for row in 0..TILE_ROWS {
+            let numbers = self.rng.normals(codec.head_dim());
+            let codes = &mut codes[row * code_bytes..][..code_bytes];
+            let scales = &mut scales[row * scale_bytes..][..scale_bytes];
+            codec.encode_row(&numbers, &mut scratch, codes, scales)?;
+        }
+        Ok(Vectors {
+            codec: codec.clone(),
+            codes,
+            scales,
+        })
+    }
+
+    /// A tensor of a conformance case.
+    pub(super) fn stored(&mut self, host: &HostTensor) -> Result<Tensor> {
+        if host.expected.is_none() {
+            return self
+                .device
+                .tensor_from_bytes(host.dtype, &host.shape, &host.bytes);
+        }
+        let tensor = self.output(host.dtype, &host.shape)?;
+        self.device.write_bytes(&tensor, &host.bytes)?;
+        Ok(tensor)
+    }
+}

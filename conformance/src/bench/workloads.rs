@@ -1,0 +1,350 @@
+use walsh::formats::kv::KvCodecs;
+use walsh::ops::{
+    Activation, Add, ArgMax, AttentionDecode, AttentionPrefill, EmbeddingRows, GatedActivation,
+    KvStore, Mask, MatMul, Op, Operation, Pairing, RmsNorm, Rope, RopeConfig, RopeScaling, SoftCap,
+    SumBefore, TopK,
+};
+use walsh::{DType, KvCacheOptions, Result};
+
+use super::{MOST_SETS, Maker};
+use crate::Problem;
+use crate::cases::weight_types;
+
+/// An op at one size.
+pub struct Workload {
+    /// What is particular about it.
+    pub name: String,
+    /// The op.
+    pub op: &'static str,
+    /// How many tokens the caches hold that it attends over.
+    pub stored: u64,
+    make: Box<Make>,
+}
+
+type Make = dyn Fn(&mut Maker) -> Result<Op>;
+
+impl Workload {
+    fn new(
+        op: &'static str,
+        name: impl Into<String>,
+        make: impl Fn(&mut Maker) -> Result<Op> + 'static,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            op,
+            stored: 0,
+            make: Box::new(make),
+        }
+    }
+
+    fn over(mut self, stored: u64) -> Self {
+        self.stored = stored;
+        self
+    }
+
+    pub(super) fn case(op: &'static str, problem: Problem) -> Self {
+        Self::new(op, problem.name.clone(), move |maker| {
+            let tensors = problem.tensors.iter().map(|host| maker.stored(host));
+            (problem.bind)(&tensors.collect::<Result<Vec<_>>>()?)
+        })
+    }
+
+    /// The op with tensors of its own, number `index` of a list.
+    pub(super) fn op(&self, maker: &mut Maker, index: usize) -> Result<Op> {
+        maker.begin(index);
+        (self.make)(maker)
+    }
+}
+
+/// How large the tensors are.
+#[derive(Debug, Clone, Copy)]
+pub struct Sizes {
+    width: u64,
+    feed_forward: u64,
+    vocabulary: u64,
+    /// How many rows products have, a single one apart.
+    rows: &'static [u64],
+    /// How many tokens a prompt's chunk has.
+    chunk: u64,
+    /// How many tokens caches hold.
+    contexts: &'static [u64],
+}
+
+impl Sizes {
+    /// Those of a model of 8 billion parameters, and of long contexts.
+    pub const MODEL: Self = Self {
+        width: 4096,
+        feed_forward: 14_336,
+        vocabulary: 131_072,
+        rows: &[8, 512, 2048],
+        chunk: 2048,
+        contexts: &[8 << 10, 32 << 10, 128 << 10],
+    };
+
+    /// Large enough to run.
+    pub const SMALL: Self = Self {
+        width: 256,
+        feed_forward: 512,
+        vocabulary: 1024,
+        rows: &[8],
+        chunk: 16,
+        contexts: &[64],
+    };
+
+    /// A product of as many rows as a chunk has.
+    pub(super) fn product(&self) -> Workload {
+        product(DType::F16, [self.chunk, self.width, self.width])
+    }
+}
+
+/// Every op at the sizes of a model.
+#[must_use]
+pub fn workloads(sizes: &Sizes) -> Vec<Workload> {
+    let mut all = Vec::new();
+    products(sizes, &mut all);
+    decodes(sizes, &mut all);
+    prefills(sizes, &mut all);
+    stores(sizes, &mut all);
+    for rows in [1, sizes.chunk] {
+        norms(sizes, rows, &mut all);
+        elementwise(sizes, rows, &mut all);
+    }
+    selections(sizes, &mut all);
+    all
+}
+
+fn products(sizes: &Sizes, all: &mut Vec<Workload>) {
+    let width = sizes.width;
+    for dtype in weight_types() {
+        for columns in [width, sizes.feed_forward, sizes.vocabulary] {
+            all.push(product(dtype, [1, columns, width]));
+        }
+        for &rows in sizes.rows {
+            all.push(product(dtype, [rows, width, width]));
+        }
+    }
+}
+
+/// `[m, k] · [n, k]`, from m, n and k.
+fn product(dtype: DType, [m, n, k]: [u64; 3]) -> Workload {
+    let name = format!("{dtype} [{m}, {k}] · [{n}, {k}]");
+    Workload::new(MatMul::NAME, name, move |maker| {
+        Ok(MatMul {
+            weight: maker.weight(dtype, &[n, k])?,
+            input: maker.floats(&[m, k])?,
+            bias: None,
+            output: maker.output(DType::F32, &[m, n])?,
+        }
+        .into())
+    })
+}
+
+/// Query heads, KV heads and numbers per head: of Llama 3 8B, and of Gemma 3 270M.
+const HEADS: [[u64; 3]; 2] = [[32, 8, 128], [4, 1, 256]];
+
+const CODECS: [&str; 6] = ["f16", "q8_0", "q4_0", "tq8", "tq4", "tq3"];
+
+fn decodes(sizes: &Sizes, all: &mut Vec<Workload>) {
+    for &context in sizes.contexts {
+        for [heads, kv_heads, dim] in HEADS {
+            for codec in CODECS {
+                let name = format!("{codec} [1, {heads}/{kv_heads}, {dim}] over {context}");
+                let make = move |maker: &mut Maker| {
+                    let options = KvCacheOptions::global(codecs(codec)?, kv_heads, dim, context);
+                    Ok(AttentionDecode {
+                        query: maker.floats(&[1, heads, dim])?,
+                        cache: maker.cache(options)?,
+                        positions: maker.ascending(context - 1, 1)?,
+                        sequences: None,
+                        mask: Mask::causal(dim),
+                        sinks: None,
+                        output: maker.output(DType::F32, &[1, heads, dim])?,
+                    }
+                    .into())
+                };
+                all.push(Workload::new(AttentionDecode::NAME, name, make).over(context));
+            }
+        }
+    }
+}
+
+fn prefills(sizes: &Sizes, all: &mut Vec<Workload>) {
+    let [heads, kv_heads, dim] = HEADS[0];
+    let chunk = sizes.chunk / 4;
+    for before in [0, sizes.contexts[0]] {
+        for codec in ["f16", "tq4"] {
+            let name = format!("{codec} [{chunk}, {heads}/{kv_heads}, {dim}] behind {before}");
+            let make = move |maker: &mut Maker| {
+                let capacity = before + chunk;
+                let options = KvCacheOptions::global(codecs(codec)?, kv_heads, dim, capacity);
+                Ok(AttentionPrefill {
+                    query: maker.floats(&[chunk, heads, dim])?,
+                    keys: maker.floats(&[chunk, kv_heads, dim])?,
+                    values: maker.floats(&[chunk, kv_heads, dim])?,
+                    cache: maker.cache(options)?,
+                    positions: maker.ascending(before, chunk)?,
+                    sequences: None,
+                    mask: Mask::causal(dim),
+                    sinks: None,
+                    output: maker.output(DType::F32, &[chunk, heads, dim])?,
+                }
+                .into())
+            };
+            all.push(Workload::new(AttentionPrefill::NAME, name, make).over(before));
+        }
+    }
+}
+
+fn stores(sizes: &Sizes, all: &mut Vec<Workload>) {
+    let [_, kv_heads, dim] = HEADS[0];
+    for tokens in [1, sizes.chunk] {
+        for codec in CODECS {
+            let name = format!("{codec} [{tokens}, {kv_heads}, {dim}]");
+            let make = move |maker: &mut Maker| {
+                // All ops store into one cache, each at a place of its own.
+                let capacity = tokens * MOST_SETS as u64;
+                let options = KvCacheOptions::global(codecs(codec)?, kv_heads, dim, capacity);
+                let first = tokens * maker.index as u64;
+                Ok(KvStore {
+                    keys: maker.floats(&[tokens, kv_heads, dim])?,
+                    values: maker.floats(&[tokens, kv_heads, dim])?,
+                    positions: maker.ascending(first, tokens)?,
+                    sequences: None,
+                    cache: maker.output_cache(options)?,
+                }
+                .into())
+            };
+            all.push(Workload::new(KvStore::NAME, name, make));
+        }
+    }
+}
+
+fn codecs(text: &str) -> Result<KvCodecs> {
+    Ok(text.parse()?)
+}
+
+fn norms(sizes: &Sizes, rows: u64, all: &mut Vec<Workload>) {
+    let [heads, _, dim] = HEADS[0];
+    let width = sizes.width;
+    for shape in [vec![rows, width], vec![rows, heads, dim]] {
+        let name = format!("{shape:?}");
+        all.push(Workload::new(RmsNorm::NAME, name, move |maker| {
+            Ok(RmsNorm {
+                input: maker.floats(&shape)?,
+                before: None,
+                weight: Some(maker.floats(&shape[shape.len() - 1..])?),
+                eps: 1e-5,
+                after: None,
+                output: maker.output(DType::F32, &shape)?,
+            }
+            .into())
+        }));
+    }
+    let shape = [rows, width];
+    let name = format!("{shape:?} and a sum before");
+    all.push(Workload::new(RmsNorm::NAME, name, move |maker| {
+        Ok(RmsNorm {
+            input: maker.floats(&shape)?,
+            before: Some(SumBefore {
+                addend: maker.floats(&shape)?,
+                sum: maker.output(DType::F32, &shape)?,
+            }),
+            weight: Some(maker.floats(&[width])?),
+            eps: 1e-5,
+            after: None,
+            output: maker.output(DType::F32, &shape)?,
+        }
+        .into())
+    }));
+    let name = format!("[{rows}, {heads}, {dim}]");
+    all.push(Workload::new(Rope::NAME, name, move |maker| {
+        Ok(Rope {
+            input: maker.floats(&[rows, heads, dim])?,
+            positions: maker.ascending(0, rows)?,
+            config: RopeConfig {
+                dims: dim,
+                base: 500_000.0,
+                pairing: Pairing::Pairwise,
+                scaling: RopeScaling::None,
+                factors: None,
+            },
+            output: maker.output(DType::F32, &[rows, heads, dim])?,
+        }
+        .into())
+    }));
+}
+
+fn elementwise(sizes: &Sizes, rows: u64, all: &mut Vec<Workload>) {
+    let inner = [rows, sizes.feed_forward];
+    let name = format!("{inner:?}");
+    all.push(Workload::new(GatedActivation::NAME, name, move |maker| {
+        Ok(GatedActivation {
+            gate: maker.floats(&inner)?,
+            up: maker.floats(&inner)?,
+            activation: Activation::Silu,
+            output: maker.output(DType::F32, &inner)?,
+        }
+        .into())
+    }));
+    let stream = [rows, sizes.width];
+    let name = format!("{stream:?}");
+    all.push(Workload::new(Add::NAME, name, move |maker| {
+        Ok(Add {
+            a: maker.floats(&stream)?,
+            b: maker.floats(&stream)?,
+            output: maker.output(DType::F32, &stream)?,
+        }
+        .into())
+    }));
+    let [vocabulary, width] = [sizes.vocabulary, sizes.width];
+    let name = format!("q4_K [{rows}] of [{vocabulary}, {width}]");
+    all.push(Workload::new(EmbeddingRows::NAME, name, move |maker| {
+        Ok(EmbeddingRows {
+            table: maker.weight(DType::Q4K, &[vocabulary, width])?,
+            ids: maker.ids(vocabulary, rows)?,
+            scale: 1.0,
+            output: maker.output(DType::F32, &[rows, width])?,
+        }
+        .into())
+    }));
+}
+
+fn selections(sizes: &Sizes, all: &mut Vec<Workload>) {
+    let shape = [1, sizes.vocabulary];
+    all.push(Workload::new(
+        ArgMax::NAME,
+        format!("{shape:?}"),
+        move |maker| {
+            Ok(ArgMax {
+                input: maker.floats(&shape)?,
+                output: maker.output(DType::I32, &[1])?,
+            }
+            .into())
+        },
+    ));
+    let k = 40;
+    all.push(Workload::new(
+        TopK::NAME,
+        format!("{shape:?}, k = {k}"),
+        move |maker| {
+            Ok(TopK {
+                input: maker.floats(&shape)?,
+                values: maker.output(DType::F32, &[1, k])?,
+                indices: maker.output(DType::I32, &[1, k])?,
+            }
+            .into())
+        },
+    ));
+    all.push(Workload::new(
+        SoftCap::NAME,
+        format!("{shape:?}"),
+        move |maker| {
+            Ok(SoftCap {
+                input: maker.floats(&shape)?,
+                cap: 30.0,
+                output: maker.output(DType::F32, &shape)?,
+            }
+            .into())
+        },
+    ));
+}

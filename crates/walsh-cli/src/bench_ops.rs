@@ -1,0 +1,115 @@
+//! `walsh bench-ops`.
+
+use conformance::bench::{self, Ceilings, Effort, Measurement, Workload};
+use serde_json::json;
+use walsh::{Device, Error};
+use walsh_runtime::read_bandwidth;
+
+use crate::args::BenchOps;
+use crate::failure::{Failure, Outcome};
+use crate::models;
+use crate::output::{self, Table};
+
+pub(crate) fn run(args: &BenchOps) -> Outcome {
+    let device = models::device(&args.on, &args.cache)?;
+    let effort = if args.quick {
+        Effort::QUICK
+    } else {
+        Effort::FULL
+    };
+    let workloads = chosen(args, effort);
+    if workloads.is_empty() {
+        return Err(Failure::Usage(
+            "no op matches: 'walsh bench-ops --quick' lists all".to_owned(),
+        ));
+    }
+    // Times of small sizes say nothing about a device.
+    let ceilings = match args.quick {
+        true => None,
+        false => ceilings(&device, effort)?,
+    };
+    let mut results = Vec::with_capacity(workloads.len());
+    for workload in &workloads {
+        let result = bench::measure(&device, workload, effort, ceilings)?;
+        output::note(format_args!("{}", line(&result)));
+        results.push(result);
+    }
+    let properties = device.properties();
+    if args.json {
+        return output::print_json(&json!({
+            "device": properties.to_string(),
+            "name": properties.name,
+            "parallelism": properties.parallelism,
+            "ceilings": ceilings,
+            "results": results,
+        }));
+    }
+    output::print(&format!(
+        "{} on {properties}{}\n{}",
+        properties.name,
+        ceilings.map_or(String::new(), |ceilings| format!(
+            ": memory {:.1} GB/s, products {:.2} TFLOP/s",
+            ceilings.bytes_per_second / 1e9,
+            ceilings.operations_per_second / 1e12
+        )),
+        table(&results)
+    ))
+}
+
+fn chosen(args: &BenchOps, effort: Effort) -> Vec<Workload> {
+    let all: Box<dyn Iterator<Item = Workload>> = if args.cases {
+        Box::new(bench::cases(&args.op))
+    } else {
+        Box::new(bench::workloads(&effort.sizes).into_iter())
+    };
+    let is_chosen = |workload: &Workload| {
+        let filter = args.filter.as_deref().unwrap_or_default();
+        (args.op.is_empty() || args.op.contains(&workload.op)) && workload.name.contains(filter)
+    };
+    all.filter(is_chosen).collect()
+}
+
+/// What the device can do at best; `None` where it lacks what they are measured with.
+fn ceilings(device: &Device, effort: Effort) -> Outcome<Option<Ceilings>> {
+    let bytes = match device.copy_bandwidth() {
+        Err(Error::Unsupported { .. }) => 1e9 * read_bandwidth(device.properties().parallelism),
+        measured => measured?,
+    };
+    match bench::product_rate(device, effort) {
+        Ok(operations_per_second) => Ok(Some(Ceilings {
+            bytes_per_second: bytes,
+            operations_per_second,
+        })),
+        Err(Error::Unsupported { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A result as soon as it is there.
+fn line(result: &Measurement) -> String {
+    match (result.microseconds, &result.error) {
+        (Some(time), _) => format!("{} {}: {time:.2} µs", result.op, result.name),
+        (None, Some(error)) => format!("{} {}: {error}", result.op, result.name),
+        (None, None) => format!("{} {}", result.op, result.name),
+    }
+}
+
+fn table(results: &[Measurement]) -> Table {
+    let mut table = Table::new(&["op", "µs", "GB/s", "TFLOP/s", "share", "of"]);
+    let number = |value: Option<f64>, digits: usize| {
+        value.map_or("-".to_owned(), |value| format!("{value:.digits$}"))
+    };
+    for result in results {
+        table.row(vec![
+            format!("{} {}", result.op, result.name),
+            number(result.microseconds, 2),
+            number(result.gigabytes_per_second, 1),
+            number(result.teraflops, 3),
+            result
+                .share
+                .map_or("-".to_owned(), |share| format!("{:.0}%", 100.0 * share)),
+            result.bound.unwrap_or("-").to_owned(),
+        ]);
+    }
+    table
+}
