@@ -43,6 +43,12 @@ impl Region {
         offset < self.bytes && bytes <= self.bytes - offset && (kind == Kind::Read || self.writable)
     }
 
+    /// Whether there is nothing to note about its bytes.
+    #[inline]
+    fn is_plain(&self) -> bool {
+        self.cells.is_none() && matches!(self.written, Written::All)
+    }
+
     fn place(&self, at: usize) -> Where {
         Where {
             byte: at.wrapping_sub(self.start) as i64,
@@ -118,7 +124,10 @@ struct Thread {
 pub(crate) struct Machine {
     pub(crate) module: Arc<Module>,
     regions: Vec<Region>,
-    /// The regions of the last load and the last store, which the next most often have too.
+    /// First address and size of the last region that was found to be read with nothing to note: what is next read most
+    /// often lies in it too.
+    plain: Slot<(usize, usize)>,
+    /// The regions of the last other load and the last store.
     last: [Slot<usize>; 2],
     now: Slot<Moment>,
     place: Slot<[u32; 3]>,
@@ -129,7 +138,8 @@ pub(crate) struct Machine {
     gathering: Gathering,
     pub(crate) runnable: RefCell<Vec<u32>>,
     most_steps: u64,
-    steps_left: Slot<u64>,
+    /// Below zero once none is left.
+    steps_left: Slot<i64>,
     fault: RefCell<Option<(Place, Fault)>>,
 }
 
@@ -150,6 +160,7 @@ impl Machine {
         Self {
             module,
             regions,
+            plain: Slot::default(),
             last: Default::default(),
             now: Slot::new(Moment {
                 dispatch: first,
@@ -165,7 +176,7 @@ impl Machine {
             gathering: Gathering::default(),
             runnable: RefCell::default(),
             most_steps,
-            steps_left: Slot::new(most_steps),
+            steps_left: Slot::new(most_steps as i64),
             fault: RefCell::default(),
         }
     }
@@ -249,18 +260,38 @@ impl Machine {
         unsafe { (*thread.yielder.get()).suspend(()) }
     }
 
+    /// Counts a step; how many are left.
+    #[inline(always)]
+    fn spend(&self) -> i64 {
+        let left = self.steps_left.get() - 1;
+        self.steps_left.set(left);
+        left
+    }
+
     #[inline]
-    fn spend(&self) {
-        match self.steps_left.get().checked_sub(1) {
-            Some(left) => self.steps_left.set(left),
-            None => self.fail(Fault::Endless(self.most_steps)),
+    fn within_bounds(&self, left: i64) {
+        if left < 0 {
+            self.fail(Fault::Endless(self.most_steps));
         }
     }
 
     /// A load, a store or an atomic operation that is about to happen.
     #[inline(always)]
     pub(crate) fn access(&self, at: usize, bytes: usize, kind: Kind, aligned: bool) {
-        self.spend();
+        let left = self.spend();
+        let (start, size) = self.plain.get();
+        let offset = at.wrapping_sub(start);
+        // A size for which alignment is promised is a power of two.
+        let lies = offset < size && bytes <= size - offset && at & bytes.wrapping_sub(1) == 0;
+        if kind != Kind::Read || !lies || !aligned || left < 0 {
+            self.look(at, bytes, kind, aligned);
+        }
+    }
+
+    /// Allows and notes an access, or fails.
+    #[inline(never)]
+    fn look(&self, at: usize, bytes: usize, kind: Kind, aligned: bool) {
+        self.within_bounds(self.steps_left.get());
         let last = &self.last[usize::from(kind != Kind::Read)];
         let mut region = &self.regions[last.get()];
         if !region.allows(at, bytes, kind) {
@@ -269,17 +300,16 @@ impl Machine {
                 None => return,
             }
         }
-        // A size for which alignment is promised is a power of two.
         if aligned && at & (bytes - 1) != 0 {
             self.misaligned(at, bytes);
         }
-        if region.cells.is_some() || !matches!(region.written, Written::All) {
+        if !region.is_plain() {
             self.follow(region, (at, bytes), kind);
         }
     }
 
     /// Notes an access to memory that may be unwritten or in a race.
-    #[inline(never)]
+    #[inline]
     fn follow(&self, region: &Region, (at, bytes): (usize, usize), kind: Kind) {
         if let Written::Bytes(written) = region.written {
             let offset = at - region.start;
@@ -380,8 +410,13 @@ impl Machine {
         }
         let allows = |region: &Region| region.allows(at, bytes, kind);
         if let Some(index) = self.regions.iter().position(allows) {
-            self.last[usize::from(kind != Kind::Read)].set(index);
-            return Some(&self.regions[index]);
+            let region = &self.regions[index];
+            if region.is_plain() {
+                self.plain.set((region.start, region.bytes));
+            } else {
+                self.last[usize::from(kind != Kind::Read)].set(index);
+            }
+            return Some(region);
         }
         let tables = &self.module.tables;
         if kind == Kind::Read && within(tables.start, tables.end) {
@@ -418,7 +453,7 @@ impl Machine {
 
     /// A collective or barrier: the thread waits for the others, and is given its result.
     pub(crate) fn collective(&self, what: u32, bits: u32, operand: u32, line: u32) -> u32 {
-        self.spend();
+        self.within_bounds(self.spend());
         let thread = self.now.get().thread;
         let (simd, lane) = (&self.simds[thread as usize / 32], thread as usize % 32);
         let site = (what, line);
