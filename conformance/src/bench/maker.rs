@@ -71,7 +71,9 @@ impl Maker {
         let tensor = self.device.zeros(dtype, shape)?;
         let known = self.tiles.contains_key(&dtype);
         if !known {
-            let mut tile = vec![0; TILE_BYTES / dtype.block_bytes() * dtype.block_bytes()];
+            // Whole vectors of any width, so that copies of the tile begin where devices copy fast.
+            let unit = 128 * dtype.block_bytes();
+            let mut tile = vec![0; TILE_BYTES / unit * unit];
             let rng = &mut self.rng;
             ggml::random(dtype, deviation, &mut || rng.bits(), &mut tile)?;
             self.tiles.insert(dtype, tile);

@@ -376,6 +376,7 @@ Examples:
   walsh bench --depth 0,4096 --kv f16 --kv tq4 --threads 2
   walsh bench --prompt 0 --generate 32 --depth 16384 --json
   walsh bench --synthetic llama3-8b:q4_k_m --depth 0
+  walsh bench --synthetic llama3-8b:q4_k_m --device cuda:0 --depth 0 --profile
 
 "))]
 pub(crate) struct Bench {
@@ -388,7 +389,7 @@ pub(crate) struct Bench {
     #[arg(short, long, value_name = "N", default_value_t = 512)]
     pub(crate) prompt: usize,
 
-    /// Tokens of the decode test; 0 leaves it out
+    /// Tokens of the decode test, or of --profile; 0 leaves it out
     #[arg(short, long, value_name = "N", default_value_t = 128)]
     pub(crate) generate: usize,
 
@@ -404,6 +405,10 @@ pub(crate) struct Bench {
     /// How keys and values are cached; may be given several times
     #[arg(long, value_name = "SPEC", default_value = "f16")]
     pub(crate) kv: Vec<KvSpec>,
+
+    /// Show instead where the time of a decoded token goes, op by op, on a device that times kernels
+    #[arg(long, conflicts_with_all = ["prompt", "repetitions"])]
+    pub(crate) profile: bool,
 
     /// Repetitions of each test [default: 5, or 3 of long ones]
     #[arg(short, long, value_name = "N")]

@@ -1,6 +1,6 @@
 //! `walsh bench`.
 
-use walsh_runtime::{BenchOptions, BenchTest, Model, bench};
+use walsh_runtime::{BenchOptions, BenchTest, Model, ProfileOptions, ProfileRow, bench, profile};
 
 use crate::args::Bench;
 use crate::failure::Outcome;
@@ -15,6 +15,9 @@ pub(crate) fn run(args: &Bench) -> Outcome {
         }
         None => models::open(&args.model)?,
     };
+    if args.profile {
+        return profiles(&model, args);
+    }
     let options = BenchOptions {
         prompt: args.prompt,
         generate: args.generate,
@@ -35,9 +38,15 @@ pub(crate) fn run(args: &Bench) -> Outcome {
     if args.json {
         return output::print_json(&report);
     }
-    let mut table = Table::new(&["test", "tokens", "depth", "kv", "tokens/s", "min", "max"]);
+    let submits = report
+        .results
+        .iter()
+        .any(|result| result.submit_microseconds.is_some());
+    let mut headings = vec!["test", "tokens", "depth", "kv", "tokens/s", "min", "max"];
+    headings.extend(submits.then_some("host µs"));
+    let mut table = Table::new(&headings);
     for result in &report.results {
-        table.row(vec![
+        let mut cells = vec![
             name(result.test).to_owned(),
             result.tokens.to_string(),
             result.depth.to_string(),
@@ -45,12 +54,69 @@ pub(crate) fn run(args: &Bench) -> Outcome {
             format!("{:.1}", result.tokens_per_second),
             format!("{:.1}", result.min),
             format!("{:.1}", result.max),
-        ]);
+        ];
+        if submits {
+            let time = result.submit_microseconds;
+            cells.push(time.map_or("-".to_owned(), |time| format!("{time:.1}")));
+        }
+        table.row(cells);
     }
     output::print(&format!(
         "{} on {}, {} threads\n{table}",
         report.model, report.device, report.threads
     ))
+}
+
+/// Where the time of a decoded token goes, for each codec and depth.
+fn profiles(model: &Model, args: &Bench) -> Outcome {
+    let mut reports = Vec::new();
+    for kv in &args.kv {
+        for &depth in &args.depth {
+            let options = ProfileOptions {
+                depth,
+                kv: kv.clone(),
+                tokens: args.generate,
+            };
+            reports.push(profile(model, &options)?);
+        }
+    }
+    if args.json {
+        return output::print_json(&reports);
+    }
+    reports.iter().try_for_each(|report| {
+        let host = report.submit_microseconds.map_or(String::new(), |time| {
+            format!(", of which {time:.1} µs to hand it over")
+        });
+        output::print(&format!(
+            "{} on {}, {} at depth {}\n\
+             a token takes {:.1} µs{host}; its kernels, one by one, {:.1} µs\n\n{}\n{}\n",
+            report.model,
+            report.device,
+            report.kv,
+            report.depth,
+            report.replay_microseconds,
+            report.kernel_microseconds,
+            rows("op", &report.ops),
+            rows("kernel", &report.kernels),
+        ))
+    })
+}
+
+fn rows(heading: &str, rows: &[ProfileRow]) -> Table {
+    let mut table = Table::new(&[heading, "calls", "µs", "share", "bytes", "GB/s"]);
+    let dash = || "-".to_owned();
+    for row in rows {
+        table.row(vec![
+            row.name.clone(),
+            row.calls.to_string(),
+            format!("{:.1}", row.microseconds),
+            format!("{:.1}%", 100.0 * row.share),
+            row.bytes.map_or_else(dash, output::bytes),
+            row.gigabytes_per_second
+                .map_or_else(dash, |rate| format!("{rate:.1}")),
+        ]);
+    }
+    table
 }
 
 fn name(test: BenchTest) -> &'static str {

@@ -26,16 +26,34 @@ pub(crate) fn run(args: &BenchOps) -> Outcome {
     // Times of small sizes say nothing about a device.
     let ceilings = match args.quick {
         true => None,
-        false => ceilings(&device, effort)?,
+        false => ceilings(&device, effort),
     };
     let mut results = Vec::with_capacity(workloads.len());
     for workload in &workloads {
-        let result = bench::measure(&device, workload, effort, ceilings)?;
+        let result = bench::measure(&device, workload, effort, ceilings);
         output::note(format_args!("{}", line(&result)));
         results.push(result);
     }
+    print(&device, ceilings, &results, args.json)?;
+    let mut errors = results.iter().filter_map(|result| result.error.as_ref());
+    match errors.next() {
+        None => Ok(()),
+        Some(first) => Err(Failure::run(format_args!(
+            "{} of {} could not be measured: {first}",
+            1 + errors.count(),
+            results.len()
+        ))),
+    }
+}
+
+fn print(
+    device: &Device,
+    ceilings: Option<Ceilings>,
+    results: &[Measurement],
+    as_json: bool,
+) -> Outcome {
     let properties = device.properties();
-    if args.json {
+    if as_json {
         return output::print_json(&json!({
             "device": properties.to_string(),
             "name": properties.name,
@@ -52,7 +70,7 @@ pub(crate) fn run(args: &BenchOps) -> Outcome {
             ceilings.bytes_per_second / 1e9,
             ceilings.operations_per_second / 1e12
         )),
-        table(&results)
+        table(results)
     ))
 }
 
@@ -69,19 +87,24 @@ fn chosen(args: &BenchOps, effort: Effort) -> Vec<Workload> {
     all.filter(is_chosen).collect()
 }
 
-/// What the device can do at best; `None` where it lacks what they are measured with.
-fn ceilings(device: &Device, effort: Effort) -> Outcome<Option<Ceilings>> {
-    let bytes = match device.copy_bandwidth() {
-        Err(Error::Unsupported { .. }) => 1e9 * read_bandwidth(device.properties().parallelism),
-        measured => measured?,
+/// What the device can do at best; `None` where that cannot be measured, which is said.
+fn ceilings(device: &Device, effort: Effort) -> Option<Ceilings> {
+    let measured = || {
+        let bytes_per_second = match device.copy_bandwidth() {
+            Err(Error::Unsupported { .. }) => 1e9 * read_bandwidth(device.properties().parallelism),
+            measured => measured?,
+        };
+        Ok::<_, Error>(Ceilings {
+            bytes_per_second,
+            operations_per_second: bench::product_rate(device, effort)?,
+        })
     };
-    match bench::product_rate(device, effort) {
-        Ok(operations_per_second) => Ok(Some(Ceilings {
-            bytes_per_second: bytes,
-            operations_per_second,
-        })),
-        Err(Error::Unsupported { .. }) => Ok(None),
-        Err(error) => Err(error.into()),
+    match measured() {
+        Ok(ceilings) => Some(ceilings),
+        Err(error) => {
+            output::note(format_args!("no shares are shown: {error}"));
+            None
+        }
     }
 }
 

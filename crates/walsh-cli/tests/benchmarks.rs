@@ -45,6 +45,13 @@ fn synthetic_models_that_do_not_exist_are_one_line() {
 }
 
 #[test]
+fn a_device_that_times_no_kernels_says_so() {
+    let fixed = ["bench", "--synthetic", "smollm2-135m:q4_0", "--profile"];
+    walsh(fixed.iter().chain(&["--depth", "0", "--generate", "1"])).fails(1, "one by one");
+    walsh(fixed.iter().chain(&["--prompt", "4"])).fails(2, "--prompt");
+}
+
+#[test]
 fn bench_ops_times_what_is_asked_for() {
     let fixed = ["bench-ops", "--quick", "--threads", "2"];
     let run = |more: &[&'static str]| walsh(fixed.iter().chain(more).copied());

@@ -67,6 +67,7 @@ inline void attention_pass(constant AttentionPassArgs &args, device const float 
                            device const uchar *value_scales, device const int *places, device const uint *status,
                            device float *partial, threadgroup Shared &shared, Position at) {
     if (status[0] != 0xffffffffu) return;
+    float infinity = as_type<float>(0x7f800000u);
     uint unit = at.y / args.tiles;
     uint tile = at.y % args.tiles;
     uint head = at.z;
@@ -75,24 +76,6 @@ inline void attention_pass(constant AttentionPassArgs &args, device const float 
     // Rows of a KV head: token by token, the heads of the group side by side.
     device const int *first_place = places + 8u * (first_row / args.group);
     device const int *last_place = places + 8u * ((first_row + rows - 1u) / args.group);
-    for (uint number = at.index; number < HEAD_DIM * PAD; number += THREADS) {
-        uint row = number % PAD;
-        float q = 0.0f;
-        if (row < rows) {
-            uint token = (first_row + row) / args.group;
-            ulong vector = ulong(token) * args.heads + head * args.group + (first_row + row) % args.group;
-            q = query[vector * args.query_stride + number / PAD] * args.scale;
-        }
-        shared.query[number / PAD][row] = q;
-    }
-    if (KEY_KIND >= 6) {
-        for (uint entry = at.index; entry < (1u << KEY_BITS); entry += THREADS) shared.key_centroids[entry] = KEY_CENTROIDS[entry];
-    }
-    if (VALUE_KIND >= 6) {
-        for (uint entry = at.index; entry < (1u << VALUE_BITS); entry += THREADS) shared.value_centroids[entry] = VALUE_CENTROIDS[entry];
-    }
-    threadgroup_barrier();
-
     // What some row of the tile sees of the zone, as a range of places in line: an overlay's first tokens come before its
     // recent ones.
     Seen seen = seen_by(args, first_place);
@@ -114,11 +97,37 @@ inline void attention_pass(constant AttentionPassArgs &args, device const float 
     int block = int(at.x) * per_part;
     int last_block = min(block + per_part, blocks);
 
+    // A part with nothing to see says so, and is not looked at.
+    if (block >= last_block) {
+        if (at.index < rows) {
+            uint index = result_of(args, first_row + at.index, head, at.x);
+            partial[args.statistics + 2u * index] = -infinity;
+            partial[args.statistics + 2u * index + 1u] = 0.0f;
+        }
+        return;
+    }
+    for (uint number = at.index; number < HEAD_DIM * PAD; number += THREADS) {
+        uint row = number % PAD;
+        float q = 0.0f;
+        if (row < rows) {
+            uint token = (first_row + row) / args.group;
+            ulong vector = ulong(token) * args.heads + head * args.group + (first_row + row) % args.group;
+            q = query[vector * args.query_stride + number / PAD] * args.scale;
+        }
+        shared.query[number / PAD][row] = q;
+    }
+    if (KEY_KIND >= 6) {
+        for (uint entry = at.index; entry < (1u << KEY_BITS); entry += THREADS) shared.key_centroids[entry] = KEY_CENTROIDS[entry];
+    }
+    if (VALUE_KIND >= 6) {
+        for (uint entry = at.index; entry < (1u << VALUE_BITS); entry += THREADS) shared.value_centroids[entry] = VALUE_CENTROIDS[entry];
+    }
+    threadgroup_barrier();
+
     uint row_base = ZONE == 2 ? uint(first_place[4]) : uint(first_place[0]) * args.kv_heads + head;
     uint own_number = at.lane * COUNT;
     uint own_group = own_number * GROUPS / HEAD_DIM;
     float out[ROWS][COUNT];
-    float infinity = as_type<float>(0x7f800000u);
     UNROLL for (uint row = 0; row < ROWS; row++) {
         UNROLL for (uint k = 0; k < COUNT; k++) out[row][k] = 0.0f;
     }

@@ -27,6 +27,13 @@ inline Wide wide_add(Wide a, Wide b) {
     return wide_quick_sum(high.high, high.low + low.low);
 }
 
+// a + b for sums of many positive terms: the low parts add up as singles.
+inline Wide wide_accumulate(Wide a, Wide b) {
+    Wide sum = wide_sum(a.high, b.high);
+    sum.low += a.low + b.low;
+    return sum;
+}
+
 inline Wide wide_negate(Wide a) {
     Wide negative = {-a.high, -a.low};
     return negative;

@@ -3,15 +3,6 @@
 // least-squares scales, 7 a codebook with norms. The bytes are those of the reference.
 
 // The number of boundaries strictly below u: a binary search, one bit at a time.
-inline uint code_of(float u, threadgroup const float *boundaries) {
-    uint code = 0;
-    UNROLL for (uint step = 1u << (BITS - 1); step > 0; step /= 2) {
-        if (boundaries[code + step - 1] < u) code += step;
-    }
-    return code;
-}
-
-// The same for a wide number and boundaries.
 inline uint code_of_wide(Wide u, threadgroup const float *boundaries) {
     uint code = 0;
     for (uint step = 1u << (BITS - 1); step > 0; step /= 2) {
@@ -58,7 +49,7 @@ template <typename T> inline Spread spread_of(thread const T *v, uint first, uin
     Wide sum;
     clear(sum);
     UNROLL for (uint c = 0; c < PER_LANE; c++) {
-        if (c >= first && c < end) sum = wide_add(sum, wide_square(scaled(v[c], inverse)));
+        if (c >= first && c < end) sum = wide_accumulate(sum, wide_square(scaled(v[c], inverse)));
     }
     sum = wide_row_sum(sum);
     if (most == 0.0f) return spread;
@@ -68,36 +59,78 @@ template <typename T> inline Spread spread_of(thread const T *v, uint first, uin
     return spread;
 }
 
-// The candidates of the scale search, as factors of sigma; the first is 1.
-inline float inverse_candidate(uint candidate) { return 1.0f / SCALE_CANDIDATES[candidate]; }
+// The number of positive boundaries below a magnitude, and the centroid there. Up to four bits they are compared one by
+// one, which takes no memory; more are searched for. A negative number on a boundary belongs above it: its magnitude is
+// raised by the least step first.
+inline float centroid_of(float magnitude, threadgroup const float *centroids, threadgroup const float *boundaries,
+                         thread uint *below) {
+    const uint HALF = 1u << (BITS - 1);
+    if (BITS <= 4) {
+        float centroid = CENTROIDS[HALF];
+        uint count = 0;
+        UNROLL for (uint j = 1; j < HALF; j++) {
+            bool past = BOUNDARIES[HALF - 1 + j] < magnitude;
+            centroid = past ? CENTROIDS[HALF + j] : centroid;
+            count += past ? 1u : 0u;
+        }
+        *below = count;
+        return centroid;
+    }
+    uint count = 0;
+    UNROLL for (uint step = HALF / 2u; step > 0; step /= 2) {
+        if (boundaries[HALF - 1 + count + step] < magnitude) count += step;
+    }
+    *below = count;
+    return centroids[HALF + count];
+}
 
-// Quantises a unit group at the best of the candidate scales; returns <u,c>/<c,c>.
+// The magnitude of u times a factor, raised by the least step where u is not positive.
+inline float magnitude_at(float u, float inverse) {
+    return as_type<float>(as_type<uint>(abs(u) * inverse) + (u > 0.0f ? 0u : 1u));
+}
+
+// Quantises a unit group at the best of the candidate scales; returns <u,c>/<c,c>. All candidates are tried side by side:
+// a number and its centroid have the same sign, so that magnitudes do.
 inline float search(thread const float *u, uint first, uint end, threadgroup const float *centroids,
                     threadgroup const float *boundaries, thread float *best_inverse) {
+    float dot[CANDIDATES];
+    float square[CANDIDATES];
+    UNROLL for (uint candidate = 0; candidate < CANDIDATES; candidate++) {
+        dot[candidate] = 0.0f;
+        square[candidate] = 0.0f;
+    }
+    UNROLL for (uint c = 0; c < PER_LANE; c++) {
+        if (c >= first && c < end) {
+            UNROLL for (uint candidate = 0; candidate < CANDIDATES; candidate++) {
+                uint below;
+                float magnitude = magnitude_at(u[c], INVERSE_CANDIDATES[candidate]);
+                float centroid = centroid_of(magnitude, centroids, boundaries, &below);
+                dot[candidate] += abs(u[c]) * centroid;
+                square[candidate] += centroid * centroid;
+            }
+        }
+    }
     float best_gain = -1.0f;
     float best_factor = 0.0f;
     *best_inverse = 1.0f;
-    for (uint candidate = 0; candidate < CANDIDATES; candidate++) {
-        float inverse = inverse_candidate(candidate);
-        float dot = 0.0f;
-        float square = 0.0f;
-        UNROLL for (uint c = 0; c < PER_LANE; c++) {
-            if (c >= first && c < end) {
-                float centroid = centroids[code_of(u[c] * inverse, boundaries)];
-                dot += u[c] * centroid;
-                square += centroid * centroid;
-            }
-        }
-        dot = row_sum(dot);
-        square = row_sum(square);
-        float gain = dot * dot / square;
+    UNROLL for (uint candidate = 0; candidate < CANDIDATES; candidate++) {
+        float product = row_sum(dot[candidate]);
+        float norm = row_sum(square[candidate]);
+        float gain = product * product / norm;
         if (gain > best_gain) {
             best_gain = gain;
-            best_factor = dot / square;
-            *best_inverse = inverse;
+            best_factor = product / norm;
+            *best_inverse = INVERSE_CANDIDATES[candidate];
         }
     }
     return best_factor;
+}
+
+// The code of a number: its centroid's, above the middle or as far below it.
+inline uint code_at(float u, float inverse, threadgroup const float *centroids, threadgroup const float *boundaries) {
+    uint below;
+    centroid_of(magnitude_at(u, inverse), centroids, boundaries, &below);
+    return u > 0.0f ? (1u << (BITS - 1)) + below : (1u << (BITS - 1)) - 1u - below;
 }
 
 // One scale and the codes of a group.
@@ -114,7 +147,7 @@ inline float encode_fitted(thread float *v, uint first, uint end, uint l, thread
     float best_inverse;
     float factor = search(v, first, end, centroids, boundaries, &best_inverse);
     UNROLL for (uint c = 0; c < PER_LANE; c++) {
-        if (c >= first && c < end) codes[l + 16u * c] = uchar(code_of(v[c] * best_inverse, boundaries));
+        if (c >= first && c < end) codes[l + 16u * c] = uchar(code_at(v[c], best_inverse, centroids, boundaries));
     }
     return sigma == 0.0f ? 0.0f : sigma * factor;
 }

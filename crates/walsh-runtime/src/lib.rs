@@ -29,7 +29,10 @@ mod session;
 pub mod store;
 pub mod tokenizer;
 
-pub use bench::{BenchOptions, BenchReport, BenchResult, BenchTest, bench};
+pub use bench::{
+    BenchOptions, BenchReport, BenchResult, BenchTest, ProfileOptions, ProfileReport, ProfileRow,
+    bench, profile,
+};
 pub use calibration::{
     Calibration, CalibrationListener, CalibrationNotice, CalibrationOptions, KeyMoments,
 };

@@ -23,7 +23,7 @@ static RMS_NORM: Kernel = Kernel {
     tables: no_tables,
     text: include_str!("../../kernels/rms_norm.h"),
     native: &[],
-    constants: &["THREADS", "BEFORE", "WEIGHT", "AFTER"],
+    constants: &["THREADS", "HELD", "BEFORE", "WEIGHT", "AFTER"],
     args: layout::<RmsNormArgs>(),
     buffers: &[
         reads("input", "float"),
@@ -42,15 +42,20 @@ pub(crate) fn lower(op: &RmsNorm, lowering: &mut Lowering<'_>) -> Result<()> {
     lowering.countable(&[&op.input])?;
     let width = op.input.row_len();
     let threads = match width {
-        ..=256 => 32,
-        ..=1024 => 128,
-        ..=4096 => 512,
+        0..=256 => 32,
+        257..=1024 => 128,
         _ => 1024,
+    };
+    // Numbers of a thread, where they fit registers.
+    let held = match width.div_ceil(threads as u64) {
+        few @ 0..=8 => few.next_power_of_two() as i64,
+        _ => 0,
     };
     let variant = Variant::new(
         &RMS_NORM,
         &[
             ("THREADS", threads),
+            ("HELD", held),
             ("BEFORE", i64::from(op.before.is_some())),
             ("WEIGHT", i64::from(op.weight.is_some())),
             ("AFTER", i64::from(op.after.is_some())),

@@ -62,8 +62,8 @@ pub(crate) const KERNELS: &[&Kernel] = &[&ARG_MAX, &TOP_K];
 /// As many threads as a row keeps busy.
 fn threads(width: u64) -> i64 {
     match width {
-        ..=1024 => 32,
-        ..=8192 => 128,
+        0..=1024 => 32,
+        1025..=8192 => 128,
         _ => THREADS,
     }
 }

@@ -2,12 +2,13 @@
 
 mod fields;
 mod history;
+mod likeliest;
 mod memory;
+mod profile;
 mod save;
 
 use std::collections::VecDeque;
 
-use walsh::ops::{ArgMax, Operation};
 use walsh::{
     CacheKind, DType, Device, KvCache, KvCacheOptions, KvCodec, KvSpec, LayerKv, OverlayOptions,
     Step,
@@ -330,33 +331,23 @@ impl Session {
         Ok(())
     }
 
-    /// Reads the held token and returns the one that is likeliest to follow, `None` when
-    /// no token is held. The logits stay on the device until they are
-    /// [fetched](Self::fetch_waiting_logits).
-    pub(crate) fn read_held_likeliest(&mut self) -> Result<Option<i32>> {
-        if self.held().is_none() {
-            return Ok(None);
-        }
-        self.read_one(Chosen::OnDevice).map_err(not_a_number)?;
-        if !self.logits_wait {
-            self.logits.fill(0.0);
-            self.logits_wait = true;
-        }
-        let mut token = [0];
-        let likeliest = &self.activations.likeliest;
-        self.device.read_into(likeliest, &mut token)?;
-        Ok(Some(token[0]))
-    }
-
     /// Runs the held token through the blocks and the head, in one list.
     fn read_one(&mut self, chosen: Chosen) -> Result<()> {
+        self.read_one_with(StepKey::Token(chosen), Device::run)
+    }
+
+    fn read_one_with(
+        &mut self,
+        key: StepKey,
+        run: impl FnOnce(&Device, &Step) -> walsh::Result<()>,
+    ) -> Result<()> {
         let call = Call {
             reading: Reading::Codes,
             rows: 1,
         };
         self.check_tokens(self.history.stored, &self.history.waiting()[..1])?;
         self.feed(call)?;
-        self.run(StepKey::Token(chosen))?;
+        self.run_with(key, run)?;
         self.history.note(call);
         Ok(())
     }
@@ -391,19 +382,6 @@ impl Session {
         self.hold(token);
         let read = self.read_held();
         self.or_drop(read)
-    }
-
-    /// Appends one token and returns the one that is likeliest to follow, the first of
-    /// equals. Only its id comes back from the device: the logits are zeros until the
-    /// next call that reads them.
-    ///
-    /// # Errors
-    /// As [`prefill`](Self::prefill), and when a logit is not a number.
-    pub fn decode_likeliest(&mut self, token: i32) -> Result<i32> {
-        self.read_held()?;
-        self.hold(token);
-        let read = self.read_held_likeliest();
-        self.or_drop(read)?.ok_or(Error::EmptyPrompt)
     }
 
     /// Tokens that a failure left unread are no part of the text.
@@ -524,16 +502,16 @@ impl Session {
         Ok(())
     }
 
-    /// Fetches the logits where they were left on the device.
-    pub(crate) fn fetch_waiting_logits(&mut self) -> Result<()> {
-        if self.logits_wait {
-            self.fetch_logits()?;
-        }
-        Ok(())
+    fn run(&mut self, key: StepKey) -> Result<()> {
+        self.run_with(key, Device::run)
     }
 
     /// Runs the list for `key`, recording it when it is not at hand.
-    fn run(&mut self, key: StepKey) -> Result<()> {
+    fn run_with(
+        &mut self,
+        key: StepKey,
+        run: impl FnOnce(&Device, &Step) -> walsh::Result<()>,
+    ) -> Result<()> {
         let found = self.steps.iter().position(|(known, _)| *known == key);
         let entry = match found.and_then(|index| self.steps.remove(index)) {
             Some(entry) => entry,
@@ -542,7 +520,7 @@ impl Session {
         if self.steps.len() == KEPT_STEPS {
             self.steps.pop_front();
         }
-        let ended = self.device.run(&entry.1);
+        let ended = run(&self.device, &entry.1);
         self.steps.push_back(entry);
         Ok(ended?)
     }
@@ -560,17 +538,6 @@ impl Session {
             StepKey::Head(first, count) => graph.head(first, count),
             StepKey::Token(chosen) => graph.token(chosen == Chosen::OnDevice),
         }
-    }
-}
-
-/// A device that looks for the likeliest token meets what
-/// [`Sampler`](crate::sampling::Sampler) does.
-fn not_a_number(error: Error) -> Error {
-    match error {
-        Error::Core(walsh::Error::Value { op, message }) if op == ArgMax::NAME => {
-            Error::Logits { what: message }
-        }
-        other => other,
     }
 }
 

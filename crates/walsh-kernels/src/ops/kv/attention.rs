@@ -16,7 +16,7 @@ const THREADS: i64 = 128;
 const BLOCK: u64 = THREADS as u64;
 
 /// The most parts that a context is cut into.
-const MOST_PARTS: u64 = 64;
+const MOST_PARTS: u64 = 256;
 
 args! {
     /// Arguments of `attention_query`.

@@ -100,7 +100,8 @@ pub(super) fn encoder_tables(variant: &Variant) -> String {
             .map(|name| tables::floats(name, &[0.0]))
             .concat(),
     };
-    let candidates = tables::floats("SCALE_CANDIDATES", &SCALE_CANDIDATES);
+    let inverses = SCALE_CANDIDATES.map(|candidate| 1.0 / candidate);
+    let candidates = tables::floats("INVERSE_CANDIDATES", &inverses);
     let count = format!(
         "enum : int {{ CANDIDATES = {} }};\n",
         SCALE_CANDIDATES.len()

@@ -109,7 +109,9 @@ fn tile(dtype: DType) -> Result<Vec<u8>> {
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^ (mixed >> 31)
     };
-    let mut tile = vec![0; TILE_BYTES / dtype.block_bytes() * dtype.block_bytes()];
+    // Whole vectors of any width, so that copies of the tile begin where devices copy fast.
+    let unit = 128 * dtype.block_bytes();
+    let mut tile = vec![0; TILE_BYTES / unit * unit];
     ggml::random(dtype, DEVIATION, &mut bits, &mut tile).map_err(walsh::Error::from)?;
     Ok(tile)
 }

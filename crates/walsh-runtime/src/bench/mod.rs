@@ -4,12 +4,15 @@
 //! warm-up, several repetitions. Behind each token of a decode the device looks for
 //! the likeliest next one, as greedy generation does.
 
+mod profile;
+
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use walsh::formats::kv::KvSpec;
 
 use crate::{Error, Model, Result, Session, SessionOptions};
+pub use profile::{ProfileOptions, ProfileReport, ProfileRow, profile};
 
 /// What to measure.
 #[derive(Debug, Clone)]
@@ -67,6 +70,9 @@ pub struct BenchResult {
     pub min: f64,
     /// The fastest repetition.
     pub max: f64,
+    /// The host's time to hand a decoded token's work to the device; absent where the
+    /// host does the work itself.
+    pub submit_microseconds: Option<f64>,
 }
 
 /// Runs every test and hands each result out as soon as it is there.
@@ -113,7 +119,7 @@ pub fn bench(
                     depth,
                     tokens: &tokens,
                 };
-                let rates = case.measure(&mut session, options.repetitions)?;
+                let (rates, submit) = case.measure(&mut session, options.repetitions)?;
                 let result = BenchResult {
                     test,
                     tokens: count,
@@ -122,6 +128,7 @@ pub fn bench(
                     tokens_per_second: median(&rates),
                     min: rates.iter().copied().fold(f64::INFINITY, f64::min),
                     max: rates.iter().copied().fold(0.0, f64::max),
+                    submit_microseconds: submit.filter(|_| test == BenchTest::Decode),
                 };
                 each(&result);
                 results.push(result);
@@ -146,22 +153,32 @@ struct Case<'a> {
 }
 
 impl Case<'_> {
-    /// Tokens per second of each repetition.
-    fn measure(&self, session: &mut Session, repetitions: Option<usize>) -> Result<Vec<f64>> {
+    /// Tokens per second of each repetition, and the microseconds per token that went
+    /// into handing over their work.
+    fn measure(
+        &self,
+        session: &mut Session,
+        repetitions: Option<usize>,
+    ) -> Result<(Vec<f64>, Option<f64>)> {
         const LONG: Duration = Duration::from_secs(5);
         let start = Instant::now();
         // Warms the caches and the worker team up; not counted.
         self.repetition(session)?;
         let wanted = repetitions.unwrap_or(if start.elapsed() > LONG { 3 } else { 5 });
         let mut rates = Vec::with_capacity(wanted);
+        let mut submitted = 0.0;
         for _ in 0..wanted {
-            rates.push(self.count as f64 / self.repetition(session)?.as_secs_f64());
+            let (took, submit) = self.repetition(session)?;
+            rates.push(self.count as f64 / took.as_secs_f64());
+            submitted += submit.unwrap_or(f64::NAN);
         }
-        Ok(rates)
+        let submit = 1e6 * submitted / (wanted * self.count) as f64;
+        Ok((rates, submit.is_finite().then_some(submit)))
     }
 
-    /// The time of `count` tokens on top of `depth` others.
-    fn repetition(&self, session: &mut Session) -> Result<Duration> {
+    /// The time of `count` tokens on top of `depth` others, and the host's seconds of it
+    /// that went into handing over their work.
+    fn repetition(&self, session: &mut Session) -> Result<(Duration, Option<f64>)> {
         let (before, rest) = self.tokens.split_at(self.depth);
         // What is in the cache stays from one repetition to the next.
         if session.position() < self.depth {
@@ -171,6 +188,8 @@ impl Case<'_> {
             session.truncate(self.depth)?;
         }
         let tokens = &rest[..self.count];
+        let device = session.model().device().clone();
+        let before = device.submit_seconds();
         let start = Instant::now();
         match self.test {
             BenchTest::Prefill => session.prefill(tokens)?,
@@ -180,7 +199,9 @@ impl Case<'_> {
                 }
             }
         }
-        Ok(start.elapsed())
+        let took = start.elapsed();
+        let submitted = before.zip(device.submit_seconds());
+        Ok((took, submitted.map(|(from, to)| to - from)))
     }
 }
 

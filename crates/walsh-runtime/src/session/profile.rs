@@ -1,0 +1,25 @@
+//! A decoded token, kernel by kernel.
+
+use walsh::{CommandList, KernelTime};
+
+use super::{Chosen, Session, StepKey};
+use crate::Result;
+
+impl Session {
+    /// Appends one token as [`decode_likeliest`](Self::decode_likeliest) does, and hands
+    /// out its list and what each kernel took.
+    pub(crate) fn profile(
+        &mut self,
+        token: i32,
+        each: &mut dyn FnMut(&CommandList, &[KernelTime]),
+    ) -> Result<()> {
+        self.read_held()?;
+        self.hold(token);
+        let read = self.read_one_with(StepKey::Token(Chosen::OnDevice), |device, step| {
+            each(step.list(), &device.profile(step)?);
+            Ok(())
+        });
+        self.forget_logits();
+        self.or_drop(read)
+    }
+}
