@@ -70,7 +70,7 @@ fn findings() -> Result<Findings, String> {
         let same = |part: &&str| **part == text.source;
         table
             .iter()
-            .any(|kernel| same(&kernel.text) || kernel.includes.iter().any(|p| same(&p)))
+            .any(|kernel| same(&kernel.text) || kernel.includes.iter().any(same))
     };
     let unused = texts.iter().filter(|text| !used(text));
     list.extend(unused.map(|text| format!("{}:1: no kernel uses it", text.path)));
