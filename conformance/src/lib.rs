@@ -9,7 +9,7 @@
 //!   and each output poisoned. Tests check it; benchmarks time it.
 //! - [`targets`] lists the devices: every backend of the build in every form
 //!   that it has (instruction sets, team sizes).
-//! - [`bench`] times the ops at the sizes that models have, and the cases.
+//! - [`mod@bench`] times the ops at the sizes that models have, and the cases.
 
 pub mod bench;
 mod bound;

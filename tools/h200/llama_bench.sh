@@ -2,8 +2,8 @@
 # Walsh beside llama.cpp on a machine with an NVIDIA GPU and the CUDA toolkit: the same synthetic model, in turns.
 # `tools/h200/llama_bench.sh [MODEL] [DEPTHS]`, llama3-8b:q4_k_m and 0,4096 by default.
 #
-# Carried there: .carry/walsh (tools/h200/build.sh), and .carry/llama.cpp.tar.xz (tools/h200/llama_pack.sh), which is
-# built first, in a few minutes; or .carry/llama-bench.xz, which an earlier run has left in $OUT.
+# Carried there: .carry/walsh (tools/h200/build.sh), and .carry/llama.cpp.tar.gz (tools/h200/llama_pack.sh), which is
+# built first, in a few minutes; or the parts .carry/llama-bench.gz.*, which an earlier run has left in $OUT.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -22,15 +22,17 @@ if [[ "$device" == cpu* ]]; then
 fi
 
 bench="$work/llama-bench"
-if [[ -f .carry/llama-bench.xz ]]; then
-    xz -dc .carry/llama-bench.xz >"$bench"
+if compgen -G '.carry/llama-bench.gz.*' >/dev/null; then
+    cat .carry/llama-bench.gz.* | gzip -dc >"$bench"
     chmod +x "$bench"
 elif [[ ! -x "$bench" ]]; then
     start=$SECONDS
     mkdir -p "$work/source"
-    tar -xJf .carry/llama.cpp.tar.xz -C "$work/source"
+    tar -xzf .carry/llama.cpp.tar.gz -C "$work/source"
+    generator=()
+    if command -v ninja >/dev/null; then generator=(-G Ninja); fi
     {
-        cmake -S "$work/source" -B "$work/build" -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=OFF \
+        cmake "${generator[@]}" -S "$work/source" -B "$work/build" -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=OFF \
             -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_APP=OFF \
             -DLLAMA_OPENSSL=OFF "${cuda[@]}"
         cmake --build "$work/build" --target llama-bench -j "$(nproc)"
@@ -40,7 +42,7 @@ elif [[ ! -x "$bench" ]]; then
     }
     cp "$work/build/bin/llama-bench" "$bench"
     strip "$bench"
-    xz -T0 -c "$bench" >"$out/llama-bench.xz"
+    gzip -9c "$bench" | split -b 15M - "$out/llama-bench.gz."
     echo "llama.cpp built in $((SECONDS - start)) s"
 fi
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Packs llama.cpp's source, as far as its CUDA backend and llama-bench need it, into .carry/llama.cpp.tar.xz for
+# Packs llama.cpp's source, as far as its CUDA backend and llama-bench need it, into .carry/llama.cpp.tar.gz for
 # tools/h200/llama_bench.sh. It comes from the sdist of llama-cpp-python, through pip as it is configured.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -24,6 +24,6 @@ for folder in "$work"/source/ggml/src/ggml-*/; do
     backend="${backend#ggml-}"
     if [[ ! " ${backends[*]} " == *" $backend "* ]]; then others+=(--exclude "ggml/src/ggml-$backend"); fi
 done
-tar -cJf .carry/llama.cpp.tar.xz "${others[@]}" -C "$work/source" \
+tar -czf .carry/llama.cpp.tar.gz "${others[@]}" -C "$work/source" \
     CMakeLists.txt LICENSE cmake common ggml include licenses src tools/CMakeLists.txt tools/llama-bench vendor
-ls -l .carry/llama.cpp.tar.xz
+ls -l .carry/llama.cpp.tar.gz

@@ -72,7 +72,7 @@ pub struct Kernel {
     pub name: &'static str,
     /// Texts that it builds on, in order.
     pub includes: &'static [&'static str],
-    /// Tables that it reads, generated from `walsh-formats`; see [`crate::tables`].
+    /// Tables that it reads, generated from `walsh-formats`.
     pub tables: fn(&Variant) -> String,
     /// The kernel's text.
     pub text: &'static str,
