@@ -64,6 +64,15 @@ impl Arguments {
         self.filters.is_empty() || self.filters.iter().any(|filter| case.contains(filter))
     }
 
+    /// Whether a table may hold cases that are wanted: names begin with their op's, so filters that are all names of
+    /// ops spare the reference the other tables.
+    fn wants_table(&self, op: &str) -> bool {
+        let is_op = |filter: &String| TABLES.iter().any(|table| table.op == filter);
+        self.filters.iter().any(|filter| filter == op)
+            || !self.filters.iter().all(is_op)
+            || self.filters.is_empty()
+    }
+
     fn has(&self, target: &str) -> bool {
         self.devices.is_empty() || self.devices.iter().any(|name| target.starts_with(name))
     }
@@ -72,11 +81,7 @@ impl Arguments {
 /// Targets that are worked on in turn, and how many workers do so, each with its own.
 struct Crew {
     workers: Vec<Vec<Target>>,
-    runs: Runs,
 }
-
-/// Whether a target runs an op.
-type Runs = fn(&Target, &str) -> bool;
 
 /// For each case that failed, the targets that complain, with what.
 type Failures = BTreeMap<String, Vec<(String, String)>>;
@@ -90,7 +95,6 @@ fn crews(arguments: &Arguments) -> Result<Vec<Crew>, String> {
     if !devices.is_empty() {
         crews.push(Crew {
             workers: vec![devices],
-            runs: Target::is_for,
         });
     }
     if arguments.has("sim") {
@@ -98,7 +102,6 @@ fn crews(arguments: &Arguments) -> Result<Vec<Crew>, String> {
         let workers = (0..threads).map(|_| Ok(vec![simulated::target(arguments.seed)?]));
         crews.push(Crew {
             workers: workers.collect::<Result<_, _>>().map_err(explain)?,
-            runs: |_, op| simulated::runs(op),
         });
     }
     if crews.is_empty() {
@@ -118,7 +121,10 @@ fn main() -> ExitCode {
         }
     };
     let (mut passed, mut failed, mut filtered) = (0, 0, 0);
-    for table in TABLES {
+    for table in TABLES
+        .iter()
+        .filter(|table| arguments.wants_table(table.op))
+    {
         let outcome = run_table(table, &crews, &arguments);
         filtered += outcome.filtered;
         passed += outcome.cases - outcome.failures.len();
@@ -190,7 +196,7 @@ fn run_table(table: &Table, crews: &[Crew], arguments: &Arguments) -> Outcome {
         let mut queues = Vec::new();
         for crew in crews {
             let targets = crew.workers.iter().flatten();
-            if targets.filter(|t| (crew.runs)(t, table.op)).count() == 0 {
+            if targets.filter(|t| t.is_for(table.op)).count() == 0 {
                 continue;
             }
             let (queue, problems) = sync_channel::<Arc<Problem>>(8);
@@ -198,7 +204,7 @@ fn run_table(table: &Table, crews: &[Crew], arguments: &Arguments) -> Outcome {
             queues.push(queue);
             for targets in &crew.workers {
                 let (problems, failures) = (problems.clone(), &failures);
-                scope.spawn(move || work(table.op, (targets, crew.runs), &problems, failures));
+                scope.spawn(move || work(table.op, targets, &problems, failures));
             }
         }
         if queues.is_empty() {
@@ -230,13 +236,13 @@ fn run_table(table: &Table, crews: &[Crew], arguments: &Arguments) -> Outcome {
 /// Runs the problems that come on a worker's targets.
 fn work(
     op: &str,
-    (targets, runs): (&[Target], Runs),
+    targets: &[Target],
     problems: &Mutex<Receiver<Arc<Problem>>>,
     failures: &Mutex<Failures>,
 ) {
     let next = || problems.lock().ok()?.recv().ok();
     while let Some(problem) = next() {
-        for target in targets.iter().filter(|target| runs(target, op)) {
+        for target in targets.iter().filter(|target| target.is_for(op)) {
             let outcome = Bound::new(&problem, target)
                 .map_err(|error| error.to_string())
                 .and_then(|bound| bound.verify());

@@ -1,5 +1,7 @@
 //! What every backend must refuse, when an op is recorded and when it runs.
 
+mod simulated;
+
 use std::sync::Arc;
 
 use conformance::cases::{TABLES, Table};
@@ -8,6 +10,14 @@ use walsh::ops::{ArgMax, AttentionDecode, EmbeddingRows, KvStore, Mask, Op, Scal
 use walsh::{CacheKind, DType, Device, Error, KvCache, KvCacheOptions, Tensor};
 
 fn each_target(test: impl Fn(&Device)) {
+    each_device(&test);
+    let simulator = simulated::target(1).unwrap();
+    println!("on {}", simulator.name);
+    test(&simulator.device);
+}
+
+/// The same without the simulator.
+fn each_device(test: impl Fn(&Device)) {
     for Target { name, device, .. } in targets().unwrap() {
         println!("on {name}");
         test(&device);
@@ -307,7 +317,7 @@ fn vectors_that_are_not_finite() {
 
 #[test]
 fn nothing_behind_an_error_runs_and_the_list_stays_usable() {
-    each_target(|device| {
+    each_device(|device| {
         let caching = Caching::new(device, "tq4", CacheKind::Global);
         let mark = device.tensor(&[4], &[1.0f32; 4]).unwrap();
         let double = Scale {

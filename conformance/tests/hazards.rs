@@ -1,6 +1,8 @@
 //! Random lists: a list gives the bits that its ops give one after the other,
 //! whatever runs at the same time.
 
+mod simulated;
+
 use conformance::{Rng, targets};
 use walsh::formats::ggml;
 use walsh::ops::{
@@ -226,7 +228,8 @@ impl IntoOp for MatMul {
 fn a_list_gives_what_its_ops_give_one_by_one() {
     let (mut barriers, mut commands) = (0, 0);
     let (mut compared, mut cut_short) = (0, 0);
-    for target in targets().unwrap() {
+    let simulator = simulated::target(1);
+    for target in targets().unwrap().into_iter().chain(simulator) {
         for seed in 0..12 {
             let case = format!("{} seed {seed}", target.name);
             let (together, alone) = (
@@ -271,7 +274,8 @@ fn a_list_gives_what_its_ops_give_one_by_one() {
 
 #[test]
 fn threads_share_a_device() {
-    for target in targets().unwrap() {
+    let simulator = simulated::target(1);
+    for target in targets().unwrap().into_iter().chain(simulator) {
         let (device, name) = (&target.device, &target.name);
         std::thread::scope(|scope| {
             for thread in 0..4u64 {

@@ -3,23 +3,6 @@
 use conformance::Target;
 use walsh_sim::SimOptions;
 
-/// The ops that have kernels.
-const OPS: &[&str] = &[
-    "GatedActivation",
-    "Add",
-    "Scale",
-    "SoftCap",
-    "EmbeddingRows",
-    "MatMul",
-    "RmsNorm",
-    "Rope",
-    "ArgMax",
-    "TopK",
-    "KvStore",
-    "AttentionDecode",
-    "AttentionPrefill",
-];
-
 /// Opens a simulator.
 ///
 /// # Errors
@@ -34,9 +17,4 @@ pub(crate) fn target(seed: u64) -> walsh::Result<Target> {
         device: walsh_sim::open(options)?,
         approximates: true,
     })
-}
-
-/// Whether the simulator runs an op.
-pub(crate) fn runs(op: &str) -> bool {
-    OPS.contains(&op)
 }

@@ -16,7 +16,7 @@ use crate::hooks;
 use crate::machine::{Machine, Region, Written};
 use crate::memory::{Allocation, Shadow, SimMemory, lock, memory};
 use crate::random::{Permutation, Random};
-use crate::shadow::{Cell, MOST_THREADS};
+use crate::shadow::{Cells, MOST_THREADS};
 
 /// How a simulator is opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -349,7 +349,7 @@ impl Sim {
 
 impl State {
     /// Threadgroup memory of so many bytes, and its cells; none for none.
-    fn shared(&mut self, bytes: usize) -> Result<Option<(*mut u8, *mut Cell)>> {
+    fn shared(&mut self, bytes: usize) -> Result<Option<(*mut u8, Cells)>> {
         if bytes == 0 {
             return Ok(None);
         }
@@ -362,7 +362,7 @@ impl State {
                 (base, bytes)
             }
         };
-        let cells = self.shadow.cells(size as u64, self.era);
+        let cells = self.shadow.cells(base.as_ptr(), size as u64, self.era)?;
         Ok(Some((base.as_ptr(), cells)))
     }
 }
@@ -375,13 +375,12 @@ fn region(name: &'static str, binding: &Binding, all: &[Binding], era: u64) -> R
     let offset = span.offset as usize;
     let writes = |other: &Binding| other.touch == Touch::Writes && other.span.overlaps(span);
     // A range that nothing writes has no races.
-    let cells = all.iter().any(writes).then(|| {
-        let cells = shadow.cells(span.buffer.bytes(), era);
-        // SAFETY: spans lie within their buffers, and there is a cell for each byte.
-        unsafe { cells.add(offset) }
-    });
+    let cells = match all.iter().any(writes) {
+        true => Some(shadow.cells(memory.base(), span.buffer.bytes(), era)?),
+        false => None,
+    };
     let written = match &mut shadow.written {
-        // SAFETY: as above.
+        // SAFETY: spans lie within their buffers.
         Some(bytes) => Written::Bytes(unsafe { bytes.as_mut_ptr().add(offset) }),
         None => Written::All,
     };

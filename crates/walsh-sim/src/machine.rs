@@ -1,5 +1,7 @@
 //! A dispatch while it runs: what it may touch, who touched what, and where its threads wait.
 
+mod collective;
+
 use std::cell::{Cell as Slot, RefCell};
 use std::ops::Range;
 use std::sync::Arc;
@@ -7,8 +9,8 @@ use std::sync::Arc;
 use corosensei::Yielder;
 
 use crate::compiler::Module;
-use crate::fault::{Fault, Meeting, Place, Where};
-use crate::shadow::{Cell, Kind, MOST_STEPS, Mark, Moment, Race};
+use crate::fault::{Fault, Place, Where};
+use crate::shadow::{Cells, Kind, Mark, Moment, Race};
 
 /// How far from a range an address is still said to miss it.
 const NEAR: usize = 1 << 16;
@@ -21,7 +23,7 @@ pub(crate) struct Region {
     pub(crate) bytes: usize,
     pub(crate) writable: bool,
     /// The cells of its bytes, where threads could be in a race.
-    pub(crate) cells: Option<*mut Cell>,
+    pub(crate) cells: Option<Cells>,
     /// Which of its bytes were written, where some may not have been.
     pub(crate) written: Written,
 }
@@ -43,6 +45,12 @@ impl Region {
         offset < self.bytes && bytes <= self.bytes - offset && (kind == Kind::Read || self.writable)
     }
 
+    /// Whether there is nothing to note about its bytes.
+    #[inline]
+    fn is_plain(&self) -> bool {
+        self.cells.is_none() && matches!(self.written, Written::All)
+    }
+
     fn place(&self, at: usize) -> Where {
         Where {
             byte: at.wrapping_sub(self.start) as i64,
@@ -58,33 +66,24 @@ impl Region {
     }
 }
 
-/// What lanes do together, as `host.h` numbers it.
-const WORDS: [&str; 7] = [
-    "simd_shuffle",
-    "simd_shuffle_xor",
-    "simd_sum",
-    "simd_sum",
-    "simd_max",
-    "simdgroup_barrier",
-    "threadgroup_barrier",
-];
-const SHUFFLE: u32 = 0;
-const SHUFFLE_XOR: u32 = 1;
-const SUM_FLOAT: u32 = 2;
-const SUM_INT: u32 = 3;
-const MAX_FLOAT: u32 = 4;
-const SIMDGROUP_BARRIER: u32 = 5;
-const THREADGROUP_BARRIER: u32 = 6;
-
 /// Which collective, and on which line.
 type Site = (u32, u32);
+
+/// Threads that wait for others at one place.
+#[derive(Default)]
+struct Gathering {
+    arrived: Slot<u32>,
+    site: Slot<Site>,
+}
 
 /// A simdgroup.
 #[derive(Default)]
 struct Simd {
     /// How many of its barriers it passed in this phase.
     step: Slot<u32>,
-    arrived: Slot<u32>,
+    gathering: Gathering,
+    /// Its lanes at the group's barrier.
+    at_barrier: Slot<u32>,
     values: [Slot<u32>; 32],
     operands: [Slot<u32>; 32],
 }
@@ -109,18 +108,22 @@ struct Thread {
 pub(crate) struct Machine {
     pub(crate) module: Arc<Module>,
     regions: Vec<Region>,
-    /// The region of the last access, which the next most often has too.
-    last: Slot<usize>,
+    /// First address and size of the last region that was found to be read with nothing to note: what is next read most
+    /// often lies in it too.
+    plain: Slot<(usize, usize)>,
+    /// The regions of the last other load and the last store.
+    last: [Slot<usize>; 2],
     now: Slot<Moment>,
     place: Slot<[u32; 3]>,
     /// The first phase of each group so far.
     groups: RefCell<Vec<(u32, [u32; 3])>>,
     threads: Vec<Thread>,
     simds: Vec<Simd>,
-    arrived: Slot<u32>,
+    gathering: Gathering,
     pub(crate) runnable: RefCell<Vec<u32>>,
     most_steps: u64,
-    steps_left: Slot<u64>,
+    /// Below zero once none is left.
+    steps_left: Slot<i64>,
     fault: RefCell<Option<(Place, Fault)>>,
 }
 
@@ -141,7 +144,8 @@ impl Machine {
         Self {
             module,
             regions,
-            last: Slot::new(0),
+            plain: Slot::default(),
+            last: Default::default(),
             now: Slot::new(Moment {
                 dispatch: first,
                 group: first,
@@ -153,10 +157,10 @@ impl Machine {
             groups: RefCell::default(),
             threads: (0..threads).map(|_| thread()).collect(),
             simds: (0..threads.div_ceil(32)).map(|_| Simd::default()).collect(),
-            arrived: Slot::default(),
+            gathering: Gathering::default(),
             runnable: RefCell::default(),
             most_steps,
-            steps_left: Slot::new(most_steps),
+            steps_left: Slot::new(most_steps as i64),
             fault: RefCell::default(),
         }
     }
@@ -169,10 +173,11 @@ impl Machine {
         self.now.set(now);
         self.place.set(place);
         self.groups.borrow_mut().push((now.phase, place));
-        self.arrived.set(0);
+        self.gathering.arrived.set(0);
         for simd in &self.simds {
             simd.step.set(0);
-            simd.arrived.set(0);
+            simd.gathering.arrived.set(0);
+            simd.at_barrier.set(0);
         }
         for thread in &self.threads {
             thread.doing.set(Doing::Runs);
@@ -239,81 +244,129 @@ impl Machine {
         unsafe { (*thread.yielder.get()).suspend(()) }
     }
 
+    /// Counts a step; how many are left.
+    #[inline(always)]
+    fn spend(&self) -> i64 {
+        let left = self.steps_left.get() - 1;
+        self.steps_left.set(left);
+        left
+    }
+
     #[inline]
-    fn spend(&self) {
-        match self.steps_left.get().checked_sub(1) {
-            Some(left) => self.steps_left.set(left),
-            None => self.fail(Fault::Endless(self.most_steps)),
+    fn within_bounds(&self, left: i64) {
+        if left < 0 {
+            self.fail(Fault::Endless(self.most_steps));
         }
     }
 
     /// A load, a store or an atomic operation that is about to happen.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn access(&self, at: usize, bytes: usize, kind: Kind, aligned: bool) {
-        self.spend();
-        let mut region = &self.regions[self.last.get()];
+        let left = self.spend();
+        let (start, size) = self.plain.get();
+        let offset = at.wrapping_sub(start);
+        // A size for which alignment is promised is a power of two.
+        let lies = offset < size && bytes <= size - offset && at & bytes.wrapping_sub(1) == 0;
+        if kind != Kind::Read || !lies || !aligned || left < 0 {
+            self.look(at, bytes, kind, aligned);
+        }
+    }
+
+    /// Allows and notes an access, or fails.
+    #[inline(never)]
+    fn look(&self, at: usize, bytes: usize, kind: Kind, aligned: bool) {
+        self.within_bounds(self.steps_left.get());
+        let last = &self.last[usize::from(kind != Kind::Read)];
+        let mut region = &self.regions[last.get()];
         if !region.allows(at, bytes, kind) {
             match self.find(at, bytes, kind) {
                 Some(found) => region = found,
                 None => return,
             }
         }
-        if aligned && !at.is_multiple_of(bytes) {
-            self.fail(Fault::Misaligned(bytes, Some(region.place(at))));
+        if aligned && at & (bytes - 1) != 0 {
+            self.misaligned(at, bytes);
         }
-        let offset = at - region.start;
-        match region.written {
-            Written::All => {}
-            Written::Bytes(written) => {
-                // SAFETY: one byte for each of the region's, and `allows` has seen that these lie in it.
-                let written = unsafe { std::slice::from_raw_parts_mut(written.add(offset), bytes) };
-                if kind == Kind::Write {
-                    written.fill(1);
-                } else if written.contains(&0) {
-                    self.fail(Fault::Unwritten(bytes, region.place(at)));
-                }
-            }
-            Written::InGroup => {}
-        }
-        if let Some(cells) = region.cells {
-            // SAFETY: one cell for each of the region's bytes, as above; nothing else refers to them meanwhile.
-            let cells = unsafe { std::slice::from_raw_parts_mut(cells.add(offset), bytes) };
-            self.touch(region, cells, at, kind);
+        if !region.is_plain() {
+            self.follow(region, (at, bytes), kind);
         }
     }
 
+    /// Notes an access to memory that may be unwritten or in a race.
     #[inline]
-    fn touch(&self, region: &Region, cells: &mut [Cell], at: usize, kind: Kind) {
-        let mut now = self.now.get();
-        let bytes = cells.len();
-        let own = matches!(region.written, Written::InGroup);
-        if own {
-            // Each group has threadgroup memory of its own.
-            now.dispatch = now.group;
-        }
-        let (mut before, mut after) = (Cell::default(), Cell::default());
-        for (index, cell) in cells.iter_mut().enumerate() {
-            // The bytes of a number most often have the same past.
-            if index > 0 && *cell == before {
-                *cell = after;
-                continue;
-            }
-            if own && kind != Kind::Write && cell.written.phase() < now.group {
+    fn follow(&self, region: &Region, (at, bytes): (usize, usize), kind: Kind) {
+        if let Written::Bytes(written) = region.written {
+            let offset = at - region.start;
+            // SAFETY: one byte for each of the region's, and `allows` has seen that these lie in it.
+            let written = unsafe { std::slice::from_raw_parts_mut(written.add(offset), bytes) };
+            if kind == Kind::Write {
+                written.fill(1);
+            } else if written.contains(&0) {
                 self.fail(Fault::Unwritten(bytes, region.place(at)));
             }
-            before = *cell;
-            match cell.touched(&now, kind) {
-                Ok(touched) => after = touched,
-                Err(race) => self.fail(Fault::Race {
-                    kind,
-                    bytes,
-                    at: region.place(at),
-                    other: self.other(race),
-                    other_wrote: race.other_wrote,
-                }),
-            }
-            *cell = after;
         }
+        let Some(cells) = &region.cells else {
+            return;
+        };
+        let touched = match region.written {
+            Written::InGroup => self.touch_shared(cells, at, bytes, kind),
+            _ => {
+                let now = self.now.get();
+                // SAFETY: `allows` has seen that the range lies in the region, which is the cells'.
+                let touched = unsafe { cells.touch(at, bytes, |cell| cell.touched(&now, kind)) };
+                touched.map_err(Some)
+            }
+        };
+        if let Err(race) = touched {
+            self.conflict(race, (region, at, bytes), kind);
+        }
+    }
+
+    /// Touches threadgroup memory.
+    ///
+    /// # Errors
+    /// The race, or none when nothing wrote what is read.
+    #[inline]
+    fn touch_shared(
+        &self,
+        cells: &Cells,
+        at: usize,
+        bytes: usize,
+        kind: Kind,
+    ) -> Result<(), Option<Race>> {
+        let mut now = self.now.get();
+        // Each group has threadgroup memory of its own.
+        now.dispatch = now.group;
+        let reads = kind != Kind::Write;
+        // SAFETY: as in `access`.
+        unsafe {
+            cells.touch(at, bytes, |cell| {
+                if reads && cell.written.phase() < now.group {
+                    return Err(None);
+                }
+                cell.touched(&now, kind).map_err(Some)
+            })
+        }
+    }
+
+    #[cold]
+    fn conflict(
+        &self,
+        race: Option<Race>,
+        (region, at, bytes): (&Region, usize, usize),
+        kind: Kind,
+    ) -> ! {
+        let at = region.place(at);
+        self.fail(match race {
+            None => Fault::Unwritten(bytes, at),
+            Some(race) => Fault::Race {
+                kind,
+                bytes,
+                at,
+                other: self.other(race),
+                other_wrote: race.other_wrote,
+            },
+        })
     }
 
     /// The thread that a race is with, where the mark tells.
@@ -332,6 +385,7 @@ impl Machine {
     }
 
     /// The region of an access that is not in the last one's; none when it is the thread's own or a table's.
+    #[inline(never)]
     fn find(&self, at: usize, bytes: usize, kind: Kind) -> Option<&Region> {
         let (start, end) = self.threads[self.now.get().thread as usize].stack.get();
         let within = |start: usize, end: usize| at >= start && at < end && bytes <= end - at;
@@ -340,8 +394,13 @@ impl Machine {
         }
         let allows = |region: &Region| region.allows(at, bytes, kind);
         if let Some(index) = self.regions.iter().position(allows) {
-            self.last.set(index);
-            return Some(&self.regions[index]);
+            let region = &self.regions[index];
+            if region.is_plain() {
+                self.plain.set((region.start, region.bytes));
+            } else {
+                self.last[usize::from(kind != Kind::Read)].set(index);
+            }
+            return Some(region);
         }
         let tables = &self.module.tables;
         if kind == Kind::Read && within(tables.start, tables.end) {
@@ -355,6 +414,7 @@ impl Machine {
     }
 
     /// A pointer that is no multiple of its type's alignment, which a load or store is about to follow.
+    #[cold]
     pub(crate) fn misaligned(&self, at: usize, alignment: usize) {
         let place = self.nearest(at);
         self.fail(Fault::Misaligned(alignment, place));
@@ -374,150 +434,4 @@ impl Machine {
             _ => Fault::Shift,
         })
     }
-
-    /// A collective or barrier: the thread waits for the others, and is given its result.
-    pub(crate) fn collective(&self, what: u32, bits: u32, operand: u32, line: u32) -> u32 {
-        self.spend();
-        let thread = self.now.get().thread;
-        let (simd, lane) = (&self.simds[thread as usize / 32], thread as usize % 32);
-        let site = (what, line);
-        self.threads[thread as usize].doing.set(Doing::Waits(site));
-        if what == THREADGROUP_BARRIER {
-            self.meet(site, 0..self.threads.len() as u32, &self.arrived);
-        } else {
-            simd.values[lane].set(bits);
-            simd.operands[lane].set(operand);
-            let first = thread - thread % 32;
-            self.meet(site, first..first + 32, &simd.arrived);
-        }
-        self.suspend();
-        simd.values[lane].get()
-    }
-
-    /// Counts the thread in; the last one lets all of them go on.
-    fn meet(&self, site: Site, party: Range<u32>, arrived: &Slot<u32>) {
-        let doing = |thread: u32| self.threads[thread as usize].doing.get();
-        let simd = self.now.get().thread / 32;
-        // Other simdgroups may still be on their way through collectives of their own.
-        let never_comes = |thread: u32, other: Site| {
-            other != site && (other.0 == THREADGROUP_BARRIER || thread / 32 == simd)
-        };
-        let elsewhere = party.clone().find_map(|thread| match doing(thread) {
-            Doing::Waits(other) if never_comes(thread, other) => Some((thread, other)),
-            _ => None,
-        });
-        if let Some((other, there)) = elsewhere {
-            self.fail(Fault::Apart {
-                here: self.meeting(site),
-                other,
-                there: self.meeting(there),
-            });
-        }
-        arrived.set(arrived.get() + 1);
-        if arrived.get() < party.len() as u32 {
-            return;
-        }
-        arrived.set(0);
-        if site.0 == THREADGROUP_BARRIER {
-            let mut now = self.now.get();
-            now.phase += 1;
-            self.now.set(now);
-            self.simds.iter().for_each(|simd| simd.step.set(0));
-        } else {
-            self.exchange(&self.simds[party.start as usize / 32], site);
-        }
-        for thread in party.clone() {
-            self.threads[thread as usize].doing.set(Doing::Runs);
-        }
-        self.runnable.borrow_mut().extend(party);
-    }
-
-    /// Gives each lane of a simdgroup, all of which have arrived, its result.
-    fn exchange(&self, simd: &Simd, (what, line): Site) {
-        let values: [u32; 32] = std::array::from_fn(|lane| simd.values[lane].get());
-        let operands: [u32; 32] = std::array::from_fn(|lane| simd.operands[lane].get());
-        let floats = || values.map(f32::from_bits);
-        if what <= SHUFFLE_XOR {
-            if let Some(operand) = operands.iter().find(|operand| **operand >= 32) {
-                self.fail(Fault::Lane {
-                    word: WORDS[what as usize],
-                    operand: *operand,
-                    line: self.module.line(line).to_owned(),
-                });
-            }
-            if what == SHUFFLE_XOR && operands.iter().any(|mask| *mask != operands[0]) {
-                self.fail(Fault::Masks(self.module.line(line).to_owned()));
-            }
-        }
-        let result: [u32; 32] = match what {
-            SHUFFLE => operands.map(|lane| values[lane as usize]),
-            SHUFFLE_XOR => std::array::from_fn(|lane| values[lane ^ operands[lane] as usize]),
-            SUM_FLOAT => [butterfly(floats(), |a, b| a + b).to_bits(); 32],
-            SUM_INT => [values.into_iter().fold(0, u32::wrapping_add); 32],
-            MAX_FLOAT => [butterfly(floats(), f32::max).to_bits(); 32],
-            SIMDGROUP_BARRIER => {
-                simd.step.set(simd.step.get() + 1);
-                if simd.step.get() == MOST_STEPS {
-                    self.fail(Fault::Steps(MOST_STEPS));
-                }
-                values
-            }
-            _ => values,
-        };
-        for (value, result) in simd.values.iter().zip(result) {
-            value.set(result);
-        }
-    }
-
-    fn meeting(&self, (what, line): Site) -> Meeting {
-        Meeting {
-            word: WORDS[what as usize],
-            line: self.module.line(line).to_owned(),
-        }
-    }
-
-    /// Says why no thread can go on although some have not returned.
-    pub(crate) fn stuck(&self) {
-        let doing = |thread: &usize| self.threads[*thread].doing.get();
-        let threads = 0..self.threads.len();
-        let waits = |thread: usize| match doing(&thread) {
-            Doing::Waits(site) => Some((thread, site)),
-            _ => None,
-        };
-        let Some((waiting, site)) = threads.clone().find_map(waits) else {
-            return;
-        };
-        let party = match site.0 {
-            THREADGROUP_BARRIER => threads,
-            _ => waiting / 32 * 32..waiting / 32 * 32 + 32,
-        };
-        let absent = |thread: &usize| doing(thread) != Doing::Waits(site);
-        let Some(other) = party.clone().find(absent) else {
-            return;
-        };
-        let there = match doing(&other) {
-            Doing::Waits(there) => Some(self.meeting(there)),
-            _ => None,
-        };
-        let place = Place {
-            group: self.place.get(),
-            thread: waiting as u32,
-        };
-        let here = self.meeting(site);
-        let other = other as u32;
-        *self.fault.borrow_mut() = Some((place, Fault::Missed { here, other, there }));
-    }
-}
-
-/// A reduction in the order of the dialect's CUDA form: the partner 16 lanes away first. All lanes get the same bits,
-/// since both operations commute.
-fn butterfly(mut values: [f32; 32], combine: impl Fn(f32, f32) -> f32) -> f32 {
-    let mut half = 16;
-    while half > 0 {
-        for lane in 0..half {
-            values[lane] = combine(values[lane], values[lane + half]);
-        }
-        half /= 2;
-    }
-    values[0]
 }

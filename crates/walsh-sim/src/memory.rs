@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use walsh_core::{Buffer, Error, HostBytes, Memory, Result};
 
-use crate::shadow::Cell;
+use crate::shadow::{Cell, Cells};
 
 /// The alignment of buffers, as CUDA allocates them.
 const ALIGN: usize = 256;
@@ -25,8 +25,10 @@ enum Store {
 /// What is known of a buffer's bytes.
 #[derive(Default)]
 pub(crate) struct Shadow {
-    /// Who touched each byte; empty until a dispatch may write to the buffer.
-    cells: Vec<Cell>,
+    /// Who touched each byte; none until a dispatch may write to the buffer.
+    cells: Option<Allocation>,
+    /// How many bytes there are cells for.
+    bytes: u64,
     /// The era in which the cells were made; see [`Shadow::cells`].
     era: u64,
     /// For workspace: 1 for each byte that was written in this run.
@@ -34,13 +36,21 @@ pub(crate) struct Shadow {
 }
 
 impl Shadow {
-    /// The cells of a buffer of `bytes`. Phases are counted anew in each era, so cells of an earlier one are cleared.
-    pub(crate) fn cells(&mut self, bytes: u64, era: u64) -> *mut Cell {
-        if self.era != era || self.cells.len() as u64 != bytes {
-            self.cells = vec![Cell::default(); bytes as usize];
-            self.era = era;
-        }
-        self.cells.as_mut_ptr()
+    /// The cells of `bytes` from `base` on. Phases are counted anew in each era, so cells of an earlier one are cleared.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub(crate) fn cells(&mut self, base: *mut u8, bytes: u64, era: u64) -> Result<Cells> {
+        let cells = match &self.cells {
+            Some(cells) if self.era == era && self.bytes == bytes => cells,
+            _ => {
+                let size = Cells::count(bytes).checked_mul(size_of::<Cell>() as u64);
+                (self.era, self.bytes) = (era, bytes);
+                self.cells
+                    .insert(Allocation::zeroed(size.unwrap_or(u64::MAX))?)
+            }
+        };
+        Ok(Cells::new(cells.base.as_ptr().cast(), bytes, base as usize))
     }
 }
 

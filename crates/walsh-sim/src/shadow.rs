@@ -68,6 +68,7 @@ impl Mark {
     }
 
     /// Who touched the byte, unordered against this moment, once the moment's thread is among them.
+    #[inline(always)]
     fn company_at(self, now: &Moment) -> u64 {
         let other_simd = self.thread() / 32 != now.thread / 32;
         if self.phase() < now.dispatch {
@@ -117,7 +118,7 @@ impl Cell {
     ///
     /// # Errors
     /// When another thread's touch and this one are in a race.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn touched(self, now: &Moment, kind: Kind) -> Result<Self, Race> {
         let writers = self.written.company_at(now);
         let allowed = kind == Kind::Atomic && self.written.is_atomic();
@@ -137,10 +138,103 @@ impl Cell {
                 other_wrote: false,
             });
         }
-        Ok(Self {
-            written: Mark::new(now, writers, kind == Kind::Atomic),
-            ..self
-        })
+        let written = Mark::new(now, writers, kind == Kind::Atomic);
+        // Whatever a write is ordered behind, those are that are ordered behind the write. Atomics order nothing.
+        let read = match kind {
+            Kind::Atomic => self.read,
+            _ => Mark::default(),
+        };
+        Ok(Self { written, read })
+    }
+}
+
+/// The cells of a range of memory: one for each aligned word of four bytes, and one for each byte of words that were
+/// touched in part.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cells {
+    words: *mut Cell,
+    bytes: *mut Cell,
+    /// The address that the first cells are for, a multiple of four.
+    origin: usize,
+}
+
+/// In place of a word's writer: its bytes have cells of their own.
+const SPLIT: Mark = Mark(u64::MAX);
+
+impl Cells {
+    /// How many cells a range of so many bytes takes.
+    pub(crate) fn count(bytes: u64) -> u64 {
+        bytes.div_ceil(4) * 5
+    }
+
+    /// The cells of the `bytes` from `origin` on, a multiple of four, in as many zeroed cells as [`Cells::count`] says.
+    pub(crate) fn new(cells: *mut Cell, bytes: u64, origin: usize) -> Self {
+        Self {
+            words: cells,
+            bytes: cells.wrapping_add(bytes.div_ceil(4) as usize),
+            origin,
+        }
+    }
+
+    /// Passes every cell of a range through `change`, which says what becomes of it.
+    ///
+    /// # Safety
+    /// The range lies within that of the cells, and nothing else refers to them meanwhile.
+    #[inline]
+    pub(crate) unsafe fn touch<E>(
+        &self,
+        at: usize,
+        bytes: usize,
+        change: impl Fn(Cell) -> Result<Cell, E>,
+    ) -> Result<(), E> {
+        let offset = at - self.origin;
+        if (offset | bytes) & 3 != 0 {
+            // SAFETY: as this function's.
+            return unsafe { self.touch_bytes(offset, bytes, change) };
+        }
+        for word in offset / 4..(offset + bytes) / 4 {
+            // SAFETY: the word lies in the range.
+            let cell = unsafe { &mut *self.words.add(word) };
+            if cell.written != SPLIT {
+                *cell = change(*cell)?;
+                continue;
+            }
+            // SAFETY: as above; there are cells for all bytes of every word.
+            let parts = unsafe { std::slice::from_raw_parts_mut(self.bytes.add(4 * word), 4) };
+            for part in parts.iter_mut() {
+                *part = change(*part)?;
+            }
+            if parts.iter().all(|part| *part == parts[0]) {
+                *cell = parts[0];
+            }
+        }
+        Ok(())
+    }
+
+    /// The same for parts of words.
+    ///
+    /// # Safety
+    /// As for [`Cells::touch`].
+    unsafe fn touch_bytes<E>(
+        &self,
+        offset: usize,
+        bytes: usize,
+        change: impl Fn(Cell) -> Result<Cell, E>,
+    ) -> Result<(), E> {
+        for byte in offset..offset + bytes {
+            // SAFETY: the byte lies in the range.
+            let word = unsafe { &mut *self.words.add(byte / 4) };
+            if word.written != SPLIT {
+                // SAFETY: there are cells for all bytes of every word.
+                unsafe { std::slice::from_raw_parts_mut(self.bytes.add(byte / 4 * 4), 4) }
+                    .fill(*word);
+                word.written = SPLIT;
+            }
+            // SAFETY: as above.
+            let cell = unsafe { &mut *self.bytes.add(byte) };
+            *cell = change(*cell)?;
+        }
+        Ok(())
     }
 }
 
@@ -248,5 +342,37 @@ mod tests {
         );
         assert!(!races(&[(thread(0), Read), (step, Read), (step, Write)]));
         assert!(races(&[(apart, Read), (step, Read), (step, Write)]));
+    }
+
+    #[test]
+    fn words_are_as_good_as_their_bytes() {
+        let mut memory = vec![Cell::default(); Cells::count(10) as usize];
+        let cells = Cells::new(memory.as_mut_ptr(), 10, 1000);
+        let touch = |at, bytes, thread, kind| {
+            let now = Moment { thread, ..START };
+            // SAFETY: `at` and `bytes` stay below 1010.
+            unsafe { cells.touch(at, bytes, |cell| cell.touched(&now, kind)) }.is_ok()
+        };
+        use Kind::{Read, Write};
+        // Neighbouring bytes of a word may be written by two threads, the word may not be read by either.
+        assert!(touch(1000, 1, 0, Write));
+        assert!(touch(1001, 1, 1, Write));
+        assert!(touch(1002, 2, 2, Write));
+        assert!(!touch(1000, 4, 0, Read));
+        assert!(!touch(1002, 1, 1, Read));
+        assert!(touch(1001, 1, 1, Read));
+        // A word that one thread wrote whole, before another reads a part.
+        assert!(touch(1004, 4, 3, Write));
+        assert!(touch(1004, 4, 3, Read));
+        assert!(!touch(1006, 1, 4, Read));
+        assert!(touch(1006, 1, 3, Write));
+        assert!(!touch(1004, 4, 4, Write));
+        // The last bytes, which are no whole word.
+        assert!(touch(1008, 2, 5, Write));
+        assert!(!touch(1009, 1, 6, Write));
+        // A split word becomes whole again once one thread has written all of it.
+        assert!(touch(1004, 4, 3, Write));
+        assert_ne!(memory[1].written, SPLIT);
+        assert_eq!(memory[0].written, SPLIT);
     }
 }
