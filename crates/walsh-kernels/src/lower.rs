@@ -320,7 +320,30 @@ pub(crate) const fn layout<A: Args>() -> crate::args::ArgsLayout {
 
 #[cfg(test)]
 mod tests {
+    use walsh_core::formats::DType;
+    use walsh_core::ops::{ArgMax, GatedActivation, Scale};
+    use walsh_core::{Access, DeviceId, tensor_bytes};
+
+    use super::*;
     use crate::kernels;
+
+    const LIMITS: Limits = Limits {
+        multiprocessors: 8,
+        threadgroup_bytes: 32 << 10,
+        activations: Activations::Int8,
+    };
+
+    /// A tensor that no memory stands behind.
+    fn imagined(dtype: DType, shape: &[u64]) -> Tensor {
+        let bytes = tensor_bytes(dtype, shape).unwrap();
+        let buffer = Buffer::new(
+            DeviceId::unique(),
+            bytes,
+            Access::ReadWrite,
+            Box::new(Imagined),
+        );
+        Tensor::new(buffer, 0, dtype, shape).unwrap()
+    }
 
     #[test]
     fn every_table_entry_is_sound() {
@@ -341,5 +364,71 @@ mod tests {
                     .contains(&format!("inline void {}(", kernel.name))
             );
         }
+    }
+
+    #[test]
+    fn more_numbers_than_kernels_count_are_refused() {
+        let half = imagined(DType::F32, &[1 << 15, 1 << 15]);
+        let scale = |input: &Tensor| -> Op {
+            let (input, output) = (input.clone(), input.clone());
+            Scale {
+                input,
+                factor: 2.0,
+                output,
+            }
+            .into()
+        };
+        assert!(plan(&scale(&half), &LIMITS).is_ok());
+        let large = imagined(DType::F32, &[1 << 15, 1 << 16]);
+        let ops: [Op; 3] = [
+            scale(&large),
+            GatedActivation {
+                gate: large.clone(),
+                up: large.clone(),
+                activation: walsh_core::ops::Activation::Silu,
+                output: large.clone(),
+            }
+            .into(),
+            ArgMax {
+                input: large.clone(),
+                output: imagined(DType::I32, &[1 << 15]),
+            }
+            .into(),
+        ];
+        for op in ops {
+            op.validate().unwrap();
+            let error = plan(&op, &LIMITS).unwrap_err().to_string();
+            assert!(
+                error.contains("2^31") && error.contains(op.name()),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_derived_from_a_tensor_lasts_until_the_tensor_is_written() {
+        let mut allocate = |bytes: u64| {
+            Ok(Buffer::new(
+                DeviceId::unique(),
+                bytes,
+                Access::ReadWrite,
+                Box::new(Imagined),
+            ))
+        };
+        let mut lowering = Lowering::new(LIMITS, &mut allocate).unwrap();
+        let positions = imagined(DType::I32, &[3]);
+        let what = Derived::RopeTable(walsh_core::ops::RopeConfig::new(
+            64,
+            10_000.0,
+            walsh_core::ops::Pairing::HalfSplit,
+        ));
+        let buffer = lowering.workspace(64).unwrap();
+        lowering.keep(what.clone(), positions.span(), buffer.clone());
+        let known = lowering.known(&what, &positions.span());
+        assert_eq!(known.map(|known| known.id()), Some(buffer.id()));
+        lowering.invalidate(&positions.rows(2..3).unwrap().span());
+        assert!(lowering.known(&what, &positions.span()).is_none());
+        // Its memory serves again.
+        assert_eq!(lowering.workspace(64).unwrap().id(), buffer.id());
     }
 }
