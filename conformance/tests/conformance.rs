@@ -14,6 +14,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use conformance::cases::{TABLES, Table};
 use conformance::{Bound, Problem, Target, missing_backends, targets};
+use walsh::Activations;
 
 /// What the command line asks for.
 struct Arguments {
@@ -99,7 +100,10 @@ fn crews(arguments: &Arguments) -> Result<Vec<Crew>, String> {
     }
     if arguments.has("sim") {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let workers = (0..threads).map(|_| Ok(vec![simulated::target(arguments.seed)?]));
+        let workers = (0..threads).map(|_| {
+            let exact = simulated::with(arguments.seed, Activations::F32)?;
+            Ok(vec![simulated::target(arguments.seed)?, exact])
+        });
         crews.push(Crew {
             workers: workers.collect::<Result<_, _>>().map_err(explain)?,
         });

@@ -83,9 +83,9 @@ pub trait Backend: Send + Sync {
     /// Runs a compiled list to its end.
     ///
     /// # Errors
-    /// [`Error::Value`] when an op meets a value that it cannot take. Ops behind
-    /// it do not run; what it leaves in its outputs is unspecified where its
-    /// documentation does not say.
+    /// [`Error::Value`] when an op meets a value that it cannot take. No op
+    /// behind it stores into a cache; what it and they leave in their other
+    /// outputs is unspecified where their documentation does not say.
     fn run(&self, program: &dyn Program) -> Result<()>;
 
     /// Copies a range to another that does not overlap it, after all work submitted
@@ -376,7 +376,8 @@ impl Device {
     ///
     /// # Errors
     /// When the list is another device's, the device fails, or an op meets a
-    /// value that it cannot take.
+    /// value that it cannot take: nothing behind it is stored into a cache, and
+    /// what else the ops behind it write is unspecified. The list stays usable.
     pub fn run(&self, step: &Step) -> Result<()> {
         self.check_step("run", step)?;
         self.backend.run(step.program())
