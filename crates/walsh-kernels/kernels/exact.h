@@ -75,7 +75,7 @@ inline Wide wide_sqrt(Wide a) {
     return wide_quick_sum(root, rest.high / (2.0f * root));
 }
 
-inline Wide wide_shuffle_xor(Wide a, uint mask) {
+inline Wide shuffled(Wide a, uint mask) {
     Wide other;
     other.high = simd_shuffle_xor(a.high, mask);
     other.low = simd_shuffle_xor(a.low, mask);
@@ -85,8 +85,6 @@ inline Wide wide_shuffle_xor(Wide a, uint mask) {
 inline Wide plus(Wide a, Wide b) { return wide_add(a, b); }
 
 inline Wide minus(Wide a, Wide b) { return wide_add(a, wide_negate(b)); }
-
-inline Wide shuffled(Wide a, uint mask) { return wide_shuffle_xor(a, mask); }
 
 inline Wide flip(Wide a, uint negative) {
     if (negative) return wide_negate(a);
@@ -105,7 +103,7 @@ inline void clear(thread Wide &value) {
 
 // As row_sum.
 inline Wide wide_row_sum(Wide value) {
-    UNROLL for (uint mask = 8; mask > 0; mask /= 2) value = wide_add(value, wide_shuffle_xor(value, mask));
+    UNROLL for (uint mask = 8; mask > 0; mask /= 2) value = wide_add(value, shuffled(value, mask));
     return value;
 }
 

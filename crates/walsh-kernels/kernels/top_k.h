@@ -12,32 +12,13 @@ inline void top_k(constant SelectArgs &args, device const float *input, device f
                   device uint *status, threadgroup Shared &shared, Position at) {
     device const float *row = input + ulong(at.x) * args.width;
     float infinity = as_type<float>(0x7f800000u);
-    Best best = {-infinity, 0xffffffffu};
-    bool strange = false;
-    for (uint index = at.index; index < args.width; index += THREADS) {
-        Best candidate = {row[index], index};
-        strange = strange || candidate.value != candidate.value;
-        if (better(candidate, best)) best = candidate;
-    }
-    if (strange) {
-        atomic_min(status, args.check);
-        atomic_min(status + 1 + args.check, at.x);
-    }
+    Best best = own_best(args, row, status, at);
     shared.value[at.index] = best.value;
     shared.index[at.index] = best.index;
     for (uint taken = 0; taken < args.k; taken++) {
         threadgroup_barrier();
         Best own = {shared.value[at.index], shared.index[at.index]};
-        best = simd_best(own);
-        if (at.lane == 0) {
-            shared.simd_value[at.simd] = best.value;
-            shared.simd_index[at.simd] = best.index;
-        }
-        threadgroup_barrier();
-        for (uint simd = 0; simd < THREADS / 32; simd++) {
-            Best candidate = {shared.simd_value[simd], shared.simd_index[simd]};
-            if (better(candidate, best)) best = candidate;
-        }
+        best = group_best(own, shared.simd_value, shared.simd_index, at);
         if (at.index == 0) {
             values[at.x * args.k + taken] = best.value;
             indices[at.x * args.k + taken] = int(best.index);
