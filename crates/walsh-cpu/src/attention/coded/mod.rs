@@ -251,13 +251,14 @@ unsafe fn attend_tile(
     let existing = cached(job, block);
     // SAFETY: the caller's; slots are among those of the rows, and the scratch holds a tile.
     unsafe {
-        let decode = |book, rows, out| Bytes {
+        let decode = |book, rows, next| Bytes {
             book,
             rows,
             head_dim: d,
-            out,
+            out: area.bytes,
+            next,
         };
-        kernels::key_bytes(job.isa, decode(&coded.key, keys, area.bytes));
+        kernels::key_bytes(job.isa, decode(&coded.key, keys, values.codes));
         for (side, rows, factors) in [
             (&job.key, keys, area.key_factors),
             (&job.value, values, area.value_factors),
@@ -303,7 +304,7 @@ unsafe fn attend_tile(
                 ..terms
             });
         }
-        kernels::value_bytes(job.isa, decode(&coded.value, values, area.bytes));
+        kernels::value_bytes(job.isa, decode(&coded.value, values, keys.codes.wrapping_add(count * keys.stride)));
         let sums = Sums {
             weights: area.weights,
             terms: area.weight_terms,

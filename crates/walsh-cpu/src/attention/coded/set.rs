@@ -11,6 +11,8 @@ pub(super) trait ByteLanes: Lanes {
     type B: Copy;
 
     unsafe fn load_b(p: *const u8) -> Self::B;
+    /// Asks for 64 bytes that are read soon; any address will do.
+    unsafe fn prefetch(p: *const u8);
     unsafe fn store_b(p: *mut u8, a: Self::B);
     /// Each lane of `sums` with the products of its four unsigned bytes and the four signed ones at `p`.
     unsafe fn dot(sums: Self::I, a: Self::B, p: *const i8) -> Self::I;
@@ -94,6 +96,7 @@ mod avx512 {
 
         operations! {
             fn load_b(p: *const u8) -> __m512i { _mm512_loadu_si512(p.cast()) }
+            fn prefetch(p: *const u8) { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
             fn store_b(p: *mut u8, a: __m512i) { _mm512_storeu_si512(p.cast(), a) }
             fn dot(sums: __m512i, a: __m512i, p: *const i8) -> __m512i {
                 _mm512_dpbusd_epi32(sums, a, _mm512_set1_epi32(p.cast::<i32>().read_unaligned()))
