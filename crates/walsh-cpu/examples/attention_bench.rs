@@ -134,7 +134,6 @@ fn bench(
         list.push(store(cache, 0, DEPTH)?)?;
         device.run(&list.finish()?)?;
     }
-    let decode_only = std::env::var("ONLY").is_ok();
     let decode = time(
         device,
         |cache| {
@@ -150,7 +149,7 @@ fn bench(
             .into())
         },
         &caches,
-        if decode_only {200} else {20},
+        20,
     )?;
     let prefill = |first: u64, runs| {
         time(
@@ -173,7 +172,6 @@ fn bench(
             runs,
         )
     };
-    if decode_only { println!("{:14} {spec:12} {decode:9.1}", shape.name); return Ok(()); }
     let (chunk, deep) = (prefill(0, 3)?, prefill(DEPTH, 1)?);
     let stored = time(
         device,

@@ -14,7 +14,7 @@ use walsh_core::Activations;
 use walsh_formats::kv::{KvCodec, RowCodec};
 
 use self::kernels::{Bytes, Collect, Dots, Integers, Sums, Weights};
-use super::job::{Block, Job, Scratch, Shape, Side};
+use super::job::{Block, Job, Scratch, Shape};
 use super::kernels::Weigh;
 use super::tile::{self, LANES};
 use super::walk::{Zone, cached};
@@ -226,13 +226,6 @@ pub(super) unsafe fn attend(
     }
 }
 
-/// A side's rows from a position on.
-fn rows_from(job: &Job, side: &Side, head: usize, positions: &Range<usize>) -> (usize, usize) {
-    let _ = head;
-    let (_, slot, follow) = side.place(job, Zone::Codes, positions.start);
-    (slot, follow)
-}
-
 /// Attends to a tile at the beginning of some positions; returns how many it has.
 unsafe fn attend_tile(
     job: &Job,
@@ -244,7 +237,8 @@ unsafe fn attend_tile(
     let shape = &job.shape;
     let (d, stride) = (shape.head_dim, positions(shape));
     let head = block.sequence * shape.kv_heads + block.kv_head;
-    let (slot, follow) = rows_from(job, &job.key, head, &left);
+    // Codes of keys and values lie in the same slots.
+    let (_, slot, follow) = job.key.place(job, Zone::Codes, left.start);
     let count = left.len().min(stride).min(follow);
     let keys = job.key.stored.rows(head, slot, count);
     let values = job.value.stored.rows(head, slot, count);
@@ -304,7 +298,14 @@ unsafe fn attend_tile(
                 ..terms
             });
         }
-        kernels::value_bytes(job.isa, decode(&coded.value, values, keys.codes.wrapping_add(count * keys.stride)));
+        kernels::value_bytes(
+            job.isa,
+            decode(
+                &coded.value,
+                values,
+                keys.codes.wrapping_add(count * keys.stride),
+            ),
+        );
         let sums = Sums {
             weights: area.weights,
             terms: area.weight_terms,
