@@ -47,6 +47,12 @@ pub trait Phase: Send + Sync {
     /// The estimated time of the whole phase on one thread, in nanoseconds, to the nearest order of magnitude or so.
     fn cost(&self) -> u64;
 
+    /// What a profile calls the phase: its type.
+    fn name(&self) -> &'static str {
+        let path = std::any::type_name::<Self>();
+        path.rsplit("::").next().unwrap_or(path)
+    }
+
     /// Does the work of `items`, a part of `0..self.items()`.
     ///
     /// # Safety
@@ -107,7 +113,7 @@ struct Chunks {
 
 /// What the workers are at. The caller of [`Team::run`] writes it while no chunk is out.
 struct Job {
-    group: *const Group,
+    phases: *const [Box<dyn Phase>],
     chunks: Vec<Chunks>,
 }
 
@@ -157,7 +163,7 @@ impl Team {
             ticket: Padded(AtomicU64::new(0)),
             done: Padded(AtomicUsize::new(0)),
             job: UnsafeCell::new(Job {
-                group: std::ptr::null(),
+                phases: &[],
                 chunks: Vec::new(),
             }),
             failed: AtomicBool::new(false),
@@ -201,23 +207,59 @@ impl Team {
         self.shared.failed.store(false, Ordering::Relaxed);
         for group in groups {
             // SAFETY: passed on from the caller; the lock on `caller` makes this the only run of the team.
-            unsafe { self.run_group(group, &mut scratch) };
-            if self.shared.failed.load(Ordering::Relaxed) {
-                let message = lock(&self.shared.failure).take();
-                return Err(TeamError::Panicked(message.unwrap_or_default()));
-            }
+            unsafe { self.run_together(&group.phases, &mut scratch)? };
+        }
+        Ok(())
+    }
+
+    /// Runs groups as [`Team::run`] does, but their phases one by one, and hands out what each took.
+    ///
+    /// # Errors
+    /// As for [`Team::run`].
+    ///
+    /// # Safety
+    /// As for [`Team::run`].
+    pub unsafe fn profile(
+        &self,
+        groups: &[Group],
+        each: &mut dyn FnMut(&dyn Phase, Duration),
+    ) -> Result<(), TeamError> {
+        let mut scratch = lock(&self.caller);
+        self.shared.failed.store(false, Ordering::Relaxed);
+        for phase in groups.iter().flat_map(|group| &group.phases) {
+            let start = Instant::now();
+            // SAFETY: as in `run`.
+            unsafe { self.run_together(std::slice::from_ref(phase), &mut scratch)? };
+            each(&**phase, start.elapsed());
         }
         Ok(())
     }
 
     /// # Safety
     /// As for [`Team::run`], and `self.caller` is locked.
-    unsafe fn run_group(&self, group: &Group, scratch: &mut Scratch) {
+    unsafe fn run_together(
+        &self,
+        phases: &[Box<dyn Phase>],
+        scratch: &mut Scratch,
+    ) -> Result<(), TeamError> {
+        // SAFETY: the caller's.
+        unsafe { self.share(phases, scratch) };
+        if self.shared.failed.load(Ordering::Relaxed) {
+            let message = lock(&self.shared.failure).take();
+            return Err(TeamError::Panicked(message.unwrap_or_default()));
+        }
+        Ok(())
+    }
+
+    /// # Safety
+    /// As for [`Team::run`], and `self.caller` is locked.
+    unsafe fn share(&self, phases: &[Box<dyn Phase>], scratch: &mut Scratch) {
         let shared = &*self.shared;
         // SAFETY: no chunk is out, so no worker reads the job.
         let job = unsafe { &mut *shared.job.get() };
-        job.group = group;
-        let (total, cost) = job.divide(group);
+        // The lifetime goes: no chunk is out when this function returns, so none sees the pointer after it.
+        job.phases = std::ptr::from_ref(phases) as *const [Box<dyn Phase>];
+        let (total, cost) = job.divide(phases);
         if total == 0 {
             return;
         }
@@ -265,10 +307,10 @@ impl Drop for Team {
 
 impl Job {
     /// Divides a group into chunks; returns their number and the group's estimated time in nanoseconds.
-    fn divide(&mut self, group: &Group) -> (usize, u64) {
+    fn divide(&mut self, phases: &[Box<dyn Phase>]) -> (usize, u64) {
         self.chunks.clear();
         let (mut total, mut cost) = (0, 0u64);
-        for phase in &group.phases {
+        for phase in phases {
             let items = phase.items();
             // A ticket counts to 2^32.
             let grain = phase.grain().max(1).max(items >> 24);
@@ -369,7 +411,7 @@ impl Shared {
             grain,
         } = job.chunks[index];
         // SAFETY: `Team::run` borrows the group while chunks of it are out.
-        let phase = unsafe { &(&(*job.group).phases)[index] };
+        let phase = unsafe { &(&*job.phases)[index] };
         let start = (chunk - first) * grain;
         let range = start..(start + grain).min(items);
         let outcome = catch_unwind(AssertUnwindSafe(|| {
