@@ -11,7 +11,7 @@ use walsh_core::{
 
 use crate::isa::Isa;
 use crate::memory::CpuMemory;
-use crate::team::{Group, Phase, Scratch};
+use crate::team::{Group, Phase, Scratch, Stream, look_ahead};
 use crate::{attention, matmul, ops, store};
 
 /// What kernels are chosen by.
@@ -219,7 +219,8 @@ impl Lowering {
     }
 
     /// What the list has become.
-    pub(crate) fn finish(self) -> Lowered {
+    pub(crate) fn finish(mut self) -> Lowered {
+        look_ahead(&mut self.groups);
         Lowered {
             groups: self.groups,
             origins: self.origins,
@@ -268,6 +269,10 @@ impl<P: Phase> Phase for Guarded<P> {
 
     fn scratch_bytes(&self) -> usize {
         self.phase.scratch_bytes()
+    }
+
+    fn stream(&self) -> Option<Stream> {
+        self.phase.stream()
     }
 
     fn name(&self) -> &'static str {

@@ -208,6 +208,15 @@ impl ProductPlan {
         read.max(compute) * slow
     }
 
+    /// The weight bytes of a work item where items read the weight once and in order: with few rows of input.
+    pub fn stream_bytes(&self) -> Option<usize> {
+        let once = matches!(
+            self.layout.arrangement,
+            Arrangement::Plain | Arrangement::Rows
+        );
+        once.then_some(self.item.0 * self.row_bytes)
+    }
+
     /// The scratch bytes of a work item.
     pub fn scratch_bytes(&self) -> usize {
         match self.layout.arrangement {

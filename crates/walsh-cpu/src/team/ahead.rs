@@ -1,0 +1,121 @@
+//! Fetching into the caches what the next products read, while a thread has nothing else to do.
+//!
+//! One row of a product is bound by memory, and between products memory would idle: in the small ops that one thread does
+//! alone, and at the end of a group. A thread that waits there fetches the first part of its share of the next weights.
+
+use super::division::{Division, share};
+use super::{Group, Phase};
+
+/// The most bytes that a thread fetches: a part of its second-level cache.
+const MOST_BYTES: usize = 256 << 10;
+
+/// A cache line.
+const LINE: usize = 64;
+
+/// The lines between two looks for work.
+const AT_ONCE: usize = 8;
+
+/// Memory that a phase reads once and in order: item after item, and each from front to back.
+#[derive(Clone, Copy, Debug)]
+pub struct Stream {
+    /// Where the first item's bytes are.
+    pub start: *const u8,
+    /// The bytes of an item.
+    pub item_bytes: usize,
+    /// The bytes of all items.
+    pub bytes: usize,
+}
+
+/// What the next group that reads streams will read.
+pub(super) struct Ahead {
+    division: Division,
+    streams: Vec<Option<Stream>>,
+}
+
+impl Ahead {
+    fn of(phases: &[Box<dyn Phase>]) -> Option<Ahead> {
+        let streams: Vec<_> = phases.iter().map(|phase| phase.stream()).collect();
+        streams.iter().any(Option::is_some).then(|| Ahead {
+            division: Division::of(phases),
+            streams,
+        })
+    }
+
+    /// Where one of a team's threads will begin to read.
+    pub(super) fn of_thread(&self, thread: usize, team: usize) -> Fetch {
+        let threads = self.division.threads(team);
+        let chunks = share(self.division.total(), thread, threads);
+        if chunks.is_empty() {
+            return Fetch::NOTHING;
+        }
+        let (phase, items) = self.division.items(chunks.start);
+        let Some(stream) = self.streams[phase] else {
+            return Fetch::NOTHING;
+        };
+        let first = (items.start * stream.item_bytes).min(stream.bytes);
+        let (last, end) = self.division.items(chunks.end - 1);
+        let end = match last == phase {
+            true => (end.end * stream.item_bytes).min(stream.bytes),
+            false => stream.bytes,
+        };
+        Fetch {
+            next: stream.start.wrapping_add(first),
+            left: (end - first).min(MOST_BYTES),
+        }
+    }
+}
+
+/// Lets each group know what the next one with streams reads. Threads fetch it once they are done with the group.
+pub fn look_ahead(groups: &mut [Group]) {
+    for index in 1..groups.len() {
+        let (before, after) = groups.split_at_mut(index);
+        let next = after.iter().find_map(|group| Ahead::of(&group.phases));
+        before[index - 1].ahead = next;
+    }
+}
+
+/// Addresses to fetch. Fetching reads nothing that a program could see and cannot fail, whatever has become of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Fetch {
+    next: *const u8,
+    left: usize,
+}
+
+impl Fetch {
+    pub(super) const NOTHING: Fetch = Fetch {
+        next: std::ptr::null(),
+        left: 0,
+    };
+
+    /// Fetches a few lines; false when there are none left.
+    pub(super) fn some(&mut self) -> bool {
+        if self.left == 0 {
+            return false;
+        }
+        let bytes = self.left.min(AT_ONCE * LINE);
+        for offset in (0..bytes).step_by(LINE) {
+            fetch(self.next.wrapping_add(offset));
+        }
+        self.next = self.next.wrapping_add(bytes);
+        self.left -= bytes;
+        true
+    }
+}
+
+/// Asks for a line to be brought to the second-level cache.
+#[inline(always)]
+fn fetch(address: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch of any address is harmless.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T1>(address.cast());
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: a prefetch of any address is harmless.
+    unsafe {
+        std::arch::asm!("prfm pldl2keep, [{}]", in(reg) address, options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let _ = address;
+}
