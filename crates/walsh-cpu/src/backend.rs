@@ -11,7 +11,7 @@ use crate::isa::Isa;
 use crate::lower::{Lowered, Lowering, Target};
 use crate::memory::{self, CpuMemory, address};
 use crate::team::{Phase, Team, TeamError};
-use crate::{attention, matmul, store};
+use crate::{attention, bandwidth, matmul, store};
 
 /// How many threads a CPU device uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -179,6 +179,11 @@ impl Backend for Cpu {
         // keeps all else away.
         unsafe { std::ptr::copy_nonoverlapping(source, target, from.bytes as usize) };
         Ok(())
+    }
+
+    fn memory_bandwidth(&self) -> Result<f64> {
+        bandwidth::measure(self.target.isa, &self.lock())
+            .map_err(|error| failure(error.to_string()))
     }
 
     fn available_bytes(&self) -> Option<u64> {

@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+pub(crate) use ahead::fetch;
 use ahead::{Ahead, Fetch};
 pub use ahead::{Stream, look_ahead};
 use division::Division;

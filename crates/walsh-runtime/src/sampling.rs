@@ -173,14 +173,18 @@ impl Sampler {
         let least = match k <= self.peaks.len() {
             true => {
                 let descending = |a: &f32, b: &f32| b.total_cmp(a);
-                *self.sorted_peaks.select_nth_unstable_by(k - 1, descending).1
+                *self
+                    .sorted_peaks
+                    .select_nth_unstable_by(k - 1, descending)
+                    .1
             }
             false => f32::NEG_INFINITY,
         };
         for (block, (logits, peak)) in logits.chunks(BLOCK).zip(&self.peaks).enumerate() {
             if *peak >= least {
                 let of_block = candidates(logits, block * BLOCK);
-                self.candidates.extend(of_block.filter(|c| c.logit >= least));
+                self.candidates
+                    .extend(of_block.filter(|c| c.logit >= least));
             }
         }
         self.candidates.sort_unstable_by(Candidate::order);

@@ -56,8 +56,7 @@ struct Row {
 impl Row {
     /// The numbers whose norm is taken, once the sum is kept.
     fn normed(&self) -> *const f32 {
-        self.before
-            .map_or(self.input, |(_, sum)| sum.cast_const())
+        self.before.map_or(self.input, |(_, sum)| sum.cast_const())
     }
 
     /// The numbers that do not fill a vector.
@@ -172,7 +171,10 @@ impl Phase for Norm {
                         .before
                         .as_ref()
                         .map(|(addend, sum)| (at(addend).cast_const(), at(sum))),
-                    weight: self.weight.as_ref().map(|weight| weight.base().cast_const()),
+                    weight: self
+                        .weight
+                        .as_ref()
+                        .map(|weight| weight.base().cast_const()),
                     after: self.after.as_ref().map(|after| at(after).cast_const()),
                     output: at(&self.output),
                     eps: self.eps,

@@ -104,7 +104,7 @@ impl Fetch {
 
 /// Asks for a line to be brought to the second-level cache.
 #[inline(always)]
-fn fetch(address: *const u8) {
+pub(crate) fn fetch(address: *const u8) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch of any address is harmless.
     unsafe {

@@ -147,9 +147,8 @@ impl Shares {
             0 => offer.threads - 1,
             _ => NEIGHBOURS.min(offer.threads - 1),
         };
-        (1..=others).find_map(|distance| {
-            self.take(offer, (thread + distance) % offer.threads, End::Back)
-        })
+        (1..=others)
+            .find_map(|distance| self.take(offer, (thread + distance) % offer.threads, End::Back))
     }
 
     /// Takes a chunk of a share.
