@@ -22,7 +22,8 @@ pub(super) const BLOCK: usize = 32;
 /// Rows of quantised activations are padded with zeros to this many values.
 pub(super) const GROUP: usize = 256;
 
-/// The bytes of one row of a tile for each block: codes, the scale, and the sums of the block and of its two halves.
+/// The bytes of one row of a tile for each block: codes, the scale, and the negated sums of the codes of the block and of
+/// its two halves.
 pub(super) const RECORD: usize = BLOCK + 16;
 
 /// The values of a row that one work item prepares.
@@ -101,8 +102,8 @@ pub(super) enum Arrangement {
     Plain,
     /// Quantised rows, as [`RowParts`] says.
     Rows,
-    /// Quantised tiles: for each block of 32 values `[8][rows]` quads of codes, then `[rows]` scales, sums of the
-    /// block, sums of its first half and of its second.
+    /// Quantised tiles: for each block of 32 values `[8][rows]` quads of codes, then `[rows]` scales, and as integers
+    /// the negated sums of the codes of the block, of its first half and of its second.
     Tiles(Tiles),
     /// Tiles of floats: `[k][rows]`.
     FloatTiles(Tiles),
@@ -237,16 +238,17 @@ impl ActivationLayout {
             let by_16 = row.add(parts.runs_of_16()).cast::<f32>();
             let put = |block: usize, quantised: &Quantised| {
                 row.cast::<[i8; BLOCK]>().add(block).write(quantised.codes);
-                let [first, second] = quantised.sums;
+                let Quantised { scale, sums, .. } = *quantised;
+                let [first, second] = sums;
                 let (group, index) = (block / 8, block % 8);
                 let to = by_32.add(group * 16 + index);
-                to.write(quantised.scale);
-                to.add(8).write(first + second);
+                to.write(scale);
+                to.add(8).write((first + second) as f32 * scale);
                 let to = by_16.add(group * 32 + index * 2);
-                to.write(quantised.scale);
-                to.add(1).write(quantised.scale);
-                to.add(16).write(first);
-                to.add(17).write(second);
+                to.write(scale);
+                to.add(1).write(scale);
+                to.add(16).write(first as f32 * scale);
+                to.add(17).write(second as f32 * scale);
             };
             for block in values.start / BLOCK..values.end / BLOCK {
                 put(block, &Q::quantise(input.add(block * BLOCK)));
@@ -282,11 +284,12 @@ impl ActivationLayout {
                         record.cast::<u32>().add(quad * count + lane).write(codes);
                     }
                     let [first, second] = quantised.sums;
-                    let floats = record.add(BLOCK * count).cast::<f32>().add(lane);
-                    floats.write(quantised.scale);
-                    floats.add(count).write(first + second);
-                    floats.add(2 * count).write(first);
-                    floats.add(3 * count).write(second);
+                    let scales = record.add(BLOCK * count).cast::<f32>().add(lane);
+                    scales.write(quantised.scale);
+                    let sums = scales.add(count).cast::<i32>();
+                    sums.write(-(first + second));
+                    sums.add(count).write(-first);
+                    sums.add(2 * count).write(-second);
                 }
             }
         }
@@ -320,15 +323,15 @@ impl ActivationLayout {
 pub(super) struct Quantised {
     pub(super) codes: [i8; BLOCK],
     pub(super) scale: f32,
-    /// The sums of the two halves' values.
-    pub(super) sums: [f32; 2],
+    /// The sums of the two halves' codes.
+    pub(super) sums: [i32; 2],
 }
 
 impl Quantised {
     const ZERO: Quantised = Quantised {
         codes: [0; BLOCK],
         scale: 0.0,
-        sums: [0.0; 2],
+        sums: [0; 2],
     };
 }
 
@@ -375,10 +378,7 @@ impl Quantise for PlainQuantise {
             *code = (value * inverse + SHIFT).to_bits() as i8;
         }
         let sum = |codes: &[i8]| codes.iter().map(|&code| i32::from(code)).sum::<i32>();
-        let sums = [
-            sum(&codes[..16]) as f32 * scale,
-            sum(&codes[16..]) as f32 * scale,
-        ];
+        let sums = [sum(&codes[..16]), sum(&codes[16..])];
         Quantised { codes, scale, sums }
     }
 }
@@ -399,11 +399,11 @@ mod tests {
         for (code, value) in quantised.codes.iter().zip(values) {
             assert!((f32::from(*code) * quantised.scale - value).abs() <= 0.5001 * quantised.scale);
         }
-        let sum: f32 = quantised.codes[16..]
+        let sum: i32 = quantised.codes[16..]
             .iter()
-            .map(|&code| f32::from(code))
+            .map(|&code| i32::from(code))
             .sum();
-        assert_eq!(quantised.sums[1], sum * quantised.scale);
+        assert_eq!(quantised.sums[1], sum);
     }
 
     #[test]
@@ -415,7 +415,7 @@ mod tests {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let mut values = [1.0; BLOCK];
             values[17] = bad;
-            assert!(quantise(values).sums[0].is_nan());
+            assert!(quantise(values).scale.is_nan());
         }
     }
 

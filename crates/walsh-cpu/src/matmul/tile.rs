@@ -116,6 +116,18 @@ pub(super) const fn panel_block(lanes: usize, run: usize) -> usize {
     lanes * BLOCK + 2 * (BLOCK / run) * lanes * 4
 }
 
+/// The code that stands for zero as a power of two: sums of a symmetric type's codes times activations start from the
+/// negated sum of the activations, shifted by it, and have no minimum to lose.
+pub(super) const fn zero_shift(zero: Option<u8>) -> Option<i32> {
+    match zero {
+        None => None,
+        Some(zero) => {
+            assert!(zero.is_power_of_two());
+            Some(zero.trailing_zeros() as i32)
+        }
+    }
+}
+
 /// Where things lie in the scratch memory of an item.
 struct Space {
     /// The row-major codes and scales that a panel is made from.

@@ -7,7 +7,7 @@ use crate::matmul::activations::{BLOCK, RECORD};
 use crate::matmul::blocks::Decode;
 use crate::matmul::float::Float;
 use crate::matmul::plan::Job;
-use crate::matmul::tile::{self, Sweep, TileIsa, panel_block};
+use crate::matmul::tile::{self, Sweep, TileIsa, panel_block, zero_shift};
 use crate::matmul::x86::X86;
 
 /// The most rows of a tile of quantised activations: with their integer and float sums, what 16 registers hold.
@@ -145,10 +145,19 @@ unsafe fn multiply<B: Decode, const ROWS: usize>(sweep: &Sweep) {
         let mut panel = sweep.panel;
         let mut record = sweep.tile;
         for _ in 0..sweep.steps {
-            let floats = record.add(BLOCK * ROWS).cast::<f32>();
+            let row_scales = record.add(BLOCK * ROWS).cast::<f32>();
+            let row_sums = row_scales.add(ROWS).cast::<i32>();
             let vectors = panel.add(LANES * BLOCK).cast::<f32>();
             for run in 0..BLOCK / B::RUN {
+                let run_sums = row_sums.add(if B::RUN == 32 { 0 } else { (1 + run) * ROWS });
                 let mut dots = [_mm256_setzero_si256(); ROWS];
+                // Full 8-bit codes are signed here, and stand for zero themselves.
+                if let (Some(shift), true) = (const { zero_shift(B::ZERO) }, B::TOP != 255) {
+                    for (row, dots) in dots.iter_mut().enumerate() {
+                        let sum = _mm256_set1_epi32(*run_sums.add(row));
+                        *dots = _mm256_sll_epi32(sum, _mm_cvtsi32_si128(shift));
+                    }
+                }
                 let mut quad = run * B::RUN / 4;
                 let end = (run + 1) * B::RUN / 4;
                 while quad < end {
@@ -169,14 +178,14 @@ unsafe fn multiply<B: Decode, const ROWS: usize>(sweep: &Sweep) {
                 }
                 let scales = _mm256_loadu_ps(vectors.add(2 * run * LANES));
                 let mins = _mm256_loadu_ps(vectors.add((2 * run + 1) * LANES));
-                let run_sums = floats.add(if B::RUN == 32 { ROWS } else { (2 + run) * ROWS });
                 for row in 0..ROWS {
-                    let scale = _mm256_mul_ps(scales, _mm256_set1_ps(*floats.add(row)));
-                    sums[row] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots[row]), scale, sums[row]);
-                    if B::TOP != 255 {
-                        sums[row] =
-                            _mm256_fnmadd_ps(mins, _mm256_set1_ps(*run_sums.add(row)), sums[row]);
+                    let mut sum = _mm256_mul_ps(_mm256_cvtepi32_ps(dots[row]), scales);
+                    if B::ZERO.is_none() {
+                        let run_sum = _mm256_cvtepi32_ps(_mm256_set1_epi32(*run_sums.add(row)));
+                        sum = _mm256_fmadd_ps(mins, run_sum, sum);
                     }
+                    let scale = _mm256_set1_ps(*row_scales.add(row));
+                    sums[row] = _mm256_fmadd_ps(sum, scale, sums[row]);
                 }
             }
             panel = panel.add(panel_block(LANES, B::RUN));

@@ -8,7 +8,7 @@ use crate::matmul::blocks::Decode;
 use crate::matmul::float::Float;
 use crate::matmul::kernels::Kernel;
 use crate::matmul::plan::Job;
-use crate::matmul::tile::{self, Sweep, TileIsa, panel_block};
+use crate::matmul::tile::{self, Sweep, TileIsa, panel_block, zero_shift};
 
 /// The most rows of a tile of quantised activations: with two vectors each of integer and float sums, what 32
 /// registers hold.
@@ -181,10 +181,18 @@ unsafe fn multiply<B: Decode, const DOT: bool, const ROWS: usize>(sweep: &Sweep)
         let mut panel = sweep.panel;
         let mut record = sweep.tile;
         for _ in 0..sweep.steps {
-            let floats = record.add(BLOCK * ROWS).cast::<f32>();
+            let row_scales = record.add(BLOCK * ROWS).cast::<f32>();
+            let row_sums = row_scales.add(ROWS).cast::<i32>();
             let vectors = panel.add(LANES * BLOCK).cast::<f32>();
             for run in 0..BLOCK / B::RUN {
+                let run_sums = row_sums.add(if B::RUN == 32 { 0 } else { (1 + run) * ROWS });
                 let mut dots = [[vdupq_n_s32(0); 2]; ROWS];
+                // Full 8-bit codes are signed here, and stand for zero themselves.
+                if let (Some(shift), true) = (const { zero_shift(B::ZERO) }, B::TOP != 255) {
+                    for (row, dots) in dots.iter_mut().enumerate() {
+                        *dots = [vdupq_n_s32(*run_sums.add(row) << shift); 2];
+                    }
+                }
                 for quad in run * B::RUN / 4..(run + 1) * B::RUN / 4 {
                     let codes = panel.add(quad * LANES * 4);
                     let codes = [load_codes::<B>(codes), load_codes::<B>(codes.add(16))];
@@ -198,15 +206,13 @@ unsafe fn multiply<B: Decode, const DOT: bool, const ROWS: usize>(sweep: &Sweep)
                 }
                 let scales = load(vectors.add(2 * run * LANES));
                 let mins = load(vectors.add((2 * run + 1) * LANES));
-                let run_sums = floats.add(if B::RUN == 32 { ROWS } else { (2 + run) * ROWS });
                 for row in 0..ROWS {
                     for half in 0..2 {
-                        let scale = vmulq_n_f32(scales[half], *floats.add(row));
-                        let sum = &mut sums[row][half];
-                        *sum = vfmaq_f32(*sum, vcvtq_f32_s32(dots[row][half]), scale);
-                        if B::TOP != 255 {
-                            *sum = vfmsq_f32(*sum, mins[half], vdupq_n_f32(*run_sums.add(row)));
+                        let mut sum = vmulq_f32(vcvtq_f32_s32(dots[row][half]), scales[half]);
+                        if B::ZERO.is_none() {
+                            sum = vfmaq_n_f32(sum, mins[half], *run_sums.add(row) as f32);
                         }
+                        sums[row][half] = vfmaq_n_f32(sums[row][half], sum, *row_scales.add(row));
                     }
                 }
             }
