@@ -22,9 +22,25 @@ pub(super) const BLOCK: usize = 32;
 /// Rows of quantised activations are padded with zeros to this many values.
 pub(super) const GROUP: usize = 256;
 
-/// The bytes of one row of a tile for each block: codes, the scale, and the negated sums of the codes of the block and of
-/// its two halves.
-pub(super) const RECORD: usize = BLOCK + 16;
+/// A block of a row of a tile.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(super) struct Record {
+    /// The codes, four to a number.
+    pub(super) quads: [i32; BLOCK / 4],
+    /// What a code of one stands for.
+    pub(super) scale: f32,
+    /// The negated sums of the codes: of the block, of its first half and of its second.
+    pub(super) sums: [i32; 3],
+}
+
+impl Record {
+    /// Which of the sums is that of a run, of `values` values, of the block.
+    #[inline(always)]
+    pub(super) const fn sum_of(values: usize, run: usize) -> usize {
+        if values == BLOCK { 0 } else { 1 + run }
+    }
+}
 
 /// The values of a row that one work item prepares.
 const CHUNK: usize = 2048;
@@ -89,6 +105,11 @@ impl Tiles {
         tile * each + tile.min(larger)
     }
 
+    /// The rows of the largest tile.
+    pub(super) fn most(self) -> usize {
+        self.rows.div_ceil(self.count)
+    }
+
     #[inline]
     pub(super) fn rows(self, tile: usize) -> Range<usize> {
         self.start(tile)..self.start(tile + 1)
@@ -102,8 +123,7 @@ pub(super) enum Arrangement {
     Plain,
     /// Quantised rows, as [`RowParts`] says.
     Rows,
-    /// Quantised tiles: for each block of 32 values `[8][rows]` quads of codes, then `[rows]` scales, and as integers
-    /// the negated sums of the codes of the block, of its first half and of its second.
+    /// Quantised tiles: for each block of 32 values a [`Record`] of every row.
     Tiles(Tiles),
     /// Tiles of floats: `[k][rows]`.
     FloatTiles(Tiles),
@@ -155,7 +175,7 @@ impl ActivationLayout {
         match self.arrangement {
             Arrangement::Plain => 0,
             Arrangement::Rows => self.m * RowParts::new(self.k).stride(),
-            Arrangement::Tiles(_) => self.m * (self.k / BLOCK) * RECORD,
+            Arrangement::Tiles(_) => self.m * (self.k / BLOCK) * size_of::<Record>(),
             Arrangement::FloatTiles(_) => self.m * self.k * 4,
         }
     }
@@ -271,25 +291,19 @@ impl ActivationLayout {
         input: *const f32,
         prepared: *mut u8,
     ) {
-        let count = rows.len();
-        // SAFETY: a row takes `RECORD` bytes for each block whatever the tile, so tiles lie where their first row says.
+        let blocks = self.k / BLOCK;
+        // SAFETY: a row takes a record for each block whatever the tile, so tiles lie where their first row says.
         unsafe {
-            let tile = prepared.add(rows.start * (self.k / BLOCK) * RECORD);
-            for block in values.start / BLOCK..values.end / BLOCK {
-                let record = tile.add(block * count * RECORD);
-                for (lane, row) in rows.clone().enumerate() {
+            let tile = prepared.cast::<Record>().add(rows.start * blocks);
+            for (lane, row) in rows.clone().enumerate() {
+                for block in values.start / BLOCK..values.end / BLOCK {
                     let quantised = Q::quantise(input.add(row * self.k + block * BLOCK));
-                    let quads: [u32; 8] = bytemuck::cast(quantised.codes);
-                    for (quad, codes) in quads.into_iter().enumerate() {
-                        record.cast::<u32>().add(quad * count + lane).write(codes);
-                    }
                     let [first, second] = quantised.sums;
-                    let scales = record.add(BLOCK * count).cast::<f32>().add(lane);
-                    scales.write(quantised.scale);
-                    let sums = scales.add(count).cast::<i32>();
-                    sums.write(-(first + second));
-                    sums.add(count).write(-first);
-                    sums.add(2 * count).write(-second);
+                    tile.add(block * rows.len() + lane).write(Record {
+                        quads: bytemuck::cast(quantised.codes),
+                        scale: quantised.scale,
+                        sums: [-(first + second), -first, -second],
+                    });
                 }
             }
         }

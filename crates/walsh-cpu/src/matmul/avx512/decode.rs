@@ -87,7 +87,7 @@ unsafe fn nibbles(first: *const u8, second: *const u8) -> __m512i {
 
 /// The codes of IQ4 for 64 indices.
 #[inline(always)]
-fn look_up(indices: __m512i) -> __m512i {
+pub(super) fn look_up(indices: __m512i) -> __m512i {
     // SAFETY: callers have AVX-512.
     unsafe {
         let table = _mm_loadu_si128(IQ4_CODES.as_ptr().cast());
