@@ -151,11 +151,16 @@ impl ActivationLayout {
     ) -> ActivationLayout {
         let kernels = Kernels::of(isa);
         let quantised = weight.is_quantised() && activations == Activations::Int8;
-        let arrangement = match (quantised, m > kernels.dot_rows) {
-            (false, false) => Arrangement::Plain,
-            (true, false) => Arrangement::Rows,
-            (false, true) => Arrangement::FloatTiles(Tiles::new(m, kernels.float_tile_rows)),
-            (true, true) => Arrangement::Tiles(Tiles::new(m, kernels.tile_rows)),
+        let arrangement = if quantised {
+            if m <= kernels.dot_rows {
+                Arrangement::Rows
+            } else {
+                Arrangement::Tiles(Tiles::new(m, kernels.tile_rows))
+            }
+        } else if m <= kernels.float_dot_rows {
+            Arrangement::Plain
+        } else {
+            Arrangement::FloatTiles(Tiles::new(m, kernels.float_tile_rows))
         };
         ActivationLayout {
             isa,

@@ -181,6 +181,11 @@ impl ProductPlan {
         self.shape.k
     }
 
+    /// The bytes of a row of the weight.
+    pub(super) fn row_bytes(&self) -> usize {
+        self.row_bytes
+    }
+
     /// The number of work items.
     pub fn items(&self) -> usize {
         self.shape.n.div_ceil(self.item.0) * self.tile_items()

@@ -18,7 +18,8 @@ mod tile;
 
 pub(super) static KERNELS: Kernels = Kernels {
     isa: Isa::Avx512,
-    dot_rows: dot::ROWS,
+    dot_rows: 1,
+    float_dot_rows: dot::FLOAT_ROWS,
     tile_rows: stream::ROWS,
     float_tile_rows: tile::ROWS,
     panel_rows: columns::LANES,
@@ -30,7 +31,7 @@ pub(super) static KERNELS: Kernels = Kernels {
 };
 
 fn dot_kernel(shape: ProductShape) -> Kernel {
-    with_block!(shape.weight, B => dot::blocks::<B>(shape.m), else => unreachable!("other weights take floats"))
+    with_block!(shape.weight, B => dot::row::<B> as Kernel, else => unreachable!("other weights take floats"))
 }
 
 fn tile_kernel(shape: ProductShape) -> Kernel {

@@ -42,17 +42,17 @@ pub(super) unsafe fn product<B: Columns>(job: &Job<'_>, scratch: &mut [u8]) {
                     rows: rows.len(),
                     sums: item.sums.add(first_sum),
                     stride: item.stride(),
+                    row_bytes: job.plan.row_bytes(),
                 };
                 for panel in 0..item.panels {
                     if values.start == 0 {
                         sweep.clear();
                     }
-                    let last = item.panel_rows(panel).len() - 1;
-                    let first = item.panel_rows(panel).start;
+                    let columns = item.panel_rows(panel);
                     let mut rows = [job.operands.weight; LANES];
                     for (lane, row) in rows.iter_mut().enumerate() {
                         // Lanes without a row repeat the last: their sums are never read.
-                        *row = job.weight_row(first + lane.min(last));
+                        *row = job.weight_row(columns.start + lane.min(columns.len() - 1));
                     }
                     sweep.run::<B>(&rows, values.start / B::LEN..values.end / B::LEN);
                     sweep.sums = sweep.sums.add(LANES);
@@ -70,6 +70,8 @@ struct Sweep {
     sums: *mut f32,
     /// The floats between the sums of two rows.
     stride: usize,
+    /// The bytes of a weight row.
+    row_bytes: usize,
 }
 
 impl Sweep {
@@ -95,6 +97,7 @@ impl Sweep {
         rows: &[*const u8; LANES],
         range: std::ops::Range<usize>,
     ) {
+        let row_bytes = self.row_bytes;
         let (mut runs, mut packed) = (Runs::new(), Packed::new());
         let mut records = self.records;
         for block in range {
@@ -106,10 +109,12 @@ impl Sweep {
             unsafe {
                 if block.is_multiple_of(GROUP / B::LEN) {
                     let bytes = GROUP / B::LEN * size_of::<B>();
+                    // Past a row's end comes the next panel: the row that lies as many rows on as a panel has.
+                    let ahead = blocks.offset + AHEAD;
+                    let ahead = ahead + if ahead < row_bytes { 0 } else { (LANES - 1) * row_bytes };
                     for row in rows {
                         for line in 0..bytes.div_ceil(64) {
-                            let ahead = row.wrapping_add(blocks.offset + AHEAD + 64 * line);
-                            _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
+                            _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(ahead + 64 * line).cast());
                         }
                     }
                 }
