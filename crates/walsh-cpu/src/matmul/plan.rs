@@ -181,6 +181,11 @@ impl ProductPlan {
         self.shape.k
     }
 
+    /// The bytes of a row of the weight.
+    pub(super) fn row_bytes(&self) -> usize {
+        self.row_bytes
+    }
+
     /// The number of work items.
     pub fn items(&self) -> usize {
         self.shape.n.div_ceil(self.item.0) * self.tile_items()
@@ -284,5 +289,5 @@ fn divide_tiles(n: usize, panel_rows: usize, tiles: Tiles, threads: usize) -> (u
         }
     }
     // Sums of an item stay in the second-level cache.
-    (panels * panel_rows, each.min(48))
+    (panels * panel_rows, each.min(576usize.div_ceil(tiles.most())))
 }

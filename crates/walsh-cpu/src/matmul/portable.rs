@@ -13,6 +13,7 @@ use crate::isa::Isa;
 pub(super) static KERNELS: Kernels = Kernels {
     isa: Isa::Portable,
     dot_rows: usize::MAX,
+    float_dot_rows: usize::MAX,
     tile_rows: 1,
     float_tile_rows: 1,
     panel_rows: 1,

@@ -22,6 +22,7 @@ mod tile;
 pub(super) static KERNELS: Kernels = Kernels {
     isa: Isa::Avx2,
     dot_rows: dot::ROWS,
+    float_dot_rows: dot::ROWS,
     tile_rows: tile::ROWS,
     float_tile_rows: tile::FLOAT_ROWS,
     panel_rows: tile::LANES,

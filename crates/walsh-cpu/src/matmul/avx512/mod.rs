@@ -8,18 +8,21 @@ use super::kernels::{Kernel, Kernels};
 use super::plan::ProductShape;
 use crate::isa::Isa;
 
+mod columns;
 mod decode;
 mod dot;
 mod exact;
 mod quantise;
+mod stream;
 mod tile;
 
 pub(super) static KERNELS: Kernels = Kernels {
     isa: Isa::Avx512,
-    dot_rows: dot::ROWS,
-    tile_rows: tile::ROWS,
+    dot_rows: 1,
+    float_dot_rows: dot::FLOAT_ROWS,
+    tile_rows: stream::ROWS,
     float_tile_rows: tile::ROWS,
-    panel_rows: 16,
+    panel_rows: columns::LANES,
     prepare: quantise::prepare,
     dot: dot_kernel,
     tile: tile_kernel,
@@ -28,11 +31,11 @@ pub(super) static KERNELS: Kernels = Kernels {
 };
 
 fn dot_kernel(shape: ProductShape) -> Kernel {
-    with_block!(shape.weight, B => dot::blocks::<B>(shape.m), else => unreachable!("other weights take floats"))
+    with_block!(shape.weight, B => dot::row::<B> as Kernel, else => unreachable!("other weights take floats"))
 }
 
 fn tile_kernel(shape: ProductShape) -> Kernel {
-    with_block!(shape.weight, B => tile::product::<B> as Kernel, else => unreachable!("other weights take floats"))
+    with_block!(shape.weight, B => stream::product::<B> as Kernel, else => unreachable!("other weights take floats"))
 }
 
 fn float_dot_kernel(shape: ProductShape) -> Kernel {

@@ -2,28 +2,17 @@
 
 use std::arch::x86_64::*;
 
-use super::decode::Wide;
-use crate::matmul::activations::{BLOCK, GROUP, RECORD};
-use crate::matmul::blocks::Decode;
 use crate::matmul::float::Float;
 use crate::matmul::plan::Job;
-use crate::matmul::tile::{self, Stage, Staged, Sweep, TileIsa, panel_block};
+use crate::matmul::tile::{self, Sweep, TileIsa};
 use crate::matmul::x86::X86;
 
-/// The most rows of a tile: with its integer and float sums, what 32 registers hold.
+/// The most rows of a tile of floats.
 pub(super) const ROWS: usize = 12;
 
 const LANES: usize = 16;
 
 pub(super) struct Avx512;
-
-/// # Safety
-/// As for `Kernel`.
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-pub(super) unsafe fn product<B: Wide>(job: &Job<'_>, scratch: &mut [u8]) {
-    // SAFETY: the caller's.
-    unsafe { tile::product::<Avx512, B>(job, scratch) }
-}
 
 /// # Safety
 /// As for `Kernel`.
@@ -35,20 +24,20 @@ pub(super) unsafe fn float_product<F: Float>(job: &Job<'_>, scratch: &mut [u8]) 
 
 /// Calls a kernel with its number of rows as a constant.
 macro_rules! with_rows {
-    ($rows:expr, $kernel:ident $(, $argument:tt)?; $($value:expr),*) => {
+    ($rows:expr, $kernel:ident $(, $block:ident)?; $($value:expr),*) => {
         match $rows {
-            1 => $kernel::<1 $(, $argument)?>($($value),*),
-            2 => $kernel::<2 $(, $argument)?>($($value),*),
-            3 => $kernel::<3 $(, $argument)?>($($value),*),
-            4 => $kernel::<4 $(, $argument)?>($($value),*),
-            5 => $kernel::<5 $(, $argument)?>($($value),*),
-            6 => $kernel::<6 $(, $argument)?>($($value),*),
-            7 => $kernel::<7 $(, $argument)?>($($value),*),
-            8 => $kernel::<8 $(, $argument)?>($($value),*),
-            9 => $kernel::<9 $(, $argument)?>($($value),*),
-            10 => $kernel::<10 $(, $argument)?>($($value),*),
-            11 => $kernel::<11 $(, $argument)?>($($value),*),
-            12 => $kernel::<12 $(, $argument)?>($($value),*),
+            1 => $kernel::<$($block,)? 1>($($value),*),
+            2 => $kernel::<$($block,)? 2>($($value),*),
+            3 => $kernel::<$($block,)? 3>($($value),*),
+            4 => $kernel::<$($block,)? 4>($($value),*),
+            5 => $kernel::<$($block,)? 5>($($value),*),
+            6 => $kernel::<$($block,)? 6>($($value),*),
+            7 => $kernel::<$($block,)? 7>($($value),*),
+            8 => $kernel::<$($block,)? 8>($($value),*),
+            9 => $kernel::<$($block,)? 9>($($value),*),
+            10 => $kernel::<$($block,)? 10>($($value),*),
+            11 => $kernel::<$($block,)? 11>($($value),*),
+            12 => $kernel::<$($block,)? 12>($($value),*),
             rows => unreachable!("a tile of {rows} rows"),
         }
     };
@@ -93,69 +82,9 @@ impl TileIsa for Avx512 {
     }
 
     #[inline(always)]
-    unsafe fn sweep<B: Decode>(rows: usize, sweep: &Sweep) {
-        // SAFETY: the caller's.
-        unsafe {
-            if B::RUN == 16 {
-                with_rows!(rows, multiply, 16; sweep)
-            } else {
-                with_rows!(rows, multiply, 32; sweep)
-            }
-        }
-    }
-
-    #[inline(always)]
     unsafe fn sweep_floats(rows: usize, sweep: &Sweep) {
         // SAFETY: the caller's.
         unsafe { with_rows!(rows, multiply_floats; sweep) }
-    }
-}
-
-impl<B: Wide> Stage<B> for Avx512 {
-    #[inline(always)]
-    unsafe fn stage(blocks: *const B, values: usize, to: Staged) {
-        // SAFETY: the caller's; an odd last block is decoded beside an empty one.
-        unsafe {
-            for group in 0..values / GROUP {
-                stage_group::<B, 4>(blocks.add(group * (GROUP / B::LEN)), group * GROUP, &to);
-            }
-            let whole = values / GROUP * GROUP;
-            for value in (whole..values).step_by(64) {
-                let blocks = blocks.add(value / B::LEN);
-                if value + 64 <= values {
-                    stage_group::<B, 1>(blocks, value, &to);
-                } else {
-                    let mut last = [B::zeroed(); 2];
-                    last[0] = *blocks;
-                    stage_group::<B, 1>(last.as_ptr(), value, &to);
-                }
-            }
-        }
-    }
-}
-
-/// Decodes `64 · VECTORS` values to where value `at` goes.
-///
-/// # Safety
-/// As for [`Stage::stage`].
-#[inline(always)]
-unsafe fn stage_group<B: Wide, const VECTORS: usize>(blocks: *const B, at: usize, to: &Staged) {
-    // SAFETY: the caller's.
-    unsafe {
-        let group = B::wide::<VECTORS>(blocks);
-        for (vector, codes) in group.codes.into_iter().enumerate().take(VECTORS) {
-            _mm512_storeu_si512(to.codes.add(at + 64 * vector).cast(), codes);
-        }
-        let (scales, mins) = (to.scales.add(at / B::RUN), to.mins.add(at / B::RUN));
-        if B::RUN == 16 {
-            _mm512_storeu_ps(scales, group.scales);
-            _mm512_storeu_ps(mins, group.mins);
-        } else {
-            // A pair of blocks has two scales and room for two.
-            let mask = if VECTORS == 4 { 0xff } else { 3 };
-            _mm256_mask_storeu_ps(scales, mask, _mm512_castps512_ps256(group.scales));
-            _mm256_mask_storeu_ps(mins, mask, _mm512_extractf32x8_ps::<1>(group.scales));
-        }
     }
 }
 
@@ -184,46 +113,6 @@ unsafe fn store_sums<const ROWS: usize>(sweep: &Sweep, sums: [__m512; ROWS]) {
     for (row, sum) in sums.into_iter().enumerate() {
         // SAFETY: the caller's.
         unsafe { _mm512_storeu_ps(sweep.sums.add(row * sweep.stride), sum) };
-    }
-}
-
-/// # Safety
-/// As for [`TileIsa::sweep`], with `ROWS` rows.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-unsafe fn multiply<const ROWS: usize, const RUN: usize>(sweep: &Sweep) {
-    // SAFETY: the caller's.
-    unsafe {
-        let mut sums = load_sums::<ROWS>(sweep);
-        let mut panel = sweep.panel;
-        let mut record = sweep.tile;
-        for _ in 0..sweep.steps {
-            let floats = record.add(BLOCK * ROWS).cast::<f32>();
-            let vectors = panel.add(LANES * BLOCK).cast::<f32>();
-            for run in 0..BLOCK / RUN {
-                let mut dots = [_mm512_setzero_si512(); ROWS];
-                for quad in run * RUN / 4..(run + 1) * RUN / 4 {
-                    let codes = _mm512_load_si512(panel.add(quad * LANES * 4).cast());
-                    for (row, dot) in dots.iter_mut().enumerate() {
-                        let values = _mm512_set1_epi32(
-                            record.cast::<i32>().add(quad * ROWS + row).read_unaligned(),
-                        );
-                        *dot = _mm512_dpbusd_epi32(*dot, codes, values);
-                    }
-                }
-                let scales = _mm512_load_ps(vectors.add(2 * run * LANES));
-                let mins = _mm512_load_ps(vectors.add((2 * run + 1) * LANES));
-                let run_sums = floats.add(if RUN == 32 { ROWS } else { (2 + run) * ROWS });
-                for row in 0..ROWS {
-                    let scale = _mm512_mul_ps(scales, _mm512_set1_ps(*floats.add(row)));
-                    sums[row] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[row]), scale, sums[row]);
-                    sums[row] =
-                        _mm512_fnmadd_ps(mins, _mm512_set1_ps(*run_sums.add(row)), sums[row]);
-                }
-            }
-            panel = panel.add(panel_block(LANES, RUN));
-            record = record.add(RECORD * ROWS);
-        }
-        store_sums(sweep, sums);
     }
 }
 
