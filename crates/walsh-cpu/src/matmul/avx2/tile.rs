@@ -166,8 +166,7 @@ unsafe fn multiply<B: Decode, const ROWS: usize>(sweep: &Sweep) {
                     for quad in quad..end.min(quad + together) {
                         let codes = Codes::load::<B>(panel.add(quad * LANES * 4));
                         for (row, pairs) in pairs.iter_mut().enumerate() {
-                            let values =
-                                record(row).quads[quad];
+                            let values = record(row).quads[quad];
                             let products = codes.times::<B>(_mm256_set1_epi32(values));
                             *pairs = _mm256_add_epi16(*pairs, products);
                         }

@@ -92,12 +92,7 @@ impl Sweep {
     /// # Safety
     /// The blocks are readable, the records and sums good for the rows, and the machine has AVX-512 with VNNI.
     #[inline(always)]
-    unsafe fn run<B: Columns>(
-        &self,
-        rows: &[*const u8; LANES],
-        range: std::ops::Range<usize>,
-    ) {
-        let row_bytes = self.row_bytes;
+    unsafe fn run<B: Columns>(&self, rows: &[*const u8; LANES], range: std::ops::Range<usize>) {
         let (mut runs, mut packed) = (Runs::new(), Packed::new());
         let mut records = self.records;
         for block in range {
@@ -107,19 +102,9 @@ impl Sweep {
             };
             // SAFETY: the caller's; the scales and minima of the block's runs have been written.
             unsafe {
-                if block.is_multiple_of(GROUP / B::LEN) {
-                    let bytes = GROUP / B::LEN * size_of::<B>();
-                    // Past a row's end comes the next panel: the row that lies as many rows on as a panel has.
-                    let ahead = blocks.offset + AHEAD;
-                    let ahead = ahead + if ahead < row_bytes { 0 } else { (LANES - 1) * row_bytes };
-                    for row in rows {
-                        for line in 0..bytes.div_ceil(64) {
-                            _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(ahead + 64 * line).cast());
-                        }
-                    }
-                }
                 B::runs(blocks, &mut runs);
                 for part in 0..B::LEN / BLOCK {
+                    self.fetch_ahead::<B>(rows, block * (B::LEN / BLOCK) + part);
                     let codes = B::codes(blocks, part, &mut packed);
                     let first = part * (BLOCK / B::RUN);
                     let run = |run: usize| Run {
@@ -133,6 +118,28 @@ impl Sweep {
                     self.multiply::<B>(&codes, [run(0), second], records);
                     records = records.add(self.rows);
                 }
+            }
+        }
+    }
+
+    /// Fetches what two of the rows need for 256 values, some way ahead of block `step` of 32: each row has its turn
+    /// every eight blocks, so that the fetches come evenly.
+    ///
+    /// # Safety
+    /// The machine has AVX-512.
+    #[inline(always)]
+    unsafe fn fetch_ahead<B: Columns>(&self, rows: &[*const u8; LANES], step: usize) {
+        const STEPS: usize = GROUP / BLOCK;
+        let bytes = GROUP / B::LEN * size_of::<B>();
+        let mut ahead = step / STEPS * bytes + AHEAD;
+        if ahead >= self.row_bytes {
+            // Past a row's end comes the next panel: the row that lies as many rows on as a panel has.
+            ahead += (LANES - 1) * self.row_bytes;
+        }
+        for row in &rows[step % STEPS * (LANES / STEPS)..][..LANES / STEPS] {
+            for line in 0..bytes.div_ceil(64) {
+                // SAFETY: fetching ahead touches nothing.
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(ahead + 64 * line).cast()) };
             }
         }
     }
