@@ -182,6 +182,7 @@ impl ProductPlan {
     }
 
     /// The bytes of a row of the weight.
+    #[cfg(target_arch = "x86_64")]
     pub(super) fn row_bytes(&self) -> usize {
         self.row_bytes
     }
