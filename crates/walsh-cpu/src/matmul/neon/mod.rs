@@ -31,7 +31,7 @@ const fn table<const DOT: bool>() -> Kernels {
         isa: Isa::Neon,
         dot_rows: dot::ROWS,
         float_dot_rows: dot::ROWS,
-        tile_rows: tile::ROWS,
+        tile_rows: |_| tile::ROWS,
         float_tile_rows: tile::FLOAT_ROWS,
         panel_rows: tile::LANES,
         prepare,
