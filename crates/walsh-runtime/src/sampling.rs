@@ -159,7 +159,7 @@ impl Sampler {
         Ok(self.draw(best))
     }
 
-    /// Fills the candidates with the most probable tokens.
+    /// Fills the candidates with the most probable tokens. The peaks are those of these logits.
     fn take_top_k(&mut self, logits: &[f32]) {
         self.candidates.clear();
         let k = self.options.top_k;
@@ -448,6 +448,8 @@ mod tests {
         sorted.sort_by(Candidate::order);
         for top_k in [1, 40, 1000, 49_999, 0] {
             let mut sampler = sampler(Sampling { top_k, ..plain() });
+            let best = most_probable(&logits, &mut sampler.peaks).unwrap();
+            assert_eq!(best.token, sorted[0].token);
             sampler.take_top_k(&logits);
             let kept = if top_k == 0 { logits.len() } else { top_k };
             assert_eq!(sampler.candidates.len(), kept);
