@@ -78,7 +78,7 @@ pub struct Group {
     phases: Vec<Box<dyn Phase>>,
     division: Division,
     /// What threads may fetch when they are done with this group.
-    ahead: Option<Ahead>,
+    ahead: Option<Arc<Ahead>>,
 }
 
 impl Group {
@@ -227,7 +227,7 @@ impl Team {
                 let work = Work {
                     phases: &group.phases,
                     division: &group.division,
-                    ahead: group.ahead.as_ref(),
+                    ahead: group.ahead.as_deref(),
                 };
                 self.run_together(work, &mut scratch)?;
             }

@@ -3,6 +3,8 @@
 //! One row of a product is bound by memory, and between products memory would idle: in the small ops that one thread does
 //! alone, and at the end of a group. A thread that waits there fetches the first part of its share of the next weights.
 
+use std::sync::Arc;
+
 use super::division::{Division, share};
 use super::{Group, Phase};
 
@@ -67,10 +69,10 @@ impl Ahead {
 
 /// Lets each group know what the next one with streams reads. Threads fetch it once they are done with the group.
 pub fn look_ahead(groups: &mut [Group]) {
-    for index in 1..groups.len() {
-        let (before, after) = groups.split_at_mut(index);
-        let next = after.iter().find_map(|group| Ahead::of(&group.phases));
-        before[index - 1].ahead = next;
+    let mut next = None;
+    for group in groups.iter_mut().rev() {
+        group.ahead.clone_from(&next);
+        next = Ahead::of(&group.phases).map(Arc::new).or(next);
     }
 }
 
@@ -118,4 +120,51 @@ pub(crate) fn fetch(address: *const u8) {
     }
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let _ = address;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Range;
+
+    use super::*;
+    use crate::team::Scratch;
+
+    /// Items of 100 bytes each, from an address on that nothing reads; with none, no stream.
+    struct Reads(usize);
+
+    const START: *const u8 = std::ptr::without_provenance(1 << 20);
+
+    impl Phase for Reads {
+        fn items(&self) -> usize {
+            self.0.max(1)
+        }
+        fn cost(&self) -> u64 {
+            1_000_000
+        }
+        fn stream(&self) -> Option<Stream> {
+            (self.0 > 0).then(|| Stream {
+                start: START,
+                item_bytes: 100,
+                bytes: 100 * self.0,
+            })
+        }
+        unsafe fn run(&self, _: Range<usize>, _: &mut Scratch) {}
+    }
+
+    #[test]
+    fn each_group_knows_the_next_that_reads_and_each_thread_its_share() {
+        let group = |items| Group::new(vec![Box::new(Reads(items)) as Box<dyn Phase>]);
+        let mut groups = [group(9), group(0), group(4), group(0)];
+        look_ahead(&mut groups);
+        let found = groups.each_ref().map(|group| {
+            let ahead = group.ahead.as_ref()?;
+            Some([0, 1].map(|thread| ahead.of_thread(thread, 2)))
+        });
+        let fetch = |first: usize, left| Fetch {
+            next: START.wrapping_add(first),
+            left,
+        };
+        let halves = Some([fetch(0, 200), fetch(200, 200)]);
+        assert_eq!(found, [halves, halves, None, None]);
+    }
 }
