@@ -22,8 +22,25 @@ pub(super) const BLOCK: usize = 32;
 /// Rows of quantised activations are padded with zeros to this many values.
 pub(super) const GROUP: usize = 256;
 
-/// The bytes of one row of a tile for each block: codes, the scale, and the sums of the block and of its two halves.
-pub(super) const RECORD: usize = BLOCK + 16;
+/// A block of a row of a tile.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(super) struct Record {
+    /// The codes, four to a number.
+    pub(super) quads: [i32; BLOCK / 4],
+    /// What a code of one stands for.
+    pub(super) scale: f32,
+    /// The negated sums of the codes: of the block, of its first half and of its second.
+    pub(super) sums: [i32; 3],
+}
+
+impl Record {
+    /// Which of the sums is that of a run, of `values` values, of the block.
+    #[inline(always)]
+    pub(super) const fn sum_of(values: usize, run: usize) -> usize {
+        if values == BLOCK { 0 } else { 1 + run }
+    }
+}
 
 /// The values of a row that one work item prepares.
 const CHUNK: usize = 2048;
@@ -88,6 +105,11 @@ impl Tiles {
         tile * each + tile.min(larger)
     }
 
+    /// The rows of the largest tile.
+    pub(super) fn most(self) -> usize {
+        self.rows.div_ceil(self.count)
+    }
+
     #[inline]
     pub(super) fn rows(self, tile: usize) -> Range<usize> {
         self.start(tile)..self.start(tile + 1)
@@ -101,8 +123,7 @@ pub(super) enum Arrangement {
     Plain,
     /// Quantised rows, as [`RowParts`] says.
     Rows,
-    /// Quantised tiles: for each block of 32 values `[8][rows]` quads of codes, then `[rows]` scales, sums of the
-    /// block, sums of its first half and of its second.
+    /// Quantised tiles: for each block of 32 values a [`Record`] of every row.
     Tiles(Tiles),
     /// Tiles of floats: `[k][rows]`.
     FloatTiles(Tiles),
@@ -130,11 +151,16 @@ impl ActivationLayout {
     ) -> ActivationLayout {
         let kernels = Kernels::of(isa);
         let quantised = weight.is_quantised() && activations == Activations::Int8;
-        let arrangement = match (quantised, m > kernels.dot_rows) {
-            (false, false) => Arrangement::Plain,
-            (true, false) => Arrangement::Rows,
-            (false, true) => Arrangement::FloatTiles(Tiles::new(m, kernels.float_tile_rows)),
-            (true, true) => Arrangement::Tiles(Tiles::new(m, kernels.tile_rows)),
+        let arrangement = if quantised {
+            if m <= kernels.dot_rows {
+                Arrangement::Rows
+            } else {
+                Arrangement::Tiles(Tiles::new(m, (kernels.tile_rows)(m)))
+            }
+        } else if m <= kernels.float_dot_rows {
+            Arrangement::Plain
+        } else {
+            Arrangement::FloatTiles(Tiles::new(m, kernels.float_tile_rows))
         };
         ActivationLayout {
             isa,
@@ -154,7 +180,7 @@ impl ActivationLayout {
         match self.arrangement {
             Arrangement::Plain => 0,
             Arrangement::Rows => self.m * RowParts::new(self.k).stride(),
-            Arrangement::Tiles(_) => self.m * (self.k / BLOCK) * RECORD,
+            Arrangement::Tiles(_) => self.m * (self.k / BLOCK) * size_of::<Record>(),
             Arrangement::FloatTiles(_) => self.m * self.k * 4,
         }
     }
@@ -237,16 +263,17 @@ impl ActivationLayout {
             let by_16 = row.add(parts.runs_of_16()).cast::<f32>();
             let put = |block: usize, quantised: &Quantised| {
                 row.cast::<[i8; BLOCK]>().add(block).write(quantised.codes);
-                let [first, second] = quantised.sums;
+                let Quantised { scale, sums, .. } = *quantised;
+                let [first, second] = sums;
                 let (group, index) = (block / 8, block % 8);
                 let to = by_32.add(group * 16 + index);
-                to.write(quantised.scale);
-                to.add(8).write(first + second);
+                to.write(scale);
+                to.add(8).write((first + second) as f32 * scale);
                 let to = by_16.add(group * 32 + index * 2);
-                to.write(quantised.scale);
-                to.add(1).write(quantised.scale);
-                to.add(16).write(first);
-                to.add(17).write(second);
+                to.write(scale);
+                to.add(1).write(scale);
+                to.add(16).write(first as f32 * scale);
+                to.add(17).write(second as f32 * scale);
             };
             for block in values.start / BLOCK..values.end / BLOCK {
                 put(block, &Q::quantise(input.add(block * BLOCK)));
@@ -269,24 +296,19 @@ impl ActivationLayout {
         input: *const f32,
         prepared: *mut u8,
     ) {
-        let count = rows.len();
-        // SAFETY: a row takes `RECORD` bytes for each block whatever the tile, so tiles lie where their first row says.
+        let blocks = self.k / BLOCK;
+        // SAFETY: a row takes a record for each block whatever the tile, so tiles lie where their first row says.
         unsafe {
-            let tile = prepared.add(rows.start * (self.k / BLOCK) * RECORD);
-            for block in values.start / BLOCK..values.end / BLOCK {
-                let record = tile.add(block * count * RECORD);
-                for (lane, row) in rows.clone().enumerate() {
+            let tile = prepared.cast::<Record>().add(rows.start * blocks);
+            for (lane, row) in rows.clone().enumerate() {
+                for block in values.start / BLOCK..values.end / BLOCK {
                     let quantised = Q::quantise(input.add(row * self.k + block * BLOCK));
-                    let quads: [u32; 8] = bytemuck::cast(quantised.codes);
-                    for (quad, codes) in quads.into_iter().enumerate() {
-                        record.cast::<u32>().add(quad * count + lane).write(codes);
-                    }
                     let [first, second] = quantised.sums;
-                    let floats = record.add(BLOCK * count).cast::<f32>().add(lane);
-                    floats.write(quantised.scale);
-                    floats.add(count).write(first + second);
-                    floats.add(2 * count).write(first);
-                    floats.add(3 * count).write(second);
+                    tile.add(block * rows.len() + lane).write(Record {
+                        quads: bytemuck::cast(quantised.codes),
+                        scale: quantised.scale,
+                        sums: [-(first + second), -first, -second],
+                    });
                 }
             }
         }
@@ -320,15 +342,15 @@ impl ActivationLayout {
 pub(super) struct Quantised {
     pub(super) codes: [i8; BLOCK],
     pub(super) scale: f32,
-    /// The sums of the two halves' values.
-    pub(super) sums: [f32; 2],
+    /// The sums of the two halves' codes.
+    pub(super) sums: [i32; 2],
 }
 
 impl Quantised {
     const ZERO: Quantised = Quantised {
         codes: [0; BLOCK],
         scale: 0.0,
-        sums: [0.0; 2],
+        sums: [0; 2],
     };
 }
 
@@ -375,10 +397,7 @@ impl Quantise for PlainQuantise {
             *code = (value * inverse + SHIFT).to_bits() as i8;
         }
         let sum = |codes: &[i8]| codes.iter().map(|&code| i32::from(code)).sum::<i32>();
-        let sums = [
-            sum(&codes[..16]) as f32 * scale,
-            sum(&codes[16..]) as f32 * scale,
-        ];
+        let sums = [sum(&codes[..16]), sum(&codes[16..])];
         Quantised { codes, scale, sums }
     }
 }
@@ -399,11 +418,11 @@ mod tests {
         for (code, value) in quantised.codes.iter().zip(values) {
             assert!((f32::from(*code) * quantised.scale - value).abs() <= 0.5001 * quantised.scale);
         }
-        let sum: f32 = quantised.codes[16..]
+        let sum: i32 = quantised.codes[16..]
             .iter()
-            .map(|&code| f32::from(code))
+            .map(|&code| i32::from(code))
             .sum();
-        assert_eq!(quantised.sums[1], sum * quantised.scale);
+        assert_eq!(quantised.sums[1], sum);
     }
 
     #[test]
@@ -415,7 +434,7 @@ mod tests {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let mut values = [1.0; BLOCK];
             values[17] = bad;
-            assert!(quantise(values).sums[0].is_nan());
+            assert!(quantise(values).scale.is_nan());
         }
     }
 

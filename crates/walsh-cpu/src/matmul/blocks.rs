@@ -101,6 +101,18 @@ pub(super) trait Decode: Block {
     unsafe fn decode<P: Primitives>(&self, out: Decoded<'_>);
 }
 
+/// The code that stands for zero as a power of two: sums of a symmetric type's codes times activations start from the
+/// negated sum of the activations, shifted by it, and have no minimum to lose.
+pub(super) const fn zero_shift(zero: Option<u8>) -> Option<i32> {
+    match zero {
+        None => None,
+        Some(zero) => {
+            assert!(zero.is_power_of_two());
+            Some(zero.trailing_zeros() as i32)
+        }
+    }
+}
+
 // Each helper reads its operands whole before it writes: otherwise the compiler, which cannot see that they are apart,
 // goes byte by byte.
 

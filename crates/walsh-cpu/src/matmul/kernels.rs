@@ -22,10 +22,12 @@ pub(super) type Preparation = unsafe fn(&ActivationLayout, Range<usize>, *const 
 #[derive(Debug)]
 pub(super) struct Kernels {
     pub(super) isa: Isa,
-    /// Up to this many rows of activations the dot kernels take all of them at once; above, tiles are used.
+    /// Up to this many rows of quantised activations the dot kernels take all of them at once; above, tiles are used.
     pub(super) dot_rows: usize,
-    /// The most rows of a tile of quantised activations.
-    pub(super) tile_rows: usize,
+    /// The same for rows of floats.
+    pub(super) float_dot_rows: usize,
+    /// The most rows of a tile of quantised activations, of so many rows in all.
+    pub(super) tile_rows: fn(usize) -> usize,
     /// The most rows of a tile of floats.
     pub(super) float_tile_rows: usize,
     /// The weight rows of a panel.

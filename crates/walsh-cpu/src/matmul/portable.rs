@@ -13,7 +13,8 @@ use crate::isa::Isa;
 pub(super) static KERNELS: Kernels = Kernels {
     isa: Isa::Portable,
     dot_rows: usize::MAX,
-    tile_rows: 1,
+    float_dot_rows: usize::MAX,
+    tile_rows: |_| 1,
     float_tile_rows: 1,
     panel_rows: 1,
     prepare,

@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use super::activations::{Arrangement, BLOCK, RECORD, Tiles};
+use super::activations::{Arrangement, BLOCK, Record, Tiles};
 use super::blocks::{Decode, Decoded, Primitives};
 use super::float::Float;
 use super::plan::Job;
@@ -59,17 +59,20 @@ pub(super) trait TileIsa {
         place: impl Fn(usize) -> *mut u32,
     );
 
-    /// Adds the products of a panel and a tile of `rows` rows to its sums.
+    /// Adds the products of a panel and a tile of `rows` rows of floats to its sums.
     ///
     /// # Safety
     /// The instruction set is available, and the sweep's pointers are good for what their fields say.
-    unsafe fn sweep<B: Decode>(rows: usize, sweep: &Sweep);
+    unsafe fn sweep_floats(rows: usize, sweep: &Sweep);
+}
 
-    /// As [`TileIsa::sweep`], for floats.
+/// What an instruction set brings to tiled products with panels of codes.
+pub(super) trait Panels<B: Decode>: TileIsa + Stage<B> {
+    /// As [`TileIsa::sweep_floats`], for a panel of codes and tiles of quantised activations.
     ///
     /// # Safety
     /// As there.
-    unsafe fn sweep_floats(rows: usize, sweep: &Sweep);
+    unsafe fn sweep(rows: usize, sweep: &Sweep);
 }
 
 /// Where a part of a row is decoded to, with room for the next multiple of 64 values.
@@ -79,7 +82,7 @@ pub(super) struct Staged {
     pub(super) mins: *mut f32,
 }
 
-/// How an instruction set decodes rows of a block type for its panels.
+/// How an instruction set decodes a part of a row.
 pub(super) trait Stage<B: Decode> {
     /// Decodes `values` values from the block `blocks` on.
     ///
@@ -152,21 +155,23 @@ pub(super) fn scratch_bytes(lanes: usize, rows: usize) -> usize {
 }
 
 /// The item that a product function works on, with its place in scratch.
-struct Item<'a> {
+pub(super) struct Item<'a> {
     job: &'a Job<'a>,
-    tiles: Tiles,
-    rows: Range<usize>,
-    panels: usize,
+    pub(super) tiles: Tiles,
+    /// The rows of the item's tiles.
+    pub(super) rows: Range<usize>,
+    pub(super) panels: usize,
     lanes: usize,
     staging: *mut u8,
     panel: *mut u8,
     panel_bytes: usize,
-    sums: *mut f32,
+    /// For each row the sums with the item's panels, `stride` floats.
+    pub(super) sums: *mut f32,
 }
 
 impl<'a> Item<'a> {
     #[inline(always)]
-    fn new(job: &'a Job<'a>, lanes: usize, scratch: &mut [u8]) -> Item<'a> {
+    pub(super) fn new(job: &'a Job<'a>, lanes: usize, scratch: &mut [u8]) -> Item<'a> {
         let (Arrangement::Tiles(tiles) | Arrangement::FloatTiles(tiles)) =
             job.plan.layout().arrangement
         else {
@@ -206,12 +211,12 @@ impl<'a> Item<'a> {
         row_bytes: usize,
         sweep: impl Fn(usize, &Sweep),
     ) {
-        let all_steps = if row_bytes == RECORD {
+        let all_steps = if row_bytes == size_of::<Record>() {
             self.job.plan.k() / BLOCK
         } else {
             self.job.plan.k()
         };
-        let stride = self.panels * self.lanes;
+        let stride = self.stride();
         for tile in self.job.tiles.clone() {
             let rows = self.tiles.rows(tile);
             for panel in 0..self.panels {
@@ -236,9 +241,15 @@ impl<'a> Item<'a> {
         }
     }
 
+    /// How many sums a row has.
+    #[inline(always)]
+    pub(super) fn stride(&self) -> usize {
+        self.panels * self.lanes
+    }
+
     /// The weight rows of a panel.
     #[inline(always)]
-    fn panel_rows(&self, panel: usize) -> Range<usize> {
+    pub(super) fn panel_rows(&self, panel: usize) -> Range<usize> {
         let start = self.job.columns.start + panel * self.lanes;
         start..(start + self.lanes).min(self.job.columns.end)
     }
@@ -248,9 +259,9 @@ impl<'a> Item<'a> {
     /// # Safety
     /// All of K has been swept, and the item's part of the output is this thread's.
     #[inline(always)]
-    unsafe fn finish(&self) {
+    pub(super) unsafe fn finish(&self) {
         let (n, columns) = (self.job.plan.n(), self.job.columns.clone());
-        let stride = self.panels * self.lanes;
+        let stride = self.stride();
         for row in self.rows.clone() {
             // SAFETY: the item's rows and columns lie within the output, and its sums within scratch.
             unsafe {
@@ -277,7 +288,7 @@ impl<'a> Item<'a> {
 
 /// Divides `0..k` into pieces of at most `most` values, all but the last a multiple of `unit`.
 #[inline(always)]
-fn pieces(k: usize, unit: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
+pub(super) fn pieces(k: usize, unit: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
     let units = k.div_ceil(unit);
     let count = k.div_ceil(most);
     (0..count).map(move |piece| {
@@ -291,7 +302,7 @@ fn pieces(k: usize, unit: usize, most: usize) -> impl Iterator<Item = Range<usiz
 /// # Safety
 /// The instruction set of `T` is available, and the job is what [`Job`] asks for.
 #[inline(always)]
-pub(super) unsafe fn product<T: TileIsa + Stage<B>, B: Decode>(job: &Job<'_>, scratch: &mut [u8]) {
+pub(super) unsafe fn product<T: Panels<B>, B: Decode>(job: &Job<'_>, scratch: &mut [u8]) {
     let item = Item::new(job, T::LANES, scratch);
     for values in pieces(job.plan.k(), UNIT, PIECE) {
         // SAFETY: the caller's; the panels are filled before they are swept.
@@ -300,7 +311,9 @@ pub(super) unsafe fn product<T: TileIsa + Stage<B>, B: Decode>(job: &Job<'_>, sc
                 fill::<T, B>(&item, panel, values.clone());
             }
             let steps = values.start / BLOCK..values.end / BLOCK;
-            item.sweep_all(steps, RECORD, |rows, sweep| T::sweep::<B>(rows, sweep));
+            item.sweep_all(steps, size_of::<Record>(), |rows, sweep| {
+                T::sweep(rows, sweep)
+            });
         }
     }
     // SAFETY: the caller's.
@@ -313,11 +326,7 @@ pub(super) unsafe fn product<T: TileIsa + Stage<B>, B: Decode>(job: &Job<'_>, sc
 /// # Safety
 /// As for [`product`].
 #[inline(always)]
-unsafe fn fill<T: TileIsa + Stage<B>, B: Decode>(
-    item: &Item<'_>,
-    panel: usize,
-    values: Range<usize>,
-) {
+unsafe fn fill<T: Panels<B>, B: Decode>(item: &Item<'_>, panel: usize, values: Range<usize>) {
     const RUNS: usize = PIECE / 16;
     let codes = item.staging;
     // SAFETY: the staging area holds `PIECE` codes and twice `RUNS` floats for each lane.

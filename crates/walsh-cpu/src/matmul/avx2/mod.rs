@@ -22,7 +22,8 @@ mod tile;
 pub(super) static KERNELS: Kernels = Kernels {
     isa: Isa::Avx2,
     dot_rows: dot::ROWS,
-    tile_rows: tile::ROWS,
+    float_dot_rows: dot::ROWS,
+    tile_rows: |_| tile::ROWS,
     float_tile_rows: tile::FLOAT_ROWS,
     panel_rows: tile::LANES,
     prepare,

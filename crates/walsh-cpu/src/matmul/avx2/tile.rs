@@ -3,11 +3,11 @@
 use std::arch::x86_64::*;
 
 use super::{Avx2, Codes, pairs_in_16_bits, widen_pairs};
-use crate::matmul::activations::{BLOCK, RECORD};
-use crate::matmul::blocks::Decode;
+use crate::matmul::activations::{BLOCK, Record};
+use crate::matmul::blocks::{Decode, zero_shift};
 use crate::matmul::float::Float;
 use crate::matmul::plan::Job;
-use crate::matmul::tile::{self, Sweep, TileIsa, panel_block};
+use crate::matmul::tile::{self, Panels, Sweep, TileIsa, panel_block};
 use crate::matmul::x86::X86;
 
 /// The most rows of a tile of quantised activations: with their integer and float sums, what 16 registers hold.
@@ -70,20 +70,6 @@ impl TileIsa for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn sweep<B: Decode>(rows: usize, sweep: &Sweep) {
-        // SAFETY: the caller's.
-        unsafe {
-            match rows {
-                1 => multiply::<B, 1>(sweep),
-                2 => multiply::<B, 2>(sweep),
-                3 => multiply::<B, 3>(sweep),
-                4 => multiply::<B, 4>(sweep),
-                rows => unreachable!("a tile of {rows} rows"),
-            }
-        }
-    }
-
-    #[inline(always)]
     unsafe fn sweep_floats(rows: usize, sweep: &Sweep) {
         // SAFETY: the caller's.
         unsafe {
@@ -100,6 +86,22 @@ impl TileIsa for Avx2 {
                 10 => multiply_floats::<10>(sweep),
                 11 => multiply_floats::<11>(sweep),
                 12 => multiply_floats::<12>(sweep),
+                rows => unreachable!("a tile of {rows} rows"),
+            }
+        }
+    }
+}
+
+impl<B: Decode> Panels<B> for Avx2 {
+    #[inline(always)]
+    unsafe fn sweep(rows: usize, sweep: &Sweep) {
+        // SAFETY: the caller's.
+        unsafe {
+            match rows {
+                1 => multiply::<B, 1>(sweep),
+                2 => multiply::<B, 2>(sweep),
+                3 => multiply::<B, 3>(sweep),
+                4 => multiply::<B, 4>(sweep),
                 rows => unreachable!("a tile of {rows} rows"),
             }
         }
@@ -135,7 +137,7 @@ unsafe fn store_sums<const ROWS: usize>(sweep: &Sweep, sums: [__m256; ROWS]) {
 }
 
 /// # Safety
-/// As for [`TileIsa::sweep`], with `ROWS` rows.
+/// As for [`Panels::sweep`], with `ROWS` rows.
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn multiply<B: Decode, const ROWS: usize>(sweep: &Sweep) {
     let together = const { pairs_in_16_bits(B::TOP) };
@@ -143,12 +145,20 @@ unsafe fn multiply<B: Decode, const ROWS: usize>(sweep: &Sweep) {
     unsafe {
         let mut sums = load_sums::<ROWS>(sweep);
         let mut panel = sweep.panel;
-        let mut record = sweep.tile;
+        let mut records = sweep.tile.cast::<Record>();
         for _ in 0..sweep.steps {
-            let floats = record.add(BLOCK * ROWS).cast::<f32>();
+            let record = |row: usize| &*records.add(row);
             let vectors = panel.add(LANES * BLOCK).cast::<f32>();
             for run in 0..BLOCK / B::RUN {
+                let run_sum = |row: usize| record(row).sums[Record::sum_of(B::RUN, run)];
                 let mut dots = [_mm256_setzero_si256(); ROWS];
+                // Full 8-bit codes are signed here, and stand for zero themselves.
+                if let (Some(shift), true) = (const { zero_shift(B::ZERO) }, B::TOP != 255) {
+                    for (row, dots) in dots.iter_mut().enumerate() {
+                        let sum = _mm256_set1_epi32(run_sum(row));
+                        *dots = _mm256_sll_epi32(sum, _mm_cvtsi32_si128(shift));
+                    }
+                }
                 let mut quad = run * B::RUN / 4;
                 let end = (run + 1) * B::RUN / 4;
                 while quad < end {
@@ -156,8 +166,7 @@ unsafe fn multiply<B: Decode, const ROWS: usize>(sweep: &Sweep) {
                     for quad in quad..end.min(quad + together) {
                         let codes = Codes::load::<B>(panel.add(quad * LANES * 4));
                         for (row, pairs) in pairs.iter_mut().enumerate() {
-                            let values =
-                                record.cast::<i32>().add(quad * ROWS + row).read_unaligned();
+                            let values = record(row).quads[quad];
                             let products = codes.times::<B>(_mm256_set1_epi32(values));
                             *pairs = _mm256_add_epi16(*pairs, products);
                         }
@@ -169,18 +178,18 @@ unsafe fn multiply<B: Decode, const ROWS: usize>(sweep: &Sweep) {
                 }
                 let scales = _mm256_loadu_ps(vectors.add(2 * run * LANES));
                 let mins = _mm256_loadu_ps(vectors.add((2 * run + 1) * LANES));
-                let run_sums = floats.add(if B::RUN == 32 { ROWS } else { (2 + run) * ROWS });
                 for row in 0..ROWS {
-                    let scale = _mm256_mul_ps(scales, _mm256_set1_ps(*floats.add(row)));
-                    sums[row] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots[row]), scale, sums[row]);
-                    if B::TOP != 255 {
-                        sums[row] =
-                            _mm256_fnmadd_ps(mins, _mm256_set1_ps(*run_sums.add(row)), sums[row]);
+                    let mut sum = _mm256_mul_ps(_mm256_cvtepi32_ps(dots[row]), scales);
+                    if B::ZERO.is_none() {
+                        let run_sum = _mm256_cvtepi32_ps(_mm256_set1_epi32(run_sum(row)));
+                        sum = _mm256_fmadd_ps(mins, run_sum, sum);
                     }
+                    let scale = _mm256_set1_ps(record(row).scale);
+                    sums[row] = _mm256_fmadd_ps(sum, scale, sums[row]);
                 }
             }
             panel = panel.add(panel_block(LANES, B::RUN));
-            record = record.add(RECORD * ROWS);
+            records = records.add(ROWS);
         }
         store_sums(sweep, sums);
     }

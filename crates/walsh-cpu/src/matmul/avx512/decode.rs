@@ -9,9 +9,7 @@ use walsh_formats::ggml::{
     BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0,
 };
 
-use crate::matmul::blocks::{
-    Decode, IQ4_CODES, IQ4_OFFSET, Primitives, iq4_xs_scales, q3_scales, scales_and_mins,
-};
+use crate::matmul::blocks::{Decode, IQ4_CODES, IQ4_OFFSET, Primitives};
 use crate::matmul::x86::X86;
 
 /// Up to 256 decoded values.
@@ -87,7 +85,7 @@ unsafe fn nibbles(first: *const u8, second: *const u8) -> __m512i {
 
 /// The codes of IQ4 for 64 indices.
 #[inline(always)]
-fn look_up(indices: __m512i) -> __m512i {
+pub(super) fn look_up(indices: __m512i) -> __m512i {
     // SAFETY: callers have AVX-512.
     unsafe {
         let table = _mm_loadu_si128(IQ4_CODES.as_ptr().cast());
@@ -95,45 +93,90 @@ fn look_up(indices: __m512i) -> __m512i {
     }
 }
 
-/// The half-precision numbers `offset` bytes into each of `2 · VECTORS` consecutive blocks.
+/// Where the permutation finds the halves `d` and `m` bytes into each of eight blocks of `size` bytes: in two vectors,
+/// the second of which starts with block `second`; what lies further on is counted from the last 64 bytes.
+const fn places(size: usize, second: usize, [d, m]: [usize; 2]) -> [u16; 32] {
+    let mut places = [0; 32];
+    let mut lane = 0;
+    while lane < 16 {
+        let (block, at) = (lane % 8, if lane < 8 { d } else { m });
+        places[lane] = if block < second {
+            (block * size + at) / 2
+        } else if block < 2 * second {
+            32 + ((block - second) * size + at) / 2
+        } else {
+            // Of larger blocks than are gathered so, whose places are computed all the same, nothing comes of it.
+            (64 + at).saturating_sub((8 - block) * size) / 2
+        } as u16;
+        lane += 1;
+    }
+    places
+}
+
+/// The half-precision numbers `d` bytes into each of `2 · VECTORS` consecutive blocks, then those at `m`.
 ///
 /// # Safety
-/// The blocks are readable.
+/// The blocks are readable, and the machine has AVX-512.
 #[inline(always)]
-unsafe fn gather<B, const VECTORS: usize>(blocks: *const B, offset: usize) -> __m128i {
-    let half = |block: usize| {
-        if block < 2 * VECTORS {
-            // SAFETY: the caller's.
-            unsafe {
-                blocks
-                    .add(block)
-                    .cast::<u8>()
-                    .add(offset)
-                    .cast::<i16>()
-                    .read_unaligned()
-            }
-        } else {
-            0
-        }
-    };
-    // SAFETY: callers have AVX-512.
+unsafe fn gather<B: Small, const VECTORS: usize>(blocks: *const B) -> __m256i {
+    // SAFETY: the caller's. The loads lie within eight blocks of 18 bytes or more.
     unsafe {
-        _mm_set_epi16(
-            half(7),
-            half(6),
-            half(5),
-            half(4),
-            half(3),
-            half(2),
-            half(1),
-            half(0),
-        )
+        // Eight blocks are picked out of whole vectors, as long as each vector holds the halves of three of them.
+        let second = const { if 3 * size_of::<B>() + 4 <= 64 { 4 } else { 3 } };
+        if VECTORS == 4 && size_of::<B>() <= 24 {
+            let load = |at: usize| _mm512_loadu_si512(blocks.cast::<u8>().add(at).cast());
+            let places = const {
+                let second = if 3 * size_of::<B>() + 4 <= 64 { 4 } else { 3 };
+                places(size_of::<B>(), second, B::FIELDS)
+            };
+            let places = _mm512_loadu_si512(places.as_ptr().cast());
+            let mut halves =
+                _mm512_permutex2var_epi16(load(0), places, load(second * size_of::<B>()));
+            if second == 3 {
+                let last = load(8 * size_of::<B>() - 64);
+                halves = _mm512_mask_permutexvar_epi16(halves, 0xc0c0, places, last);
+            }
+            return _mm512_castsi512_si256(halves);
+        }
+        let eight = |at: usize| {
+            let half = |block: usize| {
+                if block < 2 * VECTORS {
+                    let block = blocks.add(block).cast::<u8>();
+                    block.add(at).cast::<i16>().read_unaligned()
+                } else {
+                    0
+                }
+            };
+            _mm_set_epi16(
+                half(7),
+                half(6),
+                half(5),
+                half(4),
+                half(3),
+                half(2),
+                half(1),
+                half(0),
+            )
+        };
+        let [d, m] = B::FIELDS;
+        let low = eight(d);
+        _mm256_set_m128i(if d == m { low } else { eight(m) }, low)
     }
+}
+
+/// A type with blocks of 32 values.
+trait Small: Decode {
+    /// The offsets of its scale and of its minimum, or twice that of its scale.
+    const FIELDS: [usize; 2];
 }
 
 /// Types with blocks of 32 values: their codes, then how the minimum comes from the scale or from its own field.
 macro_rules! small_wide {
     ($type:ident, |$first:ident, $second:ident| $codes:expr, $($min:tt)*) => {
+        impl Small for $type {
+            const FIELDS: [usize; 2] = small_wide!(@fields $($min)*);
+        }
+
         impl Wide for $type {
             #[inline(always)]
             unsafe fn wide<const VECTORS: usize>(blocks: *const Self) -> Group {
@@ -144,19 +187,24 @@ macro_rules! small_wide {
                         let ($first, $second) = (&*blocks.add(2 * vector), &*blocks.add(2 * vector + 1));
                         *codes = $codes;
                     }
-                    let d = gather::<Self, VECTORS>(blocks, offset_of!(Self, d));
-                    let scales = small_wide!(@scales blocks, d, $($min)*);
+                    let fields = _mm512_cvtph_ps(gather::<Self, VECTORS>(blocks));
+                    let scales = _mm512_mul_ps(fields, small_wide!(@factors $($min)*));
                     Group { codes, scales, mins: _mm512_setzero_ps() }
                 }
             }
         }
     };
-    (@scales $blocks:ident, $d:ident, min = -m) => {{
-        let m = gather::<Self, VECTORS>($blocks, offset_of!(Self, m));
-        _mm512_mul_ps(_mm512_cvtph_ps(_mm256_set_m128i(m, $d)), float_halves(1.0, -1.0))
-    }};
-    (@scales $blocks:ident, $d:ident, min = $offset:literal * d) => {
-        _mm512_mul_ps(_mm512_cvtph_ps(_mm256_broadcastsi128_si256($d)), float_halves(1.0, $offset))
+    (@fields min = -m) => {
+        [offset_of!(Self, d), offset_of!(Self, m)]
+    };
+    (@fields min = $offset:literal * d) => {
+        [offset_of!(Self, d); 2]
+    };
+    (@factors min = -m) => {
+        float_halves(1.0, -1.0)
+    };
+    (@factors min = $offset:literal * d) => {
+        float_halves(1.0, $offset)
     };
 }
 
@@ -261,16 +309,32 @@ fn symmetric_runs(d: f32, ints: __m512i, zero: f32) -> (__m512, __m512) {
     }
 }
 
-/// Eight scales and eight minima of the types `q4_K` and `q5_K`.
+/// Eight scales and eight minima of the types `q4_K` and `q5_K`, whose blocks start with what they are made of.
+///
+/// # Safety
+/// 16 bytes of the block are readable, and the machine has AVX-512.
 #[inline(always)]
-fn asymmetric_runs(d: f16, dmin: f16, packed: &[u8; 12]) -> __m512 {
-    // SAFETY: callers have AVX-512.
+unsafe fn asymmetric_runs(block: *const u8) -> __m512 {
+    // SAFETY: the caller's.
     unsafe {
-        let ints = scales_and_mins(packed);
-        let ints = _mm512_cvtepu8_epi32(_mm_loadu_si128(ints.as_ptr().cast()));
+        // The words: both factors as halves, then `a`, `b` and `c` with the scales' and minima's bits.
+        let words = _mm_loadu_si128(block.cast());
+        let acbc = _mm_shuffle_epi32::<0b11_10_11_01>(words);
+        let low = _mm_and_si128(
+            _mm_srlv_epi32(acbc, _mm_set_epi32(4, 0, 0, 0)),
+            _mm_set_epi32(0x0f0f_0f0f, 0x3f3f_3f3f, 0x0f0f_0f0f, 0x3f3f_3f3f),
+        );
+        let high = _mm_srli_epi32::<2>(_mm_shuffle_epi32::<0b10_10_01_01>(words));
+        let ints = _mm_ternarylogic_epi32::<0xea>(
+            high,
+            _mm_set_epi32(0x3030_3030, 0, 0x3030_3030, 0),
+            low,
+        );
+        let factors = _mm512_castps128_ps512(_mm_cvtph_ps(words));
+        let lanes = _mm512_set_epi32(1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0);
         _mm512_mul_ps(
-            _mm512_cvtepi32_ps(ints),
-            float_halves(widen(d), widen(dmin)),
+            _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(ints)),
+            _mm512_permutexvar_ps(lanes, factors),
         )
     }
 }
@@ -301,9 +365,18 @@ impl Wide for BlockQ3K {
         unsafe {
             let block = &*blocks;
             let mask = twice(&block.hmask);
-            let ints = q3_scales(&block.scales);
-            let ints = _mm512_cvtepu8_epi32(_mm_loadu_si128(ints.as_ptr().cast()));
-            let ints = _mm512_sub_epi32(ints, _mm512_set1_epi32(32));
+            // The block ends with the scales' words `a`, `b` and `c`, and its factor.
+            let last = blocks.add(1).cast::<__m128i>().sub(1);
+            let words = _mm_bsrli_si128::<2>(_mm_loadu_si128(last));
+            let abab = _mm_shuffle_epi32::<0b01_00_01_00>(words);
+            let low = _mm_srlv_epi32(abab, _mm_set_epi32(4, 4, 0, 0));
+            let cccc = _mm_shuffle_epi32::<0b10_10_10_10>(words);
+            let high = _mm_rorv_epi32(cccc, _mm_set_epi32(2, 0, 30, 28));
+            let ints = _mm_or_si128(
+                _mm_and_si128(low, _mm_set1_epi8(15)),
+                _mm_and_si128(high, _mm_set1_epi8(0x30)),
+            );
+            let ints = _mm512_sub_epi32(_mm512_cvtepu8_epi32(ints), _mm512_set1_epi32(32));
             let (scales, mins) = symmetric_runs(widen(block.d), ints, 4.0);
             Group {
                 codes: four!(|vector| {
@@ -324,7 +397,7 @@ impl Wide for BlockQ4K {
             let block = &*blocks;
             Group {
                 codes: four!(|vector| nibble_runs(&block.qs[32 * vector..])),
-                scales: asymmetric_runs(block.d, block.dmin, &block.scales),
+                scales: asymmetric_runs(blocks.cast()),
                 mins: _mm512_setzero_ps(),
             }
         }
@@ -342,7 +415,7 @@ impl Wide for BlockQ5K {
                 codes: four!(|vector| {
                     add_plane(nibble_runs(&block.qs[32 * vector..]), mask, vector, 16)
                 }),
-                scales: asymmetric_runs(block.d, block.dmin, &block.scales),
+                scales: asymmetric_runs(blocks.cast()),
                 mins: _mm512_setzero_ps(),
             }
         }
@@ -392,9 +465,15 @@ impl Wide for BlockIq4Xs {
                 let packed = block.qs.as_ptr().add(32 * vector);
                 look_up(nibbles(packed, packed.add(16)))
             });
-            let ints = iq4_xs_scales(block);
-            let ints = _mm256_cvtepu8_epi32(_mm_loadl_epi64(ints.as_ptr().cast()));
-            let ints = _mm256_sub_epi32(ints, _mm256_set1_epi32(32));
+            // Bits 0 to 3 of a scale are those of its nibble; bits 4 and 5 are its pair among the upper half of the
+            // block's first word.
+            let first = _mm256_set1_epi32(blocks.cast::<i32>().read_unaligned());
+            let turns = _mm256_set_epi32(26, 24, 22, 20, 18, 16, 14, 12);
+            let high = _mm256_and_si256(_mm256_rorv_epi32(first, turns), _mm256_set1_epi32(0x30));
+            let low = _mm256_set1_epi32(i32::from_le_bytes(block.scales_l));
+            let low = _mm256_srlv_epi32(low, _mm256_set_epi32(28, 24, 20, 16, 12, 8, 4, 0));
+            let low = _mm256_and_si256(low, _mm256_set1_epi32(15));
+            let ints = _mm256_sub_epi32(_mm256_or_si256(low, high), _mm256_set1_epi32(32));
             let ints = _mm512_cvtepi32_ps(_mm512_broadcast_i64x4(ints));
             let d = widen(block.d);
             Group {

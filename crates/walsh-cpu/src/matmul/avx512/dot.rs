@@ -10,66 +10,48 @@ use crate::matmul::float::Float;
 use crate::matmul::kernels::Kernel;
 use crate::matmul::plan::Job;
 
-/// The most rows of activations.
-pub(super) const ROWS: usize = 4;
+/// The most rows of floats.
+pub(super) const FLOAT_ROWS: usize = 4;
 
 /// How far ahead of the decoder the weight is fetched, in bytes.
-pub(super) const AHEAD: usize = 1024;
+pub(super) const AHEAD: usize = 4096;
 
-/// The kernel for block-quantised weights and `m` rows.
-pub(super) fn blocks<B: Wide>(m: usize) -> Kernel {
-    match m {
-        1 => block_rows::<B, 1>,
-        2 => block_rows::<B, 2>,
-        3 => block_rows::<B, 3>,
-        4 => block_rows::<B, 4>,
-        _ => unreachable!("more rows are tiled"),
-    }
-}
-
-/// The sums of one row of activations with one weight row.
-#[derive(Clone, Copy)]
+/// The sums of a row of activations with one weight row.
 struct Sums {
     products: [__m512; 2],
     /// What the minima take away.
     minima: __m512,
 }
 
+/// The kernel for block-quantised weights and one row.
+///
 /// # Safety
 /// As for [`Kernel`].
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-unsafe fn block_rows<B: Wide, const M: usize>(job: &Job<'_>, _: &mut [u8]) {
+pub(super) unsafe fn row<B: Wide>(job: &Job<'_>, _: &mut [u8]) {
     let k = job.plan.k();
-    let parts = RowParts::new(k);
+    let place = |group, pair| Place {
+        input: job.operands.input,
+        parts: RowParts::new(k),
+        group,
+        pair,
+    };
     let zero = _mm512_setzero_ps();
-    // SAFETY: the weight's rows have whole blocks and the activations `M` rows of these parts; what lies past the last
-    // whole group is taken pairwise, an odd last block with an empty one.
+    // SAFETY: the weight's rows have whole blocks and the activations these parts; what lies past the last whole group
+    // is taken pairwise, an odd last block with an empty one.
     unsafe {
         for column in job.columns.clone() {
-            let mut sums = [Sums {
+            let mut sums = Sums {
                 products: [zero; 2],
                 minima: zero,
-            }; M];
+            };
             let mut weights = job.weight_row(column).cast::<B>();
             for group in 0..k / GROUP {
                 let ahead = weights.cast::<u8>().wrapping_add(AHEAD);
                 for line in 0..(GROUP / B::LEN * size_of::<B>()).div_ceil(64) {
                     _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(64 * line).cast());
                 }
-                let decoded = B::wide::<4>(weights);
-                for (m, sums) in sums.iter_mut().enumerate() {
-                    let input = job.operands.input.add(m * parts.stride());
-                    multiply::<B, 4>(
-                        &decoded,
-                        Place {
-                            input,
-                            parts,
-                            group,
-                            pair: 0,
-                        },
-                        sums,
-                    );
-                }
+                multiply::<B, 4>(&B::wide::<4>(weights), place(group, 0), &mut sums);
                 weights = weights.add(GROUP / B::LEN);
             }
             let rest = k % GROUP / B::LEN;
@@ -81,34 +63,16 @@ unsafe fn block_rows<B: Wide, const M: usize>(job: &Job<'_>, _: &mut [u8]) {
                     last[0] = *weights.add(2 * pair);
                     last.as_ptr()
                 };
-                let decoded = B::wide::<1>(blocks);
-                for (m, sums) in sums.iter_mut().enumerate() {
-                    let input = job.operands.input.add(m * parts.stride());
-                    multiply::<B, 1>(
-                        &decoded,
-                        Place {
-                            input,
-                            parts,
-                            group: k / GROUP,
-                            pair,
-                        },
-                        sums,
-                    );
-                }
+                multiply::<B, 1>(&B::wide::<1>(blocks), place(k / GROUP, pair), &mut sums);
             }
-            for (m, sums) in sums.iter().enumerate() {
-                let minima = if B::RUN == 16 {
-                    sums.minima
-                } else {
-                    _mm512_maskz_mov_ps(0xff00, sums.minima)
-                };
-                let products = _mm512_add_ps(sums.products[0], sums.products[1]);
-                job.put(
-                    m,
-                    column,
-                    _mm512_reduce_add_ps(_mm512_sub_ps(products, minima)),
-                );
-            }
+            let minima = if B::RUN == 16 {
+                sums.minima
+            } else {
+                _mm512_maskz_mov_ps(0xff00, sums.minima)
+            };
+            let products = _mm512_add_ps(sums.products[0], sums.products[1]);
+            let sum = _mm512_reduce_add_ps(_mm512_sub_ps(products, minima));
+            job.put(0, column, sum);
         }
     }
 }

@@ -27,13 +27,13 @@ impl Quantise for Avx512Quantise {
             let codes = _mm256_set_m128i(code(second), code(first));
             let sums = _mm256_dpbusd_epi32(_mm256_setzero_si256(), _mm256_set1_epi8(1), codes);
             let sums = _mm256_hadd_epi32(sums, sums);
-            let sums = _mm256_cvtepi32_ps(_mm256_hadd_epi32(sums, sums));
-            let first = _mm_cvtss_f32(_mm256_castps256_ps128(sums));
-            let second = _mm_cvtss_f32(_mm256_extractf128_ps::<1>(sums));
+            let sums = _mm256_hadd_epi32(sums, sums);
+            let first = _mm256_castsi256_si128(sums);
+            let second = _mm256_extracti128_si256::<1>(sums);
             let mut out = Quantised {
                 codes: [0; BLOCK],
                 scale,
-                sums: [first * scale, second * scale],
+                sums: [_mm_cvtsi128_si32(first), _mm_cvtsi128_si32(second)],
             };
             _mm256_storeu_si256(out.codes.as_mut_ptr().cast(), codes);
             out

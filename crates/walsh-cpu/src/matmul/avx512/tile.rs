@@ -3,14 +3,14 @@
 use std::arch::x86_64::*;
 
 use super::decode::Wide;
-use crate::matmul::activations::{BLOCK, GROUP, RECORD};
-use crate::matmul::blocks::Decode;
+use crate::matmul::activations::{BLOCK, GROUP, Record};
+use crate::matmul::blocks::zero_shift;
 use crate::matmul::float::Float;
 use crate::matmul::plan::Job;
-use crate::matmul::tile::{self, Stage, Staged, Sweep, TileIsa, panel_block};
+use crate::matmul::tile::{self, Panels, Stage, Staged, Sweep, TileIsa, panel_block};
 use crate::matmul::x86::X86;
 
-/// The most rows of a tile: with its integer and float sums, what 32 registers hold.
+/// The most rows of a tile: with their integer and float sums, what 32 registers hold.
 pub(super) const ROWS: usize = 12;
 
 const LANES: usize = 16;
@@ -35,20 +35,20 @@ pub(super) unsafe fn float_product<F: Float>(job: &Job<'_>, scratch: &mut [u8]) 
 
 /// Calls a kernel with its number of rows as a constant.
 macro_rules! with_rows {
-    ($rows:expr, $kernel:ident $(, $argument:tt)?; $($value:expr),*) => {
+    ($rows:expr, $kernel:ident $(, $block:ident)?; $($value:expr),*) => {
         match $rows {
-            1 => $kernel::<1 $(, $argument)?>($($value),*),
-            2 => $kernel::<2 $(, $argument)?>($($value),*),
-            3 => $kernel::<3 $(, $argument)?>($($value),*),
-            4 => $kernel::<4 $(, $argument)?>($($value),*),
-            5 => $kernel::<5 $(, $argument)?>($($value),*),
-            6 => $kernel::<6 $(, $argument)?>($($value),*),
-            7 => $kernel::<7 $(, $argument)?>($($value),*),
-            8 => $kernel::<8 $(, $argument)?>($($value),*),
-            9 => $kernel::<9 $(, $argument)?>($($value),*),
-            10 => $kernel::<10 $(, $argument)?>($($value),*),
-            11 => $kernel::<11 $(, $argument)?>($($value),*),
-            12 => $kernel::<12 $(, $argument)?>($($value),*),
+            1 => $kernel::<$($block,)? 1>($($value),*),
+            2 => $kernel::<$($block,)? 2>($($value),*),
+            3 => $kernel::<$($block,)? 3>($($value),*),
+            4 => $kernel::<$($block,)? 4>($($value),*),
+            5 => $kernel::<$($block,)? 5>($($value),*),
+            6 => $kernel::<$($block,)? 6>($($value),*),
+            7 => $kernel::<$($block,)? 7>($($value),*),
+            8 => $kernel::<$($block,)? 8>($($value),*),
+            9 => $kernel::<$($block,)? 9>($($value),*),
+            10 => $kernel::<$($block,)? 10>($($value),*),
+            11 => $kernel::<$($block,)? 11>($($value),*),
+            12 => $kernel::<$($block,)? 12>($($value),*),
             rows => unreachable!("a tile of {rows} rows"),
         }
     };
@@ -93,21 +93,17 @@ impl TileIsa for Avx512 {
     }
 
     #[inline(always)]
-    unsafe fn sweep<B: Decode>(rows: usize, sweep: &Sweep) {
-        // SAFETY: the caller's.
-        unsafe {
-            if B::RUN == 16 {
-                with_rows!(rows, multiply, 16; sweep)
-            } else {
-                with_rows!(rows, multiply, 32; sweep)
-            }
-        }
-    }
-
-    #[inline(always)]
     unsafe fn sweep_floats(rows: usize, sweep: &Sweep) {
         // SAFETY: the caller's.
         unsafe { with_rows!(rows, multiply_floats; sweep) }
+    }
+}
+
+impl<B: Wide> Panels<B> for Avx512 {
+    #[inline(always)]
+    unsafe fn sweep(rows: usize, sweep: &Sweep) {
+        // SAFETY: the caller's.
+        unsafe { with_rows!(rows, multiply, B; sweep) }
     }
 }
 
@@ -188,40 +184,55 @@ unsafe fn store_sums<const ROWS: usize>(sweep: &Sweep, sums: [__m512; ROWS]) {
 }
 
 /// # Safety
-/// As for [`TileIsa::sweep`], with `ROWS` rows.
+/// As for [`Panels::sweep`], with `ROWS` rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-unsafe fn multiply<const ROWS: usize, const RUN: usize>(sweep: &Sweep) {
+unsafe fn multiply<B: Wide, const ROWS: usize>(sweep: &Sweep) {
     // SAFETY: the caller's.
     unsafe {
         let mut sums = load_sums::<ROWS>(sweep);
         let mut panel = sweep.panel;
-        let mut record = sweep.tile;
+        let mut records = sweep.tile.cast::<Record>();
         for _ in 0..sweep.steps {
-            let floats = record.add(BLOCK * ROWS).cast::<f32>();
             let vectors = panel.add(LANES * BLOCK).cast::<f32>();
-            for run in 0..BLOCK / RUN {
+            let mut block_sums = [_mm512_setzero_ps(); ROWS];
+            for run in 0..BLOCK / B::RUN {
+                let which = Record::sum_of(B::RUN, run);
                 let mut dots = [_mm512_setzero_si512(); ROWS];
-                for quad in run * RUN / 4..(run + 1) * RUN / 4 {
+                if let Some(shift) = const { zero_shift(B::ZERO) } {
+                    for (row, dot) in dots.iter_mut().enumerate() {
+                        let sum = _mm512_set1_epi32((*records.add(row)).sums[which]);
+                        *dot = _mm512_sll_epi32(sum, _mm_cvtsi32_si128(shift));
+                    }
+                }
+                for quad in run * B::RUN / 4..(run + 1) * B::RUN / 4 {
                     let codes = _mm512_load_si512(panel.add(quad * LANES * 4).cast());
                     for (row, dot) in dots.iter_mut().enumerate() {
-                        let values = _mm512_set1_epi32(
-                            record.cast::<i32>().add(quad * ROWS + row).read_unaligned(),
-                        );
+                        let values = _mm512_set1_epi32((*records.add(row)).quads[quad]);
                         *dot = _mm512_dpbusd_epi32(*dot, codes, values);
                     }
                 }
                 let scales = _mm512_load_ps(vectors.add(2 * run * LANES));
                 let mins = _mm512_load_ps(vectors.add((2 * run + 1) * LANES));
-                let run_sums = floats.add(if RUN == 32 { ROWS } else { (2 + run) * ROWS });
                 for row in 0..ROWS {
-                    let scale = _mm512_mul_ps(scales, _mm512_set1_ps(*floats.add(row)));
-                    sums[row] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[row]), scale, sums[row]);
-                    sums[row] =
-                        _mm512_fnmadd_ps(mins, _mm512_set1_ps(*run_sums.add(row)), sums[row]);
+                    let dots = _mm512_cvtepi32_ps(dots[row]);
+                    let sum = &mut block_sums[row];
+                    *sum = if run == 0 {
+                        _mm512_mul_ps(dots, scales)
+                    } else {
+                        _mm512_fmadd_ps(dots, scales, *sum)
+                    };
+                    if B::ZERO.is_none() {
+                        let run_sum = _mm512_set1_epi32((*records.add(row)).sums[which]);
+                        *sum = _mm512_fmadd_ps(mins, _mm512_cvtepi32_ps(run_sum), *sum);
+                    }
                 }
             }
-            panel = panel.add(panel_block(LANES, RUN));
-            record = record.add(RECORD * ROWS);
+            for row in 0..ROWS {
+                let scale = _mm512_set1_ps((*records.add(row)).scale);
+                sums[row] = _mm512_fmadd_ps(block_sums[row], scale, sums[row]);
+            }
+            panel = panel.add(panel_block(LANES, B::RUN));
+            records = records.add(ROWS);
         }
         store_sums(sweep, sums);
     }

@@ -30,7 +30,8 @@ const fn table<const DOT: bool>() -> Kernels {
     Kernels {
         isa: Isa::Neon,
         dot_rows: dot::ROWS,
-        tile_rows: tile::ROWS,
+        float_dot_rows: dot::ROWS,
+        tile_rows: |_| tile::ROWS,
         float_tile_rows: tile::FLOAT_ROWS,
         panel_rows: tile::LANES,
         prepare,

@@ -3,12 +3,12 @@
 use std::arch::aarch64::*;
 
 use super::{Neon, NeonPrimitives, dot, load_codes};
-use crate::matmul::activations::{BLOCK, RECORD};
-use crate::matmul::blocks::Decode;
+use crate::matmul::activations::{BLOCK, Record};
+use crate::matmul::blocks::{Decode, zero_shift};
 use crate::matmul::float::Float;
 use crate::matmul::kernels::Kernel;
 use crate::matmul::plan::Job;
-use crate::matmul::tile::{self, Sweep, TileIsa, panel_block};
+use crate::matmul::tile::{self, Panels, Sweep, TileIsa, panel_block};
 
 /// The most rows of a tile of quantised activations: with two vectors each of integer and float sums, what 32
 /// registers hold.
@@ -92,22 +92,6 @@ impl<const DOT: bool> TileIsa for Neon<DOT> {
     }
 
     #[inline(always)]
-    unsafe fn sweep<B: Decode>(rows: usize, sweep: &Sweep) {
-        // SAFETY: the caller's.
-        unsafe {
-            match rows {
-                1 => multiply::<B, DOT, 1>(sweep),
-                2 => multiply::<B, DOT, 2>(sweep),
-                3 => multiply::<B, DOT, 3>(sweep),
-                4 => multiply::<B, DOT, 4>(sweep),
-                5 => multiply::<B, DOT, 5>(sweep),
-                6 => multiply::<B, DOT, 6>(sweep),
-                rows => unreachable!("a tile of {rows} rows"),
-            }
-        }
-    }
-
-    #[inline(always)]
     unsafe fn sweep_floats(rows: usize, sweep: &Sweep) {
         // SAFETY: the caller's.
         unsafe {
@@ -120,6 +104,24 @@ impl<const DOT: bool> TileIsa for Neon<DOT> {
                 6 => multiply_floats::<6>(sweep),
                 7 => multiply_floats::<7>(sweep),
                 8 => multiply_floats::<8>(sweep),
+                rows => unreachable!("a tile of {rows} rows"),
+            }
+        }
+    }
+}
+
+impl<B: Decode, const DOT: bool> Panels<B> for Neon<DOT> {
+    #[inline(always)]
+    unsafe fn sweep(rows: usize, sweep: &Sweep) {
+        // SAFETY: the caller's.
+        unsafe {
+            match rows {
+                1 => multiply::<B, DOT, 1>(sweep),
+                2 => multiply::<B, DOT, 2>(sweep),
+                3 => multiply::<B, DOT, 3>(sweep),
+                4 => multiply::<B, DOT, 4>(sweep),
+                5 => multiply::<B, DOT, 5>(sweep),
+                6 => multiply::<B, DOT, 6>(sweep),
                 rows => unreachable!("a tile of {rows} rows"),
             }
         }
@@ -172,24 +174,31 @@ unsafe fn store_sums<const ROWS: usize>(sweep: &Sweep, sums: [Lanes; ROWS]) {
 }
 
 /// # Safety
-/// As for [`TileIsa::sweep`], with `ROWS` rows.
+/// As for [`Panels::sweep`], with `ROWS` rows.
 #[inline(always)]
 unsafe fn multiply<B: Decode, const DOT: bool, const ROWS: usize>(sweep: &Sweep) {
     // SAFETY: the caller's.
     unsafe {
         let mut sums = load_sums::<ROWS>(sweep);
         let mut panel = sweep.panel;
-        let mut record = sweep.tile;
+        let mut records = sweep.tile.cast::<Record>();
         for _ in 0..sweep.steps {
-            let floats = record.add(BLOCK * ROWS).cast::<f32>();
+            let record = |row: usize| &*records.add(row);
             let vectors = panel.add(LANES * BLOCK).cast::<f32>();
             for run in 0..BLOCK / B::RUN {
+                let run_sum = |row: usize| record(row).sums[Record::sum_of(B::RUN, run)];
                 let mut dots = [[vdupq_n_s32(0); 2]; ROWS];
+                // Full 8-bit codes are signed here, and stand for zero themselves.
+                if let (Some(shift), true) = (const { zero_shift(B::ZERO) }, B::TOP != 255) {
+                    for (row, dots) in dots.iter_mut().enumerate() {
+                        *dots = [vdupq_n_s32(run_sum(row) << shift); 2];
+                    }
+                }
                 for quad in run * B::RUN / 4..(run + 1) * B::RUN / 4 {
                     let codes = panel.add(quad * LANES * 4);
                     let codes = [load_codes::<B>(codes), load_codes::<B>(codes.add(16))];
                     for (row, dots) in dots.iter_mut().enumerate() {
-                        let values = record.cast::<i32>().add(quad * ROWS + row).read_unaligned();
+                        let values = record(row).quads[quad];
                         let values = vreinterpretq_s8_s32(vdupq_n_s32(values));
                         for (dots, codes) in dots.iter_mut().zip(codes) {
                             *dots = dot::<DOT>(*dots, codes, values);
@@ -198,20 +207,18 @@ unsafe fn multiply<B: Decode, const DOT: bool, const ROWS: usize>(sweep: &Sweep)
                 }
                 let scales = load(vectors.add(2 * run * LANES));
                 let mins = load(vectors.add((2 * run + 1) * LANES));
-                let run_sums = floats.add(if B::RUN == 32 { ROWS } else { (2 + run) * ROWS });
                 for row in 0..ROWS {
                     for half in 0..2 {
-                        let scale = vmulq_n_f32(scales[half], *floats.add(row));
-                        let sum = &mut sums[row][half];
-                        *sum = vfmaq_f32(*sum, vcvtq_f32_s32(dots[row][half]), scale);
-                        if B::TOP != 255 {
-                            *sum = vfmsq_f32(*sum, mins[half], vdupq_n_f32(*run_sums.add(row)));
+                        let mut sum = vmulq_f32(vcvtq_f32_s32(dots[row][half]), scales[half]);
+                        if B::ZERO.is_none() {
+                            sum = vfmaq_n_f32(sum, mins[half], run_sum(row) as f32);
                         }
+                        sums[row][half] = vfmaq_n_f32(sums[row][half], sum, record(row).scale);
                     }
                 }
             }
             panel = panel.add(panel_block(LANES, B::RUN));
-            record = record.add(RECORD * ROWS);
+            records = records.add(ROWS);
         }
         store_sums(sweep, sums);
     }
