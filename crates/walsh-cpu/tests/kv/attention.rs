@@ -276,8 +276,9 @@ fn large_scores_do_not_overflow() {
 
 #[test]
 fn a_nan_query_gives_nan_and_harms_no_other() {
-    for isa in Isa::available() {
-        let fixture = Fixture::new(exact(isa, 2), "tq4", GLOBAL);
+    let devices = |isa| [(isa, exact(isa, 2)), (isa, device(isa, 2))];
+    for (isa, device) in Isa::available().into_iter().flat_map(devices) {
+        let fixture = Fixture::new(device, "tq4", GLOBAL);
         fixture.store(0..100);
         let mut query = fixture.queries(&(99..100));
         let clean = fixture.decode(99..100, mask(64));
