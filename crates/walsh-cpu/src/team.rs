@@ -49,7 +49,8 @@ pub trait Phase: Send + Sync {
         0
     }
 
-    /// The estimated time of the whole phase on one thread, in nanoseconds, to the nearest order of magnitude or so.
+    /// The estimated time of the whole phase on one thread, in nanoseconds, to the nearest order of magnitude or so. It is
+    /// asked for before every run, and may depend on what is in memory then.
     fn cost(&self) -> u64;
 
     /// The memory that the items read in order, if that is most of what they read and each of its bytes is read once.
@@ -287,7 +288,8 @@ impl Team {
         // SAFETY: no chunk is out, so no worker reads the work. All chunks are done when this function returns, so none
         // reads what it borrows after that.
         unsafe { *shared.work.get() = std::mem::transmute::<Work<'_>, Work<'static>>(work) };
-        let threads = work.division.threads(self.threads());
+        let cost = division::cost(work.phases);
+        let threads = work.division.threads(cost, self.threads());
         if threads == 1 {
             for chunk in 0..total {
                 // SAFETY: passed on from the caller; nothing is offered to workers.
@@ -339,7 +341,8 @@ impl Shared {
     /// The life of a worker.
     fn serve(&self, thread: usize) {
         let mut scratch = Scratch::new();
-        let mut seen = self.shares.offer();
+        // A group may be on offer already: this thread has seen none.
+        let mut seen = Offer::NOTHING;
         let mut fetch = Fetch::NOTHING;
         while let Some(offer) = self.wait_for_work(thread, seen, fetch) {
             // SAFETY: a chunk can only be claimed while `Team::run` offers it, under the promises of its caller.

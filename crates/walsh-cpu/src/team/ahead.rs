@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::division::{Division, share};
+use super::division::{self, Division, share};
 use super::{Group, Phase};
 
 /// The most bytes that a thread fetches: a part of its second-level cache.
@@ -31,6 +31,7 @@ pub struct Stream {
 /// What the next group that reads streams will read.
 pub(super) struct Ahead {
     division: Division,
+    cost: u64,
     streams: Vec<Option<Stream>>,
 }
 
@@ -39,13 +40,14 @@ impl Ahead {
         let streams: Vec<_> = phases.iter().map(|phase| phase.stream()).collect();
         streams.iter().any(Option::is_some).then(|| Ahead {
             division: Division::of(phases),
+            cost: division::cost(phases),
             streams,
         })
     }
 
     /// Where one of a team's threads will begin to read.
     pub(super) fn of_thread(&self, thread: usize, team: usize) -> Fetch {
-        let threads = self.division.threads(team);
+        let threads = self.division.threads(self.cost, team);
         let chunks = share(self.division.total(), thread, threads);
         if chunks.is_empty() {
             return Fetch::NOTHING;

@@ -23,14 +23,12 @@ struct Chunks {
 pub(super) struct Division {
     chunks: Vec<Chunks>,
     total: usize,
-    cost: u64,
 }
 
 impl Division {
     pub(super) const NOTHING: Division = Division {
         chunks: Vec::new(),
         total: 0,
-        cost: 0,
     };
 
     pub(super) fn of(phases: &[Box<dyn Phase>]) -> Division {
@@ -55,7 +53,6 @@ impl Division {
         });
         self.total += items.div_ceil(grain);
         assert!(self.total < 1 << 20, "a group has too many phases");
-        self.cost = self.cost.saturating_add(phase.cost());
     }
 
     /// The number of chunks.
@@ -63,9 +60,9 @@ impl Division {
         self.total
     }
 
-    /// Between how many of `threads` threads the chunks are worth dividing.
-    pub(super) fn threads(&self, threads: usize) -> usize {
-        let worthwhile = usize::try_from(self.cost / SHARE).unwrap_or(usize::MAX);
+    /// Between how many of `threads` threads the chunks are worth dividing when they cost so much.
+    pub(super) fn threads(&self, cost: u64, threads: usize) -> usize {
+        let worthwhile = usize::try_from(cost / SHARE).unwrap_or(usize::MAX);
         threads.min(worthwhile).min(self.total).max(1)
     }
 
@@ -80,6 +77,12 @@ impl Division {
         let start = (chunk - first) * grain;
         (index, start..(start + grain).min(items))
     }
+}
+
+/// What phases cost together, now.
+pub(super) fn cost(phases: &[Box<dyn Phase>]) -> u64 {
+    let costs = phases.iter().map(|phase| phase.cost());
+    costs.fold(0, u64::saturating_add)
 }
 
 /// The share of one of several threads: neighbouring chunks, so that it reads on where it has read.

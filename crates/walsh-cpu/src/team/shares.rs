@@ -32,6 +32,13 @@ pub(super) struct Offer {
 }
 
 impl Offer {
+    /// What is offered before anything is.
+    pub(super) const NOTHING: Offer = Offer {
+        epoch: 0,
+        total: 0,
+        threads: 0,
+    };
+
     fn pack(self) -> u64 {
         u64::from(self.epoch) << 40 | (self.total as u64) << CHUNK_BITS | self.threads as u64
     }
@@ -92,7 +99,7 @@ pub(super) struct Shares {
 impl Shares {
     pub(super) fn new(threads: usize) -> Shares {
         Shares {
-            offer: Padded(AtomicU64::new(0)),
+            offer: Padded(AtomicU64::new(Offer::NOTHING.pack())),
             tickets: (0..threads).map(|_| Padded(AtomicU64::new(0))).collect(),
             done: (0..threads.div_ceil(COUNTED_TOGETHER))
                 .map(|_| Padded(AtomicUsize::new(0)))

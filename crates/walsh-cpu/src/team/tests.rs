@@ -1,4 +1,4 @@
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use super::*;
 
@@ -102,6 +102,51 @@ fn every_item_runs_once_per_run() {
             }
         }
     }
+}
+
+/// Two items that wait for each other when they are said to be long, and else note which thread runs them.
+struct Meeting {
+    cost: AtomicU64,
+    arrived: AtomicU32,
+    threads: Mutex<Vec<std::thread::ThreadId>>,
+}
+
+impl Phase for Arc<Meeting> {
+    fn items(&self) -> usize {
+        2
+    }
+    fn cost(&self) -> u64 {
+        self.cost.load(Ordering::Relaxed)
+    }
+    unsafe fn run(&self, items: Range<usize>, _: &mut Scratch) {
+        lock(&self.threads).push(std::thread::current().id());
+        self.arrived
+            .fetch_add(items.len() as u32, Ordering::Relaxed);
+        let start = Instant::now();
+        while self.cost() > 0 && self.arrived.load(Ordering::Relaxed) < 2 {
+            assert!(start.elapsed() < Duration::from_secs(60), "nobody came");
+            std::thread::yield_now();
+        }
+    }
+}
+
+#[test]
+fn a_phase_that_has_become_long_is_shared() {
+    let team = Team::new(2).unwrap();
+    let meeting = Arc::new(Meeting {
+        cost: AtomicU64::new(0),
+        arrived: AtomicU32::new(0),
+        threads: Mutex::default(),
+    });
+    let groups = [Group::new(vec![Box::new(Arc::clone(&meeting))])];
+    run(&team, &groups).unwrap();
+    let alone = std::mem::take(&mut *lock(&meeting.threads));
+    assert_eq!(alone, [std::thread::current().id(); 2]);
+    meeting.arrived.store(0, Ordering::Relaxed);
+    meeting.cost.store(1_000_000, Ordering::Relaxed);
+    run(&team, &groups).unwrap();
+    let shared = std::mem::take(&mut *lock(&meeting.threads));
+    assert_ne!(shared[0], shared[1]);
 }
 
 #[test]
