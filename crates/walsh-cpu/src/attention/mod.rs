@@ -3,6 +3,8 @@
 //! Queries are rotated once into the space of the keys, scores and sums are taken there, and one inverse rotation per
 //! head ends it. A tile of codes is decoded to a worker's scratch, never to memory.
 
+mod dense;
+mod direct;
 mod job;
 mod kernels;
 mod output;
