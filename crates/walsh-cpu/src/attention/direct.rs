@@ -4,6 +4,8 @@
 //! vector of numbers is made once and multiplied by all of them while it is in a register. Scores then come out as sums
 //! across lanes, sixteen at a time.
 
+use std::mem::MaybeUninit;
+
 use walsh_formats::DType;
 use walsh_formats::kv::{KvCodec, RowCodec, Tq, TqBits};
 
@@ -16,7 +18,7 @@ use crate::team::fetch;
 const MOST_ROWS: usize = 8;
 
 /// How far ahead rows are asked for: what memory gives in the time that it takes to answer.
-const AHEAD: usize = 4096;
+const AHEAD: usize = 6144;
 
 /// Whether so many query rows read a codec's rows directly.
 pub(super) fn serves(codec: &RowCodec, rows: usize) -> bool {
@@ -90,7 +92,7 @@ unsafe fn score_all<S: Lanes, N: Numbers<S>>(numbers: N, args: Scores<'_>) {
     }
 }
 
-/// `R` query rows against sixteen keys, `P` of them at a time.
+/// `R` query rows against sixteen keys, `P` of them at a time. Keys past the last one are the last one again.
 #[inline(always)]
 unsafe fn score_block<S: Lanes, N: Numbers<S>, const R: usize, const P: usize>(
     numbers: N,
@@ -100,15 +102,20 @@ unsafe fn score_block<S: Lanes, N: Numbers<S>, const R: usize, const P: usize>(
 ) {
     let Scores { decoder, keys, .. } = args;
     let d = decoder.codec.head_dim();
-    // SAFETY: the caller's; keys past the last one are the last one again.
+    let mut products = [[MaybeUninit::<S::F>::uninit(); LANES]; R];
+    // SAFETY: the caller's; all products are written before they are read.
     unsafe {
         let queries = args.queries.add(row * d);
-        let mut products = [[S::splat(0.0); LANES]; R];
-        for group in (0..LANES.min(keys.count - first)).step_by(P) {
-            let mut at = [keys.codes; P];
+        let panel = keys.codes.add(first * keys.stride);
+        let last = keys.count - 1 - first;
+        for group in (0..LANES).step_by(P) {
+            let mut at = [panel; P];
             for (p, at) in at.iter_mut().enumerate() {
-                let key = (first + group + p).min(keys.count - 1);
-                *at = keys.codes.add(key * keys.stride);
+                *at = if last >= LANES - 1 {
+                    panel.add((group + p) * keys.stride)
+                } else {
+                    panel.add((group + p).min(last) * keys.stride)
+                };
             }
             if row == 0 {
                 for line in (0..P * keys.stride).step_by(64) {
@@ -141,13 +148,14 @@ unsafe fn score_block<S: Lanes, N: Numbers<S>, const R: usize, const P: usize>(
             }
             for r in 0..R {
                 for p in 0..P {
-                    products[r][group + p] = sums[r][p];
+                    products[r][group + p].write(sums[r][p]);
                 }
             }
         }
         for r in 0..R {
             let out = args.out.add((row + r) * args.stride + first);
-            S::store(out, S::sums(&products[r]));
+            let products = products[r].as_ptr().cast::<[S::F; LANES]>();
+            S::store(out, S::sums(&*products));
         }
     }
 }
