@@ -1,11 +1,12 @@
 //! Times attention and stores over a KV cache.
 //!
-//! `cargo run --release -p walsh-cpu --example attention_bench -- [threads] [isa] [cache]...`
+//! `cargo run --release -p walsh-cpu --example attention_bench -- [threads] [isa] [depth=N] [decode] [dim=N] [cache]...`
 //!
-//! Decode reads 8,192 positions of as many caches as a model has layers, so that codes come from where they would in
-//! use; prefill attends a chunk of 512 tokens over nothing and over 8,192 positions. Caches are SPECs, with their overlay
-//! and prepared keys. Numbers are microseconds per op. With one thread they are processor time where the system tells it,
-//! so that a busy machine does not spoil them.
+//! Decode reads 8,192 positions, or `depth`, of as many caches as a model has layers, so that codes come from where they
+//! would in use; prefill attends a chunk of 512 tokens over nothing and over these positions. `decode` times nothing else,
+//! and for longer. `dim` picks the shapes of one head size. Caches are SPECs, with their overlay and prepared keys. Numbers
+//! are microseconds per op. With one thread they are processor time where the system tells it, so that a busy machine does
+//! not spoil them.
 
 use std::time::Instant;
 
@@ -22,12 +23,18 @@ struct Shape {
     head_dim: u64,
 }
 
-const SHAPES: [Shape; 2] = [
+const SHAPES: [Shape; 3] = [
     Shape {
         name: "smollm2-135m",
         heads: 9,
         kv_heads: 3,
         head_dim: 64,
+    },
+    Shape {
+        name: "llama-like",
+        heads: 8,
+        kv_heads: 2,
+        head_dim: 128,
     },
     Shape {
         name: "gemma3-270m",
@@ -37,11 +44,14 @@ const SHAPES: [Shape; 2] = [
     },
 ];
 
-const SPECS: [&str; 10] = [
+const SPECS: [&str; 13] = [
     "tq4+plain",
     "f32",
     "f16",
+    "bf16",
     "q8_0",
+    "q5_0",
+    "q4_0",
     "tq8",
     "tq6",
     "tq5",
@@ -50,14 +60,26 @@ const SPECS: [&str; 10] = [
     "k=tq5,v=tq3",
 ];
 const LAYERS: usize = 12;
-const DEPTH: u64 = 8192;
 const CHUNK: u64 = 512;
 
 fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
     let threads = args.next().map_or(Ok(2), |word| word.parse())?;
     let isa = args.next().map(|word| word.parse()).transpose()?;
-    let wanted: Vec<String> = args.collect();
+    let mut wanted = Wanted {
+        depth: 8192,
+        dim: None,
+        decode_only: false,
+    };
+    let mut specs = Vec::new();
+    for word in args {
+        match word.split_once('=') {
+            Some(("depth", depth)) => wanted.depth = depth.parse()?,
+            Some(("dim", dim)) => wanted.dim = Some(dim.parse()?),
+            _ if word == "decode" => wanted.decode_only = true,
+            _ => specs.push(word),
+        }
+    }
     let device = walsh_cpu::open(CpuOptions {
         threads: Threads::Count(threads),
         isa,
@@ -69,29 +91,49 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     );
     println!(
         "{:14} {:12} {:>9} {:>9} {:>9} {:>9} {:>9}",
-        "shape", "cache", "decode", "GB/s", "prefill", "at 8192", "store"
+        "shape",
+        "cache",
+        "decode",
+        "GB/s",
+        "prefill",
+        format!("at {}", wanted.depth),
+        "store"
     );
-    for shape in &SHAPES {
+    for shape in SHAPES
+        .iter()
+        .filter(|shape| wanted.dim.is_none_or(|dim| dim == shape.head_dim))
+    {
         for spec in SPECS
             .iter()
-            .filter(|spec| wanted.is_empty() || wanted.iter().any(|w| w == *spec))
+            .filter(|spec| specs.is_empty() || specs.iter().any(|w| w == *spec))
         {
-            bench(&device, shape, spec)?;
+            bench(&device, shape, spec, &wanted)?;
         }
     }
     Ok(())
+}
+
+/// What is timed.
+struct Wanted {
+    /// Positions that the cache holds.
+    depth: u64,
+    /// The head size of the shapes, unless all.
+    dim: Option<u64>,
+    decode_only: bool,
 }
 
 fn bench(
     device: &Device,
     shape: &Shape,
     spec: &str,
+    wanted: &Wanted,
 ) -> std::result::Result<(), Box<dyn std::error::Error>> {
+    let depth = wanted.depth;
     let kv = spec.parse::<KvSpec>()?.all;
     let overlay = kv
         .overlay
         .map(|tokens| OverlayOptions { tokens, slack: 32 });
-    let capacity = DEPTH + CHUNK;
+    let capacity = depth + CHUNK;
     let options = KvCacheOptions {
         overlay,
         ..KvCacheOptions::global(kv.codecs, shape.kv_heads, shape.head_dim, capacity)
@@ -131,7 +173,7 @@ fn bench(
     };
     for cache in &caches {
         let mut list = device.record();
-        list.push(store(cache, 0, DEPTH)?)?;
+        list.push(store(cache, 0, depth)?)?;
         device.run(&list.finish()?)?;
     }
     let decode = time(
@@ -140,7 +182,7 @@ fn bench(
             Ok(AttentionDecode {
                 query: rows(1, shape.heads)?,
                 cache: cache.clone(),
-                positions: positions(DEPTH - 1, 1)?,
+                positions: positions(depth - 1, 1)?,
                 mask,
                 output: rows(1, shape.heads)?,
                 sequences: None,
@@ -149,8 +191,14 @@ fn bench(
             .into())
         },
         &caches,
-        20,
+        if wanted.decode_only { 40 } else { 20 } * 8192usize.div_ceil(depth as usize),
     )?;
+    let bytes = caches[0].bytes() as f64 * depth as f64 / capacity as f64;
+    let rate = bytes / decode / 1e3;
+    if wanted.decode_only {
+        println!("{:14} {spec:12} {decode:9.1} {rate:9.1}", shape.name);
+        return Ok(());
+    }
     let prefill = |first: u64, runs| {
         time(
             device,
@@ -172,18 +220,16 @@ fn bench(
             runs,
         )
     };
-    let (chunk, deep) = (prefill(0, 3)?, prefill(DEPTH, 1)?);
+    let (chunk, deep) = (prefill(0, 3)?, prefill(depth, 1)?);
     let stored = time(
         device,
-        |cache| Ok(store(cache, DEPTH, CHUNK)?.into()),
+        |cache| Ok(store(cache, depth, CHUNK)?.into()),
         &caches,
         3,
     )?;
-    let bytes = caches[0].bytes() as f64 * DEPTH as f64 / (DEPTH + CHUNK) as f64;
     println!(
-        "{:14} {spec:12} {decode:9.0} {:9.1} {chunk:9.0} {deep:9.0} {stored:9.0}",
-        shape.name,
-        bytes / decode / 1e3
+        "{:14} {spec:12} {decode:9.0} {rate:9.1} {chunk:9.0} {deep:9.0} {stored:9.0}",
+        shape.name
     );
     Ok(())
 }

@@ -4,6 +4,8 @@
 //! head ends it. A tile of codes is decoded to a worker's scratch, never to memory.
 
 mod coded;
+mod dense;
+mod direct;
 mod job;
 mod kernels;
 mod output;

@@ -4,9 +4,10 @@
 //! no reduction across lanes. Value rows stay rows; those of codecs with 4-bit planes come out in the instruction
 //! set's lane order, which the output undoes once at the end.
 
+use walsh_formats::DType;
 use walsh_formats::kv::{KvCodec, RowCodec, ScaleKind, Tq, TqBits};
-use walsh_formats::{DType, ggml};
 
+use super::dense::{Numbers, with_numbers};
 use crate::lanes::{Lanes, Table, entries, table_numbers};
 
 /// The lanes of a vector, and the positions of a panel.
@@ -15,7 +16,7 @@ pub(super) const LANES: usize = 16;
 /// A codec with the table of its centroids.
 pub(super) struct Decoder {
     pub(super) codec: RowCodec,
-    centroids: Vec<f32>,
+    pub(super) centroids: Vec<f32>,
 }
 
 impl Decoder {
@@ -73,13 +74,9 @@ unsafe fn decode_keys<S: Lanes>(decoder: &Decoder, rows: Rows, out: *mut f32) {
         unsafe {
             let out = out.add(first * d);
             match codec.codec() {
-                KvCodec::Dense(dtype) | KvCodec::Rotated(dtype) => match dtype {
-                    DType::F32 => dense_panel::<S, F32>(rows, first, d, out),
-                    DType::F16 => dense_panel::<S, F16>(rows, first, d, out),
-                    DType::BF16 => dense_panel::<S, Bf16>(rows, first, d, out),
-                    DType::Q8_0 => dense_panel::<S, Q8>(rows, first, d, out),
-                    dtype => block_panel::<S>(dtype, rows, first, d, out),
-                },
+                KvCodec::Dense(dtype) | KvCodec::Rotated(dtype) => {
+                    with_numbers!(dtype, numbers => dense_panel::<S, _>(numbers, rows, first, (d, out)));
+                }
                 KvCodec::Tq(tq) => {
                     match tq.bits {
                         TqBits::B2 => code_panel::<S, 2>(decoder, rows, first, out),
@@ -105,18 +102,10 @@ unsafe fn decode_values<S: Lanes>(decoder: &Decoder, rows: Rows, out: *mut f32) 
     // SAFETY: the caller's.
     unsafe {
         match codec.codec() {
-            KvCodec::Dense(dtype) | KvCodec::Rotated(dtype) => match dtype {
-                DType::F32 => dense_rows::<S, F32>(codec, rows, out),
-                DType::F16 => dense_rows::<S, F16>(codec, rows, out),
-                DType::BF16 => dense_rows::<S, Bf16>(codec, rows, out),
-                DType::Q8_0 => dense_rows::<S, Q8>(codec, rows, out),
-                dtype => {
-                    let d = codec.head_dim();
-                    for i in 0..rows.count {
-                        block_row(dtype, rows, i, out.add(i * d), d);
-                    }
-                }
-            },
+            KvCodec::Dense(dtype) | KvCodec::Rotated(dtype) => {
+                let d = codec.head_dim();
+                with_numbers!(dtype, numbers => dense_rows::<S, _>(numbers, rows, d, out));
+            }
             KvCodec::Tq(tq) => {
                 match tq.bits {
                     TqBits::B2 => code_rows::<S, 2>(decoder, rows, out),
@@ -191,117 +180,61 @@ unsafe fn scale<S: Lanes>(codec: &RowCodec, rows: Rows, row: usize, group: usize
     }
 }
 
-/// A dense type whose rows are read sixteen numbers at a time.
-trait Dense {
-    /// Numbers `16 · chunk` and on of a row.
-    ///
-    /// # Safety
-    /// The machine has the set, and the row has these numbers.
-    unsafe fn chunk<S: Lanes>(row: *const u8, chunk: usize) -> S::F;
-}
-
-struct F32;
-struct F16;
-struct Bf16;
-struct Q8;
-
-impl Dense for F32 {
-    #[inline(always)]
-    unsafe fn chunk<S: Lanes>(row: *const u8, chunk: usize) -> S::F {
-        // SAFETY: the caller's.
-        unsafe { S::load(row.cast::<f32>().add(LANES * chunk)) }
-    }
-}
-
-impl Dense for F16 {
-    #[inline(always)]
-    unsafe fn chunk<S: Lanes>(row: *const u8, chunk: usize) -> S::F {
-        // SAFETY: the caller's.
-        unsafe { S::load_f16(row.add(2 * LANES * chunk)) }
-    }
-}
-
-impl Dense for Bf16 {
-    #[inline(always)]
-    unsafe fn chunk<S: Lanes>(row: *const u8, chunk: usize) -> S::F {
-        // SAFETY: the caller's.
-        unsafe { S::load_bf16(row.add(2 * LANES * chunk)) }
-    }
-}
-
-impl Dense for Q8 {
-    #[inline(always)]
-    unsafe fn chunk<S: Lanes>(row: *const u8, chunk: usize) -> S::F {
-        // A block is a half-precision scale and 32 signed bytes. SAFETY: the caller's.
-        unsafe {
-            let block = row.add(chunk / 2 * 34);
-            let d = S::half(block);
-            S::mul(S::load_i8(block.add(2 + chunk % 2 * LANES)), S::splat(d))
-        }
-    }
-}
-
 #[inline(always)]
-unsafe fn dense_panel<S: Lanes, T: Dense>(rows: Rows, first: usize, d: usize, out: *mut f32) {
+unsafe fn dense_panel<S: Lanes, N: Numbers<S>>(
+    numbers: N,
+    rows: Rows,
+    first: usize,
+    (d, out): (usize, *mut f32),
+) {
     // SAFETY: the caller's; `row` stays below the count.
     unsafe {
-        for chunk in 0..d / LANES {
-            let mut block = [S::splat(0.0); LANES];
-            for (i, slot) in block.iter_mut().enumerate() {
-                let row = (first + i).min(rows.count - 1);
-                *slot = T::chunk::<S>(rows.codes.add(row * rows.stride), chunk);
-            }
+        let row = |i: usize| {
+            let row = (first + i).min(rows.count - 1);
+            rows.codes.add(row * rows.stride)
+        };
+        let write = |chunk: usize, mut block: [S::F; LANES]| {
             S::transpose(&mut block);
             for (i, column) in block.into_iter().enumerate() {
                 S::store(out.add((chunk * LANES + i) * LANES), column);
             }
+        };
+        for pair in 0..d / 32 {
+            let mut blocks = [[S::splat(0.0); LANES]; 2];
+            for i in 0..LANES {
+                [blocks[0][i], blocks[1][i]] = numbers.pair(row(i), pair);
+            }
+            write(2 * pair, blocks[0]);
+            write(2 * pair + 1, blocks[1]);
+        }
+        if !d.is_multiple_of(32) {
+            let last = d / LANES - 1;
+            let mut block = [S::splat(0.0); LANES];
+            for (i, slot) in block.iter_mut().enumerate() {
+                *slot = numbers.chunk(row(i), last);
+            }
+            write(last, block);
         }
     }
 }
 
 #[inline(always)]
-unsafe fn dense_rows<S: Lanes, T: Dense>(codec: &RowCodec, rows: Rows, out: *mut f32) {
-    let d = codec.head_dim();
+unsafe fn dense_rows<S: Lanes, N: Numbers<S>>(numbers: N, rows: Rows, d: usize, out: *mut f32) {
     for i in 0..rows.count {
-        for chunk in 0..d / LANES {
-            // SAFETY: the caller's; `i` is below the count.
-            unsafe {
-                let numbers = T::chunk::<S>(rows.codes.add(i * rows.stride), chunk);
-                S::store(out.add(i * d + chunk * LANES), numbers);
+        // SAFETY: the caller's; `i` is below the count.
+        unsafe {
+            let (row, out) = (rows.codes.add(i * rows.stride), out.add(i * d));
+            for pair in 0..d / 32 {
+                let [a, b] = numbers.pair(row, pair);
+                S::store(out.add(32 * pair), a);
+                S::store(out.add(32 * pair + LANES), b);
+            }
+            if !d.is_multiple_of(32) {
+                let last = d / LANES - 1;
+                S::store(out.add(LANES * last), numbers.chunk(row, last));
             }
         }
     }
-}
-
-/// A row of a block type that has no kernel of its own.
-unsafe fn block_row(dtype: DType, rows: Rows, row: usize, out: *mut f32, d: usize) {
-    let bytes = d / dtype.block_len() * dtype.block_bytes();
-    // SAFETY: the row is below the count, and the output holds `d` numbers.
-    unsafe {
-        let codes = std::slice::from_raw_parts(rows.codes.add(row * rows.stride), bytes);
-        let out = std::slice::from_raw_parts_mut(out, d);
-        // The codec has checked the type and the head size.
-        if ggml::decode(dtype, codes, out).is_err() {
-            out.fill(f32::NAN);
-        }
-    }
-}
-
-unsafe fn block_panel<S: Lanes>(dtype: DType, rows: Rows, first: usize, d: usize, out: *mut f32) {
-    let mut decoded = [0.0f32; LANES * 512];
-    for i in 0..LANES {
-        let row = (first + i).min(rows.count - 1);
-        // SAFETY: the caller's; head sizes end at 512.
-        unsafe { block_row(dtype, rows, row, decoded.as_mut_ptr().add(i * d), d) };
-    }
-    let whole = Rows {
-        codes: decoded.as_ptr().cast(),
-        stride: 4 * d,
-        scales: std::ptr::null(),
-        count: LANES,
-    };
-    // SAFETY: the decoded rows.
-    unsafe { dense_panel::<S, F32>(whole, 0, d, out) };
 }
 
 /// Where the planes of a row's codes lie: the low bits first, then the high ones of widths that are no power of two.

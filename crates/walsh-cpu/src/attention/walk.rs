@@ -8,6 +8,7 @@ use std::ops::Range;
 use walsh_formats::DType;
 
 use super::coded;
+use super::direct;
 use super::job::{Block, Fresh, Job, Scratch, Shape, Side, Stored, TILE};
 use super::kernels::{self, Running, Scores, Values, Weigh};
 use super::output;
@@ -267,7 +268,6 @@ unsafe fn attend_tile(job: &Job, block: &Block, scratch: &Scratch, tile: &TileRu
     let count = keys.count;
     // SAFETY: the caller's; the scratch holds a tile, its scores and its factors.
     unsafe {
-        tile::key_panels(job.isa, key, keys, scratch.tile);
         tile::row_factors(
             job.isa,
             &key.codec,
@@ -280,9 +280,19 @@ unsafe fn attend_tile(job: &Job, block: &Block, scratch: &Scratch, tile: &TileRu
             values,
             std::slice::from_raw_parts_mut(scratch.value_factors, TILE),
         );
-        kernels::scores(
-            job.isa,
-            Scores {
+        if direct::serves(&key.codec, block.rows) {
+            let scores = direct::Scores {
+                decoder: key,
+                keys,
+                queries: tile.queries,
+                out: scratch.scores,
+                stride: TILE,
+                rows: block.rows,
+            };
+            direct::scores(job.isa, scores);
+        } else {
+            tile::key_panels(job.isa, key, keys, scratch.tile);
+            let scores = Scores {
                 queries: tile.queries,
                 panels: scratch.tile,
                 out: scratch.scores,
@@ -290,8 +300,9 @@ unsafe fn attend_tile(job: &Job, block: &Block, scratch: &Scratch, tile: &TileRu
                 rows: block.rows,
                 panel_count: count.div_ceil(LANES),
                 head_dim: d,
-            },
-        );
+            };
+            kernels::scores(job.isa, scores);
+        }
         for row in 0..block.rows {
             let token = block.tokens.start + row / job.shape.group();
             let visible = tile
@@ -321,6 +332,19 @@ unsafe fn attend_tile(job: &Job, block: &Block, scratch: &Scratch, tile: &TileRu
             *scratch.alphas.add(row) =
                 kernels::weigh(job.isa, weigh, &mut *scratch.running.add(row));
         }
+        if direct::serves(&value.codec, block.rows) && !out_of_order(job, tile) {
+            let values = direct::Values {
+                decoder: value,
+                values,
+                weights: scratch.scores,
+                stride: TILE,
+                alphas: scratch.alphas,
+                out: scratch.out,
+                rows: block.rows,
+            };
+            direct::values(job.isa, values);
+            return;
+        }
         let (rows, value_stride) = value_rows(job, scratch, tile);
         kernels::values(
             job.isa,
@@ -339,23 +363,28 @@ unsafe fn attend_tile(job: &Job, block: &Block, scratch: &Scratch, tile: &TileRu
     }
 }
 
+/// Whether a tile's values are in another order than the sums.
+fn out_of_order(job: &Job, tile: &TileRun) -> bool {
+    // The chunk's own values are summed last, when the sums are the model's.
+    let summed_in_lanes = tile.zone != Zone::Fresh && job.summed_in_lanes();
+    tile::reordered(tile.value.0.codec.codec()) != summed_in_lanes
+}
+
 /// A tile's value rows in the order of the sums, and the distance between them.
 unsafe fn value_rows(job: &Job, scratch: &Scratch, tile: &TileRun) -> (*const f32, usize) {
     let d = job.shape.head_dim;
     let (decoder, rows) = tile.value;
     let codec = decoder.codec.codec();
-    // The chunk's own values are summed last, when the sums are the model's.
-    let summed_in_lanes = tile.zone != Zone::Fresh && job.summed_in_lanes();
-    let in_lanes = tile::reordered(codec);
-    if codec.dense() == Some(DType::F32) && in_lanes == summed_in_lanes {
+    let out_of_order = out_of_order(job, tile);
+    if codec.dense() == Some(DType::F32) && !out_of_order {
         return (rows.codes.cast::<f32>(), rows.stride / size_of::<f32>());
     }
     // SAFETY: the caller's; the scratch holds a tile.
     unsafe {
         tile::value_rows(job.isa, decoder, rows, scratch.tile);
-        if in_lanes != summed_in_lanes {
+        if out_of_order {
             let decoded = std::slice::from_raw_parts_mut(scratch.tile, rows.count * d);
-            output::reorder(job.isa, decoded, summed_in_lanes);
+            output::reorder(job.isa, decoded, !tile::reordered(codec));
         }
     }
     (scratch.tile.cast_const(), d)

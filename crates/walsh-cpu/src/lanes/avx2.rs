@@ -45,6 +45,33 @@ pub(super) unsafe fn reduce_eight(a: __m256) -> f32 {
     }
 }
 
+/// The sums of eight vectors, each in the order of [`reduce_eight`].
+///
+/// # Safety
+/// The machine has AVX.
+#[inline(always)]
+unsafe fn sums_eight(rows: [__m256; 8]) -> __m256 {
+    // SAFETY: the caller's.
+    unsafe {
+        // Half of each of two vectors is kept, the other halves change places, and one addition serves both.
+        let mut halves = [_mm256_setzero_ps(); 4];
+        for i in 0..4 {
+            let (a, b) = (rows[i], rows[i + 4]);
+            let kept = _mm256_blend_ps::<0xf0>(a, b);
+            halves[i] = _mm256_add_ps(kept, _mm256_permute2f128_ps::<0x21>(a, b));
+        }
+        let mut pairs = [_mm256_setzero_ps(); 2];
+        for i in 0..2 {
+            let (a, b) = (halves[i], halves[i + 2]);
+            let kept = _mm256_blend_ps::<0xcc>(a, b);
+            pairs[i] = _mm256_add_ps(kept, _mm256_shuffle_ps::<0x4e>(a, b));
+        }
+        let [a, b] = pairs;
+        let crossed = _mm256_permute_ps::<0xb1>(_mm256_blend_ps::<0x55>(a, b));
+        _mm256_add_ps(_mm256_blend_ps::<0xaa>(a, b), crossed)
+    }
+}
+
 /// Transposes eight rows of eight.
 ///
 /// # Safety
@@ -145,6 +172,16 @@ impl Lanes for Avx2 {
             _mm_cvtss_f32(_mm_max_ss(a, _mm_movehdup_ps(a)))
         }
         fn reduce_add(a: F) -> f32 { reduce_eight(_mm256_add_ps(a[0], a[1])) }
+        fn sums(rows: &[F; 16]) -> F {
+            two!(i => {
+                let mut eight = [_mm256_setzero_ps(); 8];
+                for k in 0..8 {
+                    let row = rows[8 * i + k];
+                    eight[k] = _mm256_add_ps(row[0], row[1]);
+                }
+                sums_eight(eight)
+            })
+        }
         fn butterfly<const H: usize>(a: F) -> F {
             if H == 8 {
                 return [_mm256_add_ps(a[0], a[1]), _mm256_sub_ps(a[0], a[1])];
@@ -181,6 +218,15 @@ impl Lanes for Avx2 {
         }
         fn bits(a: F) -> I { two!(i => _mm256_castps_si256(a[i])) }
         fn from_bits(a: I) -> F { two!(i => _mm256_castsi256_ps(a[i])) }
+        fn number(a: I) -> F { two!(i => _mm256_cvtepi32_ps(a[i])) }
+        fn pick_bits(mask: u32, a: F, b: F) -> F {
+            let bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+            two!(i => {
+                let bits = _mm256_and_si256(_mm256_set1_epi32((mask >> (8 * i)) as i32), bit);
+                let set = _mm256_cmpeq_epi32(bits, bit);
+                _mm256_blendv_ps(b[i], a[i], _mm256_castsi256_ps(set))
+            })
+        }
         fn add_if_less(n: I, a: F, b: F, step: u32) -> I {
             let step = _mm256_set1_epi32(step as i32);
             two!(i => {

@@ -72,6 +72,33 @@ impl Lanes for Avx512 {
             let halves = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a));
             super::avx2::reduce_eight(halves)
         }
+        fn sums(rows: &[__m512; 16]) -> __m512 {
+            // Half of each of two vectors is kept, the other halves change places, and one addition serves both.
+            let mut halves = [_mm512_setzero_ps(); 8];
+            for i in 0..8 {
+                let (a, b) = (rows[i], rows[i + 8]);
+                let kept = _mm512_mask_mov_ps(a, 0xff00, b);
+                halves[i] = _mm512_add_ps(kept, _mm512_shuffle_f32x4::<0x4e>(a, b));
+            }
+            let crossed = _mm512_setr_epi64(2, 3, 8, 9, 6, 7, 12, 13);
+            let mut quarters = [_mm512_setzero_pd(); 4];
+            for i in 0..4 {
+                let (a, b) = (halves[i], halves[i + 4]);
+                let kept = _mm512_mask_mov_ps(a, 0xf0f0, b);
+                let other = _mm512_permutex2var_pd(_mm512_castps_pd(a), crossed, _mm512_castps_pd(b));
+                quarters[i] = _mm512_castps_pd(_mm512_add_ps(kept, _mm512_castpd_ps(other)));
+            }
+            let mut pairs = [_mm512_setzero_ps(); 2];
+            for i in 0..2 {
+                let (a, b) = (quarters[i], quarters[i + 2]);
+                let low = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+                pairs[i] = _mm512_add_ps(low, _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
+            }
+            let [a, b] = pairs;
+            let even = _mm512_mask_mov_ps(a, 0xaaaa, _mm512_moveldup_ps(b));
+            let odd = _mm512_mask_mov_ps(b, 0x5555, _mm512_movehdup_ps(a));
+            _mm512_add_ps(even, odd)
+        }
         fn butterfly<const H: usize>(a: __m512) -> __m512 {
             let (other, negated) = match H {
                 1 => (_mm512_permute_ps::<0xb1>(a), 0xaaaa),
@@ -91,6 +118,10 @@ impl Lanes for Avx512 {
         fn shl<const N: u32>(a: __m512i) -> __m512i { _mm512_slli_epi32::<N>(a) }
         fn bits(a: __m512) -> __m512i { _mm512_castps_si512(a) }
         fn from_bits(a: __m512i) -> __m512 { _mm512_castsi512_ps(a) }
+        fn number(a: __m512i) -> __m512 { _mm512_cvtepi32_ps(a) }
+        fn pick_bits(mask: u32, a: __m512, b: __m512) -> __m512 {
+            _mm512_mask_mov_ps(b, mask as __mmask16, a)
+        }
         fn add_if_less(n: __m512i, a: __m512, b: __m512, step: u32) -> __m512i {
             let less = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b);
             _mm512_mask_add_epi32(n, less, n, _mm512_set1_epi32(step as i32))

@@ -63,6 +63,8 @@ pub(crate) trait Lanes: Copy + 'static {
     unsafe fn reduce_max(a: Self::F) -> f32;
     /// The sum in the order of [`walsh_formats::kv::lane_sum`].
     unsafe fn reduce_add(a: Self::F) -> f32;
+    /// The sums of sixteen vectors, each in the order of [`reduce_add`](Self::reduce_add).
+    unsafe fn sums(rows: &[Self::F; 16]) -> Self::F;
     /// Lanes i and i ^ H of a pair become their sum and difference; H is 1, 2, 4 or 8.
     unsafe fn butterfly<const H: usize>(a: Self::F) -> Self::F;
 
@@ -77,6 +79,10 @@ pub(crate) trait Lanes: Copy + 'static {
     unsafe fn shl<const N: u32>(a: Self::I) -> Self::I;
     unsafe fn bits(a: Self::F) -> Self::I;
     unsafe fn from_bits(a: Self::I) -> Self::F;
+    /// Integers below 2³¹ as numbers.
+    unsafe fn number(a: Self::I) -> Self::F;
+    /// a in the lanes whose bit of the lowest sixteen is set, else b.
+    unsafe fn pick_bits(mask: u32, a: Self::F, b: Self::F) -> Self::F;
     /// n + `step` in the lanes where a < b, else n.
     unsafe fn add_if_less(n: Self::I, a: Self::F, b: Self::F, step: u32) -> Self::I;
     /// The low byte of each lane.

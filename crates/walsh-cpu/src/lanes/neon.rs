@@ -149,6 +149,20 @@ impl Lanes for Neon {
             let two = vadd_f32(vget_low_f32(four), vget_high_f32(four));
             vget_lane_f32::<0>(two) + vget_lane_f32::<1>(two)
         }
+        fn sums(rows: &[F; 16]) -> F {
+            let pair = |a: F, b: F| {
+                let a = vaddq_f32(vaddq_f32(a[0], a[2]), vaddq_f32(a[1], a[3]));
+                let b = vaddq_f32(vaddq_f32(b[0], b[2]), vaddq_f32(b[1], b[3]));
+                vaddq_f32(
+                    vcombine_f32(vget_low_f32(a), vget_low_f32(b)),
+                    vcombine_f32(vget_high_f32(a), vget_high_f32(b)),
+                )
+            };
+            four!(i => vpaddq_f32(
+                pair(rows[4 * i], rows[4 * i + 1]),
+                pair(rows[4 * i + 2], rows[4 * i + 3]),
+            ))
+        }
         fn butterfly<const H: usize>(a: F) -> F {
             match H {
                 8 => [
@@ -184,6 +198,12 @@ impl Lanes for Neon {
         fn shl<const N: u32>(a: I) -> I { four!(i => vshlq_u32(a[i], vdupq_n_s32(N as i32))) }
         fn bits(a: F) -> I { four!(i => vreinterpretq_u32_f32(a[i])) }
         fn from_bits(a: I) -> F { four!(i => vreinterpretq_f32_u32(a[i])) }
+        fn number(a: I) -> F { four!(i => vcvtq_f32_u32(a[i])) }
+        fn pick_bits(mask: u32, a: F, b: F) -> F {
+            let bit = [1u32, 2, 4, 8];
+            let bit = vld1q_u32(bit.as_ptr());
+            four!(i => vbslq_f32(vtstq_u32(vdupq_n_u32(mask >> (4 * i)), bit), a[i], b[i]))
+        }
         fn add_if_less(n: I, a: F, b: F, step: u32) -> I {
             four!(i => vaddq_u32(n[i], vandq_u32(vcltq_f32(a[i], b[i]), vdupq_n_u32(step))))
         }

@@ -56,6 +56,7 @@ impl Lanes for Portable {
             a.into_iter().fold(f32::NEG_INFINITY, |m, x| if m > x { m } else { x })
         }
         fn reduce_add(a: [f32; 16]) -> f32 { lane_sum(a) }
+        fn sums(rows: &[[f32; 16]; 16]) -> [f32; 16] { rows.map(lane_sum) }
         fn butterfly<const H: usize>(a: [f32; 16]) -> [f32; 16] {
             std::array::from_fn(|i| if i & H == 0 { a[i] + a[i ^ H] } else { a[i ^ H] - a[i] })
         }
@@ -69,6 +70,10 @@ impl Lanes for Portable {
         fn shl<const N: u32>(a: [u32; 16]) -> [u32; 16] { each(a, |a| a << N) }
         fn bits(a: [f32; 16]) -> [u32; 16] { each(a, f32::to_bits) }
         fn from_bits(a: [u32; 16]) -> [f32; 16] { each(a, f32::from_bits) }
+        fn number(a: [u32; 16]) -> [f32; 16] { each(a, |a| a as f32) }
+        fn pick_bits(mask: u32, a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
+            std::array::from_fn(|i| if mask >> i & 1 == 1 { a[i] } else { b[i] })
+        }
         fn add_if_less(n: [u32; 16], a: [f32; 16], b: [f32; 16], step: u32) -> [u32; 16] {
             std::array::from_fn(|i| if a[i] < b[i] { n[i].wrapping_add(step) } else { n[i] })
         }

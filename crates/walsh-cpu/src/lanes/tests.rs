@@ -46,6 +46,9 @@ unsafe fn fingerprint<S: Lanes>(out: &mut Vec<(&'static str, Vec<u32>)>) {
         put("keep none", &read(S::keep(x, 16, 40)));
         put("keep all", &read(S::keep(x, -5, 16)));
         put("reduce", &[S::reduce_max(x), S::reduce_add(x)]);
+        let mut rows: [S::F; 16] = std::array::from_fn(|i| S::load(numbers(i as u32).as_ptr()));
+        put("sums", &read(S::sums(&rows)));
+        put("pick_bits", &read(S::pick_bits(0xdead_b52c, x, y)));
         put("butterfly 1", &read(S::butterfly::<1>(x)));
         put("butterfly 2", &read(S::butterfly::<2>(x)));
         put("butterfly 4", &read(S::butterfly::<4>(x)));
@@ -61,6 +64,8 @@ unsafe fn fingerprint<S: Lanes>(out: &mut Vec<(&'static str, Vec<u32>)>) {
                 S::xor(w, S::and(w, n)),
             ))),
         );
+        let small = S::shr(w, S::splat_i(5));
+        put("number", &read(S::number(small)));
         put("shl", &read(S::from_bits(S::shl::<5>(w))));
         put(
             "add_if_less",
@@ -107,7 +112,6 @@ unsafe fn fingerprint<S: Lanes>(out: &mut Vec<(&'static str, Vec<u32>)>) {
         let longer = table_numbers(&codebook(TqBits::B8).boundaries[..128]);
         put("lookup 7", &read(S::lookup::<7>(&Table::new(&longer), w)));
         put("lookup 8", &read(S::lookup::<8>(&table(TqBits::B8), w)));
-        let mut rows: [S::F; 16] = std::array::from_fn(|i| S::load(numbers(i as u32).as_ptr()));
         S::transpose(&mut rows);
         for row in rows {
             put("transpose", &read(row));

@@ -1,0 +1,188 @@
+//! Rows whose numbers are read where they lie, thirty-two at a time: dense types, and codes of whole bytes.
+
+use super::tile::LANES;
+use crate::lanes::{Lanes, Table};
+
+/// How numbers of a row are read.
+pub(super) trait Numbers<S: Lanes>: Copy {
+    /// Numbers `32 · pair` and on of a row.
+    ///
+    /// # Safety
+    /// The machine has the set, and the row has these numbers.
+    unsafe fn pair(self, row: *const u8, pair: usize) -> [S::F; 2];
+
+    /// Numbers `16 · chunk` and on: the last ones of a row that is not of whole pairs.
+    ///
+    /// # Safety
+    /// As for [`pair`](Self::pair).
+    unsafe fn chunk(self, row: *const u8, chunk: usize) -> S::F;
+}
+
+/// Evaluates an expression with what reads a dense type.
+macro_rules! with_numbers {
+    ($dtype:expr, $numbers:ident => $body:expr) => {{
+        use $crate::attention::dense;
+        match $dtype {
+            DType::F32 => {
+                let $numbers = dense::F32;
+                $body
+            }
+            DType::F16 => {
+                let $numbers = dense::F16;
+                $body
+            }
+            DType::BF16 => {
+                let $numbers = dense::Bf16;
+                $body
+            }
+            DType::Q8_0 => {
+                let $numbers = dense::Q8;
+                $body
+            }
+            DType::Q5_0 => {
+                let $numbers = dense::Q5;
+                $body
+            }
+            DType::Q4_0 => {
+                let $numbers = dense::Q4;
+                $body
+            }
+            dtype => unreachable!("a codec has checked that caches hold {dtype}"),
+        }
+    }};
+}
+pub(super) use with_numbers;
+
+#[derive(Clone, Copy)]
+pub(super) struct F32;
+#[derive(Clone, Copy)]
+pub(super) struct F16;
+#[derive(Clone, Copy)]
+pub(super) struct Bf16;
+#[derive(Clone, Copy)]
+pub(super) struct Q8;
+#[derive(Clone, Copy)]
+pub(super) struct Q5;
+#[derive(Clone, Copy)]
+pub(super) struct Q4;
+
+/// Codes of eight bits, without their rows' scales.
+#[derive(Clone, Copy)]
+pub(super) struct Codes<'a, S: Lanes>(pub(super) &'a Table<S>);
+
+/// Implements [`Numbers`] for types whose numbers follow each other.
+macro_rules! plain {
+    ($name:ty, $bytes:literal, $load:ident) => {
+        impl<S: Lanes> Numbers<S> for $name {
+            #[inline(always)]
+            unsafe fn pair(self, row: *const u8, pair: usize) -> [S::F; 2] {
+                // SAFETY: the caller's.
+                unsafe {
+                    [
+                        self::chunk::<S, Self>(self, row, 2 * pair),
+                        self::chunk::<S, Self>(self, row, 2 * pair + 1),
+                    ]
+                }
+            }
+
+            #[inline(always)]
+            unsafe fn chunk(self, row: *const u8, chunk: usize) -> S::F {
+                // SAFETY: the caller's.
+                unsafe { S::$load(row.add($bytes * LANES * chunk).cast()) }
+            }
+        }
+    };
+}
+
+/// [`Numbers::chunk`], for calls that name the set.
+#[inline(always)]
+unsafe fn chunk<S: Lanes, N: Numbers<S>>(numbers: N, row: *const u8, chunk: usize) -> S::F {
+    // SAFETY: the caller's.
+    unsafe { numbers.chunk(row, chunk) }
+}
+
+plain!(F32, 4, load);
+plain!(F16, 2, load_f16);
+plain!(Bf16, 2, load_bf16);
+
+impl<S: Lanes> Numbers<S> for Codes<'_, S> {
+    #[inline(always)]
+    unsafe fn pair(self, row: *const u8, pair: usize) -> [S::F; 2] {
+        // SAFETY: the caller's.
+        unsafe { [self.chunk(row, 2 * pair), self.chunk(row, 2 * pair + 1)] }
+    }
+
+    #[inline(always)]
+    unsafe fn chunk(self, row: *const u8, chunk: usize) -> S::F {
+        // SAFETY: the caller's.
+        unsafe { S::lookup::<8>(self.0, S::load_u8(row.add(LANES * chunk))) }
+    }
+}
+
+/// Implements [`Numbers`] for blocks of 32 numbers, of which a row has whole ones.
+macro_rules! blocks {
+    ($name:ty, $bytes:literal, $block:ident => $body:block) => {
+        impl<S: Lanes> Numbers<S> for $name {
+            #[inline(always)]
+            unsafe fn pair(self, row: *const u8, pair: usize) -> [S::F; 2] {
+                // SAFETY: the caller's: a whole block.
+                unsafe {
+                    let $block = row.add($bytes * pair);
+                    $body
+                }
+            }
+
+            #[inline(always)]
+            unsafe fn chunk(self, row: *const u8, chunk: usize) -> S::F {
+                // SAFETY: the caller's.
+                unsafe {
+                    let [first, second] = <Self as Numbers<S>>::pair(self, row, chunk / 2);
+                    if chunk.is_multiple_of(2) {
+                        first
+                    } else {
+                        second
+                    }
+                }
+            }
+        }
+    };
+}
+
+// A half-precision scale and 32 signed bytes.
+blocks!(Q8, 34, block => {
+    let d = S::splat(S::half(block));
+    [S::mul(S::load_i8(block.add(2)), d), S::mul(S::load_i8(block.add(18)), d)]
+});
+
+// A half-precision scale and 16 bytes: their low halves are the first numbers and their high halves the last ones, from
+// −8 on. The products and their difference have 15 bits at most and are exact.
+blocks!(Q4, 18, block => {
+    let scale = S::half(block);
+    let (d, least) = (S::splat(scale), S::splat(-8.0 * scale));
+    nibble_pair::<S>(block.add(2)).map(|n| S::fma(n, d, least))
+});
+
+// As q4_0 with a word of fifth bits before the bytes, from −16 on.
+blocks!(Q5, 22, block => {
+    let scale = S::half(block);
+    let (d, least, zero) = (S::splat(scale), S::splat(-16.0 * scale), S::splat(0.0));
+    let high = block.add(2).cast::<u32>().read_unaligned();
+    let [first, second] = nibble_pair::<S>(block.add(6));
+    [
+        S::fma(first, d, S::pick_bits(high, zero, least)),
+        S::fma(second, d, S::pick_bits(high >> 16, zero, least)),
+    ]
+});
+
+/// The low and the high halves of sixteen bytes, as numbers.
+#[inline(always)]
+unsafe fn nibble_pair<S: Lanes>(p: *const u8) -> [S::F; 2] {
+    // SAFETY: the caller's.
+    unsafe {
+        let bytes = S::load_u8(p);
+        [
+            S::number(S::and(bytes, S::splat_i(15))),
+            S::number(S::shr(bytes, S::splat_i(4))),
+        ]
+    }
+}

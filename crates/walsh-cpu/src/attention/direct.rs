@@ -1,0 +1,312 @@
+//! Few query rows against rows as they are stored: numbers go from the cache to registers and nowhere else.
+//!
+//! Decoding a tile to scratch pays where many rows read it again. A decode has the few query heads of one KV head: each
+//! vector of numbers is made once and multiplied by all of them while it is in a register. Scores then come out as sums
+//! across lanes, sixteen at a time.
+
+use std::mem::MaybeUninit;
+
+use walsh_formats::DType;
+use walsh_formats::kv::{KvCodec, RowCodec, Tq, TqBits};
+
+use super::dense::{Codes, Numbers, with_numbers};
+use super::tile::{Decoder, LANES, Rows};
+use crate::lanes::{Lanes, Table, entries};
+use crate::team::fetch;
+
+/// The most query rows that are served so.
+const MOST_ROWS: usize = 8;
+
+/// How far ahead rows are asked for: what memory gives in the time that it takes to answer.
+const AHEAD: usize = 6144;
+
+/// Whether so many query rows read a codec's rows directly.
+pub(super) fn serves(codec: &RowCodec, rows: usize) -> bool {
+    let readable = match codec.codec() {
+        KvCodec::Dense(_) | KvCodec::Rotated(_) => true,
+        // A row of two scales has no factor for the whole of it.
+        KvCodec::Tq(Tq { bits, .. }) => bits == TqBits::B8 && codec.groups() == 1,
+    };
+    readable && rows <= MOST_ROWS
+}
+
+/// Query rows against rows of keys.
+#[derive(Clone, Copy)]
+pub(super) struct Scores<'a> {
+    pub(super) decoder: &'a Decoder,
+    pub(super) keys: Rows,
+    /// `[rows][head_dim]`.
+    pub(super) queries: *const f32,
+    /// `[rows][stride]`: the scores, in whole vectors. Those past the keys are of no use.
+    pub(super) out: *mut f32,
+    pub(super) stride: usize,
+    pub(super) rows: usize,
+}
+
+entries! {
+    /// Writes the inner product of every query row and every key, without the scales of codecs that have one per row.
+    ///
+    /// # Safety
+    /// The machine has the instruction set, the codec is [served](serves), and the pointers hold what their fields say.
+    pub(super) fn scores(args: Scores<'_>) = score_rows
+}
+
+/// See [`scores`].
+#[inline(always)]
+unsafe fn score_rows<S: Lanes>(args: Scores<'_>) {
+    // SAFETY: the caller's.
+    unsafe {
+        match args.decoder.codec.codec() {
+            KvCodec::Dense(dtype) | KvCodec::Rotated(dtype) => {
+                with_numbers!(dtype, numbers => score_all::<S, _>(numbers, args));
+            }
+            KvCodec::Tq(_) => {
+                let table = Table::<S>::new(&args.decoder.centroids);
+                score_all::<S, _>(Codes(&table), args);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn score_all<S: Lanes, N: Numbers<S>>(numbers: N, args: Scores<'_>) {
+    for first in (0..args.keys.count).step_by(LANES) {
+        let mut row = 0;
+        while row < args.rows {
+            let rows = (args.rows - row).min(4);
+            // SAFETY: rows and positions within the counts.
+            unsafe {
+                match (rows, S::WIDE) {
+                    (1, true) => score_block::<S, N, 1, 8>(numbers, args, row, first),
+                    (2, true) => score_block::<S, N, 2, 4>(numbers, args, row, first),
+                    (3, true) => score_block::<S, N, 3, 4>(numbers, args, row, first),
+                    (_, true) => score_block::<S, N, 4, 4>(numbers, args, row, first),
+                    (1, false) => score_block::<S, N, 1, 4>(numbers, args, row, first),
+                    (2, false) => score_block::<S, N, 2, 2>(numbers, args, row, first),
+                    (3, false) => score_block::<S, N, 3, 2>(numbers, args, row, first),
+                    (_, false) => score_block::<S, N, 4, 1>(numbers, args, row, first),
+                }
+            }
+            row += rows;
+        }
+    }
+}
+
+/// `R` query rows against sixteen keys, `P` of them at a time. Keys past the last one are the last one again.
+#[inline(always)]
+unsafe fn score_block<S: Lanes, N: Numbers<S>, const R: usize, const P: usize>(
+    numbers: N,
+    args: Scores<'_>,
+    row: usize,
+    first: usize,
+) {
+    let Scores { decoder, keys, .. } = args;
+    let d = decoder.codec.head_dim();
+    let mut products = [[MaybeUninit::<S::F>::uninit(); LANES]; R];
+    // SAFETY: the caller's; all products are written before they are read.
+    unsafe {
+        let queries = args.queries.add(row * d);
+        let panel = keys.codes.add(first * keys.stride);
+        let last = keys.count - 1 - first;
+        for group in (0..LANES).step_by(P) {
+            let mut at = [panel; P];
+            for (p, at) in at.iter_mut().enumerate() {
+                *at = if last >= LANES - 1 {
+                    panel.add((group + p) * keys.stride)
+                } else {
+                    panel.add((group + p).min(last) * keys.stride)
+                };
+            }
+            if row == 0 {
+                for line in (0..P * keys.stride).step_by(64) {
+                    fetch(at[0].wrapping_add(AHEAD + line));
+                }
+            }
+            let mut sums = [[S::splat(0.0); P]; R];
+            for pair in 0..d / 32 {
+                let mut q = [[S::splat(0.0); 2]; R];
+                for r in 0..R {
+                    let query = queries.add(r * d + 32 * pair);
+                    q[r] = [S::load(query), S::load(query.add(LANES))];
+                }
+                for p in 0..P {
+                    let [a, b] = numbers.pair(at[p], pair);
+                    for r in 0..R {
+                        sums[r][p] = S::fma(q[r][1], b, S::fma(q[r][0], a, sums[r][p]));
+                    }
+                }
+            }
+            if !d.is_multiple_of(32) {
+                let last = d / LANES - 1;
+                for p in 0..P {
+                    let key = numbers.chunk(at[p], last);
+                    for r in 0..R {
+                        let q = S::load(queries.add(r * d + LANES * last));
+                        sums[r][p] = S::fma(q, key, sums[r][p]);
+                    }
+                }
+            }
+            for r in 0..R {
+                for p in 0..P {
+                    products[r][group + p].write(sums[r][p]);
+                }
+            }
+        }
+        for r in 0..R {
+            let out = args.out.add((row + r) * args.stride + first);
+            let products = products[r].as_ptr().cast::<[S::F; LANES]>();
+            S::store(out, S::sums(&*products));
+        }
+    }
+}
+
+/// Weights against rows of values.
+#[derive(Clone, Copy)]
+pub(super) struct Values<'a> {
+    pub(super) decoder: &'a Decoder,
+    pub(super) values: Rows,
+    /// `[rows][stride]`.
+    pub(super) weights: *const f32,
+    pub(super) stride: usize,
+    /// What each row of `out` is multiplied by before.
+    pub(super) alphas: *const f32,
+    /// `[rows][head_dim]`.
+    pub(super) out: *mut f32,
+    pub(super) rows: usize,
+}
+
+entries! {
+    /// `out = alpha · out + weights · values`.
+    ///
+    /// # Safety
+    /// As for [`scores`].
+    pub(super) fn values(args: Values<'_>) = value_rows
+}
+
+/// See [`values`].
+#[inline(always)]
+unsafe fn value_rows<S: Lanes>(args: Values<'_>) {
+    // SAFETY: the caller's.
+    unsafe {
+        match args.decoder.codec.codec() {
+            KvCodec::Dense(dtype) | KvCodec::Rotated(dtype) => {
+                with_numbers!(dtype, numbers => sum_all::<S, _>(numbers, args));
+            }
+            KvCodec::Tq(_) => {
+                let table = Table::<S>::new(&args.decoder.centroids);
+                sum_all::<S, _>(Codes(&table), args);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn sum_all<S: Lanes, N: Numbers<S>>(numbers: N, args: Values<'_>) {
+    let d = args.decoder.codec.head_dim();
+    let mut row = 0;
+    while row < args.rows {
+        let rows = (args.rows - row).min(4);
+        let mut at = 0;
+        while at < d {
+            // SAFETY: rows and numbers within the counts.
+            at += unsafe {
+                match (rows, (d - at) / 32, S::WIDE) {
+                    (1, 4.., true) => sum_pairs::<S, N, 1, 4>(numbers, args, row, at),
+                    (2, 4.., true) => sum_pairs::<S, N, 2, 4>(numbers, args, row, at),
+                    (3, 4.., true) => sum_pairs::<S, N, 3, 4>(numbers, args, row, at),
+                    (1, 2.., true) => sum_pairs::<S, N, 1, 2>(numbers, args, row, at),
+                    (2, 2.., true) => sum_pairs::<S, N, 2, 2>(numbers, args, row, at),
+                    (3, 2.., true) => sum_pairs::<S, N, 3, 2>(numbers, args, row, at),
+                    (_, 2.., true) => sum_pairs::<S, N, 4, 2>(numbers, args, row, at),
+                    (1, 1.., _) => sum_pairs::<S, N, 1, 1>(numbers, args, row, at),
+                    (2, 1.., _) => sum_pairs::<S, N, 2, 1>(numbers, args, row, at),
+                    (3, 1.., _) => sum_pairs::<S, N, 3, 1>(numbers, args, row, at),
+                    (_, 1.., _) => sum_pairs::<S, N, 4, 1>(numbers, args, row, at),
+                    _ => sum_chunk::<S, N>(numbers, args, row..row + rows, at),
+                }
+            };
+        }
+        row += rows;
+    }
+}
+
+/// `R` rows of sums over `C` pairs of vectors from the number `at` on; returns how many numbers that is.
+#[inline(always)]
+unsafe fn sum_pairs<S: Lanes, N: Numbers<S>, const R: usize, const C: usize>(
+    numbers: N,
+    args: Values<'_>,
+    row: usize,
+    at: usize,
+) -> usize {
+    let Values {
+        decoder,
+        values,
+        stride,
+        ..
+    } = args;
+    let d = decoder.codec.head_dim();
+    // SAFETY: the caller's.
+    unsafe {
+        let out = args.out.add(row * d + at);
+        let weights = args.weights.add(row * stride);
+        let mut sums = [[[S::splat(0.0); 2]; C]; R];
+        for r in 0..R {
+            let alpha = S::splat(*args.alphas.add(row + r));
+            for c in 0..C {
+                for half in 0..2 {
+                    let out = out.add(r * d + 32 * c + LANES * half);
+                    sums[r][c][half] = S::mul(alpha, S::load(out));
+                }
+            }
+        }
+        for t in 0..values.count {
+            let value = values.codes.add(t * values.stride);
+            if row == 0 && at == 0 {
+                for line in (0..values.stride).step_by(64) {
+                    fetch(value.wrapping_add(AHEAD + line));
+                }
+            }
+            for c in 0..C {
+                let [a, b] = numbers.pair(value, at / 32 + c);
+                for r in 0..R {
+                    let w = S::splat(*weights.add(r * stride + t));
+                    sums[r][c] = [S::fma(w, a, sums[r][c][0]), S::fma(w, b, sums[r][c][1])];
+                }
+            }
+        }
+        for r in 0..R {
+            for c in 0..C {
+                for half in 0..2 {
+                    let out = out.add(r * d + 32 * c + LANES * half);
+                    S::store(out, sums[r][c][half]);
+                }
+            }
+        }
+    }
+    32 * C
+}
+
+/// The sums over the last vector of values that are not of whole pairs.
+#[inline(always)]
+unsafe fn sum_chunk<S: Lanes, N: Numbers<S>>(
+    numbers: N,
+    args: Values<'_>,
+    rows: std::ops::Range<usize>,
+    at: usize,
+) -> usize {
+    let d = args.decoder.codec.head_dim();
+    for row in rows {
+        // SAFETY: the caller's.
+        unsafe {
+            let out = args.out.add(row * d + at);
+            let mut sum = S::mul(S::splat(*args.alphas.add(row)), S::load(out));
+            for t in 0..args.values.count {
+                let value = args.values.codes.add(t * args.values.stride);
+                let weight = S::splat(*args.weights.add(row * args.stride + t));
+                sum = S::fma(weight, numbers.chunk(value, at / LANES), sum);
+            }
+            S::store(out, sum);
+        }
+    }
+    LANES
+}
