@@ -22,6 +22,9 @@ const BLOCK: usize = 48;
 /// Query tokens that share a pass whatever their number of vectors: those of a decode.
 const DECODE_TOKENS: usize = 8;
 
+/// Positions that are worth a part of their own: fewer take less time than a part's queries and its merging do.
+const PART: usize = 2 * TILE;
+
 /// Encoded rows of all KV heads.
 pub(super) struct Stored {
     pub(super) decoder: Decoder,
@@ -126,7 +129,7 @@ impl Shape {
         if parts == 1 {
             0
         } else {
-            self.tokens * self.heads * parts * (self.head_dim + 2)
+            self.tokens * self.heads * (parts * (self.head_dim + 2) + 1)
         }
     }
 
@@ -175,8 +178,10 @@ pub(super) struct Job {
     pub(super) output: *mut f32,
     /// The codes as integers, or none where attention is in f32.
     pub(super) coded: Option<Coded>,
+    /// The most parts of a context.
     pub(super) parts: usize,
-    /// [`Shape::partials`] numbers: outputs `[tokens · heads][parts][head_dim]`, then maxima and sums.
+    /// [`Shape::partials`] numbers: outputs `[tokens · heads][parts][head_dim]`, then maxima and sums, then how many
+    /// parts each vector has.
     pub(super) partials: *mut f32,
     /// What the chunk's own rows are: plain numbers.
     pub(super) plain: Decoder,
@@ -220,7 +225,10 @@ pub(super) struct Block {
     pub(super) tokens: Range<usize>,
     /// Query vectors: tokens × group.
     pub(super) rows: usize,
+    /// Which part of the context.
     pub(super) part: usize,
+    /// How many parts the context has.
+    pub(super) parts: usize,
     /// The position of the first of all tokens.
     pub(super) start: usize,
 }
@@ -251,6 +259,30 @@ impl Job {
         self.shape.items() * self.parts
     }
 
+    /// How many parts so many positions are cut into.
+    fn parts_of(&self, positions: usize) -> usize {
+        self.parts.min(positions.div_ceil(PART)).max(1)
+    }
+
+    /// A rough time of merging the parts, in nanoseconds: none where there is one.
+    pub(super) fn merge_cost(&self) -> u64 {
+        let Shape {
+            tokens,
+            heads,
+            head_dim,
+            ..
+        } = self.shape;
+        if tokens == 0 || self.parts_of(self.cached()) == 1 {
+            return 0;
+        }
+        (tokens * heads * self.parts_of(self.cached()) * head_dim) as u64 / 4
+    }
+
+    /// About how many cached positions a query sees.
+    fn cached(&self) -> usize {
+        (self.position_of(0) + self.shape.tokens).min(self.window)
+    }
+
     /// A rough time in nanoseconds, from the number of visible pairs.
     pub(super) fn cost(&self) -> u64 {
         let Shape {
@@ -262,7 +294,7 @@ impl Job {
         if tokens == 0 {
             return 0;
         }
-        let cached = (self.position_of(0) + tokens).min(self.window) as u64;
+        let cached = self.cached() as u64;
         let pairs = (tokens as u64) * (cached + tokens as u64 / 2) * heads as u64;
         pairs * head_dim as u64 / 10
     }
@@ -308,7 +340,7 @@ impl Job {
         debug_assert!(scratch.len() >= self.scratch());
         // The last blocks see the most positions: they go first, so that no thread is left with one at the end.
         let shape = &self.shape;
-        let (rest, part) = (item / self.parts, item % self.parts);
+        let (rest, turn) = (item / self.parts, item % self.parts);
         let (block, kv_head) = (
             shape.blocks() - 1 - rest / shape.kv_heads,
             rest % shape.kv_heads,
@@ -327,15 +359,23 @@ impl Job {
             };
             let tokens = next..end.min(all.end);
             next = tokens.end;
-            let block = Block {
+            let mut block = Block {
                 kv_head,
                 sequence,
                 rows: tokens.len() * shape.group(),
-                part,
+                part: 0,
+                parts: 1,
                 start: self.position_of(all.start),
                 all,
                 tokens,
             };
+            block.parts = self.parts_of(walk::seen(self, &block).len());
+            // Few parts are those of items far apart, which are of different threads.
+            let scaled = turn * block.parts;
+            if scaled % self.parts >= block.parts {
+                continue;
+            }
+            block.part = scaled / self.parts;
             // SAFETY: the caller's.
             unsafe {
                 let scratch = self.divide(scratch.as_mut_ptr());

@@ -9,6 +9,7 @@ mod direct;
 mod job;
 mod kernels;
 mod output;
+mod queries;
 mod tile;
 mod walk;
 
@@ -294,7 +295,7 @@ impl Phase for Merge {
     }
 
     fn cost(&self) -> u64 {
-        (self.items() * self.0.job.parts * self.0.job.shape.head_dim) as u64 / 4
+        self.0.job.merge_cost()
     }
 
     fn scratch_bytes(&self) -> usize {

@@ -4,7 +4,7 @@ use super::job::{Block, Job, Scratch, Shape};
 use super::kernels::Running;
 use super::tile::LANES;
 use crate::isa::Isa;
-use crate::lanes::{order, rotate};
+use crate::lanes::{Lanes, entries, order, rotate};
 
 /// Brings a vector of sums from the space and order of the cached values to the model's.
 ///
@@ -37,14 +37,56 @@ pub(super) fn reorder(isa: Isa, rows: &mut [f32], to_lanes: bool) {
 }
 
 /// Writes a vector of the output: the sums over the sum of the weights.
+///
+/// # Safety
+/// The machine has the instruction set, and `sums` holds a vector.
 pub(super) unsafe fn finish(job: &Job, vector: usize, sums: *const f32, sum: f32) {
-    let d = job.shape.head_dim;
     let factor = if sum == 0.0 { 0.0 } else { 1.0 / sum };
+    let d = job.shape.head_dim;
     // SAFETY: the output holds this vector, and no other item writes it.
-    unsafe {
-        let out = job.output.add(vector * d);
-        for i in 0..d {
-            *out.add(i) = *sums.add(i) * factor;
+    unsafe { scaled(job.isa, sums, factor, job.output.add(vector * d), d) };
+}
+
+entries! {
+    /// `out = factor · numbers`.
+    ///
+    /// # Safety
+    /// The machine has the instruction set; both hold `d` numbers, a multiple of 16.
+    fn scaled(numbers: *const f32, factor: f32, out: *mut f32, d: usize) = scaled_row
+}
+
+#[inline(always)]
+unsafe fn scaled_row<S: Lanes>(numbers: *const f32, factor: f32, out: *mut f32, d: usize) {
+    for at in (0..d).step_by(LANES) {
+        // SAFETY: the caller's.
+        unsafe {
+            S::store(
+                out.add(at),
+                S::mul(S::load(numbers.add(at)), S::splat(factor)),
+            )
+        };
+    }
+}
+
+entries! {
+    /// `out = out + factor · numbers`.
+    ///
+    /// # Safety
+    /// As for [`scaled`].
+    fn added(numbers: *const f32, factor: f32, out: *mut f32, d: usize) = added_row
+}
+
+#[inline(always)]
+unsafe fn added_row<S: Lanes>(numbers: *const f32, factor: f32, out: *mut f32, d: usize) {
+    for at in (0..d).step_by(LANES) {
+        // SAFETY: the caller's.
+        unsafe {
+            let sum = S::fma(
+                S::load(numbers.add(at)),
+                S::splat(factor),
+                S::load(out.add(at)),
+            );
+            S::store(out.add(at), sum);
         }
     }
 }
@@ -64,10 +106,37 @@ fn partial(job: &Job, vector: usize, part: usize) -> (usize, usize) {
     )
 }
 
+/// Where the workspace holds how many parts a vector has.
+fn count(job: &Job, vector: usize) -> usize {
+    let Shape {
+        tokens,
+        heads,
+        head_dim,
+        ..
+    } = job.shape;
+    tokens * heads * job.parts * (head_dim + 2) + vector
+}
+
+/// Notes that a block's vectors are finished, and nothing is to be merged.
+///
+/// # Safety
+/// No other item writes these vectors' counts.
+pub(super) unsafe fn leave_whole(job: &Job, block: &Block) {
+    for row in 0..block.rows {
+        // SAFETY: the workspace holds every vector's count.
+        unsafe {
+            job.partials
+                .add(count(job, job.vector(block, row)))
+                .write(1.0)
+        };
+    }
+}
+
 pub(super) unsafe fn leave_partial(job: &Job, block: &Block, scratch: &Scratch) {
     let d = job.shape.head_dim;
     for row in 0..block.rows {
-        let (sums, softmax) = partial(job, job.vector(block, row), block.part);
+        let vector = job.vector(block, row);
+        let (sums, softmax) = partial(job, vector, block.part);
         // SAFETY: the workspace holds every vector's parts; this item alone writes this one.
         unsafe {
             let running = *scratch.running.add(row);
@@ -76,15 +145,25 @@ pub(super) unsafe fn leave_partial(job: &Job, block: &Block, scratch: &Scratch) 
                 .copy_from_nonoverlapping(scratch.out.add(row * d), d);
             job.partials.add(softmax).write(running.max);
             job.partials.add(softmax + 1).write(running.sum);
+            if block.part == 0 {
+                // Exact: far below 2²⁴.
+                job.partials
+                    .add(count(job, vector))
+                    .write(block.parts as f32);
+            }
         }
     }
 }
 
-/// Merges the parts of one vector in their order.
+/// Merges the parts of one vector in their order, if it has several.
 pub(super) unsafe fn merge(job: &Job, vector: usize, out: &mut [f32]) {
     let d = job.shape.head_dim;
     // SAFETY: the caller's: all parts are there, and nothing writes them now.
     unsafe {
+        let parts = job.partials.add(count(job, vector)).read() as usize;
+        if parts == 1 {
+            return;
+        }
         let running = |part: usize| {
             let (_, at) = partial(job, vector, part);
             Running {
@@ -92,10 +171,10 @@ pub(super) unsafe fn merge(job: &Job, vector: usize, out: &mut [f32]) {
                 sum: *job.partials.add(at + 1),
             }
         };
-        let max = (0..job.parts).fold(f32::NEG_INFINITY, |max, part| max.max(running(part).max));
+        let max = (0..parts).fold(f32::NEG_INFINITY, |max, part| max.max(running(part).max));
         out.fill(0.0);
         let mut sum = 0.0;
-        for part in 0..job.parts {
+        for part in 0..parts {
             let found = running(part);
             if found.sum == 0.0 {
                 continue;
@@ -103,10 +182,7 @@ pub(super) unsafe fn merge(job: &Job, vector: usize, out: &mut [f32]) {
             let factor = (found.max - max).exp();
             sum += factor * found.sum;
             let (at, _) = partial(job, vector, part);
-            let sums = std::slice::from_raw_parts(job.partials.add(at), d);
-            for (out, s) in out.iter_mut().zip(sums) {
-                *out += factor * s;
-            }
+            added(job.isa, job.partials.add(at), factor, out.as_mut_ptr(), d);
         }
         restore_row(job, out);
         finish(job, vector, out.as_ptr(), sum);

@@ -12,8 +12,8 @@ use super::direct;
 use super::job::{Block, Fresh, Job, Scratch, Shape, Side, Stored, TILE};
 use super::kernels::{self, Running, Scores, Values, Weigh};
 use super::output;
+use super::queries::{self, Preparation, Query};
 use super::tile::{self, Decoder, LANES, Rows};
-use crate::lanes::rotate;
 
 /// Where positions are read from.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -91,7 +91,7 @@ pub(super) unsafe fn attend(job: &Job, block: &Block, scratch: &Scratch) {
                 attend_cache(job, block, scratch, (Zone::Recent, &seen));
             }
         }
-        if job.parts > 1 {
+        if block.parts > 1 {
             output::leave_partial(job, block, scratch);
             return;
         }
@@ -112,6 +112,9 @@ pub(super) unsafe fn attend(job: &Job, block: &Block, scratch: &Scratch) {
             let sums = scratch.out.add(row * job.shape.head_dim);
             output::finish(job, job.vector(block, row), sums, sum);
         }
+        if job.parts > 1 {
+            output::leave_whole(job, block);
+        }
     }
 }
 
@@ -121,52 +124,52 @@ pub(super) fn cached(job: &Job, block: &Block) -> Range<usize> {
     end.saturating_sub(job.shape.capacity)..end
 }
 
-/// The cached positions that the block's part covers.
-fn cached_part(job: &Job, block: &Block) -> Range<usize> {
+/// The cached positions that some query of a block sees.
+pub(super) fn seen(job: &Job, block: &Block) -> Range<usize> {
     let existing = cached(job, block);
     let (first, last) = block.positions();
     let first = (first + 1).saturating_sub(job.window).max(existing.start);
-    let end = (last + 1).min(existing.end);
-    if job.parts == 1 || first >= end {
-        return first..end;
+    first..(last + 1).min(existing.end)
+}
+
+/// Those that the block's part covers.
+fn cached_part(job: &Job, block: &Block) -> Range<usize> {
+    let Range { start, end } = seen(job, block);
+    if block.parts == 1 || start >= end {
+        return start..end;
     }
-    let tiles = (end - first).div_ceil(TILE).div_ceil(job.parts);
-    let first = first + block.part * tiles * TILE;
+    let tiles = (end - start).div_ceil(TILE).div_ceil(block.parts);
+    let first = start + block.part * tiles * TILE;
     first..(first + tiles * TILE).min(end)
 }
 
-/// Copies the block's queries, multiplied by the score's scale, as the model has them and as the cached keys are.
+/// Readies the block's queries, as the model has them and as the cached keys are.
 unsafe fn load_queries(job: &Job, block: &Block, scratch: &Scratch, cached: bool) {
     let d = job.shape.head_dim;
-    for row in 0..block.rows {
-        // SAFETY: the query holds this vector, the scratch this row, and what keys are prepared with this head.
-        unsafe {
-            let source = std::slice::from_raw_parts(job.query.add(job.vector(block, row) * d), d);
-            let original = std::slice::from_raw_parts_mut(scratch.original.add(row * d), d);
-            let rotated = std::slice::from_raw_parts_mut(scratch.rotated.add(row * d), d);
-            for (out, q) in original.iter_mut().zip(source) {
-                *out = q * job.scale;
-            }
-            let of_head = |numbers: *const f32| {
-                (!numbers.is_null())
-                    .then(|| std::slice::from_raw_parts(numbers.add(block.kv_head * d), d))
+    // SAFETY: the query holds these vectors, the scratch these rows, and what keys are prepared with this head.
+    unsafe {
+        let of_head = |numbers: *const f32| match numbers.is_null() {
+            true => None,
+            false => Some(std::slice::from_raw_parts(
+                numbers.add(block.kv_head * d),
+                d,
+            )),
+        };
+        let preparation = Preparation {
+            scale: job.scale,
+            center: of_head(job.center),
+            equaliser: of_head(job.equaliser),
+            rotation: job.key.stored.decoder.codec.rotation(),
+        };
+        for row in 0..block.rows {
+            let query = Query {
+                source: std::slice::from_raw_parts(job.query.add(job.vector(block, row) * d), d),
+                scaled: std::slice::from_raw_parts_mut(scratch.original.add(row * d), d),
+                prepared: cached
+                    .then(|| std::slice::from_raw_parts_mut(scratch.rotated.add(row * d), d)),
             };
-            // What the scores of stored keys lack: the product of the query and the centre.
-            let offset = of_head(job.center).map_or(0.0, |center| {
-                original.iter().zip(center).map(|(q, c)| q * c).sum()
-            });
+            let offset = queries::prepare(job.isa, &preparation, query);
             scratch.offsets.add(row).write(offset);
-            if cached {
-                rotated.copy_from_slice(original);
-                if let Some(equaliser) = of_head(job.equaliser) {
-                    for (q, e) in rotated.iter_mut().zip(equaliser) {
-                        *q *= e;
-                    }
-                }
-                if let Some(rotation) = job.key.stored.decoder.codec.rotation() {
-                    rotate::forward_with(job.isa, rotation, rotated);
-                }
-            }
         }
     }
 }

@@ -34,14 +34,6 @@ pub(crate) unsafe fn forward<S: Lanes>(rotation: &Rotation, values: &mut [f32]) 
 }
 
 entries! {
-    /// `r = H·(s∘x)/√D`.
-    ///
-    /// # Safety
-    /// The machine has the instruction set.
-    pub(crate) fn forward_with(rotation: &Rotation, values: &mut [f32]) = forward
-}
-
-entries! {
     /// `x = s∘(H·r)/√D`.
     ///
     /// # Safety

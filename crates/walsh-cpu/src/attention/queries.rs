@@ -1,0 +1,79 @@
+//! Queries as they meet the keys: scaled, and in the space of the stored ones.
+
+use walsh_formats::rotation::Rotation;
+
+use super::tile::LANES;
+use crate::lanes::{Lanes, entries, rotate};
+
+/// What is done to the queries of a KV head.
+pub(super) struct Preparation<'a> {
+    /// The score's scale.
+    pub(super) scale: f32,
+    /// What was subtracted from the head's keys.
+    pub(super) center: Option<&'a [f32]>,
+    /// What its keys were divided by.
+    pub(super) equaliser: Option<&'a [f32]>,
+    pub(super) rotation: Option<&'a Rotation>,
+}
+
+/// A query vector.
+pub(super) struct Query<'a> {
+    pub(super) source: &'a [f32],
+    /// The vector times the scale.
+    pub(super) scaled: &'a mut [f32],
+    /// The vector for stored keys, if there are any.
+    pub(super) prepared: Option<&'a mut [f32]>,
+}
+
+entries! {
+    /// Prepares a query; returns what the scores of stored keys lack, the product of the query and the centre.
+    ///
+    /// # Safety
+    /// The machine has the instruction set; all slices are of the same length, a multiple of 16.
+    pub(super) fn prepare(preparation: &Preparation<'_>, query: Query<'_>) -> f32 = prepare_row
+}
+
+/// See [`prepare`].
+#[inline(always)]
+unsafe fn prepare_row<S: Lanes>(preparation: &Preparation<'_>, query: Query<'_>) -> f32 {
+    let Query {
+        source,
+        scaled,
+        prepared,
+    } = query;
+    // SAFETY: the caller's.
+    unsafe {
+        let scale = S::splat(preparation.scale);
+        for at in (0..source.len()).step_by(LANES) {
+            let numbers = S::load(source.as_ptr().add(at));
+            S::store(scaled.as_mut_ptr().add(at), S::mul(numbers, scale));
+        }
+        let scaled = scaled.as_ptr();
+        let offset = match preparation.center {
+            Some(center) => {
+                let mut sums = S::splat(0.0);
+                for at in (0..center.len()).step_by(LANES) {
+                    let c = S::load(center.as_ptr().add(at));
+                    sums = S::fma(S::load(scaled.add(at)), c, sums);
+                }
+                S::reduce_add(sums)
+            }
+            None => 0.0,
+        };
+        let Some(prepared) = prepared else {
+            return offset;
+        };
+        let out = prepared.as_mut_ptr();
+        for at in (0..prepared.len()).step_by(LANES) {
+            let mut numbers = S::load(scaled.add(at));
+            if let Some(equaliser) = preparation.equaliser {
+                numbers = S::mul(numbers, S::load(equaliser.as_ptr().add(at)));
+            }
+            S::store(out.add(at), numbers);
+        }
+        if let Some(rotation) = preparation.rotation {
+            rotate::forward::<S>(rotation, prepared);
+        }
+        offset
+    }
+}
