@@ -239,7 +239,7 @@ unsafe fn dense_rows<S: Lanes, N: Numbers<S>>(numbers: N, rows: Rows, d: usize, 
 
 /// Where the planes of a row's codes lie: the low bits first, then the high ones of widths that are no power of two.
 pub(super) struct Planes {
-    low: usize,
+    pub(super) low: usize,
     high: usize,
     pub(super) high_at: usize,
 }
@@ -267,7 +267,65 @@ unsafe fn code_panel<S: Lanes, const BITS: usize>(
     first: usize,
     out: *mut f32,
 ) {
-    let d = decoder.codec.head_dim();
+    // SAFETY: the caller's: a panel of output.
+    unsafe {
+        let panel = Panel::<S> {
+            table: Table::new(&decoder.centroids),
+            out,
+        };
+        each_word::<S, BITS, _>(rows, first, decoder.codec.head_dim(), panel);
+    }
+}
+
+/// A panel of decoded numbers.
+struct Panel<S: Lanes> {
+    table: Table<S>,
+    out: *mut f32,
+}
+
+impl<S: Lanes, const BITS: usize> Words<S, BITS> for Panel<S> {
+    #[inline(always)]
+    unsafe fn word(&mut self, word: usize, low: S::I, (high, bit): (S::I, usize)) {
+        let planes = Planes::of::<BITS>(0);
+        let per_word = 32 / planes.low;
+        // SAFETY: the caller's.
+        unsafe {
+            let high = S::shr(high, S::splat_i(bit as u32));
+            for i in 0..per_word {
+                let low = S::shr(low, S::splat_i((i * planes.low) as u32));
+                let index = if planes.high == 0 {
+                    low
+                } else {
+                    let high = S::shr(high, S::splat_i((i * planes.high) as u32));
+                    join::<S, BITS>(low, high)
+                };
+                let out = self.out.add((word * per_word + i) * LANES);
+                S::store(out, S::lookup::<BITS>(&self.table, index));
+            }
+        }
+    }
+}
+
+/// What is done with the codes of sixteen rows, a word of 32 bits of each at a time.
+pub(super) trait Words<S: Lanes, const BITS: usize> {
+    /// Takes a word of the low planes, and the word of the high planes whose bits from `bit` on belong to it.
+    ///
+    /// # Safety
+    /// The machine has the set.
+    unsafe fn word(&mut self, word: usize, low: S::I, high: (S::I, usize));
+}
+
+/// Passes the words of sixteen rows from `first` on; rows past the count are the last one.
+///
+/// # Safety
+/// The machine has the set, and the rows have codes of `BITS` bits of `d` numbers.
+#[inline(always)]
+pub(super) unsafe fn each_word<S: Lanes, const BITS: usize, W: Words<S, BITS>>(
+    rows: Rows,
+    first: usize,
+    d: usize,
+    mut each: W,
+) {
     let planes = Planes::of::<BITS>(d);
     let row_bytes = d * BITS / 8;
     let mut sources = [rows.codes; LANES];
@@ -276,9 +334,8 @@ unsafe fn code_panel<S: Lanes, const BITS: usize>(
             .codes
             .wrapping_add((first + i).min(rows.count - 1) * rows.stride);
     }
-    // SAFETY: the caller's: sixteen rows of `row_bytes` bytes, and a panel of output.
+    // SAFETY: the caller's: sixteen rows of `row_bytes` bytes.
     unsafe {
-        let table = Table::<S>::new(&decoder.centroids);
         let mut high_words = [S::splat_i(0); MAX_HIGH_WORDS];
         let mut word = 0;
         while planes.high > 0 && 4 * word < row_bytes - planes.high_at {
@@ -296,23 +353,9 @@ unsafe fn code_panel<S: Lanes, const BITS: usize>(
             let (columns, skip) = eight_words::<S>(&sources, 4 * word, row_bytes);
             let end = 8.min(skip + words - word);
             for column in &columns[skip..end] {
-                let dim = word * per_word;
-                let high = if planes.high == 0 {
-                    S::splat_i(0)
-                } else {
-                    let bit = dim * planes.high;
-                    S::shr(high_words[bit / 32], S::splat_i((bit % 32) as u32))
-                };
-                for i in 0..per_word {
-                    let low = S::shr(*column, S::splat_i((i * planes.low) as u32));
-                    let index = if planes.high == 0 {
-                        low
-                    } else {
-                        let high = S::shr(high, S::splat_i((i * planes.high) as u32));
-                        join::<S, BITS>(low, high)
-                    };
-                    S::store(out.add((dim + i) * LANES), S::lookup::<BITS>(&table, index));
-                }
+                let bit = word * per_word * planes.high;
+                let high = (high_words[bit / 32], bit % 32);
+                each.word(word, *column, high);
                 word += 1;
             }
         }

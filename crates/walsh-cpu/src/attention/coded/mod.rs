@@ -87,6 +87,8 @@ fn best_step(centroids: &[f32]) -> f32 {
 pub(super) struct Coded {
     key: Book,
     value: Book,
+    /// Where in the sums over values each number of a head is.
+    places: Vec<i32>,
 }
 
 impl Coded {
@@ -96,9 +98,12 @@ impl Coded {
         if target.isa != Isa::Avx512 || target.activations != Activations::Int8 {
             return None;
         }
+        let head_dim = key.head_dim();
+        let (key, value) = (Book::of(key)?, Book::of(value)?);
         Some(Self {
-            key: Book::of(key)?,
-            value: Book::of(value)?,
+            places: kernels::value_places(value.bits, head_dim),
+            key,
+            value,
         })
     }
 
@@ -199,10 +204,12 @@ pub(super) unsafe fn attend(
     // SAFETY: the caller's; the pieces of the scratch are as long as their comments say.
     unsafe {
         let area = divide(scratch.coded, shape, rows);
+        let order = kernels::key_order(coded.key.bits);
         for row in 0..rows {
             let query = scratch.rotated.add(row * d);
             let bytes = area.queries.add(2 * row * d);
             let terms = kernels::integers(job.isa, query, bytes, d);
+            kernels::arrange(job.isa, bytes, 2 * d, &order);
             area.query_terms.add(row).write(Integers {
                 factor: terms.factor * coded.key.step,
                 ..terms
@@ -217,9 +224,9 @@ pub(super) unsafe fn attend(
         for row in 0..rows {
             let collect = Collect {
                 sums: area.sums.add(row * wide),
+                places: &coded.places,
                 carried: *area.carried.add(row),
                 out: scratch.out.add(row * d),
-                head_dim: d,
             };
             kernels::collect(job.isa, collect);
         }

@@ -31,8 +31,24 @@ pub(super) trait ByteLanes: Lanes {
         first: usize,
         left: usize,
     ) -> Self::B;
-    /// Words of 32 bits of sixteen vectors, word by word.
-    unsafe fn words(rows: &mut [Self::B; 16]);
+    /// The table's bytes for the codes of a word of sixteen rows whose numbers are each the `at`th of their byte of the
+    /// low plane. The word of the high plane begins at its bit `bit`.
+    unsafe fn numbers_of_word<const BITS: usize>(
+        table: &[Self::B; 4],
+        at: usize,
+        low: Self::I,
+        high: (Self::I, usize),
+    ) -> Self::B;
+    /// The table's bytes for the lower or upper fours of bits of each byte.
+    unsafe fn nibbles_of(table: &[Self::B; 4], bytes: Self::B) -> [Self::B; 2];
+    /// Puts each 16 of `bytes` into an order.
+    unsafe fn arrange(p: *mut i8, bytes: usize, order: &[u8; 16]);
+    /// 32 bytes of two rows, one in each half.
+    unsafe fn halves(low: *const u8, high: *const u8) -> Self::B;
+    /// The lower halves of two vectors, and the upper halves.
+    unsafe fn regroup(a: Self::B, b: Self::B) -> [Self::B; 2];
+    /// Numbers at some places.
+    unsafe fn gather(p: *const f32, places: *const i32) -> Self::F;
     /// Words of the bytes of four vectors at one place. Word 4·l + k of vector j is of place 16·l + 4·j + k.
     unsafe fn interleave(rows: [Self::B; 4]) -> [Self::B; 4];
 }
@@ -42,7 +58,7 @@ mod avx512 {
     use std::arch::x86_64::*;
 
     use super::ByteLanes;
-    use crate::lanes::{Avx512, Lanes, operations};
+    use crate::lanes::{Avx512, operations};
 
     /// Numbers of four bits of 32 bytes, one a byte.
     #[inline(always)]
@@ -91,6 +107,24 @@ mod avx512 {
         }
     }
 
+    /// Bytes of a table of four parts by the bits of an index: the four lowest, the fifth and the sixth.
+    #[inline(always)]
+    unsafe fn among_four(
+        t: &[__m512i; 4],
+        low: __m512i,
+        odd: __mmask64,
+        upper: __mmask64,
+    ) -> __m512i {
+        // SAFETY: the caller's.
+        unsafe {
+            let below = _mm512_shuffle_epi8(t[0], low);
+            let below = _mm512_mask_shuffle_epi8(below, odd, t[1], low);
+            let above = _mm512_shuffle_epi8(t[2], low);
+            let above = _mm512_mask_shuffle_epi8(above, odd, t[3], low);
+            _mm512_mask_mov_epi8(below, upper, above)
+        }
+    }
+
     impl ByteLanes for Avx512 {
         type B = __m512i;
 
@@ -120,16 +154,33 @@ mod avx512 {
                 }
                 parts
             }
-            fn words(rows: &mut [__m512i; 16]) {
-                // No closures: they would be compiled without the set's features.
-                let mut singles = [_mm512_setzero_ps(); 16];
-                for i in 0..16 {
-                    singles[i] = _mm512_castsi512_ps(rows[i]);
+            fn nibbles_of(table: &[__m512i; 4], bytes: __m512i) -> [__m512i; 2] {
+                let mask = _mm512_set1_epi8(15);
+                let upper = _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), mask);
+                [
+                    _mm512_shuffle_epi8(table[0], _mm512_and_si512(bytes, mask)),
+                    _mm512_shuffle_epi8(table[0], upper),
+                ]
+            }
+            fn arrange(p: *mut i8, bytes: usize, order: &[u8; 16]) {
+                let order = _mm_loadu_si128(order.as_ptr().cast());
+                for at in (0..bytes).step_by(16) {
+                    let sixteen = _mm_loadu_si128(p.add(at).cast());
+                    _mm_storeu_si128(p.add(at).cast(), _mm_shuffle_epi8(sixteen, order));
                 }
-                Self::transpose(&mut singles);
-                for i in 0..16 {
-                    rows[i] = _mm512_castps_si512(singles[i]);
-                }
+            }
+            fn halves(low: *const u8, high: *const u8) -> __m512i {
+                let low = _mm512_castsi256_si512(_mm256_loadu_si256(low.cast()));
+                _mm512_inserti64x4::<1>(low, _mm256_loadu_si256(high.cast()))
+            }
+            fn regroup(a: __m512i, b: __m512i) -> [__m512i; 2] {
+                [
+                    _mm512_inserti64x4::<1>(a, _mm512_castsi512_si256(b)),
+                    _mm512_shuffle_i64x2::<0b11_10_11_10>(a, b),
+                ]
+            }
+            fn gather(p: *const f32, places: *const i32) -> __m512 {
+                _mm512_i32gather_ps::<4>(_mm512_loadu_si512(places.cast()), p)
             }
             fn interleave(rows: [__m512i; 4]) -> [__m512i; 4] {
                 let [a, b, c, d] = rows;
@@ -141,6 +192,49 @@ mod avx512 {
                     _mm512_unpacklo_epi16(high_ab, high_cd),
                     _mm512_unpackhi_epi16(high_ab, high_cd),
                 ]
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn numbers_of_word<const BITS: usize>(
+            t: &[__m512i; 4],
+            at: usize,
+            low: __m512i,
+            (high, bit): (__m512i, usize),
+        ) -> __m512i {
+            // SAFETY: the caller's.
+            unsafe {
+                let bits = if BITS < 4 { 2 } else { 4 };
+                let shift = _mm_cvtsi32_si128((at * bits) as i32);
+                let low = _mm512_srl_epi32(low, shift);
+                let low = _mm512_and_si512(low, _mm512_set1_epi8((1 << bits) - 1));
+                // The bytes of the high plane that belong to the four bytes of the word: one, or two.
+                let words = _mm512_set4_epi32(0x0c0c_0c0c, 0x0808_0808, 0x0404_0404, 0);
+                let place = (bit / 8) as i32 * 0x0101_0101;
+                let place = place + if BITS == 5 { 0 } else { 0x0101_0000 };
+                let places = _mm512_add_epi32(words, _mm512_set1_epi32(place));
+                let part = _mm512_shuffle_epi8(high, places);
+                match BITS {
+                    2 | 4 => _mm512_shuffle_epi8(t[0], low),
+                    3 => {
+                        let of_bytes = _mm512_set1_epi32(0x1001_1001 << at);
+                        let upper = _mm512_test_epi8_mask(part, of_bytes);
+                        let index = _mm512_mask_add_epi8(low, upper, low, _mm512_set1_epi8(4));
+                        _mm512_shuffle_epi8(t[0], index)
+                    }
+                    5 => {
+                        let of_bytes = _mm512_set1_epi32(0x4010_0401 << at);
+                        let upper = _mm512_test_epi8_mask(part, of_bytes);
+                        let found = _mm512_shuffle_epi8(t[0], low);
+                        _mm512_mask_shuffle_epi8(found, upper, t[1], low)
+                    }
+                    _ => {
+                        let of_bytes = 0x1001_1001 << (2 * at);
+                        let odd = _mm512_test_epi8_mask(part, _mm512_set1_epi32(of_bytes));
+                        let upper = _mm512_test_epi8_mask(part, _mm512_set1_epi32(of_bytes << 1));
+                        among_four(t, low, odd, upper)
+                    }
+                }
             }
         }
 
@@ -174,11 +268,7 @@ mod avx512 {
                         let part = twos(high.add(first / 4), left);
                         let odd = _mm512_test_epi8_mask(part, _mm512_set1_epi8(1));
                         let upper = _mm512_test_epi8_mask(part, _mm512_set1_epi8(2));
-                        let below = _mm512_shuffle_epi8(t[0], low);
-                        let below = _mm512_mask_shuffle_epi8(below, odd, t[1], low);
-                        let above = _mm512_shuffle_epi8(t[2], low);
-                        let above = _mm512_mask_shuffle_epi8(above, odd, t[3], low);
-                        _mm512_mask_mov_epi8(below, upper, above)
+                        among_four(t, low, odd, upper)
                     }
                 }
             }
