@@ -377,26 +377,19 @@ unsafe fn eight_words<S: Lanes>(
     row_bytes: usize,
 ) -> ([S::I; 8], usize) {
     let back = (at + 32).saturating_sub(row_bytes).next_multiple_of(4);
+    let short = back >= 32 || back > at;
     let mut starts = *sources;
-    let mut ends = [[0u8; 32]; LANES];
-    let copied = back >= 32 || back > at;
-    for i in 0..LANES {
-        starts[i] = if copied {
-            // SAFETY: the bytes from `at` to the row's end, at most 32.
-            unsafe {
-                let bytes = (row_bytes - at).min(32);
-                std::ptr::copy_nonoverlapping(sources[i].add(at), ends[i].as_mut_ptr(), bytes);
-            }
-            ends[i].as_ptr()
-        } else {
-            sources[i].wrapping_add(at - back)
-        };
+    for start in &mut starts {
+        *start = start.wrapping_add(if short { at } else { at - back });
     }
-    // SAFETY: 32 bytes of each row, or of the copy of its end.
-    (
-        unsafe { S::columns(&starts) },
-        if copied { 0 } else { back / 4 },
-    )
+    // SAFETY: 32 bytes of each row, or what it has from `at` on.
+    unsafe {
+        if short {
+            (S::short_columns(&starts, row_bytes - at), 0)
+        } else {
+            (S::columns(&starts), back / 4)
+        }
+    }
 }
 
 #[inline(always)]

@@ -34,6 +34,36 @@ unsafe fn quarters(t: &[__m512; 8], index: __m512i) -> __m512 {
     }
 }
 
+/// Eight 32-bit words of sixteen rows, word by word, from row i in the lower half of vector i and row i + 8 in its upper
+/// half: what is done within halves does both.
+#[inline(always)]
+unsafe fn words_of_rows(r: [__m512i; 8]) -> [__m512i; 8] {
+    // SAFETY: the caller's: the machine has the set.
+    unsafe {
+        let mut t = r;
+        for i in 0..4 {
+            t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
+            t[2 * i + 1] = _mm512_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
+        }
+        let mut u = t;
+        for q in [0, 4] {
+            u[q] = _mm512_unpacklo_epi64(t[q], t[q + 2]);
+            u[q + 1] = _mm512_unpackhi_epi64(t[q], t[q + 2]);
+            u[q + 2] = _mm512_unpacklo_epi64(t[q + 1], t[q + 3]);
+            u[q + 3] = _mm512_unpackhi_epi64(t[q + 1], t[q + 3]);
+        }
+        // Quarters of u[j]: words j and 4 + j of rows 0 to 3, then of rows 8 to 11; of u[4 + j]: the rows 4 on.
+        let first = _mm512_setr_epi64(0, 1, 8, 9, 4, 5, 12, 13);
+        let second = _mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15);
+        let mut out = u;
+        for j in 0..4 {
+            out[j] = _mm512_permutex2var_epi64(u[j], first, u[4 + j]);
+            out[4 + j] = _mm512_permutex2var_epi64(u[j], second, u[4 + j]);
+        }
+        out
+    }
+}
+
 impl Lanes for Avx512 {
     type F = __m512;
     type I = __m512i;
@@ -147,33 +177,22 @@ impl Lanes for Avx512 {
             _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(p.cast::<u16>().read_unaligned()))))
         }
         fn columns(rows: &[*const u8; 16]) -> [__m512i; 8] {
-            // Row i in the lower half, row i + 8 in the upper: what is done within halves does both.
             let mut r = [_mm512_setzero_si512(); 8];
             for i in 0..8 {
                 let low = _mm512_castsi256_si512(_mm256_loadu_si256(rows[i].cast()));
                 r[i] = _mm512_inserti64x4::<1>(low, _mm256_loadu_si256(rows[i + 8].cast()));
             }
-            let mut t = r;
-            for i in 0..4 {
-                t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
-                t[2 * i + 1] = _mm512_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
+            words_of_rows(r)
+        }
+        fn short_columns(rows: &[*const u8; 16], bytes: usize) -> [__m512i; 8] {
+            let some = (1u32 << bytes) - 1;
+            let mut r = [_mm512_setzero_si512(); 8];
+            for i in 0..8 {
+                let low = _mm512_castsi256_si512(_mm256_maskz_loadu_epi8(some, rows[i].cast()));
+                let high = _mm256_maskz_loadu_epi8(some, rows[i + 8].cast());
+                r[i] = _mm512_inserti64x4::<1>(low, high);
             }
-            let mut u = t;
-            for q in [0, 4] {
-                u[q] = _mm512_unpacklo_epi64(t[q], t[q + 2]);
-                u[q + 1] = _mm512_unpackhi_epi64(t[q], t[q + 2]);
-                u[q + 2] = _mm512_unpacklo_epi64(t[q + 1], t[q + 3]);
-                u[q + 3] = _mm512_unpackhi_epi64(t[q + 1], t[q + 3]);
-            }
-            // Quarters of u[j]: words j and 4 + j of rows 0 to 3, then of rows 8 to 11; of u[4 + j]: the rows 4 on.
-            let first = _mm512_setr_epi64(0, 1, 8, 9, 4, 5, 12, 13);
-            let second = _mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15);
-            let mut out = u;
-            for j in 0..4 {
-                out[j] = _mm512_permutex2var_epi64(u[j], first, u[4 + j]);
-                out[4 + j] = _mm512_permutex2var_epi64(u[j], second, u[4 + j]);
-            }
-            out
+            words_of_rows(r)
         }
         fn lookup<const BITS: usize>(table: &Table<Self>, index: __m512i) -> __m512 {
             let t = &table.parts;

@@ -102,6 +102,19 @@ pub(crate) trait Lanes: Copy + 'static {
     unsafe fn half(p: *const u8) -> f32;
     /// The first eight 32-bit words of sixteen rows, word by word.
     unsafe fn columns(rows: &[*const u8; 16]) -> [Self::I; 8];
+    /// As [`columns`](Self::columns) of rows that have only so many bytes, fewer than 32: zeros follow.
+    #[inline(always)]
+    unsafe fn short_columns(rows: &[*const u8; 16], bytes: usize) -> [Self::I; 8] {
+        let mut copies = [[0u8; 32]; 16];
+        let mut starts = *rows;
+        for i in 0..16 {
+            // SAFETY: the caller's.
+            unsafe { rows[i].copy_to_nonoverlapping(copies[i].as_mut_ptr(), bytes.min(32)) };
+            starts[i] = copies[i].as_ptr();
+        }
+        // SAFETY: whole copies.
+        unsafe { Self::columns(&starts) }
+    }
     /// Table entries by the low `BITS` bits of each lane; the bits above are ignored. A table for 8 bits must be odd:
     /// entry 255 − i is entry i negated.
     unsafe fn lookup<const BITS: usize>(table: &Table<Self>, index: Self::I) -> Self::F;
