@@ -280,5 +280,8 @@ fn divide_tiles(n: usize, panel_rows: usize, tiles: Tiles, threads: usize) -> (u
         }
     }
     // Sums of an item stay in the second-level cache.
-    (panels * panel_rows, each.min(576usize.div_ceil(tiles.most())))
+    (
+        panels * panel_rows,
+        each.min(576usize.div_ceil(tiles.most())),
+    )
 }

@@ -311,7 +311,9 @@ pub(super) unsafe fn product<T: Panels<B>, B: Decode>(job: &Job<'_>, scratch: &m
                 fill::<T, B>(&item, panel, values.clone());
             }
             let steps = values.start / BLOCK..values.end / BLOCK;
-            item.sweep_all(steps, size_of::<Record>(), |rows, sweep| T::sweep(rows, sweep));
+            item.sweep_all(steps, size_of::<Record>(), |rows, sweep| {
+                T::sweep(rows, sweep)
+            });
         }
     }
     // SAFETY: the caller's.
@@ -324,11 +326,7 @@ pub(super) unsafe fn product<T: Panels<B>, B: Decode>(job: &Job<'_>, scratch: &m
 /// # Safety
 /// As for [`product`].
 #[inline(always)]
-unsafe fn fill<T: Panels<B>, B: Decode>(
-    item: &Item<'_>,
-    panel: usize,
-    values: Range<usize>,
-) {
+unsafe fn fill<T: Panels<B>, B: Decode>(item: &Item<'_>, panel: usize, values: Range<usize>) {
     const RUNS: usize = PIECE / 16;
     let codes = item.staging;
     // SAFETY: the staging area holds `PIECE` codes and twice `RUNS` floats for each lane.

@@ -226,7 +226,16 @@ fn nibbles(packed: [__m512i; 4]) -> Codes {
     let [a, b, c, d] = packed;
     let (low, mask) = (|x| and(x, bytes(15)), bytes(15));
     let high = |x| and(shift(x, 4), mask);
-    [low(a), low(b), low(c), low(d), high(a), high(b), high(c), high(d)]
+    [
+        low(a),
+        low(b),
+        low(c),
+        low(d),
+        high(a),
+        high(b),
+        high(c),
+        high(d),
+    ]
 }
 
 /// Every vector of codes, changed. (`map` of an array is not always inlined, and is then compiled without the

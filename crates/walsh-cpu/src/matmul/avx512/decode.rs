@@ -9,9 +9,7 @@ use walsh_formats::ggml::{
     BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0,
 };
 
-use crate::matmul::blocks::{
-    Decode, IQ4_CODES, IQ4_OFFSET, Primitives,
-};
+use crate::matmul::blocks::{Decode, IQ4_CODES, IQ4_OFFSET, Primitives};
 use crate::matmul::x86::X86;
 
 /// Up to 256 decoded values.

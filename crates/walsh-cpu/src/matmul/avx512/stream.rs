@@ -92,11 +92,7 @@ impl Sweep {
     /// # Safety
     /// The blocks are readable, the records and sums good for the rows, and the machine has AVX-512 with VNNI.
     #[inline(always)]
-    unsafe fn run<B: Columns>(
-        &self,
-        rows: &[*const u8; LANES],
-        range: std::ops::Range<usize>,
-    ) {
+    unsafe fn run<B: Columns>(&self, rows: &[*const u8; LANES], range: std::ops::Range<usize>) {
         let (mut runs, mut packed) = (Runs::new(), Packed::new());
         let mut records = self.records;
         for block in range {
