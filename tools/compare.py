@@ -7,7 +7,9 @@ llama-cpp-python (see tools/peer.py).
 
 usage: compare.py MODEL [--walsh target/release/walsh] [--rounds 3] [--only speed,perplexity,greedy]
        [--text tests/data/persuasion.txt] [--chunks 4] [--prompts 10] [--threads 2]
-       [--depth 0,4096] [--kv f16]
+       [--depth 0,4096] [--kv f16] [--peer-kv f16]
+
+`--peer-kv` lets the peer's cache differ from ours in speed tests.
 """
 
 import argparse
@@ -37,11 +39,11 @@ def peer(script, *arguments):
 
 def speed(args):
     """Prints, for each test, Walsh's tokens per second over the peer's."""
-    shared = ["--threads", args.threads, "--depth", args.depth, "--kv", args.kv]
+    shared = ["--threads", args.threads, "--depth", args.depth]
     ratios, last = {}, {}
     for _ in range(args.rounds):
-        ours = json.loads(run([args.walsh, "bench", "--model", args.model, "--json", *shared]))
-        theirs = peer("peer_bench.py", args.model, *shared)
+        ours = json.loads(run([args.walsh, "bench", "--model", args.model, "--json", "--kv", args.kv, *shared]))
+        theirs = peer("peer_bench.py", args.model, "--kv", args.peer_kv or args.kv, *shared)
         by_test = {(row["test"], row["depth"]): row for row in theirs["results"]}
         for row in ours["results"]:
             key = row["test"], row["depth"]
@@ -111,6 +113,7 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--depth", default="0,4096")
     parser.add_argument("--kv", default="f16")
+    parser.add_argument("--peer-kv")
     args = parser.parse_args()
     parts = {"speed": speed, "perplexity": perplexity, "greedy": greedy}
     for name in args.only.split(","):

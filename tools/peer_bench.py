@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Tokens per second by the peer, in the form of `walsh bench --json`; prints JSON.
 
-Flash attention is set to whichever of on and off is faster for each test.
+Flash attention is set to whichever of on and off is faster for each test; a quantised cache needs it on.
 
 usage: peer_bench.py MODEL [--prompt 512] [--generate 128] [--depth 0,4096] [--threads 2] [--kv f16]
        [--repetitions 3] [--flash on|off|best]
@@ -52,13 +52,16 @@ def main():
     parser.add_argument("--flash", choices=["on", "off", "best"], default="best")
     args = parser.parse_args()
     peer = Peer(args.model)
+    modes = [args.flash]
+    if args.flash == "best":
+        modes = ["on", "off"] if args.kv in ("f16", "f32") else ["on"]
     results = []
     for depth in [int(text) for text in args.depth.split(",")]:
         for test, tokens in (("prefill", args.prompt), ("decode", args.generate)):
             if not tokens:
                 continue
             best = None
-            for flash in ["on", "off"] if args.flash == "best" else [args.flash]:
+            for flash in modes:
                 size = depth + tokens + 8
                 with peer.context(size=size, batch=512, threads=args.threads, kv=args.kv, flash=flash) as context:
                     speeds = measure(context, test, tokens, depth, args.repetitions)

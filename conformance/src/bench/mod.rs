@@ -150,8 +150,8 @@ fn timed(device: &Device, workload: &Workload, effort: Effort) -> Result<Timed> 
     let mut maker = Maker::new(device);
     let mut ops = vec![workload.op(&mut maker, 0)?];
     let cost = ops[0].cost(workload.stored);
-    // Twice what the last cache holds, so that nothing of a set is left when its turn comes again.
-    let sets = (2 * cache_bytes(device)).div_ceil(cost.bytes.max(1));
+    // Several times what the last cache holds, so that next to nothing of a set is left when its turn comes again.
+    let sets = (6 * cache_bytes(device)).div_ceil(cost.bytes.max(1));
     let sets = (sets as usize).clamp(1, effort.sets);
     for index in 1..sets {
         ops.push(workload.op(&mut maker, index)?);

@@ -406,7 +406,7 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "SPEC", default_value = "f16")]
     pub(crate) kv: Vec<KvSpec>,
 
-    /// Show instead where the time of a decoded token goes, op by op, on a device that times kernels
+    /// Show instead where the time of a decoded token goes, op by op and kernel by kernel
     #[arg(long, conflicts_with_all = ["prompt", "repetitions"])]
     pub(crate) profile: bool,
 

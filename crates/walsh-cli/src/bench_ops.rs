@@ -3,7 +3,6 @@
 use conformance::bench::{self, Ceilings, Effort, Measurement, Workload};
 use serde_json::json;
 use walsh::{Device, Error};
-use walsh_runtime::read_bandwidth;
 
 use crate::args::BenchOps;
 use crate::failure::{Failure, Outcome};
@@ -90,12 +89,8 @@ fn chosen(args: &BenchOps, effort: Effort) -> Vec<Workload> {
 /// What the device can do at best; `None` where that cannot be measured, which is said.
 fn ceilings(device: &Device, effort: Effort) -> Option<Ceilings> {
     let measured = || {
-        let bytes_per_second = match device.copy_bandwidth() {
-            Err(Error::Unsupported { .. }) => 1e9 * read_bandwidth(device.properties().parallelism),
-            measured => measured?,
-        };
         Ok::<_, Error>(Ceilings {
-            bytes_per_second,
+            bytes_per_second: device.memory_bandwidth()?,
             operations_per_second: bench::product_rate(device, effort)?,
         })
     };

@@ -9,7 +9,7 @@ use crate::failure::{Failure, Outcome};
 use crate::{models, output};
 
 pub(crate) fn run(args: &Doctor) -> Outcome {
-    let diagnosis = diagnose(&walsh::open("cpu")?);
+    let diagnosis = diagnose(&walsh::open("cpu")?)?;
     let store = models::store(&args.cache)?;
     let present: Vec<String> = store
         .list()?

@@ -45,9 +45,40 @@ fn synthetic_models_that_do_not_exist_are_one_line() {
 }
 
 #[test]
-fn a_device_that_times_no_kernels_says_so() {
+fn a_profile_says_where_a_token_goes() {
     let fixed = ["bench", "--synthetic", "smollm2-135m:q4_0", "--profile"];
-    walsh(fixed.iter().chain(&["--depth", "0", "--generate", "1"])).fails(1, "one by one");
+    let small = [
+        "--depth",
+        "5",
+        "--generate",
+        "2",
+        "--threads",
+        "2",
+        "--json",
+    ];
+    let reports = walsh(fixed.iter().chain(&small)).json();
+    let report = &reports[0];
+    assert!(report["replay_microseconds"].as_f64().expect("a time") > 0.0);
+    for part in ["ops", "kernels"] {
+        let rows = report[part].as_array().expect("an array");
+        let share = |row: &serde_json::Value| row["share"].as_f64().expect("a share");
+        let sum: f64 = rows.iter().map(share).sum();
+        assert!((sum - 1.0).abs() < 1e-6, "{part}: {sum}");
+    }
+    let ops = report["ops"].as_array().expect("an array");
+    let calls = |start: &str| {
+        let of_op =
+            |row: &&serde_json::Value| row["name"].as_str().is_some_and(|n| n.starts_with(start));
+        ops.iter()
+            .filter(of_op)
+            .filter_map(|row| row["calls"].as_u64())
+            .sum::<u64>()
+    };
+    // Seven products a layer and one behind the last; a norm before each half of a layer and one at the end.
+    assert_eq!(
+        (calls("MatMul"), calls("RmsNorm"), calls("ArgMax")),
+        (211, 61, 1)
+    );
     walsh(fixed.iter().chain(&["--prompt", "4"])).fails(2, "--prompt");
 }
 

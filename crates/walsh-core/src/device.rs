@@ -137,15 +137,15 @@ pub trait Backend: Send + Sync {
         None
     }
 
-    /// The rate of copies within the device's memory, in bytes per second, read and
-    /// written bytes both counted.
+    /// The most bytes per second between the device and its memory, measured: by
+    /// copies, read and written bytes both counted, or by reads where that is more.
     ///
     /// # Errors
     /// When the device fails or has no room for it; [`Error::Unsupported`] where the
     /// backend does not measure it.
-    fn copy_bandwidth(&self) -> Result<f64> {
+    fn memory_bandwidth(&self) -> Result<f64> {
         Err(Error::Unsupported {
-            op: "copy_bandwidth",
+            op: "memory_bandwidth",
             backend: self.properties().backend,
             why: "it does not measure copies".into(),
         })
@@ -407,8 +407,8 @@ impl Device {
     /// # Errors
     /// When the device fails or has no room for it; [`Error::Unsupported`] where the
     /// backend does not measure it.
-    pub fn copy_bandwidth(&self) -> Result<f64> {
-        self.backend.copy_bandwidth()
+    pub fn memory_bandwidth(&self) -> Result<f64> {
+        self.backend.memory_bandwidth()
     }
 
     pub(crate) fn backend(&self) -> &dyn Backend {

@@ -1,16 +1,17 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use walsh_core::ops::Op;
 use walsh_core::{
-    Activations, Backend, CommandList, Device, Error, HostBytes, Memory, Plan, Program, Properties,
-    Result, Span,
+    Activations, Backend, CommandList, Device, Error, HostBytes, KernelTime, Memory, Plan, Program,
+    Properties, Result, Span,
 };
 
 use crate::isa::Isa;
-use crate::lower::{Fault, Lowering, Target};
+use crate::lower::{Lowered, Lowering, Target};
 use crate::memory::{self, CpuMemory, address};
-use crate::team::{Group, Team};
-use crate::{attention, matmul, store};
+use crate::team::{Phase, Team, TeamError};
+use crate::{attention, bandwidth, matmul, store};
 
 /// How many threads a CPU device uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -116,12 +117,27 @@ impl Cpu {
     }
 }
 
-struct CpuProgram {
-    groups: Vec<Group>,
-    fault: Arc<Fault>,
-}
+impl Program for Lowered {}
 
-impl Program for CpuProgram {}
+impl Cpu {
+    /// Does something with the phases of a program, and returns what they report.
+    fn with_phases(
+        &self,
+        program: &dyn Program,
+        work: impl FnOnce(&Team, &Lowered) -> std::result::Result<(), TeamError>,
+    ) -> Result<()> {
+        let program: &dyn std::any::Any = program;
+        let program = program
+            .downcast_ref::<Lowered>()
+            .ok_or_else(|| failure("the step was compiled by another backend".into()))?;
+        let team = self.lock();
+        let ended = work(&team, program);
+        let fault = program.fault.take();
+        drop(team);
+        ended.map_err(|error| failure(error.to_string()))?;
+        fault.map_or(Ok(()), Err)
+    }
+}
 
 impl Backend for Cpu {
     fn properties(&self) -> &Properties {
@@ -165,6 +181,11 @@ impl Backend for Cpu {
         Ok(())
     }
 
+    fn memory_bandwidth(&self) -> Result<f64> {
+        bandwidth::measure(self.target.isa, &self.lock())
+            .map_err(|error| failure(error.to_string()))
+    }
+
     fn available_bytes(&self) -> Option<u64> {
         memory::available_bytes()
     }
@@ -188,24 +209,33 @@ impl Backend for Cpu {
         for command in list.commands() {
             lowering.command(command)?;
         }
-        let (groups, fault) = lowering.finish();
-        Ok(Box::new(CpuProgram { groups, fault }))
+        Ok(Box::new(lowering.finish()))
     }
 
     fn run(&self, program: &dyn Program) -> Result<()> {
-        let program: &dyn std::any::Any = program;
-        let program = program
-            .downcast_ref::<CpuProgram>()
-            .ok_or_else(|| failure("the step was compiled by another backend".into()))?;
-        let team = self.lock();
         // SAFETY: the views of the phases keep their memory alive, the hazards
         // of the list put conflicting phases into different groups, and the
         // lock keeps every other access to tensor memory away.
-        let ended = unsafe { team.run(&program.groups) };
-        let fault = program.fault.take();
-        drop(team);
-        ended.map_err(|error| failure(error.to_string()))?;
-        fault.map_or(Ok(()), Err)
+        self.with_phases(program, |team, program| unsafe {
+            team.run(&program.groups)
+        })
+    }
+
+    fn profile(&self, program: &dyn Program) -> Result<Vec<KernelTime>> {
+        let mut times = Vec::new();
+        self.with_phases(program, |team, program| {
+            let mut origins = program.origins.iter();
+            let mut each = |phase: &dyn Phase, took: Duration| {
+                times.push(KernelTime {
+                    command: origins.next().copied().unwrap_or_default(),
+                    kernel: phase.name().to_owned(),
+                    seconds: took.as_secs_f64(),
+                });
+            };
+            // SAFETY: as in `run`; phases that may overlap may also come one by one.
+            unsafe { team.profile(&program.groups, &mut each) }
+        })?;
+        Ok(times)
     }
 }
 

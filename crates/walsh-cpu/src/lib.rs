@@ -7,6 +7,7 @@
 
 mod attention;
 mod backend;
+mod bandwidth;
 pub mod isa;
 mod lanes;
 mod lower;

@@ -11,7 +11,7 @@ use walsh_core::{
 
 use crate::isa::Isa;
 use crate::memory::CpuMemory;
-use crate::team::{Group, Phase, Scratch};
+use crate::team::{Group, Phase, Scratch, Stream, look_ahead};
 use crate::{attention, matmul, ops, store};
 
 /// What kernels are chosen by.
@@ -84,6 +84,9 @@ pub(crate) struct Lowering {
     fault: Arc<Fault>,
     hazards: HazardTracker,
     groups: Vec<Group>,
+    /// The commands lowered so far, and the one that each phase belongs to.
+    commands: usize,
+    origins: Vec<usize>,
     derived: Vec<DerivedBuffer>,
     free: Vec<Buffer>,
 }
@@ -96,6 +99,8 @@ impl Lowering {
             fault: Arc::default(),
             hazards: HazardTracker::new(),
             groups: Vec::new(),
+            commands: 0,
+            origins: Vec::new(),
             derived: Vec::new(),
             free: Vec::new(),
         }
@@ -118,6 +123,7 @@ impl Lowering {
             fault: self.fault.clone(),
             phase,
         });
+        self.origins.push(self.commands);
         match self.groups.last_mut() {
             Some(group) if !barrier => group.push(guarded),
             _ => self.groups.push(Group::new(vec![guarded])),
@@ -200,6 +206,7 @@ impl Lowering {
         for write in &command.accesses.writes {
             self.invalidate(write);
         }
+        self.commands += 1;
         Ok(())
     }
 
@@ -211,10 +218,25 @@ impl Lowering {
         }
     }
 
-    /// The groups in order, and where their phases report errors.
-    pub(crate) fn finish(self) -> (Vec<Group>, Arc<Fault>) {
-        (self.groups, self.fault)
+    /// What the list has become.
+    pub(crate) fn finish(mut self) -> Lowered {
+        look_ahead(&mut self.groups);
+        Lowered {
+            groups: self.groups,
+            origins: self.origins,
+            fault: self.fault,
+        }
     }
+}
+
+/// A lowered list.
+pub(crate) struct Lowered {
+    /// The phases in order.
+    pub(crate) groups: Vec<Group>,
+    /// The command that each phase belongs to, as a number within the list.
+    pub(crate) origins: Vec<usize>,
+    /// Where phases report errors.
+    pub(crate) fault: Arc<Fault>,
 }
 
 /// The span of a whole buffer.
@@ -247,6 +269,14 @@ impl<P: Phase> Phase for Guarded<P> {
 
     fn scratch_bytes(&self) -> usize {
         self.phase.scratch_bytes()
+    }
+
+    fn stream(&self) -> Option<Stream> {
+        self.phase.stream()
+    }
+
+    fn name(&self) -> &'static str {
+        self.phase.name()
     }
 
     unsafe fn run(&self, items: Range<usize>, scratch: &mut Scratch) {

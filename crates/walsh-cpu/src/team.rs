@@ -1,27 +1,32 @@
 //! A fixed team of workers that runs lists of phases.
 //!
 //! A *phase* is a number of independent work items. Phases that have no hazard between them share a *group* and run
-//! together; a barrier stands between groups. Workers take small chunks of a group's items from one shared ticket, so
-//! that a worker which the machine takes away for a while delays nobody but the chunk that it holds: the barrier waits
-//! for chunks, not for workers. Between groups and between runs the workers spin for a moment, then give way, then
-//! park.
+//! together; a barrier stands between groups. A group's items are divided into small chunks, and chunks into a share for
+//! each worker; a worker that is done takes chunks of others, so that one which the machine takes away for a while delays
+//! nobody but the chunk that it holds: the barrier waits for chunks, not for workers. A small group is shared by few
+//! workers, or run by the calling thread alone. Between groups and between runs the workers fetch what they will read
+//! next, spin for a moment, then give way, then park.
 
 use std::any::Any;
 use std::cell::UnsafeCell;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+pub(crate) use ahead::fetch;
+use ahead::{Ahead, Fetch};
+pub use ahead::{Stream, look_ahead};
+use division::Division;
 pub use scratch::Scratch;
+use shares::{Offer, Padded, Shares};
 
+mod ahead;
+mod division;
 mod scratch;
-
-/// Below this estimated time, in nanoseconds, a group runs on the calling thread alone: handing it out would cost more
-/// than it saves.
-const SHARED_COST: u64 = 3_000;
+mod shares;
 
 /// How often a waiting thread looks before it gives way to other threads.
 const SPINS: u32 = 200;
@@ -31,7 +36,7 @@ const AWAKE: Duration = Duration::from_micros(500);
 
 /// A number of independent work items that the workers of a [`Team`] share.
 pub trait Phase: Send + Sync {
-    /// The number of work items. It is read once when the phase's group starts.
+    /// The number of work items. It does not change.
     fn items(&self) -> usize;
 
     /// How many items a worker takes at a time; at least 1.
@@ -47,6 +52,17 @@ pub trait Phase: Send + Sync {
     /// The estimated time of the whole phase on one thread, in nanoseconds, to the nearest order of magnitude or so.
     fn cost(&self) -> u64;
 
+    /// The memory that the items read in order, if that is most of what they read and each of its bytes is read once.
+    fn stream(&self) -> Option<Stream> {
+        None
+    }
+
+    /// What a profile calls the phase: its type.
+    fn name(&self) -> &'static str {
+        let path = std::any::type_name::<Self>();
+        path.rsplit("::").next().unwrap_or(path)
+    }
+
     /// Does the work of `items`, a part of `0..self.items()`.
     ///
     /// # Safety
@@ -60,12 +76,19 @@ pub trait Phase: Send + Sync {
 #[derive(Default)]
 pub struct Group {
     phases: Vec<Box<dyn Phase>>,
+    division: Division,
+    /// What threads may fetch when they are done with this group.
+    ahead: Option<Arc<Ahead>>,
 }
 
 impl Group {
     /// A group of phases.
     pub fn new(phases: Vec<Box<dyn Phase>>) -> Group {
-        Group { phases }
+        Group {
+            division: Division::of(&phases),
+            phases,
+            ahead: None,
+        }
     }
 
     /// The phases of the group.
@@ -75,6 +98,7 @@ impl Group {
 
     /// Adds a phase that has no hazard with those already in the group.
     pub fn push(&mut self, phase: Box<dyn Phase>) {
+        self.division.push(&*phase);
         self.phases.push(phase);
     }
 }
@@ -98,44 +122,40 @@ pub enum TeamError {
     Panicked(String),
 }
 
-/// The chunks of one phase within its group's numbering.
-struct Chunks {
-    first: usize,
-    items: usize,
-    grain: usize,
+/// Phases that run together.
+#[derive(Clone, Copy)]
+struct Work<'a> {
+    phases: &'a [Box<dyn Phase>],
+    division: &'a Division,
+    ahead: Option<&'a Ahead>,
 }
-
-/// What the workers are at. The caller of [`Team::run`] writes it while no chunk is out.
-struct Job {
-    group: *const Group,
-    chunks: Vec<Chunks>,
-}
-
-/// Keeps a value from sharing a cache line (or the pair that the prefetcher fetches) with its neighbours.
-#[repr(align(128))]
-struct Padded<T>(T);
 
 struct Shared {
-    /// The number of chunks of the current group in the upper half, the next free chunk in the lower.
-    ticket: Padded<AtomicU64>,
-    /// The chunks of the current group that have been done.
-    done: Padded<AtomicUsize>,
-    job: UnsafeCell<Job>,
+    shares: Shares,
+    /// What the workers are at. The caller of [`Team::run`] writes it while no chunk is out; its lifetimes end when the
+    /// last of its chunks is done.
+    work: UnsafeCell<Work<'static>>,
+    /// Which workers are parked or about to park.
+    parked: Box<[Padded<AtomicBool>]>,
+    /// How many they are.
+    parked_count: AtomicUsize,
     failed: AtomicBool,
     failure: Mutex<Option<String>>,
     shutdown: AtomicBool,
-    /// How many workers are parked or about to park.
-    parked: AtomicU32,
-    gate: Mutex<()>,
-    wake: Condvar,
 }
 
-// SAFETY: `job` is written by the one caller that holds `Team::caller`, and only while every chunk of the previous group
-// is done; a thread reads it only between claiming a chunk (acquire) and reporting it (release). The group behind the
-// pointer is borrowed by `Team::run` for as long as chunks of it can be claimed, and `Group` is `Sync`.
+// SAFETY: `work` is written by the one caller that holds `Team::caller`, and only while every chunk of the previous group
+// is done; a thread reads it only between claiming a chunk (acquire) and reporting it (release). What it borrows is
+// borrowed by `Team::run` for as long as chunks of it can be claimed, and phases are `Sync`. The addresses in an `Ahead`
+// are only fetched from.
 unsafe impl Sync for Shared {}
-// SAFETY: as above; the pointer in `job` is not used outside a run.
+// SAFETY: as above; what `work` borrows is not used outside a run.
 unsafe impl Send for Shared {}
+
+// SAFETY: a stream's address is only fetched from, which no thread can notice.
+unsafe impl Send for Ahead {}
+// SAFETY: as above.
+unsafe impl Sync for Ahead {}
 
 /// A fixed team of workers: the calling thread and `threads - 1` others.
 pub struct Team {
@@ -153,19 +173,21 @@ impl Team {
         if threads == 0 {
             return Err(TeamError::NoThreads);
         }
+        static NO_CHUNKS: Division = Division::NOTHING;
         let shared = Arc::new(Shared {
-            ticket: Padded(AtomicU64::new(0)),
-            done: Padded(AtomicUsize::new(0)),
-            job: UnsafeCell::new(Job {
-                group: std::ptr::null(),
-                chunks: Vec::new(),
+            shares: Shares::new(threads),
+            work: UnsafeCell::new(Work {
+                phases: &[],
+                division: &NO_CHUNKS,
+                ahead: None,
             }),
+            parked: (0..threads)
+                .map(|_| Padded(AtomicBool::new(false)))
+                .collect(),
+            parked_count: AtomicUsize::new(0),
             failed: AtomicBool::new(false),
             failure: Mutex::new(None),
             shutdown: AtomicBool::new(false),
-            parked: AtomicU32::new(0),
-            gate: Mutex::new(()),
-            wake: Condvar::new(),
         });
         let mut team = Team {
             shared,
@@ -176,7 +198,7 @@ impl Team {
             let shared = Arc::clone(&team.shared);
             let worker = std::thread::Builder::new()
                 .name(format!("walsh-cpu-{index}"))
-                .spawn(move || shared.serve())
+                .spawn(move || shared.serve(index))
                 .map_err(|source| TeamError::Spawn { index, source })?;
             team.workers.push(worker);
         }
@@ -201,50 +223,101 @@ impl Team {
         self.shared.failed.store(false, Ordering::Relaxed);
         for group in groups {
             // SAFETY: passed on from the caller; the lock on `caller` makes this the only run of the team.
-            unsafe { self.run_group(group, &mut scratch) };
-            if self.shared.failed.load(Ordering::Relaxed) {
-                let message = lock(&self.shared.failure).take();
-                return Err(TeamError::Panicked(message.unwrap_or_default()));
+            unsafe {
+                let work = Work {
+                    phases: &group.phases,
+                    division: &group.division,
+                    ahead: group.ahead.as_deref(),
+                };
+                self.run_together(work, &mut scratch)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Runs groups as [`Team::run`] does, but their phases one by one, and hands out what each took.
+    ///
+    /// # Errors
+    /// As for [`Team::run`].
+    ///
+    /// # Safety
+    /// As for [`Team::run`].
+    pub unsafe fn profile(
+        &self,
+        groups: &[Group],
+        each: &mut dyn FnMut(&dyn Phase, Duration),
+    ) -> Result<(), TeamError> {
+        let mut scratch = lock(&self.caller);
+        self.shared.failed.store(false, Ordering::Relaxed);
+        for phase in groups.iter().flat_map(|group| &group.phases) {
+            let phases = std::slice::from_ref(phase);
+            let work = Work {
+                phases,
+                division: &Division::of(phases),
+                ahead: None,
+            };
+            let start = Instant::now();
+            // SAFETY: as in `run`.
+            unsafe { self.run_together(work, &mut scratch)? };
+            each(&**phase, start.elapsed());
         }
         Ok(())
     }
 
     /// # Safety
     /// As for [`Team::run`], and `self.caller` is locked.
-    unsafe fn run_group(&self, group: &Group, scratch: &mut Scratch) {
+    unsafe fn run_together(&self, work: Work<'_>, scratch: &mut Scratch) -> Result<(), TeamError> {
+        // SAFETY: the caller's.
+        unsafe { self.share(work, scratch) };
+        if self.shared.failed.load(Ordering::Relaxed) {
+            let message = lock(&self.shared.failure).take();
+            return Err(TeamError::Panicked(message.unwrap_or_default()));
+        }
+        Ok(())
+    }
+
+    /// # Safety
+    /// As for [`Team::run`], and `self.caller` is locked.
+    unsafe fn share(&self, work: Work<'_>, scratch: &mut Scratch) {
         let shared = &*self.shared;
-        // SAFETY: no chunk is out, so no worker reads the job.
-        let job = unsafe { &mut *shared.job.get() };
-        job.group = group;
-        let (total, cost) = job.divide(group);
+        let total = work.division.total();
         if total == 0 {
             return;
         }
-        if self.workers.is_empty() || total == 1 || cost < SHARED_COST {
+        // SAFETY: no chunk is out, so no worker reads the work. All chunks are done when this function returns, so none
+        // reads what it borrows after that.
+        unsafe { *shared.work.get() = std::mem::transmute::<Work<'_>, Work<'static>>(work) };
+        let threads = work.division.threads(self.threads());
+        if threads == 1 {
             for chunk in 0..total {
-                // SAFETY: passed on from the caller; no worker has a ticket.
+                // SAFETY: passed on from the caller; nothing is offered to workers.
                 unsafe { shared.run_chunk(chunk, scratch) };
             }
             return;
         }
-        shared.done.0.store(0, Ordering::Relaxed);
-        // Sequentially consistent, as is the count of parked workers: either a parking worker sees the ticket or this
-        // thread sees the worker.
-        shared
-            .ticket
-            .0
-            .store((total as u64) << 32, Ordering::SeqCst);
-        if shared.parked.load(Ordering::SeqCst) > 0 {
-            let _gate = lock(&shared.gate);
-            shared.wake.notify_all();
-        }
+        let offer = shared.shares.open(total, threads);
+        self.wake(threads);
         // SAFETY: passed on from the caller.
-        unsafe { shared.work(scratch) };
+        let mut fetch = unsafe { shared.work(offer, 0, scratch) };
         let mut looks = 0;
-        while shared.done.0.load(Ordering::Acquire) != total {
-            looks += 1;
-            pause(looks);
+        while !shared.shares.all_done(offer) {
+            if !fetch.some() {
+                looks += 1;
+                pause(looks);
+            }
+        }
+    }
+
+    /// Wakes those of the first `threads` threads that are parked.
+    fn wake(&self, threads: usize) {
+        // Sequentially consistent, as is the offer: either a parking worker sees the offer or this thread sees the worker.
+        if self.shared.parked_count.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        for (worker, parked) in self.workers.iter().zip(&self.shared.parked[1..threads]) {
+            if parked.0.load(Ordering::SeqCst) {
+                worker.thread().unpark();
+            }
         }
     }
 }
@@ -252,9 +325,8 @@ impl Team {
 impl Drop for Team {
     fn drop(&mut self) {
         self.shared.shutdown.store(true, Ordering::SeqCst);
-        {
-            let _gate = lock(&self.shared.gate);
-            self.shared.wake.notify_all();
+        for worker in &self.workers {
+            worker.thread().unpark();
         }
         for worker in self.workers.drain(..) {
             // A worker catches what its work panics with, so there is nothing to learn from the result.
@@ -263,48 +335,38 @@ impl Drop for Team {
     }
 }
 
-impl Job {
-    /// Divides a group into chunks; returns their number and the group's estimated time in nanoseconds.
-    fn divide(&mut self, group: &Group) -> (usize, u64) {
-        self.chunks.clear();
-        let (mut total, mut cost) = (0, 0u64);
-        for phase in &group.phases {
-            let items = phase.items();
-            // A ticket counts to 2^32.
-            let grain = phase.grain().max(1).max(items >> 24);
-            self.chunks.push(Chunks {
-                first: total,
-                items,
-                grain,
-            });
-            total += items.div_ceil(grain);
-            cost = cost.saturating_add(phase.cost());
-        }
-        (total, cost)
-    }
-}
-
 impl Shared {
     /// The life of a worker.
-    fn serve(&self) {
+    fn serve(&self, thread: usize) {
         let mut scratch = Scratch::new();
-        while !self.shutdown.load(Ordering::Acquire) {
+        let mut seen = self.shares.offer();
+        let mut fetch = Fetch::NOTHING;
+        while let Some(offer) = self.wait_for_work(thread, seen, fetch) {
             // SAFETY: a chunk can only be claimed while `Team::run` offers it, under the promises of its caller.
-            unsafe { self.work(&mut scratch) };
-            self.wait_for_work();
+            fetch = unsafe { self.work(offer, thread, &mut scratch) };
+            seen = offer;
         }
     }
 
-    /// Whether there is a chunk to claim, or the team ends.
-    fn wanted(&self) -> bool {
-        let ticket = self.ticket.0.load(Ordering::SeqCst);
-        (ticket as u32) < (ticket >> 32) as u32 || self.shutdown.load(Ordering::SeqCst)
-    }
-
-    fn wait_for_work(&self) {
+    /// The next offer to a thread, or `None` when the team ends. What is there to `fetch` is fetched meanwhile.
+    fn wait_for_work(&self, thread: usize, seen: Offer, mut fetch: Fetch) -> Option<Offer> {
+        let wanted = || {
+            let offer = self.shares.offer();
+            (offer != seen && thread < offer.threads).then_some(offer)
+        };
+        let ended = || self.shutdown.load(Ordering::SeqCst);
         let mut looks = 0;
         let mut since = None;
-        while !self.wanted() {
+        loop {
+            if let Some(offer) = wanted() {
+                return Some(offer);
+            }
+            if ended() {
+                return None;
+            }
+            if fetch.some() {
+                continue;
+            }
             looks += 1;
             pause(looks);
             if looks < SPINS {
@@ -314,64 +376,49 @@ impl Shared {
             if since.elapsed() < AWAKE {
                 continue;
             }
-            let mut gate = lock(&self.gate);
-            self.parked.fetch_add(1, Ordering::SeqCst);
-            while !self.wanted() {
-                gate = self.wake.wait(gate).unwrap_or_else(PoisonError::into_inner);
+            self.parked[thread].0.store(true, Ordering::SeqCst);
+            self.parked_count.fetch_add(1, Ordering::SeqCst);
+            while wanted().is_none() && !ended() {
+                std::thread::park();
             }
-            self.parked.fetch_sub(1, Ordering::SeqCst);
-            return;
+            self.parked_count.fetch_sub(1, Ordering::SeqCst);
+            self.parked[thread].0.store(false, Ordering::SeqCst);
         }
     }
 
-    /// Claims and does chunks until none is left.
+    /// Claims and does chunks until none is left; returns what the thread may fetch for the next group.
     ///
     /// # Safety
-    /// As for [`Team::run`], for the group that the ticket stands for.
-    unsafe fn work(&self, scratch: &mut Scratch) {
-        let mut finished = 0;
-        let mut ticket = self.ticket.0.load(Ordering::Acquire);
-        while (ticket as u32) < (ticket >> 32) as u32 {
-            // The ticket says all that a claim depends on: when it has the same value for a later group, the claim is
-            // a good one for that group.
-            match self.ticket.0.compare_exchange_weak(
-                ticket,
-                ticket + 1,
-                Ordering::AcqRel,
-                Ordering::Acquire,
-            ) {
-                Ok(_) => {
-                    // SAFETY: the chunk is claimed and its group is not done before it is reported.
-                    unsafe { self.run_chunk(ticket as u32 as usize, scratch) };
-                    finished += 1;
-                    ticket = self.ticket.0.load(Ordering::Acquire);
-                }
-                Err(now) => ticket = now,
+    /// As for [`Team::run`], for the group that the offer stands for.
+    unsafe fn work(&self, offer: Offer, thread: usize, scratch: &mut Scratch) -> Fetch {
+        let (mut finished, mut fetch) = (0, Fetch::NOTHING);
+        while let Some(chunk) = self.shares.claim(offer, thread) {
+            if finished == 0 {
+                // SAFETY: the work does not change while a chunk is out.
+                let ahead = unsafe { (*self.work.get()).ahead };
+                let of_thread = |ahead: &Ahead| ahead.of_thread(thread, self.parked.len());
+                fetch = ahead.map_or(Fetch::NOTHING, of_thread);
             }
+            // SAFETY: the chunk is claimed and its group is not done before it is reported.
+            unsafe { self.run_chunk(chunk, scratch) };
+            finished += 1;
         }
         if finished > 0 {
-            self.done.0.fetch_add(finished, Ordering::Release);
+            self.shares.report(thread, finished);
         }
+        fetch
     }
 
     /// # Safety
-    /// The chunk is of the current job and is this thread's to run, and what [`Phase::run`] asks for holds.
+    /// The chunk is of the current work and is this thread's to run, and what [`Phase::run`] asks for holds.
     unsafe fn run_chunk(&self, chunk: usize, scratch: &mut Scratch) {
         if self.failed.load(Ordering::Relaxed) {
             return;
         }
-        // SAFETY: the job does not change while a chunk is out.
-        let job = unsafe { &*self.job.get() };
-        let index = job.chunks.partition_point(|chunks| chunks.first <= chunk) - 1;
-        let Chunks {
-            first,
-            items,
-            grain,
-        } = job.chunks[index];
-        // SAFETY: `Team::run` borrows the group while chunks of it are out.
-        let phase = unsafe { &(&(*job.group).phases)[index] };
-        let start = (chunk - first) * grain;
-        let range = start..(start + grain).min(items);
+        // SAFETY: the work does not change while a chunk is out.
+        let work = unsafe { *self.work.get() };
+        let (index, range) = work.division.items(chunk);
+        let phase = &work.phases[index];
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             scratch.reserve(phase.scratch_bytes());
             // SAFETY: passed on from the caller; the scratch has just been sized.

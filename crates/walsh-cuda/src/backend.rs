@@ -390,7 +390,7 @@ impl Backend for Cuda {
         Some(self.submitting.load(Ordering::Relaxed) as f64 / 1e9)
     }
 
-    fn copy_bandwidth(&self) -> Result<f64> {
+    fn memory_bandwidth(&self) -> Result<f64> {
         let from = self.allocate_zeroed(COPIED)?;
         let to = self.allocate_zeroed(COPIED)?;
         let context = &self.context;

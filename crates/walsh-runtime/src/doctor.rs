@@ -1,11 +1,11 @@
 //! What Walsh finds on a machine.
 
-use std::hint::black_box;
 use std::process::Command;
-use std::time::Instant;
 
 use serde::Serialize;
 use walsh::{BACKENDS, Device};
+
+use crate::Result;
 
 /// A machine's description.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -14,7 +14,7 @@ pub struct Diagnosis {
     pub version: &'static str,
     /// The processor.
     pub cpu: Cpu,
-    /// What all threads together read from memory, in 10⁹ bytes per second.
+    /// What all threads of the device together read from memory, in 10⁹ bytes per second.
     pub memory_gigabytes_per_second: f64,
     /// The interpreter that fetches models.
     pub python: Tool,
@@ -62,8 +62,10 @@ pub struct BackendState {
 }
 
 /// Looks at the machine; takes about half a second.
-#[must_use]
-pub fn diagnose(device: &Device) -> Diagnosis {
+///
+/// # Errors
+/// When the device fails while its memory is measured.
+pub fn diagnose(device: &Device) -> Result<Diagnosis> {
     let properties = device.properties();
     let python = tool(
         &["--version"],
@@ -80,7 +82,7 @@ pub fn diagnose(device: &Device) -> Diagnosis {
             detail: "needs Python 3".to_owned(),
         }
     };
-    Diagnosis {
+    Ok(Diagnosis {
         version: env!("CARGO_PKG_VERSION"),
         cpu: Cpu {
             name: cpu_name(),
@@ -92,7 +94,7 @@ pub fn diagnose(device: &Device) -> Diagnosis {
                 .map(ToString::to_string)
                 .collect(),
         },
-        memory_gigabytes_per_second: read_bandwidth(properties.parallelism),
+        memory_gigabytes_per_second: device.memory_bandwidth()? / 1e9,
         python,
         pip,
         backends: BACKENDS
@@ -104,7 +106,7 @@ pub fn diagnose(device: &Device) -> Diagnosis {
                 state: backend.state(),
             })
             .collect(),
-    }
+    })
 }
 
 fn cpu_name() -> Option<String> {
@@ -178,36 +180,4 @@ fn tool(arguments: &[&str], remedy: &str) -> Tool {
             detail: remedy.to_owned(),
         },
     }
-}
-
-/// What so many threads together read from memory, in 10⁹ bytes per second: the best
-/// of a few passes over memory that no cache holds.
-#[must_use]
-pub fn read_bandwidth(threads: usize) -> f64 {
-    const BYTES: usize = 256 << 20;
-    const PASSES: usize = 4;
-    let memory = vec![1u64; BYTES / size_of::<u64>()];
-    let share = memory.len().div_ceil(threads.max(1));
-    let mut best = 0.0f64;
-    for _ in 0..PASSES {
-        let start = Instant::now();
-        std::thread::scope(|scope| {
-            for part in memory.chunks(share) {
-                scope.spawn(move || black_box(sum(part)));
-            }
-        });
-        best = best.max(BYTES as f64 / start.elapsed().as_secs_f64() / 1e9);
-    }
-    best
-}
-
-/// Many sums side by side, so that reading is all that takes time.
-fn sum(part: &[u64]) -> u64 {
-    let mut sums = [0u64; 32];
-    for chunk in part.chunks_exact(32) {
-        for (sum, value) in sums.iter_mut().zip(chunk) {
-            *sum = sum.wrapping_add(*value);
-        }
-    }
-    sums.into_iter().fold(0, u64::wrapping_add)
 }

@@ -38,7 +38,7 @@ pub use calibration::{
 };
 pub use container::{check_readable, check_writable};
 pub use conversation::{Conversation, Reply};
-pub use doctor::{BackendState, Cpu, Diagnosis, Tool, diagnose, read_bandwidth};
+pub use doctor::{BackendState, Cpu, Diagnosis, Tool, diagnose};
 pub use error::{Error, Result};
 pub use generate::{Figures, Finish, GenerateOptions, Generation};
 pub use inspect::{

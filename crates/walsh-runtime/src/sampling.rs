@@ -100,6 +100,10 @@ pub struct Sampler {
     options: Sampling,
     random: u64,
     penalised: Vec<f32>,
+    /// The largest logit of each block of the vocabulary.
+    peaks: Vec<f32>,
+    /// Room to sort them in.
+    sorted_peaks: Vec<f32>,
     candidates: Vec<Candidate>,
 }
 
@@ -114,6 +118,8 @@ impl Sampler {
             options: *options,
             random: options.seed,
             penalised: Vec::new(),
+            peaks: Vec::new(),
+            sorted_peaks: Vec::new(),
             candidates: Vec::new(),
         })
     }
@@ -140,7 +146,7 @@ impl Sampler {
     }
 
     fn choose(&mut self, logits: &[f32]) -> Result<i32> {
-        let best = most_probable(logits)?;
+        let best = most_probable(logits, &mut self.peaks)?;
         if self.options.temperature == 0.0 {
             return Ok(best.token);
         }
@@ -153,28 +159,32 @@ impl Sampler {
         Ok(self.draw(best))
     }
 
-    /// Fills the candidates with the most probable tokens.
+    /// Fills the candidates with the most probable tokens. The peaks are those of these logits.
     fn take_top_k(&mut self, logits: &[f32]) {
-        let all = logits.iter().zip(0..);
         self.candidates.clear();
         let k = self.options.top_k;
         if k == 0 || k >= logits.len() {
-            self.candidates
-                .extend(all.map(|(&logit, token)| Candidate { logit, token }));
+            self.candidates.extend(candidates(logits, 0));
             return;
         }
-        // Few logits pass the k-th best so far, so that one pass with a small buffer does.
-        let room = 2 * k.max(64);
-        let mut least = f32::NEG_INFINITY;
-        for (&logit, token) in all {
-            if logit > least || self.candidates.len() < k {
-                self.candidates.push(Candidate { logit, token });
-                if self.candidates.len() == room {
-                    self.candidates
-                        .select_nth_unstable_by(k - 1, Candidate::order);
-                    self.candidates.truncate(k);
-                    least = self.candidates[k - 1].logit;
-                }
+        // So many blocks hold a logit at least as large as their k-th largest peak: the k most probable tokens are among
+        // those, and few blocks have any.
+        self.sorted_peaks.clone_from(&self.peaks);
+        let least = match k <= self.peaks.len() {
+            true => {
+                let descending = |a: &f32, b: &f32| b.total_cmp(a);
+                *self
+                    .sorted_peaks
+                    .select_nth_unstable_by(k - 1, descending)
+                    .1
+            }
+            false => f32::NEG_INFINITY,
+        };
+        for (block, (logits, peak)) in logits.chunks(BLOCK).zip(&self.peaks).enumerate() {
+            if *peak >= least {
+                let of_block = candidates(logits, block * BLOCK);
+                self.candidates
+                    .extend(of_block.filter(|c| c.logit >= least));
             }
         }
         self.candidates.sort_unstable_by(Candidate::order);
@@ -254,27 +264,64 @@ fn penalise(logits: &mut [f32], recent: &[i32], penalty: f32) {
     }
 }
 
-fn most_probable(logits: &[f32]) -> Result<Candidate> {
-    let mut best = Candidate {
-        logit: f32::NEG_INFINITY,
-        token: 0,
+/// The tokens of a piece of the logits that starts at token `first`.
+fn candidates(logits: &[f32], first: usize) -> impl Iterator<Item = Candidate> {
+    let tokens = first as i32..;
+    let pairs = logits.iter().zip(tokens);
+    pairs.map(|(&logit, token)| Candidate { logit, token })
+}
+
+/// How many logits have one peak.
+const BLOCK: usize = 64;
+
+/// The largest number, and whether one is NaN or positive infinity.
+fn peak(logits: &[f32]) -> (f32, bool) {
+    // Several at a time, which the compiler makes vectors of.
+    const LANES: usize = 16;
+    let (mut peaks, mut bad) = ([f32::NEG_INFINITY; LANES], [0u32; LANES]);
+    let (whole, rest) = logits.as_chunks::<LANES>();
+    let mut see = |lane: usize, x: f32| {
+        peaks[lane] = if x > peaks[lane] { x } else { peaks[lane] };
+        bad[lane] |= u32::from(x.is_nan() | (x == f32::INFINITY));
     };
-    for (&logit, token) in logits.iter().zip(0..) {
-        if logit.is_nan() || logit == f32::INFINITY {
+    for chunk in whole {
+        for lane in 0..LANES {
+            see(lane, chunk[lane]);
+        }
+    }
+    for (lane, &x) in rest.iter().enumerate() {
+        see(lane, x);
+    }
+    let largest = peaks.into_iter().fold(f32::NEG_INFINITY, f32::max);
+    (largest, bad.into_iter().any(|bad| bad > 0))
+}
+
+/// The most probable token, the first of equals; `peaks` becomes the largest logit of each block.
+fn most_probable(logits: &[f32], peaks: &mut Vec<f32>) -> Result<Candidate> {
+    peaks.clear();
+    let (mut best, mut best_block, mut any_bad) = (f32::NEG_INFINITY, 0, false);
+    for (block, logits) in logits.chunks(BLOCK).enumerate() {
+        let (largest, bad) = peak(logits);
+        any_bad |= bad;
+        peaks.push(largest);
+        if largest > best {
+            (best, best_block) = (largest, block);
+        }
+    }
+    if any_bad {
+        let bad = |c: &Candidate| c.logit.is_nan() || c.logit == f32::INFINITY;
+        if let Some(Candidate { logit, token }) = candidates(logits, 0).find(bad) {
             return Err(Error::Logits {
                 what: format!("the logit of token {token} is {logit}"),
             });
         }
-        if logit > best.logit {
-            best = Candidate { logit, token };
-        }
     }
-    match best.logit {
-        f32::NEG_INFINITY => Err(Error::Logits {
+    let first = best_block * BLOCK;
+    candidates(&logits[first.min(logits.len())..], first)
+        .find(|c| c.logit == best && best > f32::NEG_INFINITY)
+        .ok_or_else(|| Error::Logits {
             what: "no token is possible".to_string(),
-        }),
-        _ => Ok(best),
-    }
+        })
 }
 
 #[cfg(test)]
@@ -401,6 +448,8 @@ mod tests {
         sorted.sort_by(Candidate::order);
         for top_k in [1, 40, 1000, 49_999, 0] {
             let mut sampler = sampler(Sampling { top_k, ..plain() });
+            let best = most_probable(&logits, &mut sampler.peaks).unwrap();
+            assert_eq!(best.token, sorted[0].token);
             sampler.take_top_k(&logits);
             let kept = if top_k == 0 { logits.len() } else { top_k };
             assert_eq!(sampler.candidates.len(), kept);

@@ -155,7 +155,7 @@ impl ActivationLayout {
             if m <= kernels.dot_rows {
                 Arrangement::Rows
             } else {
-                Arrangement::Tiles(Tiles::new(m, kernels.tile_rows))
+                Arrangement::Tiles(Tiles::new(m, (kernels.tile_rows)(m)))
             }
         } else if m <= kernels.float_dot_rows {
             Arrangement::Plain

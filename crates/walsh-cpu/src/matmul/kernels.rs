@@ -26,8 +26,8 @@ pub(super) struct Kernels {
     pub(super) dot_rows: usize,
     /// The same for rows of floats.
     pub(super) float_dot_rows: usize,
-    /// The most rows of a tile of quantised activations.
-    pub(super) tile_rows: usize,
+    /// The most rows of a tile of quantised activations, of so many rows in all.
+    pub(super) tile_rows: fn(usize) -> usize,
     /// The most rows of a tile of floats.
     pub(super) float_tile_rows: usize,
     /// The weight rows of a panel.

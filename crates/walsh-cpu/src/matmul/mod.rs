@@ -4,7 +4,7 @@
 //! ([`ActivationLayout`]), once for all products that share it; then the products run on integers. Where activations are
 //! to stay as they are ([`Activations`](crate::Activations)), blocks are decoded to floats instead, exactly. With few
 //! rows of input *dot* kernels stream the weight at the speed of memory; with many rows *tiled* kernels decode a panel
-//! of the weight into scratch and sweep it with tiles of rows. A [`ProductPlan`] chooses between them and divides the
+//! of the weight, into scratch or (with AVX-512) into registers, and sweep it with tiles of rows. A [`ProductPlan`] chooses between them and divides the
 //! work.
 
 mod activations;

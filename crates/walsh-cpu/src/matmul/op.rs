@@ -9,7 +9,7 @@ use super::plan::{Operands, ProductPlan, ProductShape};
 use super::{ActivationLayout, Arrangement};
 use crate::lower::{Derived, Lowering, Target};
 use crate::memory::View;
-use crate::team::{Phase, Scratch};
+use crate::team::{Phase, Scratch, Stream};
 use walsh_core::Activations;
 
 /// The plan of a validated product.
@@ -129,6 +129,14 @@ struct Product {
 impl Phase for Product {
     fn items(&self) -> usize {
         self.plan.items()
+    }
+
+    fn stream(&self) -> Option<Stream> {
+        self.plan.stream_bytes().map(|item_bytes| Stream {
+            start: self.weight.base(),
+            item_bytes,
+            bytes: self.weight.len(),
+        })
     }
 
     fn scratch_bytes(&self) -> usize {

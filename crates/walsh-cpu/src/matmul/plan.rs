@@ -118,7 +118,7 @@ impl Job<'_> {
 }
 
 /// The weight bytes that a work item of a dot kernel reads: enough to be worth a claim, little enough to balance.
-const ITEM_BYTES: Range<usize> = 16 << 10..128 << 10;
+const ITEM_BYTES: Range<usize> = 8 << 10..128 << 10;
 
 impl ProductPlan {
     /// Plans a product for a team of `threads`.
@@ -182,6 +182,7 @@ impl ProductPlan {
     }
 
     /// The bytes of a row of the weight.
+    #[cfg(target_arch = "x86_64")]
     pub(super) fn row_bytes(&self) -> usize {
         self.row_bytes
     }
@@ -211,6 +212,15 @@ impl ProductPlan {
         let read = n as u64 * self.row_bytes as u64 / 15;
         let compute = m as u64 * n as u64 * k as u64 / 80;
         read.max(compute) * slow
+    }
+
+    /// The weight bytes of a work item where items read the weight once and in order: with few rows of input.
+    pub fn stream_bytes(&self) -> Option<usize> {
+        let once = matches!(
+            self.layout.arrangement,
+            Arrangement::Plain | Arrangement::Rows
+        );
+        once.then_some(self.item.0 * self.row_bytes)
     }
 
     /// The scratch bytes of a work item.
@@ -264,24 +274,62 @@ fn dot_rows(n: usize, row_bytes: usize, threads: usize) -> usize {
     bytes.div_ceil(row_bytes).next_multiple_of(4).min(n)
 }
 
+/// The rows of activations that pay for decoding a panel.
+const ITEM_ROWS: Range<usize> = 48..576;
+
+/// The items that a thread gets: the last of them leave part of the team idle.
+const ITEMS: usize = 12;
+
 /// The weight rows and the tiles of a work item: as many panels as a tile's pass from the outer caches pays for, unless
 /// that leaves the team too few items.
 fn divide_tiles(n: usize, panel_rows: usize, tiles: Tiles, threads: usize) -> (usize, usize) {
-    let wanted = if threads == 1 { 1 } else { threads * 6 };
-    let (mut panels, mut each) = (tile::PANELS, tiles.count());
+    let wanted = if threads == 1 { 1 } else { threads * ITEMS };
+    // Sums of an item stay in the second-level cache.
+    let most = (ITEM_ROWS.end / tiles.most()).max(1);
+    let fewest = ITEM_ROWS.start.div_ceil(tiles.most());
+    let (mut panels, mut each) = (tile::PANELS, tiles.count().min(most));
     let items =
         |panels: usize, each: usize| n.div_ceil(panels * panel_rows) * tiles.count().div_ceil(each);
-    // A panel is decoded anew for every item along the rows: that comes last, and stops at a few tiles.
-    while items(panels, each) < wanted && (panels > 1 || each > 4) {
+    // A panel is decoded anew for every item along the rows: that comes last, and stops where it would show.
+    while items(panels, each) < wanted && (panels > 1 || each > fewest) {
         if panels > 1 {
             panels /= 2;
         } else {
-            each = each.div_ceil(2);
+            each = each.div_ceil(2).max(fewest);
         }
     }
-    // Sums of an item stay in the second-level cache.
-    (
-        panels * panel_rows,
-        each.min(576usize.div_ceil(tiles.most())),
-    )
+    (panels * panel_rows, each)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The share of a team's time in which some of it waits for the last items, were all items of one length.
+    fn idle(items: usize, threads: usize) -> f64 {
+        1.0 - items as f64 / (items.div_ceil(threads) * threads) as f64
+    }
+
+    #[test]
+    fn items_suffice_for_the_team() {
+        for n in [576, 1536, 2048, 14336, 49152, 262_144] {
+            for isa in Isa::available() {
+                for (m, threads, most) in [(1, 2, 0.1), (1, 8, 0.2), (512, 2, 0.1), (512, 16, 0.2)]
+                {
+                    if m > 1 && isa == Isa::Portable {
+                        continue; // Its items are those of one row.
+                    }
+                    let shape = ProductShape {
+                        weight: DType::Q4_1,
+                        m,
+                        n,
+                        k: 576,
+                    };
+                    let plan = ProductPlan::new(isa, threads, Activations::Int8, shape).unwrap();
+                    let idle = idle(plan.items(), threads);
+                    assert!(idle <= most, "{isa} n={n} m={m} threads={threads}: {idle}");
+                }
+            }
+        }
+    }
 }

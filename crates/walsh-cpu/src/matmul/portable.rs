@@ -14,7 +14,7 @@ pub(super) static KERNELS: Kernels = Kernels {
     isa: Isa::Portable,
     dot_rows: usize::MAX,
     float_dot_rows: usize::MAX,
-    tile_rows: 1,
+    tile_rows: |_| 1,
     float_tile_rows: 1,
     panel_rows: 1,
     prepare,

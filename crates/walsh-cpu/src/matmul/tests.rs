@@ -119,7 +119,7 @@ fn lengths(dtype: DType) -> &'static [usize] {
 #[test]
 fn products_are_close_to_double_precision() {
     for &weight in BLOCK_TYPES.iter().chain(FLOAT_TYPES) {
-        for m in [1, 2, 3, 4, 5, 7, 8, 9, 17, 64] {
+        for m in [1, 2, 3, 4, 5, 7, 8, 9, 17, 64, 131] {
             for &k in lengths(weight) {
                 let case = Case::new(weight, m, 37, k);
                 let reference = case.reference();

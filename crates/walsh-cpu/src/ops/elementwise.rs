@@ -4,12 +4,13 @@ use walsh_core::Result;
 use walsh_core::ops::{Activation, Add, GatedActivation, Operation, Scale, SoftCap};
 
 use crate::isa::Isa;
+use crate::lanes::{self, Lanes, entries};
 use crate::lower::Lowering;
 use crate::memory::View;
-use crate::simd::{self, versions};
 use crate::team::{Phase, Scratch};
 
-/// What happens to each number.
+/// What happens to each number, or pair of numbers.
+#[derive(Clone, Copy)]
 enum Map {
     Silu,
     GeluTanh,
@@ -28,8 +29,7 @@ struct Elementwise {
     output: View<f32>,
 }
 
-/// The numbers of one work item. Operands are copied into two such blocks
-/// first, because the output may be one of them in place.
+/// The numbers of one work item.
 const PIECE: usize = 1024;
 
 pub(crate) fn lower_gated(op: &GatedActivation, lowering: &mut Lowering) -> Result<()> {
@@ -84,66 +84,153 @@ pub(crate) fn lower_softcap(op: &SoftCap, lowering: &mut Lowering) -> Result<()>
     Ok(())
 }
 
-versions! {
-    fn silu(a: &mut [f32], b: &[f32]) {
-        for (a, b) in a.iter_mut().zip(b) {
-            *a = simd::silu(*a) * b;
+/// Consecutive numbers. The output is one of the operands or apart from them, so that what is read of an index is read
+/// before that index is written.
+#[derive(Clone, Copy)]
+struct Numbers {
+    a: *const f32,
+    b: *const f32,
+    output: *mut f32,
+    count: usize,
+}
+
+const LANES: usize = 16;
+
+entries! {
+    /// `output = map(a, b)`. Maps of one operand do not read b.
+    ///
+    /// # Safety
+    /// The machine has the instruction set, and the pointers are good for as many numbers.
+    fn map_numbers(map: Map, numbers: Numbers) = map_all
+}
+
+impl Map {
+    /// The map of vectors.
+    ///
+    /// # Safety
+    /// The machine has the instruction set.
+    #[inline(always)]
+    unsafe fn of<S: Lanes>(self, a: S::F, b: S::F) -> S::F {
+        // SAFETY: the caller's.
+        unsafe {
+            match self {
+                Map::Silu => S::mul(silu::<S>(a), b),
+                Map::GeluTanh => S::mul(gelu_tanh::<S>(a), b),
+                Map::Add => S::add(a, b),
+                Map::Scale(factor) => S::mul(a, S::splat(factor)),
+                Map::SoftCap(cap) => {
+                    let cap = S::splat(cap);
+                    S::mul(cap, lanes::tanh::<S>(S::div(a, cap)))
+                }
+            }
         }
     }
 }
 
-versions! {
-    fn gelu_tanh(a: &mut [f32], b: &[f32]) {
-        for (a, b) in a.iter_mut().zip(b) {
-            *a = simd::gelu_tanh(*a) * b;
+/// See [`map_numbers`].
+#[inline(always)]
+unsafe fn map_all<S: Lanes>(map: Map, numbers: Numbers) {
+    // A loop for each map. (Closures are not always inlined, and are then compiled without the instruction set.)
+    // SAFETY: the caller's.
+    unsafe {
+        match map {
+            Map::Silu => each::<S, true>(numbers, Map::Silu),
+            Map::GeluTanh => each::<S, true>(numbers, Map::GeluTanh),
+            Map::Add => each::<S, true>(numbers, Map::Add),
+            Map::Scale(factor) => each::<S, false>(numbers, Map::Scale(factor)),
+            Map::SoftCap(cap) => each::<S, false>(numbers, Map::SoftCap(cap)),
         }
     }
 }
 
-versions! {
-    fn add(a: &mut [f32], b: &[f32]) {
-        for (a, b) in a.iter_mut().zip(b) {
-            *a += b;
+/// # Safety
+/// As for [`map_numbers`].
+#[inline(always)]
+unsafe fn each<S: Lanes, const TWO: bool>(numbers: Numbers, map: Map) {
+    let Numbers {
+        a,
+        b,
+        output,
+        count,
+    } = numbers;
+    let whole = count / LANES * LANES;
+    // SAFETY: the caller's; the last vector is a copy of what is left, with room.
+    unsafe {
+        let zero = S::splat(0.0);
+        for i in (0..whole).step_by(LANES) {
+            let second = if TWO { S::load(b.add(i)) } else { zero };
+            S::store(output.add(i), map.of::<S>(S::load(a.add(i)), second));
+        }
+        if whole < count {
+            let rest = count - whole;
+            let (mut first, mut second) = ([0.0f32; LANES], [0.0f32; LANES]);
+            first
+                .as_mut_ptr()
+                .copy_from_nonoverlapping(a.add(whole), rest);
+            if TWO {
+                second
+                    .as_mut_ptr()
+                    .copy_from_nonoverlapping(b.add(whole), rest);
+            }
+            let mapped = map.of::<S>(S::load(first.as_ptr()), S::load(second.as_ptr()));
+            S::store(first.as_mut_ptr(), mapped);
+            output
+                .add(whole)
+                .copy_from_nonoverlapping(first.as_ptr(), rest);
         }
     }
 }
 
-versions! {
-    fn scale(a: &mut [f32], factor: f32) {
-        for a in a {
-            *a *= factor;
-        }
+/// `1 / (1 + e⁻ˣ)`.
+///
+/// # Safety
+/// The machine has the instruction set.
+#[inline(always)]
+unsafe fn sigmoid<S: Lanes>(x: S::F) -> S::F {
+    // SAFETY: the caller's.
+    unsafe {
+        let (zero, one) = (S::splat(0.0), S::splat(1.0));
+        let e = lanes::exp::<S>(S::sub(zero, S::abs(x)));
+        S::div(S::pick_below(x, zero, e, one), S::add(one, e))
     }
 }
 
-versions! {
-    fn softcap(a: &mut [f32], cap: f32) {
-        for a in a {
-            *a = cap * simd::tanh(*a / cap);
-        }
+/// `x · sigmoid(x)`.
+///
+/// # Safety
+/// The machine has the instruction set.
+#[inline(always)]
+unsafe fn silu<S: Lanes>(x: S::F) -> S::F {
+    // SAFETY: the caller's.
+    unsafe { S::mul(x, sigmoid::<S>(x)) }
+}
+
+/// GELU in its tanh form, through tanh(u) = 2·sigmoid(2u) − 1.
+///
+/// # Safety
+/// The machine has the instruction set.
+#[inline(always)]
+unsafe fn gelu_tanh<S: Lanes>(x: S::F) -> S::F {
+    const C: f32 = 2.0 * 0.797_884_6; // 2·√(2/π)
+    // SAFETY: the caller's.
+    unsafe {
+        let square = S::mul(x, x);
+        let inner = S::fma(square, S::splat(C * 0.044_715), S::splat(C));
+        S::mul(x, sigmoid::<S>(S::mul(x, inner)))
     }
 }
 
 impl Elementwise {
-    /// Copies numbers of b that go with `range` of a.
-    ///
-    /// # Safety
-    /// Nothing writes them meanwhile.
-    unsafe fn load_b(&self, view: &View<f32>, range: Range<usize>, block: &mut [f32]) {
-        if view.len() == self.a.len() {
-            // SAFETY: the caller's.
-            block.copy_from_slice(unsafe { view.slice(range) });
-            return;
-        }
-        // SAFETY: the caller's.
-        let row = unsafe { view.all() };
-        let mut column = range.start % row.len();
-        let mut rest = block;
-        while !rest.is_empty() {
-            let count = rest.len().min(row.len() - column);
-            let (now, later) = rest.split_at_mut(count);
-            now.copy_from_slice(&row[column..column + count]);
-            (column, rest) = (0, later);
+    /// The numbers of b from one of a on, and how many follow each other.
+    fn b_from(&self, start: usize) -> (*const f32, usize) {
+        match &self.b {
+            // A row that repeats.
+            Some(row) if row.len() < self.a.len() => {
+                let column = start % row.len();
+                (row.base().wrapping_add(column), row.len() - column)
+            }
+            Some(b) => (b.base().wrapping_add(start), b.len() - start),
+            None => (std::ptr::null(), usize::MAX),
         }
     }
 }
@@ -159,34 +246,63 @@ impl Phase for Elementwise {
 
     fn cost(&self) -> u64 {
         match self.map {
-            Map::Add | Map::Scale(_) => self.a.len() as u64 / 4,
-            _ => self.a.len() as u64,
+            Map::Add | Map::Scale(_) => self.a.len() as u64 / 8,
+            _ => self.a.len() as u64 / 2,
         }
     }
 
     unsafe fn run(&self, items: Range<usize>, _: &mut Scratch) {
-        let (mut block_a, mut block_b) = ([0.0f32; PIECE], [0.0f32; PIECE]);
-        for item in items {
-            let range = item * PIECE..((item + 1) * PIECE).min(self.a.len());
-            let a = &mut block_a[..range.len()];
-            let b = &mut block_b[..range.len()];
-            // SAFETY: each item touches its own numbers alone, and no borrow
-            // outlives its copy.
-            unsafe {
-                a.copy_from_slice(self.a.slice(range.clone()));
-                if let Some(view) = &self.b {
-                    self.load_b(view, range.clone(), b);
-                }
+        let mut start = items.start * PIECE;
+        let end = (items.end * PIECE).min(self.a.len());
+        while start < end {
+            let (b, follow) = self.b_from(start);
+            let numbers = Numbers {
+                a: self.a.base().wrapping_add(start),
+                b,
+                output: self.output.base().wrapping_add(start),
+                count: follow.min(end - start),
+            };
+            // SAFETY: each item touches its own numbers alone, of tensors that were found to be the same memory or apart.
+            unsafe { map_numbers(self.isa, self.map, numbers) };
+            start += numbers.count;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn activations_are_close_and_keep_nan() {
+        let inputs: Vec<f32> = (-4000..4003).map(|i| i as f32 * 0.005).collect();
+        for isa in Isa::available() {
+            let run = |map: Map, a: &[f32]| {
+                let ones = vec![1.0f32; a.len()];
+                let mut output = vec![0.0f32; a.len()];
+                let numbers = Numbers {
+                    a: a.as_ptr(),
+                    b: ones.as_ptr(),
+                    output: output.as_mut_ptr(),
+                    count: a.len(),
+                };
+                // SAFETY: three vectors of one length, and a set that the machine has.
+                unsafe { map_numbers(isa, map, numbers) };
+                output
+            };
+            let (silu, gelu) = (run(Map::Silu, &inputs), run(Map::GeluTanh, &inputs));
+            for (i, x) in inputs.iter().enumerate() {
+                let x = f64::from(*x);
+                let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x);
+                let exact = [x / (1.0 + (-x).exp()), 0.5 * x * (1.0 + u.tanh())];
+                assert!((f64::from(silu[i]) - exact[0]).abs() < 2e-6, "{isa} {x}");
+                assert!((f64::from(gelu[i]) - exact[1]).abs() < 2e-6, "{isa} {x}");
             }
-            match self.map {
-                Map::Silu => silu(self.isa, a, b),
-                Map::GeluTanh => gelu_tanh(self.isa, a, b),
-                Map::Add => add(self.isa, a, b),
-                Map::Scale(factor) => scale(self.isa, a, factor),
-                Map::SoftCap(cap) => softcap(self.isa, a, cap),
+            for map in [Map::Silu, Map::GeluTanh, Map::SoftCap(3.0)] {
+                let found = run(map, &[f32::NAN, -100.0, 100.0]);
+                assert!(found[0].is_nan(), "{isa}");
+                assert!(!found[1].is_nan() && !found[2].is_nan(), "{isa}");
             }
-            // SAFETY: as above.
-            unsafe { self.output.slice_mut(range) }.copy_from_slice(a);
         }
     }
 }

@@ -4,9 +4,9 @@ use walsh_core::Result;
 use walsh_core::ops::{Operation, RmsNorm};
 
 use crate::isa::Isa;
+use crate::lanes::{Lanes, entries};
 use crate::lower::Lowering;
 use crate::memory::View;
-use crate::simd::versions;
 use crate::team::{Phase, Scratch};
 
 struct Norm {
@@ -39,57 +39,109 @@ pub(crate) fn lower(op: &RmsNorm, lowering: &mut Lowering) -> Result<()> {
     Ok(())
 }
 
-versions! {
-    /// Adds b to a.
-    fn add_into(a: &mut [f32], b: &[f32]) {
-        for (a, b) in a.iter_mut().zip(b) {
-            *a += b;
-        }
+/// A row's numbers: where they come from and where they go. Tensors are the same memory or apart, so that what is read of
+/// an index is read before anything of that index is written.
+#[derive(Clone, Copy)]
+struct Row {
+    width: usize,
+    input: *const f32,
+    /// What is added first, and where the sum is kept.
+    before: Option<(*const f32, *mut f32)>,
+    weight: Option<*const f32>,
+    after: Option<*const f32>,
+    output: *mut f32,
+    eps: f32,
+}
+
+impl Row {
+    /// The numbers whose norm is taken, once the sum is kept.
+    fn normed(&self) -> *const f32 {
+        self.before.map_or(self.input, |(_, sum)| sum.cast_const())
+    }
+
+    /// The numbers that do not fill a vector.
+    fn tail(&self) -> Range<usize> {
+        self.width / LANES * LANES..self.width
     }
 }
 
-versions! {
-    /// The sum of squares, over 16 running sums.
-    fn sum_of_squares(x: &[f32]) -> f32 {
-        let mut sums = [0.0f32; 16];
-        let mut chunks = x.chunks_exact(16);
-        for chunk in &mut chunks {
-            for i in 0..16 {
-                sums[i] += chunk[i] * chunk[i];
+const LANES: usize = 16;
+
+entries! {
+    /// Normalises a row.
+    ///
+    /// # Safety
+    /// The machine has the instruction set, and the row's pointers are good for its width.
+    fn normalise(row: Row) = normalise_row
+}
+
+/// See [`normalise`].
+#[inline(always)]
+unsafe fn normalise_row<S: Lanes>(row: Row) {
+    // SAFETY: the caller's; vectors end before the tail.
+    unsafe {
+        let sum = sum_of_squares::<S>(row);
+        let x = row.normed();
+        let sum = if (1e-25..1e37).contains(&sum) {
+            f64::from(sum)
+        } else {
+            // Squares may have left the range of f32, although the row is sound.
+            let numbers = std::slice::from_raw_parts(x, row.width);
+            numbers.iter().map(|x| f64::from(*x) * f64::from(*x)).sum()
+        };
+        let factor = (1.0 / (sum / row.width as f64 + f64::from(row.eps)).sqrt()) as f32;
+        for i in (0..row.tail().start).step_by(LANES) {
+            let mut y = S::mul(S::load(x.add(i)), S::splat(factor));
+            if let Some(weight) = row.weight {
+                y = S::mul(y, S::load(weight.add(i)));
             }
+            if let Some(after) = row.after {
+                y = S::add(y, S::load(after.add(i)));
+            }
+            S::store(row.output.add(i), y);
         }
-        let tail: f32 = chunks.remainder().iter().map(|x| x * x).sum();
-        tail + sums.iter().sum::<f32>()
-    }
-}
-
-/// 1 / √(mean square + eps) of a row.
-fn inverse_rms(isa: Isa, row: &[f32], eps: f32) -> f32 {
-    let sum = sum_of_squares(isa, row);
-    let sum = if (1e-25..1e37).contains(&sum) {
-        f64::from(sum)
-    } else {
-        // Squares may have left the range of f32, although the row is sound.
-        row.iter().map(|x| f64::from(*x) * f64::from(*x)).sum()
-    };
-    (1.0 / (sum / row.len() as f64 + f64::from(eps)).sqrt()) as f32
-}
-
-versions! {
-    /// Multiplies by a factor.
-    fn scale(x: &mut [f32], factor: f32) {
-        for x in x {
-            *x *= factor;
+        for i in row.tail() {
+            let mut y = *x.add(i) * factor;
+            if let Some(weight) = row.weight {
+                y *= *weight.add(i);
+            }
+            if let Some(after) = row.after {
+                y += *after.add(i);
+            }
+            *row.output.add(i) = y;
         }
     }
 }
 
-versions! {
-    /// Multiplies by a factor and by weights.
-    fn scale_by(x: &mut [f32], factor: f32, weight: &[f32]) {
-        for (x, w) in x.iter_mut().zip(weight) {
-            *x = *x * factor * w;
+/// The sum of squares, after adding what is added first.
+///
+/// # Safety
+/// As for [`normalise`].
+#[inline(always)]
+unsafe fn sum_of_squares<S: Lanes>(row: Row) -> f32 {
+    // SAFETY: the caller's; vectors end before the tail.
+    unsafe {
+        let mut sums = [S::splat(0.0); 4];
+        for i in (0..row.tail().start).step_by(LANES) {
+            let mut x = S::load(row.input.add(i));
+            if let Some((addend, sum)) = row.before {
+                x = S::add(x, S::load(addend.add(i)));
+                S::store(sum.add(i), x);
+            }
+            let sum = &mut sums[i / LANES % 4];
+            *sum = S::fma(x, x, *sum);
         }
+        let [a, b, c, d] = sums;
+        let mut total = S::reduce_add(S::add(S::add(a, b), S::add(c, d)));
+        for i in row.tail() {
+            let mut x = *row.input.add(i);
+            if let Some((addend, sum)) = row.before {
+                x += *addend.add(i);
+                *sum.add(i) = x;
+            }
+            total += x * x;
+        }
+        total
     }
 }
 
@@ -103,40 +155,31 @@ impl Phase for Norm {
     }
 
     fn cost(&self) -> u64 {
-        self.input.len() as u64 / 4
+        self.input.len() as u64 / 8
     }
 
-    fn scratch_bytes(&self) -> usize {
-        self.width * size_of::<f32>()
-    }
-
-    unsafe fn run(&self, items: Range<usize>, scratch: &mut Scratch) {
-        // The row is worked on in scratch: inputs and outputs may be the same
-        // memory.
-        let row = scratch.floats(self.width);
+    unsafe fn run(&self, items: Range<usize>, _: &mut Scratch) {
         for item in items {
-            let range = item * self.width..(item + 1) * self.width;
-            // SAFETY: each item touches its own rows alone, and the borrow of
-            // each row ends before the next is taken.
+            // SAFETY: each item touches its own rows alone, of tensors that were found to be the same memory or apart, and no
+            // phase of this group writes the weight.
             unsafe {
-                row.copy_from_slice(self.input.slice(range.clone()));
-                if let Some((addend, sum)) = &self.before {
-                    add_into(self.isa, row, addend.slice(range.clone()));
-                    sum.slice_mut(range.clone()).copy_from_slice(row);
-                }
-            }
-            let factor = inverse_rms(self.isa, row, self.eps);
-            match &self.weight {
-                // SAFETY: no phase of this group writes the weight.
-                Some(weight) => scale_by(self.isa, row, factor, unsafe { weight.all() }),
-                None => scale(self.isa, row, factor),
-            }
-            // SAFETY: as above.
-            unsafe {
-                if let Some(after) = &self.after {
-                    add_into(self.isa, row, after.slice(range.clone()));
-                }
-                self.output.slice_mut(range).copy_from_slice(row);
+                let at = |view: &View<f32>| view.base().add(item * self.width);
+                let row = Row {
+                    width: self.width,
+                    input: at(&self.input).cast_const(),
+                    before: self
+                        .before
+                        .as_ref()
+                        .map(|(addend, sum)| (at(addend).cast_const(), at(sum))),
+                    weight: self
+                        .weight
+                        .as_ref()
+                        .map(|weight| weight.base().cast_const()),
+                    after: self.after.as_ref().map(|after| at(after).cast_const()),
+                    output: at(&self.output),
+                    eps: self.eps,
+                };
+                normalise(self.isa, row);
             }
         }
     }

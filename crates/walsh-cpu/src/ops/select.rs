@@ -7,18 +7,34 @@ use walsh_core::ops::{ArgMax, Operation, TopK};
 use walsh_core::{Error, Result};
 
 use crate::isa::Isa;
-use crate::lower::{Fault, Lowering};
+use crate::lower::{Fault, Lowering, whole};
 use crate::memory::View;
 use crate::simd::versions;
 use crate::team::{Phase, Scratch};
 
-struct ArgMaxRows {
+/// The numbers that one thread looks through at a time.
+const PIECE: usize = 1 << 14;
+
+/// Looks for the largest number of each piece of the rows.
+struct ArgMaxPieces {
     isa: Isa,
     width: usize,
     input: View<f32>,
+    /// `[rows, pieces]`: where it is within the row, or [`NOT_A_NUMBER`].
+    places: View<i32>,
+}
+
+/// Chooses among the pieces of each row.
+struct ArgMaxRows {
+    width: usize,
+    input: View<f32>,
+    places: View<i32>,
     output: View<i32>,
     fault: Arc<Fault>,
 }
+
+/// In the place of a largest number's index: the piece holds a NaN.
+const NOT_A_NUMBER: i32 = -1;
 
 struct TopKRows {
     width: usize,
@@ -30,14 +46,30 @@ struct TopKRows {
 }
 
 pub(crate) fn lower_argmax(op: &ArgMax, lowering: &mut Lowering) -> Result<()> {
-    let phase = ArgMaxRows {
+    let width = op.input.row_len() as usize;
+    let rows = op.output.elements();
+    let bytes = rows * width.div_ceil(PIECE) as u64 * size_of::<i32>() as u64;
+    let workspace = lowering.workspace(bytes)?;
+    let pieces = ArgMaxPieces {
         isa: lowering.target().isa,
-        width: op.input.row_len() as usize,
+        width,
         input: View::of(&op.input)?,
+        places: View::range(&workspace, 0, bytes)?,
+    };
+    let chosen = ArgMaxRows {
+        width,
+        input: View::of(&op.input)?,
+        places: View::range(&workspace, 0, bytes)?,
         output: View::of(&op.output)?,
         fault: lowering.fault(),
     };
-    lowering.phase(&op.accesses(), phase);
+    let mut looked = op.accesses();
+    looked.writes = vec![whole(&workspace)];
+    lowering.phase(&looked, pieces);
+    let mut choose = op.accesses();
+    choose.read(whole(&workspace));
+    lowering.phase(&choose, chosen);
+    lowering.release(workspace);
     Ok(())
 }
 
@@ -61,21 +93,75 @@ fn not_a_number(op: &'static str, row: usize) -> Error {
     }
 }
 
+/// The numbers that are compared before looking whether they hold a new largest one.
+const BLOCK: usize = 512;
+
+/// The largest number of a block, and whether there is a NaN.
+#[inline(always)]
+fn largest(x: &[f32]) -> (f32, bool) {
+    const LANES: usize = 16;
+    let (mut best, mut nan) = ([f32::NEG_INFINITY; LANES], [0u32; LANES]);
+    let mut see = |i: usize, x: f32| {
+        nan[i] |= u32::from(x.is_nan());
+        best[i] = if x > best[i] { x } else { best[i] };
+    };
+    let (chunks, tail) = x.as_chunks::<LANES>();
+    for chunk in chunks {
+        for i in 0..LANES {
+            see(i, chunk[i]);
+        }
+    }
+    for (i, &x) in tail.iter().enumerate() {
+        see(i, x);
+    }
+    let found = best.iter().fold(f32::NEG_INFINITY, |a, b| a.max(*b));
+    (found, nan.iter().fold(0, |a, b| a | b) > 0)
+}
+
 versions! {
-    /// The largest number, and whether there is a NaN.
-    fn largest(x: &[f32]) -> (f32, bool) {
-        let mut best = [f32::NEG_INFINITY; 16];
-        let mut nan = [false; 16];
-        let mut chunks = x.chunks_exact(16);
-        for chunk in &mut chunks {
-            for i in 0..16 {
-                nan[i] |= chunk[i].is_nan();
-                best[i] = if chunk[i] > best[i] { chunk[i] } else { best[i] };
+    /// The index of the largest number, the first of equals, or [`NOT_A_NUMBER`].
+    fn index_of_largest(x: &[f32]) -> i32 {
+        let (mut best, mut first, mut any_nan) = (f32::NEG_INFINITY, 0, false);
+        for (block, x) in x.chunks(BLOCK).enumerate() {
+            let (found, nan) = largest(x);
+            any_nan |= nan;
+            if found > best {
+                (best, first) = (found, block * BLOCK);
             }
         }
-        let tail = chunks.remainder();
-        let found = best.iter().chain(tail).fold(f32::NEG_INFINITY, |a, b| a.max(*b));
-        (found, nan.contains(&true) || tail.iter().any(|x| x.is_nan()))
+        if any_nan {
+            return NOT_A_NUMBER;
+        }
+        let of_block = x.iter().skip(first).position(|x| *x == best);
+        (first + of_block.unwrap_or(0)) as i32
+    }
+}
+
+impl Phase for ArgMaxPieces {
+    fn items(&self) -> usize {
+        self.places.len()
+    }
+
+    fn cost(&self) -> u64 {
+        self.input.len() as u64 / 16
+    }
+
+    unsafe fn run(&self, items: Range<usize>, _: &mut Scratch) {
+        let pieces = self.width.div_ceil(PIECE);
+        for item in items {
+            let start = item % pieces * PIECE;
+            let end = (start + PIECE).min(self.width);
+            let row = item / pieces * self.width;
+            // SAFETY: the list orders this read after the input's writes.
+            let piece = unsafe { self.input.slice(row + start..row + end) };
+            let index = index_of_largest(self.isa, piece);
+            // SAFETY: each item writes its own number.
+            let place = unsafe { self.places.slice_mut(item..item + 1) };
+            place[0] = match index {
+                NOT_A_NUMBER => NOT_A_NUMBER,
+                index => start as i32 + index,
+            };
+        }
     }
 }
 
@@ -85,22 +171,32 @@ impl Phase for ArgMaxRows {
     }
 
     fn cost(&self) -> u64 {
-        self.input.len() as u64 / 8
+        self.places.len() as u64
     }
 
     unsafe fn run(&self, items: Range<usize>, _: &mut Scratch) {
+        let pieces = self.width.div_ceil(PIECE);
         for item in items {
-            // SAFETY: the list orders this read after the input's writes.
-            let row = unsafe { self.input.slice(item * self.width..(item + 1) * self.width) };
-            let (best, nan) = largest(self.isa, row);
-            if nan {
+            // SAFETY: the list orders these reads after the writes.
+            let (places, row) = unsafe {
+                (
+                    self.places.slice(item * pieces..(item + 1) * pieces),
+                    self.input.slice(item * self.width..(item + 1) * self.width),
+                )
+            };
+            if places.contains(&NOT_A_NUMBER) {
                 self.fault.report(not_a_number(ArgMax::NAME, item));
                 return;
             }
-            let index = row.iter().position(|x| *x == best).unwrap_or(0);
+            // The first of equals, so that a later one must be larger.
+            let better = |best: i32, place: i32| match row[place as usize] > row[best as usize] {
+                true => place,
+                false => best,
+            };
+            let index = places[1..].iter().copied().fold(places[0], better);
             // SAFETY: each item writes its own number.
             let output = unsafe { self.output.slice_mut(item..item + 1) };
-            output[0] = index as i32;
+            output[0] = index;
         }
     }
 }

@@ -41,7 +41,7 @@ const fn table<const DOT: u8>(isa: Isa) -> Kernels {
         isa,
         dot_rows: dot::ROWS,
         float_dot_rows: dot::ROWS,
-        tile_rows: tile::rows(DOT),
+        tile_rows: |_| tile::rows(DOT),
         float_tile_rows: tile::FLOAT_ROWS,
         panel_rows: tile::LANES,
         prepare,

@@ -105,7 +105,8 @@ const fn places(size: usize, second: usize, [d, m]: [usize; 2]) -> [u16; 32] {
         } else if block < 2 * second {
             32 + ((block - second) * size + at) / 2
         } else {
-            (64 - (8 - block) * size + at) / 2
+            // Of larger blocks than are gathered so, whose places are computed all the same, nothing comes of it.
+            (64 + at).saturating_sub((8 - block) * size) / 2
         } as u16;
         lane += 1;
     }

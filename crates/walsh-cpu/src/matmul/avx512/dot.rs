@@ -14,7 +14,7 @@ use crate::matmul::plan::Job;
 pub(super) const FLOAT_ROWS: usize = 4;
 
 /// How far ahead of the decoder the weight is fetched, in bytes.
-pub(super) const AHEAD: usize = 1024;
+pub(super) const AHEAD: usize = 4096;
 
 /// The sums of a row of activations with one weight row.
 struct Sums {

@@ -1,5 +1,8 @@
 //! AVX-512 kernels with VNNI.
 
+use std::arch::x86_64::__cpuid;
+use std::sync::OnceLock;
+
 use exact::WideBlocks;
 
 use super::blocks::with_block;
@@ -20,7 +23,7 @@ pub(super) static KERNELS: Kernels = Kernels {
     isa: Isa::Avx512,
     dot_rows: 1,
     float_dot_rows: dot::FLOAT_ROWS,
-    tile_rows: stream::ROWS,
+    tile_rows,
     float_tile_rows: tile::ROWS,
     panel_rows: columns::LANES,
     prepare: quantise::prepare,
@@ -34,8 +37,38 @@ fn dot_kernel(shape: ProductShape) -> Kernel {
     with_block!(shape.weight, B => dot::row::<B> as Kernel, else => unreachable!("other weights take floats"))
 }
 
+/// The most rows for which the streaming kernel is the faster: on processors that execute 512-bit instructions in halves
+/// (Zen 4, family 19h) its loads and stores cost nothing, on others they hold the arithmetic up.
+fn stream_rows() -> usize {
+    static ROWS: OnceLock<usize> = OnceLock::new();
+    *ROWS.get_or_init(|| {
+        let name = __cpuid(0);
+        let signature = __cpuid(1).eax;
+        let family = (signature >> 8 & 15) + (signature >> 20 & 255);
+        let amd = [name.ebx, name.edx, name.ecx]
+            .map(u32::to_le_bytes)
+            .concat()
+            == *b"AuthenticAMD";
+        if amd && family == 0x19 { 128 } else { 16 }
+    })
+}
+
+fn tile_rows(m: usize) -> usize {
+    if m > stream_rows() {
+        tile::ROWS
+    } else {
+        stream::ROWS
+    }
+}
+
 fn tile_kernel(shape: ProductShape) -> Kernel {
-    with_block!(shape.weight, B => stream::product::<B> as Kernel, else => unreachable!("other weights take floats"))
+    with_block!(shape.weight, B => {
+        if shape.m > stream_rows() {
+            tile::product::<B> as Kernel
+        } else {
+            stream::product::<B> as Kernel
+        }
+    }, else => unreachable!("other weights take floats"))
 }
 
 fn float_dot_kernel(shape: ProductShape) -> Kernel {

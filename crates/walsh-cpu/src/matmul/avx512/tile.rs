@@ -2,17 +2,28 @@
 
 use std::arch::x86_64::*;
 
+use super::decode::Wide;
+use crate::matmul::activations::{BLOCK, GROUP, Record};
+use crate::matmul::blocks::zero_shift;
 use crate::matmul::float::Float;
 use crate::matmul::plan::Job;
-use crate::matmul::tile::{self, Sweep, TileIsa};
+use crate::matmul::tile::{self, Panels, Stage, Staged, Sweep, TileIsa, panel_block};
 use crate::matmul::x86::X86;
 
-/// The most rows of a tile of floats.
+/// The most rows of a tile: with their integer and float sums, what 32 registers hold.
 pub(super) const ROWS: usize = 12;
 
 const LANES: usize = 16;
 
 pub(super) struct Avx512;
+
+/// # Safety
+/// As for `Kernel`.
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(super) unsafe fn product<B: Wide>(job: &Job<'_>, scratch: &mut [u8]) {
+    // SAFETY: the caller's.
+    unsafe { tile::product::<Avx512, B>(job, scratch) }
+}
 
 /// # Safety
 /// As for `Kernel`.
@@ -88,6 +99,62 @@ impl TileIsa for Avx512 {
     }
 }
 
+impl<B: Wide> Panels<B> for Avx512 {
+    #[inline(always)]
+    unsafe fn sweep(rows: usize, sweep: &Sweep) {
+        // SAFETY: the caller's.
+        unsafe { with_rows!(rows, multiply, B; sweep) }
+    }
+}
+
+impl<B: Wide> Stage<B> for Avx512 {
+    #[inline(always)]
+    unsafe fn stage(blocks: *const B, values: usize, to: Staged) {
+        // SAFETY: the caller's; an odd last block is decoded beside an empty one.
+        unsafe {
+            for group in 0..values / GROUP {
+                stage_group::<B, 4>(blocks.add(group * (GROUP / B::LEN)), group * GROUP, &to);
+            }
+            let whole = values / GROUP * GROUP;
+            for value in (whole..values).step_by(64) {
+                let blocks = blocks.add(value / B::LEN);
+                if value + 64 <= values {
+                    stage_group::<B, 1>(blocks, value, &to);
+                } else {
+                    let mut last = [B::zeroed(); 2];
+                    last[0] = *blocks;
+                    stage_group::<B, 1>(last.as_ptr(), value, &to);
+                }
+            }
+        }
+    }
+}
+
+/// Decodes `64 · VECTORS` values to where value `at` goes.
+///
+/// # Safety
+/// As for [`Stage::stage`].
+#[inline(always)]
+unsafe fn stage_group<B: Wide, const VECTORS: usize>(blocks: *const B, at: usize, to: &Staged) {
+    // SAFETY: the caller's.
+    unsafe {
+        let group = B::wide::<VECTORS>(blocks);
+        for (vector, codes) in group.codes.into_iter().enumerate().take(VECTORS) {
+            _mm512_storeu_si512(to.codes.add(at + 64 * vector).cast(), codes);
+        }
+        let (scales, mins) = (to.scales.add(at / B::RUN), to.mins.add(at / B::RUN));
+        if B::RUN == 16 {
+            _mm512_storeu_ps(scales, group.scales);
+            _mm512_storeu_ps(mins, group.mins);
+        } else {
+            // A pair of blocks has two scales and room for two.
+            let mask = if VECTORS == 4 { 0xff } else { 3 };
+            _mm256_mask_storeu_ps(scales, mask, _mm512_castps512_ps256(group.scales));
+            _mm256_mask_storeu_ps(mins, mask, _mm512_extractf32x8_ps::<1>(group.scales));
+        }
+    }
+}
+
 /// The sums that a sweep starts from.
 ///
 /// # Safety
@@ -113,6 +180,61 @@ unsafe fn store_sums<const ROWS: usize>(sweep: &Sweep, sums: [__m512; ROWS]) {
     for (row, sum) in sums.into_iter().enumerate() {
         // SAFETY: the caller's.
         unsafe { _mm512_storeu_ps(sweep.sums.add(row * sweep.stride), sum) };
+    }
+}
+
+/// # Safety
+/// As for [`Panels::sweep`], with `ROWS` rows.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+unsafe fn multiply<B: Wide, const ROWS: usize>(sweep: &Sweep) {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut sums = load_sums::<ROWS>(sweep);
+        let mut panel = sweep.panel;
+        let mut records = sweep.tile.cast::<Record>();
+        for _ in 0..sweep.steps {
+            let vectors = panel.add(LANES * BLOCK).cast::<f32>();
+            let mut block_sums = [_mm512_setzero_ps(); ROWS];
+            for run in 0..BLOCK / B::RUN {
+                let which = Record::sum_of(B::RUN, run);
+                let mut dots = [_mm512_setzero_si512(); ROWS];
+                if let Some(shift) = const { zero_shift(B::ZERO) } {
+                    for (row, dot) in dots.iter_mut().enumerate() {
+                        let sum = _mm512_set1_epi32((*records.add(row)).sums[which]);
+                        *dot = _mm512_sll_epi32(sum, _mm_cvtsi32_si128(shift));
+                    }
+                }
+                for quad in run * B::RUN / 4..(run + 1) * B::RUN / 4 {
+                    let codes = _mm512_load_si512(panel.add(quad * LANES * 4).cast());
+                    for (row, dot) in dots.iter_mut().enumerate() {
+                        let values = _mm512_set1_epi32((*records.add(row)).quads[quad]);
+                        *dot = _mm512_dpbusd_epi32(*dot, codes, values);
+                    }
+                }
+                let scales = _mm512_load_ps(vectors.add(2 * run * LANES));
+                let mins = _mm512_load_ps(vectors.add((2 * run + 1) * LANES));
+                for row in 0..ROWS {
+                    let dots = _mm512_cvtepi32_ps(dots[row]);
+                    let sum = &mut block_sums[row];
+                    *sum = if run == 0 {
+                        _mm512_mul_ps(dots, scales)
+                    } else {
+                        _mm512_fmadd_ps(dots, scales, *sum)
+                    };
+                    if B::ZERO.is_none() {
+                        let run_sum = _mm512_set1_epi32((*records.add(row)).sums[which]);
+                        *sum = _mm512_fmadd_ps(mins, _mm512_cvtepi32_ps(run_sum), *sum);
+                    }
+                }
+            }
+            for row in 0..ROWS {
+                let scale = _mm512_set1_ps((*records.add(row)).scale);
+                sums[row] = _mm512_fmadd_ps(block_sums[row], scale, sums[row]);
+            }
+            panel = panel.add(panel_block(LANES, B::RUN));
+            records = records.add(ROWS);
+        }
+        store_sums(sweep, sums);
     }
 }
 

@@ -26,7 +26,7 @@ const fn table<const DOT: bool, const MATRIX: bool>(isa: Isa) -> Kernels {
         isa,
         dot_rows: dot::ROWS,
         float_dot_rows: dot::ROWS,
-        tile_rows: tile::ROWS,
+        tile_rows: |_| tile::ROWS,
         float_tile_rows: tile::FLOAT_ROWS,
         panel_rows: tile::LANES,
         prepare,
