@@ -1,4 +1,4 @@
-use walsh::ops::{MatMul, Operation};
+use walsh::ops::{AttentionDecode, AttentionPrefill, MatMul, Operation};
 use walsh::{Activations, BACKENDS, BackendInfo, Device, DeviceSpec, Result};
 
 /// A device to run the cases on.
@@ -35,10 +35,19 @@ impl Target {
     /// Whether it runs an op as no other target does.
     ///
     /// A device whose products take activations as they are differs from one
-    /// with the same instruction set in nothing else.
+    /// with the same instruction set in these and in attention over codes.
     #[must_use]
     pub fn is_for(&self, op: &str) -> bool {
-        self.approximates || op == MatMul::NAME
+        let differs = [MatMul::NAME, AttentionDecode::NAME, AttentionPrefill::NAME];
+        self.approximates || differs.contains(&op)
+    }
+
+    /// Whether it has leave to approximate a case, whose name begins with its op's: products, and attention over codes
+    /// on instruction sets that do it in integers.
+    #[must_use]
+    pub fn has_leave(&self, case: &str) -> bool {
+        let integers = self.device.properties().architecture.starts_with("avx512");
+        self.approximates && (integers || !case.starts_with("Attention"))
     }
 }
 

@@ -1,11 +1,11 @@
-use walsh::formats::kv::KvCodecs;
+use walsh::formats::kv::{KvCodec, KvCodecs};
 use walsh::ops::{AttentionDecode, AttentionPrefill, Mask};
 use walsh::{CacheKind, DType, KvCacheOptions};
 
 use super::kv::{HostCache, overlay, specs, tokens};
 use super::{Problems, rng};
 use crate::reference::{AttentionShape, Row, Softmax, attention};
-use crate::{Expected, HostTensor, Problem};
+use crate::{Expected, HostTensor, Leave, Problem};
 
 /// Query tokens of one sequence.
 #[derive(Debug, Clone, Copy)]
@@ -276,7 +276,10 @@ fn problem(case: Case, prefill: bool) -> Problem {
     };
     let (mut positions, mut sequences) = (Vec::new(), Vec::new());
     let (mut query, mut fresh, mut values) = (Vec::new(), Vec::new(), Vec::new());
-    let mut largest = 1.0f32;
+    let mut magnitudes = Magnitudes {
+        value: 1.0,
+        score: 0.0,
+    };
     for run in &case.runs {
         let own: Vec<i32> = (run.first..run.first + run.queries).collect();
         // What the cache holds: all that came before, and for a decode the queries' own tokens. A ring has forgotten
@@ -306,7 +309,10 @@ fn problem(case: Case, prefill: bool) -> Problem {
         let rows = |own| context.seen_by(own, &options);
         values.extend(attention(sizes, &q, &own, &rows, softmax));
         let numbers = context.rows.iter().flat_map(|row| &row.values);
-        largest = numbers.fold(largest, |most, value| most.max(value.abs()));
+        magnitudes.value = numbers.fold(magnitudes.value, |most, value| most.max(value.abs()));
+        let score = cache.score_deviation((&q, sizes.heads), &context.rows);
+        let score = score * f64::from(mask.scale);
+        magnitudes.score = magnitudes.score.max(score);
         positions.extend(&own);
         sequences.extend(own.iter().map(|_| run.sequence as i32));
         query.extend(q);
@@ -316,7 +322,7 @@ fn problem(case: Case, prefill: bool) -> Problem {
     let mut tensors = vec![
         HostTensor::f32(&shape, &query),
         HostTensor::i32(&positions),
-        HostTensor::output(DType::F32, &shape, expected(values, largest)),
+        HostTensor::output(DType::F32, &shape, expected(values, magnitudes, &options)),
     ];
     let kv_shape = [positions.len() as u64, options.kv_heads, options.head_dim];
     let side = |numbers: fn(&Row) -> &Vec<f32>| {
@@ -364,11 +370,37 @@ fn problem(case: Case, prefill: bool) -> Problem {
     })
 }
 
-fn expected(values: Vec<f64>, largest: f32) -> Expected {
+/// Whether a device may take the codes of a cache as integers: both sides have at most six bits and a scale per row.
+fn has_integers(options: &KvCacheOptions) -> bool {
+    let coded = |codec| matches!(codec, KvCodec::Tq(tq) if tq.bits.get() <= 6);
+    coded(options.codecs.key) && coded(options.codecs.value) && options.head_dim <= 256
+}
+
+/// What an output's error is at most, and for how much of it there is leave.
+fn expected(values: Vec<f64>, sizes: Magnitudes, options: &KvCacheOptions) -> Expected {
+    let largest = f64::from(sizes.value);
+    // A centroid on the grid of bytes is off by 0.0084 of a number's deviation, the root mean square for six bits, where
+    // most are used. A score is off by that part of its own deviation, and an output by as much of the values; a sum is
+    // off by that part of them too, where no value's deviation is above the largest.
+    let rms = 0.0084 * largest * sizes.score.hypot(1.0);
+    let leave = has_integers(options).then(|| Leave {
+        bounds: vec![3.0 * rms; values.len()],
+        squared_error: values.len() as f64 * rms * rms / 4.0,
+        why: "centroids on a grid of 255 steps",
+    });
     Expected::Close {
-        bounds: vec![1e-5 * f64::from(largest); values.len()],
+        bounds: vec![1e-5 * largest; values.len()],
         values,
-        leave: None,
+        leave,
         why: "f32 scores, exponentials and sums over exactly decoded codes",
     }
+}
+
+/// How large the numbers of a case become.
+#[derive(Debug, Clone, Copy)]
+struct Magnitudes {
+    /// The largest magnitude of a value, at least 1.
+    value: f32,
+    /// The largest deviation of a score whose key's numbers, as they are stored, each deviate by theirs.
+    score: f64,
 }

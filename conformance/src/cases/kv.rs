@@ -149,6 +149,35 @@ impl HostCache {
         }
     }
 
+    /// The largest norm that a query vector has as it meets the stored keys, times the largest deviation of a key's
+    /// numbers as they are stored.
+    pub(super) fn score_deviation(&self, (queries, heads): (&[f32], usize), rows: &[Row]) -> f64 {
+        let dim = self.options.head_dim as usize;
+        let width = self.options.kv_heads as usize * dim;
+        let group = heads * dim / width;
+        let (ones, zeros) = (vec![1.0; width], vec![0.0; width]);
+        let (equaliser, center) = match &self.preparation {
+            Some([equaliser, center]) => (equaliser, center),
+            None => (&ones, &zeros),
+        };
+        let largest = |squares: &mut dyn Iterator<Item = f64>| squares.fold(0.0, f64::max).sqrt();
+        let query = |(index, query): (usize, &[f32])| -> f64 {
+            let equaliser = &equaliser[index % heads / group * dim..][..dim];
+            let numbers = query.iter().zip(equaliser);
+            numbers.map(|(q, e)| f64::from(q * e).powi(2)).sum()
+        };
+        let key = |row: &Row| -> f64 {
+            let numbers = row.keys.iter().zip(equaliser.iter().zip(center));
+            let squares: Vec<f64> = numbers
+                .map(|(k, (e, c))| f64::from((k - c) / e).powi(2))
+                .collect();
+            let of_heads = squares.chunks_exact(dim).map(|head| head.iter().sum());
+            of_heads.fold(0.0, f64::max) / dim as f64
+        };
+        largest(&mut queries.chunks_exact(dim).enumerate().map(query))
+            * largest(&mut rows.iter().map(key))
+    }
+
     /// What is stored: codes and scales (where the codec has any) of keys, of their overlay, of values and of theirs.
     pub(super) fn tensors(&self) -> Vec<HostTensor> {
         let heads = self.options.sequences * self.options.kv_heads;

@@ -6,9 +6,10 @@
 
 use std::ops::Range;
 
+use super::coded::Coded;
 use super::kernels::Running;
 use super::output;
-use super::tile::{Decoder, LANES, Rows};
+use super::tile::{self, Decoder, LANES, Rows};
 use super::walk;
 use crate::isa::Isa;
 
@@ -134,8 +135,8 @@ impl Shape {
         if self.head_dim > 128 { TILE / 2 } else { TILE }
     }
 
-    /// Numbers of scratch per worker.
-    pub(super) fn scratch(&self) -> usize {
+    /// Numbers of scratch per worker of attention in f32.
+    fn scratch(&self) -> usize {
         let rows = self.block_rows();
         // Two forms of the queries, the outputs, the tile, its scores and factors, offsets and running sums.
         rows * (3 * self.head_dim + TILE + 4) + TILE * (self.head_dim + 2) + LANES
@@ -172,6 +173,8 @@ pub(super) struct Job {
     pub(super) sinks: *const f32,
     /// `[tokens][heads][head_dim]`.
     pub(super) output: *mut f32,
+    /// The codes as integers, or none where attention is in f32.
+    pub(super) coded: Option<Coded>,
     pub(super) parts: usize,
     /// [`Shape::partials`] numbers: outputs `[tokens · heads][parts][head_dim]`, then maxima and sums.
     pub(super) partials: *mut f32,
@@ -202,6 +205,8 @@ pub(super) struct Scratch {
     /// `[rows]`: what the centre took from each row's scores.
     pub(super) offsets: *mut f32,
     pub(super) running: *mut Running,
+    /// What attention over codes in integers takes.
+    pub(super) coded: *mut f32,
 }
 
 /// A block of query vectors of one sequence over a part of the context.
@@ -236,6 +241,12 @@ impl Block {
 }
 
 impl Job {
+    /// Numbers of scratch per worker.
+    pub(super) fn scratch(&self) -> usize {
+        let coded = |_: &Coded| Coded::scratch(&self.shape, self.shape.block_rows());
+        self.shape.scratch() + self.coded.as_ref().map_or(0, coded)
+    }
+
     pub(super) fn items(&self) -> usize {
         self.shape.items() * self.parts
     }
@@ -254,6 +265,11 @@ impl Job {
         let cached = (self.position_of(0) + tokens).min(self.window) as u64;
         let pairs = (tokens as u64) * (cached + tokens as u64 / 2) * heads as u64;
         pairs * head_dim as u64 / 10
+    }
+
+    /// Whether sums over the cache are in the lane order of codes.
+    pub(super) fn summed_in_lanes(&self) -> bool {
+        self.coded.is_none() && tile::reordered(self.value.stored.decoder.codec.codec())
     }
 
     fn position_of(&self, token: usize) -> usize {
@@ -287,9 +303,9 @@ impl Job {
     ///
     /// # Safety
     /// The machine has the instruction set, the pointers hold what their fields say, `scratch` holds
-    /// [`Shape::scratch`] numbers, and no other thread writes what is read or touches what this item writes.
+    /// [`Job::scratch`] numbers, and no other thread writes what is read or touches what this item writes.
     pub(super) unsafe fn run(&self, item: usize, scratch: &mut [f32]) {
-        debug_assert!(scratch.len() >= self.shape.scratch());
+        debug_assert!(scratch.len() >= self.scratch());
         // The last blocks see the most positions: they go first, so that no thread is left with one at the end.
         let shape = &self.shape;
         let (rest, part) = (item / self.parts, item % self.parts);
@@ -350,11 +366,11 @@ impl Job {
     }
 
     /// # Safety
-    /// `base` holds [`Shape::scratch`] numbers.
+    /// `base` holds [`Job::scratch`] numbers.
     unsafe fn divide(&self, base: *mut f32) -> Scratch {
         let rows = self.shape.block_rows();
         let vectors = rows * self.shape.head_dim;
-        // SAFETY: the sum of the pieces is `Shape::scratch`. `Running` is two singles.
+        // SAFETY: the sum of the pieces is `Job::scratch`. `Running` is two singles.
         unsafe {
             let rotated = base;
             let original = rotated.add(vectors);
@@ -377,6 +393,7 @@ impl Job {
                 alphas,
                 offsets,
                 running,
+                coded: base.add(self.shape.scratch()),
             }
         }
     }

@@ -153,7 +153,7 @@ entries! {
 
 /// See [`weigh`].
 #[inline(always)]
-unsafe fn weigh_row<S: Lanes>(args: Weigh, running: &mut Running) -> f32 {
+pub(super) unsafe fn weigh_row<S: Lanes>(args: Weigh, running: &mut Running) -> f32 {
     let vectors = args.count.div_ceil(LANES);
     // SAFETY: the caller's.
     unsafe {

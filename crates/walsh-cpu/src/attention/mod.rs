@@ -3,6 +3,7 @@
 //! Queries are rotated once into the space of the keys, scores and sums are taken there, and one inverse rotation per
 //! head ends it. A tile of codes is decoded to a worker's scratch, never to memory.
 
+mod coded;
 mod job;
 mod kernels;
 mod output;
@@ -19,6 +20,7 @@ use walsh_core::{
 use walsh_formats::DType;
 use walsh_formats::kv::{KvCodec, RowCodec};
 
+use self::coded::Coded;
 use self::job::{Fresh, Job, OverlayMap, Shape, Side, Stored};
 use self::tile::Decoder;
 use crate::lower::{Lowering, Target, whole};
@@ -106,11 +108,25 @@ impl Request<'_> {
     fn plan(&self, form: &str, target: Target) -> Result<Plan> {
         let shape = self.shape()?;
         let parts = self.parts(&shape, target);
+        let form_of_codes = match self.coded(target) {
+            Some(_) => ".int8",
+            None => "",
+        };
         Ok(Plan {
-            kernel: format!("attention_{form}.{}.{}", self.cache.codecs(), target.isa),
+            kernel: format!(
+                "attention_{form}.{}.{}{form_of_codes}",
+                self.cache.codecs(),
+                target.isa
+            ),
             pieces: (shape.items() * parts) as u64,
             workspace: (shape.partials(parts) * size_of::<f32>()) as u64,
         })
+    }
+
+    /// The codes as integers, where the device attends so.
+    fn coded(&self, target: Target) -> Option<Coded> {
+        let codec = |side: &'_ KvSide| side.rows.codec.clone();
+        Coded::of(&codec(self.cache.key()), &codec(self.cache.value()), target)
     }
 
     fn lower(&self, accesses: Accesses, lowering: &mut Lowering) -> Result<()> {
@@ -163,6 +179,7 @@ impl Request<'_> {
             },
             sinks: numbers(self.sinks)?,
             output: View::<f32>::of(self.output)?.base(),
+            coded: self.coded(lowering.target()),
             parts,
             partials,
             plain: Decoder::new(RowCodec::new(KvCodec::Dense(DType::F32), shape.head_dim)?),
@@ -253,11 +270,11 @@ impl Phase for Attend {
     }
 
     fn scratch_bytes(&self) -> usize {
-        self.0.job.shape.scratch() * size_of::<f32>()
+        self.0.job.scratch() * size_of::<f32>()
     }
 
     unsafe fn run(&self, items: Range<usize>, scratch: &mut Scratch) {
-        let scratch = scratch.floats(self.0.job.shape.scratch());
+        let scratch = scratch.floats(self.0.job.scratch());
         for item in items {
             // SAFETY: the device has the set, the tensors were validated, and the list orders their accesses.
             unsafe { self.0.job.run(item, scratch) };

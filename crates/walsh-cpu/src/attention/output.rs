@@ -2,7 +2,7 @@
 
 use super::job::{Block, Job, Scratch, Shape};
 use super::kernels::Running;
-use super::tile::{self, LANES};
+use super::tile::LANES;
 use crate::isa::Isa;
 use crate::lanes::{order, rotate};
 
@@ -11,7 +11,7 @@ use crate::lanes::{order, rotate};
 /// # Safety
 /// The machine has the instruction set.
 pub(super) unsafe fn restore_row(job: &Job, row: &mut [f32]) {
-    if tile::reordered(job.value.stored.decoder.codec.codec()) {
+    if job.summed_in_lanes() {
         reorder(job.isa, row, false);
     }
     if let Some(rotation) = job.value.stored.decoder.codec.rotation() {

@@ -305,15 +305,15 @@ unsafe fn block_panel<S: Lanes>(dtype: DType, rows: Rows, first: usize, d: usize
 }
 
 /// Where the planes of a row's codes lie: the low bits first, then the high ones of widths that are no power of two.
-struct Planes {
+pub(super) struct Planes {
     low: usize,
     high: usize,
-    high_at: usize,
+    pub(super) high_at: usize,
 }
 
 impl Planes {
     #[inline(always)]
-    const fn of<const BITS: usize>(d: usize) -> Self {
+    pub(super) const fn of<const BITS: usize>(d: usize) -> Self {
         let low = match BITS {
             2 | 3 => 2,
             8 => 8,

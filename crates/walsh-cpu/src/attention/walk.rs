@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use walsh_formats::DType;
 
+use super::coded;
 use super::job::{Block, Fresh, Job, Scratch, Shape, Side, Stored, TILE};
 use super::kernels::{self, Running, Scores, Values, Weigh};
 use super::output;
@@ -15,7 +16,7 @@ use crate::lanes::rotate;
 
 /// Where positions are read from.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Zone {
+pub(super) enum Zone {
     /// The overlay's first tokens.
     First,
     /// The codes.
@@ -40,7 +41,7 @@ impl Zone {
     }
 
     /// The positions that a query sees of those that exist.
-    fn visible(self, job: &Job, query: usize, existing: &Range<usize>) -> Range<usize> {
+    pub(super) fn visible(self, job: &Job, query: usize, existing: &Range<usize>) -> Range<usize> {
         let zone = self.positions(job, query);
         let first = (query + 1).saturating_sub(job.window);
         let first = first.max(existing.start).max(zone.start);
@@ -48,7 +49,7 @@ impl Zone {
     }
 
     /// The positions that some query of a block sees.
-    fn seen(self, job: &Job, block: &Block, existing: &Range<usize>) -> Range<usize> {
+    pub(super) fn seen(self, job: &Job, block: &Block, existing: &Range<usize>) -> Range<usize> {
         let (first, last) = block.positions();
         self.visible(job, first, existing).start..self.visible(job, last, existing).end
     }
@@ -78,7 +79,12 @@ pub(super) unsafe fn attend(job: &Job, block: &Block, scratch: &Scratch) {
         std::slice::from_raw_parts_mut(scratch.out, block.rows * job.shape.head_dim).fill(0.0);
         if !seen.is_empty() {
             for zone in [Zone::First, Zone::Codes] {
-                attend_cache(job, block, scratch, (zone, &seen));
+                match &job.coded {
+                    Some(coded) if zone == Zone::Codes => {
+                        coded::attend(job, coded, block, scratch, &seen);
+                    }
+                    _ => attend_cache(job, block, scratch, (zone, &seen)),
+                }
             }
             if job.overlay.recent > 0 {
                 attend_cache(job, block, scratch, (Zone::Recent, &seen));
@@ -109,7 +115,7 @@ pub(super) unsafe fn attend(job: &Job, block: &Block, scratch: &Scratch) {
 }
 
 /// The positions that the cache holds of a block's sequence: a ring's last `capacity`.
-fn cached(job: &Job, block: &Block) -> Range<usize> {
+pub(super) fn cached(job: &Job, block: &Block) -> Range<usize> {
     let end = job.cached_end(block);
     end.saturating_sub(job.shape.capacity)..end
 }
@@ -178,7 +184,7 @@ struct TileRun<'a> {
 
 impl Side {
     /// Where the positions of a zone lie from one on, the slot, and how many follow each other there.
-    fn place(&self, job: &Job, zone: Zone, position: usize) -> (&Stored, usize, usize) {
+    pub(super) fn place(&self, job: &Job, zone: Zone, position: usize) -> (&Stored, usize, usize) {
         match (&self.overlay, zone) {
             (Some(overlay), Zone::First) => (overlay, position, job.overlay.first - position),
             (Some(overlay), Zone::Recent) => {
@@ -338,9 +344,8 @@ unsafe fn value_rows(job: &Job, scratch: &Scratch, tile: &TileRun) -> (*const f3
     let d = job.shape.head_dim;
     let (decoder, rows) = tile.value;
     let codec = decoder.codec.codec();
-    let summed = job.value.stored.decoder.codec.codec();
     // The chunk's own values are summed last, when the sums are the model's.
-    let summed_in_lanes = tile.zone != Zone::Fresh && tile::reordered(summed);
+    let summed_in_lanes = tile.zone != Zone::Fresh && job.summed_in_lanes();
     let in_lanes = tile::reordered(codec);
     if codec.dense() == Some(DType::F32) && in_lanes == summed_in_lanes {
         return (rows.codes.cast::<f32>(), rows.stride / size_of::<f32>());

@@ -222,7 +222,7 @@ macro_rules! operations {
         )*
     };
 }
-use operations;
+pub(crate) use operations;
 
 /// Calls a function that is generic over [`Lanes`], compiled with the features of an instruction set.
 macro_rules! entries {

@@ -5,7 +5,7 @@ use walsh_core::CacheKind;
 use walsh_core::ops::Mask;
 use walsh_cpu::Isa;
 
-use crate::support::{Fixture, Sizes, close, device, gaussian, mask};
+use crate::support::{Fixture, Sizes, close, device, exact, gaussian, mask, near};
 
 const GLOBAL: Sizes = Sizes {
     heads: 6,
@@ -39,7 +39,7 @@ const SPECS: [&str; 16] = [
 fn decode_attends_over_what_is_stored() {
     for isa in Isa::available() {
         for spec in SPECS {
-            let fixture = Fixture::new(device(isa, 2), spec, GLOBAL);
+            let fixture = Fixture::new(exact(isa, 2), spec, GLOBAL);
             fixture.store(0..171);
             for positions in [0..1, 130..131, 170..171, 100..103, 90..171] {
                 let expected = fixture.expected(positions.clone(), mask(64), None);
@@ -67,7 +67,7 @@ fn every_head_size_works() {
                     capacity: 70,
                     ..GLOBAL
                 };
-                let fixture = Fixture::new(device(isa, 1), spec, sizes);
+                let fixture = Fixture::new(exact(isa, 1), spec, sizes);
                 fixture.store(0..70);
                 let expected = fixture.expected(68..70, mask(head_dim), None);
                 let got = fixture.decode(68..70, mask(head_dim));
@@ -87,7 +87,7 @@ fn every_group_size_works() {
                 capacity: 90,
                 ..GLOBAL
             };
-            let fixture = Fixture::new(device(isa, 2), "k=tq4,v=q8_0", sizes);
+            let fixture = Fixture::new(exact(isa, 2), "k=tq4,v=q8_0", sizes);
             fixture.store(0..90);
             for positions in [89..90, 80..90] {
                 let expected = fixture.expected(positions.clone(), mask(64), None);
@@ -100,7 +100,7 @@ fn every_group_size_works() {
 
 #[test]
 fn windows_and_soft_caps_are_applied() {
-    let fixture = Fixture::new(device(Isa::detect(), 2), "tq8", GLOBAL);
+    let fixture = Fixture::new(exact(Isa::detect(), 2), "tq8", GLOBAL);
     fixture.store(0..200);
     let plain = fixture.decode(150..200, mask(64));
     for (window, softcap) in [
@@ -135,7 +135,7 @@ fn a_ring_wraps_at_every_offset() {
             kind: CacheKind::Ring,
             ..GLOBAL
         };
-        let fixture = Fixture::new(device(isa, 2), "k=tq4,v=tq8", sizes);
+        let fixture = Fixture::new(exact(isa, 2), "k=tq4,v=tq8", sizes);
         let mask = Mask {
             window: Some(37),
             ..mask(64)
@@ -156,7 +156,7 @@ fn a_ring_wraps_at_every_offset() {
 fn prefill_takes_the_chunk_unquantised() {
     for isa in Isa::available() {
         for spec in ["f32", "f16", "tq4", "k=tq8,v=f16", "k=q8_0,v=tq5"] {
-            let fixture = Fixture::new(device(isa, 2), spec, GLOBAL);
+            let fixture = Fixture::new(exact(isa, 2), spec, GLOBAL);
             for (start, n) in [(0, 1), (0, 97), (1, 64), (63, 65), (128, 50)] {
                 fixture.store(0..start.max(1));
                 for window in [None, Some(20)] {
@@ -188,7 +188,7 @@ fn prefill_over_a_ring_reads_what_was_there_before() {
             kind: CacheKind::Ring,
             ..GLOBAL
         };
-        let fixture = Fixture::new(device(isa, 2), "tq8", sizes);
+        let fixture = Fixture::new(exact(isa, 2), "tq8", sizes);
         let mask = Mask {
             window: Some(32),
             ..mask(64)
@@ -207,7 +207,7 @@ fn prefill_over_a_ring_reads_what_was_there_before() {
 
 #[test]
 fn prefill_gives_what_decode_gives_over_an_exact_cache() {
-    let fixture = Fixture::new(device(Isa::detect(), 2), "f32", GLOBAL);
+    let fixture = Fixture::new(exact(Isa::detect(), 2), "f32", GLOBAL);
     fixture.store(0..60);
     let chunk = fixture.prefill(60..160, mask(64));
     fixture.store(60..160);
@@ -232,8 +232,8 @@ fn threads_do_not_change_the_result_beyond_rounding() {
         capacity: 3000,
         ..GLOBAL
     };
-    let alone = Fixture::new(device(Isa::detect(), 1), "tq4", sizes);
-    let shared = Fixture::new(device(Isa::detect(), 5), "tq4", sizes);
+    let alone = Fixture::new(exact(Isa::detect(), 1), "tq4", sizes);
+    let shared = Fixture::new(exact(Isa::detect(), 5), "tq4", sizes);
     alone.store(0..3000);
     shared.store(0..3000);
     for position in [0, 63, 64, 700, 2999] {
@@ -252,7 +252,7 @@ fn threads_do_not_change_the_result_beyond_rounding() {
 #[test]
 fn large_scores_do_not_overflow() {
     for isa in Isa::available() {
-        let fixture = Fixture::new(device(isa, 2), "f32", GLOBAL);
+        let fixture = Fixture::new(exact(isa, 2), "f32", GLOBAL);
         fixture.store(0..100);
         let mask = Mask {
             scale: 300.0,
@@ -276,8 +276,9 @@ fn large_scores_do_not_overflow() {
 
 #[test]
 fn a_nan_query_gives_nan_and_harms_no_other() {
-    for isa in Isa::available() {
-        let fixture = Fixture::new(device(isa, 2), "tq4", GLOBAL);
+    let devices = |isa| [(isa, exact(isa, 2)), (isa, device(isa, 2))];
+    for (isa, device) in Isa::available().into_iter().flat_map(devices) {
+        let fixture = Fixture::new(device, "tq4", GLOBAL);
         fixture.store(0..100);
         let mut query = fixture.queries(&(99..100));
         let clean = fixture.decode(99..100, mask(64));
@@ -291,7 +292,7 @@ fn a_nan_query_gives_nan_and_harms_no_other() {
 
 #[test]
 fn positions_past_the_cache_are_errors() {
-    let fixture = Fixture::new(device(Isa::detect(), 2), "tq4", GLOBAL);
+    let fixture = Fixture::new(exact(Isa::detect(), 2), "tq4", GLOBAL);
     let query = gaussian(1, 6 * 64);
     let wrong = fixture
         .decode_queries(200..201, &query, mask(64))
@@ -356,7 +357,7 @@ fn the_golden_cases_come_out_of_the_kernels() {
                     Some(30.0),
                 ),
             ] {
-                let fixture = Fixture::new(device(isa, 2), "tq4+norm", Sizes { kind, ..sizes });
+                let fixture = Fixture::new(exact(isa, 2), "tq4+norm", Sizes { kind, ..sizes });
                 let (k, v) = (
                     tokens("k", positions.clone()),
                     tokens("v", positions.clone()),
@@ -372,6 +373,74 @@ fn the_golden_cases_come_out_of_the_kernels() {
                 let expected: Vec<f64> = floats(name).iter().map(|v| f64::from(*v)).collect();
                 close(&got, &expected, 1e-5, &format!("{isa} D={d} {name}"));
             }
+        }
+    }
+}
+
+/// The default device attends to codes in 8-bit integers where its set has products of bytes, and says so. A centroid is
+/// off by at most 0.0084 of a number's deviation (root mean square, that of six bits; fewer bits lose less), which is
+/// what a score and a sum are off by at most, so that an output is off by √2 of it.
+#[test]
+fn codes_as_integers_stay_within_their_grid() {
+    for isa in Isa::available() {
+        for (spec, head_dim, group) in [
+            ("tq2", 64, 1),
+            ("tq3", 128, 2),
+            ("tq4", 64, 3),
+            ("tq4", 128, 4),
+            ("tq5", 80, 5),
+            ("tq6", 256, 6),
+            ("k=tq5,v=tq3", 96, 7),
+            ("k=tq6,v=tq2+norot", 112, 9),
+            ("k=tq3,v=tq5", 16, 16),
+            ("tq4+norm", 192, 4),
+            ("tq4", 256, 4),
+        ] {
+            let sizes = Sizes {
+                heads: 2 * group,
+                head_dim,
+                capacity: 400,
+                ..GLOBAL
+            };
+            let fixture = Fixture::new(device(isa, 2), spec, sizes);
+            fixture.store(0..400);
+            for positions in [0..1, 16..18, 299..307, 399..400] {
+                let what = format!("{isa} {spec} D={head_dim} group of {group} at {positions:?}");
+                let expected = fixture.expected(positions.clone(), mask(head_dim), None);
+                let got = fixture.decode(positions.clone(), mask(head_dim));
+                near(&got, &expected, 0.012, &what);
+                assert_eq!(got, fixture.decode(positions, mask(head_dim)), "{what}");
+            }
+            let windowed = Mask {
+                window: Some(100),
+                softcap: Some(20.0),
+                ..mask(head_dim)
+            };
+            let expected = fixture.expected(300..399, windowed, Some(300));
+            let got = fixture.prefill(300..399, windowed);
+            near(
+                &got,
+                &expected,
+                0.012,
+                &format!("{isa} {spec} D={head_dim}"),
+            );
+        }
+    }
+}
+
+#[test]
+fn plans_say_which_form_attention_takes() {
+    for isa in Isa::available() {
+        for (fixture, integers) in [
+            (
+                Fixture::new(device(isa, 1), "tq4", GLOBAL),
+                isa == Isa::Avx512,
+            ),
+            (Fixture::new(device(isa, 1), "k=tq4,v=tq8", GLOBAL), false),
+            (Fixture::new(exact(isa, 1), "tq4", GLOBAL), false),
+        ] {
+            let kernel = fixture.decode_kernel();
+            assert_eq!(kernel.ends_with(".int8"), integers, "{kernel}");
         }
     }
 }

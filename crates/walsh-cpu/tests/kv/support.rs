@@ -2,7 +2,7 @@
 
 use walsh_core::ops::{AttentionDecode, AttentionPrefill, KvStore, Mask};
 use walsh_core::{CacheKind, Device, KvCache, KvCacheOptions, KvSide, OverlayOptions, Result};
-use walsh_cpu::{CpuOptions, Isa, Threads};
+use walsh_cpu::{Activations, CpuOptions, Isa, Threads};
 use walsh_formats::kv::Overlay;
 
 /// Numbers close to N(0,1).
@@ -20,6 +20,16 @@ pub(crate) fn gaussian(seed: u64, n: usize) -> Vec<f32> {
             sum
         })
         .collect()
+}
+
+/// A device whose attention is in single precision.
+pub(crate) fn exact(isa: Isa, threads: usize) -> Device {
+    walsh_cpu::open(CpuOptions {
+        threads: Threads::Count(threads),
+        isa: Some(isa),
+        activations: Activations::F32,
+    })
+    .unwrap()
 }
 
 pub(crate) fn device(isa: Isa, threads: usize) -> Device {
@@ -163,6 +173,25 @@ impl Fixture {
         })?;
         self.device.run(&list.finish()?)?;
         self.device.read::<f32>(&output)
+    }
+
+    /// What the plan of a decode calls its kernel.
+    pub(crate) fn decode_kernel(&self) -> String {
+        let shape = [1, self.sizes.heads as u64, self.sizes.head_dim as u64];
+        let row = || vec![0.0f32; self.sizes.heads * self.sizes.head_dim];
+        let mut list = self.device.record();
+        list.push(AttentionDecode {
+            query: self.device.tensor(&shape, &row()).unwrap(),
+            cache: self.cache.clone(),
+            positions: self.positions(&(0..1)).unwrap(),
+            mask: mask(self.sizes.head_dim),
+            output: self.device.tensor(&shape, &row()).unwrap(),
+            sequences: None,
+            sinks: None,
+        })
+        .unwrap();
+        let step = list.finish().unwrap();
+        step.list().commands()[0].plan.kernel.clone()
     }
 
     /// Prefill of generated queries, keys and values at these positions, over what is stored before them.
@@ -325,4 +354,14 @@ pub(crate) fn close(got: &[f32], expected: &[f64], tolerance: f64, what: &str) {
             "{what}: number {i} is {a}, not {b}"
         );
     }
+}
+
+/// Within a root mean square of the differences, and no number beyond six times it.
+#[track_caller]
+pub(crate) fn near(got: &[f32], expected: &[f64], rms: f64, what: &str) {
+    close(got, expected, 6.0 * rms, what);
+    let squares = got.iter().zip(expected);
+    let squares: f64 = squares.map(|(a, b)| (f64::from(*a) - b).powi(2)).sum();
+    let found = (squares / got.len() as f64).sqrt();
+    assert!(found <= rms, "{what}: off by {found}");
 }

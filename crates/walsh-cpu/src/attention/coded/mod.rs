@@ -1,0 +1,323 @@
+//! Attention over codes in 8-bit integers.
+//!
+//! A tile of codes becomes bytes, one per number: its centroid on a grid of 255 steps. Queries and weights are integers
+//! of 16 bits, as a high and a low signed byte, relative to the largest of their row, so that their rounding does not
+//! matter beside the codec's. The grid's does a little: its error has a variance of step²/12 at most, below a hundredth
+//! of what four bits lose. Devices with activations in f32 do not come here.
+
+mod kernels;
+mod set;
+
+use std::ops::Range;
+
+use walsh_core::Activations;
+use walsh_formats::kv::{KvCodec, RowCodec};
+
+use self::kernels::{Bytes, Collect, Dots, Integers, Sums, Weights};
+use super::job::{Block, Job, Scratch, Shape};
+use super::kernels::Weigh;
+use super::tile::{self, LANES};
+use super::walk::{Zone, cached};
+use crate::isa::Isa;
+use crate::lower::Target;
+
+/// The most numbers of a codebook.
+const MOST_CENTROIDS: usize = 64;
+
+/// Positions of the largest tile. Sums over one stay below 2³¹.
+const MOST_POSITIONS: usize = 128;
+
+/// The centroids of a codec on a grid.
+pub(super) struct Book {
+    /// 128 more than each centroid's number of steps.
+    numbers: [u8; MOST_CENTROIDS],
+    /// What a step is.
+    step: f32,
+    bits: usize,
+}
+
+impl Book {
+    /// None where bytes do not serve: a centroid of eight bits needs more, and a row of two scales no longer has one
+    /// factor for its sum.
+    fn of(codec: &RowCodec) -> Option<Self> {
+        let KvCodec::Tq(tq) = codec.codec() else {
+            return None;
+        };
+        let centroids = codec.centroids()?;
+        if centroids.len() > MOST_CENTROIDS || codec.groups() != 1 {
+            return None;
+        }
+        let step = best_step(centroids);
+        let mut numbers = [128; MOST_CENTROIDS];
+        for (number, centroid) in numbers.iter_mut().zip(centroids) {
+            *number = (on_grid(*centroid, step) + 128.0) as u8;
+        }
+        Some(Self {
+            numbers,
+            step,
+            bits: tq.bits.get(),
+        })
+    }
+}
+
+/// How many steps a centroid is.
+fn on_grid(centroid: f32, step: f32) -> f32 {
+    (centroid / step).round().clamp(-127.0, 127.0)
+}
+
+/// The step that loses least, among those that reach the largest centroid with 96 to 127 of them: with few centroids
+/// some step nearly divides them all.
+fn best_step(centroids: &[f32]) -> f32 {
+    let largest = centroids.iter().fold(0f32, |most, c| most.max(c.abs()));
+    let lost = |step: f32| -> f32 {
+        // Numbers near a centroid are as frequent as the normal distribution has them.
+        let each = centroids.iter().map(|c| {
+            let off = c - step * on_grid(*c, step);
+            off * off * (-c * c / 2.0).exp()
+        });
+        each.sum()
+    };
+    let steps = (0..=248).map(|eighth| largest / (127.0 - eighth as f32 / 8.0));
+    steps
+        .min_by(|a, b| lost(*a).total_cmp(&lost(*b)))
+        .unwrap_or(1.0)
+}
+
+/// The codes of a cache that attention reads as integers.
+pub(super) struct Coded {
+    key: Book,
+    value: Book,
+}
+
+impl Coded {
+    /// None where attention over these codecs is in f32: on devices whose activations are, on instruction sets without
+    /// products of bytes, and where bytes do not hold the centroids.
+    pub(super) fn of(key: &RowCodec, value: &RowCodec, target: Target) -> Option<Self> {
+        if target.isa != Isa::Avx512 || target.activations != Activations::Int8 {
+            return None;
+        }
+        Some(Self {
+            key: Book::of(key)?,
+            value: Book::of(value)?,
+        })
+    }
+
+    /// Numbers of scratch beside those of attention in f32.
+    pub(super) fn scratch(shape: &Shape, rows: usize) -> usize {
+        let (positions, wide) = (positions(shape), wide(shape));
+        // The tile's bytes, two factors of each position, and of each row its scores, its query and its weights as bytes,
+        // its sums, and five numbers.
+        positions * (wide / 4 + 2)
+            + rows * (positions + shape.head_dim / 2 + positions / 2 + wide + 5)
+    }
+}
+
+/// Positions of a tile, whose bytes leave room in the first-level cache.
+fn positions(shape: &Shape) -> usize {
+    if shape.head_dim > 128 {
+        MOST_POSITIONS / 2
+    } else {
+        MOST_POSITIONS
+    }
+}
+
+/// A head's numbers in whole vectors of bytes.
+fn wide(shape: &Shape) -> usize {
+    shape.head_dim.next_multiple_of(64)
+}
+
+/// The scratch of this form of attention.
+struct Area {
+    /// The tile's keys in panels, then its values.
+    bytes: *mut u8,
+    key_factors: *mut f32,
+    value_factors: *mut f32,
+    /// `[rows][positions]`.
+    scores: *mut f32,
+    /// `[rows][2][head_dim]`: high bytes, then low ones.
+    queries: *mut i8,
+    query_terms: *mut Integers,
+    /// `[rows][2][positions]`.
+    weights: *mut i8,
+    weight_terms: *mut Integers,
+    /// `[rows][wide]`, in the order of the values' bytes.
+    sums: *mut f32,
+    /// `[rows]`: what the sums of earlier zones must be multiplied by.
+    carried: *mut f32,
+}
+
+/// # Safety
+/// `base` holds [`Coded::scratch`] numbers.
+unsafe fn divide(base: *mut f32, shape: &Shape, rows: usize) -> Area {
+    let (positions, wide) = (positions(shape), wide(shape));
+    // SAFETY: the sum of the pieces is `Coded::scratch`. `Integers` is two words.
+    unsafe {
+        let key_factors = base.add(positions * wide / 4);
+        let value_factors = key_factors.add(positions);
+        let scores = value_factors.add(positions);
+        let queries = scores.add(rows * positions);
+        let query_terms = queries.add(rows * shape.head_dim / 2);
+        let weights = query_terms.add(2 * rows);
+        let weight_terms = weights.add(rows * positions / 2);
+        let sums = weight_terms.add(2 * rows);
+        let carried = sums.add(rows * wide);
+        Area {
+            bytes: base.cast(),
+            key_factors,
+            value_factors,
+            scores,
+            queries: queries.cast(),
+            query_terms: query_terms.cast(),
+            weights: weights.cast(),
+            weight_terms: weight_terms.cast(),
+            sums,
+            carried,
+        }
+    }
+}
+
+/// Attends a block to the codes of its part of the context.
+///
+/// # Safety
+/// As for [`Job::run`]; the block's queries are loaded.
+pub(super) unsafe fn attend(
+    job: &Job,
+    coded: &Coded,
+    block: &Block,
+    scratch: &Scratch,
+    part: &Range<usize>,
+) {
+    let shape = &job.shape;
+    let existing = cached(job, block);
+    let seen = Zone::Codes.seen(job, block, &existing);
+    let mut first = seen.start.max(part.start);
+    let end = seen.end.min(part.end);
+    if first >= end {
+        return;
+    }
+    let (rows, d, wide) = (block.rows, shape.head_dim, wide(shape));
+    // SAFETY: the caller's; the pieces of the scratch are as long as their comments say.
+    unsafe {
+        let area = divide(scratch.coded, shape, rows);
+        for row in 0..rows {
+            let query = scratch.rotated.add(row * d);
+            let bytes = area.queries.add(2 * row * d);
+            let terms = kernels::integers(job.isa, query, bytes, d);
+            area.query_terms.add(row).write(Integers {
+                factor: terms.factor * coded.key.step,
+                ..terms
+            });
+            area.carried.add(row).write(1.0);
+        }
+        std::slice::from_raw_parts_mut(area.sums, rows * wide).fill(0.0);
+        while first < end {
+            let count = attend_tile(job, (coded, &area), block, scratch, first..end);
+            first += count;
+        }
+        for row in 0..rows {
+            let collect = Collect {
+                sums: area.sums.add(row * wide),
+                carried: *area.carried.add(row),
+                out: scratch.out.add(row * d),
+                head_dim: d,
+            };
+            kernels::collect(job.isa, collect);
+        }
+    }
+}
+
+/// Attends to a tile at the beginning of some positions; returns how many it has.
+unsafe fn attend_tile(
+    job: &Job,
+    (coded, area): (&Coded, &Area),
+    block: &Block,
+    scratch: &Scratch,
+    left: Range<usize>,
+) -> usize {
+    let shape = &job.shape;
+    let (d, stride) = (shape.head_dim, positions(shape));
+    let head = block.sequence * shape.kv_heads + block.kv_head;
+    // Codes of keys and values lie in the same slots.
+    let (_, slot, follow) = job.key.place(job, Zone::Codes, left.start);
+    let count = left.len().min(stride).min(follow);
+    let keys = job.key.stored.rows(head, slot, count);
+    let values = job.value.stored.rows(head, slot, count);
+    let existing = cached(job, block);
+    // SAFETY: the caller's; slots are among those of the rows, and the scratch holds a tile.
+    unsafe {
+        let decode = |book, rows, next| Bytes {
+            book,
+            rows,
+            head_dim: d,
+            out: area.bytes,
+            next,
+        };
+        kernels::key_bytes(job.isa, decode(&coded.key, keys, values.codes));
+        for (side, rows, factors) in [
+            (&job.key, keys, area.key_factors),
+            (&job.value, values, area.value_factors),
+        ] {
+            let factors = std::slice::from_raw_parts_mut(factors, count.next_multiple_of(LANES));
+            tile::row_factors(job.isa, &side.stored.decoder.codec, rows, factors);
+        }
+        let dots = Dots {
+            queries: area.queries,
+            terms: area.query_terms,
+            panels: area.bytes,
+            panel_count: count.div_ceil(LANES),
+            out: area.scores,
+            stride,
+            rows: block.rows,
+            head_dim: d,
+        };
+        kernels::scores(job.isa, dots);
+        for row in 0..block.rows {
+            let token = block.tokens.start + row / shape.group();
+            let visible = Zone::Codes.visible(job, block.position(token), &existing);
+            let first = visible.start.max(left.start);
+            let end = visible.end.min(left.start + count);
+            let weights = Weights {
+                weigh: Weigh {
+                    scores: area.scores.add(row * stride),
+                    count,
+                    first: first.saturating_sub(left.start),
+                    end: end.saturating_sub(left.start),
+                    key_factors: area.key_factors,
+                    offset: *scratch.offsets.add(row),
+                    value_factors: area.value_factors,
+                    softcap: job.softcap,
+                },
+                bytes: area.weights.add(2 * row * stride),
+                low: stride,
+            };
+            let (alpha, terms) = kernels::weights(job.isa, weights, &mut *scratch.running.add(row));
+            *scratch.alphas.add(row) = alpha;
+            *area.carried.add(row) *= alpha;
+            area.weight_terms.add(row).write(Integers {
+                factor: terms.factor * coded.value.step,
+                ..terms
+            });
+        }
+        kernels::value_bytes(
+            job.isa,
+            decode(
+                &coded.value,
+                values,
+                keys.codes.wrapping_add(count * keys.stride),
+            ),
+        );
+        let sums = Sums {
+            weights: area.weights,
+            terms: area.weight_terms,
+            alphas: scratch.alphas,
+            values: area.bytes,
+            quads: count.div_ceil(4),
+            stride,
+            out: area.sums,
+            rows: block.rows,
+            wide: wide(shape),
+        };
+        kernels::values(job.isa, sums);
+    }
+    count
+}
