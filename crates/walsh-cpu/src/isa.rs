@@ -82,6 +82,16 @@ impl Isa {
         }
     }
 
+    /// The set whose code runs all but the products of quantised weights with 8-bit activations: the one that this set
+    /// adds such products to, or itself.
+    pub fn base(self) -> Isa {
+        match self {
+            Isa::AvxVnni => Isa::Avx2,
+            Isa::NeonDotprod | Isa::NeonI8mm => Isa::Neon,
+            Isa::Portable | Isa::Avx2 | Isa::Avx512 | Isa::Neon => self,
+        }
+    }
+
     /// The name that [`FromStr`] reads: `portable`, `avx2`, `avxvnni`, `avx512`, `neon`, `neon-dotprod` or `neon-i8mm`.
     pub fn name(self) -> &'static str {
         match self {
@@ -155,5 +165,6 @@ mod tests {
         let available = Isa::available();
         assert_eq!(available[0], Isa::Portable);
         assert!(available.contains(&Isa::detect()));
+        assert!(available.iter().all(|isa| available.contains(&isa.base())));
     }
 }

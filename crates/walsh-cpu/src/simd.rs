@@ -18,10 +18,10 @@ macro_rules! versions {
             #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
             fn avx512($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
 
-            match isa {
+            match isa.base() {
                 // SAFETY: a device is opened only for a set that the machine has.
                 #[cfg(target_arch = "x86_64")]
-                $crate::isa::Isa::Avx2 | $crate::isa::Isa::AvxVnni => unsafe { avx2($($arg),*) },
+                $crate::isa::Isa::Avx2 => unsafe { avx2($($arg),*) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
                 $crate::isa::Isa::Avx512 => unsafe { avx512($($arg),*) },

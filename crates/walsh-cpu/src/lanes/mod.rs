@@ -104,13 +104,13 @@ pub(crate) trait Lanes: Copy + 'static {
 
 /// [`Lanes::ORDER`] of an instruction set.
 pub(crate) fn order(isa: Isa) -> [u8; 16] {
-    match isa {
+    match isa.base() {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 | Isa::AvxVnni => Avx2::ORDER,
+        Isa::Avx2 => Avx2::ORDER,
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => Avx512::ORDER,
         #[cfg(target_arch = "aarch64")]
-        Isa::Neon | Isa::NeonDotprod | Isa::NeonI8mm => Neon::ORDER,
+        Isa::Neon => Neon::ORDER,
         _ => Portable::ORDER,
     }
 }
@@ -247,15 +247,13 @@ macro_rules! entries {
 
             // SAFETY: a device is opened only for a set that the machine has; the rest is the caller's.
             unsafe {
-                match isa {
+                match isa.base() {
                     #[cfg(target_arch = "x86_64")]
-                    $crate::isa::Isa::Avx2 | $crate::isa::Isa::AvxVnni => avx2($($arg),*),
+                    $crate::isa::Isa::Avx2 => avx2($($arg),*),
                     #[cfg(target_arch = "x86_64")]
                     $crate::isa::Isa::Avx512 => avx512($($arg),*),
                     #[cfg(target_arch = "aarch64")]
-                    $crate::isa::Isa::Neon
-                    | $crate::isa::Isa::NeonDotprod
-                    | $crate::isa::Isa::NeonI8mm => body::<$crate::lanes::Neon>($($arg),*),
+                    $crate::isa::Isa::Neon => body::<$crate::lanes::Neon>($($arg),*),
                     _ => body::<$crate::lanes::Portable>($($arg),*),
                 }
             }
