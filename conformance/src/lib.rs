@@ -24,4 +24,4 @@ pub use bound::Bound;
 pub use expected::{Expected, Leave};
 pub use problem::{Bind, HostTensor, Problem};
 pub use random::Rng;
-pub use target::{Target, missing_backends, targets};
+pub use target::{Target, missing, targets};

@@ -1,5 +1,5 @@
 use walsh::ops::{AttentionDecode, AttentionPrefill, MatMul, Operation};
-use walsh::{Activations, BACKENDS, BackendInfo, Device, DeviceSpec, Result};
+use walsh::{Activations, BACKENDS, BackendInfo, CpuOptions, Device, DeviceSpec, Isa, Result};
 
 /// A device to run the cases on.
 #[derive(Debug, Clone)]
@@ -12,6 +12,9 @@ pub struct Target {
     ///
     /// [`Expected::Close`]: crate::Expected::Close
     pub approximates: bool,
+    /// Whether its instruction set adds products to those of another target,
+    /// and nothing else ([`Isa::base`]).
+    pub extends: bool,
 }
 
 impl Target {
@@ -21,25 +24,32 @@ impl Target {
     /// What opening says.
     pub fn open(name: &str) -> Result<Self> {
         let spec: DeviceSpec = name.parse()?;
+        let approximates = match &spec {
+            DeviceSpec::Cpu(options) => options.activations == Activations::Int8,
+            DeviceSpec::Cuda(options) => options.activations == Activations::Int8,
+            _ => true,
+        };
+        let extends = match &spec {
+            DeviceSpec::Cpu(CpuOptions { isa: Some(isa), .. }) => isa.base() != *isa,
+            _ => false,
+        };
         Ok(Self {
             name: name.into(),
-            device: spec.clone().open()?,
-            approximates: match spec {
-                DeviceSpec::Cpu(options) => options.activations == Activations::Int8,
-                DeviceSpec::Cuda(options) => options.activations == Activations::Int8,
-                _ => true,
-            },
+            device: spec.open()?,
+            approximates,
+            extends,
         })
     }
 
     /// Whether it runs an op as no other target does.
     ///
     /// A device whose products take activations as they are differs from one
-    /// with the same instruction set in these and in attention over codes.
+    /// with the same instruction set in products and in attention over codes;
+    /// one whose set extends another's, in products alone.
     #[must_use]
     pub fn is_for(&self, op: &str) -> bool {
-        let differs = [MatMul::NAME, AttentionDecode::NAME, AttentionPrefill::NAME];
-        self.approximates || differs.contains(&op)
+        let attends = [AttentionDecode::NAME, AttentionPrefill::NAME].contains(&op);
+        op == MatMul::NAME || !self.extends && (self.approximates || attends)
     }
 
     /// Whether it has leave to approximate a case, whose name begins with its op's: products, and attention over codes
@@ -53,17 +63,20 @@ impl Target {
 
 /// Every device of this build, in every form: for the CPU, each instruction set
 /// that the machine has with teams of one, two and three, and with activations
-/// as they are; the first GPU, where there is one.
+/// as they are (but for sets that add 8-bit products alone to another's); the
+/// first GPU, where there is one.
 ///
 /// # Errors
 /// When a device that should be there cannot be opened.
 pub fn targets() -> Result<Vec<Target>> {
     let mut names = Vec::new();
-    for isa in walsh::Isa::available() {
+    for isa in Isa::available() {
         for threads in 1..=3 {
             names.push(format!("cpu:threads={threads},isa={isa}"));
         }
-        names.push(format!("cpu:threads=2,isa={isa},activations=f32"));
+        if isa.base() == isa {
+            names.push(format!("cpu:threads=2,isa={isa},activations=f32"));
+        }
     }
     let mut targets = names
         .iter()
@@ -78,16 +91,17 @@ pub fn targets() -> Result<Vec<Target>> {
 /// The GPU that cases run on.
 const GPU: &str = "cuda:0";
 
-/// The backends that did not run, each with the reason.
+/// The instruction sets and backends that did not run, each with the reason.
 #[must_use]
-pub fn missing_backends() -> Vec<String> {
+pub fn missing() -> Vec<String> {
+    let sets = Isa::ALL.iter().filter(|isa| !isa.is_available());
+    let sets = sets.map(|isa| format!("isa={isa} (not on this machine)"));
     let reason = |backend: &&BackendInfo| match Target::open(GPU) {
         _ if !backend.in_build => Some("not in this build".to_owned()),
         Err(error) if backend.name == "cuda" => Some(error.to_string()),
         _ => None,
     };
-    let missing = BACKENDS.iter().filter_map(|b| Some((b.name, reason(&b)?)));
-    missing
-        .map(|(name, reason)| format!("{name} ({reason})"))
+    let backends = BACKENDS.iter().filter_map(|b| Some((b.name, reason(&b)?)));
+    sets.chain(backends.map(|(name, reason)| format!("{name} ({reason})")))
         .collect()
 }

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use conformance::cases::{TABLES, Table};
-use conformance::{Bound, Problem, Target, missing_backends, targets};
+use conformance::{Bound, Problem, Target, missing, targets};
 use walsh::Activations;
 
 /// What the command line asks for.
@@ -138,17 +138,21 @@ fn main() -> ExitCode {
     if arguments.list {
         return ExitCode::SUCCESS;
     }
-    let names: Vec<&str> = crews
+    let alone = |target: &Target| match target.extends {
+        true => format!("{} (products alone)", target.name),
+        false => target.name.clone(),
+    };
+    let names: Vec<String> = crews
         .iter()
         .flat_map(|crew| &crew.workers[0])
-        .map(|t| t.name.as_str())
+        .map(alone)
         .collect();
     println!(
         "\nran on: {} (simulator's seed {:#x})",
-        names.join(" "),
+        names.join(", "),
         arguments.seed
     );
-    println!("did not run: {}", missing_backends().join(", "));
+    println!("did not run: {}", missing().join(", "));
     println!(
         "\ntest result: {}. {passed} passed; {failed} failed; 0 ignored; 0 measured; {filtered} filtered out; finished in {:.2}s\n",
         if failed == 0 { "ok" } else { "FAILED" },

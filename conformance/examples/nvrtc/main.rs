@@ -139,6 +139,7 @@ fn wanted(quick: bool) -> Result<Wanted, String> {
         name: "nvrtc".into(),
         device: recorder.device(false),
         approximates: true,
+        extends: false,
     };
     for table in TABLES.iter().filter(|_| !quick) {
         for problem in table.problems() {

@@ -32,5 +32,6 @@ pub(crate) fn with(seed: u64, activations: Activations) -> walsh::Result<Target>
         .into(),
         device: walsh_sim::open(options)?,
         approximates,
+        extends: false,
     })
 }

@@ -79,8 +79,8 @@ pub(crate) struct ModelArgs {
 #[derive(Debug, Args)]
 pub(crate) struct DeviceArgs {
     /// The device: cuda:0 for the first NVIDIA GPU; cpu, or cpu:SETTING,... with isa=portable, avx2,
-    /// avx512 or neon, and activations=int8 or f32: the precision in which products with quantised
-    /// weights read their input
+    /// avxvnni, avx512, neon, neon-dotprod or neon-i8mm, and activations=int8 or f32: the precision in
+    /// which products with quantised weights read their input
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub(crate) device: DeviceSpec,
 

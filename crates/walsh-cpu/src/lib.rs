@@ -1,5 +1,5 @@
-//! The CPU backend: a worker team and kernels for AVX2, AVX-512, NEON and
-//! portable Rust.
+//! The CPU backend: a worker team and kernels for AVX2, AVX-VNNI, AVX-512, NEON
+//! and portable Rust.
 //!
 //! [`open`] gives a [`Device`](walsh_core::Device). Ops are lowered into
 //! *phases* of independent work items, which a [`team`] of workers shares; a

@@ -18,7 +18,7 @@ macro_rules! versions {
             #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
             fn avx512($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
 
-            match isa {
+            match isa.base() {
                 // SAFETY: a device is opened only for a set that the machine has.
                 #[cfg(target_arch = "x86_64")]
                 $crate::isa::Isa::Avx2 => unsafe { avx2($($arg),*) },

@@ -239,9 +239,11 @@ fn cpu_options(text: &str) -> Result<CpuOptions> {
                 options.threads = Threads::Count(count);
             }
             Some(("isa", name)) => {
-                let isa: Isa = name
-                    .parse()
-                    .map_err(|_| wrong("cpu:isa=portable, avx2, avx512 or neon"))?;
+                let isa: Isa = name.parse().map_err(|_| {
+                    wrong(
+                        "cpu:isa=portable, avx2, avxvnni, avx512, neon, neon-dotprod or neon-i8mm",
+                    )
+                })?;
                 options.isa = Some(isa);
             }
             Some(("activations", name)) => {

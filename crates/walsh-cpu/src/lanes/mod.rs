@@ -123,7 +123,7 @@ pub(crate) trait Lanes: Copy + 'static {
 
 /// [`Lanes::ORDER`] of an instruction set.
 pub(crate) fn order(isa: Isa) -> [u8; 16] {
-    match isa {
+    match isa.base() {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => Avx2::ORDER,
         #[cfg(target_arch = "x86_64")]
@@ -266,7 +266,7 @@ macro_rules! entries {
 
             // SAFETY: a device is opened only for a set that the machine has; the rest is the caller's.
             unsafe {
-                match isa {
+                match isa.base() {
                     #[cfg(target_arch = "x86_64")]
                     $crate::isa::Isa::Avx2 => avx2($($arg),*),
                     #[cfg(target_arch = "x86_64")]

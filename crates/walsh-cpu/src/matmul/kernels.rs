@@ -55,11 +55,16 @@ impl Kernels {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => &super::avx512::KERNELS,
             #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni => super::avx2::vnni(),
+            #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => &super::avx2::KERNELS,
             #[cfg(target_arch = "aarch64")]
-            Isa::Neon => super::neon::kernels(),
-            #[allow(unreachable_patterns)]
-            Isa::Portable | Isa::Avx2 | Isa::Avx512 | Isa::Neon => &super::portable::KERNELS,
+            Isa::Neon => &super::neon::PLAIN,
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDotprod => &super::neon::DOTPROD,
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonI8mm => &super::neon::I8MM,
+            _ => &super::portable::KERNELS,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Avx2, Codes, total, widen_pairs};
+use super::{Avx2, Codes, total};
 use crate::matmul::activations::{BLOCK, GROUP};
 use crate::matmul::blocks::Decode;
 use crate::matmul::float::Float;
@@ -15,12 +15,12 @@ use crate::matmul::x86::X86;
 pub(super) const ROWS: usize = 4;
 
 /// The kernel for block-quantised weights and `m` rows.
-pub(super) fn blocks<B: Decode>(m: usize) -> Kernel {
+pub(super) fn blocks<B: Decode, const DOT: u8>(m: usize) -> Kernel {
     match m {
-        1 => block_rows::<B, 1>,
-        2 => block_rows::<B, 2>,
-        3 => block_rows::<B, 3>,
-        4 => block_rows::<B, 4>,
+        1 => block_rows::<B, DOT, 1>,
+        2 => block_rows::<B, DOT, 2>,
+        3 => block_rows::<B, DOT, 3>,
+        4 => block_rows::<B, DOT, 4>,
         _ => unreachable!("more rows are tiled"),
     }
 }
@@ -28,9 +28,9 @@ pub(super) fn blocks<B: Decode>(m: usize) -> Kernel {
 /// # Safety
 /// As for [`Kernel`].
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn block_rows<B: Decode, const M: usize>(job: &Job<'_>, _: &mut [u8]) {
+unsafe fn block_rows<B: Decode, const DOT: u8, const M: usize>(job: &Job<'_>, _: &mut [u8]) {
     // SAFETY: the caller's.
-    unsafe { rows::product::<Avx2, B, M>(job) }
+    unsafe { rows::product::<Avx2<DOT>, B, M>(job) }
 }
 
 #[derive(Clone, Copy)]
@@ -40,7 +40,7 @@ pub(super) struct Sum {
     minima: __m256,
 }
 
-impl DotIsa for Avx2 {
+impl<const DOT: u8> DotIsa for Avx2<DOT> {
     type Sum = Sum;
 
     #[inline(always)]
@@ -71,7 +71,7 @@ impl DotIsa for Avx2 {
             for block in 0..count / BLOCK {
                 let codes = Codes::load::<B>(group.codes.as_ptr().add(block * BLOCK));
                 let values = _mm256_loadu_si256(values.codes.add(block * BLOCK).cast());
-                let dots = _mm256_cvtepi32_ps(widen_pairs(codes.times::<B>(values)));
+                let dots = _mm256_cvtepi32_ps(codes.dot::<B, DOT>(values));
                 let scale = if B::RUN == 16 {
                     _mm256_set_m128(
                         _mm_set1_ps(scales[2 * block + 1]),

@@ -1,7 +1,10 @@
-//! AVX2 kernels.
+//! AVX2 kernels, with the 8-bit dot product of VNNI where it is asked for.
 //!
-//! The multiply-add of bytes adds pairs of products in 16 bits. Codes up to 63 leave room for at least one more pair;
-//! full 8-bit codes would overflow, so theirs are brought back to signed numbers, whose magnitude is multiplied by the
+//! That dot product adds in 32 bits and takes any codes. AVX-VNNI encodes it with a VEX prefix, AVX-512 VNNI with an EVEX
+//! prefix: which of the two a machine has is found at run time, and nothing else differs.
+//!
+//! AVX2's own multiply-add of bytes adds pairs of products in 16 bits. Codes up to 63 leave room for at least one more
+//! pair; full 8-bit codes would overflow, so theirs are brought back to signed numbers, whose magnitude is multiplied by the
 //! activation with the code's sign. Such types are symmetric, and lose their minimum with the offset.
 
 use std::arch::x86_64::*;
@@ -19,21 +22,44 @@ use crate::isa::Isa;
 mod dot;
 mod tile;
 
-pub(super) static KERNELS: Kernels = Kernels {
-    isa: Isa::Avx2,
-    dot_rows: dot::ROWS,
-    float_dot_rows: dot::ROWS,
-    tile_rows: |_| tile::ROWS,
-    float_tile_rows: tile::FLOAT_ROWS,
-    panel_rows: tile::LANES,
-    prepare,
-    dot: dot_kernel,
-    tile: tile_kernel,
-    float_dot: float_dot_kernel,
-    float_tile: float_tile_kernel,
-};
+pub(super) static KERNELS: Kernels = table::<MULTIPLY_ADD>(Isa::Avx2);
 
-struct Avx2;
+/// The kernels with the dot product, in the encoding that this machine has.
+pub(super) fn vnni() -> &'static Kernels {
+    static VEX_KERNELS: Kernels = table::<VEX>(Isa::AvxVnni);
+    static EVEX_KERNELS: Kernels = table::<EVEX>(Isa::AvxVnni);
+    // The macro keeps what it finds.
+    if is_x86_feature_detected!("avxvnni") {
+        &VEX_KERNELS
+    } else {
+        &EVEX_KERNELS
+    }
+}
+
+const fn table<const DOT: u8>(isa: Isa) -> Kernels {
+    Kernels {
+        isa,
+        dot_rows: dot::ROWS,
+        float_dot_rows: dot::ROWS,
+        tile_rows: |_| tile::rows(DOT),
+        float_tile_rows: tile::FLOAT_ROWS,
+        panel_rows: tile::LANES,
+        prepare,
+        dot: dot_kernel::<DOT>,
+        tile: tile_kernel::<DOT>,
+        float_dot: float_dot_kernel,
+        float_tile: float_tile_kernel,
+    }
+}
+
+/// How bytes are multiplied and added: by AVX2's instructions,
+const MULTIPLY_ADD: u8 = 0;
+/// by the dot product in its VEX encoding (AVX-VNNI),
+const VEX: u8 = 1;
+/// or in its EVEX encoding (AVX-512 VNNI and VL).
+const EVEX: u8 = 2;
+
+struct Avx2<const DOT: u8>;
 
 /// # Safety
 /// As for [`ActivationLayout::prepare`].
@@ -48,12 +74,12 @@ unsafe fn prepare(
     unsafe { layout.prepare_with::<PlainQuantise>(items, input, prepared) }
 }
 
-fn dot_kernel(shape: ProductShape) -> Kernel {
-    with_block!(shape.weight, B => dot::blocks::<B>(shape.m), else => unreachable!("other weights take floats"))
+fn dot_kernel<const DOT: u8>(shape: ProductShape) -> Kernel {
+    with_block!(shape.weight, B => dot::blocks::<B, DOT>(shape.m), else => unreachable!("other weights take floats"))
 }
 
-fn tile_kernel(shape: ProductShape) -> Kernel {
-    with_block!(shape.weight, B => tile::product::<B> as Kernel, else => unreachable!("other weights take floats"))
+fn tile_kernel<const DOT: u8>(shape: ProductShape) -> Kernel {
+    with_block!(shape.weight, B => tile::product::<B, DOT> as Kernel, else => unreachable!("other weights take floats"))
 }
 
 fn float_dot_kernel(shape: ProductShape) -> Kernel {
@@ -68,7 +94,7 @@ fn float_tile_kernel(shape: ProductShape) -> Kernel {
     })
 }
 
-impl<B: Decode> Stage<B> for Avx2 {
+impl<B: Decode, const DOT: u8> Stage<B> for Avx2<DOT> {
     #[inline(always)]
     unsafe fn stage(blocks: *const B, values: usize, to: Staged) {
         // SAFETY: the caller's.
@@ -101,6 +127,20 @@ impl Codes {
         }
     }
 
+    /// The activations with the signs of the codes whose magnitudes are multiplied.
+    ///
+    /// # Safety
+    /// The machine has AVX2.
+    #[inline(always)]
+    unsafe fn sign<B: Decode>(self, values: __m256i) -> __m256i {
+        if B::TOP == 255 {
+            // SAFETY: the caller's.
+            unsafe { _mm256_sign_epi8(values, self.signed) }
+        } else {
+            values
+        }
+    }
+
     /// The products with 32 activations, added in pairs.
     ///
     /// # Safety
@@ -108,14 +148,55 @@ impl Codes {
     #[inline(always)]
     unsafe fn times<B: Decode>(self, values: __m256i) -> __m256i {
         // SAFETY: the caller's.
+        unsafe { _mm256_maddubs_epi16(self.magnitude, self.sign::<B>(values)) }
+    }
+
+    /// The products with 32 activations, added in fours.
+    ///
+    /// # Safety
+    /// The machine has what `DOT` says.
+    #[inline(always)]
+    unsafe fn dot<B: Decode, const DOT: u8>(self, values: __m256i) -> __m256i {
+        // SAFETY: the caller's.
         unsafe {
-            let values = if B::TOP == 255 {
-                _mm256_sign_epi8(values, self.signed)
+            if DOT == MULTIPLY_ADD {
+                widen_pairs(self.times::<B>(values))
             } else {
-                values
-            };
-            _mm256_maddubs_epi16(self.magnitude, values)
+                let values = self.sign::<B>(values);
+                add_dot::<DOT>(_mm256_setzero_si256(), self.magnitude, values)
+            }
         }
+    }
+}
+
+/// Adds the products of four pairs of unsigned and signed bytes to each 32-bit lane.
+///
+/// # Safety
+/// The machine has the dot product in the encoding `DOT`.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn add_dot<const DOT: u8>(mut sum: __m256i, codes: __m256i, values: __m256i) -> __m256i {
+    // Not the intrinsics: a kernel with a feature of AVX-512 enabled would have more of it than this instruction.
+    // SAFETY: the caller's.
+    unsafe {
+        if DOT == VEX {
+            std::arch::asm!(
+                "{{vex}} vpdpbusd {sum}, {codes}, {values}",
+                sum = inout(ymm_reg) sum,
+                codes = in(ymm_reg) codes,
+                values = in(ymm_reg) values,
+                options(pure, nomem, nostack, preserves_flags),
+            );
+        } else {
+            std::arch::asm!(
+                "{{evex}} vpdpbusd {sum}, {codes}, {values}",
+                sum = inout(ymm_reg) sum,
+                codes = in(ymm_reg) codes,
+                values = in(ymm_reg) values,
+                options(pure, nomem, nostack, preserves_flags),
+            );
+        }
+        sum
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Avx2, Codes, pairs_in_16_bits, widen_pairs};
+use super::{Avx2, Codes, MULTIPLY_ADD, add_dot, pairs_in_16_bits, widen_pairs};
 use crate::matmul::activations::{BLOCK, Record};
 use crate::matmul::blocks::{Decode, zero_shift};
 use crate::matmul::float::Float;
@@ -10,8 +10,11 @@ use crate::matmul::plan::Job;
 use crate::matmul::tile::{self, Panels, Sweep, TileIsa, panel_block};
 use crate::matmul::x86::X86;
 
-/// The most rows of a tile of quantised activations: with their integer and float sums, what 16 registers hold.
-pub(super) const ROWS: usize = 4;
+/// The most rows of a tile of quantised activations: with their integer and float sums, what 16 registers hold. AVX2's
+/// own instructions need sums of 16 bits beside those.
+pub(super) const fn rows(dot: u8) -> usize {
+    if dot == MULTIPLY_ADD { 4 } else { 6 }
+}
 
 /// The most rows of a tile of floats.
 pub(super) const FLOAT_ROWS: usize = 12;
@@ -21,9 +24,9 @@ pub(super) const LANES: usize = 8;
 /// # Safety
 /// As for `Kernel`.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) unsafe fn product<B: Decode>(job: &Job<'_>, scratch: &mut [u8]) {
+pub(super) unsafe fn product<B: Decode, const DOT: u8>(job: &Job<'_>, scratch: &mut [u8]) {
     // SAFETY: the caller's.
-    unsafe { tile::product::<Avx2, B>(job, scratch) }
+    unsafe { tile::product::<Avx2<DOT>, B>(job, scratch) }
 }
 
 /// # Safety
@@ -31,10 +34,10 @@ pub(super) unsafe fn product<B: Decode>(job: &Job<'_>, scratch: &mut [u8]) {
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn float_product<F: Float>(job: &Job<'_>, scratch: &mut [u8]) {
     // SAFETY: the caller's.
-    unsafe { tile::float_product::<Avx2, F>(job, scratch) }
+    unsafe { tile::float_product::<Avx2<MULTIPLY_ADD>, F>(job, scratch) }
 }
 
-impl TileIsa for Avx2 {
+impl<const DOT: u8> TileIsa for Avx2<DOT> {
     const LANES: usize = LANES;
     type Primitives = X86;
 
@@ -92,16 +95,18 @@ impl TileIsa for Avx2 {
     }
 }
 
-impl<B: Decode> Panels<B> for Avx2 {
+impl<B: Decode, const DOT: u8> Panels<B> for Avx2<DOT> {
     #[inline(always)]
     unsafe fn sweep(rows: usize, sweep: &Sweep) {
         // SAFETY: the caller's.
         unsafe {
             match rows {
-                1 => multiply::<B, 1>(sweep),
-                2 => multiply::<B, 2>(sweep),
-                3 => multiply::<B, 3>(sweep),
-                4 => multiply::<B, 4>(sweep),
+                1 => multiply::<B, DOT, 1>(sweep),
+                2 => multiply::<B, DOT, 2>(sweep),
+                3 => multiply::<B, DOT, 3>(sweep),
+                4 => multiply::<B, DOT, 4>(sweep),
+                5 => multiply::<B, DOT, 5>(sweep),
+                6 => multiply::<B, DOT, 6>(sweep),
                 rows => unreachable!("a tile of {rows} rows"),
             }
         }
@@ -139,7 +144,7 @@ unsafe fn store_sums<const ROWS: usize>(sweep: &Sweep, sums: [__m256; ROWS]) {
 /// # Safety
 /// As for [`Panels::sweep`], with `ROWS` rows.
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn multiply<B: Decode, const ROWS: usize>(sweep: &Sweep) {
+unsafe fn multiply<B: Decode, const DOT: u8, const ROWS: usize>(sweep: &Sweep) {
     let together = const { pairs_in_16_bits(B::TOP) };
     // SAFETY: the caller's.
     unsafe {
@@ -152,29 +157,37 @@ unsafe fn multiply<B: Decode, const ROWS: usize>(sweep: &Sweep) {
             for run in 0..BLOCK / B::RUN {
                 let run_sum = |row: usize| record(row).sums[Record::sum_of(B::RUN, run)];
                 let mut dots = [_mm256_setzero_si256(); ROWS];
-                // Full 8-bit codes are signed here, and stand for zero themselves.
-                if let (Some(shift), true) = (const { zero_shift(B::ZERO) }, B::TOP != 255) {
+                // Full 8-bit codes are signed for AVX2's own instructions, and stand for zero themselves.
+                let offset = DOT != MULTIPLY_ADD || B::TOP != 255;
+                if let (Some(shift), true) = (const { zero_shift(B::ZERO) }, offset) {
                     for (row, dots) in dots.iter_mut().enumerate() {
                         let sum = _mm256_set1_epi32(run_sum(row));
                         *dots = _mm256_sll_epi32(sum, _mm_cvtsi32_si128(shift));
                     }
                 }
-                let mut quad = run * B::RUN / 4;
-                let end = (run + 1) * B::RUN / 4;
-                while quad < end {
-                    let mut pairs = [_mm256_setzero_si256(); ROWS];
-                    for quad in quad..end.min(quad + together) {
-                        let codes = Codes::load::<B>(panel.add(quad * LANES * 4));
-                        for (row, pairs) in pairs.iter_mut().enumerate() {
-                            let values = record(row).quads[quad];
-                            let products = codes.times::<B>(_mm256_set1_epi32(values));
-                            *pairs = _mm256_add_epi16(*pairs, products);
+                let quads = run * B::RUN / 4..(run + 1) * B::RUN / 4;
+                if DOT == MULTIPLY_ADD {
+                    for first in quads.clone().step_by(together) {
+                        let mut pairs = [_mm256_setzero_si256(); ROWS];
+                        for quad in first..quads.end.min(first + together) {
+                            let codes = Codes::load::<B>(panel.add(quad * LANES * 4));
+                            for (row, pairs) in pairs.iter_mut().enumerate() {
+                                let values = _mm256_set1_epi32(record(row).quads[quad]);
+                                *pairs = _mm256_add_epi16(*pairs, codes.times::<B>(values));
+                            }
+                        }
+                        for (dots, pairs) in dots.iter_mut().zip(pairs) {
+                            *dots = _mm256_add_epi32(*dots, widen_pairs(pairs));
                         }
                     }
-                    for (dots, pairs) in dots.iter_mut().zip(pairs) {
-                        *dots = _mm256_add_epi32(*dots, widen_pairs(pairs));
+                } else {
+                    for quad in quads {
+                        let codes = _mm256_loadu_si256(panel.add(quad * LANES * 4).cast());
+                        for (row, dots) in dots.iter_mut().enumerate() {
+                            let values = _mm256_set1_epi32(record(row).quads[quad]);
+                            *dots = add_dot::<DOT>(*dots, codes, values);
+                        }
                     }
-                    quad += together;
                 }
                 let scales = _mm256_loadu_ps(vectors.add(2 * run * LANES));
                 let mins = _mm256_loadu_ps(vectors.add((2 * run + 1) * LANES));

@@ -33,14 +33,14 @@ pub(super) fn blocks<B: Decode, const DOT: bool>(m: usize) -> Kernel {
 #[target_feature(enable = "neon,dotprod")]
 unsafe fn rows_with_dot<B: Decode, const M: usize>(job: &Job<'_>, _: &mut [u8]) {
     // SAFETY: the caller's.
-    unsafe { rows::product::<Neon<true>, B, M>(job) }
+    unsafe { rows::product::<Neon<true, false>, B, M>(job) }
 }
 
 /// # Safety
 /// As for [`Kernel`].
 unsafe fn rows_without_dot<B: Decode, const M: usize>(job: &Job<'_>, _: &mut [u8]) {
     // SAFETY: the caller's.
-    unsafe { rows::product::<Neon<false>, B, M>(job) }
+    unsafe { rows::product::<Neon<false, false>, B, M>(job) }
 }
 
 #[derive(Clone, Copy)]
@@ -50,7 +50,7 @@ pub(super) struct Sum {
     minima: float32x4_t,
 }
 
-impl<const DOT: bool> DotIsa for Neon<DOT> {
+impl<const DOT: bool, const MATRIX: bool> DotIsa for Neon<DOT, MATRIX> {
     type Sum = Sum;
 
     #[inline(always)]

@@ -1,9 +1,7 @@
-//! NEON kernels, with the dot-product instruction where the machine has it.
+//! NEON kernels: plain ones, ones with the dot-product instruction, and tiles with the 8-bit matrix instruction.
 
 use std::arch::aarch64::*;
-use std::arch::is_aarch64_feature_detected;
 use std::ops::Range;
-use std::sync::LazyLock;
 
 use half::f16;
 
@@ -18,17 +16,14 @@ use crate::isa::Isa;
 mod dot;
 mod tile;
 
-/// The kernels of this machine: with or without the dot-product instruction.
-pub(super) fn kernels() -> &'static Kernels {
-    static DOT_PRODUCT: LazyLock<bool> = LazyLock::new(|| is_aarch64_feature_detected!("dotprod"));
-    static WITH: Kernels = table::<true>();
-    static WITHOUT: Kernels = table::<false>();
-    if *DOT_PRODUCT { &WITH } else { &WITHOUT }
-}
+pub(super) static PLAIN: Kernels = table::<false, false>(Isa::Neon);
+pub(super) static DOTPROD: Kernels = table::<true, false>(Isa::NeonDotprod);
+pub(super) static I8MM: Kernels = table::<true, true>(Isa::NeonI8mm);
 
-const fn table<const DOT: bool>() -> Kernels {
+/// The kernels with or without the dot-product and the matrix instruction.
+const fn table<const DOT: bool, const MATRIX: bool>(isa: Isa) -> Kernels {
     Kernels {
-        isa: Isa::Neon,
+        isa,
         dot_rows: dot::ROWS,
         float_dot_rows: dot::ROWS,
         tile_rows: |_| tile::ROWS,
@@ -36,13 +31,13 @@ const fn table<const DOT: bool>() -> Kernels {
         panel_rows: tile::LANES,
         prepare,
         dot: dot_kernel::<DOT>,
-        tile: tile_kernel::<DOT>,
+        tile: tile_kernel::<DOT, MATRIX>,
         float_dot: float_dot_kernel,
         float_tile: float_tile_kernel,
     }
 }
 
-struct Neon<const DOT: bool>;
+struct Neon<const DOT: bool, const MATRIX: bool>;
 
 /// # Safety
 /// As for [`ActivationLayout::prepare`].
@@ -60,8 +55,8 @@ fn dot_kernel<const DOT: bool>(shape: ProductShape) -> Kernel {
     with_block!(shape.weight, B => dot::blocks::<B, DOT>(shape.m), else => unreachable!("other weights take floats"))
 }
 
-fn tile_kernel<const DOT: bool>(shape: ProductShape) -> Kernel {
-    with_block!(shape.weight, B => tile::product::<B, DOT>(), else => unreachable!("other weights take floats"))
+fn tile_kernel<const DOT: bool, const MATRIX: bool>(shape: ProductShape) -> Kernel {
+    with_block!(shape.weight, B => tile::product::<B, DOT, MATRIX>(), else => unreachable!("other weights take floats"))
 }
 
 fn float_dot_kernel(shape: ProductShape) -> Kernel {
@@ -121,7 +116,7 @@ impl Primitives for NeonPrimitives {
     }
 }
 
-impl<B: Decode, const DOT: bool> Stage<B> for Neon<DOT> {
+impl<B: Decode, const DOT: bool, const MATRIX: bool> Stage<B> for Neon<DOT, MATRIX> {
     #[inline(always)]
     unsafe fn stage(blocks: *const B, values: usize, to: Staged) {
         // SAFETY: the caller's.
@@ -175,4 +170,25 @@ unsafe fn dot<const DOT: bool>(sum: int32x4_t, a: int8x16_t, b: int8x16_t) -> in
             vaddq_s32(sum, vpaddq_s32(low, high))
         }
     }
+}
+
+/// Adds to [a₀·b₀, a₀·b₁, a₁·b₀, a₁·b₁] the products of the halves, eight bytes each, of two vectors.
+///
+/// # Safety
+/// The machine has the 8-bit matrix instructions.
+#[inline(always)]
+unsafe fn dot_halves(mut sum: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
+    // As for `dot`.
+    // SAFETY: the caller's.
+    unsafe {
+        std::arch::asm!(
+            ".arch_extension i8mm",
+            "smmla {sum:v}.4s, {a:v}.16b, {b:v}.16b",
+            sum = inout(vreg) sum,
+            a = in(vreg) a,
+            b = in(vreg) b,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    sum
 }

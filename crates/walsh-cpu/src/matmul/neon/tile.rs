@@ -2,7 +2,7 @@
 
 use std::arch::aarch64::*;
 
-use super::{Neon, NeonPrimitives, dot, load_codes};
+use super::{Neon, NeonPrimitives, dot, dot_halves, load_codes};
 use crate::matmul::activations::{BLOCK, Record};
 use crate::matmul::blocks::{Decode, zero_shift};
 use crate::matmul::float::Float;
@@ -21,8 +21,10 @@ pub(super) const FLOAT_ROWS: usize = 8;
 pub(super) const LANES: usize = 8;
 
 /// The kernel for block-quantised weights.
-pub(super) fn product<B: Decode, const DOT: bool>() -> Kernel {
-    if DOT {
+pub(super) fn product<B: Decode, const DOT: bool, const MATRIX: bool>() -> Kernel {
+    if MATRIX {
+        product_with_matrix::<B>
+    } else if DOT {
         product_with_dot::<B>
     } else {
         product_without_dot::<B>
@@ -34,24 +36,32 @@ pub(super) fn product<B: Decode, const DOT: bool>() -> Kernel {
 #[target_feature(enable = "neon,dotprod")]
 unsafe fn product_with_dot<B: Decode>(job: &Job<'_>, scratch: &mut [u8]) {
     // SAFETY: the caller's.
-    unsafe { tile::product::<Neon<true>, B>(job, scratch) }
+    unsafe { tile::product::<Neon<true, false>, B>(job, scratch) }
+}
+
+/// # Safety
+/// As for [`Kernel`].
+#[target_feature(enable = "neon,i8mm")]
+unsafe fn product_with_matrix<B: Decode>(job: &Job<'_>, scratch: &mut [u8]) {
+    // SAFETY: the caller's.
+    unsafe { tile::product::<Neon<true, true>, B>(job, scratch) }
 }
 
 /// # Safety
 /// As for [`Kernel`].
 unsafe fn product_without_dot<B: Decode>(job: &Job<'_>, scratch: &mut [u8]) {
     // SAFETY: the caller's.
-    unsafe { tile::product::<Neon<false>, B>(job, scratch) }
+    unsafe { tile::product::<Neon<false, false>, B>(job, scratch) }
 }
 
 /// # Safety
 /// As for [`Kernel`].
 pub(super) unsafe fn float_product<F: Float>(job: &Job<'_>, scratch: &mut [u8]) {
     // SAFETY: the caller's.
-    unsafe { tile::float_product::<Neon<false>, F>(job, scratch) }
+    unsafe { tile::float_product::<Neon<false, false>, F>(job, scratch) }
 }
 
-impl<const DOT: bool> TileIsa for Neon<DOT> {
+impl<const DOT: bool, const MATRIX: bool> TileIsa for Neon<DOT, MATRIX> {
     const LANES: usize = LANES;
     type Primitives = NeonPrimitives;
 
@@ -110,18 +120,18 @@ impl<const DOT: bool> TileIsa for Neon<DOT> {
     }
 }
 
-impl<B: Decode, const DOT: bool> Panels<B> for Neon<DOT> {
+impl<B: Decode, const DOT: bool, const MATRIX: bool> Panels<B> for Neon<DOT, MATRIX> {
     #[inline(always)]
     unsafe fn sweep(rows: usize, sweep: &Sweep) {
         // SAFETY: the caller's.
         unsafe {
             match rows {
-                1 => multiply::<B, DOT, 1>(sweep),
-                2 => multiply::<B, DOT, 2>(sweep),
-                3 => multiply::<B, DOT, 3>(sweep),
-                4 => multiply::<B, DOT, 4>(sweep),
-                5 => multiply::<B, DOT, 5>(sweep),
-                6 => multiply::<B, DOT, 6>(sweep),
+                1 => multiply::<B, Neon<DOT, MATRIX>, 1>(sweep),
+                2 => multiply::<B, Neon<DOT, MATRIX>, 2>(sweep),
+                3 => multiply::<B, Neon<DOT, MATRIX>, 3>(sweep),
+                4 => multiply::<B, Neon<DOT, MATRIX>, 4>(sweep),
+                5 => multiply::<B, Neon<DOT, MATRIX>, 5>(sweep),
+                6 => multiply::<B, Neon<DOT, MATRIX>, 6>(sweep),
                 rows => unreachable!("a tile of {rows} rows"),
             }
         }
@@ -173,10 +183,101 @@ unsafe fn store_sums<const ROWS: usize>(sweep: &Sweep, sums: [Lanes; ROWS]) {
     }
 }
 
+/// How a run of a panel is multiplied.
+trait Quads<B: Decode> {
+    /// Adds the products of a run's codes, quads of the panel's lanes, with the activations of some rows, of which
+    /// `values` gives the run's first quad.
+    ///
+    /// # Safety
+    /// The pointers are good for a run, and the machine has the instruction set.
+    unsafe fn add<const ROWS: usize>(
+        dots: &mut [[int32x4_t; 2]; ROWS],
+        codes: *const u8,
+        values: impl Fn(usize) -> *const i32,
+    );
+}
+
+impl<B: Decode, const DOT: bool, const MATRIX: bool> Quads<B> for Neon<DOT, MATRIX> {
+    #[inline(always)]
+    unsafe fn add<const ROWS: usize>(
+        dots: &mut [[int32x4_t; 2]; ROWS],
+        codes: *const u8,
+        values: impl Fn(usize) -> *const i32,
+    ) {
+        // SAFETY: the caller's.
+        unsafe {
+            if MATRIX {
+                return add_squares::<B, ROWS>(dots, codes, values);
+            }
+            for quad in 0..B::RUN / 4 {
+                let codes = codes.add(quad * LANES * 4);
+                let codes = [load_codes::<B>(codes), load_codes::<B>(codes.add(16))];
+                for (row, dots) in dots.iter_mut().enumerate() {
+                    let values = vreinterpretq_s8_s32(vdupq_n_s32(*values(row).add(quad)));
+                    for (dots, codes) in dots.iter_mut().zip(codes) {
+                        *dots = dot::<DOT>(*dots, codes, values);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// [`Quads::add`] by squares of two rows and two lanes. The second row of the last square of an odd number is the first
+/// again.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+unsafe fn add_squares<B: Decode, const ROWS: usize>(
+    dots: &mut [[int32x4_t; 2]; ROWS],
+    codes: *const u8,
+    values: impl Fn(usize) -> *const i32,
+) {
+    // SAFETY: the caller's; a run has an even number of quads.
+    unsafe {
+        // Only one for each pair of rows is used; the compiler drops the others.
+        let mut squares = [[vdupq_n_s32(0); 4]; ROWS];
+        for two in (0..B::RUN / 4).step_by(2) {
+            let quads = |at: usize| {
+                vreinterpretq_s32_s8(load_codes::<B>(codes.add(two * LANES * 4 + 16 * at)))
+            };
+            let (low, high) = ([quads(0), quads(2)], [quads(1), quads(3)]);
+            let codes = [
+                vzip1q_s32(low[0], low[1]),
+                vzip2q_s32(low[0], low[1]),
+                vzip1q_s32(high[0], high[1]),
+                vzip2q_s32(high[0], high[1]),
+            ];
+            for pair in 0..ROWS.div_ceil(2) {
+                let eight = |row: usize| vld1_s32(values(row.min(ROWS - 1)).add(two));
+                let values = vcombine_s32(eight(2 * pair), eight(2 * pair + 1));
+                for (square, codes) in squares[pair].iter_mut().zip(codes) {
+                    let (values, codes) =
+                        (vreinterpretq_s8_s32(values), vreinterpretq_s8_s32(codes));
+                    *square = dot_halves(*square, values, codes);
+                }
+            }
+        }
+        for (row, dots) in dots.iter_mut().enumerate() {
+            let square = squares[row / 2].map(|square| vreinterpretq_s64_s32(square));
+            for (half, dots) in dots.iter_mut().enumerate() {
+                let (a, b) = (square[2 * half], square[2 * half + 1]);
+                let lanes = if row % 2 == 0 {
+                    vzip1q_s64(a, b)
+                } else {
+                    vzip2q_s64(a, b)
+                };
+                *dots = vaddq_s32(*dots, vreinterpretq_s32_s64(lanes));
+            }
+        }
+    }
+}
+
 /// # Safety
 /// As for [`Panels::sweep`], with `ROWS` rows.
 #[inline(always)]
-unsafe fn multiply<B: Decode, const DOT: bool, const ROWS: usize>(sweep: &Sweep) {
+unsafe fn multiply<B: Decode, T: Quads<B>, const ROWS: usize>(sweep: &Sweep) {
     // SAFETY: the caller's.
     unsafe {
         let mut sums = load_sums::<ROWS>(sweep);
@@ -194,17 +295,9 @@ unsafe fn multiply<B: Decode, const DOT: bool, const ROWS: usize>(sweep: &Sweep)
                         *dots = [vdupq_n_s32(run_sum(row) << shift); 2];
                     }
                 }
-                for quad in run * B::RUN / 4..(run + 1) * B::RUN / 4 {
-                    let codes = panel.add(quad * LANES * 4);
-                    let codes = [load_codes::<B>(codes), load_codes::<B>(codes.add(16))];
-                    for (row, dots) in dots.iter_mut().enumerate() {
-                        let values = record(row).quads[quad];
-                        let values = vreinterpretq_s8_s32(vdupq_n_s32(values));
-                        for (dots, codes) in dots.iter_mut().zip(codes) {
-                            *dots = dot::<DOT>(*dots, codes, values);
-                        }
-                    }
-                }
+                <T as Quads<B>>::add(&mut dots, panel.add(run * B::RUN * LANES), |row| {
+                    record(row).quads.as_ptr().add(run * B::RUN / 4)
+                });
                 let scales = load(vectors.add(2 * run * LANES));
                 let mins = load(vectors.add((2 * run + 1) * LANES));
                 for row in 0..ROWS {
