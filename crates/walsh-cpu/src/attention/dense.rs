@@ -143,8 +143,8 @@ macro_rules! blocks {
                 // SAFETY: the caller's: a whole block, which begins with its scale.
                 unsafe {
                     let d = S::splat(S::half(row.add($bytes * pair)));
-                    let numbers = <Self as Numbers<S>>::unscaled(self, row, pair);
-                    numbers.map(|n| S::mul(n, d))
+                    let [a, b] = <Self as Numbers<S>>::unscaled(self, row, pair);
+                    [S::mul(a, d), S::mul(b, d)]
                 }
             }
 
@@ -181,7 +181,8 @@ blocks!(Q8, 34, block => {
 // A half-precision scale and 16 bytes: their low halves are the first numbers and their high halves the last ones, from
 // −8 on.
 blocks!(Q4, 18, block => {
-    nibble_pair::<S>(block.add(2)).map(|n| S::sub(n, S::splat(8.0)))
+    let [first, second] = nibble_pair::<S>(block.add(2));
+    [S::sub(first, S::splat(8.0)), S::sub(second, S::splat(8.0))]
 });
 
 // As q4_0 with a word of fifth bits before the bytes, from −16 on.

@@ -145,7 +145,7 @@ unsafe fn score_block<S: Lanes, N: Numbers<S>, const R: usize, const P: usize>(
                     let mut key = numbers.unscaled(at[p], pair);
                     if N::BLOCK > 0 {
                         let scale = S::splat(scales.get_unchecked(pair)[group + p].assume_init());
-                        key = key.map(|k| S::mul(k, scale));
+                        key = [S::mul(key[0], scale), S::mul(key[1], scale)];
                     }
                     let [a, b] = key;
                     for r in 0..R {
