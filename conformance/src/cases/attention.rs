@@ -87,6 +87,25 @@ fn cases(queries: &[i32]) -> Vec<Case> {
             cases.push(Case::new(spec(text), 64, first, 1).grouped(1, 3));
         }
     }
+    // What few query rows read as it is stored, in register blocks of each size and behind the last whole one.
+    for text in ["f32", "bf16", "q8_0", "q5_0", "q4_0", "tq8", "k=q8_0,v=tq8"] {
+        for (group, dim) in [
+            (1, 160),
+            (2, 64),
+            (3, 96),
+            (4, 256),
+            (7, 128),
+            (8, 32),
+            (9, 64),
+        ] {
+            cases.push(Case::new(spec(text), dim, 77, 1).grouped(2, group));
+        }
+    }
+    for text in ["f16", "bf16", "tq8+norot"] {
+        for (group, dim) in [(1, 48), (3, 80), (4, 16), (6, 112)] {
+            cases.push(Case::new(spec(text), dim, 21, 1).grouped(1, group));
+        }
+    }
     for text in ["f32", "q8_0", "tq8", "k=tq5,v=tq4+norot"] {
         for queries in queries {
             let plain = Case::new(spec(text), 128, 150, *queries).grouped(2, 3);

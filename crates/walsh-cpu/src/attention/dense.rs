@@ -5,11 +5,24 @@ use crate::lanes::{Lanes, Table};
 
 /// How numbers of a row are read.
 pub(super) trait Numbers<S: Lanes>: Copy {
+    /// Bytes of the blocks of 32 numbers that begin with their scale in half precision, or zero.
+    const BLOCK: usize = 0;
+
     /// Numbers `32 · pair` and on of a row.
     ///
     /// # Safety
     /// The machine has the set, and the row has these numbers.
     unsafe fn pair(self, row: *const u8, pair: usize) -> [S::F; 2];
+
+    /// As [`pair`](Self::pair), without the scale of the block.
+    ///
+    /// # Safety
+    /// As for [`pair`](Self::pair).
+    #[inline(always)]
+    unsafe fn unscaled(self, row: *const u8, pair: usize) -> [S::F; 2] {
+        // SAFETY: the caller's.
+        unsafe { self.pair(row, pair) }
+    }
 
     /// Numbers `16 · chunk` and on: the last ones of a row that is not of whole pairs.
     ///
@@ -123,8 +136,20 @@ impl<S: Lanes> Numbers<S> for Codes<'_, S> {
 macro_rules! blocks {
     ($name:ty, $bytes:literal, $block:ident => $body:block) => {
         impl<S: Lanes> Numbers<S> for $name {
+            const BLOCK: usize = $bytes;
+
             #[inline(always)]
             unsafe fn pair(self, row: *const u8, pair: usize) -> [S::F; 2] {
+                // SAFETY: the caller's: a whole block, which begins with its scale.
+                unsafe {
+                    let d = S::splat(S::half(row.add($bytes * pair)));
+                    let [a, b] = <Self as Numbers<S>>::unscaled(self, row, pair);
+                    [S::mul(a, d), S::mul(b, d)]
+                }
+            }
+
+            #[inline(always)]
+            unsafe fn unscaled(self, row: *const u8, pair: usize) -> [S::F; 2] {
                 // SAFETY: the caller's: a whole block.
                 unsafe {
                     let $block = row.add($bytes * pair);
@@ -150,29 +175,46 @@ macro_rules! blocks {
 
 // A half-precision scale and 32 signed bytes.
 blocks!(Q8, 34, block => {
-    let d = S::splat(S::half(block));
-    [S::mul(S::load_i8(block.add(2)), d), S::mul(S::load_i8(block.add(18)), d)]
+    [S::load_i8(block.add(2)), S::load_i8(block.add(18))]
 });
 
 // A half-precision scale and 16 bytes: their low halves are the first numbers and their high halves the last ones, from
-// −8 on. The products and their difference have 15 bits at most and are exact.
+// −8 on.
 blocks!(Q4, 18, block => {
-    let scale = S::half(block);
-    let (d, least) = (S::splat(scale), S::splat(-8.0 * scale));
-    nibble_pair::<S>(block.add(2)).map(|n| S::fma(n, d, least))
+    let [first, second] = nibble_pair::<S>(block.add(2));
+    [S::sub(first, S::splat(8.0)), S::sub(second, S::splat(8.0))]
 });
 
 // As q4_0 with a word of fifth bits before the bytes, from −16 on.
 blocks!(Q5, 22, block => {
-    let scale = S::half(block);
-    let (d, least, zero) = (S::splat(scale), S::splat(-16.0 * scale), S::splat(0.0));
+    let (upper, lower) = (S::splat(0.0), S::splat(16.0));
     let high = block.add(2).cast::<u32>().read_unaligned();
     let [first, second] = nibble_pair::<S>(block.add(6));
     [
-        S::fma(first, d, S::pick_bits(high, zero, least)),
-        S::fma(second, d, S::pick_bits(high >> 16, zero, least)),
+        S::sub(first, S::pick_bits(high, upper, lower)),
+        S::sub(second, S::pick_bits(high >> 16, upper, lower)),
     ]
 });
+
+/// The scales of a block of up to sixteen rows, `stride` bytes apart; those past the last row are the last one again.
+///
+/// # Safety
+/// The machine has the set, and the rows have this block.
+#[inline(always)]
+pub(super) unsafe fn scales<S: Lanes>(block: *const u8, stride: usize, count: usize) -> S::F {
+    // SAFETY: the caller's.
+    unsafe {
+        let halves: [u16; LANES] = if count >= LANES {
+            std::array::from_fn(|i| block.add(i * stride).cast::<u16>().read_unaligned())
+        } else {
+            std::array::from_fn(|i| {
+                let row = block.add(i.min(count - 1) * stride);
+                row.cast::<u16>().read_unaligned()
+            })
+        };
+        S::load_f16(halves.as_ptr().cast())
+    }
+}
 
 /// The low and the high halves of sixteen bytes, as numbers.
 #[inline(always)]

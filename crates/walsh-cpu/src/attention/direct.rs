@@ -9,13 +9,16 @@ use std::mem::MaybeUninit;
 use walsh_formats::DType;
 use walsh_formats::kv::{KvCodec, RowCodec, Tq, TqBits};
 
-use super::dense::{Codes, Numbers, with_numbers};
+use super::dense::{self, Codes, Numbers, with_numbers};
 use super::tile::{Decoder, LANES, Rows};
 use crate::lanes::{Lanes, Table, entries};
 use crate::team::fetch;
 
 /// The most query rows that are served so.
 const MOST_ROWS: usize = 8;
+
+/// The most blocks of a row.
+const MOST_BLOCKS: usize = 512 / 32;
 
 /// How far ahead rows are asked for: what memory gives in the time that it takes to answer.
 const AHEAD: usize = 6144;
@@ -108,6 +111,15 @@ unsafe fn score_block<S: Lanes, N: Numbers<S>, const R: usize, const P: usize>(
         let queries = args.queries.add(row * d);
         let panel = keys.codes.add(first * keys.stride);
         let last = keys.count - 1 - first;
+        // Scales of blocks are made into numbers for all keys at once.
+        let mut scales = [[MaybeUninit::<f32>::uninit(); LANES]; MOST_BLOCKS];
+        if N::BLOCK > 0 {
+            for (block, scales) in scales[..d / 32].iter_mut().enumerate() {
+                let block = panel.add(block * N::BLOCK);
+                let numbers = dense::scales::<S>(block, keys.stride, last + 1);
+                S::store(scales.as_mut_ptr().cast(), numbers);
+            }
+        }
         for group in (0..LANES).step_by(P) {
             let mut at = [panel; P];
             for (p, at) in at.iter_mut().enumerate() {
@@ -130,7 +142,12 @@ unsafe fn score_block<S: Lanes, N: Numbers<S>, const R: usize, const P: usize>(
                     q[r] = [S::load(query), S::load(query.add(LANES))];
                 }
                 for p in 0..P {
-                    let [a, b] = numbers.pair(at[p], pair);
+                    let mut key = numbers.unscaled(at[p], pair);
+                    if N::BLOCK > 0 {
+                        let scale = S::splat(scales.get_unchecked(pair)[group + p].assume_init());
+                        key = [S::mul(key[0], scale), S::mul(key[1], scale)];
+                    }
+                    let [a, b] = key;
                     for r in 0..R {
                         sums[r][p] = S::fma(q[r][1], b, S::fma(q[r][0], a, sums[r][p]));
                     }
@@ -165,7 +182,7 @@ unsafe fn score_block<S: Lanes, N: Numbers<S>, const R: usize, const P: usize>(
 pub(super) struct Values<'a> {
     pub(super) decoder: &'a Decoder,
     pub(super) values: Rows,
-    /// `[rows][stride]`.
+    /// `[rows][stride]`, in whole vectors.
     pub(super) weights: *const f32,
     pub(super) stride: usize,
     /// What each row of `out` is multiplied by before.
@@ -259,18 +276,38 @@ unsafe fn sum_pairs<S: Lanes, N: Numbers<S>, const R: usize, const C: usize>(
                 }
             }
         }
-        for t in 0..values.count {
-            let value = values.codes.add(t * values.stride);
-            if row == 0 && at == 0 {
-                for line in (0..values.stride).step_by(64) {
-                    fetch(value.wrapping_add(AHEAD + line));
+        for first in (0..values.count).step_by(LANES) {
+            let panel = values.codes.add(first * values.stride);
+            let count = LANES.min(values.count - first);
+            // A block's scale goes into the weights: there are fewer of them than of its numbers.
+            let mut scaled = [[[MaybeUninit::<f32>::uninit(); LANES]; C]; R];
+            if N::BLOCK > 0 {
+                for c in 0..C {
+                    let block = panel.add((at / 32 + c) * N::BLOCK);
+                    let scales = dense::scales::<S>(block, values.stride, count);
+                    for r in 0..R {
+                        let weights = S::load(weights.add(r * stride + first));
+                        S::store(scaled[r][c].as_mut_ptr().cast(), S::mul(weights, scales));
+                    }
                 }
             }
-            for c in 0..C {
-                let [a, b] = numbers.pair(value, at / 32 + c);
-                for r in 0..R {
-                    let w = S::splat(*weights.add(r * stride + t));
-                    sums[r][c] = [S::fma(w, a, sums[r][c][0]), S::fma(w, b, sums[r][c][1])];
+            for t in 0..count {
+                let value = panel.add(t * values.stride);
+                if row == 0 && at == 0 {
+                    for line in (0..values.stride).step_by(64) {
+                        fetch(value.wrapping_add(AHEAD + line));
+                    }
+                }
+                for c in 0..C {
+                    let [a, b] = numbers.unscaled(value, at / 32 + c);
+                    for r in 0..R {
+                        let w = S::splat(if N::BLOCK > 0 {
+                            scaled[r][c][t].assume_init()
+                        } else {
+                            *weights.add(r * stride + first + t)
+                        });
+                        sums[r][c] = [S::fma(w, a, sums[r][c][0]), S::fma(w, b, sums[r][c][1])];
+                    }
                 }
             }
         }

@@ -193,19 +193,14 @@ unsafe fn dense_panel<S: Lanes, N: Numbers<S>>(
             let row = (first + i).min(rows.count - 1);
             rows.codes.add(row * rows.stride)
         };
-        let write = |chunk: usize, mut block: [S::F; LANES]| {
-            S::transpose(&mut block);
-            for (i, column) in block.into_iter().enumerate() {
-                S::store(out.add((chunk * LANES + i) * LANES), column);
-            }
-        };
         for pair in 0..d / 32 {
             let mut blocks = [[S::splat(0.0); LANES]; 2];
             for i in 0..LANES {
                 [blocks[0][i], blocks[1][i]] = numbers.pair(row(i), pair);
             }
-            write(2 * pair, blocks[0]);
-            write(2 * pair + 1, blocks[1]);
+            for (half, block) in blocks.iter_mut().enumerate() {
+                store_columns::<S>(block, out.add((2 * pair + half) * LANES * LANES));
+            }
         }
         if !d.is_multiple_of(32) {
             let last = d / LANES - 1;
@@ -213,7 +208,19 @@ unsafe fn dense_panel<S: Lanes, N: Numbers<S>>(
             for (i, slot) in block.iter_mut().enumerate() {
                 *slot = numbers.chunk(row(i), last);
             }
-            write(last, block);
+            store_columns::<S>(&mut block, out.add(last * LANES * LANES));
+        }
+    }
+}
+
+/// Sixteen numbers of sixteen rows, number by number.
+#[inline(always)]
+unsafe fn store_columns<S: Lanes>(block: &mut [S::F; LANES], out: *mut f32) {
+    // SAFETY: the caller's: the output holds 256 numbers.
+    unsafe {
+        S::transpose(block);
+        for (i, column) in block.iter().enumerate() {
+            S::store(out.add(i * LANES), *column);
         }
     }
 }
