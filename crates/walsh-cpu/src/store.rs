@@ -4,6 +4,8 @@
 //! encodes the key and the value of one token and KV head, into the overlay too where that holds the token. The bytes are
 //! those of [`RowCodec::encode_row`](walsh_formats::kv::RowCodec::encode_row), whatever the instruction set.
 
+mod blocks;
+mod codebook;
 mod encode;
 
 use std::ops::Range;

@@ -54,6 +54,7 @@ impl Lanes for Avx512 {
         fn div(a: __m512, b: __m512) -> __m512 { _mm512_div_ps(a, b) }
         fn fma(a: __m512, b: __m512, c: __m512) -> __m512 { _mm512_fmadd_ps(a, b, c) }
         fn max(a: __m512, b: __m512) -> __m512 { _mm512_max_ps(a, b) }
+        fn min(a: __m512, b: __m512) -> __m512 { _mm512_min_ps(a, b) }
         fn abs(a: __m512) -> __m512 { _mm512_abs_ps(a) }
         fn zero_below(a: __m512, x: __m512, limit: __m512) -> __m512 {
             _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_NLT_UQ>(x, limit), a)
@@ -95,6 +96,15 @@ impl Lanes for Avx512 {
             let less = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b);
             _mm512_mask_add_epi32(n, less, n, _mm512_set1_epi32(step as i32))
         }
+        fn truncate(a: __m512) -> __m512i { _mm512_cvttps_epi32(a) }
+        fn store_u16(p: *mut u8, a: __m512i) { _mm256_storeu_si256(p.cast(), _mm512_cvtepi32_epi16(a)) }
+        fn store_bits<const WIDTH: usize>(p: *mut u8, a: __m512i) {
+            if WIDTH == 1 {
+                return p.cast::<u16>().write_unaligned(_mm512_test_epi32_mask(a, _mm512_set1_epi32(1)));
+            }
+            let low = _mm512_and_si512(a, _mm512_set1_epi32((1 << WIDTH) - 1));
+            super::avx2::store_bits_of_bytes::<WIDTH>(p, _mm512_cvtepi32_epi8(low))
+        }
         fn store_u8(p: *mut u8, a: __m512i) { _mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(a)) }
         fn load_u8(p: *const u8) -> __m512i { _mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast())) }
         fn load_i8(p: *const u8) -> __m512 {
@@ -115,6 +125,7 @@ impl Lanes for Avx512 {
         fn half(p: *const u8) -> f32 {
             _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(p.cast::<u16>().read_unaligned()))))
         }
+        fn to_half(x: f32) -> u16 { super::avx2::to_half(x) }
         fn columns(rows: &[*const u8; 16]) -> [__m512i; 8] {
             // Row i in the lower half, row i + 8 in the upper: what is done within halves does both.
             let mut r = [_mm512_setzero_si512(); 8];

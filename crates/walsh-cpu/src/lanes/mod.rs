@@ -4,6 +4,8 @@
 //! set's features ([`entries`]). Every operation that a cache's bytes depend on is exactly rounded and unfused, so that
 //! all sets give the same bytes.
 
+use half::f16;
+
 use crate::isa::Isa;
 
 #[cfg(target_arch = "x86_64")]
@@ -53,6 +55,8 @@ pub(crate) trait Lanes: Copy + 'static {
     unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
     /// The larger; b where one is NaN.
     unsafe fn max(a: Self::F, b: Self::F) -> Self::F;
+    /// The smaller; b where one is NaN.
+    unsafe fn min(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn abs(a: Self::F) -> Self::F;
     /// a, and zero in the lanes where `x` is below `limit`.
     unsafe fn zero_below(a: Self::F, x: Self::F, limit: Self::F) -> Self::F;
@@ -79,8 +83,26 @@ pub(crate) trait Lanes: Copy + 'static {
     unsafe fn from_bits(a: Self::I) -> Self::F;
     /// n + `step` in the lanes where a < b, else n.
     unsafe fn add_if_less(n: Self::I, a: Self::F, b: Self::F, step: u32) -> Self::I;
+    /// Numbers within 31 bits without their fractions.
+    unsafe fn truncate(a: Self::F) -> Self::I;
     /// The low byte of each lane.
     unsafe fn store_u8(p: *mut u8, a: Self::I);
+    /// The low half of each lane.
+    unsafe fn store_u16(p: *mut u8, a: Self::I);
+    /// The low `WIDTH` bits of each lane, the first in the lowest bits: 2·`WIDTH` bytes; `WIDTH` is 1, 2 or 4.
+    #[inline(always)]
+    unsafe fn store_bits<const WIDTH: usize>(p: *mut u8, a: Self::I) {
+        let mut bytes = [0u8; 16];
+        // SAFETY: the caller's; the array holds sixteen.
+        unsafe { Self::store_u8(bytes.as_mut_ptr(), a) };
+        let mut word = 0u64;
+        for (i, byte) in bytes.into_iter().enumerate() {
+            word |= (u64::from(byte) & ((1 << WIDTH) - 1)) << (i * WIDTH);
+        }
+        let word = word.to_le_bytes();
+        // SAFETY: the caller's; no more than the eight bytes of the word.
+        unsafe { p.copy_from_nonoverlapping(word.as_ptr(), 2 * WIDTH) };
+    }
     /// Sixteen bytes, zero-extended.
     unsafe fn load_u8(p: *const u8) -> Self::I;
     /// Sixteen signed bytes as numbers.
@@ -94,6 +116,11 @@ pub(crate) trait Lanes: Copy + 'static {
     unsafe fn nibbles(p: *const u8) -> Self::I;
     /// One half-precision number.
     unsafe fn half(p: *const u8) -> f32;
+    /// The bits of a number in half precision, rounded to nearest even.
+    #[inline(always)]
+    unsafe fn to_half(x: f32) -> u16 {
+        f16::from_f32(x).to_bits()
+    }
     /// The first eight 32-bit words of sixteen rows, word by word.
     unsafe fn columns(rows: &[*const u8; 16]) -> [Self::I; 8];
     /// Table entries by the low `BITS` bits of each lane; the bits above are ignored. A table for 8 bits must be odd:

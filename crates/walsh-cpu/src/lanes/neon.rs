@@ -124,6 +124,7 @@ impl Lanes for Neon {
         fn div(a: F, b: F) -> F { four!(i => vdivq_f32(a[i], b[i])) }
         fn fma(a: F, b: F, c: F) -> F { four!(i => vfmaq_f32(c[i], a[i], b[i])) }
         fn max(a: F, b: F) -> F { four!(i => vbslq_f32(vcgtq_f32(a[i], b[i]), a[i], b[i])) }
+        fn min(a: F, b: F) -> F { four!(i => vbslq_f32(vcltq_f32(a[i], b[i]), a[i], b[i])) }
         fn abs(a: F) -> F { four!(i => vabsq_f32(a[i])) }
         fn zero_below(a: F, x: F, limit: F) -> F {
             four!(i => vbslq_f32(vcltq_f32(x[i], limit[i]), vdupq_n_f32(0.0), a[i]))
@@ -186,6 +187,11 @@ impl Lanes for Neon {
         fn from_bits(a: I) -> F { four!(i => vreinterpretq_f32_u32(a[i])) }
         fn add_if_less(n: I, a: F, b: F, step: u32) -> I {
             four!(i => vaddq_u32(n[i], vandq_u32(vcltq_f32(a[i], b[i]), vdupq_n_u32(step))))
+        }
+        fn truncate(a: F) -> I { four!(i => vreinterpretq_u32_s32(vcvtq_s32_f32(a[i]))) }
+        fn store_u16(p: *mut u8, a: I) {
+            vst1q_u16(p.cast(), vcombine_u16(vmovn_u32(a[0]), vmovn_u32(a[1])));
+            vst1q_u16(p.add(16).cast(), vcombine_u16(vmovn_u32(a[2]), vmovn_u32(a[3])));
         }
         fn store_u8(p: *mut u8, a: I) {
             let low = vcombine_u16(vmovn_u32(a[0]), vmovn_u32(a[1]));

@@ -40,6 +40,7 @@ impl Lanes for Portable {
             std::array::from_fn(|i| a[i] * b[i] + c[i])
         }
         fn max(a: [f32; 16], b: [f32; 16]) -> [f32; 16] { both(a, b, |a, b| if a > b { a } else { b }) }
+        fn min(a: [f32; 16], b: [f32; 16]) -> [f32; 16] { both(a, b, |a, b| if a < b { a } else { b }) }
         fn abs(a: [f32; 16]) -> [f32; 16] { each(a, f32::abs) }
         fn zero_below(a: [f32; 16], x: [f32; 16], limit: [f32; 16]) -> [f32; 16] {
             std::array::from_fn(|i| if x[i] < limit[i] { 0.0 } else { a[i] })
@@ -72,6 +73,8 @@ impl Lanes for Portable {
         fn add_if_less(n: [u32; 16], a: [f32; 16], b: [f32; 16], step: u32) -> [u32; 16] {
             std::array::from_fn(|i| if a[i] < b[i] { n[i].wrapping_add(step) } else { n[i] })
         }
+        fn truncate(a: [f32; 16]) -> [u32; 16] { each(a, |a| a as i32 as u32) }
+        fn store_u16(p: *mut u8, a: [u32; 16]) { p.cast::<[u16; 16]>().write_unaligned(each(a, |a| a as u16)) }
         fn store_u8(p: *mut u8, a: [u32; 16]) { p.cast::<[u8; 16]>().write_unaligned(each(a, |a| a as u8)) }
         fn load_u8(p: *const u8) -> [u32; 16] { each(p.cast::<[u8; 16]>().read_unaligned(), u32::from) }
         fn load_i8(p: *const u8) -> [f32; 16] { each(p.cast::<[i8; 16]>().read_unaligned(), f32::from) }
