@@ -45,6 +45,19 @@ pub(super) unsafe fn reduce_eight(a: __m256) -> f32 {
     }
 }
 
+/// The sum of four lanes: 2 and 2, 1 and 1.
+///
+/// # Safety
+/// The machine has AVX.
+#[inline(always)]
+pub(super) unsafe fn reduce_four(a: __m256d) -> f64 {
+    // SAFETY: the caller's.
+    unsafe {
+        let a = _mm_add_pd(_mm256_castpd256_pd128(a), _mm256_extractf128_pd::<1>(a));
+        _mm_cvtsd_f64(_mm_add_sd(a, _mm_unpackhi_pd(a, a)))
+    }
+}
+
 /// Transposes eight rows of eight.
 ///
 /// # Safety
@@ -148,6 +161,7 @@ pub(super) unsafe fn to_half(x: f32) -> u16 {
 impl Lanes for Avx2 {
     type F = F;
     type I = I;
+    type D = [__m256d; 4];
 
     const ORDER: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
     const SCORE_ROWS: usize = 6;
@@ -198,6 +212,20 @@ impl Lanes for Avx2 {
             _mm_cvtss_f32(_mm_max_ss(a, _mm_movehdup_ps(a)))
         }
         fn reduce_add(a: F) -> f32 { reduce_eight(_mm256_add_ps(a[0], a[1])) }
+        fn zeros() -> [__m256d; 4] { [_mm256_setzero_pd(); 4] }
+        fn add_squares(s: [__m256d; 4], a: F) -> [__m256d; 4] {
+            let mut out = s;
+            for i in 0..2 {
+                let low = _mm256_cvtps_pd(_mm256_castps256_ps128(a[i]));
+                let high = _mm256_cvtps_pd(_mm256_extractf128_ps::<1>(a[i]));
+                out[2 * i] = _mm256_fmadd_pd(low, low, s[2 * i]);
+                out[2 * i + 1] = _mm256_fmadd_pd(high, high, s[2 * i + 1]);
+            }
+            out
+        }
+        fn reduce_doubles(s: [__m256d; 4]) -> f64 {
+            reduce_four(_mm256_add_pd(_mm256_add_pd(s[0], s[2]), _mm256_add_pd(s[1], s[3])))
+        }
         fn butterfly<const H: usize>(a: F) -> F {
             if H == 8 {
                 return [_mm256_add_ps(a[0], a[1]), _mm256_sub_ps(a[0], a[1])];

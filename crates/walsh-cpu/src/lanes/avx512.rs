@@ -37,6 +37,7 @@ unsafe fn quarters(t: &[__m512; 8], index: __m512i) -> __m512 {
 impl Lanes for Avx512 {
     type F = __m512;
     type I = __m512i;
+    type D = [__m512d; 2];
 
     // Eight bytes are broadcast, so that even lanes see the low double word and odd lanes the high one.
     const ORDER: [u8; 16] = [0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15];
@@ -72,6 +73,40 @@ impl Lanes for Avx512 {
         fn reduce_add(a: __m512) -> f32 {
             let halves = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a));
             super::avx2::reduce_eight(halves)
+        }
+        fn sums(vectors: &[__m512; 16]) -> [f32; 16] {
+            // Each step adds halves of two sums into one vector: of eight lanes, of four, two and one.
+            let mut v = *vectors;
+            for i in 0..8 {
+                let (a, b) = (v[2 * i], v[2 * i + 1]);
+                v[i] = _mm512_add_ps(_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0xee>(a, b));
+            }
+            for i in 0..4 {
+                let (a, b) = (v[2 * i], v[2 * i + 1]);
+                v[i] = _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b));
+            }
+            for i in 0..2 {
+                let (a, b) = (v[2 * i], v[2 * i + 1]);
+                v[i] = _mm512_add_ps(_mm512_shuffle_ps::<0x44>(a, b), _mm512_shuffle_ps::<0xee>(a, b));
+            }
+            let (a, b) = (v[0], v[1]);
+            let sums = _mm512_add_ps(_mm512_shuffle_ps::<0x88>(a, b), _mm512_shuffle_ps::<0xdd>(a, b));
+            // Quarter q holds the sums of the vectors q, 4 + q, 8 + q and 12 + q.
+            let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+            let mut out = [0f32; 16];
+            Self::store(out.as_mut_ptr(), _mm512_permutexvar_ps(order, sums));
+            out
+        }
+        fn zeros() -> [__m512d; 2] { [_mm512_setzero_pd(); 2] }
+        fn add_squares(s: [__m512d; 2], a: __m512) -> [__m512d; 2] {
+            let low = _mm512_cvtps_pd(_mm512_castps512_ps256(a));
+            let high = _mm512_cvtps_pd(_mm512_extractf32x8_ps::<1>(a));
+            [_mm512_fmadd_pd(low, low, s[0]), _mm512_fmadd_pd(high, high, s[1])]
+        }
+        fn reduce_doubles(s: [__m512d; 2]) -> f64 {
+            let eight = _mm512_add_pd(s[0], s[1]);
+            let four = _mm256_add_pd(_mm512_castpd512_pd256(eight), _mm512_extractf64x4_pd::<1>(eight));
+            super::avx2::reduce_four(four)
         }
         fn butterfly<const H: usize>(a: __m512) -> __m512 {
             let (other, negated) = match H {

@@ -34,6 +34,8 @@ pub(crate) trait Lanes: Copy + 'static {
     type F: Copy;
     /// Sixteen 32-bit integers.
     type I: Copy;
+    /// Sixteen doubles.
+    type D: Copy;
 
     /// Which of sixteen consecutive 4-bit numbers [`nibbles`](Self::nibbles) gives to each lane.
     const ORDER: [u8; 16];
@@ -67,6 +69,17 @@ pub(crate) trait Lanes: Copy + 'static {
     unsafe fn reduce_max(a: Self::F) -> f32;
     /// The sum in the order of [`walsh_formats::kv::lane_sum`].
     unsafe fn reduce_add(a: Self::F) -> f32;
+    /// The sums of sixteen vectors, each in that order.
+    #[inline(always)]
+    unsafe fn sums(vectors: &[Self::F; 16]) -> [f32; 16] {
+        // SAFETY: the caller's.
+        vectors.map(|vector| unsafe { Self::reduce_add(vector) })
+    }
+    unsafe fn zeros() -> Self::D;
+    /// s + a², in double precision, where a² is exact.
+    unsafe fn add_squares(s: Self::D, a: Self::F) -> Self::D;
+    /// The sum in the order of [`walsh_formats::kv::lane_sum`].
+    unsafe fn reduce_doubles(s: Self::D) -> f64;
     /// Lanes i and i ^ H of a pair become their sum and difference; H is 1, 2, 4 or 8.
     unsafe fn butterfly<const H: usize>(a: Self::F) -> Self::F;
 

@@ -103,6 +103,7 @@ unsafe fn transpose_four(r: F) -> F {
 impl Lanes for Neon {
     type F = F;
     type I = I;
+    type D = [float64x2_t; 8];
 
     const ORDER: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
     const SCORE_ROWS: usize = 6;
@@ -149,6 +150,23 @@ impl Lanes for Neon {
             let four = vaddq_f32(vaddq_f32(a[0], a[2]), vaddq_f32(a[1], a[3]));
             let two = vadd_f32(vget_low_f32(four), vget_high_f32(four));
             vget_lane_f32::<0>(two) + vget_lane_f32::<1>(two)
+        }
+        fn zeros() -> [float64x2_t; 8] { [vdupq_n_f64(0.0); 8] }
+        fn add_squares(s: [float64x2_t; 8], a: F) -> [float64x2_t; 8] {
+            let mut out = s;
+            for i in 0..4 {
+                let (low, high) = (vcvt_f64_f32(vget_low_f32(a[i])), vcvt_high_f64_f32(a[i]));
+                out[2 * i] = vfmaq_f64(s[2 * i], low, low);
+                out[2 * i + 1] = vfmaq_f64(s[2 * i + 1], high, high);
+            }
+            out
+        }
+        fn reduce_doubles(s: [float64x2_t; 8]) -> f64 {
+            let eight = [
+                vaddq_f64(s[0], s[4]), vaddq_f64(s[1], s[5]), vaddq_f64(s[2], s[6]), vaddq_f64(s[3], s[7]),
+            ];
+            let two = vaddq_f64(vaddq_f64(eight[0], eight[2]), vaddq_f64(eight[1], eight[3]));
+            vgetq_lane_f64::<0>(two) + vgetq_lane_f64::<1>(two)
         }
         fn butterfly<const H: usize>(a: F) -> F {
             match H {

@@ -22,6 +22,7 @@ fn both<A: Copy, B: Copy, R>(a: [A; 16], b: [B; 16], f: impl Fn(A, B) -> R) -> [
 impl Lanes for Portable {
     type F = [f32; 16];
     type I = [u32; 16];
+    type D = [f64; 16];
 
     const ORDER: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
     const SCORE_ROWS: usize = 2;
@@ -57,6 +58,11 @@ impl Lanes for Portable {
             a.into_iter().fold(f32::NEG_INFINITY, |m, x| if m > x { m } else { x })
         }
         fn reduce_add(a: [f32; 16]) -> f32 { lane_sum(a) }
+        fn zeros() -> [f64; 16] { [0.0; 16] }
+        fn add_squares(s: [f64; 16], a: [f32; 16]) -> [f64; 16] {
+            std::array::from_fn(|i| s[i] + f64::from(a[i]) * f64::from(a[i]))
+        }
+        fn reduce_doubles(s: [f64; 16]) -> f64 { lane_sum(s) }
         fn butterfly<const H: usize>(a: [f32; 16]) -> [f32; 16] {
             std::array::from_fn(|i| if i & H == 0 { a[i] + a[i ^ H] } else { a[i ^ H] - a[i] })
         }

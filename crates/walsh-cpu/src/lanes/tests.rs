@@ -47,6 +47,13 @@ unsafe fn fingerprint<S: Lanes>(out: &mut Vec<(&'static str, Vec<u32>)>) {
         put("keep none", &read(S::keep(x, 16, 40)));
         put("keep all", &read(S::keep(x, -5, 16)));
         put("reduce", &[S::reduce_max(x), S::reduce_add(x)]);
+        let many: [S::F; 16] = std::array::from_fn(|i| S::load(numbers(i as u32 + 20).as_ptr()));
+        put("sums", &S::sums(&many));
+        let sum = S::reduce_doubles(S::add_squares(S::add_squares(S::zeros(), x), S::mul(y, z)));
+        put(
+            "squares",
+            &[sum as f32, (sum - f64::from(sum as f32)) as f32],
+        );
         put("butterfly 1", &read(S::butterfly::<1>(x)));
         put("butterfly 2", &read(S::butterfly::<2>(x)));
         put("butterfly 4", &read(S::butterfly::<4>(x)));

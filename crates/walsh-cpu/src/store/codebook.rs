@@ -4,15 +4,19 @@
 //! magnitude. So do both sums of a candidate scale, because a number and its centroid have the same sign.
 
 use walsh_formats::codebook::Codebook;
-use walsh_formats::kv::{self, lane_sum};
+use walsh_formats::kv;
 
 use crate::lanes::{Lanes, Table, table_numbers};
 
 const LANES: usize = 16;
 const COUNT: usize = kv::SCALE_CANDIDATES.len();
 
-/// The candidate scales from the largest to the smallest, so that codes rise from one to the next.
-const DESCENDING: [usize; COUNT] = [6, 4, 2, 0, 1, 3, 5];
+/// The candidate scales below 1, which numbers are divided by, and those above.
+const SMALLER: [usize; 3] = [1, 3, 5];
+const LARGER: [usize; 3] = [2, 4, 6];
+
+/// The most boundaries that lie between a number at the scale 1 and at any other candidate, on either side.
+const REACH: usize = 3;
 
 /// The lines that 8-bit codes are guessed by, one for each of equal parts of the magnitudes.
 const LINES: usize = 16;
@@ -22,9 +26,10 @@ const WHOLE: f32 = 1.5 * 8_388_608.0;
 
 /// The tables of a codebook, of magnitudes.
 pub(super) struct Tables {
-    centroids: Vec<f32>,
-    /// The positive boundaries, then infinity.
-    boundaries: Vec<f32>,
+    /// By how many boundaries lie below a magnitude: its centroid, those of the next cells, and those of the cells before.
+    centroids: [Vec<f32>; 1 + 2 * REACH],
+    /// In the same way: the boundary above it, the next ones, and those below it.
+    boundaries: [Vec<f32>; 2 * REACH],
     guess: Guess,
 }
 
@@ -42,16 +47,37 @@ struct Guess {
 impl Tables {
     pub(super) fn of(book: &Codebook) -> Self {
         let half = book.centroids.len() / 2;
-        let guess = Guess::of(&book.boundaries[half..]);
+        let (centroids, boundaries) = (&book.centroids[half..], &book.boundaries[half..]);
         // The search for three bits serves two bits, too: nothing lies above the boundaries that follow.
-        let mut boundaries = book.boundaries[half..].to_vec();
-        boundaries.resize(half.max(4), f32::INFINITY);
-        let mut centroids = book.centroids[half..].to_vec();
-        centroids.resize(half.max(4), 0.0);
+        let table = |number: &dyn Fn(isize) -> f32| {
+            let numbers: Vec<f32> = (0..half.max(4) as isize).map(number).collect();
+            table_numbers(&numbers)
+        };
+        let reach = REACH as isize;
+        let boundary = |i: isize| match usize::try_from(i) {
+            // No magnitude is below this.
+            Err(_) => -1.0,
+            Ok(i) => boundaries.get(i).copied().unwrap_or(f32::INFINITY),
+        };
+        let centroid = |i: isize| centroids[i.clamp(0, half as isize - 1) as usize];
         Self {
-            centroids: table_numbers(&centroids),
-            boundaries: table_numbers(&boundaries),
-            guess,
+            centroids: std::array::from_fn(|k| {
+                let shift = if k <= REACH {
+                    k as isize
+                } else {
+                    reach - k as isize
+                };
+                table(&|i| centroid(i + shift))
+            }),
+            boundaries: std::array::from_fn(|k| {
+                let shift = if k < REACH {
+                    k as isize
+                } else {
+                    reach - 1 - k as isize
+                };
+                table(&|i| boundary(i + shift))
+            }),
+            guess: Guess::of(boundaries),
         }
     }
 }
@@ -92,21 +118,25 @@ impl Guess {
 }
 
 /// The root mean square, summed as the codec sums it.
+///
+/// # Safety
+/// The machine has the instruction set. The values are whole vectors.
 #[inline(always)]
-pub(super) fn sigma(values: &[f32]) -> f32 {
-    let mut lanes = [0.0f64; LANES];
-    for chunk in values.as_chunks::<LANES>().0 {
-        for i in 0..LANES {
-            lanes[i] += f64::from(chunk[i]) * f64::from(chunk[i]);
+pub(super) unsafe fn sigma<S: Lanes>(values: &[f32]) -> f32 {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut squares = S::zeros();
+        for chunk in values.chunks_exact(LANES) {
+            squares = S::add_squares(squares, S::load(chunk.as_ptr()));
         }
+        (S::reduce_doubles(squares) / values.len() as f64).sqrt() as f32
     }
-    (lane_sum(lanes) / values.len() as f64).sqrt() as f32
 }
 
 /// The quantiser of codes of `BITS`: `INDEX` of them, one less but at least 2, say how many boundaries lie below.
 pub(super) struct Quantiser<'a, S: Lanes, const BITS: usize, const INDEX: usize> {
-    centroids: Table<S>,
-    boundaries: Table<S>,
+    centroids: [Table<S>; 1 + 2 * REACH],
+    boundaries: [Table<S>; 2 * REACH],
     slopes: Table<S>,
     starts: Table<S>,
     guess: &'a Guess,
@@ -118,8 +148,68 @@ struct Unit<S: Lanes> {
     /// 1 but for numbers above zero. A number below zero lies above a boundary in magnitude even when it is on it: the
     /// next larger magnitude does strictly.
     next: S::I,
+    /// The same for boundaries: −1 where the next smaller one must lie strictly below.
+    before: S::I,
     /// What the number of boundaries below is turned into the code with.
     flip: S::I,
+}
+
+/// A number times a centroid, and the centroid's square.
+#[derive(Clone, Copy)]
+struct Fit<S: Lanes> {
+    dot: S::F,
+    square: S::F,
+}
+
+impl<S: Lanes> Fit<S> {
+    /// # Safety
+    /// The machine has the instruction set.
+    #[inline(always)]
+    unsafe fn of(size: S::F, c: S::F) -> Self {
+        // SAFETY: the caller's.
+        unsafe {
+            Self {
+                dot: S::mul(size, c),
+                square: S::mul(c, c),
+            }
+        }
+    }
+
+    /// `a` where the first number is below the second, else `b`.
+    ///
+    /// # Safety
+    /// The machine has the instruction set.
+    #[inline(always)]
+    unsafe fn pick((x, limit): (S::F, S::F), a: Self, b: Self) -> Self {
+        // SAFETY: the caller's.
+        unsafe {
+            Self {
+                dot: S::pick_below(x, limit, a.dot, b.dot),
+                square: S::pick_below(x, limit, a.square, b.square),
+            }
+        }
+    }
+}
+
+/// The sums of all candidates: of products, and eight further on of squares.
+struct Sums<S: Lanes>([S::F; 16]);
+
+impl<S: Lanes> Sums<S> {
+    /// # Safety
+    /// The machine has the instruction set.
+    #[inline(always)]
+    unsafe fn add(&mut self, candidate: usize, fit: Fit<S>) {
+        // SAFETY: the caller's.
+        unsafe {
+            self.0[candidate] = S::add(self.0[candidate], fit.dot);
+            self.0[candidate + 8] = S::add(self.0[candidate + 8], fit.square);
+        }
+    }
+}
+
+/// An array of what is made of the elements of one.
+macro_rules! each {
+    ($f:path, ($array:expr), $($i:literal),*) => { [$($f(&$array[$i])),*] };
 }
 
 impl<'a, S: Lanes, const BITS: usize, const INDEX: usize> Quantiser<'a, S, BITS, INDEX> {
@@ -131,8 +221,8 @@ impl<'a, S: Lanes, const BITS: usize, const INDEX: usize> Quantiser<'a, S, BITS,
         // SAFETY: the caller's; the tables outlive this.
         unsafe {
             Self {
-                centroids: Table::new(&tables.centroids),
-                boundaries: Table::new(&tables.boundaries),
+                centroids: each!(Table::new, (tables.centroids), 0, 1, 2, 3, 4, 5, 6),
+                boundaries: each!(Table::new, (tables.boundaries), 0, 1, 2, 3, 4, 5),
                 slopes: Table::new(&tables.guess.slopes),
                 starts: Table::new(&tables.guess.starts),
                 guess: &tables.guess,
@@ -152,6 +242,7 @@ impl<'a, S: Lanes, const BITS: usize, const INDEX: usize> Quantiser<'a, S, BITS,
             Unit {
                 size: S::abs(u),
                 next: S::add_if_less(S::splat_i(1), zero, u, u32::MAX),
+                before: S::add_if_less(S::splat_i(u32::MAX), zero, u, 1),
                 flip: S::add_if_less(S::splat_i(half - 1), zero, u, 1),
             }
         }
@@ -187,7 +278,7 @@ impl<'a, S: Lanes, const BITS: usize, const INDEX: usize> Quantiser<'a, S, BITS,
             let mut below = S::splat_i(0);
             for bit in (0..INDEX).rev() {
                 let at = S::add_i(below, S::splat_i((1 << bit) - 1));
-                let boundary = S::lookup::<INDEX>(&self.boundaries, at);
+                let boundary = S::lookup::<INDEX>(&self.boundaries[0], at);
                 below = S::add_if_less(below, boundary, x, 1 << bit);
             }
             below
@@ -201,8 +292,15 @@ impl<'a, S: Lanes, const BITS: usize, const INDEX: usize> Quantiser<'a, S, BITS,
     #[inline(always)]
     unsafe fn step(&self, below: S::I, x: S::F) -> S::I {
         // SAFETY: the caller's.
-        unsafe { S::add_if_less(below, S::lookup::<INDEX>(&self.boundaries, below), x, 1) }
+        unsafe { S::add_if_less(below, S::lookup::<INDEX>(&self.boundaries[0], below), x, 1) }
     }
+
+    /// How many boundaries candidates can pass on either side.
+    const STEPS: usize = match BITS {
+        2..=4 => 1,
+        5 => 2,
+        _ => REACH,
+    };
 
     /// The best candidate for numbers that are brought to unit root mean square by `inverse`: the inverse of its scale,
     /// and ⟨u,c⟩/⟨c,c⟩.
@@ -216,36 +314,86 @@ impl<'a, S: Lanes, const BITS: usize, const INDEX: usize> Quantiser<'a, S, BITS,
         unsafe {
             let inverse = S::splat(inverse);
             // ⟨u,c⟩ and ⟨c,c⟩ of all candidates side by side, so that their long chains overlap.
-            let (mut dots, mut squares) = ([S::splat(0.0); COUNT], [S::splat(0.0); COUNT]);
+            let mut sums = Sums::<S>([S::splat(0.0); 16]);
             for chunk in values.chunks_exact(LANES) {
                 let unit = Self::unit(chunk.as_ptr(), inverse);
-                let smallest = S::splat(inverses[DESCENDING[0]]);
-                let mut below = self.below(Self::scaled(&unit, smallest));
-                for (i, k) in DESCENDING.into_iter().enumerate() {
-                    if i > 0 {
-                        let x = Self::scaled(&unit, S::splat(inverses[k]));
-                        // Scales are so close, and boundaries of up to 6 bits so far apart, that there is never more
-                        // than one between two candidates.
-                        below = if BITS == 8 {
-                            self.below(x)
+                if BITS == 8 {
+                    for (k, inverse) in inverses.into_iter().enumerate() {
+                        let below = self.below(Self::scaled(&unit, S::splat(inverse)));
+                        let c = S::lookup::<INDEX>(&self.centroids[0], below);
+                        sums.add(k, Fit::of(unit.size, c));
+                    }
+                    continue;
+                }
+                let below = self.below(Self::scaled(&unit, S::splat(1.0)));
+                sums.add(0, self.fit(&unit, below, 0));
+                self.passed(&unit, below, &inverses, &mut sums);
+            }
+            // What is left over gains nothing.
+            sums.0[15] = S::splat(1.0);
+            let sums = S::sums(&sums.0);
+            let mut gains = [0f32; 8];
+            for (k, gain) in gains.iter_mut().enumerate() {
+                *gain = sums[k] * sums[k] / sums[k + 8];
+            }
+            // The first of the largest, without a branch that nobody can foresee.
+            let (mut best, mut gain) = (0, gains[0]);
+            for (k, found) in gains.into_iter().enumerate().take(COUNT).skip(1) {
+                best = if found > gain { k } else { best };
+                gain = if found > gain { found } else { gain };
+            }
+            (inverses[best], sums[best] / sums[best + 8])
+        }
+    }
+
+    /// The fit of the centroid of the cell, or of one beside it.
+    ///
+    /// # Safety
+    /// The machine has the instruction set.
+    #[inline(always)]
+    unsafe fn fit(&self, unit: &Unit<S>, below: S::I, cell: usize) -> Fit<S> {
+        // SAFETY: the caller's.
+        unsafe { Fit::of(unit.size, S::lookup::<INDEX>(&self.centroids[cell], below)) }
+    }
+
+    /// Adds the fits of all candidates but 1. They are so close to it, and boundaries of up to 6 bits so far apart, that
+    /// a number is in its own cell or in one of the next.
+    ///
+    /// # Safety
+    /// The machine has the instruction set.
+    #[inline(always)]
+    unsafe fn passed(
+        &self,
+        unit: &Unit<S>,
+        below: S::I,
+        inverses: &[f32; COUNT],
+        sums: &mut Sums<S>,
+    ) {
+        // SAFETY: the caller's.
+        unsafe {
+            let own = self.fit(unit, below, 0);
+            for (side, candidates) in [SMALLER, LARGER].into_iter().enumerate() {
+                // What a number is at a scale is compared with numbers that stay: the next smaller boundary where the
+                // boundary itself counts as below.
+                let (mut limits, mut fits) = ([S::splat(0.0); REACH], [own; REACH]);
+                for i in 0..Self::STEPS {
+                    let limit = S::lookup::<INDEX>(&self.boundaries[REACH * side + i], below);
+                    limits[i] = S::from_bits(S::add_i(S::bits(limit), unit.before));
+                    fits[i] = self.fit(unit, below, REACH * side + i + 1);
+                }
+                for k in candidates {
+                    let x = S::mul(unit.size, S::splat(inverses[k]));
+                    let mut fit = own;
+                    for i in 0..Self::STEPS {
+                        fit = if side == 0 {
+                            Fit::pick((limits[i], x), fits[i], fit)
                         } else {
-                            self.step(below, x)
+                            Fit::pick((limits[i], x), fit, fits[i])
                         };
                     }
-                    let c = S::lookup::<INDEX>(&self.centroids, below);
-                    dots[k] = S::add(dots[k], S::mul(unit.size, c));
-                    squares[k] = S::add(squares[k], S::mul(c, c));
+                    sums.add(k, fit);
                 }
             }
-            let (mut best, mut gain, mut fit) = (0, f32::NEG_INFINITY, (0.0, 1.0));
-            for k in 0..COUNT {
-                let (dot, square) = (S::reduce_add(dots[k]), S::reduce_add(squares[k]));
-                let found = dot * dot / square;
-                if found > gain {
-                    (best, gain, fit) = (k, found, (dot, square));
-                }
-            }
-            (inverses[best], fit.0 / fit.1)
         }
     }
 
@@ -317,13 +465,35 @@ mod tests {
     use walsh_formats::kv::TqBits;
 
     #[test]
-    fn no_two_boundaries_lie_between_neighbouring_candidates() {
-        let ratio = |pair: &[usize]| kv::SCALE_CANDIDATES[pair[0]] / kv::SCALE_CANDIDATES[pair[1]];
-        let widest = DESCENDING.windows(2).map(ratio).fold(1.0, f32::max);
-        for bits in TqBits::ALL.into_iter().filter(|bits| *bits != TqBits::B8) {
+    fn candidates_reach_no_further_than_the_search_looks() {
+        let scales = kv::SCALE_CANDIDATES;
+        let ratios = SMALLER
+            .map(|k| 1.0 / scales[k])
+            .into_iter()
+            .chain(LARGER.map(|k| scales[k]));
+        let widest = ratios.fold(1.0, f32::max);
+        let mut seen = [SMALLER, LARGER].concat();
+        seen.sort_unstable();
+        assert!(scales[0] == 1.0 && seen == [1, 2, 3, 4, 5, 6]);
+        assert!(
+            SMALLER.iter().all(|k| scales[*k] < 1.0) && LARGER.iter().all(|k| scales[*k] > 1.0)
+        );
+        let steps = [
+            (TqBits::B2, Quantiser::<crate::lanes::Portable, 2, 2>::STEPS),
+            (TqBits::B3, Quantiser::<crate::lanes::Portable, 3, 2>::STEPS),
+            (TqBits::B4, Quantiser::<crate::lanes::Portable, 4, 3>::STEPS),
+            (TqBits::B5, Quantiser::<crate::lanes::Portable, 5, 4>::STEPS),
+            (TqBits::B6, Quantiser::<crate::lanes::Portable, 6, 5>::STEPS),
+        ];
+        for (bits, steps) in steps {
             let boundaries = &codebook(bits).boundaries;
-            for pair in boundaries[boundaries.len() / 2 + 1..].windows(2) {
-                assert!(pair[1] / pair[0] > 1.001 * widest, "{bits:?}: {pair:?}");
+            let positive = &boundaries[boundaries.len() / 2 + 1..];
+            for i in 0..positive.len().saturating_sub(steps) {
+                // One boundary more than the search looks at is never passed.
+                assert!(
+                    positive[i + steps] / positive[i] > 1.001 * widest,
+                    "{bits:?}: {i}"
+                );
             }
         }
     }

@@ -95,7 +95,8 @@ unsafe fn fitted<S: Lanes, const BITS: usize, const INDEX: usize>(
     let groups = row.chunks_exact(len).zip(scales.chunks_exact_mut(2));
     for (group, (values, scale)) in groups.enumerate() {
         // Of a row with a number that is none, this is none either.
-        let sigma = sigma(values);
+        // SAFETY: the caller's.
+        let sigma = unsafe { sigma::<S>(values) };
         if !sigma.is_finite() || sigma < kv::TINY_SIGMA {
             return false;
         }
