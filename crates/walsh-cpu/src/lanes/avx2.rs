@@ -230,19 +230,15 @@ impl Lanes for Avx2 {
             if H == 8 {
                 return [_mm256_add_ps(a[0], a[1]), _mm256_sub_ps(a[0], a[1])];
             }
-            two!(i => match H {
-                1 => {
-                    let other = _mm256_permute_ps::<0xb1>(a[i]);
-                    _mm256_blend_ps::<0xaa>(_mm256_add_ps(a[i], other), _mm256_sub_ps(other, a[i]))
-                }
-                2 => {
-                    let other = _mm256_permute_ps::<0x4e>(a[i]);
-                    _mm256_blend_ps::<0xcc>(_mm256_add_ps(a[i], other), _mm256_sub_ps(other, a[i]))
-                }
-                _ => {
-                    let other = _mm256_permute2f128_ps::<0x01>(a[i], a[i]);
-                    _mm256_blend_ps::<0xf0>(_mm256_add_ps(a[i], other), _mm256_sub_ps(other, a[i]))
-                }
+            // A product with ±1 is exact, so that one fused operation gives sums and differences.
+            let signs = _mm256_loadu_ps(super::ALTERNATING[H.ilog2() as usize].as_ptr());
+            two!(i => {
+                let other = match H {
+                    1 => _mm256_permute_ps::<0xb1>(a[i]),
+                    2 => _mm256_permute_ps::<0x4e>(a[i]),
+                    _ => _mm256_permute2f128_ps::<0x01>(a[i], a[i]),
+                };
+                _mm256_fmadd_ps(a[i], signs, other)
             })
         }
         fn splat_i(x: u32) -> I { [_mm256_set1_epi32(x as i32); 2] }
@@ -253,6 +249,7 @@ impl Lanes for Avx2 {
         fn or(a: I, b: I) -> I { [_mm256_or_si256(a[0], b[0]), _mm256_or_si256(a[1], b[1])] }
         fn xor(a: I, b: I) -> I { [_mm256_xor_si256(a[0], b[0]), _mm256_xor_si256(a[1], b[1])] }
         fn add_i(a: I, b: I) -> I { [_mm256_add_epi32(a[0], b[0]), _mm256_add_epi32(a[1], b[1])] }
+        fn sub_i(a: I, b: I) -> I { [_mm256_sub_epi32(a[0], b[0]), _mm256_sub_epi32(a[1], b[1])] }
         fn shr(a: I, count: I) -> I {
             [_mm256_srlv_epi32(a[0], count[0]), _mm256_srlv_epi32(a[1], count[1])]
         }

@@ -109,13 +109,14 @@ impl Lanes for Avx512 {
             super::avx2::reduce_four(four)
         }
         fn butterfly<const H: usize>(a: __m512) -> __m512 {
-            let (other, negated) = match H {
-                1 => (_mm512_permute_ps::<0xb1>(a), 0xaaaa),
-                2 => (_mm512_permute_ps::<0x4e>(a), 0xcccc),
-                4 => (_mm512_shuffle_f32x4::<0xb1>(a, a), 0xf0f0),
-                _ => (_mm512_shuffle_f32x4::<0x4e>(a, a), 0xff00),
+            let other = match H {
+                1 => _mm512_permute_ps::<0xb1>(a),
+                2 => _mm512_permute_ps::<0x4e>(a),
+                4 => _mm512_shuffle_f32x4::<0xb1>(a, a),
+                _ => _mm512_shuffle_f32x4::<0x4e>(a, a),
             };
-            _mm512_mask_sub_ps(_mm512_add_ps(a, other), negated, other, a)
+            // A product with ±1 is exact, so that one fused operation gives sums and differences.
+            _mm512_fmadd_ps(a, Self::load(super::ALTERNATING[H.ilog2() as usize].as_ptr()), other)
         }
         fn splat_i(x: u32) -> __m512i { _mm512_set1_epi32(x as i32) }
         fn load_i(p: *const u32) -> __m512i { _mm512_loadu_si512(p.cast()) }
@@ -123,6 +124,7 @@ impl Lanes for Avx512 {
         fn or(a: __m512i, b: __m512i) -> __m512i { _mm512_or_si512(a, b) }
         fn xor(a: __m512i, b: __m512i) -> __m512i { _mm512_xor_si512(a, b) }
         fn add_i(a: __m512i, b: __m512i) -> __m512i { _mm512_add_epi32(a, b) }
+        fn sub_i(a: __m512i, b: __m512i) -> __m512i { _mm512_sub_epi32(a, b) }
         fn shr(a: __m512i, count: __m512i) -> __m512i { _mm512_srlv_epi32(a, count) }
         fn shl<const N: u32>(a: __m512i) -> __m512i { _mm512_slli_epi32::<N>(a) }
         fn bits(a: __m512) -> __m512i { _mm512_castps_si512(a) }

@@ -89,6 +89,7 @@ pub(crate) trait Lanes: Copy + 'static {
     unsafe fn or(a: Self::I, b: Self::I) -> Self::I;
     unsafe fn xor(a: Self::I, b: Self::I) -> Self::I;
     unsafe fn add_i(a: Self::I, b: Self::I) -> Self::I;
+    unsafe fn sub_i(a: Self::I, b: Self::I) -> Self::I;
     /// Logical shift of each lane by its own count below 32.
     unsafe fn shr(a: Self::I, count: Self::I) -> Self::I;
     unsafe fn shl<const N: u32>(a: Self::I) -> Self::I;
@@ -141,6 +142,20 @@ pub(crate) trait Lanes: Copy + 'static {
     unsafe fn lookup<const BITS: usize>(table: &Table<Self>, index: Self::I) -> Self::F;
     unsafe fn transpose(rows: &mut [Self::F; 16]);
 }
+
+/// By the exponent of a power of two H: 1 in the lanes without that bit, −1 in those with it.
+#[cfg(target_arch = "x86_64")]
+static ALTERNATING: [[f32; 16]; 4] = {
+    let mut signs = [[1.0; 16]; 4];
+    let mut at = 0;
+    while at < 64 {
+        if (at % 16) >> (at / 16) & 1 == 1 {
+            signs[at / 16][at % 16] = -1.0;
+        }
+        at += 1;
+    }
+    signs
+};
 
 /// [`Lanes::ORDER`] of an instruction set.
 pub(crate) fn order(isa: Isa) -> [u8; 16] {

@@ -197,6 +197,7 @@ impl Lanes for Neon {
         fn or(a: I, b: I) -> I { four!(i => vorrq_u32(a[i], b[i])) }
         fn xor(a: I, b: I) -> I { four!(i => veorq_u32(a[i], b[i])) }
         fn add_i(a: I, b: I) -> I { four!(i => vaddq_u32(a[i], b[i])) }
+        fn sub_i(a: I, b: I) -> I { four!(i => vsubq_u32(a[i], b[i])) }
         fn shr(a: I, count: I) -> I {
             four!(i => vshlq_u32(a[i], vnegq_s32(vreinterpretq_s32_u32(count[i]))))
         }

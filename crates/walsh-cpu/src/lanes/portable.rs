@@ -72,6 +72,7 @@ impl Lanes for Portable {
         fn or(a: [u32; 16], b: [u32; 16]) -> [u32; 16] { both(a, b, |a, b| a | b) }
         fn xor(a: [u32; 16], b: [u32; 16]) -> [u32; 16] { both(a, b, |a, b| a ^ b) }
         fn add_i(a: [u32; 16], b: [u32; 16]) -> [u32; 16] { both(a, b, u32::wrapping_add) }
+        fn sub_i(a: [u32; 16], b: [u32; 16]) -> [u32; 16] { both(a, b, u32::wrapping_sub) }
         fn shr(a: [u32; 16], count: [u32; 16]) -> [u32; 16] { both(a, count, |a, n| a >> (n & 31)) }
         fn shl<const N: u32>(a: [u32; 16]) -> [u32; 16] { each(a, |a| a << N) }
         fn bits(a: [f32; 16]) -> [u32; 16] { each(a, f32::to_bits) }

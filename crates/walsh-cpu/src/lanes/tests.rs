@@ -66,7 +66,7 @@ unsafe fn fingerprint<S: Lanes>(out: &mut Vec<(&'static str, Vec<u32>)>) {
             "integers",
             &read(S::from_bits(S::add_i(
                 S::or(S::shr(w, n), S::splat_i(3)),
-                S::xor(w, S::and(w, n)),
+                S::sub_i(S::xor(w, S::and(w, n)), n),
             ))),
         );
         put("shl", &read(S::from_bits(S::shl::<5>(w))));

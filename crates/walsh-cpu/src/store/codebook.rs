@@ -15,21 +15,18 @@ const COUNT: usize = kv::SCALE_CANDIDATES.len();
 const SMALLER: [usize; 3] = [1, 3, 5];
 const LARGER: [usize; 3] = [2, 4, 6];
 
-/// The most boundaries that lie between a number at the scale 1 and at any other candidate, on either side.
-const REACH: usize = 3;
-
 /// The lines that 8-bit codes are guessed by, one for each of equal parts of the magnitudes.
 const LINES: usize = 16;
 
 /// A sum of this and a small number is that number rounded to a whole one, which the low bits hold.
 const WHOLE: f32 = 1.5 * 8_388_608.0;
 
-/// The tables of a codebook, of magnitudes.
+/// The tables of a codebook, of magnitudes, by how many positive boundaries lie below one.
 pub(super) struct Tables {
-    /// By how many boundaries lie below a magnitude: its centroid, those of the next cells, and those of the cells before.
-    centroids: [Vec<f32>; 1 + 2 * REACH],
-    /// In the same way: the boundary above it, the next ones, and those below it.
-    boundaries: [Vec<f32>; 2 * REACH],
+    /// The centroid of the cell, of the next one and of the one before.
+    centroids: [Vec<f32>; 3],
+    /// The boundary above the cell and the one below it.
+    boundaries: [Vec<f32>; 2],
     guess: Guess,
 }
 
@@ -49,34 +46,23 @@ impl Tables {
         let half = book.centroids.len() / 2;
         let (centroids, boundaries) = (&book.centroids[half..], &book.boundaries[half..]);
         // The search for three bits serves two bits, too: nothing lies above the boundaries that follow.
-        let table = |number: &dyn Fn(isize) -> f32| {
-            let numbers: Vec<f32> = (0..half.max(4) as isize).map(number).collect();
+        let table = |number: &dyn Fn(usize) -> f32| {
+            let numbers: Vec<f32> = (0..half.max(4)).map(number).collect();
             table_numbers(&numbers)
         };
-        let reach = REACH as isize;
-        let boundary = |i: isize| match usize::try_from(i) {
-            // No magnitude is below this.
-            Err(_) => -1.0,
-            Ok(i) => boundaries.get(i).copied().unwrap_or(f32::INFINITY),
-        };
-        let centroid = |i: isize| centroids[i.clamp(0, half as isize - 1) as usize];
+        let centroid = |i: usize| centroids[i.min(half - 1)];
+        let boundary = |i: usize| boundaries.get(i).copied().unwrap_or(f32::INFINITY);
         Self {
-            centroids: std::array::from_fn(|k| {
-                let shift = if k <= REACH {
-                    k as isize
-                } else {
-                    reach - k as isize
-                };
-                table(&|i| centroid(i + shift))
-            }),
-            boundaries: std::array::from_fn(|k| {
-                let shift = if k < REACH {
-                    k as isize
-                } else {
-                    reach - 1 - k as isize
-                };
-                table(&|i| boundary(i + shift))
-            }),
+            centroids: [
+                table(&|i| centroid(i)),
+                table(&|i| centroid(i + 1)),
+                table(&|i| centroid(i.saturating_sub(1))),
+            ],
+            boundaries: [
+                table(&|i| boundary(i)),
+                // Every magnitude is above this.
+                table(&|i| if i == 0 { -1.0 } else { boundary(i - 1) }),
+            ],
             guess: Guess::of(boundaries),
         }
     }
@@ -135,8 +121,8 @@ pub(super) unsafe fn sigma<S: Lanes>(values: &[f32]) -> f32 {
 
 /// The quantiser of codes of `BITS`: `INDEX` of them, one less but at least 2, say how many boundaries lie below.
 pub(super) struct Quantiser<'a, S: Lanes, const BITS: usize, const INDEX: usize> {
-    centroids: [Table<S>; 1 + 2 * REACH],
-    boundaries: [Table<S>; 2 * REACH],
+    centroids: [Table<S>; 3],
+    boundaries: [Table<S>; 2],
     slopes: Table<S>,
     starts: Table<S>,
     guess: &'a Guess,
@@ -144,14 +130,11 @@ pub(super) struct Quantiser<'a, S: Lanes, const BITS: usize, const INDEX: usize>
 
 /// Numbers as the search sees them.
 struct Unit<S: Lanes> {
+    numbers: S::F,
     size: S::F,
-    /// 1 but for numbers above zero. A number below zero lies above a boundary in magnitude even when it is on it: the
-    /// next larger magnitude does strictly.
+    /// 1 where the number is negative: it lies above a boundary in magnitude even when it is on it, as the next larger
+    /// magnitude strictly does.
     next: S::I,
-    /// The same for boundaries: −1 where the next smaller one must lie strictly below.
-    before: S::I,
-    /// What the number of boundaries below is turned into the code with.
-    flip: S::I,
 }
 
 /// A number times a centroid, and the centroid's square.
@@ -207,22 +190,18 @@ impl<S: Lanes> Sums<S> {
     }
 }
 
-/// An array of what is made of the elements of one.
-macro_rules! each {
-    ($f:path, ($array:expr), $($i:literal),*) => { [$($f(&$array[$i])),*] };
-}
-
 impl<'a, S: Lanes, const BITS: usize, const INDEX: usize> Quantiser<'a, S, BITS, INDEX> {
     /// # Safety
     /// The machine has the instruction set.
     #[inline(always)]
     pub(super) unsafe fn new(tables: &'a Tables) -> Self {
         const { assert!(INDEX + 1 == BITS || (INDEX == 2 && BITS == 2)) };
+        let (c, b) = (&tables.centroids, &tables.boundaries);
         // SAFETY: the caller's; the tables outlive this.
         unsafe {
             Self {
-                centroids: each!(Table::new, (tables.centroids), 0, 1, 2, 3, 4, 5, 6),
-                boundaries: each!(Table::new, (tables.boundaries), 0, 1, 2, 3, 4, 5),
+                centroids: [Table::new(&c[0]), Table::new(&c[1]), Table::new(&c[2])],
+                boundaries: [Table::new(&b[0]), Table::new(&b[1])],
                 slopes: Table::new(&tables.guess.slopes),
                 starts: Table::new(&tables.guess.starts),
                 guess: &tables.guess,
@@ -236,14 +215,11 @@ impl<'a, S: Lanes, const BITS: usize, const INDEX: usize> Quantiser<'a, S, BITS,
     unsafe fn unit(p: *const f32, inverse: S::F) -> Unit<S> {
         // SAFETY: the caller's.
         unsafe {
-            let u = S::mul(S::load(p), inverse);
-            let zero = S::splat(0.0);
-            let half = 1 << (BITS - 1);
+            let numbers = S::mul(S::load(p), inverse);
             Unit {
-                size: S::abs(u),
-                next: S::add_if_less(S::splat_i(1), zero, u, u32::MAX),
-                before: S::add_if_less(S::splat_i(u32::MAX), zero, u, 1),
-                flip: S::add_if_less(S::splat_i(half - 1), zero, u, 1),
+                numbers,
+                size: S::abs(numbers),
+                next: S::shr(S::bits(numbers), S::splat_i(31)),
             }
         }
     }
@@ -295,13 +271,6 @@ impl<'a, S: Lanes, const BITS: usize, const INDEX: usize> Quantiser<'a, S, BITS,
         unsafe { S::add_if_less(below, S::lookup::<INDEX>(&self.boundaries[0], below), x, 1) }
     }
 
-    /// How many boundaries candidates can pass on either side.
-    const STEPS: usize = match BITS {
-        2..=4 => 1,
-        5 => 2,
-        _ => REACH,
-    };
-
     /// The best candidate for numbers that are brought to unit root mean square by `inverse`: the inverse of its scale,
     /// and ⟨u,c⟩/⟨c,c⟩.
     ///
@@ -325,9 +294,15 @@ impl<'a, S: Lanes, const BITS: usize, const INDEX: usize> Quantiser<'a, S, BITS,
                     }
                     continue;
                 }
+                // Boundaries are so far apart that there is at most one between a number at the scale 1 and at any other,
+                // or with more than 4 bits between it at one scale and at the next.
                 let below = self.below(Self::scaled(&unit, S::splat(1.0)));
                 sums.add(0, self.fit(&unit, below, 0));
-                self.passed(&unit, below, &inverses, &mut sums);
+                if BITS <= 4 {
+                    self.beside(&unit, below, &inverses, &mut sums);
+                } else {
+                    self.onwards(&unit, below, &inverses, &mut sums);
+                }
             }
             // What is left over gains nothing.
             sums.0[15] = S::splat(1.0);
@@ -356,13 +331,12 @@ impl<'a, S: Lanes, const BITS: usize, const INDEX: usize> Quantiser<'a, S, BITS,
         unsafe { Fit::of(unit.size, S::lookup::<INDEX>(&self.centroids[cell], below)) }
     }
 
-    /// Adds the fits of all candidates but 1. They are so close to it, and boundaries of up to 6 bits so far apart, that
-    /// a number is in its own cell or in one of the next.
+    /// Adds the fits of all candidates but 1, where a number is in its own cell or in the one beside it.
     ///
     /// # Safety
     /// The machine has the instruction set.
     #[inline(always)]
-    unsafe fn passed(
+    unsafe fn beside(
         &self,
         unit: &Unit<S>,
         below: S::I,
@@ -372,27 +346,49 @@ impl<'a, S: Lanes, const BITS: usize, const INDEX: usize> Quantiser<'a, S, BITS,
         // SAFETY: the caller's.
         unsafe {
             let own = self.fit(unit, below, 0);
-            for (side, candidates) in [SMALLER, LARGER].into_iter().enumerate() {
-                // What a number is at a scale is compared with numbers that stay: the next smaller boundary where the
-                // boundary itself counts as below.
-                let (mut limits, mut fits) = ([S::splat(0.0); REACH], [own; REACH]);
-                for i in 0..Self::STEPS {
-                    let limit = S::lookup::<INDEX>(&self.boundaries[REACH * side + i], below);
-                    limits[i] = S::from_bits(S::add_i(S::bits(limit), unit.before));
-                    fits[i] = self.fit(unit, below, REACH * side + i + 1);
-                }
-                for k in candidates {
+            for side in [0, 1] {
+                // Numbers at every scale are compared with what stays: with the next smaller limit where the boundary
+                // itself counts as below.
+                let limit = S::lookup::<INDEX>(&self.boundaries[side], below);
+                let limit = S::from_bits(S::sub_i(S::bits(limit), unit.next));
+                let other = self.fit(unit, below, 1 + side);
+                let (above, under) = if side == 0 {
+                    (other, own)
+                } else {
+                    (own, other)
+                };
+                for k in [SMALLER, LARGER][side] {
                     let x = S::mul(unit.size, S::splat(inverses[k]));
-                    let mut fit = own;
-                    for i in 0..Self::STEPS {
-                        fit = if side == 0 {
-                            Fit::pick((limits[i], x), fits[i], fit)
-                        } else {
-                            Fit::pick((limits[i], x), fit, fits[i])
-                        };
-                    }
-                    sums.add(k, fit);
+                    sums.add(k, Fit::pick((limit, x), above, under));
                 }
+            }
+        }
+    }
+
+    /// Adds the fits of all candidates but 1, going from one to the next.
+    ///
+    /// # Safety
+    /// The machine has the instruction set.
+    #[inline(always)]
+    unsafe fn onwards(
+        &self,
+        unit: &Unit<S>,
+        below: S::I,
+        inverses: &[f32; COUNT],
+        sums: &mut Sums<S>,
+    ) {
+        // SAFETY: the caller's.
+        unsafe {
+            let (mut up, mut down) = (below, below);
+            // Less by one, so that a boundary which does not lie strictly below is above.
+            let before = S::sub_i(unit.next, S::splat_i(1));
+            for (smaller, larger) in SMALLER.into_iter().zip(LARGER) {
+                up = self.step(up, Self::scaled(unit, S::splat(inverses[smaller])));
+                sums.add(smaller, self.fit(unit, up, 0));
+                let x = S::bits(S::mul(unit.size, S::splat(inverses[larger])));
+                let limit = S::lookup::<INDEX>(&self.boundaries[1], down);
+                down = S::add_if_less(down, S::from_bits(S::add_i(x, before)), limit, u32::MAX);
+                sums.add(larger, self.fit(unit, down, 0));
             }
         }
     }
@@ -415,7 +411,10 @@ impl<'a, S: Lanes, const BITS: usize, const INDEX: usize> Quantiser<'a, S, BITS,
             for (i, chunk) in values.chunks_exact(LANES).enumerate() {
                 let unit = Self::unit(chunk.as_ptr(), inverses.0);
                 let below = self.below(Self::scaled(&unit, inverses.1));
-                store_planes::<S, BITS>(codes, (at + i * LANES, count), S::xor(below, unit.flip));
+                // From the middle up where the number is above zero, else down.
+                let half = S::splat_i((1 << (BITS - 1)) - 1);
+                let flip = S::add_if_less(half, S::splat(0.0), unit.numbers, 1);
+                store_planes::<S, BITS>(codes, (at + i * LANES, count), S::xor(below, flip));
             }
         }
     }
@@ -467,33 +466,25 @@ mod tests {
     #[test]
     fn candidates_reach_no_further_than_the_search_looks() {
         let scales = kv::SCALE_CANDIDATES;
-        let ratios = SMALLER
-            .map(|k| 1.0 / scales[k])
-            .into_iter()
-            .chain(LARGER.map(|k| scales[k]));
-        let widest = ratios.fold(1.0, f32::max);
         let mut seen = [SMALLER, LARGER].concat();
         seen.sort_unstable();
         assert!(scales[0] == 1.0 && seen == [1, 2, 3, 4, 5, 6]);
-        assert!(
-            SMALLER.iter().all(|k| scales[*k] < 1.0) && LARGER.iter().all(|k| scales[*k] > 1.0)
-        );
-        let steps = [
-            (TqBits::B2, Quantiser::<crate::lanes::Portable, 2, 2>::STEPS),
-            (TqBits::B3, Quantiser::<crate::lanes::Portable, 3, 2>::STEPS),
-            (TqBits::B4, Quantiser::<crate::lanes::Portable, 4, 3>::STEPS),
-            (TqBits::B5, Quantiser::<crate::lanes::Portable, 5, 4>::STEPS),
-            (TqBits::B6, Quantiser::<crate::lanes::Portable, 6, 5>::STEPS),
-        ];
-        for (bits, steps) in steps {
+        // How far it is from the scale 1 to the furthest, and from one to the next.
+        let (mut furthest, mut step) = (1f32, 1f32);
+        for side in [SMALLER, LARGER] {
+            let side = side.map(|k| scales[k]);
+            for (i, scale) in side.into_iter().enumerate() {
+                let before = if i == 0 { 1.0 } else { side[i - 1] };
+                assert!((scale < before) == (side[0] < 1.0));
+                furthest = furthest.max(scale).max(1.0 / scale);
+                step = step.max(scale / before).max(before / scale);
+            }
+        }
+        for bits in TqBits::ALL.into_iter().filter(|bits| *bits != TqBits::B8) {
             let boundaries = &codebook(bits).boundaries;
-            let positive = &boundaries[boundaries.len() / 2 + 1..];
-            for i in 0..positive.len().saturating_sub(steps) {
-                // One boundary more than the search looks at is never passed.
-                assert!(
-                    positive[i + steps] / positive[i] > 1.001 * widest,
-                    "{bits:?}: {i}"
-                );
+            let reach = if bits <= TqBits::B4 { furthest } else { step };
+            for pair in boundaries[boundaries.len() / 2 + 1..].windows(2) {
+                assert!(pair[1] / pair[0] > 1.001 * reach, "{bits:?}: {pair:?}");
             }
         }
     }
