@@ -31,7 +31,7 @@ pub(super) unsafe fn encode<S: Lanes>(dtype: DType, row: &[f32], codes: &mut [u8
 
 /// Sixteen lanes that are zero until a number is not below a limit, or is NaN.
 #[derive(Clone, Copy)]
-struct Within<S: Lanes> {
+pub(super) struct Within<S: Lanes> {
     limit: S::F,
     zeros: S::F,
 }
@@ -40,7 +40,7 @@ impl<S: Lanes> Within<S> {
     /// # Safety
     /// The machine has the instruction set.
     #[inline(always)]
-    unsafe fn below(limit: f32) -> Self {
+    pub(super) unsafe fn below(limit: f32) -> Self {
         // SAFETY: the caller's.
         unsafe {
             Self {
@@ -55,7 +55,7 @@ impl<S: Lanes> Within<S> {
     /// # Safety
     /// The machine has the instruction set.
     #[inline(always)]
-    unsafe fn note(&mut self, size: S::F) {
+    pub(super) unsafe fn note(&mut self, size: S::F) {
         // SAFETY: the caller's. A NaN is below nothing.
         self.zeros = unsafe { S::pick_below(size, self.limit, self.zeros, S::splat(f32::NAN)) };
     }
@@ -65,25 +65,9 @@ impl<S: Lanes> Within<S> {
     /// # Safety
     /// The machine has the instruction set.
     #[inline(always)]
-    unsafe fn all(self) -> bool {
+    pub(super) unsafe fn all(self) -> bool {
         // SAFETY: the caller's.
         unsafe { S::reduce_add(self.zeros) == 0.0 }
-    }
-}
-
-/// Whether the magnitudes of all numbers are below a limit.
-///
-/// # Safety
-/// The machine has the instruction set. The row is a multiple of 16 numbers.
-#[inline(always)]
-pub(super) unsafe fn below<S: Lanes>(row: &[f32], limit: f32) -> bool {
-    // SAFETY: the caller's; whole vectors of the row.
-    unsafe {
-        let mut within = Within::<S>::below(limit);
-        for chunk in row.chunks_exact(LANES) {
-            within.note(S::abs(S::load(chunk.as_ptr())));
-        }
-        within.all()
     }
 }
 

@@ -4,7 +4,7 @@ use walsh_formats::kv::{self, KvCodec, RowCodec, ScaleKind, TqBits};
 
 use super::blocks;
 use super::codebook::{Quantiser, Tables, sigma};
-use crate::lanes::{Lanes, entries, rotate};
+use crate::lanes::{Lanes, entries};
 
 const LANES: usize = 16;
 
@@ -21,15 +21,29 @@ impl Encoder {
             tables: codec.codebook().map(Tables::of),
         }
     }
+
+    /// About how many nanoseconds a row takes.
+    pub(super) fn cost(&self) -> u64 {
+        // Hundredths of a nanosecond a number.
+        let number = match self.codec.codec() {
+            KvCodec::Dense(dtype) | KvCodec::Rotated(dtype) if dtype.block_len() > 1 => 30,
+            KvCodec::Dense(_) | KvCodec::Rotated(_) => 15,
+            KvCodec::Tq(tq) if tq.scale != ScaleKind::LeastSquares => 1500,
+            KvCodec::Tq(tq) if tq.bits == TqBits::B8 => 400,
+            KvCodec::Tq(tq) if tq.bits > TqBits::B4 => 250,
+            KvCodec::Tq(_) => 150,
+        };
+        20 + self.codec.head_dim() as u64 * number / 100
+    }
 }
 
 entries! {
-    /// Encodes a row; false if there is no kernel for the codec or the row needs the codec's own care, such as for a
-    /// NaN. `codes` and `scales` are then unspecified.
+    /// Encodes a row, rotated if the codec rotates; false if there is no kernel for the codec or the row needs the
+    /// codec's own care, such as for a NaN. `codes` and `scales` are then unspecified.
     ///
     /// # Safety
-    /// The machine has the instruction set. The lengths are the codec's, `scratch` is as long as the row.
-    pub(super) fn encode(encoder: &Encoder, row: &[f32], scratch: &mut [f32], codes: &mut [u8], scales: &mut [u8]) -> bool = encode_row
+    /// The machine has the instruction set. The lengths are the codec's.
+    pub(super) fn encode(encoder: &Encoder, row: &[f32], codes: &mut [u8], scales: &mut [u8]) -> bool = encode_row
 }
 
 /// # Safety
@@ -38,21 +52,12 @@ entries! {
 unsafe fn encode_row<S: Lanes>(
     encoder: &Encoder,
     row: &[f32],
-    scratch: &mut [f32],
     codes: &mut [u8],
     scales: &mut [u8],
 ) -> bool {
     if !row.len().is_multiple_of(LANES) {
         return false;
     }
-    let row = match encoder.codec.rotation() {
-        Some(rotation) => {
-            // SAFETY: the caller's.
-            unsafe { rotate::forward_from::<S>(rotation, row, scratch) };
-            &*scratch
-        }
-        None => row,
-    };
     let (tq, tables) = match (encoder.codec.codec(), &encoder.tables) {
         (KvCodec::Dense(dtype) | KvCodec::Rotated(dtype), _) => {
             // SAFETY: the caller's.
