@@ -9,6 +9,7 @@ mod blocks;
 mod codebook;
 mod encode;
 mod load;
+mod norm;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use walsh_core::ops::{KvStore, Operation};
 use walsh_core::{Error, KvRows, KvSide, Plan, Result, Tensor};
 use walsh_formats::DType;
 use walsh_formats::kv::{KvError, RowCodec};
+use walsh_formats::rotation::Rotation;
 
 use self::encode::Encoder;
 use crate::isa::Isa;
@@ -73,15 +75,12 @@ impl Rows {
                 .slice_mut(target * code_bytes..(target + 1) * code_bytes);
             (codes, scales)
         };
-        let encoded = match (&row.turned, self.codec.rotation()) {
-            (_, None) => Some(&*row.plain),
-            (Some(turned), Some(_)) => Some(&**turned),
-            (None, Some(_)) => None,
+        let encoded = match row.turned {
+            Some(turned) if self.encoder.takes_rotated() => turned,
+            _ => row.plain,
         };
         // SAFETY: the device has the set; the lengths are the codec's.
-        let done = encoded.is_some_and(|encoded| unsafe {
-            encode::encode(isa, &self.encoder, encoded, codes, scales)
-        });
+        let done = unsafe { encode::encode(isa, &self.encoder, encoded, codes, scales) };
         if done {
             return Ok(());
         }
@@ -94,7 +93,7 @@ impl Rows {
 struct Row<'a> {
     /// As it was loaded.
     plain: &'a [f32],
-    /// Rotated, if its codecs rotate and it is a multiple of 16 numbers.
+    /// Rotated, if an encoder takes it so.
     turned: Option<&'a [f32]>,
     /// As much scratch.
     spare: &'a mut [f32],
@@ -110,16 +109,26 @@ struct Side {
     equaliser: Option<View<f32>>,
     rows: Rows,
     overlay: Option<Rows>,
+    /// What rows are rotated with before they are encoded. The overlay rotates as the codec beside it does.
+    rotation: Option<Rotation>,
 }
 
 impl Side {
     fn new(source: &Tensor, side: &KvSide) -> Result<Self> {
+        let rows = Rows::of(&side.rows)?;
+        let overlay = side.overlay.as_ref().map(Rows::of).transpose()?;
+        // Rows that are no whole vectors have no kernel.
+        let rotated = [Some(&rows), overlay.as_ref()]
+            .into_iter()
+            .flatten()
+            .find(|rows| rows.encoder.takes_rotated() && rows.codec.head_dim().is_multiple_of(16));
         Ok(Self {
             source: View::of(source)?,
             center: None,
             equaliser: None,
-            rows: Rows::of(&side.rows)?,
-            overlay: side.overlay.as_ref().map(Rows::of).transpose()?,
+            rotation: rotated.and_then(|rows| rows.codec.rotation().cloned()),
+            rows,
+            overlay,
         })
     }
 
@@ -327,16 +336,13 @@ impl Store {
                 turned: None,
                 spare,
             };
-            if let Some(rotation) = side.rows.codec.rotation()
-                && self.head_dim.is_multiple_of(16)
-            {
+            if let Some(rotation) = &side.rotation {
                 load::turn(self.isa, rotation, row.plain, turned);
                 row.turned = Some(turned);
             }
             if let Some(slot) = place.slot {
                 side.rows.encode(self.isa, (head_of_all, slot), &mut row)?;
             }
-            // The overlay rotates as the codec beside it does.
             if let (Some(overlay), Some(slot)) = (&side.overlay, place.kept) {
                 overlay.encode(self.isa, (head_of_all, slot), &mut row)?;
             }

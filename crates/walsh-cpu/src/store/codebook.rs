@@ -411,11 +411,42 @@ impl<'a, S: Lanes, const BITS: usize, const INDEX: usize> Quantiser<'a, S, BITS,
             for (i, chunk) in values.chunks_exact(LANES).enumerate() {
                 let unit = Self::unit(chunk.as_ptr(), inverses.0);
                 let below = self.below(Self::scaled(&unit, inverses.1));
-                // From the middle up where the number is above zero, else down.
-                let half = S::splat_i((1 << (BITS - 1)) - 1);
-                let flip = S::add_if_less(half, S::splat(0.0), unit.numbers, 1);
-                store_planes::<S, BITS>(codes, (at + i * LANES, count), S::xor(below, flip));
+                store_planes::<S, BITS>(codes, (at + i * LANES, count), Self::code(&unit, below));
             }
+        }
+    }
+
+    /// Quantises numbers as they are, into a byte each.
+    ///
+    /// # Safety
+    /// The machine has the instruction set. The numbers are whole vectors.
+    #[inline(always)]
+    pub(super) unsafe fn codes(&self, values: &[f32], codes: &mut [u8]) {
+        let one = 1.0;
+        for (chunk, out) in values
+            .chunks_exact(LANES)
+            .zip(codes.chunks_exact_mut(LANES))
+        {
+            // SAFETY: the caller's.
+            unsafe {
+                let unit = Self::unit(chunk.as_ptr(), S::splat(one));
+                let below = self.below(Self::scaled(&unit, S::splat(one)));
+                S::store_u8(out.as_mut_ptr(), Self::code(&unit, below));
+            }
+        }
+    }
+
+    /// The codes of numbers by how many boundaries lie below their magnitudes: from the middle up where a number is above
+    /// zero, else down. Bits above the low `BITS` are unspecified.
+    ///
+    /// # Safety
+    /// The machine has the instruction set.
+    #[inline(always)]
+    unsafe fn code(unit: &Unit<S>, below: S::I) -> S::I {
+        // SAFETY: the caller's.
+        unsafe {
+            let half = S::splat_i((1 << (BITS - 1)) - 1);
+            S::xor(below, S::add_if_less(half, S::splat(0.0), unit.numbers, 1))
         }
     }
 }

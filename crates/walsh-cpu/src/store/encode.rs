@@ -2,8 +2,8 @@
 
 use walsh_formats::kv::{self, KvCodec, RowCodec, ScaleKind, TqBits};
 
-use super::blocks;
 use super::codebook::{Quantiser, Tables, sigma};
+use super::{blocks, norm};
 use crate::lanes::{Lanes, entries};
 
 const LANES: usize = 16;
@@ -12,14 +12,27 @@ const LANES: usize = 16;
 pub(super) struct Encoder {
     codec: RowCodec,
     tables: Option<Tables>,
+    /// Of a codec with norms for scales, the boundaries in double precision.
+    limits: Vec<f64>,
 }
 
 impl Encoder {
     pub(super) fn of(codec: &RowCodec) -> Self {
+        let by_norm = is_by_norm(codec.codec());
+        let book = codec.codebook();
         Self {
             codec: codec.clone(),
-            tables: codec.codebook().map(Tables::of),
+            tables: book.map(Tables::of),
+            limits: book
+                .filter(|_| by_norm)
+                .map(norm::limits)
+                .unwrap_or_default(),
         }
+    }
+
+    /// Whether rows are given to [`encode`] rotated. With norms for scales they are rotated in double precision.
+    pub(super) fn takes_rotated(&self) -> bool {
+        self.codec.rotation().is_some() && !is_by_norm(self.codec.codec())
     }
 
     /// About how many nanoseconds a row takes.
@@ -28,7 +41,7 @@ impl Encoder {
         let number = match self.codec.codec() {
             KvCodec::Dense(dtype) | KvCodec::Rotated(dtype) if dtype.block_len() > 1 => 30,
             KvCodec::Dense(_) | KvCodec::Rotated(_) => 15,
-            KvCodec::Tq(tq) if tq.scale != ScaleKind::LeastSquares => 1500,
+            KvCodec::Tq(tq) if tq.scale == ScaleKind::Norm => 500,
             KvCodec::Tq(tq) if tq.bits == TqBits::B8 => 400,
             KvCodec::Tq(tq) if tq.bits > TqBits::B4 => 250,
             KvCodec::Tq(_) => 150,
@@ -37,8 +50,12 @@ impl Encoder {
     }
 }
 
+fn is_by_norm(codec: KvCodec) -> bool {
+    matches!(codec, KvCodec::Tq(tq) if tq.scale == ScaleKind::Norm)
+}
+
 entries! {
-    /// Encodes a row, rotated if the codec rotates; false if there is no kernel for the codec or the row needs the
+    /// Encodes a row, rotated if the encoder takes it so; false if there is no kernel for the codec or the row needs the
     /// codec's own care, such as for a NaN. `codes` and `scales` are then unspecified.
     ///
     /// # Safety
@@ -66,8 +83,10 @@ unsafe fn encode_row<S: Lanes>(
         (KvCodec::Tq(tq), Some(tables)) => (tq, tables),
         _ => return false,
     };
-    if tq.scale != ScaleKind::LeastSquares {
-        return false;
+    if tq.scale == ScaleKind::Norm {
+        let of = (&encoder.codec, tables, encoder.limits.as_slice());
+        // SAFETY: the caller's.
+        return unsafe { norm::encode::<S>(of, row, codes, scales) };
     }
     let len = encoder.codec.group_len();
     // SAFETY: the caller's.
