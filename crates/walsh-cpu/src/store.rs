@@ -1,18 +1,24 @@
 //! Encoding keys and values into a KV cache.
 //!
 //! A first phase looks for what cannot be stored, so that nothing is written when there is any. An item of the second
-//! encodes the key and the value of one token and KV head, into the overlay too where that holds the token. The bytes are
-//! those of [`RowCodec::encode_row`](walsh_formats::kv::RowCodec::encode_row), whatever the instruction set.
+//! encodes the key and the value of one token and KV head, into the overlay too where that holds the token. A store that
+//! is not worth a second thread does both in one phase of a single item. The bytes are those of
+//! [`RowCodec::encode_row`](walsh_formats::kv::RowCodec::encode_row), whatever the instruction set.
 
+mod blocks;
+mod codebook;
 mod encode;
+mod load;
+mod norm;
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use walsh_core::ops::{KvStore, Operation};
 use walsh_core::{Error, KvRows, KvSide, Plan, Result, Tensor};
+use walsh_formats::DType;
 use walsh_formats::kv::{KvError, RowCodec};
-use walsh_formats::{DType, ggml};
+use walsh_formats::rotation::Rotation;
 
 use self::encode::Encoder;
 use crate::isa::Isa;
@@ -21,9 +27,8 @@ use crate::memory::View;
 use crate::positions::{self, Tokens};
 use crate::team::{Phase, Scratch};
 
-/// Up to this magnitude every codec stores a vector of at most 512 numbers: rotated, none exceeds √512 times it, which
-/// half precision holds.
-const SAFE_MAGNITUDE: f32 = 2000.0;
+/// The estimated time, in nanoseconds, below which a store is one item: a team gives no part of it to another thread.
+const FEW: u64 = 3_000;
 
 /// Where encoded rows go.
 struct Rows {
@@ -47,7 +52,7 @@ impl Rows {
         })
     }
 
-    /// Encodes a row into a slot of a head. `scratch` holds a row.
+    /// Encodes a row into a slot of a head.
     ///
     /// # Safety
     /// The device has the set, the list orders the accesses, and no other item writes this slot of this head.
@@ -55,8 +60,7 @@ impl Rows {
         &self,
         isa: Isa,
         (head, slot): (usize, usize),
-        row: &[f32],
-        scratch: &mut [f32],
+        row: &mut Row<'_>,
     ) -> Result<(), KvError> {
         let target = head * self.slots + slot;
         let (code_bytes, scale_bytes) = (self.codec.code_bytes(), self.codec.scale_bytes());
@@ -71,13 +75,28 @@ impl Rows {
                 .slice_mut(target * code_bytes..(target + 1) * code_bytes);
             (codes, scales)
         };
+        let encoded = match row.turned {
+            Some(turned) if self.encoder.takes_rotated() => turned,
+            _ => row.plain,
+        };
         // SAFETY: the device has the set; the lengths are the codec's.
-        if unsafe { encode::encode(isa, &self.encoder, row, scratch, codes, scales) } {
+        let done = unsafe { encode::encode(isa, &self.encoder, encoded, codes, scales) };
+        if done {
             return Ok(());
         }
         // No kernel, or a vector that needs care: the codec decides, and says what is wrong if anything is.
-        self.codec.encode_row(row, scratch, codes, scales)
+        self.codec.encode_row(row.plain, row.spare, codes, scales)
     }
+}
+
+/// A vector that is about to be encoded.
+struct Row<'a> {
+    /// As it was loaded.
+    plain: &'a [f32],
+    /// Rotated, if an encoder takes it so.
+    turned: Option<&'a [f32]>,
+    /// As much scratch.
+    spare: &'a mut [f32],
 }
 
 /// Keys or values: where they come from and where they go.
@@ -90,22 +109,68 @@ struct Side {
     equaliser: Option<View<f32>>,
     rows: Rows,
     overlay: Option<Rows>,
+    /// What rows are rotated with before they are encoded. The overlay rotates as the codec beside it does.
+    rotation: Option<Rotation>,
 }
 
 impl Side {
     fn new(source: &Tensor, side: &KvSide) -> Result<Self> {
+        let rows = Rows::of(&side.rows)?;
+        let overlay = side.overlay.as_ref().map(Rows::of).transpose()?;
+        // Rows that are no whole vectors have no kernel.
+        let rotated = [Some(&rows), overlay.as_ref()]
+            .into_iter()
+            .flatten()
+            .find(|rows| rows.encoder.takes_rotated() && rows.codec.head_dim().is_multiple_of(16));
         Ok(Self {
             source: View::of(source)?,
             center: None,
             equaliser: None,
-            rows: Rows::of(&side.rows)?,
-            overlay: side.overlay.as_ref().map(Rows::of).transpose()?,
+            rotation: rotated.and_then(|rows| rows.codec.rotation().cloned()),
+            rows,
+            overlay,
         })
+    }
+
+    /// Encodes a vector into nothing, to see whether it can be stored.
+    #[cold]
+    fn try_encoding(&self, row: &[f32], scratch: &mut [f32]) -> Result<(), KvError> {
+        for rows in [Some(&self.rows), self.overlay.as_ref()]
+            .into_iter()
+            .flatten()
+        {
+            let mut codes = vec![0; rows.codec.code_bytes()];
+            let mut scales = vec![0; rows.codec.scale_bytes()];
+            rows.codec
+                .encode_row(row, scratch, &mut codes, &mut scales)?;
+        }
+        Ok(())
+    }
+
+    /// About how many nanoseconds a vector takes.
+    fn cost(&self) -> u64 {
+        let overlay = self.overlay.as_ref().map_or(0, |rows| rows.encoder.cost());
+        self.rows.encoder.cost() + overlay + 20
     }
 }
 
-/// What is done with a token's vector of a head, given scratch of two rows.
-type Each = unsafe fn(&Store, &Side, (usize, usize), &mut [f32]) -> Result<(), KvError>;
+/// Where a token goes.
+struct Place {
+    sequence: usize,
+    slot: Option<usize>,
+    /// The overlay's slot.
+    kept: Option<usize>,
+}
+
+/// Tokens of one sequence up to an end.
+#[derive(Default)]
+struct Run {
+    sequence: usize,
+    end: usize,
+}
+
+/// What errors call the sides.
+const SIDES: [&str; 2] = ["key", "value"];
 
 struct Store {
     isa: Isa,
@@ -159,6 +224,10 @@ pub(crate) fn lower(op: &KvStore, lowering: &mut Lowering) -> Result<()> {
     });
     let mut accesses = op.accesses();
     accesses.read(whole(&checked));
+    if store.cost() < FEW {
+        lowering.phase(&accesses, StoreFew(store));
+        return Ok(());
+    }
     // The storing phase waits for this buffer, which the inspection writes in name only.
     let inspected = lowering.workspace(4)?;
     let mut inspection = accesses.clone();
@@ -175,146 +244,212 @@ impl Store {
         self.positions.len() * self.kv_heads
     }
 
-    /// A token's vector of a head as it is encoded.
+    /// About how many nanoseconds encoding takes.
+    fn cost(&self) -> u64 {
+        let both: u64 = self.sides.iter().map(Side::cost).sum();
+        self.items() as u64 * both
+    }
+
+    fn scratch_bytes(&self) -> usize {
+        3 * self.head_dim * size_of::<f32>()
+    }
+
+    /// Loads a token's vector of a head; whether it is so small that every codec stores it.
     ///
     /// # Safety
     /// The list orders the accesses.
-    unsafe fn load(&self, side: &Side, (token, head): (usize, usize), row: &mut [f32]) {
+    unsafe fn load(&self, side: &Side, (token, head): (usize, usize), row: &mut [f32]) -> bool {
         let at = token * self.kv_heads + head;
         let row_bytes = self.head_dim * self.dtype.block_bytes();
         let of_head = head * self.head_dim..(head + 1) * self.head_dim;
-        // SAFETY: the caller's.
+        // SAFETY: the caller's; the device has the set.
         unsafe {
-            let source = side.source.slice(at * row_bytes..(at + 1) * row_bytes);
-            if ggml::decode(self.dtype, source, row).is_err() {
-                // The op was validated: its type is f32, f16 or bf16, which rows of any length decode from.
-                row.fill(f32::NAN);
-            }
-            if let Some(center) = &side.center {
-                for (k, c) in row.iter_mut().zip(center.slice(of_head.clone())) {
-                    *k -= c;
-                }
-            }
-            if let Some(equaliser) = &side.equaliser {
-                for (k, e) in row.iter_mut().zip(equaliser.slice(of_head)) {
-                    *k /= e;
-                }
-            }
+            let center = side.center.as_ref().map(|c| c.slice(of_head.clone()));
+            let equaliser = side.equaliser.as_ref().map(|e| e.slice(of_head));
+            let source = load::Source {
+                dtype: self.dtype,
+                bytes: side.source.slice(at * row_bytes..(at + 1) * row_bytes),
+                center,
+                equaliser,
+            };
+            load::load(self.isa, source, row)
         }
     }
 
-    /// The sequence of a token, and how many of its tokens follow, itself included.
+    /// Where a token goes. `run` is the one of the token before, if it is known.
     ///
     /// # Safety
     /// The list orders the accesses.
-    unsafe fn sequence(&self, token: usize) -> (usize, usize) {
-        let Some(sequences) = &self.sequences else {
-            return (0, self.positions.len() - token);
-        };
+    unsafe fn place(&self, token: usize, run: &mut Run) -> Place {
+        let tokens = self.positions.len();
+        if token >= run.end {
+            *run = match &self.sequences {
+                None => Run {
+                    sequence: 0,
+                    end: tokens,
+                },
+                Some(sequences) => {
+                    // SAFETY: the caller's.
+                    let sequences = unsafe { sequences.slice(token..tokens) };
+                    let of_it = sequences.iter().take_while(|s| **s == sequences[0]);
+                    Run {
+                        sequence: sequences[0] as usize,
+                        end: token + of_it.count(),
+                    }
+                }
+            };
+        }
         // SAFETY: the caller's.
-        let sequences = unsafe { sequences.slice(token..sequences.len()) };
-        let of_it = sequences.iter().take_while(|s| **s == sequences[0]);
-        (sequences[0] as usize, of_it.count())
+        let position = unsafe { self.positions.slice(token..token + 1)[0] } as usize;
+        // Of several tokens in a slot only the last is encoded into it.
+        let left = run.end - token;
+        let (first, ring) = self.overlay;
+        Place {
+            sequence: run.sequence,
+            slot: (left <= self.capacity).then_some(position % self.capacity),
+            kept: match position {
+                position if position < first => Some(position),
+                position if left <= ring => Some(first + position % ring),
+                _ => None,
+            },
+        }
     }
 
     /// Encodes one token's vector of a head into every slot that holds it.
     ///
     /// # Safety
     /// As for [`Rows::encode`].
-    unsafe fn encode(
+    unsafe fn encode_one(
         &self,
         side: &Side,
-        (token, head): (usize, usize),
+        (token, head, place): (usize, usize, &Place),
         scratch: &mut [f32],
     ) -> Result<(), KvError> {
-        let (row, scratch) = scratch.split_at_mut(self.head_dim);
-        let (first, ring) = self.overlay;
-        // SAFETY: the caller's; of several tokens in a slot only the last is encoded into it.
+        let (plain, scratch) = scratch.split_at_mut(self.head_dim);
+        let (turned, spare) = scratch.split_at_mut(self.head_dim);
+        let head_of_all = place.sequence * self.kv_heads + head;
+        // SAFETY: the caller's; the device has the set.
         unsafe {
-            let (sequence, left) = self.sequence(token);
-            let position = self.positions.slice(token..token + 1)[0] as usize;
-            let slot = (left <= self.capacity).then_some(position % self.capacity);
-            let kept = match position {
-                position if position < first => Some(position),
-                position if left <= ring => Some(first + position % ring),
-                _ => None,
+            self.load(side, (token, head), plain);
+            let mut row = Row {
+                plain,
+                turned: None,
+                spare,
             };
-            if slot.is_none() && kept.is_none() {
-                return Ok(());
+            if let Some(rotation) = &side.rotation {
+                load::turn(self.isa, rotation, row.plain, turned);
+                row.turned = Some(turned);
             }
-            self.load(side, (token, head), row);
-            let head = sequence * self.kv_heads + head;
-            if let Some(slot) = slot {
-                side.rows.encode(self.isa, (head, slot), row, scratch)?;
+            if let Some(slot) = place.slot {
+                side.rows.encode(self.isa, (head_of_all, slot), &mut row)?;
             }
-            if let (Some(overlay), Some(slot)) = (&side.overlay, kept) {
-                overlay.encode(self.isa, (head, slot), row, scratch)?;
+            if let (Some(overlay), Some(slot)) = (&side.overlay, place.kept) {
+                overlay.encode(self.isa, (head_of_all, slot), &mut row)?;
             }
         }
         Ok(())
     }
 
-    /// Whether a token's vector of a head can be stored.
+    /// Encodes keys and values of some items; the first that cannot be is reported.
     ///
     /// # Safety
-    /// The list orders the accesses.
-    unsafe fn inspect(
-        &self,
-        side: &Side,
-        at: (usize, usize),
-        scratch: &mut [f32],
-    ) -> Result<(), KvError> {
-        let (row, scratch) = scratch.split_at_mut(self.head_dim);
-        // SAFETY: the caller's.
-        unsafe { self.load(side, at, row) };
-        // A NaN is in no order with the bound.
-        let safe = row
-            .iter()
-            .fold(true, |safe, x| safe & (x.abs() <= SAFE_MAGNITUDE));
-        if safe {
-            return Ok(());
-        }
-        for rows in [Some(&side.rows), side.overlay.as_ref()]
-            .into_iter()
-            .flatten()
-        {
-            let mut codes = vec![0; rows.codec.code_bytes()];
-            let mut scales = vec![0; rows.codec.scale_bytes()];
-            rows.codec
-                .encode_row(row, scratch, &mut codes, &mut scales)?;
-        }
-        Ok(())
-    }
-
-    /// Does something with the keys and the values of some items; the first that fails is reported.
-    ///
-    /// # Safety
-    /// As for `each`.
-    unsafe fn for_each(&self, items: Range<usize>, scratch: &mut Scratch, each: Each) {
-        let scratch = scratch.floats(2 * self.head_dim);
-        for item in items {
-            let (token, head) = (item / self.kv_heads, item % self.kv_heads);
-            for (side, what) in self.sides.iter().zip(["key", "value"]) {
-                // SAFETY: the caller's.
-                if let Err(wrong) = unsafe { each(self, side, (token, head), scratch) } {
-                    // SAFETY: the list orders this read after the positions' writes.
-                    let position = unsafe { self.positions.slice(token..token + 1)[0] };
-                    self.fault.report(Error::Value {
-                        op: KvStore::NAME,
-                        message: format!("{what} of position {position}, head {head}: {wrong}"),
-                    });
-                    return;
+    /// As for [`Rows::encode`].
+    unsafe fn encode(&self, items: Range<usize>, scratch: &mut Scratch) {
+        let scratch = scratch.floats(3 * self.head_dim);
+        let (mut run, mut item) = (Run::default(), items.start);
+        while item < items.end {
+            let (token, first) = (item / self.kv_heads, item % self.kv_heads);
+            let heads = first..self.kv_heads.min(first + items.end - item);
+            item += heads.len();
+            // SAFETY: the caller's.
+            let place = unsafe { self.place(token, &mut run) };
+            if place.slot.is_none() && place.kept.is_none() {
+                continue;
+            }
+            for head in heads {
+                for (side, what) in self.sides.iter().zip(SIDES) {
+                    // SAFETY: the caller's.
+                    let stored = unsafe { self.encode_one(side, (token, head, &place), scratch) };
+                    if let Err(wrong) = stored {
+                        // SAFETY: the caller's.
+                        return unsafe { self.report((what, token, head), &wrong) };
+                    }
                 }
             }
         }
     }
+
+    /// Whether all vectors of some items can be stored; the first that cannot is reported.
+    ///
+    /// # Safety
+    /// The list orders the accesses.
+    unsafe fn inspect(&self, items: Range<usize>, scratch: &mut Scratch) -> bool {
+        let (row, scratch) = scratch
+            .floats(2 * self.head_dim)
+            .split_at_mut(self.head_dim);
+        for item in items {
+            let (token, head) = (item / self.kv_heads, item % self.kv_heads);
+            for (side, what) in self.sides.iter().zip(SIDES) {
+                // SAFETY: the caller's.
+                if unsafe { self.load(side, (token, head), row) } {
+                    continue;
+                }
+                if let Err(wrong) = side.try_encoding(row, scratch) {
+                    // SAFETY: the caller's.
+                    unsafe { self.report((what, token, head), &wrong) };
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// # Safety
+    /// The list orders the accesses.
+    #[cold]
+    unsafe fn report(&self, (what, token, head): (&str, usize, usize), wrong: &KvError) {
+        // SAFETY: the caller's.
+        let position = unsafe { self.positions.slice(token..token + 1)[0] };
+        self.fault.report(Error::Value {
+            op: KvStore::NAME,
+            message: format!("{what} of position {position}, head {head}: {wrong}"),
+        });
+    }
 }
+
+/// Stores few tokens: looks for vectors that cannot be stored, and stores if there is none.
+struct StoreFew(Arc<Store>);
 
 /// Looks for vectors that cannot be stored.
 struct Inspect(Arc<Store>);
 
 /// Stores.
 struct Encode(Arc<Store>);
+
+impl Phase for StoreFew {
+    fn items(&self) -> usize {
+        1
+    }
+
+    fn cost(&self) -> u64 {
+        self.0.cost()
+    }
+
+    fn scratch_bytes(&self) -> usize {
+        self.0.scratch_bytes()
+    }
+
+    unsafe fn run(&self, _: Range<usize>, scratch: &mut Scratch) {
+        let items = self.0.items();
+        // SAFETY: tokens that are written have slots of their own, each head has its own rows, and the list orders the
+        // accesses.
+        unsafe {
+            if self.0.inspect(0..items, scratch) {
+                self.0.encode(0..items, scratch);
+            }
+        }
+    }
+}
 
 impl Phase for Inspect {
     fn items(&self) -> usize {
@@ -330,12 +465,12 @@ impl Phase for Inspect {
     }
 
     fn scratch_bytes(&self) -> usize {
-        2 * self.0.head_dim * size_of::<f32>()
+        self.0.scratch_bytes()
     }
 
     unsafe fn run(&self, items: Range<usize>, scratch: &mut Scratch) {
         // SAFETY: the list orders these reads after the sources' writes.
-        unsafe { self.0.for_each(items, scratch, Store::inspect) };
+        unsafe { self.0.inspect(items, scratch) };
     }
 }
 
@@ -349,16 +484,15 @@ impl Phase for Encode {
     }
 
     fn cost(&self) -> u64 {
-        (self.items() * self.0.head_dim) as u64
+        self.0.cost()
     }
 
     fn scratch_bytes(&self) -> usize {
-        2 * self.0.head_dim * size_of::<f32>()
+        self.0.scratch_bytes()
     }
 
     unsafe fn run(&self, items: Range<usize>, scratch: &mut Scratch) {
-        // SAFETY: tokens that are written have slots of their own, each head has its own rows, and the list orders the
-        // accesses.
-        unsafe { self.0.for_each(items, scratch, Store::encode) };
+        // SAFETY: as for `StoreFew`.
+        unsafe { self.0.encode(items, scratch) };
     }
 }

@@ -32,6 +32,8 @@ pub struct Rotation {
     order: usize,
     /// The Paley factor, row by row, entries ±1.
     matrix: Vec<f32>,
+    /// The columns of the Paley factor, then its rows, each padded as [`columns`](Self::columns) says.
+    padded: Vec<f32>,
     signs: Vec<f32>,
     factor: f32,
 }
@@ -59,10 +61,12 @@ impl Rotation {
             codec: "a rotation".to_owned(),
             why: "the size must be a power of two, or 12, 20 or 28 times one, from 8 to 512",
         })?;
+        let matrix = paley(order);
         Ok(Self {
             head_dim,
             order,
-            matrix: paley(order),
+            padded: padded(&matrix, order),
+            matrix,
             signs: (0..head_dim).map(sign).collect(),
             factor: (1.0 / (head_dim as f64).sqrt()) as f32,
         })
@@ -90,6 +94,17 @@ impl Rotation {
     pub fn paley_entry(&self, row: usize, column: usize) -> f32 {
         assert!(column < self.order, "a matrix of order {}", self.order);
         self.matrix[row * self.order + column]
+    }
+
+    /// The columns of the small matrix one after the other, each followed by zeros up to a multiple of sixteen numbers;
+    /// nothing where the order is 1.
+    pub fn columns(&self) -> &[f32] {
+        &self.padded[..self.padded.len() / 2]
+    }
+
+    /// The rows of the small matrix, padded as its [`columns`](Self::columns) are.
+    pub fn rows(&self) -> &[f32] {
+        &self.padded[self.padded.len() / 2..]
     }
 
     /// 1/√D, which both directions multiply by at the end.
@@ -239,6 +254,28 @@ fn paley(order: usize) -> Vec<f32> {
     matrix
 }
 
+/// The columns of a matrix, then its rows, each with zeros up to a multiple of sixteen numbers; nothing for an order of 1.
+fn padded(matrix: &[f32], order: usize) -> Vec<f32> {
+    if order == 1 {
+        return Vec::new();
+    }
+    let zeros = order.next_multiple_of(16) - order;
+    let mut padded = Vec::with_capacity(2 * order * (order + zeros));
+    for transposed in [true, false] {
+        for i in 0..order {
+            let line = (0..order).map(|j| {
+                matrix[if transposed {
+                    j * order + i
+                } else {
+                    i * order + j
+                }]
+            });
+            padded.extend(line.chain(std::iter::repeat_n(0.0, zeros)));
+        }
+    }
+    padded
+}
+
 /// The bordered matrix of quadratic residues modulo the prime `q`, of order `q + 1` with a zero diagonal: its
 /// first row is +1 and its first column `column`.
 fn conference(q: usize, column: f32) -> Vec<f32> {
@@ -304,6 +341,37 @@ mod tests {
             rotation.inverse(&mut y);
             for (a, b) in x.iter().zip(&y) {
                 assert!((a - b).abs() < 1e-6, "D={d}");
+            }
+        }
+    }
+
+    #[test]
+    fn columns_and_rows_are_those_of_the_matrix() {
+        assert!(Rotation::new(64).unwrap().columns().is_empty());
+        for (d, order, stride) in [(96, 12, 16), (80, 20, 32), (112, 28, 32)] {
+            let rotation = Rotation::new(d).unwrap();
+            let (columns, rows) = (rotation.columns(), rotation.rows());
+            assert_eq!(
+                (columns.len(), rows.len()),
+                (order * stride, order * stride)
+            );
+            for i in 0..order {
+                for j in 0..stride {
+                    let inside = j < order;
+                    let entry = |row, column| {
+                        if inside {
+                            rotation.paley_entry(row, column)
+                        } else {
+                            0.0
+                        }
+                    };
+                    assert_eq!(
+                        columns[i * stride + j],
+                        entry(j, i),
+                        "D={d} column {i}, {j}"
+                    );
+                    assert_eq!(rows[i * stride + j], entry(i, j), "D={d} row {i}, {j}");
+                }
             }
         }
     }

@@ -72,6 +72,19 @@ unsafe fn sums_eight(rows: [__m256; 8]) -> __m256 {
     }
 }
 
+/// The sum of four lanes: 2 and 2, 1 and 1.
+///
+/// # Safety
+/// The machine has AVX.
+#[inline(always)]
+pub(super) unsafe fn reduce_four(a: __m256d) -> f64 {
+    // SAFETY: the caller's.
+    unsafe {
+        let a = _mm_add_pd(_mm256_castpd256_pd128(a), _mm256_extractf128_pd::<1>(a));
+        _mm_cvtsd_f64(_mm_add_sd(a, _mm_unpackhi_pd(a, a)))
+    }
+}
+
 /// Transposes eight rows of eight.
 ///
 /// # Safety
@@ -120,9 +133,62 @@ unsafe fn sixteen(t: F, index: __m256i) -> __m256 {
     }
 }
 
+/// The bits of a mask, within the low byte of each lane, as bytes.
+///
+/// # Safety
+/// The machine has AVX2.
+#[inline(always)]
+unsafe fn low_bytes(a: I, mask: i32) -> __m128i {
+    // SAFETY: the caller's.
+    unsafe {
+        let mask = _mm256_set1_epi32(mask);
+        let words = _mm256_packus_epi32(_mm256_and_si256(a[0], mask), _mm256_and_si256(a[1], mask));
+        let words = _mm256_permute4x64_epi64::<0xd8>(words);
+        _mm_packus_epi16(
+            _mm256_castsi256_si128(words),
+            _mm256_extracti128_si256::<1>(words),
+        )
+    }
+}
+
+/// [`Lanes::store_bits`] of sixteen bytes below 2^`WIDTH`, for a `WIDTH` of 2 or 4.
+///
+/// # Safety
+/// The machine has AVX2, and `p` is valid for 2·`WIDTH` bytes.
+#[inline(always)]
+pub(super) unsafe fn store_bits_of_bytes<const WIDTH: usize>(p: *mut u8, bytes: __m128i) {
+    // SAFETY: the caller's.
+    unsafe {
+        // Neighbours come together: bytes with factors of 1 and 2^WIDTH, then words.
+        let pairs = _mm_maddubs_epi16(
+            bytes,
+            _mm_set1_epi16(if WIDTH == 4 { 0x1001 } else { 0x0401 }),
+        );
+        if WIDTH == 4 {
+            return _mm_storel_epi64(p.cast(), _mm_packus_epi16(pairs, pairs));
+        }
+        let fours = _mm_madd_epi16(pairs, _mm_set1_epi32(0x0010_0001));
+        let packed = _mm_packus_epi16(_mm_packus_epi32(fours, fours), fours);
+        p.cast::<i32>().write_unaligned(_mm_cvtsi128_si32(packed))
+    }
+}
+
+/// The bits of a number in half precision, rounded to nearest even.
+///
+/// # Safety
+/// The machine has F16C.
+#[inline(always)]
+pub(super) unsafe fn to_half(x: f32) -> u16 {
+    // SAFETY: the caller's.
+    unsafe {
+        _mm_cvtsi128_si32(_mm_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT }>(_mm_set_ss(x))) as u16
+    }
+}
+
 impl Lanes for Avx2 {
     type F = F;
     type I = I;
+    type D = [__m256d; 4];
 
     const ORDER: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
     const SCORE_ROWS: usize = 6;
@@ -144,6 +210,7 @@ impl Lanes for Avx2 {
             [_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])]
         }
         fn max(a: F, b: F) -> F { [_mm256_max_ps(a[0], b[0]), _mm256_max_ps(a[1], b[1])] }
+        fn min(a: F, b: F) -> F { two!(i => _mm256_min_ps(a[i], b[i])) }
         fn abs(a: F) -> F {
             let sign = _mm256_set1_ps(-0.0);
             [_mm256_andnot_ps(sign, a[0]), _mm256_andnot_ps(sign, a[1])]
@@ -182,23 +249,33 @@ impl Lanes for Avx2 {
                 sums_eight(eight)
             })
         }
+        fn zeros() -> [__m256d; 4] { [_mm256_setzero_pd(); 4] }
+        fn add_squares(s: [__m256d; 4], a: F) -> [__m256d; 4] {
+            let mut out = s;
+            for i in 0..2 {
+                let low = _mm256_cvtps_pd(_mm256_castps256_ps128(a[i]));
+                let high = _mm256_cvtps_pd(_mm256_extractf128_ps::<1>(a[i]));
+                out[2 * i] = _mm256_fmadd_pd(low, low, s[2 * i]);
+                out[2 * i + 1] = _mm256_fmadd_pd(high, high, s[2 * i + 1]);
+            }
+            out
+        }
+        fn reduce_doubles(s: [__m256d; 4]) -> f64 {
+            reduce_four(_mm256_add_pd(_mm256_add_pd(s[0], s[2]), _mm256_add_pd(s[1], s[3])))
+        }
         fn butterfly<const H: usize>(a: F) -> F {
             if H == 8 {
                 return [_mm256_add_ps(a[0], a[1]), _mm256_sub_ps(a[0], a[1])];
             }
-            two!(i => match H {
-                1 => {
-                    let other = _mm256_permute_ps::<0xb1>(a[i]);
-                    _mm256_blend_ps::<0xaa>(_mm256_add_ps(a[i], other), _mm256_sub_ps(other, a[i]))
-                }
-                2 => {
-                    let other = _mm256_permute_ps::<0x4e>(a[i]);
-                    _mm256_blend_ps::<0xcc>(_mm256_add_ps(a[i], other), _mm256_sub_ps(other, a[i]))
-                }
-                _ => {
-                    let other = _mm256_permute2f128_ps::<0x01>(a[i], a[i]);
-                    _mm256_blend_ps::<0xf0>(_mm256_add_ps(a[i], other), _mm256_sub_ps(other, a[i]))
-                }
+            // A product with ±1 is exact, so that one fused operation gives sums and differences.
+            let signs = _mm256_loadu_ps(super::ALTERNATING[H.ilog2() as usize].as_ptr());
+            two!(i => {
+                let other = match H {
+                    1 => _mm256_permute_ps::<0xb1>(a[i]),
+                    2 => _mm256_permute_ps::<0x4e>(a[i]),
+                    _ => _mm256_permute2f128_ps::<0x01>(a[i], a[i]),
+                };
+                _mm256_fmadd_ps(a[i], signs, other)
             })
         }
         fn splat_i(x: u32) -> I { [_mm256_set1_epi32(x as i32); 2] }
@@ -209,6 +286,7 @@ impl Lanes for Avx2 {
         fn or(a: I, b: I) -> I { [_mm256_or_si256(a[0], b[0]), _mm256_or_si256(a[1], b[1])] }
         fn xor(a: I, b: I) -> I { [_mm256_xor_si256(a[0], b[0]), _mm256_xor_si256(a[1], b[1])] }
         fn add_i(a: I, b: I) -> I { [_mm256_add_epi32(a[0], b[0]), _mm256_add_epi32(a[1], b[1])] }
+        fn sub_i(a: I, b: I) -> I { [_mm256_sub_epi32(a[0], b[0]), _mm256_sub_epi32(a[1], b[1])] }
         fn shr(a: I, count: I) -> I {
             [_mm256_srlv_epi32(a[0], count[0]), _mm256_srlv_epi32(a[1], count[1])]
         }
@@ -234,13 +312,20 @@ impl Lanes for Avx2 {
                 _mm256_add_epi32(n[i], _mm256_and_si256(_mm256_castps_si256(less), step))
             })
         }
-        fn store_u8(p: *mut u8, a: I) {
-            let low = _mm256_set1_epi32(255);
+        fn truncate(a: F) -> I { two!(i => _mm256_cvttps_epi32(a[i])) }
+        fn store_u16(p: *mut u8, a: I) {
+            let low = _mm256_set1_epi32(0xffff);
             let words = _mm256_packus_epi32(_mm256_and_si256(a[0], low), _mm256_and_si256(a[1], low));
-            let words = _mm256_permute4x64_epi64::<0xd8>(words);
-            let bytes = _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
-            _mm_storeu_si128(p.cast(), bytes)
+            _mm256_storeu_si256(p.cast(), _mm256_permute4x64_epi64::<0xd8>(words))
         }
+        fn store_bits<const WIDTH: usize>(p: *mut u8, a: I) {
+            if WIDTH == 1 {
+                let bits = two!(i => _mm256_movemask_ps(_mm256_castsi256_ps(_mm256_slli_epi32::<31>(a[i]))));
+                return p.cast::<u16>().write_unaligned((bits[0] | bits[1] << 8) as u16);
+            }
+            store_bits_of_bytes::<WIDTH>(p, low_bytes(a, (1 << WIDTH) - 1))
+        }
+        fn store_u8(p: *mut u8, a: I) { _mm_storeu_si128(p.cast(), low_bytes(a, 255)) }
         fn load_u8(p: *const u8) -> I {
             [
                 _mm256_cvtepu8_epi32(_mm_loadl_epi64(p.cast())),
@@ -279,6 +364,7 @@ impl Lanes for Avx2 {
         fn half(p: *const u8) -> f32 {
             _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(p.cast::<u16>().read_unaligned()))))
         }
+        fn to_half(x: f32) -> u16 { to_half(x) }
         fn columns(rows: &[*const u8; 16]) -> [I; 8] {
             let mut words = [[_mm256_setzero_ps(); 8]; 2];
             for i in 0..8 {

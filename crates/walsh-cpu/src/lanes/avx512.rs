@@ -67,6 +67,7 @@ unsafe fn words_of_rows(r: [__m512i; 8]) -> [__m512i; 8] {
 impl Lanes for Avx512 {
     type F = __m512;
     type I = __m512i;
+    type D = [__m512d; 2];
 
     // Eight bytes are broadcast, so that even lanes see the low double word and odd lanes the high one.
     const ORDER: [u8; 16] = [0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15];
@@ -84,6 +85,7 @@ impl Lanes for Avx512 {
         fn div(a: __m512, b: __m512) -> __m512 { _mm512_div_ps(a, b) }
         fn fma(a: __m512, b: __m512, c: __m512) -> __m512 { _mm512_fmadd_ps(a, b, c) }
         fn max(a: __m512, b: __m512) -> __m512 { _mm512_max_ps(a, b) }
+        fn min(a: __m512, b: __m512) -> __m512 { _mm512_min_ps(a, b) }
         fn abs(a: __m512) -> __m512 { _mm512_abs_ps(a) }
         fn zero_below(a: __m512, x: __m512, limit: __m512) -> __m512 {
             _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_NLT_UQ>(x, limit), a)
@@ -129,14 +131,26 @@ impl Lanes for Avx512 {
             let odd = _mm512_mask_mov_ps(b, 0x5555, _mm512_movehdup_ps(a));
             _mm512_add_ps(even, odd)
         }
+        fn zeros() -> [__m512d; 2] { [_mm512_setzero_pd(); 2] }
+        fn add_squares(s: [__m512d; 2], a: __m512) -> [__m512d; 2] {
+            let low = _mm512_cvtps_pd(_mm512_castps512_ps256(a));
+            let high = _mm512_cvtps_pd(_mm512_extractf32x8_ps::<1>(a));
+            [_mm512_fmadd_pd(low, low, s[0]), _mm512_fmadd_pd(high, high, s[1])]
+        }
+        fn reduce_doubles(s: [__m512d; 2]) -> f64 {
+            let eight = _mm512_add_pd(s[0], s[1]);
+            let four = _mm256_add_pd(_mm512_castpd512_pd256(eight), _mm512_extractf64x4_pd::<1>(eight));
+            super::avx2::reduce_four(four)
+        }
         fn butterfly<const H: usize>(a: __m512) -> __m512 {
-            let (other, negated) = match H {
-                1 => (_mm512_permute_ps::<0xb1>(a), 0xaaaa),
-                2 => (_mm512_permute_ps::<0x4e>(a), 0xcccc),
-                4 => (_mm512_shuffle_f32x4::<0xb1>(a, a), 0xf0f0),
-                _ => (_mm512_shuffle_f32x4::<0x4e>(a, a), 0xff00),
+            let other = match H {
+                1 => _mm512_permute_ps::<0xb1>(a),
+                2 => _mm512_permute_ps::<0x4e>(a),
+                4 => _mm512_shuffle_f32x4::<0xb1>(a, a),
+                _ => _mm512_shuffle_f32x4::<0x4e>(a, a),
             };
-            _mm512_mask_sub_ps(_mm512_add_ps(a, other), negated, other, a)
+            // A product with ±1 is exact, so that one fused operation gives sums and differences.
+            _mm512_fmadd_ps(a, Self::load(super::ALTERNATING[H.ilog2() as usize].as_ptr()), other)
         }
         fn splat_i(x: u32) -> __m512i { _mm512_set1_epi32(x as i32) }
         fn load_i(p: *const u32) -> __m512i { _mm512_loadu_si512(p.cast()) }
@@ -144,6 +158,7 @@ impl Lanes for Avx512 {
         fn or(a: __m512i, b: __m512i) -> __m512i { _mm512_or_si512(a, b) }
         fn xor(a: __m512i, b: __m512i) -> __m512i { _mm512_xor_si512(a, b) }
         fn add_i(a: __m512i, b: __m512i) -> __m512i { _mm512_add_epi32(a, b) }
+        fn sub_i(a: __m512i, b: __m512i) -> __m512i { _mm512_sub_epi32(a, b) }
         fn shr(a: __m512i, count: __m512i) -> __m512i { _mm512_srlv_epi32(a, count) }
         fn shl<const N: u32>(a: __m512i) -> __m512i { _mm512_slli_epi32::<N>(a) }
         fn bits(a: __m512) -> __m512i { _mm512_castps_si512(a) }
@@ -155,6 +170,15 @@ impl Lanes for Avx512 {
         fn add_if_less(n: __m512i, a: __m512, b: __m512, step: u32) -> __m512i {
             let less = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b);
             _mm512_mask_add_epi32(n, less, n, _mm512_set1_epi32(step as i32))
+        }
+        fn truncate(a: __m512) -> __m512i { _mm512_cvttps_epi32(a) }
+        fn store_u16(p: *mut u8, a: __m512i) { _mm256_storeu_si256(p.cast(), _mm512_cvtepi32_epi16(a)) }
+        fn store_bits<const WIDTH: usize>(p: *mut u8, a: __m512i) {
+            if WIDTH == 1 {
+                return p.cast::<u16>().write_unaligned(_mm512_test_epi32_mask(a, _mm512_set1_epi32(1)));
+            }
+            let low = _mm512_and_si512(a, _mm512_set1_epi32((1 << WIDTH) - 1));
+            super::avx2::store_bits_of_bytes::<WIDTH>(p, _mm512_cvtepi32_epi8(low))
         }
         fn store_u8(p: *mut u8, a: __m512i) { _mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(a)) }
         fn load_u8(p: *const u8) -> __m512i { _mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast())) }
@@ -176,6 +200,7 @@ impl Lanes for Avx512 {
         fn half(p: *const u8) -> f32 {
             _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(p.cast::<u16>().read_unaligned()))))
         }
+        fn to_half(x: f32) -> u16 { super::avx2::to_half(x) }
         fn columns(rows: &[*const u8; 16]) -> [__m512i; 8] {
             let mut r = [_mm512_setzero_si512(); 8];
             for i in 0..8 {

@@ -4,6 +4,8 @@
 //! set's features ([`entries`]). Every operation that a cache's bytes depend on is exactly rounded and unfused, so that
 //! all sets give the same bytes.
 
+use half::f16;
+
 use crate::isa::Isa;
 
 #[cfg(target_arch = "x86_64")]
@@ -32,6 +34,8 @@ pub(crate) trait Lanes: Copy + 'static {
     type F: Copy;
     /// Sixteen 32-bit integers.
     type I: Copy;
+    /// Sixteen doubles.
+    type D: Copy;
 
     /// Which of sixteen consecutive 4-bit numbers [`nibbles`](Self::nibbles) gives to each lane.
     const ORDER: [u8; 16];
@@ -53,6 +57,8 @@ pub(crate) trait Lanes: Copy + 'static {
     unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
     /// The larger; b where one is NaN.
     unsafe fn max(a: Self::F, b: Self::F) -> Self::F;
+    /// The smaller; b where one is NaN.
+    unsafe fn min(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn abs(a: Self::F) -> Self::F;
     /// a, and zero in the lanes where `x` is below `limit`.
     unsafe fn zero_below(a: Self::F, x: Self::F, limit: Self::F) -> Self::F;
@@ -65,6 +71,11 @@ pub(crate) trait Lanes: Copy + 'static {
     unsafe fn reduce_add(a: Self::F) -> f32;
     /// The sums of sixteen vectors, each in the order of [`reduce_add`](Self::reduce_add).
     unsafe fn sums(rows: &[Self::F; 16]) -> Self::F;
+    unsafe fn zeros() -> Self::D;
+    /// s + a², in double precision, where a² is exact.
+    unsafe fn add_squares(s: Self::D, a: Self::F) -> Self::D;
+    /// The sum in the order of [`walsh_formats::kv::lane_sum`].
+    unsafe fn reduce_doubles(s: Self::D) -> f64;
     /// Lanes i and i ^ H of a pair become their sum and difference; H is 1, 2, 4 or 8.
     unsafe fn butterfly<const H: usize>(a: Self::F) -> Self::F;
 
@@ -74,6 +85,7 @@ pub(crate) trait Lanes: Copy + 'static {
     unsafe fn or(a: Self::I, b: Self::I) -> Self::I;
     unsafe fn xor(a: Self::I, b: Self::I) -> Self::I;
     unsafe fn add_i(a: Self::I, b: Self::I) -> Self::I;
+    unsafe fn sub_i(a: Self::I, b: Self::I) -> Self::I;
     /// Logical shift of each lane by its own count below 32.
     unsafe fn shr(a: Self::I, count: Self::I) -> Self::I;
     unsafe fn shl<const N: u32>(a: Self::I) -> Self::I;
@@ -85,8 +97,26 @@ pub(crate) trait Lanes: Copy + 'static {
     unsafe fn pick_bits(mask: u32, a: Self::F, b: Self::F) -> Self::F;
     /// n + `step` in the lanes where a < b, else n.
     unsafe fn add_if_less(n: Self::I, a: Self::F, b: Self::F, step: u32) -> Self::I;
+    /// Numbers within 31 bits without their fractions.
+    unsafe fn truncate(a: Self::F) -> Self::I;
     /// The low byte of each lane.
     unsafe fn store_u8(p: *mut u8, a: Self::I);
+    /// The low half of each lane.
+    unsafe fn store_u16(p: *mut u8, a: Self::I);
+    /// The low `WIDTH` bits of each lane, the first in the lowest bits: 2·`WIDTH` bytes; `WIDTH` is 1, 2 or 4.
+    #[inline(always)]
+    unsafe fn store_bits<const WIDTH: usize>(p: *mut u8, a: Self::I) {
+        let mut bytes = [0u8; 16];
+        // SAFETY: the caller's; the array holds sixteen.
+        unsafe { Self::store_u8(bytes.as_mut_ptr(), a) };
+        let mut word = 0u64;
+        for (i, byte) in bytes.into_iter().enumerate() {
+            word |= (u64::from(byte) & ((1 << WIDTH) - 1)) << (i * WIDTH);
+        }
+        let word = word.to_le_bytes();
+        // SAFETY: the caller's; no more than the eight bytes of the word.
+        unsafe { p.copy_from_nonoverlapping(word.as_ptr(), 2 * WIDTH) };
+    }
     /// Sixteen bytes, zero-extended.
     unsafe fn load_u8(p: *const u8) -> Self::I;
     /// Sixteen signed bytes as numbers.
@@ -100,6 +130,11 @@ pub(crate) trait Lanes: Copy + 'static {
     unsafe fn nibbles(p: *const u8) -> Self::I;
     /// One half-precision number.
     unsafe fn half(p: *const u8) -> f32;
+    /// The bits of a number in half precision, rounded to nearest even.
+    #[inline(always)]
+    unsafe fn to_half(x: f32) -> u16 {
+        f16::from_f32(x).to_bits()
+    }
     /// The first eight 32-bit words of sixteen rows, word by word.
     unsafe fn columns(rows: &[*const u8; 16]) -> [Self::I; 8];
     /// As [`columns`](Self::columns) of rows that have only so many bytes, fewer than 32: zeros follow.
@@ -120,6 +155,20 @@ pub(crate) trait Lanes: Copy + 'static {
     unsafe fn lookup<const BITS: usize>(table: &Table<Self>, index: Self::I) -> Self::F;
     unsafe fn transpose(rows: &mut [Self::F; 16]);
 }
+
+/// By the exponent of a power of two H: 1 in the lanes without that bit, −1 in those with it.
+#[cfg(target_arch = "x86_64")]
+static ALTERNATING: [[f32; 16]; 4] = {
+    let mut signs = [[1.0; 16]; 4];
+    let mut at = 0;
+    while at < 64 {
+        if (at % 16) >> (at / 16) & 1 == 1 {
+            signs[at / 16][at % 16] = -1.0;
+        }
+        at += 1;
+    }
+    signs
+};
 
 /// [`Lanes::ORDER`] of an instruction set.
 pub(crate) fn order(isa: Isa) -> [u8; 16] {

@@ -103,6 +103,7 @@ unsafe fn transpose_four(r: F) -> F {
 impl Lanes for Neon {
     type F = F;
     type I = I;
+    type D = [float64x2_t; 8];
 
     const ORDER: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
     const SCORE_ROWS: usize = 6;
@@ -124,6 +125,7 @@ impl Lanes for Neon {
         fn div(a: F, b: F) -> F { four!(i => vdivq_f32(a[i], b[i])) }
         fn fma(a: F, b: F, c: F) -> F { four!(i => vfmaq_f32(c[i], a[i], b[i])) }
         fn max(a: F, b: F) -> F { four!(i => vbslq_f32(vcgtq_f32(a[i], b[i]), a[i], b[i])) }
+        fn min(a: F, b: F) -> F { four!(i => vbslq_f32(vcltq_f32(a[i], b[i]), a[i], b[i])) }
         fn abs(a: F) -> F { four!(i => vabsq_f32(a[i])) }
         fn zero_below(a: F, x: F, limit: F) -> F {
             four!(i => vbslq_f32(vcltq_f32(x[i], limit[i]), vdupq_n_f32(0.0), a[i]))
@@ -163,6 +165,23 @@ impl Lanes for Neon {
                 pair(rows[4 * i + 2], rows[4 * i + 3]),
             ))
         }
+        fn zeros() -> [float64x2_t; 8] { [vdupq_n_f64(0.0); 8] }
+        fn add_squares(s: [float64x2_t; 8], a: F) -> [float64x2_t; 8] {
+            let mut out = s;
+            for i in 0..4 {
+                let (low, high) = (vcvt_f64_f32(vget_low_f32(a[i])), vcvt_high_f64_f32(a[i]));
+                out[2 * i] = vfmaq_f64(s[2 * i], low, low);
+                out[2 * i + 1] = vfmaq_f64(s[2 * i + 1], high, high);
+            }
+            out
+        }
+        fn reduce_doubles(s: [float64x2_t; 8]) -> f64 {
+            let eight = [
+                vaddq_f64(s[0], s[4]), vaddq_f64(s[1], s[5]), vaddq_f64(s[2], s[6]), vaddq_f64(s[3], s[7]),
+            ];
+            let two = vaddq_f64(vaddq_f64(eight[0], eight[2]), vaddq_f64(eight[1], eight[3]));
+            vgetq_lane_f64::<0>(two) + vgetq_lane_f64::<1>(two)
+        }
         fn butterfly<const H: usize>(a: F) -> F {
             match H {
                 8 => [
@@ -192,6 +211,7 @@ impl Lanes for Neon {
         fn or(a: I, b: I) -> I { four!(i => vorrq_u32(a[i], b[i])) }
         fn xor(a: I, b: I) -> I { four!(i => veorq_u32(a[i], b[i])) }
         fn add_i(a: I, b: I) -> I { four!(i => vaddq_u32(a[i], b[i])) }
+        fn sub_i(a: I, b: I) -> I { four!(i => vsubq_u32(a[i], b[i])) }
         fn shr(a: I, count: I) -> I {
             four!(i => vshlq_u32(a[i], vnegq_s32(vreinterpretq_s32_u32(count[i]))))
         }
@@ -206,6 +226,11 @@ impl Lanes for Neon {
         }
         fn add_if_less(n: I, a: F, b: F, step: u32) -> I {
             four!(i => vaddq_u32(n[i], vandq_u32(vcltq_f32(a[i], b[i]), vdupq_n_u32(step))))
+        }
+        fn truncate(a: F) -> I { four!(i => vreinterpretq_u32_s32(vcvtq_s32_f32(a[i]))) }
+        fn store_u16(p: *mut u8, a: I) {
+            vst1q_u16(p.cast(), vcombine_u16(vmovn_u32(a[0]), vmovn_u32(a[1])));
+            vst1q_u16(p.add(16).cast(), vcombine_u16(vmovn_u32(a[2]), vmovn_u32(a[3])));
         }
         fn store_u8(p: *mut u8, a: I) {
             let low = vcombine_u16(vmovn_u32(a[0]), vmovn_u32(a[1]));

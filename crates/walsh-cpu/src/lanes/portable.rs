@@ -22,6 +22,7 @@ fn both<A: Copy, B: Copy, R>(a: [A; 16], b: [B; 16], f: impl Fn(A, B) -> R) -> [
 impl Lanes for Portable {
     type F = [f32; 16];
     type I = [u32; 16];
+    type D = [f64; 16];
 
     const ORDER: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
     const SCORE_ROWS: usize = 2;
@@ -40,6 +41,7 @@ impl Lanes for Portable {
             std::array::from_fn(|i| a[i] * b[i] + c[i])
         }
         fn max(a: [f32; 16], b: [f32; 16]) -> [f32; 16] { both(a, b, |a, b| if a > b { a } else { b }) }
+        fn min(a: [f32; 16], b: [f32; 16]) -> [f32; 16] { both(a, b, |a, b| if a < b { a } else { b }) }
         fn abs(a: [f32; 16]) -> [f32; 16] { each(a, f32::abs) }
         fn zero_below(a: [f32; 16], x: [f32; 16], limit: [f32; 16]) -> [f32; 16] {
             std::array::from_fn(|i| if x[i] < limit[i] { 0.0 } else { a[i] })
@@ -57,6 +59,11 @@ impl Lanes for Portable {
         }
         fn reduce_add(a: [f32; 16]) -> f32 { lane_sum(a) }
         fn sums(rows: &[[f32; 16]; 16]) -> [f32; 16] { rows.map(lane_sum) }
+        fn zeros() -> [f64; 16] { [0.0; 16] }
+        fn add_squares(s: [f64; 16], a: [f32; 16]) -> [f64; 16] {
+            std::array::from_fn(|i| s[i] + f64::from(a[i]) * f64::from(a[i]))
+        }
+        fn reduce_doubles(s: [f64; 16]) -> f64 { lane_sum(s) }
         fn butterfly<const H: usize>(a: [f32; 16]) -> [f32; 16] {
             std::array::from_fn(|i| if i & H == 0 { a[i] + a[i ^ H] } else { a[i ^ H] - a[i] })
         }
@@ -66,6 +73,7 @@ impl Lanes for Portable {
         fn or(a: [u32; 16], b: [u32; 16]) -> [u32; 16] { both(a, b, |a, b| a | b) }
         fn xor(a: [u32; 16], b: [u32; 16]) -> [u32; 16] { both(a, b, |a, b| a ^ b) }
         fn add_i(a: [u32; 16], b: [u32; 16]) -> [u32; 16] { both(a, b, u32::wrapping_add) }
+        fn sub_i(a: [u32; 16], b: [u32; 16]) -> [u32; 16] { both(a, b, u32::wrapping_sub) }
         fn shr(a: [u32; 16], count: [u32; 16]) -> [u32; 16] { both(a, count, |a, n| a >> (n & 31)) }
         fn shl<const N: u32>(a: [u32; 16]) -> [u32; 16] { each(a, |a| a << N) }
         fn bits(a: [f32; 16]) -> [u32; 16] { each(a, f32::to_bits) }
@@ -77,6 +85,8 @@ impl Lanes for Portable {
         fn add_if_less(n: [u32; 16], a: [f32; 16], b: [f32; 16], step: u32) -> [u32; 16] {
             std::array::from_fn(|i| if a[i] < b[i] { n[i].wrapping_add(step) } else { n[i] })
         }
+        fn truncate(a: [f32; 16]) -> [u32; 16] { each(a, |a| a as i32 as u32) }
+        fn store_u16(p: *mut u8, a: [u32; 16]) { p.cast::<[u16; 16]>().write_unaligned(each(a, |a| a as u16)) }
         fn store_u8(p: *mut u8, a: [u32; 16]) { p.cast::<[u8; 16]>().write_unaligned(each(a, |a| a as u8)) }
         fn load_u8(p: *const u8) -> [u32; 16] { each(p.cast::<[u8; 16]>().read_unaligned(), u32::from) }
         fn load_i8(p: *const u8) -> [f32; 16] { each(p.cast::<[i8; 16]>().read_unaligned(), f32::from) }

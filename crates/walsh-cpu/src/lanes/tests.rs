@@ -39,6 +39,7 @@ unsafe fn fingerprint<S: Lanes>(out: &mut Vec<(&'static str, Vec<u32>)>) {
         put("mul", &read(S::mul(x, y)));
         put("div", &read(S::div(x, y)));
         put("max", &read(S::max(x, y)));
+        put("min", &read(S::min(x, y)));
         put("abs", &read(S::abs(x)));
         put("zero_below", &read(S::zero_below(x, y, z)));
         put("pick_below", &read(S::pick_below(x, y, z, x)));
@@ -49,6 +50,11 @@ unsafe fn fingerprint<S: Lanes>(out: &mut Vec<(&'static str, Vec<u32>)>) {
         let mut rows: [S::F; 16] = std::array::from_fn(|i| S::load(numbers(i as u32).as_ptr()));
         put("sums", &read(S::sums(&rows)));
         put("pick_bits", &read(S::pick_bits(0xdead_b52c, x, y)));
+        let sum = S::reduce_doubles(S::add_squares(S::add_squares(S::zeros(), x), S::mul(y, z)));
+        put(
+            "squares",
+            &[sum as f32, (sum - f64::from(sum as f32)) as f32],
+        );
         put("butterfly 1", &read(S::butterfly::<1>(x)));
         put("butterfly 2", &read(S::butterfly::<2>(x)));
         put("butterfly 4", &read(S::butterfly::<4>(x)));
@@ -61,7 +67,7 @@ unsafe fn fingerprint<S: Lanes>(out: &mut Vec<(&'static str, Vec<u32>)>) {
             "integers",
             &read(S::from_bits(S::add_i(
                 S::or(S::shr(w, n), S::splat_i(3)),
-                S::xor(w, S::and(w, n)),
+                S::sub_i(S::xor(w, S::and(w, n)), n),
             ))),
         );
         let small = S::shr(w, S::splat_i(5));
@@ -84,6 +90,18 @@ unsafe fn fingerprint<S: Lanes>(out: &mut Vec<(&'static str, Vec<u32>)>) {
         let mut low = [0u8; 16];
         S::store_u8(low.as_mut_ptr(), w);
         put("store_u8", &low.map(f32::from));
+        let large = S::mul(x, S::splat(1e8));
+        put("truncate", &read(S::from_bits(S::truncate(large))));
+        let mut packed = [0u8; 32];
+        S::store_u16(packed.as_mut_ptr(), w);
+        put("store_u16", &packed.map(f32::from));
+        packed.fill(0);
+        S::store_bits::<1>(packed.as_mut_ptr(), w);
+        S::store_bits::<2>(packed.as_mut_ptr().add(2), w);
+        S::store_bits::<4>(packed.as_mut_ptr().add(6), w);
+        put("store_bits", &packed.map(f32::from));
+        let halves = [1.0 / 3.0, 70_000.0, 1e-7, -2.5].map(|x| f32::from(S::to_half(x)));
+        put("to_half", &halves);
         let mut in_order = [0.0; 16];
         let taken = read(S::from_bits(S::and(
             S::nibbles(bytes.as_ptr()),

@@ -1,0 +1,128 @@
+//! Codebook codecs with norms for scales, which are quantised in double precision.
+
+use walsh_formats::codebook::Codebook;
+use walsh_formats::kv::{self, RowCodec, TqBits, lane_sum};
+use walsh_formats::rotation::MAX_HEAD_DIM;
+
+use super::codebook::{Quantiser, Tables};
+use crate::lanes::Lanes;
+
+const LANES: usize = 16;
+
+/// The boundaries between centroids before these are rounded, behind −∞ and before ∞.
+pub(super) fn limits(book: &Codebook) -> Vec<f64> {
+    let between = book.exact.windows(2).map(|pair| 0.5 * (pair[0] + pair[1]));
+    [f64::NEG_INFINITY]
+        .into_iter()
+        .chain(between)
+        .chain([f64::INFINITY])
+        .collect()
+}
+
+/// Encodes a row that is not rotated yet; false where it needs the codec's own care.
+///
+/// # Safety
+/// The machine has the instruction set. The lengths are the codec's, the row's a multiple of 16.
+#[inline(always)]
+pub(super) unsafe fn encode<S: Lanes>(
+    (codec, tables, limits): (&RowCodec, &Tables, &[f64]),
+    row: &[f32],
+    codes: &mut [u8],
+    scales: &mut [u8],
+) -> bool {
+    let (Some(book), len) = (codec.codebook(), codec.group_len()) else {
+        return false;
+    };
+    let mut numbers = [0f64; MAX_HEAD_DIM];
+    let numbers = &mut numbers[..row.len()];
+    for (number, x) in numbers.iter_mut().zip(row) {
+        *number = f64::from(*x);
+    }
+    if let Some(rotation) = codec.rotation() {
+        rotation.forward_f64(numbers);
+    }
+    let mut units = [0f32; MAX_HEAD_DIM];
+    let units = &mut units[..row.len()];
+    let groups = numbers
+        .chunks_exact_mut(len)
+        .zip(units.chunks_exact_mut(len));
+    for ((numbers, units), scale) in groups.zip(scales.chunks_exact_mut(4)) {
+        let mut lanes = [0f64; LANES];
+        for chunk in numbers.as_chunks::<LANES>().0 {
+            for i in 0..LANES {
+                lanes[i] += chunk[i] * chunk[i];
+            }
+        }
+        let norm = lane_sum(lanes).sqrt();
+        let sigma = norm / (len as f64).sqrt();
+        let stored = if codec.groups() == 1 { norm } else { sigma } as f32;
+        if !stored.is_finite() || sigma == 0.0 {
+            return false;
+        }
+        scale.copy_from_slice(&stored.to_le_bytes());
+        for (number, unit) in numbers.iter_mut().zip(units) {
+            *number /= sigma;
+            *unit = *number as f32;
+        }
+    }
+    let mut unpacked = [0u8; MAX_HEAD_DIM];
+    let unpacked = &mut unpacked[..row.len()];
+    let Some(bits) = TqBits::ALL
+        .into_iter()
+        .find(|bits| 1 << bits.get() == book.centroids.len())
+    else {
+        return false;
+    };
+    // SAFETY: the caller's; there are as many codes as numbers.
+    unsafe {
+        match bits {
+            TqBits::B2 => Quantiser::<S, 2, 2>::new(tables).codes(units, unpacked),
+            TqBits::B3 => Quantiser::<S, 3, 2>::new(tables).codes(units, unpacked),
+            TqBits::B4 => Quantiser::<S, 4, 3>::new(tables).codes(units, unpacked),
+            TqBits::B5 => Quantiser::<S, 5, 4>::new(tables).codes(units, unpacked),
+            TqBits::B6 => Quantiser::<S, 6, 5>::new(tables).codes(units, unpacked),
+            TqBits::B8 => Quantiser::<S, 8, 7>::new(tables).codes(units, unpacked),
+        }
+    }
+    settle(limits, numbers, unpacked);
+    kv::pack::pack(bits, unpacked, codes);
+    true
+}
+
+/// Codes of numbers as they are, from codes of the numbers and of the boundaries in single precision. Rounding moves both
+/// by less than a boundary's distance to the next, so that no code is off by more than one.
+#[inline(always)]
+fn settle(limits: &[f64], numbers: &[f64], codes: &mut [u8]) {
+    for (code, u) in codes.iter_mut().zip(numbers) {
+        let at = usize::from(*code);
+        let (low, high) = (limits[at], limits[at + 1]);
+        *code = code
+            .wrapping_add(u8::from(high < *u))
+            .wrapping_sub(u8::from(low >= *u));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use walsh_formats::codebook::codebook;
+
+    #[test]
+    fn codes_beside_boundaries_are_settled_in_double_precision() {
+        for bits in TqBits::ALL {
+            let book = codebook(bits);
+            let limits = limits(book);
+            let mut numbers = vec![0.0, -0.0, 1e-60, -1e-60];
+            for limit in &limits[1..limits.len() - 1] {
+                let rounded = f64::from(*limit as f32);
+                numbers.extend([*limit, limit.next_up(), limit.next_down()]);
+                numbers.extend([rounded, rounded.next_up(), rounded.next_down()]);
+            }
+            let mut codes: Vec<u8> = numbers.iter().map(|u| book.code(*u as f32)).collect();
+            settle(&limits, &numbers, &mut codes);
+            for (u, code) in numbers.iter().zip(codes) {
+                assert_eq!(code, book.code_f64(*u), "{bits:?} {u:e}");
+            }
+        }
+    }
+}
