@@ -14,6 +14,7 @@ use super::kernels::{self, Running, Scores, Values, Weigh};
 use super::output;
 use super::queries::{self, Preparation, Query};
 use super::tile::{self, Decoder, LANES, Rows};
+use crate::team::fetch;
 
 /// Where positions are read from.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -64,6 +65,7 @@ pub(super) unsafe fn attend(job: &Job, block: &Block, scratch: &Scratch) {
     // SAFETY: the caller's.
     unsafe {
         let seen = cached_part(job, block);
+        fetch_first(job, block, &seen);
         load_queries(job, block, scratch, !seen.is_empty());
         for row in 0..block.rows {
             let sink = !job.sinks.is_null() && block.part == 0;
@@ -141,6 +143,32 @@ fn cached_part(job: &Job, block: &Block) -> Range<usize> {
     let tiles = (end - start).div_ceil(TILE).div_ceil(block.parts);
     let first = start + block.part * tiles * TILE;
     first..(first + tiles * TILE).min(end)
+}
+
+/// The bytes of a zone's keys, and of its values, that are asked for before any is read.
+const FETCHED: usize = 16 << 10;
+
+/// Asks for what the block reads first of each zone: behind other layers nothing of it is in the caches, and runs of rows
+/// are too short for the machine to see them coming.
+fn fetch_first(job: &Job, block: &Block, part: &Range<usize>) {
+    let existing = cached(job, block);
+    let head = block.sequence * job.shape.kv_heads + block.kv_head;
+    for zone in [Zone::First, Zone::Codes, Zone::Recent] {
+        let seen = zone.seen(job, block, &existing);
+        let (first, end) = (seen.start.max(part.start), seen.end.min(part.end));
+        let none = zone == Zone::Recent && job.overlay.recent == 0;
+        if none || first >= end {
+            continue;
+        }
+        for side in [&job.key, &job.value] {
+            let (stored, slot, follow) = side.place(job, zone, first);
+            let rows = stored.rows(head, slot, (end - first).min(follow));
+            let bytes = (rows.count * rows.stride).min(FETCHED);
+            for at in (0..bytes).step_by(64) {
+                fetch(rows.codes.wrapping_add(at));
+            }
+        }
+    }
 }
 
 /// Readies the block's queries, as the model has them and as the cached keys are.
