@@ -3,6 +3,10 @@
 //! Queries are rotated once into the space of the keys, scores and sums are taken there, and one inverse rotation per
 //! head ends it. A tile of codes is decoded to a worker's scratch, never to memory.
 
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    allow(dead_code, reason = "no other set has products of bytes here")
+)]
 mod coded;
 mod dense;
 mod direct;
