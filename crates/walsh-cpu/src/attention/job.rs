@@ -272,14 +272,17 @@ impl Job {
             head_dim,
             ..
         } = self.shape;
-        if tokens == 0 || self.parts_of(self.cached()) == 1 {
+        if tokens == 0 {
             return 0;
         }
-        (tokens * heads * self.parts_of(self.cached()) * head_dim) as u64 / 4
+        match self.parts_of(self.cached_positions()) {
+            1 => 0,
+            parts => (tokens * heads * parts * head_dim) as u64 / 4,
+        }
     }
 
     /// About how many cached positions a query sees.
-    fn cached(&self) -> usize {
+    fn cached_positions(&self) -> usize {
         (self.position_of(0) + self.shape.tokens).min(self.window)
     }
 
@@ -294,7 +297,7 @@ impl Job {
         if tokens == 0 {
             return 0;
         }
-        let cached = self.cached() as u64;
+        let cached = self.cached_positions() as u64;
         let pairs = (tokens as u64) * (cached + tokens as u64 / 2) * heads as u64;
         pairs * head_dim as u64 / 10
     }

@@ -29,6 +29,9 @@ pub(super) enum Zone {
     Fresh,
 }
 
+/// The zones of a cache, in the order in which they are passed.
+const CACHED: [Zone; 3] = [Zone::First, Zone::Codes, Zone::Recent];
+
 impl Zone {
     /// The positions of the zone for a query at a position.
     fn positions(self, job: &Job, query: usize) -> Range<usize> {
@@ -51,9 +54,24 @@ impl Zone {
     }
 
     /// The positions that some query of a block sees.
-    pub(super) fn seen(self, job: &Job, block: &Block, existing: &Range<usize>) -> Range<usize> {
+    fn seen(self, job: &Job, block: &Block, existing: &Range<usize>) -> Range<usize> {
+        if self == Zone::Recent && job.overlay.recent == 0 {
+            // What each query sees is empty, but between what the first and the last see lie the block's own positions.
+            return 0..0;
+        }
         let (first, last) = block.positions();
         self.visible(job, first, existing).start..self.visible(job, last, existing).end
+    }
+
+    /// The cached positions of a part that some query of a block sees.
+    pub(super) fn seen_of_part(
+        self,
+        job: &Job,
+        block: &Block,
+        part: &Range<usize>,
+    ) -> Range<usize> {
+        let seen = self.seen(job, block, &cached(job, block));
+        seen.start.max(part.start)..seen.end.min(part.end)
     }
 }
 
@@ -81,16 +99,13 @@ pub(super) unsafe fn attend(job: &Job, block: &Block, scratch: &Scratch) {
         }
         std::slice::from_raw_parts_mut(scratch.out, block.rows * job.shape.head_dim).fill(0.0);
         if !seen.is_empty() {
-            for zone in [Zone::First, Zone::Codes] {
+            for zone in CACHED {
                 match &job.coded {
                     Some(coded) if zone == Zone::Codes => {
                         coded::attend(job, coded, block, scratch, &seen);
                     }
                     _ => attend_cache(job, block, scratch, (zone, &seen)),
                 }
-            }
-            if job.overlay.recent > 0 {
-                attend_cache(job, block, scratch, (Zone::Recent, &seen));
             }
         }
         if block.parts > 1 {
@@ -151,13 +166,10 @@ const FETCHED: usize = 16 << 10;
 /// Asks for what the block reads first of each zone: behind other layers nothing of it is in the caches, and runs of rows
 /// are too short for the machine to see them coming.
 fn fetch_first(job: &Job, block: &Block, part: &Range<usize>) {
-    let existing = cached(job, block);
     let head = block.sequence * job.shape.kv_heads + block.kv_head;
-    for zone in [Zone::First, Zone::Codes, Zone::Recent] {
-        let seen = zone.seen(job, block, &existing);
-        let (first, end) = (seen.start.max(part.start), seen.end.min(part.end));
-        let none = zone == Zone::Recent && job.overlay.recent == 0;
-        if none || first >= end {
+    for zone in CACHED {
+        let Range { start: first, end } = zone.seen_of_part(job, block, part);
+        if first >= end {
             continue;
         }
         for side in [&job.key, &job.value] {
@@ -238,10 +250,11 @@ unsafe fn attend_cache(
     (zone, part): (Zone, &Range<usize>),
 ) {
     let existing = cached(job, block);
-    let seen = zone.seen(job, block, &existing);
     let head = block.sequence * job.shape.kv_heads + block.kv_head;
-    let mut first = seen.start.max(part.start);
-    let end = seen.end.min(part.end);
+    let Range {
+        start: mut first,
+        end,
+    } = zone.seen_of_part(job, block, part);
     while first < end {
         let (key, key_slot, keys) = job.key.place(job, zone, first);
         let (value, value_slot, values) = job.value.place(job, zone, first);

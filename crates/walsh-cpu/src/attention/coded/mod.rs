@@ -193,10 +193,10 @@ pub(super) unsafe fn attend(
     part: &Range<usize>,
 ) {
     let shape = &job.shape;
-    let existing = cached(job, block);
-    let seen = Zone::Codes.seen(job, block, &existing);
-    let mut first = seen.start.max(part.start);
-    let end = seen.end.min(part.end);
+    let Range {
+        start: mut first,
+        end,
+    } = Zone::Codes.seen_of_part(job, block, part);
     if first >= end {
         return;
     }
