@@ -1,7 +1,7 @@
 //! Times matrix products for each weight type: bytes of weight per second with one row of input, operations per second
 //! with many. Every figure stands beside the speed of plainly reading memory, measured just before it.
 //!
-//! `cargo run --release -p walsh-cpu --example matmul_bench -- [threads=2] [isa=avx512] [activations=int8] [type=q4_0,q8_0] [m=1,64,512] [n=14336] [k=4096] [set=192]`
+//! `cargo run --release -p walsh-cpu --example matmul_bench -- [threads=2] [isa=avx512] [activations=int8] [type=q4_0,q8_0] [m=1,64,512] [n=14336] [k=4096] [packed=true] [set=192]`
 //!
 //! `set` is how many MiB of weights are passed over before any is read again; 0 keeps one copy in the caches.
 
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use walsh_cpu::Activations;
 use walsh_cpu::isa::Isa;
-use walsh_cpu::matmul::{ActivationLayout, Operands, ProductPlan, ProductShape};
+use walsh_cpu::matmul::{ActivationLayout, Operands, Packing, ProductPlan, ProductShape};
 use walsh_cpu::team::{Group, Phase, Scratch, Team};
 use walsh_formats::DType;
 
@@ -24,6 +24,7 @@ struct Options {
     activations: Activations,
     types: Vec<DType>,
     rows: Vec<usize>,
+    packed: bool,
     n: usize,
     k: usize,
     /// The weight bytes that are passed over before any is read again: more than the caches hold, unless they are to.
@@ -41,6 +42,7 @@ fn options() -> Result<Options, Box<dyn Error>> {
             .filter(|dtype| !matches!(dtype, DType::I32 | DType::U8))
             .collect(),
         rows: vec![1, 64, 512],
+        packed: false,
         n: 14336,
         k: 4096,
         working_set: 192 << 20,
@@ -48,6 +50,7 @@ fn options() -> Result<Options, Box<dyn Error>> {
     for argument in std::env::args().skip(1) {
         match argument.split_once('=') {
             Some(("threads", value)) => options.threads = value.parse()?,
+            Some(("packed", value)) => options.packed = value.parse()?,
             Some(("n", value)) => options.n = value.parse()?,
             Some(("k", value)) => options.k = value.parse()?,
             Some(("set", value)) => options.working_set = value.parse::<usize>()? << 20,
@@ -202,7 +205,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (n, k) = (options.n, options.k);
     for &dtype in &options.types {
         for &m in &options.rows {
-            let weights = weights(dtype, [n, k])?;
+            let mut weights = weights(dtype, [n, k])?;
+            if options.packed {
+                let packing = Packing::new(options.isa, dtype, n, k)
+                    .ok_or("this instruction set has no kernels for such packed weights")?;
+                let mut packed = vec![0; packing.bytes()];
+                for (index, panel) in packed.chunks_exact_mut(packing.panel_bytes()).enumerate() {
+                    // SAFETY: the weight and the panel have the sizes of the packing.
+                    unsafe { packing.pack(index, weights.as_ptr(), panel.as_mut_ptr()) };
+                }
+                weights = packed;
+            }
             let copies = options.working_set.div_ceil(weights.len()).max(1);
             let all: Vec<Vec<u8>> = (0..copies).map(|_| weights.clone()).collect();
             let plan = ProductPlan::new(
@@ -214,6 +227,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                     m,
                     n,
                     k,
+                    packed: options.packed,
                 },
             )?;
             let layout = *plan.layout();

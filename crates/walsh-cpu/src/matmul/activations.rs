@@ -10,9 +10,8 @@
 
 use std::ops::Range;
 
-use walsh_formats::DType;
-
 use super::kernels::Kernels;
+use super::plan::ProductShape;
 use crate::isa::Isa;
 use walsh_core::Activations;
 
@@ -141,18 +140,19 @@ pub struct ActivationLayout {
 }
 
 impl ActivationLayout {
-    /// The layout of an input of `m` rows of `k` values for weights of a type.
-    pub fn new(
-        isa: Isa,
-        activations: Activations,
-        weight: DType,
-        m: usize,
-        k: usize,
-    ) -> ActivationLayout {
+    /// The layout of a product's input.
+    pub fn new(isa: Isa, activations: Activations, shape: ProductShape) -> ActivationLayout {
+        let ProductShape {
+            weight,
+            m,
+            k,
+            packed,
+            ..
+        } = shape;
         let kernels = Kernels::of(isa);
         let quantised = weight.is_quantised() && activations == Activations::Int8;
         let arrangement = if quantised {
-            if m <= kernels.dot_rows {
+            if m <= kernels.dot_rows && !packed {
                 Arrangement::Rows
             } else {
                 Arrangement::Tiles(Tiles::new(m, (kernels.tile_rows)(m)))
@@ -447,7 +447,14 @@ mod tests {
         for m in [1, 13] {
             for isa in Isa::available() {
                 // The same arrangement, prepared by another instruction set.
-                let layout = ActivationLayout::new(isa, Activations::Int8, DType::Q4_0, m, k);
+                let shape = ProductShape {
+                    weight: walsh_formats::DType::Q4_0,
+                    m,
+                    n: 1,
+                    k,
+                    packed: false,
+                };
+                let layout = ActivationLayout::new(isa, Activations::Int8, shape);
                 let plain = ActivationLayout {
                     isa: Isa::Portable,
                     ..layout

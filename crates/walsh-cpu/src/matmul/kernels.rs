@@ -30,6 +30,8 @@ pub(super) struct Kernels {
     pub(super) tile_rows: fn(usize) -> usize,
     /// The most rows of a tile of floats.
     pub(super) float_tile_rows: usize,
+    /// Whether the kernels of quantised activations take packed weights too, as the shape says.
+    pub(super) packs: bool,
     /// The weight rows of a panel.
     pub(super) panel_rows: usize,
     /// Brings activations into their layout.

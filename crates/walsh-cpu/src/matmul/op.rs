@@ -22,6 +22,7 @@ fn product_plan(op: &MatMul, target: Target) -> Result<ProductPlan> {
         m: size(op.input.shape()[0])?,
         n: size(op.weight.shape()[0])?,
         k: size(op.weight.shape()[1])?,
+        packed: false,
     };
     ProductPlan::new(target.isa, target.threads, target.activations, shape).map_err(unsupported)
 }

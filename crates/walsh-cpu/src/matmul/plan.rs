@@ -6,6 +6,7 @@ use walsh_formats::DType;
 
 use super::activations::{ActivationLayout, Arrangement, Tiles};
 use super::kernels::Kernels;
+use super::pack::LANES;
 use super::tile;
 use crate::isa::Isa;
 use walsh_core::Activations;
@@ -21,6 +22,8 @@ pub struct ProductShape {
     pub n: usize,
     /// The columns of the input and the weight.
     pub k: usize,
+    /// Whether the weight is packed ([`Packing`](super::Packing)) rather than as a file has it.
+    pub packed: bool,
 }
 
 /// Why a product cannot be planned.
@@ -46,6 +49,14 @@ pub enum ProductError {
         weight: DType,
         /// The values of a row.
         k: usize,
+    },
+    /// The instruction set, or the type, has no kernels for packed weights.
+    #[error("{isa} has no kernels for packed weights of type {weight}")]
+    Packed {
+        /// The instruction set.
+        isa: Isa,
+        /// The storage type.
+        weight: DType,
     },
     /// The instruction set is not one of this machine's.
     #[error("this machine cannot run {0} kernels")]
@@ -132,7 +143,13 @@ impl ProductPlan {
         activations: Activations,
         shape: ProductShape,
     ) -> Result<ProductPlan, ProductError> {
-        let ProductShape { weight, m, n, k } = shape;
+        let ProductShape {
+            weight,
+            m,
+            n,
+            k,
+            packed,
+        } = shape;
         if m == 0 || n == 0 || k == 0 {
             return Err(ProductError::Empty { m, n, k });
         }
@@ -147,9 +164,15 @@ impl ProductPlan {
             return Err(ProductError::Isa(isa));
         }
         let kernels = Kernels::of(isa);
-        let layout = ActivationLayout::new(isa, activations, weight, m, k);
+        if packed && !(kernels.packs && weight.is_quantised() && activations == Activations::Int8) {
+            return Err(ProductError::Packed { isa, weight });
+        }
+        let layout = ActivationLayout::new(isa, activations, shape);
+        let one_row = packed && m == 1;
         let item = match layout.arrangement {
             Arrangement::Plain | Arrangement::Rows => (dot_rows(n, row_bytes, threads), 1),
+            // One row streams panels as others stream rows.
+            _ if one_row => (dot_rows(n, row_bytes, threads).next_multiple_of(LANES), 1),
             Arrangement::Tiles(tiles) | Arrangement::FloatTiles(tiles) => {
                 divide_tiles(n, kernels.panel_rows, tiles, threads)
             }
@@ -216,11 +239,17 @@ impl ProductPlan {
 
     /// The weight bytes of a work item where items read the weight once and in order: with few rows of input.
     pub fn stream_bytes(&self) -> Option<usize> {
-        let once = matches!(
-            self.layout.arrangement,
-            Arrangement::Plain | Arrangement::Rows
-        );
+        let once = self.one_packed_row()
+            || matches!(
+                self.layout.arrangement,
+                Arrangement::Plain | Arrangement::Rows
+            );
         once.then_some(self.item.0 * self.row_bytes)
+    }
+
+    /// Whether packed weights meet one row of input.
+    fn one_packed_row(&self) -> bool {
+        self.shape.packed && self.shape.m == 1
     }
 
     /// The scratch bytes of a work item.
@@ -321,6 +350,7 @@ mod tests {
                     }
                     let shape = ProductShape {
                         weight: DType::Q4_1,
+                        packed: false,
                         m,
                         n,
                         k: 576,

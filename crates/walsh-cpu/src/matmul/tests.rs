@@ -10,6 +10,7 @@ use walsh_core::Activations;
 const FLOAT_TYPES: &[DType] = &[DType::F32, DType::F16, DType::BF16];
 
 /// A product's inputs.
+#[derive(Clone)]
 struct Case {
     shape: ProductShape,
     activations: Activations,
@@ -22,7 +23,13 @@ impl Case {
     fn new(weight: DType, m: usize, n: usize, k: usize) -> Case {
         let mut random = Random((m * 1000 + n) as u64);
         Case {
-            shape: ProductShape { weight, m, n, k },
+            shape: ProductShape {
+                weight,
+                m,
+                n,
+                k,
+                packed: false,
+            },
             activations: Activations::Int8,
             weights: random_weights(weight, n, k, k as u64),
             input: (0..m * k).map(|_| random.normal()).collect(),
@@ -37,6 +44,7 @@ impl Case {
         let (mut prepared, mut scratch) = (Scratch::new(), Scratch::new());
         prepared.reserve(layout.bytes());
         scratch.reserve(plan.scratch_bytes());
+        let packed = self.packed(isa);
         // What is not written must not be read.
         prepared.bytes().fill(0xff);
         scratch.bytes().fill(0xff);
@@ -46,7 +54,7 @@ impl Case {
         unsafe {
             layout.prepare(0..layout.items(), input, prepared.bytes().as_mut_ptr());
             let operands = Operands {
-                weight: self.weights.as_ptr(),
+                weight: packed.as_ref().unwrap_or(&self.weights).as_ptr(),
                 input: if layout.is_plain() {
                     input.cast()
                 } else {
@@ -60,6 +68,35 @@ impl Case {
             }
         }
         output
+    }
+
+    /// The weight in panels, where the shape says so.
+    fn packed(&self, isa: Isa) -> Option<Vec<u8>> {
+        let ProductShape {
+            weight,
+            n,
+            k,
+            packed,
+            ..
+        } = self.shape;
+        packed.then(|| {
+            let packing = Packing::new(isa, weight, n, k).unwrap();
+            let mut bytes = vec![0xff; packing.bytes()];
+            for (index, panel) in bytes.chunks_exact_mut(packing.panel_bytes()).enumerate() {
+                // SAFETY: the weight and the panel have the packing's sizes.
+                unsafe { packing.pack(index, self.weights.as_ptr(), panel.as_mut_ptr()) };
+            }
+            bytes
+        })
+    }
+
+    /// The same with a packed weight, where an instruction set takes it.
+    fn packed_for(&self, isa: Isa) -> Option<Case> {
+        let ProductShape { weight, n, k, .. } = self.shape;
+        Packing::new(isa, weight, n, k)?;
+        let mut case = self.clone();
+        case.shape.packed = true;
+        Some(case)
     }
 
     /// The same, with activations in some precision.
@@ -82,7 +119,9 @@ impl Case {
 
     /// The product in double precision, with each term changed.
     fn map(&self, change: impl Fn(f64) -> f64) -> Vec<f64> {
-        let ProductShape { weight, m, n, k } = self.shape;
+        let ProductShape {
+            weight, m, n, k, ..
+        } = self.shape;
         let mut weights = vec![0.0; n * k];
         walsh_formats::ggml::decode(weight, &self.weights, &mut weights).unwrap();
         let mut output = Vec::with_capacity(m * n);
@@ -164,6 +203,58 @@ fn products_of_floats_are_as_close_as_single_precision_is_however_many_rows() {
 }
 
 #[test]
+fn packed_weights_give_the_same_products() {
+    for isa in Isa::available() {
+        for &weight in BLOCK_TYPES {
+            for m in [1, 2, 7, 64, 131] {
+                for &k in lengths(weight) {
+                    // The last panel is not full; there may be a single one.
+                    for n in [16, 37] {
+                        let case = Case::new(weight, m, n, k);
+                        let Some(packed) = case.packed_for(isa) else {
+                            continue;
+                        };
+                        let expected = case.run(isa, 1).into_iter().map(f64::from);
+                        let apart = nmse(packed.run(isa, 1), expected);
+                        assert!(
+                            apart <= 1e-11,
+                            "{isa} {weight} m={m} n={n} k={k}: {apart:e}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn weights_are_packed_where_that_gains_and_never_for_floats() {
+    let packing = |isa, weight, n| Packing::new(isa, weight, n, 256).is_some();
+    for isa in Isa::available() {
+        let gains = isa == Isa::Avx512;
+        assert_eq!(packing(isa, DType::Q4_0, 16), gains, "{isa}");
+        assert!(!packing(isa, DType::Q4_0, 15), "{isa}");
+        assert!(!packing(isa, DType::F16, 16), "{isa}");
+        assert!(Packing::new(isa, DType::Q4K, 16, 128).is_none(), "{isa}");
+        let shape = ProductShape {
+            weight: DType::F16,
+            m: 1,
+            n: 16,
+            k: 32,
+            packed: true,
+        };
+        let planned = ProductPlan::new(isa, 1, Activations::Int8, shape).map(|_| ());
+        assert_eq!(
+            planned,
+            Err(ProductError::Packed {
+                isa,
+                weight: DType::F16
+            })
+        );
+    }
+}
+
+#[test]
 fn items_do_not_depend_on_the_number_of_threads() {
     for isa in Isa::available() {
         for (weight, activations) in [
@@ -174,12 +265,19 @@ fn items_do_not_depend_on_the_number_of_threads() {
         ] {
             for m in [1, 3, 130] {
                 let case = Case::new(weight, m, 203, 512).with(activations);
-                let expected = case.run(isa, 1);
-                for threads in [2, 7, 64] {
-                    assert!(
-                        case.run(isa, threads) == expected,
-                        "{isa} {weight} m={m} threads={threads}"
-                    );
+                let packed = match activations {
+                    Activations::Int8 => case.packed_for(isa),
+                    Activations::F32 => None,
+                };
+                for case in [Some(case), packed].into_iter().flatten() {
+                    let expected = case.run(isa, 1);
+                    for threads in [2, 7, 64] {
+                        assert!(
+                            case.run(isa, threads) == expected,
+                            "{isa} {weight} m={m} threads={threads} {:?}",
+                            case.shape
+                        );
+                    }
                 }
             }
         }
@@ -201,8 +299,15 @@ fn a_row_that_is_not_finite_is_nan_and_the_others_are_not() {
                     let mut case = Case::new(weight, m, 19, 768);
                     let row = m / 2;
                     case.input[row * 768 + 700] = bad;
-                    for (i, value) in case.run(isa, 1).into_iter().enumerate() {
-                        assert_eq!(value.is_nan(), i / 19 == row, "{isa} {weight} m={m} at {i}");
+                    let packed = case.packed_for(isa);
+                    for case in [Some(case), packed].into_iter().flatten() {
+                        for (i, value) in case.run(isa, 1).into_iter().enumerate() {
+                            assert_eq!(
+                                value.is_nan(),
+                                i / 19 == row,
+                                "{isa} {weight} m={m} at {i}"
+                            );
+                        }
                     }
                 }
             }
@@ -216,8 +321,11 @@ fn a_weight_that_is_nan_makes_its_column_nan() {
         for m in [1, 3, 20] {
             let mut case = Case::new(DType::Q4_0, m, 19, 64);
             case.weights[5 * 36..5 * 36 + 2].copy_from_slice(&f16::NAN.to_le_bytes());
-            for (i, value) in case.run(isa, 1).into_iter().enumerate() {
-                assert_eq!(value.is_nan(), i % 19 == 5, "{isa} m={m} at {i}");
+            let packed = case.packed_for(isa);
+            for case in [Some(case), packed].into_iter().flatten() {
+                for (i, value) in case.run(isa, 1).into_iter().enumerate() {
+                    assert_eq!(value.is_nan(), i % 19 == 5, "{isa} m={m} at {i}");
+                }
             }
         }
     }
@@ -292,7 +400,13 @@ impl ShiftedCase {
 #[test]
 fn what_cannot_be_planned_is_an_error() {
     let plan = |weight, m, n, k| {
-        let shape = ProductShape { weight, m, n, k };
+        let shape = ProductShape {
+            weight,
+            m,
+            n,
+            k,
+            packed: false,
+        };
         ProductPlan::new(Isa::Portable, 1, Activations::Int8, shape).map(|_| ())
     };
     assert_eq!(

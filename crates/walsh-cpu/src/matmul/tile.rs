@@ -228,7 +228,7 @@ impl<'a> Item<'a> {
                     sweep(
                         rows.len(),
                         &Sweep {
-                            panel: self.panel.add(panel * self.panel_bytes),
+                            panel: self.panel(panel),
                             tile: self.job.operands.input.add(offset),
                             steps: steps.len(),
                             sums: self.sums.add(first_sum),
@@ -239,6 +239,26 @@ impl<'a> Item<'a> {
                 }
             }
         }
+    }
+
+    /// The weight's first row of a panel: of packed weights, the packed panel.
+    ///
+    /// # Safety
+    /// The panel is one of the item's.
+    #[inline(always)]
+    pub(super) unsafe fn first_row(&self, panel: usize) -> *const u8 {
+        // SAFETY: the caller's.
+        unsafe { self.job.weight_row(self.panel_rows(panel).start) }
+    }
+
+    /// Where a panel is decoded to.
+    ///
+    /// # Safety
+    /// The panel is one of the item's.
+    #[inline(always)]
+    pub(super) unsafe fn panel(&self, panel: usize) -> *mut u8 {
+        // SAFETY: the caller's.
+        unsafe { self.panel.add(panel * self.panel_bytes) }
     }
 
     /// How many sums a row has.
@@ -297,18 +317,31 @@ pub(super) fn pieces(k: usize, unit: usize, most: usize) -> impl Iterator<Item =
     })
 }
 
-/// A work item of a product with block-quantised weights.
+/// How an item's panels are filled: from what form of the weight.
+pub(super) trait Fill<T: TileIsa, B: Decode> {
+    /// Decodes a piece of some weight rows into a panel. Lanes without a row keep whatever was in them: their sums are
+    /// never read.
+    ///
+    /// # Safety
+    /// As for [`product`].
+    unsafe fn fill(item: &Item<'_>, panel: usize, values: Range<usize>);
+}
+
+/// A work item of a product with block-quantised weights, whose panels `F` fills.
 ///
 /// # Safety
 /// The instruction set of `T` is available, and the job is what [`Job`] asks for.
 #[inline(always)]
-pub(super) unsafe fn product<T: Panels<B>, B: Decode>(job: &Job<'_>, scratch: &mut [u8]) {
+pub(super) unsafe fn product<T: Panels<B>, F: Fill<T, B>, B: Decode>(
+    job: &Job<'_>,
+    scratch: &mut [u8],
+) {
     let item = Item::new(job, T::LANES, scratch);
     for values in pieces(job.plan.k(), UNIT, PIECE) {
         // SAFETY: the caller's; the panels are filled before they are swept.
         unsafe {
             for panel in 0..item.panels {
-                fill::<T, B>(&item, panel, values.clone());
+                F::fill(&item, panel, values.clone());
             }
             let steps = values.start / BLOCK..values.end / BLOCK;
             item.sweep_all(steps, size_of::<Record>(), |rows, sweep| {
@@ -320,13 +353,25 @@ pub(super) unsafe fn product<T: Panels<B>, B: Decode>(job: &Job<'_>, scratch: &m
     unsafe { item.finish() };
 }
 
-/// Decodes a piece of some weight rows into a panel. Lanes without a row keep whatever was in them: their sums are
-/// never read.
-///
+/// Filling from rows as a file has them.
+pub(super) struct FromRows;
+
+impl<T: Panels<B>, B: Decode> Fill<T, B> for FromRows {
+    #[inline(always)]
+    unsafe fn fill(item: &Item<'_>, panel: usize, values: Range<usize>) {
+        // SAFETY: the caller's.
+        unsafe { fill_from_rows::<T, B>(item, panel, values) }
+    }
+}
+
 /// # Safety
 /// As for [`product`].
 #[inline(always)]
-unsafe fn fill<T: Panels<B>, B: Decode>(item: &Item<'_>, panel: usize, values: Range<usize>) {
+unsafe fn fill_from_rows<T: Panels<B>, B: Decode>(
+    item: &Item<'_>,
+    panel: usize,
+    values: Range<usize>,
+) {
     const RUNS: usize = PIECE / 16;
     let codes = item.staging;
     // SAFETY: the staging area holds `PIECE` codes and twice `RUNS` floats for each lane.
@@ -355,7 +400,7 @@ unsafe fn fill<T: Panels<B>, B: Decode>(item: &Item<'_>, panel: usize, values: R
     let runs = BLOCK / B::RUN;
     // SAFETY: the panel holds `bytes` for each block: 8 columns of quads, then each run's scales and minima.
     unsafe {
-        let panel = item.panel.add(panel * item.panel_bytes);
+        let panel = item.panel(panel);
         T::transpose(codes.cast(), PIECE / 4, values.len() / 4, |column| {
             panel
                 .add(column / 8 * bytes)
@@ -392,7 +437,7 @@ pub(super) unsafe fn float_product<T: TileIsa, F: Float>(job: &Job<'_>, scratch:
             }
             // SAFETY: the panel holds a vector of `LANES` floats for each value.
             unsafe {
-                let panel = item.panel.add(panel * item.panel_bytes).cast::<u32>();
+                let panel = item.panel(panel).cast::<u32>();
                 T::transpose(item.staging.cast(), FLOAT_PIECE, values.len(), |column| {
                     panel.add(column * T::LANES)
                 });

@@ -7,7 +7,7 @@ use crate::matmul::activations::{BLOCK, Record};
 use crate::matmul::blocks::{Decode, zero_shift};
 use crate::matmul::float::Float;
 use crate::matmul::plan::Job;
-use crate::matmul::tile::{self, Panels, Sweep, TileIsa, panel_block};
+use crate::matmul::tile::{self, FromRows, Panels, Sweep, TileIsa, panel_block};
 use crate::matmul::x86::X86;
 
 /// The most rows of a tile of quantised activations: with their integer and float sums, what 16 registers hold. AVX2's
@@ -26,7 +26,7 @@ pub(super) const LANES: usize = 8;
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn product<B: Decode, const DOT: u8>(job: &Job<'_>, scratch: &mut [u8]) {
     // SAFETY: the caller's.
-    unsafe { tile::product::<Avx2<DOT>, B>(job, scratch) }
+    unsafe { tile::product::<Avx2<DOT>, FromRows, B>(job, scratch) }
 }
 
 /// # Safety

@@ -12,45 +12,37 @@ use super::decode::look_up;
 use crate::matmul::blocks::{Decode, IQ4_OFFSET};
 
 mod large;
+mod words;
+
+pub(super) use words::{PackedPanel, Panel, Rows, Words};
 
 /// The weight rows that are decoded together.
 pub(super) const LANES: usize = 16;
 
-/// A block of each of the rows.
+/// The scale and the minimum of a run of each row.
 #[derive(Clone, Copy)]
-pub(super) struct Blocks<'a> {
-    /// Where the rows start. Rows may repeat.
-    pub(super) rows: &'a [*const u8; LANES],
-    /// The bytes between a row's start and the block.
-    pub(super) offset: usize,
+pub(super) struct Run {
+    pub(super) scale: __m512,
+    /// Zero for types with a zero.
+    pub(super) min: __m512,
 }
 
-/// The scales of a block's runs, and their minima where the type has them.
-pub(super) struct Runs {
-    pub(super) scales: [MaybeUninit<__m512>; 16],
-    pub(super) mins: [MaybeUninit<__m512>; 16],
-}
-
-impl Runs {
-    pub(super) const fn new() -> Runs {
-        Runs {
-            scales: [MaybeUninit::uninit(); 16],
-            mins: [MaybeUninit::uninit(); 16],
-        }
-    }
-}
-
-/// Transposed bytes of a block that serve several runs.
-pub(super) struct Packed {
+/// What the parts of a block share: words that were transposed, and the scales of the scales.
+pub(super) struct Kept {
     low: [MaybeUninit<__m512i>; 16],
     high: [MaybeUninit<__m512i>; 8],
+    /// Integer scales, and minima, a byte to a run.
+    ints: [MaybeUninit<__m512i>; 4],
+    factors: [MaybeUninit<__m512>; 2],
 }
 
-impl Packed {
-    pub(super) const fn new() -> Packed {
-        Packed {
+impl Kept {
+    pub(super) const fn new() -> Kept {
+        Kept {
             low: [MaybeUninit::uninit(); 16],
             high: [MaybeUninit::uninit(); 8],
+            ints: [MaybeUninit::uninit(); 4],
+            factors: [MaybeUninit::uninit(); 2],
         }
     }
 }
@@ -60,107 +52,47 @@ pub(super) type Codes = [__m512i; 8];
 
 /// A block type that decodes side by side.
 pub(super) trait Columns: Decode {
-    /// Decodes the scales of all runs of a block, and the minima of types without a zero.
+    /// Decodes what all parts of a block share.
     ///
     /// # Safety
     /// The blocks are readable, and the machine has AVX-512.
-    unsafe fn runs(blocks: Blocks, to: &mut Runs);
+    unsafe fn start(blocks: impl Words, kept: &mut Kept);
+
+    /// The scale and the minimum of a run.
+    ///
+    /// # Safety
+    /// The block has been started, and the machine has AVX-512.
+    unsafe fn run(kept: &Kept, run: usize) -> Run;
 
     /// The codes of values `32 · part` to `32 · part + 31` of a block. The parts of a block are asked for in order, with
-    /// the same `packed`.
+    /// the same `kept`.
     ///
     /// # Safety
-    /// As for [`Columns::runs`].
-    unsafe fn codes(blocks: Blocks, part: usize, packed: &mut Packed) -> Codes;
+    /// As for [`Columns::start`].
+    unsafe fn codes(blocks: impl Words, part: usize, kept: &mut Kept) -> Codes;
 }
 
-impl Blocks<'_> {
-    /// A number `at` bytes into a lane's block.
-    ///
-    /// # Safety
-    /// It is readable.
-    #[inline(always)]
-    unsafe fn read<T>(self, lane: usize, at: usize) -> T {
-        // SAFETY: the caller's.
-        unsafe {
-            self.rows[lane]
-                .add(self.offset + at)
-                .cast::<T>()
-                .read_unaligned()
+/// The parts of a block, one after the other, unrolled: what shifts and masks a part needs is known when this is compiled.
+macro_rules! for_parts {
+    ($block:ident, |$part:ident| $body:expr) => {{
+        for_parts!(@ 0, $part, $body);
+        if $block::LEN > BLOCK {
+            for_parts!(@ 1, $part, $body);
+            for_parts!(@ 2, $part, $body);
+            for_parts!(@ 3, $part, $body);
+            for_parts!(@ 4, $part, $body);
+            for_parts!(@ 5, $part, $body);
+            for_parts!(@ 6, $part, $body);
+            for_parts!(@ 7, $part, $body);
         }
-    }
-
-    /// The 16 bytes from `at` on of every row's block, as four columns of 32-bit words.
-    ///
-    /// # Safety
-    /// They are readable, and the machine has AVX-512.
-    #[inline(always)]
-    unsafe fn columns(self, at: usize) -> [__m512i; 4] {
-        // SAFETY: the caller's.
-        unsafe {
-            // Each 128-bit lane of `row(i)` is of one of the rows i, i + 4, i + 8 and i + 12.
-            let row = |i: usize| {
-                let quarter = |quarter: usize| self.read::<__m128i>(i + 4 * quarter, at);
-                let rows = _mm512_castsi128_si512(quarter(0));
-                let rows = _mm512_mask_broadcast_i32x4(rows, 0x00f0, quarter(1));
-                let rows = _mm512_mask_broadcast_i32x4(rows, 0x0f00, quarter(2));
-                _mm512_mask_broadcast_i32x4(rows, 0xf000, quarter(3))
-            };
-            let (a, b, c, d) = (row(0), row(1), row(2), row(3));
-            let (ab_low, ab_high) = (_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
-            let (cd_low, cd_high) = (_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
-            [
-                _mm512_unpacklo_epi64(ab_low, cd_low),
-                _mm512_unpackhi_epi64(ab_low, cd_low),
-                _mm512_unpacklo_epi64(ab_high, cd_high),
-                _mm512_unpackhi_epi64(ab_high, cd_high),
-            ]
-        }
-    }
-
-    /// The word at `at` of every row's block.
-    ///
-    /// # Safety
-    /// As for [`Blocks::columns`].
-    #[inline(always)]
-    unsafe fn words(self, at: usize) -> __m512i {
-        // SAFETY: the caller's.
-        unsafe {
-            let word = |lane: usize| self.read::<i32>(lane, at);
-            let four = |i: usize| _mm_set_epi32(word(i + 3), word(i + 2), word(i + 1), word(i));
-            let low = _mm256_set_m128i(four(4), four(0));
-            _mm512_inserti64x4::<1>(
-                _mm512_castsi256_si512(low),
-                _mm256_set_m128i(four(12), four(8)),
-            )
-        }
-    }
-
-    /// The half-precision number at `at` of every row's block.
-    ///
-    /// # Safety
-    /// As for [`Blocks::columns`].
-    #[inline(always)]
-    unsafe fn halves(self, at: usize) -> __m512 {
-        // SAFETY: the caller's.
-        unsafe {
-            let half = |lane: usize| self.read::<i16>(lane, at);
-            let eight = |i: usize| {
-                _mm_set_epi16(
-                    half(i + 7),
-                    half(i + 6),
-                    half(i + 5),
-                    half(i + 4),
-                    half(i + 3),
-                    half(i + 2),
-                    half(i + 1),
-                    half(i),
-                )
-            };
-            _mm512_cvtph_ps(_mm256_set_m128i(eight(8), eight(0)))
-        }
-    }
+    }};
+    (@ $number:literal, $part:ident, $body:expr) => {{
+        let $part: usize = $number;
+        $body;
+    }};
 }
+
+pub(super) use for_parts;
 
 #[inline(always)]
 fn bytes(value: u8) -> __m512i {
@@ -292,27 +224,44 @@ macro_rules! small_columns {
     ($type:ident, |$blocks:ident| $codes:expr, $min:tt) => {
         impl Columns for $type {
             #[inline(always)]
-            unsafe fn runs(blocks: Blocks, to: &mut Runs) {
+            unsafe fn start(blocks: impl Words, kept: &mut Kept) {
                 // SAFETY: the caller's.
-                unsafe { small_columns!(@runs $min, blocks, to, Self) }
+                unsafe { small_columns!(@start $min, blocks, kept, Self) }
             }
 
             #[inline(always)]
-            unsafe fn codes($blocks: Blocks, _: usize, _: &mut Packed) -> Codes {
+            unsafe fn run(kept: &Kept, _: usize) -> Run {
+                // SAFETY: the caller's.
+                unsafe {
+                    Run {
+                        scale: kept.factors[0].assume_init(),
+                        min: small_columns!(@min $min, kept),
+                    }
+                }
+            }
+
+            #[inline(always)]
+            unsafe fn codes($blocks: impl Words, _: usize, _: &mut Kept) -> Codes {
                 // SAFETY: the caller's.
                 unsafe { $codes }
             }
         }
     };
-    (@runs no_min, $blocks:ident, $to:ident, $type:ty) => {{
-        $to.scales[0].write($blocks.halves(offset_of!($type, d)));
+    (@start no_min, $blocks:ident, $kept:ident, $type:ty) => {{
+        $kept.factors[0].write($blocks.halves(offset_of!($type, d)));
     }};
-    (@runs min, $blocks:ident, $to:ident, $type:ty) => {{
+    (@start min, $blocks:ident, $kept:ident, $type:ty) => {{
         const { assert!(offset_of!($type, m) == offset_of!($type, d) + 2) };
-        let words = $blocks.words(offset_of!($type, d));
-        $to.scales[0].write(widen_low(words));
-        $to.mins[0].write(_mm512_sub_ps(_mm512_setzero_ps(), widen_high(words)));
+        let words = $blocks.word(offset_of!($type, d));
+        $kept.factors[0].write(widen_low(words));
+        $kept.factors[1].write(_mm512_sub_ps(_mm512_setzero_ps(), widen_high(words)));
     }};
+    (@min no_min, $kept:ident) => {
+        _mm512_setzero_ps()
+    };
+    (@min min, $kept:ident) => {
+        $kept.factors[1].assume_init()
+    };
 }
 
 small_columns!(
@@ -329,7 +278,7 @@ small_columns!(
     BlockQ5_0,
     |blocks| fifth_bits(
         nibbles(blocks.columns(offset_of!(Self, qs))),
-        blocks.words(offset_of!(Self, qh))
+        blocks.word(offset_of!(Self, qh))
     ),
     no_min
 );
@@ -337,7 +286,7 @@ small_columns!(
     BlockQ5_1,
     |blocks| fifth_bits(
         nibbles(blocks.columns(offset_of!(Self, qs))),
-        blocks.words(offset_of!(Self, qh))
+        blocks.word(offset_of!(Self, qh))
     ),
     min
 );

@@ -25,6 +25,7 @@ pub(super) static KERNELS: Kernels = Kernels {
     float_dot_rows: dot::FLOAT_ROWS,
     tile_rows,
     float_tile_rows: tile::ROWS,
+    packs: true,
     panel_rows: columns::LANES,
     prepare: quantise::prepare,
     dot: dot_kernel,
@@ -63,10 +64,12 @@ fn tile_rows(m: usize) -> usize {
 
 fn tile_kernel(shape: ProductShape) -> Kernel {
     with_block!(shape.weight, B => {
-        if shape.m > stream_rows() {
-            tile::product::<B> as Kernel
-        } else {
-            stream::product::<B> as Kernel
+        match (shape.packed, shape.m > stream_rows()) {
+            (true, _) if shape.m == 1 => stream::packed_row::<B> as Kernel,
+            (true, false) => stream::product::<B, true>,
+            (true, true) => tile::packed_product::<B>,
+            (false, false) => stream::product::<B, false>,
+            (false, true) => tile::product::<B>,
         }
     }, else => unreachable!("other weights take floats"))
 }

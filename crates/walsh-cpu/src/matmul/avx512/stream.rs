@@ -6,8 +6,9 @@
 //! units that multiplying leaves idle.
 
 use std::arch::x86_64::*;
+use std::ops::Range;
 
-use super::columns::{Blocks, Codes, Columns, LANES, Packed, Runs};
+use super::columns::{Codes, Columns, Kept, LANES, PackedPanel, Panel, Rows, Run, for_parts};
 use crate::matmul::activations::{BLOCK, GROUP, Record};
 use crate::matmul::blocks::zero_shift;
 use crate::matmul::plan::Job;
@@ -20,13 +21,10 @@ pub(super) const ROWS: usize = 64;
 /// second-level cache.
 const PIECE: usize = 4096;
 
-/// How far ahead of the decoder rows are fetched, in bytes.
-const AHEAD: usize = 512;
-
 /// # Safety
 /// As for [`Kernel`](crate::matmul::kernels::Kernel).
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-pub(super) unsafe fn product<B: Columns>(job: &Job<'_>, scratch: &mut [u8]) {
+pub(super) unsafe fn product<B: Columns, const PACKED: bool>(job: &Job<'_>, scratch: &mut [u8]) {
     let item = Item::new(job, LANES, scratch);
     let all_steps = job.plan.k() / BLOCK;
     // SAFETY: the caller's; a row of a tile takes a record for each block, so that tiles lie where their first row says,
@@ -42,25 +40,41 @@ pub(super) unsafe fn product<B: Columns>(job: &Job<'_>, scratch: &mut [u8]) {
                     rows: rows.len(),
                     sums: item.sums.add(first_sum),
                     stride: item.stride(),
-                    row_bytes: job.plan.row_bytes(),
                 };
                 for panel in 0..item.panels {
                     if values.start == 0 {
                         sweep.clear();
                     }
                     let columns = item.panel_rows(panel);
-                    let mut rows = [job.operands.weight; LANES];
-                    for (lane, row) in rows.iter_mut().enumerate() {
-                        // Lanes without a row repeat the last: their sums are never read.
-                        *row = job.weight_row(columns.start + lane.min(columns.len() - 1));
+                    let blocks = values.start / B::LEN..values.end / B::LEN;
+                    if PACKED {
+                        let panel = PackedPanel(job.weight_row(columns.start));
+                        sweep.run::<B>(panel, blocks);
+                    } else {
+                        let rows = &panel_rows(job, columns);
+                        let row_bytes = job.plan.row_bytes();
+                        sweep.run::<B>(Rows { rows, row_bytes }, blocks);
                     }
-                    sweep.run::<B>(&rows, values.start / B::LEN..values.end / B::LEN);
                     sweep.sums = sweep.sums.add(LANES);
                 }
             }
         }
         item.finish();
     }
+}
+
+/// Where the rows of a panel start. Lanes without a row repeat the last: their sums are never read.
+///
+/// # Safety
+/// The rows are the weight's, and there is one at least.
+#[inline(always)]
+unsafe fn panel_rows(job: &Job<'_>, columns: Range<usize>) -> [*const u8; LANES] {
+    let mut rows = [job.operands.weight; LANES];
+    for (lane, row) in rows.iter_mut().enumerate() {
+        // SAFETY: the caller's.
+        *row = unsafe { job.weight_row(columns.start + lane.min(columns.len() - 1)) };
+    }
+    rows
 }
 
 /// A tile of activations and where its sums with sixteen weight rows go.
@@ -70,8 +84,6 @@ struct Sweep {
     sums: *mut f32,
     /// The floats between the sums of two rows.
     stride: usize,
-    /// The bytes of a weight row.
-    row_bytes: usize,
 }
 
 impl Sweep {
@@ -92,102 +104,123 @@ impl Sweep {
     /// # Safety
     /// The blocks are readable, the records and sums good for the rows, and the machine has AVX-512 with VNNI.
     #[inline(always)]
-    unsafe fn run<B: Columns>(&self, rows: &[*const u8; LANES], range: std::ops::Range<usize>) {
-        let (mut runs, mut packed) = (Runs::new(), Packed::new());
+    unsafe fn run<B: Columns>(&self, panel: impl Panel, range: Range<usize>) {
+        let mut kept = Kept::new();
         let mut records = self.records;
         for block in range {
-            let blocks = Blocks {
-                rows,
-                offset: block * size_of::<B>(),
-            };
-            // SAFETY: the caller's; the scales and minima of the block's runs have been written.
+            // SAFETY: the caller's; parts come in order, after the start of their block.
             unsafe {
-                B::runs(blocks, &mut runs);
-                for part in 0..B::LEN / BLOCK {
-                    self.fetch_ahead::<B>(rows, block * (B::LEN / BLOCK) + part);
-                    let codes = B::codes(blocks, part, &mut packed);
-                    let first = part * (BLOCK / B::RUN);
-                    let run = |run: usize| Run {
-                        scale: runs.scales[first + run].assume_init(),
-                        min: match B::ZERO {
-                            Some(_) => _mm512_setzero_ps(),
-                            None => runs.mins[first + run].assume_init(),
-                        },
-                    };
-                    let second = if B::RUN == 16 { run(1) } else { run(0) };
-                    self.multiply::<B>(&codes, [run(0), second], records);
+                let words = panel.block::<B>(block);
+                B::start(words, &mut kept);
+                for_parts!(B, |part| {
+                    panel.fetch_ahead::<B>(block * (B::LEN / BLOCK) + part);
+                    let codes = B::codes(words, part, &mut kept);
+                    let pair = Pair::of::<B>(&kept, part);
+                    for row in 0..self.rows {
+                        let record = records.add(row);
+                        let total = pair.multiply::<B>(&codes, record);
+                        let sums = self.sums.add(row * self.stride);
+                        let scale = _mm512_set1_ps((*record).scale);
+                        let sum = _mm512_fmadd_ps(total, scale, _mm512_loadu_ps(sums));
+                        _mm512_storeu_ps(sums, sum);
+                    }
                     records = records.add(self.rows);
-                }
-            }
-        }
-    }
-
-    /// Fetches what two of the rows need for 256 values, some way ahead of block `step` of 32: each row has its turn
-    /// every eight blocks, so that the fetches come evenly.
-    ///
-    /// # Safety
-    /// The machine has AVX-512.
-    #[inline(always)]
-    unsafe fn fetch_ahead<B: Columns>(&self, rows: &[*const u8; LANES], step: usize) {
-        const STEPS: usize = GROUP / BLOCK;
-        let bytes = GROUP / B::LEN * size_of::<B>();
-        let mut ahead = step / STEPS * bytes + AHEAD;
-        if ahead >= self.row_bytes {
-            // Past a row's end comes the next panel: the row that lies as many rows on as a panel has.
-            ahead += (LANES - 1) * self.row_bytes;
-        }
-        for row in &rows[step % STEPS * (LANES / STEPS)..][..LANES / STEPS] {
-            for line in 0..bytes.div_ceil(64) {
-                // SAFETY: fetching ahead touches nothing.
-                unsafe { _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(ahead + 64 * line).cast()) };
-            }
-        }
-    }
-
-    /// Adds the products of 32 values.
-    ///
-    /// # Safety
-    /// The records and sums are good for the rows, and the machine has AVX-512 with VNNI.
-    #[inline(always)]
-    unsafe fn multiply<B: Columns>(&self, codes: &Codes, runs: [Run; 2], records: *const Record) {
-        for row in 0..self.rows {
-            // SAFETY: the caller's.
-            unsafe {
-                let record = records.add(row);
-                let mut total = _mm512_setzero_ps();
-                for (run, Run { scale, min }) in runs.into_iter().enumerate().take(BLOCK / B::RUN) {
-                    let sum = broadcast(&raw const (*record).sums[Record::sum_of(B::RUN, run)]);
-                    let mut dots = match const { zero_shift(B::ZERO) } {
-                        Some(shift) => _mm512_sll_epi32(sum, _mm_cvtsi32_si128(shift)),
-                        None => _mm512_setzero_si512(),
-                    };
-                    for quad in run * B::RUN / 4..(run + 1) * B::RUN / 4 {
-                        let values = _mm512_set1_epi32((*record).quads[quad]);
-                        dots = _mm512_dpbusd_epi32(dots, codes[quad], values);
-                    }
-                    let dots = _mm512_cvtepi32_ps(dots);
-                    total = if run == 0 {
-                        _mm512_mul_ps(dots, scale)
-                    } else {
-                        _mm512_fmadd_ps(dots, scale, total)
-                    };
-                    if B::ZERO.is_none() {
-                        total = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), min, total);
-                    }
-                }
-                let sums = self.sums.add(row * self.stride);
-                let scale = _mm512_set1_ps((*record).scale);
-                _mm512_storeu_ps(sums, _mm512_fmadd_ps(total, scale, _mm512_loadu_ps(sums)));
+                });
             }
         }
     }
 }
 
-/// The scale and the minimum of a run of each weight row.
+/// The runs of 32 values: two of 16, or one.
 #[derive(Clone, Copy)]
-struct Run {
-    scale: __m512,
-    min: __m512,
+struct Pair([Run; 2]);
+
+impl Pair {
+    /// The runs of part `part` of a block.
+    ///
+    /// # Safety
+    /// The block has been started, and the machine has AVX-512.
+    #[inline(always)]
+    unsafe fn of<B: Columns>(kept: &Kept, part: usize) -> Pair {
+        // SAFETY: the caller's.
+        unsafe {
+            if B::RUN == 16 {
+                Pair([B::run(kept, 2 * part), B::run(kept, 2 * part + 1)])
+            } else {
+                let run = B::run(kept, part);
+                Pair([run, run])
+            }
+        }
+    }
+
+    /// The products of 32 values with a row of activations, but for the scale of those.
+    ///
+    /// # Safety
+    /// The record is readable, and the machine has AVX-512 with VNNI.
+    #[inline(always)]
+    unsafe fn multiply<B: Columns>(self, codes: &Codes, record: *const Record) -> __m512 {
+        // SAFETY: the caller's.
+        unsafe {
+            let mut total = _mm512_setzero_ps();
+            for (run, Run { scale, min }) in self.0.into_iter().enumerate().take(BLOCK / B::RUN) {
+                let sum = broadcast(&raw const (*record).sums[Record::sum_of(B::RUN, run)]);
+                let mut dots = match const { zero_shift(B::ZERO) } {
+                    Some(shift) => _mm512_sll_epi32(sum, _mm_cvtsi32_si128(shift)),
+                    None => _mm512_setzero_si512(),
+                };
+                for quad in run * B::RUN / 4..(run + 1) * B::RUN / 4 {
+                    let values = _mm512_set1_epi32((*record).quads[quad]);
+                    dots = _mm512_dpbusd_epi32(dots, codes[quad], values);
+                }
+                let dots = _mm512_cvtepi32_ps(dots);
+                total = if run == 0 {
+                    _mm512_mul_ps(dots, scale)
+                } else {
+                    _mm512_fmadd_ps(dots, scale, total)
+                };
+                if B::ZERO.is_none() {
+                    total = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), min, total);
+                }
+            }
+            total
+        }
+    }
+}
+
+/// The kernel for packed weights and one row: the sums stay in a register.
+///
+/// # Safety
+/// As for [`Kernel`](crate::matmul::kernels::Kernel).
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(super) unsafe fn packed_row<B: Columns>(job: &Job<'_>, _: &mut [u8]) {
+    let blocks = job.plan.k() / B::LEN;
+    for first in job.columns.clone().step_by(LANES) {
+        let columns = first..(first + LANES).min(job.columns.end);
+        let mut kept = Kept::new();
+        // SAFETY: the caller's; an item starts with a panel, which has all blocks of its rows, and the input a record for
+        // each 32 values.
+        unsafe {
+            let panel = PackedPanel(job.weight_row(first));
+            let mut record = job.operands.input.cast::<Record>();
+            let mut sum = _mm512_setzero_ps();
+            for block in 0..blocks {
+                let words = panel.block::<B>(block);
+                B::start(words, &mut kept);
+                for_parts!(B, |part| {
+                    panel.fetch_ahead::<B>(block * (B::LEN / BLOCK) + part);
+                    let codes = B::codes(words, part, &mut kept);
+                    let total = Pair::of::<B>(&kept, part).multiply::<B>(&codes, record);
+                    sum = _mm512_fmadd_ps(total, _mm512_set1_ps((*record).scale), sum);
+                    record = record.add(1);
+                });
+            }
+            let mask = (0xffffu32 >> (LANES - columns.len())) as __mmask16;
+            if let Some(bias) = job.operands.bias {
+                sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, bias.add(first)));
+            }
+            _mm512_mask_storeu_ps(job.operands.output.add(first), mask, sum);
+        }
+    }
 }
 
 /// A number in all lanes, from memory. (The compiler would work on the number first and then spread it, on units that

@@ -8,7 +8,7 @@ use crate::matmul::blocks::{Decode, zero_shift};
 use crate::matmul::float::Float;
 use crate::matmul::kernels::Kernel;
 use crate::matmul::plan::Job;
-use crate::matmul::tile::{self, Panels, Sweep, TileIsa, panel_block};
+use crate::matmul::tile::{self, FromRows, Panels, Sweep, TileIsa, panel_block};
 
 /// The most rows of a tile of quantised activations: with two vectors each of integer and float sums, what 32
 /// registers hold.
@@ -36,7 +36,7 @@ pub(super) fn product<B: Decode, const DOT: bool, const MATRIX: bool>() -> Kerne
 #[target_feature(enable = "neon,dotprod")]
 unsafe fn product_with_dot<B: Decode>(job: &Job<'_>, scratch: &mut [u8]) {
     // SAFETY: the caller's.
-    unsafe { tile::product::<Neon<true, false>, B>(job, scratch) }
+    unsafe { tile::product::<Neon<true, false>, FromRows, B>(job, scratch) }
 }
 
 /// # Safety
@@ -44,14 +44,14 @@ unsafe fn product_with_dot<B: Decode>(job: &Job<'_>, scratch: &mut [u8]) {
 #[target_feature(enable = "neon,i8mm")]
 unsafe fn product_with_matrix<B: Decode>(job: &Job<'_>, scratch: &mut [u8]) {
     // SAFETY: the caller's.
-    unsafe { tile::product::<Neon<true, true>, B>(job, scratch) }
+    unsafe { tile::product::<Neon<true, true>, FromRows, B>(job, scratch) }
 }
 
 /// # Safety
 /// As for [`Kernel`].
 unsafe fn product_without_dot<B: Decode>(job: &Job<'_>, scratch: &mut [u8]) {
     // SAFETY: the caller's.
-    unsafe { tile::product::<Neon<false, false>, B>(job, scratch) }
+    unsafe { tile::product::<Neon<false, false>, FromRows, B>(job, scratch) }
 }
 
 /// # Safety
