@@ -55,6 +55,10 @@ pub enum Access {
     ReadOnly,
     /// Memory that the device allocated.
     ReadWrite,
+    /// A weight in the order that a device's products read fastest, of which
+    /// [`Device::pack`](crate::Device::pack) made the one tensor: products alone
+    /// read it.
+    Packed,
 }
 
 struct Inner {

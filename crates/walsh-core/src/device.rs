@@ -118,6 +118,16 @@ pub trait Backend: Send + Sync {
         None
     }
 
+    /// Copies weights of products, `[N, K]` each, into the order that products read
+    /// fastest. `None` for one where that would not pay, or, if the device was not
+    /// told to, where memory is short.
+    ///
+    /// # Errors
+    /// When the device fails, or was told to pack and memory is missing.
+    fn pack(&self, weights: &[Tensor]) -> Result<Vec<Option<Box<dyn Memory>>>> {
+        Ok(weights.iter().map(|_| None).collect())
+    }
+
     /// Runs a compiled list to its end, one kernel at a time, and times each.
     ///
     /// # Errors
@@ -359,6 +369,39 @@ impl Device {
         Ok(())
     }
 
+    /// The weights, `[N, K]` each, as products of this device read them fastest:
+    /// copied into another order where that pays and the device's settings and
+    /// memory allow it ([`Tensor::is_packed`] says whether), otherwise the very
+    /// tensors. Packed weights take as much memory again, are weights of
+    /// [`MatMul`](crate::ops::MatMul) and nothing else, and do not follow what is
+    /// written to those that they were made of.
+    ///
+    /// # Errors
+    /// When a weight is another device's, is packed already or has not two
+    /// dimensions, the device fails, or it was told to pack and memory is missing.
+    pub fn pack(&self, weights: &[Tensor]) -> Result<Vec<Tensor>> {
+        for weight in weights {
+            self.check_transfer("pack", weight, weight.bytes() as usize)?;
+            if weight.shape().len() != 2 {
+                return Err(Error::argument(
+                    "pack",
+                    "weight",
+                    "of 2 dimensions",
+                    weight,
+                ));
+            }
+        }
+        let packed = self.backend.pack(weights)?;
+        let each = weights.iter().zip(packed).map(|(weight, memory)| match memory {
+            None => weight.clone(),
+            Some(memory) => {
+                let buffer = Buffer::new(self.id, weight.bytes(), Access::Packed, memory);
+                weight.packed_into(buffer)
+            }
+        });
+        Ok(each.collect())
+    }
+
     /// How many more bytes could be allocated at this moment, where the backend can
     /// tell.
     #[must_use]
@@ -434,6 +477,14 @@ impl Device {
                 "tensor",
                 "on this device",
                 "on another",
+            ));
+        }
+        if tensor.is_packed() {
+            return Err(Error::argument(
+                op,
+                "tensor",
+                "of numbers in order",
+                "a packed weight",
             ));
         }
         if tensor.bytes() != bytes as u64 {

@@ -130,12 +130,27 @@ impl Recorder {
             }
         }
         for span in &accesses.writes {
-            if span.buffer.access() == Access::ReadOnly {
+            if span.buffer.access() != Access::ReadWrite {
                 return Err(Error::argument(
                     op.name(),
                     "output",
                     "writable",
                     "read-only memory",
+                ));
+            }
+        }
+        let weight = match op {
+            Op::MatMul(op) => Some(op.weight.span()),
+            _ => None,
+        };
+        for span in &accesses.reads {
+            let is_weight = weight.as_ref().is_some_and(|weight| weight.same(span));
+            if span.buffer.access() == Access::Packed && !is_weight {
+                return Err(Error::argument(
+                    op.name(),
+                    "every tensor but a product's weight",
+                    "of numbers in order",
+                    "a packed weight",
                 ));
             }
         }

@@ -3,7 +3,7 @@ use std::ops::Range;
 
 use walsh_formats::DType;
 
-use crate::buffer::{Buffer, Span};
+use crate::buffer::{Access, Buffer, Span};
 use crate::{Error, Result};
 
 /// A contiguous array of numbers in a buffer.
@@ -25,8 +25,17 @@ impl Tensor {
     ///
     /// # Errors
     /// When the last dimension is not a whole number of blocks, the offset is
-    /// not aligned to the type, or the range does not lie within the buffer.
+    /// not aligned to the type, the range does not lie within the buffer, or the
+    /// buffer is a packed weight's.
     pub fn new(buffer: Buffer, offset: u64, dtype: DType, shape: &[u64]) -> Result<Self> {
+        if buffer.access() == Access::Packed {
+            return Err(Error::argument(
+                "tensor",
+                "buffer",
+                "of numbers in order",
+                "a packed weight's",
+            ));
+        }
         let bytes = tensor_bytes(dtype, shape)?;
         let align = alignment(dtype);
         if !offset.is_multiple_of(align) {
@@ -58,6 +67,22 @@ impl Tensor {
             shape: shape.to_vec(),
             bytes,
         })
+    }
+
+    /// The same numbers, in a buffer that a device has packed them into.
+    pub(crate) fn packed_into(&self, buffer: Buffer) -> Self {
+        Self {
+            buffer,
+            offset: 0,
+            ..self.clone()
+        }
+    }
+
+    /// Whether it is a packed weight, which products alone read: see
+    /// [`Device::pack`](crate::Device::pack).
+    #[must_use]
+    pub fn is_packed(&self) -> bool {
+        self.buffer.access() == Access::Packed
     }
 
     /// The buffer that holds it.
@@ -122,8 +147,17 @@ impl Tensor {
     /// The same numbers under another shape of as many elements.
     ///
     /// # Errors
-    /// When the number of elements differs or a block would be cut.
+    /// When the number of elements differs, a block would be cut, or the tensor is
+    /// a packed weight.
     pub fn reshape(&self, shape: &[u64]) -> Result<Self> {
+        if self.is_packed() {
+            return Err(Error::argument(
+                "reshape",
+                "tensor",
+                "of numbers in order",
+                "a packed weight",
+            ));
+        }
         let bytes = tensor_bytes(self.dtype, shape)?;
         if bytes != self.bytes {
             return Err(Error::argument(

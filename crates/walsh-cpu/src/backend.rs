@@ -4,10 +4,11 @@ use std::time::Duration;
 use walsh_core::ops::Op;
 use walsh_core::{
     Activations, Backend, CommandList, Device, Error, HostBytes, KernelTime, Memory, Plan, Program,
-    Properties, Result, Span,
+    Properties, Result, Span, Tensor,
 };
 
 use crate::isa::Isa;
+use crate::matmul::{PackWeights, Repacking};
 use crate::lower::{Lowered, Lowering, Target};
 use crate::memory::{self, CpuMemory, address};
 use crate::team::{Phase, Team, TeamError};
@@ -32,6 +33,8 @@ pub struct CpuOptions {
     pub isa: Option<Isa>,
     /// How products with block-quantised weights read their input.
     pub activations: Activations,
+    /// Whether weights are packed when a caller offers to.
+    pub packing: PackWeights,
 }
 
 /// The most threads that a device may have.
@@ -85,6 +88,11 @@ pub fn open(options: CpuOptions) -> Result<Device> {
             threads,
             activations: options.activations,
         },
+        packing: match options.activations {
+            Activations::Int8 => options.packing,
+            // Kernels of packed weights multiply bytes.
+            Activations::F32 => PackWeights::Never,
+        },
         team: Mutex::new(team),
     })))
 }
@@ -107,6 +115,7 @@ fn failure(message: String) -> Error {
 struct Cpu {
     properties: Properties,
     target: Target,
+    packing: PackWeights,
     /// Held by whoever touches tensor memory: a run, a write or a read.
     team: Mutex<Team>,
 }
@@ -188,6 +197,17 @@ impl Backend for Cpu {
 
     fn available_bytes(&self) -> Option<u64> {
         memory::available_bytes()
+    }
+
+    fn pack(&self, weights: &[Tensor]) -> Result<Vec<Option<Box<dyn Memory>>>> {
+        let how = Repacking {
+            isa: self.target.isa,
+            packing: self.packing,
+            available: memory::available_bytes(),
+        };
+        let packed = matmul::pack(weights, how, &self.lock())?;
+        let boxed = |memory| Box::new(memory) as Box<dyn Memory>;
+        Ok(packed.into_iter().map(|memory| memory.map(boxed)).collect())
     }
 
     fn plan(&self, op: &Op) -> Result<Plan> {

@@ -21,4 +21,5 @@ pub mod team;
 
 pub use backend::{CpuOptions, Threads, open};
 pub use isa::Isa;
+pub use matmul::PackWeights;
 pub use walsh_core::Activations;

@@ -24,7 +24,7 @@ impl CpuMemory {
     }
 
     /// The first byte. Writing through it is sound for owned memory alone.
-    fn base(&self) -> *mut u8 {
+    pub(crate) fn base(&self) -> *mut u8 {
         match self {
             Self::Owned(allocation) => allocation.base.as_ptr(),
             Self::Imported(bytes) => bytes.bytes().as_ptr().cast_mut(),

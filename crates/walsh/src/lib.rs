@@ -19,7 +19,7 @@ pub use walsh_formats::{DType, gguf};
 #[cfg(feature = "cpu")]
 pub use walsh_cpu as cpu;
 #[cfg(feature = "cpu")]
-pub use walsh_cpu::{CpuOptions, Isa, Threads};
+pub use walsh_cpu::{CpuOptions, Isa, PackWeights, Threads};
 
 #[cfg(feature = "cuda")]
 pub use walsh_cuda as cuda;

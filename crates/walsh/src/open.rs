@@ -5,7 +5,7 @@ use std::str::FromStr;
 use walsh_core::{Activations, Device, Error, Result};
 
 #[cfg(feature = "cpu")]
-use walsh_cpu::{CpuOptions, Isa, Threads};
+use walsh_cpu::{CpuOptions, Isa, PackWeights, Threads};
 #[cfg(feature = "cuda")]
 use walsh_cuda::{CudaOptions, Launches};
 
@@ -58,7 +58,8 @@ pub const BACKENDS: &[BackendInfo] = &[
 ///
 /// Its text form is a backend's name with settings behind a colon: `cpu`,
 /// `cpu:threads=4`, `cpu:threads=2,isa=avx2`, `cpu:activations=f32` (see
-/// [`Activations`](crate::Activations)), `cuda` for the first NVIDIA GPU,
+/// [`Activations`](crate::Activations)), `cpu:packing=never` (see
+/// [`PackWeights`](crate::PackWeights)), `cuda` for the first NVIDIA GPU,
 /// `cuda:1` for the second, `cuda:0,activations=f32`, `cuda:0,launches=apart`. A backend that this build does not have is an error
 /// when the text is read; it is never replaced by another.
 ///
@@ -190,6 +191,7 @@ impl fmt::Display for DeviceSpec {
                 threads,
                 isa,
                 activations,
+                packing,
             }) => {
                 let (threads, isa, activations) = (*threads, *isa, *activations);
                 f.write_str("cpu")?;
@@ -204,6 +206,10 @@ impl fmt::Display for DeviceSpec {
                 }
                 if activations != Activations::default() {
                     write!(f, "{separator}activations={activations}")?;
+                    separator = ',';
+                }
+                if *packing != PackWeights::default() {
+                    write!(f, "{separator}packing={packing}")?;
                 }
                 Ok(())
             }
@@ -251,7 +257,16 @@ fn cpu_options(text: &str) -> Result<CpuOptions> {
                     .parse()
                     .map_err(|_| wrong("cpu:activations=int8 or f32"))?;
             }
-            _ => return Err(wrong("cpu or cpu:threads=N,isa=NAME,activations=NAME")),
+            Some(("packing", name)) => {
+                options.packing = name
+                    .parse()
+                    .map_err(|_| wrong("cpu:packing=auto, always or never"))?;
+            }
+            _ => {
+                return Err(wrong(
+                    "cpu or cpu:threads=N,isa=NAME,activations=NAME,packing=NAME",
+                ));
+            }
         }
     }
     Ok(options)
@@ -314,6 +329,8 @@ mod tests {
             "cpu:threads=1,isa=avx2",
             "cpu:activations=f32",
             "cpu:threads=2,isa=portable,activations=f32",
+            "cpu:packing=never",
+            "cpu:threads=2,packing=always",
         ] {
             assert_eq!(text.parse::<DeviceSpec>().unwrap().to_string(), text);
         }
@@ -336,6 +353,7 @@ mod tests {
             ("cpu:isa=sse9", "avx512"),
             ("cpu:activations=f16", "int8 or f32"),
             ("cpu:activations", "cpu:threads=N"),
+            ("cpu:packing=yes", "auto, always or never"),
             ("cpu:threads=1,", "cpu:threads=N"),
             ("metal", "no Metal backend"),
         ] {

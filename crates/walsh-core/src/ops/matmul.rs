@@ -14,7 +14,8 @@ use crate::tensor::Tensor;
 /// opened not to.
 #[derive(Debug, Clone)]
 pub struct MatMul {
-    /// `[N, K]` of any floating-point or block type.
+    /// `[N, K]` of any floating-point or block type, as it is stored or
+    /// [packed](crate::Device::pack).
     pub weight: Tensor,
     /// `f32 [M, K]`.
     pub input: Tensor,

@@ -33,7 +33,7 @@ mod testing;
 mod tests;
 
 pub use activations::ActivationLayout;
-use activations::Arrangement;
 pub(crate) use op::{lower, plan};
-pub use pack::Packing;
+pub(crate) use pack::{Repacking, pack};
+pub use pack::{PackWeights, Packing, UnknownPacking};
 pub use plan::{Operands, ProductError, ProductPlan, ProductShape};

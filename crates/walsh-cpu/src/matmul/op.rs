@@ -6,7 +6,7 @@ use walsh_core::ops::{MatMul, Operation};
 use walsh_core::{Error, Plan, Result};
 
 use super::plan::{Operands, ProductPlan, ProductShape};
-use super::{ActivationLayout, Arrangement};
+use super::ActivationLayout;
 use crate::lower::{Derived, Lowering, Target};
 use crate::memory::View;
 use crate::team::{Phase, Scratch, Stream};
@@ -22,7 +22,7 @@ fn product_plan(op: &MatMul, target: Target) -> Result<ProductPlan> {
         m: size(op.input.shape()[0])?,
         n: size(op.weight.shape()[0])?,
         k: size(op.weight.shape()[1])?,
-        packed: false,
+        packed: op.weight.is_packed(),
     };
     ProductPlan::new(target.isa, target.threads, target.activations, shape).map_err(unsupported)
 }
@@ -38,18 +38,20 @@ fn unsupported(why: impl ToString) -> Error {
 /// What a product will do, to look at.
 pub(crate) fn plan(op: &MatMul, target: Target) -> Result<Plan> {
     let plan = product_plan(op, target)?;
-    let way = match plan.layout().arrangement {
-        Arrangement::Plain | Arrangement::Rows => "dot",
-        Arrangement::Tiles(_) | Arrangement::FloatTiles(_) => "tiled",
-    };
     let weight = plan.shape().weight;
     // Weights of floats have no other way.
     let precision = match target.activations {
         Activations::F32 if weight.is_quantised() => ".f32",
         _ => "",
     };
+    let packed = if plan.shape().packed { ".packed" } else { "" };
+    let way = if plan.stream_bytes().is_some() {
+        "dot"
+    } else {
+        "tiled"
+    };
     Ok(Plan {
-        kernel: format!("matmul.{weight}.{}{precision}.{way}", target.isa),
+        kernel: format!("matmul.{weight}.{}{precision}{packed}.{way}", target.isa),
         pieces: plan.items() as u64,
         workspace: plan.layout().bytes() as u64,
     })
@@ -60,7 +62,7 @@ pub(crate) fn lower(op: &MatMul, lowering: &mut Lowering) -> Result<()> {
     let plan = product_plan(op, lowering.target())?;
     let layout = *plan.layout();
     let weight = View::<u8>::of(&op.weight)?;
-    if op.weight.dtype().is_quantised() && !weight.base().cast::<u16>().is_aligned() {
+    if plan.shape().weight.is_quantised() && !weight.base().cast::<u16>().is_aligned() {
         return Err(unsupported(
             "a block-quantised weight lies at an odd address",
         ));

@@ -9,12 +9,69 @@
 //! With one row of input a kernel reads a panel from end to end, as one stream, and adds up sixteen results at once,
 //! without moving a code from one lane to another. What rows need for that, transposing, is done once.
 
+use std::fmt;
+use std::ops::Range;
+use std::str::FromStr;
+
+use walsh_core::{Error, Result, Tensor};
 use walsh_formats::DType;
 
 use crate::isa::Isa;
+use crate::memory::{CpuMemory, View};
+use crate::team::{Group, Phase, Scratch, Team};
 
 /// The rows of a panel.
 pub(super) const LANES: usize = 16;
+
+/// Whether a CPU device copies weights into the order that its products read fastest, when it is asked to
+/// ([`Device::pack`](walsh_core::Device::pack)).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum PackWeights {
+    /// Where the instruction set gains by it and the packed weights take at most half of the memory that is free.
+    #[default]
+    Auto,
+    /// Where the instruction set gains by it, whatever memory is free.
+    Always,
+    /// Not at all: all products read weights as they are stored.
+    Never,
+}
+
+impl PackWeights {
+    /// All of them, the default first.
+    pub const ALL: &'static [PackWeights] = &[PackWeights::Auto, PackWeights::Always, PackWeights::Never];
+
+    /// The name that [`FromStr`] reads: `auto`, `always` or `never`.
+    pub fn name(self) -> &'static str {
+        match self {
+            PackWeights::Auto => "auto",
+            PackWeights::Always => "always",
+            PackWeights::Never => "never",
+        }
+    }
+}
+
+impl fmt::Display for PackWeights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A name that is none of [`PackWeights`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown way to pack '{name}': expected auto, always or never")]
+pub struct UnknownPacking {
+    /// The name that was given.
+    pub name: String,
+}
+
+impl FromStr for PackWeights {
+    type Err = UnknownPacking;
+
+    fn from_str(name: &str) -> Result<Self, UnknownPacking> {
+        let found = PackWeights::ALL.iter().find(|how| how.name() == name);
+        found.copied().ok_or_else(|| UnknownPacking { name: name.into() })
+    }
+}
 
 /// A weight `[n, k]` that can be packed.
 #[derive(Clone, Copy, Debug)]
@@ -73,30 +130,112 @@ impl Packing {
         }
     }
 
-    /// Where the half-word lies that is apart, in blocks that have one: their scale, the first or the last field.
-    fn apart(&self) -> Option<usize> {
-        let odd = self.block_bytes % 4 == 2;
-        odd.then_some(if self.block_bytes < 40 {
-            0
-        } else {
-            self.block_bytes - 2
-        })
-    }
-
     /// Spreads a block over its lane.
     ///
     /// # Safety
     /// The block is readable, and so many bytes for each lane are writable at `panel`.
     unsafe fn scatter(&self, block: *const u8, panel: *mut u8, lane: usize) {
-        let mut at = 0;
-        while at < self.block_bytes {
-            let bytes = if self.apart() == Some(at) { 2 } else { 4 };
-            // SAFETY: the caller's; a field of a lane lies as many fields of its size on.
-            unsafe {
-                let to = panel.add(LANES * at + lane * bytes);
-                to.copy_from_nonoverlapping(block.add(at), bytes);
+        // Blocks of an odd number of half-words have one apart, their scale: the first field, or of large blocks the last.
+        let (words, apart) = match (self.block_bytes % 4, self.block_bytes < SMALL) {
+            (0, _) => (0..self.block_bytes, None),
+            (_, true) => (2..self.block_bytes, Some(0)),
+            (_, false) => (0..self.block_bytes - 2, Some(self.block_bytes - 2)),
+        };
+        // SAFETY: the caller's; a field of a lane lies as many fields of its size on.
+        unsafe {
+            for at in words.step_by(4) {
+                let word = block.add(at).cast::<u32>().read_unaligned();
+                let to = panel.add(LANES * at + lane * 4);
+                to.cast::<u32>().write_unaligned(word);
             }
-            at += bytes;
+            if let Some(at) = apart {
+                let half = block.add(at).cast::<u16>().read_unaligned();
+                let to = panel.add(LANES * at + lane * 2);
+                to.cast::<u16>().write_unaligned(half);
+            }
+        }
+    }
+}
+
+/// Blocks of 32 values have fewer bytes, those of 256 more.
+const SMALL: usize = 40;
+
+/// Packs weights on a team: `None` for those that gain nothing by it, and for all where the device leaves it to memory
+/// and there is too little.
+pub(crate) fn pack(weights: &[Tensor], how: Repacking, team: &Team) -> Result<Vec<Option<CpuMemory>>> {
+    let size = |dimension: u64| usize::try_from(dimension).ok();
+    let packing = |weight: &Tensor| {
+        let (n, k) = (size(weight.shape()[0])?, size(weight.shape()[1])?);
+        Packing::new(how.isa, weight.dtype(), n, k)
+    };
+    let packings: Vec<_> = match how.packing {
+        PackWeights::Never => return Ok(weights.iter().map(|_| None).collect()),
+        _ => weights.iter().map(packing).collect(),
+    };
+    let total: u64 = packings.iter().flatten().map(|packing| packing.bytes() as u64).sum();
+    if how.packing == PackWeights::Auto && !how.available.is_some_and(|bytes| total <= bytes / 2) {
+        return Ok(weights.iter().map(|_| None).collect());
+    }
+    let (mut packed, mut phases): (Vec<_>, Vec<Box<dyn Phase>>) = (Vec::new(), Vec::new());
+    for (weight, packing) in weights.iter().zip(packings) {
+        let Some(packing) = packing else {
+            packed.push(None);
+            continue;
+        };
+        let memory = CpuMemory::zeroed(packing.bytes() as u64)?;
+        phases.push(Box::new(Pack {
+            packing,
+            weight: View::of(weight)?,
+            panels: Panels(memory.base()),
+        }));
+        packed.push(Some(memory));
+    }
+    // SAFETY: each phase writes memory that nothing else knows yet, and reads what the lock of the device protects.
+    unsafe { team.run(&[Group::new(phases)]) }.map_err(|error| Error::Device {
+        device: "cpu".into(),
+        message: error.to_string(),
+    })?;
+    Ok(packed)
+}
+
+/// How a device packs.
+pub(crate) struct Repacking {
+    pub(crate) isa: Isa,
+    pub(crate) packing: PackWeights,
+    /// The memory that is free.
+    pub(crate) available: Option<u64>,
+}
+
+/// The memory that panels go to.
+struct Panels(*mut u8);
+
+// SAFETY: each panel is written by the one thread that packs it.
+unsafe impl Send for Panels {}
+// SAFETY: as above.
+unsafe impl Sync for Panels {}
+
+struct Pack {
+    packing: Packing,
+    weight: View<u8>,
+    panels: Panels,
+}
+
+impl Phase for Pack {
+    fn items(&self) -> usize {
+        self.packing.panels()
+    }
+
+    fn cost(&self) -> u64 {
+        self.packing.bytes() as u64 / 3
+    }
+
+    unsafe fn run(&self, items: Range<usize>, _: &mut Scratch) {
+        for panel in items {
+            // SAFETY: the weight and the panels have the sizes of the packing.
+            unsafe {
+                let to = self.panels.0.add(panel * self.packing.panel_bytes());
+                self.packing.pack(panel, self.weight.base(), to);
+            }
         }
     }
 }

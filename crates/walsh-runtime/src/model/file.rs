@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use memmap2::Mmap;
+#[cfg(unix)]
+use memmap2::UncheckedAdvice;
 use walsh::HostBytes;
 use walsh::formats::gguf::{self, Gguf};
 
@@ -28,6 +30,7 @@ unsafe impl HostBytes for MappedFile {
 pub(super) struct ModelFiles {
     pub(super) path: PathBuf,
     pub(super) parts: Vec<Arc<dyn HostBytes>>,
+    maps: Vec<Arc<MappedFile>>,
 }
 
 impl ModelFiles {
@@ -37,6 +40,7 @@ impl ModelFiles {
         Self {
             path,
             parts: vec![Arc::new(bytes)],
+            maps: Vec::new(),
         }
     }
 
@@ -50,9 +54,9 @@ impl ModelFiles {
     pub(super) fn open(path: &Path) -> Result<Self> {
         let first = map(path)?;
         let split = gguf::split_info(Gguf::parse(first.bytes())?.metadata())?;
-        let mut parts = Vec::new();
+        let mut maps = Vec::new();
         match split {
-            None => parts.push(first),
+            None => maps.push(first),
             Some(split) => {
                 for number in 0..split.count {
                     let part = gguf::split_path(path, number, split.count).ok_or_else(|| {
@@ -64,13 +68,14 @@ impl ModelFiles {
                             ),
                         }
                     })?;
-                    parts.push(map(&part)?);
+                    maps.push(map(&part)?);
                 }
             }
         }
         Ok(Self {
             path: path.to_owned(),
-            parts,
+            parts: maps.iter().map(|map| map.clone() as Arc<dyn HostBytes>).collect(),
+            maps,
         })
     }
 
@@ -91,6 +96,18 @@ impl ModelFiles {
         Ok(parsed)
     }
 
+    /// Tells the system that most of the files will not be read again soon, so that they do not count as this process's
+    /// memory. What is read nevertheless comes back from the file, or from the system's cache of it.
+    pub(super) fn release(&self) {
+        #[cfg(unix)]
+        for file in &self.maps {
+            // SAFETY: a shared map of a file has no contents of its own that could be lost.
+            let advised = unsafe { file.map.unchecked_advise(UncheckedAdvice::DontNeed) };
+            // A system that does not take the advice keeps the pages, and nothing else changes.
+            drop(advised);
+        }
+    }
+
     /// The size of all parts in bytes.
     pub(super) fn bytes(&self) -> u64 {
         self.parts
@@ -100,7 +117,7 @@ impl ModelFiles {
     }
 }
 
-fn map(path: &Path) -> Result<Arc<dyn HostBytes>> {
+fn map(path: &Path) -> Result<Arc<MappedFile>> {
     let read = |error: std::io::Error| Error::file(path, &error);
     let file = File::open(path).map_err(read)?;
     let metadata = file.metadata().map_err(read)?;

@@ -45,8 +45,10 @@ pub struct TensorSummary {
 
 /// A model, ready to run. Cloning shares it.
 ///
-/// Its weights stay in the mapped file and are read as they are stored; the file
-/// must not be changed while the model is open.
+/// Its weights stay in the mapped file and are read as they are stored, but for
+/// those of products that the device has packed on opening
+/// ([`packed_bytes`](Self::packed_bytes)); the file must not be changed while the
+/// model is open.
 #[derive(Clone)]
 pub struct Model(Arc<Inner>);
 
@@ -57,6 +59,7 @@ struct Inner {
     config: ModelConfig,
     tensors: Vec<TensorSummary>,
     weights: Weights,
+    packed_bytes: u64,
     tokenizer: Tokenizer,
     calibrations: CalibrationOptions,
     calibration: OnceLock<Calibration>,
@@ -97,10 +100,16 @@ impl Parts {
             path,
             places: self.places,
         };
+        let mut weights = loader.weights(config)?;
+        let packed_bytes = weights.pack(device)?;
+        if packed_bytes > 0 {
+            self.files.release();
+        }
         Ok(Model(Arc::new(Inner {
             device: device.clone(),
             name,
-            weights: loader.weights(config)?,
+            weights,
+            packed_bytes,
             config: self.config,
             tensors,
             tokenizer,
@@ -173,6 +182,14 @@ impl Model {
     #[must_use]
     pub fn file_bytes(&self) -> u64 {
         self.0.files.bytes()
+    }
+
+    /// The bytes of weights that the device has packed, and so has in memory beside
+    /// the file; 0 where it reads all weights in the file. See
+    /// [`Device::pack`](walsh::Device::pack).
+    #[must_use]
+    pub fn packed_bytes(&self) -> u64 {
+        self.0.packed_bytes
     }
 
     /// What tells it from other models. It is worked out on the first call, in a

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use walsh::formats::DType;
-use walsh::{Buffer, Tensor};
+use walsh::{Buffer, Device, Tensor};
 
 use super::config::ModelConfig;
 use crate::{Error, Result};
@@ -43,6 +43,42 @@ pub(crate) struct Weights {
     pub(crate) output_norm: Tensor,
     /// The embedding table itself where the two are tied.
     pub(crate) output: Linear,
+}
+
+impl Layer {
+    /// The weights of its products.
+    fn products(&mut self) -> [&mut Tensor; 7] {
+        [
+            &mut self.query.weight,
+            &mut self.key.weight,
+            &mut self.value.weight,
+            &mut self.attention_output.weight,
+            &mut self.gate.weight,
+            &mut self.up.weight,
+            &mut self.down.weight,
+        ]
+    }
+}
+
+impl Weights {
+    /// Packs the weights of all products as far as the device does, and returns the bytes that this takes. The
+    /// embedding table stays as it is: rows are read from it, even where it is the output's weight too.
+    ///
+    /// # Errors
+    /// When the device fails, or was told to pack and memory is missing.
+    pub(super) fn pack(&mut self, device: &Device) -> Result<u64> {
+        let mut places: Vec<&mut Tensor> = vec![&mut self.output.weight];
+        places.extend(self.layers.iter_mut().flat_map(Layer::products));
+        let weights: Vec<Tensor> = places.iter().map(|weight| (**weight).clone()).collect();
+        let mut bytes = 0;
+        for (place, weight) in places.into_iter().zip(device.pack(&weights)?) {
+            if weight.is_packed() {
+                bytes += weight.bytes();
+            }
+            *place = weight;
+        }
+        Ok(bytes)
+    }
 }
 
 /// Where a tensor lies.
