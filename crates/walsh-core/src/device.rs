@@ -383,22 +383,20 @@ impl Device {
         for weight in weights {
             self.check_transfer("pack", weight, weight.bytes() as usize)?;
             if weight.shape().len() != 2 {
-                return Err(Error::argument(
-                    "pack",
-                    "weight",
-                    "of 2 dimensions",
-                    weight,
-                ));
+                return Err(Error::argument("pack", "weight", "of 2 dimensions", weight));
             }
         }
         let packed = self.backend.pack(weights)?;
-        let each = weights.iter().zip(packed).map(|(weight, memory)| match memory {
-            None => weight.clone(),
-            Some(memory) => {
-                let buffer = Buffer::new(self.id, weight.bytes(), Access::Packed, memory);
-                weight.packed_into(buffer)
-            }
-        });
+        let each = weights
+            .iter()
+            .zip(packed)
+            .map(|(weight, memory)| match memory {
+                None => weight.clone(),
+                Some(memory) => {
+                    let buffer = Buffer::new(self.id, weight.bytes(), Access::Packed, memory);
+                    weight.packed_into(buffer)
+                }
+            });
         Ok(each.collect())
     }
 

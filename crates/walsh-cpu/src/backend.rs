@@ -8,8 +8,8 @@ use walsh_core::{
 };
 
 use crate::isa::Isa;
-use crate::matmul::{PackWeights, Repacking};
 use crate::lower::{Lowered, Lowering, Target};
+use crate::matmul::{PackWeights, Repacking};
 use crate::memory::{self, CpuMemory, address};
 use crate::team::{Phase, Team, TeamError};
 use crate::{attention, bandwidth, matmul, store};

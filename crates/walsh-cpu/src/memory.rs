@@ -5,6 +5,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use bytemuck::Pod;
+use memmap2::MmapMut;
 use walsh_core::{Buffer, Error, HostBytes, Memory, Result, Tensor};
 
 /// The alignment of allocations: a cache line, and the widest vector.
@@ -14,6 +15,8 @@ pub(crate) const ALIGN: usize = 64;
 pub(crate) enum CpuMemory {
     Owned(Allocation),
     Imported(Arc<dyn HostBytes>),
+    /// From an offset of memory that several share.
+    Part(Arc<Pages>, usize),
 }
 
 impl Memory for CpuMemory {}
@@ -28,6 +31,8 @@ impl CpuMemory {
         match self {
             Self::Owned(allocation) => allocation.base.as_ptr(),
             Self::Imported(bytes) => bytes.bytes().as_ptr().cast_mut(),
+            // SAFETY: parts are made with offsets within the memory.
+            Self::Part(pages, offset) => unsafe { pages.base().add(*offset) },
         }
     }
 }
@@ -64,6 +69,40 @@ impl Drop for Allocation {
     fn drop(&mut self) {
         // SAFETY: allocated in `zeroed` with this layout.
         unsafe { dealloc(self.base.as_ptr(), self.layout) }
+    }
+}
+
+/// Zeroed memory in pages as large as the system gives: for what is written once and read from end to end.
+pub(crate) struct Pages {
+    // Keeps the memory; it is reached through `base` alone.
+    _map: MmapMut,
+    base: *mut u8,
+}
+
+// SAFETY: as for `Allocation`.
+unsafe impl Send for Pages {}
+// SAFETY: as above.
+unsafe impl Sync for Pages {}
+
+impl Pages {
+    pub(crate) fn zeroed(bytes: u64) -> Result<Self> {
+        let out_of_memory = || Error::OutOfMemory {
+            device: "cpu".into(),
+            bytes,
+        };
+        let size = usize::try_from(bytes.max(1)).map_err(|_| out_of_memory())?;
+        let mut map = MmapMut::map_anon(size).map_err(|_| out_of_memory())?;
+        // Large pages take fewer faults to fill and fewer translations to read. Where the system has none to give, the
+        // memory is good all the same.
+        #[cfg(target_os = "linux")]
+        drop(map.advise(memmap2::Advice::HugePage));
+        let base = map.as_mut_ptr();
+        Ok(Self { _map: map, base })
+    }
+
+    /// The first byte, on a boundary of [`ALIGN`].
+    pub(crate) fn base(&self) -> *mut u8 {
+        self.base
     }
 }
 

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::activations::{ActivationLayout, Arrangement};
+use super::pack::Transposition;
 use super::plan::{Job, ProductShape};
 use crate::isa::Isa;
 
@@ -30,8 +31,8 @@ pub(super) struct Kernels {
     pub(super) tile_rows: fn(usize) -> usize,
     /// The most rows of a tile of floats.
     pub(super) float_tile_rows: usize,
-    /// Whether the kernels of quantised activations take packed weights too, as the shape says.
-    pub(super) packs: bool,
+    /// How weights are packed, where the kernels of quantised activations take packed weights too, as the shape says.
+    pub(super) packs: Option<Transposition>,
     /// The weight rows of a panel.
     pub(super) panel_rows: usize,
     /// Brings activations into their layout.

@@ -34,6 +34,6 @@ mod tests;
 
 pub use activations::ActivationLayout;
 pub(crate) use op::{lower, plan};
-pub(crate) use pack::{Repacking, pack};
 pub use pack::{PackWeights, Packing, UnknownPacking};
+pub(crate) use pack::{Repacking, pack};
 pub use plan::{Operands, ProductError, ProductPlan, ProductShape};

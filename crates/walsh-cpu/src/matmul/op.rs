@@ -5,8 +5,8 @@ use std::ops::Range;
 use walsh_core::ops::{MatMul, Operation};
 use walsh_core::{Error, Plan, Result};
 
-use super::plan::{Operands, ProductPlan, ProductShape};
 use super::ActivationLayout;
+use super::plan::{Operands, ProductPlan, ProductShape};
 use crate::lower::{Derived, Lowering, Target};
 use crate::memory::View;
 use crate::team::{Phase, Scratch, Stream};

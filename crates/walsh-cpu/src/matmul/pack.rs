@@ -12,13 +12,21 @@
 use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use walsh_core::{Error, Result, Tensor};
 use walsh_formats::DType;
 
+use super::kernels::Kernels;
 use crate::isa::Isa;
-use crate::memory::{CpuMemory, View};
+use crate::memory::{ALIGN, CpuMemory, Pages, View};
 use crate::team::{Group, Phase, Scratch, Team};
+
+/// Writes so many words of each of sixteen rows side by side: word `i` of row `r` to word `16 · i + r`.
+///
+/// # Safety
+/// The words are readable and writable, at any addresses, and the instruction set is available.
+pub(super) type Transposition = unsafe fn(&[*const u8; LANES], usize, *mut u8);
 
 /// The rows of a panel.
 pub(super) const LANES: usize = 16;
@@ -38,7 +46,8 @@ pub enum PackWeights {
 
 impl PackWeights {
     /// All of them, the default first.
-    pub const ALL: &'static [PackWeights] = &[PackWeights::Auto, PackWeights::Always, PackWeights::Never];
+    pub const ALL: &'static [PackWeights] =
+        &[PackWeights::Auto, PackWeights::Always, PackWeights::Never];
 
     /// The name that [`FromStr`] reads: `auto`, `always` or `never`.
     pub fn name(self) -> &'static str {
@@ -69,7 +78,9 @@ impl FromStr for PackWeights {
 
     fn from_str(name: &str) -> Result<Self, UnknownPacking> {
         let found = PackWeights::ALL.iter().find(|how| how.name() == name);
-        found.copied().ok_or_else(|| UnknownPacking { name: name.into() })
+        found
+            .copied()
+            .ok_or_else(|| UnknownPacking { name: name.into() })
     }
 }
 
@@ -79,6 +90,7 @@ pub struct Packing {
     n: usize,
     row_bytes: usize,
     block_bytes: usize,
+    transpose: Transposition,
 }
 
 impl Packing {
@@ -86,11 +98,13 @@ impl Packing {
     /// the set has no kernels for it, or there are fewer rows than a panel has.
     pub fn new(isa: Isa, weight: DType, n: usize, k: usize) -> Option<Packing> {
         let row_bytes = usize::try_from(weight.row_bytes(k as u64)?).ok()?;
-        let gains = super::kernels::Kernels::of(isa).packs && weight.is_quantised() && n >= LANES;
+        let transpose = Kernels::of(isa).packs?;
+        let gains = weight.is_quantised() && n >= LANES;
         gains.then_some(Packing {
             n,
             row_bytes,
             block_bytes: weight.block_bytes(),
+            transpose,
         })
     }
 
@@ -116,43 +130,50 @@ impl Packing {
     /// The instruction set is available.
     pub unsafe fn pack(&self, index: usize, weight: *const u8, panel: *mut u8) {
         let rows = index * LANES..((index + 1) * LANES).min(self.n);
-        // SAFETY: the caller's.
+        let (words, half) = self.fields();
+        // SAFETY: the caller's; what lies `at` bytes into a block lies sixteen times as far into the panel's.
         unsafe {
             if rows.len() < LANES {
                 panel.write_bytes(0, self.panel_bytes());
             }
-            for (lane, row) in rows.enumerate() {
-                let row = weight.add(row * self.row_bytes);
-                for block in (0..self.row_bytes).step_by(self.block_bytes) {
-                    self.scatter(row.add(block), panel.add(LANES * block), lane);
+            let row = |lane: usize| weight.add((rows.start + lane) * self.row_bytes);
+            for block in (0..self.row_bytes).step_by(self.block_bytes) {
+                let to = panel.add(LANES * block);
+                if rows.len() == LANES {
+                    let blocks = std::array::from_fn(|lane| row(lane).add(block + words.start));
+                    (self.transpose)(&blocks, words.len() / 4, to.add(LANES * words.start));
+                } else {
+                    for lane in 0..rows.len() {
+                        for at in words.clone().step_by(4) {
+                            let word = row(lane).add(block + at).cast::<u32>().read_unaligned();
+                            to.add(LANES * at)
+                                .cast::<u32>()
+                                .add(lane)
+                                .write_unaligned(word);
+                        }
+                    }
+                }
+                if let Some(at) = half {
+                    for lane in 0..rows.len() {
+                        let half = row(lane).add(block + at).cast::<u16>().read_unaligned();
+                        to.add(LANES * at)
+                            .cast::<u16>()
+                            .add(lane)
+                            .write_unaligned(half);
+                    }
                 }
             }
         }
     }
 
-    /// Spreads a block over its lane.
-    ///
-    /// # Safety
-    /// The block is readable, and so many bytes for each lane are writable at `panel`.
-    unsafe fn scatter(&self, block: *const u8, panel: *mut u8, lane: usize) {
-        // Blocks of an odd number of half-words have one apart, their scale: the first field, or of large blocks the last.
-        let (words, apart) = match (self.block_bytes % 4, self.block_bytes < SMALL) {
-            (0, _) => (0..self.block_bytes, None),
-            (_, true) => (2..self.block_bytes, Some(0)),
-            (_, false) => (0..self.block_bytes - 2, Some(self.block_bytes - 2)),
-        };
-        // SAFETY: the caller's; a field of a lane lies as many fields of its size on.
-        unsafe {
-            for at in words.step_by(4) {
-                let word = block.add(at).cast::<u32>().read_unaligned();
-                let to = panel.add(LANES * at + lane * 4);
-                to.cast::<u32>().write_unaligned(word);
-            }
-            if let Some(at) = apart {
-                let half = block.add(at).cast::<u16>().read_unaligned();
-                let to = panel.add(LANES * at + lane * 2);
-                to.cast::<u16>().write_unaligned(half);
-            }
+    /// Which bytes of a block are words, and where the half-word lies that blocks of an odd number of them have apart,
+    /// their scale: the first field, or of large blocks the last.
+    fn fields(&self) -> (Range<usize>, Option<usize>) {
+        let bytes = self.block_bytes;
+        match (bytes % 4, bytes < SMALL) {
+            (0, _) => (0..bytes, None),
+            (_, true) => (2..bytes, Some(0)),
+            (_, false) => (0..bytes - 2, Some(bytes - 2)),
         }
     }
 }
@@ -162,7 +183,11 @@ const SMALL: usize = 40;
 
 /// Packs weights on a team: `None` for those that gain nothing by it, and for all where the device leaves it to memory
 /// and there is too little.
-pub(crate) fn pack(weights: &[Tensor], how: Repacking, team: &Team) -> Result<Vec<Option<CpuMemory>>> {
+pub(crate) fn pack(
+    weights: &[Tensor],
+    how: Repacking,
+    team: &Team,
+) -> Result<Vec<Option<CpuMemory>>> {
     let size = |dimension: u64| usize::try_from(dimension).ok();
     let packing = |weight: &Tensor| {
         let (n, k) = (size(weight.shape()[0])?, size(weight.shape()[1])?);
@@ -172,17 +197,28 @@ pub(crate) fn pack(weights: &[Tensor], how: Repacking, team: &Team) -> Result<Ve
         PackWeights::Never => return Ok(weights.iter().map(|_| None).collect()),
         _ => weights.iter().map(packing).collect(),
     };
-    let total: u64 = packings.iter().flatten().map(|packing| packing.bytes() as u64).sum();
+    let room = |packing: &Packing| packing.bytes().next_multiple_of(ALIGN);
+    let total: u64 = packings
+        .iter()
+        .flatten()
+        .map(|packing| room(packing) as u64)
+        .sum();
+    if total == 0 {
+        return Ok(weights.iter().map(|_| None).collect());
+    }
     if how.packing == PackWeights::Auto && !how.available.is_some_and(|bytes| total <= bytes / 2) {
         return Ok(weights.iter().map(|_| None).collect());
     }
+    let pages = Arc::new(Pages::zeroed(total)?);
     let (mut packed, mut phases): (Vec<_>, Vec<Box<dyn Phase>>) = (Vec::new(), Vec::new());
+    let mut offset = 0;
     for (weight, packing) in weights.iter().zip(packings) {
         let Some(packing) = packing else {
             packed.push(None);
             continue;
         };
-        let memory = CpuMemory::zeroed(packing.bytes() as u64)?;
+        let memory = CpuMemory::Part(pages.clone(), offset);
+        offset += room(&packing);
         phases.push(Box::new(Pack {
             packing,
             weight: View::of(weight)?,

@@ -164,7 +164,11 @@ impl ProductPlan {
             return Err(ProductError::Isa(isa));
         }
         let kernels = Kernels::of(isa);
-        if packed && !(kernels.packs && weight.is_quantised() && activations == Activations::Int8) {
+        if packed
+            && !(kernels.packs.is_some()
+                && weight.is_quantised()
+                && activations == Activations::Int8)
+        {
             return Err(ProductError::Packed { isa, weight });
         }
         let layout = ActivationLayout::new(isa, activations, shape);

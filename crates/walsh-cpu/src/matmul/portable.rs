@@ -16,7 +16,7 @@ pub(super) static KERNELS: Kernels = Kernels {
     float_dot_rows: usize::MAX,
     tile_rows: |_| 1,
     float_tile_rows: 1,
-    packs: false,
+    packs: None,
     panel_rows: 1,
     prepare,
     dot: kernel,

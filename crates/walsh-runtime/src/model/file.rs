@@ -74,7 +74,10 @@ impl ModelFiles {
         }
         Ok(Self {
             path: path.to_owned(),
-            parts: maps.iter().map(|map| map.clone() as Arc<dyn HostBytes>).collect(),
+            parts: maps
+                .iter()
+                .map(|map| map.clone() as Arc<dyn HostBytes>)
+                .collect(),
             maps,
         })
     }

@@ -43,7 +43,7 @@ const fn table<const DOT: u8>(isa: Isa) -> Kernels {
         float_dot_rows: dot::ROWS,
         tile_rows: |_| tile::rows(DOT),
         float_tile_rows: tile::FLOAT_ROWS,
-        packs: false,
+        packs: None,
         panel_rows: tile::LANES,
         prepare,
         dot: dot_kernel::<DOT>,

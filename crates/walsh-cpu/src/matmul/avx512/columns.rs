@@ -14,6 +14,7 @@ use crate::matmul::blocks::{Decode, IQ4_OFFSET};
 mod large;
 mod words;
 
+use words::InRows;
 pub(super) use words::{PackedPanel, Panel, Rows, Words};
 
 /// The weight rows that are decoded together.
@@ -93,6 +94,27 @@ macro_rules! for_parts {
 }
 
 pub(super) use for_parts;
+
+/// Writes words of sixteen rows side by side.
+///
+/// # Safety
+/// As for [`Transposition`](crate::matmul::pack::Transposition).
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+pub(super) unsafe fn transpose(rows: &[*const u8; LANES], words: usize, to: *mut u8) {
+    let blocks = InRows { rows, offset: 0 };
+    let to = to.cast::<__m512i>();
+    // SAFETY: the caller's.
+    unsafe {
+        for word in (0..words / 4 * 4).step_by(4) {
+            for (i, column) in blocks.columns(4 * word).into_iter().enumerate() {
+                to.add(word + i).write_unaligned(column);
+            }
+        }
+        for word in words / 4 * 4..words {
+            to.add(word).write_unaligned(blocks.word(4 * word));
+        }
+    }
+}
 
 #[inline(always)]
 fn bytes(value: u8) -> __m512i {

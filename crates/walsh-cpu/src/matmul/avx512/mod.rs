@@ -25,7 +25,7 @@ pub(super) static KERNELS: Kernels = Kernels {
     float_dot_rows: dot::FLOAT_ROWS,
     tile_rows,
     float_tile_rows: tile::ROWS,
-    packs: true,
+    packs: Some(columns::transpose),
     panel_rows: columns::LANES,
     prepare: quantise::prepare,
     dot: dot_kernel,

@@ -28,7 +28,7 @@ const fn table<const DOT: bool, const MATRIX: bool>(isa: Isa) -> Kernels {
         float_dot_rows: dot::ROWS,
         tile_rows: |_| tile::ROWS,
         float_tile_rows: tile::FLOAT_ROWS,
-        packs: false,
+        packs: None,
         panel_rows: tile::LANES,
         prepare,
         dot: dot_kernel::<DOT>,
