@@ -68,7 +68,15 @@ impl<'a> Bound<'a> {
             .iter()
             .map(|host| Placed::new(device, host, &mut rng))
             .collect::<Result<Vec<_>>>()?;
-        let tensors: Vec<Tensor> = placed.iter().map(|p| p.tensor.clone()).collect();
+        let mut tensors: Vec<Tensor> = placed.iter().map(|p| p.tensor.clone()).collect();
+        let weights = problem.tensors.iter().map(|host| host.weight);
+        for (tensor, _) in tensors
+            .iter_mut()
+            .zip(weights)
+            .filter(|(_, w)| *w && target.packs)
+        {
+            *tensor = device.pack(std::slice::from_ref(tensor))?.remove(0);
+        }
         let mut list = device.record();
         list.push((problem.bind)(&tensors)?)?;
         Ok(Self {

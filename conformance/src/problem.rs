@@ -18,6 +18,8 @@ pub struct HostTensor {
     pub expected: Option<Expected>,
     /// Whether it lies in imported host memory, as weights do.
     pub imported: bool,
+    /// Whether it is a product's weight, which targets may pack.
+    pub weight: bool,
 }
 
 impl HostTensor {
@@ -30,6 +32,7 @@ impl HostTensor {
             bytes,
             expected: None,
             imported: false,
+            weight: false,
         }
     }
 

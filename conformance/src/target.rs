@@ -1,5 +1,7 @@
 use walsh::ops::{AttentionDecode, AttentionPrefill, MatMul, Operation};
-use walsh::{Activations, BACKENDS, BackendInfo, CpuOptions, Device, DeviceSpec, Isa, Result};
+use walsh::{
+    Activations, BACKENDS, BackendInfo, CpuOptions, Device, DeviceSpec, Isa, PackWeights, Result,
+};
 
 /// A device to run the cases on.
 #[derive(Debug, Clone)]
@@ -12,9 +14,11 @@ pub struct Target {
     ///
     /// [`Expected::Close`]: crate::Expected::Close
     pub approximates: bool,
-    /// Whether its instruction set adds products to those of another target,
-    /// and nothing else ([`Isa::base`]).
+    /// Whether it differs from another target in products alone: its instruction
+    /// set adds to another's ([`Isa::base`]), or it packs weights.
     pub extends: bool,
+    /// Whether the weights of products are packed.
+    pub packs: bool,
 }
 
 impl Target {
@@ -29,8 +33,12 @@ impl Target {
             DeviceSpec::Cuda(options) => options.activations == Activations::Int8,
             _ => true,
         };
+        let packs = match &spec {
+            DeviceSpec::Cpu(options) => options.packing == PackWeights::Always,
+            _ => false,
+        };
         let extends = match &spec {
-            DeviceSpec::Cpu(CpuOptions { isa: Some(isa), .. }) => isa.base() != *isa,
+            DeviceSpec::Cpu(CpuOptions { isa: Some(isa), .. }) => isa.base() != *isa || packs,
             _ => false,
         };
         Ok(Self {
@@ -38,6 +46,7 @@ impl Target {
             device: spec.open()?,
             approximates,
             extends,
+            packs,
         })
     }
 
@@ -45,7 +54,7 @@ impl Target {
     ///
     /// A device whose products take activations as they are differs from one
     /// with the same instruction set in products and in attention over codes;
-    /// one whose set extends another's, in products alone.
+    /// one whose set extends another's or that packs weights, in products alone.
     #[must_use]
     pub fn is_for(&self, op: &str) -> bool {
         let attends = [AttentionDecode::NAME, AttentionPrefill::NAME].contains(&op);
@@ -62,7 +71,8 @@ impl Target {
 }
 
 /// Every device of this build, in every form: for the CPU, each instruction set
-/// that the machine has with teams of one, two and three, and with activations
+/// that the machine has with teams of one, two and three, with packed weights
+/// (which are as they were on sets that gain nothing by it), and with activations
 /// as they are (but for sets that add 8-bit products alone to another's); the
 /// first GPU, where there is one.
 ///
@@ -74,6 +84,7 @@ pub fn targets() -> Result<Vec<Target>> {
         for threads in 1..=3 {
             names.push(format!("cpu:threads={threads},isa={isa}"));
         }
+        names.push(format!("cpu:threads=2,isa={isa},packing=always"));
         if isa.base() == isa {
             names.push(format!("cpu:threads=2,isa={isa},activations=f32"));
         }

@@ -140,6 +140,7 @@ fn wanted(quick: bool) -> Result<Wanted, String> {
         device: recorder.device(false),
         approximates: true,
         extends: false,
+        packs: false,
     };
     for table in TABLES.iter().filter(|_| !quick) {
         for problem in table.problems() {

@@ -36,6 +36,7 @@ pub(super) fn matmul() -> Problems {
             (17, 33, many),
             (40, 70, few),
             (65, 18, many),
+            (130, 20, few),
         ] {
             problems.push(problem(Case {
                 dtype,
@@ -91,6 +92,7 @@ fn problem(case: Case) -> Problem {
         HostTensor::output(DType::F32, &[m as u64, n as u64], expected),
     ];
     tensors[0].imported = imported;
+    tensors[0].weight = true;
     Problem::new(name, seed, tensors, move |t| {
         Ok(MatMul {
             weight: t[0].clone(),

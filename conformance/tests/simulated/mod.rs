@@ -33,5 +33,6 @@ pub(crate) fn with(seed: u64, activations: Activations) -> walsh::Result<Target>
         device: walsh_sim::open(options)?,
         approximates,
         extends: false,
+        packs: false,
     })
 }

@@ -61,8 +61,12 @@ pub(crate) fn run(args: &Bench) -> Outcome {
         }
         table.row(cells);
     }
+    let packed = match report.packed_bytes {
+        0 => String::new(),
+        packed => format!(", {} of weights packed", output::bytes(packed)),
+    };
     output::print(&format!(
-        "{} on {}, {} threads\n{table}",
+        "{} on {}, {} threads{packed}\n{table}",
         report.model, report.device, report.threads
     ))
 }

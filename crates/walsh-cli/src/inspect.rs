@@ -10,7 +10,7 @@ use crate::output::{self, Table, abridged, bytes};
 pub(crate) fn run(args: &Inspect) -> Outcome {
     let target = args.model.as_ref().unwrap_or(&args.target);
     let path = models::resolve(target, &args.cache)?;
-    let device = walsh::open("cpu:threads=1")?;
+    let device = walsh::open("cpu:threads=1,packing=never")?;
     let inspection = inspect(&Model::open(&device, path)?, &args.kv)?;
     if args.json {
         return output::print_json(&inspection);

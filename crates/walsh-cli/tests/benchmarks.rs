@@ -32,6 +32,40 @@ fn bench_runs_a_synthetic_model() {
 }
 
 #[test]
+fn bench_says_what_was_packed_and_packing_can_be_switched_off() {
+    let run = |device: &str, more: &[&str]| {
+        let fixed = [
+            "bench",
+            "--synthetic",
+            "smollm2-135m:q4_0",
+            "--device",
+            device,
+        ];
+        let small = [
+            "--prompt",
+            "0",
+            "--generate",
+            "1",
+            "--depth",
+            "0",
+            "--repetitions",
+            "1",
+        ];
+        walsh(fixed.iter().chain(&small).chain(more).copied())
+    };
+    let packed = |device: &str| run(device, &["--json"]).json()["packed_bytes"].as_u64();
+    assert_eq!(packed("cpu:packing=never"), Some(0));
+    assert_eq!(packed("cpu:isa=portable,packing=always"), Some(0));
+    if walsh::Isa::Avx512.is_available() {
+        // All but the norms and the table that rows are read from; the output has the table's numbers.
+        let bytes = packed("cpu:isa=avx512,packing=always").expect("a number");
+        assert!((70_000_000..90_000_000).contains(&bytes), "{bytes}");
+        let text = run("cpu:isa=avx512,packing=always", &[]).ok();
+        assert!(text.contains("MB of weights packed"), "{text}");
+    }
+}
+
+#[test]
 fn synthetic_models_that_do_not_exist_are_one_line() {
     walsh(["bench", "--synthetic", "llama3-8b:q4_2"]).fails(2, "llama3-8b, gemma3-27b");
     walsh([

@@ -1,6 +1,7 @@
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::marker::PhantomData;
 use std::ops::Range;
+use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -106,14 +107,40 @@ impl Pages {
     }
 }
 
-/// The memory that the system can still give out without swapping, where it says so.
+/// The memory that the system can still give out without swapping, to this process's control group where that has a
+/// limit, where the system says so.
 pub(crate) fn available_bytes() -> Option<u64> {
     let info = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let rest = info
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kilobytes: u64 = rest.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    kilobytes.checked_mul(1024)
+    let kilobytes = field(&info, "MemAvailable:")?;
+    let whole = kilobytes.checked_mul(1024)?;
+    Some(group_bytes().map_or(whole, |group| group.min(whole)))
+}
+
+/// What this process's control group (version 2) leaves it.
+fn group_bytes() -> Option<u64> {
+    let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    let group = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
+    let folder = Path::new("/sys/fs/cgroup").join(group.trim_start_matches('/'));
+    let read = |name| std::fs::read_to_string(folder.join(name)).ok();
+    left(
+        &read("memory.max")?,
+        &read("memory.current")?,
+        &read("memory.stat")?,
+    )
+}
+
+/// What a limit leaves: pages of files that were not used of late go when others are asked for.
+fn left(limit: &str, used: &str, stat: &str) -> Option<u64> {
+    let limit: u64 = limit.trim().parse().ok()?;
+    let used: u64 = used.trim().parse().ok()?;
+    let files = field(stat, "inactive_file").unwrap_or(0);
+    Some(limit.saturating_sub(used.saturating_sub(files)))
+}
+
+/// The number behind a name at a line's start.
+fn field(text: &str, name: &str) -> Option<u64> {
+    let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
+    rest.split_whitespace().next()?.parse().ok()
 }
 
 /// The address of `offset` within a buffer of this backend.
@@ -207,5 +234,39 @@ impl<T: Pod> View<T> {
         assert!(range.start <= range.end && range.end <= self.len);
         // SAFETY: within the view by the assertion; exclusive by contract.
         unsafe { std::slice::from_raw_parts_mut(self.base.add(range.start), range.len()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_without_a_limit_has_none() {
+        assert_eq!(left("max\n", "5\n", ""), None);
+    }
+
+    #[test]
+    fn a_limit_leaves_what_is_not_used_and_what_files_take() {
+        let stat = "anon 600\nfile 300\ninactive_file 200\nactive_file 100\n";
+        assert_eq!(left("1000\n", "900\n", stat), Some(300));
+        assert_eq!(left("1000\n", "1300\n", ""), Some(0));
+    }
+
+    #[test]
+    fn numbers_are_found_by_their_names() {
+        let info = "MemFree:  7 kB\nMemAvailable:   42 kB\n";
+        assert_eq!(field(info, "MemAvailable:"), Some(42));
+        assert_eq!(field(info, "Swap:"), None);
+    }
+
+    #[test]
+    fn shared_pages_are_zero_and_aligned() {
+        let pages = Arc::new(Pages::zeroed(3 << 20).unwrap());
+        let part = CpuMemory::Part(pages.clone(), 1 << 20);
+        assert_eq!(part.base().align_offset(ALIGN), 0);
+        assert_eq!(part.base() as usize - pages.base() as usize, 1 << 20);
+        // SAFETY: within the pages.
+        assert_eq!(unsafe { part.base().add((2 << 20) - 1).read() }, 0);
     }
 }

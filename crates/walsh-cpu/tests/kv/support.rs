@@ -28,6 +28,7 @@ pub(crate) fn exact(isa: Isa, threads: usize) -> Device {
         threads: Threads::Count(threads),
         isa: Some(isa),
         activations: Activations::F32,
+        ..CpuOptions::default()
     })
     .unwrap()
 }

@@ -39,6 +39,8 @@ pub struct BenchReport {
     pub device: String,
     /// The device's worker threads.
     pub threads: usize,
+    /// The bytes of weights that the device has packed ([`Model::packed_bytes`]).
+    pub packed_bytes: u64,
     /// One entry per codec, depth and test.
     pub results: Vec<BenchResult>,
 }
@@ -140,6 +142,7 @@ pub fn bench(
         model: model.name().to_owned(),
         device: properties.to_string(),
         threads: properties.parallelism,
+        packed_bytes: model.packed_bytes(),
         results,
     })
 }

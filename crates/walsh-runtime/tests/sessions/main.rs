@@ -10,6 +10,7 @@ mod conversations;
 mod exact;
 mod files;
 mod hostile;
+mod packing;
 
 use std::path::PathBuf;
 
@@ -35,9 +36,13 @@ impl Place {
 }
 
 fn open(folder: &tempfile::TempDir, name: &str, gguf: &[u8]) -> Model {
+    open_on("cpu:threads=1", folder, name, gguf)
+}
+
+fn open_on(device: &str, folder: &tempfile::TempDir, name: &str, gguf: &[u8]) -> Model {
     let path = folder.path().join(name);
     std::fs::write(&path, gguf).expect("the file is written");
-    let device = walsh::open("cpu:threads=1").expect("the processor");
+    let device = walsh::open(device).expect("the processor");
     Model::open(&device, path).expect("the model")
 }
 
