@@ -69,13 +69,16 @@ impl<'a> Bound<'a> {
             .map(|host| Placed::new(device, host, &mut rng))
             .collect::<Result<Vec<_>>>()?;
         let mut tensors: Vec<Tensor> = placed.iter().map(|p| p.tensor.clone()).collect();
-        let weights = problem.tensors.iter().map(|host| host.weight);
-        for (tensor, _) in tensors
-            .iter_mut()
-            .zip(weights)
-            .filter(|(_, w)| *w && target.packs)
-        {
-            *tensor = device.pack(std::slice::from_ref(tensor))?.remove(0);
+        for (index, host) in problem.tensors.iter().enumerate() {
+            if !(host.weight && target.packs) {
+                continue;
+            }
+            // What is packed is what the weight holds now.
+            if !host.imported {
+                device.write_bytes(&placed[index].whole, &placed[index].image)?;
+            }
+            let weight = std::slice::from_ref(&tensors[index]);
+            tensors[index] = device.pack(weight)?.remove(0);
         }
         let mut list = device.record();
         list.push((problem.bind)(&tensors)?)?;
