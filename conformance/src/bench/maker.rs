@@ -62,6 +62,12 @@ impl Maker {
         self.random(dtype, deviation, shape)
     }
 
+    /// A product's weight as models have it: packed where the device does so.
+    pub(super) fn product_weight(&mut self, dtype: DType, shape: &[u64]) -> Result<Tensor> {
+        let weight = self.weight(dtype, shape)?;
+        Ok(self.device.pack(&[weight])?.remove(0))
+    }
+
     /// Random numbers of a magnitude around 1.
     pub(super) fn floats(&mut self, shape: &[u64]) -> Result<Tensor> {
         self.random(DType::F32, 1.0, shape)

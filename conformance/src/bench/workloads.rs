@@ -130,7 +130,7 @@ fn product(dtype: DType, [m, n, k]: [u64; 3]) -> Workload {
     let name = format!("{dtype} [{m}, {k}] · [{n}, {k}]");
     Workload::new(MatMul::NAME, name, move |maker| {
         Ok(MatMul {
-            weight: maker.weight(dtype, &[n, k])?,
+            weight: maker.product_weight(dtype, &[n, k])?,
             input: maker.floats(&[m, k])?,
             bias: None,
             output: maker.output(DType::F32, &[m, n])?,
