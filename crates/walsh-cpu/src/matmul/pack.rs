@@ -275,3 +275,51 @@ impl Phase for Pack {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether each of two weights, of which the second cannot be, is packed.
+    fn packed(isa: Isa, packing: PackWeights, available: Option<u64>) -> Vec<bool> {
+        let device = crate::open(crate::CpuOptions::default()).unwrap();
+        let weights =
+            [DType::Q4_0, DType::F16].map(|dtype| device.zeros(dtype, &[40, 64]).unwrap());
+        let how = Repacking {
+            isa,
+            packing,
+            available,
+        };
+        let packed = pack(&weights, how, &Team::new(2).unwrap()).unwrap();
+        packed.iter().map(Option::is_some).collect()
+    }
+
+    #[test]
+    fn memory_decides_unless_the_device_was_told() {
+        for isa in Isa::available() {
+            let gains = Packing::new(isa, DType::Q4_0, 40, 64).is_some();
+            // Three panels of sixteen rows of 36 bytes.
+            let bytes = 3 * 16 * 36;
+            for (packing, available, expected) in [
+                (PackWeights::Auto, Some(2 * bytes), gains),
+                (PackWeights::Auto, Some(2 * bytes - 1), false),
+                (PackWeights::Auto, None, false),
+                (PackWeights::Always, Some(0), gains),
+                (PackWeights::Always, None, gains),
+                (PackWeights::Never, Some(u64::MAX), false),
+            ] {
+                let found = packed(isa, packing, available);
+                assert_eq!(found, [expected, false], "{isa} {packing} {available:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn names_read_back() {
+        for how in PackWeights::ALL {
+            assert_eq!(how.name().parse(), Ok(*how));
+        }
+        let error = "yes".parse::<PackWeights>().unwrap_err().to_string();
+        assert!(error.contains("auto, always or never"), "{error}");
+    }
+}

@@ -245,6 +245,7 @@ impl<'a> Item<'a> {
     ///
     /// # Safety
     /// The panel is one of the item's.
+    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     pub(super) unsafe fn first_row(&self, panel: usize) -> *const u8 {
         // SAFETY: the caller's.
