@@ -206,7 +206,7 @@ pub(crate) fn pack(
     if total == 0 {
         return Ok(weights.iter().map(|_| None).collect());
     }
-    if how.packing == PackWeights::Auto && !how.available.is_some_and(|bytes| total <= bytes / 2) {
+    if how.packing == PackWeights::Auto && how.available.is_none_or(|bytes| total > bytes / 2) {
         return Ok(weights.iter().map(|_| None).collect());
     }
     let pages = Arc::new(Pages::zeroed(total)?);
