@@ -57,6 +57,8 @@ pub(super) trait Vectors: Copy {
     unsafe fn shr(words: Self::Words, by: usize) -> Self::Words;
     /// Each word shifted towards its highest bit.
     unsafe fn shl(words: Self::Words, by: usize) -> Self::Words;
+    /// Each word with bit `from` of its bytes at bit `to` of them. Other bits may be those of another byte.
+    unsafe fn moved(words: Self::Words, from: usize, to: usize) -> Self::Words;
     /// The highest byte of each word, as a signed number.
     unsafe fn signed_top_byte(words: Self::Words) -> Self::Words;
     /// The code that each byte, below 16, is the index of in the 4-bit table.
@@ -196,22 +198,6 @@ use each;
 unsafe fn field<V: Vectors>(words: V::Words, by: usize, mask: u8) -> V::Words {
     // SAFETY: the caller's.
     unsafe { V::and(V::shr(words, by), V::bytes(mask)) }
-}
-
-/// Words with bit `from` of each byte at bit `to`. Other bits may have come from the byte beside it.
-///
-/// # Safety
-/// The machine has the instruction set.
-#[inline(always)]
-unsafe fn moved<V: Vectors>(words: V::Words, from: usize, to: usize) -> V::Words {
-    // SAFETY: the caller's.
-    unsafe {
-        if from < to {
-            V::shl(words, to - from)
-        } else {
-            V::shr(words, from - to)
-        }
-    }
 }
 
 /// Byte `index` of each word, times a scale.

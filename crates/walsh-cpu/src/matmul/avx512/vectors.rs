@@ -132,6 +132,13 @@ impl Vectors for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn moved(words: __m512i, from: usize, to: usize) -> __m512i {
+        // A turn stays one instruction; the compiler would take a shift and the mask after it apart.
+        // SAFETY: the caller's.
+        unsafe { _mm512_rorv_epi32(words, _mm512_set1_epi32((from + 32 - to) as i32 % 32)) }
+    }
+
+    #[inline(always)]
     unsafe fn signed_top_byte(words: __m512i) -> __m512i {
         // SAFETY: the caller's.
         unsafe { _mm512_srai_epi32::<24>(words) }

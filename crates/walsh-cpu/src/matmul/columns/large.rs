@@ -4,9 +4,7 @@ use std::mem::offset_of;
 
 use walsh_formats::ggml::{BlockIq4Xs, BlockQ2K, BlockQ3K, BlockQ4K, BlockQ5K, BlockQ6K};
 
-use super::{
-    Codes, Columns, Kept, Of, Run, Vectors, Words, each, field, looked_up, moved, scaled_byte,
-};
+use super::{Codes, Columns, Kept, Of, Run, Vectors, Words, each, field, looked_up, scaled_byte};
 
 /// A scale or minimum of each row: byte `run` of `ints`, times its factor.
 ///
@@ -140,7 +138,7 @@ impl Columns for BlockQ5K {
             // Bit `part` of a byte goes to bit 4.
             each!(|quad| {
                 let bits = blocks.kept(offset_of!(Self, qh), &kept.high, quad);
-                let bits = moved::<Of<W>>(bits, part, 4);
+                let bits = Of::<W>::moved(bits, part, 4);
                 Of::<W>::and_or(bits, Of::<W>::bytes(16), codes[quad])
             })
         }
@@ -195,7 +193,7 @@ impl Columns for BlockQ6K {
                 let low = blocks.kept(low, &kept.low, first + quad);
                 let low = field::<Of<W>>(low, quarter / 2 * 4, 15);
                 let bits = blocks.kept(high, &kept.high, quad);
-                let bits = moved::<Of<W>>(bits, 2 * quarter, 4);
+                let bits = Of::<W>::moved(bits, 2 * quarter, 4);
                 Of::<W>::and_or(bits, Of::<W>::bytes(0x30), low)
             })
         }
@@ -288,7 +286,7 @@ impl Columns for BlockQ3K {
             let d = blocks.halves(offset_of!(Self, d));
             // Two bits of a byte go to bits 4 and 5, beside a nibble.
             for (i, to) in kept.ints.iter_mut().enumerate() {
-                let high = Of::<W>::and(moved::<Of<W>>(high, 2 * i, 4), Of::<W>::bytes(0x30));
+                let high = Of::<W>::and(Of::<W>::moved(high, 2 * i, 4), Of::<W>::bytes(0x30));
                 let low = Of::<W>::shr(low[i % 2], i / 2 * 4);
                 to.write(Of::<W>::and_or(low, Of::<W>::bytes(15), high));
             }
@@ -321,7 +319,7 @@ impl Columns for BlockQ3K {
             // Bit `part` of a byte goes to bit 2.
             each!(|quad| {
                 let bits = blocks.kept(offset_of!(Self, hmask), &kept.high, quad);
-                let bits = moved::<Of<W>>(bits, part, 2);
+                let bits = Of::<W>::moved(bits, part, 2);
                 Of::<W>::and_or(bits, Of::<W>::bytes(4), codes[quad])
             })
         }
