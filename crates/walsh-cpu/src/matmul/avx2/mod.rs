@@ -81,10 +81,16 @@ fn dot_kernel<const DOT: u8>(shape: ProductShape) -> Kernel {
     with_block!(shape.weight, B => dot::blocks::<B, DOT>(shape.m), else => unreachable!("other weights take floats"))
 }
 
+/// The most rows that packed weights are streamed for. They make a single tile, so that nothing is decoded twice.
+const STREAM_ROWS: usize = 4;
+
+const _: () = assert!(STREAM_ROWS <= tile::rows(MULTIPLY_ADD) && STREAM_ROWS <= tile::rows(VEX));
+
 fn tile_kernel<const DOT: u8>(shape: ProductShape) -> Kernel {
     with_block!(shape.weight, B => {
         match (shape.packed, shape.m) {
             (true, 1) => vectors::packed_row::<B, DOT> as Kernel,
+            (true, 2..=STREAM_ROWS) => vectors::packed_rows::<B, DOT>,
             (true, _) => tile::packed_product::<B, DOT>,
             (false, _) => tile::product::<B, DOT>,
         }

@@ -7,11 +7,16 @@ use walsh_formats::ggml::IQ4_VALUES;
 
 use super::{Avx2, Codes, MULTIPLY_ADD, add_dot, pairs_in_16_bits, transpose_quads, widen_pairs};
 use crate::matmul::activations::Record;
+
 use crate::matmul::blocks::{Decode, IQ4_CODES};
 use crate::matmul::columns::{self, Columns, Vectors};
 use crate::matmul::pack::LANES;
 use crate::matmul::plan::Job;
-use crate::matmul::stream;
+use crate::matmul::stream::{self, Packed};
+use crate::matmul::x86;
+
+/// The most dot products that are added one after another.
+const CHAIN: usize = 4;
 
 /// # Safety
 /// As for [`Kernel`](crate::matmul::kernels::Kernel).
@@ -19,6 +24,14 @@ use crate::matmul::stream;
 pub(super) unsafe fn packed_row<B: Columns, const DOT: u8>(job: &Job<'_>, _: &mut [u8]) {
     // SAFETY: the caller's.
     unsafe { stream::packed_row::<Avx2<DOT>, B>(job) }
+}
+
+/// # Safety
+/// As for [`Kernel`](crate::matmul::kernels::Kernel).
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn packed_rows<B: Columns, const DOT: u8>(job: &Job<'_>, scratch: &mut [u8]) {
+    // SAFETY: the caller's.
+    unsafe { stream::product::<Avx2<DOT>, Packed, B>(job, scratch) }
 }
 
 /// Writes words of sixteen rows side by side.
@@ -56,8 +69,7 @@ impl<const DOT: u8> Vectors for Avx2<DOT> {
 
     #[inline(always)]
     fn fetch(line: *const u8) {
-        // SAFETY: fetching touches nothing, and every machine of this family can.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) }
+        x86::fetch(line);
     }
 
     #[inline(always)]
@@ -188,7 +200,7 @@ impl<const DOT: u8> Vectors for Avx2<DOT> {
         unsafe {
             // The four bits are the upper half of a byte, which goes to all four bytes of the word; each keeps its own
             // bit, and the least of that and 16 is 16 or nothing.
-            let upper = if quad % 2 == 0 {
+            let upper = if quad.is_multiple_of(2) {
                 Self::shl(words, 4)
             } else {
                 words
@@ -280,13 +292,15 @@ impl<const DOT: u8> Vectors for Avx2<DOT> {
                     first += together;
                 }
             } else {
-                // In two chains: what a processor looks ahead is short of one block's latency after another.
+                // Two chains where one has eight links: an out-of-order processor does not look far enough ahead to hide the
+                // latency of so many.
+                let chain = quads.len().min(CHAIN);
                 let mut others = _mm256_setzero_si256();
-                let middle = (quads.start + quads.end) / 2;
-                for quad in quads.start..middle {
+                for quad in quads.start..quads.start + chain {
                     let values = _mm256_set1_epi32((*record).quads[quad]);
                     sums = add_dot::<DOT>(sums, codes[quad], values);
-                    let quad = quad + quads.len() / 2;
+                }
+                for quad in quads.start + chain..quads.end {
                     let values = _mm256_set1_epi32((*record).quads[quad]);
                     others = add_dot::<DOT>(others, codes[quad], values);
                 }

@@ -13,6 +13,7 @@ use crate::matmul::columns::{Codes, Columns, Panel, Vectors, Words};
 use crate::matmul::pack::LANES;
 use crate::matmul::plan::Job;
 use crate::matmul::stream::{Form, Sweep};
+use crate::matmul::x86;
 
 /// What the four bits of an index add to a quad.
 const FIFTH_BITS: [u32; 16] = {
@@ -37,8 +38,7 @@ impl Vectors for Avx512 {
 
     #[inline(always)]
     fn fetch(line: *const u8) {
-        // SAFETY: fetching touches nothing, and every machine of this family can.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) }
+        x86::fetch(line);
     }
 
     #[inline(always)]
@@ -403,7 +403,7 @@ impl<'a> Panel for Rows<'a> {
         }
         for row in &self.rows[step % STEPS * (LANES / STEPS)..][..LANES / STEPS] {
             for line in 0..bytes.div_ceil(64) {
-                Avx512::fetch(row.wrapping_add(ahead + 64 * line));
+                x86::fetch(row.wrapping_add(ahead + 64 * line));
             }
         }
     }
