@@ -14,6 +14,9 @@ use super::pack::LANES;
 use super::plan::Job;
 use super::tile::{Item, pieces};
 
+/// The most rows of a tile.
+pub(super) const ROWS: usize = 64;
+
 /// The most values of K that all tiles and panels of an item go through before the next: a tile of so many stays in the
 /// second-level cache.
 const PIECE: usize = 4096;

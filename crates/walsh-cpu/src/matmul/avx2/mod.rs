@@ -15,6 +15,7 @@ use super::blocks::{Decode, with_block};
 use super::float::{Blocks, with_float};
 use super::kernels::{Kernel, Kernels};
 use super::plan::ProductShape;
+use super::stream;
 use super::tile::{Stage, Staged, stage_plainly};
 use super::x86::X86;
 use crate::isa::Isa;
@@ -42,7 +43,7 @@ const fn table<const DOT: u8>(isa: Isa) -> Kernels {
         isa,
         dot_rows: dot::ROWS,
         float_dot_rows: dot::ROWS,
-        tile_rows: |_| tile::rows(DOT),
+        tile_rows: tile_rows::<DOT>,
         float_tile_rows: tile::FLOAT_ROWS,
         packs: Some(vectors::transpose),
         panel_rows: tile::LANES,
@@ -81,17 +82,30 @@ fn dot_kernel<const DOT: u8>(shape: ProductShape) -> Kernel {
     with_block!(shape.weight, B => dot::blocks::<B, DOT>(shape.m), else => unreachable!("other weights take floats"))
 }
 
-/// The most rows that packed weights are streamed for. They make a single tile, so that nothing is decoded twice.
+/// The most rows that all packed weights are streamed for. They make a single tile in either way.
 const STREAM_ROWS: usize = 4;
 
-const _: () = assert!(STREAM_ROWS <= tile::rows(MULTIPLY_ADD) && STREAM_ROWS <= tile::rows(VEX));
+/// Whether packed weights are decoded into registers and multiplied there: with few rows, and full 8-bit codes with any
+/// number where AVX2's own instructions multiply them. Those would take a tile's few rows all registers and more.
+fn streams<const DOT: u8>(shape: ProductShape) -> bool {
+    let full = with_block!(shape.weight, B => B::TOP == 255, else => false);
+    shape.packed && (shape.m <= STREAM_ROWS || DOT == MULTIPLY_ADD && full)
+}
+
+fn tile_rows<const DOT: u8>(shape: ProductShape) -> usize {
+    if streams::<DOT>(shape) {
+        stream::ROWS
+    } else {
+        tile::rows(DOT)
+    }
+}
 
 fn tile_kernel<const DOT: u8>(shape: ProductShape) -> Kernel {
     with_block!(shape.weight, B => {
-        match (shape.packed, shape.m) {
-            (true, 1) => vectors::packed_row::<B, DOT> as Kernel,
-            (true, 2..=STREAM_ROWS) => vectors::packed_rows::<B, DOT>,
-            (true, _) => tile::packed_product::<B, DOT>,
+        match (shape.packed, streams::<DOT>(shape)) {
+            (true, true) if shape.m == 1 => vectors::packed_row::<B, DOT> as Kernel,
+            (true, true) => vectors::packed_rows::<B, DOT>,
+            (true, false) => tile::packed_product::<B, DOT>,
             (false, _) => tile::product::<B, DOT>,
         }
     }, else => unreachable!("other weights take floats"))

@@ -55,8 +55,8 @@ fn stream_rows() -> usize {
     })
 }
 
-fn tile_rows(m: usize) -> usize {
-    if m > stream_rows() {
+fn tile_rows(shape: ProductShape) -> usize {
+    if shape.m > stream_rows() {
         tile::ROWS
     } else {
         stream::ROWS

@@ -4,10 +4,8 @@ use super::tile::Avx512;
 use super::vectors::Stored;
 use crate::matmul::columns::Columns;
 use crate::matmul::plan::Job;
+pub(super) use crate::matmul::stream::ROWS;
 use crate::matmul::stream::{self, Packed};
-
-/// The most rows of a tile.
-pub(super) const ROWS: usize = 64;
 
 /// # Safety
 /// As for [`Kernel`](crate::matmul::kernels::Kernel).
