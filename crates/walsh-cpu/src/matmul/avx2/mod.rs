@@ -85,11 +85,14 @@ fn dot_kernel<const DOT: u8>(shape: ProductShape) -> Kernel {
 /// The most rows that all packed weights are streamed for. They make a single tile in either way.
 const STREAM_ROWS: usize = 4;
 
-/// Whether packed weights are decoded into registers and multiplied there: with few rows, and full 8-bit codes with any
-/// number where AVX2's own instructions multiply them. Those would take a tile's few rows all registers and more.
+/// Whether packed weights are decoded into registers and multiplied there: with few rows, and where products are not summed
+/// over all of a block before they are widened or scaled. What a tile's rows share, loads of codes, is little beside that,
+/// and their sums leave it too few registers.
 fn streams<const DOT: u8>(shape: ProductShape) -> bool {
-    let full = with_block!(shape.weight, B => B::TOP == 255, else => false);
-    shape.packed && (shape.m <= STREAM_ROWS || DOT == MULTIPLY_ADD && full)
+    let short = with_block!(shape.weight, B => {
+        B::RUN < BLOCK || DOT == MULTIPLY_ADD && pairs_in_16_bits(B::TOP) < BLOCK / 4
+    }, else => false);
+    shape.packed && (shape.m <= STREAM_ROWS || short)
 }
 
 fn tile_rows<const DOT: u8>(shape: ProductShape) -> usize {
