@@ -155,7 +155,7 @@ impl ActivationLayout {
             if m <= kernels.dot_rows && !packed {
                 Arrangement::Rows
             } else {
-                Arrangement::Tiles(Tiles::new(m, (kernels.tile_rows)(m)))
+                Arrangement::Tiles(Tiles::new(m, (kernels.tile_rows)(shape)))
             }
         } else if m <= kernels.float_dot_rows {
             Arrangement::Plain

@@ -27,8 +27,8 @@ pub(super) struct Kernels {
     pub(super) dot_rows: usize,
     /// The same for rows of floats.
     pub(super) float_dot_rows: usize,
-    /// The most rows of a tile of quantised activations, of so many rows in all.
-    pub(super) tile_rows: fn(usize) -> usize,
+    /// The most rows of a tile of quantised activations, in products of a shape.
+    pub(super) tile_rows: fn(ProductShape) -> usize,
     /// The most rows of a tile of floats.
     pub(super) float_tile_rows: usize,
     /// How weights are packed, where the kernels of quantised activations take packed weights too, as the shape says.

@@ -156,7 +156,7 @@ pub(super) fn scratch_bytes(lanes: usize, rows: usize) -> usize {
 
 /// The item that a product function works on, with its place in scratch.
 pub(super) struct Item<'a> {
-    job: &'a Job<'a>,
+    pub(super) job: &'a Job<'a>,
     pub(super) tiles: Tiles,
     /// The rows of the item's tiles.
     pub(super) rows: Range<usize>,
@@ -239,17 +239,6 @@ impl<'a> Item<'a> {
                 }
             }
         }
-    }
-
-    /// The weight's first row of a panel: of packed weights, the packed panel.
-    ///
-    /// # Safety
-    /// The panel is one of the item's.
-    #[cfg(target_arch = "x86_64")]
-    #[inline(always)]
-    pub(super) unsafe fn first_row(&self, panel: usize) -> *const u8 {
-        // SAFETY: the caller's.
-        unsafe { self.job.weight_row(self.panel_rows(panel).start) }
     }
 
     /// Where a panel is decoded to.

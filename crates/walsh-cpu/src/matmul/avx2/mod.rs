@@ -15,12 +15,14 @@ use super::blocks::{Decode, with_block};
 use super::float::{Blocks, with_float};
 use super::kernels::{Kernel, Kernels};
 use super::plan::ProductShape;
+use super::stream;
 use super::tile::{Stage, Staged, stage_plainly};
 use super::x86::X86;
 use crate::isa::Isa;
 
 mod dot;
 mod tile;
+mod vectors;
 
 pub(super) static KERNELS: Kernels = table::<MULTIPLY_ADD>(Isa::Avx2);
 
@@ -41,9 +43,9 @@ const fn table<const DOT: u8>(isa: Isa) -> Kernels {
         isa,
         dot_rows: dot::ROWS,
         float_dot_rows: dot::ROWS,
-        tile_rows: |_| tile::rows(DOT),
+        tile_rows: tile_rows::<DOT>,
         float_tile_rows: tile::FLOAT_ROWS,
-        packs: None,
+        packs: Some(vectors::transpose),
         panel_rows: tile::LANES,
         prepare,
         dot: dot_kernel::<DOT>,
@@ -60,6 +62,7 @@ const VEX: u8 = 1;
 /// or in its EVEX encoding (AVX-512 VNNI and VL).
 const EVEX: u8 = 2;
 
+#[derive(Clone, Copy)]
 struct Avx2<const DOT: u8>;
 
 /// # Safety
@@ -79,8 +82,36 @@ fn dot_kernel<const DOT: u8>(shape: ProductShape) -> Kernel {
     with_block!(shape.weight, B => dot::blocks::<B, DOT>(shape.m), else => unreachable!("other weights take floats"))
 }
 
+/// The most rows that all packed weights are streamed for. They make a single tile in either way.
+const STREAM_ROWS: usize = 4;
+
+/// Whether packed weights are decoded into registers and multiplied there: with few rows, and where products are not summed
+/// over all of a block before they are widened or scaled. What a tile's rows share, loads of codes, is little beside that,
+/// and their sums leave it too few registers.
+fn streams<const DOT: u8>(shape: ProductShape) -> bool {
+    let short = with_block!(shape.weight, B => {
+        B::RUN < BLOCK || DOT == MULTIPLY_ADD && pairs_in_16_bits(B::TOP) < BLOCK / 4
+    }, else => false);
+    shape.packed && (shape.m <= STREAM_ROWS || short)
+}
+
+fn tile_rows<const DOT: u8>(shape: ProductShape) -> usize {
+    if streams::<DOT>(shape) {
+        stream::ROWS
+    } else {
+        tile::rows(DOT)
+    }
+}
+
 fn tile_kernel<const DOT: u8>(shape: ProductShape) -> Kernel {
-    with_block!(shape.weight, B => tile::product::<B, DOT> as Kernel, else => unreachable!("other weights take floats"))
+    with_block!(shape.weight, B => {
+        match (shape.packed, streams::<DOT>(shape)) {
+            (true, true) if shape.m == 1 => vectors::packed_row::<B, DOT> as Kernel,
+            (true, true) => vectors::packed_rows::<B, DOT>,
+            (true, false) => tile::packed_product::<B, DOT>,
+            (false, _) => tile::product::<B, DOT>,
+        }
+    }, else => unreachable!("other weights take floats"))
 }
 
 fn float_dot_kernel(shape: ProductShape) -> Kernel {
@@ -126,6 +157,21 @@ impl Codes {
             };
             Codes { magnitude, signed }
         }
+    }
+
+    /// Codes that are signed numbers where they are full 8-bit codes.
+    ///
+    /// # Safety
+    /// The machine has AVX2.
+    #[inline(always)]
+    unsafe fn of_signed<B: Decode>(signed: __m256i) -> Codes {
+        let magnitude = if B::TOP == 255 {
+            // SAFETY: the caller's.
+            unsafe { _mm256_abs_epi8(signed) }
+        } else {
+            signed
+        };
+        Codes { magnitude, signed }
     }
 
     /// The activations with the signs of the codes whose magnitudes are multiplied.
@@ -205,6 +251,27 @@ unsafe fn add_dot<const DOT: u8>(mut sum: __m256i, codes: __m256i, values: __m25
 const fn pairs_in_16_bits(top: u8) -> usize {
     let magnitude = if top == 255 { 128 } else { top as usize };
     i16::MAX as usize / (2 * 127 * magnitude)
+}
+
+/// The columns of eight rows of four words: each half of `row(i)` holds one of the rows i and i + 4.
+///
+/// # Safety
+/// The machine has AVX2.
+#[inline(always)]
+unsafe fn transpose_quads(quad: impl Fn(usize) -> __m128i) -> [__m256i; 4] {
+    // SAFETY: the caller's.
+    unsafe {
+        let row = |i: usize| _mm256_set_m128i(quad(i + 4), quad(i));
+        let (a, b, c, d) = (row(0), row(1), row(2), row(3));
+        let (ab_low, ab_high) = (_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
+        let (cd_low, cd_high) = (_mm256_unpacklo_epi32(c, d), _mm256_unpackhi_epi32(c, d));
+        [
+            _mm256_unpacklo_epi64(ab_low, cd_low),
+            _mm256_unpackhi_epi64(ab_low, cd_low),
+            _mm256_unpacklo_epi64(ab_high, cd_high),
+            _mm256_unpackhi_epi64(ab_high, cd_high),
+        ]
+    }
 }
 
 /// Adds neighbouring 16-bit numbers.

@@ -2,9 +2,12 @@
 
 use std::arch::x86_64::*;
 
-use super::{Avx2, Codes, MULTIPLY_ADD, add_dot, pairs_in_16_bits, widen_pairs};
+use super::{
+    Avx2, Codes, MULTIPLY_ADD, VEX, add_dot, pairs_in_16_bits, transpose_quads, widen_pairs,
+};
 use crate::matmul::activations::{BLOCK, Record};
 use crate::matmul::blocks::{Decode, zero_shift};
+use crate::matmul::columns::{Columns, FromPanels};
 use crate::matmul::float::Float;
 use crate::matmul::plan::Job;
 use crate::matmul::tile::{self, FromRows, Panels, Sweep, TileIsa, panel_block};
@@ -29,6 +32,17 @@ pub(super) unsafe fn product<B: Decode, const DOT: u8>(job: &Job<'_>, scratch: &
     unsafe { tile::product::<Avx2<DOT>, FromRows, B>(job, scratch) }
 }
 
+/// Panels hold codes as decoding for the dot product gives them, raised by 128 where they are full 8-bit codes, whichever
+/// instructions multiply them.
+///
+/// # Safety
+/// As for `Kernel`.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn packed_product<B: Columns, const DOT: u8>(job: &Job<'_>, scratch: &mut [u8]) {
+    // SAFETY: the caller's; nothing is multiplied while panels are filled.
+    unsafe { tile::product::<Avx2<DOT>, FromPanels<Avx2<VEX>>, B>(job, scratch) }
+}
+
 /// # Safety
 /// As for `Kernel`.
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -51,18 +65,8 @@ impl<const DOT: u8> TileIsa for Avx2<DOT> {
         for column in (0..columns).step_by(4) {
             // SAFETY: the caller's.
             unsafe {
-                // Each half of `row(i)` holds four columns of one of the rows i and i + 4.
                 let quad = |row: usize| _mm_loadu_si128(rows.add(row * stride + column).cast());
-                let row = |i: usize| _mm256_set_m128i(quad(i + 4), quad(i));
-                let (a, b, c, d) = (row(0), row(1), row(2), row(3));
-                let (ab_low, ab_high) = (_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
-                let (cd_low, cd_high) = (_mm256_unpacklo_epi32(c, d), _mm256_unpackhi_epi32(c, d));
-                let out = [
-                    _mm256_unpacklo_epi64(ab_low, cd_low),
-                    _mm256_unpackhi_epi64(ab_low, cd_low),
-                    _mm256_unpacklo_epi64(ab_high, cd_high),
-                    _mm256_unpackhi_epi64(ab_high, cd_high),
-                ];
+                let out = transpose_quads(quad);
                 for (i, out) in out.into_iter().enumerate() {
                     if column + i < columns {
                         _mm256_storeu_si256(place(column + i).cast(), out);

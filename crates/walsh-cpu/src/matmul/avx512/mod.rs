@@ -8,16 +8,17 @@ use exact::WideBlocks;
 use super::blocks::with_block;
 use super::float::with_float;
 use super::kernels::{Kernel, Kernels};
+use super::pack::LANES;
 use super::plan::ProductShape;
 use crate::isa::Isa;
 
-mod columns;
 mod decode;
 mod dot;
 mod exact;
 mod quantise;
 mod stream;
 mod tile;
+mod vectors;
 
 pub(super) static KERNELS: Kernels = Kernels {
     isa: Isa::Avx512,
@@ -25,8 +26,8 @@ pub(super) static KERNELS: Kernels = Kernels {
     float_dot_rows: dot::FLOAT_ROWS,
     tile_rows,
     float_tile_rows: tile::ROWS,
-    packs: Some(columns::transpose),
-    panel_rows: columns::LANES,
+    packs: Some(vectors::transpose),
+    panel_rows: LANES,
     prepare: quantise::prepare,
     dot: dot_kernel,
     tile: tile_kernel,
@@ -54,8 +55,8 @@ fn stream_rows() -> usize {
     })
 }
 
-fn tile_rows(m: usize) -> usize {
-    if m > stream_rows() {
+fn tile_rows(shape: ProductShape) -> usize {
+    if shape.m > stream_rows() {
         tile::ROWS
     } else {
         stream::ROWS
@@ -66,9 +67,9 @@ fn tile_kernel(shape: ProductShape) -> Kernel {
     with_block!(shape.weight, B => {
         match (shape.packed, shape.m > stream_rows()) {
             (true, _) if shape.m == 1 => stream::packed_row::<B> as Kernel,
-            (true, false) => stream::product::<B, true>,
+            (true, false) => stream::packed_product::<B>,
             (true, true) => tile::packed_product::<B>,
-            (false, false) => stream::product::<B, false>,
+            (false, false) => stream::product::<B>,
             (false, true) => tile::product::<B>,
         }
     }, else => unreachable!("other weights take floats"))

@@ -1,17 +1,14 @@
 //! The tiled kernels' inner loops.
 
 use std::arch::x86_64::*;
-use std::ops::Range;
 
-use super::columns::{Columns, Kept, PackedPanel, Panel, Run, for_parts};
 use super::decode::Wide;
 use crate::matmul::activations::{BLOCK, GROUP, Record};
 use crate::matmul::blocks::zero_shift;
+use crate::matmul::columns::{Columns, FromPanels};
 use crate::matmul::float::Float;
 use crate::matmul::plan::Job;
-use crate::matmul::tile::{
-    self, Fill, FromRows, Item, Panels, Stage, Staged, Sweep, TileIsa, panel_block,
-};
+use crate::matmul::tile::{self, FromRows, Panels, Stage, Staged, Sweep, TileIsa, panel_block};
 use crate::matmul::x86::X86;
 
 /// The most rows of a tile: with their integer and float sums, what 32 registers hold.
@@ -19,6 +16,7 @@ pub(super) const ROWS: usize = 12;
 
 const LANES: usize = 16;
 
+#[derive(Clone, Copy)]
 pub(super) struct Avx512;
 
 /// # Safety
@@ -34,7 +32,7 @@ pub(super) unsafe fn product<B: Wide>(job: &Job<'_>, scratch: &mut [u8]) {
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 pub(super) unsafe fn packed_product<B: Wide + Columns>(job: &Job<'_>, scratch: &mut [u8]) {
     // SAFETY: the caller's.
-    unsafe { tile::product::<Avx512, FromPanels, B>(job, scratch) }
+    unsafe { tile::product::<Avx512, FromPanels<Avx512>, B>(job, scratch) }
 }
 
 /// # Safety
@@ -64,38 +62,6 @@ macro_rules! with_rows {
             rows => unreachable!("a tile of {rows} rows"),
         }
     };
-}
-
-/// Filling from packed panels.
-struct FromPanels;
-
-impl<B: Wide + Columns> Fill<Avx512, B> for FromPanels {
-    #[inline(always)]
-    unsafe fn fill(item: &Item<'_>, panel: usize, values: Range<usize>) {
-        let mut kept = Kept::new();
-        // SAFETY: the caller's; a panel has 8 columns of quads for each 32 values, then each run's scales and minima.
-        unsafe {
-            let from = PackedPanel(item.first_row(panel));
-            let mut to = item.panel(panel);
-            for block in values.start / B::LEN..values.end / B::LEN {
-                let words = from.block::<B>(block);
-                B::start(words, &mut kept);
-                for_parts!(B, |part| {
-                    let codes = B::codes(words, part, &mut kept);
-                    for (quad, codes) in codes.into_iter().enumerate() {
-                        _mm512_store_si512(to.add(quad * 64).cast(), codes);
-                    }
-                    let runs = to.add(LANES * BLOCK).cast::<f32>();
-                    for index in 0..BLOCK / B::RUN {
-                        let Run { scale, min } = B::run(&kept, part * (BLOCK / B::RUN) + index);
-                        _mm512_store_ps(runs.add(2 * index * LANES), scale);
-                        _mm512_store_ps(runs.add((2 * index + 1) * LANES), min);
-                    }
-                    to = to.add(panel_block(LANES, B::RUN));
-                });
-            }
-        }
-    }
 }
 
 impl TileIsa for Avx512 {

@@ -1,34 +1,34 @@
 //! The types with blocks of 256 values.
 
-use std::arch::x86_64::*;
 use std::mem::offset_of;
 
 use walsh_formats::ggml::{BlockIq4Xs, BlockQ2K, BlockQ3K, BlockQ4K, BlockQ5K, BlockQ6K};
 
-use super::{
-    Codes, Columns, Kept, Run, Words, and, and_or, bytes, each, nibbles, scaled_byte, shift, turn,
-    widen_high, widen_low,
-};
-use crate::matmul::avx512::decode::look_up;
+use super::{Codes, Columns, Kept, Of, Run, Vectors, Words, each, field, looked_up, scaled_byte};
 
 /// A scale or minimum of each row: byte `run` of `ints`, times its factor.
 ///
 /// # Safety
-/// Both have been kept, and the machine has AVX-512.
+/// Both have been kept, and the machine has the instruction set.
 #[inline(always)]
-unsafe fn scaled(kept: &Kept, ints: usize, run: usize, factor: usize) -> __m512 {
+unsafe fn scaled<V: Vectors>(kept: &Kept<V>, ints: usize, run: usize, factor: usize) -> V::Floats {
     // SAFETY: the caller's.
     unsafe {
         let words = kept.ints[ints + run / 4].assume_init();
-        scaled_byte(words, run % 4, kept.factors[factor].assume_init())
+        scaled_byte::<V>(words, run % 4, kept.factors[factor].assume_init())
     }
 }
 
 /// The lower and the upper half of each word, widened.
+///
+/// # Safety
+/// The machine has the instruction set.
 #[inline(always)]
-fn keep_factors(words: __m512i, kept: &mut Kept) {
-    kept.factors[0].write(widen_low(words));
-    kept.factors[1].write(widen_high(words));
+unsafe fn keep_factors<V: Vectors>(words: V::Words, kept: &mut Kept<V>) {
+    // SAFETY: the caller's.
+    let [low, high] = unsafe { V::widen(words) };
+    kept.factors[0].write(low);
+    kept.factors[1].write(high);
 }
 
 /// Eight scales and eight minima of the types `q4_K` and `q5_K`.
@@ -36,16 +36,17 @@ fn keep_factors(words: __m512i, kept: &mut Kept) {
 /// # Safety
 /// As for [`Columns::start`].
 #[inline(always)]
-unsafe fn start_asymmetric(blocks: impl Words, at: usize, kept: &mut Kept) {
+unsafe fn start_asymmetric<W: Words>(blocks: W, at: usize, kept: &mut Kept<W::Vectors>) {
     // SAFETY: the caller's.
     unsafe {
         let [factors, a, b, c] = blocks.columns(at);
-        keep_factors(factors, kept);
-        let high = |words| and(shift(words, 2), bytes(0x30));
-        kept.ints[0].write(and(a, bytes(0x3f)));
-        kept.ints[1].write(and_or(c, bytes(15), high(a)));
-        kept.ints[2].write(and(b, bytes(0x3f)));
-        kept.ints[3].write(and_or(shift(c, 4), bytes(15), high(b)));
+        keep_factors::<Of<W>>(factors, kept);
+        let (scales, mins) = (field::<Of<W>>(a, 2, 0x30), field::<Of<W>>(b, 2, 0x30));
+        let nibbles = Of::<W>::bytes(15);
+        kept.ints[0].write(field::<Of<W>>(a, 0, 0x3f));
+        kept.ints[1].write(Of::<W>::and_or(c, nibbles, scales));
+        kept.ints[2].write(field::<Of<W>>(b, 0, 0x3f));
+        kept.ints[3].write(Of::<W>::and_or(Of::<W>::shr(c, 4), nibbles, mins));
     }
 }
 
@@ -54,7 +55,7 @@ unsafe fn start_asymmetric(blocks: impl Words, at: usize, kept: &mut Kept) {
 /// # Safety
 /// As for [`Columns::run`].
 #[inline(always)]
-unsafe fn asymmetric_run(kept: &Kept, run: usize) -> Run {
+unsafe fn asymmetric_run<V: Vectors>(kept: &Kept<V>, run: usize) -> Run<V> {
     // SAFETY: the caller's.
     unsafe {
         Run {
@@ -69,32 +70,41 @@ unsafe fn asymmetric_run(kept: &Kept, run: usize) -> Run {
 /// # Safety
 /// As for [`Columns::codes`].
 #[inline(always)]
-unsafe fn nibble_parts(blocks: impl Words, at: usize, part: usize, kept: &mut Kept) -> Codes {
+unsafe fn nibble_parts<W: Words>(
+    blocks: W,
+    at: usize,
+    part: usize,
+    kept: &mut Kept<W::Vectors>,
+) -> Codes<W::Vectors> {
     // SAFETY: the caller's; the even part, which comes first, keeps what the odd one reads.
     unsafe {
         if part.is_multiple_of(2) {
             blocks.keep(at + 16 * part, &mut kept.low[..8]);
         }
         let (at, by) = (at + part / 2 * 32, 4 * (part % 2));
-        each!(|quad| and(shift(blocks.kept(at, &kept.low[..8], quad), by), bytes(15)))
+        each!(|quad| field::<Of<W>>(blocks.kept(at, &kept.low[..8], quad), by, 15))
     }
 }
 
 impl Columns for BlockQ4K {
     #[inline(always)]
-    unsafe fn start(blocks: impl Words, kept: &mut Kept) {
+    unsafe fn start<W: Words>(blocks: W, kept: &mut Kept<W::Vectors>) {
         // SAFETY: the caller's.
         unsafe { start_asymmetric(blocks, offset_of!(Self, d), kept) }
     }
 
     #[inline(always)]
-    unsafe fn run(kept: &Kept, run: usize) -> Run {
+    unsafe fn run<V: Vectors>(kept: &Kept<V>, run: usize) -> Run<V> {
         // SAFETY: the caller's.
         unsafe { asymmetric_run(kept, run) }
     }
 
     #[inline(always)]
-    unsafe fn codes(blocks: impl Words, part: usize, kept: &mut Kept) -> Codes {
+    unsafe fn codes<W: Words>(
+        blocks: W,
+        part: usize,
+        kept: &mut Kept<W::Vectors>,
+    ) -> Codes<W::Vectors> {
         // SAFETY: the caller's.
         unsafe { nibble_parts(blocks, offset_of!(Self, qs), part, kept) }
     }
@@ -102,19 +112,23 @@ impl Columns for BlockQ4K {
 
 impl Columns for BlockQ5K {
     #[inline(always)]
-    unsafe fn start(blocks: impl Words, kept: &mut Kept) {
+    unsafe fn start<W: Words>(blocks: W, kept: &mut Kept<W::Vectors>) {
         // SAFETY: the caller's.
         unsafe { start_asymmetric(blocks, offset_of!(Self, d), kept) }
     }
 
     #[inline(always)]
-    unsafe fn run(kept: &Kept, run: usize) -> Run {
+    unsafe fn run<V: Vectors>(kept: &Kept<V>, run: usize) -> Run<V> {
         // SAFETY: the caller's.
         unsafe { asymmetric_run(kept, run) }
     }
 
     #[inline(always)]
-    unsafe fn codes(blocks: impl Words, part: usize, kept: &mut Kept) -> Codes {
+    unsafe fn codes<W: Words>(
+        blocks: W,
+        part: usize,
+        kept: &mut Kept<W::Vectors>,
+    ) -> Codes<W::Vectors> {
         // SAFETY: the caller's; the first part keeps the bits of all.
         unsafe {
             if part == 0 {
@@ -124,8 +138,8 @@ impl Columns for BlockQ5K {
             // Bit `part` of a byte goes to bit 4.
             each!(|quad| {
                 let bits = blocks.kept(offset_of!(Self, qh), &kept.high, quad);
-                let bits = turn(bits, (part + 28) % 32);
-                and_or(bits, bytes(16), codes[quad])
+                let bits = Of::<W>::moved(bits, part, 4);
+                Of::<W>::and_or(bits, Of::<W>::bytes(16), codes[quad])
             })
         }
     }
@@ -133,7 +147,7 @@ impl Columns for BlockQ5K {
 
 impl Columns for BlockQ6K {
     #[inline(always)]
-    unsafe fn start(blocks: impl Words, kept: &mut Kept) {
+    unsafe fn start<W: Words>(blocks: W, kept: &mut Kept<W::Vectors>) {
         // SAFETY: the caller's.
         unsafe {
             let ints = blocks.columns(offset_of!(Self, scales));
@@ -145,22 +159,25 @@ impl Columns for BlockQ6K {
     }
 
     #[inline(always)]
-    unsafe fn run(kept: &Kept, run: usize) -> Run {
+    unsafe fn run<V: Vectors>(kept: &Kept<V>, run: usize) -> Run<V> {
         // SAFETY: the caller's.
         unsafe {
             let ints = kept.ints[run / 4].assume_init();
-            let up = _mm_cvtsi32_si128(24 - 8 * (run as i32 % 4));
-            let int = _mm512_srai_epi32::<24>(_mm512_sll_epi32(ints, up));
+            let int = V::signed_top_byte(V::shl(ints, 24 - 8 * (run % 4)));
             let d = kept.factors[0].assume_init();
             Run {
-                scale: _mm512_mul_ps(_mm512_cvtepi32_ps(int), d),
-                min: _mm512_setzero_ps(),
+                scale: V::mul(V::to_floats(int), d),
+                min: V::floats(0.0),
             }
         }
     }
 
     #[inline(always)]
-    unsafe fn codes(blocks: impl Words, part: usize, kept: &mut Kept) -> Codes {
+    unsafe fn codes<W: Words>(
+        blocks: W,
+        part: usize,
+        kept: &mut Kept<W::Vectors>,
+    ) -> Codes<W::Vectors> {
         // SAFETY: the caller's; the first part of each half keeps what the next three read.
         unsafe {
             let (half, quarter) = (part / 4, part % 4);
@@ -174,9 +191,10 @@ impl Columns for BlockQ6K {
             // Two bits of a byte go to bits 4 and 5.
             each!(|quad| {
                 let low = blocks.kept(low, &kept.low, first + quad);
-                let low = and(shift(low, quarter / 2 * 4), bytes(15));
+                let low = field::<Of<W>>(low, quarter / 2 * 4, 15);
                 let bits = blocks.kept(high, &kept.high, quad);
-                and_or(turn(bits, (2 * quarter + 28) % 32), bytes(0x30), low)
+                let bits = Of::<W>::moved(bits, 2 * quarter, 4);
+                Of::<W>::and_or(bits, Of::<W>::bytes(0x30), low)
             })
         }
     }
@@ -187,36 +205,41 @@ impl Columns for BlockQ6K {
 /// # Safety
 /// As for [`Columns::codes`].
 #[inline(always)]
-unsafe fn bit_pairs(blocks: impl Words, at: usize, part: usize, kept: &mut Kept) -> Codes {
+unsafe fn bit_pairs<W: Words>(
+    blocks: W,
+    at: usize,
+    part: usize,
+    kept: &mut Kept<W::Vectors>,
+) -> Codes<W::Vectors> {
     // SAFETY: the caller's; the first part of each half keeps what the next three read.
     unsafe {
         if part.is_multiple_of(4) {
             blocks.keep(at + 8 * part, &mut kept.low[..8]);
         }
         let (at, by) = (at + part / 4 * 32, part % 4 * 2);
-        each!(|quad| and(shift(blocks.kept(at, &kept.low[..8], quad), by), bytes(3)))
+        each!(|quad| field::<Of<W>>(blocks.kept(at, &kept.low[..8], quad), by, 3))
     }
 }
 
 /// A run of a type whose integer scales are 32 too large.
 ///
 /// # Safety
-/// The factor and −32 times it have been kept, and the machine has AVX-512.
+/// The factor and −32 times it have been kept, and the machine has the instruction set.
 #[inline(always)]
-unsafe fn offset_run(int: __m512i, kept: &Kept) -> Run {
+unsafe fn offset_run<V: Vectors>(int: V::Words, kept: &Kept<V>) -> Run<V> {
     // SAFETY: the caller's.
     unsafe {
         let (d, offset) = (kept.factors[0].assume_init(), kept.factors[1].assume_init());
         Run {
-            scale: _mm512_fmadd_ps(_mm512_cvtepi32_ps(int), d, offset),
-            min: _mm512_setzero_ps(),
+            scale: V::mul_add(V::to_floats(int), d, offset),
+            min: V::floats(0.0),
         }
     }
 }
 
 impl Columns for BlockQ2K {
     #[inline(always)]
-    unsafe fn start(blocks: impl Words, kept: &mut Kept) {
+    unsafe fn start<W: Words>(blocks: W, kept: &mut Kept<W::Vectors>) {
         const { assert!(offset_of!(BlockQ2K, dmin) == offset_of!(BlockQ2K, d) + 2) };
         // SAFETY: the caller's.
         unsafe {
@@ -224,28 +247,30 @@ impl Columns for BlockQ2K {
             for (to, ints) in kept.ints.iter_mut().zip(ints) {
                 to.write(ints);
             }
-            keep_factors(blocks.word(offset_of!(Self, d)), kept);
+            keep_factors::<Of<W>>(blocks.word(offset_of!(Self, d)), kept);
         }
     }
 
     #[inline(always)]
-    unsafe fn run(kept: &Kept, run: usize) -> Run {
+    unsafe fn run<V: Vectors>(kept: &Kept<V>, run: usize) -> Run<V> {
         // SAFETY: the caller's.
         unsafe {
             let ints = kept.ints[run / 4].assume_init();
-            let nibble = |by: usize, factor: usize| {
-                let int = and(shift(ints, 8 * (run % 4) + by), _mm512_set1_epi32(15));
-                _mm512_mul_ps(_mm512_cvtepi32_ps(int), kept.factors[factor].assume_init())
-            };
+            let scale = V::and(V::shr(ints, 8 * (run % 4)), V::ints(15));
+            let min = V::and(V::shr(ints, 8 * (run % 4) + 4), V::ints(15));
             Run {
-                scale: nibble(0, 0),
-                min: nibble(4, 1),
+                scale: V::mul(V::to_floats(scale), kept.factors[0].assume_init()),
+                min: V::mul(V::to_floats(min), kept.factors[1].assume_init()),
             }
         }
     }
 
     #[inline(always)]
-    unsafe fn codes(blocks: impl Words, part: usize, kept: &mut Kept) -> Codes {
+    unsafe fn codes<W: Words>(
+        blocks: W,
+        part: usize,
+        kept: &mut Kept<W::Vectors>,
+    ) -> Codes<W::Vectors> {
         // SAFETY: the caller's.
         unsafe { bit_pairs(blocks, offset_of!(Self, qs), part, kept) }
     }
@@ -253,38 +278,38 @@ impl Columns for BlockQ2K {
 
 impl Columns for BlockQ3K {
     #[inline(always)]
-    unsafe fn start(blocks: impl Words, kept: &mut Kept) {
+    unsafe fn start<W: Words>(blocks: W, kept: &mut Kept<W::Vectors>) {
         // SAFETY: the caller's.
         unsafe {
-            let word = |i: usize| blocks.word(offset_of!(Self, scales) + 4 * i);
-            let (a, b, high) = (word(0), word(1), word(2));
+            let at = offset_of!(Self, scales);
+            let (low, high) = ([blocks.word(at), blocks.word(at + 4)], blocks.word(at + 8));
             let d = blocks.halves(offset_of!(Self, d));
-            let ints = [
-                and_or(a, bytes(15), and(_mm512_slli_epi32::<4>(high), bytes(0x30))),
-                and_or(b, bytes(15), and(_mm512_slli_epi32::<2>(high), bytes(0x30))),
-                and_or(shift(a, 4), bytes(15), and(high, bytes(0x30))),
-                and_or(shift(b, 4), bytes(15), and(shift(high, 2), bytes(0x30))),
-            ];
-            for (to, ints) in kept.ints.iter_mut().zip(ints) {
-                to.write(ints);
+            // Two bits of a byte go to bits 4 and 5, beside a nibble.
+            for (i, to) in kept.ints.iter_mut().enumerate() {
+                let high = Of::<W>::and(Of::<W>::moved(high, 2 * i, 4), Of::<W>::bytes(0x30));
+                let low = Of::<W>::shr(low[i % 2], i / 2 * 4);
+                to.write(Of::<W>::and_or(low, Of::<W>::bytes(15), high));
             }
             kept.factors[0].write(d);
-            kept.factors[1].write(_mm512_mul_ps(d, _mm512_set1_ps(-32.0)));
+            kept.factors[1].write(Of::<W>::mul(d, Of::<W>::floats(-32.0)));
         }
     }
 
     #[inline(always)]
-    unsafe fn run(kept: &Kept, run: usize) -> Run {
+    unsafe fn run<V: Vectors>(kept: &Kept<V>, run: usize) -> Run<V> {
         // SAFETY: the caller's.
         unsafe {
             let ints = kept.ints[run / 4].assume_init();
-            let int = and(shift(ints, 8 * (run % 4)), _mm512_set1_epi32(255));
-            offset_run(int, kept)
+            offset_run(V::and(V::shr(ints, 8 * (run % 4)), V::ints(255)), kept)
         }
     }
 
     #[inline(always)]
-    unsafe fn codes(blocks: impl Words, part: usize, kept: &mut Kept) -> Codes {
+    unsafe fn codes<W: Words>(
+        blocks: W,
+        part: usize,
+        kept: &mut Kept<W::Vectors>,
+    ) -> Codes<W::Vectors> {
         // SAFETY: the caller's; the first part keeps the bits of all.
         unsafe {
             if part == 0 {
@@ -294,8 +319,8 @@ impl Columns for BlockQ3K {
             // Bit `part` of a byte goes to bit 2.
             each!(|quad| {
                 let bits = blocks.kept(offset_of!(Self, hmask), &kept.high, quad);
-                let bits = turn(bits, (part + 30) % 32);
-                and_or(bits, bytes(4), codes[quad])
+                let bits = Of::<W>::moved(bits, part, 2);
+                Of::<W>::and_or(bits, Of::<W>::bytes(4), codes[quad])
             })
         }
     }
@@ -303,37 +328,37 @@ impl Columns for BlockQ3K {
 
 impl Columns for BlockIq4Xs {
     #[inline(always)]
-    unsafe fn start(blocks: impl Words, kept: &mut Kept) {
+    unsafe fn start<W: Words>(blocks: W, kept: &mut Kept<W::Vectors>) {
         const { assert!(offset_of!(BlockIq4Xs, scales_h) == offset_of!(BlockIq4Xs, d) + 2) };
         // SAFETY: the caller's.
         unsafe {
             let first = blocks.word(offset_of!(Self, d));
-            let d = widen_low(first);
+            let [d, _] = Of::<W>::widen(first);
             kept.ints[0].write(first);
             kept.ints[1].write(blocks.word(offset_of!(Self, scales_l)));
             kept.factors[0].write(d);
-            kept.factors[1].write(_mm512_mul_ps(d, _mm512_set1_ps(-32.0)));
+            kept.factors[1].write(Of::<W>::mul(d, Of::<W>::floats(-32.0)));
         }
     }
 
     #[inline(always)]
-    unsafe fn run(kept: &Kept, run: usize) -> Run {
+    unsafe fn run<V: Vectors>(kept: &Kept<V>, run: usize) -> Run<V> {
         // SAFETY: the caller's.
         unsafe {
             let (first, low) = (kept.ints[0].assume_init(), kept.ints[1].assume_init());
-            let high = and(shift(first, 16 + 2 * run), _mm512_set1_epi32(3));
-            let high = _mm512_slli_epi32::<4>(high);
-            let int = and_or(shift(low, 4 * run), _mm512_set1_epi32(15), high);
+            let high = V::shl(V::and(V::shr(first, 16 + 2 * run), V::ints(3)), 4);
+            let int = V::and_or(V::shr(low, 4 * run), V::ints(15), high);
             offset_run(int, kept)
         }
     }
 
     #[inline(always)]
-    unsafe fn codes(blocks: impl Words, part: usize, _: &mut Kept) -> Codes {
+    unsafe fn codes<W: Words>(
+        blocks: W,
+        part: usize,
+        _: &mut Kept<W::Vectors>,
+    ) -> Codes<W::Vectors> {
         // SAFETY: the caller's.
-        unsafe {
-            let indices = nibbles(blocks.columns(offset_of!(Self, qs) + 16 * part));
-            each!(|quad| look_up(indices[quad]))
-        }
+        unsafe { looked_up::<Of<W>>(blocks.columns(offset_of!(Self, qs) + 16 * part)) }
     }
 }
