@@ -211,11 +211,11 @@ impl<V: Vectors> Pair<V> {
 #[inline(always)]
 pub(super) unsafe fn packed_row<V: Vectors, B: Columns>(job: &Job<'_>) {
     let blocks = job.plan.k() / B::LEN;
-    // Vectors that take a part of a panel's rows take it for 256 values, before the next part: what all parts read lies in
-    // the first-level cache meanwhile, and the scales of one part alone in registers.
+    // Vectors that take a part of a panel's rows take it block by block: all parts read the same lines, and all but the
+    // first find them in the first-level cache.
     let together = match PackedPanel::<V>::PARTS {
         1 => blocks,
-        _ => GROUP / B::LEN,
+        _ => 1,
     };
     for first in job.columns.clone().step_by(LANES) {
         let columns = first..(first + LANES).min(job.columns.end);

@@ -160,14 +160,15 @@ impl<V: Vectors> Panel for PackedPanel<V> {
         }
     }
 
-    /// Each part fetches its share of what all of them read.
+    /// The first part fetches what all of them read: it comes to each line first.
     #[inline(always)]
     fn fetch_ahead<B: Decode>(self, step: usize) {
         let bytes = LANES * BLOCK * size_of::<B>() / B::LEN;
-        let share = bytes / Self::PARTS;
-        let ahead = step * bytes + self.part * share + PANEL_AHEAD;
-        for line in 0..share.div_ceil(64) {
-            V::fetch(self.from.wrapping_add(ahead + 64 * line));
+        if self.part == 0 {
+            let ahead = self.from.wrapping_add(step * bytes + PANEL_AHEAD);
+            for line in 0..bytes.div_ceil(64) {
+                V::fetch(ahead.wrapping_add(64 * line));
+            }
         }
     }
 }
