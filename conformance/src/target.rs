@@ -1,6 +1,7 @@
 use walsh::ops::{AttentionDecode, AttentionPrefill, MatMul, Operation};
 use walsh::{
-    Activations, BACKENDS, BackendInfo, CpuOptions, Device, DeviceSpec, Isa, PackWeights, Result,
+    Activations, BACKENDS, BackendInfo, CpuOptions, DType, Device, DeviceSpec, Isa, PackWeights,
+    Result,
 };
 
 /// A device to run the cases on.
@@ -50,6 +51,12 @@ impl Target {
         })
     }
 
+    /// Whether its products gain by packed weights: otherwise it is another target.
+    fn gains(&self) -> Result<bool> {
+        let weight = self.device.zeros(DType::Q4_0, &[16, 32])?;
+        Ok(self.device.pack(&[weight])?[0].is_packed())
+    }
+
     /// Whether it runs an op as no other target does.
     ///
     /// A device whose products take activations as they are differs from one
@@ -72,8 +79,7 @@ impl Target {
 
 /// Every device of this build, in every form: for the CPU, each instruction set
 /// that the machine has with teams of one, two and three, with packed weights
-/// (which are as they were on sets that gain nothing by it), and with activations
-/// as they are (but for sets that add 8-bit products alone to another's); the
+/// where they gain by it, and with activations as they are (but for sets that add 8-bit products alone to another's); the
 /// first GPU, where there is one.
 ///
 /// # Errors
@@ -89,10 +95,13 @@ pub fn targets() -> Result<Vec<Target>> {
             names.push(format!("cpu:threads=2,isa={isa},activations=f32"));
         }
     }
-    let mut targets = names
-        .iter()
-        .map(|name| Target::open(name))
-        .collect::<Result<Vec<_>>>()?;
+    let mut targets = Vec::new();
+    for name in &names {
+        let target = Target::open(name)?;
+        if !target.packs || target.gains()? {
+            targets.push(target);
+        }
+    }
     for name in [GPU.to_owned(), format!("{GPU},activations=f32")] {
         targets.extend(Target::open(&name));
     }

@@ -33,6 +33,9 @@ pub(super) const LANES: usize = 16;
 
 /// Whether a CPU device copies weights into the order that its products read fastest, when it is asked to
 /// ([`Device::pack`](walsh_core::Device::pack)).
+///
+/// Products with one row of input add up in another order over packed weights, so that their last bits differ: who
+/// wants the same bits on every run, whatever memory is free, says `Always` or `Never`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum PackWeights {
     /// Where the instruction set gains by it and the packed weights take at most half of the memory that is free.
@@ -133,33 +136,22 @@ impl Packing {
         let (words, half) = self.fields();
         // SAFETY: the caller's; what lies `at` bytes into a block lies sixteen times as far into the panel's.
         unsafe {
-            if rows.len() < LANES {
-                panel.write_bytes(0, self.panel_bytes());
-            }
-            let row = |lane: usize| weight.add((rows.start + lane) * self.row_bytes);
             for block in (0..self.row_bytes).step_by(self.block_bytes) {
                 let to = panel.add(LANES * block);
-                if rows.len() == LANES {
-                    let blocks = std::array::from_fn(|lane| row(lane).add(block + words.start));
-                    (self.transpose)(&blocks, words.len() / 4, to.add(LANES * words.start));
-                } else {
-                    for lane in 0..rows.len() {
-                        for at in words.clone().step_by(4) {
-                            let word = row(lane).add(block + at).cast::<u32>().read_unaligned();
-                            to.add(LANES * at)
-                                .cast::<u32>()
-                                .add(lane)
-                                .write_unaligned(word);
-                        }
+                let blocks: [*const u8; LANES] = std::array::from_fn(|lane| {
+                    if lane < rows.len() {
+                        weight.add((rows.start + lane) * self.row_bytes + block)
+                    } else {
+                        ZEROS.as_ptr()
                     }
-                }
+                });
+                let words_of = blocks.map(|block| block.add(words.start));
+                (self.transpose)(&words_of, words.len() / 4, to.add(LANES * words.start));
                 if let Some(at) = half {
-                    for lane in 0..rows.len() {
-                        let half = row(lane).add(block + at).cast::<u16>().read_unaligned();
-                        to.add(LANES * at)
-                            .cast::<u16>()
-                            .add(lane)
-                            .write_unaligned(half);
+                    let to = to.add(LANES * at).cast::<u16>();
+                    for (lane, block) in blocks.into_iter().enumerate() {
+                        let half = block.add(at).cast::<u16>().read_unaligned();
+                        to.add(lane).write_unaligned(half);
                     }
                 }
             }
@@ -181,6 +173,11 @@ impl Packing {
 /// Blocks of 32 values have fewer bytes, those of 256 more.
 const SMALL: usize = 40;
 
+/// A block of any type, for lanes without a row.
+static ZEROS: [u8; 256] = [0; 256];
+
+const _: () = assert!(DType::Q6K.block_bytes() <= ZEROS.len());
+
 /// Packs weights on a team: `None` for those that gain nothing by it, and for all where the device leaves it to memory
 /// and there is too little.
 pub(crate) fn pack(
@@ -193,8 +190,9 @@ pub(crate) fn pack(
         let (n, k) = (size(weight.shape()[0])?, size(weight.shape()[1])?);
         Packing::new(how.isa, weight.dtype(), n, k)
     };
+    let none = || weights.iter().map(|_| None).collect();
     let packings: Vec<_> = match how.packing {
-        PackWeights::Never => return Ok(weights.iter().map(|_| None).collect()),
+        PackWeights::Never => return Ok(none()),
         _ => weights.iter().map(packing).collect(),
     };
     let room = |packing: &Packing| packing.bytes().next_multiple_of(ALIGN);
@@ -203,11 +201,9 @@ pub(crate) fn pack(
         .flatten()
         .map(|packing| room(packing) as u64)
         .sum();
-    if total == 0 {
-        return Ok(weights.iter().map(|_| None).collect());
-    }
-    if how.packing == PackWeights::Auto && how.available.is_none_or(|bytes| total > bytes / 2) {
-        return Ok(weights.iter().map(|_| None).collect());
+    let short = |bytes: u64| total > bytes / 2;
+    if total == 0 || how.packing == PackWeights::Auto && how.available.is_none_or(short) {
+        return Ok(none());
     }
     let pages = Arc::new(Pages::zeroed(total)?);
     let (mut packed, mut phases): (Vec<_>, Vec<Box<dyn Phase>>) = (Vec::new(), Vec::new());

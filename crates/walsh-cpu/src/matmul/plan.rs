@@ -26,6 +26,13 @@ pub struct ProductShape {
     pub packed: bool,
 }
 
+impl ProductShape {
+    /// Whether a packed weight meets one row of input: its panels are streamed as rows are otherwise.
+    pub(super) fn is_packed_row(&self) -> bool {
+        self.packed && self.m == 1
+    }
+}
+
 /// Why a product cannot be planned.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProductError {
@@ -172,11 +179,11 @@ impl ProductPlan {
             return Err(ProductError::Packed { isa, weight });
         }
         let layout = ActivationLayout::new(isa, activations, shape);
-        let one_row = packed && m == 1;
         let item = match layout.arrangement {
             Arrangement::Plain | Arrangement::Rows => (dot_rows(n, row_bytes, threads), 1),
-            // One row streams panels as others stream rows.
-            _ if one_row => (dot_rows(n, row_bytes, threads).next_multiple_of(LANES), 1),
+            _ if shape.is_packed_row() => {
+                (dot_rows(n, row_bytes, threads).next_multiple_of(LANES), 1)
+            }
             Arrangement::Tiles(tiles) | Arrangement::FloatTiles(tiles) => {
                 divide_tiles(n, kernels.panel_rows, tiles, threads)
             }
@@ -243,17 +250,12 @@ impl ProductPlan {
 
     /// The weight bytes of a work item where items read the weight once and in order: with few rows of input.
     pub fn stream_bytes(&self) -> Option<usize> {
-        let once = self.one_packed_row()
+        let once = self.shape.is_packed_row()
             || matches!(
                 self.layout.arrangement,
                 Arrangement::Plain | Arrangement::Rows
             );
         once.then_some(self.item.0 * self.row_bytes)
-    }
-
-    /// Whether packed weights meet one row of input.
-    fn one_packed_row(&self) -> bool {
-        self.shape.packed && self.shape.m == 1
     }
 
     /// The scratch bytes of a work item.

@@ -323,8 +323,9 @@ impl Model {
         Ok(self.0.calibration.get_or_init(|| found))
     }
 
-    /// Takes up a session that [`Session::save`] wrote. On a device of the same kind
-    /// it goes on exactly as the saved one would have.
+    /// Takes up a session that [`Session::save`] wrote. On a device of the same kind,
+    /// whose weights are [packed](Self::packed_bytes) or not as they were, it goes on
+    /// exactly as the saved one would have.
     ///
     /// # Errors
     /// When the file cannot be read, was saved with another model or by another

@@ -106,7 +106,7 @@ fn tile_rows<const DOT: u8>(shape: ProductShape) -> usize {
 fn tile_kernel<const DOT: u8>(shape: ProductShape) -> Kernel {
     with_block!(shape.weight, B => {
         match (shape.packed, streams::<DOT>(shape)) {
-            (true, true) if shape.m == 1 => vectors::packed_row::<B, DOT> as Kernel,
+            _ if shape.is_packed_row() => vectors::packed_row::<B, DOT> as Kernel,
             (true, true) => vectors::packed_rows::<B, DOT>,
             (true, false) => tile::packed_product::<B, DOT>,
             (false, _) => tile::product::<B, DOT>,

@@ -9,6 +9,7 @@ use crate::matmul::activations::{GROUP, RowParts};
 use crate::matmul::float::Float;
 use crate::matmul::kernels::Kernel;
 use crate::matmul::plan::Job;
+use crate::matmul::x86::fetch;
 
 /// The most rows of floats.
 pub(super) const FLOAT_ROWS: usize = 4;
@@ -49,7 +50,7 @@ pub(super) unsafe fn row<B: Wide>(job: &Job<'_>, _: &mut [u8]) {
             for group in 0..k / GROUP {
                 let ahead = weights.cast::<u8>().wrapping_add(AHEAD);
                 for line in 0..(GROUP / B::LEN * size_of::<B>()).div_ceil(64) {
-                    _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(64 * line).cast());
+                    fetch(ahead.wrapping_add(64 * line));
                 }
                 multiply::<B, 4>(&B::wide::<4>(weights), place(group, 0), &mut sums);
                 weights = weights.add(GROUP / B::LEN);

@@ -10,6 +10,7 @@ use crate::matmul::blocks::Primitives;
 use crate::matmul::float::Float;
 use crate::matmul::kernels::Kernel;
 use crate::matmul::plan::Job;
+use crate::matmul::x86::fetch;
 
 /// The kernel for `m` rows.
 pub(super) fn rows<B: Wide>(m: usize) -> Kernel {
@@ -193,7 +194,7 @@ unsafe fn float_rows<B: Wide, const M: usize>(job: &Job<'_>, _: &mut [u8]) {
                 }
                 let ahead = weights.cast::<u8>().wrapping_add(AHEAD);
                 for line in 0..(GROUP / B::LEN * size_of::<B>()).div_ceil(64) {
-                    _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(64 * line).cast());
+                    fetch(ahead.wrapping_add(64 * line));
                 }
                 decode(weights, GROUP, sink);
                 weights = weights.add(GROUP / B::LEN);

@@ -66,7 +66,7 @@ fn tile_rows(shape: ProductShape) -> usize {
 fn tile_kernel(shape: ProductShape) -> Kernel {
     with_block!(shape.weight, B => {
         match (shape.packed, shape.m > stream_rows()) {
-            (true, _) if shape.m == 1 => stream::packed_row::<B> as Kernel,
+            _ if shape.is_packed_row() => stream::packed_row::<B> as Kernel,
             (true, false) => stream::packed_product::<B>,
             (true, true) => tile::packed_product::<B>,
             (false, false) => stream::product::<B>,

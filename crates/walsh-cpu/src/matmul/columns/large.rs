@@ -31,6 +31,54 @@ unsafe fn keep_factors<V: Vectors>(words: V::Words, kept: &mut Kept<V>) {
     kept.factors[1].write(high);
 }
 
+/// Sixteen bytes for sixteen runs.
+///
+/// # Safety
+/// As for [`Columns::start`].
+#[inline(always)]
+unsafe fn keep_ints<W: Words>(blocks: W, at: usize, kept: &mut Kept<W::Vectors>) {
+    // SAFETY: the caller's.
+    let ints = unsafe { blocks.columns(at) };
+    for (to, ints) in kept.ints.iter_mut().zip(ints) {
+        to.write(ints);
+    }
+}
+
+/// Bit planes: bit `part` of byte `i` of 32 is of value `i` of a part.
+#[derive(Clone, Copy)]
+struct Planes {
+    /// Where the bytes lie in a block.
+    at: usize,
+    /// The bit of a code that they are.
+    bit: usize,
+}
+
+impl Planes {
+    /// Codes of a part with their bits of the plane. The first part keeps what all read.
+    ///
+    /// # Safety
+    /// As for [`Columns::codes`].
+    #[inline(always)]
+    unsafe fn add<W: Words>(
+        self,
+        blocks: W,
+        part: usize,
+        kept: &mut Kept<W::Vectors>,
+        codes: Codes<W::Vectors>,
+    ) -> Codes<W::Vectors> {
+        // SAFETY: the caller's.
+        unsafe {
+            if part == 0 {
+                blocks.keep(self.at, &mut kept.high);
+            }
+            each!(|quad| {
+                let bits = Of::<W>::moved(blocks.kept(self.at, &kept.high, quad), part, self.bit);
+                Of::<W>::and_or(bits, Of::<W>::bytes(1 << self.bit), codes[quad])
+            })
+        }
+    }
+}
+
 /// Eight scales and eight minima of the types `q4_K` and `q5_K`.
 ///
 /// # Safety
@@ -129,18 +177,14 @@ impl Columns for BlockQ5K {
         part: usize,
         kept: &mut Kept<W::Vectors>,
     ) -> Codes<W::Vectors> {
-        // SAFETY: the caller's; the first part keeps the bits of all.
+        let planes = Planes {
+            at: offset_of!(Self, qh),
+            bit: 4,
+        };
+        // SAFETY: the caller's.
         unsafe {
-            if part == 0 {
-                blocks.keep(offset_of!(Self, qh), &mut kept.high);
-            }
             let codes = nibble_parts(blocks, offset_of!(Self, qs), part, kept);
-            // Bit `part` of a byte goes to bit 4.
-            each!(|quad| {
-                let bits = blocks.kept(offset_of!(Self, qh), &kept.high, quad);
-                let bits = Of::<W>::moved(bits, part, 4);
-                Of::<W>::and_or(bits, Of::<W>::bytes(16), codes[quad])
-            })
+            planes.add(blocks, part, kept, codes)
         }
     }
 }
@@ -150,10 +194,7 @@ impl Columns for BlockQ6K {
     unsafe fn start<W: Words>(blocks: W, kept: &mut Kept<W::Vectors>) {
         // SAFETY: the caller's.
         unsafe {
-            let ints = blocks.columns(offset_of!(Self, scales));
-            for (to, ints) in kept.ints.iter_mut().zip(ints) {
-                to.write(ints);
-            }
+            keep_ints(blocks, offset_of!(Self, scales), kept);
             kept.factors[0].write(blocks.halves(offset_of!(Self, d)));
         }
     }
@@ -243,10 +284,7 @@ impl Columns for BlockQ2K {
         const { assert!(offset_of!(BlockQ2K, dmin) == offset_of!(BlockQ2K, d) + 2) };
         // SAFETY: the caller's.
         unsafe {
-            let ints = blocks.columns(offset_of!(Self, scales));
-            for (to, ints) in kept.ints.iter_mut().zip(ints) {
-                to.write(ints);
-            }
+            keep_ints(blocks, offset_of!(Self, scales), kept);
             keep_factors::<Of<W>>(blocks.word(offset_of!(Self, d)), kept);
         }
     }
@@ -310,18 +348,14 @@ impl Columns for BlockQ3K {
         part: usize,
         kept: &mut Kept<W::Vectors>,
     ) -> Codes<W::Vectors> {
-        // SAFETY: the caller's; the first part keeps the bits of all.
+        let planes = Planes {
+            at: offset_of!(Self, hmask),
+            bit: 2,
+        };
+        // SAFETY: the caller's.
         unsafe {
-            if part == 0 {
-                blocks.keep(offset_of!(Self, hmask), &mut kept.high);
-            }
             let codes = bit_pairs(blocks, offset_of!(Self, qs), part, kept);
-            // Bit `part` of a byte goes to bit 2.
-            each!(|quad| {
-                let bits = blocks.kept(offset_of!(Self, hmask), &kept.high, quad);
-                let bits = Of::<W>::moved(bits, part, 2);
-                Of::<W>::and_or(bits, Of::<W>::bytes(4), codes[quad])
-            })
+            planes.add(blocks, part, kept, codes)
         }
     }
 }
