@@ -16,7 +16,7 @@ use walsh_cpu::team::{Group, Phase, Scratch, Team};
 use walsh_formats::DType;
 
 /// How long a product is repeated between two measurements of the memory.
-const ROUND: Duration = Duration::from_millis(150);
+const ROUND: Duration = Duration::from_millis(600);
 
 struct Options {
     threads: usize,
@@ -155,6 +155,11 @@ impl Phase for Read {
     }
 }
 
+fn median(numbers: &mut [f64]) -> f64 {
+    numbers.sort_by(f64::total_cmp);
+    numbers[numbers.len() / 2]
+}
+
 /// The time of one run.
 fn time(team: &Team, groups: &[Group]) -> Result<Duration, Box<dyn Error>> {
     let start = Instant::now();
@@ -195,12 +200,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let options = options()?;
     let team = Team::new(options.threads)?;
     println!(
-        "{} threads, {}, activations in {}, best of several runs",
+        "{} threads, {}, activations in {}, medians",
         options.threads, options.isa, options.activations
     );
     println!(
-        "{:>7} {:>5} {:>12} {:>12} {:>12}",
-        "type", "m", "GB/s", "TFLOP/s", "read GB/s"
+        "{:>7} {:>5} {:>12} {:>12} {:>14}",
+        "type", "m", "GB/s", "TFLOP/s", "share of read"
     );
     let (n, k) = (options.n, options.k);
     for &dtype in &options.types {
@@ -274,30 +279,25 @@ fn main() -> Result<(), Box<dyn Error>> {
                     ))])]
                 })
                 .collect();
-            let (mut best, mut best_read) = (Duration::MAX, Duration::MAX);
-            for _ in 0..3 {
-                let start = Instant::now();
-                for groups in reads.iter().cycle() {
-                    best_read = best_read.min(time(&team, groups)?);
-                    if start.elapsed() > ROUND {
-                        break;
-                    }
-                }
-                let start = Instant::now();
-                for groups in runs.iter().cycle() {
-                    best = best.min(time(&team, groups)?);
-                    if start.elapsed() > ROUND {
-                        break;
-                    }
+            // In turns, and each beside its neighbour: how fast memory is changes from minute to minute.
+            let (mut times, mut shares) = (Vec::new(), Vec::new());
+            let start = Instant::now();
+            for (reads, runs) in reads.iter().zip(runs.iter().rev()).cycle() {
+                let (read, run) = (time(&team, reads)?, time(&team, runs)?);
+                times.push(run.as_secs_f64());
+                shares.push(read.as_secs_f64() / run.as_secs_f64());
+                if start.elapsed() > ROUND {
+                    break;
                 }
             }
-            let seconds = best.as_secs_f64();
+            let bytes = weights.len() as f64;
+            let seconds = median(&mut times);
             println!(
-                "{:>7} {m:>5} {:>12.1} {:>12.3} {:>12.1}",
+                "{:>7} {m:>5} {:>12.1} {:>12.3} {:>14.2}",
                 dtype.name(),
-                weights.len() as f64 / seconds / 1e9,
+                bytes / seconds / 1e9,
                 2.0 * (m * n * k) as f64 / seconds / 1e12,
-                weights.len() as f64 / best_read.as_secs_f64() / 1e9,
+                median(&mut shares),
             );
         }
     }

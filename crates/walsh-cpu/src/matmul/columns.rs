@@ -33,8 +33,8 @@ pub(super) trait Vectors: Copy {
     /// Whether full 8-bit codes are multiplied as signed numbers. Otherwise they are raised by 128.
     const SIGNED: bool;
 
-    /// Fetches a line into the first-level cache, where there is one at this address.
-    fn fetch(line: *const u8);
+    /// Fetches as many of the bytes that come later in a stream as are read now, from `at` on. There may be none.
+    fn fetch_ahead(at: *const u8, bytes: usize);
     unsafe fn load(from: *const u8) -> Self::Words;
     unsafe fn store(words: Self::Words, to: *mut u8);
     /// A number in all lanes.

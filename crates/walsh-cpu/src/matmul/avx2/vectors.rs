@@ -68,8 +68,8 @@ impl<const DOT: u8> Vectors for Avx2<DOT> {
     const SIGNED: bool = DOT == MULTIPLY_ADD;
 
     #[inline(always)]
-    fn fetch(line: *const u8) {
-        x86::fetch(line);
+    fn fetch_ahead(at: *const u8, bytes: usize) {
+        x86::fetch_ahead(at, bytes);
     }
 
     #[inline(always)]

@@ -9,13 +9,10 @@ use crate::matmul::activations::{GROUP, RowParts};
 use crate::matmul::float::Float;
 use crate::matmul::kernels::Kernel;
 use crate::matmul::plan::Job;
-use crate::matmul::x86::fetch;
+use crate::matmul::x86::fetch_ahead;
 
 /// The most rows of floats.
 pub(super) const FLOAT_ROWS: usize = 4;
-
-/// How far ahead of the decoder the weight is fetched, in bytes.
-pub(super) const AHEAD: usize = 4096;
 
 /// The sums of a row of activations with one weight row.
 struct Sums {
@@ -48,10 +45,7 @@ pub(super) unsafe fn row<B: Wide>(job: &Job<'_>, _: &mut [u8]) {
             };
             let mut weights = job.weight_row(column).cast::<B>();
             for group in 0..k / GROUP {
-                let ahead = weights.cast::<u8>().wrapping_add(AHEAD);
-                for line in 0..(GROUP / B::LEN * size_of::<B>()).div_ceil(64) {
-                    fetch(ahead.wrapping_add(64 * line));
-                }
+                fetch_ahead(weights.cast(), GROUP / B::LEN * size_of::<B>());
                 multiply::<B, 4>(&B::wide::<4>(weights), place(group, 0), &mut sums);
                 weights = weights.add(GROUP / B::LEN);
             }

@@ -4,13 +4,12 @@ use std::arch::x86_64::*;
 use std::marker::PhantomData;
 
 use super::decode::{Group, Wide};
-use super::dot::AHEAD;
 use crate::matmul::activations::{BLOCK, GROUP};
 use crate::matmul::blocks::Primitives;
 use crate::matmul::float::Float;
 use crate::matmul::kernels::Kernel;
 use crate::matmul::plan::Job;
-use crate::matmul::x86::fetch;
+use crate::matmul::x86::fetch_ahead;
 
 /// The kernel for `m` rows.
 pub(super) fn rows<B: Wide>(m: usize) -> Kernel {
@@ -192,10 +191,7 @@ unsafe fn float_rows<B: Wide, const M: usize>(job: &Job<'_>, _: &mut [u8]) {
                     decode(weights, k - start, sink);
                     break;
                 }
-                let ahead = weights.cast::<u8>().wrapping_add(AHEAD);
-                for line in 0..(GROUP / B::LEN * size_of::<B>()).div_ceil(64) {
-                    fetch(ahead.wrapping_add(64 * line));
-                }
+                fetch_ahead(weights.cast(), GROUP / B::LEN * size_of::<B>());
                 decode(weights, GROUP, sink);
                 weights = weights.add(GROUP / B::LEN);
             }

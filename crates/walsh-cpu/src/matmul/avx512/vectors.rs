@@ -37,8 +37,8 @@ impl Vectors for Avx512 {
     const SIGNED: bool = false;
 
     #[inline(always)]
-    fn fetch(line: *const u8) {
-        x86::fetch(line);
+    fn fetch_ahead(at: *const u8, bytes: usize) {
+        x86::fetch_ahead(at, bytes);
     }
 
     #[inline(always)]

@@ -121,9 +121,6 @@ pub(in crate::matmul) struct PackedPanel<V> {
     vectors: PhantomData<V>,
 }
 
-/// How far ahead of the decoder packed panels are fetched, in bytes.
-const PANEL_AHEAD: usize = 4096;
-
 impl<V: Vectors> PackedPanel<V> {
     /// How many of them a panel has.
     pub(in crate::matmul) const PARTS: usize = LANES / V::LANES;
@@ -165,10 +162,7 @@ impl<V: Vectors> Panel for PackedPanel<V> {
     fn fetch_ahead<B: Decode>(self, step: usize) {
         let bytes = LANES * BLOCK * size_of::<B>() / B::LEN;
         if self.part == 0 {
-            let ahead = self.from.wrapping_add(step * bytes + PANEL_AHEAD);
-            for line in 0..bytes.div_ceil(64) {
-                V::fetch(ahead.wrapping_add(64 * line));
-            }
+            V::fetch_ahead(self.from.wrapping_add(step * bytes), bytes);
         }
     }
 }
