@@ -276,11 +276,11 @@ unsafe fn code_panel<S: Lanes, const BITS: usize>(
 ) {
     // SAFETY: the caller's: a panel of output.
     unsafe {
-        let panel = Panel::<S> {
+        let mut panel = Panel::<S> {
             table: Table::new(&decoder.centroids),
             out,
         };
-        each_word::<S, BITS, _>(rows, first, decoder.codec.head_dim(), panel);
+        each_word::<S, BITS, _>(rows, first, decoder.codec.head_dim(), &mut panel);
     }
 }
 
@@ -331,7 +331,7 @@ pub(super) unsafe fn each_word<S: Lanes, const BITS: usize, W: Words<S, BITS>>(
     rows: Rows,
     first: usize,
     d: usize,
-    mut each: W,
+    each: &mut W,
 ) {
     let planes = Planes::of::<BITS>(d);
     let row_bytes = d * BITS / 8;
@@ -355,14 +355,29 @@ pub(super) unsafe fn each_word<S: Lanes, const BITS: usize, W: Words<S, BITS>>(
             }
         }
         let (words, per_word) = (planes.high_at / 4, 32 / planes.low);
+        let high = |word: usize| {
+            let bit = word * per_word * planes.high;
+            (high_words[bit / 32], bit % 32)
+        };
         let mut word = 0;
+        // One by one, so that they stay in registers.
+        while word + 8 <= words {
+            let columns = S::columns(&sources.map(|source| source.wrapping_add(4 * word)));
+            each.word(word, columns[0], high(word));
+            each.word(word + 1, columns[1], high(word + 1));
+            each.word(word + 2, columns[2], high(word + 2));
+            each.word(word + 3, columns[3], high(word + 3));
+            each.word(word + 4, columns[4], high(word + 4));
+            each.word(word + 5, columns[5], high(word + 5));
+            each.word(word + 6, columns[6], high(word + 6));
+            each.word(word + 7, columns[7], high(word + 7));
+            word += 8;
+        }
         while word < words {
             let (columns, skip) = eight_words::<S>(&sources, 4 * word, row_bytes);
             let end = 8.min(skip + words - word);
             for column in &columns[skip..end] {
-                let bit = word * per_word * planes.high;
-                let high = (high_words[bit / 32], bit % 32);
-                each.word(word, *column, high);
+                each.word(word, *column, high(word));
                 word += 1;
             }
         }

@@ -95,13 +95,14 @@ unsafe fn arranged<S: ByteLanes>(p: *mut i8, bytes: usize, order: &[u8; 16]) {
     unsafe { S::arrange(p, bytes, order) }
 }
 
-/// A tile of codes to decode.
+pub(super) use entries;
+
+/// A tile of codes.
 #[derive(Clone, Copy)]
-pub(super) struct Bytes<'a> {
+pub(super) struct Codes<'a> {
     pub(super) book: &'a Book,
     pub(super) rows: Rows,
     pub(super) head_dim: usize,
-    pub(super) out: *mut u8,
     /// The rows that are decoded next, as far apart as these: they come from memory while this tile is worked on. It is
     /// passed too quickly and in too short runs for the machine to see them coming.
     pub(super) next: *const u8,
@@ -109,7 +110,7 @@ pub(super) struct Bytes<'a> {
 
 /// Asks for `count` rows of the next tile from one on.
 #[inline(always)]
-unsafe fn fetch<S: ByteLanes>(args: Bytes<'_>, first: usize, count: usize) {
+pub(super) unsafe fn fetch<S: ByteLanes>(args: Codes<'_>, first: usize, count: usize) {
     let stride = args.rows.stride;
     for at in (first * stride..(first + count) * stride).step_by(64) {
         // SAFETY: the caller's.
@@ -123,36 +124,36 @@ entries! {
     ///
     /// # Safety
     /// The rows lie in readable memory, and `out` has room for the panels.
-    fn key_bytes(args: Bytes<'_>) = decode_keys
+    fn key_bytes(args: Codes<'_>, out: *mut u8) = decode_keys
 }
 
 #[inline(always)]
-unsafe fn decode_keys<S: ByteLanes>(args: Bytes<'_>) {
+unsafe fn decode_keys<S: ByteLanes>(args: Codes<'_>, out: *mut u8) {
     // SAFETY: the caller's.
     unsafe {
         match args.book.bits {
-            2 => key_panels::<S, 2>(args),
-            3 => key_panels::<S, 3>(args),
-            4 => key_panels::<S, 4>(args),
-            5 => key_panels::<S, 5>(args),
-            _ => key_panels::<S, 6>(args),
+            2 => key_panels::<S, 2>(args, out),
+            3 => key_panels::<S, 3>(args, out),
+            4 => key_panels::<S, 4>(args, out),
+            5 => key_panels::<S, 5>(args, out),
+            _ => key_panels::<S, 6>(args, out),
         }
     }
 }
 
 #[inline(always)]
-unsafe fn key_panels<S: ByteLanes, const BITS: usize>(args: Bytes<'_>) {
-    let Bytes { rows, head_dim, .. } = args;
+unsafe fn key_panels<S: ByteLanes, const BITS: usize>(args: Codes<'_>, out: *mut u8) {
+    let Codes { rows, head_dim, .. } = args;
     // SAFETY: the caller's; rows stay below the count.
     unsafe {
         let table = S::table(&args.book.numbers);
         for first in (0..rows.count).step_by(LANES) {
             fetch::<S>(args, first, LANES);
-            let panel = BytePanel::<S> {
+            let mut panel = BytePanel::<S> {
                 table,
-                out: args.out.add(first * head_dim),
+                out: out.add(first * head_dim),
             };
-            each_word::<S, BITS, _>(rows, first, head_dim, panel);
+            each_word::<S, BITS, _>(rows, first, head_dim, &mut panel);
         }
     }
 }
@@ -195,33 +196,33 @@ entries! {
     ///
     /// # Safety
     /// As for [`key_bytes`].
-    fn value_bytes(args: Bytes<'_>) = decode_values
+    fn value_bytes(args: Codes<'_>, out: *mut u8) = decode_values
 }
 
 #[inline(always)]
-unsafe fn decode_values<S: ByteLanes>(args: Bytes<'_>) {
+unsafe fn decode_values<S: ByteLanes>(args: Codes<'_>, out: *mut u8) {
     // SAFETY: the caller's.
     unsafe {
         match args.book.bits {
-            2 => value_quads::<S, 2>(args),
-            3 => value_quads::<S, 3>(args),
-            4 if args.head_dim.is_multiple_of(128) => wide_value_nibbles::<S>(args),
-            4 if args.head_dim == 64 => value_nibbles::<S>(args),
-            4 => value_quads::<S, 4>(args),
-            5 => value_quads::<S, 5>(args),
-            _ => value_quads::<S, 6>(args),
+            2 => value_quads::<S, 2>(args, out),
+            3 => value_quads::<S, 3>(args, out),
+            4 if args.head_dim.is_multiple_of(128) => wide_value_nibbles::<S>(args, out),
+            4 if args.head_dim == 64 => value_nibbles::<S>(args, out),
+            4 => value_quads::<S, 4>(args, out),
+            5 => value_quads::<S, 5>(args, out),
+            _ => value_quads::<S, 6>(args, out),
         }
     }
 }
 
 #[inline(always)]
-unsafe fn value_quads<S: ByteLanes, const BITS: usize>(args: Bytes<'_>) {
-    let Bytes { rows, head_dim, .. } = args;
+unsafe fn value_quads<S: ByteLanes, const BITS: usize>(args: Codes<'_>, out: *mut u8) {
+    let Codes { rows, head_dim, .. } = args;
     let high_at = Planes::of::<BITS>(head_dim).high_at;
     // SAFETY: the caller's; rows stay below the count.
     unsafe {
         let table = S::table(&args.book.numbers);
-        let mut out = args.out;
+        let mut out = out;
         for first in (0..rows.count).step_by(4) {
             fetch::<S>(args, first, 4);
             for dim in (0..head_dim).step_by(64) {
@@ -242,12 +243,12 @@ unsafe fn value_quads<S: ByteLanes, const BITS: usize>(args: Bytes<'_>) {
 
 /// As [`value_quads`] for four bits and rows of whole vectors of codes: what is interleaved is codes rather than bytes.
 #[inline(always)]
-unsafe fn wide_value_nibbles<S: ByteLanes>(args: Bytes<'_>) {
-    let Bytes { rows, head_dim, .. } = args;
+unsafe fn wide_value_nibbles<S: ByteLanes>(args: Codes<'_>, out: *mut u8) {
+    let Codes { rows, head_dim, .. } = args;
     // SAFETY: the caller's; rows stay below the count.
     unsafe {
         let table = S::table(&args.book.numbers);
-        let mut out = args.out;
+        let mut out = out;
         for first in (0..rows.count).step_by(4) {
             fetch::<S>(args, first, 4);
             let row = |i: usize| (first + i).min(rows.count - 1) * rows.stride;
@@ -270,12 +271,12 @@ unsafe fn wide_value_nibbles<S: ByteLanes>(args: Bytes<'_>) {
 
 /// As [`wide_value_nibbles`] for rows of half a vector: two fours of positions at once.
 #[inline(always)]
-unsafe fn value_nibbles<S: ByteLanes>(args: Bytes<'_>) {
-    let Bytes { rows, .. } = args;
+unsafe fn value_nibbles<S: ByteLanes>(args: Codes<'_>, out: *mut u8) {
+    let Codes { rows, .. } = args;
     // SAFETY: the caller's; rows stay below the count. The output has room for an even number of fours of positions.
     unsafe {
         let table = S::table(&args.book.numbers);
-        let mut out = args.out;
+        let mut out = out;
         for first in (0..rows.count).step_by(8) {
             fetch::<S>(args, first, 8);
             let row = |i: usize| {
@@ -324,15 +325,12 @@ pub(super) fn value_places(bits: usize, head_dim: usize) -> Vec<i32> {
     (0..head_dim).map(|dim| place(dim) as i32).collect()
 }
 
-/// Query rows against key panels.
+/// Query rows against keys.
 #[derive(Clone, Copy)]
 pub(super) struct Dots {
     /// `[rows][2][head_dim]`.
     pub(super) queries: *const i8,
     pub(super) terms: *const Integers,
-    /// `[panels][head_dim / 4][16][4]`.
-    pub(super) panels: *const u8,
-    pub(super) panel_count: usize,
     /// `[rows][stride]`.
     pub(super) out: *mut f32,
     pub(super) stride: usize,
@@ -341,34 +339,35 @@ pub(super) struct Dots {
 }
 
 entries! {
-    /// Writes the inner product of every query row and every position of the panels.
+    /// Writes the inner product of every query row and every position of `count` panels, `[head_dim / 4][16][4]` each.
     ///
     /// # Safety
     /// The pointers hold what their fields say.
-    fn scores(args: Dots) = score_rows
+    fn scores(args: Dots, panels: *const u8, count: usize) = score_rows
 }
 
 #[inline(always)]
-unsafe fn score_rows<S: ByteLanes>(args: Dots) {
+unsafe fn score_rows<S: ByteLanes>(args: Dots, panels: *const u8, count: usize) {
     let mut row = 0;
     while row < args.rows {
         // Five rows are three and two rather than four and one.
         let left = args.rows - row;
         let rows = if left == 5 { 3 } else { left.min(4) };
         let mut panel = 0;
-        while panel < args.panel_count {
-            let left = args.panel_count - panel;
+        while panel < count {
+            let left = count - panel;
+            let at = (panels, panel);
             // SAFETY: rows and panels within the counts.
             let done = unsafe {
                 match (rows, left) {
-                    (1, 4..) => score_block::<S, 1, 4>(args, row, panel),
-                    (2, 4..) => score_block::<S, 2, 4>(args, row, panel),
-                    (3, 2..) => score_block::<S, 3, 2>(args, row, panel),
-                    (4, 2..) => score_block::<S, 4, 2>(args, row, panel),
-                    (1, _) => score_block::<S, 1, 1>(args, row, panel),
-                    (2, _) => score_block::<S, 2, 1>(args, row, panel),
-                    (3, _) => score_block::<S, 3, 1>(args, row, panel),
-                    (_, _) => score_block::<S, 4, 1>(args, row, panel),
+                    (1, 4..) => score_block::<S, 1, 4>(args, row, at),
+                    (2, 4..) => score_block::<S, 2, 4>(args, row, at),
+                    (3, 2..) => score_block::<S, 3, 2>(args, row, at),
+                    (4, 2..) => score_block::<S, 4, 2>(args, row, at),
+                    (1, _) => score_block::<S, 1, 1>(args, row, at),
+                    (2, _) => score_block::<S, 2, 1>(args, row, at),
+                    (3, _) => score_block::<S, 3, 1>(args, row, at),
+                    (_, _) => score_block::<S, 4, 1>(args, row, at),
                 }
             };
             panel += done;
@@ -381,13 +380,13 @@ unsafe fn score_rows<S: ByteLanes>(args: Dots) {
 unsafe fn score_block<S: ByteLanes, const R: usize, const C: usize>(
     args: Dots,
     row: usize,
-    panel: usize,
+    (panels, panel): (*const u8, usize),
 ) -> usize {
     let d = args.head_dim;
     // SAFETY: the caller's.
     unsafe {
         let queries = args.queries.add(2 * row * d);
-        let panels = args.panels.add(panel * d * LANES);
+        let panels = panels.add(panel * d * LANES);
         let mut sums = [[[S::splat_i(0); 2]; C]; R];
         for dim in (0..d).step_by(4) {
             let mut keys = [S::load_b(panels.add(dim * LANES)); C];
@@ -403,15 +402,32 @@ unsafe fn score_block<S: ByteLanes, const R: usize, const C: usize>(
             }
         }
         for r in 0..R {
-            let terms = *args.terms.add(row + r);
             for c in 0..C {
-                let sum = S::join(sums[r][c][0], sums[r][c][1], terms.excess);
-                let out = args.out.add((row + r) * args.stride + (panel + c) * LANES);
-                S::store(out, S::mul(sum, S::splat(terms.factor)));
+                put_scores::<S>(args, row + r, panel + c, sums[r][c]);
             }
         }
     }
     C
+}
+
+/// Writes a row's scores of a panel: sums of products with its high bytes, and with its low ones.
+///
+/// # Safety
+/// As for [`scores`].
+#[inline(always)]
+pub(super) unsafe fn put_scores<S: ByteLanes>(
+    args: Dots,
+    row: usize,
+    panel: usize,
+    sums: [S::I; 2],
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        let terms = *args.terms.add(row);
+        let sum = S::join(sums[0], sums[1], terms.excess);
+        let out = args.out.add(row * args.stride + panel * LANES);
+        S::store(out, S::mul(sum, S::splat(terms.factor)));
+    }
 }
 
 /// What a row's scores become weights with.
@@ -479,8 +495,6 @@ pub(super) struct Sums {
     pub(super) terms: *const Integers,
     /// What each row of `out` is multiplied by before.
     pub(super) alphas: *const f32,
-    /// `[quads][wide][4]`.
-    pub(super) values: *const u8,
     /// Fours of positions.
     pub(super) quads: usize,
     pub(super) stride: usize,
@@ -491,28 +505,29 @@ pub(super) struct Sums {
 }
 
 entries! {
-    /// `out = alpha · out + weights · values`.
+    /// `out = alpha · out + weights · values`, of `[quads][wide][4]` bytes.
     ///
     /// # Safety
     /// As for [`scores`].
-    fn values(args: Sums) = value_rows
+    fn values(args: Sums, values: *const u8) = value_rows
 }
 
 #[inline(always)]
-unsafe fn value_rows<S: ByteLanes>(args: Sums) {
+unsafe fn value_rows<S: ByteLanes>(args: Sums, values: *const u8) {
     let mut row = 0;
     while row < args.rows {
         let left = args.rows - row;
         let rows = if left == 5 { 3 } else { left.min(4) };
         let mut vector = 0;
         while vector < args.wide / LANES {
+            let at = (values, vector);
             // SAFETY: rows and vectors within the counts, which are multiples of four.
             let done = unsafe {
                 match rows {
-                    1 => value_block::<S, 1, 4>(args, row, vector),
-                    2 => value_block::<S, 2, 4>(args, row, vector),
-                    3 => value_block::<S, 3, 4>(args, row, vector),
-                    _ => value_block::<S, 4, 2>(args, row, vector),
+                    1 => value_block::<S, 1, 4>(args, row, at),
+                    2 => value_block::<S, 2, 4>(args, row, at),
+                    3 => value_block::<S, 3, 4>(args, row, at),
+                    _ => value_block::<S, 4, 2>(args, row, at),
                 }
             };
             vector += done;
@@ -525,12 +540,12 @@ unsafe fn value_rows<S: ByteLanes>(args: Sums) {
 unsafe fn value_block<S: ByteLanes, const R: usize, const C: usize>(
     args: Sums,
     row: usize,
-    vector: usize,
+    (values, vector): (*const u8, usize),
 ) -> usize {
     // SAFETY: the caller's.
     unsafe {
         let weights = args.weights.add(2 * row * args.stride);
-        let values = args.values.add(vector * 64);
+        let values = values.add(vector * 64);
         let mut sums = [[[S::splat_i(0); 2]; C]; R];
         for quad in 0..args.quads {
             let value = values.add(quad * args.wide * 4);
@@ -547,17 +562,33 @@ unsafe fn value_block<S: ByteLanes, const R: usize, const C: usize>(
             }
         }
         for r in 0..R {
-            let terms = *args.terms.add(row + r);
-            let alpha = S::splat(*args.alphas.add(row + r));
             for c in 0..C {
-                let out = args.out.add((row + r) * args.wide + (vector + c) * LANES);
-                let sum = S::join(sums[r][c][0], sums[r][c][1], terms.excess);
-                let before = S::mul(alpha, S::load(out));
-                S::store(out, S::fma(sum, S::splat(terms.factor), before));
+                add_sums::<S>(args, row + r, vector + c, sums[r][c]);
             }
         }
     }
     C
+}
+
+/// Adds a tile's sums of a row: those of products with the high bytes of its weights, and with the low ones.
+///
+/// # Safety
+/// As for [`scores`].
+#[inline(always)]
+pub(super) unsafe fn add_sums<S: ByteLanes>(
+    args: Sums,
+    row: usize,
+    vector: usize,
+    sums: [S::I; 2],
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        let terms = *args.terms.add(row);
+        let out = args.out.add(row * args.wide + vector * LANES);
+        let sum = S::join(sums[0], sums[1], terms.excess);
+        let before = S::mul(S::splat(*args.alphas.add(row)), S::load(out));
+        S::store(out, S::fma(sum, S::splat(terms.factor), before));
+    }
 }
 
 /// Sums in the order of the values' bytes, and the sums of other zones.

@@ -5,6 +5,7 @@
 //! matter beside the codec's. The grid's does a little: its error has a variance of step²/12 at most, below a hundredth
 //! of what four bits lose. Devices with activations in f32 do not come here.
 
+mod fused;
 mod kernels;
 mod set;
 
@@ -13,7 +14,7 @@ use std::ops::Range;
 use walsh_core::Activations;
 use walsh_formats::kv::{KvCodec, RowCodec};
 
-use self::kernels::{Bytes, Collect, Dots, Integers, Sums, Weights};
+use self::kernels::{Codes, Collect, Dots, Integers, Sums, Weights};
 use super::job::{Block, Job, Scratch, Shape};
 use super::kernels::Weigh;
 use super::tile::{self, LANES};
@@ -89,6 +90,8 @@ pub(super) struct Coded {
     value: Book,
     /// Where in the sums over values each number of a head is.
     places: Vec<i32>,
+    /// The same where values are multiplied as they are decoded.
+    fused_places: Option<Vec<i32>>,
 }
 
 impl Coded {
@@ -102,6 +105,8 @@ impl Coded {
         let (key, value) = (Book::of(key)?, Book::of(value)?);
         Some(Self {
             places: kernels::value_places(value.bits, head_dim),
+            fused_places: fused::takes_values(value.bits, head_dim)
+                .then(|| fused::value_places(head_dim)),
             key,
             value,
         })
@@ -221,16 +226,22 @@ pub(super) unsafe fn attend(
             let count = attend_tile(job, (coded, &area), block, scratch, first..end);
             first += count;
         }
+        let fused_places = coded.fused_places.as_ref().filter(|_| is_fused(block));
         for row in 0..rows {
             let collect = Collect {
                 sums: area.sums.add(row * wide),
-                places: &coded.places,
+                places: fused_places.unwrap_or(&coded.places),
                 carried: *area.carried.add(row),
                 out: scratch.out.add(row * d),
             };
             kernels::collect(job.isa, collect);
         }
     }
+}
+
+/// Whether codes are multiplied as they are decoded.
+fn is_fused(block: &Block) -> bool {
+    block.rows <= fused::ROWS
 }
 
 /// Attends to a tile at the beginning of some positions; returns how many it has.
@@ -252,14 +263,26 @@ unsafe fn attend_tile(
     let existing = cached(job, block);
     // SAFETY: the caller's; slots are among those of the rows, and the scratch holds a tile.
     unsafe {
-        let decode = |book, rows, next| Bytes {
-            book,
-            rows,
+        let dots = Dots {
+            queries: area.queries,
+            terms: area.query_terms,
+            out: area.scores,
+            stride,
+            rows: block.rows,
             head_dim: d,
-            out: area.bytes,
-            next,
         };
-        kernels::key_bytes(job.isa, decode(&coded.key, keys, values.codes));
+        let codes = Codes {
+            book: &coded.key,
+            rows: keys,
+            head_dim: d,
+            next: values.codes,
+        };
+        if is_fused(block) {
+            fused::scores(job.isa, dots, codes);
+        } else {
+            kernels::key_bytes(job.isa, codes, area.bytes);
+            kernels::scores(job.isa, dots, area.bytes, count.div_ceil(LANES));
+        }
         for (side, rows, factors) in [
             (&job.key, keys, area.key_factors),
             (&job.value, values, area.value_factors),
@@ -267,17 +290,6 @@ unsafe fn attend_tile(
             let factors = std::slice::from_raw_parts_mut(factors, count.next_multiple_of(LANES));
             tile::row_factors(job.isa, &side.stored.decoder.codec, rows, factors);
         }
-        let dots = Dots {
-            queries: area.queries,
-            terms: area.query_terms,
-            panels: area.bytes,
-            panel_count: count.div_ceil(LANES),
-            out: area.scores,
-            stride,
-            rows: block.rows,
-            head_dim: d,
-        };
-        kernels::scores(job.isa, dots);
         for row in 0..block.rows {
             let token = block.tokens.start + row / shape.group();
             let visible = Zone::Codes.visible(job, block.position(token), &existing);
@@ -305,26 +317,28 @@ unsafe fn attend_tile(
                 ..terms
             });
         }
-        kernels::value_bytes(
-            job.isa,
-            decode(
-                &coded.value,
-                values,
-                keys.codes.wrapping_add(count * keys.stride),
-            ),
-        );
         let sums = Sums {
             weights: area.weights,
             terms: area.weight_terms,
             alphas: scratch.alphas,
-            values: area.bytes,
             quads: count.div_ceil(4),
             stride,
             out: area.sums,
             rows: block.rows,
             wide: wide(shape),
         };
-        kernels::values(job.isa, sums);
+        let codes = Codes {
+            book: &coded.value,
+            rows: values,
+            head_dim: d,
+            next: keys.codes.wrapping_add(count * keys.stride),
+        };
+        if is_fused(block) && coded.fused_places.is_some() {
+            fused::values(job.isa, sums, codes);
+        } else {
+            kernels::value_bytes(job.isa, codes, area.bytes);
+            kernels::values(job.isa, sums, area.bytes);
+        }
     }
     count
 }

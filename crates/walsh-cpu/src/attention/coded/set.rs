@@ -41,6 +41,15 @@ pub(super) trait ByteLanes: Lanes {
     ) -> Self::B;
     /// The table's bytes for the lower or upper fours of bits of each byte.
     unsafe fn nibbles_of(table: &[Self::B; 4], bytes: Self::B) -> [Self::B; 2];
+    /// The table's bytes for the fours of bits of 16 bytes of four rows: word `i` of the first vector is of the lower
+    /// fours of each row's byte `i`, of the second of the upper.
+    unsafe fn nibbles_of_rows(
+        table: &[Self::B; 4],
+        order: &[Self::B; 2],
+        rows: [*const u8; 4],
+    ) -> [Self::B; 2];
+    /// What [`ByteLanes::nibbles_of_rows`] permutes by.
+    unsafe fn row_order() -> [Self::B; 2];
     /// Puts each 16 of `bytes` into an order.
     unsafe fn arrange(p: *mut i8, bytes: usize, order: &[u8; 16]);
     /// 32 bytes of two rows, one in each half.
@@ -125,6 +134,18 @@ mod avx512 {
         }
     }
 
+    /// The words of four rows, each beside the same of the others; then, in each of four, byte by byte.
+    static ROW_ORDER: [[u8; 64]; 2] = {
+        let mut order = [[0; 64]; 2];
+        let mut i = 0;
+        while i < 64 {
+            order[0][i] = if i % 4 == 0 { (i / 4 % 4 * 4 + i / 16) as u8 } else { 0 };
+            order[1][i] = (i % 4 * 4 + i / 4 % 4) as u8;
+            i += 1;
+        }
+        order
+    };
+
     impl ByteLanes for Avx512 {
         type B = __m512i;
 
@@ -161,6 +182,22 @@ mod avx512 {
                     _mm512_shuffle_epi8(table[0], _mm512_and_si512(bytes, mask)),
                     _mm512_shuffle_epi8(table[0], upper),
                 ]
+            }
+            fn row_order() -> [__m512i; 2] {
+                let load = |at: &[u8; 64]| _mm512_loadu_si512(at.as_ptr().cast());
+                // The compiler would build other permutations out of these, and more of them, if it knew them.
+                let [words, each] = std::hint::black_box(&ROW_ORDER);
+                [load(words), load(each)]
+            }
+            fn nibbles_of_rows(t: &[__m512i; 4], order: &[__m512i; 2], rows: [*const u8; 4]) -> [__m512i; 2] {
+                let part = |i: usize| _mm_loadu_si128(rows[i].cast());
+                let bytes = _mm512_castsi128_si512(part(0));
+                let bytes = _mm512_mask_broadcast_i32x4(bytes, 0x00f0, part(1));
+                let bytes = _mm512_mask_broadcast_i32x4(bytes, 0x0f00, part(2));
+                let bytes = _mm512_mask_broadcast_i32x4(bytes, 0xf000, part(3));
+                let [words, each] = *order;
+                let bytes = _mm512_shuffle_epi8(_mm512_permutexvar_epi32(words, bytes), each);
+                Self::nibbles_of(t, bytes)
             }
             fn arrange(p: *mut i8, bytes: usize, order: &[u8; 16]) {
                 let order = _mm_loadu_si128(order.as_ptr().cast());

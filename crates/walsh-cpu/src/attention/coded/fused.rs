@@ -1,0 +1,213 @@
+//! Codes that are multiplied as soon as they are decoded.
+//!
+//! With few query rows decoding costs as much as the products. Done in turns, the two keep different units of a core busy,
+//! and bytes never leave the registers. With many rows a tile is decoded once for all of them instead
+//! ([`kernels`](super::kernels)).
+
+use super::kernels::{Codes, Dots, Sums, add_sums, entries, fetch, put_scores};
+use super::set::ByteLanes;
+use crate::attention::tile::{LANES, Planes, Rows, Words, each_word};
+use crate::isa::Isa;
+use crate::lanes::Lanes;
+
+/// The most query rows: their sums with two vectors of values take half of the registers.
+pub(super) const ROWS: usize = 4;
+
+/// The numbers of a head that values are multiplied by at once: two vectors, of the lower fours of bits of 16 bytes and of
+/// the upper.
+const CHUNK: usize = 32;
+
+/// Whether there is a kernel for values of so many bits.
+pub(super) fn takes_values(bits: usize, head_dim: usize) -> bool {
+    bits == 4 && head_dim.is_multiple_of(CHUNK)
+}
+
+/// Where in the sums over values each number of a head is.
+pub(super) fn value_places(head_dim: usize) -> Vec<i32> {
+    let place = |dim: usize| dim / CHUNK * CHUNK + dim % 2 * LANES + dim % CHUNK / 2;
+    (0..head_dim).map(|dim| place(dim) as i32).collect()
+}
+
+entries! {
+    /// Writes the inner product of every query row, at most [`ROWS`], and every position; numbers of queries are in the
+    /// order of [`key_order`](super::kernels::key_order). Positions past the count repeat the last one.
+    ///
+    /// # Safety
+    /// The rows lie in readable memory, and the pointers hold what their fields say.
+    fn scores(dots: Dots, codes: Codes<'_>) = score_codes
+}
+
+#[inline(always)]
+unsafe fn score_codes<S: ByteLanes>(dots: Dots, codes: Codes<'_>) {
+    // SAFETY: the caller's.
+    unsafe {
+        match codes.book.bits {
+            2 => score_codes_of::<S, 2>(dots, codes),
+            3 => score_codes_of::<S, 3>(dots, codes),
+            4 => score_codes_of::<S, 4>(dots, codes),
+            5 => score_codes_of::<S, 5>(dots, codes),
+            _ => score_codes_of::<S, 6>(dots, codes),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn score_codes_of<S: ByteLanes, const BITS: usize>(dots: Dots, codes: Codes<'_>) {
+    // SAFETY: the caller's.
+    unsafe {
+        match dots.rows {
+            1 => score_panels::<S, BITS, 1>(dots, codes),
+            2 => score_panels::<S, BITS, 2>(dots, codes),
+            3 => score_panels::<S, BITS, 3>(dots, codes),
+            ROWS => score_panels::<S, BITS, ROWS>(dots, codes),
+            rows => unreachable!("{rows} rows of queries at once"),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn score_panels<S: ByteLanes, const BITS: usize, const R: usize>(
+    dots: Dots,
+    codes: Codes<'_>,
+) {
+    // SAFETY: the caller's; rows stay below the count.
+    unsafe {
+        let table = S::table(&codes.book.numbers);
+        for first in (0..codes.rows.count).step_by(LANES) {
+            fetch::<S>(codes, first, LANES);
+            let mut panel = Scores::<S, R> {
+                table,
+                queries: dots.queries,
+                head_dim: dots.head_dim,
+                sums: [[S::splat_i(0); 2]; R],
+            };
+            each_word::<S, BITS, _>(codes.rows, first, codes.head_dim, &mut panel);
+            for row in 0..R {
+                put_scores::<S>(dots, row, first / LANES, panel.sums[row]);
+            }
+        }
+    }
+}
+
+/// The sums of some query rows with sixteen positions.
+struct Scores<S: ByteLanes, const R: usize> {
+    table: [S::B; 4],
+    queries: *const i8,
+    head_dim: usize,
+    sums: [[S::I; 2]; R],
+}
+
+impl<S: ByteLanes, const BITS: usize, const R: usize> Words<S, BITS> for Scores<S, R> {
+    #[inline(always)]
+    unsafe fn word(&mut self, word: usize, low: S::I, high: (S::I, usize)) {
+        let per_byte = 8 / Planes::of::<BITS>(0).low;
+        for at in 0..per_byte {
+            // SAFETY: the caller's; the queries have these numbers.
+            unsafe {
+                let keys = S::numbers_of_word::<BITS>(&self.table, at, low, high);
+                for (row, [high, low]) in self.sums.iter_mut().enumerate() {
+                    let query = self.queries.add(2 * row * self.head_dim);
+                    let query = query.add(4 * (word * per_byte + at));
+                    *high = S::dot(*high, keys, query);
+                    *low = S::dot(*low, keys, query.add(self.head_dim));
+                }
+            }
+        }
+    }
+}
+
+entries! {
+    /// `out = alpha · out + weights · values` for at most [`ROWS`] rows, numbers at the places of [`value_places`].
+    /// Positions past the count repeat the last one.
+    ///
+    /// # Safety
+    /// As for [`scores`], with [values that there is a kernel for](takes_values).
+    fn values(sums: Sums, codes: Codes<'_>) = add_codes
+}
+
+#[inline(always)]
+unsafe fn add_codes<S: ByteLanes>(sums: Sums, codes: Codes<'_>) {
+    // SAFETY: the caller's.
+    unsafe {
+        match sums.rows {
+            1 => add_chunks::<S, 1>(sums, codes),
+            2 => add_chunks::<S, 2>(sums, codes),
+            3 => add_chunks::<S, 3>(sums, codes),
+            ROWS => add_chunks::<S, ROWS>(sums, codes),
+            rows => unreachable!("{rows} rows of weights at once"),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn add_chunks<S: ByteLanes, const R: usize>(args: Sums, codes: Codes<'_>) {
+    // SAFETY: the caller's.
+    unsafe {
+        // The first passes over the rows, and fetches the next.
+        add_chunk::<S, R, true>(args, codes, 0);
+        for chunk in 1..codes.head_dim / CHUNK {
+            add_chunk::<S, R, false>(args, codes, chunk);
+        }
+    }
+}
+
+/// The sums of some rows with two vectors of values.
+type ChunkSums<S, const R: usize> = [[[<S as Lanes>::I; 2]; 2]; R];
+
+#[inline(always)]
+unsafe fn add_chunk<S: ByteLanes, const R: usize, const FIRST: bool>(
+    args: Sums,
+    codes: Codes<'_>,
+    chunk: usize,
+) {
+    // SAFETY: the caller's; rows stay below the count.
+    unsafe {
+        let tables = (S::table(&codes.book.numbers), S::row_order());
+        let mut sums: ChunkSums<S, R> = [[[S::splat_i(0); 2]; 2]; R];
+        let (quads, rest) = (codes.rows.count / 4, codes.rows.count % 4);
+        for quad in 0..quads {
+            if FIRST {
+                fetch::<S>(codes, 4 * quad, 4);
+            }
+            add_quad::<S, R>(args, codes, &tables, (chunk, quad, 3), &mut sums);
+        }
+        if rest > 0 {
+            add_quad::<S, R>(args, codes, &tables, (chunk, quads, rest - 1), &mut sums);
+        }
+        for (row, sums) in sums.into_iter().enumerate() {
+            for (half, sums) in sums.into_iter().enumerate() {
+                add_sums::<S>(args, row, chunk * CHUNK / LANES + half, sums);
+            }
+        }
+    }
+}
+
+/// Adds a chunk of four positions; those past the `last` of them repeat it.
+#[inline(always)]
+unsafe fn add_quad<S: ByteLanes, const R: usize>(
+    args: Sums,
+    codes: Codes<'_>,
+    (table, order): &([S::B; 4], [S::B; 2]),
+    (chunk, quad, last): (usize, usize, usize),
+    sums: &mut ChunkSums<S, R>,
+) {
+    let Rows { codes, stride, .. } = codes.rows;
+    // SAFETY: the caller's.
+    unsafe {
+        let start = codes.add(4 * quad * stride + chunk * CHUNK / 2);
+        let rows = [
+            start,
+            start.add(last.min(1) * stride),
+            start.add(last.min(2) * stride),
+            start.add(last * stride),
+        ];
+        let values = S::nibbles_of_rows(table, order, rows);
+        for (row, sums) in sums.iter_mut().enumerate() {
+            let weight = args.weights.add(2 * row * args.stride + 4 * quad);
+            for (sums, values) in sums.iter_mut().zip(values) {
+                sums[0] = S::dot(sums[0], values, weight);
+                sums[1] = S::dot(sums[1], values, weight.add(args.stride));
+            }
+        }
+    }
+}
