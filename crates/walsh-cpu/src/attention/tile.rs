@@ -335,11 +335,17 @@ pub(super) unsafe fn each_word<S: Lanes, const BITS: usize, W: Words<S, BITS>>(
 ) {
     let planes = Planes::of::<BITS>(d);
     let row_bytes = d * BITS / 8;
-    let mut sources = [rows.codes; LANES];
-    for (i, source) in sources.iter_mut().enumerate() {
-        *source = rows
-            .codes
-            .wrapping_add((first + i).min(rows.count - 1) * rows.stride);
+    let (start, last) = (first * rows.stride, rows.count - 1 - first);
+    let start = rows.codes.wrapping_add(start);
+    let mut sources = [start; LANES];
+    if last >= LANES - 1 {
+        for i in 1..LANES {
+            sources[i] = sources[i - 1].wrapping_add(rows.stride);
+        }
+    } else {
+        for (i, source) in sources.iter_mut().enumerate() {
+            *source = start.wrapping_add(i.min(last) * rows.stride);
+        }
     }
     // SAFETY: the caller's: sixteen rows of `row_bytes` bytes.
     unsafe {

@@ -2,9 +2,10 @@
 //!
 //! With few query rows decoding costs as much as the products. Done in turns, the two keep different units of a core busy,
 //! and bytes never leave the registers. With many rows a tile is decoded once for all of them instead
-//! ([`kernels`](super::kernels)).
+//! ([`bytes`](super::bytes)).
 
-use super::kernels::{Codes, Dots, Sums, add_sums, entries, fetch, put_scores};
+use super::bytes::{Codes, fetch};
+use super::kernels::{Dots, Sums, add_sums, entries, put_scores};
 use super::set::ByteLanes;
 use crate::attention::tile::{LANES, Planes, Rows, Words, each_word};
 use crate::isa::Isa;
@@ -30,7 +31,7 @@ pub(super) fn value_places(head_dim: usize) -> Vec<i32> {
 
 entries! {
     /// Writes the inner product of every query row, at most [`ROWS`], and every position; numbers of queries are in the
-    /// order of [`key_order`](super::kernels::key_order). Positions past the count repeat the last one.
+    /// order of [`key_order`](super::bytes::key_order). Positions past the count repeat the last one.
     ///
     /// # Safety
     /// The rows lie in readable memory, and the pointers hold what their fields say.

@@ -5,6 +5,7 @@
 //! matter beside the codec's. The grid's does a little: its error has a variance of step²/12 at most, below a hundredth
 //! of what four bits lose. Devices with activations in f32 do not come here.
 
+mod bytes;
 mod fused;
 mod kernels;
 mod set;
@@ -14,7 +15,8 @@ use std::ops::Range;
 use walsh_core::Activations;
 use walsh_formats::kv::{KvCodec, RowCodec};
 
-use self::kernels::{Codes, Collect, Dots, Integers, Sums, Weights};
+use self::bytes::Codes;
+use self::kernels::{Collect, Dots, Integers, Sums, Weights};
 use super::job::{Block, Job, Scratch, Shape};
 use super::kernels::Weigh;
 use super::tile::{self, LANES};
@@ -104,7 +106,7 @@ impl Coded {
         let head_dim = key.head_dim();
         let (key, value) = (Book::of(key)?, Book::of(value)?);
         Some(Self {
-            places: kernels::value_places(value.bits, head_dim),
+            places: bytes::value_places(value.bits, head_dim),
             fused_places: fused::takes_values(value.bits, head_dim)
                 .then(|| fused::value_places(head_dim)),
             key,
@@ -209,7 +211,7 @@ pub(super) unsafe fn attend(
     // SAFETY: the caller's; the pieces of the scratch are as long as their comments say.
     unsafe {
         let area = divide(scratch.coded, shape, rows);
-        let order = kernels::key_order(coded.key.bits);
+        let order = bytes::key_order(coded.key.bits);
         for row in 0..rows {
             let query = scratch.rotated.add(row * d);
             let bytes = area.queries.add(2 * row * d);
@@ -280,7 +282,7 @@ unsafe fn attend_tile(
         if is_fused(block) {
             fused::scores(job.isa, dots, codes);
         } else {
-            kernels::key_bytes(job.isa, codes, area.bytes);
+            bytes::key_bytes(job.isa, codes, area.bytes);
             kernels::scores(job.isa, dots, area.bytes, count.div_ceil(LANES));
         }
         for (side, rows, factors) in [
@@ -336,7 +338,7 @@ unsafe fn attend_tile(
         if is_fused(block) && coded.fused_places.is_some() {
             fused::values(job.isa, sums, codes);
         } else {
-            kernels::value_bytes(job.isa, codes, area.bytes);
+            bytes::value_bytes(job.isa, codes, area.bytes);
             kernels::values(job.isa, sums, area.bytes);
         }
     }

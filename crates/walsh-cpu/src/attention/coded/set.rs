@@ -139,7 +139,11 @@ mod avx512 {
         let mut order = [[0; 64]; 2];
         let mut i = 0;
         while i < 64 {
-            order[0][i] = if i % 4 == 0 { (i / 4 % 4 * 4 + i / 16) as u8 } else { 0 };
+            order[0][i] = if i % 4 == 0 {
+                (i / 4 % 4 * 4 + i / 16) as u8
+            } else {
+                0
+            };
             order[1][i] = (i % 4 * 4 + i / 4 % 4) as u8;
             i += 1;
         }

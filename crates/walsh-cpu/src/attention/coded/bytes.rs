@@ -1,0 +1,235 @@
+//! Decoding: codes to bytes.
+
+use super::Book;
+use super::kernels::entries;
+use super::set::ByteLanes;
+use crate::attention::tile::{LANES, Planes, Rows, Words, each_word};
+use crate::isa::Isa;
+
+/// A tile of codes.
+#[derive(Clone, Copy)]
+pub(super) struct Codes<'a> {
+    pub(super) book: &'a Book,
+    pub(super) rows: Rows,
+    pub(super) head_dim: usize,
+    /// The rows that are decoded next, as far apart as these: they come from memory while this tile is worked on. It is
+    /// passed too quickly and in too short runs for the machine to see them coming.
+    pub(super) next: *const u8,
+}
+
+/// Asks for `count` rows of the next tile from one on.
+#[inline(always)]
+pub(super) unsafe fn fetch<S: ByteLanes>(args: Codes<'_>, first: usize, count: usize) {
+    let stride = args.rows.stride;
+    for at in (first * stride..(first + count) * stride).step_by(64) {
+        // SAFETY: the caller's.
+        unsafe { S::prefetch(args.next.wrapping_add(at)) };
+    }
+}
+
+entries! {
+    /// Decodes keys to panels of sixteen positions, `[head_dim / 4][16][4]` bytes each, numbers in the order of
+    /// [`key_order`]. Positions past the count repeat the last one.
+    ///
+    /// # Safety
+    /// The rows lie in readable memory, and `out` has room for the panels.
+    fn key_bytes(args: Codes<'_>, out: *mut u8) = decode_keys
+}
+
+#[inline(always)]
+unsafe fn decode_keys<S: ByteLanes>(args: Codes<'_>, out: *mut u8) {
+    // SAFETY: the caller's.
+    unsafe {
+        match args.book.bits {
+            2 => key_panels::<S, 2>(args, out),
+            3 => key_panels::<S, 3>(args, out),
+            4 => key_panels::<S, 4>(args, out),
+            5 => key_panels::<S, 5>(args, out),
+            _ => key_panels::<S, 6>(args, out),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn key_panels<S: ByteLanes, const BITS: usize>(args: Codes<'_>, out: *mut u8) {
+    let Codes { rows, head_dim, .. } = args;
+    // SAFETY: the caller's; rows stay below the count.
+    unsafe {
+        let table = S::table(&args.book.numbers);
+        for first in (0..rows.count).step_by(LANES) {
+            fetch::<S>(args, first, LANES);
+            let mut panel = BytePanel::<S> {
+                table,
+                out: out.add(first * head_dim),
+            };
+            each_word::<S, BITS, _>(rows, first, head_dim, &mut panel);
+        }
+    }
+}
+
+/// A panel of decoded bytes.
+struct BytePanel<S: ByteLanes> {
+    table: [S::B; 4],
+    out: *mut u8,
+}
+
+impl<S: ByteLanes, const BITS: usize> Words<S, BITS> for BytePanel<S> {
+    #[inline(always)]
+    unsafe fn word(&mut self, word: usize, low: S::I, high: (S::I, usize)) {
+        let per_byte = 8 / Planes::of::<BITS>(0).low;
+        for at in 0..per_byte {
+            // SAFETY: the caller's.
+            unsafe {
+                let numbers = S::numbers_of_word::<BITS>(&self.table, at, low, high);
+                S::store_b(self.out.add(64 * (word * per_byte + at)), numbers);
+            }
+        }
+    }
+}
+
+/// The order of a query's numbers, sixteen by sixteen, in which key panels have them: those at the same place of four
+/// bytes that follow each other stand together.
+pub(super) fn key_order(bits: usize) -> [u8; 16] {
+    let per_byte = if bits < 4 { 4 } else { 2 };
+    let mut order = [0; 16];
+    for (i, order) in order.iter_mut().enumerate() {
+        let (word, place, byte) = (i / 4 / per_byte, i / 4 % per_byte, i % 4);
+        *order = (word * 4 * per_byte + byte * per_byte + place) as u8;
+    }
+    order
+}
+
+entries! {
+    /// Decodes values to `[positions / 4][wide][4]` bytes, numbers at the places of [`value_places`]. Positions past the
+    /// count repeat the last one.
+    ///
+    /// # Safety
+    /// As for [`key_bytes`].
+    fn value_bytes(args: Codes<'_>, out: *mut u8) = decode_values
+}
+
+#[inline(always)]
+unsafe fn decode_values<S: ByteLanes>(args: Codes<'_>, out: *mut u8) {
+    // SAFETY: the caller's.
+    unsafe {
+        match args.book.bits {
+            2 => value_quads::<S, 2>(args, out),
+            3 => value_quads::<S, 3>(args, out),
+            4 if args.head_dim.is_multiple_of(128) => wide_value_nibbles::<S>(args, out),
+            4 if args.head_dim == 64 => value_nibbles::<S>(args, out),
+            4 => value_quads::<S, 4>(args, out),
+            5 => value_quads::<S, 5>(args, out),
+            _ => value_quads::<S, 6>(args, out),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn value_quads<S: ByteLanes, const BITS: usize>(args: Codes<'_>, out: *mut u8) {
+    let Codes { rows, head_dim, .. } = args;
+    let high_at = Planes::of::<BITS>(head_dim).high_at;
+    // SAFETY: the caller's; rows stay below the count.
+    unsafe {
+        let table = S::table(&args.book.numbers);
+        let mut out = out;
+        for first in (0..rows.count).step_by(4) {
+            fetch::<S>(args, first, 4);
+            for dim in (0..head_dim).step_by(64) {
+                let mut bytes = [table[0]; 4];
+                for (i, bytes) in bytes.iter_mut().enumerate() {
+                    let row = (first + i).min(rows.count - 1);
+                    let row = rows.codes.add(row * rows.stride);
+                    *bytes = S::numbers::<BITS>(&table, (row, high_at), dim, head_dim - dim);
+                }
+                for bytes in S::interleave(bytes) {
+                    S::store_b(out, bytes);
+                    out = out.add(64);
+                }
+            }
+        }
+    }
+}
+
+/// As [`value_quads`] for four bits and rows of whole vectors of codes: what is interleaved is codes rather than bytes.
+#[inline(always)]
+unsafe fn wide_value_nibbles<S: ByteLanes>(args: Codes<'_>, out: *mut u8) {
+    let Codes { rows, head_dim, .. } = args;
+    // SAFETY: the caller's; rows stay below the count.
+    unsafe {
+        let table = S::table(&args.book.numbers);
+        let mut out = out;
+        for first in (0..rows.count).step_by(4) {
+            fetch::<S>(args, first, 4);
+            let row = |i: usize| (first + i).min(rows.count - 1) * rows.stride;
+            let starts = [row(0), row(1), row(2), row(3)];
+            for at in (0..head_dim / 2).step_by(64) {
+                let mut codes = [table[0]; 4];
+                for (codes, start) in codes.iter_mut().zip(starts) {
+                    *codes = S::load_b(rows.codes.add(start + at));
+                }
+                for codes in S::interleave(codes) {
+                    let [even, odd] = S::nibbles_of(&table, codes);
+                    S::store_b(out, even);
+                    S::store_b(out.add(64), odd);
+                    out = out.add(128);
+                }
+            }
+        }
+    }
+}
+
+/// As [`wide_value_nibbles`] for rows of half a vector: two fours of positions at once.
+#[inline(always)]
+unsafe fn value_nibbles<S: ByteLanes>(args: Codes<'_>, out: *mut u8) {
+    let Codes { rows, .. } = args;
+    // SAFETY: the caller's; rows stay below the count. The output has room for an even number of fours of positions.
+    unsafe {
+        let table = S::table(&args.book.numbers);
+        let mut out = out;
+        for first in (0..rows.count).step_by(8) {
+            fetch::<S>(args, first, 8);
+            let row = |i: usize| {
+                let row = (first + i).min(rows.count - 1);
+                rows.codes.wrapping_add(row * rows.stride)
+            };
+            let codes = [
+                S::halves(row(0), row(4)),
+                S::halves(row(1), row(5)),
+                S::halves(row(2), row(6)),
+                S::halves(row(3), row(7)),
+            ];
+            let [a, b, c, d] = S::interleave(codes);
+            let ([first, second], [third, fourth]) = (S::regroup(a, b), S::regroup(c, d));
+            for codes in [first, third, second, fourth] {
+                let [even, odd] = S::nibbles_of(&table, codes);
+                S::store_b(out, even);
+                S::store_b(out.add(64), odd);
+                out = out.add(128);
+            }
+        }
+    }
+}
+
+/// Where in the sums over values each number of a head is.
+pub(super) fn value_places(bits: usize, head_dim: usize) -> Vec<i32> {
+    let place = |dim: usize| {
+        // Word 4·l + k of vector m of what four vectors interleave to is of their byte 16·l + 4·m + k.
+        let of_byte = |byte: usize| (byte % 16 / 4, 4 * (byte / 16) + byte % 4);
+        match bits {
+            4 if head_dim.is_multiple_of(128) => {
+                let (vector, word) = of_byte(dim % 128 / 2);
+                128 * (dim / 128) + 16 * (2 * vector + dim % 2) + word
+            }
+            4 if head_dim == 64 => {
+                // Two halves are one vector.
+                let (vector, word) = of_byte(dim / 2);
+                16 * (2 * (vector / 2) + dim % 2) + 8 * (vector % 2) + word
+            }
+            _ => {
+                let (vector, word) = of_byte(dim % 64);
+                64 * (dim / 64) + 16 * vector + word
+            }
+        }
+    };
+    (0..head_dim).map(|dim| place(dim) as i32).collect()
+}
