@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use walsh::ops::Op;
 use walsh::{DType, Device, Result, Step, Tensor};
 
 use crate::{HostTensor, Problem, Rng, Target};
@@ -80,8 +81,17 @@ impl<'a> Bound<'a> {
             let weight = std::slice::from_ref(&tensors[index]);
             tensors[index] = device.pack(weight)?.remove(0);
         }
+        let mut op = (problem.bind)(&tensors)?;
+        if let Op::MatMulTopK(op) = &mut op
+            && target.packs
+        {
+            for placed in &placed {
+                device.write_bytes(&placed.whole, &placed.image)?;
+            }
+            op.screen = device.screen(&op.weight, &op.input)?;
+        }
         let mut list = device.record();
-        list.push((problem.bind)(&tensors)?)?;
+        list.push(op)?;
         Ok(Self {
             problem,
             target: target.clone(),

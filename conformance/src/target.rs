@@ -1,4 +1,4 @@
-use walsh::ops::{AttentionDecode, AttentionPrefill, MatMul, Operation};
+use walsh::ops::{AttentionDecode, AttentionPrefill, MatMul, MatMulTopK, Operation};
 use walsh::{
     Activations, BACKENDS, BackendInfo, CpuOptions, DType, Device, DeviceSpec, Isa, PackWeights,
     Result,
@@ -65,7 +65,8 @@ impl Target {
     #[must_use]
     pub fn is_for(&self, op: &str) -> bool {
         let attends = [AttentionDecode::NAME, AttentionPrefill::NAME].contains(&op);
-        op == MatMul::NAME || !self.extends && (self.approximates || attends)
+        let products = [MatMul::NAME, MatMulTopK::NAME].contains(&op);
+        products || !self.extends && (self.approximates || attends)
     }
 
     /// Whether it has leave to approximate a case, whose name begins with its op's: products, and attention over codes

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use conformance::cases::{TABLES, Table};
 use conformance::{Problem, Target, targets};
-use walsh::ops::{ArgMax, AttentionDecode, EmbeddingRows, KvStore, Mask, Op, Scale, TopK};
+use walsh::ops::{
+    ArgMax, AttentionDecode, EmbeddingRows, KvStore, Mask, MatMulTopK, Op, Scale, TopK,
+};
 use walsh::{CacheKind, DType, Device, Error, KvCache, KvCacheOptions, Tensor};
 
 fn each_target(test: impl Fn(&Device)) {
@@ -168,6 +170,60 @@ fn rows_with_nan_have_no_largest_number() {
         device.write(&input, &[1.0f32; 120]).unwrap();
         device.run(&max).unwrap();
         device.run(&top).unwrap();
+    });
+}
+
+#[test]
+fn products_with_nan_have_no_largest_number() {
+    each_target(|device| {
+        let weight = device.zeros(DType::Q8_0, &[40, 64]).unwrap();
+        let input = device.tensor(&[1, 64], &[1.0f32; 64]).unwrap();
+        let screen = device.screen(&weight, &input).unwrap();
+        let top = step(
+            device,
+            [MatMulTopK {
+                weight: weight.clone(),
+                screen: screen.clone(),
+                input: input.clone(),
+                values: device.zeros(DType::F32, &[1, 4]).unwrap(),
+                indices: device.zeros(DType::I32, &[1, 4]).unwrap(),
+            }
+            .into()],
+        );
+        for place in [0, 31, 40] {
+            let mut numbers = [1.0f32; 64];
+            numbers[place] = f32::NAN;
+            device.write(&input, &numbers).unwrap();
+            assert_refused(device, &top, "MatMulTopK", &["row 0", "NaN"]);
+        }
+        device.write(&input, &[1.0f32; 64]).unwrap();
+        device.run(&top).unwrap();
+
+        // A screen belongs to its weight.
+        let mut list = device.record();
+        let other = MatMulTopK {
+            weight: device.zeros(DType::Q8_0, &[40, 64]).unwrap(),
+            screen,
+            input: input.clone(),
+            values: device.zeros(DType::F32, &[1, 41]).unwrap(),
+            indices: device.zeros(DType::I32, &[1, 41]).unwrap(),
+        };
+        let error = list.push(other).unwrap_err().to_string();
+        assert!(error.contains("values"), "{error}");
+        if let Some(screen) = device.screen(&weight, &input).unwrap() {
+            let other = MatMulTopK {
+                weight: device.zeros(DType::Q8_0, &[40, 64]).unwrap(),
+                screen: Some(screen),
+                input: input.clone(),
+                values: device.zeros(DType::F32, &[1, 4]).unwrap(),
+                indices: device.zeros(DType::I32, &[1, 4]).unwrap(),
+            };
+            let error = list.push(other).unwrap_err().to_string();
+            assert!(error.contains("screen"), "{error}");
+        }
+        let narrow = device.tensor(&[1, 32], &[1.0f32; 32]).unwrap();
+        let error = device.screen(&weight, &narrow).unwrap_err().to_string();
+        assert!(error.contains("sample"), "{error}");
     });
 }
 

@@ -46,6 +46,7 @@ pub const TABLES: &[Table] = &[
     table("ArgMax", select::arg_max),
     table("TopK", select::top_k),
     table("MatMul", matmul::matmul),
+    table("MatMulTopK", select::matmul_top_k),
     table("KvStore", kv::kv_store),
     table("AttentionDecode", attention::decode),
     table("AttentionPrefill", attention::prefill),

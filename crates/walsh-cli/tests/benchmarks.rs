@@ -109,10 +109,9 @@ fn a_profile_says_where_a_token_goes() {
             .sum::<u64>()
     };
     // Seven products a layer and one behind the last; a norm before each half of a layer and one at the end.
-    assert_eq!(
-        (calls("MatMul"), calls("RmsNorm"), calls("ArgMax")),
-        (211, 61, 1)
-    );
+    assert_eq!((calls("MatMul"), calls("RmsNorm")), (211, 61));
+    // The likeliest token is looked for among all logits, or with the output's product.
+    assert_eq!(calls("ArgMax") + calls("MatMulTopK"), 1);
     walsh(fixed.iter().chain(&["--prompt", "4"])).fails(2, "--prompt");
 }
 

@@ -10,6 +10,7 @@ use crate::buffer::{Access, Buffer, DeviceId, HostBytes, Memory, Span};
 use crate::list::{CommandList, Recorder, Step};
 use crate::ops::Op;
 use crate::plan::Plan;
+use crate::screen::Screen;
 use crate::tensor::{Tensor, tensor_bytes};
 use crate::{Error, Result};
 
@@ -126,6 +127,24 @@ pub trait Backend: Send + Sync {
     /// When the device fails, or was told to pack and memory is missing.
     fn pack(&self, weights: &[Tensor]) -> Result<Vec<Option<Box<dyn Memory>>>> {
         Ok(weights.iter().map(|_| None).collect())
+    }
+
+    /// See [`Device::screens`].
+    fn screens(&self, _weight: &Tensor) -> bool {
+        false
+    }
+
+    /// Makes the parts of what [`Device::screen`] returns: memory, and how many bytes
+    /// it has.
+    ///
+    /// # Errors
+    /// When the device fails.
+    fn screen(
+        &self,
+        _weight: &Tensor,
+        _sample: &Tensor,
+    ) -> Result<Option<Vec<(u64, Box<dyn Memory>)>>> {
+        Ok(None)
     }
 
     /// Runs a compiled list to its end, one kernel at a time, and times each.
@@ -391,13 +410,49 @@ impl Device {
             .iter()
             .zip(packed)
             .map(|(weight, memory)| match memory {
-                None => weight.clone(),
+                None => Ok(weight.clone()),
                 Some(memory) => {
                     let buffer = Buffer::new(self.id, weight.bytes(), Access::Packed, memory);
-                    weight.packed_into(buffer)
+                    Tensor::packed(buffer, weight.dtype(), weight.shape())
                 }
             });
-        Ok(each.collect())
+        each.collect()
+    }
+
+    /// Whether [`screen`](Self::screen) makes one of a weight, `[N, K]`: where that
+    /// pays, and the device's settings and the memory of this moment allow it.
+    #[must_use]
+    pub fn screens(&self, weight: &Tensor) -> bool {
+        weight.shape().len() == 2 && !weight.is_packed() && self.backend.screens(weight)
+    }
+
+    /// What finds the largest products of a weight, `[N, K]`, without reading all of
+    /// it; see [`Screen`]. `None` where the device does not [do so](Self::screens), and
+    /// where a number of the weight is not finite. It takes memory beside the weight,
+    /// which must not be packed: rows are read from it. It does not follow what is
+    /// written to the weight later.
+    ///
+    /// `sample`, `f32 [M, K]`, is inputs such as the products will have: the columns
+    /// where they are largest are copied more exactly. With others a search finds the
+    /// same products, in more time.
+    ///
+    /// # Errors
+    /// When a tensor is another device's, is packed or has another shape, or the
+    /// device fails.
+    pub fn screen(&self, weight: &Tensor, sample: &Tensor) -> Result<Option<Screen>> {
+        for tensor in [weight, sample] {
+            self.check_transfer("screen", tensor, tensor.bytes() as usize)?;
+            if tensor.shape().len() != 2 {
+                let expected = "of 2 dimensions";
+                return Err(Error::argument("screen", "tensor", expected, tensor));
+            }
+        }
+        if sample.dtype() != DType::F32 || sample.shape()[1] != weight.shape()[1] {
+            let expected = format_args!("f32 [M, {}]", weight.shape()[1]);
+            return Err(Error::argument("screen", "sample", expected, sample));
+        }
+        let parts = self.backend.screen(weight, sample)?;
+        Ok(parts.map(|parts| Screen::new(self.id, weight, parts)))
     }
 
     /// How many more bytes could be allocated at this moment, where the backend can

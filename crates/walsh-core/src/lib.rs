@@ -16,6 +16,7 @@ mod list;
 pub mod ops;
 mod plan;
 pub mod precision;
+mod screen;
 mod tensor;
 mod tokens;
 
@@ -30,6 +31,7 @@ pub use kv_cache::{
 pub use list::{Command, CommandList, Recorder, Step};
 pub use plan::Plan;
 pub use precision::Activations;
+pub use screen::Screen;
 pub use tensor::{Tensor, tensor_bytes};
 pub use tokens::TokenLimits;
 

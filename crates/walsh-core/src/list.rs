@@ -139,12 +139,9 @@ impl Recorder {
                 ));
             }
         }
-        let weight = match op {
-            Op::MatMul(op) => Some(op.weight.span()),
-            _ => None,
-        };
+        let weights = op.weights();
         for span in &accesses.reads {
-            let is_weight = weight.as_ref().is_some_and(|weight| weight.same(span));
+            let is_weight = weights.iter().any(|weight| weight.same(span));
             if span.buffer.access() == Access::Packed && !is_weight {
                 return Err(Error::argument(
                     op.name(),

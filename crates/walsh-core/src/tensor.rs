@@ -69,13 +69,15 @@ impl Tensor {
         })
     }
 
-    /// The same numbers, in a buffer that a device has packed them into.
-    pub(crate) fn packed_into(&self, buffer: Buffer) -> Self {
-        Self {
+    /// A weight that a device has packed into a buffer.
+    pub(crate) fn packed(buffer: Buffer, dtype: DType, shape: &[u64]) -> Result<Self> {
+        Ok(Self {
             buffer,
             offset: 0,
-            ..self.clone()
-        }
+            dtype,
+            shape: shape.to_vec(),
+            bytes: tensor_bytes(dtype, shape)?,
+        })
     }
 
     /// Whether it is a packed weight, which products alone read: see

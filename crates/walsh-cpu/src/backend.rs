@@ -126,6 +126,17 @@ impl Cpu {
     }
 }
 
+impl Cpu {
+    /// How weights are copied at this moment.
+    fn repacking(&self) -> Repacking {
+        Repacking {
+            isa: self.target.isa,
+            packing: self.packing,
+            available: memory::available_bytes(),
+        }
+    }
+}
+
 impl Program for Lowered {}
 
 impl Cpu {
@@ -200,19 +211,30 @@ impl Backend for Cpu {
     }
 
     fn pack(&self, weights: &[Tensor]) -> Result<Vec<Option<Box<dyn Memory>>>> {
-        let how = Repacking {
-            isa: self.target.isa,
-            packing: self.packing,
-            available: memory::available_bytes(),
-        };
-        let packed = matmul::pack(weights, how, &self.lock())?;
+        let packed = matmul::pack(weights, self.repacking(), &self.lock())?;
         let boxed = |memory| Box::new(memory) as Box<dyn Memory>;
         Ok(packed.into_iter().map(|memory| memory.map(boxed)).collect())
+    }
+
+    fn screens(&self, weight: &Tensor) -> bool {
+        matmul::coarsens(weight, &self.repacking())
+    }
+
+    fn screen(
+        &self,
+        weight: &Tensor,
+        sample: &Tensor,
+    ) -> Result<Option<Vec<(u64, Box<dyn Memory>)>>> {
+        match self.packing {
+            PackWeights::Never => Ok(None),
+            _ => matmul::coarse_copy(weight, sample, &self.repacking(), &self.lock()),
+        }
     }
 
     fn plan(&self, op: &Op) -> Result<Plan> {
         match op {
             Op::MatMul(op) => matmul::plan(op, self.target),
+            Op::MatMulTopK(op) => matmul::plan_top_k(op, self.target),
             Op::KvStore(op) => store::plan(op, self.target),
             Op::AttentionDecode(op) => attention::plan_decode(op, self.target),
             Op::AttentionPrefill(op) => attention::plan_prefill(op, self.target),

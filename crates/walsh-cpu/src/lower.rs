@@ -188,6 +188,7 @@ impl Lowering {
             Op::RmsNorm(op) => ops::norm::lower(op, self),
             Op::Rope(op) => ops::rope::lower(op, self),
             Op::MatMul(op) => matmul::lower(op, self),
+            Op::MatMulTopK(op) => matmul::lower_top_k(op, self),
             Op::KvStore(op) => store::lower(op, self),
             Op::AttentionDecode(op) => attention::lower_decode(op, self),
             Op::AttentionPrefill(op) => attention::lower_prefill(op, self),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytemuck::Pod;
 use memmap2::MmapMut;
-use walsh_core::{Buffer, Error, HostBytes, Memory, Result, Tensor};
+use walsh_core::{Buffer, Error, HostBytes, Memory, Result, Span, Tensor};
 
 /// The alignment of allocations: a cache line, and the widest vector.
 pub(crate) const ALIGN: usize = 64;
@@ -195,6 +195,11 @@ impl<T: Pod> View<T> {
             _buffer: buffer.clone(),
             _numbers: PhantomData,
         })
+    }
+
+    /// The memory of a span.
+    pub(crate) fn of_span(span: &Span) -> Result<Self> {
+        Self::range(&span.buffer, span.offset, span.bytes)
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -183,13 +183,19 @@ impl Generation<'_> {
         full.then_some(Finish::ContextFull)
     }
 
-    /// The next token. Where the likeliest is always taken, the device looks for it: the
-    /// logits need not come to the host.
+    /// The next token. Where the likeliest is always taken, or one of the few likeliest,
+    /// the device looks for them: the logits need not come to the host, or be computed.
     fn choose(&mut self) -> Result<i32> {
-        if self.options.sampling.takes_likeliest()
+        let sampling = &self.options.sampling;
+        if sampling.takes_likeliest()
             && let Some(token) = self.session.read_held_likeliest()?
         {
             return Ok(token);
+        }
+        if let Some(count) = sampling.considers()
+            && let Some(few) = self.session.read_held_few(count)?
+        {
+            return self.sampler.sample_few(&few);
         }
         self.session.read_held()?;
         self.sampler.sample(self.session.logits(), &self.history)

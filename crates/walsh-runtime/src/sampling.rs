@@ -55,6 +55,13 @@ impl Sampling {
         self.temperature == 0.0 && self.repetition_penalty == 1.0
     }
 
+    /// How many of the most probable tokens by the model's own logits the choice depends
+    /// on, where that is not on all.
+    pub(crate) fn considers(&self) -> Option<usize> {
+        let few = self.temperature > 0.0 && self.repetition_penalty == 1.0 && self.top_k > 0;
+        few.then_some(self.top_k)
+    }
+
     fn validate(&self) -> Result<()> {
         let check = |ok: bool, name: &'static str, value: f32, range: &'static str| match ok {
             true => Ok(()),
@@ -151,12 +158,36 @@ impl Sampler {
             return Ok(best.token);
         }
         self.take_top_k(logits);
+        Ok(self.choose_among(best))
+    }
+
+    /// The next token where those that [`Sampling::considers`] says are at hand, each with
+    /// its logit, the most probable first and of equals the one with the lower id.
+    ///
+    /// # Errors
+    /// As [`sample`](Self::sample).
+    pub(crate) fn sample_few(&mut self, few: &[(f32, i32)]) -> Result<i32> {
+        self.candidates.clear();
+        let candidate = |&(logit, token): &(f32, i32)| Candidate { logit, token };
+        self.candidates.extend(few.iter().map(candidate));
+        let best = *self.candidates.first().ok_or_else(nothing_possible)?;
+        if best.logit.is_nan() || best.logit == f32::INFINITY {
+            return Err(impossible(best));
+        }
+        if best.logit == f32::NEG_INFINITY {
+            return Err(nothing_possible());
+        }
+        Ok(self.choose_among(best))
+    }
+
+    /// Draws from the candidates.
+    fn choose_among(&mut self, best: Candidate) -> i32 {
         self.keep_top_p(best.logit);
         if self.options.min_p > 0.0 {
             let least = best.logit + libm::logf(self.options.min_p);
             self.candidates.retain(|c| c.logit >= least);
         }
-        Ok(self.draw(best))
+        self.draw(best)
     }
 
     /// Fills the candidates with the most probable tokens. The peaks are those of these logits.
@@ -310,18 +341,27 @@ fn most_probable(logits: &[f32], peaks: &mut Vec<f32>) -> Result<Candidate> {
     }
     if any_bad {
         let bad = |c: &Candidate| c.logit.is_nan() || c.logit == f32::INFINITY;
-        if let Some(Candidate { logit, token }) = candidates(logits, 0).find(bad) {
-            return Err(Error::Logits {
-                what: format!("the logit of token {token} is {logit}"),
-            });
+        if let Some(found) = candidates(logits, 0).find(bad) {
+            return Err(impossible(found));
         }
     }
     let first = best_block * BLOCK;
     candidates(&logits[first.min(logits.len())..], first)
         .find(|c| c.logit == best && best > f32::NEG_INFINITY)
-        .ok_or_else(|| Error::Logits {
-            what: "no token is possible".to_string(),
-        })
+        .ok_or_else(nothing_possible)
+}
+
+/// A logit that no model means.
+fn impossible(Candidate { logit, token }: Candidate) -> Error {
+    Error::Logits {
+        what: format!("the logit of token {token} is {logit}"),
+    }
+}
+
+fn nothing_possible() -> Error {
+    Error::Logits {
+        what: "no token is possible".to_string(),
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
-use super::{AttentionDecode, AttentionPrefill, EmbeddingRows, KvStore, MatMul, Op};
+use super::{AttentionDecode, AttentionPrefill, EmbeddingRows, KvStore, MatMul, MatMulTopK, Op};
 use crate::kv_cache::{KvCache, KvRows, KvSide};
+use crate::screen::Screen;
 use crate::tensor::Tensor;
 
 /// What an op cannot do with less of: the yardstick of its speed.
@@ -21,6 +22,7 @@ impl Op {
     pub fn cost(&self, stored: u64) -> Cost {
         match self {
             Self::MatMul(op) => product(op),
+            Self::MatMulTopK(op) => largest_products(op),
             Self::EmbeddingRows(op) => embedding(op),
             Self::KvStore(op) => store(op),
             Self::AttentionDecode(op) => decode(op, stored),
@@ -51,6 +53,16 @@ fn product(op: &MatMul) -> Cost {
                 .into_iter()
                 .chain(&op.bias),
         ),
+        operations: 2 * op.input.row_count() * op.weight.elements(),
+    }
+}
+
+/// With a screen, that of its copy: how many rows of the weight are read beside it
+/// depends on the numbers.
+fn largest_products(op: &MatMulTopK) -> Cost {
+    let weight = op.screen.as_ref().map_or(op.weight.bytes(), Screen::bytes);
+    Cost {
+        bytes: weight + bytes([&op.input, &op.values, &op.indices]),
         operations: 2 * op.input.row_count() * op.weight.elements(),
     }
 }

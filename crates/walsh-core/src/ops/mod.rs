@@ -19,13 +19,15 @@ pub use cost::Cost;
 pub use elementwise::{Activation, Add, GatedActivation, Scale, SoftCap};
 pub use embedding::EmbeddingRows;
 pub use kv::KvStore;
-pub use matmul::MatMul;
+pub use matmul::{MatMul, MatMulTopK};
 pub use norm::{RmsNorm, SumBefore};
 pub use rope::{Pairing, Rope, RopeConfig, RopeScaling};
 pub use select::{ArgMax, TopK};
 
 use crate::Result;
+use crate::buffer::Span;
 use crate::hazard::Accesses;
+use crate::screen::Screen;
 
 /// What every op can say of itself.
 pub trait Operation {
@@ -85,6 +87,7 @@ ops!(
     RmsNorm,
     Rope,
     MatMul,
+    MatMulTopK,
     KvStore,
     AttentionDecode,
     AttentionPrefill,
@@ -96,6 +99,20 @@ ops!(
     TopK,
 );
 
+impl Op {
+    /// The weights of products that it reads, and copies of them: they may be packed.
+    pub(crate) fn weights(&self) -> Vec<Span> {
+        match self {
+            Self::MatMul(op) => vec![op.weight.span()],
+            Self::MatMulTopK(op) => {
+                let copies = op.screen.iter().flat_map(Screen::spans);
+                copies.chain([op.weight.span()]).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.name())?;
@@ -104,6 +121,9 @@ impl fmt::Display for Op {
             Self::RmsNorm(op) => write!(f, " {} -> {}", op.input, op.output),
             Self::Rope(op) => write!(f, " {} -> {}", op.input, op.output),
             Self::MatMul(op) => write!(f, " {} · {} -> {}", op.input, op.weight, op.output),
+            Self::MatMulTopK(op) => {
+                write!(f, " {} · {} -> {}", op.input, op.weight, op.indices)
+            }
             Self::KvStore(op) => write!(f, " {} -> {}", op.keys, op.cache.codecs()),
             Self::AttentionDecode(op) => {
                 write!(

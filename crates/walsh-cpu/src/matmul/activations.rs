@@ -34,6 +34,19 @@ pub(super) struct Record {
 }
 
 impl Record {
+    /// What a code stands for.
+    pub(super) fn value(&self, index: usize) -> f32 {
+        let codes: [i8; BLOCK] = bytemuck::cast(self.quads);
+        f32::from(codes[index]) * self.scale
+    }
+
+    /// The sum of the squares of what the codes stand for.
+    pub(super) fn squares(&self) -> f64 {
+        let codes: [i8; BLOCK] = bytemuck::cast(self.quads);
+        let squares: i32 = codes.iter().map(|&code| i32::from(code).pow(2)).sum();
+        f64::from(squares) * f64::from(self.scale).powi(2)
+    }
+
     /// Which of the sums is that of a run, of `values` values, of the block.
     #[inline(always)]
     pub(super) const fn sum_of(values: usize, run: usize) -> usize {
@@ -244,6 +257,16 @@ impl ActivationLayout {
                 }
             }
         }
+    }
+
+    /// The blocks of a single row of quantised activations that lies in a tile.
+    ///
+    /// # Safety
+    /// `prepared` is what [`ActivationLayout::prepare`] has made of an input of one row, and nothing writes it meanwhile.
+    pub(super) unsafe fn single_row<'p>(&self, prepared: *const u8) -> &'p [Record] {
+        debug_assert!(self.m == 1 && matches!(self.arrangement, Arrangement::Tiles(_)));
+        // SAFETY: a tile of one row has a record for each block.
+        unsafe { std::slice::from_raw_parts(prepared.cast::<Record>(), self.k / BLOCK) }
     }
 
     /// # Safety

@@ -9,6 +9,7 @@
 
 mod activations;
 mod blocks;
+mod coarse;
 mod float;
 mod kernels;
 mod op;
@@ -17,6 +18,7 @@ mod plan;
 mod portable;
 mod rows;
 mod tile;
+mod top_k;
 
 #[cfg(target_arch = "x86_64")]
 mod columns;
@@ -38,7 +40,9 @@ mod testing;
 mod tests;
 
 pub use activations::ActivationLayout;
+pub(crate) use coarse::{coarse_copy, coarsens};
 pub(crate) use op::{lower, plan};
 pub use pack::{PackWeights, Packing, UnknownPacking};
 pub(crate) use pack::{Repacking, pack};
 pub use plan::{Operands, ProductError, ProductPlan, ProductShape};
+pub(crate) use top_k::{lower_top_k, plan_top_k};

@@ -3,33 +3,56 @@
 use std::ops::Range;
 
 use walsh_core::ops::{MatMul, Operation};
-use walsh_core::{Error, Plan, Result};
+use walsh_core::{Activations, Error, Plan, Result, Span, Tensor};
 
 use super::ActivationLayout;
 use super::plan::{Operands, ProductPlan, ProductShape};
 use crate::lower::{Derived, Lowering, Target};
 use crate::memory::View;
 use crate::team::{Phase, Scratch, Stream};
-use walsh_core::Activations;
 
-/// The plan of a validated product.
-fn product_plan(op: &MatMul, target: Target) -> Result<ProductPlan> {
+/// The plan of a validated product, which an op of this name asks for.
+pub(super) fn product_plan(
+    op: &'static str,
+    weight: &Tensor,
+    input: &Tensor,
+    target: Target,
+) -> Result<ProductPlan> {
     let size = |size: u64| {
-        usize::try_from(size).map_err(|_| unsupported("it is larger than this machine's memory"))
+        usize::try_from(size)
+            .map_err(|_| unsupported(op, "it is larger than this machine's memory"))
     };
     let shape = ProductShape {
-        weight: op.weight.dtype(),
-        m: size(op.input.shape()[0])?,
-        n: size(op.weight.shape()[0])?,
-        k: size(op.weight.shape()[1])?,
-        packed: op.weight.is_packed(),
+        weight: weight.dtype(),
+        m: size(input.shape()[0])?,
+        n: size(weight.shape()[0])?,
+        k: size(weight.shape()[1])?,
+        packed: weight.is_packed(),
     };
-    ProductPlan::new(target.isa, target.threads, target.activations, shape).map_err(unsupported)
+    let plan = plan_shape(op, shape, target)?;
+    let start = crate::memory::address(weight.buffer(), weight.offset())?;
+    if shape.weight.is_quantised() && !start.cast::<u16>().is_aligned() {
+        return Err(unsupported(
+            op,
+            "a block-quantised weight lies at an odd address",
+        ));
+    }
+    Ok(plan)
 }
 
-fn unsupported(why: impl ToString) -> Error {
+/// The plan of a product of this shape.
+pub(super) fn plan_shape(
+    op: &'static str,
+    shape: ProductShape,
+    target: Target,
+) -> Result<ProductPlan> {
+    let plan = ProductPlan::new(target.isa, target.threads, target.activations, shape);
+    plan.map_err(|why| unsupported(op, why))
+}
+
+fn unsupported(op: &'static str, why: impl ToString) -> Error {
     Error::Unsupported {
-        op: MatMul::NAME,
+        op,
         backend: "cpu",
         why: why.to_string(),
     }
@@ -37,7 +60,12 @@ fn unsupported(why: impl ToString) -> Error {
 
 /// What a product will do, to look at.
 pub(crate) fn plan(op: &MatMul, target: Target) -> Result<Plan> {
-    let plan = product_plan(op, target)?;
+    let plan = product_plan(MatMul::NAME, &op.weight, &op.input, target)?;
+    Ok(describe(&plan, target))
+}
+
+/// A plan, to look at.
+pub(super) fn describe(plan: &ProductPlan, target: Target) -> Plan {
     let weight = plan.shape().weight;
     // Weights of floats have no other way.
     let precision = match target.activations {
@@ -50,44 +78,48 @@ pub(crate) fn plan(op: &MatMul, target: Target) -> Result<Plan> {
     } else {
         "tiled"
     };
-    Ok(Plan {
+    Plan {
         kernel: format!("matmul.{weight}.{}{precision}{packed}.{way}", target.isa),
         pieces: plan.items() as u64,
         workspace: plan.layout().bytes() as u64,
-    })
+    }
 }
 
-/// Adds the phases of a product. Products of one input share its preparation.
-pub(crate) fn lower(op: &MatMul, lowering: &mut Lowering) -> Result<()> {
-    let plan = product_plan(op, lowering.target())?;
-    let layout = *plan.layout();
-    let weight = View::<u8>::of(&op.weight)?;
-    if plan.shape().weight.is_quantised() && !weight.base().cast::<u16>().is_aligned() {
-        return Err(unsupported(
-            "a block-quantised weight lies at an odd address",
-        ));
+/// The input of a product as its layout asks for it, and what the product reads of it. Products of one input share its
+/// preparation.
+pub(super) fn prepared(
+    input: &Tensor,
+    layout: &ActivationLayout,
+    lowering: &mut Lowering,
+) -> Result<(View<u8>, Span)> {
+    if layout.is_plain() {
+        return Ok((View::of(input)?, input.span()));
     }
+    let bytes = layout.bytes() as u64;
+    let what = Derived::Activations(*layout);
+    let prepared = lowering.derived(what, &input.span(), bytes, |buffer, _| {
+        Ok(Prepare {
+            layout: *layout,
+            input: View::of(input)?,
+            prepared: View::range(buffer, 0, bytes)?,
+        })
+    })?;
+    Ok((
+        View::range(&prepared, 0, bytes)?,
+        crate::lower::whole(&prepared),
+    ))
+}
+
+/// Adds the phases of a product.
+pub(crate) fn lower(op: &MatMul, lowering: &mut Lowering) -> Result<()> {
+    let plan = product_plan(MatMul::NAME, &op.weight, &op.input, lowering.target())?;
+    let (input, read) = prepared(&op.input, plan.layout(), lowering)?;
     let mut accesses = op.accesses();
-    let input = if layout.is_plain() {
-        View::<u8>::of(&op.input)?
-    } else {
-        let source = op.input.span();
-        let bytes = layout.bytes() as u64;
-        let prepared =
-            lowering.derived(Derived::Activations(layout), &source, bytes, |buffer, _| {
-                Ok(Prepare {
-                    layout,
-                    input: View::of(&op.input)?,
-                    prepared: View::range(buffer, 0, bytes)?,
-                })
-            })?;
-        accesses.read(crate::lower::whole(&prepared));
-        View::range(&prepared, 0, bytes)?
-    };
+    accesses.read(read);
     let bias = op.bias.as_ref().map(View::of).transpose()?;
     let product = Product {
         plan,
-        weight,
+        weight: View::of(&op.weight)?,
         input,
         bias,
         output: View::of(&op.output)?,
@@ -121,12 +153,13 @@ impl Phase for Prepare {
     }
 }
 
-struct Product {
-    plan: ProductPlan,
-    weight: View<u8>,
-    input: View<u8>,
-    bias: Option<View<f32>>,
-    output: View<f32>,
+/// Computes a product.
+pub(super) struct Product {
+    pub(super) plan: ProductPlan,
+    pub(super) weight: View<u8>,
+    pub(super) input: View<u8>,
+    pub(super) bias: Option<View<f32>>,
+    pub(super) output: View<f32>,
 }
 
 impl Phase for Product {

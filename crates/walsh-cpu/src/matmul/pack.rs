@@ -111,6 +111,16 @@ impl Packing {
         })
     }
 
+    /// The same for so many rows.
+    pub(super) fn of_rows(self, n: usize) -> Packing {
+        Packing { n, ..self }
+    }
+
+    /// The bytes of a row.
+    pub(super) fn row_bytes(&self) -> usize {
+        self.row_bytes
+    }
+
     /// The number of panels.
     pub fn panels(&self) -> usize {
         self.n.div_ceil(LANES)

@@ -303,6 +303,33 @@ impl ProductPlan {
     }
 }
 
+impl ProductPlan {
+    /// Computes the products of one row of the weight, with the very bits that [`run`](Self::run) gives them.
+    ///
+    /// # Safety
+    /// As for `run`; the plan is one for few rows of input, and the weight is not packed.
+    pub(super) unsafe fn run_row(&self, row: usize, operands: Operands, scratch: &mut [u8]) {
+        let kernel = self.kernels.of_layout(&self.layout)(self.shape);
+        let job = Job {
+            plan: self,
+            operands,
+            columns: row..row + 1,
+            tiles: 0..0,
+        };
+        // SAFETY: the caller's; `new` has checked that the instruction set is there.
+        unsafe { kernel(&job, scratch) }
+    }
+
+    /// Whether its kernel computes one row of the weight after the other, each by itself.
+    pub(super) fn takes_single_rows(&self) -> bool {
+        let few = matches!(
+            self.layout.arrangement,
+            Arrangement::Plain | Arrangement::Rows
+        );
+        few && !self.shape.packed
+    }
+}
+
 /// The weight rows of a work item of a dot kernel.
 fn dot_rows(n: usize, row_bytes: usize, threads: usize) -> usize {
     let bytes = (n * row_bytes / (threads * 8)).clamp(ITEM_BYTES.start, ITEM_BYTES.end);

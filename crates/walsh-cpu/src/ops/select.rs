@@ -37,6 +37,8 @@ struct ArgMaxRows {
 const NOT_A_NUMBER: i32 = -1;
 
 struct TopKRows {
+    /// The op that asks for it.
+    op: &'static str,
     width: usize,
     k: usize,
     input: View<f32>,
@@ -74,7 +76,13 @@ pub(crate) fn lower_argmax(op: &ArgMax, lowering: &mut Lowering) -> Result<()> {
 }
 
 pub(crate) fn lower_topk(op: &TopK, lowering: &mut Lowering) -> Result<()> {
+    lower_topk_of(TopK::NAME, op, lowering)
+}
+
+/// The same as part of another op, whose name errors have.
+pub(crate) fn lower_topk_of(name: &'static str, op: &TopK, lowering: &mut Lowering) -> Result<()> {
     let phase = TopKRows {
+        op: name,
         width: op.input.row_len() as usize,
         k: op.values.row_len() as usize,
         input: View::of(&op.input)?,
@@ -86,7 +94,8 @@ pub(crate) fn lower_topk(op: &TopK, lowering: &mut Lowering) -> Result<()> {
     Ok(())
 }
 
-fn not_a_number(op: &'static str, row: usize) -> Error {
+/// An error of an op that looks for the largest numbers.
+pub(crate) fn not_a_number(op: &'static str, row: usize) -> Error {
     Error::Value {
         op,
         message: format!("row {row} of the input holds a NaN"),
@@ -201,11 +210,12 @@ impl Phase for ArgMaxRows {
     }
 }
 
-/// Orders the worst candidate first, so that a heap gives it up first.
+/// A number that may be among the largest. The largest come first in order, and equals by ascending index, so that a
+/// heap gives the worst up first.
 #[derive(PartialEq)]
-struct Candidate {
-    value: f32,
-    index: usize,
+pub(crate) struct Candidate {
+    pub(crate) value: f32,
+    pub(crate) index: usize,
 }
 
 impl Eq for Candidate {}
@@ -226,6 +236,40 @@ impl PartialOrd for Candidate {
     }
 }
 
+/// There is a number that is none.
+pub(crate) struct NotANumber;
+
+/// The `k` largest numbers, in order.
+pub(crate) fn largest_of(row: &[f32], k: usize) -> std::result::Result<Vec<Candidate>, NotANumber> {
+    /// The numbers that are looked at together, of which few hold one that counts.
+    const FEW: usize = 64;
+    let mut heap = BinaryHeap::with_capacity(k + 1);
+    for (few, numbers) in row.chunks(FEW).enumerate() {
+        let (most, nan) = largest(numbers);
+        if nan {
+            return Err(NotANumber);
+        }
+        if heap.len() == k
+            && heap
+                .peek()
+                .is_none_or(|worst: &Candidate| most <= worst.value)
+        {
+            continue;
+        }
+        for (index, &value) in numbers.iter().enumerate() {
+            let index = few * FEW + index;
+            let candidate = Candidate { value, index };
+            if heap.len() < k {
+                heap.push(candidate);
+            } else if heap.peek().is_some_and(|worst| candidate < *worst) {
+                heap.pop();
+                heap.push(candidate);
+            }
+        }
+    }
+    Ok(heap.into_sorted_vec())
+}
+
 impl Phase for TopKRows {
     fn items(&self) -> usize {
         self.input.len() / self.width
@@ -239,20 +283,10 @@ impl Phase for TopKRows {
         for item in items {
             // SAFETY: the list orders this read after the input's writes.
             let row = unsafe { self.input.slice(item * self.width..(item + 1) * self.width) };
-            let mut heap = BinaryHeap::with_capacity(self.k + 1);
-            for (index, &value) in row.iter().enumerate() {
-                if value.is_nan() {
-                    self.fault.report(not_a_number(TopK::NAME, item));
-                    return;
-                }
-                let candidate = Candidate { value, index };
-                if heap.len() < self.k {
-                    heap.push(candidate);
-                } else if heap.peek().is_some_and(|worst| candidate < *worst) {
-                    heap.pop();
-                    heap.push(candidate);
-                }
-            }
+            let Ok(found) = largest_of(row, self.k) else {
+                self.fault.report(not_a_number(self.op, item));
+                return;
+            };
             let range = item * self.k..(item + 1) * self.k;
             // SAFETY: each item writes its own rows.
             let (values, indices) = unsafe {
@@ -261,7 +295,7 @@ impl Phase for TopKRows {
                     self.indices.slice_mut(range),
                 )
             };
-            for (slot, candidate) in heap.into_sorted_vec().iter().enumerate() {
+            for (slot, candidate) in found.iter().enumerate() {
                 values[slot] = candidate.value;
                 indices[slot] = candidate.index as i32;
             }

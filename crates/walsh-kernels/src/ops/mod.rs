@@ -9,8 +9,9 @@ mod norm;
 mod rope;
 mod select;
 
-use walsh_core::Result;
-use walsh_core::ops::Op;
+use walsh_core::formats::DType;
+use walsh_core::ops::{MatMul, MatMulTopK, Op, TopK};
+use walsh_core::{Result, Tensor};
 
 use crate::kernel::Kernel;
 use crate::lower::Lowering;
@@ -38,10 +39,33 @@ pub(crate) fn lower(op: &Op, lowering: &mut Lowering<'_>) -> Result<()> {
         Op::Rope(op) => rope::lower(op, lowering),
         Op::ArgMax(op) => select::arg_max(op, lowering),
         Op::TopK(op) => select::top_k(op, lowering),
+        Op::MatMulTopK(op) => largest_products(op, lowering),
         Op::KvStore(op) => kv::store(op, lowering),
         Op::AttentionDecode(op) => kv::decode(op, lowering),
         Op::AttentionPrefill(op) => kv::prefill(op, lowering),
         Op::MatMul(op) => matmul::lower(op, lowering),
         _ => Err(lowering.unsupported("it has no kernel for this op")),
     }
+}
+
+/// All products into workspace, and the largest of them: there is no kernel that leaves some out.
+fn largest_products(op: &MatMulTopK, lowering: &mut Lowering<'_>) -> Result<()> {
+    let shape = [op.input.shape()[0], op.weight.shape()[0]];
+    let workspace = lowering.workspace(walsh_core::tensor_bytes(DType::F32, &shape)?)?;
+    let products = Tensor::new(workspace.clone(), 0, DType::F32, &shape)?;
+    let product = MatMul {
+        weight: op.weight.clone(),
+        input: op.input.clone(),
+        bias: None,
+        output: products.clone(),
+    };
+    matmul::lower(&product, lowering)?;
+    let largest = TopK {
+        input: products,
+        values: op.values.clone(),
+        indices: op.indices.clone(),
+    };
+    select::top_k(&largest, lowering)?;
+    lowering.release(workspace);
+    Ok(())
 }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 use walsh::formats::kv::KvSpec;
-use walsh::ops::Op;
+use walsh::ops::{MatMul, MatMulTopK, Op};
 use walsh::{CommandList, KernelTime};
 
 use super::{arbitrary_tokens, median};
@@ -210,9 +210,8 @@ fn put(sums: &mut Vec<Sum>, name: &str, microseconds: f64, bytes: Option<u64>) {
 fn label(op: &Op) -> String {
     let name = op.name();
     match op {
-        Op::MatMul(op) => {
-            let (dtype, shape) = (op.weight.dtype(), op.weight.shape());
-            format!("{name} {dtype} {shape:?}")
+        Op::MatMul(MatMul { weight, .. }) | Op::MatMulTopK(MatMulTopK { weight, .. }) => {
+            format!("{name} {} {:?}", weight.dtype(), weight.shape())
         }
         Op::AttentionDecode(op) => match op.mask.window {
             Some(window) => format!("{name} {} within {window}", op.cache.codecs()),
@@ -225,7 +224,7 @@ fn label(op: &Op) -> String {
 
 #[cfg(test)]
 mod tests {
-    use walsh::ops::{ArgMax, MatMul, SoftCap};
+    use walsh::ops::{ArgMax, SoftCap};
     use walsh::{DType, Step};
 
     use super::*;

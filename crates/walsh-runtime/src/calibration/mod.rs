@@ -145,6 +145,7 @@ impl Calibration {
             device,
             config,
             weights: model.weights(),
+            screen: None,
             caches: &caches,
             activations: &activations,
         };

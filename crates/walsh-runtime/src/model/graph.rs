@@ -1,11 +1,13 @@
 //! A model as a list of ops.
 
+use std::ops::Range;
+
 use walsh::formats::DType;
 use walsh::ops::{
     Add, ArgMax, AttentionDecode, AttentionPrefill, EmbeddingRows, GatedActivation, KvStore, Mask,
-    MatMul, RmsNorm, Rope, SoftCap, SumBefore,
+    MatMul, MatMulTopK, RmsNorm, Rope, SoftCap, SumBefore,
 };
-use walsh::{Device, KvCache, Recorder, Step, Tensor};
+use walsh::{Device, KvCache, Recorder, Screen, Step, Tensor};
 
 use super::config::{LayerConfig, ModelConfig};
 use super::weights::{Layer, Linear, Weights};
@@ -21,6 +23,38 @@ pub(crate) enum Reading {
     CodesAndFresh,
 }
 
+/// What is wanted behind a single token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// The logits.
+    Logits,
+    /// The logits and the likeliest token.
+    Likeliest,
+    /// So many of the likeliest tokens, by the model's screen.
+    Few(usize),
+}
+
+/// The likeliest of the next tokens, the likeliest first.
+#[derive(Debug, Clone)]
+pub(crate) struct LikeliestFew {
+    /// `f32 [MOST]`: their logits.
+    pub(crate) logits: Tensor,
+    /// `i32 [MOST]`: their ids.
+    pub(crate) tokens: Tensor,
+}
+
+impl LikeliestFew {
+    /// The most that are looked for.
+    pub(crate) const MOST: usize = 256;
+
+    fn new(device: &Device) -> Result<Self> {
+        Ok(Self {
+            logits: device.zeros(DType::F32, &[Self::MOST as u64])?,
+            tokens: device.zeros(DType::I32, &[Self::MOST as u64])?,
+        })
+    }
+}
+
 /// The activations of a chunk, allocated once for the largest.
 #[derive(Debug)]
 pub(crate) struct Activations {
@@ -32,6 +66,7 @@ pub(crate) struct Activations {
     pub(crate) logits: Tensor,
     /// `i32 [1]`: the likeliest token by the first row of logits.
     pub(crate) likeliest: Tensor,
+    pub(crate) few: LikeliestFew,
     /// The residual stream.
     stream: Tensor,
     /// A block's input or output.
@@ -64,6 +99,7 @@ impl Activations {
             positions: device.zeros(DType::I32, &[rows as u64])?,
             logits: floats(logit_rows, config.vocabulary)?,
             likeliest: device.zeros(DType::I32, &[1])?,
+            few: LikeliestFew::new(device)?,
             stream: floats(rows, config.width)?,
             hidden: floats(rows, config.width)?,
             query: heads(config.heads)?,
@@ -83,6 +119,7 @@ impl Activations {
             positions: first(&self.positions)?,
             logits: self.logits.clone(),
             likeliest: self.likeliest.clone(),
+            few: self.few.clone(),
             stream: first(&self.stream)?,
             hidden: first(&self.hidden)?,
             query: first(&self.query)?,
@@ -100,6 +137,8 @@ pub(crate) struct Graph<'a> {
     pub(crate) device: &'a Device,
     pub(crate) config: &'a ModelConfig,
     pub(crate) weights: &'a Weights,
+    /// What finds the likeliest tokens, for lists that do.
+    pub(crate) screen: Option<&'a Screen>,
     pub(crate) caches: &'a [KvCache],
     pub(crate) activations: &'a Activations,
 }
@@ -114,18 +153,21 @@ impl Graph<'_> {
         Ok(block.list.finish()?)
     }
 
-    /// One token, from its id to the logits behind it, and to the likeliest next token
-    /// where that is asked for.
-    pub(crate) fn token(&self, likeliest: bool) -> Result<Step> {
+    /// One token, from its id to what is wanted behind it.
+    pub(crate) fn token(&self, wanted: Wanted) -> Result<Step> {
         let a = self.activations.rows(1)?;
         let mut block = self.block(&a, Reading::Codes);
         self.push_body(&mut block)?;
-        self.push_head(&mut block.list, 0, 1)?;
-        if likeliest {
-            block.list.push(ArgMax {
-                input: a.logits.rows(0..1)?,
-                output: a.likeliest.clone(),
-            })?;
+        match wanted {
+            Wanted::Logits => self.push_head(&mut block.list, 0, 1)?,
+            Wanted::Few(count) => self.push_search(&mut block.list, count)?,
+            Wanted::Likeliest => {
+                self.push_head(&mut block.list, 0, 1)?;
+                block.list.push(ArgMax {
+                    input: a.logits.rows(0..1)?,
+                    output: a.likeliest.clone(),
+                })?;
+            }
         }
         Ok(block.list.finish()?)
     }
@@ -201,11 +243,10 @@ impl Graph<'_> {
         Ok(list.finish()?)
     }
 
-    fn push_head(&self, list: &mut Recorder, first: usize, count: usize) -> Result<()> {
+    /// From rows of the residual stream to what logits are products of.
+    fn push_output_norm(&self, list: &mut Recorder, rows: Range<u64>) -> Result<Tensor> {
         let a = self.activations;
-        let rows = first as u64..(first + count) as u64;
         let hidden = a.hidden.rows(rows.clone())?;
-        let logits = a.logits.rows(0..count as u64)?;
         list.push(RmsNorm {
             input: a.stream.rows(rows)?,
             before: None,
@@ -214,6 +255,35 @@ impl Graph<'_> {
             after: None,
             output: hidden.clone(),
         })?;
+        Ok(hidden)
+    }
+
+    /// From the first `rows` rows of the residual stream to what logits are products of,
+    /// which is returned.
+    pub(crate) fn output_inputs(&self, rows: usize) -> Result<(Step, Tensor)> {
+        let mut list = self.device.record();
+        let inputs = self.push_output_norm(&mut list, 0..rows as u64)?;
+        Ok((list.finish()?, inputs))
+    }
+
+    /// From the first row of the residual stream to the `count` likeliest next tokens.
+    fn push_search(&self, list: &mut Recorder, count: usize) -> Result<()> {
+        let input = self.push_output_norm(list, 0..1)?;
+        let few = &self.activations.few;
+        let first = |all: &Tensor| all.rows(0..count as u64)?.reshape(&[1, count as u64]);
+        list.push(MatMulTopK {
+            weight: self.weights.output.weight.clone(),
+            screen: self.screen.cloned(),
+            input,
+            values: first(&few.logits)?,
+            indices: first(&few.tokens)?,
+        })?;
+        Ok(())
+    }
+
+    fn push_head(&self, list: &mut Recorder, first: usize, count: usize) -> Result<()> {
+        let logits = self.activations.logits.rows(0..count as u64)?;
+        let hidden = self.push_output_norm(list, first as u64..(first + count) as u64)?;
         linear(list, &self.weights.output, &hidden, &logits)?;
         if let Some(cap) = self.config.logit_softcap {
             list.push(SoftCap {

@@ -14,7 +14,7 @@ use std::sync::{Arc, OnceLock};
 use walsh::formats::DType;
 use walsh::formats::gguf::Gguf;
 use walsh::formats::kv::{KvCodec, KvSpec, LayerKv, RowCodec};
-use walsh::{Device, tensor_bytes};
+use walsh::{Device, Screen, Tensor, tensor_bytes};
 
 pub use config::{Architecture, LayerConfig, ModelConfig};
 use file::ModelFiles;
@@ -60,6 +60,7 @@ struct Inner {
     tensors: Vec<TensorSummary>,
     weights: Weights,
     packed_bytes: u64,
+    screen: OnceLock<Option<Screen>>,
     tokenizer: Tokenizer,
     calibrations: CalibrationOptions,
     calibration: OnceLock<Calibration>,
@@ -101,7 +102,7 @@ impl Parts {
             places: self.places,
         };
         let mut weights = loader.weights(config)?;
-        let packed_bytes = weights.pack(device)?;
+        let packed_bytes = weights.pack(device, config)?;
         if packed_bytes > 0 {
             self.files.release();
         }
@@ -110,6 +111,7 @@ impl Parts {
             name,
             weights,
             packed_bytes,
+            screen: OnceLock::new(),
             config: self.config,
             tensors,
             tokenizer,
@@ -190,6 +192,36 @@ impl Model {
     #[must_use]
     pub fn packed_bytes(&self) -> u64 {
         self.0.packed_bytes
+    }
+
+    /// The bytes of the coarse copy with which the device finds the likeliest tokens,
+    /// in memory beside the file: made when they are first asked for, 0 before, and 0
+    /// where the device computes all logits for that. See
+    /// [`Device::screen`](walsh::Device::screen).
+    #[must_use]
+    pub fn screen_bytes(&self) -> u64 {
+        let screen = self.0.screen.get().and_then(Option::as_ref);
+        screen.map_or(0, Screen::bytes)
+    }
+
+    /// What finds the likeliest tokens, if the device has it; it is made on the first
+    /// call, with what logits are products of, `[rows, width]`, as a sample.
+    ///
+    /// # Errors
+    /// When the device or making the sample fails.
+    pub(crate) fn screen(
+        &self,
+        sample: impl FnOnce() -> Result<Tensor>,
+    ) -> Result<Option<&Screen>> {
+        if let Some(known) = self.0.screen.get() {
+            return Ok(known.as_ref());
+        }
+        let weights = &self.0.weights;
+        let made = match weights.screened {
+            true => self.0.device.screen(&weights.output.weight, &sample()?)?,
+            false => None,
+        };
+        Ok(self.0.screen.get_or_init(|| made).as_ref())
     }
 
     /// What tells it from other models. It is worked out on the first call, in a

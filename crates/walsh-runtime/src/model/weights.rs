@@ -43,6 +43,8 @@ pub(crate) struct Weights {
     pub(crate) output_norm: Tensor,
     /// The embedding table itself where the two are tied.
     pub(crate) output: Linear,
+    /// Whether the likeliest tokens are to be found without all of the output's weight.
+    pub(crate) screened: bool,
 }
 
 impl Layer {
@@ -62,12 +64,19 @@ impl Layer {
 
 impl Weights {
     /// Packs the weights of all products as far as the device does, and returns the bytes that this takes. The
-    /// embedding table stays as it is: rows are read from it, even where it is the output's weight too.
+    /// embedding table stays as it is: rows are read from it, even where it is the output's weight too. So does the
+    /// output's weight where the device can find the likeliest tokens without all of it: rows are read one by one then.
+    /// Logits that are more than products have no such way.
     ///
     /// # Errors
     /// When the device fails, or was told to pack and memory is missing.
-    pub(super) fn pack(&mut self, device: &Device) -> Result<u64> {
-        let mut places: Vec<&mut Tensor> = vec![&mut self.output.weight];
+    pub(super) fn pack(&mut self, device: &Device, config: &ModelConfig) -> Result<u64> {
+        let products = self.output.bias.is_none() && config.logit_softcap.is_none();
+        self.screened = products && device.screens(&self.output.weight);
+        let mut places: Vec<&mut Tensor> = Vec::new();
+        if !self.screened {
+            places.push(&mut self.output.weight);
+        }
         places.extend(self.layers.iter_mut().flat_map(Layer::products));
         let weights: Vec<Tensor> = places.iter().map(|weight| (**weight).clone()).collect();
         let mut bytes = 0;
@@ -199,6 +208,7 @@ impl Loader<'_> {
             layers: layers?,
             output_norm: self.required("output_norm.weight", &[config.width])?,
             output,
+            screened: false,
         })
     }
 }

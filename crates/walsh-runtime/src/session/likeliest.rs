@@ -1,9 +1,14 @@
-//! Decoding where the device chooses the next token.
+//! Decoding where the device looks for the likeliest next tokens.
 
-use walsh::ops::{ArgMax, Operation};
+use walsh::Screen;
+use walsh::ops::{ArgMax, MatMulTopK, Operation};
 
-use super::{Chosen, Session};
+use super::{Logits, Session};
+use crate::model::graph::{LikeliestFew, Wanted};
 use crate::{Error, Result};
+
+/// How many tokens come before the screen is made.
+const FEW_TOKENS: usize = 8;
 
 impl Session {
     /// Appends one token and returns the one that is likeliest to follow, the first of
@@ -20,29 +25,84 @@ impl Session {
     }
 
     /// Reads the held token and returns the one that is likeliest to follow, `None` when
-    /// no token is held. The logits stay on the device until they are
+    /// no token is held. The logits stay on the device, or are not computed, until they are
     /// [fetched](Self::fetch_waiting_logits).
     pub(crate) fn read_held_likeliest(&mut self) -> Result<Option<i32>> {
         if self.held().is_none() {
             return Ok(None);
         }
-        self.read_one(Chosen::OnDevice).map_err(not_a_number)?;
-        if !self.logits_wait {
-            self.logits.fill(0.0);
-            self.logits_wait = true;
-        }
+        let wanted = self.how_to_find_likeliest()?;
+        self.read_one(wanted).map_err(not_a_number)?;
         let mut token = [0];
-        let likeliest = &self.activations.likeliest;
-        self.device.read_into(likeliest, &mut token)?;
+        let a = &self.activations;
+        let (found, logits) = match wanted {
+            Wanted::Few(_) => (a.few.tokens.rows(0..1)?, Logits::ToCompute),
+            _ => (a.likeliest.clone(), Logits::OnDevice),
+        };
+        self.device.read_into(&found, &mut token)?;
+        self.leave_logits(logits);
         Ok(Some(token[0]))
     }
 
-    /// Fetches the logits where they were left on the device.
-    pub(crate) fn fetch_waiting_logits(&mut self) -> Result<()> {
-        if self.logits_wait {
-            self.fetch_logits()?;
+    /// What list finds the likeliest token.
+    pub(super) fn how_to_find_likeliest(&self) -> Result<Wanted> {
+        Ok(match self.screen()? {
+            Some(_) => Wanted::Few(1),
+            None => Wanted::Likeliest,
+        })
+    }
+
+    /// Reads the held token and returns the `count` that are likeliest to follow, each
+    /// with its logit, the likeliest first; of equals the one with the lower id. `None`
+    /// when no token is held, or when the device finds them through all logits alone.
+    /// These are not computed until they are [fetched](Self::fetch_waiting_logits).
+    pub(crate) fn read_held_few(&mut self, count: usize) -> Result<Option<Vec<(f32, i32)>>> {
+        let count = count.min(self.logits.len());
+        let possible = self.held().is_some() && (1..=LikeliestFew::MOST).contains(&count);
+        if !possible || self.screen()?.is_none() {
+            return Ok(None);
         }
-        Ok(())
+        self.read_one(Wanted::Few(count)).map_err(not_a_number)?;
+        let (mut logits, mut tokens) = (vec![0.0; count], vec![0; count]);
+        let few = &self.activations.few;
+        let first = 0..count as u64;
+        self.device
+            .read_into(&few.logits.rows(first.clone())?, &mut logits)?;
+        self.device
+            .read_into(&few.tokens.rows(first)?, &mut tokens)?;
+        self.leave_logits(Logits::ToCompute);
+        Ok(Some(logits.into_iter().zip(tokens).collect()))
+    }
+
+    /// What finds the likeliest tokens without all logits, where the device has a way. The
+    /// first call behind a few tokens makes it of what the latest tokens' logits are
+    /// products of: the first tokens of a text are unlike all others in that.
+    pub(super) fn screen(&self) -> Result<Option<&Screen>> {
+        if self.latest_rows == 0 || self.history.stored < FEW_TOKENS {
+            return Ok(None);
+        }
+        self.model.screen(|| {
+            let (step, inputs) = self.graph(None).output_inputs(self.latest_rows)?;
+            self.device.run(&step)?;
+            Ok(inputs)
+        })
+    }
+
+    /// Notes that the logits behind the latest token are not here.
+    fn leave_logits(&mut self, place: Logits) {
+        if self.newest_logits == Logits::Here {
+            self.logits.fill(0.0);
+        }
+        self.newest_logits = place;
+    }
+
+    /// Fetches the logits where they were left on the device, or were not computed.
+    pub(crate) fn fetch_waiting_logits(&mut self) -> Result<()> {
+        match self.newest_logits {
+            Logits::Here => Ok(()),
+            Logits::OnDevice => self.fetch_logits(),
+            Logits::ToCompute => self.read_logits(0),
+        }
     }
 }
 
@@ -50,7 +110,9 @@ impl Session {
 /// [`Sampler`](crate::sampling::Sampler) does.
 fn not_a_number(error: Error) -> Error {
     match error {
-        Error::Core(walsh::Error::Value { op, message }) if op == ArgMax::NAME => {
+        Error::Core(walsh::Error::Value { op, message })
+            if [ArgMax::NAME, MatMulTopK::NAME].contains(&op) =>
+        {
             Error::Logits { what: message }
         }
         other => other,

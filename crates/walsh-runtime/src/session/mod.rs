@@ -11,10 +11,10 @@ use std::collections::VecDeque;
 
 use walsh::{
     CacheKind, DType, Device, KvCache, KvCacheOptions, KvCodec, KvSpec, LayerKv, OverlayOptions,
-    Step,
+    Screen, Step,
 };
 
-use crate::model::graph::{Activations, Graph, Reading};
+use crate::model::graph::{Activations, Graph, Reading, Wanted};
 use crate::{Error, LayerConfig, Model, ModelConfig, Result};
 pub(crate) use fields::{Fields, FieldsReader};
 use history::{Call, History};
@@ -108,16 +108,18 @@ pub(crate) fn cache_options(
 enum StepKey {
     Body(usize, Reading),
     Head(usize, usize),
-    Token(Chosen),
+    Token(Wanted),
 }
 
-/// What is wanted behind a single token.
+/// Where the logits behind the latest token are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Chosen {
-    /// The logits, on the host.
-    ByHost,
-    /// The likeliest token; the logits stay where they are.
+enum Logits {
+    /// With the session, or there are none.
+    Here,
+    /// On the device, where they were left.
     OnDevice,
+    /// Nowhere yet: what they are products of is on the device, its first row.
+    ToCompute,
 }
 
 /// A text in the making: the KV caches of all layers, and how far they are
@@ -139,8 +141,12 @@ pub struct Session {
     /// overwritten what lies a capacity before that, wherever the text ends now.
     reached: usize,
     logits: Vec<f32>,
-    /// Whether the logits behind the latest token were left on the device.
-    logits_wait: bool,
+    /// How many rows the residual stream on the device has, of the latest call; none
+    /// before the first.
+    latest_rows: usize,
+    /// Where those behind the latest token are. While they are elsewhere, `logits` are
+    /// zeros.
+    newest_logits: Logits,
 }
 
 impl Session {
@@ -194,7 +200,8 @@ impl Session {
             history: History::default(),
             reached: 0,
             logits,
-            logits_wait: false,
+            latest_rows: 0,
+            newest_logits: Logits::Here,
             model,
         })
     }
@@ -253,7 +260,7 @@ impl Session {
 
     fn forget_logits(&mut self) {
         self.logits.fill(0.0);
-        self.logits_wait = false;
+        self.newest_logits = Logits::Here;
     }
 
     /// Takes the tokens from number `position` on back. What is read next gives
@@ -325,15 +332,15 @@ impl Session {
     /// Reads the held token, if there is one.
     pub(crate) fn read_held(&mut self) -> Result<()> {
         if self.held().is_some() {
-            self.read_one(Chosen::ByHost)?;
+            self.read_one(Wanted::Logits)?;
             self.fetch_logits()?;
         }
         Ok(())
     }
 
     /// Runs the held token through the blocks and the head, in one list.
-    fn read_one(&mut self, chosen: Chosen) -> Result<()> {
-        self.read_one_with(StepKey::Token(chosen), Device::run)
+    fn read_one(&mut self, wanted: Wanted) -> Result<()> {
+        self.read_one_with(StepKey::Token(wanted), Device::run)
     }
 
     fn read_one_with(
@@ -348,6 +355,7 @@ impl Session {
         self.check_tokens(self.history.stored, &self.history.waiting()[..1])?;
         self.feed(call)?;
         self.run_with(key, run)?;
+        self.latest_rows = 1;
         self.history.note(call);
         Ok(())
     }
@@ -465,9 +473,10 @@ impl Session {
 
     /// Runs waiting tokens through the blocks.
     fn advance(&mut self, call: Call) -> Result<()> {
-        self.logits_wait = false;
+        self.newest_logits = Logits::Here;
         self.feed(call)?;
         self.run(StepKey::Body(call.rows, call.reading))?;
+        self.latest_rows = call.rows;
         self.history.note(call);
         Ok(())
     }
@@ -496,7 +505,7 @@ impl Session {
     }
 
     fn fetch_logits(&mut self) -> Result<()> {
-        self.logits_wait = false;
+        self.newest_logits = Logits::Here;
         let rows = self.activations.logits.rows(0..1)?;
         self.device.read_into(&rows, &mut self.logits)?;
         Ok(())
@@ -525,18 +534,24 @@ impl Session {
         Ok(ended?)
     }
 
-    fn record(&self, key: StepKey) -> Result<Step> {
-        let graph = Graph {
+    /// What lists are recorded from.
+    fn graph<'a>(&'a self, screen: Option<&'a Screen>) -> Graph<'a> {
+        Graph {
             device: &self.device,
             config: self.model.config(),
             weights: self.model.weights(),
+            screen,
             caches: &self.caches,
             activations: &self.activations,
-        };
+        }
+    }
+
+    fn record(&self, key: StepKey) -> Result<Step> {
         match key {
-            StepKey::Body(rows, reading) => graph.body(rows, reading),
-            StepKey::Head(first, count) => graph.head(first, count),
-            StepKey::Token(chosen) => graph.token(chosen == Chosen::OnDevice),
+            StepKey::Body(rows, reading) => self.graph(None).body(rows, reading),
+            StepKey::Head(first, count) => self.graph(None).head(first, count),
+            StepKey::Token(wanted @ Wanted::Few(_)) => self.graph(self.screen()?).token(wanted),
+            StepKey::Token(wanted) => self.graph(None).token(wanted),
         }
     }
 }

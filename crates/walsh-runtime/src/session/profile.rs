@@ -2,7 +2,7 @@
 
 use walsh::{CommandList, KernelTime};
 
-use super::{Chosen, Session, StepKey};
+use super::{Session, StepKey};
 use crate::Result;
 
 impl Session {
@@ -15,7 +15,8 @@ impl Session {
     ) -> Result<()> {
         self.read_held()?;
         self.hold(token);
-        let read = self.read_one_with(StepKey::Token(Chosen::OnDevice), |device, step| {
+        let wanted = self.how_to_find_likeliest()?;
+        let read = self.read_one_with(StepKey::Token(wanted), |device, step| {
             each(step.list(), &device.profile(step)?);
             Ok(())
         });

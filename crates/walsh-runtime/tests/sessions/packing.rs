@@ -1,9 +1,10 @@
 //! Models whose weights a device has packed.
 
 use walsh::Isa;
-use walsh_runtime::Model;
+use walsh_runtime::sampling::Sampler;
+use walsh_runtime::{GenerateOptions, Model, Sampling, Session};
 
-use super::{go_on, open_on, options};
+use super::{go_on, open_on, options, text};
 use crate::tiny::Tiny;
 
 fn models(settings: &str) -> [Model; 2] {
@@ -48,4 +49,69 @@ fn activations_in_single_precision_read_weights_as_they_are_stored() {
     let [plain, packed] = models(",activations=f32");
     assert_eq!(packed.packed_bytes(), 0);
     assert_eq!(logits(&plain), logits(&packed));
+}
+
+/// A session that has read enough for a screen.
+fn started(model: &Model) -> Session {
+    let mut session = model.session(options("f16")).expect("a session");
+    session.prefill(&text(12, 5)).expect("read");
+    session
+}
+
+#[test]
+fn a_screen_finds_the_likeliest_token() {
+    let [_, model] = models("");
+    assert_eq!(model.screen_bytes(), 0);
+    let (mut by_host, mut on_device) = (started(&model), started(&model));
+    for token in text(9, 3) {
+        by_host.decode(token).expect("read");
+        let largest = by_host.logits().iter().copied().fold(f32::MIN, f32::max);
+        let expected = by_host.logits().iter().position(|x| *x == largest);
+        let likeliest = on_device.decode_likeliest(token).expect("read");
+        assert_eq!(Some(likeliest as usize), expected);
+    }
+    // AVX2 packs as well, and so has a screen.
+    assert_eq!(model.screen_bytes() > 0, model.packed_bytes() > 0);
+    assert_eq!(go_on(&mut by_host, 5), go_on(&mut on_device, 5));
+}
+
+#[test]
+fn a_screen_changes_no_choice_among_the_likeliest() {
+    let [_, model] = models("");
+    for (top_k, top_p) in [(1, 1.0), (3, 0.9), (40, 1.0), (1000, 0.95)] {
+        let sampling = Sampling {
+            temperature: 1.3,
+            top_k,
+            top_p,
+            seed: 11,
+            ..Sampling::default()
+        };
+        let options = GenerateOptions {
+            max_tokens: Some(20),
+            sampling,
+            ..GenerateOptions::default()
+        };
+        let mut session = started(&model);
+        let generation = session.generate_from(&[7], options);
+        generation
+            .expect("a text")
+            .for_each(|piece| drop(piece.expect("a piece")));
+        let (tokens, logits) = (session.tokens().to_vec(), session.logits().to_vec());
+
+        let mut by_host = started(&model);
+        let mut sampler = Sampler::new(&sampling).expect("options");
+        by_host.prefill(&[7]).expect("read");
+        for token in &tokens[13..] {
+            let chosen = sampler.sample(by_host.logits(), &[]).expect("a token");
+            assert_eq!(chosen, *token, "top-k {top_k}");
+            by_host.decode(chosen).expect("read");
+        }
+        // The last token was not read by the generation.
+        let mut again = started(&model);
+        again.prefill(&[7]).expect("read");
+        for token in &tokens[13..tokens.len() - 1] {
+            again.decode(*token).expect("read");
+        }
+        assert_eq!(again.logits(), logits, "top-k {top_k}");
+    }
 }

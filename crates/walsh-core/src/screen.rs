@@ -1,0 +1,62 @@
+use std::sync::Arc;
+
+use crate::buffer::{Access, Buffer, DeviceId, Memory, Span};
+use crate::tensor::Tensor;
+
+/// What a device needs to find the largest products of a weight without reading all of it: a
+/// coarse copy, and how far each row's product may be from the product with the copy.
+///
+/// [`Device::screen`](crate::Device::screen) makes one, and
+/// [`MatMulTopK`](crate::ops::MatMulTopK) searches with it. All products with the copy are
+/// computed; a row whose product, raised by as much as it may be off, does not reach what is
+/// found already cannot be among the largest, and is never read. The others are multiplied
+/// exactly, so that the result is that of a search through all products, to the bit: the
+/// search for the largest inner products with a Cauchy-Schwarz bound on the residual of a
+/// quantised copy.
+#[derive(Debug, Clone)]
+pub struct Screen {
+    weight: Tensor,
+    parts: Arc<[Buffer]>,
+}
+
+impl Screen {
+    /// The screen of `weight`, of what a backend made: memory and how many bytes it has.
+    pub(crate) fn new(
+        device: DeviceId,
+        weight: &Tensor,
+        parts: Vec<(u64, Box<dyn Memory>)>,
+    ) -> Self {
+        let part = |(bytes, memory)| Buffer::new(device, bytes, Access::Packed, memory);
+        Self {
+            weight: weight.clone(),
+            parts: parts.into_iter().map(part).collect(),
+        }
+    }
+
+    /// The weight that it was made of.
+    #[must_use]
+    pub fn weight(&self) -> &Tensor {
+        &self.weight
+    }
+
+    /// What the backend made, for itself.
+    #[must_use]
+    pub fn parts(&self) -> &[Buffer] {
+        &self.parts
+    }
+
+    /// The bytes that it takes beside the weight.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.parts.iter().map(Buffer::bytes).sum()
+    }
+
+    /// All that a search reads of it.
+    pub(crate) fn spans(&self) -> impl Iterator<Item = Span> {
+        self.parts.iter().map(|part| Span {
+            buffer: part.clone(),
+            offset: 0,
+            bytes: part.bytes(),
+        })
+    }
+}
