@@ -65,8 +65,12 @@ pub(crate) fn run(args: &Bench) -> Outcome {
         0 => String::new(),
         packed => format!(", {} of weights packed", output::bytes(packed)),
     };
+    let screen = match report.screen_bytes {
+        0 => String::new(),
+        screen => format!(", {} to find the likeliest token", output::bytes(screen)),
+    };
     output::print(&format!(
-        "{} on {}, {} threads{packed}\n{table}",
+        "{} on {}, {} threads{packed}{screen}\n{table}",
         report.model, report.device, report.threads
     ))
 }

@@ -41,6 +41,9 @@ pub struct BenchReport {
     pub threads: usize,
     /// The bytes of weights that the device has packed ([`Model::packed_bytes`]).
     pub packed_bytes: u64,
+    /// The bytes of the coarse copy with which the likeliest tokens are found
+    /// ([`Model::screen_bytes`]).
+    pub screen_bytes: u64,
     /// One entry per codec, depth and test.
     pub results: Vec<BenchResult>,
 }
@@ -143,6 +146,7 @@ pub fn bench(
         device: properties.to_string(),
         threads: properties.parallelism,
         packed_bytes: model.packed_bytes(),
+        screen_bytes: model.screen_bytes(),
         results,
     })
 }
