@@ -89,12 +89,12 @@ impl<S: ByteLanes, const BITS: usize> Words<S, BITS> for BytePanel<S> {
 
 /// The order of a query's numbers, sixteen by sixteen, in which key panels have them: those at the same place of four
 /// bytes that follow each other stand together.
-pub(super) fn key_order(bits: usize) -> [u8; 16] {
+pub(super) fn key_order(bits: usize) -> [i32; 16] {
     let per_byte = if bits < 4 { 4 } else { 2 };
     let mut order = [0; 16];
     for (i, order) in order.iter_mut().enumerate() {
         let (word, place, byte) = (i / 4 / per_byte, i / 4 % per_byte, i % 4);
-        *order = (word * 4 * per_byte + byte * per_byte + place) as u8;
+        *order = (word * 4 * per_byte + byte * per_byte + place) as i32;
     }
     order
 }

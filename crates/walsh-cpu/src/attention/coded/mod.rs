@@ -100,7 +100,7 @@ impl Coded {
     /// None where attention over these codecs is in f32: on devices whose activations are, on instruction sets without
     /// products of bytes, and where bytes do not hold the centroids.
     pub(super) fn of(key: &RowCodec, value: &RowCodec, target: Target) -> Option<Self> {
-        if target.isa != Isa::Avx512 || target.activations != Activations::Int8 {
+        if !matches!(target.isa.base(), Isa::Avx2 | Isa::Avx512) || target.activations != Activations::Int8 {
             return None;
         }
         let head_dim = key.head_dim();
@@ -112,6 +112,12 @@ impl Coded {
             key,
             value,
         })
+    }
+
+    /// The places of the sums over values where a block's are multiplied as they are decoded.
+    fn fused_places(&self, isa: Isa, block: &Block) -> Option<&Vec<i32>> {
+        let places = self.fused_places.as_ref()?;
+        (block.rows <= fused::value_rows(isa)).then_some(places)
     }
 
     /// Numbers of scratch beside those of attention in f32.
@@ -215,8 +221,7 @@ pub(super) unsafe fn attend(
         for row in 0..rows {
             let query = scratch.rotated.add(row * d);
             let bytes = area.queries.add(2 * row * d);
-            let terms = kernels::integers(job.isa, query, bytes, d);
-            kernels::arrange(job.isa, bytes, 2 * d, &order);
+            let terms = kernels::integers(job.isa, query, bytes, d, &order);
             area.query_terms.add(row).write(Integers {
                 factor: terms.factor * coded.key.step,
                 ..terms
@@ -228,7 +233,7 @@ pub(super) unsafe fn attend(
             let count = attend_tile(job, (coded, &area), block, scratch, first..end);
             first += count;
         }
-        let fused_places = coded.fused_places.as_ref().filter(|_| is_fused(block));
+        let fused_places = coded.fused_places(job.isa, block);
         for row in 0..rows {
             let collect = Collect {
                 sums: area.sums.add(row * wide),
@@ -239,11 +244,6 @@ pub(super) unsafe fn attend(
             kernels::collect(job.isa, collect);
         }
     }
-}
-
-/// Whether codes are multiplied as they are decoded.
-fn is_fused(block: &Block) -> bool {
-    block.rows <= fused::ROWS
 }
 
 /// Attends to a tile at the beginning of some positions; returns how many it has.
@@ -279,7 +279,7 @@ unsafe fn attend_tile(
             head_dim: d,
             next: values.codes,
         };
-        if is_fused(block) {
+        if block.rows <= fused::ROWS {
             fused::scores(job.isa, dots, codes);
         } else {
             bytes::key_bytes(job.isa, codes, area.bytes);
@@ -309,7 +309,7 @@ unsafe fn attend_tile(
                     softcap: job.softcap,
                 },
                 bytes: area.weights.add(2 * row * stride),
-                low: stride,
+                second: stride,
             };
             let (alpha, terms) = kernels::weights(job.isa, weights, &mut *scratch.running.add(row));
             *scratch.alphas.add(row) = alpha;
@@ -335,7 +335,7 @@ unsafe fn attend_tile(
             head_dim: d,
             next: keys.codes.wrapping_add(count * keys.stride),
         };
-        if is_fused(block) && coded.fused_places.is_some() {
+        if coded.fused_places(job.isa, block).is_some() {
             fused::values(job.isa, sums, codes);
         } else {
             bytes::value_bytes(job.isa, codes, area.bytes);

@@ -9,17 +9,26 @@ use crate::lanes::Lanes;
 pub(super) trait ByteLanes: Lanes {
     /// Sixty-four bytes.
     type B: Copy;
+    /// Sixteen sums of products.
+    type Sums: Copy;
+
+    /// The most query rows whose values are multiplied as they are decoded.
+    const FUSED_VALUE_ROWS: usize;
 
     unsafe fn load_b(p: *const u8) -> Self::B;
     /// Asks for 64 bytes that are read soon; any address will do.
     unsafe fn prefetch(p: *const u8);
     unsafe fn store_b(p: *mut u8, a: Self::B);
-    /// Each lane of `sums` with the products of its four unsigned bytes and the four signed ones at `p`.
-    unsafe fn dot(sums: Self::I, a: Self::B, p: *const i8) -> Self::I;
-    /// high · 256 + low − less, wrapping, as a number.
-    unsafe fn join(high: Self::I, low: Self::I, less: i32) -> Self::F;
-    /// Rounds numbers below 2¹⁵ and writes high · 256 + low as signed bytes; returns them.
-    unsafe fn split(a: Self::F, high: *mut i8, low: *mut i8) -> Self::I;
+    /// Sums of no products.
+    unsafe fn nothing() -> Self::Sums;
+    /// Each sum with the products of its four unsigned bytes and four integers, whose two parts are at `first` and
+    /// `second` as [`split`](ByteLanes::split) writes them.
+    unsafe fn dot(sums: Self::Sums, a: Self::B, first: *const i8, second: *const i8) -> Self::Sums;
+    /// The sums, wrapping, − less, as numbers.
+    unsafe fn number_of(sums: Self::Sums, less: i32) -> Self::F;
+    /// Rounds numbers below 2¹⁵ to integers and writes them in two parts of sixteen bytes, four of each for every four
+    /// integers; returns the integers.
+    unsafe fn split(a: Self::F, first: *mut i8, second: *mut i8) -> Self::I;
     unsafe fn reduce_add_i(a: Self::I) -> i32;
     /// A table of 64 bytes, sixteen of them in each part.
     unsafe fn table(numbers: &[u8; 64]) -> [Self::B; 4];
@@ -50,8 +59,8 @@ pub(super) trait ByteLanes: Lanes {
     ) -> [Self::B; 2];
     /// What [`ByteLanes::nibbles_of_rows`] permutes by.
     unsafe fn row_order() -> [Self::B; 2];
-    /// Puts each 16 of `bytes` into an order.
-    unsafe fn arrange(p: *mut i8, bytes: usize, order: &[u8; 16]);
+    /// Puts lanes into an order.
+    unsafe fn permute(a: Self::F, order: &[i32; 16]) -> Self::F;
     /// 32 bytes of two rows, one in each half.
     unsafe fn halves(low: *const u8, high: *const u8) -> Self::B;
     /// The lower halves of two vectors, and the upper halves.
@@ -61,6 +70,9 @@ pub(super) trait ByteLanes: Lanes {
     /// Words of the bytes of four vectors at one place. Word 4·l + k of vector j is of place 16·l + 4·j + k.
     unsafe fn interleave(rows: [Self::B; 4]) -> [Self::B; 4];
 }
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
 
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
@@ -152,16 +164,23 @@ mod avx512 {
 
     impl ByteLanes for Avx512 {
         type B = __m512i;
+        /// Sums with the high bytes of integers, and with the low ones.
+        type Sums = [__m512i; 2];
+
+        const FUSED_VALUE_ROWS: usize = 4;
 
         operations! {
             fn load_b(p: *const u8) -> __m512i { _mm512_loadu_si512(p.cast()) }
             fn prefetch(p: *const u8) { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
             fn store_b(p: *mut u8, a: __m512i) { _mm512_storeu_si512(p.cast(), a) }
-            fn dot(sums: __m512i, a: __m512i, p: *const i8) -> __m512i {
-                _mm512_dpbusd_epi32(sums, a, _mm512_set1_epi32(p.cast::<i32>().read_unaligned()))
+            fn nothing() -> [__m512i; 2] { [_mm512_setzero_si512(); 2] }
+            fn dot(sums: [__m512i; 2], a: __m512i, first: *const i8, second: *const i8) -> [__m512i; 2] {
+                let high = _mm512_set1_epi32(first.cast::<i32>().read_unaligned());
+                let low = _mm512_set1_epi32(second.cast::<i32>().read_unaligned());
+                [_mm512_dpbusd_epi32(sums[0], a, high), _mm512_dpbusd_epi32(sums[1], a, low)]
             }
-            fn join(high: __m512i, low: __m512i, less: i32) -> __m512 {
-                let both = _mm512_add_epi32(_mm512_slli_epi32::<8>(high), low);
+            fn number_of(sums: [__m512i; 2], less: i32) -> __m512 {
+                let both = _mm512_add_epi32(_mm512_slli_epi32::<8>(sums[0]), sums[1]);
                 _mm512_cvtepi32_ps(_mm512_sub_epi32(both, _mm512_set1_epi32(less)))
             }
             fn split(a: __m512, high: *mut i8, low: *mut i8) -> __m512i {
@@ -203,12 +222,8 @@ mod avx512 {
                 let bytes = _mm512_shuffle_epi8(_mm512_permutexvar_epi32(words, bytes), each);
                 Self::nibbles_of(t, bytes)
             }
-            fn arrange(p: *mut i8, bytes: usize, order: &[u8; 16]) {
-                let order = _mm_loadu_si128(order.as_ptr().cast());
-                for at in (0..bytes).step_by(16) {
-                    let sixteen = _mm_loadu_si128(p.add(at).cast());
-                    _mm_storeu_si128(p.add(at).cast(), _mm_shuffle_epi8(sixteen, order));
-                }
+            fn permute(a: __m512, order: &[i32; 16]) -> __m512 {
+                _mm512_permutexvar_ps(_mm512_loadu_si512(order.as_ptr().cast()), a)
             }
             fn halves(low: *const u8, high: *const u8) -> __m512i {
                 let low = _mm512_castsi256_si512(_mm256_loadu_si256(low.cast()));
