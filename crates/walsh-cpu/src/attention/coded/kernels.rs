@@ -190,12 +190,7 @@ unsafe fn score_block<S: ByteLanes, const R: usize, const C: usize>(
 /// # Safety
 /// As for [`scores`].
 #[inline(always)]
-pub(super) unsafe fn put_scores<S: ByteLanes>(
-    args: Dots,
-    row: usize,
-    panel: usize,
-    sums: S::Sums,
-) {
+pub(super) unsafe fn put_scores<S: ByteLanes>(args: Dots, row: usize, panel: usize, sums: S::Sums) {
     // SAFETY: the caller's.
     unsafe {
         let terms = *args.terms.add(row);
@@ -353,12 +348,7 @@ unsafe fn value_block<S: ByteLanes, const R: usize, const C: usize>(
 /// # Safety
 /// As for [`scores`].
 #[inline(always)]
-pub(super) unsafe fn add_sums<S: ByteLanes>(
-    args: Sums,
-    row: usize,
-    vector: usize,
-    sums: S::Sums,
-) {
+pub(super) unsafe fn add_sums<S: ByteLanes>(args: Sums, row: usize, vector: usize, sums: S::Sums) {
     // SAFETY: the caller's.
     unsafe {
         let terms = *args.terms.add(row);

@@ -8,6 +8,8 @@
 mod bytes;
 mod fused;
 mod kernels;
+#[cfg(target_arch = "x86_64")]
+mod rows;
 mod set;
 
 use std::ops::Range;
@@ -100,7 +102,9 @@ impl Coded {
     /// None where attention over these codecs is in f32: on devices whose activations are, on instruction sets without
     /// products of bytes, and where bytes do not hold the centroids.
     pub(super) fn of(key: &RowCodec, value: &RowCodec, target: Target) -> Option<Self> {
-        if !matches!(target.isa.base(), Isa::Avx2 | Isa::Avx512) || target.activations != Activations::Int8 {
+        if !matches!(target.isa.base(), Isa::Avx2 | Isa::Avx512)
+            || target.activations != Activations::Int8
+        {
             return None;
         }
         let head_dim = key.head_dim();
@@ -222,6 +226,10 @@ pub(super) unsafe fn attend(
             let query = scratch.rotated.add(row * d);
             let bytes = area.queries.add(2 * row * d);
             let terms = kernels::integers(job.isa, query, bytes, d, &order);
+            #[cfg(target_arch = "x86_64")]
+            if rows::takes(job.isa, rows, coded.key.bits, d) {
+                rows::arrange(bytes, d, coded.key.bits);
+            }
             area.query_terms.add(row).write(Integers {
                 factor: terms.factor * coded.key.step,
                 ..terms
@@ -242,6 +250,26 @@ pub(super) unsafe fn attend(
                 out: scratch.out.add(row * d),
             };
             kernels::collect(job.isa, collect);
+        }
+    }
+}
+
+/// Writes the scores of a tile's keys; `bytes` has room for them.
+///
+/// # Safety
+/// As for [`fused::scores`].
+unsafe fn score(isa: Isa, dots: Dots, codes: Codes<'_>, bytes: *mut u8) {
+    // SAFETY: the caller's; queries are in the order that the kernel asks for.
+    unsafe {
+        #[cfg(target_arch = "x86_64")]
+        if rows::takes(isa, dots.rows, codes.book.bits, dots.head_dim) {
+            return rows::scores(dots, codes);
+        }
+        if dots.rows <= fused::ROWS {
+            fused::scores(isa, dots, codes);
+        } else {
+            bytes::key_bytes(isa, codes, bytes);
+            kernels::scores(isa, dots, bytes, codes.rows.count.div_ceil(LANES));
         }
     }
 }
@@ -279,12 +307,7 @@ unsafe fn attend_tile(
             head_dim: d,
             next: values.codes,
         };
-        if block.rows <= fused::ROWS {
-            fused::scores(job.isa, dots, codes);
-        } else {
-            bytes::key_bytes(job.isa, codes, area.bytes);
-            kernels::scores(job.isa, dots, area.bytes, count.div_ceil(LANES));
-        }
+        score(job.isa, dots, codes, area.bytes);
         for (side, rows, factors) in [
             (&job.key, keys, area.key_factors),
             (&job.value, values, area.value_factors),

@@ -27,16 +27,18 @@ macro_rules! two {
     };
 }
 
-/// The bytes of a row from `p` on, of which `exist` may be read, in an array of which the rest is zero.
+/// The address of bytes of which only `exist` may be read: of a copy, followed by zeros, where a vector has more.
 ///
 /// # Safety
 /// They may be read.
 #[inline(always)]
-unsafe fn existing<const N: usize>(p: *const u8, exist: usize) -> [u8; N] {
-    let mut bytes = [0; N];
+unsafe fn readable<const N: usize>(p: *const u8, exist: usize, copy: &mut [u8; N]) -> *const u8 {
+    if exist >= N {
+        return p;
+    }
     // SAFETY: the caller's; no more than the array has.
-    unsafe { p.copy_to_nonoverlapping(bytes.as_mut_ptr(), exist.min(N)) };
-    bytes
+    unsafe { p.copy_to_nonoverlapping(copy.as_mut_ptr(), exist) };
+    copy.as_ptr()
 }
 
 /// Numbers of four bits of 32 bytes, one a byte.
@@ -47,10 +49,8 @@ unsafe fn existing<const N: usize>(p: *const u8, exist: usize) -> [u8; N] {
 unsafe fn fours(p: *const u8, left: usize) -> B {
     // SAFETY: the caller's.
     unsafe {
-        if left < 64 {
-            let bytes: [u8; 32] = existing(p, left / 2);
-            return fours(bytes.as_ptr(), 64);
-        }
+        let mut copy = [0; 32];
+        let p = readable(p, left / 2, &mut copy);
         two!(i => {
             let words = _mm256_cvtepu8_epi16(_mm_loadu_si128(p.add(16 * i).cast()));
             let both = _mm256_or_si256(words, _mm256_slli_epi16::<4>(words));
@@ -67,10 +67,8 @@ unsafe fn fours(p: *const u8, left: usize) -> B {
 unsafe fn twos(p: *const u8, left: usize) -> B {
     // SAFETY: the caller's.
     unsafe {
-        if left < 64 {
-            let bytes: [u8; 16] = existing(p, left / 4);
-            return twos(bytes.as_ptr(), 64);
-        }
+        let mut copy = [0; 16];
+        let p = readable(p, left / 4, &mut copy);
         two!(i => {
             let words = _mm256_cvtepu8_epi32(_mm_loadl_epi64(p.add(8 * i).cast()));
             let halves = _mm256_or_si256(words, _mm256_slli_epi32::<12>(words));
@@ -88,10 +86,8 @@ unsafe fn twos(p: *const u8, left: usize) -> B {
 unsafe fn ones(p: *const u8, left: usize) -> B {
     // SAFETY: the caller's.
     unsafe {
-        if left < 64 {
-            let bytes: [u8; 8] = existing(p, left / 8);
-            return ones(bytes.as_ptr(), 64);
-        }
+        let mut copy = [0; 8];
+        let p = readable(p, left / 8, &mut copy);
         let places = _mm256_setr_epi64x(
             0,
             0x0101_0101_0101_0101,
@@ -150,6 +146,95 @@ unsafe fn found<const BITS: usize>(t: &[B; 4], low: __m256i, upper: [__m256i; 2]
                 );
                 _mm256_blendv_epi8(below, over, above)
             }
+        }
+    }
+}
+
+/// The table's bytes for the numbers at the `place`th of each byte of the low plane. Bytes of the high plane lie where the
+/// bytes are whose numbers they belong to.
+///
+/// # Safety
+/// The machine has AVX2.
+#[inline(always)]
+pub(in crate::attention::coded) unsafe fn numbers_of_bytes<const BITS: usize>(
+    t: &[B; 4],
+    place: usize,
+    low: __m256i,
+    high: __m256i,
+) -> __m256i {
+    // SAFETY: the caller's.
+    unsafe {
+        let bits = if BITS < 4 { 2 } else { 4 };
+        let shift = _mm_cvtsi32_si128((place * bits) as i32);
+        let mask = _mm256_set1_epi8((1 << bits) - 1);
+        let of_bytes = match BITS {
+            3 => 0x1001_1001 << place,
+            5 => 0x4010_0401 << place,
+            _ => 0x1001_1001 << (2 * place),
+        };
+        let odd = are_set(high, _mm256_set1_epi32(of_bytes));
+        let above = are_set(high, _mm256_set1_epi32(of_bytes << 1));
+        let low = _mm256_and_si256(_mm256_srl_epi32(low, shift), mask);
+        found::<BITS>(t, low, [odd, above])
+    }
+}
+
+/// Words of the bytes of four vectors at one place, sixteen by sixteen.
+///
+/// # Safety
+/// The machine has AVX2.
+#[inline(always)]
+unsafe fn interleaved(rows: [__m256i; 4]) -> [__m256i; 4] {
+    // SAFETY: the caller's.
+    unsafe {
+        let [a, b, c, d] = rows;
+        let (ab, cd) = (_mm256_unpacklo_epi8(a, b), _mm256_unpacklo_epi8(c, d));
+        let (high_ab, high_cd) = (_mm256_unpackhi_epi8(a, b), _mm256_unpackhi_epi8(c, d));
+        [
+            _mm256_unpacklo_epi16(ab, cd),
+            _mm256_unpackhi_epi16(ab, cd),
+            _mm256_unpacklo_epi16(high_ab, high_cd),
+            _mm256_unpackhi_epi16(high_ab, high_cd),
+        ]
+    }
+}
+
+/// The table's bytes for the lower and the upper fours of bits of each byte.
+///
+/// # Safety
+/// The machine has AVX2.
+#[inline(always)]
+unsafe fn nibbles_of(table: &[B; 4], bytes: __m256i) -> [__m256i; 2] {
+    // SAFETY: the caller's.
+    unsafe {
+        let mask = _mm256_set1_epi8(15);
+        let upper = _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), mask);
+        [
+            _mm256_shuffle_epi8(table[0][0], _mm256_and_si256(bytes, mask)),
+            _mm256_shuffle_epi8(table[0][0], upper),
+        ]
+    }
+}
+
+/// Writes the table's bytes for the fours of bits of 32 bytes of four rows, of each four that they interleave to at one of
+/// `out`: the lower, and 64 bytes behind them the upper.
+///
+/// # Safety
+/// The machine has AVX2, and the pointers are valid for so many bytes.
+#[inline(always)]
+unsafe fn store_nibbles(table: &[B; 4], rows: [*const u8; 4], out: [*mut u8; 4]) {
+    // SAFETY: the caller's.
+    unsafe {
+        let codes = interleaved([
+            _mm256_loadu_si256(rows[0].cast()),
+            _mm256_loadu_si256(rows[1].cast()),
+            _mm256_loadu_si256(rows[2].cast()),
+            _mm256_loadu_si256(rows[3].cast()),
+        ]);
+        for i in 0..4 {
+            let [even, odd] = nibbles_of(table, codes[i]);
+            _mm256_storeu_si256(out[i].cast(), even);
+            _mm256_storeu_si256(out[i].add(64).cast(), odd);
         }
     }
 }
@@ -213,15 +298,16 @@ impl ByteLanes for Avx2 {
             }
             parts
         }
-        fn nibbles_of(table: &[B; 4], bytes: B) -> [B; 2] {
-            let mask = _mm256_set1_epi8(15);
-            [
-                two!(i => _mm256_shuffle_epi8(table[0][0], _mm256_and_si256(bytes[i], mask))),
-                two!(i => {
-                    let upper = _mm256_and_si256(_mm256_srli_epi16::<4>(bytes[i]), mask);
-                    _mm256_shuffle_epi8(table[0][0], upper)
-                }),
-            ]
+        fn wide_nibbles(table: &[B; 4], rows: [*const u8; 4], out: *mut u8) {
+            store_nibbles(table, rows, [out, out.add(128), out.add(256), out.add(384)]);
+            let rows = [rows[0].add(32), rows[1].add(32), rows[2].add(32), rows[3].add(32)];
+            let out = out.add(32);
+            store_nibbles(table, rows, [out, out.add(128), out.add(256), out.add(384)]);
+        }
+        fn half_nibbles(table: &[B; 4], rows: [[*const u8; 4]; 2], out: *mut u8) {
+            store_nibbles(table, rows[0], [out, out.add(32), out.add(128), out.add(160)]);
+            let out = out.add(256);
+            store_nibbles(table, rows[1], [out, out.add(32), out.add(128), out.add(160)]);
         }
         fn row_order() -> [B; 2] { [[_mm256_setzero_si256(); 2]; 2] }
         fn nibbles_of_rows(t: &[B; 4], _order: &[B; 2], rows: [*const u8; 4]) -> [B; 2] {
@@ -238,7 +324,8 @@ impl ByteLanes for Avx2 {
                     _mm_unpacklo_epi16(high_ab, high_cd),
                 ),
             ];
-            Self::nibbles_of(t, bytes)
+            let [a, b] = [nibbles_of(t, bytes[0]), nibbles_of(t, bytes[1])];
+            [[a[0], b[0]], [a[1], b[1]]]
         }
         fn permute(a: [__m256; 2], order: &[i32; 16]) -> [__m256; 2] {
             two!(i => {
@@ -252,10 +339,6 @@ impl ByteLanes for Avx2 {
                 )
             })
         }
-        fn halves(low: *const u8, high: *const u8) -> B {
-            [_mm256_loadu_si256(low.cast()), _mm256_loadu_si256(high.cast())]
-        }
-        fn regroup(a: B, b: B) -> [B; 2] { [[a[0], b[0]], [a[1], b[1]]] }
         fn gather(p: *const f32, places: *const i32) -> [__m256; 2] {
             two!(i => _mm256_i32gather_ps::<4>(p, _mm256_loadu_si256(places.add(8 * i).cast())))
         }
@@ -263,14 +346,10 @@ impl ByteLanes for Avx2 {
             let [a, b, c, d] = rows;
             let mut out = rows;
             for i in 0..2 {
-                let ab = _mm256_unpacklo_epi8(a[i], b[i]);
-                let cd = _mm256_unpacklo_epi8(c[i], d[i]);
-                let high_ab = _mm256_unpackhi_epi8(a[i], b[i]);
-                let high_cd = _mm256_unpackhi_epi8(c[i], d[i]);
-                out[0][i] = _mm256_unpacklo_epi16(ab, cd);
-                out[1][i] = _mm256_unpackhi_epi16(ab, cd);
-                out[2][i] = _mm256_unpacklo_epi16(high_ab, high_cd);
-                out[3][i] = _mm256_unpackhi_epi16(high_ab, high_cd);
+                let words = interleaved([a[i], b[i], c[i], d[i]]);
+                for j in 0..4 {
+                    out[j][i] = words[j];
+                }
             }
             out
         }
@@ -285,24 +364,14 @@ impl ByteLanes for Avx2 {
     ) -> B {
         // SAFETY: the caller's.
         unsafe {
-            let bits = if BITS < 4 { 2 } else { 4 };
-            let shift = _mm_cvtsi32_si128((at * bits) as i32);
-            let mask = _mm256_set1_epi8((1 << bits) - 1);
             // The bytes of the high plane that belong to the four bytes of the word: one, or two.
             let place = (bit / 8) as i32 * 0x0101_0101 + if BITS == 5 { 0 } else { 0x0101_0000 };
             let words = _mm_setr_epi32(0, 0x0404_0404, 0x0808_0808, 0x0c0c_0c0c);
             let places = _mm_add_epi32(words, _mm_set1_epi32(place));
             let places = _mm256_broadcastsi128_si256(places);
-            let of_bytes = match BITS {
-                3 => 0x1001_1001 << at,
-                5 => 0x4010_0401 << at,
-                _ => 0x1001_1001 << (2 * at),
-            };
-            let (odd, above) = (_mm256_set1_epi32(of_bytes), _mm256_set1_epi32(of_bytes << 1));
             two!(i => {
-                let low = _mm256_and_si256(_mm256_srl_epi32(low[i], shift), mask);
                 let part = _mm256_shuffle_epi8(high[i], places);
-                found::<BITS>(t, low, [are_set(part, odd), are_set(part, above)])
+                numbers_of_bytes::<BITS>(t, at, low[i], part)
             })
         }
     }
