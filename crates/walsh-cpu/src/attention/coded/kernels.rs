@@ -5,7 +5,8 @@ use crate::attention::kernels::{Running, Weigh, weigh_row};
 use crate::attention::tile::LANES;
 use crate::isa::Isa;
 
-/// The largest integer that a number becomes: 127 · 256 and no more, so that the high byte is a signed one.
+/// The largest integer that a number becomes: 127 · 256 and no more, so that its high byte is a signed one where a set
+/// multiplies bytes.
 const LARGEST: f32 = 32_512.0;
 
 /// What turns sums of products with integers back into numbers.

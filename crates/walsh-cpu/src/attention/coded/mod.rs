@@ -1,9 +1,9 @@
-//! Attention over codes in 8-bit integers.
+//! Attention over codes in integers.
 //!
 //! A tile of codes becomes bytes, one per number: its centroid on a grid of 255 steps. Queries and weights are integers
-//! of 16 bits, as a high and a low signed byte, relative to the largest of their row, so that their rounding does not
-//! matter beside the codec's. The grid's does a little: its error has a variance of step²/12 at most, below a hundredth
-//! of what four bits lose. Devices with activations in f32 do not come here.
+//! of 16 bits, in two parts as the instruction set multiplies them, relative to the largest of their row, so that their
+//! rounding does not matter beside the codec's. The grid's does a little: its error has a variance of step²/12 at most,
+//! below a hundredth of what four bits lose. Devices with activations in f32 do not come here.
 
 mod bytes;
 mod fused;
@@ -99,12 +99,11 @@ pub(super) struct Coded {
 }
 
 impl Coded {
-    /// None where attention over these codecs is in f32: on devices whose activations are, on instruction sets without
-    /// products of bytes, and where bytes do not hold the centroids.
+    /// None where attention over these codecs is in f32: on devices whose activations are, on instruction sets that have
+    /// no kernels for it, and where bytes do not hold the centroids.
     pub(super) fn of(key: &RowCodec, value: &RowCodec, target: Target) -> Option<Self> {
-        if !matches!(target.isa.base(), Isa::Avx2 | Isa::Avx512)
-            || target.activations != Activations::Int8
-        {
+        let has_kernels = matches!(target.isa.base(), Isa::Avx2 | Isa::Avx512);
+        if !has_kernels || target.activations != Activations::Int8 {
             return None;
         }
         let head_dim = key.head_dim();
@@ -156,7 +155,7 @@ struct Area {
     value_factors: *mut f32,
     /// `[rows][positions]`.
     scores: *mut f32,
-    /// `[rows][2][head_dim]`: high bytes, then low ones.
+    /// `[rows][2][head_dim]`: the first parts of integers, then the second.
     queries: *mut i8,
     query_terms: *mut Integers,
     /// `[rows][2][positions]`.
@@ -226,10 +225,6 @@ pub(super) unsafe fn attend(
             let query = scratch.rotated.add(row * d);
             let bytes = area.queries.add(2 * row * d);
             let terms = kernels::integers(job.isa, query, bytes, d, &order);
-            #[cfg(target_arch = "x86_64")]
-            if rows::takes(job.isa, rows, coded.key.bits, d) {
-                rows::arrange(bytes, d, coded.key.bits);
-            }
             area.query_terms.add(row).write(Integers {
                 factor: terms.factor * coded.key.step,
                 ..terms
@@ -259,7 +254,7 @@ pub(super) unsafe fn attend(
 /// # Safety
 /// As for [`fused::scores`].
 unsafe fn score(isa: Isa, dots: Dots, codes: Codes<'_>, bytes: *mut u8) {
-    // SAFETY: the caller's; queries are in the order that the kernel asks for.
+    // SAFETY: the caller's.
     unsafe {
         #[cfg(target_arch = "x86_64")]
         if rows::takes(isa, dots.rows, codes.book.bits, dots.head_dim) {

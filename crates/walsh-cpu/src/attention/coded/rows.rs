@@ -5,6 +5,7 @@
 //! lie, and the lanes of eight positions' sums are added at the end.
 
 use std::arch::x86_64::*;
+use std::mem::MaybeUninit;
 
 use super::bytes::{Codes, fetch};
 use super::kernels::Dots;
@@ -29,33 +30,6 @@ pub(super) fn takes(isa: Isa, rows: usize, bits: usize, head_dim: usize) -> bool
     isa.base() == Isa::Avx2 && rows <= ROWS && head_dim.is_multiple_of(block(bits))
 }
 
-/// Puts a row of integers, written in the order of [`key_order`](super::bytes::key_order), into that of [`scores`].
-///
-/// # Safety
-/// The machine has AVX2, and there are `2 * d` bytes of a head size that [is taken](takes).
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) unsafe fn arrange(bytes: *mut i8, d: usize, bits: usize) {
-    let size = block(bits);
-    for at in (0..2 * d).step_by(size) {
-        // SAFETY: the caller's: whole blocks.
-        unsafe {
-            let p: *mut __m256i = bytes.add(at).cast();
-            let [a, b] = every_second(p.read_unaligned(), p.add(1).read_unaligned());
-            if size == 64 {
-                p.write_unaligned(a);
-                p.add(1).write_unaligned(b);
-                continue;
-            }
-            let [c, e] = every_second(p.add(2).read_unaligned(), p.add(3).read_unaligned());
-            let ([first, third], [second, fourth]) = (every_second(a, c), every_second(b, e));
-            p.write_unaligned(first);
-            p.add(1).write_unaligned(second);
-            p.add(2).write_unaligned(third);
-            p.add(3).write_unaligned(fourth);
-        }
-    }
-}
-
 /// The words of two vectors at even places, and those at odd places.
 ///
 /// # Safety
@@ -74,7 +48,7 @@ unsafe fn every_second(a: __m256i, b: __m256i) -> [__m256i; 2] {
     }
 }
 
-/// As [`fused::scores`](super::fused::scores); queries are [in another order](arrange).
+/// As [`fused::scores`](super::fused::scores).
 ///
 /// # Safety
 /// The machine has AVX2, there is [a kernel](takes), the rows lie in readable memory, and the pointers hold what their
@@ -107,19 +81,63 @@ unsafe fn scores_of<const BITS: usize>(dots: Dots, codes: Codes<'_>) {
     }
 }
 
+/// Room for the integers of queries, vectors of sixteen.
+type Queries = [MaybeUninit<__m256i>; 2 * ROWS * MAX_HEAD / 32];
+
+/// The largest head.
+const MAX_HEAD: usize = 512;
+
+/// Copies the integers of `R` queries in the order in which [`row_sums`] reads them: for each 32 bytes of the low plane
+/// and each place of a number in a byte, those of the bytes at even places and at odd places for each query.
+///
+/// # Safety
+/// As for [`scores`].
+#[inline(always)]
+unsafe fn arrange<const BITS: usize, const R: usize>(dots: Dots, out: &mut Queries) {
+    let (d, size) = (dots.head_dim, block(BITS));
+    let places = size / 32;
+    assert!(d <= MAX_HEAD);
+    let out: *mut __m256i = out.as_mut_ptr().cast();
+    for at in 0..d / size {
+        for part in 0..2 * R {
+            // SAFETY: the caller's: whole blocks. The copy is as long as the queries.
+            unsafe {
+                let p: *const __m256i = dots.queries.add(part * d + at * size).cast();
+                let out = out.add(at * places * 2 * R + part);
+                let [a, b] = every_second(p.read_unaligned(), p.add(1).read_unaligned());
+                if places == 2 {
+                    out.write(a);
+                    out.add(2 * R).write(b);
+                } else {
+                    let [c, e] = every_second(p.add(2).read_unaligned(), p.add(3).read_unaligned());
+                    let ([first, third], [second, fourth]) =
+                        (every_second(a, c), every_second(b, e));
+                    out.write(first);
+                    out.add(2 * R).write(second);
+                    out.add(4 * R).write(third);
+                    out.add(6 * R).write(fourth);
+                }
+            }
+        }
+    }
+}
+
 #[inline(always)]
 unsafe fn score_groups<const BITS: usize, const R: usize>(dots: Dots, codes: Codes<'_>) {
     let count = codes.rows.count;
     // SAFETY: the caller's; rows stay below the count, and there is room for whole vectors of scores.
     unsafe {
         let table = Avx2::table(&codes.book.numbers);
+        let mut queries: Queries = [MaybeUninit::uninit(); 2 * ROWS * MAX_HEAD / 32];
+        arrange::<BITS, R>(dots, &mut queries);
+        let queries: *const __m256i = queries.as_ptr().cast();
         for first in (0..count).step_by(GROUP) {
             fetch::<Avx2>(codes, first, GROUP);
             let mut sums = [[_mm256_setzero_si256(); GROUP]; R];
             for i in 0..GROUP {
                 let row = (first + i).min(count - 1);
                 let row = codes.rows.codes.add(row * codes.rows.stride);
-                let of_rows = row_sums::<BITS, R>(&table, dots, row);
+                let of_rows = row_sums::<BITS, R>(&table, queries, row, dots.head_dim);
                 for r in 0..R {
                     sums[r][i] = of_rows[r];
                 }
@@ -141,18 +159,19 @@ unsafe fn score_groups<const BITS: usize, const R: usize>(dots: Dots, codes: Cod
     }
 }
 
-/// Eight sums of the products of each query row and a row of codes, to be added.
+/// Eight sums of the products of each query, [in order](arrange), and a row of `d` codes, to be added.
 ///
 /// # Safety
 /// As for [`scores`].
 #[inline(always)]
 unsafe fn row_sums<const BITS: usize, const R: usize>(
     table: &[<Avx2 as ByteLanes>::B; 4],
-    dots: Dots,
+    queries: *const __m256i,
     row: *const u8,
+    d: usize,
 ) -> [__m256i; R] {
-    let d = dots.head_dim;
     let (planes, size) = (Planes::of::<BITS>(d), block(BITS));
+    let places = 8 / planes.low;
     // SAFETY: the caller's; whole blocks of codes and queries.
     unsafe {
         let mut sums = [_mm256_setzero_si256(); R];
@@ -161,16 +180,15 @@ unsafe fn row_sums<const BITS: usize, const R: usize>(
             let low = _mm256_loadu_si256(row.add(32 * at).cast());
             let high = row.add(planes.high_at + at * size * (BITS - planes.low) / 8);
             let high = high_bytes::<BITS>(high);
-            for place in 0..8 / planes.low {
+            let queries = queries.add(at * places * 2 * R);
+            for place in 0..places {
                 let numbers = avx2::numbers_of_bytes::<BITS>(table, place, low, high);
                 let even = _mm256_and_si256(numbers, even_bytes);
                 let odd = _mm256_srli_epi16::<8>(numbers);
-                let query = dots.queries.add(at * size + 32 * place);
                 for r in 0..R {
-                    let first: *const __m256i = query.add(2 * r * d).cast();
-                    let second: *const __m256i = query.add((2 * r + 1) * d).cast();
-                    let first = _mm256_madd_epi16(even, _mm256_loadu_si256(first));
-                    let second = _mm256_madd_epi16(odd, _mm256_loadu_si256(second));
+                    let query = queries.add(2 * (place * R + r));
+                    let first = _mm256_madd_epi16(even, query.read());
+                    let second = _mm256_madd_epi16(odd, query.add(1).read());
                     sums[r] = _mm256_add_epi32(sums[r], _mm256_add_epi32(first, second));
                 }
             }
