@@ -10,21 +10,21 @@ use super::set::ByteLanes;
 use crate::attention::tile::{LANES, Planes, Rows, Words, each_word};
 use crate::isa::Isa;
 
-/// The most query rows whose keys are multiplied so: their sums leave room for what is decoded.
-pub(super) const ROWS: usize = 4;
-
 /// The numbers of a head that values are multiplied by at once: two vectors, of the lower fours of bits of 16 bytes and of
 /// the upper.
 const CHUNK: usize = 32;
 
-/// The most query rows whose values are multiplied so.
-pub(super) fn value_rows(isa: Isa) -> usize {
+/// The most query rows whose keys are multiplied so, and whose values are.
+pub(super) fn most_rows(isa: Isa) -> (usize, usize) {
+    const fn of<S: ByteLanes>() -> (usize, usize) {
+        (S::FUSED_KEY_ROWS, S::FUSED_VALUE_ROWS)
+    }
     match isa.base() {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => crate::lanes::Avx2::FUSED_VALUE_ROWS,
+        Isa::Avx2 => of::<crate::lanes::Avx2>(),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => crate::lanes::Avx512::FUSED_VALUE_ROWS,
-        _ => 0,
+        Isa::Avx512 => of::<crate::lanes::Avx512>(),
+        _ => (0, 0),
     }
 }
 
@@ -40,7 +40,7 @@ pub(super) fn value_places(head_dim: usize) -> Vec<i32> {
 }
 
 entries! {
-    /// Writes the inner product of every query row, at most [`ROWS`], and every position; numbers of queries are in the
+    /// Writes the inner product of every query row, at [most](most_rows), and every position; numbers of queries are in the
     /// order of [`key_order`](super::bytes::key_order). Positions past the count repeat the last one.
     ///
     /// # Safety
@@ -67,10 +67,10 @@ unsafe fn score_codes_of<S: ByteLanes, const BITS: usize>(dots: Dots, codes: Cod
     // SAFETY: the caller's.
     unsafe {
         match dots.rows {
-            1 => score_panels::<S, BITS, 1>(dots, codes),
-            2 => score_panels::<S, BITS, 2>(dots, codes),
-            3 => score_panels::<S, BITS, 3>(dots, codes),
-            ROWS => score_panels::<S, BITS, ROWS>(dots, codes),
+            1 if S::FUSED_KEY_ROWS > 0 => score_panels::<S, BITS, 1>(dots, codes),
+            2 if S::FUSED_KEY_ROWS > 1 => score_panels::<S, BITS, 2>(dots, codes),
+            3 if S::FUSED_KEY_ROWS > 2 => score_panels::<S, BITS, 3>(dots, codes),
+            4 if S::FUSED_KEY_ROWS > 3 => score_panels::<S, BITS, 4>(dots, codes),
             rows => unreachable!("{rows} rows of queries at once"),
         }
     }
@@ -127,7 +127,7 @@ impl<S: ByteLanes, const BITS: usize, const R: usize> Words<S, BITS> for Scores<
 }
 
 entries! {
-    /// `out = alpha · out + weights · values` for at most [`value_rows`] rows, numbers at the places of [`value_places`].
+    /// `out = alpha · out + weights · values` for at [most](most_rows) so many rows, numbers at the places of [`value_places`].
     /// Positions past the count repeat the last one.
     ///
     /// # Safety

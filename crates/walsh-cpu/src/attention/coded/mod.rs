@@ -120,7 +120,7 @@ impl Coded {
     /// The places of the sums over values where a block's are multiplied as they are decoded.
     fn fused_places(&self, isa: Isa, block: &Block) -> Option<&Vec<i32>> {
         let places = self.fused_places.as_ref()?;
-        (block.rows <= fused::value_rows(isa)).then_some(places)
+        (block.rows <= fused::most_rows(isa).1).then_some(places)
     }
 
     /// Numbers of scratch beside those of attention in f32.
@@ -260,7 +260,7 @@ unsafe fn score(isa: Isa, dots: Dots, codes: Codes<'_>, bytes: *mut u8) {
         if rows::takes(isa, dots.rows, codes.book.bits, dots.head_dim) {
             return rows::scores(dots, codes);
         }
-        if dots.rows <= fused::ROWS {
+        if dots.rows <= fused::most_rows(isa).0 {
             fused::scores(isa, dots, codes);
         } else {
             bytes::key_bytes(isa, codes, bytes);

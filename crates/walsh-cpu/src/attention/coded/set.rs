@@ -12,7 +12,9 @@ pub(super) trait ByteLanes: Lanes {
     /// Sixteen sums of products.
     type Sums: Copy;
 
-    /// The most query rows whose values are multiplied as they are decoded.
+    /// The most query rows whose keys are multiplied as they are decoded.
+    const FUSED_KEY_ROWS: usize;
+    /// The most query rows whose values are.
     const FUSED_VALUE_ROWS: usize;
 
     unsafe fn load_b(p: *const u8) -> Self::B;
@@ -215,6 +217,8 @@ mod avx512 {
         /// Sums with the high bytes of integers, and with the low ones.
         type Sums = [__m512i; 2];
 
+        // Their sums with two vectors of values take half of the registers.
+        const FUSED_KEY_ROWS: usize = 4;
         const FUSED_VALUE_ROWS: usize = 4;
 
         operations! {

@@ -243,6 +243,8 @@ impl ByteLanes for Avx2 {
     type B = B;
     type Sums = [__m256i; 2];
 
+    // See `rows` for what is done instead.
+    const FUSED_KEY_ROWS: usize = 0;
     const FUSED_VALUE_ROWS: usize = 2;
 
     operations! {
