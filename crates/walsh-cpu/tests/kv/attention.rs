@@ -395,6 +395,12 @@ fn codes_as_integers_stay_within_their_grid() {
             ("k=tq3,v=tq5", 16, 16),
             ("tq4+norm", 192, 4),
             ("tq4", 256, 4),
+            ("tq2", 128, 4),
+            ("tq3", 256, 1),
+            ("tq4", 96, 2),
+            ("tq4", 128, 1),
+            ("tq5", 64, 2),
+            ("tq6", 128, 3),
         ] {
             let sizes = Sizes {
                 heads: 2 * group,

@@ -9,6 +9,8 @@ use super::kernels::{Dots, Sums, add_sums, entries, put_scores};
 use super::set::ByteLanes;
 use crate::attention::tile::{LANES, Planes, Rows, Words, each_word};
 use crate::isa::Isa;
+#[cfg(target_arch = "x86_64")]
+use crate::lanes::{Avx2, Avx512};
 
 /// The numbers of a head that values are multiplied by at once: two vectors, of the lower fours of bits of 16 bytes and of
 /// the upper.
@@ -16,14 +18,11 @@ const CHUNK: usize = 32;
 
 /// The most query rows whose keys are multiplied so, and whose values are.
 pub(super) fn most_rows(isa: Isa) -> (usize, usize) {
-    const fn of<S: ByteLanes>() -> (usize, usize) {
-        (S::FUSED_KEY_ROWS, S::FUSED_VALUE_ROWS)
-    }
     match isa.base() {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => of::<crate::lanes::Avx2>(),
+        Isa::Avx2 => (Avx2::FUSED_KEY_ROWS, Avx2::FUSED_VALUE_ROWS),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => of::<crate::lanes::Avx512>(),
+        Isa::Avx512 => (Avx512::FUSED_KEY_ROWS, Avx512::FUSED_VALUE_ROWS),
         _ => (0, 0),
     }
 }
