@@ -131,20 +131,24 @@ unsafe fn score_groups<const BITS: usize, const R: usize>(dots: Dots, codes: Cod
         let mut queries: Queries = [MaybeUninit::uninit(); 2 * ROWS * MAX_HEAD / 32];
         arrange::<BITS, R>(dots, &mut queries);
         let queries: *const __m256i = queries.as_ptr().cast();
+        // All of them are written for each group; nothing clears them before.
+        let mut sums = [[MaybeUninit::uninit(); GROUP]; R];
         for first in (0..count).step_by(GROUP) {
             fetch::<Avx2>(codes, first, GROUP);
-            let mut sums = [[_mm256_setzero_si256(); GROUP]; R];
             for i in 0..GROUP {
                 let row = (first + i).min(count - 1);
                 let row = codes.rows.codes.add(row * codes.rows.stride);
                 let of_rows = row_sums::<BITS, R>(&table, queries, row, dots.head_dim);
                 for r in 0..R {
-                    sums[r][i] = of_rows[r];
+                    sums[r][i].write(of_rows[r]);
                 }
             }
             for r in 0..R {
                 let terms = *dots.terms.add(r);
-                let sum = _mm256_sub_epi32(totals(&sums[r]), _mm256_set1_epi32(terms.excess));
+                let sum = _mm256_sub_epi32(
+                    totals(sums[r].as_ptr().cast()),
+                    _mm256_set1_epi32(terms.excess),
+                );
                 let scores = _mm256_mul_ps(_mm256_cvtepi32_ps(sum), _mm256_set1_ps(terms.factor));
                 _mm256_storeu_ps(dots.out.add(r * dots.stride + first), scores);
             }
@@ -238,16 +242,16 @@ unsafe fn high_bytes<const BITS: usize>(p: *const u8) -> __m256i {
 /// The sum of the lanes of each of eight vectors.
 ///
 /// # Safety
-/// The machine has AVX2.
+/// The machine has AVX2, and there are eight vectors.
 #[inline(always)]
-unsafe fn totals(sums: &[__m256i; GROUP]) -> __m256i {
+unsafe fn totals(sums: *const __m256i) -> __m256i {
     // SAFETY: the caller's.
     unsafe {
         let pairs = [
-            _mm256_hadd_epi32(sums[0], sums[1]),
-            _mm256_hadd_epi32(sums[2], sums[3]),
-            _mm256_hadd_epi32(sums[4], sums[5]),
-            _mm256_hadd_epi32(sums[6], sums[7]),
+            _mm256_hadd_epi32(sums.read(), sums.add(1).read()),
+            _mm256_hadd_epi32(sums.add(2).read(), sums.add(3).read()),
+            _mm256_hadd_epi32(sums.add(4).read(), sums.add(5).read()),
+            _mm256_hadd_epi32(sums.add(6).read(), sums.add(7).read()),
         ];
         let low = _mm256_hadd_epi32(pairs[0], pairs[1]);
         let high = _mm256_hadd_epi32(pairs[2], pairs[3]);
