@@ -73,7 +73,8 @@ impl Target {
     /// on instruction sets that do it in integers.
     #[must_use]
     pub fn has_leave(&self, case: &str) -> bool {
-        let integers = self.device.properties().architecture.starts_with("avx512");
+        let architecture = &self.device.properties().architecture;
+        let integers = architecture.starts_with("avx");
         self.approximates && (integers || !case.starts_with("Attention"))
     }
 }

@@ -377,7 +377,7 @@ fn the_golden_cases_come_out_of_the_kernels() {
     }
 }
 
-/// The default device attends to codes in 8-bit integers where its set has products of bytes, and says so. A centroid is
+/// The default device attends to codes in integers where its set has kernels for it, and says so. A centroid is
 /// off by at most 0.0084 of a number's deviation (root mean square, that of six bits; fewer bits lose less), which is
 /// what a score and a sum are off by at most, so that an output is off by √2 of it.
 #[test]
@@ -395,6 +395,12 @@ fn codes_as_integers_stay_within_their_grid() {
             ("k=tq3,v=tq5", 16, 16),
             ("tq4+norm", 192, 4),
             ("tq4", 256, 4),
+            ("tq2", 128, 4),
+            ("tq3", 256, 1),
+            ("tq4", 96, 2),
+            ("tq4", 128, 1),
+            ("tq5", 64, 2),
+            ("tq6", 128, 3),
         ] {
             let sizes = Sizes {
                 heads: 2 * group,
@@ -434,7 +440,7 @@ fn plans_say_which_form_attention_takes() {
         for (fixture, integers) in [
             (
                 Fixture::new(device(isa, 1), "tq4", GLOBAL),
-                isa == Isa::Avx512,
+                matches!(isa.base(), Isa::Avx2 | Isa::Avx512),
             ),
             (Fixture::new(device(isa, 1), "k=tq4,v=tq8", GLOBAL), false),
             (Fixture::new(exact(isa, 1), "tq4", GLOBAL), false),

@@ -89,12 +89,12 @@ impl<S: ByteLanes, const BITS: usize> Words<S, BITS> for BytePanel<S> {
 
 /// The order of a query's numbers, sixteen by sixteen, in which key panels have them: those at the same place of four
 /// bytes that follow each other stand together.
-pub(super) fn key_order(bits: usize) -> [u8; 16] {
+pub(super) fn key_order(bits: usize) -> [i32; 16] {
     let per_byte = if bits < 4 { 4 } else { 2 };
     let mut order = [0; 16];
     for (i, order) in order.iter_mut().enumerate() {
         let (word, place, byte) = (i / 4 / per_byte, i / 4 % per_byte, i % 4);
-        *order = (word * 4 * per_byte + byte * per_byte + place) as u8;
+        *order = (word * 4 * per_byte + byte * per_byte + place) as i32;
     }
     order
 }
@@ -163,16 +163,14 @@ unsafe fn wide_value_nibbles<S: ByteLanes>(args: Codes<'_>, out: *mut u8) {
             let row = |i: usize| (first + i).min(rows.count - 1) * rows.stride;
             let starts = [row(0), row(1), row(2), row(3)];
             for at in (0..head_dim / 2).step_by(64) {
-                let mut codes = [table[0]; 4];
-                for (codes, start) in codes.iter_mut().zip(starts) {
-                    *codes = S::load_b(rows.codes.add(start + at));
-                }
-                for codes in S::interleave(codes) {
-                    let [even, odd] = S::nibbles_of(&table, codes);
-                    S::store_b(out, even);
-                    S::store_b(out.add(64), odd);
-                    out = out.add(128);
-                }
+                let rows = [
+                    rows.codes.add(starts[0] + at),
+                    rows.codes.add(starts[1] + at),
+                    rows.codes.add(starts[2] + at),
+                    rows.codes.add(starts[3] + at),
+                ];
+                S::wide_nibbles(&table, rows, out);
+                out = out.add(512);
             }
         }
     }
@@ -192,20 +190,10 @@ unsafe fn value_nibbles<S: ByteLanes>(args: Codes<'_>, out: *mut u8) {
                 let row = (first + i).min(rows.count - 1);
                 rows.codes.wrapping_add(row * rows.stride)
             };
-            let codes = [
-                S::halves(row(0), row(4)),
-                S::halves(row(1), row(5)),
-                S::halves(row(2), row(6)),
-                S::halves(row(3), row(7)),
-            ];
-            let [a, b, c, d] = S::interleave(codes);
-            let ([first, second], [third, fourth]) = (S::regroup(a, b), S::regroup(c, d));
-            for codes in [first, third, second, fourth] {
-                let [even, odd] = S::nibbles_of(&table, codes);
-                S::store_b(out, even);
-                S::store_b(out.add(64), odd);
-                out = out.add(128);
-            }
+            let first = [row(0), row(1), row(2), row(3)];
+            let second = [row(4), row(5), row(6), row(7)];
+            S::half_nibbles(&table, [first, second], out);
+            out = out.add(512);
         }
     }
 }

@@ -9,14 +9,23 @@ use super::kernels::{Dots, Sums, add_sums, entries, put_scores};
 use super::set::ByteLanes;
 use crate::attention::tile::{LANES, Planes, Rows, Words, each_word};
 use crate::isa::Isa;
-use crate::lanes::Lanes;
-
-/// The most query rows: their sums with two vectors of values take half of the registers.
-pub(super) const ROWS: usize = 4;
+#[cfg(target_arch = "x86_64")]
+use crate::lanes::{Avx2, Avx512};
 
 /// The numbers of a head that values are multiplied by at once: two vectors, of the lower fours of bits of 16 bytes and of
 /// the upper.
 const CHUNK: usize = 32;
+
+/// The most query rows whose keys are multiplied so, and whose values are.
+pub(super) fn most_rows(isa: Isa) -> (usize, usize) {
+    match isa.base() {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => (Avx2::FUSED_KEY_ROWS, Avx2::FUSED_VALUE_ROWS),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => (Avx512::FUSED_KEY_ROWS, Avx512::FUSED_VALUE_ROWS),
+        _ => (0, 0),
+    }
+}
 
 /// Whether there is a kernel for values of so many bits.
 pub(super) fn takes_values(bits: usize, head_dim: usize) -> bool {
@@ -30,7 +39,7 @@ pub(super) fn value_places(head_dim: usize) -> Vec<i32> {
 }
 
 entries! {
-    /// Writes the inner product of every query row, at most [`ROWS`], and every position; numbers of queries are in the
+    /// Writes the inner product of every query row, at [most](most_rows), and every position; numbers of queries are in the
     /// order of [`key_order`](super::bytes::key_order). Positions past the count repeat the last one.
     ///
     /// # Safety
@@ -57,10 +66,10 @@ unsafe fn score_codes_of<S: ByteLanes, const BITS: usize>(dots: Dots, codes: Cod
     // SAFETY: the caller's.
     unsafe {
         match dots.rows {
-            1 => score_panels::<S, BITS, 1>(dots, codes),
-            2 => score_panels::<S, BITS, 2>(dots, codes),
-            3 => score_panels::<S, BITS, 3>(dots, codes),
-            ROWS => score_panels::<S, BITS, ROWS>(dots, codes),
+            1 if S::FUSED_KEY_ROWS > 0 => score_panels::<S, BITS, 1>(dots, codes),
+            2 if S::FUSED_KEY_ROWS > 1 => score_panels::<S, BITS, 2>(dots, codes),
+            3 if S::FUSED_KEY_ROWS > 2 => score_panels::<S, BITS, 3>(dots, codes),
+            4 if S::FUSED_KEY_ROWS > 3 => score_panels::<S, BITS, 4>(dots, codes),
             rows => unreachable!("{rows} rows of queries at once"),
         }
     }
@@ -80,7 +89,7 @@ unsafe fn score_panels<S: ByteLanes, const BITS: usize, const R: usize>(
                 table,
                 queries: dots.queries,
                 head_dim: dots.head_dim,
-                sums: [[S::splat_i(0); 2]; R],
+                sums: [S::nothing(); R],
             };
             each_word::<S, BITS, _>(codes.rows, first, codes.head_dim, &mut panel);
             for row in 0..R {
@@ -95,7 +104,7 @@ struct Scores<S: ByteLanes, const R: usize> {
     table: [S::B; 4],
     queries: *const i8,
     head_dim: usize,
-    sums: [[S::I; 2]; R],
+    sums: [S::Sums; R],
 }
 
 impl<S: ByteLanes, const BITS: usize, const R: usize> Words<S, BITS> for Scores<S, R> {
@@ -106,11 +115,10 @@ impl<S: ByteLanes, const BITS: usize, const R: usize> Words<S, BITS> for Scores<
             // SAFETY: the caller's; the queries have these numbers.
             unsafe {
                 let keys = S::numbers_of_word::<BITS>(&self.table, at, low, high);
-                for (row, [high, low]) in self.sums.iter_mut().enumerate() {
+                for (row, sums) in self.sums.iter_mut().enumerate() {
                     let query = self.queries.add(2 * row * self.head_dim);
                     let query = query.add(4 * (word * per_byte + at));
-                    *high = S::dot(*high, keys, query);
-                    *low = S::dot(*low, keys, query.add(self.head_dim));
+                    *sums = S::dot(*sums, keys, query, query.add(self.head_dim));
                 }
             }
         }
@@ -118,7 +126,7 @@ impl<S: ByteLanes, const BITS: usize, const R: usize> Words<S, BITS> for Scores<
 }
 
 entries! {
-    /// `out = alpha · out + weights · values` for at most [`ROWS`] rows, numbers at the places of [`value_places`].
+    /// `out = alpha · out + weights · values` for at [most](most_rows) so many rows, numbers at the places of [`value_places`].
     /// Positions past the count repeat the last one.
     ///
     /// # Safety
@@ -133,8 +141,8 @@ unsafe fn add_codes<S: ByteLanes>(sums: Sums, codes: Codes<'_>) {
         match sums.rows {
             1 => add_chunks::<S, 1>(sums, codes),
             2 => add_chunks::<S, 2>(sums, codes),
-            3 => add_chunks::<S, 3>(sums, codes),
-            ROWS => add_chunks::<S, ROWS>(sums, codes),
+            3 if S::FUSED_VALUE_ROWS > 2 => add_chunks::<S, 3>(sums, codes),
+            4 if S::FUSED_VALUE_ROWS > 3 => add_chunks::<S, 4>(sums, codes),
             rows => unreachable!("{rows} rows of weights at once"),
         }
     }
@@ -153,7 +161,7 @@ unsafe fn add_chunks<S: ByteLanes, const R: usize>(args: Sums, codes: Codes<'_>)
 }
 
 /// The sums of some rows with two vectors of values.
-type ChunkSums<S, const R: usize> = [[[<S as Lanes>::I; 2]; 2]; R];
+type ChunkSums<S, const R: usize> = [[<S as ByteLanes>::Sums; 2]; R];
 
 #[inline(always)]
 unsafe fn add_chunk<S: ByteLanes, const R: usize, const FIRST: bool>(
@@ -164,7 +172,7 @@ unsafe fn add_chunk<S: ByteLanes, const R: usize, const FIRST: bool>(
     // SAFETY: the caller's; rows stay below the count.
     unsafe {
         let tables = (S::table(&codes.book.numbers), S::row_order());
-        let mut sums: ChunkSums<S, R> = [[[S::splat_i(0); 2]; 2]; R];
+        let mut sums: ChunkSums<S, R> = [[S::nothing(); 2]; R];
         let (quads, rest) = (codes.rows.count / 4, codes.rows.count % 4);
         for quad in 0..quads {
             if FIRST {
@@ -206,8 +214,7 @@ unsafe fn add_quad<S: ByteLanes, const R: usize>(
         for (row, sums) in sums.iter_mut().enumerate() {
             let weight = args.weights.add(2 * row * args.stride + 4 * quad);
             for (sums, values) in sums.iter_mut().zip(values) {
-                sums[0] = S::dot(sums[0], values, weight);
-                sums[1] = S::dot(sums[1], values, weight.add(args.stride));
+                *sums = S::dot(*sums, values, weight, weight.add(args.stride));
             }
         }
     }

@@ -5,7 +5,8 @@ use crate::attention::kernels::{Running, Weigh, weigh_row};
 use crate::attention::tile::LANES;
 use crate::isa::Isa;
 
-/// The largest integer that a number becomes: 127 · 256 and no more, so that the high byte is a signed one.
+/// The largest integer that a number becomes: 127 · 256 and no more, so that its high byte is a signed one where a set
+/// multiplies bytes.
 const LARGEST: f32 = 32_512.0;
 
 /// What turns sums of products with integers back into numbers.
@@ -24,6 +25,14 @@ macro_rules! entries {
         $(#[$doc])*
         pub(super) unsafe fn $name(isa: Isa, $($arg: $ty),*) $(-> $ret)? {
             #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma,f16c")]
+            unsafe fn avx2($($arg: $ty),*) $(-> $ret)? {
+                use $body as body;
+                // SAFETY: the caller's.
+                unsafe { body::<crate::lanes::Avx2>($($arg),*) }
+            }
+
+            #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
             unsafe fn avx512($($arg: $ty),*) $(-> $ret)? {
                 use $body as body;
@@ -31,8 +40,11 @@ macro_rules! entries {
                 unsafe { body::<crate::lanes::Avx512>($($arg),*) }
             }
 
-            match isa {
+            match isa.base() {
                 // SAFETY: a device is opened only for a set that the machine has; the rest is the caller's.
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx2 => unsafe { avx2($($arg),*) },
+                // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx512 => unsafe { avx512($($arg),*) },
                 _ => unreachable!("attention over codes on {isa} is in f32"),
@@ -42,16 +54,21 @@ macro_rules! entries {
 }
 
 entries! {
-    /// Writes a row as integers: high bytes at `out`, low bytes `d` behind.
+    /// Writes a row as integers, each sixteen in an order: their first parts at `out`, the second `d` bytes behind.
     ///
     /// # Safety
     /// The row has `d` numbers, a multiple of 16, and `out` has room for twice as many bytes.
-    fn integers(row: *const f32, out: *mut i8, d: usize) -> Integers = integer_row
+    fn integers(row: *const f32, out: *mut i8, d: usize, order: &[i32; 16]) -> Integers = integer_row
 }
 
 /// See [`integers`]. A row that is not finite has no integers: its factor is NaN, which reaches every score.
 #[inline(always)]
-unsafe fn integer_row<S: ByteLanes>(row: *const f32, out: *mut i8, d: usize) -> Integers {
+unsafe fn integer_row<S: ByteLanes>(
+    row: *const f32,
+    out: *mut i8,
+    d: usize,
+    order: &[i32; 16],
+) -> Integers {
     // SAFETY: the caller's.
     unsafe {
         let (mut largest, mut zeros) = (S::splat(0.0), S::splat(0.0));
@@ -70,28 +87,15 @@ unsafe fn integer_row<S: ByteLanes>(row: *const f32, out: *mut i8, d: usize) -> 
         };
         let mut sum = S::splat_i(0);
         for at in (0..d).step_by(LANES) {
-            let scaled = S::mul(S::load(row.add(at)), S::splat(inverse));
+            let numbers = S::permute(S::load(row.add(at)), order);
+            let scaled = S::mul(numbers, S::splat(inverse));
             sum = S::add_i(sum, S::split(scaled, out.add(at), out.add(d + at)));
         }
         Integers {
             factor: if broken { f32::NAN } else { largest / LARGEST },
-            excess: 128 * S::reduce_add_i(sum),
+            excess: S::reduce_add_i(sum).wrapping_mul(128),
         }
     }
-}
-
-entries! {
-    /// Puts each sixteen of some bytes into an order.
-    ///
-    /// # Safety
-    /// There are so many bytes, a multiple of 16.
-    fn arrange(p: *mut i8, bytes: usize, order: &[u8; 16]) = arranged
-}
-
-#[inline(always)]
-unsafe fn arranged<S: ByteLanes>(p: *mut i8, bytes: usize, order: &[u8; 16]) {
-    // SAFETY: the caller's.
-    unsafe { S::arrange(p, bytes, order) }
 }
 
 pub(super) use entries;
@@ -131,10 +135,12 @@ unsafe fn score_rows<S: ByteLanes>(args: Dots, panels: *const u8, count: usize) 
             // SAFETY: rows and panels within the counts.
             let done = unsafe {
                 match (rows, left) {
-                    (1, 4..) => score_block::<S, 1, 4>(args, row, at),
-                    (2, 4..) => score_block::<S, 2, 4>(args, row, at),
-                    (3, 2..) => score_block::<S, 3, 2>(args, row, at),
-                    (4, 2..) => score_block::<S, 4, 2>(args, row, at),
+                    (1, 4..) if S::WIDE => score_block::<S, 1, 4>(args, row, at),
+                    (2, 4..) if S::WIDE => score_block::<S, 2, 4>(args, row, at),
+                    (3, 2..) if S::WIDE => score_block::<S, 3, 2>(args, row, at),
+                    (4, 2..) if S::WIDE => score_block::<S, 4, 2>(args, row, at),
+                    (1, 2..) => score_block::<S, 1, 2>(args, row, at),
+                    (2, 2..) => score_block::<S, 2, 2>(args, row, at),
                     (1, _) => score_block::<S, 1, 1>(args, row, at),
                     (2, _) => score_block::<S, 2, 1>(args, row, at),
                     (3, _) => score_block::<S, 3, 1>(args, row, at),
@@ -158,7 +164,7 @@ unsafe fn score_block<S: ByteLanes, const R: usize, const C: usize>(
     unsafe {
         let queries = args.queries.add(2 * row * d);
         let panels = panels.add(panel * d * LANES);
-        let mut sums = [[[S::splat_i(0); 2]; C]; R];
+        let mut sums = [[S::nothing(); C]; R];
         for dim in (0..d).step_by(4) {
             let mut keys = [S::load_b(panels.add(dim * LANES)); C];
             for c in 1..C {
@@ -167,8 +173,7 @@ unsafe fn score_block<S: ByteLanes, const R: usize, const C: usize>(
             for r in 0..R {
                 let query = queries.add(2 * r * d + dim);
                 for c in 0..C {
-                    sums[r][c][0] = S::dot(sums[r][c][0], keys[c], query);
-                    sums[r][c][1] = S::dot(sums[r][c][1], keys[c], query.add(d));
+                    sums[r][c] = S::dot(sums[r][c], keys[c], query, query.add(d));
                 }
             }
         }
@@ -181,21 +186,16 @@ unsafe fn score_block<S: ByteLanes, const R: usize, const C: usize>(
     C
 }
 
-/// Writes a row's scores of a panel: sums of products with its high bytes, and with its low ones.
+/// Writes a row's scores of a panel.
 ///
 /// # Safety
 /// As for [`scores`].
 #[inline(always)]
-pub(super) unsafe fn put_scores<S: ByteLanes>(
-    args: Dots,
-    row: usize,
-    panel: usize,
-    sums: [S::I; 2],
-) {
+pub(super) unsafe fn put_scores<S: ByteLanes>(args: Dots, row: usize, panel: usize, sums: S::Sums) {
     // SAFETY: the caller's.
     unsafe {
         let terms = *args.terms.add(row);
-        let sum = S::join(sums[0], sums[1], terms.excess);
+        let sum = S::number_of(sums, terms.excess);
         let out = args.out.add(row * args.stride + panel * LANES);
         S::store(out, S::mul(sum, S::splat(terms.factor)));
     }
@@ -205,10 +205,10 @@ pub(super) unsafe fn put_scores<S: ByteLanes>(
 #[derive(Clone, Copy)]
 pub(super) struct Weights {
     pub(super) weigh: Weigh,
-    /// The high bytes of the weights.
+    /// The first parts of the weights.
     pub(super) bytes: *mut i8,
-    /// How far behind them the low bytes lie.
-    pub(super) low: usize,
+    /// How far behind them the second parts lie.
+    pub(super) second: usize,
 }
 
 entries! {
@@ -248,11 +248,11 @@ unsafe fn weight_row<S: ByteLanes>(args: Weights, running: &mut Running) -> (f32
         for v in 0..vectors {
             let scaled = S::mul(S::load(scores.add(v * LANES)), S::splat(inverse));
             let at = args.bytes.add(v * LANES);
-            sum = S::add_i(sum, S::split(scaled, at, at.add(args.low)));
+            sum = S::add_i(sum, S::split(scaled, at, at.add(args.second)));
         }
         let terms = Integers {
             factor: largest / LARGEST,
-            excess: 128 * S::reduce_add_i(sum),
+            excess: S::reduce_add_i(sum).wrapping_mul(128),
         };
         (alpha, terms)
     }
@@ -295,10 +295,14 @@ unsafe fn value_rows<S: ByteLanes>(args: Sums, values: *const u8) {
             // SAFETY: rows and vectors within the counts, which are multiples of four.
             let done = unsafe {
                 match rows {
-                    1 => value_block::<S, 1, 4>(args, row, at),
-                    2 => value_block::<S, 2, 4>(args, row, at),
-                    3 => value_block::<S, 3, 4>(args, row, at),
-                    _ => value_block::<S, 4, 2>(args, row, at),
+                    1 if S::WIDE => value_block::<S, 1, 4>(args, row, at),
+                    2 if S::WIDE => value_block::<S, 2, 4>(args, row, at),
+                    3 if S::WIDE => value_block::<S, 3, 4>(args, row, at),
+                    4 if S::WIDE => value_block::<S, 4, 2>(args, row, at),
+                    1 => value_block::<S, 1, 2>(args, row, at),
+                    2 => value_block::<S, 2, 2>(args, row, at),
+                    3 => value_block::<S, 3, 1>(args, row, at),
+                    _ => value_block::<S, 4, 1>(args, row, at),
                 }
             };
             vector += done;
@@ -317,7 +321,7 @@ unsafe fn value_block<S: ByteLanes, const R: usize, const C: usize>(
     unsafe {
         let weights = args.weights.add(2 * row * args.stride);
         let values = values.add(vector * 64);
-        let mut sums = [[[S::splat_i(0); 2]; C]; R];
+        let mut sums = [[S::nothing(); C]; R];
         for quad in 0..args.quads {
             let value = values.add(quad * args.wide * 4);
             let mut bytes = [S::load_b(value); C];
@@ -327,8 +331,7 @@ unsafe fn value_block<S: ByteLanes, const R: usize, const C: usize>(
             for r in 0..R {
                 let weight = weights.add(2 * r * args.stride + 4 * quad);
                 for c in 0..C {
-                    sums[r][c][0] = S::dot(sums[r][c][0], bytes[c], weight);
-                    sums[r][c][1] = S::dot(sums[r][c][1], bytes[c], weight.add(args.stride));
+                    sums[r][c] = S::dot(sums[r][c], bytes[c], weight, weight.add(args.stride));
                 }
             }
         }
@@ -341,22 +344,17 @@ unsafe fn value_block<S: ByteLanes, const R: usize, const C: usize>(
     C
 }
 
-/// Adds a tile's sums of a row: those of products with the high bytes of its weights, and with the low ones.
+/// Adds a tile's sums of a row.
 ///
 /// # Safety
 /// As for [`scores`].
 #[inline(always)]
-pub(super) unsafe fn add_sums<S: ByteLanes>(
-    args: Sums,
-    row: usize,
-    vector: usize,
-    sums: [S::I; 2],
-) {
+pub(super) unsafe fn add_sums<S: ByteLanes>(args: Sums, row: usize, vector: usize, sums: S::Sums) {
     // SAFETY: the caller's.
     unsafe {
         let terms = *args.terms.add(row);
         let out = args.out.add(row * args.wide + vector * LANES);
-        let sum = S::join(sums[0], sums[1], terms.excess);
+        let sum = S::number_of(sums, terms.excess);
         let before = S::mul(S::splat(*args.alphas.add(row)), S::load(out));
         S::store(out, S::fma(sum, S::splat(terms.factor), before));
     }

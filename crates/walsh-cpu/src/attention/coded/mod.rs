@@ -1,13 +1,15 @@
-//! Attention over codes in 8-bit integers.
+//! Attention over codes in integers.
 //!
 //! A tile of codes becomes bytes, one per number: its centroid on a grid of 255 steps. Queries and weights are integers
-//! of 16 bits, as a high and a low signed byte, relative to the largest of their row, so that their rounding does not
-//! matter beside the codec's. The grid's does a little: its error has a variance of step²/12 at most, below a hundredth
-//! of what four bits lose. Devices with activations in f32 do not come here.
+//! of 16 bits, in two parts as the instruction set multiplies them, relative to the largest of their row, so that their
+//! rounding does not matter beside the codec's. The grid's does a little: its error has a variance of step²/12 at most,
+//! below a hundredth of what four bits lose. Devices with activations in f32 do not come here.
 
 mod bytes;
 mod fused;
 mod kernels;
+#[cfg(target_arch = "x86_64")]
+mod rows;
 mod set;
 
 use std::ops::Range;
@@ -97,10 +99,11 @@ pub(super) struct Coded {
 }
 
 impl Coded {
-    /// None where attention over these codecs is in f32: on devices whose activations are, on instruction sets without
-    /// products of bytes, and where bytes do not hold the centroids.
+    /// None where attention over these codecs is in f32: on devices whose activations are, on instruction sets that have
+    /// no kernels for it, and where bytes do not hold the centroids.
     pub(super) fn of(key: &RowCodec, value: &RowCodec, target: Target) -> Option<Self> {
-        if target.isa != Isa::Avx512 || target.activations != Activations::Int8 {
+        let has_kernels = matches!(target.isa.base(), Isa::Avx2 | Isa::Avx512);
+        if !has_kernels || target.activations != Activations::Int8 {
             return None;
         }
         let head_dim = key.head_dim();
@@ -112,6 +115,12 @@ impl Coded {
             key,
             value,
         })
+    }
+
+    /// The places of the sums over values where a block's are multiplied as they are decoded.
+    fn fused_places(&self, isa: Isa, block: &Block) -> Option<&Vec<i32>> {
+        let places = self.fused_places.as_ref()?;
+        (block.rows <= fused::most_rows(isa).1).then_some(places)
     }
 
     /// Numbers of scratch beside those of attention in f32.
@@ -146,7 +155,7 @@ struct Area {
     value_factors: *mut f32,
     /// `[rows][positions]`.
     scores: *mut f32,
-    /// `[rows][2][head_dim]`: high bytes, then low ones.
+    /// `[rows][2][head_dim]`: the first parts of integers, then the second.
     queries: *mut i8,
     query_terms: *mut Integers,
     /// `[rows][2][positions]`.
@@ -215,8 +224,7 @@ pub(super) unsafe fn attend(
         for row in 0..rows {
             let query = scratch.rotated.add(row * d);
             let bytes = area.queries.add(2 * row * d);
-            let terms = kernels::integers(job.isa, query, bytes, d);
-            kernels::arrange(job.isa, bytes, 2 * d, &order);
+            let terms = kernels::integers(job.isa, query, bytes, d, &order);
             area.query_terms.add(row).write(Integers {
                 factor: terms.factor * coded.key.step,
                 ..terms
@@ -228,7 +236,7 @@ pub(super) unsafe fn attend(
             let count = attend_tile(job, (coded, &area), block, scratch, first..end);
             first += count;
         }
-        let fused_places = coded.fused_places.as_ref().filter(|_| is_fused(block));
+        let fused_places = coded.fused_places(job.isa, block);
         for row in 0..rows {
             let collect = Collect {
                 sums: area.sums.add(row * wide),
@@ -241,9 +249,24 @@ pub(super) unsafe fn attend(
     }
 }
 
-/// Whether codes are multiplied as they are decoded.
-fn is_fused(block: &Block) -> bool {
-    block.rows <= fused::ROWS
+/// Writes the scores of a tile's keys; `bytes` has room for them.
+///
+/// # Safety
+/// As for [`fused::scores`].
+unsafe fn score(isa: Isa, dots: Dots, codes: Codes<'_>, bytes: *mut u8) {
+    // SAFETY: the caller's.
+    unsafe {
+        #[cfg(target_arch = "x86_64")]
+        if rows::takes(isa, dots.rows, codes.book.bits, dots.head_dim) {
+            return rows::scores(dots, codes);
+        }
+        if dots.rows <= fused::most_rows(isa).0 {
+            fused::scores(isa, dots, codes);
+        } else {
+            bytes::key_bytes(isa, codes, bytes);
+            kernels::scores(isa, dots, bytes, codes.rows.count.div_ceil(LANES));
+        }
+    }
 }
 
 /// Attends to a tile at the beginning of some positions; returns how many it has.
@@ -279,12 +302,7 @@ unsafe fn attend_tile(
             head_dim: d,
             next: values.codes,
         };
-        if is_fused(block) {
-            fused::scores(job.isa, dots, codes);
-        } else {
-            bytes::key_bytes(job.isa, codes, area.bytes);
-            kernels::scores(job.isa, dots, area.bytes, count.div_ceil(LANES));
-        }
+        score(job.isa, dots, codes, area.bytes);
         for (side, rows, factors) in [
             (&job.key, keys, area.key_factors),
             (&job.value, values, area.value_factors),
@@ -309,7 +327,7 @@ unsafe fn attend_tile(
                     softcap: job.softcap,
                 },
                 bytes: area.weights.add(2 * row * stride),
-                low: stride,
+                second: stride,
             };
             let (alpha, terms) = kernels::weights(job.isa, weights, &mut *scratch.running.add(row));
             *scratch.alphas.add(row) = alpha;
@@ -335,7 +353,7 @@ unsafe fn attend_tile(
             head_dim: d,
             next: keys.codes.wrapping_add(count * keys.stride),
         };
-        if is_fused(block) && coded.fused_places.is_some() {
+        if coded.fused_places(job.isa, block).is_some() {
             fused::values(job.isa, sums, codes);
         } else {
             bytes::value_bytes(job.isa, codes, area.bytes);

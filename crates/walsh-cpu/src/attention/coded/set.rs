@@ -9,17 +9,28 @@ use crate::lanes::Lanes;
 pub(super) trait ByteLanes: Lanes {
     /// Sixty-four bytes.
     type B: Copy;
+    /// Sixteen sums of products.
+    type Sums: Copy;
+
+    /// The most query rows whose keys are multiplied as they are decoded.
+    const FUSED_KEY_ROWS: usize;
+    /// The most query rows whose values are.
+    const FUSED_VALUE_ROWS: usize;
 
     unsafe fn load_b(p: *const u8) -> Self::B;
     /// Asks for 64 bytes that are read soon; any address will do.
     unsafe fn prefetch(p: *const u8);
     unsafe fn store_b(p: *mut u8, a: Self::B);
-    /// Each lane of `sums` with the products of its four unsigned bytes and the four signed ones at `p`.
-    unsafe fn dot(sums: Self::I, a: Self::B, p: *const i8) -> Self::I;
-    /// high · 256 + low − less, wrapping, as a number.
-    unsafe fn join(high: Self::I, low: Self::I, less: i32) -> Self::F;
-    /// Rounds numbers below 2¹⁵ and writes high · 256 + low as signed bytes; returns them.
-    unsafe fn split(a: Self::F, high: *mut i8, low: *mut i8) -> Self::I;
+    /// Sums of no products.
+    unsafe fn nothing() -> Self::Sums;
+    /// Each sum with the products of its four unsigned bytes and four integers, whose two parts are at `first` and
+    /// `second` as [`split`](ByteLanes::split) writes them.
+    unsafe fn dot(sums: Self::Sums, a: Self::B, first: *const i8, second: *const i8) -> Self::Sums;
+    /// The sums, wrapping, − less, as numbers.
+    unsafe fn number_of(sums: Self::Sums, less: i32) -> Self::F;
+    /// Rounds numbers below 2¹⁵ to integers and writes them in two parts of sixteen bytes, four of each for every four
+    /// integers; returns the integers.
+    unsafe fn split(a: Self::F, first: *mut i8, second: *mut i8) -> Self::I;
     unsafe fn reduce_add_i(a: Self::I) -> i32;
     /// A table of 64 bytes, sixteen of them in each part.
     unsafe fn table(numbers: &[u8; 64]) -> [Self::B; 4];
@@ -39,8 +50,6 @@ pub(super) trait ByteLanes: Lanes {
         low: Self::I,
         high: (Self::I, usize),
     ) -> Self::B;
-    /// The table's bytes for the lower or upper fours of bits of each byte.
-    unsafe fn nibbles_of(table: &[Self::B; 4], bytes: Self::B) -> [Self::B; 2];
     /// The table's bytes for the fours of bits of 16 bytes of four rows: word `i` of the first vector is of the lower
     /// fours of each row's byte `i`, of the second of the upper.
     unsafe fn nibbles_of_rows(
@@ -48,19 +57,23 @@ pub(super) trait ByteLanes: Lanes {
         order: &[Self::B; 2],
         rows: [*const u8; 4],
     ) -> [Self::B; 2];
+    /// Writes the table's bytes for the fours of bits of 64 bytes of four rows: those of each vector that they
+    /// [interleave](ByteLanes::interleave) to, the lower, then the upper.
+    unsafe fn wide_nibbles(table: &[Self::B; 4], rows: [*const u8; 4], out: *mut u8);
+    /// The same of 32 bytes of two times four rows: half vectors.
+    unsafe fn half_nibbles(table: &[Self::B; 4], rows: [[*const u8; 4]; 2], out: *mut u8);
     /// What [`ByteLanes::nibbles_of_rows`] permutes by.
     unsafe fn row_order() -> [Self::B; 2];
-    /// Puts each 16 of `bytes` into an order.
-    unsafe fn arrange(p: *mut i8, bytes: usize, order: &[u8; 16]);
-    /// 32 bytes of two rows, one in each half.
-    unsafe fn halves(low: *const u8, high: *const u8) -> Self::B;
-    /// The lower halves of two vectors, and the upper halves.
-    unsafe fn regroup(a: Self::B, b: Self::B) -> [Self::B; 2];
+    /// Puts lanes into an order.
+    unsafe fn permute(a: Self::F, order: &[i32; 16]) -> Self::F;
     /// Numbers at some places.
     unsafe fn gather(p: *const f32, places: *const i32) -> Self::F;
     /// Words of the bytes of four vectors at one place. Word 4·l + k of vector j is of place 16·l + 4·j + k.
     unsafe fn interleave(rows: [Self::B; 4]) -> [Self::B; 4];
 }
+
+#[cfg(target_arch = "x86_64")]
+pub(super) mod avx2;
 
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
@@ -150,18 +163,76 @@ mod avx512 {
         order
     };
 
+    /// The table's bytes for the lower and the upper fours of bits of each byte.
+    #[inline(always)]
+    unsafe fn nibbles_of(table: &[__m512i; 4], bytes: __m512i) -> [__m512i; 2] {
+        // SAFETY: the caller's.
+        unsafe {
+            let mask = _mm512_set1_epi8(15);
+            let upper = _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), mask);
+            [
+                _mm512_shuffle_epi8(table[0], _mm512_and_si512(bytes, mask)),
+                _mm512_shuffle_epi8(table[0], upper),
+            ]
+        }
+    }
+
+    /// Writes the table's bytes for the fours of bits of four vectors.
+    #[inline(always)]
+    unsafe fn store_nibbles(table: &[__m512i; 4], codes: [__m512i; 4], out: *mut u8) {
+        for (i, codes) in codes.into_iter().enumerate() {
+            // SAFETY: the caller's.
+            unsafe {
+                let [even, odd] = nibbles_of(table, codes);
+                Avx512::store_b(out.add(128 * i), even);
+                Avx512::store_b(out.add(128 * i + 64), odd);
+            }
+        }
+    }
+
+    /// 32 bytes of two rows, one in each half.
+    #[inline(always)]
+    unsafe fn halves(low: *const u8, high: *const u8) -> __m512i {
+        // SAFETY: the caller's.
+        unsafe {
+            let low = _mm512_castsi256_si512(_mm256_loadu_si256(low.cast()));
+            _mm512_inserti64x4::<1>(low, _mm256_loadu_si256(high.cast()))
+        }
+    }
+
+    /// The lower halves of two vectors, and the upper halves.
+    #[inline(always)]
+    unsafe fn regroup(a: __m512i, b: __m512i) -> [__m512i; 2] {
+        // SAFETY: the caller's.
+        unsafe {
+            [
+                _mm512_inserti64x4::<1>(a, _mm512_castsi512_si256(b)),
+                _mm512_shuffle_i64x2::<0b11_10_11_10>(a, b),
+            ]
+        }
+    }
+
     impl ByteLanes for Avx512 {
         type B = __m512i;
+        /// Sums with the high bytes of integers, and with the low ones.
+        type Sums = [__m512i; 2];
+
+        // Their sums with two vectors of values take half of the registers.
+        const FUSED_KEY_ROWS: usize = 4;
+        const FUSED_VALUE_ROWS: usize = 4;
 
         operations! {
             fn load_b(p: *const u8) -> __m512i { _mm512_loadu_si512(p.cast()) }
             fn prefetch(p: *const u8) { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
             fn store_b(p: *mut u8, a: __m512i) { _mm512_storeu_si512(p.cast(), a) }
-            fn dot(sums: __m512i, a: __m512i, p: *const i8) -> __m512i {
-                _mm512_dpbusd_epi32(sums, a, _mm512_set1_epi32(p.cast::<i32>().read_unaligned()))
+            fn nothing() -> [__m512i; 2] { [_mm512_setzero_si512(); 2] }
+            fn dot(sums: [__m512i; 2], a: __m512i, first: *const i8, second: *const i8) -> [__m512i; 2] {
+                let high = _mm512_set1_epi32(first.cast::<i32>().read_unaligned());
+                let low = _mm512_set1_epi32(second.cast::<i32>().read_unaligned());
+                [_mm512_dpbusd_epi32(sums[0], a, high), _mm512_dpbusd_epi32(sums[1], a, low)]
             }
-            fn join(high: __m512i, low: __m512i, less: i32) -> __m512 {
-                let both = _mm512_add_epi32(_mm512_slli_epi32::<8>(high), low);
+            fn number_of(sums: [__m512i; 2], less: i32) -> __m512 {
+                let both = _mm512_add_epi32(_mm512_slli_epi32::<8>(sums[0]), sums[1]);
                 _mm512_cvtepi32_ps(_mm512_sub_epi32(both, _mm512_set1_epi32(less)))
             }
             fn split(a: __m512, high: *mut i8, low: *mut i8) -> __m512i {
@@ -179,13 +250,26 @@ mod avx512 {
                 }
                 parts
             }
-            fn nibbles_of(table: &[__m512i; 4], bytes: __m512i) -> [__m512i; 2] {
-                let mask = _mm512_set1_epi8(15);
-                let upper = _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), mask);
-                [
-                    _mm512_shuffle_epi8(table[0], _mm512_and_si512(bytes, mask)),
-                    _mm512_shuffle_epi8(table[0], upper),
-                ]
+            fn wide_nibbles(table: &[__m512i; 4], rows: [*const u8; 4], out: *mut u8) {
+                let codes = [
+                    Self::load_b(rows[0]),
+                    Self::load_b(rows[1]),
+                    Self::load_b(rows[2]),
+                    Self::load_b(rows[3]),
+                ];
+                store_nibbles(table, Self::interleave(codes), out);
+            }
+            fn half_nibbles(table: &[__m512i; 4], rows: [[*const u8; 4]; 2], out: *mut u8) {
+                let [first, second] = rows;
+                let codes = [
+                    halves(first[0], second[0]),
+                    halves(first[1], second[1]),
+                    halves(first[2], second[2]),
+                    halves(first[3], second[3]),
+                ];
+                let [a, b, c, d] = Self::interleave(codes);
+                let ([a, b], [c, d]) = (regroup(a, b), regroup(c, d));
+                store_nibbles(table, [a, c, b, d], out);
             }
             fn row_order() -> [__m512i; 2] {
                 let load = |at: &[u8; 64]| _mm512_loadu_si512(at.as_ptr().cast());
@@ -201,24 +285,10 @@ mod avx512 {
                 let bytes = _mm512_mask_broadcast_i32x4(bytes, 0xf000, part(3));
                 let [words, each] = *order;
                 let bytes = _mm512_shuffle_epi8(_mm512_permutexvar_epi32(words, bytes), each);
-                Self::nibbles_of(t, bytes)
+                nibbles_of(t, bytes)
             }
-            fn arrange(p: *mut i8, bytes: usize, order: &[u8; 16]) {
-                let order = _mm_loadu_si128(order.as_ptr().cast());
-                for at in (0..bytes).step_by(16) {
-                    let sixteen = _mm_loadu_si128(p.add(at).cast());
-                    _mm_storeu_si128(p.add(at).cast(), _mm_shuffle_epi8(sixteen, order));
-                }
-            }
-            fn halves(low: *const u8, high: *const u8) -> __m512i {
-                let low = _mm512_castsi256_si512(_mm256_loadu_si256(low.cast()));
-                _mm512_inserti64x4::<1>(low, _mm256_loadu_si256(high.cast()))
-            }
-            fn regroup(a: __m512i, b: __m512i) -> [__m512i; 2] {
-                [
-                    _mm512_inserti64x4::<1>(a, _mm512_castsi512_si256(b)),
-                    _mm512_shuffle_i64x2::<0b11_10_11_10>(a, b),
-                ]
+            fn permute(a: __m512, order: &[i32; 16]) -> __m512 {
+                _mm512_permutexvar_ps(_mm512_loadu_si512(order.as_ptr().cast()), a)
             }
             fn gather(p: *const f32, places: *const i32) -> __m512 {
                 _mm512_i32gather_ps::<4>(_mm512_loadu_si512(places.cast()), p)
