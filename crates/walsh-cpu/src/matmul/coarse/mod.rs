@@ -42,6 +42,10 @@ const LOOKS: usize = 2 << 10;
 /// The largest product but so many is about what rows must reach, whether the largest is asked for or a few dozen.
 const RANK: usize = 16;
 
+/// How much more time a byte takes in rows here and there than in a stream, on machines whose pages are small and whose
+/// memory is far: measured were 5 to 25.
+const SCATTERED: f64 = 8.0;
+
 /// An input's norm is at most so many times its span.
 const SPANS: f64 = 32.0;
 
@@ -204,8 +208,8 @@ struct Look<'a> {
 }
 
 impl Look<'_> {
-    /// The bytes that a search with each of some copies reads for each row of the weight: of the copy, and of rows that
-    /// are not left out.
+    /// What a search with each of some copies costs for each row of the weight, in bytes of a stream: of the copy, and of
+    /// rows that are not left out.
     fn costs(&self, copies: &[Coarsening]) -> Result<Vec<f64>> {
         let Some(&any) = copies.first() else {
             return Ok(Vec::new());
@@ -238,7 +242,7 @@ impl Look<'_> {
             }
             let share = reaching as f64 / looks as f64;
             let read = (copy.coarse.row_bytes() + copy.fine.row_bytes() + 4) as f64;
-            costs.push(read + share * copy.row_bytes as f64);
+            costs.push(read + share * SCATTERED * copy.row_bytes as f64);
         }
         Ok(costs)
     }

@@ -26,8 +26,8 @@ use crate::ops::select::lower_topk_of;
 /// The rows among which as many products as are asked for are computed for the bound.
 const PART: usize = 16 << 10;
 
-/// The rows of a work item that looks for those that reach it.
-const PIECE: usize = 4 << 10;
+/// The rows of a work item that looks for those that reach it: they often stand together.
+const PIECE: usize = 1 << 10;
 
 /// The most products that are searched for: with more of them, few rows are left out.
 const MOST: usize = 256;
