@@ -10,7 +10,7 @@ use crate::buffer::{Access, Buffer, DeviceId, HostBytes, Memory, Span};
 use crate::list::{CommandList, Recorder, Step};
 use crate::ops::Op;
 use crate::plan::Plan;
-use crate::screen::Screen;
+use crate::screen::{Screen, ScreenPart};
 use crate::tensor::{Tensor, tensor_bytes};
 use crate::{Error, Result};
 
@@ -134,16 +134,11 @@ pub trait Backend: Send + Sync {
         false
     }
 
-    /// Makes the parts of what [`Device::screen`] returns: memory, and how many bytes
-    /// it has.
+    /// Makes the parts of what [`Device::screen`] returns.
     ///
     /// # Errors
     /// When the device fails.
-    fn screen(
-        &self,
-        _weight: &Tensor,
-        _sample: &Tensor,
-    ) -> Result<Option<Vec<(u64, Box<dyn Memory>)>>> {
+    fn screen(&self, _weight: &Tensor, _sample: &Tensor) -> Result<Option<Vec<ScreenPart>>> {
         Ok(None)
     }
 

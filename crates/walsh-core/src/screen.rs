@@ -19,14 +19,18 @@ pub struct Screen {
     parts: Arc<[Buffer]>,
 }
 
+/// A part of a [`Screen`] as a backend makes it.
+pub struct ScreenPart {
+    /// The bytes that the memory has.
+    pub bytes: u64,
+    /// The memory.
+    pub memory: Box<dyn Memory>,
+}
+
 impl Screen {
-    /// The screen of `weight`, of what a backend made: memory and how many bytes it has.
-    pub(crate) fn new(
-        device: DeviceId,
-        weight: &Tensor,
-        parts: Vec<(u64, Box<dyn Memory>)>,
-    ) -> Self {
-        let part = |(bytes, memory)| Buffer::new(device, bytes, Access::Packed, memory);
+    /// The screen of `weight`, of what a backend made.
+    pub(crate) fn new(device: DeviceId, weight: &Tensor, parts: Vec<ScreenPart>) -> Self {
+        let part = |part: ScreenPart| Buffer::new(device, part.bytes, Access::Packed, part.memory);
         Self {
             weight: weight.clone(),
             parts: parts.into_iter().map(part).collect(),

@@ -4,7 +4,7 @@ use std::time::Duration;
 use walsh_core::ops::Op;
 use walsh_core::{
     Activations, Backend, CommandList, Device, Error, HostBytes, KernelTime, Memory, Plan, Program,
-    Properties, Result, Span, Tensor,
+    Properties, Result, ScreenPart, Span, Tensor,
 };
 
 use crate::isa::Isa;
@@ -220,11 +220,7 @@ impl Backend for Cpu {
         matmul::coarsens(weight, &self.repacking())
     }
 
-    fn screen(
-        &self,
-        weight: &Tensor,
-        sample: &Tensor,
-    ) -> Result<Option<Vec<(u64, Box<dyn Memory>)>>> {
+    fn screen(&self, weight: &Tensor, sample: &Tensor) -> Result<Option<Vec<ScreenPart>>> {
         match self.packing {
             PackWeights::Never => Ok(None),
             _ => matmul::coarse_copy(weight, sample, &self.repacking(), &self.lock()),

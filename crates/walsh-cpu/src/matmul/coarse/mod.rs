@@ -12,7 +12,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use walsh_core::{Error, Memory, Result, Screen, Tensor};
+use walsh_core::{Error, Result, Screen, ScreenPart, Tensor};
 use walsh_formats::DType;
 
 use rows::{Room, coarsen};
@@ -35,9 +35,12 @@ const BLOCK: usize = 32;
 /// The smallest weight, in bytes, for which a search through a copy gains more than its own steps cost.
 const LEAST_BYTES: u64 = 4 << 20;
 
-/// About how many products are computed, and how many rows copied, to choose a copy.
-const PRODUCTS: usize = 16 << 10;
+/// About how many rows of the weight are multiplied, and how many copied, to choose a copy.
+const PRODUCTS: usize = 8 << 10;
 const LOOKS: usize = 2 << 10;
+
+/// The inputs that are looked at, at most: they differ much in how many rows a search leaves out.
+const INPUTS: usize = 5;
 
 /// The largest product but so many is about what rows must reach, whether the largest is asked for or a few dozen.
 const RANK: usize = 16;
@@ -135,7 +138,7 @@ pub(crate) fn coarse_copy(
     sample: &Tensor,
     how: &Repacking,
     team: &Team,
-) -> Result<Option<Vec<(u64, Box<dyn Memory>)>>> {
+) -> Result<Option<Vec<ScreenPart>>> {
     let Some(coarsening) = Coarsening::new(how.isa, weight) else {
         return Ok(None);
     };
@@ -146,7 +149,7 @@ pub(crate) fn coarse_copy(
     let look = Look {
         weight: &weight,
         columns: &columns,
-        input: &sample[sample.len() - coarsening.k..],
+        inputs: some_rows(sample, coarsening.k),
     };
     let copies: Vec<Coarsening> = COPIES
         .iter()
@@ -195,40 +198,49 @@ pub(crate) fn coarse_copy(
         about.cast::<[u32; COLUMNS]>().write(columns);
         about.add(COLUMNS).write(seen.lost.load(Ordering::Relaxed));
     }
-    let parts = [coarse, fine, reach, about];
-    let boxed = |memory| Box::new(memory) as Box<dyn Memory>;
-    Ok(Some(sizes.into_iter().zip(parts.map(boxed)).collect()))
+    let parts = sizes.into_iter().zip([coarse, fine, reach, about]);
+    let part = |(bytes, memory)| ScreenPart {
+        bytes,
+        memory: Box::new(memory),
+    };
+    Ok(Some(parts.map(part).collect()))
 }
 
-/// An estimate of what searches cost with copies, from some of the rows and an input.
+/// An estimate of what searches cost with copies, from some of the rows and some inputs.
 struct Look<'a> {
     weight: &'a View<u8>,
     columns: &'a [u32; COLUMNS],
-    input: &'a [f32],
+    inputs: Vec<&'a [f32]>,
 }
 
 impl Look<'_> {
     /// What a search with each of some copies costs for each row of the weight, in bytes of a stream: of the copy, and of
-    /// rows that are not left out.
+    /// rows that are not left out. It is the middle one of the inputs' that counts.
     fn costs(&self, copies: &[Coarsening]) -> Result<Vec<f64>> {
         let Some(&any) = copies.first() else {
             return Ok(Vec::new());
         };
         let mut values = vec![0.0; any.k];
-        let mut products = Vec::new();
+        let mut products = vec![Vec::new(); self.inputs.len()];
         for row in (0..any.n).step_by(any.n.div_ceil(PRODUCTS)) {
-            products.push(self.product(&any, row, &mut values)?);
+            self.decode(&any, row, &mut values)?;
+            for (products, input) in products.iter_mut().zip(&self.inputs) {
+                products.push(dot(&values, input));
+            }
         }
-        let rank = (RANK * products.len() / any.n).min(products.len() - 1);
         let order = |a: &f32, b: &f32| b.total_cmp(a);
-        let bound = *products.select_nth_unstable_by(rank, order).1;
-        let norms = self.norms();
+        let bounds = products.iter_mut().map(|products| {
+            let rank = (RANK * products.len() / any.n).min(products.len() - 1);
+            *products.select_nth_unstable_by(rank, order).1
+        });
+        let bounds: Vec<f32> = bounds.collect();
+        let norms: Vec<Norms> = self.inputs.iter().map(|input| self.norms(input)).collect();
         let mut costs = Vec::new();
         for copy in copies {
             let mut scratch = vec![0.0f32; copy.scratch_bytes().div_ceil(4)];
-            let (mut looks, mut reaching) = (0, 0);
+            let (mut looks, mut reaching) = (0, vec![0; self.inputs.len()]);
             for row in (0..copy.n).step_by(copy.n.div_ceil(LOOKS)) {
-                let product = self.product(copy, row, &mut values)?;
+                self.decode(copy, row, &mut values)?;
                 let scratch = bytemuck::cast_slice_mut(&mut scratch);
                 let room = Room::within(scratch, copy, 0, self.columns);
                 // SAFETY: the weight has these rows, the lock of the device keeps writers away, and the instruction set is
@@ -238,38 +250,59 @@ impl Look<'_> {
                     coarsen(copy, row, room)
                 };
                 looks += 1;
-                reaching += usize::from(product + reach * span(&norms, lost) >= bound);
+                for (index, input) in self.inputs.iter().enumerate() {
+                    let highest = dot(&values, input) + reach * span(&norms[index], lost);
+                    reaching[index] += u32::from(highest >= bounds[index]);
+                }
             }
-            let share = reaching as f64 / looks as f64;
+            reaching.sort_unstable();
+            let share = f64::from(reaching[reaching.len() / 2]) / f64::from(looks);
             let read = (copy.coarse.row_bytes() + copy.fine.row_bytes() + 4) as f64;
             costs.push(read + share * SCATTERED * copy.row_bytes as f64);
         }
         Ok(costs)
     }
 
-    /// A row's product with the input.
-    fn product(&self, of: &Coarsening, row: usize, values: &mut [f32]) -> Result<f32> {
+    /// A row's numbers.
+    fn decode(&self, of: &Coarsening, row: usize, values: &mut [f32]) -> Result<()> {
         // SAFETY: the lock of the device keeps writers away.
         let row = unsafe {
             self.weight
                 .slice(row * of.row_bytes..(row + 1) * of.row_bytes)
         };
-        walsh_formats::ggml::decode(of.weight, row, values)?;
-        Ok(values.iter().zip(self.input).map(|(w, x)| w * x).sum())
+        Ok(walsh_formats::ggml::decode(of.weight, row, values)?)
     }
 
-    fn norms(&self) -> Norms {
-        let norm = |x: &[f32]| x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
-        let (mut rest, mut kept) = (self.input.to_vec(), [0.0; COLUMNS]);
+    fn norms(&self, input: &[f32]) -> Norms {
+        let norm = |x: &[f32]| f64::from(dot(x, x)).sqrt();
+        let (mut rest, mut kept) = (input.to_vec(), [0.0; COLUMNS]);
         for (kept, column) in kept.iter_mut().zip(self.columns) {
             *kept = std::mem::take(&mut rest[*column as usize]);
         }
         Norms {
-            input: norm(self.input),
+            input: norm(input),
             rest: norm(&rest),
             kept: norm(&kept),
         }
     }
+}
+
+/// Rows of a sample, spread over it, the last among them.
+fn some_rows(sample: &[f32], k: usize) -> Vec<&[f32]> {
+    let rows = sample.chunks_exact(k);
+    let every = rows.len().div_ceil(INPUTS);
+    rows.rev().step_by(every.max(1)).collect()
+}
+
+/// About the product of two rows of whole blocks.
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut lanes = [0.0; BLOCK];
+    for (a, b) in a.chunks_exact(BLOCK).zip(b.chunks_exact(BLOCK)) {
+        for (lane, (a, b)) in lanes.iter_mut().zip(a.iter().zip(b)) {
+            *lane += a * b;
+        }
+    }
+    lanes.iter().sum()
 }
 
 /// The parts of a screen that was made here.

@@ -120,8 +120,8 @@ impl Phase for Columns {
                 .enumerate()
                 .map(|(i, value)| f64::from(value - kept.value(i)).powi(2))
                 .sum();
-            // Differences of sums of squares lose a little.
-            let rest = (all - apart).max(0.0) + 1e-12 * all + lost_of_kept;
+            // The values were rounded to 32 bits: a difference of their squares may be short by as much.
+            let rest = (all - apart).max(0.0) + 1e-6 * all + lost_of_kept;
             let norms = Norms {
                 input: all.sqrt(),
                 rest: rest.sqrt(),
