@@ -31,8 +31,9 @@ pub(super) type Transposition = unsafe fn(&[*const u8; LANES], usize, *mut u8);
 /// The rows of a panel.
 pub(super) const LANES: usize = 16;
 
-/// Whether a CPU device copies weights into the order that its products read fastest, when it is asked to
-/// ([`Device::pack`](walsh_core::Device::pack)).
+/// Whether a CPU device copies weights when it is asked to: into the order that its products read fastest
+/// ([`Device::pack`](walsh_core::Device::pack)), and coarsely, to find the largest products
+/// ([`Device::screen`](walsh_core::Device::screen)).
 ///
 /// Products with one row of input add up in another order over packed weights, so that their last bits differ: who
 /// wants the same bits on every run, whatever memory is free, says `Always` or `Never`.

@@ -57,9 +57,8 @@ impl Session {
     /// when no token is held, or when the device finds them through all logits alone.
     /// These are not computed until they are [fetched](Self::fetch_waiting_logits).
     pub(crate) fn read_held_few(&mut self, count: usize) -> Result<Option<Vec<(f32, i32)>>> {
-        let count = count.min(self.logits.len());
-        let possible = self.held().is_some() && (1..=LikeliestFew::MOST).contains(&count);
-        if !possible || self.screen()?.is_none() {
+        let possible = (1..=LikeliestFew::MOST).contains(&count) && count < self.logits.len();
+        if !possible || self.held().is_none() || self.screen()?.is_none() {
             return Ok(None);
         }
         self.read_one(Wanted::Few(count)).map_err(not_a_number)?;
