@@ -2,7 +2,7 @@ use std::collections::HashMap;
 
 use walsh::formats::ggml;
 use walsh::formats::kv::RowCodec;
-use walsh::{DType, Device, KvCache, KvCacheOptions, KvRows, Result, Tensor};
+use walsh::{DType, Device, KvCache, KvCacheOptions, KvRows, Result, Screen, Tensor};
 
 use crate::{HostTensor, Rng};
 
@@ -66,6 +66,11 @@ impl Maker {
     pub(super) fn product_weight(&mut self, dtype: DType, shape: &[u64]) -> Result<Tensor> {
         let weight = self.weight(dtype, shape)?;
         Ok(self.device.pack(&[weight])?.remove(0))
+    }
+
+    /// What finds the largest products of a weight, where the device gains by it.
+    pub(super) fn screen(&self, weight: &Tensor, input: &Tensor) -> Result<Option<Screen>> {
+        self.device.screen(weight, input)
     }
 
     /// Random numbers of a magnitude around 1.

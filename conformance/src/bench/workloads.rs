@@ -1,8 +1,8 @@
 use walsh::formats::kv::KvCodecs;
 use walsh::ops::{
     Activation, Add, ArgMax, AttentionDecode, AttentionPrefill, EmbeddingRows, GatedActivation,
-    KvStore, Mask, MatMul, Op, Operation, Pairing, RmsNorm, Rope, RopeConfig, RopeScaling, SoftCap,
-    SumBefore, TopK,
+    KvStore, Mask, MatMul, MatMulTopK, Op, Operation, Pairing, RmsNorm, Rope, RopeConfig,
+    RopeScaling, SoftCap, SumBefore, TopK,
 };
 use walsh::{DType, KvCacheOptions, Result};
 
@@ -329,6 +329,23 @@ fn selections(sizes: &Sizes, all: &mut Vec<Workload>) {
         move |maker| {
             Ok(TopK {
                 input: maker.floats(&shape)?,
+                values: maker.output(DType::F32, &[1, k])?,
+                indices: maker.output(DType::I32, &[1, k])?,
+            }
+            .into())
+        },
+    ));
+    let (width, vocabulary) = (sizes.width, sizes.vocabulary);
+    all.push(Workload::new(
+        MatMulTopK::NAME,
+        format!("q8_0 [1, {width}] · [{vocabulary}, {width}], k = {k}"),
+        move |maker| {
+            let weight = maker.weight(DType::Q8_0, &[vocabulary, width])?;
+            let input = maker.floats(&[1, width])?;
+            Ok(MatMulTopK {
+                screen: maker.screen(&weight, &input)?,
+                weight,
+                input,
                 values: maker.output(DType::F32, &[1, k])?,
                 indices: maker.output(DType::I32, &[1, k])?,
             }
