@@ -221,10 +221,7 @@ impl Backend for Cpu {
     }
 
     fn screen(&self, weight: &Tensor, sample: &Tensor) -> Result<Option<Vec<ScreenPart>>> {
-        match self.packing {
-            PackWeights::Never => Ok(None),
-            _ => matmul::coarse_copy(weight, sample, &self.repacking(), &self.lock()),
-        }
+        matmul::coarse_copy(weight, sample, &self.repacking(), &self.lock())
     }
 
     fn plan(&self, op: &Op) -> Result<Plan> {

@@ -162,7 +162,8 @@ impl Sampler {
     }
 
     /// The next token where those that [`Sampling::considers`] says are at hand, each with
-    /// its logit, the most probable first and of equals the one with the lower id.
+    /// its logit, none of them NaN, the most probable first and of equals the one with the
+    /// lower id.
     ///
     /// # Errors
     /// As [`sample`](Self::sample).
@@ -171,7 +172,7 @@ impl Sampler {
         let candidate = |&(logit, token): &(f32, i32)| Candidate { logit, token };
         self.candidates.extend(few.iter().map(candidate));
         let best = *self.candidates.first().ok_or_else(nothing_possible)?;
-        if best.logit.is_nan() || best.logit == f32::INFINITY {
+        if best.logit == f32::INFINITY {
             return Err(impossible(best));
         }
         if best.logit == f32::NEG_INFINITY {

@@ -1,7 +1,9 @@
 use walsh_formats::DType;
 
 use super::Operation;
+use super::TopK;
 use super::check::Check;
+use super::select::check_largest;
 use crate::Result;
 use crate::hazard::Accesses;
 use crate::screen::Screen;
@@ -27,7 +29,7 @@ pub struct MatMul {
 }
 
 /// The k largest products of each row of the input with the rows of a weight, in
-/// descending order, equals by ascending index: what [`TopK`](super::TopK) finds in the
+/// descending order, equals by ascending index: what [`TopK`] finds in the
 /// output of [`MatMul`], with the very bits that this gives on the device for that
 /// many rows, but no tensor holds all products. A product that is not a number is an
 /// [`Error::Value`](crate::Error::Value) when the list runs.
@@ -48,9 +50,34 @@ pub struct MatMulTopK {
     pub indices: Tensor,
 }
 
-/// Checks the factors of a product, and returns the rows of its output and their
-/// length.
-fn check_factors(check: Check, weight: &Tensor, input: &Tensor) -> Result<(u64, u64)> {
+impl MatMulTopK {
+    /// The shape of all products, `[M, N]`.
+    #[must_use]
+    pub fn products(&self) -> [u64; 2] {
+        [self.input.shape()[0], self.weight.shape()[0]]
+    }
+
+    /// The same as two ops, for a backend that computes all products: `products` is
+    /// `f32` of [their shape](Self::products).
+    #[must_use]
+    pub fn through(&self, products: Tensor) -> (MatMul, TopK) {
+        let product = MatMul {
+            weight: self.weight.clone(),
+            input: self.input.clone(),
+            bias: None,
+            output: products.clone(),
+        };
+        let largest = TopK {
+            input: products,
+            values: self.values.clone(),
+            indices: self.indices.clone(),
+        };
+        (product, largest)
+    }
+}
+
+/// Checks the factors of products, and returns the shape of these.
+fn check_factors(check: Check, weight: &Tensor, input: &Tensor) -> Result<[u64; 2]> {
     check.rank("weight", weight, 2)?;
     check.size("weight", weight)?;
     if matches!(weight.dtype(), DType::I32 | DType::U8) {
@@ -61,7 +88,7 @@ fn check_factors(check: Check, weight: &Tensor, input: &Tensor) -> Result<(u64, 
     let (n, k) = (weight.shape()[0], weight.shape()[1]);
     let m = input.shape()[0];
     check.f32("input", input, &[m, k])?;
-    Ok((m, n))
+    Ok([m, n])
 }
 
 impl Operation for MatMulTopK {
@@ -69,15 +96,8 @@ impl Operation for MatMulTopK {
 
     fn validate(&self) -> Result<()> {
         let check = Check(Self::NAME);
-        let (m, n) = check_factors(check, &self.weight, &self.input)?;
-        check.rank("values", &self.values, 2)?;
-        let k = self.values.shape()[1];
-        if !(1..=n).contains(&k) {
-            return check.fail("values", format_args!("[{m}, 1 to {n}]"), &self.values);
-        }
-        check.f32("values", &self.values, &[m, k])?;
-        check.dtype("indices", &self.indices, DType::I32)?;
-        check.shape("indices", &self.indices, &[m, k])?;
+        let products = check_factors(check, &self.weight, &self.input)?;
+        check_largest(check, products, &self.values, &self.indices)?;
         if let Some(screen) = &self.screen {
             let of = screen.weight();
             if !of.span().same(&self.weight.span()) || of.shape() != self.weight.shape() {
@@ -106,10 +126,10 @@ impl Operation for MatMul {
 
     fn validate(&self) -> Result<()> {
         let check = Check(Self::NAME);
-        let (m, n) = check_factors(check, &self.weight, &self.input)?;
-        check.f32("output", &self.output, &[m, n])?;
+        let products = check_factors(check, &self.weight, &self.input)?;
+        check.f32("output", &self.output, &products)?;
         if let Some(bias) = &self.bias {
-            check.f32("bias", bias, &[n])?;
+            check.f32("bias", bias, &products[1..])?;
             check.disjoint("output", &self.output, &[bias])?;
         }
         check.disjoint("output", &self.output, &[&self.weight, &self.input])

@@ -34,6 +34,23 @@ fn check_input(check: Check, input: &Tensor) -> Result<()> {
     check.size("input", input)
 }
 
+/// The k largest numbers of each row, of a tensor of this shape.
+pub(super) fn check_largest(
+    check: Check,
+    [n, width]: [u64; 2],
+    values: &Tensor,
+    indices: &Tensor,
+) -> Result<()> {
+    check.rank("values", values, 2)?;
+    let k = values.shape()[1];
+    if !(1..=width).contains(&k) {
+        return check.fail("values", format_args!("[{n}, 1 to {width}]"), values);
+    }
+    check.f32("values", values, &[n, k])?;
+    check.dtype("indices", indices, DType::I32)?;
+    check.shape("indices", indices, &[n, k])
+}
+
 impl Operation for ArgMax {
     const NAME: &'static str = "ArgMax";
 
@@ -59,15 +76,8 @@ impl Operation for TopK {
     fn validate(&self) -> Result<()> {
         let check = Check(Self::NAME);
         check_input(check, &self.input)?;
-        check.rank("values", &self.values, 2)?;
-        let (n, width) = (self.input.shape()[0], self.input.shape()[1]);
-        let k = self.values.shape()[1];
-        if !(1..=width).contains(&k) {
-            return check.fail("values", format_args!("[{n}, 1 to {width}]"), &self.values);
-        }
-        check.f32("values", &self.values, &[n, k])?;
-        check.dtype("indices", &self.indices, DType::I32)?;
-        check.shape("indices", &self.indices, &[n, k])?;
+        let shape = [self.input.shape()[0], self.input.shape()[1]];
+        check_largest(check, shape, &self.values, &self.indices)?;
         check.disjoint("values", &self.values, &[&self.input])?;
         check.disjoint("indices", &self.indices, &[&self.input, &self.values])
     }

@@ -28,6 +28,7 @@ macro_rules! two {
         ]
     };
 }
+pub(crate) use two;
 
 const LANES: [i32; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
 

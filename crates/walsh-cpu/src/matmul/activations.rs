@@ -391,6 +391,9 @@ pub(super) fn block_scale(largest: u32) -> (f32, f32) {
     }
 }
 
+/// Adding it leaves a small number, rounded to an integer, in the low bits.
+pub(super) const SHIFT: f32 = 12_582_912.0; // 1.5 · 2²³
+
 /// How an instruction set quantises a block of activations.
 pub(super) trait Quantise {
     /// Quantises 32 values.
@@ -406,8 +409,6 @@ pub(super) struct PlainQuantise;
 impl Quantise for PlainQuantise {
     #[inline(always)]
     unsafe fn quantise(values: *const f32) -> Quantised {
-        // Adding it leaves a small number, rounded to an integer, in the low bits.
-        const SHIFT: f32 = 12_582_912.0; // 1.5 · 2²³
         // SAFETY: the caller's.
         let values = unsafe { &*values.cast::<[f32; BLOCK]>() };
         // As integers, magnitudes compare like the numbers do, and infinity and NaN are above all others.

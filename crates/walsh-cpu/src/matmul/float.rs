@@ -63,6 +63,17 @@ impl Float for BF16 {
     }
 }
 
+/// What a decoded code stands for, as the reference rounds it.
+#[inline(always)]
+pub(super) fn value_of<B: Decode>(code: u8, scale: f32, min: f32) -> f32 {
+    // A code times its scale takes more than 24 bits in some symmetric types: they are rounded once, after the code has
+    // lost its offset.
+    match B::ZERO {
+        Some(zero) => scale * (i32::from(code) - i32::from(zero)) as f32,
+        None => scale * f32::from(code) - min,
+    }
+}
+
 impl<B: Decode> Float for Blocks<B> {
     const UNIT: usize = B::LEN;
 
@@ -81,12 +92,7 @@ impl<B: Decode> Float for Blocks<B> {
                 let codes = &codes[run * B::RUN..(run + 1) * B::RUN];
                 let (scale, min) = (scales[run], mins[run]);
                 for (to, &code) in to.iter_mut().zip(codes) {
-                    // A code times its scale takes more than 24 bits in some symmetric types: they are rounded once,
-                    // after the code has lost its offset.
-                    *to = match B::ZERO {
-                        Some(zero) => scale * (i32::from(code) - i32::from(zero)) as f32,
-                        None => scale * f32::from(code) - min,
-                    };
+                    *to = value_of::<B>(code, scale, min);
                 }
             }
         }

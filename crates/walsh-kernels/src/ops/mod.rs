@@ -10,7 +10,7 @@ mod rope;
 mod select;
 
 use walsh_core::formats::DType;
-use walsh_core::ops::{MatMul, MatMulTopK, Op, TopK};
+use walsh_core::ops::{MatMulTopK, Op};
 use walsh_core::{Result, Tensor};
 
 use crate::kernel::Kernel;
@@ -50,21 +50,11 @@ pub(crate) fn lower(op: &Op, lowering: &mut Lowering<'_>) -> Result<()> {
 
 /// All products into workspace, and the largest of them: there is no kernel that leaves some out.
 fn largest_products(op: &MatMulTopK, lowering: &mut Lowering<'_>) -> Result<()> {
-    let shape = [op.input.shape()[0], op.weight.shape()[0]];
+    let shape = op.products();
     let workspace = lowering.workspace(walsh_core::tensor_bytes(DType::F32, &shape)?)?;
     let products = Tensor::new(workspace.clone(), 0, DType::F32, &shape)?;
-    let product = MatMul {
-        weight: op.weight.clone(),
-        input: op.input.clone(),
-        bias: None,
-        output: products.clone(),
-    };
+    let (product, largest) = op.through(products);
     matmul::lower(&product, lowering)?;
-    let largest = TopK {
-        input: products,
-        values: op.values.clone(),
-        indices: op.indices.clone(),
-    };
     select::top_k(&largest, lowering)?;
     lowering.release(workspace);
     Ok(())

@@ -204,23 +204,26 @@ impl Model {
         screen.map_or(0, Screen::bytes)
     }
 
-    /// What finds the likeliest tokens, if the device has it; it is made on the first
-    /// call, with what logits are products of, `[rows, width]`, as a sample.
+    /// What finds the likeliest tokens, if the device has it. The first call with a sample
+    /// of what logits are products of, `[rows, width]`, makes it.
     ///
     /// # Errors
     /// When the device or making the sample fails.
     pub(crate) fn screen(
         &self,
-        sample: impl FnOnce() -> Result<Tensor>,
+        sample: impl FnOnce() -> Result<Option<Tensor>>,
     ) -> Result<Option<&Screen>> {
+        if !self.0.weights.screened {
+            return Ok(None);
+        }
         if let Some(known) = self.0.screen.get() {
             return Ok(known.as_ref());
         }
-        let weights = &self.0.weights;
-        let made = match weights.screened {
-            true => self.0.device.screen(&weights.output.weight, &sample()?)?,
-            false => None,
+        let Some(sample) = sample()? else {
+            return Ok(None);
         };
+        let weight = &self.0.weights.output.weight;
+        let made = self.0.device.screen(weight, &sample)?;
         Ok(self.0.screen.get_or_init(|| made).as_ref())
     }
 

@@ -28,19 +28,17 @@ impl Session {
     /// no token is held. The logits stay on the device, or are not computed, until they are
     /// [fetched](Self::fetch_waiting_logits).
     pub(crate) fn read_held_likeliest(&mut self) -> Result<Option<i32>> {
+        if let Some(few) = self.read_held_few(1)? {
+            return Ok(few.first().map(|(_, token)| *token));
+        }
         if self.held().is_none() {
             return Ok(None);
         }
-        let wanted = self.how_to_find_likeliest()?;
-        self.read_one(wanted).map_err(not_a_number)?;
+        self.read_one(Wanted::Likeliest).map_err(not_a_number)?;
         let mut token = [0];
-        let a = &self.activations;
-        let (found, logits) = match wanted {
-            Wanted::Few(_) => (a.few.tokens.rows(0..1)?, Logits::ToCompute),
-            _ => (a.likeliest.clone(), Logits::OnDevice),
-        };
-        self.device.read_into(&found, &mut token)?;
-        self.leave_logits(logits);
+        let likeliest = &self.activations.likeliest;
+        self.device.read_into(likeliest, &mut token)?;
+        self.leave_logits(Logits::OnDevice);
         Ok(Some(token[0]))
     }
 
@@ -74,16 +72,16 @@ impl Session {
     }
 
     /// What finds the likeliest tokens without all logits, where the device has a way. The
-    /// first call behind a few tokens makes it of what the latest tokens' logits are
-    /// products of: the first tokens of a text are unlike all others in that.
+    /// model's first call behind a few tokens makes it of what the latest tokens' logits
+    /// are products of: the first tokens of a text are unlike all others in that.
     pub(super) fn screen(&self) -> Result<Option<&Screen>> {
-        if self.latest_rows == 0 || self.history.stored < FEW_TOKENS {
-            return Ok(None);
-        }
         self.model.screen(|| {
+            if self.latest_rows == 0 || self.history.stored < FEW_TOKENS {
+                return Ok(None);
+            }
             let (step, inputs) = self.graph(None).output_inputs(self.latest_rows)?;
             self.device.run(&step)?;
-            Ok(inputs)
+            Ok(Some(inputs))
         })
     }
 

@@ -131,15 +131,16 @@ pub(crate) fn coarsens(weight: &Tensor, how: &Repacking) -> bool {
     }
 }
 
-/// Makes the coarse copy of a weight on a team, and what belongs to it: `None` where nothing is gained by it, and where a
-/// number of the weight is not finite.
+/// Makes the coarse copy of a weight on a team, and what belongs to it: `None` where the device [makes none](coarsens), or
+/// nothing would be gained by it with such inputs, and where a number of the weight is not finite.
 pub(crate) fn coarse_copy(
     weight: &Tensor,
     sample: &Tensor,
     how: &Repacking,
     team: &Team,
 ) -> Result<Option<Vec<ScreenPart>>> {
-    let Some(coarsening) = Coarsening::new(how.isa, weight) else {
+    let coarsening = Coarsening::new(how.isa, weight);
+    let Some(coarsening) = coarsening.filter(|_| coarsens(weight, how)) else {
         return Ok(None);
     };
     let (weight, sample) = (View::of(weight)?, View::<f32>::of(sample)?);

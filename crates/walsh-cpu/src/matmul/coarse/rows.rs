@@ -2,11 +2,13 @@
 
 use half::slice::HalfFloatSliceExt;
 use walsh_formats::DType;
-use walsh_formats::ggml::{BlockQ5_1, BlockQ6K, BlockQ8_0};
+use walsh_formats::ggml::{self, BlockQ5_1, BlockQ6K, BlockQ8_0};
 
-use super::{BLOCK, COLUMNS, Coarsening, SPANS};
+use super::{BLOCK, COLUMNS, Coarsening, FINE, SPANS};
 use crate::isa::Isa;
+use crate::matmul::activations::SHIFT;
 use crate::matmul::blocks::{Decode, Decoded, Plain, Primitives};
+use crate::matmul::float::value_of;
 use crate::matmul::pack::LANES;
 #[cfg(target_arch = "x86_64")]
 use crate::matmul::x86::X86;
@@ -145,11 +147,10 @@ unsafe fn coarsen_row<B: Decode, P: Primitives, const BITS: usize>(
         *scale = largest(block) / (zero(BITS) - 0.5);
     }
     let mut residual = [0.0; BLOCK / 2];
-    let mut halves = [half::f16::ZERO; 64];
+    let mut halves = [half::f16::ZERO; AT_ONCE];
     let bytes = 2 + BITS * BLOCK / 8;
-    let groups = scales.chunks(halves.len());
-    let outputs = coarse.chunks_mut(halves.len() * bytes);
-    for ((scales, blocks), to) in groups.zip(blocks.chunks_mut(64)).zip(outputs) {
+    let groups = scales.chunks(AT_ONCE).zip(blocks.chunks_mut(AT_ONCE));
+    for ((scales, blocks), to) in groups.zip(coarse.chunks_mut(AT_ONCE * bytes)) {
         let halves = &mut halves[..scales.len()];
         halves.convert_from_f32_slice(scales);
         let outputs = to.chunks_exact_mut(bytes);
@@ -171,15 +172,18 @@ unsafe fn coarsen_row<B: Decode, P: Primitives, const BITS: usize>(
         *value = values[*column as usize];
     }
     let (lost, more) = keep(&apart, fine);
-    let relative = match lost > 0.0 {
-        true => ((lost / residual) as f32).next_up(),
-        false => 0.0,
+    let relative = match lost == 0.0 {
+        true => 0.0,
+        false => ((lost / residual) as f32).next_up(),
     };
     (
         reach(residual, (terms + more).sqrt(), values.len()),
         relative,
     )
 }
+
+/// The blocks whose scales are rounded together.
+const AT_ONCE: usize = 64;
 
 /// The code that stands for zero.
 const fn zero(bits: usize) -> f32 {
@@ -207,20 +211,18 @@ fn write_codes<const BITS: usize>(codes: &[u8; BLOCK], to: &mut [u8]) {
 }
 
 /// Writes a block of 8 bits; returns the norm of what it leaves out, and the square of that of the terms of products.
-#[inline(always)]
 fn keep(values: &[f32; COLUMNS], to: &mut [u8]) -> (f64, f64) {
-    let half = half::f16::from_f32(largest(values) / 127.0);
-    let scale = half.to_f32();
-    let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
-    to[..2].copy_from_slice(&half.to_le_bytes());
-    let mut lost = 0.0;
-    for (to, value) in to[2..].iter_mut().zip(values) {
-        let code = (value * inverse).round_ties_even().clamp(-127.0, 127.0);
-        *to = code as i8 as u8;
-        lost += f64::from(value - code * scale).powi(2);
+    let mut kept = [0.0; COLUMNS];
+    let written = ggml::encode(FINE, values, to).and_then(|()| ggml::decode(FINE, to, &mut kept));
+    if written.is_err() {
+        // Numbers that are not finite have no such block.
+        return (f64::NAN, f64::NAN);
     }
+    let left = values.iter().zip(&kept).map(|(value, kept)| value - kept);
+    let lost: f64 = left.map(|left| f64::from(left).powi(2)).sum();
     // A code with its zero, which products take away apart.
-    let terms = COLUMNS as f64 * f64::from(384.0 * scale).powi(2);
+    let scale = half::f16::from_le_bytes([to[0], to[1]]).to_f64();
+    let terms = COLUMNS as f64 * (384.0 * scale).powi(2);
     (lost.sqrt() * (1.0 + 1e-6), terms)
 }
 
@@ -257,11 +259,7 @@ unsafe fn decode<B: Decode, P: Primitives>(block: &B, values: &mut [f32]) -> f64
         let (scale, min) = (scales[run], mins[run]);
         let codes = &codes[run * B::RUN..(run + 1) * B::RUN];
         for (value, &code) in values.iter_mut().zip(codes) {
-            // As products with floats decode.
-            *value = match B::ZERO {
-                Some(zero) => scale * (i32::from(code) - i32::from(zero)) as f32,
-                None => scale * f32::from(code) - min,
-            };
+            *value = value_of::<B>(code, scale, min);
         }
         let most = f64::from(scale.abs() * f32::from(B::TOP) + min.abs());
         terms += B::RUN as f64 * most * most;
@@ -294,8 +292,6 @@ fn quantise<const BITS: usize>(
     scale: f32,
     residual: &mut [f32; BLOCK / 2],
 ) -> [u8; BLOCK] {
-    // Adding it leaves a small number, rounded to an integer, in the low bits.
-    const SHIFT: f32 = 12_582_912.0; // 1.5 · 2²³
     let (zero, top) = (zero(BITS), 2.0 * zero(BITS) - 1.0);
     let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
     let mut codes = [0; BLOCK];

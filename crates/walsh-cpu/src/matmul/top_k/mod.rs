@@ -1,18 +1,17 @@
 //! The op `MatMulTopK`: the largest products, found through a coarse copy where there is one.
 //!
-//! All products with the copy are computed, and those with what it leaves out of some columns. Those that are largest in each part of the rows are computed exactly: the
-//! k-th largest of them is a bound that all of the k largest products reach. Every row whose product with the copy,
-//! raised by its reach, does not reach that bound is left alone; the others are computed exactly, by the very kernel that
-//! computes all products otherwise, and the largest of them are the answer.
+//! All products with the copy are computed, and those with what it leaves out of some columns. Those that are largest in
+//! each part of the rows are computed exactly: the k-th largest of them is a bound that all of the k largest products
+//! reach. Every row whose product with the copy, raised by its reach, does not reach that bound is left alone; the others
+//! are computed exactly, by the very kernel that computes all products otherwise, and the largest of them are the answer.
 
 mod phases;
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use phases::{Bound, Columns, Largest, LargestOfParts, Search, ThoseThatReach};
-use walsh_core::ops::{MatMul, MatMulTopK, Operation, TopK};
-use walsh_core::{Accesses, Buffer, Plan, Result, Span, Tensor};
+use walsh_core::ops::{MatMulTopK, Operation};
+use walsh_core::{Accesses, Buffer, Error, Plan, Result, Span, Tensor};
 use walsh_formats::DType;
 
 use super::activations::Record;
@@ -35,9 +34,10 @@ const MOST: usize = 256;
 /// The room that prepared columns take, in numbers.
 const PREPARED: usize = size_of::<Record>() / 4;
 
-/// The plans of a search: of the exact products, of those with the copy, and of those with what it leaves out of some
+/// A search: the plans of the exact products, of those with the copy, and of those with what it leaves out of some
 /// columns.
 struct Plans {
+    parts: Parts,
     exact: ProductPlan,
     coarse: ProductPlan,
     fine: ProductPlan,
@@ -52,6 +52,7 @@ impl Plans {
         if op.input.shape()[0] > 1 || op.values.shape()[1] > MOST as u64 {
             return Ok(None);
         }
+        let parts = Parts::of(screen)?;
         let exact = product_plan(MatMulTopK::NAME, &op.weight, &op.input, target)?;
         let copy = |weight, k| {
             let shape = ProductShape {
@@ -62,9 +63,10 @@ impl Plans {
             };
             plan_shape(MatMulTopK::NAME, shape, target)
         };
-        let coarse = copy(Parts::of(screen)?.copy, exact.shape().k)?;
+        let coarse = copy(parts.copy, exact.shape().k)?;
         let fine = copy(FINE, COLUMNS)?;
         Ok(exact.takes_single_rows().then_some(Plans {
+            parts,
             exact,
             coarse,
             fine,
@@ -85,7 +87,10 @@ pub(crate) fn plan_top_k(op: &MatMulTopK, target: Target) -> Result<Plan> {
         });
     };
     let plan = super::op::describe(&coarse, target);
-    let sizes = Sizes::new(exact.shape().n, op.values.shape()[1] as usize);
+    let sizes = Sizes {
+        n: exact.shape().n,
+        k: op.values.shape()[1] as usize,
+    };
     Ok(Plan {
         kernel: format!(
             "{} + search.{}.{}",
@@ -94,52 +99,40 @@ pub(crate) fn plan_top_k(op: &MatMulTopK, target: Target) -> Result<Plan> {
             target.isa
         ),
         pieces: plan.pieces,
-        workspace: plan.workspace + exact.layout().bytes() as u64 + sizes.bytes(),
+        workspace: plan.workspace + exact.layout().bytes() as u64 + 4 * sizes.workspace() as u64,
     })
 }
 
 /// Adds the phases of the op.
 pub(crate) fn lower_top_k(op: &MatMulTopK, lowering: &mut Lowering) -> Result<()> {
-    match (Plans::new(op, lowering.target())?, &op.screen) {
-        (Some(plans), Some(screen)) => search(op, Parts::of(screen)?, plans, lowering),
-        _ => all_products(op, lowering),
+    match Plans::new(op, lowering.target())? {
+        Some(plans) => search(op, plans, lowering),
+        None => all_products(op, lowering),
     }
 }
 
 /// All products into workspace, and the largest of them.
 fn all_products(op: &MatMulTopK, lowering: &mut Lowering) -> Result<()> {
-    let shape = [op.input.shape()[0], op.weight.shape()[0]];
+    let shape = op.products();
     let workspace = lowering.workspace(walsh_core::tensor_bytes(DType::F32, &shape)?)?;
     let products = Tensor::new(workspace.clone(), 0, DType::F32, &shape)?;
-    let product = MatMul {
-        weight: op.weight.clone(),
-        input: op.input.clone(),
-        bias: None,
-        output: products.clone(),
-    };
+    let (product, largest) = op.through(products);
     super::op::lower(&product, lowering)?;
-    let largest = TopK {
-        input: products,
-        values: op.values.clone(),
-        indices: op.indices.clone(),
-    };
     lower_topk_of(MatMulTopK::NAME, &largest, lowering)?;
     lowering.release(workspace);
     Ok(())
 }
 
-/// How a search is divided, and where its parts lie in the workspace.
+/// How a search is divided.
 #[derive(Clone, Copy)]
 struct Sizes {
+    /// The rows of the weight.
     n: usize,
+    /// The products that are wanted.
     k: usize,
 }
 
 impl Sizes {
-    fn new(n: usize, k: usize) -> Sizes {
-        Sizes { n, k }
-    }
-
     fn parts(self) -> usize {
         self.n.div_ceil(PART)
     }
@@ -148,140 +141,110 @@ impl Sizes {
         self.n.div_ceil(PIECE)
     }
 
-    /// Products with the copy; those of rows that reach the bound become exact.
-    fn scores(self) -> Range<usize> {
-        0..self.n
-    }
-
-    /// Products with what the copy leaves out of some columns.
-    fn more(self) -> Range<usize> {
-        let start = self.scores().end.next_multiple_of(16);
-        start..start + self.n
-    }
-
-    /// The input's numbers in these columns.
-    fn columns(self) -> Range<usize> {
-        let start = self.more().end.next_multiple_of(16);
-        start..start + COLUMNS
-    }
-
-    /// The same as products read them.
-    fn prepared(self) -> Range<usize> {
-        let start = self.columns().end.next_multiple_of(16);
-        start..start + PREPARED
-    }
-
-    /// The largest exact products of each part.
-    fn of_parts(self) -> Range<usize> {
-        let start = self.prepared().end.next_multiple_of(16);
-        start..start + self.parts() * self.k
-    }
-
-    /// The bound, and the span of the input.
-    fn bound(self) -> Range<usize> {
-        let start = self.of_parts().end.next_multiple_of(16);
-        start..start + 2
-    }
-
-    /// The largest exact products of each piece.
-    fn of_pieces(self) -> Range<usize> {
-        let start = self.bound().end.next_multiple_of(16);
-        start..start + self.pieces() * self.k
-    }
-
-    /// Their rows.
-    fn rows(self) -> Range<usize> {
-        let start = self.of_pieces().end.next_multiple_of(16);
-        start..start + self.pieces() * self.k
-    }
-
-    fn bytes(self) -> u64 {
-        4 * self.rows().end as u64
+    /// The numbers of workspace.
+    fn workspace(self) -> usize {
+        2 * self.n + COLUMNS + PREPARED + self.parts() * self.k + 2 + 2 * self.pieces() * self.k
     }
 }
 
 /// Adds the phases of a search.
-fn search(op: &MatMulTopK, parts: Parts, plans: Plans, lowering: &mut Lowering) -> Result<()> {
+fn search(op: &MatMulTopK, plans: Plans, lowering: &mut Lowering) -> Result<()> {
     let Plans {
+        parts,
         exact,
         coarse,
         fine,
     } = plans;
-    let sizes = Sizes::new(exact.shape().n, op.values.shape()[1] as usize);
+    let sizes = Sizes {
+        n: exact.shape().n,
+        k: op.values.shape()[1] as usize,
+    };
     let (exact_input, exact_span) = prepared(&op.input, exact.layout(), lowering)?;
     let (coarse_input, coarse_span) = prepared(&op.input, coarse.layout(), lowering)?;
-    let workspace = lowering.workspace(sizes.bytes())?;
-    let columns = Columns {
-        layout: *fine.layout(),
-        about: parts.about,
-        input: (*coarse.layout(), View::of_span(&coarse_span)?),
-        values: part(&workspace, sizes.columns())?,
-        prepared: part(&workspace, sizes.prepared())?,
-        bound: part(&workspace, sizes.bound())?,
+    let mut taken = Vec::new();
+    let mut room = |numbers: usize| {
+        let buffer = lowering.workspace(4 * numbers as u64)?;
+        taken.push(buffer.clone());
+        Ok::<_, Error>((buffer, numbers))
     };
-    let coarse = Product {
-        weight: parts.coarse,
-        input: coarse_input,
-        bias: None,
-        output: part(&workspace, sizes.scores())?,
-        plan: coarse,
-    };
-    let fine = Product {
-        weight: parts.fine,
-        input: part(&workspace, sizes.prepared())?,
-        bias: None,
-        output: part(&workspace, sizes.more())?,
-        plan: fine,
-    };
+    let (scores, more) = (room(sizes.n)?, room(sizes.n)?);
+    let (values, columns, bound) = (room(COLUMNS)?, room(PREPARED)?, room(2)?);
+    let of_parts = room(sizes.parts() * sizes.k)?;
+    let (of_pieces, rows) = (
+        room(sizes.pieces() * sizes.k)?,
+        room(sizes.pieces() * sizes.k)?,
+    );
     let search = Arc::new(Search {
         isa: lowering.target().isa,
         sizes,
         weight: View::of(&op.weight)?,
         input: exact_input,
         reach: parts.reach,
-        scores: part(&workspace, sizes.scores())?,
-        more: part(&workspace, sizes.more())?,
-        of_parts: part(&workspace, sizes.of_parts())?,
-        bound: part(&workspace, sizes.bound())?,
-        of_pieces: part(&workspace, sizes.of_pieces())?,
-        rows: part(&workspace, sizes.rows())?,
+        scores: numbers(&scores)?,
+        more: numbers(&more)?,
+        of_parts: numbers(&of_parts)?,
+        bound: numbers(&bound)?,
+        of_pieces: numbers(&of_pieces)?,
+        rows: numbers(&rows)?,
         values: View::of(&op.values)?,
         indices: View::of(&op.indices)?,
         fault: lowering.fault(),
         exact,
     });
-    // The two products run side by side; all else comes one after the other.
-    let within = |numbers: Range<usize>| Span {
-        buffer: workspace.clone(),
-        offset: 4 * numbers.start as u64,
-        bytes: 4 * numbers.len() as u64,
+    let take_columns = Columns {
+        layout: *fine.layout(),
+        about: parts.about,
+        input: (*coarse.layout(), View::of_span(&coarse_span)?),
+        values: numbers(&values)?,
+        prepared: numbers(&columns)?,
+        bound: numbers(&bound)?,
     };
-    let accesses = |mut reads: Vec<Span>, writes: Vec<Span>| {
+    let coarse = Product {
+        weight: parts.coarse,
+        input: coarse_input,
+        bias: None,
+        output: numbers(&scores)?,
+        plan: coarse,
+    };
+    let fine = Product {
+        weight: parts.fine,
+        input: numbers(&columns)?,
+        bias: None,
+        output: numbers(&more)?,
+        plan: fine,
+    };
+    let spans = |rooms: &[&(Buffer, usize)]| -> Vec<Span> {
+        rooms.iter().map(|(buffer, _)| whole(buffer)).collect()
+    };
+    let accesses = |reads: &[&(Buffer, usize)], writes: &[&(Buffer, usize)]| {
+        let mut reads = spans(reads);
         reads.extend([exact_span.clone(), coarse_span.clone()]);
+        reads.extend(op.accesses().reads);
+        let writes = spans(writes);
         Accesses { reads, writes }
     };
-    let small = within(sizes.columns().start..sizes.rows().end);
-    lowering.phase(&accesses(vec![], vec![small]), columns);
-    let scores = within(sizes.scores());
-    lowering.phase(&accesses(vec![], vec![scores]), coarse);
-    let (columns, more) = (within(sizes.prepared()), within(sizes.more()));
-    lowering.phase(&accesses(vec![columns], vec![more]), fine);
-    let alone = || accesses(op.accesses().reads, vec![whole(&workspace)]);
-    lowering.phase(&alone(), LargestOfParts(search.clone()));
-    lowering.phase(&alone(), Bound(search.clone()));
-    lowering.phase(&alone(), ThoseThatReach(search.clone()));
-    let mut last = alone();
+    lowering.phase(&accesses(&[], &[&values, &columns, &bound]), take_columns);
+    lowering.phase(&accesses(&[], &[&scores]), coarse);
+    lowering.phase(&accesses(&[&columns], &[&more]), fine);
+    lowering.phase(
+        &accesses(&[&more], &[&scores, &of_parts]),
+        LargestOfParts(search.clone()),
+    );
+    lowering.phase(&accesses(&[], &[&of_parts, &bound]), Bound(search.clone()));
+    lowering.phase(
+        &accesses(&[&bound], &[&scores, &of_pieces, &rows]),
+        ThoseThatReach(search.clone()),
+    );
+    let mut last = accesses(&[&of_pieces, &rows], &[]);
     last.writes.extend(op.accesses().writes);
     lowering.phase(&last, Largest(search));
-    lowering.release(workspace);
+    taken
+        .into_iter()
+        .for_each(|buffer| lowering.release(buffer));
     Ok(())
 }
 
-/// Numbers of a workspace.
-fn part<T: bytemuck::Pod>(workspace: &Buffer, numbers: Range<usize>) -> Result<View<T>> {
-    View::range(
-        workspace,
-        4 * numbers.start as u64,
-        4 * numbers.len() as u64,
-    )
+/// So many numbers of a workspace.
+fn numbers<T: bytemuck::Pod>((buffer, count): &(Buffer, usize)) -> Result<View<T>> {
+    View::range(buffer, 0, 4 * *count as u64)
 }

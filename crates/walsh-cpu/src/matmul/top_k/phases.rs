@@ -43,11 +43,11 @@ pub(super) struct Search {
 }
 
 impl Search {
-    /// Computes the products of some rows, into the scores.
+    /// The products of some rows; they go into the scores too.
     ///
     /// # Safety
     /// The rows are the weight's, nothing else touches their scores, and nobody writes what products read.
-    unsafe fn multiply(&self, rows: &[u32], scratch: &mut [u8]) {
+    unsafe fn multiply(&self, rows: &[u32], scratch: &mut [u8]) -> Vec<f32> {
         let operands = Operands {
             weight: self.weight.base(),
             input: self.input.base(),
@@ -61,14 +61,20 @@ impl Search {
                 .step_by(64)
                 .for_each(|at| fetch(row.wrapping_add(at)));
         };
+        let mut products = Vec::with_capacity(rows.len());
         rows.iter().take(AHEAD).for_each(|row| ahead(*row));
         for (index, row) in rows.iter().enumerate() {
             if let Some(next) = rows.get(index + AHEAD) {
                 ahead(*next);
             }
             // SAFETY: the caller's.
-            unsafe { self.exact.run_row(*row as usize, operands, scratch) };
+            unsafe {
+                let row = *row as usize;
+                self.exact.run_row(row, operands, scratch);
+                products.push(self.scores.base().add(row).read());
+            }
         }
+        products
     }
 
     fn cost(&self, share: u64) -> u64 {
@@ -169,12 +175,8 @@ impl Phase for LargestOfParts {
             let row = |found: &Candidate| (rows.start + found.index) as u32;
             let largest: Vec<u32> = largest.iter().map(row).collect();
             // SAFETY: as above.
-            unsafe {
-                self.0.multiply(&largest, scratch.bytes());
-                for (found, row) in found.iter_mut().zip(largest) {
-                    *found = self.0.scores.slice(row as usize..row as usize + 1)[0];
-                }
-            }
+            let products = unsafe { self.0.multiply(&largest, scratch.bytes()) };
+            found[..products.len()].copy_from_slice(&products);
         }
     }
 }
@@ -237,36 +239,24 @@ impl Phase for ThoseThatReach {
             let rows = piece * PIECE..((piece + 1) * PIECE).min(sizes.n);
             let results = piece * sizes.k..(piece + 1) * sizes.k;
             // SAFETY: the scores of these rows, and the piece's results, are this item's.
-            let (values, indices, reaching) = unsafe {
-                let scores = self.0.scores.slice(rows.clone());
-                let reach = self.0.reach.slice(rows.clone());
-                let first = rows.start as u32;
-                let count = those_that_reach(
-                    isa,
-                    Scores {
-                        scores,
-                        reach,
-                        span,
-                        bound,
-                    },
-                    first,
-                    room,
-                );
-                let reaching = &room[..count];
-                self.0.multiply(reaching, scratch);
+            let (values, indices, scores) = unsafe {
                 (
                     self.0.of_pieces.slice_mut(results.clone()),
                     self.0.rows.slice_mut(results),
-                    reaching,
+                    Scores {
+                        scores: self.0.scores.slice(rows.clone()),
+                        reach: self.0.reach.slice(rows.clone()),
+                        span,
+                        bound,
+                    },
                 )
             };
+            let count = those_that_reach(isa, scores, rows.start as u32, room);
+            let reaching = &room[..count];
+            // SAFETY: as above; the scores have been looked at.
+            let exact = unsafe { self.0.multiply(reaching, scratch) };
             values.fill(f32::NEG_INFINITY);
             indices.fill(NOBODY);
-            let mut exact = Vec::with_capacity(reaching.len());
-            for row in reaching {
-                // SAFETY: as above.
-                exact.push(unsafe { self.0.scores.slice(*row as usize..*row as usize + 1)[0] });
-            }
             let Ok(largest) = largest_of(&exact, sizes.k.min(exact.len())) else {
                 self.0.fault.report(not_a_number(MatMulTopK::NAME, 0));
                 return;

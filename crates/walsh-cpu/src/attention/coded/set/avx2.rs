@@ -6,26 +6,10 @@
 use std::arch::x86_64::*;
 
 use super::ByteLanes;
-use crate::lanes::{Avx2, operations};
+use crate::lanes::{Avx2, operations, two};
 
 /// Sixty-four bytes.
 type B = [__m256i; 2];
-
-/// The same expression for both registers.
-macro_rules! two {
-    ($i:ident => $body:expr) => {
-        [
-            {
-                let $i = 0;
-                $body
-            },
-            {
-                let $i = 1;
-                $body
-            },
-        ]
-    };
-}
 
 /// The address of bytes of which only `exist` may be read: of a copy, followed by zeros, where a vector has more.
 ///
