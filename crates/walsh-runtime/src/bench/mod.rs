@@ -171,6 +171,9 @@ impl Case<'_> {
         let start = Instant::now();
         // Warms the caches and the worker team up; not counted.
         self.repetition(session)?;
+        if self.test == BenchTest::Decode {
+            session.make_screen()?;
+        }
         let wanted = repetitions.unwrap_or(if start.elapsed() > LONG { 3 } else { 5 });
         let mut rates = Vec::with_capacity(wanted);
         let mut submitted = 0.0;

@@ -258,11 +258,11 @@ impl Graph<'_> {
         Ok(hidden)
     }
 
-    /// From the first `rows` rows of the residual stream to what logits are products of,
-    /// which is returned.
-    pub(crate) fn output_inputs(&self, rows: usize) -> Result<(Step, Tensor)> {
+    /// From rows of the residual stream to what logits are products of, which is returned.
+    pub(crate) fn output_inputs(&self, rows: Range<usize>) -> Result<(Step, Tensor)> {
         let mut list = self.device.record();
-        let inputs = self.push_output_norm(&mut list, 0..rows as u64)?;
+        let rows = rows.start as u64..rows.end as u64;
+        let inputs = self.push_output_norm(&mut list, rows)?;
         Ok((list.finish()?, inputs))
     }
 

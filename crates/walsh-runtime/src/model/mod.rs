@@ -4,6 +4,7 @@ mod config;
 mod file;
 mod fingerprint;
 pub(crate) mod graph;
+mod screening;
 mod synthetic;
 mod weights;
 
@@ -14,11 +15,12 @@ use std::sync::{Arc, OnceLock};
 use walsh::formats::DType;
 use walsh::formats::gguf::Gguf;
 use walsh::formats::kv::{KvCodec, KvSpec, LayerKv, RowCodec};
-use walsh::{Device, Screen, Tensor, tensor_bytes};
+use walsh::{Device, tensor_bytes};
 
 pub use config::{Architecture, LayerConfig, ModelConfig};
 use file::ModelFiles;
 pub use fingerprint::Fingerprint;
+use screening::Screening;
 pub use synthetic::Synthetic;
 pub(crate) use weights::Weights;
 use weights::{Loader, Place};
@@ -60,7 +62,7 @@ struct Inner {
     tensors: Vec<TensorSummary>,
     weights: Weights,
     packed_bytes: u64,
-    screen: OnceLock<Option<Screen>>,
+    screening: Screening,
     tokenizer: Tokenizer,
     calibrations: CalibrationOptions,
     calibration: OnceLock<Calibration>,
@@ -111,7 +113,7 @@ impl Parts {
             name,
             weights,
             packed_bytes,
-            screen: OnceLock::new(),
+            screening: Screening::default(),
             config: self.config,
             tensors,
             tokenizer,
@@ -192,39 +194,6 @@ impl Model {
     #[must_use]
     pub fn packed_bytes(&self) -> u64 {
         self.0.packed_bytes
-    }
-
-    /// The bytes of the coarse copy with which the device finds the likeliest tokens,
-    /// in memory beside the file: made when they are first asked for, 0 before, and 0
-    /// where the device computes all logits for that. See
-    /// [`Device::screen`](walsh::Device::screen).
-    #[must_use]
-    pub fn screen_bytes(&self) -> u64 {
-        let screen = self.0.screen.get().and_then(Option::as_ref);
-        screen.map_or(0, Screen::bytes)
-    }
-
-    /// What finds the likeliest tokens, if the device has it. The first call with a sample
-    /// of what logits are products of, `[rows, width]`, makes it.
-    ///
-    /// # Errors
-    /// When the device or making the sample fails.
-    pub(crate) fn screen(
-        &self,
-        sample: impl FnOnce() -> Result<Option<Tensor>>,
-    ) -> Result<Option<&Screen>> {
-        if !self.0.weights.screened {
-            return Ok(None);
-        }
-        if let Some(known) = self.0.screen.get() {
-            return Ok(known.as_ref());
-        }
-        let Some(sample) = sample()? else {
-            return Ok(None);
-        };
-        let weight = &self.0.weights.output.weight;
-        let made = self.0.device.screen(weight, &sample)?;
-        Ok(self.0.screen.get_or_init(|| made).as_ref())
     }
 
     /// What tells it from other models. It is worked out on the first call, in a

@@ -1,14 +1,17 @@
 //! Decoding where the device looks for the likeliest next tokens.
 
-use walsh::Screen;
 use walsh::ops::{ArgMax, MatMulTopK, Operation};
 
 use super::{Logits, Session};
 use crate::model::graph::{LikeliestFew, Wanted};
 use crate::{Error, Result};
 
-/// How many tokens come before the screen is made.
-const FEW_TOKENS: usize = 8;
+/// The likeliest token before which the screen is made: making it takes about as long as it
+/// saves on so many.
+const TOKENS: usize = 32;
+
+/// The first tokens of a text, which are unlike all others.
+const FIRST: usize = 8;
 
 impl Session {
     /// Appends one token and returns the one that is likeliest to follow, the first of
@@ -43,11 +46,11 @@ impl Session {
     }
 
     /// What list finds the likeliest token.
-    pub(super) fn how_to_find_likeliest(&self) -> Result<Wanted> {
-        Ok(match self.screen()? {
+    pub(super) fn how_to_find_likeliest(&self) -> Wanted {
+        match self.model.screen() {
             Some(_) => Wanted::Few(1),
             None => Wanted::Likeliest,
-        })
+        }
     }
 
     /// Reads the held token and returns the `count` that are likeliest to follow, each
@@ -56,7 +59,11 @@ impl Session {
     /// These are not computed until they are [fetched](Self::fetch_waiting_logits).
     pub(crate) fn read_held_few(&mut self, count: usize) -> Result<Option<Vec<(f32, i32)>>> {
         let possible = (1..=LikeliestFew::MOST).contains(&count) && count < self.logits.len();
-        if !possible || self.held().is_none() || self.screen()?.is_none() {
+        if !possible || self.held().is_none() {
+            return Ok(None);
+        }
+        self.count_for_screen(TOKENS)?;
+        if self.model.screen().is_none() {
             return Ok(None);
         }
         self.read_one(Wanted::Few(count)).map_err(not_a_number)?;
@@ -71,17 +78,27 @@ impl Session {
         Ok(Some(logits.into_iter().zip(tokens).collect()))
     }
 
-    /// What finds the likeliest tokens without all logits, where the device has a way. The
-    /// model's first call behind a few tokens makes it of what the latest tokens' logits
-    /// are products of: the first tokens of a text are unlike all others in that.
-    pub(super) fn screen(&self) -> Result<Option<&Screen>> {
-        self.model.screen(|| {
-            if self.latest_rows == 0 || self.history.stored < FEW_TOKENS {
-                return Ok(None);
+    /// Makes what finds the likeliest tokens without all logits, where the device has a way,
+    /// of what it has read, for one who is going to ask for many.
+    pub(crate) fn make_screen(&self) -> Result<()> {
+        self.count_for_screen(0)
+    }
+
+    /// Notes that the likeliest tokens are asked for; with the token of this number the
+    /// screen is made.
+    fn count_for_screen(&self, number: usize) -> Result<()> {
+        self.model.count_for_screen(number, |most| {
+            let (stored, rows) = (self.history.stored, self.latest_rows);
+            let first = stored.saturating_sub(rows);
+            let from = FIRST.saturating_sub(first).max(rows.saturating_sub(most));
+            if from >= rows {
+                return Ok(Vec::new());
             }
-            let (step, inputs) = self.graph(None).output_inputs(self.latest_rows)?;
+            let (step, inputs) = self.graph().output_inputs(from..rows)?;
             self.device.run(&step)?;
-            Ok(Some(inputs))
+            let mut values = vec![0.0; (rows - from) * inputs.shape()[1] as usize];
+            self.device.read_into(&inputs, &mut values)?;
+            Ok(values)
         })
     }
 

@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 
 use walsh::{
     CacheKind, DType, Device, KvCache, KvCacheOptions, KvCodec, KvSpec, LayerKv, OverlayOptions,
-    Screen, Step,
+    Step,
 };
 
 use crate::model::graph::{Activations, Graph, Reading, Wanted};
@@ -535,12 +535,12 @@ impl Session {
     }
 
     /// What lists are recorded from.
-    fn graph<'a>(&'a self, screen: Option<&'a Screen>) -> Graph<'a> {
+    fn graph(&self) -> Graph<'_> {
         Graph {
             device: &self.device,
             config: self.model.config(),
             weights: self.model.weights(),
-            screen,
+            screen: self.model.screen(),
             caches: &self.caches,
             activations: &self.activations,
         }
@@ -548,10 +548,9 @@ impl Session {
 
     fn record(&self, key: StepKey) -> Result<Step> {
         match key {
-            StepKey::Body(rows, reading) => self.graph(None).body(rows, reading),
-            StepKey::Head(first, count) => self.graph(None).head(first, count),
-            StepKey::Token(wanted @ Wanted::Few(_)) => self.graph(self.screen()?).token(wanted),
-            StepKey::Token(wanted) => self.graph(None).token(wanted),
+            StepKey::Body(rows, reading) => self.graph().body(rows, reading),
+            StepKey::Head(first, count) => self.graph().head(first, count),
+            StepKey::Token(wanted) => self.graph().token(wanted),
         }
     }
 }
