@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use walsh::ops::Op;
-use walsh::{DType, Device, Result, Step, Tensor};
+use walsh::{DType, Device, Result, ScreenSample, Step, Tensor};
 
 use crate::{HostTensor, Problem, Rng, Target};
 
@@ -88,7 +88,9 @@ impl<'a> Bound<'a> {
             for placed in &placed {
                 device.write_bytes(&placed.whole, &placed.image)?;
             }
-            op.screen = device.screen(&op.weight, &op.input)?;
+            let count = op.values.shape()[1];
+            let sample = ScreenSample::find(device, &op.weight, &op.input, count)?;
+            op.screen = device.screen(&op.weight, &sample)?;
         }
         let mut list = device.record();
         list.push(op)?;

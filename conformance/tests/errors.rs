@@ -9,7 +9,7 @@ use conformance::{Problem, Target, targets};
 use walsh::ops::{
     ArgMax, AttentionDecode, EmbeddingRows, KvStore, Mask, MatMulTopK, Op, Scale, TopK,
 };
-use walsh::{CacheKind, DType, Device, Error, KvCache, KvCacheOptions, Tensor};
+use walsh::{CacheKind, DType, Device, Error, KvCache, KvCacheOptions, ScreenSample, Tensor};
 
 fn each_target(test: impl Fn(&Device)) {
     let simulator = simulated::target(1).unwrap();
@@ -178,7 +178,8 @@ fn products_with_nan_have_no_largest_number() {
     each_target(|device| {
         let weight = device.zeros(DType::Q8_0, &[40, 64]).unwrap();
         let input = device.tensor(&[1, 64], &[1.0f32; 64]).unwrap();
-        let screen = device.screen(&weight, &input).unwrap();
+        let sample = ScreenSample::find(device, &weight, &input, 4).unwrap();
+        let screen = device.screen(&weight, &sample).unwrap();
         let top = step(
             device,
             [MatMulTopK {
@@ -210,7 +211,7 @@ fn products_with_nan_have_no_largest_number() {
         };
         let error = list.push(other).unwrap_err().to_string();
         assert!(error.contains("values"), "{error}");
-        if let Some(screen) = device.screen(&weight, &input).unwrap() {
+        if let Some(screen) = device.screen(&weight, &sample).unwrap() {
             let other = MatMulTopK {
                 weight: device.zeros(DType::Q8_0, &[40, 64]).unwrap(),
                 screen: Some(screen),
@@ -221,9 +222,12 @@ fn products_with_nan_have_no_largest_number() {
             let error = list.push(other).unwrap_err().to_string();
             assert!(error.contains("screen"), "{error}");
         }
-        let narrow = device.tensor(&[1, 32], &[1.0f32; 32]).unwrap();
-        let error = device.screen(&weight, &narrow).unwrap_err().to_string();
-        assert!(error.contains("sample"), "{error}");
+        for (numbers, last) in [(32, vec![0]), (0, vec![]), (64, vec![40])] {
+            let inputs = vec![1.0; numbers];
+            let sample = ScreenSample { inputs, last };
+            let error = device.screen(&weight, &sample).unwrap_err().to_string();
+            assert!(error.contains("sample"), "{error}");
+        }
     });
 }
 

@@ -2,7 +2,7 @@ use std::collections::HashMap;
 
 use walsh::formats::ggml;
 use walsh::formats::kv::RowCodec;
-use walsh::{DType, Device, KvCache, KvCacheOptions, KvRows, Result, Screen, Tensor};
+use walsh::{DType, Device, KvCache, KvCacheOptions, KvRows, Result, Screen, ScreenSample, Tensor};
 
 use crate::{HostTensor, Rng};
 
@@ -69,8 +69,14 @@ impl Maker {
     }
 
     /// What finds the largest products of a weight, where the device gains by it.
-    pub(super) fn screen(&self, weight: &Tensor, input: &Tensor) -> Result<Option<Screen>> {
-        self.device.screen(weight, input)
+    pub(super) fn screen(
+        &self,
+        weight: &Tensor,
+        input: &Tensor,
+        count: u64,
+    ) -> Result<Option<Screen>> {
+        let sample = ScreenSample::find(&self.device, weight, input, count)?;
+        self.device.screen(weight, &sample)
     }
 
     /// Random numbers of a magnitude around 1.

@@ -343,7 +343,7 @@ fn selections(sizes: &Sizes, all: &mut Vec<Workload>) {
             let weight = maker.weight(DType::Q8_0, &[vocabulary, width])?;
             let input = maker.floats(&[1, width])?;
             Ok(MatMulTopK {
-                screen: maker.screen(&weight, &input)?,
+                screen: maker.screen(&weight, &input, k)?,
                 weight,
                 input,
                 values: maker.output(DType::F32, &[1, k])?,

@@ -10,7 +10,7 @@ use crate::buffer::{Access, Buffer, DeviceId, HostBytes, Memory, Span};
 use crate::list::{CommandList, Recorder, Step};
 use crate::ops::Op;
 use crate::plan::Plan;
-use crate::screen::{Screen, ScreenPart};
+use crate::screen::{ScreenPart, ScreenSample};
 use crate::tensor::{Tensor, tensor_bytes};
 use crate::{Error, Result};
 
@@ -138,7 +138,7 @@ pub trait Backend: Send + Sync {
     ///
     /// # Errors
     /// When the device fails.
-    fn screen(&self, _weight: &Tensor, _sample: &Tensor) -> Result<Option<Vec<ScreenPart>>> {
+    fn screen(&self, _weight: &Tensor, _sample: &ScreenSample) -> Result<Option<Vec<ScreenPart>>> {
         Ok(None)
     }
 
@@ -421,35 +421,6 @@ impl Device {
         weight.shape().len() == 2 && !weight.is_packed() && self.backend.screens(weight)
     }
 
-    /// What finds the largest products of a weight, `[N, K]`, without reading all of
-    /// it; see [`Screen`]. `None` where the device does not [do so](Self::screens), and
-    /// where a number of the weight is not finite. It takes memory beside the weight,
-    /// which must not be packed: rows are read from it. It does not follow what is
-    /// written to the weight later.
-    ///
-    /// `sample`, `f32 [M, K]`, is inputs such as the products will have: the columns
-    /// where they are largest are copied more exactly. With others a search finds the
-    /// same products, in more time.
-    ///
-    /// # Errors
-    /// When a tensor is another device's, is packed or has another shape, or the
-    /// device fails.
-    pub fn screen(&self, weight: &Tensor, sample: &Tensor) -> Result<Option<Screen>> {
-        for tensor in [weight, sample] {
-            self.check_transfer("screen", tensor, tensor.bytes() as usize)?;
-            if tensor.shape().len() != 2 {
-                let expected = "of 2 dimensions";
-                return Err(Error::argument("screen", "tensor", expected, tensor));
-            }
-        }
-        if sample.dtype() != DType::F32 || sample.shape()[1] != weight.shape()[1] {
-            let expected = format_args!("f32 [M, {}]", weight.shape()[1]);
-            return Err(Error::argument("screen", "sample", expected, sample));
-        }
-        let parts = self.backend.screen(weight, sample)?;
-        Ok(parts.map(|parts| Screen::new(self.id, weight, parts)))
-    }
-
     /// How many more bytes could be allocated at this moment, where the backend can
     /// tell.
     #[must_use]
@@ -518,7 +489,12 @@ impl Device {
         ))
     }
 
-    fn check_transfer(&self, op: &'static str, tensor: &Tensor, bytes: usize) -> Result<()> {
+    pub(crate) fn check_transfer(
+        &self,
+        op: &'static str,
+        tensor: &Tensor,
+        bytes: usize,
+    ) -> Result<()> {
         if tensor.buffer().device() != self.id {
             return Err(Error::argument(
                 op,

@@ -31,7 +31,7 @@ pub use kv_cache::{
 pub use list::{Command, CommandList, Recorder, Step};
 pub use plan::Plan;
 pub use precision::Activations;
-pub use screen::{Screen, ScreenPart};
+pub use screen::{Screen, ScreenPart, ScreenSample};
 pub use tensor::{Tensor, tensor_bytes};
 pub use tokens::TokenLimits;
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 use walsh_core::ops::Op;
 use walsh_core::{
     Activations, Backend, CommandList, Device, Error, HostBytes, KernelTime, Memory, Plan, Program,
-    Properties, Result, ScreenPart, Span, Tensor,
+    Properties, Result, ScreenPart, ScreenSample, Span, Tensor,
 };
 
 use crate::isa::Isa;
@@ -220,7 +220,7 @@ impl Backend for Cpu {
         matmul::coarsens(weight, &self.repacking())
     }
 
-    fn screen(&self, weight: &Tensor, sample: &Tensor) -> Result<Option<Vec<ScreenPart>>> {
+    fn screen(&self, weight: &Tensor, sample: &ScreenSample) -> Result<Option<Vec<ScreenPart>>> {
         matmul::coarse_copy(weight, sample, &self.repacking(), &self.lock())
     }
 

@@ -69,7 +69,7 @@ pub struct ProfileRow {
 /// When the model cannot take the context, or the device does not time kernels one by
 /// one.
 pub fn profile(model: &Model, options: &ProfileOptions) -> Result<ProfileReport> {
-    const WARM_UP: usize = 3;
+    const WARM_UP: usize = 16;
     let tokens = options.tokens;
     let context = options.depth.checked_add(2 * tokens + 2 * WARM_UP);
     let context = context.filter(|_| tokens > 0).ok_or_else(|| {
@@ -92,6 +92,7 @@ pub fn profile(model: &Model, options: &ProfileOptions) -> Result<ProfileReport>
     let mut submitted = None;
     for (index, &token) in replayed.iter().enumerate() {
         if index == WARM_UP {
+            session.make_screen()?;
             submitted = model.device().submit_seconds();
         }
         let start = Instant::now();

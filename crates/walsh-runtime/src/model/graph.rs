@@ -5,7 +5,7 @@ use std::ops::Range;
 use walsh::formats::DType;
 use walsh::ops::{
     Add, ArgMax, AttentionDecode, AttentionPrefill, EmbeddingRows, GatedActivation, KvStore, Mask,
-    MatMul, MatMulTopK, RmsNorm, Rope, SoftCap, SumBefore,
+    MatMul, MatMulTopK, RmsNorm, Rope, SoftCap, SumBefore, TopK,
 };
 use walsh::{Device, KvCache, Recorder, Screen, Step, Tensor};
 
@@ -52,6 +52,13 @@ impl LikeliestFew {
             logits: device.zeros(DType::F32, &[Self::MOST as u64])?,
             tokens: device.zeros(DType::I32, &[Self::MOST as u64])?,
         })
+    }
+
+    /// The places of the first `count`, their logits and their ids, `[1, count]`.
+    fn first(&self, count: usize) -> Result<[Tensor; 2]> {
+        let count = count as u64;
+        let first = |all: &Tensor| all.rows(0..count)?.reshape(&[1, count]);
+        Ok([first(&self.logits)?, first(&self.tokens)?])
     }
 }
 
@@ -258,25 +265,30 @@ impl Graph<'_> {
         Ok(hidden)
     }
 
-    /// From rows of the residual stream to what logits are products of, which is returned.
-    pub(crate) fn output_inputs(&self, rows: Range<usize>) -> Result<(Step, Tensor)> {
+    /// From the first row of the residual stream to what its logits are products of, which
+    /// is returned, and from the logits to the `count` likeliest tokens.
+    pub(crate) fn search(&self, count: usize) -> Result<(Step, Tensor)> {
         let mut list = self.device.record();
-        let rows = rows.start as u64..rows.end as u64;
-        let inputs = self.push_output_norm(&mut list, rows)?;
+        let inputs = self.push_output_norm(&mut list, 0..1)?;
+        let [values, indices] = self.activations.few.first(count)?;
+        list.push(TopK {
+            input: self.activations.logits.rows(0..1)?,
+            values,
+            indices,
+        })?;
         Ok((list.finish()?, inputs))
     }
 
     /// From the first row of the residual stream to the `count` likeliest next tokens.
     fn push_search(&self, list: &mut Recorder, count: usize) -> Result<()> {
         let input = self.push_output_norm(list, 0..1)?;
-        let few = &self.activations.few;
-        let first = |all: &Tensor| all.rows(0..count as u64)?.reshape(&[1, count as u64]);
+        let [values, indices] = self.activations.few.first(count)?;
         list.push(MatMulTopK {
             weight: self.weights.output.weight.clone(),
             screen: self.screen.cloned(),
             input,
-            values: first(&few.logits)?,
-            indices: first(&few.tokens)?,
+            values,
+            indices,
         })?;
         Ok(())
     }

@@ -1,17 +1,20 @@
 //! Decoding where the device looks for the likeliest next tokens.
 
-use walsh::ops::{ArgMax, MatMulTopK, Operation};
+use walsh::ops::{ArgMax, MatMulTopK, Operation, TopK};
 
 use super::{Logits, Session};
 use crate::model::graph::{LikeliestFew, Wanted};
 use crate::{Error, Result};
 
-/// The likeliest token before which the screen is made: making it takes about as long as it
-/// saves on so many.
+/// Behind how many tokens whose likeliest successors were asked for a screen is made: making it
+/// takes about as long as it saves on so many.
 const TOKENS: usize = 32;
 
+/// Behind how many it can be made.
+const FEW_TOKENS: usize = 8;
+
 /// The first tokens of a text, which are unlike all others.
-const FIRST: usize = 8;
+const FIRST: usize = 4;
 
 impl Session {
     /// Appends one token and returns the one that is likeliest to follow, the first of
@@ -62,7 +65,7 @@ impl Session {
         if !possible || self.held().is_none() {
             return Ok(None);
         }
-        self.count_for_screen(TOKENS)?;
+        self.gather_for_screen(TOKENS, count)?;
         if self.model.screen().is_none() {
             return Ok(None);
         }
@@ -78,27 +81,32 @@ impl Session {
         Ok(Some(logits.into_iter().zip(tokens).collect()))
     }
 
-    /// Makes what finds the likeliest tokens without all logits, where the device has a way,
-    /// of what it has read, for one who is going to ask for many.
+    /// Makes what finds the likeliest token without all logits, where the device has a way and
+    /// a few tokens were asked for, for one who is going to ask for many.
     pub(crate) fn make_screen(&self) -> Result<()> {
-        self.count_for_screen(0)
+        self.gather_for_screen(FEW_TOKENS, 1)
     }
 
-    /// Notes that the likeliest tokens are asked for; with the token of this number the
-    /// screen is made.
-    fn count_for_screen(&self, number: usize) -> Result<()> {
-        self.model.count_for_screen(number, |most| {
-            let (stored, rows) = (self.history.stored, self.latest_rows);
-            let first = stored.saturating_sub(rows);
-            let from = FIRST.saturating_sub(first).max(rows.saturating_sub(most));
-            if from >= rows {
-                return Ok(Vec::new());
+    /// Notes what the latest token's logits are products of and which of them is the
+    /// `count`-th largest; when so many `tokens` are noted the screen is made of them.
+    fn gather_for_screen(&self, tokens: usize, count: usize) -> Result<()> {
+        self.model.gather_for_screen(tokens, |sample| {
+            // Behind a call with several tokens other rows hold theirs.
+            if self.latest_rows != 1 || self.history.stored <= FIRST {
+                return Ok(());
             }
-            let (step, inputs) = self.graph().output_inputs(from..rows)?;
-            self.device.run(&step)?;
-            let mut values = vec![0.0; (rows - from) * inputs.shape()[1] as usize];
-            self.device.read_into(&inputs, &mut values)?;
-            Ok(values)
+            let (step, inputs) = self.graph().search(count)?;
+            let run = self.device.run(&step);
+            run.map_err(|error| not_a_number(error.into()))?;
+            let (width, rows) = (inputs.shape()[1] as usize, sample.last.len());
+            sample.inputs.resize((rows + 1) * width, 0.0);
+            let input = &mut sample.inputs[rows * width..];
+            self.device.read_into(&inputs, input)?;
+            let mut found = vec![0; count];
+            let tokens = self.activations.few.tokens.rows(0..count as u64)?;
+            self.device.read_into(&tokens, &mut found)?;
+            sample.last.extend(found.last().map(|token| *token as u32));
+            Ok(())
         })
     }
 
@@ -125,7 +133,7 @@ impl Session {
 fn not_a_number(error: Error) -> Error {
     match error {
         Error::Core(walsh::Error::Value { op, message })
-            if [ArgMax::NAME, MatMulTopK::NAME].contains(&op) =>
+            if [ArgMax::NAME, MatMulTopK::NAME, TopK::NAME].contains(&op) =>
         {
             Error::Logits { what: message }
         }

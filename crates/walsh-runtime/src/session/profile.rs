@@ -15,7 +15,6 @@ impl Session {
     ) -> Result<()> {
         self.read_held()?;
         self.hold(token);
-        self.make_screen()?;
         let wanted = self.how_to_find_likeliest();
         let read = self.read_one_with(StepKey::Token(wanted), |device, step| {
             each(step.list(), &device.profile(step)?);

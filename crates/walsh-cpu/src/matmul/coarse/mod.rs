@@ -12,7 +12,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use walsh_core::{Error, Result, Screen, ScreenPart, Tensor};
+use walsh_core::{Error, Result, Screen, ScreenPart, ScreenSample, Tensor};
 use walsh_formats::DType;
 
 use rows::{Room, coarsen};
@@ -35,15 +35,10 @@ const BLOCK: usize = 32;
 /// The smallest weight, in bytes, for which a search through a copy gains more than its own steps cost.
 const LEAST_BYTES: u64 = 4 << 20;
 
-/// About how many rows of the weight are multiplied, and how many copied, to choose a copy.
-const PRODUCTS: usize = 8 << 10;
+/// About how many rows of the weight are copied to choose a copy, and with how many inputs: these differ much in how many
+/// rows a search leaves out.
 const LOOKS: usize = 2 << 10;
-
-/// The inputs that are looked at, at most: they differ much in how many rows a search leaves out.
-const INPUTS: usize = 5;
-
-/// The largest product but so many is about what rows must reach, whether the largest is asked for or a few dozen.
-const RANK: usize = 16;
+const INPUTS: usize = 8;
 
 /// How much more time a byte takes in rows here and there than in a stream, on machines whose pages are small and whose
 /// memory is far: measured were 5 to 25.
@@ -135,7 +130,7 @@ pub(crate) fn coarsens(weight: &Tensor, how: &Repacking) -> bool {
 /// nothing would be gained by it with such inputs, and where a number of the weight is not finite.
 pub(crate) fn coarse_copy(
     weight: &Tensor,
-    sample: &Tensor,
+    sample: &ScreenSample,
     how: &Repacking,
     team: &Team,
 ) -> Result<Option<Vec<ScreenPart>>> {
@@ -143,14 +138,12 @@ pub(crate) fn coarse_copy(
     let Some(coarsening) = coarsening.filter(|_| coarsens(weight, how)) else {
         return Ok(None);
     };
-    let (weight, sample) = (View::of(weight)?, View::<f32>::of(sample)?);
-    // SAFETY: the lock of the device keeps writers away.
-    let sample = unsafe { sample.all() };
-    let columns = largest_columns(sample, coarsening.k);
+    let weight = View::of(weight)?;
+    let columns = largest_columns(&sample.inputs, coarsening.k);
     let look = Look {
         weight: &weight,
         columns: &columns,
-        inputs: some_rows(sample, coarsening.k),
+        sample,
     };
     let copies: Vec<Coarsening> = COPIES
         .iter()
@@ -211,57 +204,68 @@ pub(crate) fn coarse_copy(
 struct Look<'a> {
     weight: &'a View<u8>,
     columns: &'a [u32; COLUMNS],
-    inputs: Vec<&'a [f32]>,
+    sample: &'a ScreenSample,
+}
+
+/// An input that is looked at.
+struct Searched<'a> {
+    input: &'a [f32],
+    norms: Norms,
+    /// What a product must reach to be found.
+    bound: f32,
 }
 
 impl Look<'_> {
     /// What a search with each of some copies costs for each row of the weight, in bytes of a stream: of the copy, and of
-    /// rows that are not left out. It is the middle one of the inputs' that counts.
+    /// rows that are not left out.
     fn costs(&self, copies: &[Coarsening]) -> Result<Vec<f64>> {
-        let Some(&any) = copies.first() else {
+        let Some(any) = copies.first() else {
             return Ok(Vec::new());
         };
-        let mut values = vec![0.0; any.k];
-        let mut products = vec![Vec::new(); self.inputs.len()];
-        for row in (0..any.n).step_by(any.n.div_ceil(PRODUCTS)) {
-            self.decode(&any, row, &mut values)?;
-            for (products, input) in products.iter_mut().zip(&self.inputs) {
-                products.push(dot(&values, input));
-            }
-        }
-        let order = |a: &f32, b: &f32| b.total_cmp(a);
-        let bounds = products.iter_mut().map(|products| {
-            let rank = (RANK * products.len() / any.n).min(products.len() - 1);
-            *products.select_nth_unstable_by(rank, order).1
+        let searched = self.searched(any)?;
+        let costs = copies.iter().map(|copy| self.cost(copy, &searched));
+        costs.collect()
+    }
+
+    /// Inputs of the sample, spread over it.
+    fn searched(&self, of: &Coarsening) -> Result<Vec<Searched<'_>>> {
+        let mut values = vec![0.0; of.k];
+        let inputs = self.sample.inputs.chunks_exact(of.k).zip(&self.sample.last);
+        let some = inputs.step_by(self.sample.last.len().div_ceil(INPUTS));
+        let searched = some.map(|(input, last)| {
+            self.decode(of, *last as usize, &mut values)?;
+            Ok(Searched {
+                input,
+                norms: self.norms(input),
+                bound: dot(&values, input),
+            })
         });
-        let bounds: Vec<f32> = bounds.collect();
-        let norms: Vec<Norms> = self.inputs.iter().map(|input| self.norms(input)).collect();
-        let mut costs = Vec::new();
-        for copy in copies {
-            let mut scratch = vec![0.0f32; copy.scratch_bytes().div_ceil(4)];
-            let (mut looks, mut reaching) = (0, vec![0; self.inputs.len()]);
-            for row in (0..copy.n).step_by(copy.n.div_ceil(LOOKS)) {
-                self.decode(copy, row, &mut values)?;
-                let scratch = bytemuck::cast_slice_mut(&mut scratch);
-                let room = Room::within(scratch, copy, 0, self.columns);
-                // SAFETY: the weight has these rows, the lock of the device keeps writers away, and the instruction set is
-                // the device's.
-                let (reach, lost) = unsafe {
-                    let row = self.weight.base().add(row * copy.row_bytes);
-                    coarsen(copy, row, room)
-                };
+        searched.collect()
+    }
+
+    fn cost(&self, copy: &Coarsening, searched: &[Searched<'_>]) -> Result<f64> {
+        let mut values = vec![0.0; copy.k];
+        let mut scratch = vec![0.0f32; copy.scratch_bytes().div_ceil(4)];
+        let (mut looks, mut reaching) = (0, 0);
+        for row in (0..copy.n).step_by(copy.n.div_ceil(LOOKS)) {
+            self.decode(copy, row, &mut values)?;
+            let scratch = bytemuck::cast_slice_mut(&mut scratch);
+            let room = Room::within(scratch, copy, 0, self.columns);
+            // SAFETY: the weight has these rows, the lock of the device keeps writers away, and the instruction set is the
+            // device's.
+            let (reach, lost) = unsafe {
+                let row = self.weight.base().add(row * copy.row_bytes);
+                coarsen(copy, row, room)
+            };
+            for search in searched {
+                let highest = dot(&values, search.input) + reach * span(&search.norms, lost);
+                reaching += u32::from(highest >= search.bound);
                 looks += 1;
-                for (index, input) in self.inputs.iter().enumerate() {
-                    let highest = dot(&values, input) + reach * span(&norms[index], lost);
-                    reaching[index] += u32::from(highest >= bounds[index]);
-                }
             }
-            reaching.sort_unstable();
-            let share = f64::from(reaching[reaching.len() / 2]) / f64::from(looks);
-            let read = (copy.coarse.row_bytes() + copy.fine.row_bytes() + 4) as f64;
-            costs.push(read + share * SCATTERED * copy.row_bytes as f64);
         }
-        Ok(costs)
+        let share = f64::from(reaching) / f64::from(looks);
+        let read = (copy.coarse.row_bytes() + copy.fine.row_bytes() + 4) as f64;
+        Ok(read + share * SCATTERED * copy.row_bytes as f64)
     }
 
     /// A row's numbers.
@@ -286,13 +290,6 @@ impl Look<'_> {
             kept: norm(&kept),
         }
     }
-}
-
-/// Rows of a sample, spread over it, the last among them.
-fn some_rows(sample: &[f32], k: usize) -> Vec<&[f32]> {
-    let rows = sample.chunks_exact(k);
-    let every = rows.len().div_ceil(INPUTS);
-    rows.rev().step_by(every.max(1)).collect()
 }
 
 /// About the product of two rows of whole blocks.
