@@ -17,7 +17,7 @@ pub(super) struct Screening {
 
 impl Model {
     /// The bytes of the coarse copy with which the device finds the likeliest tokens,
-    /// in memory beside the file: made when a few dozen of them were asked for, 0
+    /// in memory beside the file: made when they were asked for behind a few tokens, 0
     /// before, and 0 where the device computes all logits for that. See
     /// [`Device::screen`](walsh::Device::screen).
     #[must_use]
