@@ -222,6 +222,10 @@ fn products_with_nan_have_no_largest_number() {
             let error = list.push(other).unwrap_err().to_string();
             assert!(error.contains("screen"), "{error}");
         }
+        let flat = device.tensor(&[64], &[1.0f32; 64]).unwrap();
+        for (inputs, count) in [(&flat, 4), (&input, 0), (&input, 41)] {
+            ScreenSample::find(device, &weight, inputs, count).unwrap_err();
+        }
         for (numbers, last) in [(32, vec![0]), (0, vec![]), (64, vec![40])] {
             let inputs = vec![1.0; numbers];
             let sample = ScreenSample { inputs, last };

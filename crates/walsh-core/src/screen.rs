@@ -48,7 +48,11 @@ impl ScreenSample {
     /// # Errors
     /// As of [`MatMulTopK`].
     pub fn find(device: &Device, weight: &Tensor, inputs: &Tensor, count: u64) -> Result<Self> {
-        let shape = [inputs.shape()[0], count];
+        let &[rows, _] = inputs.shape() else {
+            let expected = "of 2 dimensions";
+            return Err(Error::argument("screen", "inputs", expected, inputs));
+        };
+        let shape = [rows, count];
         let indices = device.zeros(DType::I32, &shape)?;
         let mut list = device.record();
         list.push(MatMulTopK {

@@ -23,6 +23,7 @@ pub(super) struct Integers {
 macro_rules! entries {
     ($(#[$doc:meta])* fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:path) => {
         $(#[$doc])*
+        #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables))]
         pub(super) unsafe fn $name(isa: Isa, $($arg: $ty),*) $(-> $ret)? {
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma,f16c")]
