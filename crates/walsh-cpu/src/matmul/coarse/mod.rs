@@ -41,7 +41,7 @@ const LOOKS: usize = 2 << 10;
 const INPUTS: usize = 8;
 
 /// How much more time a byte takes in rows here and there than in a stream, on machines whose pages are small and whose
-/// memory is far: measured were 5 to 25.
+/// memory is far: measured were 5 to 12.
 const SCATTERED: f64 = 8.0;
 
 /// An input's norm is at most so many times its span.

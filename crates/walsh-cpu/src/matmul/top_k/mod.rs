@@ -37,6 +37,7 @@ const PREPARED: usize = size_of::<Record>() / 4;
 /// A search: the plans of the exact products, of those with the copy, and of those with what it leaves out of some
 /// columns.
 struct Plans {
+    sizes: Sizes,
     parts: Parts,
     exact: ProductPlan,
     coarse: ProductPlan,
@@ -66,6 +67,10 @@ impl Plans {
         let coarse = copy(parts.copy, exact.shape().k)?;
         let fine = copy(FINE, COLUMNS)?;
         Ok(exact.takes_single_rows().then_some(Plans {
+            sizes: Sizes {
+                n: exact.shape().n,
+                k: op.values.shape()[1] as usize,
+            },
             parts,
             exact,
             coarse,
@@ -77,7 +82,13 @@ impl Plans {
 /// What the op will do, to look at.
 pub(crate) fn plan_top_k(op: &MatMulTopK, target: Target) -> Result<Plan> {
     let name = MatMulTopK::NAME;
-    let Some(Plans { exact, coarse, .. }) = Plans::new(op, target)? else {
+    let Some(Plans {
+        sizes,
+        exact,
+        coarse,
+        ..
+    }) = Plans::new(op, target)?
+    else {
         let product = product_plan(name, &op.weight, &op.input, target)?;
         let plan = super::op::describe(&product, target);
         return Ok(Plan {
@@ -87,10 +98,6 @@ pub(crate) fn plan_top_k(op: &MatMulTopK, target: Target) -> Result<Plan> {
         });
     };
     let plan = super::op::describe(&coarse, target);
-    let sizes = Sizes {
-        n: exact.shape().n,
-        k: op.values.shape()[1] as usize,
-    };
     Ok(Plan {
         kernel: format!(
             "{} + search.{}.{}",
@@ -150,15 +157,12 @@ impl Sizes {
 /// Adds the phases of a search.
 fn search(op: &MatMulTopK, plans: Plans, lowering: &mut Lowering) -> Result<()> {
     let Plans {
+        sizes,
         parts,
         exact,
         coarse,
         fine,
     } = plans;
-    let sizes = Sizes {
-        n: exact.shape().n,
-        k: op.values.shape()[1] as usize,
-    };
     let (exact_input, exact_span) = prepared(&op.input, exact.layout(), lowering)?;
     let (coarse_input, coarse_span) = prepared(&op.input, coarse.layout(), lowering)?;
     let mut taken = Vec::new();
