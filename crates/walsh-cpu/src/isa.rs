@@ -49,6 +49,17 @@ impl Isa {
             .collect()
     }
 
+    /// The instruction sets that this build has kernels for, whether the machine has them or not: those of its
+    /// architecture. What follows from a set alone, such as plans and sizes, is the same on every machine for all of these.
+    pub fn built() -> impl Iterator<Item = Isa> {
+        let architecture = |isa: &Isa| match isa {
+            Isa::Portable => true,
+            Isa::Avx2 | Isa::AvxVnni | Isa::Avx512 => cfg!(target_arch = "x86_64"),
+            Isa::Neon | Isa::NeonDotprod | Isa::NeonI8mm => cfg!(target_arch = "aarch64"),
+        };
+        Isa::ALL.iter().copied().filter(architecture)
+    }
+
     /// Whether this machine can run the instruction set.
     pub fn is_available(self) -> bool {
         match self {
@@ -166,5 +177,6 @@ mod tests {
         assert_eq!(available[0], Isa::Portable);
         assert!(available.contains(&Isa::detect()));
         assert!(available.iter().all(|isa| available.contains(&isa.base())));
+        assert!(available.iter().all(|isa| Isa::built().any(|built| built == *isa)));
     }
 }

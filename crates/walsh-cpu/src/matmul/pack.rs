@@ -301,6 +301,27 @@ mod tests {
         packed.iter().map(Option::is_some).collect()
     }
 
+    /// Which sets pack, and how large what they pack is, are the same on every machine.
+    #[test]
+    fn sizes_follow_from_the_set_and_the_shape_alone() {
+        for isa in Isa::built() {
+            let packs = matches!(isa, Isa::Avx2 | Isa::AvxVnni | Isa::Avx512);
+            for (dtype, n, k, bytes) in [
+                (DType::Q4_0, 576, 1536, 576 * 48 * 18),
+                // Rounded up to sixteen rows.
+                (DType::Q4_0, 40, 64, 48 * 2 * 18),
+                (DType::Q8_0, 16, 32, 16 * 34),
+                (DType::Q6K, 192, 256, 192 * 210),
+            ] {
+                let found = Packing::new(isa, dtype, n, k).map(|packing| packing.bytes());
+                assert_eq!(found, packs.then_some(bytes), "{isa} {dtype} [{n}, {k}]");
+            }
+            for (dtype, n) in [(DType::F16, 40), (DType::F32, 40), (DType::Q4_0, LANES - 1)] {
+                assert!(Packing::new(isa, dtype, n, 64).is_none(), "{isa} {dtype} {n}");
+            }
+        }
+    }
+
     #[test]
     fn memory_decides_unless_the_device_was_told() {
         for isa in Isa::available() {

@@ -28,9 +28,8 @@ fn logits(model: &Model) -> Vec<f32> {
 fn packing_changes_no_logit_by_more_than_rounding_does() {
     let [plain, packed] = models("");
     assert_eq!(plain.packed_bytes(), 0);
-    if Isa::detect() == Isa::Avx512 {
-        assert!(packed.packed_bytes() > 0);
-    }
+    let packs = Isa::detect().base().name().starts_with("avx");
+    assert_eq!(packed.packed_bytes() > 0, packs);
     let (expected, found) = (logits(&plain), logits(&packed));
     let largest = expected
         .iter()
