@@ -5,15 +5,17 @@ use walsh_runtime::{BenchOptions, BenchTest, Model, ProfileOptions, ProfileRow, 
 use crate::args::Bench;
 use crate::failure::Outcome;
 use crate::models;
-use crate::output::{self, Table};
+use crate::output::{self, Notes, Table, shown};
+use crate::progress::Steps;
 
 pub(crate) fn run(args: &Bench) -> Outcome {
+    let notes = Notes::for_figures(args.json);
     let model = match &args.synthetic {
         Some(synthetic) => {
             let device = models::device(&args.model.on, &args.model.cache)?;
             Model::synthetic(&device, synthetic)?
         }
-        None => models::open(&args.model)?,
+        None => models::open(&args.model, &notes)?,
     };
     if args.profile {
         return profiles(&model, args);
@@ -25,8 +27,15 @@ pub(crate) fn run(args: &Bench) -> Outcome {
         kv: args.kv.clone(),
         repetitions: args.repetitions.map(usize::from),
     };
+    let steps = Steps::new("tests", &notes);
+    let tests = [args.prompt, args.generate];
+    let tests = tests.iter().filter(|&&tokens| tokens > 0).count();
+    let total = tests * args.depth.len() * args.kv.len();
+    let mut done = 0;
     let report = bench(&model, &options, &mut |result| {
-        output::note(format_args!(
+        done += 1;
+        steps.show(done, total);
+        steps.note(format_args!(
             "{} of {} at depth {}, {}: {:.1} tokens per second",
             name(result.test),
             result.tokens,
@@ -35,6 +44,7 @@ pub(crate) fn run(args: &Bench) -> Outcome {
             result.tokens_per_second
         ));
     })?;
+    drop(steps);
     if args.json {
         return output::print_json(&report);
     }
@@ -71,7 +81,9 @@ pub(crate) fn run(args: &Bench) -> Outcome {
     };
     output::print(&format!(
         "{} on {}, {} threads{packed}{screen}\n{table}",
-        report.model, report.device, report.threads
+        shown(&report.model),
+        report.device,
+        report.threads
     ))
 }
 
@@ -98,7 +110,7 @@ fn profiles(model: &Model, args: &Bench) -> Outcome {
         output::print(&format!(
             "{} on {}, {} at depth {}\n\
              a token takes {:.1} µs{host}; its kernels, one by one, {:.1} µs\n\n{}\n{}\n",
-            report.model,
+            shown(&report.model),
             report.device,
             report.kv,
             report.depth,

@@ -7,7 +7,7 @@ use walsh::{Device, Error};
 use crate::args::BenchOps;
 use crate::failure::{Failure, Outcome};
 use crate::models;
-use crate::output::{self, Table};
+use crate::output::{self, Notes, Table};
 
 pub(crate) fn run(args: &BenchOps) -> Outcome {
     let device = models::device(&args.on, &args.cache)?;
@@ -27,10 +27,11 @@ pub(crate) fn run(args: &BenchOps) -> Outcome {
         true => None,
         false => ceilings(&device, effort),
     };
+    let notes = Notes::for_figures(args.json);
     let mut results = Vec::with_capacity(workloads.len());
     for workload in &workloads {
         let result = bench::measure(&device, workload, effort, ceilings);
-        output::note(format_args!("{}", line(&result)));
+        notes.note(format_args!("{}", line(&result)));
         results.push(result);
     }
     print(&device, ceilings, &results, args.json)?;

@@ -10,6 +10,7 @@ use walsh_runtime::{Conversation, GenerateOptions, Sampling};
 
 use crate::args::Chat;
 use crate::failure::{Failure, Outcome};
+use crate::output::Notes;
 use crate::stream::{Ended, print_pieces};
 use crate::{interrupt, models, output};
 
@@ -23,9 +24,9 @@ Ctrl-C ends an answer. Anything else is a message to the model.";
 
 pub(crate) fn run(args: &Chat) -> Outcome {
     models::check_files(&args.session)?;
-    let model = models::open(&args.model)?;
+    let model = models::open(&args.model, &Notes::for_figures(false))?;
     let mut chat = Chatting {
-        conversation: models::conversation(&model, &args.session, args.system.as_deref())?,
+        conversation: models::conversation(&model, &args.session, args.answer.system.as_deref())?,
         input: Input::new()?,
         cancel: interrupt::on_interrupt()?,
         args,
@@ -124,7 +125,7 @@ impl Chatting<'_> {
     fn answer(&mut self, message: &str) -> Outcome<Option<String>> {
         self.cancel.store(false, Ordering::Relaxed);
         let options = GenerateOptions {
-            max_tokens: Some(self.args.max_tokens.get()),
+            max_tokens: self.args.max_tokens.0,
             sampling: self.sampling,
             cancel: Arc::clone(&self.cancel),
             ..GenerateOptions::default()

@@ -6,6 +6,8 @@ use std::process::ExitCode;
 
 use clap::CommandFactory;
 
+use crate::output;
+
 /// Why a command stops early.
 #[derive(Debug)]
 pub(crate) enum Failure {
@@ -36,19 +38,9 @@ impl Failure {
             Self::Usage(message) => (message, 2),
             Self::Run(message) => (message, 1),
         };
-        crate::output::note(format_args!("walsh: {}", one_line(&message)));
+        output::note(format_args!("walsh: {}", output::one_line(&message)));
         ExitCode::from(status)
     }
-}
-
-/// A message without line breaks, which file names and metadata may hold.
-fn one_line(message: &str) -> String {
-    message
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .collect::<Vec<_>>()
-        .join(" ")
 }
 
 impl From<walsh_runtime::Error> for Failure {
@@ -80,29 +72,43 @@ impl From<io::Error> for Failure {
 /// one line.
 pub(crate) fn report_usage(error: &clap::Error) -> ExitCode {
     use clap::error::ErrorKind;
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     match error.kind() {
+        // Other programs' flags may begin with the letter of help.
+        ErrorKind::DisplayHelp if !arguments.iter().any(is_help) => {
+            Failure::Usage(usage_line("", &arguments)).report()
+        }
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            match crate::output::print(&error.render().to_string()) {
+            match output::print(&error.render().to_string()) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(failure) => failure.report(),
             }
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            crate::output::note(format_args!("{}", error.render()));
+            output::note(format_args!("{}", error.render()));
             ExitCode::from(2)
         }
         _ => {
-            let arguments: Vec<_> = std::env::args_os().skip(1).collect();
-            Failure::Usage(usage_line(&error.render().to_string(), &arguments)).report()
+            let message = usage_line(&error.render().to_string(), &arguments);
+            Failure::Usage(message).report()
         }
     }
 }
 
-/// clap's paragraphs as one line: the error, its tips, where to read more.
+fn is_help(word: &OsString) -> bool {
+    word == "-h" || word == "--help"
+}
+
+/// clap's paragraphs as one line: the error, its tips, where to read more. Of
+/// another program's flag, what to write instead.
 fn usage_line(rendered: &str, arguments: &[OsString]) -> String {
+    if let Some(advice) = crate::args::advice(arguments) {
+        return advice;
+    }
     let mut parts: Vec<String> = Vec::new();
     for paragraph in rendered.split("\n\n") {
-        let text = one_line(paragraph);
+        let lines: Vec<&str> = paragraph.split_whitespace().collect();
+        let text = lines.join(" ");
         let is_known = text.starts_with("Usage: ") || text.starts_with("For more information");
         if !text.is_empty() && !is_known {
             let text = text.strip_prefix("error: ").unwrap_or(&text);
@@ -131,9 +137,14 @@ mod tests {
     }
 
     #[test]
+    fn the_command_line_is_consistent() {
+        crate::args::Cli::command().debug_assert();
+    }
+
+    #[test]
     fn wrong_command_lines_are_one_line_that_says_where_help_is() {
         for (arguments, expected) in [
-            (&["generate"][..], "<PROMPT>"),
+            (&["rm"][..], "<NAME>"),
             (&["generate", "--tempreature", "1", "x"], "--temperature"),
             (&["generate", "--kv", "tq9", "x"], "tq8"),
             (&["generate", "--temperature", "-1", "x"], "from 0"),
@@ -151,5 +162,21 @@ mod tests {
             );
         }
         assert!(usage(&["frobnicate"]).contains("frobnicate"));
+    }
+
+    #[test]
+    fn flags_of_other_programs_say_what_to_write_instead() {
+        for (arguments, expected) in [
+            (&["generate", "-ngl", "99", "x"][..], "--device cuda:0"),
+            (&["generate", "--n-gpu-layers=99", "x"], "--device cuda:0"),
+            (&["chat", "-ctk", "q8_0"], "--kv k=CODEC"),
+            (&["generate", "-fa", "x"], "leave it out"),
+            (&["chat", "--mirostat", "2"], "--top-k"),
+            (&["generate", "-cnv", "x"], "walsh chat"),
+            (&["generate", "-r", "User:", "x"], "--stop"),
+        ] {
+            let line = usage(arguments);
+            assert!(line.contains(expected), "{line}");
+        }
     }
 }

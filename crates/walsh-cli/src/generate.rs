@@ -1,29 +1,58 @@
-//! `walsh generate`.
+//! `walsh generate`, and `walsh run`.
 
-use std::io::Read;
 use std::path::Path;
 
+use walsh_runtime::tokenizer::Special;
 use walsh_runtime::{Finish, GenerateOptions};
 
-use crate::args::Generate;
+use crate::args::{Generate, InputArgs, Run};
 use crate::failure::{Failure, Outcome};
-use crate::stream::{Ended, Run, print_pieces};
-use crate::{interrupt, models};
+use crate::output::Notes;
+use crate::stream::{self, Ended, print_pieces};
+use crate::{chat, input, interrupt, models};
+
+/// A conversation with a model, or with a question the answer to it.
+pub(crate) fn run_model(args: Run) -> Outcome {
+    let mut chat = args.chat;
+    if let Some(target) = args.target {
+        chat.model.model = target;
+    }
+    if args.question.is_empty() {
+        return chat::run(&chat);
+    }
+    run(&Generate {
+        text: Some(args.question.join(" ")),
+        input: InputArgs::default(),
+        max_tokens: chat.max_tokens,
+        chat: true,
+        json: false,
+        answer: chat.answer,
+        sampling: chat.sampling,
+        model: chat.model,
+        session: chat.session,
+    })
+}
 
 pub(crate) fn run(args: &Generate) -> Outcome {
-    let prompt = prompt(&args.prompt)?;
+    let prompt = prompt(args)?;
     models::check_files(&args.session)?;
-    let model = models::open(&args.model)?;
+    let notes = Notes::for_figures(args.json);
+    let model = models::open(&args.model, &notes)?;
     let options = GenerateOptions {
-        max_tokens: Some(args.max_tokens.get()),
+        max_tokens: args.max_tokens.0,
         sampling: models::sampling(&args.sampling),
+        special: match args.answer.special {
+            true => Special::Parse,
+            false => Special::Text,
+        },
         cancel: interrupt::on_interrupt()?,
         ..GenerateOptions::default()
     };
     let sampling = options.sampling;
     let save = args.session.save.as_deref();
     let (ended, run) = if args.chat {
-        let mut conversation = models::conversation(&model, &args.session, args.system.as_deref())?;
+        let system = args.answer.system.as_deref();
+        let mut conversation = models::conversation(&model, &args.session, system)?;
         let mut reply = conversation.say(&prompt, options)?;
         let printed = print_pieces(&mut reply);
         let ended = Ended {
@@ -32,7 +61,7 @@ pub(crate) fn run(args: &Generate) -> Outcome {
         };
         drop(reply);
         keep(printed, save, |path| conversation.save(path))?;
-        (ended, Run::new(conversation.session(), &sampling))
+        (ended, stream::Run::new(conversation.session(), &sampling))
     } else {
         let mut session = models::session(&model, &args.session)?;
         let mut text = session.generate(&prompt, options)?;
@@ -43,9 +72,9 @@ pub(crate) fn run(args: &Generate) -> Outcome {
         };
         drop(text);
         keep(printed, save, |path| session.save(path))?;
-        (ended, Run::new(&session, &sampling))
+        (ended, stream::Run::new(&session, &sampling))
     };
-    ended.report(&run, args.json);
+    ended.report(&run, &notes);
     match ended.finish {
         Some(Finish::Cancelled) => Err(Failure::Interrupted),
         _ => Ok(()),
@@ -65,28 +94,21 @@ fn keep(
     printed
 }
 
-/// The prompt itself, or what standard input holds. Bytes that are not UTF-8
-/// become replacement characters.
-fn prompt(argument: &str) -> Outcome<String> {
-    let text = if argument == "-" {
-        let mut bytes = Vec::new();
-        std::io::stdin()
-            .lock()
-            .read_to_end(&mut bytes)
-            .map_err(|error| {
-                Failure::run(format_args!(
-                    "cannot read the prompt from standard input: {error}"
-                ))
-            })?;
-        String::from_utf8_lossy(&bytes).into_owned()
-    } else {
-        argument.to_owned()
-    };
-    if text.is_empty() {
-        return Err(Failure::Usage(
+/// The text to continue, which may be none where there is a session to go on
+/// from.
+fn prompt(args: &Generate) -> Outcome<String> {
+    let text = input::text(args.text.as_deref(), &args.input)?;
+    let goes_on = args.session.load.is_some() && !args.chat;
+    match text {
+        Some(text) if !text.is_empty() => Ok(text),
+        None if goes_on => Ok(String::new()),
+        Some(_) => Err(Failure::Usage(
             "the prompt is empty: give the text to continue, or - to read it from standard input"
                 .to_owned(),
-        ));
+        )),
+        None => Err(Failure::Usage(
+            "there is no prompt: give PROMPT, --prompt TEXT or --file FILE, or - to read standard input"
+                .to_owned(),
+        )),
     }
-    Ok(text)
 }

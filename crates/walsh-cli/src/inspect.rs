@@ -5,11 +5,11 @@ use walsh_runtime::{INSPECTED_CONTEXT, Inspection, Model, inspect};
 use crate::args::Inspect;
 use crate::failure::Outcome;
 use crate::models;
-use crate::output::{self, Table, abridged, bytes};
+use crate::output::{self, Notes, Table, abridged, bytes, shown};
 
 pub(crate) fn run(args: &Inspect) -> Outcome {
     let target = args.model.as_ref().unwrap_or(&args.target);
-    let path = models::resolve(target, &args.cache)?;
+    let path = models::resolve(target, &args.cache, &Notes::for_figures(args.json))?;
     let device = walsh::open("cpu:threads=1,packing=never")?;
     let inspection = inspect(&Model::open(&device, path)?, &args.kv)?;
     if args.json {
@@ -65,7 +65,7 @@ fn describe(model: &Inspection) -> String {
             .map_or(String::new(), |length| format!(" ({length} elements)"));
         metadata.push_str(&format!(
             "  {} = {}{length}\n",
-            entry.key,
+            shown(&entry.key),
             abridged(&entry.value)
         ));
     }
@@ -79,11 +79,11 @@ fn describe(model: &Inspection) -> String {
          \nKV cache, all layers (sliding layers keep their window and the chunk in flight)\n{kv}\
          \n{meanings}\
          \nMetadata\n{metadata}",
-        name = model.name,
-        architecture = model.architecture,
+        name = shown(&model.name),
+        architecture = shown(&model.architecture),
         parameters = model.parameters as f64 / 1e6,
         size = bytes(model.file_bytes),
-        path = model.path,
+        path = shown(&model.path),
         layers = shape.layers,
         width = shape.width,
         feed_forward = shape.feed_forward,

@@ -4,9 +4,11 @@ mod args;
 mod bench;
 mod bench_ops;
 mod chat;
+mod completions;
 mod doctor;
 mod failure;
 mod generate;
+mod input;
 mod inspect;
 mod interrupt;
 mod models;
@@ -14,6 +16,7 @@ mod output;
 mod perplexity;
 mod progress;
 mod stream;
+mod tokenize;
 
 use std::process::ExitCode;
 
@@ -27,22 +30,26 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return failure::report_usage(&error),
     };
-    match run(&cli.command) {
+    match run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
 }
 
-fn run(command: &Command) -> Outcome {
+fn run(command: Command) -> Outcome {
     match command {
-        Command::Pull(args) => models::pull(args),
-        Command::List(args) => models::list(args),
-        Command::Inspect(args) => inspect::run(args),
-        Command::Generate(args) => generate::run(args),
-        Command::Chat(args) => chat::run(args),
-        Command::Perplexity(args) => perplexity::run(args),
-        Command::Bench(args) => bench::run(args),
-        Command::BenchOps(args) => bench_ops::run(args),
-        Command::Doctor(args) => doctor::run(args),
+        Command::Pull(args) => models::pull(&args),
+        Command::List(args) => models::list(&args),
+        Command::Rm(args) => models::remove(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Generate(args) => generate::run(&args),
+        Command::Chat(args) => chat::run(&args),
+        Command::Run(args) => generate::run_model(args),
+        Command::Tokenize(args) => tokenize::run(&args),
+        Command::Perplexity(args) => perplexity::run(&args),
+        Command::Bench(args) => bench::run(&args),
+        Command::BenchOps(args) => bench_ops::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Completions(args) => completions::run(&args),
     }
 }

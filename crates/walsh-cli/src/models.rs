@@ -12,9 +12,11 @@ use walsh_runtime::{
     SessionOptions, check_readable, check_writable,
 };
 
-use crate::args::{Cache, DeviceArgs, List, ModelArgs, Pull, SamplingArgs, SessionArgs};
+use crate::args::{
+    Cache, DeviceArgs, List, ModelArgs, Pull, Remove, SamplingArgs, Seed, SessionArgs,
+};
 use crate::failure::Outcome;
-use crate::output::{self, Table};
+use crate::output::{self, Notes, Table};
 use crate::progress::Bar;
 
 /// The store in the folder that the arguments name.
@@ -26,8 +28,8 @@ pub(crate) fn store(cache: &Cache) -> Outcome<Store> {
 }
 
 /// The file of a model, fetched first if need be.
-pub(crate) fn resolve(model: &str, cache: &Cache) -> Outcome<PathBuf> {
-    let mut bar = Bar::new(model);
+pub(crate) fn resolve(model: &str, cache: &Cache, notes: &Notes) -> Outcome<PathBuf> {
+    let mut bar = Bar::new(model, notes);
     Ok(store(cache)?.resolve(model, &mut |progress| bar.pull(progress))?)
 }
 
@@ -35,7 +37,7 @@ pub(crate) fn resolve(model: &str, cache: &Cache) -> Outcome<PathBuf> {
 pub(crate) fn pull(args: &Pull) -> Outcome {
     let store = store(&args.cache)?;
     for name in &args.names {
-        let mut bar = Bar::new(name);
+        let mut bar = Bar::new(name, &Notes::for_figures(false));
         let path = store.pull(name, &mut |progress| bar.pull(progress))?;
         if args.verify {
             let total = store.catalogue().find(name).map_or(0, |entry| entry.bytes);
@@ -91,18 +93,35 @@ pub(crate) fn list(args: &List) -> Outcome {
         .collect();
     output::print(&format!(
         "{table}\n{about}Folder: {}\n",
-        store.folder().display()
+        output::shown_path(store.folder())
     ))
 }
 
+/// `walsh rm`.
+pub(crate) fn remove(args: &Remove) -> Outcome {
+    let store = store(&args.cache)?;
+    for name in &args.names {
+        let removed = store.remove(name)?;
+        output::print(&format!(
+            "removed {}, {}\n",
+            output::shown_path(&removed.path),
+            output::bytes(removed.bytes)
+        ))?;
+    }
+    Ok(())
+}
+
 /// Opens the model that the arguments name, and fetches it first if need be.
-pub(crate) fn open(args: &ModelArgs) -> Outcome<Model> {
+pub(crate) fn open(args: &ModelArgs, notes: &Notes) -> Outcome<Model> {
     // Before a model is fetched for a device that is not there.
     let device = device(&args.on, &args.cache)?;
-    let path = resolve(&args.model, &args.cache)?;
+    let path = resolve(&args.model, &args.cache, notes)?;
+    let notes = notes.clone();
     let calibrations = CalibrationOptions {
         folder: Some(store(&args.cache)?.calibration_folder()),
-        notice: Some(Arc::new(calibration_notice)),
+        notice: Some(Arc::new(move |notice: CalibrationNotice<'_>| {
+            calibration_notice(&notes, notice);
+        })),
     };
     Ok(Model::open_with(&device, path, calibrations)?)
 }
@@ -118,14 +137,15 @@ pub(crate) fn device(args: &DeviceArgs, cache: &Cache) -> Outcome<Device> {
 }
 
 /// Says that a model's keys are looked at, which takes a moment the first time.
-fn calibration_notice(notice: CalibrationNotice<'_>) {
+fn calibration_notice(notes: &Notes, notice: CalibrationNotice<'_>) {
     match notice {
-        CalibrationNotice::Measuring { done: 1, layers } => output::note(format_args!(
+        CalibrationNotice::Measuring { done: 1, layers } => notes.note(format_args!(
             "looking at the keys of {layers} layers on a built-in text, once for this model"
         )),
         CalibrationNotice::Measuring { .. } => {}
-        CalibrationNotice::NotKept(error) => output::note(format_args!(
-            "what was found about the model's keys cannot be kept for the next time: {error}"
+        CalibrationNotice::NotKept(error) => notes.note(format_args!(
+            "what was found about the model's keys cannot be kept for the next time: {}",
+            output::one_line(&error.to_string())
         )),
     }
 }
@@ -186,7 +206,10 @@ pub(crate) fn sampling(args: &SamplingArgs) -> Sampling {
         top_p: args.top_p,
         min_p: args.min_p,
         repetition_penalty: args.repetition_penalty,
-        seed: args.seed.unwrap_or_else(drawn_seed),
+        seed: match args.seed {
+            Some(Seed::Given(seed)) => seed,
+            Some(Seed::Drawn) | None => drawn_seed(),
+        },
         ..Sampling::default()
     }
 }

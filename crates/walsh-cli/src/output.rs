@@ -1,7 +1,9 @@
 //! Printing: text and tables to standard output, remarks to standard error.
 
-use std::fmt;
+use std::borrow::Cow;
+use std::fmt::{self, Write as _};
 use std::io::{self, Write};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value;
 
@@ -10,6 +12,101 @@ use crate::failure::{Failure, Outcome};
 /// Writes a remark to standard error. There is nobody to tell when that fails.
 pub(crate) fn note(text: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// Remarks of a run: printed as they come, or kept for its JSON.
+#[derive(Debug, Clone)]
+pub(crate) struct Notes(Option<Arc<Mutex<Vec<String>>>>);
+
+impl Notes {
+    /// Remarks for people where figures are, and kept where they are JSON.
+    pub(crate) fn for_figures(json: bool) -> Self {
+        Self(json.then(Arc::default))
+    }
+
+    /// Whether somebody may be reading along.
+    pub(crate) fn are_printed(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Makes a remark.
+    pub(crate) fn note(&self, text: fmt::Arguments<'_>) {
+        match &self.0 {
+            None => note(text),
+            Some(kept) => {
+                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+                kept.push(text.to_string());
+            }
+        }
+    }
+
+    /// The remarks that were kept.
+    pub(crate) fn kept(&self) -> Vec<String> {
+        self.0.as_ref().map_or_else(Vec::new, |kept| {
+            let kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+            kept.clone()
+        })
+    }
+}
+
+/// Text from somewhere else, such as a model's name, on one line and without
+/// anything that a terminal would obey or that hides what stands there: control
+/// characters, line ends and marks of direction are written by their numbers.
+pub(crate) fn shown(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(is_hidden) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        match is_hidden(c) {
+            true => out.extend(c.escape_default()),
+            false => out.push(c),
+        }
+    }
+    Cow::Owned(out)
+}
+
+/// As [`shown`], for a path.
+pub(crate) fn shown_path(path: &std::path::Path) -> String {
+    shown_bytes(path.as_os_str().as_encoded_bytes())
+}
+
+/// As [`shown`], for bytes: those that are not UTF-8 are written by their numbers too.
+pub(crate) fn shown_bytes(bytes: &[u8]) -> String {
+    let mut out = String::new();
+    for chunk in bytes.utf8_chunks() {
+        out.push_str(&shown(chunk.valid()));
+        for byte in chunk.invalid() {
+            // Writing to a string cannot fail.
+            let _ = write!(out, "\\x{byte:02x}");
+        }
+    }
+    out
+}
+
+fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            // Marks, embeddings and isolates of direction; line and paragraph ends.
+            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+            // What has no width: a space, joiners of words, annotations, tags.
+            | '\u{200b}' | '\u{2060}'..='\u{2064}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
+            | '\u{e0000}'..='\u{e007f}')
+}
+
+/// A message on one line that people can read at once: of a long one, what is in
+/// the middle is left out, since it says first what is wrong and last what to do.
+pub(crate) fn one_line(message: &str) -> String {
+    const START: usize = 300;
+    const END: usize = 100;
+    let line = shown(message.trim());
+    let count = line.chars().count();
+    if count <= START + END {
+        return line.into_owned();
+    }
+    let start: String = line.chars().take(START).collect();
+    let end: String = line.chars().skip(count - END).collect();
+    format!("{start} … {end}")
 }
 
 /// Writes text to standard output and hands it over at once.
@@ -56,7 +153,8 @@ impl Table {
     }
 
     pub(crate) fn row(&mut self, cells: Vec<String>) {
-        self.rows.push(cells);
+        let shown = cells.iter().map(|cell| shown(cell).into_owned());
+        self.rows.push(shown.collect());
     }
 }
 
@@ -88,7 +186,7 @@ pub(crate) fn abridged(value: &Value) -> String {
     const MOST: usize = 60;
     let text = match value {
         Value::String(text) => format!("{text:?}"),
-        other => other.to_string(),
+        other => shown(&other.to_string()).into_owned(),
     };
     if text.chars().count() <= MOST {
         return text;
@@ -108,6 +206,29 @@ mod tests {
         assert_eq!(bytes(98_362_432), "98.4 MB");
         assert_eq!(bytes(999_960_000), "1.0 GB");
         assert_eq!(bytes(u64::MAX), "18446744.1 TB");
+    }
+
+    #[test]
+    fn foreign_text_is_shown_not_obeyed() {
+        for (text, expected) in [
+            ("plain text, ünïcödé, 日本, 👩\u{200d}🚀", None),
+            ("\u{1b}[31mred", Some("\\u{1b}[31mred")),
+            ("two\nlines\r", Some("two\\nlines\\r")),
+            ("\u{202e}txt", Some("\\u{202e}txt")),
+            ("\u{9b}2J\0", Some("\\u{9b}2J\\u{0}")),
+        ] {
+            assert_eq!(shown(text), expected.unwrap_or(text));
+        }
+        assert_eq!(shown_bytes(b"a\xff\n"), "a\\xff\\n");
+    }
+
+    #[test]
+    fn a_message_is_one_line_whose_ends_are_kept() {
+        assert_eq!(one_line(" what: do this\n"), "what: do this");
+        let long = format!("first{}last", "ü\n".repeat(5000));
+        let line = one_line(&long);
+        assert!(line.starts_with("first") && line.ends_with("last"));
+        assert!(line.chars().count() < 410 && !line.contains('\n'));
     }
 
     #[test]

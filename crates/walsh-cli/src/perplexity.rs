@@ -8,7 +8,8 @@ use walsh_runtime::{
 use crate::args::Perplexity;
 use crate::failure::{Failure, Outcome};
 use crate::models;
-use crate::output::{self, Table};
+use crate::output::{self, Notes, Table, shown};
+use crate::progress::Steps;
 
 /// The page that the run ends with, whose files were looked at before it begins.
 struct Page {
@@ -43,34 +44,42 @@ pub(crate) fn run(args: &Perplexity) -> Outcome {
         Failure::run(format_args!("cannot read {}: {error}", args.file.display()))
     })?;
     let page = Page::prepare(args)?;
-    let model = models::open(&args.model)?;
+    let notes = Notes::for_figures(args.json);
+    let model = models::open(&args.model, &notes)?;
     let options = PerplexityOptions {
         context: args.context,
         chunks: args.chunks.map(usize::from),
         kv: args.kv.clone(),
     };
+    let steps = Steps::new("chunks", &notes);
     let report = perplexity(&model, &text, &options, &mut |progress| {
+        steps.show(progress.chunk, progress.chunks);
         let figures: Vec<String> = args
             .kv
             .iter()
             .zip(&progress.perplexities)
             .map(|(kv, ppl)| format!("{kv} {ppl:.4}"))
             .collect();
-        output::note(format_args!(
-            "[{}/{}] {}",
-            progress.chunk,
-            progress.chunks,
-            figures.join("  ")
-        ));
+        let figures = figures.join("  ");
+        match steps.is_hidden() {
+            true => steps.note(format_args!(
+                "[{}/{}] {figures}",
+                progress.chunk, progress.chunks
+            )),
+            false => steps.message(figures),
+        }
     })?;
+    drop(steps);
     for warning in &report.warnings {
         output::note(format_args!("warning: {warning}"));
     }
-    if let Some(page) = &page {
-        page.write(&report, args, &model)?;
-    }
+    print(&report, args)?;
+    page.map_or(Ok(()), |page| page.write(&report, args, &model))
+}
+
+fn print(report: &PerplexityReport, args: &Perplexity) -> Outcome {
     if args.json {
-        return output::print_json(&report);
+        return output::print_json(report);
     }
     let mut table = Table::new(&[
         "kv",
@@ -98,6 +107,10 @@ pub(crate) fn run(args: &Perplexity) -> Outcome {
     }
     output::print(&format!(
         "{} on {}, {} chunks of {} tokens; kld in nats and same top against {}\n{table}",
-        report.model, report.device, report.chunks, report.context, options.kv[0]
+        shown(&report.model),
+        report.device,
+        report.chunks,
+        report.context,
+        args.kv[0]
     ))
 }

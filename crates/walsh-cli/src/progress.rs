@@ -1,28 +1,49 @@
-//! A bar on standard error while something is fetched.
+//! Bars on standard error while something takes time: on a terminal alone, and
+//! never beside JSON.
 
-use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use walsh_runtime::store::Progress;
 
-use crate::output;
+use crate::output::{self, Notes};
 
-/// Shows how far a pull is: a bar that is drawn over itself on a terminal, a
-/// line per stage elsewhere.
+/// How often a bar is drawn, per second.
+const DRAWN: u8 = 10;
+
+/// A bar that is drawn, if anybody may look at it.
+fn bar(notes: &Notes, template: &str) -> ProgressBar {
+    let target = match notes.are_printed() {
+        true => ProgressDrawTarget::stderr_with_hz(DRAWN),
+        false => ProgressDrawTarget::hidden(),
+    };
+    let bar = ProgressBar::with_draw_target(None, target);
+    match ProgressStyle::with_template(template) {
+        Ok(style) => bar.with_style(style.progress_chars("#>-")),
+        // A plain bar says as much.
+        Err(_) => bar,
+    }
+}
+
+/// Shows how far a pull is: a bar on a terminal, a line per stage elsewhere.
 pub(crate) struct Bar {
     name: String,
-    is_terminal: bool,
+    notes: Notes,
     stage: &'static str,
-    drawn: Option<Instant>,
+    bar: ProgressBar,
 }
 
 impl Bar {
-    pub(crate) fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str, notes: &Notes) -> Self {
         Self {
-            name: name.to_owned(),
-            is_terminal: io::stderr().is_terminal(),
+            name: output::shown(name).into_owned(),
+            notes: notes.clone(),
             stage: "",
-            drawn: None,
+            bar: bar(
+                notes,
+                "{msg} [{bar:24}] {decimal_bytes} of {decimal_total_bytes}, \
+                 {decimal_bytes_per_sec}, {eta} left",
+            ),
         }
     }
 
@@ -37,50 +58,87 @@ impl Bar {
 
     /// Shows `done` of `total` bytes of a stage; a `total` of 0 is unknown.
     pub(crate) fn show(&mut self, stage: &'static str, done: u64, total: u64) {
-        let is_new = stage != self.stage;
-        self.stage = stage;
-        if !self.is_terminal {
-            if is_new {
-                let size = if total > 0 {
-                    format!(", {}", output::bytes(total))
-                } else {
-                    String::new()
+        if stage != self.stage {
+            self.stage = stage;
+            self.bar.reset();
+            self.bar.set_message(format!("{}: {stage}", self.name));
+            if self.bar.is_hidden() {
+                let size = match total {
+                    0 => String::new(),
+                    total => format!(", {}", output::bytes(total)),
                 };
-                output::note(format_args!("{}: {stage}{size}", self.name));
+                let name = &self.name;
+                self.notes.note(format_args!("{name}: {stage}{size}"));
             }
-            return;
         }
-        let recent = self
-            .drawn
-            .is_some_and(|at| at.elapsed() < Duration::from_millis(100));
-        if recent && !is_new && done < total {
-            return;
+        if total > 0 {
+            self.bar.set_length(total);
         }
-        self.drawn = Some(Instant::now());
-        let line = if total > 0 {
-            const WIDTH: u64 = 24;
-            let full = (done.min(total) as u128 * u128::from(WIDTH) / u128::from(total)) as usize;
-            format!(
-                "{}: {stage} [{}{}] {} of {}",
-                self.name,
-                "#".repeat(full),
-                "-".repeat(WIDTH as usize - full),
-                output::bytes(done),
-                output::bytes(total)
-            )
-        } else {
-            format!("{}: {stage}", self.name)
-        };
-        let mut out = io::stderr().lock();
-        // A terminal that takes no more has nobody to tell.
-        let _ = write!(out, "\r\x1b[K{line}").and_then(|()| out.flush());
+        self.bar.set_position(done);
     }
 }
 
 impl Drop for Bar {
     fn drop(&mut self) {
-        if self.drawn.is_some() {
-            let _ = write!(io::stderr().lock(), "\r\x1b[K");
+        self.bar.finish_and_clear();
+    }
+}
+
+/// Shows how much of something is done, once it has taken two seconds.
+pub(crate) struct Steps {
+    bar: ProgressBar,
+    notes: Notes,
+    started: Instant,
+}
+
+impl Steps {
+    /// Work that is counted in `unit`s, such as tokens.
+    pub(crate) fn new(unit: &str, notes: &Notes) -> Self {
+        let template =
+            format!("[{{bar:24}}] {{pos}} of {{len}} {unit}, {{per_sec}}, {{eta}} left  {{msg}}");
+        Self {
+            bar: bar(notes, &template),
+            notes: notes.clone(),
+            started: Instant::now(),
         }
+    }
+
+    /// `done` of `total` are done.
+    pub(crate) fn show(&self, done: usize, total: usize) {
+        if self.is_due() {
+            self.bar.set_length(total as u64);
+            self.bar.set_position(done as u64);
+        }
+    }
+
+    /// What stands behind the bar.
+    pub(crate) fn message(&self, text: String) {
+        if self.is_due() {
+            self.bar.set_message(text);
+        }
+    }
+
+    /// Whether notes are all there is to see.
+    pub(crate) fn is_hidden(&self) -> bool {
+        self.bar.is_hidden()
+    }
+
+    /// Says something that stays, above the bar.
+    pub(crate) fn note(&self, text: std::fmt::Arguments<'_>) {
+        match self.is_due() {
+            true => self.bar.suspend(|| self.notes.note(text)),
+            false => self.notes.note(text),
+        }
+    }
+
+    fn is_due(&self) -> bool {
+        const PATIENCE: Duration = Duration::from_secs(2);
+        self.started.elapsed() >= PATIENCE
+    }
+}
+
+impl Drop for Steps {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
     }
 }

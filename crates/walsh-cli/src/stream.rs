@@ -4,7 +4,7 @@ use serde_json::json;
 use walsh_runtime::{Error, Figures, Finish, Sampling, Session};
 
 use crate::failure::Outcome;
-use crate::output;
+use crate::output::{self, Notes};
 
 /// How a text ended.
 #[derive(Debug, Clone, Copy)]
@@ -65,10 +65,11 @@ impl Ended {
         }
     }
 
-    /// Prints the figures on standard error, for people or as one line of JSON.
-    pub(crate) fn report(&self, run: &Run, as_json: bool) {
+    /// Prints the figures on standard error, for people or as one line of JSON
+    /// with the remarks that were kept for it.
+    pub(crate) fn report(&self, run: &Run, notes: &Notes) {
         let figures = &self.figures;
-        if as_json {
+        if !notes.are_printed() {
             let report = json!({
                 "prompt_tokens": figures.prompt_tokens,
                 "prompt_seconds": figures.prompt_time.as_secs_f64(),
@@ -81,6 +82,7 @@ impl Ended {
                 "seed": (!run.greedy).then_some(run.seed),
                 "kv": run.kv,
                 "kv_bytes": run.kv_bytes,
+                "notes": notes.kept(),
             });
             output::note(format_args!("{report}"));
             return;

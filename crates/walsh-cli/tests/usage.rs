@@ -4,16 +4,20 @@ mod support;
 
 use support::walsh;
 
-const COMMANDS: [&str; 9] = [
+const COMMANDS: [&str; 13] = [
     "pull",
     "list",
+    "rm",
     "inspect",
     "generate",
     "chat",
+    "run",
+    "tokenize",
     "perplexity",
     "bench",
     "bench-ops",
     "doctor",
+    "completions",
 ];
 
 #[test]
@@ -34,7 +38,7 @@ fn every_command_has_help_without_a_model() {
         let help = walsh([command, "--help"]).ok();
         assert!(help.contains(&format!("Usage: walsh {command}")), "{help}");
     }
-    for command in ["generate", "chat", "perplexity", "bench"] {
+    for command in ["generate", "chat", "run", "perplexity", "bench"] {
         let help = walsh([command, "--help"]).ok();
         for word in [
             "--model",
@@ -86,6 +90,33 @@ fn wrong_command_lines_are_one_line_and_status_2() {
         (&["generate", "--device", "cuda:first", "x"], "cuda:N"),
         (&["generate", "--system", "be brief", "x"], "--chat"),
         (&["generate", ""], "the prompt is empty"),
+        (&["generate", "-p", "x", "y"], "--prompt"),
+        (&["generate", "-f", "x", "-p", "y"], "--file"),
+        (&["generate", "--stop", "", "x"], "at least one character"),
+        (&["generate", "-n", "-2", "x"], "or -1 for no limit"),
+        (&["generate", "-n", "1e9", "x"], "a whole number from 1"),
+        (
+            &["generate", "--seed", "-2", "x"],
+            "or -1 for one drawn anew",
+        ),
+        (&["generate", "--seed", "0.5", "x"], "a whole number from 0"),
+        (&["generate", "--top-k", "-1", "x"], "a whole number from 0"),
+        (
+            &["generate", "--context", "99999999999999999999", "x"],
+            "a whole number from 1 to 2147483647",
+        ),
+        (&["generate", "--temp", "inf", "x"], "a number from 0"),
+        (&["generate", "--min-p", "-0.1", "x"], "from 0 to 1"),
+        (&["generate", "-ngl", "99", "x"], "--device cuda:0"),
+        (&["chat", "--system", "x", "--load", "y"], "--load"),
+        (&["run", "x", "y", "-m", "z"], "--model"),
+        (&["tokenize"], "there is no text"),
+        (&["tokenize", "--decode", "--ids", "1"], "--decode"),
+        (&["completions", "cmd"], "fish"),
+        (&["rm"], "<NAME>"),
+        (&["bench", "--depth", "-1"], "a whole number from 0"),
+        (&["bench", "--repetitions", "0"], "a whole number from 1"),
+        (&["perplexity", "--file", "x", "--chunks", "0"], "from 1"),
         (&["perplexity"], "--file"),
         (&["perplexity", "--file", "x", "--context", "2"], "from 4"),
         (
@@ -111,4 +142,12 @@ fn a_gpu_that_is_not_there_is_one_line_before_a_model_is_fetched() {
         .expect("the folder")
         .count();
     assert_eq!(left, 0, "nothing was fetched");
+}
+
+#[test]
+fn completions_are_printed_for_each_shell() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = walsh(["completions", shell]).ok();
+        assert!(script.contains("perplexity"), "{shell}");
+    }
 }

@@ -92,6 +92,15 @@ pub struct Listed<'a> {
     pub state: State,
 }
 
+/// What [`Store::remove`] removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Removed {
+    /// The model's file.
+    pub path: PathBuf,
+    /// Its size in bytes.
+    pub bytes: u64,
+}
+
 impl Store {
     /// Opens a store. Nothing is written; what a broken-off pull left behind is removed.
     ///
@@ -203,6 +212,34 @@ impl Store {
         file.sync_all().map_err(|e| Error::file(&half, &e))?;
         std::fs::rename(&half, &path).map_err(|e| Error::file(&path, &e))?;
         Ok(path)
+    }
+
+    /// Removes a model's file.
+    ///
+    /// # Errors
+    /// When the name is not in the catalogue, the model is not in the store, another process is fetching
+    /// it, or its file cannot be removed.
+    pub fn remove(&self, name: &str) -> Result<Removed> {
+        let entry = self.entry(name)?;
+        let path = self.path(entry);
+        let bytes = match std::fs::symlink_metadata(&path) {
+            Ok(meta) => meta.len(),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Err(Error::store(format!(
+                    "{name} is not in {}: there is nothing to remove",
+                    self.folder.display()
+                )));
+            }
+            Err(error) => return Err(Error::file(&path, &error)),
+        };
+        let lock = self.lock_file(entry)?;
+        if lock.try_lock().is_err() {
+            return Err(Error::store(format!(
+                "{name} is being fetched by another process: try again when it is done"
+            )));
+        }
+        std::fs::remove_file(&path).map_err(|e| Error::file(&path, &e))?;
+        Ok(Removed { path, bytes })
     }
 
     /// Reads a model of the store and checks its SHA-256. `progress` gets the bytes read so far.

@@ -1,0 +1,238 @@
+//! Flags of other programs that do what Walsh does, and what to write here.
+
+use std::ffi::OsString;
+
+/// Flags of llama.cpp and ollama that are no flags of Walsh, and what to use instead.
+const FLAGS: &[(&[&str], &str)] = &[
+    (
+        &[
+            "-ngl",
+            "--n-gpu-layers",
+            "--gpu-layers",
+            "-dev",
+            "-mg",
+            "--main-gpu",
+            "-sm",
+            "--split-mode",
+        ],
+        "a model runs on one device as a whole: --device cuda:0 for the first GPU, --device cpu",
+    ),
+    (
+        &["-ctk", "--cache-type-k", "-ctv", "--cache-type-v"],
+        "--kv k=CODEC,v=CODEC says how keys and values are cached, such as --kv q8_0 or --kv k=tq5,v=tq4",
+    ),
+    (
+        &[
+            "-cnv",
+            "--conversation",
+            "-i",
+            "--interactive",
+            "-if",
+            "--interactive-first",
+        ],
+        "'walsh chat' holds a conversation",
+    ),
+    (
+        &["-no-cnv", "--no-conversation", "-st", "--single-turn"],
+        "'walsh generate' continues a text, and with --chat answers one question",
+    ),
+    (&["-sys"], "--system TEXT gives the system message"),
+    (
+        &["-sysf", "--system-prompt-file"],
+        "--system \"$(cat FILE)\" gives the system message",
+    ),
+    (&["-r"], "--stop TEXT ends the text before TEXT"),
+    (
+        &["--chat-template"],
+        "--template FILE reads a template in Jinja from a file; without it, the model's own is used",
+    ),
+    (
+        &["--jinja", "--no-jinja"],
+        "chat templates are always Jinja programs: leave it out",
+    ),
+    (
+        &[
+            "-hf",
+            "-hfr",
+            "--hf-repo",
+            "-hff",
+            "--hf-file",
+            "-mu",
+            "--model-url",
+            "-dr",
+            "--docker-repo",
+        ],
+        "--model takes a GGUF file or a name of 'walsh list'",
+    ),
+    (
+        &["--prompt-cache"],
+        "--save FILE keeps a session and --load FILE goes on from it",
+    ),
+    (
+        &["--prompt-cache-all", "--prompt-cache-ro"],
+        "--save FILE keeps a session and --load FILE goes on from it",
+    ),
+    (
+        &[
+            "-fa",
+            "--flash-attn",
+            "-nkvo",
+            "--no-kv-offload",
+            "-kvu",
+            "--kv-unified",
+            "--swa-full",
+        ],
+        "there is one kind of attention, which needs no flag: leave it out",
+    ),
+    (
+        &[
+            "-b",
+            "--batch-size",
+            "-ub",
+            "--ubatch-size",
+            "-tb",
+            "--threads-batch",
+        ],
+        "Walsh chooses how many tokens it reads at a time: leave it out; --threads N is for all work",
+    ),
+    (
+        &[
+            "--mmap",
+            "--no-mmap",
+            "--mlock",
+            "-dio",
+            "--direct-io",
+            "--numa",
+            "--no-warmup",
+            "--warmup",
+        ],
+        "a model's file is always mapped: leave it out",
+    ),
+    (
+        &[
+            "--presence-penalty",
+            "--frequency-penalty",
+            "--repeat-last-n",
+            "--dry-multiplier",
+        ],
+        "--repetition-penalty R makes the tokens of the last 64 less likely",
+    ),
+    (
+        &[
+            "--typical",
+            "--typical-p",
+            "--mirostat",
+            "--xtc-probability",
+            "--xtc-threshold",
+            "--samplers",
+            "--sampler-seq",
+            "--top-n-sigma",
+            "--dynatemp-range",
+            "-l",
+            "--logit-bias",
+        ],
+        "tokens are chosen by --temperature, --top-k, --top-p, --min-p and --repetition-penalty",
+    ),
+    (
+        &[
+            "--grammar",
+            "--grammar-file",
+            "-j",
+            "--json-schema",
+            "-jf",
+            "--json-schema-file",
+        ],
+        "what a text may look like cannot be prescribed; --stop TEXT ends it",
+    ),
+    (
+        &["--ignore-eos"],
+        "a text ends where the model ends it; --save and --load go on from there",
+    ),
+    (
+        &["--keep", "--context-shift", "--no-context-shift"],
+        "nothing is dropped from a context: --context N makes it larger",
+    ),
+    (
+        &["-e", "--escape", "--no-escape"],
+        "a text is taken as it is; $'a\\nb' has a line break in most shells",
+    ),
+    (
+        &["--verbose-prompt"],
+        "'walsh tokenize' shows the tokens of a text",
+    ),
+    (
+        &[
+            "-v",
+            "--verbose",
+            "-lv",
+            "--log-disable",
+            "--log-file",
+            "-co",
+            "--color",
+            "--no-display-prompt",
+            "--simple-io",
+            "--no-perf",
+            "--perf",
+            "--show-timings",
+        ],
+        "the text goes to standard output and figures to standard error, --json makes them JSON: leave it out",
+    ),
+    (
+        &[
+            "--lora",
+            "--lora-scaled",
+            "--control-vector",
+            "--mmproj",
+            "--image",
+            "--audio",
+            "-md",
+            "--model-draft",
+            "--rope-scaling",
+            "--rope-scale",
+            "--rope-freq-base",
+            "--rope-freq-scale",
+            "--yarn-orig-ctx",
+            "--override-kv",
+            "-ot",
+            "--override-tensor",
+        ],
+        "a model runs as its file has it, with text alone",
+    ),
+    (&["--host", "--port"], "this version has no server"),
+    (
+        &[
+            "--keepalive",
+            "--think",
+            "--hidethinking",
+            "--format",
+            "--nowordwrap",
+            "--insecure",
+        ],
+        "it has no counterpart here: leave it out",
+    ),
+    (
+        &["--input-file", "-bf", "--binary-file"],
+        "--file FILE reads the text from a file",
+    ),
+    (
+        &[
+            "--ppl-stride",
+            "--hellaswag",
+            "--winogrande",
+            "--kl-divergence",
+            "--kl-divergence-base",
+        ],
+        "'walsh perplexity' gives perplexity, and with several --kv the divergence from the first",
+    ),
+];
+
+/// What to write instead of the first word of a command line that is another
+/// program's flag.
+pub(crate) fn advice(arguments: &[OsString]) -> Option<String> {
+    let words = arguments.iter().filter_map(|word| word.to_str());
+    words.take_while(|&word| word != "--").find_map(|word| {
+        let flag = word.split_once('=').map_or(word, |(flag, _)| flag);
+        let (_, instead) = FLAGS.iter().find(|(flags, _)| flags.contains(&flag))?;
+        Some(format!("there is no {flag}: {instead}"))
+    })
+}

