@@ -177,6 +177,10 @@ mod tests {
         assert_eq!(available[0], Isa::Portable);
         assert!(available.contains(&Isa::detect()));
         assert!(available.iter().all(|isa| available.contains(&isa.base())));
-        assert!(available.iter().all(|isa| Isa::built().any(|built| built == *isa)));
+        assert!(
+            available
+                .iter()
+                .all(|isa| Isa::built().any(|built| built == *isa))
+        );
     }
 }

@@ -317,7 +317,10 @@ mod tests {
                 assert_eq!(found, packs.then_some(bytes), "{isa} {dtype} [{n}, {k}]");
             }
             for (dtype, n) in [(DType::F16, 40), (DType::F32, 40), (DType::Q4_0, LANES - 1)] {
-                assert!(Packing::new(isa, dtype, n, 64).is_none(), "{isa} {dtype} {n}");
+                assert!(
+                    Packing::new(isa, dtype, n, 64).is_none(),
+                    "{isa} {dtype} {n}"
+                );
             }
         }
     }

@@ -399,8 +399,7 @@ mod tests {
                         n,
                         k: 576,
                     };
-                    let plan =
-                        ProductPlan::of_set(isa, threads, Activations::Int8, shape).unwrap();
+                    let plan = ProductPlan::of_set(isa, threads, Activations::Int8, shape).unwrap();
                     let idle = idle(plan.items(), threads);
                     assert!(idle <= most, "{isa} n={n} m={m} threads={threads}: {idle}");
                 }
