@@ -26,7 +26,7 @@ pub(crate) fn run(args: &Chat) -> Outcome {
     models::check_files(&args.session)?;
     let model = models::open(&args.model, &Notes::for_figures(false))?;
     let mut chat = Chatting {
-        conversation: models::conversation(&model, &args.session, args.answer.system.as_deref())?,
+        conversation: models::conversation(&model, &args.session, &args.answer)?,
         input: Input::new()?,
         cancel: interrupt::on_interrupt()?,
         args,

@@ -1,6 +1,7 @@
 //! How a command ends other than well.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
@@ -32,14 +33,25 @@ impl Failure {
 
     /// Says what happened and gives the exit status.
     pub(crate) fn report(self) -> ExitCode {
-        let (message, status) = match self {
+        let status = match &self {
             Self::ClosedOutput => return ExitCode::SUCCESS,
             Self::Interrupted => return ExitCode::from(130),
-            Self::Usage(message) => (message, 2),
-            Self::Run(message) => (message, 1),
+            Self::Usage(_) => 2,
+            Self::Run(_) => 1,
         };
-        output::note(format_args!("walsh: {}", output::one_line(&message)));
+        output::note(format_args!("walsh: {self}"));
         ExitCode::from(status)
+    }
+}
+
+/// What happened, on one line.
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Usage(message) | Self::Run(message) => f.write_str(&output::one_line(message)),
+            Self::ClosedOutput => f.write_str("nobody reads standard output"),
+            Self::Interrupted => f.write_str("interrupted"),
+        }
     }
 }
 
@@ -88,11 +100,20 @@ pub(crate) fn report_usage(error: &clap::Error) -> ExitCode {
             output::note(format_args!("{}", error.render()));
             ExitCode::from(2)
         }
+        ErrorKind::InvalidUtf8 => Failure::Usage(not_utf8(&arguments)).report(),
         _ => {
             let message = usage_line(&error.render().to_string(), &arguments);
             Failure::Usage(message).report()
         }
     }
+}
+
+fn not_utf8(arguments: &[OsString]) -> String {
+    let which = arguments.iter().find(|word| word.to_str().is_none());
+    let which = which.map_or_else(String::new, |word| {
+        output::shown_bytes(word.as_encoded_bytes())
+    });
+    format!("the argument \"{which}\" is not UTF-8: texts, names and models are given in UTF-8")
 }
 
 fn is_help(word: &OsString) -> bool {
@@ -173,6 +194,7 @@ mod tests {
             (&["generate", "-fa", "x"], "leave it out"),
             (&["chat", "--mirostat", "2"], "--top-k"),
             (&["generate", "-cnv", "x"], "walsh chat"),
+            (&["serve"], "no server"),
             (&["generate", "-r", "User:", "x"], "--stop"),
         ] {
             let line = usage(arguments);

@@ -51,8 +51,7 @@ pub(crate) fn run(args: &Generate) -> Outcome {
     let sampling = options.sampling;
     let save = args.session.save.as_deref();
     let (ended, run) = if args.chat {
-        let system = args.answer.system.as_deref();
-        let mut conversation = models::conversation(&model, &args.session, system)?;
+        let mut conversation = models::conversation(&model, &args.session, &args.answer)?;
         let mut reply = conversation.say(&prompt, options)?;
         let printed = print_pieces(&mut reply);
         let ended = Ended {
@@ -100,7 +99,7 @@ fn prompt(args: &Generate) -> Outcome<String> {
     let text = input::text(args.text.as_deref(), &args.input)?;
     let goes_on = args.session.load.is_some() && !args.chat;
     match text {
-        Some(text) if !text.is_empty() => Ok(text),
+        Some(text) if goes_on || !text.trim().is_empty() => Ok(text),
         None if goes_on => Ok(String::new()),
         Some(_) => Err(Failure::Usage(
             "the prompt is empty: give the text to continue, or - to read it from standard input"

@@ -1,11 +1,12 @@
 //! From arguments to models: `walsh pull`, `walsh list`, and what every other
 //! command opens.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::json;
 use walsh::Device;
+use walsh_runtime::chat::Template;
 use walsh_runtime::store::{Catalogue, State, Store, StoreOptions};
 use walsh_runtime::{
     CalibrationNotice, CalibrationOptions, Conversation, Model, RestoreOptions, Sampling, Session,
@@ -13,24 +14,31 @@ use walsh_runtime::{
 };
 
 use crate::args::{
-    Cache, DeviceArgs, List, ModelArgs, Pull, Remove, SamplingArgs, Seed, SessionArgs,
+    AnswerArgs, Cache, DeviceArgs, List, ModelArgs, Pull, Remove, SamplingArgs, Seed, SessionArgs,
 };
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
+use crate::input;
 use crate::output::{self, Notes, Table};
 use crate::progress::Bar;
 
 /// The store in the folder that the arguments name.
 pub(crate) fn store(cache: &Cache) -> Outcome<Store> {
-    Ok(Store::open(StoreOptions {
+    let options = StoreOptions {
         folder: cache.cache_dir.clone(),
         ..StoreOptions::default()
-    })?)
+    };
+    Store::open(options).map_err(|error| Failure::run(format_args!("{error} with --cache-dir DIR")))
 }
 
 /// The file of a model, fetched first if need be.
 pub(crate) fn resolve(model: &str, cache: &Cache, notes: &Notes) -> Outcome<PathBuf> {
+    let store = match store(cache) {
+        // A file needs no store, nor the home folder that is to hold one.
+        Err(_) if Path::new(model).is_file() => return Ok(PathBuf::from(model)),
+        store => store?,
+    };
     let mut bar = Bar::new(model, notes);
-    Ok(store(cache)?.resolve(model, &mut |progress| bar.pull(progress))?)
+    Ok(store.resolve(model, &mut |progress| bar.pull(progress))?)
 }
 
 /// `walsh pull`.
@@ -117,10 +125,14 @@ pub(crate) fn open(args: &ModelArgs, notes: &Notes) -> Outcome<Model> {
     let device = device(&args.on, &args.cache)?;
     let path = resolve(&args.model, &args.cache, notes)?;
     let notes = notes.clone();
+    // Without a home folder nothing is kept, which is said when there is something to keep.
+    let folder = store(&args.cache).map(|store| store.calibration_folder());
+    let folder = folder.ok();
+    let is_kept = folder.is_some();
     let calibrations = CalibrationOptions {
-        folder: Some(store(&args.cache)?.calibration_folder()),
+        folder,
         notice: Some(Arc::new(move |notice: CalibrationNotice<'_>| {
-            calibration_notice(&notes, notice);
+            calibration_notice(&notes, notice, is_kept);
         })),
     };
     Ok(Model::open_with(&device, path, calibrations)?)
@@ -128,8 +140,11 @@ pub(crate) fn open(args: &ModelArgs, notes: &Notes) -> Outcome<Model> {
 
 /// The device that the arguments ask for.
 pub(crate) fn device(args: &DeviceArgs, cache: &Cache) -> Outcome<Device> {
-    let kernels = store(cache)?.kernel_folder();
-    let mut device = args.device.clone().with_kernel_cache(&kernels);
+    let mut device = args.device.clone();
+    // Without a home folder, kernels are compiled each time.
+    if let Ok(store) = store(cache) {
+        device = device.with_kernel_cache(&store.kernel_folder());
+    }
     if let Some(threads) = args.threads {
         device = device.with_threads(threads.get())?;
     }
@@ -137,10 +152,16 @@ pub(crate) fn device(args: &DeviceArgs, cache: &Cache) -> Outcome<Device> {
 }
 
 /// Says that a model's keys are looked at, which takes a moment the first time.
-fn calibration_notice(notes: &Notes, notice: CalibrationNotice<'_>) {
+fn calibration_notice(notes: &Notes, notice: CalibrationNotice<'_>, is_kept: bool) {
+    let once = match is_kept {
+        true => "once for this model",
+        false => {
+            "each time, since there is no home folder to keep it in: --cache-dir DIR gives one"
+        }
+    };
     match notice {
         CalibrationNotice::Measuring { done: 1, layers } => notes.note(format_args!(
-            "looking at the keys of {layers} layers on a built-in text, once for this model"
+            "looking at the keys of {layers} layers on a built-in text, {once}"
         )),
         CalibrationNotice::Measuring { .. } => {}
         CalibrationNotice::NotKept(error) => notes.note(format_args!(
@@ -173,11 +194,20 @@ pub(crate) fn session(model: &Model, args: &SessionArgs) -> Outcome<Session> {
 pub(crate) fn conversation(
     model: &Model,
     args: &SessionArgs,
-    system: Option<&str>,
+    answer: &AnswerArgs,
 ) -> Outcome<Conversation> {
+    let template = match &answer.template {
+        Some(path) => Template::from_source(&input::file(path)?, model.tokenizer())?,
+        None => model.chat_template()?,
+    };
     Ok(match &args.load {
-        Some(path) => Conversation::restore(model, path, restore_options(args))?,
-        None => Conversation::new(model, session_options(args), system)?,
+        Some(path) => {
+            Conversation::restore_with_template(model, template, path, restore_options(args))?
+        }
+        None => {
+            let (options, system) = (session_options(args), answer.system.as_deref());
+            Conversation::with_template(model, template, options, system)?
+        }
     })
 }
 

@@ -54,27 +54,36 @@ fn files_that_are_not_there_or_no_files() {
 }
 
 #[cfg(unix)]
-#[test]
-fn files_that_may_not_be_read() {
-    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+fn set_mode(path: &std::path::Path, mode: u32) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("set");
+}
+
+/// The command as run by somebody who is not root, who reads everything, and has no home folder.
+#[cfg(unix)]
+fn somebody(folder: &Folder) -> std::process::Command {
+    use std::os::unix::fs::MetadataExt;
     use std::os::unix::process::CommandExt;
 
-    let folder = Folder::new();
-    let forbid = |path: &std::path::Path, mode| {
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("set");
-    };
-    forbid(folder.path(), 0o755);
-    let model = folder.file("model.gguf", &Tiny::default().gguf());
-    forbid(&model, 0o000);
-    // Root reads everything: a copy of the command runs as somebody else then.
+    set_mode(folder.path(), 0o755);
     let binary = folder.path().join("walsh");
     std::fs::copy(env!("CARGO_BIN_EXE_walsh"), &binary).expect("copied");
-    forbid(&binary, 0o755);
+    set_mode(&binary, 0o755);
     let mut command = std::process::Command::new(&binary);
+    command.env_clear().stdin(std::process::Stdio::null());
     if std::fs::metadata(folder.path()).expect("there").uid() == 0 {
-        command.uid(65_534).gid(65_534);
+        command.uid(54_321).gid(54_321);
     }
-    let output = command
+    command
+}
+
+#[cfg(unix)]
+#[test]
+fn files_that_may_not_be_read() {
+    let folder = Folder::new();
+    let model = folder.file("model.gguf", &Tiny::default().gguf());
+    set_mode(&model, 0o000);
+    let output = somebody(&folder)
         .args(["generate", "--cache-dir"])
         .arg(folder.path())
         .arg("--model")
@@ -248,4 +257,214 @@ fn a_cache_folder_that_cannot_be_is_one_line() {
     let folder = Folder::new();
     let file = folder.argument("file", b"");
     walsh(["pull", "--cache-dir", &format!("{file}/models")]).fails(1, "");
+}
+
+/// Root's home folder is known to the system, that of a user without an account is not.
+#[cfg(target_os = "linux")]
+#[test]
+fn without_a_home_folder_files_run_and_names_ask_for_a_cache_folder() {
+    let folder = Folder::new();
+    let model = folder.argument("model.gguf", &Tiny::default().gguf());
+    let run = |arguments: &[&str]| {
+        let output = somebody(&folder).args(arguments).env("HOME", "").output();
+        let output = output.expect("the command starts");
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), error)
+    };
+    let on_model = ["--model", &model, "-n", "2", "--threads", "1"];
+    let (status, error) = run(&[&["generate", "--kv", "4bit", "x"], &on_model[..]].concat());
+    assert_eq!(status, Some(0), "{error}");
+    assert_eq!(run(&["inspect", &model]).0, Some(0));
+    assert_eq!(run(&["tokenize", "--model", &model, "x"]).0, Some(0));
+    assert_eq!(run(&["doctor"]).0, Some(0));
+    if error.contains("no home folder") {
+        for arguments in [&["generate", "x"][..], &["list"], &["pull"], &["rm", "x"]] {
+            let (status, error) = run(arguments);
+            assert_eq!(status, Some(1), "{error}");
+            assert!(error.contains("--cache-dir"), "{error}");
+        }
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn places_that_nothing_can_be_kept_in() {
+    let folder = Folder::new();
+    let model = folder.argument("model.gguf", &Tiny::default().gguf());
+    let on_model = [
+        "generate", "--model", &model, "-n", "2", "--kv", "4bit", "x",
+    ];
+    for place in ["/proc/none", "/dev/null", &model] {
+        let ran = walsh(on_model.iter().chain(&["--cache-dir", place]));
+        assert_eq!(ran.status, Some(0), "{ran:?}");
+        assert!(ran.err.contains("cannot be kept"), "{ran:?}");
+    }
+}
+
+/// Texts, numbers and places that nobody expects: each gives a text or one line, at once.
+#[cfg(target_os = "linux")]
+#[test]
+fn odd_command_lines_give_a_text_or_one_line() {
+    use std::os::unix::ffi::OsStrExt;
+
+    let folder = Folder::new();
+    let model = folder.argument("model.gguf", &Tiny::default().gguf());
+    let long = "word ".repeat(20_000);
+    let not_utf8 = std::ffi::OsStr::from_bytes(b"caf\xe9");
+    let cases: [(&[&str], Option<&str>); 22] = [
+        (&["\u{1b}[2J\u{202e}"], None),
+        (&["e\u{301}\u{200d}\u{fdd0}\u{10ffff}"], None),
+        (&["<|im_start|><|im_end|>", "--special"], None),
+        (&["%s%n{}", "--chat"], None),
+        (&[" \n\t"], Some("the prompt is empty")),
+        (&["", "--chat"], Some("the prompt is empty")),
+        (&[&long], Some("context of 256")),
+        (&[&long, "--chat"], Some("context of 256")),
+        (&["-f", "/dev/null"], Some("the prompt is empty")),
+        (&["-f", "/proc/self/mem"], Some("/proc/self/mem")),
+        (&["-f", "/"], Some("cannot read /")),
+        (&["x", "--temp", "3e38"], None),
+        (&["x", "--temp", "1e-45"], None),
+        (&["x", "--top-k", "2147483647"], None),
+        (&["x", "--top-p", "0", "--min-p", "1"], None),
+        (&["x", "--repeat-penalty", "3e38"], None),
+        (&["x", "--seed", "18446744073709551615"], None),
+        (&["x", "-n", "2147483647"], None),
+        (&["x", "--load", "/dev/null"], Some("/dev/null")),
+        (&["x", "--save", "/dev/full"], Some("/dev/full")),
+        (&["x", "--save", "/no/such/place"], Some("/no/such/place")),
+        (&["x", "--threads", "2147483647"], Some("threads")),
+    ];
+    for (arguments, wrong) in cases {
+        let few: &[&str] = if arguments.contains(&"-n") {
+            &[]
+        } else {
+            &["-n", "2"]
+        };
+        let fixed = ["generate", "--model", &model];
+        let ran = walsh(fixed.iter().chain(few).chain(arguments));
+        match wrong {
+            None => assert_eq!(ran.status, Some(0), "{arguments:?}: {ran:?}"),
+            Some(part) => ran.fails(if part.ends_with("empty") { 2 } else { 1 }, part),
+        }
+        assert!(!ran.err.contains('\u{1b}'), "{ran:?}");
+        assert!(ran.err.len() < 1000, "{ran:?}");
+    }
+    let ran = walsh([std::ffi::OsStr::new("generate"), not_utf8]);
+    ran.fails(2, "\"caf\\xe9\" is not UTF-8");
+    let input = |bytes: &[u8]| walsh_with(bytes, &["generate", "--model", &model, "-n", "2", "-"]);
+    assert_eq!(input(b"a\0b\x01").status, Some(0));
+    input(b" \n").fails(2, "the prompt is empty");
+}
+
+/// Standard streams that are closed or full, and a folder that is gone.
+#[cfg(target_os = "linux")]
+#[test]
+fn odd_surroundings_give_an_answer_or_one_line() {
+    let folder = Folder::new();
+    let model = folder.argument("model.gguf", &Tiny::default().gguf());
+    let shell = |script: &str| {
+        let output = std::process::Command::new("sh")
+            .args(["-c", script, "sh", env!("CARGO_BIN_EXE_walsh"), &model])
+            .current_dir(folder.path())
+            .output()
+            .expect("a shell");
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!error.contains("panicked"), "{script}: {error}");
+        (output.status.code(), error)
+    };
+    let run = "\"$1\" generate --model \"$2\" -n 2";
+    for (script, status) in [
+        (format!("{run} x >&-"), 0),
+        (format!("{run} x 2>&-"), 0),
+        (format!("{run} x <&- >&- 2>&-"), 0),
+        (format!("{run} - <&-"), 2),
+        (format!("{run} x 2>/dev/full"), 0),
+        (format!("{run} x --json 2>/dev/full"), 0),
+        (format!("{run} x >/dev/full"), 1),
+        ("\"$1\" --help >/dev/full".to_owned(), 1),
+        ("\"$1\" completions bash >/dev/full".to_owned(), 1),
+        ("\"$1\" list | true".to_owned(), 0),
+        (
+            format!("mkdir gone && cd gone && rmdir ../gone && {run} x"),
+            0,
+        ),
+        (
+            "mkdir gone && cd gone && rmdir ../gone && \"$1\" generate --model x.gguf x".to_owned(),
+            1,
+        ),
+    ] {
+        let (ended, error) = shell(&script);
+        assert_eq!(ended, Some(status), "{script}: {error}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_report_on_a_full_disk_comes_after_the_table() {
+    let folder = Folder::new();
+    let model = folder.argument("model.gguf", &Tiny::default().gguf());
+    let text = folder.argument("text.txt", "some words ".repeat(20).as_bytes());
+    let fixed = [
+        "perplexity",
+        "--model",
+        &model,
+        "--file",
+        &text,
+        "--context",
+        "64",
+    ];
+    let ran = walsh(fixed.iter().chain(&["--report", "/dev/full"]));
+    assert_eq!(ran.status, Some(1), "{ran:?}");
+    assert!(ran.out.contains("KV bytes/token"), "{ran:?}");
+    let last = ran.err.lines().last().unwrap_or_default();
+    assert!(
+        last.starts_with("walsh: /dev/full: the disk is full"),
+        "{ran:?}"
+    );
+}
+
+/// A model's name, its metadata and its path are words of somebody else.
+#[cfg(unix)]
+#[test]
+fn control_characters_of_names_are_shown() {
+    let folder = Folder::new();
+    let tiny = Tiny {
+        name: "Ti\u{1b}[31mny\u{202e}\nwalsh: done",
+        ..Tiny::default()
+    };
+    let model = folder.argument("mo\u{1b}]0;x\u{7}\ndel.gguf", &tiny.gguf());
+    let text = folder.argument("text.txt", "some words ".repeat(20).as_bytes());
+    let on_text = ["--context", "64", "--model", &model, "--file", &text];
+    let bench = [
+        "--prompt",
+        "4",
+        "--generate",
+        "0",
+        "--depth",
+        "0",
+        "--model",
+        &model,
+    ];
+    for arguments in [
+        vec!["inspect", &model],
+        [&["perplexity"], &on_text[..]].concat(),
+        [&["bench", "--repetitions", "1"], &bench[..]].concat(),
+        vec!["generate", "-n", "2", "--model", &model, "x"],
+        vec!["generate", "--model", "none\u{1b}[2J\n.gguf", "x"],
+        vec!["generate", "--kv", "\u{1b}[2J", "x"],
+        vec!["generate", "--load", &model, "--model", &model, "x"],
+    ] {
+        let ran = walsh(&arguments);
+        for text in [&ran.out, &ran.err] {
+            let obeyed = |c: char| c.is_control() && c != '\n' || c == '\u{202e}';
+            // What the model writes is its own.
+            assert!(
+                arguments[0] == "generate" && ran.status == Some(0) || !text.contains(obeyed),
+                "{ran:?}"
+            );
+            assert!(!text.contains("\nwalsh: done"), "{ran:?}");
+        }
+        assert!(ran.err.chars().count() < 1000, "{ran:?}");
+    }
 }

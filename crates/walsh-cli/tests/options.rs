@@ -127,3 +127,29 @@ fn a_fetched_model_is_removed_by_its_name() {
     run("smollm2-135m").fails(1, "nothing to remove");
     run("../smollm2-135m").fails(1, "there is no model");
 }
+
+#[test]
+fn a_template_of_ones_own_is_used_instead_of_the_model_s() {
+    let model = model();
+    let folder = Folder::new();
+    let template = "{% for m in messages %}{{ m.content }}|{% endfor %}";
+    let template = folder.argument("template.jinja", template.as_bytes());
+    let fixed = ["--temp", "0", "-n", "6"];
+    let run = |more: &[&str]| model.run("generate", &[&fixed, more].concat());
+    let own = ["--chat", "--template", &template, "--system", "A", "Hello"];
+    assert_eq!(run(&own).ok(), run(&["A|Hello|"]).ok());
+    assert_ne!(
+        run(&own).ok(),
+        run(&["--chat", "--system", "A", "Hello"]).ok()
+    );
+    // What was saved goes on with it too.
+    let saved = folder.path().join("talk.walsh");
+    let saved = saved.to_str().expect("UTF-8");
+    run(&[&own[..], &["--save", saved]].concat()).ok();
+    let own = ["--chat", "--template", &template, "--load", saved, "Hello"];
+    assert_eq!(run(&own).status, Some(0));
+    let bad = folder.argument("bad.jinja", b"{% for %}");
+    run(&["--chat", "--template", &bad, "x"]).fails(1, "template");
+    run(&["--chat", "--template", "/no/such", "x"]).fails(1, "/no/such");
+    run(&["--template", &template, "x"]).fails(2, "--chat");
+}

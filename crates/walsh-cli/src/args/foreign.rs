@@ -226,9 +226,32 @@ const FLAGS: &[(&[&str], &str)] = &[
     ),
 ];
 
+/// Commands of ollama, and what there is instead.
+const COMMANDS: &[(&[&str], &str)] = &[
+    (
+        &["serve", "ps", "stop"],
+        "this version has no server: 'walsh run' loads a model for one conversation",
+    ),
+    (
+        &["create", "cp"],
+        "a model is a GGUF file: --model takes its path",
+    ),
+    (
+        &["push", "signin", "signout"],
+        "models are fetched and never sent: see 'walsh pull'",
+    ),
+    (&["launch"], "'walsh chat' holds a conversation"),
+];
+
 /// What to write instead of the first word of a command line that is another
-/// program's flag.
+/// program's command or flag.
 pub(crate) fn advice(arguments: &[OsString]) -> Option<String> {
+    let command = arguments.first().and_then(|word| word.to_str());
+    let listed =
+        |(commands, _): &&(&[&str], _)| command.is_some_and(|word| commands.contains(&word));
+    if let (Some((_, instead)), Some(command)) = (COMMANDS.iter().find(listed), command) {
+        return Some(format!("there is no command {command}: {instead}"));
+    }
     let words = arguments.iter().filter_map(|word| word.to_str());
     words.take_while(|&word| word != "--").find_map(|word| {
         let flag = word.split_once('=').map_or(word, |(flag, _)| flag);

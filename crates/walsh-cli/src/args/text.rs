@@ -23,6 +23,7 @@ Examples:
 
 "))]
 #[command(mut_arg("system", |system| system.requires("chat")))]
+#[command(mut_arg("template", |template| template.requires("chat")))]
 pub(crate) struct Generate {
     /// The text to continue, or with --chat the question; - reads it from standard input. With --load
     /// it may be left out: the text goes on then

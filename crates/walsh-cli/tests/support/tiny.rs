@@ -7,6 +7,7 @@ use walsh::formats::gguf::write::{NewTensor, Writer};
 #[derive(Clone)]
 pub(crate) struct Tiny {
     pub(crate) architecture: &'static str,
+    pub(crate) name: &'static str,
     /// The value of the first weight of the first attention norm.
     pub(crate) first_norm: f32,
     pub(crate) chat_template: Option<&'static str>,
@@ -22,6 +23,7 @@ impl Default for Tiny {
     fn default() -> Self {
         Self {
             architecture: "llama",
+            name: "Tiny",
             first_norm: 1.0,
             chat_template: Some(CHATML),
             without: None,
@@ -74,7 +76,7 @@ impl Tiny {
             writer.set(key, value).expect("a new key");
         };
         set("general.architecture", architecture.into());
-        set("general.name", "Tiny".into());
+        set("general.name", self.name.into());
         set("tokenizer.ggml.model", "gpt2".into());
         set("tokenizer.ggml.pre", "smollm".into());
         set("tokenizer.ggml.tokens", tokens().into());

@@ -72,6 +72,14 @@ impl Template {
                 "this model has none, it completes text: use generate, or a model trained to chat",
             )
         })?;
+        Template::from_source(source, tokenizer)
+    }
+
+    /// A template of one's own, for a model with this tokenizer.
+    ///
+    /// # Errors
+    /// When it is not valid Jinja.
+    pub fn from_source(source: &str, tokenizer: &Tokenizer) -> Result<Template> {
         let name = |token: Option<i32>| -> String {
             let bytes = token
                 .map(|token| tokenizer.token_bytes(token))

@@ -54,9 +54,22 @@ impl Conversation {
     /// # Errors
     /// When the model has no chat template, or the session cannot be started.
     pub fn new(model: &Model, options: SessionOptions, system: Option<&str>) -> Result<Self> {
+        Self::with_template(model, model.chat_template()?, options, system)
+    }
+
+    /// As [`new`](Self::new), with another template than the model's.
+    ///
+    /// # Errors
+    /// When the session cannot be started.
+    pub fn with_template(
+        model: &Model,
+        template: Template,
+        options: SessionOptions,
+        system: Option<&str>,
+    ) -> Result<Self> {
         let system: Vec<Message> = system.map(Message::system).into_iter().collect();
         Ok(Self {
-            template: model.chat_template()?,
+            template,
             session: model.session(options)?,
             messages: system.clone(),
             system,

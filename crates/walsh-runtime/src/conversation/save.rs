@@ -10,7 +10,7 @@
 use std::path::Path;
 
 use super::{Conversation, Start};
-use crate::chat::Message;
+use crate::chat::{Message, Template};
 use crate::container::{self, Section, Tag};
 use crate::session::{Fields, FieldsReader, KIND, restore_sections};
 use crate::{Error, Model, RestoreOptions, Result};
@@ -38,6 +38,21 @@ impl Conversation {
     /// As [`Model::restore`], and when the file holds a session without a
     /// conversation.
     pub fn restore(model: &Model, path: impl AsRef<Path>, options: RestoreOptions) -> Result<Self> {
+        Self::restore_with_template(model, model.chat_template()?, path, options)
+    }
+
+    /// As [`restore`](Self::restore), with another template than the model's. Where it
+    /// is not the one that the conversation was saved with, the next turn reads
+    /// everything anew.
+    ///
+    /// # Errors
+    /// As [`restore`](Self::restore).
+    pub fn restore_with_template(
+        model: &Model,
+        template: Template,
+        path: impl AsRef<Path>,
+        options: RestoreOptions,
+    ) -> Result<Self> {
         let path = path.as_ref();
         let mut sections = container::read(path, KIND, model.origin()?)?;
         if !sections.has(CHAT) {
@@ -51,7 +66,7 @@ impl Conversation {
         let damaged = sections.damaged("its section CHAT");
         sections.finish()?;
         let mut conversation = Self {
-            template: model.chat_template()?,
+            template,
             session,
             system: Vec::new(),
             messages: Vec::new(),

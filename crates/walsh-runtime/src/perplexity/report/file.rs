@@ -16,6 +16,8 @@ pub struct ReportFile {
     given: PathBuf,
     /// The file itself, behind symbolic links.
     target: PathBuf,
+    /// Whether it is a device, such as a terminal: nothing of it is kept or renamed.
+    is_device: bool,
 }
 
 impl ReportFile {
@@ -23,7 +25,7 @@ impl ReportFile {
     /// not end with. Leaves nothing behind.
     ///
     /// # Errors
-    /// When it is a folder or a device, or its folder takes no new file.
+    /// When it is a folder, a pipe or a socket, or its folder takes no new file.
     pub fn prepare(path: &Path) -> Result<Self> {
         let target = match fs::canonicalize(path) {
             Ok(target) => target,
@@ -37,13 +39,18 @@ impl ReportFile {
         if path.file_name().is_none() || target.is_dir() {
             return Err(wrong("a folder, give a file"));
         }
-        if target.exists() && !target.is_file() {
+        let is_device = is_device(&target);
+        if target.exists() && !target.is_file() && !is_device {
             return Err(wrong("not a regular file, give another path"));
         }
         let file = Self {
             given: path.to_owned(),
             target,
+            is_device,
         };
+        if is_device {
+            return Ok(file);
+        }
         file.beside(b"")
             .and_then(fs::remove_file)
             .map_err(|error| match error.kind() {
@@ -59,6 +66,10 @@ impl ReportFile {
     /// When the disk is full, or the folder has gone since.
     pub fn write(&self, text: &str) -> Result<()> {
         let put = || {
+            if self.is_device {
+                let mut device = OpenOptions::new().write(true).open(&self.target)?;
+                return device.write_all(text.as_bytes());
+            }
             let part = self.beside(text.as_bytes())?;
             fs::rename(&part, &self.target).inspect_err(|_| {
                 // The rename's error is what counts.
@@ -87,6 +98,17 @@ impl ReportFile {
             }
         }
     }
+}
+
+#[cfg(unix)]
+fn is_device(path: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    fs::metadata(path).is_ok_and(|meta| meta.file_type().is_char_device())
+}
+
+#[cfg(not(unix))]
+fn is_device(_: &Path) -> bool {
+    false
 }
 
 #[cfg(test)]
@@ -126,12 +148,23 @@ mod tests {
             (file.join("out.html"), "not a folder"),
             (PathBuf::from("/"), "a folder"),
             (PathBuf::new(), "a folder"),
-            #[cfg(unix)]
-            (PathBuf::from("/dev/null"), "not a regular file"),
         ] {
             let why = ReportFile::prepare(&path).expect_err("refused").to_string();
             assert!(why.contains(part), "{part:?} is not in {why:?}");
         }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_device_is_written_as_it_is() {
+        let write = |path: &str| {
+            ReportFile::prepare(Path::new(path))
+                .expect("known")
+                .write("x")
+        };
+        write("/dev/null").expect("written");
+        let why = write("/dev/full").expect_err("full").to_string();
+        assert!(why.contains("the disk is full"), "{why}");
     }
 
     #[cfg(unix)]
