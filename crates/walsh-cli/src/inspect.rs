@@ -21,7 +21,11 @@ pub(crate) fn run(args: &Inspect) -> Outcome {
 fn describe(model: &Inspection) -> String {
     let shape = &model.shape;
     let windows = shape.window.map_or(String::new(), |window| {
-        format!(", a window of {window} on {} layers", shape.sliding_layers)
+        format!(
+            "\na window of {window} tokens on {} layers, counted from 0: {}\nall other layers attend globally",
+            shape.sliding_layers.len(),
+            ranges(&shape.sliding_layers)
+        )
     });
     let mut types = Table::new(&["type", "tensors", "weights", "size", "share"]);
     let total: u64 = model.tensors.iter().map(|share| share.bytes).sum();
@@ -93,4 +97,16 @@ fn describe(model: &Inspection) -> String {
         vocabulary = shape.vocabulary,
         context = shape.context,
     )
+}
+
+/// Ascending numbers, neighbours together: `0–4, 6, 8–9`.
+fn ranges(numbers: &[usize]) -> String {
+    let mut text = Vec::new();
+    for run in numbers.chunk_by(|before, after| before + 1 == *after) {
+        text.push(match run {
+            [first, .., last] => format!("{first}–{last}"),
+            run => run.iter().map(usize::to_string).collect(),
+        });
+    }
+    text.join(", ")
 }

@@ -51,8 +51,8 @@ pub struct Shape {
     pub context: usize,
     /// How many positions a query of a sliding layer sees, where there are some.
     pub window: Option<usize>,
-    /// How many layers slide.
-    pub sliding_layers: usize,
+    /// The layers that slide, counted from 0; all others attend globally.
+    pub sliding_layers: Vec<usize>,
 }
 
 /// The tensors of one storage type.
@@ -129,7 +129,8 @@ pub fn inspect(model: &Model, specs: &[KvSpec]) -> Result<Inspection> {
             why_not: cost.err().map(|error| error.to_string()),
         }
     });
-    let windows = config.layers.iter().filter_map(|layer| layer.window);
+    let layers = config.layers.iter().enumerate();
+    let sliding = layers.filter(|(_, layer)| layer.window.is_some());
     Ok(Inspection {
         name: model.name().to_owned(),
         path: model.path().display().to_string(),
@@ -145,8 +146,8 @@ pub fn inspect(model: &Model, specs: &[KvSpec]) -> Result<Inspection> {
             head_dim: config.head_dim,
             vocabulary: config.vocabulary,
             context: config.context,
-            window: windows.clone().max(),
-            sliding_layers: windows.count(),
+            window: config.layers.iter().find_map(|layer| layer.window),
+            sliding_layers: sliding.map(|(index, _)| index).collect(),
         },
         tensors: model
             .tensors()

@@ -24,6 +24,7 @@ mod generate;
 mod inspect;
 mod model;
 mod perplexity;
+mod regular;
 pub mod sampling;
 mod session;
 pub mod store;

@@ -27,8 +27,7 @@ mod file;
 #[cfg(test)]
 mod tests;
 
-use std::fs::{self, File};
-use std::io::{self, BufReader, ErrorKind, Read, Write};
+use std::io::{BufReader, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
 use twox_hash::XxHash3_128;
@@ -37,7 +36,7 @@ use file::Replacement;
 pub use file::check_writable;
 
 use crate::model::Fingerprint;
-use crate::{Error, Result};
+use crate::{Error, Result, regular};
 
 const MAGIC: [u8; 8] = *b"\x89WALSH\r\n";
 const VERSION: u32 = 1;
@@ -285,20 +284,8 @@ impl Frame<'_> {
 /// When it cannot be read, is of another kind, version or model, or its header
 /// is damaged.
 pub(crate) fn read(path: &Path, kind: Kind, origin: Origin<'_>) -> Result<Sections<impl Read>> {
-    let (file, bytes) = open(path)?;
+    let (file, bytes) = regular::open(path)?;
     Frame { path, kind, origin }.read(BufReader::new(file), bytes)
-}
-
-/// A file and its length.
-fn open(path: &Path) -> Result<(File, u64)> {
-    let failed = |error: io::Error| Error::file(path, &error);
-    // Before it is opened: to open a pipe is to wait for somebody.
-    if !fs::metadata(path).map_err(failed)?.is_file() {
-        return Err(Error::saved(path, "it is not a file: check the path"));
-    }
-    let file = File::open(path).map_err(failed)?;
-    let bytes = file.metadata().map_err(failed)?.len();
-    Ok((file, bytes))
 }
 
 /// Finds out whether a file was saved by Walsh, before a model is at hand.
@@ -307,7 +294,7 @@ fn open(path: &Path) -> Result<(File, u64)> {
 /// When it cannot be read or is something else.
 pub fn check_readable(path: impl AsRef<Path>) -> Result<()> {
     let path = path.as_ref();
-    let (mut file, _) = open(path)?;
+    let (mut file, _) = regular::open(path)?;
     let mut magic = [0; MAGIC.len()];
     match file.read_exact(&mut magic) {
         Err(error) if error.kind() != ErrorKind::UnexpectedEof => Err(Error::file(path, &error)),

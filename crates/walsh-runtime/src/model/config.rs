@@ -1,67 +1,14 @@
 //! What a model's metadata says about its shape.
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 
-use walsh::formats::gguf::Metadata;
+use walsh::formats::gguf::{Array, Metadata, Value};
 use walsh::ops::{Activation, Pairing, RopeConfig, RopeScaling};
 
+use super::architecture::Architecture;
+use super::keys;
 use crate::{Error, Result};
-
-/// The families of models that run, by `general.architecture`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Architecture {
-    /// Llama 1 to 3, Mistral, SmolLM and others of the same form.
-    Llama,
-    /// Qwen 2 and 2.5.
-    Qwen2,
-    /// Qwen 3, dense.
-    Qwen3,
-    /// Gemma 2.
-    Gemma2,
-    /// Gemma 3, text.
-    Gemma3,
-}
-
-impl Architecture {
-    /// Every architecture, with its name in GGUF files.
-    pub const ALL: &'static [(&'static str, Architecture)] = &[
-        ("llama", Architecture::Llama),
-        ("qwen2", Architecture::Qwen2),
-        ("qwen3", Architecture::Qwen3),
-        ("gemma2", Architecture::Gemma2),
-        ("gemma3", Architecture::Gemma3),
-    ];
-
-    fn named(name: &str) -> Option<Self> {
-        Self::ALL
-            .iter()
-            .find(|(known, _)| *known == name)
-            .map(|(_, architecture)| *architecture)
-    }
-
-    /// The name in GGUF files.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        Self::ALL
-            .iter()
-            .find(|(_, architecture)| *architecture == self)
-            .map_or("", |(name, _)| name)
-    }
-
-    fn is_gemma(self) -> bool {
-        matches!(self, Self::Gemma2 | Self::Gemma3)
-    }
-
-    /// Layers come in periods of this many; the last of each attends globally,
-    /// or, in Gemma 2, the odd ones.
-    fn window_period(self) -> Option<usize> {
-        match self {
-            Self::Gemma2 => Some(2),
-            Self::Gemma3 => Some(6),
-            _ => None,
-        }
-    }
-}
 
 /// What differs from layer to layer.
 #[derive(Debug, Clone, PartialEq)]
@@ -110,6 +57,12 @@ pub struct ModelConfig {
 /// Sizes above this are a damaged file, and would overflow products of three.
 const LARGEST: u64 = 1 << 24;
 
+/// More layers than this are a damaged file.
+const MOST_LAYERS: u64 = 4096;
+
+/// The head sizes that attention has.
+const HEAD_DIMS: RangeInclusive<u64> = 16..=512;
+
 impl ModelConfig {
     /// Reads the shape from metadata. `vocabulary` is the number of rows of the
     /// embedding table, `factors` the `rope_freqs.weight` tensor if there is
@@ -126,6 +79,7 @@ impl ModelConfig {
     ) -> Result<Self> {
         let name = metadata.str("general.architecture")?;
         let Some(architecture) = Architecture::named(name) else {
+            let name: String = name.chars().take(80).collect();
             let known: Vec<_> = Architecture::ALL.iter().map(|(name, _)| *name).collect();
             return Err(Error::model(
                 path,
@@ -135,12 +89,16 @@ impl ModelConfig {
                 ),
             ));
         };
+        keys::check(path, metadata, architecture)?;
         Reader {
             path,
             metadata,
             architecture,
         }
-        .config(vocabulary, factors)
+        .config(
+            vocabulary,
+            factors.filter(|_| architecture.has_rope_factors()),
+        )
     }
 }
 
@@ -159,6 +117,10 @@ macro_rules! reject {
 
 impl Reader<'_, '_> {
     fn key(&self, name: &str) -> String {
+        debug_assert!(
+            keys::is_read(name, self.architecture),
+            "{name} is not in the table"
+        );
         format!("{}.{name}", self.architecture.name())
     }
 
@@ -176,20 +138,23 @@ impl Reader<'_, '_> {
 
     fn config(&self, vocabulary: usize, factors: Option<Vec<f32>>) -> Result<ModelConfig> {
         let architecture = self.architecture;
-        if self.opt_size("expert_count")?.is_some_and(|n| n > 0) {
-            reject!(
-                self,
-                "mixture-of-experts models are not supported: use a dense model"
-            );
-        }
         let layers = self.size("block_count")?;
+        if layers == 0 || layers > MOST_LAYERS {
+            return Err(self.no_model_has("block_count", layers));
+        }
         let width = self.size("embedding_length")?;
-        let feed_forward = self.size("feed_forward_length")?;
-        let heads = self.size("attention.head_count")?;
-        let kv_heads = self.opt_size("attention.head_count_kv")?.unwrap_or(heads);
+        let feed_forward = self.opt_uniform("feed_forward_length", layers)?;
+        let heads = self.opt_uniform("attention.head_count", layers)?;
+        let kv_heads = self.opt_uniform("attention.head_count_kv", layers)?;
+        let [feed_forward, heads] = [
+            ("feed_forward_length", feed_forward),
+            ("attention.head_count", heads),
+        ]
+        .map(|(name, value)| value.ok_or_else(|| self.missing(name)));
+        let (feed_forward, heads) = (feed_forward?, heads?);
+        let kv_heads = kv_heads.unwrap_or(heads);
         let context = self.size("context_length")?;
         for (name, value) in [
-            ("block_count", layers),
             ("embedding_length", width),
             ("feed_forward_length", feed_forward),
             ("attention.head_count", heads),
@@ -197,40 +162,20 @@ impl Reader<'_, '_> {
             ("context_length", context),
         ] {
             if value == 0 || value > LARGEST {
-                reject!(
-                    self,
-                    "metadata key {} is {value}, which no model has: download it again",
-                    self.key(name)
-                );
+                return Err(self.no_model_has(name, value));
             }
         }
+        self.equal("embedding_length_out", width)?;
         if heads % kv_heads != 0 {
             reject!(
                 self,
                 "{heads} query heads are not a multiple of {kv_heads} KV heads: download it again"
             );
         }
-        let head_dim = match self.opt_size("attention.key_length")? {
-            Some(length) => length,
-            None if width % heads == 0 => width / heads,
-            None => reject!(
-                self,
-                "a width of {width} is not a multiple of {heads} heads, and the head size is not stated"
-            ),
-        };
-        let value_length = self.opt_size("attention.value_length")?.unwrap_or(head_dim);
-        if value_length != head_dim || head_dim == 0 || head_dim > LARGEST {
-            reject!(
-                self,
-                "key heads of {head_dim} and value heads of {value_length} numbers are not supported: they must be equal"
-            );
-        }
-        let Some(norm_eps) = self.opt_f32("attention.layer_norm_rms_epsilon")? else {
-            reject!(
-                self,
-                "metadata key {} is missing",
-                self.key("attention.layer_norm_rms_epsilon")
-            );
+        let head_dim = self.head_dim(width, heads)?;
+        let norm_eps = "attention.layer_norm_rms_epsilon";
+        let Some(norm_eps) = self.positive(norm_eps)? else {
+            return Err(self.missing(norm_eps));
         };
         let layer_configs = self.layers(layers as usize, head_dim, factors)?;
         let largest_gemma = match architecture {
@@ -244,13 +189,19 @@ impl Reader<'_, '_> {
         } else {
             head_dim
         };
-        let attention_scale = match self.opt_f32("attention.scale")? {
+        let attention_scale = match self.positive("attention.scale")? {
             Some(scale) => scale,
             None => (1.0 / (scale_dim as f64).sqrt()) as f32,
         };
         let softcap = |key: &str, default: f32| -> Result<Option<f32>> {
             let fallback = (architecture == Architecture::Gemma2).then_some(default);
-            Ok(self.opt_f32(key)?.or(fallback).filter(|cap| *cap != 0.0))
+            match self.opt_f32(key)?.or(fallback) {
+                None => Ok(None),
+                // No bound, as some converters write it.
+                Some(0.0) => Ok(None),
+                Some(cap) if cap > 0.0 && cap.is_finite() => Ok(Some(cap)),
+                Some(cap) => Err(self.out_of_range(key, cap)),
+            }
         };
         Ok(ModelConfig {
             architecture,
@@ -279,6 +230,32 @@ impl Reader<'_, '_> {
         })
     }
 
+    /// Numbers per head.
+    fn head_dim(&self, width: u64, heads: u64) -> Result<u64> {
+        let head_dim = match self.opt_size("attention.key_length")? {
+            Some(length) => length,
+            None if width % heads == 0 => width / heads,
+            None => reject!(
+                self,
+                "a width of {width} is not a multiple of {heads} heads, and the head size is not stated"
+            ),
+        };
+        if !HEAD_DIMS.contains(&head_dim) {
+            reject!(
+                self,
+                "a head size of {head_dim} is not supported: it must be from {} to {}",
+                HEAD_DIMS.start(),
+                HEAD_DIMS.end()
+            );
+        }
+        self.equal("attention.value_length", head_dim)?;
+        if self.architecture.window_period().is_some() {
+            self.equal("attention.key_length_swa", head_dim)?;
+            self.equal("attention.value_length_swa", head_dim)?;
+        }
+        Ok(head_dim)
+    }
+
     /// The windows and rotary embeddings of all layers.
     fn layers(
         &self,
@@ -286,81 +263,281 @@ impl Reader<'_, '_> {
         head_dim: u64,
         factors: Option<Vec<f32>>,
     ) -> Result<Vec<LayerConfig>> {
+        let global = self.global_rope(head_dim, factors)?;
+        let sliding = self.sliding(count)?;
+        let local = match self.architecture {
+            Architecture::Gemma2 => RopeConfig {
+                base: self.positive("rope.freq_base_swa")?.unwrap_or(global.base),
+                ..global.clone()
+            },
+            // Gemma 3's sliding layers keep the short base and are not stretched.
+            Architecture::Gemma3 => RopeConfig {
+                base: self.positive("rope.freq_base_swa")?.unwrap_or(10_000.0),
+                scaling: unstretched(global.scaling),
+                ..global.clone()
+            },
+            _ => global.clone(),
+        };
+        if self.architecture.window_period().is_some() {
+            self.equal("rope.dimension_count_swa", global.dims)?;
+        }
+        let layer = |window: Option<usize>| LayerConfig {
+            window,
+            rope: match window {
+                Some(_) => local.clone(),
+                None => global.clone(),
+            },
+        };
+        Ok(sliding.into_iter().map(layer).collect())
+    }
+
+    /// The rotary embedding of layers that attend globally.
+    fn global_rope(&self, head_dim: u64, factors: Option<Vec<f32>>) -> Result<RopeConfig> {
         let dims = self.opt_size("rope.dimension_count")?.unwrap_or(head_dim);
-        let scaling = self.scaling()?;
-        let global = RopeConfig {
+        if dims == 0 || dims > head_dim || !dims.is_multiple_of(2) {
+            reject!(
+                self,
+                "{dims} rotating numbers per head of {head_dim} are not supported: their number must be even, and at most the head size"
+            );
+        }
+        if let Some(factors) = &factors {
+            let usable = |factor: &f32| *factor > 0.0 && factor.is_finite();
+            if factors.len() as u64 != dims / 2 || !factors.iter().all(usable) {
+                reject!(
+                    self,
+                    "tensor rope_freqs.weight must have {} numbers above zero, one for each two that rotate: download it again",
+                    dims / 2
+                );
+            }
+        }
+        Ok(RopeConfig {
             dims,
-            base: self.opt_f32("rope.freq_base")?.unwrap_or(10_000.0),
+            base: self.positive("rope.freq_base")?.unwrap_or(10_000.0),
             pairing: if self.architecture == Architecture::Llama {
                 Pairing::Pairwise
             } else {
                 Pairing::HalfSplit
             },
-            scaling,
+            scaling: self.scaling()?,
             factors,
+        })
+    }
+
+    /// The window of each layer.
+    fn sliding(&self, count: usize) -> Result<Vec<Option<usize>>> {
+        let Some(period) = self.architecture.window_period() else {
+            return Ok(vec![None; count]);
         };
-        let default_window = match self.architecture {
-            Architecture::Gemma2 => Some(4096),
-            _ => None,
+        let default = (self.architecture == Architecture::Gemma2).then_some(4096);
+        let window = self.opt_size("attention.sliding_window")?.or(default);
+        let Some(window) = window.filter(|window| *window > 0) else {
+            return Ok(vec![None; count]);
         };
-        let window = match self.architecture.window_period() {
-            Some(_) => self
-                .opt_size("attention.sliding_window")?
-                .or(default_window)
-                .filter(|window| *window > 0),
-            None => None,
+        let window = Some(window.min(LARGEST) as usize);
+        let key = self.key("attention.sliding_window_pattern");
+        let slides: Vec<bool> = match self.metadata.get(&key) {
+            Some(Value::Array(array)) => self.pattern(&key, *array, count)?,
+            stated => {
+                let period = match stated {
+                    Some(_) => self.metadata.u64(&key)?,
+                    None => period,
+                };
+                // Of a period of 0 no layer is the last.
+                let slides = |index| period == 0 || index % period != period - 1;
+                (0..count as u64).map(slides).collect()
+            }
         };
-        let local = match self.architecture {
-            // Gemma 3's sliding layers keep the short base and are not stretched.
-            Architecture::Gemma3 => RopeConfig {
-                base: self.opt_f32("rope.freq_base_swa")?.unwrap_or(10_000.0),
-                scaling: RopeScaling::None,
-                ..global.clone()
+        let window = |slides: bool| window.filter(|_| slides);
+        Ok(slides.into_iter().map(window).collect())
+    }
+
+    /// Which layers slide, by an array with an entry for each.
+    fn pattern(&self, key: &str, array: Array<'_>, count: usize) -> Result<Vec<bool>> {
+        if array.len() != count {
+            reject!(
+                self,
+                "metadata key {key} has {} entries for {count} layers: convert the model again",
+                array.len()
+            );
+        }
+        let slides = |value: Value<'_>| match value {
+            Value::Bool(slides) => Some(slides),
+            value => match value.integer() {
+                Some(0) => Some(false),
+                Some(1) => Some(true),
+                _ => None,
             },
-            _ => global.clone(),
         };
-        let period = self.architecture.window_period().unwrap_or(1);
-        let layer = |index: usize| match window {
-            Some(window) if index % period < period - 1 => LayerConfig {
-                window: Some(window.min(LARGEST) as usize),
-                rope: local.clone(),
-            },
-            _ => LayerConfig {
-                window: None,
-                rope: global.clone(),
-            },
-        };
-        Ok((0..count).map(layer).collect())
+        let slides: Option<Vec<_>> = array
+            .values()
+            .map(|value| value.ok().and_then(slides))
+            .collect();
+        match slides {
+            Some(slides) => Ok(slides),
+            None => reject!(
+                self,
+                "metadata key {key} must have an entry for each layer, true where it slides: convert the model again"
+            ),
+        }
     }
 
     fn scaling(&self) -> Result<RopeScaling> {
         let kind = self.metadata.opt_str(&self.key("rope.scaling.type"))?;
-        let factor = match self.opt_f32("rope.scaling.factor")? {
-            Some(factor) => Some(factor),
-            None => self.opt_f32("rope.scale_linear")?,
-        };
         // A factor of 0 stands for none in some files.
-        let factor = factor.filter(|factor| *factor != 0.0).unwrap_or(1.0);
-        let scaling = match kind {
-            Some("none") => RopeScaling::None,
-            None | Some("linear") if factor == 1.0 => RopeScaling::None,
-            None | Some("linear") => RopeScaling::Linear { factor },
-            Some("yarn") => RopeScaling::Yarn {
-                factor,
-                original_context: match self.opt_size("rope.scaling.original_context_length")? {
-                    Some(context) => context.min(LARGEST) as u32,
-                    None => self.size("context_length")?.min(LARGEST) as u32,
-                },
-                extrapolation: self.opt_f32("rope.scaling.yarn_ext_factor")?.unwrap_or(1.0),
-                attention_factor: self.opt_f32("rope.scaling.attn_factor")?.unwrap_or(1.0),
-                beta_fast: self.opt_f32("rope.scaling.yarn_beta_fast")?.unwrap_or(32.0),
-                beta_slow: self.opt_f32("rope.scaling.yarn_beta_slow")?.unwrap_or(1.0),
+        let factor = match self.opt_f32("rope.scaling.factor")? {
+            Some(0.0) => None,
+            Some(_) => self.positive("rope.scaling.factor")?,
+            None => match self.opt_f32("rope.scale_linear")? {
+                None | Some(0.0) => None,
+                Some(_) => self.positive("rope.scale_linear")?,
             },
+        };
+        let factor = factor.unwrap_or(1.0);
+        let attention_factor = self.positive("rope.scaling.attn_factor")?.unwrap_or(1.0);
+        let (factor, extrapolation) = match kind {
+            Some("none") => (1.0, 0.0),
+            None | Some("linear") => (factor, 0.0),
+            Some("yarn") if factor < 1.0 => {
+                return Err(self.out_of_range("rope.scaling.factor", factor));
+            }
+            Some("yarn") => {
+                let weight = "rope.scaling.yarn_ext_factor";
+                match self.opt_f32(weight)? {
+                    Some(stated) if !stated.is_finite() => {
+                        return Err(self.out_of_range(weight, stated));
+                    }
+                    Some(stated) if stated >= 0.0 => (factor, stated),
+                    // Below zero stands for what is not set.
+                    _ => (factor, 1.0),
+                }
+            }
             Some(other) => reject!(
                 self,
                 "the RoPE scaling {other:?} is not supported: use a model with none, linear or yarn"
             ),
         };
-        Ok(scaling)
+        if extrapolation == 0.0 && attention_factor == 1.0 {
+            return Ok(match factor {
+                1.0 => RopeScaling::None,
+                factor => RopeScaling::Linear { factor },
+            });
+        }
+        let original_context = match self.opt_size("rope.scaling.original_context_length")? {
+            Some(context) if context > 0 => context,
+            _ => self.size("context_length")?,
+        };
+        let number = |name: &str, default: f32| -> Result<f32> {
+            Ok(self.positive(name)?.unwrap_or(default))
+        };
+        Ok(RopeScaling::Yarn {
+            factor,
+            original_context: original_context.min(LARGEST) as u32,
+            extrapolation,
+            attention_factor,
+            beta_fast: number("rope.scaling.yarn_beta_fast", 32.0)?,
+            beta_slow: number("rope.scaling.yarn_beta_slow", 1.0)?,
+        })
+    }
+
+    /// A size that is stated once, or for each of `layers` layers and the same for all.
+    fn opt_uniform(&self, name: &str, layers: u64) -> Result<Option<u64>> {
+        let key = self.key(name);
+        let Some(Value::Array(array)) = self.metadata.get(&key) else {
+            return self.opt_size(name);
+        };
+        if array.len() as u64 != layers {
+            reject!(
+                self,
+                "metadata key {key} has {} entries for {layers} layers: convert the model again",
+                array.len()
+            );
+        }
+        let mut sizes = array.i32s()?;
+        let first = sizes.next().unwrap_or_default();
+        if let Some(other) = sizes.find(|size| *size != first) {
+            reject!(
+                self,
+                "metadata key {key} is {first} for one layer and {other} for another, which is not supported: use a model whose layers are alike"
+            );
+        }
+        match u64::try_from(first) {
+            Ok(size) => Ok(Some(size)),
+            Err(_) => reject!(
+                self,
+                "metadata key {key} is {first}, which no model has: download it again"
+            ),
+        }
+    }
+
+    /// A number above zero, if the key is there.
+    fn positive(&self, name: &str) -> Result<Option<f32>> {
+        match self.opt_f32(name)? {
+            Some(number) if !(number > 0.0 && number.is_finite()) => {
+                Err(self.out_of_range(name, number))
+            }
+            number => Ok(number),
+        }
+    }
+
+    /// Refuses a key that states another size than `size`; 0 stands for what is not set.
+    fn equal(&self, name: &str, size: u64) -> Result<()> {
+        match self.opt_size(name)? {
+            Some(stated) if stated != size && stated != 0 => reject!(
+                self,
+                "metadata key {} is {stated}, but only {size} is supported here: use another model",
+                self.key(name)
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    fn missing(&self, name: &str) -> Error {
+        let key = self.key(name);
+        Error::model(
+            self.path,
+            format!("metadata key {key} is missing: convert the model again"),
+        )
+    }
+
+    fn no_model_has(&self, name: &str, value: u64) -> Error {
+        let key = self.key(name);
+        Error::model(
+            self.path,
+            format!("metadata key {key} is {value}, which no model has: download it again"),
+        )
+    }
+
+    fn out_of_range(&self, name: &str, value: f32) -> Error {
+        let key = self.key(name);
+        Error::model(
+            self.path,
+            format!(
+                "metadata key {key} is {value}, which is out of range: convert the model again"
+            ),
+        )
+    }
+}
+
+/// The scaling of layers that the stretch leaves out: what it does to magnitudes stays.
+fn unstretched(scaling: RopeScaling) -> RopeScaling {
+    match scaling {
+        RopeScaling::Yarn {
+            attention_factor, ..
+        } if attention_factor == 1.0 => RopeScaling::None,
+        RopeScaling::Yarn {
+            original_context,
+            attention_factor,
+            beta_fast,
+            beta_slow,
+            ..
+        } => RopeScaling::Yarn {
+            factor: 1.0,
+            original_context,
+            extrapolation: 0.0,
+            attention_factor,
+            beta_fast,
+            beta_slow,
+        },
+        _ => RopeScaling::None,
     }
 }

@@ -1,6 +1,5 @@
 //! A model's files, mapped.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,7 +9,7 @@ use memmap2::UncheckedAdvice;
 use walsh::HostBytes;
 use walsh::formats::gguf::{self, Gguf};
 
-use crate::{Error, Result};
+use crate::{Error, Result, regular};
 
 /// A file's bytes, mapped into memory and never copied.
 struct MappedFile {
@@ -121,23 +120,12 @@ impl ModelFiles {
 }
 
 fn map(path: &Path) -> Result<Arc<MappedFile>> {
-    let read = |error: std::io::Error| Error::file(path, &error);
-    let file = File::open(path).map_err(read)?;
-    let metadata = file.metadata().map_err(read)?;
-    if metadata.is_dir() {
-        return Err(Error::Model {
-            path: path.to_owned(),
-            what: "it is a folder: name a GGUF file".into(),
-        });
-    }
-    if metadata.len() == 0 {
-        return Err(Error::Model {
-            path: path.to_owned(),
-            what: "it is empty: download it again".into(),
-        });
+    let (file, bytes) = regular::open(path)?;
+    if bytes == 0 {
+        return Err(Error::model(path, "it is empty: download it again"));
     }
     // SAFETY: the map is read-only, and the contract of `open` forbids changing
     // the file meanwhile.
-    let map = unsafe { Mmap::map(&file) }.map_err(read)?;
+    let map = unsafe { Mmap::map(&file) }.map_err(|error| Error::file(path, &error))?;
     Ok(Arc::new(MappedFile { map }))
 }

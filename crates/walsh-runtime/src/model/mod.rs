@@ -1,9 +1,11 @@
 //! Models from GGUF files, and of random weights.
 
+mod architecture;
 mod config;
 mod file;
 mod fingerprint;
 pub(crate) mod graph;
+mod keys;
 mod screening;
 mod synthetic;
 mod weights;
@@ -17,13 +19,14 @@ use walsh::formats::gguf::Gguf;
 use walsh::formats::kv::{KvCodec, KvSpec, LayerKv, RowCodec};
 use walsh::{Device, tensor_bytes};
 
-pub use config::{Architecture, LayerConfig, ModelConfig};
+pub use architecture::Architecture;
+pub use config::{LayerConfig, ModelConfig};
 use file::ModelFiles;
 pub use fingerprint::Fingerprint;
 use screening::Screening;
 pub use synthetic::Synthetic;
 pub(crate) use weights::Weights;
-use weights::{Loader, Place};
+use weights::{Loader, Place, ROPE_FACTORS};
 
 use crate::calibration::{Calibration, CalibrationOptions};
 use crate::chat::Template;
@@ -144,7 +147,20 @@ impl Model {
         path: impl AsRef<Path>,
         calibrations: CalibrationOptions,
     ) -> Result<Self> {
-        let files = ModelFiles::open(path.as_ref())?;
+        let path = path.as_ref();
+        let opened = Self::open_files(device, path, calibrations);
+        opened.map_err(|error| match error {
+            Error::Gguf(error) => Error::model(path, error.to_string()),
+            other => other,
+        })
+    }
+
+    fn open_files(
+        device: &Device,
+        path: &Path,
+        calibrations: CalibrationOptions,
+    ) -> Result<Self> {
+        let files = ModelFiles::open(path)?;
         let (config, places) = {
             let parsed = files.parse()?;
             let config = ModelConfig::read(
@@ -383,14 +399,14 @@ fn vocabulary(path: &Path, parsed: &[Gguf<'_>]) -> Result<usize> {
 /// The divisors of RoPE's frequencies, where the file has them.
 fn rope_factors(files: &ModelFiles, parsed: &[Gguf<'_>]) -> Result<Option<Vec<f32>>> {
     for part in parsed {
-        let Some(tensor) = part.tensor("rope_freqs.weight") else {
+        let Some(tensor) = part.tensor(ROPE_FACTORS) else {
             continue;
         };
         if tensor.dtype != DType::F32 {
             return Err(Error::model(
                 &files.path,
                 format!(
-                    "tensor rope_freqs.weight is {}, but must be f32: convert the model again",
+                    "tensor {ROPE_FACTORS} is {}, but must be f32: convert the model again",
                     tensor.dtype
                 ),
             ));
@@ -412,12 +428,8 @@ fn places(
     for (part, gguf) in files.parts.iter().zip(parsed) {
         let buffer = device.import(part.clone())?;
         for tensor in gguf.tensors() {
-            let place = Place {
-                buffer: buffer.clone(),
-                offset: tensor.offset,
-                dtype: tensor.dtype,
-                shape: tensor.shape.clone(),
-            };
+            let shape = tensor.shape.clone();
+            let place = Place::new(buffer.clone(), tensor.offset, tensor.dtype, shape);
             places.insert(tensor.name.to_owned(), place);
         }
     }

@@ -1,11 +1,13 @@
 //! A model's tensors, by their part in the computation.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::path::Path;
 
 use walsh::formats::DType;
 use walsh::{Buffer, Device, Tensor};
 
+use super::architecture::Architecture;
 use super::config::ModelConfig;
 use crate::{Error, Result};
 
@@ -92,6 +94,8 @@ impl Weights {
 
 /// Where a tensor lies.
 pub(super) struct Place {
+    /// Whether a part of the model is made of it.
+    used: Cell<bool>,
     pub(super) buffer: Buffer,
     pub(super) offset: u64,
     pub(super) dtype: DType,
@@ -99,13 +103,19 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub(super) fn of(tensor: &Tensor) -> Self {
+    pub(super) fn new(buffer: Buffer, offset: u64, dtype: DType, shape: Vec<u64>) -> Self {
         Self {
-            buffer: tensor.buffer().clone(),
-            offset: tensor.offset(),
-            dtype: tensor.dtype(),
-            shape: tensor.shape().to_vec(),
+            used: Cell::new(false),
+            buffer,
+            offset,
+            dtype,
+            shape,
         }
+    }
+
+    pub(super) fn of(tensor: &Tensor) -> Self {
+        let (buffer, shape) = (tensor.buffer().clone(), tensor.shape().to_vec());
+        Self::new(buffer, tensor.offset(), tensor.dtype(), shape)
     }
 }
 
@@ -140,75 +150,155 @@ impl Loader<'_> {
                 ),
             ));
         }
+        place.used.set(true);
         let buffer = place.buffer.clone();
         let tensor = Tensor::new(buffer, place.offset, place.dtype, &place.shape)?;
         Ok(Some(tensor))
     }
 
     fn required(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        self.optional(name, shape)?.ok_or_else(|| {
-            Error::model(
-                self.path,
-                format!("tensor {name} is missing: download the model again"),
-            )
+        self.optional(name, shape)?
+            .ok_or_else(|| self.missing(name))
+    }
+
+    fn missing(&self, name: &str) -> Error {
+        Error::model(
+            self.path,
+            format!("tensor {name} is missing: download the model again"),
+        )
+    }
+
+    fn linear(&self, name: &str, shape: [usize; 2], biased: bool) -> Result<Linear> {
+        Ok(Linear {
+            weight: self.required(&format!("{name}.weight"), &shape)?,
+            bias: self.bias(name, shape[0], biased)?,
         })
     }
 
-    fn linear(&self, name: &str, rows: usize, columns: usize) -> Result<Linear> {
-        Ok(Linear {
-            weight: self.required(&format!("{name}.weight"), &[rows, columns])?,
-            bias: self.optional(&format!("{name}.bias"), &[rows])?,
-        })
+    /// The bias of a product, if the architecture may have one here and the file has.
+    fn bias(&self, name: &str, rows: usize, biased: bool) -> Result<Option<Tensor>> {
+        if !biased {
+            return Ok(None);
+        }
+        self.optional(&format!("{name}.bias"), &[rows])
     }
 
     fn layer(&self, config: &ModelConfig, index: usize) -> Result<Layer> {
+        let architecture = config.architecture;
+        let (biases, _) = architecture.biases();
         let name = |part: &str| format!("blk.{index}.{part}");
         let vector = |part: &str, len| self.required(&name(&format!("{part}.weight")), &[len]);
-        let maybe = |part: &str, len| self.optional(&name(&format!("{part}.weight")), &[len]);
-        let linear = |part: &str, rows, columns| self.linear(&name(part), rows, columns);
-        let (width, inner) = (config.width, config.feed_forward);
-        let queries = config.heads * config.head_dim;
-        let keys = config.kv_heads * config.head_dim;
+        let norm = |exists: bool, part: &str, len| exists.then(|| vector(part, len)).transpose();
+        let linear = |part: &str, rows, columns| {
+            self.linear(&name(part), [rows, columns], biases.contains(&part))
+        };
+        let (width, inner, head) = (config.width, config.feed_forward, config.head_dim);
+        let (queries, keys) = (config.heads * head, config.kv_heads * head);
+        let head_norms = architecture.has_head_norms();
+        let post_norms = architecture.has_post_norms();
         Ok(Layer {
             attention_norm: vector("attn_norm", width)?,
             query: linear("attn_q", queries, width)?,
             key: linear("attn_k", keys, width)?,
             value: linear("attn_v", keys, width)?,
-            query_norm: maybe("attn_q_norm", config.head_dim)?,
-            key_norm: maybe("attn_k_norm", config.head_dim)?,
+            query_norm: norm(head_norms, "attn_q_norm", head)?,
+            key_norm: norm(head_norms, "attn_k_norm", head)?,
             attention_output: linear("attn_output", width, queries)?,
-            attention_post_norm: maybe("post_attention_norm", width)?,
+            attention_post_norm: norm(post_norms, "post_attention_norm", width)?,
             feed_forward_norm: vector("ffn_norm", width)?,
             gate: linear("ffn_gate", inner, width)?,
             up: linear("ffn_up", inner, width)?,
             down: linear("ffn_down", width, inner)?,
-            feed_forward_post_norm: maybe("post_ffw_norm", width)?,
+            feed_forward_post_norm: norm(post_norms, "post_ffw_norm", width)?,
         })
     }
 
-    /// All tensors that the configuration asks for.
+    /// A bias that one layer has is there in all of them.
+    fn check_biases(&self, config: &ModelConfig) -> Result<()> {
+        let (parts, _) = config.architecture.biases();
+        // Qwen 2's queries, keys and values have theirs together.
+        let together = match config.architecture {
+            Architecture::Qwen2 => parts.len(),
+            _ => 1,
+        };
+        for parts in parts.chunks(together) {
+            let layers = 0..config.layers.len();
+            let names = layers.flat_map(|layer| {
+                parts
+                    .iter()
+                    .map(move |part| format!("blk.{layer}.{part}.bias"))
+            });
+            let (some, lacking): (Vec<_>, Vec<_>) =
+                names.partition(|name| self.places.contains_key(name));
+            if let ([some, ..], [lacking, ..]) = (some.as_slice(), lacking.as_slice()) {
+                return Err(Error::model(
+                    self.path,
+                    format!(
+                        "tensor {lacking} is missing, and {some} is there: download the model again"
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses a file that has more than the model is made of.
+    fn check_all_used(&self, config: &ModelConfig) -> Result<()> {
+        let unused = self.places.iter().filter(|(_, place)| !place.used.get());
+        match unused.map(|(name, _)| name).min() {
+            None => Ok(()),
+            Some(name) => {
+                let shown: String = name.chars().take(80).collect();
+                Err(Error::model(
+                    self.path,
+                    format!(
+                        "tensor {} is of no part that {} models are known to have, and leaving it out would change what they compute: use a model without it",
+                        shown.escape_debug(),
+                        config.architecture.name()
+                    ),
+                ))
+            }
+        }
+    }
+
+    /// All tensors that the configuration asks for, which are all that there are.
     ///
     /// # Errors
-    /// When one is missing or of another shape.
+    /// When one is missing, of another shape, or asked for by nothing.
     pub(super) fn weights(&self, config: &ModelConfig) -> Result<Weights> {
-        let embedding = self.required("token_embd.weight", &[config.vocabulary, config.width])?;
-        let output = if self.places.contains_key("output.weight") {
-            self.linear("output", config.vocabulary, config.width)?
-        } else {
-            Linear {
-                weight: embedding.clone(),
-                bias: None,
-            }
+        let table = [config.vocabulary, config.width];
+        let embedding = self.required("token_embd.weight", &table)?;
+        let output = Linear {
+            weight: match self.optional("output.weight", &table)? {
+                Some(weight) => weight,
+                None => embedding.clone(),
+            },
+            bias: self.bias("output", config.vocabulary, config.architecture.biases().1)?,
         };
         let layers: Result<Vec<_>> = (0..config.layers.len())
             .map(|index| self.layer(config, index))
             .collect();
-        Ok(Weights {
+        let weights = Weights {
             embedding,
             layers: layers?,
             output_norm: self.required("output_norm.weight", &[config.width])?,
             output,
             screened: false,
-        })
+        };
+        self.check_biases(config)?;
+        // The configuration has read them.
+        if config
+            .layers
+            .iter()
+            .any(|layer| layer.rope.factors.is_some())
+            && let Some(factors) = self.places.get(ROPE_FACTORS)
+        {
+            factors.used.set(true);
+        }
+        self.check_all_used(config)?;
+        Ok(weights)
     }
 }
+
+/// The divisors of the rotary embedding's frequencies.
+pub(super) const ROPE_FACTORS: &str = "rope_freqs.weight";

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use etcetera::BaseStrategy;
 
 use crate::error::{Error, Result};
+use crate::regular;
 pub use catalogue::{Catalogue, Entry, Part};
 
 /// How to open a store.
@@ -302,6 +303,9 @@ impl Store {
 
     fn lock_file(&self, entry: &Entry) -> Result<File> {
         let path = self.folder.join(format!(".{}.lock", entry.name));
+        if path.exists() {
+            regular::check(&path)?;
+        }
         OpenOptions::new()
             .create(true)
             .truncate(false)
