@@ -5,6 +5,7 @@ mod bench;
 mod bench_ops;
 mod chat;
 mod completions;
+mod cut_short;
 mod doctor;
 mod failure;
 mod generate;
@@ -30,7 +31,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return failure::report_usage(&error),
     };
-    match run(cli.command) {
+    match cut_short::report_cut_files().and_then(|()| run(cli.command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }

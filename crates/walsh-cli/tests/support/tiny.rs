@@ -1,7 +1,7 @@
 //! A tiny model with random weights: Llama's form, 2 layers, bytes as tokens.
 
 use walsh::formats::DType;
-use walsh::formats::gguf::write::{NewTensor, Writer};
+use walsh::formats::gguf::write::{NewTensor, NewValue, Writer};
 
 /// What a tiny model is like, apart from its fixed shape.
 #[derive(Clone)]
@@ -17,6 +17,12 @@ pub(crate) struct Tiny {
     pub(crate) dtype: DType,
     /// The sliding window of the first layer; `gemma2` has one.
     pub(crate) window: Option<u32>,
+    pub(crate) layers: usize,
+    pub(crate) head_dim: usize,
+    /// Metadata beside the usual, or instead of it; `None` leaves a key out.
+    pub(crate) metadata: Vec<(&'static str, Option<NewValue>)>,
+    /// Tensors of ones beside the usual.
+    pub(crate) extra: Vec<(&'static str, &'static [usize])>,
 }
 
 impl Default for Tiny {
@@ -29,6 +35,10 @@ impl Default for Tiny {
             without: None,
             dtype: DType::Q8_0,
             window: None,
+            layers: LAYERS,
+            head_dim: HEAD_DIM,
+            metadata: Vec::new(),
+            extra: Vec::new(),
         }
     }
 }
@@ -54,27 +64,37 @@ impl Tiny {
     }
 
     fn metadata(&self, writer: &mut Writer<'_>) {
-        let architecture = self.architecture;
-        let mut set = |key: &str, value: u32| {
-            let key = format!("{architecture}.{key}");
-            writer.set(&key, value).expect("a new key");
+        let set = |key: &str, value: NewValue| {
+            if !self.metadata.iter().any(|(own, _)| *own == key) {
+                writer.set(key, value).expect("a new key");
+            }
         };
-        set("block_count", LAYERS as u32);
-        set("embedding_length", WIDTH as u32);
-        set("feed_forward_length", INNER as u32);
-        set("attention.head_count", HEADS as u32);
-        set("attention.head_count_kv", KV_HEADS as u32);
-        set("attention.key_length", HEAD_DIM as u32);
-        set("attention.value_length", HEAD_DIM as u32);
-        set("context_length", CONTEXT);
+        self.usual_metadata(set);
+        for (key, value) in &self.metadata {
+            if let Some(value) = value {
+                writer.set(key, value.clone()).expect("a new key");
+            }
+        }
+    }
+
+    fn usual_metadata(&self, mut set: impl FnMut(&str, NewValue)) {
+        let architecture = self.architecture;
+        let mut size = |key: &str, value: usize| {
+            set(&format!("{architecture}.{key}"), (value as u32).into());
+        };
+        size("block_count", self.layers);
+        size("embedding_length", WIDTH);
+        size("feed_forward_length", INNER);
+        size("attention.head_count", HEADS);
+        size("attention.head_count_kv", KV_HEADS);
+        size("attention.key_length", self.head_dim);
+        size("attention.value_length", self.head_dim);
+        size("context_length", CONTEXT as usize);
         if let Some(window) = self.window {
-            set("attention.sliding_window", window);
+            size("attention.sliding_window", window as usize);
         }
         let epsilon = format!("{architecture}.attention.layer_norm_rms_epsilon");
-        writer.set(&epsilon, 1e-5_f32).expect("a new key");
-        let mut set = |key: &str, value: walsh::formats::gguf::write::NewValue| {
-            writer.set(key, value).expect("a new key");
-        };
+        set(&epsilon, 1e-5_f32.into());
         set("general.architecture", architecture.into());
         set("general.name", self.name.into());
         set("tokenizer.ggml.model", "gpt2".into());
@@ -130,21 +150,34 @@ impl Tiny {
                 .expect("a new tensor");
         };
         add("token_embd.weight".into(), &[VOCABULARY, WIDTH]);
-        for layer in 0..LAYERS {
+        let head_norms = ["qwen3", "gemma3"].contains(&self.architecture);
+        let post_norms = self.architecture.starts_with("gemma");
+        for layer in 0..self.layers {
             let mut add = |part: &str, shape: &[usize]| {
                 add(format!("blk.{layer}.{part}.weight"), shape);
             };
             add("attn_norm", &[WIDTH]);
-            add("attn_q", &[HEADS * HEAD_DIM, WIDTH]);
-            add("attn_k", &[KV_HEADS * HEAD_DIM, WIDTH]);
-            add("attn_v", &[KV_HEADS * HEAD_DIM, WIDTH]);
-            add("attn_output", &[WIDTH, HEADS * HEAD_DIM]);
+            add("attn_q", &[HEADS * self.head_dim, WIDTH]);
+            add("attn_k", &[KV_HEADS * self.head_dim, WIDTH]);
+            add("attn_v", &[KV_HEADS * self.head_dim, WIDTH]);
+            add("attn_output", &[WIDTH, HEADS * self.head_dim]);
             add("ffn_norm", &[WIDTH]);
             add("ffn_gate", &[INNER, WIDTH]);
             add("ffn_up", &[INNER, WIDTH]);
             add("ffn_down", &[WIDTH, INNER]);
+            if head_norms {
+                add("attn_q_norm", &[self.head_dim]);
+                add("attn_k_norm", &[self.head_dim]);
+            }
+            if post_norms {
+                add("post_attention_norm", &[WIDTH]);
+                add("post_ffw_norm", &[WIDTH]);
+            }
         }
         add("output_norm.weight".into(), &[WIDTH]);
+        for (name, shape) in &self.extra {
+            add((*name).to_owned(), shape);
+        }
     }
 }
 

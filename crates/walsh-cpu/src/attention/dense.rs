@@ -7,6 +7,8 @@ use crate::lanes::{Lanes, Table};
 pub(super) trait Numbers<S: Lanes>: Copy {
     /// Bytes of the blocks of 32 numbers that begin with their scale in half precision, or zero.
     const BLOCK: usize = 0;
+    /// Bytes of a number of types whose rows may end within a vector of lanes, or zero.
+    const NUMBER: usize = 0;
 
     /// Numbers `32 · pair` and on of a row.
     ///
@@ -29,6 +31,24 @@ pub(super) trait Numbers<S: Lanes>: Copy {
     /// # Safety
     /// As for [`pair`](Self::pair).
     unsafe fn chunk(self, row: *const u8, chunk: usize) -> S::F;
+
+    /// Numbers `16 · chunk` and on of a row that has only `count` of them; the others are zero.
+    ///
+    /// # Safety
+    /// As for [`pair`](Self::pair), with a count below 16.
+    #[inline(always)]
+    unsafe fn rest(self, row: *const u8, chunk: usize, count: usize) -> S::F {
+        debug_assert!(Self::NUMBER > 0, "rows of whole blocks end with one");
+        let mut padded = [0u8; LANES * size_of::<f32>()];
+        // SAFETY: the caller's: so many numbers of at most four bytes, and zeros behind them.
+        unsafe {
+            let from = row.add(Self::NUMBER * LANES * chunk);
+            padded
+                .as_mut_ptr()
+                .copy_from_nonoverlapping(from, Self::NUMBER * count);
+            self.chunk(padded.as_ptr(), 0)
+        }
+    }
 }
 
 /// Evaluates an expression with what reads a dense type.
@@ -87,6 +107,8 @@ pub(super) struct Codes<'a, S: Lanes>(pub(super) &'a Table<S>);
 macro_rules! plain {
     ($name:ty, $bytes:literal, $load:ident) => {
         impl<S: Lanes> Numbers<S> for $name {
+            const NUMBER: usize = $bytes;
+
             #[inline(always)]
             unsafe fn pair(self, row: *const u8, pair: usize) -> [S::F; 2] {
                 // SAFETY: the caller's.

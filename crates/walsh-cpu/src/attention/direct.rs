@@ -30,7 +30,7 @@ pub(super) fn serves(codec: &RowCodec, rows: usize) -> bool {
         // A row of two scales has no factor for the whole of it.
         KvCodec::Tq(Tq { bits, .. }) => bits == TqBits::B8 && codec.groups() == 1,
     };
-    readable && rows <= MOST_ROWS
+    readable && rows <= MOST_ROWS && codec.head_dim().is_multiple_of(LANES)
 }
 
 /// Query rows against rows of keys.

@@ -87,6 +87,11 @@ pub(super) struct Shape {
 }
 
 impl Shape {
+    /// Numbers of a vector in scratch: whole vectors of lanes, with zeros past the head's own.
+    pub(super) fn width(&self) -> usize {
+        tile::width(self.head_dim)
+    }
+
     /// Query heads per KV head.
     pub(super) fn group(&self) -> usize {
         self.heads / self.kv_heads
@@ -129,7 +134,7 @@ impl Shape {
         if parts == 1 {
             0
         } else {
-            self.tokens * self.heads * (parts * (self.head_dim + 2) + 1)
+            self.tokens * self.heads * (parts * (self.width() + 2) + 1)
         }
     }
 
@@ -142,7 +147,7 @@ impl Shape {
     fn scratch(&self) -> usize {
         let rows = self.block_rows();
         // Two forms of the queries, the outputs, the tile, its scores and factors, offsets and running sums.
-        rows * (3 * self.head_dim + TILE + 4) + TILE * (self.head_dim + 2) + LANES
+        rows * (3 * self.width() + TILE + 4) + TILE * (self.width() + 2) + LANES
     }
 }
 
@@ -180,7 +185,7 @@ pub(super) struct Job {
     pub(super) coded: Option<Coded>,
     /// The most parts of a context.
     pub(super) parts: usize,
-    /// [`Shape::partials`] numbers: outputs `[tokens · heads][parts][head_dim]`, then maxima and sums, then how many
+    /// [`Shape::partials`] numbers: outputs `[tokens · heads][parts][width]`, then maxima and sums, then how many
     /// parts each vector has.
     pub(super) partials: *mut f32,
     /// What the chunk's own rows are: plain numbers.
@@ -194,11 +199,11 @@ unsafe impl Sync for Job {}
 
 /// A worker's scratch, divided.
 pub(super) struct Scratch {
-    /// `[rows][head_dim]`, in the space of the cached keys.
+    /// `[rows][width]`, in the space of the cached keys.
     pub(super) rotated: *mut f32,
-    /// `[rows][head_dim]`, as the model has them.
+    /// `[rows][width]`, as the model has them.
     pub(super) original: *mut f32,
-    /// `[rows][head_dim]`.
+    /// `[rows][width]`.
     pub(super) out: *mut f32,
     /// A tile's keys as panels, then its values as rows.
     pub(super) tile: *mut f32,
@@ -390,10 +395,10 @@ impl Job {
     /// Merges the parts of one of the `tokens · heads` output vectors, in the order of the parts.
     ///
     /// # Safety
-    /// As for [`run`](Self::run), after all items; `scratch` holds `head_dim` numbers.
+    /// As for [`run`](Self::run), after all items; `scratch` holds a vector.
     pub(super) unsafe fn merge(&self, vector: usize, scratch: &mut [f32]) {
         // SAFETY: the caller's.
-        unsafe { output::merge(self, vector, &mut scratch[..self.shape.head_dim]) }
+        unsafe { output::merge(self, vector, &mut scratch[..self.shape.width()]) }
     }
 
     /// Which query vector of the op a row of a block is.
@@ -412,14 +417,14 @@ impl Job {
     /// `base` holds [`Job::scratch`] numbers.
     unsafe fn divide(&self, base: *mut f32) -> Scratch {
         let rows = self.shape.block_rows();
-        let vectors = rows * self.shape.head_dim;
+        let vectors = rows * self.shape.width();
         // SAFETY: the sum of the pieces is `Job::scratch`. `Running` is two singles.
         unsafe {
             let rotated = base;
             let original = rotated.add(vectors);
             let out = original.add(vectors);
             let tile = out.add(vectors);
-            let scores = tile.add(TILE * self.shape.head_dim);
+            let scores = tile.add(TILE * self.shape.width());
             let key_factors = scores.add(rows * TILE);
             let value_factors = key_factors.add(TILE);
             let alphas = value_factors.add(TILE);

@@ -90,12 +90,16 @@ impl Request<'_> {
             head_dim: self.cache.head_dim() as usize,
             capacity: self.cache.capacity() as usize,
         };
-        if !shape.head_dim.is_multiple_of(16) || shape.head_dim > 512 {
+        // A codec has checked the size; what is rotated is so by whole vectors.
+        let rotated = |side: &KvSide| side.rows.codec.rotation().is_some();
+        if shape.head_dim != shape.width()
+            && (rotated(self.cache.key()) || rotated(self.cache.value()))
+        {
             return Err(Error::Unsupported {
                 op: self.op,
                 backend: "cpu",
                 why: format!(
-                    "head size {} is not a multiple of 16 up to 512",
+                    "a rotated head of {} numbers, which are no multiple of 16",
                     shape.head_dim
                 ),
             });
@@ -303,11 +307,11 @@ impl Phase for Merge {
     }
 
     fn scratch_bytes(&self) -> usize {
-        self.0.job.shape.head_dim * size_of::<f32>()
+        self.0.job.shape.width() * size_of::<f32>()
     }
 
     unsafe fn run(&self, items: Range<usize>, scratch: &mut Scratch) {
-        let scratch = scratch.floats(self.0.job.shape.head_dim);
+        let scratch = scratch.floats(self.0.job.shape.width());
         for vector in items {
             // SAFETY: as above, and the list puts this behind the parts.
             unsafe { self.0.job.merge(vector, scratch) };

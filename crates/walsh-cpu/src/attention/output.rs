@@ -51,13 +51,14 @@ entries! {
     /// `out = factor · numbers`.
     ///
     /// # Safety
-    /// The machine has the instruction set; both hold `d` numbers, a multiple of 16.
+    /// The machine has the instruction set; both hold `d` numbers.
     fn scaled(numbers: *const f32, factor: f32, out: *mut f32, d: usize) = scaled_row
 }
 
 #[inline(always)]
 unsafe fn scaled_row<S: Lanes>(numbers: *const f32, factor: f32, out: *mut f32, d: usize) {
-    for at in (0..d).step_by(LANES) {
+    let whole = d / LANES * LANES;
+    for at in (0..whole).step_by(LANES) {
         // SAFETY: the caller's.
         unsafe {
             S::store(
@@ -66,13 +67,17 @@ unsafe fn scaled_row<S: Lanes>(numbers: *const f32, factor: f32, out: *mut f32, 
             )
         };
     }
+    for at in whole..d {
+        // SAFETY: the caller's.
+        unsafe { out.add(at).write(factor * numbers.add(at).read()) };
+    }
 }
 
 entries! {
     /// `out = out + factor · numbers`.
     ///
     /// # Safety
-    /// As for [`scaled`].
+    /// As for [`scaled`], and `d` is a multiple of 16.
     fn added(numbers: *const f32, factor: f32, out: *mut f32, d: usize) = added_row
 }
 
@@ -93,28 +98,16 @@ unsafe fn added_row<S: Lanes>(numbers: *const f32, factor: f32, out: *mut f32, d
 
 /// Where a vector's partial sums and its running softmax lie in the workspace.
 fn partial(job: &Job, vector: usize, part: usize) -> (usize, usize) {
-    let Shape {
-        tokens,
-        heads,
-        head_dim,
-        ..
-    } = job.shape;
+    let Shape { tokens, heads, .. } = job.shape;
+    let width = job.shape.width();
     let at = vector * job.parts + part;
-    (
-        at * head_dim,
-        tokens * heads * job.parts * head_dim + 2 * at,
-    )
+    (at * width, tokens * heads * job.parts * width + 2 * at)
 }
 
 /// Where the workspace holds how many parts a vector has.
 fn count(job: &Job, vector: usize) -> usize {
-    let Shape {
-        tokens,
-        heads,
-        head_dim,
-        ..
-    } = job.shape;
-    tokens * heads * job.parts * (head_dim + 2) + vector
+    let Shape { tokens, heads, .. } = job.shape;
+    tokens * heads * job.parts * (job.shape.width() + 2) + vector
 }
 
 /// Notes that a block's vectors are finished, and nothing is to be merged.
@@ -133,7 +126,7 @@ pub(super) unsafe fn leave_whole(job: &Job, block: &Block) {
 }
 
 pub(super) unsafe fn leave_partial(job: &Job, block: &Block, scratch: &Scratch) {
-    let d = job.shape.head_dim;
+    let d = job.shape.width();
     for row in 0..block.rows {
         let vector = job.vector(block, row);
         let (sums, softmax) = partial(job, vector, block.part);
@@ -157,7 +150,7 @@ pub(super) unsafe fn leave_partial(job: &Job, block: &Block, scratch: &Scratch) 
 
 /// Merges the parts of one vector in their order, if it has several.
 pub(super) unsafe fn merge(job: &Job, vector: usize, out: &mut [f32]) {
-    let d = job.shape.head_dim;
+    let d = job.shape.width();
     // SAFETY: the caller's: all parts are there, and nothing writes them now.
     unsafe {
         let parts = job.partials.add(count(job, vector)).read() as usize;

@@ -29,7 +29,8 @@ entries! {
     /// Prepares a query; returns what the scores of stored keys lack, the product of the query and the centre.
     ///
     /// # Safety
-    /// The machine has the instruction set; all slices are of the same length, a multiple of 16.
+    /// The machine has the instruction set. `scaled` and `prepared` hold whole vectors of lanes, and all else as many
+    /// numbers or, past which zeros are written, up to 15 fewer. What is rotated is of whole vectors.
     pub(super) fn prepare(preparation: &Preparation<'_>, query: Query<'_>) -> f32 = prepare_row
 }
 
@@ -45,7 +46,7 @@ unsafe fn prepare_row<S: Lanes>(preparation: &Preparation<'_>, query: Query<'_>)
     unsafe {
         let scale = S::splat(preparation.scale);
         for at in (0..source.len()).step_by(LANES) {
-            let numbers = S::load(source.as_ptr().add(at));
+            let numbers = load_padded::<S>(source, at);
             S::store(scaled.as_mut_ptr().add(at), S::mul(numbers, scale));
         }
         let scaled = scaled.as_ptr();
@@ -53,7 +54,7 @@ unsafe fn prepare_row<S: Lanes>(preparation: &Preparation<'_>, query: Query<'_>)
             Some(center) => {
                 let mut sums = S::splat(0.0);
                 for at in (0..center.len()).step_by(LANES) {
-                    let c = S::load(center.as_ptr().add(at));
+                    let c = load_padded::<S>(center, at);
                     sums = S::fma(S::load(scaled.add(at)), c, sums);
                 }
                 S::reduce_add(sums)
@@ -67,7 +68,7 @@ unsafe fn prepare_row<S: Lanes>(preparation: &Preparation<'_>, query: Query<'_>)
         for at in (0..prepared.len()).step_by(LANES) {
             let mut numbers = S::load(scaled.add(at));
             if let Some(equaliser) = preparation.equaliser {
-                numbers = S::mul(numbers, S::load(equaliser.as_ptr().add(at)));
+                numbers = S::mul(numbers, load_padded::<S>(equaliser, at));
             }
             S::store(out.add(at), numbers);
         }
@@ -75,5 +76,23 @@ unsafe fn prepare_row<S: Lanes>(preparation: &Preparation<'_>, query: Query<'_>)
             rotate::forward::<S>(rotation, prepared);
         }
         offset
+    }
+}
+
+/// A vector of lanes from a number on, with zeros past the last one.
+///
+/// # Safety
+/// The machine has the instruction set.
+#[inline(always)]
+unsafe fn load_padded<S: Lanes>(numbers: &[f32], at: usize) -> S::F {
+    let rest = numbers.get(at..).unwrap_or_default();
+    let mut padded = [0.0; LANES];
+    // SAFETY: the caller's; sixteen numbers either way.
+    unsafe {
+        if rest.len() >= LANES {
+            return S::load(rest.as_ptr());
+        }
+        padded[..rest.len()].copy_from_slice(rest);
+        S::load(padded.as_ptr())
     }
 }

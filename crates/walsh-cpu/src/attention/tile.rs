@@ -13,6 +13,11 @@ use crate::lanes::{Lanes, Table, entries, table_numbers};
 /// The lanes of a vector, and the positions of a panel.
 pub(super) const LANES: usize = 16;
 
+/// Numbers of a head's vector in scratch, where zeros fill the last vector of lanes.
+pub(super) fn width(head_dim: usize) -> usize {
+    head_dim.next_multiple_of(LANES)
+}
+
 /// A codec with the table of its centroids.
 pub(super) struct Decoder {
     pub(super) codec: RowCodec,
@@ -48,7 +53,7 @@ pub(super) fn reordered(codec: KvCodec) -> bool {
 }
 
 entries! {
-    /// Decodes keys to panels, `[count / 16 rounded up][head_dim][16]`, without the scales of codecs that have one per
+    /// Decodes keys to panels, `[count / 16 rounded up][width][16]`, without the scales of codecs that have one per
     /// row. Positions past the count repeat the last one.
     ///
     /// # Safety
@@ -57,7 +62,7 @@ entries! {
 }
 
 entries! {
-    /// Decodes values to rows, `[count][head_dim]`, without the scales of codecs that have one per row.
+    /// Decodes values to rows, `[count][width]`, without the scales of codecs that have one per row.
     ///
     /// # Safety
     /// As for [`key_panels`].
@@ -72,7 +77,7 @@ unsafe fn decode_keys<S: Lanes>(decoder: &Decoder, rows: Rows, out: *mut f32) {
     for first in (0..rows.count).step_by(LANES) {
         // SAFETY: panel `first / 16` of the output; rows below the count.
         unsafe {
-            let out = out.add(first * d);
+            let out = out.add(first * width(d));
             match codec.codec() {
                 KvCodec::Dense(dtype) | KvCodec::Rotated(dtype) => {
                     with_numbers!(dtype, numbers => dense_panel::<S, _>(numbers, rows, first, (d, out)));
@@ -202,13 +207,29 @@ unsafe fn dense_panel<S: Lanes, N: Numbers<S>>(
                 store_columns::<S>(block, out.add((2 * pair + half) * LANES * LANES));
             }
         }
-        if !d.is_multiple_of(32) {
-            let last = d / LANES - 1;
+        for chunk in d / 32 * 2..d.div_ceil(LANES) {
             let mut block = [S::splat(0.0); LANES];
             for (i, slot) in block.iter_mut().enumerate() {
-                *slot = numbers.chunk(row(i), last);
+                *slot = last_numbers(numbers, row(i), chunk, d);
             }
-            store_columns::<S>(&mut block, out.add(last * LANES * LANES));
+            store_columns::<S>(&mut block, out.add(chunk * LANES * LANES));
+        }
+    }
+}
+
+/// A vector of lanes behind the whole pairs of a row of `d` numbers.
+#[inline(always)]
+unsafe fn last_numbers<S: Lanes, N: Numbers<S>>(
+    numbers: N,
+    row: *const u8,
+    chunk: usize,
+    d: usize,
+) -> S::F {
+    // SAFETY: the caller's.
+    unsafe {
+        match d - chunk * LANES {
+            LANES.. => numbers.chunk(row, chunk),
+            count => numbers.rest(row, chunk, count),
         }
     }
 }
@@ -230,15 +251,14 @@ unsafe fn dense_rows<S: Lanes, N: Numbers<S>>(numbers: N, rows: Rows, d: usize, 
     for i in 0..rows.count {
         // SAFETY: the caller's; `i` is below the count.
         unsafe {
-            let (row, out) = (rows.codes.add(i * rows.stride), out.add(i * d));
+            let (row, out) = (rows.codes.add(i * rows.stride), out.add(i * width(d)));
             for pair in 0..d / 32 {
                 let [a, b] = numbers.pair(row, pair);
                 S::store(out.add(32 * pair), a);
                 S::store(out.add(32 * pair + LANES), b);
             }
-            if !d.is_multiple_of(32) {
-                let last = d / LANES - 1;
-                S::store(out.add(LANES * last), numbers.chunk(row, last));
+            for chunk in d / 32 * 2..d.div_ceil(LANES) {
+                S::store(out.add(LANES * chunk), last_numbers(numbers, row, chunk, d));
             }
         }
     }

@@ -97,7 +97,8 @@ pub(super) unsafe fn attend(job: &Job, block: &Block, scratch: &Scratch) {
             };
             scratch.running.add(row).write(running);
         }
-        std::slice::from_raw_parts_mut(scratch.out, block.rows * job.shape.head_dim).fill(0.0);
+        let width = job.shape.width();
+        std::slice::from_raw_parts_mut(scratch.out, block.rows * width).fill(0.0);
         if !seen.is_empty() {
             for zone in CACHED {
                 match &job.coded {
@@ -114,11 +115,8 @@ pub(super) unsafe fn attend(job: &Job, block: &Block, scratch: &Scratch) {
         }
         if !seen.is_empty() {
             for row in 0..block.rows {
-                let sums = scratch.out.add(row * job.shape.head_dim);
-                output::restore_row(
-                    job,
-                    std::slice::from_raw_parts_mut(sums, job.shape.head_dim),
-                );
+                let sums = scratch.out.add(row * width);
+                output::restore_row(job, std::slice::from_raw_parts_mut(sums, width));
             }
         }
         if let Some(fresh) = job.fresh {
@@ -126,7 +124,7 @@ pub(super) unsafe fn attend(job: &Job, block: &Block, scratch: &Scratch) {
         }
         for row in 0..block.rows {
             let sum = (*scratch.running.add(row)).sum;
-            let sums = scratch.out.add(row * job.shape.head_dim);
+            let sums = scratch.out.add(row * width);
             output::finish(job, job.vector(block, row), sums, sum);
         }
         if job.parts > 1 {
@@ -185,7 +183,7 @@ fn fetch_first(job: &Job, block: &Block, part: &Range<usize>) {
 
 /// Readies the block's queries, as the model has them and as the cached keys are.
 unsafe fn load_queries(job: &Job, block: &Block, scratch: &Scratch, cached: bool) {
-    let d = job.shape.head_dim;
+    let (d, width) = (job.shape.head_dim, job.shape.width());
     // SAFETY: the query holds these vectors, the scratch these rows, and what keys are prepared with this head.
     unsafe {
         let of_head = |numbers: *const f32| match numbers.is_null() {
@@ -204,9 +202,10 @@ unsafe fn load_queries(job: &Job, block: &Block, scratch: &Scratch, cached: bool
         for row in 0..block.rows {
             let query = Query {
                 source: std::slice::from_raw_parts(job.query.add(job.vector(block, row) * d), d),
-                scaled: std::slice::from_raw_parts_mut(scratch.original.add(row * d), d),
-                prepared: cached
-                    .then(|| std::slice::from_raw_parts_mut(scratch.rotated.add(row * d), d)),
+                scaled: std::slice::from_raw_parts_mut(scratch.original.add(row * width), width),
+                prepared: cached.then(|| {
+                    std::slice::from_raw_parts_mut(scratch.rotated.add(row * width), width)
+                }),
             };
             let offset = queries::prepare(job.isa, &preparation, query);
             scratch.offsets.add(row).write(offset);
@@ -306,7 +305,7 @@ unsafe fn attend_fresh(job: &Job, block: &Block, scratch: &Scratch, fresh: Fresh
 }
 
 unsafe fn attend_tile(job: &Job, block: &Block, scratch: &Scratch, tile: &TileRun) {
-    let d = job.shape.head_dim;
+    let width = job.shape.width();
     let (key, keys) = tile.key;
     let (value, values) = tile.value;
     let count = keys.count;
@@ -343,7 +342,7 @@ unsafe fn attend_tile(job: &Job, block: &Block, scratch: &Scratch, tile: &TileRu
                 stride: TILE,
                 rows: block.rows,
                 panel_count: count.div_ceil(LANES),
-                head_dim: d,
+                head_dim: width,
             };
             kernels::scores(job.isa, scores);
         }
@@ -401,7 +400,7 @@ unsafe fn attend_tile(job: &Job, block: &Block, scratch: &Scratch, tile: &TileRu
                 alphas: scratch.alphas,
                 out: scratch.out,
                 rows: block.rows,
-                head_dim: d,
+                head_dim: width,
             },
         );
     }
@@ -416,20 +415,21 @@ fn out_of_order(job: &Job, tile: &TileRun) -> bool {
 
 /// A tile's value rows in the order of the sums, and the distance between them.
 unsafe fn value_rows(job: &Job, scratch: &Scratch, tile: &TileRun) -> (*const f32, usize) {
-    let d = job.shape.head_dim;
+    let width = job.shape.width();
     let (decoder, rows) = tile.value;
     let codec = decoder.codec.codec();
     let out_of_order = out_of_order(job, tile);
-    if codec.dense() == Some(DType::F32) && !out_of_order {
+    let whole = job.shape.head_dim == width;
+    if codec.dense() == Some(DType::F32) && whole && !out_of_order {
         return (rows.codes.cast::<f32>(), rows.stride / size_of::<f32>());
     }
     // SAFETY: the caller's; the scratch holds a tile.
     unsafe {
         tile::value_rows(job.isa, decoder, rows, scratch.tile);
         if out_of_order {
-            let decoded = std::slice::from_raw_parts_mut(scratch.tile, rows.count * d);
+            let decoded = std::slice::from_raw_parts_mut(scratch.tile, rows.count * width);
             output::reorder(job.isa, decoded, !tile::reordered(codec));
         }
     }
-    (scratch.tile.cast_const(), d)
+    (scratch.tile.cast_const(), width)
 }

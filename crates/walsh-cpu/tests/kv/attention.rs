@@ -78,6 +78,37 @@ fn every_head_size_works() {
 }
 
 #[test]
+fn heads_that_are_no_whole_vectors_work_in_plain_numbers() {
+    for isa in Isa::available() {
+        for head_dim in [17, 20, 33, 66, 100, 136, 250, 272, 511] {
+            for (spec, heads) in [("f16", 2), ("bf16", 1), ("f32", 12), ("k=f16,v=f32", 3)] {
+                let sizes = Sizes {
+                    heads,
+                    kv_heads: 1,
+                    head_dim,
+                    capacity: 300,
+                    ..GLOBAL
+                };
+                let what = format!("{isa} {spec} D={head_dim} heads {heads}");
+                // Several threads: a context in parts.
+                let fixture = Fixture::new(exact(isa, 3), spec, sizes);
+                fixture.store(0..290);
+                let mask = Mask {
+                    window: Some(280),
+                    ..mask(head_dim)
+                };
+                let expected = fixture.expected(288..290, mask, None);
+                let got = fixture.decode(288..290, mask);
+                close(&got, &expected, 1e-5, &what);
+                let expected = fixture.expected(290..297, mask, Some(290));
+                let got = fixture.prefill(290..297, mask);
+                close(&got, &expected, 1e-5, &format!("{what}, a chunk"));
+            }
+        }
+    }
+}
+
+#[test]
 fn every_group_size_works() {
     for isa in Isa::available() {
         for group in 1..=16 {

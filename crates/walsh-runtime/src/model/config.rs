@@ -413,7 +413,9 @@ impl Reader<'_, '_> {
             }
             Some(other) => reject!(
                 self,
-                "the RoPE scaling {other:?} is not supported: use a model with none, linear or yarn"
+                "metadata key {} is {}, but only none, linear and yarn are supported: use another model",
+                self.key("rope.scaling.type"),
+                keys::shown(&Value::String(other))
             ),
         };
         if extrapolation == 0.0 && attention_factor == 1.0 {

@@ -207,7 +207,7 @@ fn of_architecture(name: &str, architecture: Architecture) -> Option<&'static Ro
 }
 
 /// A value in a form that is safe in a message of one line.
-fn shown(value: &Value<'_>) -> String {
+pub(super) fn shown(value: &Value<'_>) -> String {
     match value {
         Value::String(text) => short(&format!("{text:?}")),
         other => other.to_string(),

@@ -155,11 +155,7 @@ impl Model {
         })
     }
 
-    fn open_files(
-        device: &Device,
-        path: &Path,
-        calibrations: CalibrationOptions,
-    ) -> Result<Self> {
+    fn open_files(device: &Device, path: &Path, calibrations: CalibrationOptions) -> Result<Self> {
         let files = ModelFiles::open(path)?;
         let (config, places) = {
             let parsed = files.parse()?;
