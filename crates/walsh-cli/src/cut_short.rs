@@ -14,7 +14,8 @@ pub(crate) fn report_cut_files() -> Outcome {
 
     use crate::failure::Failure;
 
-    const MESSAGE: &[u8] = b"walsh: the model's file was cut short or could no longer be read while it was in use: \
+    const MESSAGE: &[u8] =
+        b"walsh: the model's file was cut short or could no longer be read while it was in use: \
         restore it, leave it unchanged while walsh runs, and start again\n";
     let answer = || {
         // SAFETY: `write` may be called by a signal's handler, and the message lives as long as the program. If it
