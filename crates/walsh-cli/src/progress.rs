@@ -106,7 +106,10 @@ impl Steps {
     /// `done` of `total` are done.
     pub(crate) fn show(&self, done: usize, total: usize) {
         if self.is_due() {
-            self.bar.set_length(total as u64);
+            // Setting it draws the bar as it was.
+            if self.bar.length() != Some(total as u64) {
+                self.bar.set_length(total as u64);
+            }
             self.bar.set_position(done as u64);
         }
     }

@@ -27,6 +27,7 @@ mod perplexity;
 mod regular;
 pub mod sampling;
 mod session;
+pub mod shown;
 pub mod store;
 pub mod tokenizer;
 

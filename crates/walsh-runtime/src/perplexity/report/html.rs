@@ -4,13 +4,11 @@ use std::fmt::Write;
 
 use super::plot::Plot;
 use super::points::{Kind, Point};
+use crate::shown::shown;
 
-/// A text without control characters, which neither HTML nor XML can hold.
+/// A text without what neither HTML nor XML can hold.
 pub(super) fn visible(text: &str) -> String {
-    let is_held = |c: char| !c.is_control() && !matches!(c, '\u{fffe}' | '\u{ffff}');
-    text.chars()
-        .map(|c| if is_held(c) { c } else { '\u{fffd}' })
-        .collect()
+    shown(text).replace(['\u{fffe}', '\u{ffff}'], "\u{fffd}")
 }
 
 /// A text for an element or an attribute.
@@ -136,10 +134,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn markup_is_escaped_and_control_characters_are_replaced() {
+    fn markup_is_escaped_and_control_characters_are_shown() {
         assert_eq!(
             escape("<a href='x' b=\"y\">&\u{1b}[0m\u{0}é"),
-            "&lt;a href=&#39;x&#39; b=&quot;y&quot;&gt;&amp;\u{fffd}[0m\u{fffd}é"
+            "&lt;a href=&#39;x&#39; b=&quot;y&quot;&gt;&amp;\\u{1b}[0m\\u{0}é"
         );
     }
 
