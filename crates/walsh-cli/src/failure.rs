@@ -18,7 +18,7 @@ pub(crate) enum Failure {
     Run(String),
     /// Whoever read standard output has gone: nothing to say, and no fault.
     ClosedOutput,
-    /// The user ended it: exit status 130, as shells have it for Ctrl-C.
+    /// The user ended it: the exit status is the signal's, 130 for Ctrl-C.
     Interrupted,
 }
 
@@ -35,7 +35,7 @@ impl Failure {
     pub(crate) fn report(self) -> ExitCode {
         let status = match &self {
             Self::ClosedOutput => return ExitCode::SUCCESS,
-            Self::Interrupted => return ExitCode::from(130),
+            Self::Interrupted => return ExitCode::from(crate::interrupt::status()),
             Self::Usage(_) => 2,
             Self::Run(_) => 1,
         };

@@ -8,7 +8,7 @@ use walsh_runtime::{Finish, GenerateOptions};
 use crate::args::{Generate, InputArgs, Run};
 use crate::failure::{Failure, Outcome};
 use crate::output::Notes;
-use crate::stream::{self, Ended, print_pieces};
+use crate::stream::{self, Ended, Page, print_pieces};
 use crate::{chat, input, interrupt, models};
 
 /// A conversation with a model, or with a question the answer to it.
@@ -53,7 +53,7 @@ pub(crate) fn run(args: &Generate) -> Outcome {
     let (ended, run) = if args.chat {
         let mut conversation = models::conversation(&model, &args.session, &args.answer)?;
         let mut reply = conversation.say(&prompt, options)?;
-        let printed = print_pieces(&mut reply);
+        let printed = print_pieces(&mut reply, Page::new(!args.answer.no_word_wrap));
         let ended = Ended {
             figures: *reply.figures(),
             finish: reply.finish(),
@@ -64,7 +64,7 @@ pub(crate) fn run(args: &Generate) -> Outcome {
     } else {
         let mut session = models::session(&model, &args.session)?;
         let mut text = session.generate(&prompt, options)?;
-        let printed = print_pieces(&mut text);
+        let printed = print_pieces(&mut text, Page::new(!args.answer.no_word_wrap));
         let ended = Ended {
             figures: *text.figures(),
             finish: text.finish(),

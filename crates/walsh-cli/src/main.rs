@@ -17,6 +17,7 @@ mod output;
 mod perplexity;
 mod progress;
 mod stream;
+mod terminal;
 mod tokenize;
 
 use std::process::ExitCode;

@@ -196,10 +196,7 @@ pub(crate) fn conversation(
     args: &SessionArgs,
     answer: &AnswerArgs,
 ) -> Outcome<Conversation> {
-    let template = match &answer.template {
-        Some(path) => Template::from_source(&input::file(path)?, model.tokenizer())?,
-        None => model.chat_template()?,
-    };
+    let template = template(model, answer)?;
     Ok(match &args.load {
         Some(path) => {
             Conversation::restore_with_template(model, template, path, restore_options(args))?
@@ -208,6 +205,14 @@ pub(crate) fn conversation(
             let (options, system) = (session_options(args), answer.system.as_deref());
             Conversation::with_template(model, template, options, system)?
         }
+    })
+}
+
+/// The chat template that the arguments ask for.
+pub(crate) fn template(model: &Model, answer: &AnswerArgs) -> Outcome<Template> {
+    Ok(match &answer.template {
+        Some(path) => Template::from_source(&input::file(path)?, model.tokenizer())?,
+        None => model.chat_template()?,
     })
 }
 
@@ -245,7 +250,7 @@ pub(crate) fn sampling(args: &SamplingArgs) -> Sampling {
 }
 
 /// Differs from run to run, and is short enough to type.
-fn drawn_seed() -> u64 {
+pub(crate) fn drawn_seed() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(std::process::id()) & 0xffff_ffff
 }

@@ -178,4 +178,7 @@ pub(crate) struct AnswerArgs {
     /// Let names of control tokens in what you write, such as <|im_end|>, stand for the tokens
     #[arg(long)]
     pub(crate) special: bool,
+    /// Let the terminal break lines anywhere, instead of between words
+    #[arg(long, alias = "nowordwrap")]
+    pub(crate) no_word_wrap: bool,
 }

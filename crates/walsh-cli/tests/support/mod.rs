@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 pub(crate) mod bias;
+#[cfg(unix)]
+pub(crate) mod pty;
 pub(crate) mod tiny;
 
 /// What a run printed, and how it ended.

@@ -1,5 +1,6 @@
 //! Conversations: a session that goes through a model's chat template.
 
+mod change;
 mod save;
 
 use crate::chat::{Message, Template};
@@ -42,6 +43,16 @@ struct Start {
 }
 
 impl Start {
+    /// The exchange behind so many messages, which the session does not hold.
+    fn unread(messages: usize) -> Self {
+        Self {
+            messages,
+            position: 0,
+            held: false,
+            read: 0,
+        }
+    }
+
     /// The session holds the exchange somewhere else by now, or not at all.
     fn lose(&mut self) {
         (self.position, self.held, self.read) = (0, false, 0);
@@ -158,11 +169,30 @@ impl Conversation {
     /// When the template refuses the conversation, it does not fit into the
     /// context, or an option is out of range. The conversation is then as it was.
     pub fn say(&mut self, message: &str, options: GenerateOptions) -> Result<Reply<'_>> {
+        self.say_or_put_back(message, options, None)
+    }
+
+    /// Says something. Should that fail, the messages `kept` are put back, where
+    /// they are given.
+    fn say_or_put_back(
+        &mut self,
+        message: &str,
+        options: GenerateOptions,
+        kept: Option<Vec<Message>>,
+    ) -> Result<Reply<'_>> {
         self.messages.push(Message::user(message));
         let turn = self.next_turn();
         // Taken back here, and put where it belongs once the session has read it.
         let said = self.messages.pop();
-        let turn = turn?;
+        let turn = match turn {
+            Ok(turn) => turn,
+            Err(error) => {
+                if let Some(kept) = kept {
+                    self.put_back(kept);
+                }
+                return Err(error);
+            }
+        };
         let mut start = self.start();
         // Should reading fail half-way, the next turn starts anew.
         let (_, mut turns) = self.start_anew();
@@ -175,7 +205,16 @@ impl Conversation {
             special: Special::Parse,
             ..options
         };
-        let generation = self.session.generate_from(&turn.tokens, options)?;
+        let generation = match self.session.generate_from(&turn.tokens, options) {
+            Ok(generation) => generation,
+            Err(error) => {
+                if let Some(kept) = kept {
+                    self.turns.push(Start::unread(self.messages.len()));
+                    self.messages = kept;
+                }
+                return Err(error);
+            }
+        };
         turns.push(start);
         self.turns = turns;
         self.messages.extend(said);

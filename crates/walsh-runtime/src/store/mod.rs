@@ -138,6 +138,11 @@ impl Store {
         self.beside("kernels")
     }
 
+    /// The file that keeps what is typed in conversations.
+    pub fn history_file(&self) -> PathBuf {
+        self.beside("chat-history")
+    }
+
     /// A folder beside that of the models, or in it where the user has chosen it.
     fn beside(&self, name: &str) -> PathBuf {
         let beside = self

@@ -126,3 +126,99 @@ fn a_reply_that_fails_loses_nothing_that_was_said() {
     say(&mut restored, "And now?");
     assert_eq!(restored.messages().len(), 5);
 }
+
+fn regenerate(conversation: &mut Conversation, sampling: Sampling) -> Option<String> {
+    let options = GenerateOptions {
+        max_tokens: Some(6),
+        sampling,
+        ..GenerateOptions::default()
+    };
+    let mut reply = conversation.regenerate(options).expect("a reply")?;
+    Some(
+        reply
+            .by_ref()
+            .map(|piece| piece.expect("a piece"))
+            .collect(),
+    )
+}
+
+#[test]
+fn an_answer_is_generated_anew_in_its_place() {
+    for place in [global(), sliding()] {
+        let mut conversation = said(&place, &["Hello", "Why?"]);
+        let messages = conversation.messages().to_vec();
+        let again = regenerate(&mut conversation, Sampling::greedy());
+        assert_eq!(
+            again.as_ref(),
+            messages.last().map(|message| &message.content)
+        );
+        assert_eq!(conversation.messages(), messages);
+        assert_same(&mut conversation, &mut said(&place, &["Hello", "Why?"]));
+    }
+    assert_eq!(regenerate(&mut new(&global()), Sampling::greedy()), None);
+}
+
+#[test]
+fn an_answer_that_cannot_be_generated_anew_stays() {
+    let place = global();
+    let mut conversation = said(&place, &["Hello", "Why?"]);
+    let messages = conversation.messages().to_vec();
+    let impossible = GenerateOptions {
+        sampling: Sampling {
+            top_p: 2.0,
+            ..Sampling::greedy()
+        },
+        ..GenerateOptions::default()
+    };
+    assert!(conversation.regenerate(impossible).is_err());
+    assert_eq!(conversation.messages(), messages);
+    assert!(conversation.undo().expect("undone"));
+    assert_eq!(conversation.messages(), &messages[..3]);
+    say(&mut conversation, "And now?");
+    assert_eq!(conversation.messages().len(), 5);
+}
+
+#[test]
+fn another_system_message_counts_from_the_next_turn_on() {
+    let place = global();
+    let mut conversation = said(&place, &["Hello"]);
+    let before = conversation.messages().to_vec();
+    conversation.set_system(Some("Be long."));
+    assert_eq!(conversation.system(), Some("Be long."));
+    assert_eq!(conversation.messages()[0], Message::system("Be long."));
+    assert_eq!(conversation.messages()[1..], before[1..]);
+    let mut restored = restored(&place, &conversation);
+    assert_same(&mut conversation, &mut restored);
+    for system in [None, Some("Be brief.")] {
+        restored.set_system(system);
+        assert_eq!(restored.system(), system);
+    }
+    assert!(restored.undo().expect("undone"));
+    assert!(restored.undo().expect("undone"));
+    assert!(!restored.undo().expect("nothing"));
+    assert_same(&mut restored, &mut new(&place));
+}
+
+#[test]
+fn a_conversation_goes_on_in_another_session() {
+    let place = sliding();
+    let mut conversation = said(&place, &["Hello", "Why?"]);
+    let tokens = conversation.session().tokens().to_vec();
+    let mut larger = options("q8_0");
+    larger.context = 500;
+    conversation.reopen(larger).expect("reopened");
+    assert_eq!(conversation.session().tokens(), tokens);
+    assert_eq!(conversation.session().context(), 500);
+    say(&mut conversation, "And now?");
+    assert!(conversation.session().tokens().starts_with(&tokens));
+    assert!(conversation.undo().expect("undone"));
+    assert!(conversation.undo().expect("undone"));
+    assert_eq!(conversation.messages().len(), 3);
+    // What does not fit changes nothing.
+    let tokens = conversation.session().tokens().to_vec();
+    let mut small = options("f16");
+    small.context = 8;
+    assert!(conversation.reopen(small).is_err());
+    assert_eq!(conversation.session().tokens(), tokens);
+    assert_eq!(conversation.session().context(), 500);
+}

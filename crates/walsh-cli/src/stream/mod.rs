@@ -1,10 +1,13 @@
 //! Prints a text as it is generated, and what it took.
 
+mod page;
+
 use serde_json::json;
 use walsh_runtime::{Error, Figures, Finish, Sampling, Session};
 
 use crate::failure::Outcome;
 use crate::output::{self, Notes};
+pub(crate) use page::Page;
 
 /// How a text ended.
 #[derive(Debug, Clone, Copy)]
@@ -34,25 +37,20 @@ impl Run {
 }
 
 /// Prints each piece at once, and ends the last line.
-pub(crate) fn print_pieces(pieces: impl Iterator<Item = Result<String, Error>>) -> Outcome {
-    let mut ends_line = false;
+pub(crate) fn print_pieces(
+    pieces: impl Iterator<Item = Result<String, Error>>,
+    mut page: Page,
+) -> Outcome {
     for piece in pieces {
-        let piece = match piece {
-            Ok(piece) => piece,
+        match piece {
+            Ok(piece) => page.print(&piece)?,
             Err(error) => {
-                output::print("\n")?;
+                page.end()?;
                 return Err(error.into());
             }
-        };
-        if !piece.is_empty() {
-            ends_line = piece.ends_with('\n');
-            output::print(&piece)?;
         }
     }
-    if !ends_line {
-        output::print("\n")?;
-    }
-    Ok(())
+    page.end()
 }
 
 impl Ended {
