@@ -9,7 +9,7 @@ use std::process::Stdio;
 
 use support::pty::{Terminal, signal};
 use support::tiny::Tiny;
-use support::{Folder, Ran, command, walsh_with};
+use support::{Folder, Ran, command, walsh, walsh_with};
 
 /// An answer ends by itself.
 const SHORT: &[&str] = &["-n", "4", "--temperature", "0"];
@@ -122,7 +122,8 @@ fn an_answer_is_interrupted_and_the_conversation_goes_on() {
 fn what_was_said_is_kept_however_a_conversation_ends() {
     let place = Place::new();
     let file = place.path("a.walsh");
-    let ends: [(&str, fn(Terminal) -> Option<i32>, i32); 5] = [
+    type End = fn(Terminal) -> Option<i32>;
+    let ends: [(&str, End, i32); 5] = [
         (
             "Ctrl-D",
             |mut terminal| {
@@ -208,6 +209,28 @@ fn a_signal_during_an_answer_keeps_what_was_said() {
         drop(stdin);
         assert_eq!(place.answered(&file), 1, "{name}");
     }
+}
+
+#[test]
+fn a_signal_during_a_text_keeps_it() {
+    let place = Place::talkative();
+    let file = place.path("a.walsh");
+    let fixed = ["generate", "--model", &place.model, "--threads", "1"];
+    let mut child = command()
+        .args(fixed)
+        .args(LONG)
+        .args(["--save", &file, "Hello"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the command starts");
+    let mut out = BufReader::new(child.stdout.take().expect("a pipe"));
+    assert!(!out.fill_buf().expect("some text").is_empty());
+    signal(child.id(), "TERM");
+    std::io::copy(&mut out, &mut std::io::sink()).expect("the rest");
+    assert_eq!(child.wait().expect("it ends").code(), Some(143));
+    let more = ["--load", &file, "-n", "2", "--temperature", "0", "and"];
+    walsh(fixed.iter().chain(&more)).ok();
 }
 
 #[test]

@@ -62,13 +62,18 @@ pub(crate) struct Generate {
 /// `walsh chat`.
 #[derive(Debug, Args)]
 #[command(after_help = with_specs!("\
-In the conversation: /help lists the commands, /undo takes an exchange back, /save FILE keeps the
-conversation for --load, /reset starts anew, /quit leaves. Ctrl-C ends an answer, Ctrl-D leaves.
-Standard input may be a file or a pipe: each line is a message.
+In the conversation: /help lists the commands, among them /undo, /regenerate, /system, /set, /save
+and /load; //TEXT says a text that begins with a slash, and \"\"\" begins and ends one of several
+lines. Ctrl-C ends an answer; at the prompt, twice leaves, as Ctrl-D does. The conversation is saved
+with --save however it ends, by a signal as well. What is typed at a terminal is kept for another time
+in the cache folder, in chat-history, which its owner alone can read.
+Standard input may be a file or a pipe: each line is a message then, or a command.
+On a terminal, control characters in answers are shown by their numbers; a pipe is given them as they
+are.
 
 Examples:
   walsh chat
-  walsh chat --model gemma3-270m --kv tq4 --context 16384
+  walsh chat --kv tq4 --context 8192
   walsh chat --system \"You answer in one sentence.\"
   walsh chat --load talk.walsh --save talk.walsh
 

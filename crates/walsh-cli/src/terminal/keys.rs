@@ -127,9 +127,8 @@ fn escape(bytes: &[u8]) -> Option<(Key, usize)> {
         b'd' => (Key::Delete(Step::WordForward), 2),
         0x08 | 0x7f => (Key::Delete(Step::WordBack), 2),
         0x1b => (Key::Other, 1),
-        _ => match character(&bytes[1..])? {
-            (_, length) => (Key::Other, 1 + length),
-        },
+        // A letter with Alt.
+        _ => (Key::Other, 1 + character(&bytes[1..])?.1),
     };
     Some((key, length))
 }

@@ -107,7 +107,8 @@ impl Screen {
         let last = all.rows.len().min(first + room) - 1;
         let mut out = self.start_over();
         for (index, shown) in all.rows[first..=last].iter().enumerate() {
-            if index > 0 && !(shown.continues && !shown.text.is_empty()) {
+            let goes_on = shown.continues && !shown.text.is_empty();
+            if index > 0 && !goes_on {
                 out.push_str("\r\n");
             }
             out.push_str(&shown.text);
