@@ -300,6 +300,13 @@ fn the_pattern_says_which_layers_slide() {
         ..sliding("gemma3", Some(NewValue::U32(2)))
     };
     assert_eq!(global(&open(&none).expect("no window")).len(), 8);
+    refused(
+        &Tiny {
+            window: None,
+            ..sliding("gemma3", Some("LG".into()))
+        },
+        &["sliding_window_pattern"],
+    );
     for pattern in [
         NewValue::String("LG".into()),
         NewValue::F32(2.0),
@@ -529,6 +536,26 @@ fn heads_of_every_size_run_in_plain_numbers() {
             &[&head_dim.to_string()],
         );
     }
+}
+
+#[test]
+fn the_vocabulary_and_the_embedding_table_are_of_one_size() {
+    let mut tokens: Vec<String> = (0..256).map(|id| format!("t{id}")).collect();
+    tokens[255] = "t1t2".into();
+    let fewer = Tiny {
+        metadata: vec![
+            ("tokenizer.ggml.tokens", Some(tokens.into())),
+            ("tokenizer.ggml.token_type", Some(vec![1_i32; 256].into())),
+            (
+                "tokenizer.ggml.merges",
+                Some(vec!["t1 t2".to_owned()].into()),
+            ),
+            ("tokenizer.ggml.bos_token_id", Some(0_u32.into())),
+            ("tokenizer.ggml.eos_token_id", Some(1_u32.into())),
+        ],
+        ..of("llama")
+    };
+    refused(&fewer, &["256 tokens", "260 rows"]);
 }
 
 #[cfg(unix)]

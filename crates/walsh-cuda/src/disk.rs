@@ -36,7 +36,9 @@ impl Disk {
 
     /// The code that is kept for a key, if a whole file of it is there.
     pub(crate) fn load(&self, key: &str) -> Option<Vec<u8>> {
-        let file = fs::read(self.path(key)).ok()?;
+        let path = self.path(key);
+        // To read a pipe would be to wait for somebody.
+        let file = path.is_file().then(|| fs::read(path))?.ok()?;
         parse(&file, key).map(<[u8]>::to_vec)
     }
 

@@ -328,12 +328,6 @@ impl Reader<'_, '_> {
         let Some(period) = self.architecture.window_period() else {
             return Ok(vec![None; count]);
         };
-        let default = (self.architecture == Architecture::Gemma2).then_some(4096);
-        let window = self.opt_size("attention.sliding_window")?.or(default);
-        let Some(window) = window.filter(|window| *window > 0) else {
-            return Ok(vec![None; count]);
-        };
-        let window = Some(window.min(LARGEST) as usize);
         let key = self.key("attention.sliding_window_pattern");
         let slides: Vec<bool> = match self.metadata.get(&key) {
             Some(Value::Array(array)) => self.pattern(&key, *array, count)?,
@@ -347,7 +341,10 @@ impl Reader<'_, '_> {
                 (0..count as u64).map(slides).collect()
             }
         };
-        let window = |slides: bool| window.filter(|_| slides);
+        let default = (self.architecture == Architecture::Gemma2).then_some(4096);
+        let window = self.opt_size("attention.sliding_window")?.or(default);
+        let window = window.map(|window| window.min(LARGEST) as usize);
+        let window = |slides: bool| window.filter(|window| slides && *window > 0);
         Ok(slides.into_iter().map(window).collect())
     }
 

@@ -54,6 +54,10 @@ pub struct TensorSummary {
 /// those of products that the device has packed on opening
 /// ([`packed_bytes`](Self::packed_bytes)); the file must not be changed while the
 /// model is open.
+///
+/// A file that is cut short nevertheless ends the program with the signal `SIGBUS`
+/// when a part that is gone is read. Signals are the program's: one that would
+/// rather say what happened answers it, as the `walsh` command does.
 #[derive(Clone)]
 pub struct Model(Arc<Inner>);
 
@@ -91,7 +95,7 @@ impl Parts {
             };
             (name, Tokenizer::from_gguf(&parsed[0])?)
         };
-        if tokenizer.vocab_size() > config.vocabulary {
+        if tokenizer.vocab_size() != config.vocabulary {
             return Err(Error::model(
                 path,
                 format!(
