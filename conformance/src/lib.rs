@@ -11,6 +11,7 @@
 //!   that it has (instruction sets, team sizes).
 //! - [`mod@bench`] times the ops at the sizes that models have, and the cases.
 
+mod arguments;
 pub mod bench;
 mod bound;
 pub mod cases;
@@ -20,6 +21,7 @@ mod random;
 pub mod reference;
 mod target;
 
+pub use arguments::{Arguments, Asked, HELP};
 pub use bound::Bound;
 pub use expected::{Expected, Leave};
 pub use problem::{Bind, HostTensor, Problem};

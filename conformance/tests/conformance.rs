@@ -1,8 +1,6 @@
 //! Runs every case on every target, and says which backends ran.
 //!
-//! Takes a filter on case names, as the usual harness does; `--device NAME`, which names the targets that run by the
-//! beginning of their names (more than one may be given); `--every N`, which runs every Nth case of each op; and
-//! `--seed N`, which the simulator's orders are drawn from.
+//! `--help` says what it takes.
 
 mod simulated;
 
@@ -13,71 +11,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use conformance::cases::{TABLES, Table};
-use conformance::{Bound, Problem, Target, missing, targets};
+use conformance::{Arguments, Asked, Bound, HELP, Problem, Target, missing, targets};
 use walsh::Activations;
-
-/// What the command line asks for.
-struct Arguments {
-    filters: Vec<String>,
-    devices: Vec<String>,
-    seed: u64,
-    every: usize,
-    list: bool,
-}
-
-impl Arguments {
-    fn read() -> Result<Self, String> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let mut read = Self {
-            filters: Vec::new(),
-            devices: Vec::new(),
-            seed: now.map_or(1, |since| u64::from(since.subsec_nanos())),
-            every: 1,
-            list: false,
-        };
-        let mut arguments = std::env::args().skip(1);
-        while let Some(argument) = arguments.next() {
-            let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
-            match argument.as_str() {
-                "--device" => read.devices.push(value()?),
-                "--every" => {
-                    let every = value()?;
-                    let parsed = every.parse().ok().filter(|every| *every > 0);
-                    read.every = parsed.ok_or(format!("--every {every}: a number from 1"))?;
-                }
-                "--seed" => {
-                    let seed = value()?;
-                    let parsed = match seed.strip_prefix("0x") {
-                        Some(digits) => u64::from_str_radix(digits, 16),
-                        None => seed.parse(),
-                    };
-                    read.seed = parsed.map_err(|error| format!("--seed {seed}: {error}"))?;
-                }
-                "--list" => read.list = true,
-                flag if flag.starts_with('-') => {}
-                _ => read.filters.push(argument),
-            }
-        }
-        Ok(read)
-    }
-
-    fn wants(&self, case: &str) -> bool {
-        self.filters.is_empty() || self.filters.iter().any(|filter| case.contains(filter))
-    }
-
-    /// Whether a table may hold cases that are wanted: names begin with their op's, so filters that are all names of
-    /// ops spare the reference the other tables.
-    fn wants_table(&self, op: &str) -> bool {
-        let is_op = |filter: &String| TABLES.iter().any(|table| table.op == filter);
-        self.filters.iter().any(|filter| filter == op)
-            || !self.filters.iter().all(is_op)
-            || self.filters.is_empty()
-    }
-
-    fn has(&self, target: &str) -> bool {
-        self.devices.is_empty() || self.devices.iter().any(|name| target.starts_with(name))
-    }
-}
 
 /// Targets that are worked on in turn, and how many workers do so, each with its own.
 struct Crew {
@@ -88,7 +23,7 @@ struct Crew {
 type Failures = BTreeMap<String, Vec<(String, String)>>;
 
 /// The devices, one after the other; beside them the simulator on as many threads as the machine runs.
-fn crews(arguments: &Arguments) -> Result<Vec<Crew>, String> {
+fn crews(arguments: &Arguments, seed: u64) -> Result<Vec<Crew>, String> {
     let explain = |error: walsh::Error| error.to_string();
     let mut crews = Vec::new();
     let mut devices = targets().map_err(explain)?;
@@ -101,8 +36,8 @@ fn crews(arguments: &Arguments) -> Result<Vec<Crew>, String> {
     if arguments.has("sim") {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let workers = (0..threads).map(|_| {
-            let exact = simulated::with(arguments.seed, Activations::F32)?;
-            Ok(vec![simulated::target(arguments.seed)?, exact])
+            let exact = simulated::with(seed, Activations::F32)?;
+            Ok(vec![simulated::target(seed)?, exact])
         });
         crews.push(Crew {
             workers: workers.collect::<Result<_, _>>().map_err(explain)?,
@@ -116,27 +51,39 @@ fn crews(arguments: &Arguments) -> Result<Vec<Crew>, String> {
 
 fn main() -> ExitCode {
     let started = Instant::now();
-    let prepared = Arguments::read().and_then(|a| crews(&a).map(|crews| (a, crews)));
-    let (arguments, crews) = match prepared {
-        Ok(prepared) => prepared,
-        Err(error) => {
-            eprintln!("conformance: {error}");
-            return ExitCode::FAILURE;
+    let outcome = match Asked::read(std::env::args().skip(1)) {
+        Ok(Asked::Help) => {
+            println!("{HELP}");
+            return ExitCode::SUCCESS;
         }
+        Ok(Asked::Run(arguments)) => run(&arguments, started),
+        Err(error) => Err(error),
     };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("conformance: {error}");
+        ExitCode::FAILURE
+    })
+}
+
+/// Runs what is asked for, or lists it.
+fn run(arguments: &Arguments, started: Instant) -> Result<ExitCode, String> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let of_now = now.map_or(1, |since| u64::from(since.subsec_nanos()));
+    let seed = arguments.seed.unwrap_or(of_now);
+    let crews = crews(arguments, seed)?;
     let (mut passed, mut failed, mut filtered) = (0, 0, 0);
     for table in TABLES
         .iter()
         .filter(|table| arguments.wants_table(table.op))
     {
-        let outcome = run_table(table, &crews, &arguments);
+        let outcome = run_table(table, &crews, arguments);
         filtered += outcome.filtered;
         passed += outcome.cases - outcome.failures.len();
         failed += outcome.failures.len();
         outcome.print(table.op);
     }
     if arguments.list {
-        return ExitCode::SUCCESS;
+        return Ok(ExitCode::SUCCESS);
     }
     let alone = |target: &Target| match target.extends {
         true => format!("{} (products alone)", target.name),
@@ -150,7 +97,7 @@ fn main() -> ExitCode {
     println!(
         "\nran on: {} (simulator's seed {:#x})",
         names.join(", "),
-        arguments.seed
+        seed
     );
     println!("did not run: {}", missing().join(", "));
     println!(
@@ -158,11 +105,11 @@ fn main() -> ExitCode {
         if failed == 0 { "ok" } else { "FAILED" },
         started.elapsed().as_secs_f64()
     );
-    if failed == 0 {
+    Ok(if failed == 0 {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
-    }
+    })
 }
 
 /// What became of a table's cases.

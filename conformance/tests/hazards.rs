@@ -5,11 +5,14 @@ mod simulated;
 
 use conformance::{Rng, targets};
 use walsh::formats::ggml;
+use walsh::formats::kv::Overlay;
 use walsh::ops::{
     Activation, Add, ArgMax, AttentionDecode, AttentionPrefill, EmbeddingRows, GatedActivation,
     KvStore, Mask, MatMul, Op, Pairing, RmsNorm, Rope, RopeConfig, Scale, SoftCap, SumBefore,
 };
-use walsh::{Buffer, CacheKind, DType, Device, KvCache, KvCacheOptions, Tensor};
+use walsh::{
+    Activations, Buffer, CacheKind, DType, Device, KvCache, KvCacheOptions, OverlayOptions, Tensor,
+};
 
 /// Numbers per row, rows of the arena, and the most rows of an op: enough for
 /// several workers to share an op, and for ops to run side by side.
@@ -24,8 +27,10 @@ struct World {
     arena: Tensor,
     ids: Tensor,
     positions: Tensor,
-    quantised: Tensor,
-    cache: KvCache,
+    /// Weights with rows of the arena's width, and of half of it.
+    quantised: [Tensor; 2],
+    /// A ring, and a global cache with an overlay.
+    caches: [KvCache; 2],
 }
 
 impl World {
@@ -33,11 +38,17 @@ impl World {
         let mut rng = Rng::new(seed);
         let numbers = rng.normals((ROWS * WIDTH) as usize);
         let weights = rng.normals((WIDTH * WIDTH) as usize);
-        let mut blocks = vec![0; WIDTH as usize * 2 * DType::Q4_0.block_bytes()];
-        ggml::encode(DType::Q4_0, &weights, &mut blocks).unwrap();
+        let quantised = [WIDTH, WIDTH / 2].map(|k| {
+            let weights = &weights[..(WIDTH * k) as usize];
+            let mut blocks = vec![0; weights.len() / 32 * DType::Q4_0.block_bytes()];
+            ggml::encode(DType::Q4_0, weights, &mut blocks).unwrap();
+            device
+                .tensor_from_bytes(DType::Q4_0, &[WIDTH, k], &blocks)
+                .unwrap()
+        });
         let ids: Vec<i32> = (0..TOKENS as i32).map(|i| i * 7 % 64).collect();
         let positions: Vec<i32> = (50..50 + TOKENS as i32).collect();
-        let options = KvCacheOptions {
+        let ring = KvCacheOptions {
             codecs: "k=tq4,v=f16".parse().unwrap(),
             kv_heads: 1,
             head_dim: WIDTH,
@@ -46,14 +57,25 @@ impl World {
             sequences: 1,
             overlay: None,
         };
+        let global = KvCacheOptions {
+            capacity: 100,
+            kind: CacheKind::Global,
+            overlay: Some(OverlayOptions {
+                tokens: Overlay {
+                    first: 4,
+                    recent: 8,
+                    codec: None,
+                },
+                slack: TOKENS,
+            }),
+            ..ring
+        };
         Self {
             arena: device.tensor(&[ROWS, WIDTH], &numbers).unwrap(),
             ids: device.tensor(&[TOKENS], &ids).unwrap(),
             positions: device.tensor(&[TOKENS], &positions).unwrap(),
-            quantised: device
-                .tensor_from_bytes(DType::Q4_0, &[WIDTH, WIDTH], &blocks)
-                .unwrap(),
-            cache: KvCache::new(device, options).unwrap(),
+            quantised,
+            caches: [ring, global].map(|options| KvCache::new(device, options).unwrap()),
             device: device.clone(),
         }
     }
@@ -123,21 +145,25 @@ impl World {
                 output: self.view(rng, rows),
             }
             .into(),
-            6 => MatMul {
-                weight: if rng.below(2) == 0 {
-                    self.quantised.clone()
-                } else {
-                    self.view(rng, WIDTH)
-                },
-                input: self.view(rng, rows),
-                bias: None,
-                output: self.view(rng, rows),
+            6 => {
+                let weight = match rng.below(3) {
+                    2 => self.view(rng, WIDTH),
+                    which => self.quantised[which].clone(),
+                };
+                let (input, k) = (self.view(rng, rows), weight.shape()[1]);
+                MatMul {
+                    // The same memory serves inputs of both widths.
+                    input: input.reshape(&[rows * WIDTH / k, k]).unwrap(),
+                    weight,
+                    bias: None,
+                    output: self.view(rng, rows),
+                }
+                .into_op()
             }
-            .into_op(),
             7 => Rope {
                 input: self.heads(rng, tokens, 2),
                 positions: rng.pick(&[&self.positions, &self.ids]).to_owned().clone(),
-                config: RopeConfig::new(WIDTH, 10_000.0, Pairing::Pairwise),
+                config: RopeConfig::new(*rng.pick(&[WIDTH, 32]), 10_000.0, Pairing::Pairwise),
                 output: self.heads(rng, tokens, 2),
             }
             .into(),
@@ -147,7 +173,7 @@ impl World {
             }
             .into(),
             9 => EmbeddingRows {
-                table: self.quantised.clone(),
+                table: self.quantised[0].clone(),
                 ids: self.ids.clone(),
                 scale: 1.0,
                 output: self.view(rng, tokens),
@@ -157,7 +183,7 @@ impl World {
                 keys: self.heads(rng, tokens, 1),
                 values: self.heads(rng, tokens, 1),
                 positions: self.positions.clone(),
-                cache: self.cache.clone(),
+                cache: rng.pick(&self.caches).clone(),
                 sequences: None,
             }
             .into(),
@@ -174,7 +200,7 @@ impl World {
         if rng.below(2) == 0 {
             return AttentionDecode {
                 query,
-                cache: self.cache.clone(),
+                cache: rng.pick(&self.caches).clone(),
                 positions: self.positions.clone(),
                 mask,
                 output,
@@ -187,7 +213,7 @@ impl World {
             query,
             keys: self.heads(rng, tokens, 1),
             values: self.heads(rng, tokens, 1),
-            cache: self.cache.clone(),
+            cache: rng.pick(&self.caches).clone(),
             positions: self.positions.clone(),
             mask,
             output,
@@ -204,7 +230,8 @@ impl World {
             self.device.read::<u8>(&view).unwrap()
         };
         let mut all = vec![whole(self.arena.buffer()), whole(self.ids.buffer())];
-        all.extend(self.cache.spans().map(|span| whole(&span.buffer)));
+        let spans = self.caches.iter().flat_map(KvCache::spans);
+        all.extend(spans.map(|span| whole(&span.buffer)));
         all
     }
 }
@@ -270,6 +297,48 @@ fn a_list_gives_what_its_ops_give_one_by_one() {
     // test would test nothing.
     assert!(cut_short < compared / 4, "{cut_short} against {compared}");
     assert!(barriers > commands / 4 && barriers < commands * 9 / 10);
+}
+
+#[test]
+fn products_of_reshapes_are_those_of_each_alone() {
+    let simulators = [Activations::Int8, Activations::F32].map(|a| simulated::with(1, a).unwrap());
+    for target in targets().unwrap().into_iter().chain(simulators) {
+        let device = &target.device;
+        // Few rows, and more than a tile takes.
+        for rows in [1, 40] {
+            let numbers = Rng::new(7).normals(512 * rows);
+            let input = device.tensor(&[rows as u64, 512], &numbers).unwrap();
+            let product = |k: u64| {
+                let weights = Rng::new(k).normals((64 * k) as usize);
+                let mut blocks = vec![0; weights.len() / 32 * DType::Q8_0.block_bytes()];
+                ggml::encode(DType::Q8_0, &weights, &mut blocks).unwrap();
+                let m = 512 * rows as u64 / k;
+                MatMul {
+                    weight: device
+                        .tensor_from_bytes(DType::Q8_0, &[64, k], &blocks)
+                        .unwrap(),
+                    input: input.reshape(&[m, k]).unwrap(),
+                    bias: None,
+                    output: device.zeros(DType::F32, &[m, 64]).unwrap(),
+                }
+            };
+            let run = |products: &[MatMul]| {
+                let mut list = device.record();
+                for product in products {
+                    list.push(product.clone()).unwrap();
+                }
+                device.run(&list.finish().unwrap()).unwrap();
+                let read = |product: &MatMul| device.read::<f32>(&product.output).unwrap();
+                products.iter().map(read).collect::<Vec<_>>()
+            };
+            let products = [512, 256, 128, 512].map(product);
+            let alone: Vec<_> = products
+                .iter()
+                .flat_map(|product| run(std::slice::from_ref(product)))
+                .collect();
+            assert_eq!(run(&products), alone, "{} {rows} rows", target.name);
+        }
+    }
 }
 
 #[test]

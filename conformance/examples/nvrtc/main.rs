@@ -1,7 +1,5 @@
 //! Compiles every kernel that the conformance cases and models need, with no GPU: `.ci/nvrtc` calls it.
 //!
-//! `nvrtc --library FILE [--architecture NAME]… [--report FILE] [--quick] [--thorough]`: FILE is NVIDIA's libnvrtc.
-//!
 //! A kernel that does not compile is a failure, and so is one that a model needs and that spills more than four registers. Kernels of
 //! models are compiled as a device compiles them; the others with a quicker optimiser, which takes less than half the
 //! time, unless `--thorough` asks for all. `--quick` leaves the cases out.
@@ -19,11 +17,50 @@ use conformance::cases::TABLES;
 use conformance::{Bound, Target};
 use recorder::{Recorder, Wanted};
 use walsh::cuda::{Nvrtc, Usage, VERBOSE, in_parallel};
-use walsh_kernels::{Platform, Variant};
+use walsh_kernels::{Limits, Platform, Variant};
 use walsh_runtime::{Model, SessionOptions, Synthetic};
 
-/// What is compiled for unless the command line says otherwise.
-const ARCHITECTURES: &[&str] = &["sm_80", "sm_90a", "sm_100"];
+/// What `--help` prints.
+const HELP: &str = "\
+Compiles every kernel that the conformance cases and models need, with no GPU.
+
+Usage: nvrtc --library FILE [OPTIONS]
+
+Options:
+      --library FILE        NVIDIA's libnvrtc
+      --architecture NAME   Compiles for NAME, such as sm_90a; may be given again
+      --report FILE         Writes what the kernels of models take
+      --quick               Leaves out the conformance cases
+      --thorough            Compiles all kernels as a device does, not those of models alone
+  -h, --help                Prints this";
+
+/// What is compiled for unless the command line says otherwise: the first of what has no products of bfloat16 matrices, and
+/// of each kind that has.
+const ARCHITECTURES: &[&str] = &["sm_75", "sm_80", "sm_90a", "sm_100"];
+
+/// What a GPU is compiled for, and which of the recorder's limits its kernels are chosen by.
+struct Architecture {
+    name: String,
+    limits: usize,
+}
+
+impl Architecture {
+    /// Reads a name; limits that no other architecture has yet are added to those known.
+    fn read(name: String, known: &mut Vec<Limits>) -> Result<Self, String> {
+        let digits = name.strip_prefix("sm_").unwrap_or("");
+        let number: i32 = digits
+            .trim_end_matches(|last: char| last.is_ascii_lowercase())
+            .parse()
+            .map_err(|_| format!("--architecture {name}: a name such as sm_90a"))?;
+        let wanted = recorder::limits((number / 10, number % 10));
+        let found = known.iter().position(|limits| *limits == wanted);
+        let limits = found.unwrap_or_else(|| {
+            known.push(wanted);
+            known.len() - 1
+        });
+        Ok(Self { name, limits })
+    }
+}
 
 /// Kernels of one text: the compiler reads the dialect once for all of them.
 const BATCH: usize = 8;
@@ -40,14 +77,16 @@ const CACHES: &[&str] = &["f16", "tq8", "tq4", "tq3"];
 
 struct Arguments {
     library: PathBuf,
-    architectures: Vec<String>,
+    architectures: Vec<Architecture>,
+    limits: Vec<Limits>,
     report: Option<PathBuf>,
     quick: bool,
     thorough: bool,
 }
 
 impl Arguments {
-    fn read() -> Result<Self, String> {
+    /// Reads the command line; `None` when it asks for help.
+    fn read() -> Result<Option<Self>, String> {
         let (mut library, mut architectures, mut report) = (None, Vec::new(), None);
         let (mut quick, mut thorough) = (false, false);
         let mut arguments = std::env::args().skip(1);
@@ -59,19 +98,26 @@ impl Arguments {
                 "--report" => report = Some(value()?.into()),
                 "--quick" => quick = true,
                 "--thorough" => thorough = true,
-                _ => return Err(format!("unknown argument {argument}")),
+                "-h" | "--help" => return Ok(None),
+                _ => return Err(format!("unknown argument {argument}: see --help")),
             }
         }
         if architectures.is_empty() {
             architectures = ARCHITECTURES.iter().map(|name| (*name).into()).collect();
         }
-        Ok(Self {
+        let mut limits = Vec::new();
+        let known = |name| Architecture::read(name, &mut limits);
+        Ok(Some(Self {
             library: library.ok_or("--library FILE is missing")?,
-            architectures,
+            architectures: architectures
+                .into_iter()
+                .map(known)
+                .collect::<Result<_, _>>()?,
+            limits,
             report,
             quick,
             thorough,
-        })
+        }))
     }
 }
 
@@ -79,7 +125,15 @@ impl Arguments {
 type Usages = BTreeMap<(String, String), Usage>;
 
 fn main() -> ExitCode {
-    match Arguments::read().and_then(|arguments| run(&arguments)) {
+    let outcome = match Arguments::read() {
+        Ok(Some(arguments)) => run(&arguments),
+        Ok(None) => {
+            println!("{HELP}");
+            Ok(true)
+        }
+        Err(error) => Err(error),
+    };
+    match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -92,11 +146,11 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<bool, String> {
     let nvrtc = Nvrtc::load(Some(&arguments.library))?;
     let begun = Instant::now();
-    let wanted = wanted(arguments.quick)?;
-    let hot = wanted.variants.values().filter(|(_, hot)| *hot).count();
+    let wanted = wanted(arguments)?;
+    let hot = wanted.kernels.values().filter(|kernel| kernel.hot).count();
     println!(
         "{} kernels are wanted, {hot} of them by models ({:.1} s)",
-        wanted.variants.len(),
+        wanted.kernels.len(),
         begun.elapsed().as_secs_f64()
     );
     let begun = Instant::now();
@@ -105,7 +159,7 @@ fn run(arguments: &Arguments) -> Result<bool, String> {
         "{} compiled by NVRTC {} for {}, {} failed ({:.1} s)",
         usages.len(),
         nvrtc.version(),
-        arguments.architectures.join(" "),
+        names(&arguments.architectures, " "),
         failures.len(),
         begun.elapsed().as_secs_f64()
     );
@@ -119,7 +173,7 @@ fn run(arguments: &Arguments) -> Result<bool, String> {
         wrong.push(format!("{op} has no kernel {times} times, first: {reason}"));
     }
     for ((symbol, architecture), usage) in &usages {
-        if usage.spilled > SPILLED && wanted.variants[symbol].1 {
+        if usage.spilled > SPILLED && wanted.kernels[symbol].hot {
             wrong.push(format!(
                 "{symbol} spills {} bytes on {architecture}",
                 usage.spilled
@@ -132,9 +186,15 @@ fn run(arguments: &Arguments) -> Result<bool, String> {
     Ok(wrong.is_empty())
 }
 
+/// The names of architectures, with something between them.
+fn names(architectures: &[Architecture], between: &str) -> String {
+    let names: Vec<&str> = architectures.iter().map(|a| a.name.as_str()).collect();
+    names.join(between)
+}
+
 /// Every kernel that a case or a model needs.
-fn wanted(quick: bool) -> Result<Wanted, String> {
-    let recorder = Recorder::new();
+fn wanted(arguments: &Arguments) -> Result<Wanted, String> {
+    let recorder = Recorder::new(arguments.limits.clone());
     let target = Target {
         name: "nvrtc".into(),
         device: recorder.device(false),
@@ -142,7 +202,7 @@ fn wanted(quick: bool) -> Result<Wanted, String> {
         extends: false,
         packs: false,
     };
-    for table in TABLES.iter().filter(|_| !quick) {
+    for table in TABLES.iter().filter(|_| !arguments.quick) {
         for problem in table.problems() {
             Bound::new(&problem, &target).map_err(|error| format!("{}: {error}", problem.name))?;
         }
@@ -176,24 +236,23 @@ struct Job<'a> {
 
 /// Compiles in batches, on as many threads as the machine runs.
 fn compile(nvrtc: &Nvrtc, wanted: &Wanted, arguments: &Arguments) -> (Usages, Vec<String>) {
-    let of = |full: bool| -> Vec<&Variant> {
-        let chosen = wanted.variants.values();
-        let chosen = chosen.filter(|(_, hot)| (*hot || arguments.thorough) == full);
-        chosen.map(|(variant, _)| variant).collect()
+    let of = |architecture: &Architecture, full: bool| -> Vec<&Variant> {
+        let chosen = wanted.kernels.values();
+        let chosen = chosen.filter(|kernel| {
+            kernel.limits.contains(&architecture.limits)
+                && (kernel.hot || arguments.thorough) == full
+        });
+        chosen.map(|kernel| &kernel.variant).collect()
     };
-    let parts = [(of(true), None), (of(false), Some(QUICK))];
-    let options: Vec<(&str, &[&Variant], Vec<String>)> = arguments
-        .architectures
-        .iter()
-        .flat_map(|architecture| {
-            parts.iter().map(move |(variants, quick)| {
-                let mut options = Nvrtc::options(architecture);
-                options.push(VERBOSE.into());
-                options.extend(quick.map(String::from));
-                (architecture.as_str(), variants.as_slice(), options)
-            })
-        })
-        .collect();
+    let mut options = Vec::new();
+    for architecture in &arguments.architectures {
+        for (full, quick) in [(true, None), (false, Some(QUICK))] {
+            let mut given = Nvrtc::options(&architecture.name);
+            given.push(VERBOSE.into());
+            given.extend(quick.map(String::from));
+            options.push((architecture.name.as_str(), of(architecture, full), given));
+        }
+    }
     let jobs: Vec<Job<'_>> = options
         .iter()
         .flat_map(|(architecture, variants, options)| {
@@ -216,7 +275,7 @@ fn compile(nvrtc: &Nvrtc, wanted: &Wanted, arguments: &Arguments) -> (Usages, Ve
     });
     let (usages, mut failures) = done.into_inner().expect("nothing panics under the lock");
     // A kernel that nothing is known of was not compiled, whatever the reason.
-    let expected = wanted.variants.len() * arguments.architectures.len();
+    let expected: usize = options.iter().map(|(_, variants, _)| variants.len()).sum();
     if usages.len() + failures.len() < expected {
         let missing = expected - usages.len() - failures.len();
         failures.push(format!("{missing} kernels were not compiled"));
@@ -247,20 +306,21 @@ fn compile_batch(nvrtc: &Nvrtc, job: Job<'_>) -> (Vec<Usage>, Vec<String>) {
     }
 }
 
-/// What the kernels of models take.
-fn table(wanted: &Wanted, usages: &Usages, architectures: &[String]) -> String {
+/// What the kernels of models take, where they are chosen.
+fn table(wanted: &Wanted, usages: &Usages, architectures: &[Architecture]) -> String {
     let mut text = format!(
         "| kernel | {} |\n|---{}|\n",
-        architectures.join(" | "),
+        names(architectures, " | "),
         "|---:".repeat(architectures.len())
     );
-    for (symbol, (variant, hot)) in &wanted.variants {
-        if !hot {
-            continue;
-        }
-        let _ = write!(text, "| `{variant}` |");
+    for (symbol, kernel) in wanted.kernels.iter().filter(|(_, kernel)| kernel.hot) {
+        let _ = write!(text, "| `{}` |", kernel.variant);
         for architecture in architectures {
-            let _ = match usages.get(&(symbol.clone(), architecture.clone())) {
+            if !kernel.limits.contains(&architecture.limits) {
+                text.push_str(" - |");
+                continue;
+            }
+            let _ = match usages.get(&(symbol.clone(), architecture.name.clone())) {
                 Some(usage) => write!(
                     text,
                     " {} / {} / {} / {} |",
@@ -278,7 +338,7 @@ fn write_report(path: &Path, nvrtc: &Nvrtc, table: &str) -> Result<(), String> {
     let text = format!(
         "# What the compiled kernels take\n\n\
          The kernels of {} with the caches {}, compiled by NVRTC {}: registers of a thread / bytes spilled / bytes of \
-         a thread's stack / bytes of shared memory. Written by `.ci/nvrtc --report {}`.\n\n{table}",
+         a thread's stack / bytes of shared memory; a dash where another kernel is chosen. Written by `.ci/nvrtc --report {}`.\n\n{table}",
         MODELS.join(" and "),
         CACHES.join(", "),
         nvrtc.version(),

@@ -1,6 +1,6 @@
 //! A device that runs nothing and notes which kernels it would need.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use walsh::ops::Op;
@@ -9,18 +9,28 @@ use walsh::{
 };
 use walsh_kernels::{Limits, Variant};
 
-/// The limits of a large GPU: kernels are chosen as for one.
-const LIMITS: Limits = Limits {
-    activations: walsh::Activations::Int8,
-    multiprocessors: 132,
-    threadgroup_bytes: 48 << 10,
-};
+/// The multiprocessors of a large GPU: kernels are chosen as for one.
+const MULTIPROCESSORS: u32 = 132;
+
+/// What kernels are chosen by on a large GPU of a compute capability.
+pub(crate) fn limits(capability: (i32, i32)) -> Limits {
+    walsh::cuda::limits(capability, MULTIPROCESSORS, walsh::Activations::Int8)
+}
+
+/// A kernel that was asked for.
+pub(crate) struct Kernel {
+    pub(crate) variant: Variant,
+    /// Whether a model needs it.
+    pub(crate) hot: bool,
+    /// The limits that it is chosen by, as numbers among the recorder's.
+    pub(crate) limits: BTreeSet<usize>,
+}
 
 /// What was asked for.
 #[derive(Default)]
 pub(crate) struct Wanted {
-    /// Each variant by its symbol, and whether a model needs it.
-    pub(crate) variants: BTreeMap<String, (Variant, bool)>,
+    /// Each kernel by its symbol.
+    pub(crate) kernels: BTreeMap<String, Kernel>,
     /// What has no kernel, with the first reason and how often.
     pub(crate) missing: BTreeMap<&'static str, (String, usize)>,
 }
@@ -29,19 +39,22 @@ pub(crate) struct Wanted {
 #[derive(Clone)]
 pub(crate) struct Recorder {
     properties: Properties,
+    limits: Vec<Limits>,
     wanted: Arc<Mutex<Wanted>>,
     hot: bool,
 }
 
 impl Recorder {
-    pub(crate) fn new() -> Self {
+    /// A recorder of what is chosen by each of some limits.
+    pub(crate) fn new(limits: Vec<Limits>) -> Self {
         Self {
             properties: Properties {
                 backend: "nvrtc",
                 name: "a GPU that is not there".into(),
                 architecture: "any".into(),
-                parallelism: LIMITS.multiprocessors as usize,
+                parallelism: MULTIPROCESSORS as usize,
             },
+            limits,
             wanted: Arc::default(),
             hot: false,
         }
@@ -95,16 +108,24 @@ impl Backend for Recorder {
     /// An op without a kernel is noted and goes on: the others of its list are wanted, too.
     fn plan(&self, op: &Op) -> Result<Plan> {
         let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
-        match walsh_kernels::variants_of(op, &LIMITS) {
-            Ok(variants) => {
-                for variant in variants {
-                    let entry = wanted.variants.entry(variant.symbol());
-                    entry.or_insert((variant, false)).1 |= self.hot;
+        for (number, limits) in self.limits.iter().enumerate() {
+            match walsh_kernels::variants_of(op, limits) {
+                Ok(variants) => {
+                    for variant in variants {
+                        let entry = wanted.kernels.entry(variant.symbol());
+                        let kernel = entry.or_insert_with(|| Kernel {
+                            variant,
+                            hot: false,
+                            limits: BTreeSet::new(),
+                        });
+                        kernel.hot |= self.hot;
+                        kernel.limits.insert(number);
+                    }
                 }
-            }
-            Err(error) => {
-                let entry = wanted.missing.entry(op.name());
-                entry.or_insert((error.to_string(), 0)).1 += 1;
+                Err(error) => {
+                    let entry = wanted.missing.entry(op.name());
+                    entry.or_insert((error.to_string(), 0)).1 += 1;
+                }
             }
         }
         Ok(Plan {

@@ -28,6 +28,8 @@ struct Case {
     sinks: bool,
     /// Whether keys are prepared.
     prepared: bool,
+    /// Whether a query has a number that is none.
+    nan: bool,
 }
 
 impl Case {
@@ -46,6 +48,7 @@ impl Case {
             softcap: None,
             sinks: false,
             prepared: false,
+            nan: false,
         }
     }
 
@@ -138,8 +141,36 @@ fn cases(queries: &[i32]) -> Vec<Case> {
         cases.push(Case::new(spec("tq4"), 64, first, queries).ring(capacity, 16));
     }
     cases.push(Case::new(spec("f16"), 256, 100_000, 3).ring(600, 512));
+    for text in ["f16", "tq4", "tq8"] {
+        let mut case = Case::new(spec(text), 64, 150, queries[1]).grouped(2, 3);
+        case.nan = true;
+        cases.push(case.clone());
+        // No score of any part is a number.
+        case.window = Some(20);
+        cases.push(case);
+    }
     policies(&mut cases, queries);
     cases
+}
+
+/// Rings that have forgotten all that the first queries see.
+fn forgotten(cases: &mut Vec<Case>) {
+    for (text, dim) in [("f16", 64), ("tq4", 128), ("tq8", 80), ("q8_0", 256)] {
+        for (queries, capacity, window) in [(2, 1, 1), (8, 3, 4), (40, 7, 5), (5, 2, 10_000)] {
+            let spec = text.parse::<KvCodecs>().expect("a spec");
+            let base = Case::new(spec, dim, 150, queries).grouped(2, 3);
+            let case = base.ring(capacity, window);
+            cases.push(case.clone());
+            cases.push(Case {
+                sinks: true,
+                ..case.clone()
+            });
+            cases.push(Case {
+                softcap: Some(20.0),
+                ..case
+            });
+        }
+    }
 }
 
 /// Overlays, prepared keys, and several sequences.
@@ -202,7 +233,8 @@ fn policies(cases: &mut Vec<Case>, queries: &[i32]) {
 }
 
 pub(super) fn decode() -> Problems {
-    let all = cases(&[1, 2, 5, 8, 40]);
+    let mut all = cases(&[1, 2, 5, 8, 40]);
+    forgotten(&mut all);
     Box::new(all.into_iter().map(|case| problem(case, false)))
 }
 
@@ -238,7 +270,12 @@ fn name(case: &Case, prefill: bool) -> String {
         let tokens = overlay.tokens;
         name.push_str(&format!(" overlay {}+{}", tokens.first, tokens.recent));
     }
-    for (what, is) in [("sinks", case.sinks), ("prepared", case.prepared)] {
+    let marks = [
+        ("sinks", case.sinks),
+        ("prepared", case.prepared),
+        ("NaN", case.nan),
+    ];
+    for (what, is) in marks {
         if is {
             name.push_str(&format!(" {what}"));
         }
@@ -324,7 +361,10 @@ fn problem(case: Case, prefill: bool) -> Problem {
         if prefill {
             context.rows.extend(chunk.iter().cloned());
         }
-        let q = rng.normals(own.len() * sizes.heads * sizes.head_dim);
+        let mut q = rng.normals(own.len() * sizes.heads * sizes.head_dim);
+        if case.nan {
+            q[sizes.head_dim / 2] = f32::NAN;
+        }
         let rows = |own| context.seen_by(own, &options);
         values.extend(attention(sizes, &q, &own, &rows, softmax));
         let numbers = context.rows.iter().flat_map(|row| &row.values);

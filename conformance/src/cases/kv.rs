@@ -302,7 +302,18 @@ pub(super) fn specs() -> Vec<(KvCodecs, u64)> {
         all.push((spec("k=tq8,v=tq3"), dim));
         all.push((spec("k=tq6+norm,v=tq5+norot"), dim));
     }
+    // A size that no rotation has.
+    all.push((spec("k=tq5+norot,v=tq4+norm+norot"), 288));
     all
+}
+
+/// Head sizes that are no whole vectors, or no whole chunks of what a GPU takes of a head: dense types have them all.
+pub(super) fn uneven() -> impl Iterator<Item = (KvCodecs, u64)> {
+    let sizes = [1, 7, 16, 33, 66, 72, 100, 200, 272, 300, 511].into_iter();
+    sizes.enumerate().map(|(index, dim)| {
+        let text = ["f16", "f32", "k=bf16,v=f16"][index % 3];
+        (text.parse().expect("a spec"), dim)
+    })
 }
 
 /// How many tokens are stored where.
@@ -333,7 +344,7 @@ const STORES: &[Store] = &[
 
 pub(super) fn kv_store() -> Problems {
     let mut problems = Vec::new();
-    for (codecs, head_dim) in specs() {
+    for (codecs, head_dim) in specs().into_iter().chain(uneven()) {
         for (index, store) in STORES.iter().enumerate() {
             let source = [DType::F32, DType::F16, DType::BF16][index % 3];
             let options = KvCacheOptions {

@@ -32,7 +32,8 @@ pub struct Softmax<'a> {
 }
 
 /// Attention of queries `[positions, heads, head_dim]` over the rows that each
-/// may see, which `rows` gives for a query's position.
+/// may see, which `rows` gives for a query's position. One that sees none gives
+/// zeros.
 #[must_use]
 pub fn attention<'a>(
     shape: AttentionShape,
@@ -66,7 +67,8 @@ pub fn attention<'a>(
                 let sum: f64 = weighted
                     .map(|(row, weight)| weight * f64::from(row.values[channel]))
                     .sum();
-                out.push(sum / total);
+                let nothing = seen.is_empty() && sink.is_none();
+                out.push(if nothing { 0.0 } else { sum / total });
             }
         }
     }

@@ -3,9 +3,12 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// The precision in which products with block-quantised weights read their input, the activations.
+/// The precision in which products with block-quantised weights read their input, the activations, and attention its
+/// queries where it reads codes as integers.
 ///
-/// Products with floating-point weights read it as it is in either case, and so do all other ops.
+/// Products with floating-point weights read their input as it is in either case. Attention over codes of 2 to 6 bits is
+/// in integers where a backend has kernels for it, and in single precision with [`Activations::F32`]; a plan says which.
+/// All other ops compute in single precision or better.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Activations {
     /// 8 bits, with a scale for each 32 values: products run on integers, at the speed of memory with one row of input.

@@ -14,7 +14,7 @@ use walsh_core::{
 use walsh_kernels::{CHECK_PASSED, Limits, Lowered, Variant};
 
 use crate::compile::{Builder, ForArchitecture};
-use crate::context::{Context, Event, Gpu};
+use crate::context::{Context, Event, Gpu, limits};
 use crate::disk::Disk;
 use crate::driver::Driver;
 use crate::graph::{Graph, Replay};
@@ -66,9 +66,6 @@ impl Launches {
     }
 }
 
-/// The threadgroup memory that a kernel may declare without asking for more at its launch.
-const THREADGROUP_BYTES: u32 = 48 << 10;
-
 /// What a copy bandwidth is measured over, in bytes: many times what caches hold.
 const COPIED: u64 = 2 << 30;
 
@@ -98,11 +95,7 @@ pub fn open(options: CudaOptions) -> Result<Device> {
     let version = compiler.nvrtc.version();
     let builder = Builder::new(compiler, options.kernel_cache.clone().map(Disk::new));
     Ok(Device::new(Arc::new(Cuda {
-        limits: Limits {
-            activations: options.activations,
-            multiprocessors: gpu.multiprocessors,
-            threadgroup_bytes: THREADGROUP_BYTES,
-        },
+        limits: limits(gpu.capability, gpu.multiprocessors, options.activations),
         properties: Properties {
             backend: "cuda",
             name: gpu.name.clone(),

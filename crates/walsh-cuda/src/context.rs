@@ -7,12 +7,30 @@ use std::sync::{Arc, OnceLock};
 use cudarc::driver::sys::{
     CUcontext, CUdevice, CUdevice_attribute as Attribute, CUevent, CUstream,
 };
-use walsh_core::{Error, Result};
+use walsh_core::{Activations, Error, Result};
+use walsh_kernels::Limits;
 
 use crate::driver::{Driver, OUT_OF_MEMORY, SUCCESS, is_fatal};
 
 /// The compute capability below which the kernels' instructions are missing.
 const LEAST_CAPABILITY: (c_int, c_int) = (7, 5);
+
+/// The compute capability from which on tensor cores multiply matrices of bfloat16.
+const BFLOAT_MATRICES: (c_int, c_int) = (8, 0);
+
+/// The threadgroup memory that a kernel may declare without asking for more at its launch.
+const THREADGROUP_BYTES: u32 = 48 << 10;
+
+/// What kernels are chosen by on a GPU of a compute capability, such as (9, 0).
+#[must_use]
+pub fn limits(capability: (i32, i32), multiprocessors: u32, activations: Activations) -> Limits {
+    Limits {
+        multiprocessors,
+        threadgroup_bytes: THREADGROUP_BYTES,
+        bfloat_matrices: capability >= BFLOAT_MATRICES,
+        activations,
+    }
+}
 
 /// A stream that does not wait for the work of others on the device.
 const NON_BLOCKING: c_uint = 1;
@@ -294,5 +312,40 @@ impl Drop for Event {
             (self.context.driver.set_context)(self.context.handle);
             (self.context.driver.destroy_event)(self.handle);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gpu(capability: (c_int, c_int)) -> Gpu {
+        Gpu {
+            device: 0,
+            name: "a GPU".into(),
+            memory: 16 << 30,
+            capability,
+            multiprocessors: 40,
+        }
+    }
+
+    #[test]
+    fn kernels_are_chosen_by_what_a_capability_has() {
+        for (capability, bfloat_matrices) in [
+            ((7, 5), false),
+            ((8, 0), true),
+            ((8, 6), true),
+            ((9, 0), true),
+            ((12, 0), true),
+        ] {
+            assert!(gpu(capability).check().is_ok(), "{capability:?}");
+            let limits = limits(capability, 40, Activations::Int8);
+            assert_eq!(limits.bfloat_matrices, bfloat_matrices, "{capability:?}");
+        }
+        let error = gpu((7, 0)).check().unwrap_err();
+        assert!(
+            error.contains("7.0") && error.contains("need 7.5"),
+            "{error}"
+        );
     }
 }

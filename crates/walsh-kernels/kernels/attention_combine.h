@@ -1,5 +1,5 @@
 // Merges the parts of each query vector: the stored ones, whose sums are turned back into the model's space, then the
-// chunk's own. One group per vector; teams of sixteen lanes share the parts.
+// chunk's own. One group per vector; teams of sixteen lanes share the parts. A vector that sees nothing gives zeros.
 enum : int { TEAMS = THREADS / 16 };
 
 struct Shared {
@@ -24,7 +24,8 @@ inline void attention_combine(constant AttentionCombineArgs &args, device const 
     float sum = 0.0f;
     for (uint part = at.lane; part < args.all_parts; part += 32) {
         float most = statistics[2u * (first + part)];
-        if (most > -infinity) sum += statistics[2u * (first + part) + 1u] * exp(most - peak);
+        float weighed = statistics[2u * (first + part) + 1u];
+        sum += most > -infinity ? weighed * exp(most - peak) : weighed;
     }
     sum = simd_sum(sum);
     if (SINKS) sum += exp(sink - peak);
@@ -68,7 +69,7 @@ inline void attention_combine(constant AttentionCombineArgs &args, device const 
         uint number = l + 16u * c;
         if (number < HEAD_DIM) {
             for (uint other = 0; other < TEAMS; other++) v[c] += shared.sums[other][number];
-            output[ulong(vector) * HEAD_DIM + number] = v[c] / sum;
+            output[ulong(vector) * HEAD_DIM + number] = sum == 0.0f ? 0.0f : v[c] / sum;
         }
     }
 }

@@ -1,6 +1,8 @@
 // Attention of query vectors over one zone of positions, part by part: for each vector and part the largest score, the sum
 // of weights and the weighted sum of values.
 //
+// A part that sees nothing has a largest score of minus infinity, and a sum of zero.
+//
 // A row is a query vector of one KV head; ROWS of them share a pass. A simdgroup takes 32 positions at a time: each lane
 // scores one position, then each lane sums COUNT numbers of all 32 values. ZONE: 0 the codes, 1 the overlay, 2 the chunk's
 // own keys and values. Grid: parts, tiles of rows, KV heads.
@@ -8,7 +10,8 @@ enum : int {
     SIMDS = THREADS / 32,
     COUNT = HEAD_DIM <= 64 ? 2 : (HEAD_DIM <= 128 ? 4 : (HEAD_DIM <= 256 ? 8 : 16)),
     CHUNK = HEAD_DIM % 16 == 0 ? 16 : (HEAD_DIM % 4 == 0 ? 4 : 1),
-    GROUPS = HEAD_DIM > 256 ? 2 : 1,
+    // Scales of a row: dense rows have none beside their blocks'.
+    GROUPS = (KEY_KIND >= 6 || VALUE_KIND >= 6) && HEAD_DIM > 256 ? 2 : 1,
     PAD = (ROWS + 3) / 4 * 4
 };
 
@@ -244,7 +247,8 @@ inline void attention_pass(constant AttentionPassArgs &args, device const float 
         float weighed = 0.0f;
         for (uint simd = 0; simd < SIMDS; simd++) {
             float theirs = shared.most[simd][row];
-            weighed += theirs == -infinity ? 0.0f : shared.sum[simd][row] * exp(theirs - peak);
+            // Without a score there are no weights, unless no score is a number: then their sum is none either.
+            weighed += theirs == -infinity ? shared.sum[simd][row] : shared.sum[simd][row] * exp(theirs - peak);
         }
         float own = shared.most[at.simd][row];
         float keep = own == -infinity ? 0.0f : exp(own - peak);

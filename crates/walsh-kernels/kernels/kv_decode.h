@@ -16,15 +16,19 @@ template <int COUNT, int WIDTH> inline void plane_codes(device const uchar *plan
     }
 }
 
-// COUNT numbers of a row from number `first` on, a multiple of COUNT; of a codebook's, the centroids.
+// Whether a row has a number of those that are read COUNT at a time.
+template <int COUNT> inline bool has_number(uint number) { return HEAD_DIM % COUNT == 0 || number < HEAD_DIM; }
+
+// COUNT numbers of a row from number `first` on, a multiple of COUNT; of a codebook's, the centroids. Behind the last number
+// of a row there are zeros: blocks and codes are whole COUNTs, plain numbers need not be.
 template <int KIND, int BITS, int COUNT>
 inline void row_numbers(device const uchar *row, uint first, threadgroup const float *centroids, thread float *out) {
     if (KIND == 0) {
-        UNROLL for (uint k = 0; k < COUNT; k++) out[k] = ((device const float *)row)[first + k];
+        UNROLL for (uint k = 0; k < COUNT; k++) out[k] = has_number<COUNT>(first + k) ? ((device const float *)row)[first + k] : 0.0f;
     }
     if (KIND == 1 || KIND == 2) {
         UNROLL for (uint k = 0; k < COUNT; k++) {
-            ushort bits = ((device const ushort *)row)[first + k];
+            ushort bits = has_number<COUNT>(first + k) ? ((device const ushort *)row)[first + k] : ushort(0);
             out[k] = KIND == 1 ? half_to_float(bits) : as_type<float>(uint(bits) << 16);
         }
     }

@@ -1,6 +1,6 @@
 // Encodes the vectors of an op's tokens into the slots of their places. Sixteen lanes per vector; `field` says which of a
 // place's slots is meant.
-enum : int { VECTORS = THREADS / 16, GROUP = HEAD_DIM > 256 ? 256 : HEAD_DIM };
+enum : int { VECTORS = THREADS / 16, GROUP = HEAD_DIM > 256 ? HEAD_DIM / 2 : HEAD_DIM };
 
 struct Shared {
     float centroids[KIND >= 6 ? 1 << BITS : 1];

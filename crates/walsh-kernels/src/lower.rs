@@ -19,6 +19,8 @@ pub struct Limits {
     pub multiprocessors: u32,
     /// The threadgroup memory of a group, in bytes.
     pub threadgroup_bytes: u32,
+    /// Whether it has instructions that multiply matrices of bfloat16.
+    pub bfloat_matrices: bool,
     /// How products with block-quantised weights read their input.
     pub activations: Activations,
 }
@@ -29,7 +31,8 @@ const STATUS_WORDS: u64 = 4096;
 /// The most groups of a grid in its first dimension, and in the others.
 const MOST_GROUPS: [u64; 3] = [i32::MAX as u64, u16::MAX as u64, u16::MAX as u64];
 
-/// What a derived buffer is computed from its source for.
+/// What a derived buffer is computed from its source for: all that decides its contents beside the source's bytes, whose
+/// tensors may have other shapes.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Derived {
     /// A product's input, as its kernel reads it.
@@ -330,6 +333,7 @@ mod tests {
     const LIMITS: Limits = Limits {
         multiprocessors: 8,
         threadgroup_bytes: 32 << 10,
+        bfloat_matrices: true,
         activations: Activations::Int8,
     };
 

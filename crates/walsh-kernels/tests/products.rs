@@ -72,12 +72,16 @@ struct Bench {
     device: Device,
 }
 
-impl Bench {
-    fn new(threadgroup_bytes: u32) -> Self {
-        Self::with(threadgroup_bytes, Activations::Int8)
-    }
+/// What an H200 is.
+const H200: Limits = Limits {
+    multiprocessors: 132,
+    threadgroup_bytes: 48 << 10,
+    bfloat_matrices: true,
+    activations: Activations::Int8,
+};
 
-    fn with(threadgroup_bytes: u32, activations: Activations) -> Self {
+impl Bench {
+    fn new(limits: Limits) -> Self {
         let paper = Arc::new(Paper {
             properties: Properties {
                 backend: "paper",
@@ -85,11 +89,7 @@ impl Bench {
                 architecture: "paper".into(),
                 parallelism: 132,
             },
-            limits: Limits {
-                multiprocessors: 132,
-                threadgroup_bytes,
-                activations,
-            },
+            limits,
             lowered: Mutex::default(),
         });
         let device = Device::new(paper.clone());
@@ -134,7 +134,7 @@ impl Bench {
 }
 
 fn h200() -> Bench {
-    Bench::new(48 << 10)
+    Bench::new(H200)
 }
 
 fn names(dispatches: &[Dispatch]) -> Vec<&'static str> {
@@ -191,7 +191,13 @@ fn the_kernel_follows_the_rows_of_the_input() {
 
 #[test]
 fn tiles_fit_the_threadgroup_memory() {
-    let tile = |bytes| Bench::new(bytes).product_of(DType::Q6K, [256, 64, 256]);
+    let tile = |threadgroup_bytes| {
+        let limits = Limits {
+            threadgroup_bytes,
+            ..H200
+        };
+        Bench::new(limits).product_of(DType::Q6K, [256, 64, 256])
+    };
     assert_eq!(tile(48 << 10).variant.constant("TILE_M"), 128);
     assert_eq!(tile(32 << 10).variant.constant("TILE_M"), 64);
     assert_eq!(tile(16 << 10).variant.kernel().name, "matmul_blocks");
@@ -199,10 +205,43 @@ fn tiles_fit_the_threadgroup_memory() {
 
 #[test]
 fn an_input_that_is_to_stay_as_it_is_is_not_rounded_for_tiles() {
-    let bench = Bench::with(48 << 10, Activations::F32);
+    let bench = Bench::new(Limits {
+        activations: Activations::F32,
+        ..H200
+    });
     let dispatch = bench.product_of(DType::Q6K, [256, 64, 256]);
     assert_eq!(dispatch.variant.kernel().name, "matmul_blocks");
     assert_eq!(dispatch.variant.constant("PLANES"), 3);
+}
+
+#[test]
+fn a_device_without_products_of_bfloat16_matrices_has_no_tiles() {
+    let older = Bench::new(Limits {
+        bfloat_matrices: false,
+        ..H200
+    });
+    for rows in [1, 33, 1025] {
+        let weight = older.tensor(DType::Q4K, &[4096, 512]);
+        let op = older.product(&weight, &older.tensor(DType::F32, &[rows, 512]));
+        let lowered = older.lower(vec![op.into()]).unwrap();
+        assert_eq!(names(&lowered), ["quantise", "matmul_blocks"], "{rows}");
+    }
+}
+
+#[test]
+fn reshapes_of_an_input_share_no_8_bit_form() {
+    let bench = h200();
+    let input = bench.tensor(DType::F32, &[1, 512]);
+    let product = |k| {
+        let input = input.reshape(&[512 / k, k]).unwrap();
+        bench.product(&bench.tensor(DType::Q8_0, &[64, k]), &input)
+    };
+    let ops = [512, 256, 512, 256].map(|k| product(k).into()).to_vec();
+    let [form, product] = ["quantise", "matmul_blocks"];
+    assert_eq!(
+        names(&bench.lower(ops).unwrap()),
+        [form, product, form, product, product, product]
+    );
 }
 
 #[test]

@@ -39,6 +39,7 @@ impl Default for SimOptions {
                 multiprocessors: 8,
                 // What every Apple GPU has, the least of all.
                 threadgroup_bytes: 32 << 10,
+                bfloat_matrices: true,
                 activations: Activations::Int8,
             },
             most_steps: 1 << 30,

@@ -1,7 +1,7 @@
 //! KV-cache codecs: what one key or value vector becomes in the cache.
 //!
-//! A codec is dense (a GGML type) or a rotated codebook codec, `tqB`: rotate the vector, take one scale per group of
-//! up to 256 numbers, quantise to the Lloyd-Max codebook of `B` bits, pack without padding (after TurboQuant,
+//! A codec is dense (a GGML type) or a rotated codebook codec, `tqB`: rotate the vector, take one scale, or one for each
+//! half of more than 256 numbers, quantise to the Lloyd-Max codebook of `B` bits, pack without padding (after TurboQuant,
 //! arXiv 2504.19874). Keys and values choose independently: [`KvCodecs`] is the pair of one cache, [`RowCodec`] binds a
 //! codec to a head size. [`KvSpec`] is what users write: the pair, what keys are prepared with, which tokens are kept
 //! in a denser codec, and which layers differ.
@@ -88,7 +88,7 @@ pub enum ScaleKind {
     /// and keeps the best.
     LeastSquares,
     /// The mlx-native convention, in single precision: the L2 norm of a group that is the whole head, the root mean
-    /// square of each half of a head of 512.
+    /// square of each half of a head of more than 256.
     Norm,
 }
 

@@ -37,8 +37,8 @@ impl RowCodec {
     /// Binds a codec to a head size.
     ///
     /// # Errors
-    /// [`KvError::HeadDim`] when the codec has no such head size: codebook codecs take multiples of 16 from 16 to 256
-    /// and 512, rotated ones those of them that [`Rotation`] takes; dense codecs whole blocks up to 512 numbers.
+    /// [`KvError::HeadDim`] when the codec has no such head size: codebook codecs take multiples of 16 up to 256 and of 32
+    /// up to 512, rotated ones those of them that [`Rotation`] takes; dense codecs whole blocks up to 512 numbers.
     pub fn new(codec: KvCodec, head_dim: usize) -> Result<Self, KvError> {
         let wrong = |why| KvError::HeadDim {
             head_dim,
@@ -62,17 +62,25 @@ impl RowCodec {
                 }
             }
             KvCodec::Tq(_) => {
-                if !head_dim.is_multiple_of(16) || (head_dim > GROUP && head_dim != 2 * GROUP) {
+                // Groups are whole vectors of sixteen.
+                if !head_dim.is_multiple_of(if head_dim > GROUP { 32 } else { 16 }) {
                     return Err(wrong(
-                        "it must be a multiple of 16 up to 256, or 512; f16 takes this size",
+                        "it must be a multiple of 16 up to 256 and of 32 above; f16 takes this size",
                     ));
                 }
             }
         }
-        let rotation = codec.rotates().then(|| Rotation::new(head_dim));
-        let rotation = rotation.transpose().map_err(|_| {
-            wrong("a rotation needs a power of two or 12, 20 or 28 times one; f16 and +norot take this size")
-        })?;
+        let unturned = || {
+            wrong(
+                "a rotation needs a multiple of 16 that is a power of two or 12, 20 or 28 times one; f16 and +norot take this size",
+            )
+        };
+        let rotation = match codec.rotates() {
+            // Rotated vectors are worked on sixteen numbers at a time.
+            true if !head_dim.is_multiple_of(16) => return Err(unturned()),
+            true => Some(Rotation::new(head_dim).map_err(|_| unturned())?),
+            false => None,
+        };
         Ok(Self {
             codec,
             head_dim,
@@ -100,7 +108,7 @@ impl RowCodec {
         }
     }
 
-    /// Scales per row: one per group of up to 256 numbers, none for a dense codec.
+    /// Scales per row: one for up to 256 numbers, one for each half of more, none for a dense codec.
     pub fn groups(&self) -> usize {
         match self.codec {
             KvCodec::Dense(_) | KvCodec::Rotated(_) => 0,

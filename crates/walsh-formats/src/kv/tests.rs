@@ -103,6 +103,42 @@ fn rows_match_the_golden_file() {
     }
 }
 
+#[test]
+fn every_width_and_convention_matches_the_golden_file() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/tq.safetensors");
+    let bytes = std::fs::read(path).unwrap_or_else(|error| panic!("cannot read {path}: {error}"));
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    for d in [64, 80, 96, 112, 256, 320, 512] {
+        let source = floats(&file, &format!("d{d}.source"));
+        for (bits, (suffix, convention)) in TqBits::ALL
+            .into_iter()
+            .flat_map(|bits| [("", "fitted"), ("+norm", "norm")].map(|kind| (bits, kind)))
+        {
+            let codec = codec(&format!("tq{}{suffix}", bits.get()), d);
+            let name = format!("d{d}.tq{}.{convention}", bits.get());
+            let data = |what: &str| file.tensor(&format!("{name}.{what}")).unwrap().data();
+            let (codes, scales) = (data("codes"), data("scales"));
+            assert_eq!(codes.len(), 3 * codec.code_bytes(), "{name}");
+            for (i, row) in source.chunks(d).enumerate() {
+                let stored = encode(&codec, row).unwrap();
+                let expected = &codes[i * codec.code_bytes()..][..codec.code_bytes()];
+                assert_eq!(stored.codes, expected, "{name} row {i}");
+                let expected = &scales[i * codec.scale_bytes()..][..codec.scale_bytes()];
+                assert_eq!(stored.scales, expected, "{name} row {i}");
+            }
+            let row = Encoded {
+                codes: codes[..codec.code_bytes()].to_vec(),
+                scales: scales[..codec.scale_bytes()].to_vec(),
+            };
+            let error = distance(
+                &decode(&codec, &row),
+                &floats(&file, &format!("{name}.decoded")),
+            );
+            assert!(error <= 1e-6 * norm(&source[..d]), "{name}: {error}");
+        }
+    }
+}
+
 /// What a golden attention case differs in.
 struct Case {
     name: &'static str,
@@ -209,7 +245,7 @@ fn attend(q: &[f32], k: &[Vec<f32>], v: &[Vec<f32>], softcap: f64) -> Vec<f64> {
 
 #[test]
 fn errors_shrink_with_the_bits_at_every_head_size() {
-    for d in [64, 80, 96, 112, 128, 160, 192, 256, 512] {
+    for d in [64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512] {
         for suffix in ["", "+norm", "+norot", "+norot+norm"] {
             let mut previous = f64::INFINITY;
             for bits in TqBits::ALL {
@@ -383,11 +419,16 @@ fn head_sizes_that_do_not_suit_are_errors() {
         ("tq4", 72),
         ("tq4", 100),
         ("tq4", 144),
-        ("tq4", 320),
+        ("tq4", 272),
+        ("tq4", 288),
         ("tq4", 1024),
+        ("tq8+norot", 304),
         ("tq8+norot", 72),
         ("q8_0", 80),
         ("q4_0", 48),
+        ("f16+rot", 8),
+        ("f16+rot", 40),
+        ("f32+rot", 72),
         ("f16", 0),
         ("f16", 513),
     ] {
@@ -400,7 +441,9 @@ fn head_sizes_that_do_not_suit_are_errors() {
         );
     }
     assert!(RowCodec::new(KvCodec::Dense(crate::DType::Q4K), 256).is_err());
-    assert!(RowCodec::new("tq8+norot".parse().unwrap(), 144).is_ok());
+    for d in [144, 288, 480] {
+        assert!(RowCodec::new("tq8+norot".parse().unwrap(), d).is_ok());
+    }
 }
 
 #[test]

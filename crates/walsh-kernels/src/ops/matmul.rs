@@ -6,7 +6,7 @@ use walsh_core::{Buffer, Result, Span, Tensor};
 use super::blocks::{self, Form, form, type_constant};
 use crate::args::args;
 use crate::kernel::{Kernel, Native, Platform, Variant, reads, writes};
-use crate::lower::{Derived, Lowering, layout, whole};
+use crate::lower::{Derived, Limits, Lowering, layout, whole};
 
 /// Threads of a group.
 const THREADS: i64 = 128;
@@ -37,12 +37,15 @@ const TILES_M: [(u32, u32); 2] = [(128, 48 << 10), (64, 32 << 10)];
 pub(crate) enum Activations {
     /// In 8 bits.
     Quantised {
+        /// Blocks of 32 numbers in a row, which is filled up to whole columns: tensors of the same memory may have rows
+        /// of other lengths.
+        blocks: u64,
         /// Runs of 32 numbers that lie together for each task of the weights.
         runs: usize,
         /// How often what rounding left is rounded again.
         planes: u64,
     },
-    /// As bfloat16.
+    /// As bfloat16, number by number, however long the rows are.
     Narrow,
 }
 
@@ -270,9 +273,17 @@ fn sizes(op: &MatMul) -> Sizes {
     }
 }
 
-/// The rows of a tile, where there are rows enough, and threadgroup memory, to decode a weight once for many of them.
+/// The rows of a tile, where there are rows enough, and threadgroup memory, to decode a weight once for many of them. A
+/// device that does not multiply matrices of bfloat16 takes many rows as it takes few.
 fn tile_rows(op: &MatMul, lowering: &Lowering<'_>) -> Option<u32> {
-    let memory = lowering.limits().threadgroup_bytes;
+    let Limits {
+        threadgroup_bytes: memory,
+        bfloat_matrices: true,
+        ..
+    } = lowering.limits()
+    else {
+        return None;
+    };
     let (rows, _) = TILES_M.iter().find(|(_, bytes)| memory >= *bytes)?;
     let many = op.input.shape()[0] >= u64::from(TILED_ROWS);
     // Tiles round their input and the weights.
@@ -386,9 +397,13 @@ fn derive(
 /// The input in 8 bits, for weights whose tasks are of so many runs.
 fn quantised(input: &Tensor, runs: usize, lowering: &mut Lowering<'_>) -> Result<Buffer> {
     let planes = planes(lowering);
-    let what = Activations::Quantised { runs, planes };
+    let [rows, blocks] = [input.shape()[0], input.row_len() / 32];
+    let what = Activations::Quantised {
+        blocks,
+        runs,
+        planes,
+    };
     derive(input, what, lowering, |lowering| {
-        let [rows, blocks] = [input.shape()[0], input.shape()[1] / 32];
         let tasks = (blocks / runs as u64).next_multiple_of(COLUMN);
         let words = rows * planes * tasks * runs as u64 * ACTIVATION_WORDS;
         if words > i32::MAX as u64 {

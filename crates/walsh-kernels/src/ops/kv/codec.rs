@@ -7,6 +7,9 @@ use walsh_core::formats::rotation::Rotation;
 use crate::kernel::Variant;
 use crate::tables;
 
+/// The kind of codebooks with norms for scales, which are encoded in double precision.
+pub(super) const NORM_KIND: i64 = 7;
+
 /// The constants of a codec: see kernels/kv_encode.h.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Constants {
@@ -31,7 +34,7 @@ impl Constants {
             },
             KvCodec::Tq(Tq { bits, scale, .. }) => match scale {
                 ScaleKind::LeastSquares => (6, bits.get() as i64),
-                ScaleKind::Norm => (7, bits.get() as i64),
+                ScaleKind::Norm => (NORM_KIND, bits.get() as i64),
             },
         };
         Self {

@@ -237,10 +237,16 @@ impl Storing<'_> {
         let preparation = cache.preparation();
         let [equaliser, center] = [&preparation.equaliser, &preparation.center]
             .map(|tensor| tensor.as_ref().filter(|_| self.prepared));
+        // Rows in double precision take twice the threadgroup memory: of the longest there are half as many in a group.
+        let by_norm = constants.kind == codec::NORM_KIND;
+        let threads = match by_norm && cache.head_dim() > 256 {
+            true => THREADS / 2,
+            false => THREADS,
+        };
         let variant = Variant::new(
             &KV_STORE,
             &[
-                ("THREADS", THREADS),
+                ("THREADS", threads),
                 ("HEAD_DIM", cache.head_dim() as i64),
                 ("EQUALISER", i64::from(equaliser.is_some())),
                 ("CENTER", i64::from(center.is_some())),
@@ -270,7 +276,7 @@ impl Storing<'_> {
             span(equaliser),
             span(center),
         ];
-        let groups = [vectors.div_ceil(THREADS as u64 / 16), 1, 1];
+        let groups = [vectors.div_ceil(threads as u64 / 16), 1, 1];
         lowering.dispatch(variant, groups, &args, spans)
     }
 }
