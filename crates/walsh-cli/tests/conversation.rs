@@ -385,5 +385,7 @@ fn lines_of_any_bytes() {
     assert_eq!(ran.err.matches("[prompt").count(), 3, "{ran:?}");
     place.pipe(b"\xff\xfeH\0i\0\n", SHORT).fails(1, "UTF-16");
     place.pipe(b"\"\"\"\nHello\n", SHORT).fails(1, "close it");
+    let ran = place.pipe(b"\"\"\"\"\"\"\n\"\"\"\n\n\"\"\"\n", SHORT);
+    assert_eq!((ran.status, ran.out.as_str()), (Some(0), ""), "{ran:?}");
     place.pipe(&vec![0; 5 << 20], SHORT).fails(1, "longer than");
 }

@@ -3,6 +3,8 @@
 use std::io::{self, IsTerminal};
 use std::path::Path;
 
+use rustix::io::Errno;
+
 use crate::failure::{Failure, Outcome};
 use crate::interrupt::Signals;
 use crate::output;
@@ -122,7 +124,11 @@ pub(crate) fn no_history(why: &str) {
 
 /// A text from the editor, with a word on what became of bytes that cannot be kept.
 fn typed(editor: &mut Editor, prompt: &str, signals: &Signals) -> Outcome<Typed> {
-    let typed = editor.read(prompt, signals).map_err(cannot_read)?;
+    let typed = match editor.read(prompt, signals) {
+        // The terminal is gone.
+        Err(error) if error.raw_os_error() == Some(Errno::IO.raw_os_error()) => Typed::End,
+        typed => typed.map_err(cannot_read)?,
+    };
     let (invalid, too_long) = editor.take_faults();
     if invalid > 0 {
         note_invalid();

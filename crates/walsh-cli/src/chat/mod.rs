@@ -107,6 +107,7 @@ impl Chatting<'_> {
                     was_interrupted = true;
                     continue;
                 }
+                Entry::Block(text) if text.trim().is_empty() => Ok(Next::Line),
                 Entry::Block(text) => self.say(text),
                 Entry::Line(line) => self.line(line),
             };
@@ -185,7 +186,10 @@ impl Chatting<'_> {
             Change::Kv(kv) => options.kv = kv,
             Change::Context(context) => options.context = context,
         }
-        Ok(self.conversation.reopen(options)?)
+        if options != *self.conversation.session().options() {
+            self.conversation.reopen(options)?;
+        }
+        Ok(())
     }
 
     fn show(&self) {
