@@ -57,7 +57,10 @@ impl fmt::Display for Failure {
 
 impl From<walsh_runtime::Error> for Failure {
     fn from(error: walsh_runtime::Error) -> Self {
-        Self::run(error)
+        match error {
+            walsh_runtime::Error::Cancelled => Self::Interrupted,
+            error => Self::run(error),
+        }
     }
 }
 

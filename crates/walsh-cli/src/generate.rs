@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use walsh_runtime::tokenizer::Special;
-use walsh_runtime::{Finish, GenerateOptions};
+use walsh_runtime::{Finish, GenerateOptions, Watch};
 
 use crate::args::{Generate, InputArgs, Run};
 use crate::failure::{Failure, Outcome};
@@ -45,13 +45,16 @@ pub(crate) fn run(args: &Generate) -> Outcome {
             true => Special::Parse,
             false => Special::Text,
         },
-        cancel: interrupt::on_interrupt()?,
-        ..GenerateOptions::default()
+        stop: args.answer.stop.clone(),
+        watch: Watch::cancelled_by(&interrupt::on_interrupt()?),
     };
     let sampling = options.sampling;
     let save = args.session.save.as_deref();
     let (ended, run) = if args.chat {
         let mut conversation = models::conversation(&model, &args.session, &args.answer)?;
+        if let Some(seed) = models::seed(&args.sampling, &args.session) {
+            conversation.set_seed(seed);
+        }
         let mut reply = conversation.say(&prompt, options)?;
         let printed = print_pieces(&mut reply, Page::new(!args.answer.no_word_wrap));
         let ended = Ended {
@@ -63,6 +66,9 @@ pub(crate) fn run(args: &Generate) -> Outcome {
         (ended, stream::Run::new(conversation.session(), &sampling))
     } else {
         let mut session = models::session(&model, &args.session)?;
+        if let Some(seed) = models::seed(&args.sampling, &args.session) {
+            session.set_seed(seed);
+        }
         let mut text = session.generate(&prompt, options)?;
         let printed = print_pieces(&mut text, Page::new(!args.answer.no_word_wrap));
         let ended = Ended {

@@ -232,8 +232,7 @@ fn restore_options(args: &SessionArgs) -> RestoreOptions {
     }
 }
 
-/// The sampling that the arguments ask for, with a seed drawn where none is
-/// given.
+/// The sampling that the arguments ask for.
 pub(crate) fn sampling(args: &SamplingArgs) -> Sampling {
     Sampling {
         temperature: args.temperature,
@@ -241,11 +240,17 @@ pub(crate) fn sampling(args: &SamplingArgs) -> Sampling {
         top_p: args.top_p,
         min_p: args.min_p,
         repetition_penalty: args.repetition_penalty,
-        seed: match args.seed {
-            Some(Seed::Given(seed)) => seed,
-            Some(Seed::Drawn) | None => drawn_seed(),
-        },
         ..Sampling::default()
+    }
+}
+
+/// What a session's random numbers are to start from: what the arguments say, or
+/// drawn; none where it goes on with those of a file.
+pub(crate) fn seed(sampling: &SamplingArgs, session: &SessionArgs) -> Option<u64> {
+    match sampling.seed {
+        Some(Seed::Given(seed)) => Some(seed),
+        None if session.load.is_some() => None,
+        Some(Seed::Drawn) | None => Some(drawn_seed()),
     }
 }
 

@@ -98,6 +98,9 @@ pub enum Error {
         "the prompt is empty: give at least one word, or a model that adds a beginning-of-text token"
     )]
     EmptyPrompt,
+    /// A call was ended by its [`Watch`](crate::Watch).
+    #[error("cancelled before there was anything to show")]
+    Cancelled,
     /// A model cannot be measured as asked.
     #[error("{what}")]
     Measure {

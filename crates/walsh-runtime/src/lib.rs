@@ -30,6 +30,7 @@ mod session;
 pub mod shown;
 pub mod store;
 pub mod tokenizer;
+mod watch;
 
 pub use bench::{
     BenchOptions, BenchReport, BenchResult, BenchTest, ProfileOptions, ProfileReport, ProfileRow,
@@ -55,6 +56,7 @@ pub use perplexity::{
 };
 pub use sampling::Sampling;
 pub use session::{DEFAULT_CONTEXT, RestoreOptions, Session, SessionOptions};
+pub use watch::{Progress, ProgressListener, Watch};
 
 /// The README's examples, as tests.
 #[cfg(doctest)]

@@ -5,10 +5,9 @@ mod input;
 mod settings;
 
 use std::io;
-use std::sync::Arc;
 
 use walsh_runtime::tokenizer::Special;
-use walsh_runtime::{Conversation, Error, GenerateOptions, Model, Reply, RestoreOptions};
+use walsh_runtime::{Conversation, Error, GenerateOptions, Model, Reply, RestoreOptions, Watch};
 
 use crate::args::Chat;
 use crate::failure::{Failure, Outcome};
@@ -35,6 +34,10 @@ pub(crate) fn run(args: &Chat) -> Outcome {
         },
         args,
     };
+    chat.conversation.set_watch(chat.watch());
+    if let Some(seed) = models::seed(&args.sampling, &args.session) {
+        chat.conversation.set_seed(seed);
+    }
     if chat.input.is_interactive() {
         match models::store(&args.model.cache) {
             Ok(store) => chat.input.keep_history(&store.history_file()),
@@ -88,7 +91,7 @@ impl Chatting<'_> {
             output::note(format_args!("{} tokens were said", session.position()));
         }
         if self.settings.sampling.temperature > 0.0 {
-            output::note(format_args!("seed {}", self.settings.sampling.seed));
+            output::note(format_args!("seed {}", session.seed()));
         }
     }
 
@@ -109,10 +112,14 @@ impl Chatting<'_> {
                 }
                 Entry::Block(text) if text.trim().is_empty() => Ok(Next::Line),
                 Entry::Block(text) => self.say(text),
-                Entry::Line(line) => self.line(line),
+                Entry::Line(line) => {
+                    self.signals.clear();
+                    self.line(line)
+                }
             };
             was_interrupted = false;
             match done {
+                Err(Failure::Interrupted) => output::note(format_args!("[interrupted]")),
                 Ok(Next::Quit) => return Ok(()),
                 Ok(Next::Line) => {}
                 Err(Failure::Run(message)) if self.input.is_interactive() => {
@@ -159,7 +166,7 @@ impl Chatting<'_> {
             Command::System(text) => self.conversation.set_system(Some(text)),
             Command::Set("", _) => {
                 let session = self.conversation.session();
-                let list = self.settings.list(&session.options().kv, session.context());
+                let list = self.settings.list(session);
                 output::note(format_args!("{list}"));
             }
             Command::Set(name, value) => self.set(name, value)?,
@@ -172,6 +179,7 @@ impl Chatting<'_> {
                 let options = RestoreOptions::default();
                 self.conversation =
                     Conversation::restore_with_template(&self.model, template, path, options)?;
+                self.conversation.set_watch(self.watch());
                 let tokens = self.conversation.session().position();
                 output::note(format_args!("{tokens} tokens were said"));
             }
@@ -182,7 +190,11 @@ impl Chatting<'_> {
     fn set(&mut self, name: &str, value: &str) -> Outcome {
         let mut options = self.conversation.session().options().clone();
         match self.settings.set(name, value).map_err(Failure::Run)? {
-            Change::Settings | Change::Seed => return Ok(()),
+            Change::Settings => return Ok(()),
+            Change::Seed(seed) => {
+                self.conversation.set_seed(seed);
+                return Ok(());
+            }
             Change::Kv(kv) => options.kv = kv,
             Change::Context(context) => options.context = context,
         }
@@ -201,7 +213,7 @@ impl Chatting<'_> {
             session.context(),
             output::bytes(session.kv_bytes()),
             self.conversation.messages().len(),
-            self.settings.list(&session.options().kv, session.context())
+            self.settings.list(session)
         ));
     }
 
@@ -232,9 +244,14 @@ impl Chatting<'_> {
                 true => Special::Parse,
                 false => Special::Text,
             },
-            cancel: Arc::clone(self.signals.cancel()),
-            ..GenerateOptions::default()
+            stop: self.args.answer.stop.clone(),
+            watch: self.watch(),
         }
+    }
+
+    /// What ends an answer, or what else takes long.
+    fn watch(&self) -> Watch {
+        Watch::cancelled_by(self.signals.cancel())
     }
 }
 

@@ -5,8 +5,8 @@ use std::num::NonZeroUsize;
 use std::str::FromStr;
 
 use walsh::KvSpec;
-use walsh_runtime::Sampling;
 use walsh_runtime::sampling::Sampler;
+use walsh_runtime::{Sampling, Session};
 
 /// How answers are generated and shown.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,8 +22,8 @@ pub(crate) struct Settings {
 pub(crate) enum Change {
     /// The settings.
     Settings,
-    /// How random numbers are drawn.
-    Seed,
+    /// What random numbers start from.
+    Seed(u64),
     /// The session's cache.
     Kv(KvSpec),
     /// The session's context.
@@ -56,11 +56,10 @@ impl Settings {
             "min_p" => sampling.min_p = parsed(&name, value, number)?,
             "repetition_penalty" => sampling.repetition_penalty = parsed(&name, value, number)?,
             "seed" => {
-                sampling.seed = match value {
+                change = Change::Seed(match value {
                     "-1" => crate::models::drawn_seed(),
                     _ => parsed(&name, value, "a whole number, or -1 for one that is drawn")?,
-                };
-                change = Change::Seed;
+                });
             }
             "max_tokens" => {
                 new.max_tokens = match value {
@@ -86,7 +85,11 @@ impl Settings {
     }
 
     /// All settings, a line each.
-    pub(crate) fn list(&self, kv: &KvSpec, context: usize) -> String {
+    pub(crate) fn list(&self, session: &Session) -> String {
+        self.lines((&session.options().kv, session.context(), session.seed()))
+    }
+
+    fn lines(&self, (kv, context, seed): (&KvSpec, usize, u64)) -> String {
         let sampling = &self.sampling;
         let limit = self
             .max_tokens
@@ -99,7 +102,7 @@ impl Settings {
             ("top_p", &sampling.top_p),
             ("min_p", &sampling.min_p),
             ("repetition_penalty", &sampling.repetition_penalty),
-            ("seed", &sampling.seed),
+            ("seed", &seed),
             ("max_tokens", &limit),
             ("wordwrap", if self.wrap { &"on" } else { &"off" }),
         ];
@@ -150,11 +153,11 @@ mod tests {
         ] {
             assert_eq!(set.set(name, value), Ok(Change::Settings), "{name}");
         }
-        assert_eq!(set.set("seed", "17"), Ok(Change::Seed));
+        assert_eq!(set.set("seed", "17"), Ok(Change::Seed(17)));
         assert_eq!(set.set("context", "64"), Ok(Change::Context(64)));
         let kv: KvSpec = "tq4".parse().unwrap();
         assert_eq!(set.set("kv", "tq4"), Ok(Change::Kv(kv.clone())));
-        let list = set.list(&kv, 64);
+        let list = set.lines((&kv, 64, 17));
         for line in [
             "kv                  tq4",
             "top_k               7",

@@ -28,7 +28,7 @@ pub(crate) struct Run {
 impl Run {
     pub(crate) fn new(session: &Session, sampling: &Sampling) -> Self {
         Self {
-            seed: sampling.seed,
+            seed: session.seed(),
             greedy: sampling.temperature == 0.0,
             kv: session.options().kv.to_string(),
             kv_bytes: session.kv_bytes(),
@@ -57,6 +57,7 @@ impl Ended {
     fn reason(&self) -> &'static str {
         match self.finish {
             Some(Finish::End) => "end",
+            Some(Finish::Stop) => "stop",
             Some(Finish::MaxTokens) => "max_tokens",
             Some(Finish::ContextFull) => "context_full",
             Some(Finish::Cancelled) | None => "cancelled",
@@ -95,6 +96,7 @@ impl Ended {
     pub(crate) fn summary(&self) -> String {
         let figures = &self.figures;
         let why = match self.finish {
+            Some(Finish::Stop) => "; stopped at a --stop text",
             Some(Finish::MaxTokens) => "; stopped at --max-tokens",
             Some(Finish::ContextFull) => {
                 "; stopped: the context is full, a larger --context holds more"

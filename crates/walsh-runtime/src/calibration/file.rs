@@ -10,6 +10,7 @@ use crate::{Error, Model, Result};
 const KIND: Kind = Kind {
     tag: *b"KEYS",
     version: 1,
+    oldest: 1,
     name: "a calibration",
 };
 

@@ -53,6 +53,8 @@ pub(crate) type Tag = [u8; 4];
 pub(crate) struct Kind {
     pub(crate) tag: Tag,
     pub(crate) version: u32,
+    /// The first version of it that is still read.
+    pub(crate) oldest: u32,
     /// In messages, with its article.
     pub(crate) name: &'static str,
 }
@@ -252,7 +254,7 @@ impl Frame<'_> {
                 tag_name(tag.to_le_bytes())
             )));
         }
-        if kind_version != self.kind.version {
+        if !(self.kind.oldest..=self.kind.version).contains(&kind_version) {
             return Err(self.other_version(kind_version, self.kind.version));
         }
         let fingerprint = Fingerprint::from_bytes(std::array::from_fn(|at| fixed[32 + at]));

@@ -5,6 +5,7 @@ use super::*;
 const KIND: Kind = Kind {
     tag: *b"TEST",
     version: 3,
+    oldest: 2,
     name: "a test",
 };
 
@@ -141,10 +142,18 @@ fn what_is_anothers_is_named() {
         "no file of something else, but of the kind TEST",
     );
     let newer = Kind { version: 4, ..KIND };
-    refused(
-        read_all(frame(newer, 7), &bytes),
-        "version 3 of its format, and this Walsh reads version 4",
-    );
+    read_all(frame(newer, 7), &bytes).expect("a version that is still read");
+    for (version, oldest) in [(5, 4), (2, 1)] {
+        let other = Kind {
+            version,
+            oldest,
+            ..KIND
+        };
+        refused(
+            read_all(frame(other, 7), &bytes),
+            &format!("version 3 of its format, and this Walsh reads version {version}"),
+        );
+    }
     let mut newer = bytes.clone();
     newer[8] = 2;
     refused(read_all(frame(KIND, 7), &newer), "version 2");

@@ -52,6 +52,7 @@ impl Conversation {
     /// The conversation is then as it was.
     pub fn reopen(&mut self, options: SessionOptions) -> Result<()> {
         let mut session = self.session.model().session(options)?;
+        session.follow(&self.session);
         let held = self.session.held();
         let stored = self.session.position() - usize::from(held.is_some());
         if stored > 0 {

@@ -7,6 +7,7 @@ use crate::chat::{Message, Template};
 use crate::tokenizer::Special;
 use crate::{
     Error, Figures, Finish, GenerateOptions, Generation, Model, Result, Session, SessionOptions,
+    Watch,
 };
 
 /// A conversation with a model.
@@ -94,6 +95,18 @@ impl Conversation {
     #[must_use]
     pub fn session(&self) -> &Session {
         &self.session
+    }
+
+    /// Starts the stream of random numbers that answers are chosen with, which goes on
+    /// from one to the next: see [`Session::set_seed`].
+    pub fn set_seed(&mut self, seed: u64) {
+        self.session.set_seed(seed);
+    }
+
+    /// What can end [`undo`](Self::undo) early, where it reads again: see
+    /// [`Session::set_watch`].
+    pub fn set_watch(&mut self, watch: Watch) {
+        self.session.set_watch(watch);
     }
 
     /// What was said, the system message included.

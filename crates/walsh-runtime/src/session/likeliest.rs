@@ -115,7 +115,7 @@ impl Session {
     /// Notes that the logits behind the latest token are not here.
     fn leave_logits(&mut self, place: Logits) {
         if self.newest_logits == Logits::Here {
-            self.logits.fill(0.0);
+            self.forget_logits();
         }
         self.newest_logits = place;
     }
@@ -123,7 +123,7 @@ impl Session {
     /// Fetches the logits where they were left on the device, or were not computed.
     pub(crate) fn fetch_waiting_logits(&mut self) -> Result<()> {
         match self.newest_logits {
-            Logits::Here => Ok(()),
+            Logits::Here | Logits::Unknown => Ok(()),
             Logits::OnDevice => self.fetch_logits(),
             Logits::ToCompute => self.read_logits(0),
         }

@@ -2,7 +2,7 @@
 
 use walsh::{Device, KeyPreparation, Tensor};
 
-use super::Session;
+use super::{Logits, Session};
 use crate::Result;
 
 /// The most bytes that pass through the host at a time, whole rows at least.
@@ -30,7 +30,11 @@ impl Session {
         let mut fork = Self::new(self.model.clone(), self.options.clone())?;
         fork.history.clone_from(&self.history);
         fork.reached = self.reached;
-        fork.logits.clone_from(&self.logits);
+        if self.newest_logits == Logits::Here {
+            fork.logits.clone_from(&self.logits);
+            fork.newest_logits = Logits::Here;
+        }
+        fork.follow(self);
         let mut buffer = Vec::new();
         for (from, to) in self.parts()?.iter().zip(&fork.parts()?) {
             for (from, to) in pieces(from)?.iter().zip(&pieces(to)?) {

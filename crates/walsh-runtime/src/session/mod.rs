@@ -15,7 +15,8 @@ use walsh::{
 };
 
 use crate::model::graph::{Activations, Graph, Reading, Wanted};
-use crate::{Error, LayerConfig, Model, ModelConfig, Result};
+use crate::sampling::Random;
+use crate::{Error, LayerConfig, Model, ModelConfig, Result, Watch};
 pub(crate) use fields::{Fields, FieldsReader};
 use history::{Call, History};
 pub use save::RestoreOptions;
@@ -114,8 +115,10 @@ enum StepKey {
 /// Where the logits behind the latest token are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Logits {
-    /// With the session, or there are none.
+    /// With the session.
     Here,
+    /// Gone, or there are none.
+    Unknown,
     /// On the device, where they were left.
     OnDevice,
     /// Nowhere yet: what they are products of is on the device, its first row.
@@ -147,6 +150,8 @@ pub struct Session {
     /// Where those behind the latest token are. While they are elsewhere, `logits` are
     /// zeros.
     newest_logits: Logits,
+    random: Random,
+    watch: Watch,
 }
 
 impl Session {
@@ -201,7 +206,9 @@ impl Session {
             reached: 0,
             logits,
             latest_rows: 0,
-            newest_logits: Logits::Here,
+            newest_logits: Logits::Unknown,
+            random: Random::default(),
+            watch: Watch::default(),
             model,
         })
     }
@@ -245,10 +252,49 @@ impl Session {
     /// The logits behind the latest token that was read, one per entry of the
     /// vocabulary; zeros before the first, after a [`truncate`](Self::truncate)
     /// that takes back what was read, and after
-    /// [`decode_likeliest`](Self::decode_likeliest).
+    /// [`decode_likeliest`](Self::decode_likeliest) or [`score`](Self::score).
     #[must_use]
     pub fn logits(&self) -> &[f32] {
         &self.logits
+    }
+
+    /// Starts the stream of random numbers that tokens are chosen with, which goes on
+    /// from one generation to the next; that of a new session is the one of seed 0.
+    ///
+    /// It is no part of the text: [`truncate`](Self::truncate) and
+    /// [`reset`](Self::reset) leave it where it is, so that another try is another
+    /// text. [`fork`](Self::fork) copies it, and files keep it.
+    pub fn set_seed(&mut self, seed: u64) {
+        self.random = Random::new(seed);
+    }
+
+    /// What the stream of random numbers started from.
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        self.random.seed()
+    }
+
+    pub(crate) fn random(&self) -> Random {
+        self.random
+    }
+
+    pub(crate) fn set_random(&mut self, random: Random) {
+        self.random = random;
+    }
+
+    /// From here on, calls that read tokens without options of their own
+    /// ([`prefill`](Self::prefill), [`score`](Self::score),
+    /// [`truncate`](Self::truncate)) end early when this says so, and tell it how far
+    /// they are.
+    pub fn set_watch(&mut self, watch: Watch) {
+        self.watch = watch;
+    }
+
+    /// Takes over what is no part of another session's text: its random numbers, and
+    /// who watches.
+    pub(crate) fn follow(&mut self, other: &Session) {
+        self.random = other.random;
+        self.watch = other.watch.clone();
     }
 
     /// Forgets all tokens.
@@ -260,7 +306,7 @@ impl Session {
 
     fn forget_logits(&mut self) {
         self.logits.fill(0.0);
-        self.newest_logits = Logits::Here;
+        self.newest_logits = Logits::Unknown;
     }
 
     /// Takes the tokens from number `position` on back. What is read next gives
@@ -277,8 +323,8 @@ impl Session {
     /// next one.
     ///
     /// # Errors
-    /// When it holds fewer, or reading again fails; it holds then what could be
-    /// read.
+    /// When it holds fewer, or reading again fails or is cancelled; it holds then what
+    /// could be read.
     pub fn truncate(&mut self, position: usize) -> Result<()> {
         if position > self.position() {
             return Err(Error::option(
@@ -293,12 +339,50 @@ impl Session {
         }
         self.forget_logits();
         let again = self.history.cut(position, self.earliest_return());
+        let read = self.read_again(&again, &self.watch.clone());
+        self.history.drop_waiting();
+        read
+    }
+
+    /// Reads waiting tokens by calls that were cut off the history.
+    fn read_again(&mut self, calls: &[Call], watch: &Watch) -> Result<()> {
         if self.history.stored == 0 {
             self.reached = 0;
         }
-        let read = again.into_iter().try_for_each(|call| self.advance(call));
+        let total = calls.iter().map(|call| call.rows).sum();
+        let mut done = 0;
+        for call in calls {
+            watch.tell(done, total);
+            watch.check()?;
+            self.advance(*call)?;
+            done += call.rows;
+        }
+        watch.tell(done, total);
+        Ok(())
+    }
+
+    /// Sees to it that what follows the latest token can be chosen: it is held, or the
+    /// logits are known. Where they are not, the call that read it is run again.
+    ///
+    /// # Errors
+    /// When nothing was read, or as [`truncate`](Self::truncate).
+    pub(crate) fn recall_logits(&mut self, watch: &Watch) -> Result<()> {
+        let Some(&last) = self.history.calls.last() else {
+            return self.held().map(drop).ok_or(Error::EmptyPrompt);
+        };
+        if self.held().is_some() || self.newest_logits != Logits::Unknown {
+            return self.fetch_waiting_logits();
+        }
+        watch.check()?;
+        let start = self.history.stored - last.rows;
+        let tokens = self.history.tokens.clone();
+        let mut again = self.history.cut(start, self.earliest_return());
+        again.push(last);
+        self.history.tokens = tokens;
+        let read = self.read_again(&again, watch);
         self.history.drop_waiting();
-        read
+        read?;
+        self.read_logits(last.rows - 1)
     }
 
     /// The least length above zero that all caches can be cut back to.
@@ -353,6 +437,10 @@ impl Session {
             rows: 1,
         };
         self.check_tokens(self.history.stored, &self.history.waiting()[..1])?;
+        if self.newest_logits != Logits::Here {
+            // The run overwrites what they could be fetched from.
+            self.newest_logits = Logits::Unknown;
+        }
         self.feed(call)?;
         self.run_with(key, run)?;
         self.latest_rows = 1;
@@ -365,19 +453,41 @@ impl Session {
     ///
     /// # Errors
     /// When they do not fit into the context or the vocabulary; nothing is
-    /// appended then. When the model computes a number that is not finite.
+    /// appended then. When the model computes a number that is not finite, or the
+    /// [watch](Self::set_watch) ends it: the chunks that were read stay then, and
+    /// nothing else. To read on with what is missing is the same as to read all at
+    /// once, and [`truncate`](Self::truncate) takes them back.
     pub fn prefill(&mut self, tokens: &[i32]) -> Result<()> {
-        self.check_tokens(self.position(), tokens)?;
+        self.read(tokens, &self.watch.clone())
+    }
+
+    /// As [`prefill`](Self::prefill), with another watch.
+    pub(crate) fn read(&mut self, tokens: &[i32], watch: &Watch) -> Result<()> {
+        let before = self.position();
+        self.check_tokens(before, tokens)?;
         self.history.tokens.extend_from_slice(tokens);
+        let read = self.read_waiting(watch);
+        if read.is_err() {
+            let kept = self.history.stored.max(before);
+            self.history.tokens.truncate(kept);
+        }
+        read
+    }
+
+    fn read_waiting(&mut self, watch: &Watch) -> Result<()> {
+        let total = self.history.waiting().len();
         let mut rows = 0;
         while !self.history.waiting().is_empty() {
-            rows = self.history.waiting().len().min(self.options.chunk);
-            let read = self.advance(Call {
+            let waiting = self.history.waiting().len();
+            watch.tell(total - waiting, total);
+            watch.check()?;
+            rows = waiting.min(self.options.chunk);
+            self.advance(Call {
                 reading: Reading::CodesAndFresh,
                 rows,
-            });
-            self.or_drop(read)?;
+            })?;
         }
+        watch.tell(total, total);
         self.read_logits(rows - 1)
     }
 
@@ -427,8 +537,11 @@ impl Session {
         let vocabulary = self.logits.len();
         let mut logits = vec![0.0; self.logit_rows * vocabulary];
         let first = self.history.stored;
+        let (watch, total) = (self.watch.clone(), self.history.waiting().len());
         while !self.history.waiting().is_empty() {
             let start = self.history.stored - first;
+            watch.tell(start, total);
+            watch.check()?;
             let rows = self.history.waiting().len().min(self.options.scored);
             self.advance(Call {
                 reading: Reading::Codes,
@@ -447,6 +560,7 @@ impl Session {
                 row += count;
             }
         }
+        watch.tell(total, total);
         Ok(())
     }
 
@@ -473,7 +587,7 @@ impl Session {
 
     /// Runs waiting tokens through the blocks.
     fn advance(&mut self, call: Call) -> Result<()> {
-        self.newest_logits = Logits::Here;
+        self.forget_logits();
         self.feed(call)?;
         self.run(StepKey::Body(call.rows, call.reading))?;
         self.latest_rows = call.rows;

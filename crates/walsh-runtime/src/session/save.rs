@@ -1,7 +1,7 @@
 //! Sessions in files.
 //!
 //! The frame is that of [`container`](crate::container), the kind `SESS`,
-//! version 1. A *number* is 8 bytes, a *text* a number of bytes and as many bytes
+//! version 2. A *number* is 8 bytes, a *text* a number of bytes and as many bytes
 //! of UTF-8; all is little-endian. The sections, in their order:
 //!
 //! | tag | contents |
@@ -9,9 +9,12 @@
 //! | `META` | numbers: context, chunk, how many tokens were read, how many the session holds, how far the caches have ever been filled, the size of the vocabulary; a text: the SPEC of the KV cache; a number n, and n numbers: the bytes of each part of the caches |
 //! | `TOKN` | the tokens, 4 bytes each |
 //! | `CALL` | the calls that read them, 4 bytes each: twice the number of tokens, plus 1 where they attended to each other unquantised |
-//! | `LOGI` | the logits behind the latest token that was read, `f32` |
+//! | `LOGI` | the logits behind the latest token that was read, `f32`; zeros where they are not known |
+//! | `RAND` | numbers: the seed of the stream of random numbers, and its state |
 //! | `CACH` | the parts of the caches (see [`KvCache::parts`](walsh::KvCache::parts)), layer after layer, as they lie in memory |
 //! | `CHAT` | of conversations alone: see [`Conversation`](crate::Conversation) |
+//!
+//! Version 1 has no section `RAND`: the stream starts anew there, from seed 0.
 
 use std::io::Read;
 use std::path::Path;
@@ -21,15 +24,17 @@ use walsh::{KvSpec, Tensor};
 use super::fields::{Fields, FieldsReader};
 use super::history::{Call, History};
 use super::memory::{pieces, read_piece};
-use super::{Session, SessionOptions};
+use super::{Logits, Session, SessionOptions};
 use crate::container::{self, Kind, Section, Sections, Tag};
 use crate::model::graph::Reading;
+use crate::sampling::Random;
 use crate::{Error, Model, Result};
 
 /// Files of sessions, conversations among them.
 pub(crate) const KIND: Kind = Kind {
     tag: *b"SESS",
-    version: 1,
+    version: 2,
+    oldest: 1,
     name: "a session",
 };
 
@@ -37,6 +42,7 @@ const META: Tag = *b"META";
 const TOKENS: Tag = *b"TOKN";
 const CALLS: Tag = *b"CALL";
 const LOGITS: Tag = *b"LOGI";
+const RANDOM: Tag = *b"RAND";
 const CACHES: Tag = *b"CACH";
 
 /// How a saved session is taken up.
@@ -68,12 +74,16 @@ impl Session {
         let tokens = tokens.iter().flat_map(|token| token.to_le_bytes());
         let calls = self.history.calls.iter().map(Call::code);
         let logits = self.logits.iter().flat_map(|logit| logit.to_le_bytes());
+        let mut random = Fields::default();
+        random.u64(self.random.seed());
+        random.u64(self.random.state());
         let cache_bytes = parts.iter().map(Tensor::bytes).sum();
         Ok(vec![
             Section::of(META, self.meta(&parts)),
             Section::of(TOKENS, tokens.collect()),
             Section::of(CALLS, calls.flat_map(u32::to_le_bytes).collect()),
             Section::of(LOGITS, logits.collect()),
+            Section::of(RANDOM, random.finish()),
             Section::streamed(CACHES, cache_bytes, move |sink| {
                 let mut buffer = Vec::new();
                 for part in &parts {
@@ -159,6 +169,7 @@ pub(crate) fn restore_sections<R: Read>(
     if logits.len() != meta.vocabulary {
         return Err(sections.damaged("its section LOGI"));
     }
+    let random = read_random(sections)?;
     let mut session = model.session(SessionOptions {
         context: options.context.max(meta.context),
         kv,
@@ -167,9 +178,29 @@ pub(crate) fn restore_sections<R: Read>(
     })?;
     session.history = history;
     session.reached = meta.reached;
-    session.logits = logits;
+    if logits.iter().any(|logit| *logit != 0.0) {
+        session.logits = logits;
+        session.newest_logits = Logits::Here;
+    }
+    session.random = random;
     session.fill_caches(sections, &meta)?;
     Ok(session)
+}
+
+fn read_random<R: Read>(sections: &mut Sections<R>) -> Result<Random> {
+    if !sections.has(RANDOM) {
+        return Ok(Random::default());
+    }
+    let bytes = sections.bytes(RANDOM)?;
+    let mut fields = FieldsReader::new(&bytes);
+    let mut read = || {
+        let (seed, state) = (fields.u64()?, fields.u64()?);
+        Some(Random::at(seed, state))
+    };
+    let random = read();
+    random
+        .filter(|_| fields.end().is_some())
+        .ok_or_else(|| sections.damaged("its section RAND"))
 }
 
 impl Session {

@@ -26,6 +26,29 @@ impl Decoder {
         }
     }
 
+    /// A decoder for what follows `tokens`, whose text is known: it begins with the bytes of a character that
+    /// they leave incomplete.
+    pub fn after(tokenizer: &Tokenizer, tokens: &[i32]) -> Decoder {
+        const LONGEST: usize = 4;
+        let mut decoder = Decoder::new();
+        let mut bytes = 0;
+        let first = tokens.iter().rposition(|&token| {
+            if !tokenizer.is_control(token) {
+                bytes += tokenizer.token_bytes(token).len();
+            }
+            bytes >= LONGEST
+        });
+        for &token in &tokens[first.unwrap_or(0)..] {
+            decoder.push(tokenizer, token);
+        }
+        decoder
+    }
+
+    /// Whether bytes of an incomplete character are held back.
+    pub fn is_within_character(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
     /// Takes one more token; returns what has become readable, which may be nothing.
     pub fn push(&mut self, tokenizer: &Tokenizer, token: i32) -> String {
         if self.show_control || !tokenizer.is_control(token) {

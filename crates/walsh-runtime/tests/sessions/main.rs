@@ -11,6 +11,7 @@ mod exact;
 mod files;
 mod hostile;
 mod packing;
+mod texts;
 
 use std::path::PathBuf;
 

@@ -3,9 +3,12 @@
 //! The order of the steps and their meaning are llama.cpp's: repetition penalty, top-k, top-p, min-p,
 //! temperature, draw. Top-p and min-p look at probabilities before the temperature is applied.
 
+mod random;
+
 use std::cmp::Ordering;
 
 use crate::error::{Error, Result};
+pub use random::Random;
 
 /// How to choose the next token.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -23,8 +26,6 @@ pub struct Sampling {
     pub repetition_penalty: f32,
     /// How many of the latest tokens the penalty looks at.
     pub repetition_window: usize,
-    /// Where the random numbers start. The same seed and logits give the same tokens on every machine.
-    pub seed: u64,
 }
 
 impl Default for Sampling {
@@ -36,7 +37,6 @@ impl Default for Sampling {
             min_p: 0.05,
             repetition_penalty: 1.0,
             repetition_window: 64,
-            seed: 0,
         }
     }
 }
@@ -101,11 +101,10 @@ impl Candidate {
     }
 }
 
-/// Chooses tokens one after the other. Keeps the state of the random numbers.
+/// Chooses tokens one after the other. It keeps room to work in, and no state: what a choice depends on is passed.
 #[derive(Clone, Debug)]
 pub struct Sampler {
     options: Sampling,
-    random: u64,
     penalised: Vec<f32>,
     /// The largest logit of each block of the vocabulary.
     peaks: Vec<f32>,
@@ -115,7 +114,7 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// A sampler at the start of its random numbers.
+    /// A sampler.
     ///
     /// # Errors
     /// [`Error::Sampling`] when an option is out of its range.
@@ -123,7 +122,6 @@ impl Sampler {
         options.validate()?;
         Ok(Sampler {
             options: *options,
-            random: options.seed,
             penalised: Vec::new(),
             peaks: Vec::new(),
             sorted_peaks: Vec::new(),
@@ -131,11 +129,12 @@ impl Sampler {
         })
     }
 
-    /// The next token by `logits`, one per token of the vocabulary, after `history`, the latest last.
+    /// The next token by `logits`, one per token of the vocabulary, after `history`, the latest last. The same logits,
+    /// history and state of `random` give the same token on every machine.
     ///
     /// # Errors
     /// [`Error::Logits`] when a logit is not a number or infinitely likely, or when no token is possible.
-    pub fn sample(&mut self, logits: &[f32], history: &[i32]) -> Result<i32> {
+    pub fn sample(&mut self, logits: &[f32], history: &[i32], random: &mut Random) -> Result<i32> {
         let mut penalised = std::mem::take(&mut self.penalised);
         let logits = match self.options.repetition_penalty {
             1.0 => logits,
@@ -147,18 +146,18 @@ impl Sampler {
                 &penalised
             }
         };
-        let chosen = self.choose(logits);
+        let chosen = self.choose(logits, random);
         self.penalised = penalised;
         chosen
     }
 
-    fn choose(&mut self, logits: &[f32]) -> Result<i32> {
+    fn choose(&mut self, logits: &[f32], random: &mut Random) -> Result<i32> {
         let best = most_probable(logits, &mut self.peaks)?;
         if self.options.temperature == 0.0 {
             return Ok(best.token);
         }
         self.take_top_k(logits);
-        Ok(self.choose_among(best))
+        Ok(self.choose_among(best, random))
     }
 
     /// The next token where those that [`Sampling::considers`] says are at hand, each with
@@ -167,7 +166,7 @@ impl Sampler {
     ///
     /// # Errors
     /// As [`sample`](Self::sample).
-    pub(crate) fn sample_few(&mut self, few: &[(f32, i32)]) -> Result<i32> {
+    pub(crate) fn sample_few(&mut self, few: &[(f32, i32)], random: &mut Random) -> Result<i32> {
         self.candidates.clear();
         let candidate = |&(logit, token): &(f32, i32)| Candidate { logit, token };
         self.candidates.extend(few.iter().map(candidate));
@@ -178,17 +177,17 @@ impl Sampler {
         if best.logit == f32::NEG_INFINITY {
             return Err(nothing_possible());
         }
-        Ok(self.choose_among(best))
+        Ok(self.choose_among(best, random))
     }
 
     /// Draws from the candidates.
-    fn choose_among(&mut self, best: Candidate) -> i32 {
+    fn choose_among(&mut self, best: Candidate, random: &mut Random) -> i32 {
         self.keep_top_p(best.logit);
         if self.options.min_p > 0.0 {
             let least = best.logit + libm::logf(self.options.min_p);
             self.candidates.retain(|c| c.logit >= least);
         }
-        self.draw(best)
+        self.draw(best, random)
     }
 
     /// Fills the candidates with the most probable tokens. The peaks are those of these logits.
@@ -252,11 +251,11 @@ impl Sampler {
         }
     }
 
-    fn draw(&mut self, best: Candidate) -> i32 {
+    fn draw(&self, best: Candidate, random: &mut Random) -> i32 {
         let temperature = self.options.temperature;
         let weight = |c: &Candidate| f64::from(libm::expf((c.logit - best.logit) / temperature));
         let sum: f64 = self.candidates.iter().map(weight).sum();
-        let mut left = self.uniform() * sum;
+        let mut left = random.uniform() * sum;
         for candidate in &self.candidates {
             left -= weight(candidate);
             if left < 0.0 {
@@ -264,16 +263,6 @@ impl Sampler {
             }
         }
         best.token
-    }
-
-    /// A number from 0 to below 1: SplitMix64 (Steele, Lea and Flood, 2014), 53 bits of it.
-    fn uniform(&mut self) -> f64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.random;
-        bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        bits ^= bits >> 31;
-        (bits >> 11) as f64 / (1u64 << 53) as f64
     }
 }
 
@@ -387,9 +376,10 @@ mod tests {
     /// How often each token is drawn.
     fn counts<const N: usize>(options: Sampling, logits: [f32; N]) -> [usize; N] {
         let mut sampler = sampler(options);
+        let mut random = Random::new(0);
         let mut counts = [0; N];
         for _ in 0..10_000 {
-            counts[sampler.sample(&logits, &[]).unwrap() as usize] += 1;
+            counts[sampler.sample(&logits, &[], &mut random).unwrap() as usize] += 1;
         }
         counts
     }
@@ -401,8 +391,9 @@ mod tests {
     #[test]
     fn greedy_takes_the_first_best() {
         let mut sampler = sampler(Sampling::greedy());
-        assert_eq!(sampler.sample(&[1.0, 3.0, 3.0, -2.0], &[]).unwrap(), 1);
-        assert_eq!(sampler.sample(&[f32::NEG_INFINITY, -9.0], &[]).unwrap(), 1);
+        let mut sample = |logits: &[f32]| sampler.sample(logits, &[], &mut Random::new(0)).unwrap();
+        assert_eq!(sample(&[1.0, 3.0, 3.0, -2.0]), 1);
+        assert_eq!(sample(&[f32::NEG_INFINITY, -9.0]), 1);
     }
 
     #[test]
@@ -466,20 +457,25 @@ mod tests {
             ..Sampling::greedy()
         };
         let mut sampler = sampler(options);
+        let mut sample = |logits: &[f32], history: &[i32]| {
+            sampler
+                .sample(logits, history, &mut Random::new(0))
+                .unwrap()
+        };
         let logits = [3.0, 2.0, -1.0, -1.5];
-        assert_eq!(sampler.sample(&logits, &[]).unwrap(), 0);
-        assert_eq!(sampler.sample(&logits, &[0, 0]).unwrap(), 1); // once only: 1.5, not 0.75
-        assert_eq!(sampler.sample(&logits, &[0, 0, 1]).unwrap(), 0);
-        assert_eq!(sampler.sample(&logits, &[0, 2, 3]).unwrap(), 0);
-        assert_eq!(sampler.sample(&[-1.0, -1.5], &[0, -7, 99]).unwrap(), 0); // out of the window
-        assert_eq!(sampler.sample(&[-1.0, -1.5], &[99, 0]).unwrap(), 1);
+        assert_eq!(sample(&logits, &[]), 0);
+        assert_eq!(sample(&logits, &[0, 0]), 1); // once only: 1.5, not 0.75
+        assert_eq!(sample(&logits, &[0, 0, 1]), 0);
+        assert_eq!(sample(&logits, &[0, 2, 3]), 0);
+        assert_eq!(sample(&[-1.0, -1.5], &[0, -7, 99]), 0); // out of the window
+        assert_eq!(sample(&[-1.0, -1.5], &[99, 0]), 1);
     }
 
     #[test]
     fn large_vocabularies_agree_with_a_full_sort() {
-        let mut state = sampler(plain());
+        let mut random = Random::new(0);
         let logits: Vec<f32> = (0..50_000)
-            .map(|_| (state.uniform() * 20.0) as f32)
+            .map(|_| (random.uniform() * 20.0) as f32)
             .collect();
         let mut sorted: Vec<Candidate> = logits
             .iter()
@@ -520,9 +516,9 @@ mod tests {
     #[test]
     fn the_same_seed_gives_the_same_tokens() {
         let run = |seed| -> Vec<i32> {
-            let mut sampler = sampler(Sampling { seed, ..plain() });
+            let (mut sampler, mut random) = (sampler(plain()), Random::new(seed));
             (0..12)
-                .map(|_| sampler.sample(&[0.0; 100], &[]).unwrap())
+                .map(|_| sampler.sample(&[0.0; 100], &[], &mut random).unwrap())
                 .collect()
         };
         assert_eq!(run(1), [56, 74, 97, 44, 44, 76, 87, 52, 28, 79, 40, 60]);
@@ -575,7 +571,9 @@ mod tests {
             &[f32::NEG_INFINITY],
             &[],
         ] {
-            let error = sampler.sample(logits, &[]).unwrap_err();
+            let error = sampler
+                .sample(logits, &[], &mut Random::new(0))
+                .unwrap_err();
             assert!(matches!(error, Error::Logits { .. }), "{logits:?}");
         }
     }
