@@ -1,12 +1,16 @@
 //! `walsh bench`.
 
-use walsh_runtime::{BenchOptions, BenchTest, Model, ProfileOptions, ProfileRow, bench, profile};
+use std::sync::Arc;
+
+use walsh_runtime::{
+    BenchOptions, BenchReport, BenchTest, Model, ProfileOptions, ProfileRow, bench, profile,
+};
 
 use crate::args::Bench;
-use crate::failure::Outcome;
-use crate::models;
+use crate::failure::{Failure, Outcome};
 use crate::output::{self, Notes, Table, shown};
 use crate::progress::Steps;
+use crate::{interrupt, models};
 
 pub(crate) fn run(args: &Bench) -> Outcome {
     let notes = Notes::for_figures(args.json);
@@ -26,6 +30,7 @@ pub(crate) fn run(args: &Bench) -> Outcome {
         depths: args.depth.clone(),
         kv: args.kv.clone(),
         repetitions: args.repetitions.map(usize::from),
+        cancel: interrupt::on_interrupt()?,
     };
     let steps = Steps::new("tests", &notes);
     let tests = [args.prompt, args.generate];
@@ -45,8 +50,17 @@ pub(crate) fn run(args: &Bench) -> Outcome {
         ));
     })?;
     drop(steps);
+    print(&report, args)?;
+    if report.cancelled {
+        notes.note(format_args!("interrupted: not all tests were done"));
+        return Err(Failure::Interrupted);
+    }
+    Ok(())
+}
+
+fn print(report: &BenchReport, args: &Bench) -> Outcome {
     if args.json {
-        return output::print_json(&report);
+        return output::print_json(report);
     }
     let submits = report
         .results
@@ -89,6 +103,7 @@ pub(crate) fn run(args: &Bench) -> Outcome {
 
 /// Where the time of a decoded token goes, for each codec and depth.
 fn profiles(model: &Model, args: &Bench) -> Outcome {
+    let cancel = interrupt::on_interrupt()?;
     let mut reports = Vec::new();
     for kv in &args.kv {
         for &depth in &args.depth {
@@ -96,6 +111,7 @@ fn profiles(model: &Model, args: &Bench) -> Outcome {
                 depth,
                 kv: kv.clone(),
                 tokens: args.generate,
+                cancel: Arc::clone(&cancel),
             };
             reports.push(profile(model, &options)?);
         }

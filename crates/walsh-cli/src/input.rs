@@ -1,10 +1,14 @@
 //! The text of a command: an argument, a file, or standard input.
 
-use std::io::Read;
 use std::path::Path;
 
+use walsh_runtime::TextReader;
+
 use crate::args::InputArgs;
-use crate::failure::{Failure, Outcome};
+use crate::failure::Outcome;
+
+/// No context holds a text as long.
+const MOST_BYTES: usize = 16 << 20;
 
 /// The text that the arguments give, `-` being standard input; `None` where they
 /// give none.
@@ -21,14 +25,10 @@ pub(crate) fn text(argument: Option<&str>, args: &InputArgs) -> Outcome<Option<S
 
 /// The text of a file.
 pub(crate) fn file(path: &Path) -> Outcome<String> {
-    let bytes = std::fs::read(path)
-        .map_err(|error| Failure::run(format_args!("cannot read {}: {error}", path.display())))?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    Ok(TextReader::open(path)?.read_all(MOST_BYTES)?)
 }
 
 fn standard_input() -> Outcome<String> {
-    let mut bytes = Vec::new();
-    let read = std::io::stdin().lock().read_to_end(&mut bytes);
-    read.map_err(|error| Failure::run(format_args!("cannot read from standard input: {error}")))?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    let text = TextReader::new("standard input", std::io::stdin().lock());
+    Ok(text.read_all(MOST_BYTES)?)
 }

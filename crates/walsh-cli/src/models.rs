@@ -134,6 +134,7 @@ pub(crate) fn open(args: &ModelArgs, notes: &Notes) -> Outcome<Model> {
         notice: Some(Arc::new(move |notice: CalibrationNotice<'_>| {
             calibration_notice(&notes, notice, is_kept);
         })),
+        ..CalibrationOptions::default()
     };
     Ok(Model::open_with(&device, path, calibrations)?)
 }
@@ -229,6 +230,7 @@ fn restore_options(args: &SessionArgs) -> RestoreOptions {
     RestoreOptions {
         context: args.context.map_or(0, usize::from),
         kv: args.kv.clone(),
+        ..RestoreOptions::default()
     }
 }
 

@@ -2,14 +2,14 @@
 
 use walsh_runtime::{
     Comparison, Model, PerplexityOptions, PerplexityReport, Provenance, ReportFile, ReportPage,
-    perplexity,
+    TextReader, perplexity,
 };
 
 use crate::args::Perplexity;
 use crate::failure::{Failure, Outcome};
-use crate::models;
 use crate::output::{self, Notes, Table, shown};
 use crate::progress::Steps;
+use crate::{interrupt, models};
 
 /// The page that the run ends with, whose files were looked at before it begins.
 struct Page {
@@ -40,9 +40,7 @@ impl Page {
 }
 
 pub(crate) fn run(args: &Perplexity) -> Outcome {
-    let text = std::fs::read(&args.file).map_err(|error| {
-        Failure::run(format_args!("cannot read {}: {error}", args.file.display()))
-    })?;
+    let mut text = TextReader::open(&args.file)?;
     let page = Page::prepare(args)?;
     let notes = Notes::for_figures(args.json);
     let model = models::open(&args.model, &notes)?;
@@ -50,9 +48,10 @@ pub(crate) fn run(args: &Perplexity) -> Outcome {
         context: args.context,
         chunks: args.chunks.map(usize::from),
         kv: args.kv.clone(),
+        cancel: interrupt::on_interrupt()?,
     };
     let steps = Steps::new("chunks", &notes);
-    let report = perplexity(&model, &text, &options, &mut |progress| {
+    let report = perplexity(&model, &mut text, &options, &mut |progress| {
         steps.show(progress.chunk, progress.chunks);
         let figures: Vec<String> = args
             .kv
@@ -74,6 +73,14 @@ pub(crate) fn run(args: &Perplexity) -> Outcome {
         output::note(format_args!("warning: {warning}"));
     }
     print(&report, args)?;
+    if report.cancelled {
+        // A page would take the place of one of a whole run.
+        notes.note(format_args!(
+            "interrupted: the figures are those of the first {} chunks",
+            report.chunks
+        ));
+        return Err(Failure::Interrupted);
+    }
     page.map_or(Ok(()), |page| page.write(&report, args, &model))
 }
 

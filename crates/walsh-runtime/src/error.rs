@@ -48,6 +48,14 @@ pub enum Error {
         /// What is wrong and what to do.
         why: String,
     },
+    /// A text that was to be read cannot be used.
+    #[error("{name}: {what}")]
+    Text {
+        /// The file, or what else it came from.
+        name: String,
+        /// What is wrong and what to do.
+        what: String,
+    },
     /// A file that Walsh saved cannot be used.
     #[error("{}: {what}", path.display())]
     Saved {

@@ -29,6 +29,7 @@ pub mod sampling;
 mod session;
 pub mod shown;
 pub mod store;
+mod text;
 pub mod tokenizer;
 mod watch;
 
@@ -56,6 +57,7 @@ pub use perplexity::{
 };
 pub use sampling::Sampling;
 pub use session::{DEFAULT_CONTEXT, RestoreOptions, Session, SessionOptions};
+pub use text::TextReader;
 pub use watch::{Progress, ProgressListener, Watch};
 
 /// The README's examples, as tests.

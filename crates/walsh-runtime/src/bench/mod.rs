@@ -6,12 +6,14 @@
 
 mod profile;
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use walsh::formats::kv::KvSpec;
 
-use crate::{Error, Model, Result, Session, SessionOptions};
+use crate::{Error, Model, Result, Session, SessionOptions, Watch};
 pub use profile::{ProfileOptions, ProfileReport, ProfileRow, profile};
 
 /// What to measure.
@@ -28,6 +30,8 @@ pub struct BenchOptions {
     /// Repetitions of each test. `None`: 5, or 3 where a repetition with what
     /// prepares it takes more than five seconds.
     pub repetitions: Option<usize>,
+    /// Setting it ends the run within a chunk of tokens. The tests that are done count.
+    pub cancel: Arc<AtomicBool>,
 }
 
 /// What was measured.
@@ -46,6 +50,8 @@ pub struct BenchReport {
     pub screen_bytes: u64,
     /// One entry per codec, depth and test.
     pub results: Vec<BenchResult>,
+    /// Whether the run was ended before all tests were done.
+    pub cancelled: bool,
 }
 
 /// The two kinds of work.
@@ -84,7 +90,7 @@ pub struct BenchResult {
 ///
 /// # Errors
 /// When there is nothing to measure, or the model cannot take the context that
-/// a depth needs.
+/// a depth needs. When it is cancelled before a test was done.
 pub fn bench(
     model: &Model,
     options: &BenchOptions,
@@ -108,13 +114,16 @@ pub fn bench(
     let context = deepest.checked_add(longest).ok_or_else(|| {
         Error::measure("the depth is too large: use one within the model's context")
     })?;
+    let watch = Watch::cancelled_by(&options.cancel);
     let mut results = Vec::new();
-    for kv in &options.kv {
+    let mut cancelled = false;
+    'tests: for kv in &options.kv {
         let mut session = model.session(SessionOptions {
             context,
             kv: kv.clone(),
             ..SessionOptions::default()
         })?;
+        session.set_watch(watch.clone());
         let tokens = arbitrary_tokens(context, model.config().vocabulary);
         for &depth in &options.depths {
             for (test, count) in tests.into_iter().filter(|&(_, count)| count > 0) {
@@ -123,8 +132,15 @@ pub fn bench(
                     count,
                     depth,
                     tokens: &tokens,
+                    watch: &watch,
                 };
-                let (rates, submit) = case.measure(&mut session, options.repetitions)?;
+                let (rates, submit) = match case.measure(&mut session, options.repetitions) {
+                    Err(Error::Cancelled) if !results.is_empty() => {
+                        cancelled = true;
+                        break 'tests;
+                    }
+                    measured => measured?,
+                };
                 let result = BenchResult {
                     test,
                     tokens: count,
@@ -148,6 +164,7 @@ pub fn bench(
         packed_bytes: model.packed_bytes(),
         screen_bytes: model.screen_bytes(),
         results,
+        cancelled,
     })
 }
 
@@ -157,6 +174,7 @@ struct Case<'a> {
     count: usize,
     depth: usize,
     tokens: &'a [i32],
+    watch: &'a Watch,
 }
 
 impl Case<'_> {
@@ -205,6 +223,7 @@ impl Case<'_> {
             BenchTest::Prefill => session.prefill(tokens)?,
             BenchTest::Decode => {
                 for &token in tokens {
+                    self.watch.check()?;
                     session.decode_likeliest(token)?;
                 }
             }

@@ -1,5 +1,7 @@
 //! Where the time of a decoded token goes.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use serde::Serialize;
@@ -8,7 +10,7 @@ use walsh::ops::{MatMul, MatMulTopK, Op};
 use walsh::{CommandList, KernelTime};
 
 use super::{arbitrary_tokens, median};
-use crate::{Error, Model, Result, SessionOptions};
+use crate::{Error, Model, Result, SessionOptions, Watch};
 
 /// What to look at.
 #[derive(Debug, Clone)]
@@ -19,6 +21,8 @@ pub struct ProfileOptions {
     pub kv: KvSpec,
     /// Over how many tokens times are averaged.
     pub tokens: usize,
+    /// Setting it ends the run within a chunk of tokens.
+    pub cancel: Arc<AtomicBool>,
 }
 
 /// The time of a decoded token, by op and by kernel.
@@ -67,7 +71,7 @@ pub struct ProfileRow {
 ///
 /// # Errors
 /// When the model cannot take the context, or the device does not time kernels one by
-/// one.
+/// one. When it is cancelled.
 pub fn profile(model: &Model, options: &ProfileOptions) -> Result<ProfileReport> {
     const WARM_UP: usize = 16;
     let tokens = options.tokens;
@@ -82,6 +86,8 @@ pub fn profile(model: &Model, options: &ProfileOptions) -> Result<ProfileReport>
         kv: options.kv.clone(),
         ..SessionOptions::default()
     })?;
+    let watch = Watch::cancelled_by(&options.cancel);
+    session.set_watch(watch.clone());
     let text = arbitrary_tokens(context, model.config().vocabulary);
     let (before, text) = text.split_at(options.depth);
     if !before.is_empty() {
@@ -95,6 +101,7 @@ pub fn profile(model: &Model, options: &ProfileOptions) -> Result<ProfileReport>
             session.make_screen()?;
             submitted = model.device().submit_seconds();
         }
+        watch.check()?;
         let start = Instant::now();
         session.decode_likeliest(token)?;
         if index >= WARM_UP {
@@ -104,6 +111,7 @@ pub fn profile(model: &Model, options: &ProfileOptions) -> Result<ProfileReport>
     let submit = submitted.zip(model.device().submit_seconds());
     let mut sums = Sums::default();
     for (index, &token) in profiled.iter().enumerate() {
+        watch.check()?;
         let stored = session.position() as u64 + 1;
         let mut ignored = Sums::default();
         let sums = if index < WARM_UP {

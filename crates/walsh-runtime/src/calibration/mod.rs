@@ -13,6 +13,7 @@ mod tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use walsh::formats::kv::LayerKv;
 use walsh::ops::{Pairing, RopeConfig};
@@ -20,7 +21,7 @@ use walsh::{CacheKind, DType, Device, KeyPreparation, KvCache, KvCacheOptions, K
 
 use crate::model::graph::{Activations, Graph, Reading};
 use crate::tokenizer::Special;
-use crate::{Error, Model, ModelConfig, Result};
+use crate::{Error, Model, ModelConfig, Result, Watch};
 
 /// What is read.
 const TEXT: &str = include_str!("text.txt");
@@ -77,6 +78,8 @@ pub struct CalibrationOptions {
     pub folder: Option<PathBuf>,
     /// Is told what happens.
     pub notice: Option<Arc<CalibrationListener>>,
+    /// Setting it ends a measurement with [`Error::Cancelled`] before the next layer.
+    pub cancel: Arc<AtomicBool>,
 }
 
 impl std::fmt::Debug for CalibrationOptions {
@@ -99,8 +102,10 @@ impl Calibration {
                 listener(notice);
             }
         };
+        let watch = Watch::cancelled_by(&options.cancel);
         let found = Self::measure(model, &mut |done, layers| {
             tell(CalibrationNotice::Measuring { done, layers });
+            watch.check()
         })?;
         if let Some(folder) = folder
             && let Err(error) = file::save(model, folder, &found)
@@ -118,7 +123,10 @@ impl Calibration {
     }
 
     /// Reads the built-in text and looks at every layer's keys and queries.
-    fn measure(model: &Model, progress: &mut dyn FnMut(usize, usize)) -> Result<Self> {
+    fn measure(
+        model: &Model,
+        progress: &mut dyn FnMut(usize, usize) -> Result<()>,
+    ) -> Result<Self> {
         let (device, config) = (model.device(), model.config());
         let mut tokens = model.tokenizer().encode_prompt(TEXT, Special::Text)?;
         tokens.truncate(TOKENS.min(config.context));
@@ -155,7 +163,7 @@ impl Calibration {
             let keys: Vec<f32> = device.read(&activations.key)?;
             let queries: Vec<f32> = device.read(&activations.query)?;
             layers.push(KeyMoments::of(config, &keys, &queries));
-            progress(index + 1, caches.len());
+            progress(index + 1, caches.len())?;
         }
         Ok(Self { layers })
     }

@@ -32,7 +32,7 @@ use std::path::{Path, PathBuf};
 
 use twox_hash::XxHash3_128;
 
-use file::Replacement;
+pub(crate) use file::Replacement;
 pub use file::check_writable;
 
 use crate::model::Fingerprint;

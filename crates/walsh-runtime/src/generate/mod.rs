@@ -134,7 +134,7 @@ impl Session {
         let tokens = if self.position() == 0 {
             tokenizer.encode_prompt(prompt, options.special)?
         } else {
-            tokenizer.encode(prompt, options.special)?
+            tokenizer.encode_after(self.tokens().last().copied(), prompt, options.special)?
         };
         self.generate_from(&tokens, options)
     }
@@ -298,7 +298,8 @@ impl Generation<'_> {
             return Ok(());
         }
         let tokenizer = self.session.model().tokenizer();
-        let tokens = tokenizer.encode(rest, Special::Text)?;
+        let previous = self.session.tokens().last().copied();
+        let tokens = tokenizer.encode_after(previous, rest, Special::Text)?;
         self.session.read(&tokens, &self.options.watch.quiet())
     }
 }

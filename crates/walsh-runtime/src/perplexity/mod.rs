@@ -13,19 +13,24 @@ mod report;
 mod softmax;
 mod stats;
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
 use serde::Serialize;
 use walsh::DType;
 use walsh::formats::kv::KvSpec;
 
-use crate::{Error, Model, Result, Session, SessionOptions};
-
-use crate::tokenizer::Special;
+use crate::tokenizer::{Special, Tokenizer};
+use crate::{Error, Model, Result, Session, SessionOptions, TextReader, Watch};
 use pieces::{Pieces, Predictor};
 pub use report::{Comparison, ComparisonEntry, Provenance, ReportFile, ReportPage};
 use stats::Scores;
 
 /// Tokens that are scored at a time: enough for products to run at speed.
 const SCORED: usize = 256;
+
+/// The most tokens that are held of a text.
+const MOST_TOKENS: usize = 1 << 26;
 
 /// What to measure.
 #[derive(Debug, Clone)]
@@ -36,6 +41,9 @@ pub struct PerplexityOptions {
     pub chunks: Option<usize>,
     /// The KV codecs, the reference first.
     pub kv: Vec<KvSpec>,
+    /// Setting it ends the run within a few hundred tokens. The chunks that were scored
+    /// count.
+    pub cancel: Arc<AtomicBool>,
 }
 
 /// What was measured.
@@ -49,12 +57,14 @@ pub struct PerplexityReport {
     pub context: usize,
     /// Chunks scored.
     pub chunks: usize,
-    /// Tokens that the text has.
+    /// Tokens of the text: no more than the chunks need, where their number was given.
     pub tokens: usize,
     /// One entry per codec, in the order given.
     pub results: Vec<PerplexityResult>,
     /// What to know before the figures are believed, a line each.
     pub warnings: Vec<String>,
+    /// Whether the run was ended before all chunks were scored.
+    pub cancelled: bool,
 }
 
 /// One codec's figures.
@@ -110,14 +120,16 @@ impl Predictor for Session {
 /// Measures the perplexity of `text`, with one session per codec.
 ///
 /// Memory beyond the model and the caches is bounded: two blocks of at most
-/// 16 MiB of logits (one when there is one codec), whatever the text's length.
+/// 16 MiB of logits (one when there is one codec), what it takes to tokenise a
+/// mebibyte of text, and the tokens, of a text without end as well.
 ///
 /// # Errors
-/// When there is no codec, the text has fewer tokens than one chunk, the model
-/// cannot take the context, or its logits are not finite.
+/// When there is no codec, the text cannot be read or has fewer tokens than one
+/// chunk, the model cannot take the context, or its logits are not finite. When it is
+/// cancelled before a chunk was scored.
 pub fn perplexity(
     model: &Model,
-    text: &[u8],
+    text: &mut TextReader<'_>,
     options: &PerplexityOptions,
     progress: &mut dyn FnMut(&PerplexityProgress),
 ) -> Result<PerplexityReport> {
@@ -127,8 +139,9 @@ pub fn perplexity(
             "a chunk of {context} tokens is too short: use at least 4"
         )));
     }
-    let tokens = model.tokenizer().encode_prompt_bytes(text, Special::Text)?;
-    let chunks = (tokens.len() / context).min(options.chunks.unwrap_or(usize::MAX));
+    let most = options.chunks.map(|chunks| chunks.saturating_mul(context));
+    let tokens = read_tokens(model.tokenizer(), text, most)?;
+    let chunks = tokens.len() / context;
     if chunks == 0 {
         return Err(Error::measure(format!(
             "the text has {} tokens, and at least one chunk of {context} is needed: use a longer text or a smaller context",
@@ -137,12 +150,14 @@ pub fn perplexity(
     }
     let mut sessions = Vec::with_capacity(options.kv.len());
     for kv in &options.kv {
-        sessions.push(model.session(SessionOptions {
+        let mut session = model.session(SessionOptions {
             context,
             kv: kv.clone(),
             scored: SCORED,
             ..SessionOptions::default()
-        })?);
+        })?;
+        session.set_watch(Watch::cancelled_by(&options.cancel));
+        sessions.push(session);
     }
     let bos = model
         .tokenizer()
@@ -151,14 +166,22 @@ pub fn perplexity(
     let workers = model.device().properties().parallelism;
     let mut pieces = Pieces::new(model.config().vocabulary, workers);
     let mut scores = vec![Scores::default(); sessions.len()];
-    for (index, chunk) in tokens.chunks_exact(context).take(chunks).enumerate() {
+    let mut scored = 0;
+    for (index, chunk) in tokens.chunks_exact(context).enumerate() {
         let mut chunk = chunk.to_vec();
         if let Some(bos) = bos {
             chunk[0] = bos;
         }
-        pieces.score_chunk(&mut sessions, &chunk, &mut scores)?;
+        // Of a chunk that is broken off, nothing counts.
+        let mut with_chunk = scores.clone();
+        match pieces.score_chunk(&mut sessions, &chunk, &mut with_chunk) {
+            Err(Error::Cancelled) if index > 0 => break,
+            ended => ended?,
+        }
+        scores = with_chunk;
+        scored = index + 1;
         progress(&PerplexityProgress {
-            chunk: index + 1,
+            chunk: scored,
             chunks,
             perplexities: scores.iter().map(Scores::perplexity).collect(),
         });
@@ -177,18 +200,49 @@ pub fn perplexity(
             bits_per_value: model.kv_bits_per_value(kv)?,
         });
     }
+    let cancelled = scored < chunks;
+    let mut warnings: Vec<String> = reference_warning(&options.kv).into_iter().collect();
+    if !cancelled {
+        warnings.extend(bias_warnings(model, &options.kv)?);
+    }
     Ok(PerplexityReport {
         model: model.name().to_owned(),
         device: model.device().properties().to_string(),
         context,
-        chunks,
+        chunks: scored,
         tokens: tokens.len(),
         results,
-        warnings: reference_warning(&options.kv)
-            .into_iter()
-            .chain(bias_warnings(model, &options.kv)?)
-            .collect(),
+        warnings,
+        cancelled,
     })
+}
+
+/// The tokens of a text: all, or the first so many.
+fn read_tokens(
+    tokenizer: &Tokenizer,
+    text: &mut TextReader<'_>,
+    most: Option<usize>,
+) -> Result<Vec<i32>> {
+    let mut tokens: Vec<i32> = Vec::new();
+    if tokenizer.add_bos() {
+        tokens.extend(tokenizer.bos());
+    }
+    let most = most.unwrap_or(MOST_TOKENS + 1);
+    while tokens.len() < most {
+        let Some(piece) = text.next_piece()? else {
+            tokens.extend(tokenizer.last());
+            break;
+        };
+        let previous = tokens.last().copied();
+        tokens.extend(tokenizer.encode_after(previous, &piece, Special::Text)?);
+    }
+    tokens.truncate(most);
+    match tokens.len() > MOST_TOKENS {
+        true => Err(Error::measure(format!(
+            "more than {MOST_TOKENS} tokens are to be read: score fewer chunks of the text"
+        ))),
+        false => Ok(tokens),
+    }
 }
 
 /// Says of each SPEC that stores biased keys coarsely and as they are.

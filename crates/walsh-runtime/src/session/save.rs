@@ -18,6 +18,8 @@
 
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use walsh::{KvSpec, Tensor};
 
@@ -28,7 +30,7 @@ use super::{Logits, Session, SessionOptions};
 use crate::container::{self, Kind, Section, Sections, Tag};
 use crate::model::graph::Reading;
 use crate::sampling::Random;
-use crate::{Error, Model, Result};
+use crate::{Error, Model, Result, Watch};
 
 /// Files of sessions, conversations among them.
 pub(crate) const KIND: Kind = Kind {
@@ -46,13 +48,15 @@ const RANDOM: Tag = *b"RAND";
 const CACHES: Tag = *b"CACH";
 
 /// How a saved session is taken up.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct RestoreOptions {
     /// How many tokens it can hold from now on: no fewer than before; 0 for as
     /// many.
     pub context: usize,
     /// The SPEC that it must have been saved with, where one is expected.
     pub kv: Option<KvSpec>,
+    /// Setting it ends the reading of a large file.
+    pub cancel: Arc<AtomicBool>,
 }
 
 impl Session {
@@ -183,7 +187,7 @@ pub(crate) fn restore_sections<R: Read>(
         session.newest_logits = Logits::Here;
     }
     session.random = random;
-    session.fill_caches(sections, &meta)?;
+    session.fill_caches(sections, &meta, &Watch::cancelled_by(&options.cancel))?;
     Ok(session)
 }
 
@@ -204,7 +208,12 @@ fn read_random<R: Read>(sections: &mut Sections<R>) -> Result<Random> {
 }
 
 impl Session {
-    fn fill_caches<R: Read>(&self, sections: &mut Sections<R>, meta: &Meta<'_>) -> Result<()> {
+    fn fill_caches<R: Read>(
+        &self,
+        sections: &mut Sections<R>,
+        meta: &Meta<'_>,
+        watch: &Watch,
+    ) -> Result<()> {
         let parts = self.parts()?;
         let bytes = parts.iter().map(Tensor::bytes);
         if !bytes.eq(meta.parts.iter().copied()) {
@@ -220,6 +229,7 @@ impl Session {
             let mut buffer = Vec::new();
             for part in &parts {
                 for piece in pieces(part)? {
+                    watch.check()?;
                     buffer.resize(piece.bytes() as usize, 0);
                     body.take(&mut buffer)?;
                     self.device.write_bytes(&piece, &buffer)?;

@@ -199,9 +199,34 @@ impl Tokenizer {
         Ok(tokens)
     }
 
+    /// The tokens of `text` where it goes on a text whose latest token is `previous`; where it begins one, there
+    /// is none. Vocabularies that put a space in front of a text do so at its beginning and behind special tokens.
+    pub fn encode_after(
+        &self,
+        previous: Option<i32>,
+        text: &str,
+        special: Special,
+    ) -> Result<Vec<i32>> {
+        let is_special = |id| self.vocab.kind(id).is_special();
+        let begins = previous
+            .and_then(|token| self.id(token))
+            .is_none_or(is_special);
+        self.encode_part(text.as_bytes(), special, begins)
+    }
+
+    /// The token that [`Tokenizer::encode_prompt`] puts last.
+    pub(crate) fn last(&self) -> Option<i32> {
+        self.eos.filter(|_| self.add_eos)
+    }
+
     /// As [`Tokenizer::encode`], for bytes that need not be UTF-8: byte-level vocabularies see U+FFFD
     /// for each byte that is no part of a character, SentencePiece's see the bytes themselves.
     pub fn encode_bytes(&self, text: &[u8], special: Special) -> Result<Vec<i32>> {
+        self.encode_part(text, special, true)
+    }
+
+    /// The tokens of a text, which begins one or stands behind a special token where `begins` says so.
+    fn encode_part(&self, text: &[u8], special: Special, begins: bool) -> Result<Vec<i32>> {
         if text.len() > (u32::MAX / 4) as usize {
             return Err(Error::tokenizer(format!(
                 "a text of {} bytes is too long: give at most 1 GiB at a time",
@@ -209,7 +234,7 @@ impl Tokenizer {
             )));
         }
         let mut out = Vec::with_capacity(text.len() / 3);
-        let mut after_token = true;
+        let mut after_token = begins;
         for part in self.special.cut(&self.vocab, text, special) {
             match part {
                 Part::Token(id) => out.push(id as i32),

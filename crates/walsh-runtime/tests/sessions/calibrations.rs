@@ -21,6 +21,7 @@ fn open(model: &Model, folder: &std::path::Path) -> (Model, Arc<[AtomicUsize; 2]
             };
             seen[which].fetch_add(1, Ordering::Relaxed);
         })),
+        ..CalibrationOptions::default()
     };
     let model = Model::open_with(model.device(), model.path(), calibrations).expect("the model");
     (model, counts)
@@ -86,4 +87,24 @@ fn a_calibration_that_cannot_be_kept_is_used_all_the_same() {
     let (model, counts) = open(&place.model, &file);
     model.session(options("tq4")).expect("a session");
     assert_eq!(counted(&counts), [1, 1]);
+}
+
+#[test]
+fn a_measurement_is_cancelled_and_not_kept() {
+    let place = sliding();
+    let folder = place.path().with_extension("kept");
+    let calibrations = CalibrationOptions {
+        folder: Some(folder.clone()),
+        ..CalibrationOptions::default()
+    };
+    let cancel = calibrations.cancel.clone();
+    let model = Model::open_with(place.model.device(), place.model.path(), calibrations);
+    let model = model.expect("the model");
+    cancel.store(true, Ordering::Relaxed);
+    let cancelled = model.session(options("4bit"));
+    assert!(matches!(cancelled, Err(Error::Cancelled)));
+    assert!(!folder.exists());
+    cancel.store(false, Ordering::Relaxed);
+    model.session(options("4bit")).expect("measured");
+    assert!(folder.exists());
 }

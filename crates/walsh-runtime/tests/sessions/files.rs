@@ -77,9 +77,14 @@ fn options_that_contradict_a_file_are_refused() {
     saved(&place, 3);
     let restore = |context, kv: Option<&str>| {
         let kv = kv.map(|kv| kv.parse().expect("a SPEC"));
-        let restored = place
-            .model
-            .restore(place.path(), RestoreOptions { context, kv });
+        let restored = place.model.restore(
+            place.path(),
+            RestoreOptions {
+                context,
+                kv,
+                ..RestoreOptions::default()
+            },
+        );
         restored.map(|session| session.context())
     };
     assert_eq!(restore(0, None).expect("restored"), 64);

@@ -1,9 +1,10 @@
 //! Where a report goes: whole or not at all.
 
 use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use crate::container::{Replacement, check_writable};
 use crate::{Error, Result};
 
 /// A file that will hold a report.
@@ -12,10 +13,7 @@ use crate::{Error, Result};
 /// put in its place by a rename.
 #[derive(Debug)]
 pub struct ReportFile {
-    /// What the user calls it.
-    given: PathBuf,
-    /// The file itself, behind symbolic links.
-    target: PathBuf,
+    path: PathBuf,
     /// Whether it is a device, such as a terminal: nothing of it is kept or renamed.
     is_device: bool,
 }
@@ -27,37 +25,14 @@ impl ReportFile {
     /// # Errors
     /// When it is a folder, a pipe or a socket, or its folder takes no new file.
     pub fn prepare(path: &Path) -> Result<Self> {
-        let target = match fs::canonicalize(path) {
-            Ok(target) => target,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => path.to_owned(),
-            Err(error) => return Err(Error::file(path, &error)),
-        };
-        let wrong = |why: &str| Error::File {
+        let is_device = is_device(path);
+        if !is_device {
+            check_writable(path)?;
+        }
+        Ok(Self {
             path: path.to_owned(),
-            why: why.to_owned(),
-        };
-        if path.file_name().is_none() || target.is_dir() {
-            return Err(wrong("a folder, give a file"));
-        }
-        let is_device = is_device(&target);
-        if target.exists() && !target.is_file() && !is_device {
-            return Err(wrong("not a regular file, give another path"));
-        }
-        let file = Self {
-            given: path.to_owned(),
-            target,
             is_device,
-        };
-        if is_device {
-            return Ok(file);
-        }
-        file.beside(b"")
-            .and_then(fs::remove_file)
-            .map_err(|error| match error.kind() {
-                io::ErrorKind::NotFound => wrong("its folder does not exist, make it first"),
-                _ => Error::file(path, &error),
-            })?;
-        Ok(file)
+        })
     }
 
     /// Writes the report.
@@ -65,38 +40,16 @@ impl ReportFile {
     /// # Errors
     /// When the disk is full, or the folder has gone since.
     pub fn write(&self, text: &str) -> Result<()> {
-        let put = || {
-            if self.is_device {
-                let mut device = OpenOptions::new().write(true).open(&self.target)?;
-                return device.write_all(text.as_bytes());
-            }
-            let part = self.beside(text.as_bytes())?;
-            fs::rename(&part, &self.target).inspect_err(|_| {
-                // The rename's error is what counts.
-                let _ = fs::remove_file(&part);
-            })
-        };
-        put().map_err(|error: io::Error| Error::file(&self.given, &error))
-    }
-
-    /// A new file with these bytes in the target's folder.
-    fn beside(&self, bytes: &[u8]) -> io::Result<PathBuf> {
-        let mut name = std::ffi::OsString::from(".");
-        name.push(self.target.file_name().unwrap_or_default());
-        name.push(format!(".{}.part", std::process::id()));
-        let part = self.target.with_file_name(name);
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(&part)?;
-        let written = file.write_all(bytes).and_then(|()| file.sync_all());
-        match written {
-            Ok(()) => Ok(part),
-            Err(error) => {
-                let _ = fs::remove_file(&part);
-                Err(error)
-            }
+        let failed = |error| Error::file(&self.path, &error);
+        if self.is_device {
+            let device = OpenOptions::new().write(true).open(&self.path);
+            return device
+                .and_then(|mut device| device.write_all(text.as_bytes()))
+                .map_err(failed);
         }
+        let mut file = Replacement::create(&self.path)?;
+        file.file().write_all(text.as_bytes()).map_err(failed)?;
+        file.commit()
     }
 }
 
@@ -113,6 +66,8 @@ fn is_device(_: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
 
     fn names(folder: &Path) -> Vec<String> {
@@ -143,11 +98,11 @@ mod tests {
         let file = folder.path().join("file");
         fs::write(&file, "").expect("written");
         for (path, part) in [
-            (folder.path().to_owned(), "a folder"),
-            (folder.path().join("none/out.html"), "does not exist"),
+            (folder.path().to_owned(), "no file"),
+            (folder.path().join("none/out.html"), "there is no folder"),
             (file.join("out.html"), "not a folder"),
-            (PathBuf::from("/"), "a folder"),
-            (PathBuf::new(), "a folder"),
+            (PathBuf::from("/"), "no file"),
+            (PathBuf::new(), "no file"),
         ] {
             let why = ReportFile::prepare(&path).expect_err("refused").to_string();
             assert!(why.contains(part), "{part:?} is not in {why:?}");

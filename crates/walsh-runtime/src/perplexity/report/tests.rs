@@ -30,6 +30,7 @@ fn report(results: Vec<PerplexityResult>) -> PerplexityReport {
         tokens: 26_000,
         results,
         warnings: Vec::new(),
+        cancelled: false,
     }
 }
 
