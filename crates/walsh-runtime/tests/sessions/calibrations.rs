@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use walsh_runtime::{CalibrationNotice, CalibrationOptions, Model};
+use walsh_runtime::{CalibrationNotice, CalibrationOptions, Error, Model};
 
 use super::{go_on, options, sliding};
 

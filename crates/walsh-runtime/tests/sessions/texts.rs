@@ -166,18 +166,21 @@ fn an_empty_prompt_goes_on_wherever_the_text_was_cut() {
 #[test]
 fn a_text_ends_where_a_stop_text_begins() {
     for place in [global(), sliding()] {
-        let mut session = seeded(&place, SEED);
         let prompt = "To be or not";
-        let (whole, _) = generate(&mut session, prompt, options(40));
-        let tokens = session.tokens().to_vec();
+        // A seed whose text the model does not end early.
+        let long = (0..50).find_map(|seed| {
+            let mut session = seeded(&place, seed);
+            let (whole, finish) = generate(&mut session, prompt, options(40));
+            (finish == Finish::MaxTokens).then(|| (seed, whole, session.tokens().to_vec()))
+        });
+        let (seed, whole, tokens) = long.expect("a long text");
         let letters: Vec<(usize, char)> = whole.char_indices().collect();
-        assert!(letters.len() > 20, "{whole:?}");
         let mut within = 0;
         for length in [1, 2, 4] {
             for window in letters.windows(length) {
                 let (first, last) = (window[0], window[length - 1]);
                 let stop = &whole[first.0..last.0 + last.1.len_utf8()];
-                let mut session = seeded(&place, SEED);
+                let mut session = seeded(&place, seed);
                 let stopped = GenerateOptions {
                     stop: vec!["not there".to_owned(), stop.to_owned()],
                     ..options(40)
