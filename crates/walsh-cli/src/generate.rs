@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use walsh_runtime::tokenizer::Special;
-use walsh_runtime::{Finish, GenerateOptions, Watch};
+use walsh_runtime::{Finish, GenerateOptions};
 
 use crate::args::{Generate, InputArgs, Run};
 use crate::failure::{Failure, Outcome};
 use crate::output::Notes;
 use crate::stream::{self, Ended, Page, print_pieces};
-use crate::{chat, input, interrupt, models};
+use crate::{chat, input, interrupt, models, progress};
 
 /// A conversation with a model, or with a question the answer to it.
 pub(crate) fn run_model(args: Run) -> Outcome {
@@ -46,7 +46,7 @@ pub(crate) fn run(args: &Generate) -> Outcome {
             false => Special::Text,
         },
         stop: args.answer.stop.clone(),
-        watch: Watch::cancelled_by(&interrupt::on_interrupt()?),
+        watch: progress::reading(&interrupt::on_interrupt()?, &notes),
     };
     let sampling = options.sampling;
     let save = args.session.save.as_deref();

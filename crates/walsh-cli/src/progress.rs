@@ -1,10 +1,12 @@
 //! Bars on standard error while something takes time: on a terminal alone, and
 //! never beside JSON.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use walsh_runtime::store::Progress;
+use walsh_runtime::{Progress, Watch, store};
 
 use crate::output::{self, Notes};
 
@@ -48,11 +50,13 @@ impl Bar {
     }
 
     /// Shows a pull's progress.
-    pub(crate) fn pull(&mut self, progress: Progress) {
+    pub(crate) fn pull(&mut self, progress: store::Progress) {
         match progress {
-            Progress::Waiting => self.show("waiting for another pull of it", 0, 0),
-            Progress::Fetching { done, total } => self.show("fetching", done, total),
-            Progress::Unpacking { done, total } => self.show("unpacking and checking", done, total),
+            store::Progress::Waiting => self.show("waiting for another pull of it", 0, 0),
+            store::Progress::Fetching { done, total } => self.show("fetching", done, total),
+            store::Progress::Unpacking { done, total } => {
+                self.show("unpacking and checking", done, total)
+            }
         }
     }
 
@@ -112,6 +116,9 @@ impl Steps {
             }
             self.bar.set_position(done as u64);
         }
+        if done >= total {
+            self.bar.finish_and_clear();
+        }
     }
 
     /// What stands behind the bar.
@@ -137,6 +144,17 @@ impl Steps {
     fn is_due(&self) -> bool {
         const PATIENCE: Duration = Duration::from_secs(2);
         self.started.elapsed() >= PATIENCE
+    }
+}
+
+/// A watch that a flag ends, and that shows how much of a prompt is read.
+pub(crate) fn reading(cancel: &Arc<AtomicBool>, notes: &Notes) -> Watch {
+    let steps = Steps::new("tokens of the prompt", notes);
+    Watch {
+        cancel: Arc::clone(cancel),
+        progress: Some(Arc::new(move |read: Progress| {
+            steps.show(read.done, read.total);
+        })),
     }
 }
 

@@ -322,7 +322,7 @@ fn odd_command_lines_give_a_text_or_one_line() {
         (&[&long, "--chat"], Some("context of 256")),
         (&["-f", "/dev/null"], Some("the prompt is empty")),
         (&["-f", "/proc/self/mem"], Some("/proc/self/mem")),
-        (&["-f", "/"], Some("cannot read /")),
+        (&["-f", "/"], Some("/: it is a folder")),
         (&["x", "--temp", "3e38"], None),
         (&["x", "--temp", "1e-45"], None),
         (&["x", "--top-k", "2147483647"], None),

@@ -2,9 +2,12 @@
 
 mod support;
 
+use std::io::{BufRead, BufReader, Read};
+use std::process::Stdio;
+
 use serde_json::Value;
 use support::tiny::Tiny;
-use support::{Folder, Ran, walsh, walsh_with};
+use support::{Folder, Ran, command, walsh, walsh_with};
 
 struct Model {
     _folder: Folder,
@@ -152,4 +155,102 @@ fn a_template_of_ones_own_is_used_instead_of_the_model_s() {
     run(&["--chat", "--template", &bad, "x"]).fails(1, "template");
     run(&["--chat", "--template", "/no/such", "x"]).fails(1, "/no/such");
     run(&["--template", &template, "x"]).fails(2, "--chat");
+}
+
+#[test]
+fn a_stop_text_ends_the_text_and_is_not_printed() {
+    let model = model();
+    let run = |more: &[&str]| {
+        let fixed = ["--temp", "0", "-n", "24"];
+        model.run("generate", &[&fixed, more, &["Hello"]].concat())
+    };
+    let whole = run(&[]).ok();
+    let text: Vec<char> = whole.trim_end_matches('\n').chars().collect();
+    // What comes in the middle of the text, and what never comes.
+    let stop: String = text[text.len() / 2..text.len() / 2 + 2].iter().collect();
+    let before = whole.split(&stop).next().expect("a part").to_owned();
+    let ran = run(&["--stop", "never comes", "--stop", &stop]);
+    assert!(ran.err.contains("--stop"), "{ran:?}");
+    assert_eq!(
+        ran.ok().trim_end_matches('\n'),
+        before.trim_end_matches('\n')
+    );
+}
+
+#[test]
+fn a_saved_text_goes_on_without_more_words() {
+    let model = model();
+    let folder = Folder::new();
+    let saved = folder.path().join("s.walsh");
+    let saved = saved.to_str().expect("UTF-8");
+    let run = |more: &[&str]| {
+        let fixed = ["--temp", "0", "-n", "6"];
+        model.run("generate", &[&fixed, more].concat())
+    };
+    let first = run(&["--save", saved, "Hello"]).ok();
+    let rest = run(&["--load", saved]).ok();
+    let whole = model
+        .run("generate", &["--temp", "0", "-n", "12", "Hello"])
+        .ok();
+    let parts = [&first, &rest].map(|part| part.strip_suffix('\n').unwrap_or(part));
+    assert_eq!(parts.concat(), whole.strip_suffix('\n').unwrap_or(&whole));
+}
+
+/// Runs the command until a line on standard error holds a word, and interrupts it.
+#[cfg(unix)]
+fn interrupted(arguments: &[&str], word: &str) -> Ran {
+    let mut child = command()
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the command starts");
+    let mut words = BufReader::new(child.stderr.take().expect("a pipe"));
+    let mut err = String::new();
+    while !err.contains(word) {
+        let read = words.read_line(&mut err).expect("words");
+        assert!(read > 0, "{word:?} never came: {err}");
+    }
+    let id = child.id().to_string();
+    let kill = std::process::Command::new("kill")
+        .args(["-INT", &id])
+        .status();
+    assert!(kill.expect("kill runs").success());
+    words.read_to_string(&mut err).expect("the rest");
+    let output = child.wait_with_output().expect("the command ends");
+    let out = String::from_utf8(output.stdout).expect("UTF-8");
+    let status = output.status.code();
+    Ran { status, out, err }
+}
+
+#[cfg(unix)]
+#[test]
+fn what_was_measured_is_printed_when_the_rest_is_interrupted() {
+    let model = model();
+    let folder = Folder::new();
+    let text = folder.argument("text.txt", "some words ".repeat(60_000).as_bytes());
+    let on_model = ["--model", &model.path, "--threads", "1"];
+    let arguments = ["perplexity", "--file", &text, "--context", "32"];
+    let ran = interrupted(&[&arguments[..], &on_model].concat(), "[2/");
+    assert_eq!(ran.status, Some(130), "{ran:?}");
+    assert!(ran.out.contains("KV bytes/token"), "{ran:?}");
+    assert!(ran.err.contains("interrupted"), "{ran:?}");
+    let arguments = [
+        "bench",
+        "--depth",
+        "0",
+        "--prompt",
+        "4",
+        "--generate",
+        "120",
+    ];
+    let arguments = [&arguments[..], &on_model, &["--repetitions", "300"]].concat();
+    let ran = interrupted(&arguments, "prefill of");
+    assert_eq!(ran.status, Some(130), "{ran:?}");
+    assert!(
+        ran.out.contains("tokens/s") && ran.out.contains("prefill"),
+        "{ran:?}"
+    );
+    assert!(!ran.out.contains("decode"), "{ran:?}");
 }

@@ -205,7 +205,6 @@ const FLAGS: &[(&[&str], &str)] = &[
             "--think",
             "--hidethinking",
             "--format",
-            "--nowordwrap",
             "--insecure",
         ],
         "it has no counterpart here: leave it out",

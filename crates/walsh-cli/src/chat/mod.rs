@@ -14,7 +14,7 @@ use crate::failure::{Failure, Outcome};
 use crate::interrupt::Signals;
 use crate::output::{self, Notes};
 use crate::stream::{Ended, Page, print_pieces};
-use crate::{models, terminal};
+use crate::{models, progress, terminal};
 use command::{Command, Said};
 use input::{Entry, Input};
 use settings::{Change, Settings};
@@ -251,7 +251,7 @@ impl Chatting<'_> {
 
     /// What ends an answer, or what else takes long.
     fn watch(&self) -> Watch {
-        Watch::cancelled_by(self.signals.cancel())
+        progress::reading(self.signals.cancel(), &Notes::for_figures(false))
     }
 }
 
