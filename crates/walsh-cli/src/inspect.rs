@@ -84,7 +84,7 @@ fn describe(model: &Inspection) -> String {
          \n{meanings}\
          \nMetadata\n{metadata}",
         name = shown(&model.name),
-        architecture = shown(&model.architecture),
+        architecture = shown(model.architecture),
         parameters = model.parameters as f64 / 1e6,
         size = bytes(model.file_bytes),
         path = shown(&model.path),

@@ -166,7 +166,7 @@ impl Reader<'_, '_> {
             }
         }
         self.equal("embedding_length_out", width)?;
-        if heads % kv_heads != 0 {
+        if !heads.is_multiple_of(kv_heads) {
             reject!(
                 self,
                 "{heads} query heads are not a multiple of {kv_heads} KV heads: download it again"
@@ -234,7 +234,7 @@ impl Reader<'_, '_> {
     fn head_dim(&self, width: u64, heads: u64) -> Result<u64> {
         let head_dim = match self.opt_size("attention.key_length")? {
             Some(length) => length,
-            None if width % heads == 0 => width / heads,
+            None if width.is_multiple_of(heads) => width / heads,
             None => reject!(
                 self,
                 "a width of {width} is not a multiple of {heads} heads, and the head size is not stated"
@@ -521,8 +521,9 @@ impl Reader<'_, '_> {
 fn unstretched(scaling: RopeScaling) -> RopeScaling {
     match scaling {
         RopeScaling::Yarn {
-            attention_factor, ..
-        } if attention_factor == 1.0 => RopeScaling::None,
+            attention_factor: 1.0,
+            ..
+        } => RopeScaling::None,
         RopeScaling::Yarn {
             original_context,
             attention_factor,
