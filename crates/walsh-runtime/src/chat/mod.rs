@@ -1,12 +1,14 @@
 //! Chat templates: from a conversation to the text that the model was trained to see.
 //!
 //! A template is a Jinja program in the model file's metadata. It is run as Hugging Face's libraries run
-//! it: blocks trimmed, Python's string and list methods, `raise_exception`, `strftime_now` and `tojson`.
+//! it, with all that Python makes of it, and within bounds: a file from a stranger can make rendering
+//! fail, and nothing else.
 
-mod functions;
+#[cfg(test)]
+mod golden;
+mod jinja;
 
-use minijinja::syntax::SyntaxConfig;
-use minijinja::{Environment, Value, context};
+use serde_json::{Map, Value, json};
 use walsh::formats::gguf::Gguf;
 
 use crate::error::{Error, Result};
@@ -51,15 +53,11 @@ impl Message {
 #[derive(Clone, Debug)]
 pub struct Template {
     source: String,
-    bos: String,
-    eos: String,
-    /// Whether encoding a prompt puts BOS in front, so that the text must not.
-    strip_bos: bool,
+    /// The special tokens that the template may name, such as `bos_token`.
+    tokens: Map<String, Value>,
+    /// The text of BOS where encoding a prompt puts BOS in front, so that the text must not.
+    strip: Option<String>,
 }
-
-/// How many steps a template may take: far more than any conversation needs, and an end for one that
-/// loops.
-const FUEL: u64 = 5_000_000;
 
 impl Template {
     /// The template in a model file's metadata.
@@ -72,37 +70,50 @@ impl Template {
                 "this model has none, it completes text: use generate, or a model trained to chat",
             )
         })?;
-        Template::from_source(source, tokenizer)
+        let mut template = Template::from_source(source, tokenizer)?;
+        // Those that the tokenizer itself has no use for.
+        for (name, key) in [
+            ("pad_token", "tokenizer.ggml.padding_token_id"),
+            // The format's own spelling.
+            ("sep_token", "tokenizer.ggml.seperator_token_id"),
+            ("cls_token", "tokenizer.ggml.cls_token_id"),
+            ("mask_token", "tokenizer.ggml.mask_token_id"),
+        ] {
+            let id = gguf.metadata().opt_u32(key)?;
+            template.name_token(name, id.and_then(|id| i32::try_from(id).ok()), tokenizer);
+        }
+        Ok(template)
     }
 
-    /// A template of one's own, for a model with this tokenizer.
+    /// A template of one's own, for a model with this tokenizer. Line ends of every kind are line feeds.
     ///
     /// # Errors
     /// When it is not valid Jinja.
     pub fn from_source(source: &str, tokenizer: &Tokenizer) -> Result<Template> {
-        let name = |token: Option<i32>| -> String {
-            let bytes = token
-                .map(|token| tokenizer.token_bytes(token))
-                .unwrap_or_default();
-            String::from_utf8_lossy(&bytes).into_owned()
-        };
-        Template::new(
-            source,
-            name(tokenizer.bos()),
-            name(tokenizer.eos()),
-            tokenizer.add_bos(),
-        )
+        let mut template = Template::new(source, Map::new(), None)?;
+        template.name_token("bos_token", tokenizer.bos(), tokenizer);
+        template.name_token("eos_token", tokenizer.eos(), tokenizer);
+        template.name_token("unk_token", tokenizer.unknown(), tokenizer);
+        let bos = template.tokens.get("bos_token").and_then(Value::as_str);
+        template.strip = bos.filter(|_| tokenizer.add_bos()).map(str::to_string);
+        Ok(template)
     }
 
-    fn new(source: &str, bos: String, eos: String, strip_bos: bool) -> Result<Template> {
-        environment()?
-            .template_from_str(source)
-            .map_err(|error| readable(&error))?;
+    /// Lets the template name a special token. One that a model does not have stays undefined.
+    fn name_token(&mut self, name: &str, token: Option<i32>, tokenizer: &Tokenizer) {
+        if let Some(token) = token {
+            let text = tokenizer.token_bytes(token);
+            self.tokens
+                .insert(name.to_string(), String::from_utf8_lossy(&text).into());
+        }
+    }
+
+    fn new(source: &str, tokens: Map<String, Value>, strip: Option<String>) -> Result<Template> {
+        jinja::check(source).map_err(Error::template)?;
         Ok(Template {
             source: source.to_string(),
-            bos,
-            eos,
-            strip_bos,
+            tokens,
+            strip,
         })
     }
 
@@ -112,61 +123,50 @@ impl Template {
     /// The text has no BOS in front where encoding a prompt adds one.
     ///
     /// # Errors
-    /// When the template refuses the conversation, such as two user messages in a row.
+    /// When the template refuses the conversation, such as two user messages in a row, asks for what
+    /// there is not, or takes more time or memory than any conversation needs.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
         let messages: Vec<Value> = messages
             .iter()
-            .map(|message| {
-                let Message { role, content } = message;
-                context! { role => role.as_str(), content => content.as_str() }
-            })
+            .map(|message| json!({ "role": message.role, "content": message.content }))
             .collect();
-        let context = context! {
-            messages => messages,
-            add_generation_prompt => add_generation_prompt,
-            bos_token => self.bos.as_str(),
-            eos_token => self.eos.as_str(),
-            tools => Value::from(()),
-            documents => Value::from(()),
-        };
-        let text = environment()?
-            .render_str(&self.source, context)
-            .map_err(|error| readable(&error))?;
-        match text.strip_prefix(&self.bos) {
-            Some(rest) if self.strip_bos => Ok(rest.to_string()),
-            _ => Ok(text),
+        let mut context = Map::new();
+        context.insert("messages".to_string(), messages.into());
+        context.insert("tools".to_string(), Value::Null);
+        context.insert("documents".to_string(), Value::Null);
+        context.insert(
+            "add_generation_prompt".to_string(),
+            add_generation_prompt.into(),
+        );
+        self.render_context(context)
+    }
+
+    /// The text of all that a template may be given: `messages` with whatever their fields are, `tools`,
+    /// `documents` and more. The special tokens are added to it.
+    fn render_context(&self, mut context: Map<String, Value>) -> Result<String> {
+        for (name, token) in &self.tokens {
+            context.entry(name.clone()).or_insert_with(|| token.clone());
+        }
+        let text = jinja::render(&self.source, &context).map_err(Error::template)?;
+        match self.strip.as_deref().and_then(|bos| text.strip_prefix(bos)) {
+            Some(rest) => Ok(rest.to_string()),
+            None => Ok(text),
         }
     }
-}
-
-fn environment<'source>() -> Result<Environment<'source>> {
-    let mut syntax = SyntaxConfig::builder();
-    // A block takes the line end after it and the spaces before it along.
-    syntax.trim_blocks(true).lstrip_blocks(true);
-    let mut environment = Environment::new();
-    environment.set_syntax(syntax.build().map_err(|error| readable(&error))?);
-    environment.set_fuel(Some(FUEL));
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-    functions::add(&mut environment);
-    Ok(environment)
-}
-
-/// The error in one line.
-fn readable(error: &minijinja::Error) -> Error {
-    let words: Vec<String> = error
-        .to_string()
-        .split_whitespace()
-        .map(String::from)
-        .collect();
-    Error::template(words.join(" "))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn tokens() -> Map<String, Value> {
+        let tokens = [("bos_token", "<s>"), ("eos_token", "</s>")];
+        let token = |(name, text): (&str, &str)| (name.to_string(), text.into());
+        tokens.into_iter().map(token).collect()
+    }
+
     fn template(source: &str) -> Template {
-        Template::new(source, "<s>".to_string(), "</s>".to_string(), false).unwrap()
+        Template::new(source, tokens(), None).unwrap()
     }
 
     fn talk() -> Vec<Message> {
@@ -209,7 +209,7 @@ mod tests {
         let keep = template(source);
         assert_eq!(keep.render(&talk(), false).unwrap(), "<s> Hi <b>");
         let strip = Template {
-            strip_bos: true,
+            strip: Some("<s>".to_string()),
             ..keep
         };
         assert_eq!(strip.render(&talk(), false).unwrap(), " Hi <b>");
@@ -230,7 +230,7 @@ mod tests {
     #[test]
     fn bad_templates_are_errors_and_endless_ones_end() {
         for source in ["{% if %}", "{{ x", "{% nonsense %}"] {
-            let error = Template::new(source, String::new(), String::new(), false).unwrap_err();
+            let error = Template::new(source, Map::new(), None).unwrap_err();
             assert!(!error.to_string().contains('\n'), "{error}");
         }
         let many = "{% for a in range(90000) %}{% for b in range(90000) %}{% endfor %}{% endfor %}";
