@@ -1,16 +1,17 @@
 //! Templates as Python's Jinja2 renders them, and templates that try to do harm.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
 
-use super::{Message, Template, jinja};
+use super::jinja::{self, Json};
+use super::{Message, Template};
 
 /// What `tools/templates.py` writes.
 #[derive(Deserialize)]
 struct Golden {
-    contexts: Map<String, Value>,
+    contexts: BTreeMap<String, Json>,
     cases: Vec<Case>,
 }
 
@@ -19,7 +20,7 @@ struct Case {
     name: String,
     template: String,
     /// By the names of contexts; null where Python raises or Walsh refuses.
-    texts: Map<String, Value>,
+    texts: BTreeMap<String, Option<String>>,
 }
 
 #[test]
@@ -31,11 +32,13 @@ fn templates_render_as_in_python() {
     for case in &golden.cases {
         for (context, expected) in &case.texts {
             renderings += 1;
-            let given = golden.contexts[context].as_object().unwrap();
+            let Json::Map(given) = &golden.contexts[context] else {
+                panic!("{context} is no context");
+            };
             let text = jinja::render(&case.template, given);
-            if text.as_deref().ok() != expected.as_str() {
+            if text.as_deref().ok() != expected.as_deref() {
                 wrong.push(format!(
-                    "{} [{context}]\n  {}\n  wanted {expected}\n  got {text:?}",
+                    "{} [{context}]\n  {}\n  wanted {expected:?}\n  got {text:?}",
                     case.name, case.template
                 ));
             }
@@ -96,8 +99,7 @@ fn templates_that_try_to_do_harm_are_refused() {
         .lines()
         .filter(|line| !line.is_empty())
         .map(str::to_string);
-    let messages = json!([{ "role": "user", "content": "hi" }]);
-    let context = Map::from_iter([("messages".to_string(), messages)]);
+    let context = [("content".to_string(), Json::from("hi"))];
     let begun = Instant::now();
     let mut count = 0;
     for source in lines.chain(nested) {
@@ -152,17 +154,17 @@ fn what_is_deep_or_long_within_the_bounds_renders() {
         (source(&[("{# #}", 150_000)]), ""),
     ];
     for (source, expected) in fine {
-        let text = jinja::render(&source, &Map::new());
+        let text = jinja::render(&source, &[]);
         assert_eq!(text.as_deref(), Ok(expected), "{}", &source[..20]);
     }
     let count = "{% macro m(n) %}{{ m(n - 1) if n else 'end' }}{% endmacro %}{{ m(200) }}";
-    assert_eq!(jinja::render(count, &Map::new()).as_deref(), Ok("end"));
+    assert_eq!(jinja::render(count, &[]).as_deref(), Ok("end"));
 }
 
 #[test]
 fn a_long_conversation_widens_the_bounds() {
     let source = "{% set ns = namespace(text='') %}{% for m in messages %}{% set ns.text = ns.text + m.content %}{% endfor %}{{ ns.text }}";
-    let template = Template::new(source, Map::new(), None).unwrap();
+    let template = Template::new(source, Vec::new(), None).unwrap();
     let messages = vec![Message::user("x".repeat(50_000)); 100];
     assert_eq!(template.render(&messages, true).unwrap().len(), 5_000_000);
 }

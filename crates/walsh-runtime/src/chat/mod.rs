@@ -8,11 +8,12 @@
 mod golden;
 mod jinja;
 
-use serde_json::{Map, Value, json};
 use walsh::formats::gguf::Gguf;
 
 use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
+
+use jinja::Json;
 
 /// One message of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,7 +55,7 @@ impl Message {
 pub struct Template {
     source: String,
     /// The special tokens that the template may name, such as `bos_token`.
-    tokens: Map<String, Value>,
+    tokens: Vec<(String, String)>,
     /// The text of BOS where encoding a prompt puts BOS in front, so that the text must not.
     strip: Option<String>,
 }
@@ -90,12 +91,14 @@ impl Template {
     /// # Errors
     /// When it is not valid Jinja.
     pub fn from_source(source: &str, tokenizer: &Tokenizer) -> Result<Template> {
-        let mut template = Template::new(source, Map::new(), None)?;
+        let mut template = Template::new(source, Vec::new(), None)?;
         template.name_token("bos_token", tokenizer.bos(), tokenizer);
         template.name_token("eos_token", tokenizer.eos(), tokenizer);
         template.name_token("unk_token", tokenizer.unknown(), tokenizer);
-        let bos = template.tokens.get("bos_token").and_then(Value::as_str);
-        template.strip = bos.filter(|_| tokenizer.add_bos()).map(str::to_string);
+        let bos = template.tokens.iter().find(|(name, _)| name == "bos_token");
+        template.strip = bos
+            .filter(|_| tokenizer.add_bos())
+            .map(|(_, text)| text.clone());
         Ok(template)
     }
 
@@ -103,12 +106,12 @@ impl Template {
     fn name_token(&mut self, name: &str, token: Option<i32>, tokenizer: &Tokenizer) {
         if let Some(token) = token {
             let text = tokenizer.token_bytes(token);
-            self.tokens
-                .insert(name.to_string(), String::from_utf8_lossy(&text).into());
+            let text = String::from_utf8_lossy(&text).into_owned();
+            self.tokens.push((name.to_string(), text));
         }
     }
 
-    fn new(source: &str, tokens: Map<String, Value>, strip: Option<String>) -> Result<Template> {
+    fn new(source: &str, tokens: Vec<(String, String)>, strip: Option<String>) -> Result<Template> {
         jinja::check(source).map_err(Error::template)?;
         Ok(Template {
             source: source.to_string(),
@@ -126,26 +129,31 @@ impl Template {
     /// When the template refuses the conversation, such as two user messages in a row, asks for what
     /// there is not, or takes more time or memory than any conversation needs.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
-        let messages: Vec<Value> = messages
-            .iter()
-            .map(|message| json!({ "role": message.role, "content": message.content }))
-            .collect();
-        let mut context = Map::new();
-        context.insert("messages".to_string(), messages.into());
-        context.insert("tools".to_string(), Value::Null);
-        context.insert("documents".to_string(), Value::Null);
-        context.insert(
-            "add_generation_prompt".to_string(),
-            add_generation_prompt.into(),
-        );
-        self.render_context(context)
+        let message = |message: &Message| {
+            Json::Map(vec![
+                ("role".to_string(), message.role.as_str().into()),
+                ("content".to_string(), message.content.as_str().into()),
+            ])
+        };
+        self.render_context(vec![
+            (
+                "messages".to_string(),
+                Json::List(messages.iter().map(message).collect()),
+            ),
+            ("tools".to_string(), Json::Null),
+            ("documents".to_string(), Json::Null),
+            (
+                "add_generation_prompt".to_string(),
+                Json::Bool(add_generation_prompt),
+            ),
+        ])
     }
 
     /// The text of all that a template may be given: `messages` with whatever their fields are, `tools`,
     /// `documents` and more. The special tokens are added to it.
-    fn render_context(&self, mut context: Map<String, Value>) -> Result<String> {
+    fn render_context(&self, mut context: Vec<(String, Json)>) -> Result<String> {
         for (name, token) in &self.tokens {
-            context.entry(name.clone()).or_insert_with(|| token.clone());
+            context.push((name.clone(), token.as_str().into()));
         }
         let text = jinja::render(&self.source, &context).map_err(Error::template)?;
         match self.strip.as_deref().and_then(|bos| text.strip_prefix(bos)) {
@@ -159,9 +167,9 @@ impl Template {
 mod tests {
     use super::*;
 
-    fn tokens() -> Map<String, Value> {
+    fn tokens() -> Vec<(String, String)> {
         let tokens = [("bos_token", "<s>"), ("eos_token", "</s>")];
-        let token = |(name, text): (&str, &str)| (name.to_string(), text.into());
+        let token = |(name, text): (&str, &str)| (name.to_string(), text.to_string());
         tokens.into_iter().map(token).collect()
     }
 
@@ -230,7 +238,7 @@ mod tests {
     #[test]
     fn bad_templates_are_errors_and_endless_ones_end() {
         for source in ["{% if %}", "{{ x", "{% nonsense %}"] {
-            let error = Template::new(source, Map::new(), None).unwrap_err();
+            let error = Template::new(source, Vec::new(), None).unwrap_err();
             assert!(!error.to_string().contains('\n'), "{error}");
         }
         let many = "{% for a in range(90000) %}{% for b in range(90000) %}{% endfor %}{% endfor %}";

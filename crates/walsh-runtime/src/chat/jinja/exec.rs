@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use minijinja::machinery::ast::{self, Expr, Stmt};
-use serde_json::Value as Json;
 
 use super::budget::{Charge, Fault, Heap, Outcome, fail};
+use super::json::Json;
 use super::loops::Loop;
 use super::macros::Macro;
 use super::mentions::Mentions;
@@ -67,7 +67,7 @@ pub(super) struct Interpreter<'a> {
 
 impl<'a> Interpreter<'a> {
     /// An interpreter with the variables of `context`.
-    pub(super) fn new(heap: Heap, context: &'a serde_json::Map<String, Json>) -> Outcome<Self> {
+    pub(super) fn new(heap: Heap, context: &'a [(String, Json)]) -> Outcome<Self> {
         let out = Builder::new(&heap)?;
         let mut interpreter = Interpreter {
             heap,

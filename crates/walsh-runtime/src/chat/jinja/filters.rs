@@ -9,7 +9,7 @@ use super::json;
 use super::numbers;
 use super::sequences::Path;
 use super::text::{self, Side};
-use super::value::{Builder, Missing, Value, shortened};
+use super::value::{Builder, Value, shortened};
 
 /// The filters that there are, and those of Jinja2 that are refused by name.
 const FILTERS: [&str; 50] = [
@@ -193,7 +193,7 @@ impl<'a> Interpreter<'a> {
                 let words = source.split(|c| !inside(c)).filter(|word| !word.is_empty());
                 return Ok(Value::Int(words.count() as i128));
             }
-            "urlencode" if value.as_str().is_some() => {
+            "urlencode" if value.as_str().is_some() || self.heap.iterate(value).is_err() => {
                 args.nothing(name)?;
                 let mut out = Builder::new(&self.heap)?;
                 for byte in source.bytes() {
@@ -283,15 +283,12 @@ impl<'a> Interpreter<'a> {
                 "truncate: the length must hold the end, and the leeway be no less than 0",
             );
         }
-        if value.is_undefined() {
-            return Ok(Value::Undefined(Missing::Item));
-        }
-        let (Value::Str(text), all) = (value, self.heap.length(value)?) else {
-            return fail("truncate: a text is needed");
-        };
-        if all as i128 <= (length as i128).saturating_add(leeway) {
+        if self.heap.length(value)? as i128 <= (length as i128).saturating_add(leeway) {
             return Ok(value.clone());
         }
+        let Value::Str(text) = value else {
+            return fail("truncate: a text is needed");
+        };
         let cut = text::offset(text.as_str(), text.is_ascii(), length - end_length);
         let mut start = &text.as_str()[..cut];
         if !kill.is_some_and(|kill| kill.truth()) {

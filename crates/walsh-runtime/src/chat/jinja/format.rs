@@ -243,6 +243,7 @@ pub(super) fn percent(heap: &Heap, template: &str, values: &Value) -> Outcome<Va
     };
     let mut rest = template;
     while let Some(at) = rest.find('%') {
+        heap.step(2)?;
         out.push(&rest[..at])?;
         rest = &rest[at + 1..];
         let mut key = None;
@@ -403,6 +404,7 @@ pub(super) fn braces(
     let mut rest = template;
     let mut counted = 0;
     while let Some(at) = rest.find(['{', '}']) {
+        heap.step(2)?;
         out.push(&rest[..at])?;
         let after = &rest[at + 1..];
         let brace = &rest[at..at + 1];

@@ -64,8 +64,7 @@ impl Heap {
         }
     }
 
-    /// `value[start:stop:step]`, where none is left out: undefined for what has no slices, and for bounds
-    /// that are no integers.
+    /// `value[start:stop:step]`, where none is left out.
     pub(super) fn slice(&self, value: &Value, bounds: [Value; 3]) -> Outcome<Value> {
         if let Value::Undefined(missing) = value {
             return fail(missing.sentence());
@@ -74,16 +73,24 @@ impl Heap {
             value,
             Value::Str(_) | Value::Markup(_) | Value::List(_) | Value::Tuple(_) | Value::Range(_)
         );
+        if !sliceable {
+            return fail(format!(
+                "a value of type {} cannot be sliced",
+                value.type_name()
+            ));
+        }
         let mut numbers = [None; 3];
         for (number, bound) in numbers.iter_mut().zip(&bounds) {
             *number = match bound {
                 Value::None => None,
-                Value::Bool(_) | Value::Int(_) if sliceable => bound.as_int(),
-                _ => return Ok(no_attribute(value, "of a slice")),
+                Value::Bool(_) | Value::Int(_) => bound.as_int(),
+                _ => {
+                    return fail(format!(
+                        "slice indices must be integers or none, not {}",
+                        bound.type_name()
+                    ));
+                }
             };
-        }
-        if !sliceable {
-            return Ok(no_attribute(value, "of a slice"));
         }
         let places = places(numbers, self.length(value)?)?;
         self.step(places.len)?;

@@ -1,6 +1,8 @@
 //! JSON: what a conversation is given as, and the filter `tojson` of Hugging Face's templates.
 
-use serde_json::Value as Json;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::budget::{Fault, Heap, Outcome, fail};
 use super::call::Args;
@@ -8,27 +10,97 @@ use super::order;
 use super::print;
 use super::value::{Builder, Items, Table, Value};
 
+/// A value of JSON that keeps the order of its keys, which templates print.
+#[derive(Clone, Debug, PartialEq)]
+pub(in super::super) enum Json {
+    Null,
+    Bool(bool),
+    Int(i128),
+    Float(f64),
+    Str(String),
+    List(Vec<Json>),
+    Map(Vec<(String, Json)>),
+}
+
+impl From<&str> for Json {
+    fn from(text: &str) -> Json {
+        Json::Str(text.to_string())
+    }
+}
+
+impl<'de> Deserialize<'de> for Json {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Json, D::Error> {
+        deserializer.deserialize_any(Reader)
+    }
+}
+
+struct Reader;
+
+impl<'de> Visitor<'de> for Reader {
+    type Value = Json;
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("a value of JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Json, E> {
+        Ok(Json::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Json, E> {
+        Ok(Json::Bool(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Json, E> {
+        Ok(Json::Int(value.into()))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Json, E> {
+        Ok(Json::Int(value.into()))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Json, E> {
+        Ok(Json::Float(value))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Json, E> {
+        Ok(Json::from(value))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Json, A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element()? {
+            list.push(item);
+        }
+        Ok(Json::List(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Json, A::Error> {
+        let mut map = Vec::new();
+        while let Some(entry) = entries.next_entry()? {
+            map.push(entry);
+        }
+        Ok(Json::Map(map))
+    }
+}
+
 impl Heap {
-    /// A value of JSON. What of it is an integer of more than 64 bits is a float, as in `serde_json`.
+    /// A value of JSON.
     pub(super) fn value(&self, json: &Json) -> Outcome<Value> {
         Ok(match json {
             Json::Null => Value::None,
             Json::Bool(value) => Value::Bool(*value),
-            Json::Number(number) => match (number.as_i64(), number.as_u64(), number.as_f64()) {
-                (Some(int), ..) => Value::Int(int.into()),
-                (_, Some(int), _) => Value::Int(int.into()),
-                (_, _, Some(float)) => Value::Float(float),
-                _ => return fail(format!("the number {number} cannot be used")),
-            },
-            Json::String(text) => self.str(text)?,
-            Json::Array(values) => {
+            Json::Int(value) => Value::Int(*value),
+            Json::Float(value) => Value::Float(*value),
+            Json::Str(text) => self.str(text)?,
+            Json::List(values) => {
                 let mut items = Items::new(self)?;
                 for value in values {
                     items.push(self.value(value)?)?;
                 }
                 Value::List(items.finish()?)
             }
-            Json::Object(entries) => {
+            Json::Map(entries) => {
                 let mut table = Table::new(self)?;
                 for (key, value) in entries {
                     table.insert_str(key, self.value(value)?)?;
@@ -43,10 +115,10 @@ impl Heap {
 pub(super) fn size(json: &Json) -> usize {
     const NODE: usize = 16;
     match json {
-        Json::String(text) => NODE + text.len(),
-        Json::Array(values) => NODE + values.iter().map(size).sum::<usize>(),
-        Json::Object(entries) => {
-            let size = |(key, value): (&String, &Json)| NODE + key.len() + size(value);
+        Json::Str(text) => NODE + text.len(),
+        Json::List(values) => NODE + values.iter().map(size).sum::<usize>(),
+        Json::Map(entries) => {
+            let size = |(key, value): &(String, Json)| NODE + key.len() + size(value);
             NODE + entries.iter().map(size).sum::<usize>()
         }
         _ => NODE,

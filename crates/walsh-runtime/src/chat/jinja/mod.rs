@@ -48,11 +48,11 @@ mod value;
 
 use std::thread;
 
-use serde_json::{Map, Value as Json};
-
 use budget::{Fault, Heap, Limits, Outcome, fail};
 use exec::Interpreter;
 use syntax::Source;
+
+pub(super) use json::Json;
 
 /// Holds `budget::MAX_DEPTH` levels of a template. It is address space: what is not reached takes no
 /// memory.
@@ -73,9 +73,9 @@ pub(super) fn check(source: &str) -> Result<(), String> {
 ///
 /// # Errors
 /// In one line, when the template cannot be read, refuses the context, or uses more than it may.
-pub(super) fn render(source: &str, context: &Map<String, Json>) -> Result<String, String> {
+pub(super) fn render(source: &str, context: &[(String, Json)]) -> Result<String, String> {
     apart(|| {
-        let size: usize = context.values().map(json::size).sum();
+        let size: usize = context.iter().map(|(_, value)| json::size(value)).sum();
         let source = Source::new(source)?;
         let template = source.parse()?;
         Interpreter::new(Heap::new(Limits::new(size)), context)?.run(&template)

@@ -179,10 +179,14 @@ pub(super) fn contains(heap: &Heap, haystack: &Value, needle: &Value) -> Outcome
             }
             _ => Ok(false),
         },
-        Value::List(list) | Value::Tuple(list) | Value::View(View::Keys | View::Values, list) => {
+        Value::View(View::Keys, list) => {
+            // What cannot be a key is not looked for.
+            needle.key(heap)?;
             any(heap, list.items(), needle)
         }
-        Value::View(View::Items, list) => any(heap, list.items(), needle),
+        Value::List(list) | Value::Tuple(list) | Value::View(_, list) => {
+            any(heap, list.items(), needle)
+        }
         Value::Undefined(_) => Ok(false),
         Value::Once(items) => {
             let Some(list) = items.borrow_mut().take() else {

@@ -146,6 +146,10 @@ fn plain(heap: &Heap, name: &str, value: &Value) -> Outcome<bool> {
         "escaped" => matches!(value, Value::Markup(_)),
         "odd" => rest(1)?,
         "even" => rest(0)?,
+        // Python looks the value up, whatever it is.
+        "filter" | "test" if value.key(heap).is_err() => {
+            return fail(format!("{name}: a name is needed"));
+        }
         "filter" => value.as_str().is_some_and(is_filter),
         "test" => value.as_str().is_some_and(is_test),
         "lower" => text::is(heap.printed(value)?.as_str(), "islower")?,

@@ -48,6 +48,7 @@ fn strftime(heap: &Heap, format: &str, time: NaiveDateTime) -> Outcome<Value> {
             out.push_char(c)?;
             continue;
         }
+        heap.step(2)?;
         let mut letter = letters.next();
         let mut fill = None;
         if let Some(flag @ ('-' | '_' | '0' | '^')) = letter {
