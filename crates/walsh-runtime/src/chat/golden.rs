@@ -151,7 +151,7 @@ fn what_is_deep_or_long_within_the_bounds_renders() {
             ]),
             "x",
         ),
-        (source(&[("{# #}", 150_000)]), ""),
+        (source(&[("{# #}\n", 150_000)]), ""),
     ];
     for (source, expected) in fine {
         let text = jinja::render(&source, &[]);
