@@ -2,7 +2,7 @@ use walsh::formats::kv::{KvCodec, KvCodecs};
 use walsh::ops::{AttentionDecode, AttentionPrefill, Mask};
 use walsh::{CacheKind, DType, KvCacheOptions};
 
-use super::kv::{HostCache, overlay, specs, tokens};
+use super::kv::{HostCache, overlay, specs, tokens, uneven};
 use super::{Problems, rng};
 use crate::reference::{AttentionShape, Row, Softmax, attention};
 use crate::{Expected, HostTensor, Leave, Problem};
@@ -69,7 +69,7 @@ impl Case {
 /// The cases that both forms share.
 fn cases(queries: &[i32]) -> Vec<Case> {
     let mut cases = Vec::new();
-    for (index, (spec, head_dim)) in specs().into_iter().enumerate() {
+    for (index, (spec, head_dim)) in specs().into_iter().chain(uneven()).enumerate() {
         for first in [0, 3, 70] {
             cases.push(Case::new(
                 spec,
@@ -148,6 +148,13 @@ fn cases(queries: &[i32]) -> Vec<Case> {
         // No score of any part is a number.
         case.window = Some(20);
         cases.push(case);
+    }
+    // Heads of every kind of size, with rows of queries that do and do not share a pass.
+    for dim in [33, 66, 100, 272, 300] {
+        for (index, queries) in queries.iter().enumerate() {
+            let base = Case::new(spec(["f16", "f32"][index % 2]), dim, 45, *queries);
+            cases.push(base.grouped(2, [1, 3][index % 2]));
+        }
     }
     policies(&mut cases, queries);
     cases

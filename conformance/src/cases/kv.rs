@@ -296,7 +296,7 @@ pub(super) fn specs() -> Vec<(KvCodecs, u64)> {
     ]
     .map(|text| (spec(text), 64))
     .to_vec();
-    for dim in [80, 96, 112, 128, 160, 192, 256, 512] {
+    for dim in [80, 96, 112, 128, 160, 192, 256, 320, 448, 512] {
         all.push((spec("f16"), dim));
         all.push((spec("tq4"), dim));
         all.push((spec("k=tq8,v=tq3"), dim));

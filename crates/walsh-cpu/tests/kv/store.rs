@@ -1,9 +1,11 @@
 //! What a store writes.
 
+use safetensors::SafeTensors;
 use walsh_core::CacheKind;
+use walsh_core::ops::Mask;
 use walsh_cpu::Isa;
 
-use crate::support::{Fixture, KEYS, Sizes, VALUES, device, rows_of};
+use crate::support::{Fixture, KEYS, Sizes, VALUES, device, exact, rows_of};
 
 const SIZES: Sizes = Sizes {
     heads: 2,
@@ -31,7 +33,7 @@ const SPECS: [&str; 13] = [
 
 #[test]
 fn every_set_writes_the_bytes_of_the_row_codec() {
-    for head_dim in [64, 80, 128, 256, 512] {
+    for head_dim in [64, 80, 128, 256, 384, 512] {
         for spec in SPECS {
             if spec.starts_with('q') && head_dim == 80 {
                 continue;
@@ -62,6 +64,62 @@ fn every_set_writes_the_bytes_of_the_row_codec() {
                         "slots past the last are untouched"
                     );
                 }
+            }
+        }
+    }
+}
+
+/// The file is of an independent program. What is stored as a value comes out of attention to it alone.
+#[test]
+fn every_width_and_convention_is_stored_and_read_as_the_golden_file_has_it() {
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../walsh-formats/tests/golden/tq.safetensors"
+    );
+    let bytes = std::fs::read(path).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    for (isa, head_dim) in Isa::available()
+        .into_iter()
+        .flat_map(|isa| [64, 80, 96, 112, 256, 320, 512].map(|head_dim| (isa, head_dim)))
+    {
+        let floats = |name: &str| -> Vec<f32> {
+            let data = file.tensor(&format!("d{head_dim}.{name}")).unwrap().data();
+            let numbers = data.as_chunks::<4>().0.iter();
+            numbers.map(|b| f32::from_le_bytes(*b)).collect()
+        };
+        let source = floats("source");
+        let size = source[..head_dim].iter().map(|x| f64::from(*x).powi(2));
+        let size = size.sum::<f64>().sqrt();
+        for (bits, (suffix, convention)) in [2, 3, 4, 5, 6, 8]
+            .into_iter()
+            .flat_map(|bits| [("", "fitted"), ("+norm", "norm")].map(|kind| (bits, kind)))
+        {
+            let name = format!("tq{bits}.{convention}");
+            let sizes = Sizes {
+                heads: 1,
+                kv_heads: 1,
+                head_dim,
+                ..SIZES
+            };
+            let fixture = Fixture::new(exact(isa, 1), &format!("tq{bits}{suffix}"), sizes);
+            fixture.store_rows(0..3, &source, &source).unwrap();
+            let stored = fixture.bytes(fixture.cache.value());
+            for (what, stored) in [("codes", stored.0), ("scales", stored.1)] {
+                let expected = file.tensor(&format!("d{head_dim}.{name}.{what}")).unwrap();
+                let expected = expected.data();
+                assert_eq!(stored[..expected.len()], *expected, "{isa} {name} {what}");
+            }
+            let query = vec![1.0; head_dim];
+            let first = Fixture::new(exact(isa, 1), &format!("tq{bits}{suffix}"), sizes);
+            let row = &source[..head_dim];
+            first.store_rows(0..1, row, row).unwrap();
+            let read = first.decode_queries(0..1, &query, Mask::causal(head_dim as u64));
+            for (a, b) in read.unwrap().iter().zip(floats(&format!("{name}.decoded"))) {
+                let error = f64::from((a - b).abs());
+                assert!(
+                    error <= 1e-6 * size,
+                    "{isa} D={head_dim} {name}: {a} for {b}"
+                );
             }
         }
     }
