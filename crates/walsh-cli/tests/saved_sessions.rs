@@ -184,3 +184,121 @@ fn undo_takes_an_exchange_back() {
     let missing = format!("/save {}\n", place.path("missing/a.walsh"));
     place.chat(&missing, &[]).fails(1, "missing");
 }
+
+#[test]
+fn a_text_goes_on_without_new_words_and_with_its_random_numbers() {
+    let place = Place::new();
+    let (one, two) = (place.path("one.walsh"), place.path("two.walsh"));
+    let warm = ["--temperature", "1", "--repetition-penalty", "1.3"];
+    let fixed = ["generate", "--model", &place.model, "--threads", "1"];
+    let run = |more: &[&str]| walsh([&fixed[..], &warm, more].concat());
+    let text = |ran: Ran| {
+        let out = ran.ok();
+        out.strip_suffix('\n').unwrap_or(&out).to_owned()
+    };
+    // A seed whose text does not end early.
+    let long = (0..20).map(|seed| seed.to_string()).find(|seed| {
+        let ran = run(&["--seed", seed, "-n", "14", "--json", "Hello"]);
+        ran.err.contains("\"max_tokens\"") && !ran.out.trim_end().ends_with('\n')
+    });
+    let seed = long.expect("a long text");
+    let whole = text(run(&["--seed", &seed, "-n", "14", "Hello"]));
+    let first = text(run(&["--seed", &seed, "-n", "6", "--save", &one, "Hello"]));
+    let ran = run(&["--load", &one, "--save", &two, "-n", "8"]);
+    assert!(ran.err.contains(&format!("seed {seed}")), "{}", ran.err);
+    assert_eq!(first + &text(ran), whole);
+    assert_eq!(
+        text(run(&["--load", &one, "-n", "8"])),
+        text(run(&["--load", &one, "-n", "8"]))
+    );
+}
+
+#[test]
+fn another_answer_to_the_same_question_and_a_seed_that_repeats_both() {
+    let place = Place::new();
+    let fixed = [
+        "chat",
+        "--model",
+        &place.model,
+        "--threads",
+        "1",
+        "-n",
+        "16",
+    ];
+    let warm = ["--temperature", "1", "--seed"];
+    let chat = |seed: &str| {
+        let arguments = [&fixed[..], &warm, &[seed]].concat();
+        walsh_with(b"Hello\n/undo\nHello\n", &arguments).ok()
+    };
+    let answers = chat("3");
+    let half = answers.len() / 2;
+    assert!(half > 4, "{answers:?}");
+    assert_ne!(answers.as_bytes()[..half], answers.as_bytes()[half..]);
+    assert_eq!(chat("3"), answers);
+    assert_ne!(chat("4"), answers);
+}
+
+#[test]
+fn a_text_stops_before_what_it_is_told_to_stop_at() {
+    let place = Place::new();
+    let whole = place.generate(&["Hello"]).ok();
+    let stop = whole.chars().nth(2).expect("a character").to_string();
+    let ran = place.generate(&["--stop", "?!?!", "--stop", &stop, "--json", "Hello"]);
+    let figures: serde_json::Value = serde_json::from_str(&ran.err).expect("JSON");
+    assert_eq!(figures["finish"], "stop");
+    let expected = &whole[..whole.find(&stop).expect("there")];
+    assert_eq!(ran.ok().strip_suffix('\n'), Some(expected));
+}
+
+#[test]
+fn a_byte_order_mark_is_no_text_and_other_encodings_are_refused() {
+    let place = Place::new();
+    let arguments = place.arguments("generate", &["-"]);
+    let expected = place.generate(&["Hello"]).ok();
+    let marked = walsh_with(b"\xef\xbb\xbfHello", &arguments).ok();
+    assert_eq!(marked, expected);
+    let file = place.folder.argument("marked.txt", b"\xef\xbb\xbfHello");
+    assert_eq!(place.generate(&["--file", &file]).ok(), expected);
+    let wide: Vec<u8> = "Hello".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    walsh_with(&wide, &arguments).fails(1, "standard input: it is in UTF-16LE");
+    walsh_with(b"caf\xe9 au lait", &arguments).fails(1, "byte 3 is 0xe9");
+    let latin = place.folder.argument("latin.txt", b"caf\xe9 au lait");
+    let measured = ["perplexity", "--model", &place.model, "--threads", "1"];
+    let measured = [&measured[..], &["--context", "4", "--file"]].concat();
+    walsh([&measured[..], &[&latin]].concat()).fails(1, "latin.txt: byte 3 is 0xe9");
+    if cfg!(target_os = "linux") {
+        let endless = ["/dev/zero", "--chunks", "1"];
+        walsh([&measured[..], &endless].concat()).ok();
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_table_is_printed_before_a_report_that_has_no_room() {
+    let place = Place::new();
+    let text = place
+        .folder
+        .argument("text.txt", "one two three ".repeat(8).as_bytes());
+    let report = place.path("report.html");
+    std::fs::write(&report, "old").expect("written");
+    // Files of 512 bytes at most.
+    let output = std::process::Command::new("sh")
+        .arg("-c")
+        .arg("trap '' XFSZ; ulimit -f 1; exec \"$0\" \"$@\"")
+        .arg(env!("CARGO_BIN_EXE_walsh"))
+        .args(["perplexity", "--model", &place.model, "--threads", "1"])
+        .args(["--context", "8", "--chunks", "1"])
+        .args(["--file", &text, "--report", &report])
+        .output()
+        .expect("the command runs");
+    assert_eq!(output.status.code(), Some(1));
+    let table = String::from_utf8_lossy(&output.stdout);
+    assert!(table.contains("perplexity"), "{table}");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("report.html"), "{error}");
+    assert_eq!(std::fs::read_to_string(&report).expect("kept"), "old");
+    let files = std::fs::read_dir(place.folder.path())
+        .expect("a folder")
+        .count();
+    assert_eq!(files, 3, "nothing unfinished is left");
+}
