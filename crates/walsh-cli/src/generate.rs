@@ -55,7 +55,9 @@ pub(crate) fn run(args: &Generate) -> Outcome {
         if let Some(seed) = models::seed(&args.sampling, &args.session) {
             conversation.set_seed(seed);
         }
+        let growth = models::growth(conversation.session());
         let mut reply = conversation.say(&prompt, options)?;
+        say_start(&growth, &notes);
         let printed = print_pieces(&mut reply, Page::new(!args.answer.no_word_wrap));
         let ended = Ended {
             figures: *reply.figures(),
@@ -69,7 +71,9 @@ pub(crate) fn run(args: &Generate) -> Outcome {
         if let Some(seed) = models::seed(&args.sampling, &args.session) {
             session.set_seed(seed);
         }
+        let growth = models::growth(&session);
         let mut text = session.generate(&prompt, options)?;
+        say_start(&growth, &notes);
         let printed = print_pieces(&mut text, Page::new(!args.answer.no_word_wrap));
         let ended = Ended {
             figures: *text.figures(),
@@ -83,6 +87,13 @@ pub(crate) fn run(args: &Generate) -> Outcome {
     match ended.finish {
         Some(Finish::Cancelled) => Err(Failure::Interrupted),
         _ => Ok(()),
+    }
+}
+
+/// Says what a run begins with, once it has begun: figures in JSON have it among them.
+fn say_start(growth: &str, notes: &Notes) {
+    if notes.are_printed() {
+        notes.note(format_args!("{growth}"));
     }
 }
 

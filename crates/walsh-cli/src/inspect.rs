@@ -1,6 +1,6 @@
 //! `walsh inspect`.
 
-use walsh_runtime::{INSPECTED_CONTEXT, Inspection, Model, inspect};
+use walsh_runtime::{Inspection, Model, inspect};
 
 use crate::args::Inspect;
 use crate::failure::Outcome;
@@ -11,7 +11,9 @@ pub(crate) fn run(args: &Inspect) -> Outcome {
     let target = args.model.as_ref().unwrap_or(&args.target);
     let path = models::resolve(target, &args.cache, &Notes::for_figures(args.json))?;
     let device = walsh::open("cpu:threads=1,packing=never")?;
-    let inspection = inspect(&Model::open(&device, path)?, &args.kv)?;
+    let model = Model::open(&device, path)?;
+    let context = args.context.map_or(0, usize::from);
+    let inspection = inspect(&model, &args.kv, context)?;
     if args.json {
         return output::print_json(&inspection);
     }
@@ -38,7 +40,12 @@ fn describe(model: &Inspection) -> String {
             format!("{:.1}%", 100.0 * share.bytes as f64 / total.max(1) as f64),
         ]);
     }
-    let session = format!("at {INSPECTED_CONTEXT} tokens");
+    let session = format!("at {} tokens", model.context);
+    let free = model.available_bytes;
+    let total = |cost: u64| match free {
+        Some(free) if free < cost => format!("{}, too much", bytes(cost)),
+        _ => bytes(cost),
+    };
     let mut kv = Table::new(&["SPEC", "bytes/token", "bits/value", &session]);
     for cost in &model.kv {
         kv.row(match (cost.bytes_per_token, cost.bits_per_value) {
@@ -46,7 +53,7 @@ fn describe(model: &Inspection) -> String {
                 cost.kv.clone(),
                 size.to_string(),
                 format!("{bits:.2}"),
-                cost.session_bytes.map_or(String::new(), bytes),
+                cost.session_bytes.map_or(String::new(), total),
             ],
             _ => vec![
                 cost.kv.clone(),
@@ -80,9 +87,12 @@ fn describe(model: &Inspection) -> String {
          {heads} query heads and {kv_heads} KV heads of {head_dim}\n\
          vocabulary of {vocabulary}, trained for a context of {context}\n\
          \nWeights by type\n{types}\
-         \nKV cache, all layers (sliding layers keep their window and the chunk in flight)\n{kv}\
+         \nKV cache, all layers (sliding layers keep their window and the chunk in flight)\n{kv}{free}\
          \n{meanings}\
          \nMetadata\n{metadata}",
+        free = free.map_or(String::new(), |free| {
+            format!("  {} of memory are free\n", bytes(free))
+        }),
         name = shown(&model.name),
         architecture = shown(model.architecture),
         parameters = model.parameters as f64 / 1e6,

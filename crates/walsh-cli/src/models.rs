@@ -183,6 +183,20 @@ pub(crate) fn check_files(args: &SessionArgs) -> Outcome {
     Ok(())
 }
 
+/// What a session's cache can grow to, and what is free.
+pub(crate) fn growth(session: &Session) -> String {
+    let free = session.model().device().available_bytes();
+    let free = free.map_or(String::new(), |free| {
+        format!(", {} of memory free", output::bytes(free))
+    });
+    format!(
+        "KV cache {}: up to {} for {} tokens{free}",
+        session.options().kv,
+        output::bytes(session.kv_bytes()),
+        session.context(),
+    )
+}
+
 /// The session that the arguments ask for: a new one, or the one of a file.
 pub(crate) fn session(model: &Model, args: &SessionArgs) -> Outcome<Session> {
     Ok(match &args.load {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value;
 pub(crate) use walsh_runtime::shown::{shown, shown_bytes, shown_path};
+pub(crate) use walsh_runtime::size_text as bytes;
 
 use crate::failure::{Failure, Outcome};
 
@@ -79,21 +80,6 @@ pub(crate) fn print_json(report: &impl serde::Serialize) -> Outcome {
     print(&format!("{text}\n"))
 }
 
-/// A number of bytes for people: `98.4 MB`.
-pub(crate) fn bytes(count: u64) -> String {
-    const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];
-    if count < 1000 {
-        return format!("{count} B");
-    }
-    let mut value = count as f64 / 1000.0;
-    let mut unit = 0;
-    while value >= 999.95 && unit + 1 < UNITS.len() {
-        value /= 1000.0;
-        unit += 1;
-    }
-    format!("{value:.1} {}", UNITS[unit])
-}
-
 /// Columns under headings; the first is aligned to the left, the others to the
 /// right.
 pub(crate) struct Table {
@@ -153,15 +139,6 @@ pub(crate) fn abridged(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn byte_counts() {
-        assert_eq!(bytes(999), "999 B");
-        assert_eq!(bytes(1000), "1.0 kB");
-        assert_eq!(bytes(98_362_432), "98.4 MB");
-        assert_eq!(bytes(999_960_000), "1.0 GB");
-        assert_eq!(bytes(u64::MAX), "18446744.1 TB");
-    }
 
     #[test]
     fn a_message_is_one_line_whose_ends_are_kept() {

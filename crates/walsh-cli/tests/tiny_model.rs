@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use serde_json::Value;
 use support::tiny::{self, Tiny};
-use support::{Folder, Ran, command, walsh, walsh_with};
+use support::{Folder, Ran, behind_start, command, walsh, walsh_with};
 
 struct Model {
     _folder: Folder,
@@ -132,7 +132,8 @@ fn a_reader_that_leaves_is_no_error() {
         .expect("the command starts");
     drop(child.stdout.take());
     let output = child.wait_with_output().expect("the command ends");
-    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(behind_start(&error), "");
     assert_eq!(output.status.code(), Some(0));
 }
 
@@ -157,6 +158,7 @@ fn a_full_disk_behind_standard_output_is_one_line() {
         .output()
         .expect("the command starts");
     let error = String::from_utf8_lossy(&output.stderr);
+    let error = behind_start(&error);
     assert_eq!(output.status.code(), Some(1), "{error}");
     assert!(
         error.starts_with("walsh: cannot write to standard output"),

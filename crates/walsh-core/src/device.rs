@@ -45,7 +45,8 @@ pub trait Backend: Send + Sync {
     /// What the device is.
     fn properties(&self) -> &Properties;
 
-    /// Allocates `bytes` of zeroed memory.
+    /// Allocates `bytes` of zeroed memory: where the system can, such that what is
+    /// never touched takes none.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`].
@@ -113,8 +114,7 @@ pub trait Backend: Send + Sync {
         Ok(())
     }
 
-    /// How many more bytes could be allocated at this moment, where the backend can
-    /// tell.
+    /// See [`Device::available_bytes`].
     fn available_bytes(&self) -> Option<u64> {
         None
     }
@@ -240,6 +240,13 @@ impl Device {
 
     /// Allocates a zeroed buffer.
     ///
+    /// Its size is its address range, not always memory that is taken: on the CPU the
+    /// pages of all but small buffers are committed as they are first written, so that
+    /// a buffer for the longest text costs what the text does. A system that promises
+    /// more than it has ends processes when it runs out, so ask for
+    /// [`available_bytes`](Self::available_bytes) before something large. GPUs commit
+    /// at once.
+    ///
     /// # Errors
     /// [`Error::OutOfMemory`].
     pub fn allocate(&self, bytes: u64) -> Result<Buffer> {
@@ -258,7 +265,8 @@ impl Device {
         Ok(Buffer::new(self.id, len, Access::ReadOnly, memory))
     }
 
-    /// A tensor of zeros in a buffer of its own.
+    /// A tensor of zeros in a buffer of its own, which takes memory as
+    /// [`allocate`](Self::allocate) says.
     ///
     /// # Errors
     /// When the shape does not fit the type, or memory is missing.
@@ -421,8 +429,10 @@ impl Device {
         weight.shape().len() == 2 && !weight.is_packed() && self.backend.screens(weight)
     }
 
-    /// How many more bytes could be allocated at this moment, where the backend can
-    /// tell.
+    /// How many more bytes can be used at this moment, where the backend can tell: on
+    /// the CPU what the system gives without swapping and this process's limits leave
+    /// it, on a GPU what is free of its own memory. What was allocated and never
+    /// touched may still count as free (see [`allocate`](Self::allocate)).
     #[must_use]
     pub fn available_bytes(&self) -> Option<u64> {
         self.backend.available_bytes()

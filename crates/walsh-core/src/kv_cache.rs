@@ -79,6 +79,16 @@ impl OverlayOptions {
     pub fn slots(&self) -> u64 {
         u64::from(self.tokens.first) + self.ring()
     }
+
+    /// The slots, from the first on, that the first `stored` positions lie in.
+    fn used(&self, stored: u64) -> u64 {
+        let first = u64::from(self.tokens.first);
+        match stored > first {
+            // Position p lies in slot p mod ring behind the first ones.
+            true => first + stored.min(self.ring()),
+            false => stored,
+        }
+    }
 }
 
 /// Encoded vectors: a codec, and the memory of what it encodes to.
@@ -485,18 +495,21 @@ impl KvCache {
     }
 
     /// The memory that holds the first `stored` positions, or of a ring what is
-    /// left of them, overlays whole: matrices whose rows follow one another, in
+    /// left of them, and of overlays what such positions have been written to: matrices whose rows follow one another, in
     /// an order that does not change. Copying them into a cache of the same codecs, whose
-    /// capacity is this one's or at least `stored`, copies the positions.
+    /// capacity is this one's or at least `stored`, copies the positions; so does it
+    /// where the recent positions of an overlay differ, if there are no fewer than
+    /// `stored` of them in both.
     ///
     /// # Errors
     /// Never for a cache that was made by this module's functions.
     pub fn parts(&self, stored: u64) -> Result<Vec<Tensor>> {
         let mut parts = Vec::new();
+        let used = stored.min(self.options.capacity);
+        let kept = self.options.overlay.map_or(0, |kept| kept.used(stored));
         for side in [&self.key, &self.value] {
-            let used = stored.min(self.options.capacity);
             let overlay = side.overlay.iter().flat_map(KvRows::tensors);
-            let overlay = overlay.map(|tensor| (tensor, tensor.shape()[1]));
+            let overlay = overlay.map(|tensor| (tensor, kept));
             let all = side.rows.tensors().map(|tensor| (tensor, used));
             for (tensor, used) in all.chain(overlay) {
                 let [heads, slots, width] = [0, 1, 2].map(|dim| tensor.shape()[dim]);

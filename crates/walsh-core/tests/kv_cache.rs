@@ -3,8 +3,11 @@
 mod common;
 
 use common::{assert_says, fake};
-use walsh_core::{CacheKind, Error, KvCache, KvCacheOptions, KvSideTensors, KvTensors, Tensor};
+use walsh_core::{
+    CacheKind, Error, KvCache, KvCacheOptions, KvSideTensors, KvTensors, OverlayOptions, Tensor,
+};
 use walsh_formats::DType;
+use walsh_formats::kv::Overlay;
 
 fn options(spec: &str) -> KvCacheOptions {
     KvCacheOptions::global(spec.parse().unwrap(), 3, 64, 10)
@@ -155,6 +158,34 @@ fn parts_are_the_slots_in_use_of_each_head() {
         // Each head's rows begin where the head does, whatever is in use.
         assert_eq!(parts[1].offset(), 10 * 32);
         assert_eq!(parts[8].offset(), 2 * 10 * 128);
+    }
+}
+
+#[test]
+fn parts_of_an_overlay_are_the_slots_that_were_written() {
+    let (device, _) = fake();
+    let tokens = Overlay {
+        first: 3,
+        recent: 4,
+        codec: None,
+    };
+    let options = KvCacheOptions {
+        capacity: 100,
+        overlay: Some(OverlayOptions { tokens, slack: 2 }),
+        ..options("tq4")
+    };
+    let cache = KvCache::new(&device, options).unwrap();
+    let overlay = cache.key().overlay.as_ref().unwrap();
+    assert_eq!(overlay.codes.shape()[1], 9);
+    // Positions 0 to 2 lie in slots of their own, p behind them in slot 3 + p mod 6.
+    for (stored, slots) in [(0, 0), (2, 2), (3, 3), (4, 7), (5, 8), (6, 9), (50, 9)] {
+        let parts = cache.parts(stored).unwrap();
+        let kept: Vec<u64> = parts
+            .iter()
+            .filter(|part| part.buffer().id() == overlay.codes.buffer().id())
+            .map(|part| part.shape()[0])
+            .collect();
+        assert_eq!(kept, [slots; 3], "{stored}");
     }
 }
 

@@ -10,9 +10,9 @@ use walsh_core::{
 use crate::isa::Isa;
 use crate::lower::{Lowered, Lowering, Target};
 use crate::matmul::{PackWeights, Repacking};
-use crate::memory::{self, CpuMemory, address};
+use crate::memory::{CpuMemory, address};
 use crate::team::{Phase, Team, TeamError};
-use crate::{attention, bandwidth, matmul, store};
+use crate::{attention, bandwidth, free, matmul, store};
 
 /// How many threads a CPU device uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -132,7 +132,7 @@ impl Cpu {
         Repacking {
             isa: self.target.isa,
             packing: self.packing,
-            available: memory::available_bytes(),
+            available: free::available_bytes(),
         }
     }
 }
@@ -207,7 +207,7 @@ impl Backend for Cpu {
     }
 
     fn available_bytes(&self) -> Option<u64> {
-        memory::available_bytes()
+        free::available_bytes()
     }
 
     fn pack(&self, weights: &[Tensor]) -> Result<Vec<Option<Box<dyn Memory>>>> {

@@ -8,6 +8,7 @@
 mod attention;
 mod backend;
 mod bandwidth;
+mod free;
 pub mod isa;
 mod lanes;
 mod lower;

@@ -1,7 +1,6 @@
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::marker::PhantomData;
 use std::ops::Range;
-use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -12,7 +11,11 @@ use walsh_core::{Buffer, Error, HostBytes, Memory, Result, Span, Tensor};
 /// The alignment of allocations: a cache line, and the widest vector.
 pub(crate) const ALIGN: usize = 64;
 
-/// Memory of the CPU backend: an allocation, or host bytes used in place.
+/// Memory from this size on is mapped. Below, a mapping costs more than the bytes that it saves: its calls of the
+/// system, and a page at each end.
+const MAPPED: u64 = 128 << 10;
+
+/// Memory of the CPU backend: allocated, mapped, or host bytes used in place.
 pub(crate) enum CpuMemory {
     Owned(Allocation),
     Imported(Arc<dyn HostBytes>),
@@ -23,8 +26,12 @@ pub(crate) enum CpuMemory {
 impl Memory for CpuMemory {}
 
 impl CpuMemory {
+    /// Memory that is committed as it is touched, if it is not small.
     pub(crate) fn zeroed(bytes: u64) -> Result<Self> {
-        Ok(Self::Owned(Allocation::zeroed(bytes)?))
+        if bytes < MAPPED {
+            return Ok(Self::Owned(Allocation::zeroed(bytes)?));
+        }
+        Ok(Self::Part(Arc::new(Pages::sparse(bytes)?), 0))
     }
 
     /// The first byte. Writing through it is sound for owned memory alone.
@@ -38,8 +45,7 @@ impl CpuMemory {
     }
 }
 
-/// A zeroed allocation. The system commits its pages as they are touched, so
-/// that a large cache costs what it holds.
+/// A zeroed allocation, which is written as a whole: allocators that align cannot tell that their memory is zero.
 pub(crate) struct Allocation {
     base: NonNull<u8>,
     layout: Layout,
@@ -73,10 +79,10 @@ impl Drop for Allocation {
     }
 }
 
-/// Zeroed memory in pages as large as the system gives: for what is written once and read from end to end.
+/// Zeroed memory of the system's, whose pages are committed as they are touched.
 pub(crate) struct Pages {
     // Keeps the memory; it is reached through `base` alone.
-    _map: MmapMut,
+    map: MmapMut,
     base: *mut u8,
 }
 
@@ -86,61 +92,41 @@ unsafe impl Send for Pages {}
 unsafe impl Sync for Pages {}
 
 impl Pages {
-    pub(crate) fn zeroed(bytes: u64) -> Result<Self> {
+    /// In pages as large as the system gives: for what is written once and read from end to end. They take fewer faults
+    /// to fill and fewer translations to read.
+    pub(crate) fn whole(bytes: u64) -> Result<Self> {
+        let pages = Self::map(bytes)?;
+        // Where the system has no large ones to give, the memory is good all the same.
+        #[cfg(target_os = "linux")]
+        drop(pages.map.advise(memmap2::Advice::HugePage));
+        Ok(pages)
+    }
+
+    /// In pages as small as the system has: for what may never be filled. Each head of a cache begins somewhere else, and
+    /// with large pages a token in each would commit megabytes.
+    pub(crate) fn sparse(bytes: u64) -> Result<Self> {
+        let pages = Self::map(bytes)?;
+        // A system without large pages refuses, and commits small ones.
+        #[cfg(target_os = "linux")]
+        drop(pages.map.advise(memmap2::Advice::NoHugePage));
+        Ok(pages)
+    }
+
+    fn map(bytes: u64) -> Result<Self> {
         let out_of_memory = || Error::OutOfMemory {
             device: "cpu".into(),
             bytes,
         };
         let size = usize::try_from(bytes.max(1)).map_err(|_| out_of_memory())?;
         let mut map = MmapMut::map_anon(size).map_err(|_| out_of_memory())?;
-        // Large pages take fewer faults to fill and fewer translations to read. Where the system has none to give, the
-        // memory is good all the same.
-        #[cfg(target_os = "linux")]
-        drop(map.advise(memmap2::Advice::HugePage));
         let base = map.as_mut_ptr();
-        Ok(Self { _map: map, base })
+        Ok(Self { map, base })
     }
 
     /// The first byte, on a boundary of [`ALIGN`].
     pub(crate) fn base(&self) -> *mut u8 {
         self.base
     }
-}
-
-/// The memory that the system can still give out without swapping, to this process's control group where that has a
-/// limit, where the system says so.
-pub(crate) fn available_bytes() -> Option<u64> {
-    let info = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let kilobytes = field(&info, "MemAvailable:")?;
-    let whole = kilobytes.checked_mul(1024)?;
-    Some(group_bytes().map_or(whole, |group| group.min(whole)))
-}
-
-/// What this process's control group (version 2) leaves it.
-fn group_bytes() -> Option<u64> {
-    let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
-    let group = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
-    let folder = Path::new("/sys/fs/cgroup").join(group.trim_start_matches('/'));
-    let read = |name| std::fs::read_to_string(folder.join(name)).ok();
-    left(
-        &read("memory.max")?,
-        &read("memory.current")?,
-        &read("memory.stat")?,
-    )
-}
-
-/// What a limit leaves: pages of files that were not used of late go when others are asked for.
-fn left(limit: &str, used: &str, stat: &str) -> Option<u64> {
-    let limit: u64 = limit.trim().parse().ok()?;
-    let used: u64 = used.trim().parse().ok()?;
-    let files = field(stat, "inactive_file").unwrap_or(0);
-    Some(limit.saturating_sub(used.saturating_sub(files)))
-}
-
-/// The number behind a name at a line's start.
-fn field(text: &str, name: &str) -> Option<u64> {
-    let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
-    rest.split_whitespace().next()?.parse().ok()
 }
 
 /// The address of `offset` within a buffer of this backend.
@@ -247,27 +233,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_group_without_a_limit_has_none() {
-        assert_eq!(left("max\n", "5\n", ""), None);
-    }
-
-    #[test]
-    fn a_limit_leaves_what_is_not_used_and_what_files_take() {
-        let stat = "anon 600\nfile 300\ninactive_file 200\nactive_file 100\n";
-        assert_eq!(left("1000\n", "900\n", stat), Some(300));
-        assert_eq!(left("1000\n", "1300\n", ""), Some(0));
-    }
-
-    #[test]
-    fn numbers_are_found_by_their_names() {
-        let info = "MemFree:  7 kB\nMemAvailable:   42 kB\n";
-        assert_eq!(field(info, "MemAvailable:"), Some(42));
-        assert_eq!(field(info, "Swap:"), None);
-    }
-
-    #[test]
     fn shared_pages_are_zero_and_aligned() {
-        let pages = Arc::new(Pages::zeroed(3 << 20).unwrap());
+        let pages = Arc::new(Pages::whole(3 << 20).unwrap());
         let part = CpuMemory::Part(pages.clone(), 1 << 20);
         assert_eq!(part.base().align_offset(ALIGN), 0);
         assert_eq!(part.base() as usize - pages.base() as usize, 1 << 20);

@@ -3,7 +3,10 @@
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
+use walsh::KvSpec;
 use walsh::formats::gguf::GgufError;
+
+use crate::size::size_text;
 
 /// What can go wrong in the runtime. Each message is one line and says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +93,23 @@ pub enum Error {
         needed: usize,
         /// How many it can hold.
         context: usize,
+    },
+    /// A session's KV caches can grow to more than the device can still hold.
+    #[error(
+        "a KV cache of {kv} for {context} tokens can grow to {}, but {} of memory are free: ask for a context of at most {most}, or for a SPEC of fewer bits",
+        size_text(*needed), size_text(*available)
+    )]
+    NoRoom {
+        /// How many tokens the session would hold.
+        context: usize,
+        /// How its caches would be kept.
+        kv: KvSpec,
+        /// The bytes that they can grow to.
+        needed: u64,
+        /// The bytes that are free.
+        available: u64,
+        /// The largest context that would fit.
+        most: usize,
     },
     /// An option has a value that cannot be used.
     #[error("{option} must be {expected}, but is {given}")]

@@ -24,7 +24,11 @@ pub struct Inspection {
     pub shape: Shape,
     /// Its tensors by storage type, the largest share first.
     pub tensors: Vec<TypeShare>,
-    /// The cost of a token by SPEC.
+    /// The context whose cost is named, in tokens.
+    pub context: usize,
+    /// The bytes that the device can still hold, where it can tell.
+    pub available_bytes: Option<u64>,
+    /// The cost of a token, and of a session of that context, by SPEC.
     pub kv: Vec<KvCost>,
     /// Its metadata; of long arrays only the start.
     pub metadata: Vec<MetadataEntry>,
@@ -80,7 +84,8 @@ pub struct KvCost {
     pub bytes_per_token: Option<u64>,
     /// Bits for a number, overlays not counted.
     pub bits_per_value: Option<f64>,
-    /// Bytes for a session of [`INSPECTED_CONTEXT`] tokens, overlays included.
+    /// Bytes for a session whose [context](Inspection::context) is full, overlays
+    /// included.
     pub session_bytes: Option<u64>,
     /// Why the SPEC does not fit.
     pub why_not: Option<String>,
@@ -98,16 +103,19 @@ pub struct MetadataEntry {
     pub length: Option<usize>,
 }
 
-/// The context whose cost [`inspect`] names, in tokens.
-pub const INSPECTED_CONTEXT: usize = 4096;
-
 /// Describes a model, and what its KV cache costs in some SPECs: the common ones
-/// where none is given.
+/// where none is given. `context` is how many tokens a session would hold, 0 for as
+/// many as one holds that is not told (see [`SessionOptions::context`]).
 ///
 /// # Errors
-/// When the file was damaged since it was opened.
-pub fn inspect(model: &Model, specs: &[KvSpec]) -> Result<Inspection> {
+/// When a context is out of range, or the file was damaged since it was opened.
+pub fn inspect(model: &Model, specs: &[KvSpec], context: usize) -> Result<Inspection> {
     let config = model.config();
+    let defaults = SessionOptions {
+        context,
+        ..SessionOptions::default()
+    };
+    let context = defaults.resolved(config)?.context;
     let listed = if specs.is_empty() {
         common_specs().collect()
     } else {
@@ -116,9 +124,8 @@ pub fn inspect(model: &Model, specs: &[KvSpec]) -> Result<Inspection> {
     let kv = listed.into_iter().map(|spec| {
         let cost = model.kv_bytes_per_token(&spec);
         let session = SessionOptions {
-            context: INSPECTED_CONTEXT,
             kv: spec.clone(),
-            ..SessionOptions::default()
+            ..defaults.clone()
         };
         KvCost {
             kv: spec.to_string(),
@@ -159,6 +166,8 @@ pub fn inspect(model: &Model, specs: &[KvSpec]) -> Result<Inspection> {
                 bytes: share.bytes,
             })
             .collect(),
+        context,
+        available_bytes: model.device().available_bytes(),
         kv: kv.collect(),
         metadata: model.with_metadata(metadata)?,
     })

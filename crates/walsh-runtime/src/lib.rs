@@ -28,6 +28,7 @@ mod regular;
 pub mod sampling;
 mod session;
 pub mod shown;
+mod size;
 pub mod store;
 mod text;
 pub mod tokenizer;
@@ -45,9 +46,7 @@ pub use conversation::{Conversation, Reply};
 pub use doctor::{BackendState, Cpu, Diagnosis, Tool, diagnose};
 pub use error::{Error, Result};
 pub use generate::{Figures, Finish, GenerateOptions, Generation};
-pub use inspect::{
-    INSPECTED_CONTEXT, Inspection, KvCost, MetadataEntry, Shape, TypeShare, inspect,
-};
+pub use inspect::{Inspection, KvCost, MetadataEntry, Shape, TypeShare, inspect};
 pub use model::{
     Architecture, Fingerprint, LayerConfig, Model, ModelConfig, Synthetic, TensorSummary,
 };
@@ -57,6 +56,7 @@ pub use perplexity::{
 };
 pub use sampling::Sampling;
 pub use session::{DEFAULT_CONTEXT, RestoreOptions, Session, SessionOptions};
+pub use size::size_text;
 pub use text::TextReader;
 pub use watch::{Progress, ProgressListener, Watch};
 

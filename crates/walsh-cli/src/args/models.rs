@@ -1,12 +1,15 @@
 //! The commands about models and the machine: `pull`, `list`, `rm`, `inspect`, `doctor` and
 //! `completions`.
 
+use std::num::NonZeroUsize;
+
 use clap::Args;
 use clap_complete::Shell;
 use walsh::KvSpec;
 use walsh_runtime::store::Catalogue;
 
 use super::shared::Cache;
+use super::values::count;
 
 /// `walsh pull`.
 #[derive(Debug, Args)]
@@ -65,6 +68,7 @@ Examples:
   walsh inspect
   walsh inspect ./my.gguf
   walsh inspect --kv 4bit --kv 'tq4;recent=64:f16'
+  walsh inspect --context 100000 --kv f16 --kv 4bit
   walsh inspect gemma3-270m --json")]
 pub(crate) struct Inspect {
     /// A GGUF file or a model's name
@@ -79,6 +83,12 @@ pub(crate) struct Inspect {
     /// be given several times
     #[arg(long, value_name = "SPEC")]
     pub(crate) kv: Vec<KvSpec>,
+
+    /// Tokens of a session, to see what its cache can grow to [default: the model's context, at most
+    /// 4096]
+    #[arg(short, long, alias = "ctx-size", value_name = "N", value_parser = count)]
+    #[arg(allow_negative_numbers = true)]
+    pub(crate) context: Option<NonZeroUsize>,
 
     /// Print JSON
     #[arg(long)]

@@ -79,8 +79,8 @@ pub(super) use with_specs;
 /// The cache of a session.
 #[derive(Debug, Args)]
 pub(crate) struct SessionArgs {
-    /// Tokens that the session can hold [default: the model's context, at most 4096; with --load
-    /// as many as when it was saved, and no fewer]
+    /// Tokens that the session can hold, refused where memory would not hold them [default: the
+    /// model's context, at most 4096; with --load as many as when it was saved]
     #[arg(short, long, alias = "ctx-size", value_name = "N", value_parser = count)]
     #[arg(allow_negative_numbers = true)]
     pub(crate) context: Option<NonZeroUsize>,

@@ -82,10 +82,9 @@ impl Chatting<'_> {
     fn greet(&self) {
         let session = self.conversation.session();
         output::note(format_args!(
-            "{}, {} tokens of context, KV cache {}; /help lists the commands",
+            "{}; {}; /help lists the commands",
             output::shown(self.model.name()),
-            session.context(),
-            session.options().kv
+            models::growth(session)
         ));
         if session.position() > 0 {
             output::note(format_args!("{} tokens were said", session.position()));
@@ -207,7 +206,7 @@ impl Chatting<'_> {
     fn show(&self) {
         let session = self.conversation.session();
         output::note(format_args!(
-            "{}: {} of {} tokens, {} of KV cache, {} messages\n{}",
+            "{}: {} of {} tokens, up to {} of KV cache, {} messages\n{}",
             output::shown(self.model.name()),
             session.position(),
             session.context(),

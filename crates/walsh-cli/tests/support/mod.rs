@@ -42,16 +42,24 @@ impl Ran {
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
     }
 
-    /// The run failed with one line that starts with the command's name, holds
-    /// `part` and speaks of no panic.
+    /// The run failed with one line, behind that about the cache if the run had begun, which
+    /// starts with the command's name, holds `part` and speaks of no panic.
     #[track_caller]
     pub(crate) fn fails(&self, status: i32, part: &str) {
         assert_eq!(self.status, Some(status), "{self:?}");
-        let line = self.err.trim_end();
+        let line = behind_start(&self.err).trim_end();
         assert!(line.starts_with("walsh: "), "{self:?}");
         assert!(!line.contains('\n'), "{self:?}");
         assert!(line.contains(part), "{part:?} is not in {line:?}");
         assert!(!line.contains("panicked"), "{self:?}");
+    }
+}
+
+/// What standard error has behind the line about the cache, which a run begins with.
+pub(crate) fn behind_start(err: &str) -> &str {
+    match err.split_once('\n') {
+        Some((first, rest)) if first.starts_with("KV cache ") => rest,
+        _ => err,
     }
 }
 

@@ -216,7 +216,7 @@ pub(crate) fn pack(
     if total == 0 || how.packing == PackWeights::Auto && how.available.is_none_or(short) {
         return Ok(none());
     }
-    let pages = Arc::new(Pages::zeroed(total)?);
+    let pages = Arc::new(Pages::whole(total)?);
     let (mut packed, mut phases): (Vec<_>, Vec<Box<dyn Phase>>) = (Vec::new(), Vec::new());
     let mut offset = 0;
     for (weight, packing) in weights.iter().zip(packings) {

@@ -286,23 +286,27 @@ impl Model {
         Ok(8.0 * self.kv_bytes_per_token(spec)? as f64 / numbers as f64)
     }
 
-    /// The bytes that the KV caches of a session take: sliding layers hold their
-    /// window and the chunk in flight, all others the whole context.
+    /// The bytes that the KV caches of a session take when the context is full:
+    /// sliding layers hold their window and the chunk in flight, all others the whole
+    /// context.
     ///
     /// # Errors
-    /// As [`kv_bytes_per_token`](Self::kv_bytes_per_token).
+    /// As [`kv_bytes_per_token`](Self::kv_bytes_per_token), and when a size is out of
+    /// range.
     pub fn kv_bytes(&self, options: &SessionOptions) -> Result<u64> {
         let config = self.config();
-        let mut bytes = 0;
+        let options = &options.resolved(config)?;
+        let mut bytes = 0u64;
+        let mut add = |row: u64, rows: u64| bytes = bytes.saturating_add(row.saturating_mul(rows));
         for (layer, kv) in config.layers.iter().zip(self.layer_specs(&options.kv)?) {
             let cache = cache_options(config, layer, &kv, options);
             for codec in [kv.codecs.key, kv.codecs.value] {
-                bytes += self.row_bytes(codec)? * cache.capacity;
+                add(self.row_bytes(codec)?, cache.capacity);
                 let Some(overlay) = cache.overlay else {
                     continue;
                 };
                 if let Some(kept) = overlay.tokens.side(codec, config.head_dim) {
-                    bytes += self.row_bytes(kept)? * overlay.slots();
+                    add(self.row_bytes(kept)?, overlay.slots());
                 }
             }
         }
@@ -325,7 +329,9 @@ impl Model {
     /// Starts a session with caches of its own.
     ///
     /// # Errors
-    /// When an option does not fit the model, or memory is missing.
+    /// When an option does not fit the model, or the device has not the memory for
+    /// its caches once the context is full ([`Error::NoRoom`], where the device can
+    /// tell; nothing is allocated then).
     pub fn session(&self, options: SessionOptions) -> Result<Session> {
         Session::new(self.clone(), options)
     }
@@ -350,7 +356,7 @@ impl Model {
     /// # Errors
     /// When the file cannot be read, was saved with another model or by another
     /// version, or is damaged; when `options` contradict it, or memory is
-    /// missing.
+    /// missing, as for [`session`](Self::session).
     pub fn restore(&self, path: impl AsRef<Path>, options: RestoreOptions) -> Result<Session> {
         Session::restore(self, path.as_ref(), &options)
     }

@@ -1,12 +1,46 @@
-//! The memory of a session's caches, piece by piece.
+//! The memory of a session's caches: how much it can become, and what it holds,
+//! piece by piece.
 
 use walsh::{Device, KeyPreparation, Tensor};
 
-use super::{Logits, Session};
-use crate::Result;
+use super::{Logits, Session, SessionOptions};
+use crate::{Error, Model, Result};
 
 /// The most bytes that pass through the host at a time, whole rows at least.
 const PIECE_BYTES: u64 = 1 << 20;
+
+/// Refuses a session, whose options are resolved, that its device could not hold once
+/// its context is full.
+pub(super) fn check_room(model: &Model, options: &SessionOptions) -> Result<()> {
+    let needed = model.kv_bytes(options)?;
+    match model.device().available_bytes() {
+        Some(available) if available < needed => Err(Error::NoRoom {
+            context: options.context,
+            kv: options.kv.clone(),
+            needed,
+            available,
+            most: most_tokens(model, options, available)?,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// The largest context whose caches take no more than so many bytes.
+fn most_tokens(model: &Model, options: &SessionOptions, bytes: u64) -> Result<usize> {
+    let (mut fits, mut does_not) = (0, options.context);
+    while does_not - fits > 1 {
+        let context = fits + (does_not - fits) / 2;
+        let options = SessionOptions {
+            context,
+            ..options.clone()
+        };
+        match model.kv_bytes(&options)? <= bytes {
+            true => fits = context,
+            false => does_not = context,
+        }
+    }
+    Ok(fits)
+}
 
 impl Session {
     /// The parts of all caches that hold what was read, in a fixed order, and what

@@ -4,105 +4,29 @@ mod fields;
 mod history;
 mod likeliest;
 mod memory;
+mod options;
 mod profile;
 mod save;
 
 use std::collections::VecDeque;
 
-use walsh::{
-    CacheKind, DType, Device, KvCache, KvCacheOptions, KvCodec, KvSpec, LayerKv, OverlayOptions,
-    Step,
-};
+use walsh::{Device, KvCache, Step};
 
 use crate::model::graph::{Activations, Graph, Reading, Wanted};
 use crate::sampling::Random;
-use crate::{Error, LayerConfig, Model, ModelConfig, Result, Watch};
+use crate::{Error, Model, Result, Watch};
 pub(crate) use fields::{Fields, FieldsReader};
 use history::{Call, History};
+pub(crate) use options::cache_options;
+pub use options::{DEFAULT_CONTEXT, SessionOptions};
 pub use save::RestoreOptions;
 pub(crate) use save::{KIND, restore_sections};
-
-/// How a session is started.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SessionOptions {
-    /// How many tokens the session can hold; 0 for the model's own context, but
-    /// at most [`DEFAULT_CONTEXT`].
-    pub context: usize,
-    /// How the KV cache is kept.
-    pub kv: KvSpec,
-    /// How many tokens are prefilled at a time.
-    pub chunk: usize,
-    /// How many tokens at a time attend over stored codes alone, which is how
-    /// [`Session::score`] reads. An overlay keeps as many more recent tokens.
-    pub scored: usize,
-}
-
-/// The largest context that a session takes without being asked to.
-pub const DEFAULT_CONTEXT: usize = 4096;
 
 /// The most bytes of logits that are computed at a time while scoring.
 const LOGIT_BYTES: usize = 16 << 20;
 
 /// How many recorded lists are kept for chunks of various lengths.
 const KEPT_STEPS: usize = 6;
-
-impl Default for SessionOptions {
-    fn default() -> Self {
-        Self {
-            context: 0,
-            kv: KvSpec::plain(KvCodec::Dense(DType::F16)),
-            chunk: 512,
-            scored: 32,
-        }
-    }
-}
-
-impl SessionOptions {
-    /// The context and the chunk of a session over a model.
-    pub(crate) fn sizes(&self, config: &ModelConfig) -> (usize, usize) {
-        let context = match self.context {
-            0 => config.context.min(DEFAULT_CONTEXT),
-            context => context,
-        };
-        (context, self.chunk.min(context))
-    }
-}
-
-/// How a layer's positions are kept, and how many: a sliding layer holds its
-/// window and the chunk in flight.
-pub(crate) fn cache_shape(
-    window: Option<usize>,
-    context: usize,
-    chunk: usize,
-) -> (CacheKind, usize) {
-    match window {
-        Some(window) if window + chunk < context => (CacheKind::Ring, window + chunk),
-        _ => (CacheKind::Global, context),
-    }
-}
-
-/// The options of a layer's cache.
-pub(crate) fn cache_options(
-    config: &ModelConfig,
-    layer: &LayerConfig,
-    kv: &LayerKv,
-    options: &SessionOptions,
-) -> KvCacheOptions {
-    let (context, chunk) = options.sizes(config);
-    let (kind, capacity) = cache_shape(layer.window, context, chunk);
-    KvCacheOptions {
-        codecs: kv.codecs,
-        sequences: 1,
-        kv_heads: config.kv_heads as u64,
-        head_dim: config.head_dim as u64,
-        capacity: capacity as u64,
-        kind,
-        overlay: kv.overlay.map(|tokens| OverlayOptions {
-            tokens,
-            slack: options.scored as u64,
-        }),
-    }
-}
 
 /// What a recorded list was recorded for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,15 +81,8 @@ pub struct Session {
 impl Session {
     pub(crate) fn new(model: Model, options: SessionOptions) -> Result<Self> {
         let config = model.config();
-        let (context, chunk) = options.sizes(config);
-        if context > i32::MAX as usize {
-            return Err(Error::option("context", "below 2^31", context));
-        }
-        for (name, size) in [("chunk", options.chunk), ("scored", options.scored)] {
-            if size == 0 {
-                return Err(Error::option(name, "at least 1", size));
-            }
-        }
+        let options = options.resolved(config)?;
+        memory::check_room(&model, &options)?;
         let device = model.device().clone();
         let layers = options
             .kv
@@ -187,20 +104,15 @@ impl Session {
             caches.push(cache);
         }
         let row_bytes = config.vocabulary * size_of::<f32>();
-        let logit_rows = (LOGIT_BYTES / row_bytes).clamp(1, chunk);
-        let activations = Activations::new(&device, config, chunk, logit_rows)?;
+        let logit_rows = (LOGIT_BYTES / row_bytes).clamp(1, options.chunk);
+        let activations = Activations::new(&device, config, options.chunk, logit_rows)?;
         let logits = vec![0.0; config.vocabulary];
         Ok(Self {
             device,
             caches,
             activations,
             steps: VecDeque::new(),
-            options: SessionOptions {
-                context,
-                chunk,
-                scored: options.scored.min(chunk),
-                ..options
-            },
+            options,
             logit_rows,
             history: History::default(),
             reached: 0,
@@ -243,7 +155,8 @@ impl Session {
         self.options.context
     }
 
-    /// The bytes that its KV caches take.
+    /// The bytes that its KV caches take when the context is full. On the CPU they
+    /// take only what was read until then.
     #[must_use]
     pub fn kv_bytes(&self) -> u64 {
         self.caches.iter().map(KvCache::bytes).sum()

@@ -50,8 +50,8 @@ const CACHES: Tag = *b"CACH";
 /// How a saved session is taken up.
 #[derive(Debug, Clone, Default)]
 pub struct RestoreOptions {
-    /// How many tokens it can hold from now on: no fewer than before; 0 for as
-    /// many.
+    /// How many tokens it can hold from now on: no fewer than its caches have held, and
+    /// than it prefills at a time; 0 for as many as before.
     pub context: usize,
     /// The SPEC that it must have been saved with, where one is expected.
     pub kv: Option<KvSpec>,
@@ -159,12 +159,14 @@ pub(crate) fn restore_sections<R: Read>(
         return Err(sections.damaged("its section META"));
     };
     let kv = meta.spec(sections.path(), options)?;
-    if options.context != 0 && options.context < meta.context {
+    // A smaller context would change what lies where in a cache, or the calls that read what follows.
+    let least = meta.reached.max(meta.chunk);
+    if options.context != 0 && options.context < least {
         return Err(Error::saved(
             sections.path(),
             format!(
-                "it was saved with a context of {}, which {} is below: ask for as much or more",
-                meta.context, options.context
+                "it needs a context of at least {least}, but {} was asked for",
+                options.context
             ),
         ));
     }
@@ -175,7 +177,10 @@ pub(crate) fn restore_sections<R: Read>(
     }
     let random = read_random(sections)?;
     let mut session = model.session(SessionOptions {
-        context: options.context.max(meta.context),
+        context: match options.context {
+            0 => meta.context,
+            context => context,
+        },
         kv,
         chunk: meta.chunk,
         scored: meta.scored,

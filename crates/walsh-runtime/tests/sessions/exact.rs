@@ -49,6 +49,47 @@ fn restored(place: &Place, session: &Session) -> Session {
 }
 
 #[test]
+fn a_session_goes_on_bit_for_bit_in_another_context() {
+    for place in [global(), sliding()] {
+        for kv in [
+            "f16",
+            "tq4",
+            "tq4;first=2;recent=1048576",
+            "tq4;first=1048576",
+        ] {
+            let mut session = fresh(&place.model, kv, 30);
+            session.save(place.path()).expect("saved");
+            let expected = go_on(&mut session, 2);
+            for context in [48, 200] {
+                let options = RestoreOptions {
+                    context,
+                    ..RestoreOptions::default()
+                };
+                let restored = place.model.restore(place.path(), options);
+                let mut restored = restored.expect("restored");
+                assert_eq!(go_on(&mut restored, 2), expected, "{kv} in {context}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_chunk_below_what_is_scored_at_a_time_bounds_it() {
+    let place = global();
+    let options = SessionOptions {
+        scored: 32,
+        ..options("tq4")
+    };
+    let mut session = place.model.session(options).expect("a session");
+    read(&mut session, 30);
+    let mut others = [restored(&place, &session), session.fork().expect("a copy")];
+    let expected = go_on(&mut session, 2);
+    for other in &mut others {
+        assert_eq!(go_on(other, 2), expected);
+    }
+}
+
+#[test]
 fn a_restored_session_goes_on_bit_for_bit() {
     for place in [global(), sliding()] {
         for kv in SPECS {

@@ -160,7 +160,7 @@ pub(crate) fn coarse_copy(
         return Ok(None);
     };
     let sizes = coarsening.bytes();
-    let pages = |bytes| Ok::<_, Error>(CpuMemory::Part(Arc::new(Pages::zeroed(bytes)?), 0));
+    let pages = |bytes| Ok::<_, Error>(CpuMemory::Part(Arc::new(Pages::whole(bytes)?), 0));
     let (coarse, fine) = (pages(sizes[0])?, pages(sizes[1])?);
     let (reach, about) = (CpuMemory::zeroed(sizes[2])?, CpuMemory::zeroed(sizes[3])?);
     let seen = Arc::new(Seen {

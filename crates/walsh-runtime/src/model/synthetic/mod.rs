@@ -18,6 +18,7 @@ use super::file::ModelFiles;
 use super::weights::Place;
 use super::{Model, Parts};
 use crate::calibration::CalibrationOptions;
+use crate::size::size_text;
 use crate::{Error, Result};
 use mix::Mix;
 use shape::{Shape, Weight};
@@ -128,12 +129,11 @@ impl Model {
             .available_bytes()
             .filter(|available| *available < bytes)
         {
-            let gigabytes = |bytes: u64| bytes as f64 / 1e9;
             return Err(Error::measure(format!(
-                "{synthetic} has {:.1} GB of weights, but {} has {:.1} GB of memory left: take a smaller model or fewer bits",
-                gigabytes(bytes),
+                "{synthetic} has {} of weights, but {} has {} of memory left: take a smaller model or fewer bits",
+                size_text(bytes),
                 device.properties().name,
-                gigabytes(available),
+                size_text(available),
             )));
         }
         let header = synthetic.shape.header(&synthetic.to_string())?;
