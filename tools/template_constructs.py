@@ -50,6 +50,7 @@ missing and 1, missing or 2, not missing
 [missing or 2, none or 'x', 0 or [] or {}, 1 and 2, 0 and 2, not 1, not '']
 [missing, missing|list, missing|length, missing|string, missing|upper]
 missing|int
+[missing in user, user.get(missing), user[missing] is defined, missing is filter, {missing: 1}]
 missing|tojson
 'a' if true
 'a' if false

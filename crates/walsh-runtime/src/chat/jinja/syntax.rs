@@ -180,16 +180,8 @@ impl<'text> Scan<'text> {
                 Token::Assign if brackets == 0 => assigns = true,
                 Token::Comma if brackets == 0 => tuple = true,
                 Token::Str(_) | Token::String(_) => self.literal(&word)?,
-                Token::Int(value) if value > 0 => {
-                    if self.text[word.start..word.end].starts_with("0")
-                        && self
-                            .text
-                            .as_bytes()
-                            .get(word.start + 1)
-                            .is_some_and(u8::is_ascii_digit)
-                    {
-                        return fail("a number begins with 0");
-                    }
+                Token::Int(value) if value > 0 && self.padded(&word) => {
+                    return fail("a number begins with 0");
                 }
                 _ => {}
             }
@@ -226,6 +218,12 @@ impl<'text> Scan<'text> {
                 None => Ok(()),
             },
         }
+    }
+
+    /// Whether a number has a zero before its digits, which Python does not read.
+    fn padded(&self, word: &Word<'_>) -> bool {
+        let digits = &self.text.as_bytes()[word.start..word.end];
+        matches!(digits, [b'0', second, ..] if second.is_ascii_digit())
     }
 
     fn begin(&mut self, name: &'text str) -> Outcome<()> {

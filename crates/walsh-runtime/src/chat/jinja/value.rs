@@ -73,6 +73,7 @@ impl List {
 /// True.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Key {
+    Undefined,
     None,
     Int(i128),
     /// The bits of a number that is no integer.
@@ -93,6 +94,7 @@ impl Eq for Text {}
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
         match self {
+            Key::Undefined => 1u8.hash(state),
             Key::None => 0u8.hash(state),
             Key::Int(value) => value.hash(state),
             Key::Float(bits) => bits.hash(state),
@@ -358,6 +360,7 @@ impl Value {
         };
         *left = rest;
         Ok(match self {
+            Value::Undefined(_) => Key::Undefined,
             Value::None => Key::None,
             Value::Bool(value) => Key::Int(i128::from(*value)),
             Value::Int(value) => Key::Int(*value),
