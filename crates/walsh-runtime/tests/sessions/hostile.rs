@@ -71,8 +71,8 @@ fn made_up_contents_are_refused_or_used_without_a_panic() {
     let whole = fs::read(place.path()).expect("the file");
     let (_, ranges) = sections(&whole);
     assert_eq!(ranges.last().expect("sections").end + 16, whole.len());
-    // All but the logits and the codes: META, TOKN, CALL and CHAT.
-    let places: Vec<usize> = [0, 1, 2, 5]
+    // All but the logits and the codes: META, TOKN, CALL, RAND and CHAT.
+    let places: Vec<usize> = [0, 1, 2, 4, 6]
         .into_iter()
         .flat_map(|section: usize| ranges[section].clone())
         .step_by(3)
