@@ -34,7 +34,6 @@ pub(crate) fn run(args: &Chat) -> Outcome {
         },
         args,
     };
-    chat.conversation.set_watch(chat.watch());
     if let Some(seed) = models::seed(&args.sampling, &args.session) {
         chat.conversation.set_seed(seed);
     }
@@ -113,6 +112,8 @@ impl Chatting<'_> {
                 Entry::Block(text) => self.say(text),
                 Entry::Line(line) => {
                     self.signals.clear();
+                    let watch = self.watch();
+                    self.conversation.set_watch(watch);
                     self.line(line)
                 }
             };
@@ -178,7 +179,6 @@ impl Chatting<'_> {
                 let options = RestoreOptions::default();
                 self.conversation =
                     Conversation::restore_with_template(&self.model, template, path, options)?;
-                self.conversation.set_watch(self.watch());
                 let tokens = self.conversation.session().position();
                 output::note(format_args!("{tokens} tokens were said"));
             }
