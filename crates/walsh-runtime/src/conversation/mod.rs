@@ -1,6 +1,7 @@
 //! Conversations: a session that goes through a model's chat template.
 
 mod change;
+mod prompt;
 mod save;
 
 use crate::chat::{Message, Template};
@@ -9,6 +10,8 @@ use crate::{
     Error, Figures, Finish, GenerateOptions, Generation, Model, Result, Session, SessionOptions,
     Watch,
 };
+
+use prompt::Prompt;
 
 /// A conversation with a model.
 ///
@@ -175,8 +178,9 @@ impl Conversation {
 
     /// Says something to the model and generates its answer.
     ///
-    /// `options.special` has no effect: the template's names of special tokens
-    /// always stand for them.
+    /// The template's names of special tokens always stand for them. Those of control
+    /// tokens in messages, of whomever, stay text, unless `options.special` is
+    /// [`Special::Parse`]; user-defined tokens are found in any text.
     ///
     /// # Errors
     /// When the template refuses the conversation, it does not fit into the
@@ -194,7 +198,7 @@ impl Conversation {
         kept: Option<Vec<Message>>,
     ) -> Result<Reply<'_>> {
         self.messages.push(Message::user(message));
-        let turn = self.next_turn();
+        let turn = self.next_turn(options.special);
         // Taken back here, and put where it belongs once the session has read it.
         let said = self.messages.pop();
         let turn = match turn {
@@ -240,12 +244,15 @@ impl Conversation {
     }
 
     /// What has to be read for the messages so far.
-    fn next_turn(&self) -> Result<Turn> {
+    fn next_turn(&self, special: Special) -> Result<Turn> {
         let tokenizer = self.session.model().tokenizer();
-        let text = self.template.render(&self.messages, true)?;
-        let unread = self.unread(&text);
+        let prompt = Prompt::render(&self.template, &self.messages, tokenizer, special)?;
+        let unread = self.unread(&prompt.text);
         let anew = unread.is_none();
-        let mut tokens = tokenizer.encode(unread.unwrap_or(&text), Special::Parse)?;
+        let from = prompt.text.len() - unread.unwrap_or(&prompt.text).len();
+        let previous = self.session.tokens().last().copied();
+        let previous = previous.filter(|_| !anew);
+        let mut tokens = prompt.tokens(from, tokenizer, previous)?;
         // A template that writes the beginning-of-text token itself has it once.
         if anew && tokenizer.add_bos() && tokens.first().copied() != tokenizer.bos() {
             tokens.splice(0..0, tokenizer.bos());
@@ -255,7 +262,11 @@ impl Conversation {
         if needed > context {
             return Err(Error::ContextFull { needed, context });
         }
-        Ok(Turn { text, tokens, anew })
+        Ok(Turn {
+            text: prompt.text,
+            tokens,
+            anew,
+        })
     }
 
     /// What follows the text that the session holds; `None` when it holds none,

@@ -131,11 +131,8 @@ impl Session {
     /// ends it before the prompt is read: see [`prefill`](Self::prefill).
     pub fn generate(&mut self, prompt: &str, options: GenerateOptions) -> Result<Generation<'_>> {
         let tokenizer = self.model().tokenizer();
-        let tokens = if self.position() == 0 {
-            tokenizer.encode_prompt(prompt, options.special)?
-        } else {
-            tokenizer.encode_after(self.tokens().last().copied(), prompt, options.special)?
-        };
+        let previous = self.tokens().last().copied();
+        let tokens = tokenizer.encode_after(previous, prompt, options.special)?;
         self.generate_from(&tokens, options)
     }
 

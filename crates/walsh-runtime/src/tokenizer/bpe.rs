@@ -1,12 +1,13 @@
-//! Byte-level byte-pair encoding: GPT-2's alphabet of bytes and merges by rank.
+//! Byte-pair encoding by ranked merges, of bytes in GPT-2's alphabet or of characters.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashMap};
 use std::hash::BuildHasher;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-use super::vocab::Vocab;
+use super::pre::{Alphabet, Pre, Whole};
+use super::vocab::{Vocab, char_len};
 use crate::error::{Error, Result};
 
 /// The byte that each character below U+0180 stands for, and whether it stands for one: GPT-2 writes
@@ -42,7 +43,7 @@ fn append_bytes(text: &str, bytes: &mut Vec<u8>) -> bool {
     })
 }
 
-/// Two tokens that merge into one.
+/// Two symbols that merge into one. A symbol is a token, or a text of the merges that is none.
 #[derive(Clone, Copy, Debug)]
 struct Merge {
     left: u32,
@@ -56,23 +57,37 @@ struct Merge {
 pub(super) struct Merges {
     table: HashTable<Merge>,
     hasher: DefaultHashBuilder,
-    /// The token of each single byte; a byte without one leaves no token behind.
+    /// Texts of merges that are no tokens: their symbols come after the last token.
+    others: HashMap<Vec<u8>, u32>,
+    /// What each byte of a symbol that is no token becomes; a byte without one leaves no token behind.
     bytes: Box<[Option<u32>; 256]>,
-    /// Whether a piece that is a token as a whole is taken as it is.
-    whole_pieces: bool,
+    alphabet: Alphabet,
+    whole: Whole,
 }
 
-/// Reads the merges, each `left right` in GPT-2's alphabet, in order of rank.
+/// Reads the merges, each `left right`, in order of rank. What a merge makes, or makes it of, need not be
+/// a token: the pair merges, and what is no token in the end goes back to bytes.
+///
+/// # Errors
+/// When one is not two texts.
 pub(super) fn read<'a>(
     vocab: &Vocab,
-    merges: impl ExactSizeIterator<Item = &'a str>,
-    whole_pieces: bool,
+    texts: impl ExactSizeIterator<Item = &'a str>,
+    pre: &Pre,
 ) -> Result<Merges> {
-    let mut table = HashTable::with_capacity(merges.len());
-    let hasher = DefaultHashBuilder::default();
+    let mut merges = Merges {
+        table: HashTable::with_capacity(texts.len()),
+        hasher: DefaultHashBuilder::default(),
+        others: HashMap::new(),
+        bytes: Box::new(std::array::from_fn(|byte| {
+            fallback(vocab, byte as u8, pre.alphabet)
+        })),
+        alphabet: pre.alphabet,
+        whole: pre.whole,
+    };
     let mut joined = Vec::new();
     let mut expected = 0;
-    for (rank, merge) in merges.enumerate() {
+    for (rank, merge) in texts.enumerate() {
         let bad = |why: &str| {
             Error::tokenizer(format!(
                 "merge {rank}, {merge:?}, {why}: convert the model again"
@@ -84,51 +99,52 @@ pub(super) fn read<'a>(
             .find(' ')
             .ok_or_else(|| bad("is not two tokens"))?
             + after_first;
-        if !bytes_of_text(&merge[..at], &mut joined) {
-            return Err(bad("is not in the byte alphabet"));
+        joined.clear();
+        if !merges.append(&merge[..at], &mut joined) {
+            continue; // no text is written so
         }
         let left_len = joined.len();
-        if !append_bytes(&merge[at + 1..], &mut joined) {
-            return Err(bad("is not in the byte alphabet"));
+        if !merges.append(&merge[at + 1..], &mut joined) {
+            continue;
         }
+        let left = merges.symbol(vocab, &joined[..left_len]);
+        let right = merges.symbol(vocab, &joined[left_len..]);
         // The tokens mostly lie in the order of the merges that make them.
-        let merged = match expected < vocab.len() as u32 && vocab.text(expected) == joined {
-            true => Some(expected),
-            false => vocab.find(&joined),
+        let merged = match expected < vocab.len() as u32 && vocab.is_plain(expected, &joined) {
+            true => expected,
+            false => merges.symbol(vocab, &joined),
         };
-        let (Some(left), Some(right), Some(merged)) = (
-            vocab.find(&joined[..left_len]),
-            vocab.find(&joined[left_len..]),
+        expected = merged.saturating_add(1);
+        let rank = u32::try_from(rank).map_err(|_| bad("is one too many"))?;
+        merges.insert(Merge {
+            left,
+            right,
+            rank,
             merged,
-        ) else {
-            return Err(bad("has a token that is not in the vocabulary"));
-        };
-        expected = merged + 1;
-        let hash = hasher.hash_one((left, right));
-        let same = |other: &Merge| (other.left, other.right) == (left, right);
-        if table.find(hash, same).is_none() {
-            let rank = u32::try_from(rank).map_err(|_| bad("is one too many"))?;
-            let merge = Merge {
-                left,
-                right,
-                rank,
-                merged,
-            };
-            table.insert_unique(hash, merge, |m: &Merge| hasher.hash_one((m.left, m.right)));
-        }
+        });
     }
-    let bytes = Box::new(std::array::from_fn(|byte| vocab.find(&[byte as u8])));
-    Ok(Merges {
-        table,
-        hasher,
-        bytes,
-        whole_pieces,
-    })
+    Ok(merges)
 }
 
-/// A token in the list of a piece's tokens; `left` and `right` are positions, `NONE` at the ends.
+/// The token of a byte that no longer text has a token for: llama.cpp looks printable ones up in
+/// GPT-2's alphabet, so that others are lost.
+fn fallback(vocab: &Vocab, byte: u8, alphabet: Alphabet) -> Option<u32> {
+    match alphabet {
+        Alphabet::Bytes if byte.is_ascii_graphic() => vocab.find_plain(&[byte]),
+        Alphabet::Bytes => None,
+        Alphabet::Text | Alphabet::MarkedText => {
+            vocab.find_plain(format!("<0x{byte:02X}>").as_bytes())
+        }
+    }
+}
+
+/// A symbol in the list of a piece's; `left` and `right` are positions, `NONE` at the ends.
 struct Symbol {
-    token: u32,
+    /// `NONE` for what is neither a token nor part of a merge, and for what has merged into its left
+    /// neighbour, which is then 0 bytes long.
+    symbol: u32,
+    start: u32,
+    len: u32,
     left: u32,
     right: u32,
 }
@@ -136,6 +152,44 @@ struct Symbol {
 const NONE: u32 = u32::MAX;
 
 impl Merges {
+    fn append(&self, text: &str, bytes: &mut Vec<u8>) -> bool {
+        match self.alphabet {
+            Alphabet::Bytes => append_bytes(text, bytes),
+            Alphabet::Text | Alphabet::MarkedText => {
+                bytes.extend_from_slice(text.as_bytes());
+                true
+            }
+        }
+    }
+
+    /// The symbol of a text of the merges.
+    fn symbol(&mut self, vocab: &Vocab, text: &[u8]) -> u32 {
+        let found = self.known(vocab, text);
+        if found != NONE {
+            return found;
+        }
+        // Fewer than the merges' bytes, and so than a file's.
+        let next = (vocab.len() + self.others.len()) as u32;
+        self.others.insert(text.to_vec(), next);
+        next
+    }
+
+    fn known(&self, vocab: &Vocab, text: &[u8]) -> u32 {
+        vocab
+            .find_plain(text)
+            .or_else(|| self.others.get(text).copied())
+            .unwrap_or(NONE)
+    }
+
+    /// Keeps the first merge of a pair.
+    fn insert(&mut self, merge: Merge) {
+        if self.find(merge.left, merge.right).is_none() {
+            let hasher = &self.hasher;
+            let hash = |m: &Merge| hasher.hash_one((m.left, m.right));
+            self.table.insert_unique(hash(&merge), merge, hash);
+        }
+    }
+
     fn find(&self, left: u32, right: u32) -> Option<Merge> {
         self.table
             .find(self.hasher.hash_one((left, right)), |m| {
@@ -144,66 +198,98 @@ impl Merges {
             .copied()
     }
 
+    /// The length of the symbol that `text` starts with: a byte, or a character.
+    fn first_len(&self, text: &[u8]) -> usize {
+        match self.alphabet {
+            Alphabet::Bytes => 1,
+            Alphabet::Text | Alphabet::MarkedText => char_len(text[0]).min(text.len()),
+        }
+    }
+
     /// Appends the tokens of one piece: of all pairs that can merge the one with the lowest rank does,
     /// the leftmost of equals, until none can.
     pub(super) fn encode(&self, vocab: &Vocab, piece: &[u8], out: &mut Vec<i32>) {
-        if self.whole_pieces
-            && let Some(id) = vocab.find(piece)
-        {
+        let whole = match self.whole {
+            Whole::Never => false,
+            Whole::LineEnds => piece.iter().all(|&byte| byte == b'\n'),
+            Whole::Always => true,
+        };
+        if whole && let Some(id) = vocab.find_plain(piece) {
             out.push(id as i32);
             return;
         }
-        let mut symbols: Vec<Symbol> = piece
-            .iter()
-            .filter_map(|&byte| self.bytes[usize::from(byte)])
-            .enumerate()
-            .map(|(at, token)| Symbol {
-                token,
-                left: (at as u32).wrapping_sub(1),
-                right: at as u32 + 1,
-            })
-            .collect();
+        let mut symbols: Vec<Symbol> = Vec::with_capacity(piece.len());
+        let mut start = 0;
+        while start < piece.len() {
+            let len = self.first_len(&piece[start..]);
+            let at = symbols.len() as u32;
+            symbols.push(Symbol {
+                symbol: self.known(vocab, &piece[start..start + len]),
+                start: start as u32,
+                len: len as u32,
+                left: at.wrapping_sub(1),
+                right: at + 1,
+            });
+            start += len;
+        }
         let Some(last) = symbols.last_mut() else {
             return;
         };
         last.right = NONE;
+        self.merge(&mut symbols);
+        let mut at = 0;
+        while at != NONE {
+            let symbol = &symbols[at as usize];
+            if symbol.symbol < vocab.len() as u32 {
+                out.push(symbol.symbol as i32);
+            } else {
+                let bytes = &piece[symbol.start as usize..][..symbol.len as usize];
+                let tokens = bytes.iter().filter_map(|&b| self.bytes[usize::from(b)]);
+                out.extend(tokens.map(|id| id as i32));
+            }
+            at = symbol.right;
+        }
+    }
+
+    fn merge(&self, symbols: &mut [Symbol]) {
         let mut queue = BinaryHeap::new();
         let propose = |queue: &mut BinaryHeap<_>, symbols: &[Symbol], left: u32| {
             let right = symbols[left as usize].right;
             if right != NONE {
-                let pair = (symbols[left as usize].token, symbols[right as usize].token);
+                let pair = (
+                    symbols[left as usize].symbol,
+                    symbols[right as usize].symbol,
+                );
                 if let Some(merge) = self.find(pair.0, pair.1) {
                     queue.push(Reverse((merge.rank, left, pair, merge.merged)));
                 }
             }
         };
         for left in 0..symbols.len() as u32 {
-            propose(&mut queue, &symbols, left);
+            propose(&mut queue, symbols, left);
         }
         while let Some(Reverse((_, left, pair, merged))) = queue.pop() {
             let symbol = &symbols[left as usize];
             let right = symbol.right;
             // A pair is out of date when one of its halves has merged with something else since.
-            if symbol.token != pair.0 || right == NONE || symbols[right as usize].token != pair.1 {
+            if symbol.symbol != pair.0 || right == NONE || symbols[right as usize].symbol != pair.1
+            {
                 continue;
             }
             let after = symbols[right as usize].right;
-            symbols[right as usize].token = NONE;
-            symbols[left as usize].token = merged;
+            let len = symbols[right as usize].len;
+            symbols[right as usize].symbol = NONE;
+            symbols[left as usize].symbol = merged;
+            symbols[left as usize].len += len;
             symbols[left as usize].right = after;
             if after != NONE {
                 symbols[after as usize].left = left;
             }
             let before = symbols[left as usize].left;
             if before != NONE {
-                propose(&mut queue, &symbols, before);
+                propose(&mut queue, symbols, before);
             }
-            propose(&mut queue, &symbols, left);
-        }
-        let mut at = 0;
-        while at != NONE {
-            out.push(symbols[at as usize].token as i32);
-            at = symbols[at as usize].right;
+            propose(&mut queue, symbols, left);
         }
     }
 }
@@ -239,15 +325,21 @@ mod tests {
         vocab
     }
 
+    fn gpt2() -> &'static Pre {
+        Pre::find("gpt-2").unwrap()
+    }
+
+    fn encode(vocab: &Vocab, merges: &Merges, text: &str) -> Vec<i32> {
+        let mut out = Vec::new();
+        merges.encode(vocab, text.as_bytes(), &mut out);
+        out
+    }
+
     #[test]
     fn merges_by_rank_then_from_the_left() {
         let vocab = vocab(&["a", "b", "aa", "ab", "aab"]);
-        let merges = read(&vocab, ["a a", "a b", "aa b"].into_iter(), false).unwrap();
-        let encode = |text: &str| {
-            let mut out = Vec::new();
-            merges.encode(&vocab, text.as_bytes(), &mut out);
-            out
-        };
+        let merges = read(&vocab, ["a a", "a b", "aa b"].into_iter(), gpt2()).unwrap();
+        let encode = |text| encode(&vocab, &merges, text);
         assert_eq!(encode("aaa"), [2, 0]);
         assert_eq!(encode("aaab"), [2, 3]);
         assert_eq!(encode("aab"), [4]);
@@ -256,19 +348,41 @@ mod tests {
     }
 
     #[test]
-    fn a_merge_without_its_tokens_is_an_error() {
+    fn what_merges_need_not_be_a_token() {
+        let vocab = vocab(&["a", "b", "c", "abc", "d"]);
+        let texts = ["a b", "ab c", "c d", "x y", "a \u{ff5c}"];
+        let merges = read(&vocab, texts.into_iter(), gpt2()).unwrap();
+        let encode = |text| encode(&vocab, &merges, text);
+        assert_eq!(encode("abc"), [3]);
+        assert_eq!(encode("ab"), [0, 1]); // merged, then bytes again
+        assert_eq!(encode("abd"), [0, 1, 4]);
+        assert_eq!(encode("cdab"), [2, 4, 0, 1]);
+        assert_eq!(encode("xya"), [0]);
+    }
+
+    #[test]
+    fn characters_merge_where_the_alphabet_is_text() {
+        let mut vocab = Vocab::with_capacity(8);
+        for text in ["\u{2581}", "é", "\u{2581}é", "<0xC3>", "\n\n"] {
+            vocab.push(text.as_bytes(), Kind::Normal).unwrap();
+        }
+        let pre = Pre::find("gemma4").unwrap();
+        let merges = read(&vocab, ["\u{2581} é"].into_iter(), pre).unwrap();
+        let encode = |text| encode(&vocab, &merges, text);
+        assert_eq!(encode("\u{2581}éé"), [2, 1]);
+        assert_eq!(encode("ü"), [3]); // its second byte has no token
+        assert_eq!(encode("\n\n"), [4]);
+        assert!(encode("\n").is_empty());
+    }
+
+    #[test]
+    fn a_merge_that_is_not_two_texts_is_an_error() {
         let vocab = vocab(&["a", "b", "ab"]);
-        for (merge, why) in [
-            ("a", "not two tokens"),
-            ("", "not two tokens"),
-            ("a c", "not in the vocabulary"),
-            ("b a", "not in the vocabulary"),
-            ("a ｜", "byte alphabet"),
-        ] {
-            let error = read(&vocab, [merge].into_iter(), false)
+        for merge in ["a", ""] {
+            let error = read(&vocab, [merge].into_iter(), gpt2())
                 .unwrap_err()
                 .to_string();
-            assert!(error.contains(why), "{error}");
+            assert!(error.contains("not two tokens"), "{error}");
         }
     }
 }

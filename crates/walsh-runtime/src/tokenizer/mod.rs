@@ -1,10 +1,15 @@
 //! Tokenizers, made from the vocabulary in a GGUF file.
 //!
-//! Two kinds: byte-level byte-pair encoding (`tokenizer.ggml.model` = `gpt2`) and SentencePiece's
-//! (`llama`). The ids equal llama.cpp's, also for text that is not UTF-8.
+//! Two kinds: byte-pair encoding by merges (`tokenizer.ggml.model` = `gpt2`), with every pre-tokenizer
+//! that llama.cpp knows, and SentencePiece's (`llama`). The ids equal llama.cpp's, also for text that is
+//! not UTF-8.
 
 mod bpe;
 mod decode;
+mod guard;
+mod keys;
+mod pre;
+mod roles;
 mod special;
 mod split;
 mod spm;
@@ -15,6 +20,8 @@ use std::borrow::Cow;
 use walsh::formats::gguf::{Gguf, Metadata};
 
 use crate::error::{Error, Result};
+use pre::{Alphabet, Pre};
+use roles::Roles;
 use special::{Part, SpecialTokens};
 use split::Split;
 use vocab::{Kind, Vocab};
@@ -46,68 +53,16 @@ pub struct Tokenizer {
 
 #[derive(Debug)]
 enum Model {
-    Bytes {
+    Merges {
         split: Split,
         merges: bpe::Merges,
+        alphabet: Alphabet,
     },
     SentencePiece {
         scores: spm::Scores,
         space_prefix: bool,
     },
 }
-
-/// Tokens after which a model has nothing more to say, whatever else the file says of them.
-const ENDS: [&str; 15] = [
-    "<|eot_id|>",
-    "<|im_end|>",
-    "<|end|>",
-    "<end_of_turn>",
-    "<|endoftext|>",
-    "</s>",
-    "<|eom_id|>",
-    "<EOT>",
-    "_<EOT>",
-    "[EOT]",
-    "[EOS]",
-    "<|end_of_text|>",
-    "<end_of_utterance>",
-    "<eos>",
-    "<｜end▁of▁sentence｜>",
-];
-
-/// Tokens of infilling after which a model has nothing more to say: padding, repository, file.
-const INFILL_ENDS: [&str; 11] = [
-    "<|fim_pad|>",
-    "<fim-pad>",
-    "<fim_pad>",
-    "<PAD>",
-    "[PAD]",
-    "<|fim_repo|>",
-    "<|repo_name|>",
-    "<fim-repo>",
-    "<REPO>",
-    "<reponame>",
-    "<|file_sep|>",
-];
-
-/// Other tokens that steer infilling, which some files call ordinary text.
-const INFILL: [&str; 15] = [
-    "<|fim_prefix|>",
-    "<fim-prefix>",
-    "<fim_prefix>",
-    "<｜fim▁begin｜>",
-    "<PRE>",
-    "<|fim_suffix|>",
-    "<fim-suffix>",
-    "<fim_suffix>",
-    "<｜fim▁hole｜>",
-    "<SUF>",
-    "<|fim_middle|>",
-    "<fim-middle>",
-    "<fim_middle>",
-    "<｜fim▁end｜>",
-    "<MID>",
-];
 
 impl Tokenizer {
     /// The tokenizer of a model file.
@@ -116,78 +71,74 @@ impl Tokenizer {
     /// When the file has no vocabulary, or one that is damaged or of a kind that this version lacks.
     pub fn from_gguf(gguf: &Gguf<'_>) -> Result<Tokenizer> {
         let meta = gguf.metadata();
-        let sentence_piece = match meta.str("tokenizer.ggml.model")? {
-            "gpt2" => false,
-            "llama" => true,
+        let pre = match meta.str("tokenizer.ggml.model")? {
+            "gpt2" => Some(Pre::find(
+                meta.opt_str("tokenizer.ggml.pre")?.unwrap_or("default"),
+            )?),
+            "llama" => None,
             other => {
                 return Err(Error::tokenizer(format!(
                     "vocabularies of the kind {other:?} are not supported: use a model whose tokenizer.ggml.model is gpt2 or llama"
                 )));
             }
         };
-        let mut vocab = read_vocab(meta, !sentence_piece)?;
-        let id = |key: &str| -> Result<Option<u32>> {
-            let id = meta.opt_u32(key)?;
-            Ok(id.filter(|&id| (id as usize) < vocab.len()))
-        };
-        let bos = id("tokenizer.ggml.bos_token_id")?;
-        let eos = id("tokenizer.ggml.eos_token_id")?;
-        let unknown = id("tokenizer.ggml.unknown_token_id")?;
-        let mut ends = vec![eos];
-        for key in ["tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"] {
-            ends.push(id(key)?);
-        }
-        let (model, default_bos) = match sentence_piece {
-            true => (read_sentence_piece(meta, &vocab, unknown)?, true),
-            false => read_bytes(meta, &vocab)?,
+        keys::check(meta)?;
+        let byte_level = pre.is_some_and(|pre| pre.alphabet == Alphabet::Bytes);
+        let mut vocab = read_vocab(meta, byte_level)?;
+        let roles = Roles::read(meta, &mut vocab, pre.is_none())?;
+        let model = match pre {
+            Some(pre) => read_merges(meta, &vocab, pre)?,
+            None => read_sentence_piece(meta, &vocab, roles.unknown)?,
         };
         let add_bos = meta
             .opt_bool("tokenizer.ggml.add_bos_token")?
-            .unwrap_or(default_bos);
+            .unwrap_or(pre.is_none_or(|pre| pre.add_bos))
+            || pre.is_some_and(|pre| pre.always_bos);
         let add_eos = meta
             .opt_bool("tokenizer.ggml.add_eos_token")?
             .unwrap_or(false);
-        for (add, id, name) in [(add_bos, bos, "bos"), (add_eos, eos, "eos")] {
+        for (add, id, name) in [(add_bos, roles.bos, "bos"), (add_eos, roles.eos, "eos")] {
             if add && id.is_none() {
                 return Err(Error::tokenizer(format!(
                     "texts are to have a {name} token but tokenizer.ggml.{name}_token_id names none: convert the model again"
                 )));
             }
         }
-        for name in ENDS.iter().chain(&INFILL_ENDS) {
-            ends.push(control(&mut vocab, name));
-        }
-        for name in INFILL {
-            control(&mut vocab, name);
-        }
-        let mut ends: Vec<i32> = ends.into_iter().flatten().map(|id| id as i32).collect();
-        ends.sort_unstable();
-        ends.dedup();
         let signed = |id: Option<u32>| id.map(|id| id as i32);
         Ok(Tokenizer {
             special: SpecialTokens::new(&vocab),
             vocab,
             model,
-            bos: signed(bos),
-            eos: signed(eos),
-            unknown: signed(unknown),
-            ends,
+            bos: signed(roles.bos),
+            eos: signed(roles.eos),
+            unknown: signed(roles.unknown),
+            ends: roles.ends.into_iter().map(|id| id as i32).collect(),
             add_bos,
             add_eos,
         })
     }
 
-    /// The tokens of `text` alone, without the tokens for beginning and end.
+    /// The tokens of `text` alone, as a text's beginning but without the token for it.
+    ///
+    /// # Errors
+    /// When the text is longer than 1 GiB.
     pub fn encode(&self, text: &str, special: Special) -> Result<Vec<i32>> {
         self.encode_bytes(text.as_bytes(), special)
     }
 
-    /// The tokens of `text` with the tokens for beginning and end that the model was trained to see.
+    /// The tokens of `text`, a whole one, with the tokens for beginning and end that the model was
+    /// trained to see.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
     pub fn encode_prompt(&self, text: &str, special: Special) -> Result<Vec<i32>> {
         self.encode_prompt_bytes(text.as_bytes(), special)
     }
 
     /// As [`Tokenizer::encode_prompt`], for bytes that need not be UTF-8.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
     pub fn encode_prompt_bytes(&self, text: &[u8], special: Special) -> Result<Vec<i32>> {
         let mut tokens = self.encode_bytes(text, special)?;
         if self.add_bos {
@@ -199,19 +150,24 @@ impl Tokenizer {
         Ok(tokens)
     }
 
-    /// The tokens of `text` where it goes on a text whose latest token is `previous`; where it begins one, there
-    /// is none. Vocabularies that put a space in front of a text do so at its beginning and behind special tokens.
+    /// The tokens of `text` where it goes on after the token `previous`, or begins a text that is to go
+    /// on where there is none: a beginning has the token for it, and none of these has the one for the
+    /// end. The space that SentencePiece puts before a text is put only where the text begins, or after
+    /// a special token.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
     pub fn encode_after(
         &self,
         previous: Option<i32>,
         text: &str,
         special: Special,
     ) -> Result<Vec<i32>> {
-        let is_special = |id| self.vocab.kind(id).is_special();
-        let begins = previous
-            .and_then(|token| self.id(token))
-            .is_none_or(is_special);
-        self.encode_part(text.as_bytes(), special, begins)
+        let mut tokens = self.encode_parts(text.as_bytes(), special, previous, None)?;
+        if previous.is_none() && self.add_bos {
+            tokens.splice(0..0, self.bos);
+        }
+        Ok(tokens)
     }
 
     /// The token that [`Tokenizer::encode_prompt`] puts last.
@@ -219,47 +175,79 @@ impl Tokenizer {
         self.eos.filter(|_| self.add_eos)
     }
 
-    /// As [`Tokenizer::encode`], for bytes that need not be UTF-8: byte-level vocabularies see U+FFFD
+    /// As [`Tokenizer::encode`], for bytes that need not be UTF-8: vocabularies with merges see U+FFFD
     /// for each byte that is no part of a character, SentencePiece's see the bytes themselves.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
     pub fn encode_bytes(&self, text: &[u8], special: Special) -> Result<Vec<i32>> {
-        self.encode_part(text, special, true)
+        self.encode_parts(text, special, None, None)
     }
 
-    /// The tokens of a text, which begins one or stands behind a special token where `begins` says so.
-    fn encode_part(&self, text: &[u8], special: Special, begins: bool) -> Result<Vec<i32>> {
+    /// The tokens of what lies after `previous`. No control token is found right after `marker`, or
+    /// around it, and it is no part of the text.
+    fn encode_parts(
+        &self,
+        text: &[u8],
+        special: Special,
+        previous: Option<i32>,
+        marker: Option<char>,
+    ) -> Result<Vec<i32>> {
         if text.len() > (u32::MAX / 4) as usize {
             return Err(Error::tokenizer(format!(
                 "a text of {} bytes is too long: give at most 1 GiB at a time",
                 text.len()
             )));
         }
+        let mut buffer = [0; 4];
+        let marker = marker.map(|marker| marker.encode_utf8(&mut buffer).as_bytes());
         let mut out = Vec::with_capacity(text.len() / 3);
-        let mut after_token = begins;
-        for part in self.special.cut(&self.vocab, text, special) {
+        let mut after_token = previous
+            .and_then(|token| self.id(token))
+            .is_none_or(|id| self.vocab.kind(id).is_special());
+        for part in self.special.cut(&self.vocab, text, special, marker) {
             match part {
-                Part::Token(id) => out.push(id as i32),
-                Part::Text(ref range) => {
-                    let text = &text[range.clone()];
-                    match &self.model {
-                        Model::Bytes { split, merges } => {
-                            let (readable, raw) = repair(text);
-                            for piece in split.pieces(&readable)? {
-                                merges.encode(&self.vocab, &raw[piece], &mut out);
-                            }
-                        }
-                        Model::SentencePiece {
-                            scores,
-                            space_prefix,
-                        } => {
-                            let text = mark_spaces(text, *space_prefix && after_token);
-                            scores.encode(&self.vocab, &text, &mut out);
-                        }
+                Part::Token(id) => {
+                    out.push(id as i32);
+                    after_token = true;
+                }
+                Part::Text(range) => {
+                    let text = guard::without(&text[range], marker);
+                    if !text.is_empty() {
+                        self.encode_text(&text, after_token, &mut out);
+                        after_token = false;
                     }
                 }
             }
-            after_token = matches!(part, Part::Token(_));
         }
         Ok(out)
+    }
+
+    /// Appends the tokens of text without special tokens.
+    fn encode_text(&self, text: &[u8], after_token: bool, out: &mut Vec<i32>) {
+        match &self.model {
+            Model::Merges {
+                split,
+                merges,
+                alphabet,
+            } => {
+                let marked = match alphabet {
+                    Alphabet::MarkedText => Cow::Owned(mark_spaces(text, false)),
+                    Alphabet::Bytes | Alphabet::Text => Cow::Borrowed(text),
+                };
+                let (readable, raw) = repair(&marked);
+                for piece in split.pieces(&readable) {
+                    merges.encode(&self.vocab, &raw[piece], out);
+                }
+            }
+            Model::SentencePiece {
+                scores,
+                space_prefix,
+            } => {
+                let text = mark_spaces(text, *space_prefix && after_token);
+                scores.encode(&self.vocab, &text, out);
+            }
+        }
     }
 
     /// The text of `tokens`; control tokens are left out, bytes that are not UTF-8 become U+FFFD.
@@ -293,7 +281,14 @@ impl Tokenizer {
                 Some(byte) => Cow::Owned(vec![byte]),
                 None => Cow::Borrowed(text),
             },
-            (Kind::Normal, Model::SentencePiece { .. }) => unmark_spaces(text),
+            (
+                Kind::Normal,
+                Model::SentencePiece { .. }
+                | Model::Merges {
+                    alphabet: Alphabet::MarkedText,
+                    ..
+                },
+            ) => unmark_spaces(text),
             _ => Cow::Borrowed(text),
         }
     }
@@ -346,17 +341,10 @@ impl Tokenizer {
     }
 }
 
-/// Marks the token of this name, if there is one, as a control token.
-fn control(vocab: &mut Vocab, name: &str) -> Option<u32> {
-    let id = vocab.find(name.as_bytes())?;
-    vocab.set_kind(id, Kind::Control);
-    Some(id)
-}
-
 fn read_vocab(meta: &Metadata<'_>, byte_level: bool) -> Result<Vocab> {
     let texts = meta.array("tokenizer.ggml.tokens")?;
     let mut kinds = match meta.opt_array("tokenizer.ggml.token_type")? {
-        Some(kinds) if kinds.len() != texts.len() => {
+        Some(kinds) if kinds.len() < texts.len() => {
             return Err(Error::tokenizer(format!(
                 "{} token types for {} tokens: convert the model again",
                 kinds.len(),
@@ -369,10 +357,15 @@ fn read_vocab(meta: &Metadata<'_>, byte_level: bool) -> Result<Vocab> {
     let mut vocab = Vocab::with_capacity(texts.len());
     let mut decoded = Vec::new();
     for text in texts.byte_strings()? {
-        let kind = kinds
-            .as_mut()
-            .and_then(Iterator::next)
-            .map_or(Kind::Normal, Kind::from_gguf);
+        let kind = match kinds.as_mut().and_then(Iterator::next) {
+            Some(number) => Kind::from_gguf(number).ok_or_else(|| {
+                Error::tokenizer(format!(
+                    "token {} is of the type {number}, and types are 0 to 6: convert the model again",
+                    vocab.len()
+                ))
+            })?,
+            None => Kind::Normal,
+        };
         // Control tokens are written as they are, not in the alphabet of bytes.
         let encoded = byte_level && !kind.is_special() && kind != Kind::Byte;
         let bytes = match std::str::from_utf8(text) {
@@ -389,14 +382,13 @@ fn read_vocab(meta: &Metadata<'_>, byte_level: bool) -> Result<Vocab> {
     Ok(vocab)
 }
 
-/// The byte-level model, and whether prompts start with BOS where the file does not say.
-fn read_bytes(meta: &Metadata<'_>, vocab: &Vocab) -> Result<(Model, bool)> {
-    let split = Split::from_name(meta.opt_str("tokenizer.ggml.pre")?.unwrap_or("default"))?;
-    // Llama 3's vocabulary has tokens that its merges do not reach.
-    let llama3 = split == Split::Llama3;
+fn read_merges(meta: &Metadata<'_>, vocab: &Vocab, pre: &Pre) -> Result<Model> {
     let merges = meta.array("tokenizer.ggml.merges")?;
-    let merges = bpe::read(vocab, merges.strings()?, llama3)?;
-    Ok((Model::Bytes { split, merges }, llama3))
+    Ok(Model::Merges {
+        split: Split::new(pre.stages)?,
+        merges: bpe::read(vocab, merges.strings()?, pre)?,
+        alphabet: pre.alphabet,
+    })
 }
 
 fn read_sentence_piece(meta: &Metadata<'_>, vocab: &Vocab, unknown: Option<u32>) -> Result<Model> {
@@ -455,8 +447,9 @@ fn byte_of_name(name: &[u8]) -> Option<u8> {
 
 /// Text to cut and, of the same length, the bytes to encode.
 ///
-/// They differ in surrogates only, which no `str` can hold: a byte-level vocabulary sees their three
-/// bytes as they are, and for the cutting U+FFFD stands for them, as no letter, number or space either.
+/// They differ in surrogates only, which no `str` can hold: vocabularies with merges see their three
+/// bytes as they are, and for the cutting U+E000 stands for them, as no letter, number, sign or space
+/// either, and next to them in the order of characters.
 /// A longer form of a character than UTF-8 allows is taken for the character; any other byte out of place
 /// becomes U+FFFD.
 fn repair(text: &[u8]) -> (Cow<'_, str>, Cow<'_, [u8]>) {
@@ -466,14 +459,18 @@ fn repair(text: &[u8]) -> (Cow<'_, str>, Cow<'_, [u8]>) {
     let mut readable = String::with_capacity(text.len() + 16);
     let mut raw = Vec::with_capacity(text.len() + 16);
     let mut rest = text;
-    while let Some(&first) = rest.first() {
+    while !rest.is_empty() {
         let (code, len) = loose_char(rest).unwrap_or((0xfffd, 1));
-        let shown = char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER);
-        readable.push(shown);
         match code {
-            0xd800..=0xdfff => raw.extend_from_slice(&rest[..3]),
-            0..=0x7f if len == 1 => raw.push(first),
-            _ => raw.extend_from_slice(shown.encode_utf8(&mut [0; 4]).as_bytes()),
+            0xd800..=0xdfff => {
+                readable.push('\u{e000}');
+                raw.extend_from_slice(&rest[..3]);
+            }
+            _ => {
+                let shown = char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER);
+                readable.push(shown);
+                raw.extend_from_slice(shown.encode_utf8(&mut [0; 4]).as_bytes());
+            }
         }
         rest = &rest[len..];
     }

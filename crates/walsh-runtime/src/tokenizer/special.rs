@@ -69,11 +69,34 @@ impl SpecialTokens {
         }
     }
 
+    /// The control tokens, and those for what has no token.
+    pub(super) fn markup<'s>(&'s self, vocab: &'s Vocab) -> impl Iterator<Item = u32> + 's {
+        let ids = self.groups.iter().flat_map(|group| &group.ids).copied();
+        ids.filter(|&id| vocab.kind(id).is_markup())
+    }
+
+    /// Whether `text` starts with one of those.
+    pub(super) fn starts_with_markup(&self, vocab: &Vocab, text: &[u8]) -> bool {
+        self.groups.iter().any(|group| {
+            text.get(..group.len)
+                .and_then(|start| group.find(vocab, start))
+                .is_some_and(|id| vocab.kind(id).is_markup())
+        })
+    }
+
     /// Cuts `text` at its special tokens. A longer token wins over a shorter one wherever they overlap,
-    /// of the same length the one that starts first. Control tokens count only when they are to be parsed.
-    pub(super) fn cut(&self, vocab: &Vocab, text: &[u8], special: Special) -> Vec<Part> {
+    /// of the same length the one that starts first. Control tokens count only when they are to be parsed,
+    /// and not right after `marker`.
+    pub(super) fn cut(
+        &self,
+        vocab: &Vocab,
+        text: &[u8],
+        special: Special,
+        marker: Option<&[u8]>,
+    ) -> Vec<Part> {
+        let marked = |at: usize| marker.is_some_and(|marker| text[..at].ends_with(marker));
         let wanted =
-            |kind: Kind| kind.is_special() && (special == Special::Parse || !kind.is_markup());
+            |kind: Kind, at: usize| !kind.is_markup() || special == Special::Parse && !marked(at);
         let mut parts = Vec::new();
         if !text.is_empty() {
             parts.push(Part::Text(0..text.len()));
@@ -92,7 +115,7 @@ impl SpecialTokens {
                 let mut from = range.start;
                 while from + len <= range.end {
                     let id = group.find(vocab, &text[from..from + len]);
-                    match id.filter(|&id| wanted(vocab.kind(id))) {
+                    match id.filter(|&id| wanted(vocab.kind(id), from)) {
                         Some(id) => {
                             if start < from {
                                 found.push(Part::Text(start..from));
@@ -137,7 +160,7 @@ mod tests {
             vocab.push(text, kind).unwrap();
         }
         let tokens = SpecialTokens::new(&vocab);
-        let cut = |text: &str, special| tokens.cut(&vocab, text.as_bytes(), special);
+        let cut = |text: &str, special| tokens.cut(&vocab, text.as_bytes(), special, None);
         assert_eq!(cut("", Special::Parse), []);
         assert_eq!(cut("x<a", Special::Parse), [Part::Text(0..3)]);
         assert_eq!(

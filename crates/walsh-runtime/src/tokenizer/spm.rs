@@ -4,7 +4,7 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
-use super::vocab::Vocab;
+use super::vocab::{Vocab, char_len};
 use crate::error::{Error, Result};
 
 /// What SentencePiece writes for a space: U+2581.
@@ -91,16 +91,6 @@ impl PartialEq for Pair {
 
 impl Eq for Pair {}
 
-/// How many bytes a character takes by its first byte, also where that byte cannot start one.
-fn char_len(first: u8) -> usize {
-    match first >> 4 {
-        0xf => 4,
-        0xe => 3,
-        0xc | 0xd => 2,
-        _ => 1,
-    }
-}
-
 impl Scores {
     /// Appends the tokens of `text`, whose spaces are already U+2581. The text need not be UTF-8.
     pub(super) fn encode(&self, vocab: &Vocab, text: &[u8], out: &mut Vec<i32>) {
@@ -129,7 +119,7 @@ impl Scores {
             if right != NONE {
                 let len = first.len + symbols[right as usize].len;
                 let joined = &text[first.start as usize..][..len as usize];
-                if let Some(id) = vocab.find(joined) {
+                if let Some(id) = vocab.find_plain(joined) {
                     let score = self.scores[id as usize];
                     queue.push(Pair {
                         score,
@@ -168,7 +158,7 @@ impl Scores {
         while at != NONE {
             let symbol = &symbols[at as usize];
             let bytes = &text[symbol.start as usize..][..symbol.len as usize];
-            match vocab.find(bytes) {
+            match vocab.find_plain(bytes) {
                 Some(id) => out.push(id as i32),
                 None => out.extend(bytes.iter().map(|&b| self.bytes[usize::from(b)] as i32)),
             }

@@ -27,16 +27,17 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// The kind with GGUF's number `id`; an unknown number counts as unused.
-    pub(super) fn from_gguf(id: i32) -> Kind {
-        match id {
+    /// The kind with GGUF's number `id`, if there is one; one that is undefined counts as unused.
+    pub(super) fn from_gguf(id: i32) -> Option<Kind> {
+        Some(match id {
             1 => Kind::Normal,
             2 => Kind::Unknown,
             3 => Kind::Control,
             4 => Kind::UserDefined,
+            0 | 5 => Kind::Unused,
             6 => Kind::Byte,
-            _ => Kind::Unused,
-        }
+            _ => return None,
+        })
     }
 
     /// Whether such a token is looked for in a text before the text is split.
@@ -121,6 +122,16 @@ impl Vocab {
         self.kinds[id as usize] = kind;
     }
 
+    /// The token with this text that a text may be made of: no control token.
+    pub(super) fn find_plain(&self, text: &[u8]) -> Option<u32> {
+        self.find(text).filter(|&id| self.kind(id) != Kind::Control)
+    }
+
+    /// Whether [`Vocab::find_plain`] may give token `id`, which must be in the vocabulary, for this text.
+    pub(super) fn is_plain(&self, id: u32, text: &[u8]) -> bool {
+        self.kind(id) != Kind::Control && self.text(id) == text
+    }
+
     /// The token with this text.
     pub(super) fn find(&self, text: &[u8]) -> Option<u32> {
         self.by_text
@@ -133,6 +144,16 @@ fn span<'a>(bytes: &'a [u8], ends: &[u32], id: u32) -> &'a [u8] {
     let id = id as usize;
     let start = if id == 0 { 0 } else { ends[id - 1] as usize };
     &bytes[start..ends[id] as usize]
+}
+
+/// How many bytes a character takes by its first byte, also where that byte cannot start one.
+pub(super) fn char_len(first: u8) -> usize {
+    match first >> 4 {
+        0xf => 4,
+        0xe => 3,
+        0xc | 0xd => 2,
+        _ => 1,
+    }
 }
 
 #[cfg(test)]
