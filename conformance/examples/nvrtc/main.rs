@@ -1,6 +1,6 @@
 //! Compiles every kernel that the conformance cases and models need, with no GPU: `.ci/nvrtc` calls it.
 //!
-//! A kernel that does not compile is a failure, and so is one that a model needs and that spills more than four registers. Kernels of
+//! A kernel that does not compile is a failure, and so is one that a model needs and that spills more than five registers. Kernels of
 //! models are compiled as a device compiles them; the others with a quicker optimiser, which takes less than half the
 //! time, unless `--thorough` asks for all. `--quick` leaves the cases out.
 
@@ -65,8 +65,8 @@ impl Architecture {
 /// Kernels of one text: the compiler reads the dialect once for all of them.
 const BATCH: usize = 8;
 
-/// The most bytes that a model's kernel may spill: four registers, which the nearest cache holds.
-const SPILLED: u32 = 16;
+/// The most bytes that a model's kernel may spill: five registers, which the nearest cache holds.
+const SPILLED: u32 = 20;
 
 /// The option that has the compiler take less time.
 const QUICK: &str = "--Ofast-compile=mid";
