@@ -210,7 +210,9 @@ fn subcommands() -> Vec<String> {
         .skip_while(|line| !line.starts_with("Commands:"))
         .skip(1);
     let listed = listed.take_while(|line| line.starts_with("  "));
-    let names: Vec<String> = listed
+    // What is indented further goes on with a line that was wrapped.
+    let named = listed.filter(|line| !line.starts_with("   "));
+    let names: Vec<String> = named
         .filter_map(|line| line.split_whitespace().next().map(str::to_owned))
         .collect();
     assert!(names.contains(&"generate".to_owned()), "{help}");

@@ -65,7 +65,24 @@ pub(crate) fn behind_start(err: &str) -> &str {
 
 /// The command, ready to be given arguments.
 pub(crate) fn command() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_walsh"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_walsh"));
+    // SAFETY: system calls are all that happens between fork and exec.
+    #[cfg(unix)]
+    unsafe {
+        std::os::unix::process::CommandExt::pre_exec(&mut command, heed_signals);
+    }
+    command
+}
+
+/// Makes a child heed the signals that whoever runs the tests may have them ignore: a shell does so with SIGINT for what it
+/// runs in the background, `nohup` with SIGHUP.
+#[cfg(unix)]
+pub(crate) fn heed_signals() -> std::io::Result<()> {
+    for signal in [libc::SIGINT, libc::SIGHUP, libc::SIGTERM] {
+        // SAFETY: the default action is no function of this program.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    Ok(())
 }
 
 /// Runs the command without standard input.

@@ -24,8 +24,9 @@ impl Terminal {
     pub(crate) fn start(arguments: &[&str]) -> Self {
         let (pty, pts) = open().expect("a terminal");
         pty.resize(Size::new(24, 80)).expect("its size");
-        let child = Command::new(env!("CARGO_BIN_EXE_walsh"))
-            .args(arguments)
+        let command = Command::new(env!("CARGO_BIN_EXE_walsh")).args(arguments);
+        // SAFETY: system calls are all that happens between fork and exec.
+        let child = unsafe { command.pre_exec(super::heed_signals) }
             .spawn(pts)
             .expect("the command starts");
         Self {
