@@ -14,7 +14,8 @@ use std::process::{Command, Stdio};
 use support::{Folder, root, tiny::Tiny};
 
 /// Sizes that would take long, and models that are too large to be fetched for this.
-const SMALLER: [(&str, &str); 15] = [
+const SMALLER: [(&str, &str); 16] = [
+    ("-n -1", "-n 4"),
     ("llama3-8b:", "smollm2-135m:"),
     ("qwen2.5-coder-1.5b", "smollm2-135m"),
     ("--context 1024", "--context 64"),
@@ -119,7 +120,7 @@ fn shortened(command: &str) -> String {
     let first = |command: &str| command.split(' ').nth(1).unwrap_or_default().to_owned();
     let more: &[&str] = match first(&command).as_str() {
         _ if command.contains("--help") => &[],
-        "generate" => &["--max-tokens 4"],
+        "generate" | "run" => &["--max-tokens 4"],
         "bench" if command.contains("--profile") => &["--generate 2", "--depth 16"],
         "bench" => &[
             "--generate 2",
