@@ -283,6 +283,7 @@ fn keys_and_bytes_of_any_kind_lose_nothing() {
     terminal.wait_for("per second");
     terminal.send(b"/show\r");
     terminal.wait_for("10 messages");
+    terminal.wait_for("> ");
     terminal.send(b"\x04");
     assert_eq!(terminal.end(), Some(0));
     // The history is there in the next conversation, for its owner alone.
@@ -355,6 +356,7 @@ fn what_cannot_be_done_ends_a_conversation_only_where_nobody_reads_it() {
     terminal.send(b"/set context 256\r/show\r");
     terminal.wait_for("of 256 tokens");
     terminal.wait_for("2 messages");
+    terminal.wait_for("> ");
     terminal.send(b"\x04");
     assert_eq!(terminal.end(), Some(0));
 }
