@@ -121,14 +121,14 @@ mod tests {
     #[test]
     fn groups_of_both_versions_limit_and_so_do_those_around_them() {
         let found = folders("5:cpu,memory:/a/b\n3:cpuset:/c\n0::/\n");
-        let paths: Vec<_> = found.iter().map(|(path, _)| path.to_str()).collect();
+        let paths: Vec<_> = found.iter().map(|(path, _)| path.as_path()).collect();
         let expected = [
             "/sys/fs/cgroup/memory/a/b",
             "/sys/fs/cgroup/memory/a",
             "/sys/fs/cgroup/memory",
             "/sys/fs/cgroup",
         ];
-        assert_eq!(paths, expected.map(Some));
+        assert_eq!(paths, expected.map(Path::new));
         assert_eq!(found[2].1, VERSION_1);
         assert_eq!(found[3].1, VERSION_2);
     }
