@@ -182,12 +182,10 @@ fn reader() -> Folder {
 /// Runs a command of `walsh`; what is wrong with how it ended.
 fn run(command: &str, folder: &Folder) -> Result<(), String> {
     let binary = Path::new(env!("CARGO_BIN_EXE_walsh"));
-    let mut path = binary.parent().expect("its folder").as_os_str().to_owned();
-    path.push(":");
-    path.push(std::env::var_os("PATH").unwrap_or_default());
     let output = Command::new("sh")
-        .args(["-c", command])
-        .env("PATH", path)
+        .args(["-c", "PATH=\"$0:$PATH\"; eval \"$1\""])
+        .arg(binary.parent().expect("its folder"))
+        .arg(command)
         .current_dir(folder.path())
         .stdin(Stdio::null())
         .output()
