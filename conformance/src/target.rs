@@ -60,22 +60,27 @@ impl Target {
     /// Whether it runs an op as no other target does.
     ///
     /// A device whose products take activations as they are differs from one
-    /// with the same instruction set in products and in attention over codes;
-    /// one whose set extends another's or that packs weights, in products alone.
+    /// with the same instruction set in products, and in attention over codes
+    /// where that is done in integers; one whose set extends another's or that
+    /// packs weights, in products alone.
     #[must_use]
     pub fn is_for(&self, op: &str) -> bool {
         let attends = [AttentionDecode::NAME, AttentionPrefill::NAME].contains(&op);
         let products = [MatMul::NAME, MatMulTopK::NAME].contains(&op);
-        products || !self.extends && (self.approximates || attends)
+        let differs = self.approximates || attends && self.attends_in_integers();
+        products || !self.extends && differs
     }
 
     /// Whether it has leave to approximate a case, whose name begins with its op's: products, and attention over codes
     /// on instruction sets that do it in integers.
     #[must_use]
     pub fn has_leave(&self, case: &str) -> bool {
-        let architecture = &self.device.properties().architecture;
-        let integers = architecture.starts_with("avx");
-        self.approximates && (integers || !case.starts_with("Attention"))
+        self.approximates && (self.attends_in_integers() || !case.starts_with("Attention"))
+    }
+
+    /// Whether its instruction set has attention over codes in integers.
+    fn attends_in_integers(&self) -> bool {
+        self.device.properties().architecture.starts_with("avx")
     }
 }
 

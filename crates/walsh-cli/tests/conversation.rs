@@ -110,7 +110,8 @@ fn an_answer_is_interrupted_and_the_conversation_goes_on() {
     terminal.send(b"x\x03");
     terminal.wait_for("press Ctrl-C again or Ctrl-D to leave");
     terminal.send(b"/help\r");
-    terminal.wait_for("/regenerate");
+    terminal.wait_for("a message to the model.");
+    terminal.wait_for("> ");
     terminal.send(b"\x03");
     terminal.wait_for("press Ctrl-C again or Ctrl-D to leave");
     terminal.send(b"\x03");

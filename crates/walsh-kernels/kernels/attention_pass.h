@@ -240,8 +240,15 @@ inline void attention_pass(constant AttentionPassArgs &args, device const float 
 
     // The simdgroups' results become one.
     threadgroup_barrier();
-    ulong statistics = args.statistics;
     UNROLL for (uint row = 0; row < ROWS; row++) {
+        float peak = -infinity;
+        for (uint simd = 0; simd < SIMDS; simd++) peak = max(peak, shared.most[simd][row]);
+        float own = shared.most[at.simd][row];
+        float keep = own == -infinity ? 0.0f : exp(own - peak);
+        UNROLL for (uint k = 0; k < COUNT; k++) out[row][k] *= keep;
+    }
+    if (at.index < rows) {
+        uint row = at.index;
         float peak = -infinity;
         for (uint simd = 0; simd < SIMDS; simd++) peak = max(peak, shared.most[simd][row]);
         float weighed = 0.0f;
@@ -250,14 +257,9 @@ inline void attention_pass(constant AttentionPassArgs &args, device const float 
             // Without a score there are no weights, unless no score is a number: then their sum is none either.
             weighed += theirs == -infinity ? shared.sum[simd][row] : shared.sum[simd][row] * exp(theirs - peak);
         }
-        float own = shared.most[at.simd][row];
-        float keep = own == -infinity ? 0.0f : exp(own - peak);
-        UNROLL for (uint k = 0; k < COUNT; k++) out[row][k] *= keep;
-        if (row < rows && at.index == 0) {
-            uint index = result_of(args, first_row + row, head, at.x);
-            partial[statistics + 2u * index] = peak;
-            partial[statistics + 2u * index + 1u] = weighed;
-        }
+        uint index = result_of(args, first_row + row, head, at.x);
+        partial[args.statistics + 2u * index] = peak;
+        partial[args.statistics + 2u * index + 1u] = weighed;
     }
     for (uint simd = 0; simd < SIMDS; simd++) {
         if (simd == at.simd && own_number < HEAD_DIM) {
