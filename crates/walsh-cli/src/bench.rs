@@ -1,6 +1,7 @@
 //! `walsh bench`.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use walsh_runtime::{
     BenchOptions, BenchReport, BenchTest, Model, ProfileOptions, ProfileRow, bench, profile,
@@ -14,15 +15,16 @@ use crate::{interrupt, models};
 
 pub(crate) fn run(args: &Bench) -> Outcome {
     let notes = Notes::for_figures(args.json);
+    let cancel = interrupt::on_interrupt()?;
     let model = match &args.synthetic {
         Some(synthetic) => {
             let device = models::device(&args.model.on, &args.model.cache)?;
             Model::synthetic(&device, synthetic)?
         }
-        None => models::open(&args.model, &notes)?,
+        None => models::open(&args.model, &notes, &cancel)?,
     };
     if args.profile {
-        return profiles(&model, args);
+        return profiles(&model, args, &cancel);
     }
     let options = BenchOptions {
         prompt: args.prompt,
@@ -30,7 +32,7 @@ pub(crate) fn run(args: &Bench) -> Outcome {
         depths: args.depth.clone(),
         kv: args.kv.clone(),
         repetitions: args.repetitions.map(usize::from),
-        cancel: interrupt::on_interrupt()?,
+        cancel,
     };
     let steps = Steps::new("tests", &notes);
     let tests = [args.prompt, args.generate];
@@ -102,8 +104,7 @@ fn print(report: &BenchReport, args: &Bench) -> Outcome {
 }
 
 /// Where the time of a decoded token goes, for each codec and depth.
-fn profiles(model: &Model, args: &Bench) -> Outcome {
-    let cancel = interrupt::on_interrupt()?;
+fn profiles(model: &Model, args: &Bench, cancel: &Arc<AtomicBool>) -> Outcome {
     let mut reports = Vec::new();
     for kv in &args.kv {
         for &depth in &args.depth {
@@ -111,7 +112,7 @@ fn profiles(model: &Model, args: &Bench) -> Outcome {
                 depth,
                 kv: kv.clone(),
                 tokens: args.generate,
-                cancel: Arc::clone(&cancel),
+                cancel: Arc::clone(cancel),
             };
             reports.push(profile(model, &options)?);
         }

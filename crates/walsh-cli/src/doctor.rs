@@ -63,7 +63,7 @@ pub(crate) fn run(args: &Doctor) -> Outcome {
 fn present(store: &Store) -> Outcome<Vec<String>> {
     let models = store.list()?;
     let ready = models.iter().filter(|model| model.state == State::Ready);
-    Ok(ready.map(|model| model.entry.name.clone()).collect())
+    Ok(ready.map(|model| model.name.clone()).collect())
 }
 
 fn list(words: &[impl AsRef<str>]) -> String {

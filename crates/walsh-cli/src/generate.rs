@@ -37,7 +37,8 @@ pub(crate) fn run(args: &Generate) -> Outcome {
     let prompt = prompt(args)?;
     models::check_files(&args.session)?;
     let notes = Notes::for_figures(args.json);
-    let model = models::open(&args.model, &notes)?;
+    let cancel = interrupt::on_interrupt()?;
+    let model = models::open(&args.model, &notes, &cancel)?;
     let options = GenerateOptions {
         max_tokens: args.max_tokens.0,
         sampling: models::sampling(&args.sampling),
@@ -46,7 +47,7 @@ pub(crate) fn run(args: &Generate) -> Outcome {
             false => Special::Text,
         },
         stop: args.answer.stop.clone(),
-        watch: progress::reading(&interrupt::on_interrupt()?, &notes),
+        watch: progress::reading(&cancel, &notes),
     };
     let sampling = options.sampling;
     let save = args.session.save.as_deref();

@@ -4,12 +4,13 @@ use walsh_runtime::{Inspection, Model, inspect};
 
 use crate::args::Inspect;
 use crate::failure::Outcome;
-use crate::models;
 use crate::output::{self, Notes, Table, abridged, bytes, shown};
+use crate::{interrupt, models};
 
 pub(crate) fn run(args: &Inspect) -> Outcome {
     let target = args.model.as_ref().unwrap_or(&args.target);
-    let path = models::resolve(target, &args.cache, &Notes::for_figures(args.json))?;
+    let notes = Notes::for_figures(args.json);
+    let path = models::resolve(target, &args.cache, &notes, &interrupt::on_interrupt()?)?;
     let device = walsh::open("cpu:threads=1,packing=never")?;
     let model = Model::open(&device, path)?;
     let context = args.context.map_or(0, usize::from);

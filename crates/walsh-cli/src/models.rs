@@ -3,23 +3,24 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::json;
 use walsh::Device;
 use walsh_runtime::chat::Template;
 use walsh_runtime::store::{Catalogue, State, Store, StoreOptions};
 use walsh_runtime::{
-    CalibrationNotice, CalibrationOptions, Conversation, Model, RestoreOptions, Sampling, Session,
-    SessionOptions, check_readable, check_writable,
+    CalibrationNotice, CalibrationOptions, Conversation, Error, Model, RestoreOptions, Sampling,
+    Session, SessionOptions, Watch, check_readable, check_writable,
 };
 
 use crate::args::{
     AnswerArgs, Cache, DeviceArgs, List, ModelArgs, Pull, Remove, SamplingArgs, Seed, SessionArgs,
 };
 use crate::failure::{Failure, Outcome};
-use crate::input;
 use crate::output::{self, Notes, Table};
 use crate::progress::Bar;
+use crate::{input, interrupt};
 
 /// The store in the folder that the arguments name.
 pub(crate) fn store(cache: &Cache) -> Outcome<Store> {
@@ -30,28 +31,70 @@ pub(crate) fn store(cache: &Cache) -> Outcome<Store> {
     Store::open(options).map_err(|error| Failure::run(format_args!("{error} with --cache-dir DIR")))
 }
 
-/// The file of a model, fetched first if need be.
-pub(crate) fn resolve(model: &str, cache: &Cache, notes: &Notes) -> Outcome<PathBuf> {
+/// The file of a model, fetched first if need be. `cancel` ends that.
+pub(crate) fn resolve(
+    model: &str,
+    cache: &Cache,
+    notes: &Notes,
+    cancel: &Arc<AtomicBool>,
+) -> Outcome<PathBuf> {
     let store = match store(cache) {
         // A file needs no store, nor the home folder that is to hold one.
         Err(_) if Path::new(model).is_file() => return Ok(PathBuf::from(model)),
         store => store?,
     };
     let mut bar = Bar::new(model, notes);
-    Ok(store.resolve(model, &mut |progress| bar.pull(progress))?)
+    let watch = Watch::cancelled_by(cancel);
+    let resolved = store.resolve(model, &watch, &mut |progress| bar.pull(progress));
+    drop(bar);
+    or_kept(resolved, model, &store, notes)
+}
+
+/// Says of a pull that was ended what is kept of it.
+fn or_kept<T>(
+    pulled: walsh_runtime::Result<T>,
+    name: &str,
+    store: &Store,
+    notes: &Notes,
+) -> Outcome<T> {
+    if matches!(pulled, Err(Error::Cancelled)) {
+        let listed = store.list()?;
+        // A repository alone stands for whichever of its models is asked for by default.
+        let is_meant = |listed: &str| {
+            let rest = listed.strip_prefix(name);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
+        };
+        for model in listed.iter().filter(|model| is_meant(&model.name)) {
+            if let State::Partial { done } = model.state {
+                notes.note(format_args!(
+                    "{}: {} are kept, and the next pull goes on from there",
+                    output::shown(&model.name),
+                    output::bytes(done)
+                ));
+            }
+        }
+    }
+    Ok(pulled?)
 }
 
 /// `walsh pull`.
 pub(crate) fn pull(args: &Pull) -> Outcome {
     let store = store(&args.cache)?;
+    let watch = Watch::cancelled_by(&interrupt::on_interrupt()?);
+    let notes = Notes::for_figures(false);
     for name in &args.names {
-        let mut bar = Bar::new(name, &Notes::for_figures(false));
-        let path = store.pull(name, &mut |progress| bar.pull(progress))?;
-        if args.verify {
-            let total = store.catalogue().find(name).map_or(0, |entry| entry.bytes);
-            store.verify(name, &mut |done| bar.show("checking", done, total))?;
-        }
-        drop(bar);
+        let mut bar = Bar::new(name, &notes);
+        let pulled = store.pull(name, &watch, &mut |progress| bar.pull(progress));
+        let path = match pulled {
+            Ok(path) if args.verify => {
+                store.verify(name, &watch, &mut |progress| bar.pull(progress))?;
+                path
+            }
+            pulled => {
+                drop(bar);
+                or_kept(pulled, name, &store, &notes)?
+            }
+        };
         output::print(&format!("{}\n", path.display()))?;
     }
     Ok(())
@@ -63,6 +106,7 @@ pub(crate) fn list(args: &List) -> Outcome {
     let models = store.list()?;
     let word = |state| match state {
         State::Missing => "not fetched",
+        State::Partial { .. } => "partial",
         State::Ready => "ready",
         State::Damaged => "damaged",
     };
@@ -70,12 +114,17 @@ pub(crate) fn list(args: &List) -> Outcome {
         let models: Vec<_> = models
             .iter()
             .map(|model| {
+                let done = match model.state {
+                    State::Partial { done } => Some(done),
+                    _ => None,
+                };
                 json!({
-                    "name": model.entry.name,
-                    "about": model.entry.about,
-                    "licence": model.entry.licence,
-                    "bytes": model.entry.bytes,
-                    "default": model.entry.name == Catalogue::DEFAULT,
+                    "name": model.name,
+                    "about": model.entry.map(|entry| &entry.about),
+                    "licence": model.entry.map(|entry| &entry.licence),
+                    "bytes": model.bytes,
+                    "bytes_here": done,
+                    "default": model.name == Catalogue::DEFAULT,
                     "state": word(model.state),
                     "path": model.path.display().to_string(),
                 })
@@ -88,16 +137,23 @@ pub(crate) fn list(args: &List) -> Outcome {
     }
     let mut table = Table::new(&["name", "size", "state", "licence"]);
     for model in &models {
+        let state = match model.state {
+            State::Partial { done } => format!("{} here", output::bytes(done)),
+            state => word(state).to_owned(),
+        };
         table.row(vec![
-            model.entry.name.clone(),
-            output::bytes(model.entry.bytes),
-            word(model.state).to_owned(),
-            model.entry.licence.clone(),
+            output::shown(&model.name).into_owned(),
+            output::bytes(model.bytes),
+            state,
+            model
+                .entry
+                .map_or_else(String::new, |entry| entry.licence.clone()),
         ]);
     }
     let about: String = models
         .iter()
-        .map(|model| format!("{}: {}\n", model.entry.name, model.entry.about))
+        .filter_map(|model| model.entry)
+        .map(|entry| format!("{}: {}\n", entry.name, entry.about))
         .collect();
     output::print(&format!(
         "{table}\n{about}Folder: {}\n",
@@ -119,11 +175,11 @@ pub(crate) fn remove(args: &Remove) -> Outcome {
     Ok(())
 }
 
-/// Opens the model that the arguments name, and fetches it first if need be.
-pub(crate) fn open(args: &ModelArgs, notes: &Notes) -> Outcome<Model> {
+/// Opens the model that the arguments name, and fetches it first if need be; `cancel` ends that.
+pub(crate) fn open(args: &ModelArgs, notes: &Notes, cancel: &Arc<AtomicBool>) -> Outcome<Model> {
     // Before a model is fetched for a device that is not there.
     let device = device(&args.on, &args.cache)?;
-    let path = resolve(&args.model, &args.cache, notes)?;
+    let path = resolve(&args.model, &args.cache, notes, cancel)?;
     let notes = notes.clone();
     // Without a home folder nothing is kept, which is said when there is something to keep.
     let folder = store(&args.cache).map(|store| store.calibration_folder());
@@ -136,7 +192,11 @@ pub(crate) fn open(args: &ModelArgs, notes: &Notes) -> Outcome<Model> {
         })),
         ..CalibrationOptions::default()
     };
-    Ok(Model::open_with(&device, path, calibrations)?)
+    let model = Model::open_with(&device, path, calibrations)?;
+    match cancel.load(Ordering::Relaxed) {
+        true => Err(Failure::Interrupted),
+        false => Ok(model),
+    }
 }
 
 /// The device that the arguments ask for.

@@ -43,12 +43,13 @@ pub(crate) fn run(args: &Perplexity) -> Outcome {
     let mut text = TextReader::open(&args.file)?;
     let page = Page::prepare(args)?;
     let notes = Notes::for_figures(args.json);
-    let model = models::open(&args.model, &notes)?;
+    let cancel = interrupt::on_interrupt()?;
+    let model = models::open(&args.model, &notes, &cancel)?;
     let options = PerplexityOptions {
         context: args.context,
         chunks: args.chunks.map(usize::from),
         kv: args.kv.clone(),
-        cancel: interrupt::on_interrupt()?,
+        cancel,
     };
     let steps = Steps::new("chunks", &notes);
     let report = perplexity(&model, &mut text, &options, &mut |progress| {

@@ -53,6 +53,7 @@ impl Bar {
     pub(crate) fn pull(&mut self, progress: store::Progress) {
         match progress {
             store::Progress::Waiting => self.show("waiting for another pull of it", 0, 0),
+            store::Progress::Checking { done, total } => self.show("checking", done, total),
             store::Progress::Fetching { done, total } => self.show("fetching", done, total),
             store::Progress::Unpacking { done, total } => {
                 self.show("unpacking and checking", done, total)

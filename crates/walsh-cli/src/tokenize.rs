@@ -7,7 +7,7 @@ use walsh_runtime::tokenizer::{Decoder, Special, Tokenizer};
 use crate::args::Tokenize;
 use crate::failure::{Failure, Outcome};
 use crate::output::{self, Notes};
-use crate::{input, models};
+use crate::{input, interrupt, models};
 
 pub(crate) fn run(args: &Tokenize) -> Outcome {
     let text = input::text(args.text.as_deref(), &args.input)?.ok_or_else(|| {
@@ -16,7 +16,13 @@ pub(crate) fn run(args: &Tokenize) -> Outcome {
                 .to_owned(),
         )
     })?;
-    let path = models::resolve(&args.model, &args.cache, &Notes::for_figures(args.json))?;
+    let notes = Notes::for_figures(args.json);
+    let path = models::resolve(
+        &args.model,
+        &args.cache,
+        &notes,
+        &interrupt::on_interrupt()?,
+    )?;
     let device = walsh::open("cpu:threads=1,packing=never")?;
     let model = Model::open(&device, path)?;
     if args.decode {

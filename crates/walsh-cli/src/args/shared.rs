@@ -22,7 +22,7 @@ pub(crate) struct Cache {
 /// Which model, on what.
 #[derive(Debug, Args)]
 pub(crate) struct ModelArgs {
-    /// A GGUF file, or the name of a model of 'walsh list' (fetched if it is not here yet)
+    /// A GGUF file, or a model's name as for 'walsh pull' (fetched if it is not here yet)
     #[arg(short, long, value_name = "PATH|NAME", default_value = Catalogue::DEFAULT)]
     pub(crate) model: String,
 

@@ -108,7 +108,7 @@ Examples:
 
 "))]
 pub(crate) struct Run {
-    /// A GGUF file, or the name of a model of 'walsh list' [default: as for --model]
+    /// A GGUF file, or a model's name as for 'walsh pull' [default: as for --model]
     #[arg(value_name = "PATH|NAME", conflicts_with = "model")]
     pub(crate) target: Option<String>,
 
@@ -159,7 +159,7 @@ pub(crate) struct Tokenize {
     #[arg(long)]
     pub(crate) json: bool,
 
-    /// A GGUF file, or the name of a model of 'walsh list'
+    /// A GGUF file, or a model's name as for 'walsh pull'
     #[arg(short, long, value_name = "PATH|NAME", default_value = Catalogue::DEFAULT)]
     pub(crate) model: String,
 

@@ -21,12 +21,13 @@ use settings::{Change, Settings};
 
 pub(crate) fn run(args: &Chat) -> Outcome {
     models::check_files(&args.session)?;
-    let model = models::open(&args.model, &Notes::for_figures(false))?;
+    let signals = Signals::watch()?;
+    let model = models::open(&args.model, &Notes::for_figures(false), signals.cancel())?;
     let mut chat = Chatting {
         conversation: models::conversation(&model, &args.session, &args.answer)?,
         model,
         input: Input::new(),
-        signals: Signals::watch()?,
+        signals,
         settings: Settings {
             sampling: models::sampling(&args.sampling),
             max_tokens: args.max_tokens.0,

