@@ -15,13 +15,16 @@ use crate::{interrupt, models};
 
 pub(crate) fn run(args: &Bench) -> Outcome {
     let notes = Notes::for_figures(args.json);
-    let cancel = interrupt::on_interrupt()?;
-    let model = match &args.synthetic {
+    let (model, cancel) = match &args.synthetic {
         Some(synthetic) => {
             let device = models::device(&args.model.on, &args.model.cache)?;
-            Model::synthetic(&device, synthetic)?
+            let model = Model::synthetic(&device, synthetic)?;
+            (model, interrupt::on_interrupt()?)
         }
-        None => models::open(&args.model, &notes, &cancel)?,
+        None => {
+            let cancel = interrupt::on_interrupt()?;
+            (models::open(&args.model, &notes, &cancel)?, cancel)
+        }
     };
     if args.profile {
         return profiles(&model, args, &cancel);

@@ -5,9 +5,9 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use super::server::{Reply, Server, file};
+use super::server::{CERTIFICATE, Reply, Server, file};
 use super::support::tiny::Tiny;
-use super::support::{Folder, command, walsh};
+use super::support::{Folder, Ran, command, walsh};
 
 #[test]
 fn a_model_s_address_is_a_model_s_name() {
@@ -170,6 +170,40 @@ fn what_a_signal_ends_is_kept_and_gone_on_with() {
     let (status, said) = fetching.end(libc::SIGKILL);
     assert_eq!(status.code(), None, "{said}");
     fetching.goes_on();
+}
+
+/// Servers are told by the certificates of the machine, and proxies found where its programs look for them.
+#[test]
+fn encrypted_servers_are_trusted_by_the_machine_s_certificates() {
+    let model = Tiny::default().gguf();
+    let server = Server::start_encrypted(move |request| match request.path.as_str() {
+        "/clear.gguf" => Reply::to("http://127.0.0.1:1/x.gguf"),
+        _ => file(request, &model, "\"1\""),
+    });
+    let proxy = Server::start(|_| Reply::new(403, b""));
+    let folder = Folder::new();
+    let trusted = folder.argument("trusted.pem", CERTIFICATE.as_bytes());
+    let none = folder.argument("none.pem", b"");
+    std::fs::create_dir(folder.path().join("empty")).expect("a folder");
+    let proxy = format!("http://127.0.0.1:{}", proxy.port);
+    let pull = |file: &str, certificates: &str, proxy: &str| {
+        let mut pull = command();
+        pull.args(["pull", &format!("https://localhost:{}/{file}", server.port)])
+            .arg("--cache-dir")
+            .arg(folder.path().join("cache"))
+            .env("SSL_CERT_FILE", certificates)
+            .env("SSL_CERT_DIR", folder.path().join("empty"))
+            .env("HTTPS_PROXY", proxy);
+        Ran::new(pull.output().expect("the command starts"))
+    };
+    pull("x.gguf", &none, "").fails(1, "no certificates");
+    let others = pull("x.gguf", "/etc/ssl/certs/ca-certificates.crt", "");
+    assert_eq!(others.status, Some(1), "{others:?}");
+    assert!(server.seen().is_empty());
+    pull("x.gguf", &trusted, &proxy).fails(1, "the proxy does not let through to localhost");
+    pull("clear.gguf", &trusted, "").fails(1, "not encrypted");
+    let path = pull("x.gguf", &trusted, "").ok();
+    assert!(path.contains("/https/localhost+"), "{path}");
 }
 
 #[test]

@@ -72,6 +72,8 @@ struct Partial {
     hash: Sha256,
     /// Whether its server has answered in this call.
     was_reached: bool,
+    /// Whether it is a part of something else than the server has now.
+    is_stale: bool,
 }
 
 /// Where the beginning of a file lies while it is fetched. No model has such a name.
@@ -167,6 +169,7 @@ impl Fetch<'_> {
             done: 0,
             hash: Sha256::new(),
             was_reached: false,
+            is_stale: false,
             record,
             file,
         };
@@ -208,49 +211,46 @@ impl Fetch<'_> {
         watch: &Watch,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<(), Trouble> {
+        let goes_on = partial.done > 0 && !partial.is_stale;
         let mut headers = Vec::new();
-        if partial.done > 0 {
+        if goes_on {
             headers.push((header::RANGE, format!("bytes={}-", partial.done)));
-            let version = partial
-                .record
-                .as_ref()
-                .and_then(|record| record.version.clone());
+            let version = partial.record.as_ref().and_then(|had| had.version.clone());
             // What is checked by its SHA-256 needs no comparison before.
             let unchecked = self.known.sha256.is_none();
             headers.extend(version.filter(|_| unchecked).map(|v| (header::IF_RANGE, v)));
         }
         let mut answer = self.client.get(self.from, &headers, watch)?;
         partial.was_reached = true;
-        match answer.head.status {
-            200 => {
-                partial.restart()?;
-            }
-            206 if partial.done > 0 && partial.is_continued_by(&answer.head) => {}
-            206 | 416 if partial.done > 0 => {
-                // It is another file by now, or the server counts otherwise: from the beginning.
-                partial.restart()?;
+        let is_continued = match answer.head.status {
+            200 => false,
+            206 if goes_on && partial.is_continued_by(&answer.head) => true,
+            206 | 416 if goes_on => {
+                // It is another file by now, or the server counts otherwise.
+                partial.is_stale = true;
                 return Ok(());
             }
             _ => return Err(self.client.refusal(&answer.head, &self.from.plain()).into()),
-        }
-        let record = self.record(&answer.head, partial.done)?;
-        has_room(self.to, record.bytes - partial.done)?;
-        self.keep(&record)?;
+        };
+        let had = if is_continued { partial.done } else { 0 };
+        let record = self.record(&answer.head, had)?;
         let total = record.bytes;
-        partial.record = Some(record);
-        let mut start = Vec::new();
-        while let Some(chunk) = answer.next(watch)? {
-            if partial.done == 0 {
-                start.extend(chunk);
-                if start.len() < MAGIC.len() && (start.len() as u64) < total {
+        has_room(self.to, total - had)?;
+        // What is here stays until it is certain that what comes in its place is a model.
+        let mut start = (!is_continued).then(Vec::new);
+        while let Some(mut chunk) = answer.next(watch)? {
+            if let Some(mut begun) = start.take() {
+                begun.extend(chunk);
+                if begun.len() < MAGIC.len() && (begun.len() as u64) < total {
+                    start = Some(begun);
                     continue;
                 }
-                self.check_start(&start, &answer)?;
-                partial.append(&start, total)?;
-                start = Vec::new();
-            } else {
-                partial.append(&chunk, total)?;
+                self.check_start(&begun, &answer)?;
+                self.keep(&record)?;
+                partial.begin(record.clone())?;
+                chunk = begun;
             }
+            partial.append(&chunk, total)?;
             progress(Progress::Fetching {
                 done: partial.done,
                 total,
@@ -364,15 +364,16 @@ impl Fetch<'_> {
 impl Partial {
     fn is_whole(&self) -> bool {
         let whole = self.record.as_ref().map(|record| record.bytes);
-        whole == Some(self.done)
+        whole == Some(self.done) && !self.is_stale
     }
 
-    /// From the beginning.
-    fn restart(&mut self) -> Result<()> {
+    /// Drops what is here for another file, or another version of it.
+    fn begin(&mut self, record: Record) -> Result<()> {
         let failed = |e: std::io::Error| Error::file(&self.path, &e);
         self.file.set_len(0).map_err(failed)?;
         self.file.seek(SeekFrom::Start(0)).map_err(failed)?;
-        (self.done, self.hash, self.record) = (0, Sha256::new(), None);
+        (self.done, self.hash) = (0, Sha256::new());
+        (self.record, self.is_stale) = (Some(record), false);
         Ok(())
     }
 
@@ -434,8 +435,8 @@ fn wait(time: Duration, watch: &Watch) -> Result<()> {
     Ok(())
 }
 
-/// Finds out whether a file system takes so many bytes more, where it says so.
-fn has_room(path: &Path, needed: u64) -> Result<()> {
+/// Finds out whether the file system of a path's folder takes so many bytes more, where it says so.
+pub(super) fn has_room(path: &Path, needed: u64) -> Result<()> {
     let folder = path.parent().unwrap_or(path);
     let Ok(system) = rustix::fs::statvfs(folder) else {
         return Ok(());

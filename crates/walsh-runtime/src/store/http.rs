@@ -3,6 +3,9 @@
 //! An exchange runs on a thread of its own and hands over what comes, so that a caller can end it at any
 //! moment, be it in a name's resolution or a handshake. Redirects are followed here rather than by the
 //! client, because each of them has to be looked at: where it leads, and whether the token may go there.
+//!
+//! Certificates and proxies are those of the machine, found by the libraries where its other programs find
+//! them: a company's own roots and proxy work as they do for pip. No proxy is asked for this machine itself.
 
 use std::io::{self, ErrorKind, Read};
 use std::path::PathBuf;

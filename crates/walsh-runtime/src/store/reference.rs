@@ -46,9 +46,7 @@ impl Reference {
     /// # Errors
     /// When it is one, but cannot be used.
     pub(super) fn parse(name: &str) -> Result<Option<Reference>> {
-        let is_address = name
-            .split_once("://")
-            .is_some_and(|(scheme, _)| scheme.chars().all(|c| c.is_ascii_alphanumeric()));
+        let is_address = has_scheme(name);
         let from_hub = name.strip_prefix(HUB);
         if !is_address && from_hub.is_none() {
             return Ok(None);
@@ -253,21 +251,28 @@ impl Address {
     /// The address that a server at this one refers to.
     ///
     /// # Errors
-    /// As for [`parse`](Self::parse).
+    /// As for [`parse`](Self::parse), and when it leads from an encrypted connection to one that is not.
     pub(super) fn join(&self, location: &str) -> Result<Address> {
         let (scheme, authority) = (self.scheme(), self.authority());
-        if location.contains("://") {
-            return Self::parse(location);
-        }
-        if location.starts_with("//") {
-            return Self::parse(&format!("{scheme}:{location}"));
-        }
-        if location.starts_with('/') {
-            return Self::parse(&format!("{scheme}://{authority}{location}"));
-        }
         let path = self.0.path();
         let folder = &path[..path.rfind('/').map_or(0, |at| at + 1)];
-        Self::parse(&format!("{scheme}://{authority}{folder}{location}"))
+        let joined = if has_scheme(location) {
+            Self::parse(location)?
+        } else if location.starts_with("//") {
+            Self::parse(&format!("{scheme}:{location}"))?
+        } else if location.starts_with('/') {
+            Self::parse(&format!("{scheme}://{authority}{location}"))?
+        } else {
+            Self::parse(&format!("{scheme}://{authority}{folder}{location}"))?
+        };
+        if self.is_encrypted() && !joined.is_encrypted() {
+            return Err(Error::store(format!(
+                "{} refers to {}, which is not encrypted: fetch it otherwise, and give its path",
+                self.host(),
+                joined.plain()
+            )));
+        }
+        Ok(joined)
     }
 
     pub(super) fn uri(&self) -> &Uri {
@@ -312,6 +317,12 @@ impl Address {
         let authority = self.0.authority().map_or("", |a| a.as_str());
         authority.to_ascii_lowercase()
     }
+}
+
+/// Whether an address begins with how to speak there.
+fn has_scheme(text: &str) -> bool {
+    let scheme = text.split_once("://").map(|(scheme, _)| scheme);
+    scheme.is_some_and(|scheme| scheme.chars().all(|c| c.is_ascii_alphanumeric()))
 }
 
 /// Whether a host is this machine by its very name.
@@ -415,6 +426,7 @@ mod tests {
             ("https://example.com/x?sig=1", "https://example.com/x?sig=1"),
             ("//example.com/x", "https://example.com/x"),
             ("/c/d?e", "https://example.org/c/d?e"),
+            ("/c?to=https://x/", "https://example.org/c?to=https://x/"),
             ("c.gguf", "https://example.org/a/c.gguf"),
         ] {
             let joined = from.join(location).unwrap();
@@ -425,6 +437,7 @@ mod tests {
             "https://example.com/x"
         );
         assert!(from.join("http://example.com/x").is_err());
+        assert!(from.join("http://127.0.0.1/x").is_err());
         assert!(from.join("file:///etc/passwd").is_err());
         assert!(from.has_origin_of(
             &Address::parse(&format!("https://{}:443/", "example.org".to_uppercase())).unwrap()

@@ -131,6 +131,7 @@ impl<'a> Source<'a> {
     ) -> Result<()> {
         let mut listing = self.listing().unwrap_or_default();
         let whole = files.iter().map(|(file, _)| file.bytes).sum();
+        fetch::has_room(&self.lock_path(), whole - self.here(files)?)?;
         let mut before = 0;
         for (file, address) in files {
             let to = self.folder.join(&file.name);
@@ -164,6 +165,18 @@ impl<'a> Source<'a> {
             before += own::length(&to)?.unwrap_or(0);
         }
         Ok(())
+    }
+
+    /// The bytes of these files that are here, whole or in part.
+    fn here(&self, files: &[(&Remote, Address)]) -> Result<u64> {
+        let mut here = 0;
+        for (file, _) in files {
+            let path = self.folder.join(&file.name);
+            let whole = own::length(&path)?.filter(|bytes| *bytes == file.bytes);
+            let partial = own::length(&fetch::partial_path(&path))?;
+            here += whole.or(partial).unwrap_or(0).min(file.bytes);
+        }
+        Ok(here)
     }
 
     /// Who to ask. The token is read only where the hub itself is asked.

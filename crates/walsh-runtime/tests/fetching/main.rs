@@ -274,6 +274,42 @@ fn what_cannot_be_gone_on_with_is_begun_anew() {
     }
 }
 
+/// Such as the page of a network that wants a login first.
+#[test]
+fn a_page_in_between_costs_nothing_that_is_here() {
+    let (bytes, bench) = (model(200_000), Bench::new());
+    let (sent, turn) = (bytes.clone(), AtomicUsize::new(0));
+    let server = Server::start(move |request| match turn.fetch_add(1, Ordering::Relaxed) {
+        0 => file(request, &sent, "\"1\"").cut(100_000),
+        1 | 4 => Reply::new(503, b""),
+        2 => Reply::new(200, b"<html>").with("Content-Type", "text/html"),
+        3 | 5 => Reply::new(200, b" <html>"),
+        6 => Reply::new(416, b""),
+        7 => Reply::new(200, &sent).cut(0),
+        8 => Reply::new(200, b"<html>"),
+        _ => file(request, &sent, "\"1\""),
+    });
+    let (store, name) = (bench.store(&server), server.at("/x.gguf"));
+    for expected in [
+        "503",
+        "a web page",
+        "a web page",
+        "503",
+        "a web page",
+        "a web page",
+    ] {
+        refused(&store, &name, expected);
+        let done = 100_000;
+        assert_eq!(store.list().unwrap()[0].state, State::Partial { done });
+    }
+    let path = pull(&store, &name).unwrap();
+    assert_eq!(fs::read(path).unwrap(), bytes);
+    assert_eq!(
+        server.seen().last().unwrap().header("Range"),
+        Some("bytes=100000-")
+    );
+}
+
 #[test]
 fn what_is_no_model_is_told_by_its_first_bytes() {
     let bench = Bench::new();

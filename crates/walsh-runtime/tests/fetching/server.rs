@@ -1,10 +1,19 @@
 //! A server on this machine that answers as a test says.
 #![allow(dead_code)] // each test binary uses its own part
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+/// What an encrypted server shows of itself: made by `openssl req -x509 -newkey ec -nodes -days 36500` for
+/// 127.0.0.1 and localhost, with `CA:FALSE`. Its key protects nothing.
+pub(crate) const CERTIFICATE: &str = include_str!("cert.pem");
+const KEY: &str = include_str!("key.pem");
 
 /// What somebody asked for.
 #[derive(Clone, Debug)]
@@ -94,6 +103,33 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start(answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Server {
+        Self::start_on(answer, |stream| Some(Box::new(stream)))
+    }
+
+    /// One that speaks TLS, and shows [`CERTIFICATE`].
+    pub(crate) fn start_encrypted(
+        answer: impl Fn(&Request) -> Reply + Send + Sync + 'static,
+    ) -> Server {
+        let certificate = CertificateDer::from_pem_slice(CERTIFICATE.as_bytes());
+        let key = PrivateKeyDer::from_pem_slice(KEY.as_bytes()).expect("a key");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.expect("a certificate")], key)
+            .expect("they belong together");
+        let config = Arc::new(config);
+        Self::start_on(answer, move |stream| {
+            let connection = ServerConnection::new(Arc::clone(&config)).ok()?;
+            Some(Box::new(StreamOwned::new(connection, stream)))
+        })
+    }
+
+    fn start_on(
+        answer: impl Fn(&Request) -> Reply + Send + Sync + 'static,
+        open: impl Fn(TcpStream) -> Option<Box<dyn Stream>> + Send + Sync + 'static,
+    ) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = listener.local_addr().expect("an address").port();
         let seen: Arc<Mutex<Vec<Request>>> = Arc::default();
@@ -101,17 +137,17 @@ impl Server {
             port,
             seen: Arc::clone(&seen),
         };
-        let answer = Arc::new(answer);
+        let (answer, open) = (Arc::new(answer), Arc::new(open));
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let (seen, answer) = (Arc::clone(&seen), Arc::clone(&answer));
+                let seen = Arc::clone(&seen);
+                let (answer, open) = (Arc::clone(&answer), Arc::clone(&open));
                 std::thread::spawn(move || {
-                    let Some(request) = read(&stream) else {
-                        return;
-                    };
+                    let mut stream = open(stream)?;
+                    let request = read(&mut *stream)?;
                     seen.lock().expect("a list").push(request.clone());
                     // Whoever asked may have gone.
-                    let _ = write(stream, &answer(&request));
+                    write(&mut *stream, &answer(&request)).ok()
                 });
             }
         });
@@ -137,7 +173,12 @@ impl Server {
     }
 }
 
-fn read(stream: &TcpStream) -> Option<Request> {
+/// A connection.
+trait Stream: Read + Write {}
+
+impl<T: Read + Write> Stream for T {}
+
+fn read(stream: &mut dyn Stream) -> Option<Request> {
     let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
     let path = lines.next()?.split(' ').nth(1)?.to_owned();
     let headers = lines
@@ -150,7 +191,7 @@ fn read(stream: &TcpStream) -> Option<Request> {
     Some(Request { path, headers })
 }
 
-fn write(mut stream: TcpStream, reply: &Reply) -> std::io::Result<()> {
+fn write(stream: &mut dyn Stream, reply: &Reply) -> std::io::Result<()> {
     write!(
         stream,
         "HTTP/1.1 {} Odd\r\nConnection: close\r\n",
