@@ -41,7 +41,7 @@ pub(crate) fn run(args: &Generate) -> Outcome {
     let model = models::open(&args.model, &notes, &cancel)?;
     let options = GenerateOptions {
         max_tokens: args.max_tokens.0,
-        sampling: models::sampling(&args.sampling),
+        sampling: models::sampling(&args.sampling, &model, &notes),
         special: match args.answer.special {
             true => Special::Parse,
             false => Special::Text,

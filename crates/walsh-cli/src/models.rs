@@ -308,15 +308,28 @@ fn restore_options(args: &SessionArgs) -> RestoreOptions {
     }
 }
 
-/// The sampling that the arguments ask for.
-pub(crate) fn sampling(args: &SamplingArgs) -> Sampling {
-    Sampling {
-        temperature: args.temperature,
-        top_k: args.top_k,
-        top_p: args.top_p,
-        min_p: args.min_p,
-        repetition_penalty: args.repetition_penalty,
+/// The sampling that the arguments ask for, where they say nothing the model's file, and where that says nothing ours.
+pub(crate) fn sampling(args: &SamplingArgs, model: &Model, notes: &Notes) -> Sampling {
+    let recommended = model.recommended_sampling();
+    if !recommended.unsupported.is_empty() {
+        notes.note(format_args!(
+            "the model's file recommends {}, which is not supported and left out",
+            output::shown(&recommended.unsupported.join(", "))
+        ));
+    }
+    let otherwise = recommended.otherwise(Sampling {
+        temperature: 0.7,
         ..Sampling::default()
+    });
+    Sampling {
+        temperature: args.temperature.unwrap_or(otherwise.temperature),
+        top_k: args.top_k.unwrap_or(otherwise.top_k),
+        top_p: args.top_p.unwrap_or(otherwise.top_p),
+        min_p: args.min_p.unwrap_or(otherwise.min_p),
+        repetition_penalty: args
+            .repetition_penalty
+            .unwrap_or(otherwise.repetition_penalty),
+        repetition_window: otherwise.repetition_window,
     }
 }
 

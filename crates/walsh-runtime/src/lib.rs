@@ -54,7 +54,7 @@ pub use perplexity::{
     Comparison, ComparisonEntry, PerplexityOptions, PerplexityProgress, PerplexityReport,
     PerplexityResult, Provenance, ReportFile, ReportPage, perplexity,
 };
-pub use sampling::Sampling;
+pub use sampling::{RecommendedSampling, Sampling};
 pub use session::{DEFAULT_CONTEXT, RestoreOptions, Session, SessionOptions};
 pub use size::size_text;
 pub use text::TextReader;

@@ -103,32 +103,27 @@ pub(crate) struct SessionArgs {
 #[derive(Debug, Args)]
 pub(crate) struct SamplingArgs {
     /// Flattens (above 1) or sharpens (below 1) the choice; 0 always takes the likeliest token
-    #[arg(long, visible_alias = "temp", value_name = "T", default_value_t = 0.7)]
+    /// [default: the model's, or 0.7]
+    #[arg(long, visible_alias = "temp", value_name = "T")]
     #[arg(value_parser = non_negative, allow_negative_numbers = true)]
-    pub(crate) temperature: f32,
+    pub(crate) temperature: Option<f32>,
 
-    /// Choose among the K likeliest tokens; 0 means all
-    #[arg(long, value_name = "K", default_value_t = 40, value_parser = count_or_none)]
-    #[arg(allow_negative_numbers = true)]
-    pub(crate) top_k: usize,
+    /// Choose among the K likeliest tokens; 0 means all [default: the model's, or 40]
+    #[arg(long, value_name = "K", value_parser = count_or_none, allow_negative_numbers = true)]
+    pub(crate) top_k: Option<usize>,
 
-    /// Choose among the likeliest tokens that together have probability P
-    #[arg(long, value_name = "P", default_value_t = 0.95, value_parser = fraction, allow_negative_numbers = true)]
-    pub(crate) top_p: f32,
+    /// Choose among the likeliest tokens that together have probability P [default: the model's, or 0.95]
+    #[arg(long, value_name = "P", value_parser = fraction, allow_negative_numbers = true)]
+    pub(crate) top_p: Option<f32>,
 
-    /// Leave out tokens with less than P times the likeliest one's probability
-    #[arg(long, value_name = "P", default_value_t = 0.05, value_parser = fraction, allow_negative_numbers = true)]
-    pub(crate) min_p: f32,
+    /// Leave out tokens with less than P times the likeliest one's probability [default: the model's, or 0.05]
+    #[arg(long, value_name = "P", value_parser = fraction, allow_negative_numbers = true)]
+    pub(crate) min_p: Option<f32>,
 
-    /// Make tokens of the last 64 less likely; 1 changes nothing
-    #[arg(
-        long,
-        alias = "repeat-penalty",
-        value_name = "R",
-        default_value_t = 1.0
-    )]
+    /// Make tokens of the last 64 less likely; 1 changes nothing [default: the model's, or 1]
+    #[arg(long, alias = "repeat-penalty", value_name = "R")]
     #[arg(value_parser = positive, allow_negative_numbers = true)]
-    pub(crate) repetition_penalty: f32,
+    pub(crate) repetition_penalty: Option<f32>,
 
     /// Makes a run repeatable [default: drawn anew, and printed; so does -1]
     #[arg(short, long, value_name = "S", value_parser = seed, allow_negative_numbers = true)]

@@ -22,14 +22,16 @@ use settings::{Change, Settings};
 pub(crate) fn run(args: &Chat) -> Outcome {
     models::check_files(&args.session)?;
     let signals = Signals::watch()?;
-    let model = models::open(&args.model, &Notes::for_figures(false), signals.cancel())?;
+    let notes = Notes::for_figures(false);
+    let model = models::open(&args.model, &notes, signals.cancel())?;
+    let sampling = models::sampling(&args.sampling, &model, &notes);
     let mut chat = Chatting {
         conversation: models::conversation(&model, &args.session, &args.answer)?,
         model,
         input: Input::new(),
         signals,
         settings: Settings {
-            sampling: models::sampling(&args.sampling),
+            sampling,
             max_tokens: args.max_tokens.0,
             wrap: !args.answer.no_word_wrap,
         },

@@ -8,6 +8,7 @@ mod server;
 
 mod fetched;
 mod opening;
+mod sampling;
 mod tensors;
 
 use support::tiny::{self, Tiny};

@@ -31,6 +31,7 @@ use weights::{Loader, Place, ROPE_FACTORS};
 use crate::calibration::{Calibration, CalibrationOptions};
 use crate::chat::Template;
 use crate::container::Origin;
+use crate::sampling::RecommendedSampling;
 use crate::session::cache_options;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, RestoreOptions, Result, Session, SessionOptions};
@@ -71,6 +72,7 @@ struct Inner {
     packed_bytes: u64,
     screening: Screening,
     tokenizer: Tokenizer,
+    sampling: RecommendedSampling,
     calibrations: CalibrationOptions,
     calibration: OnceLock<Calibration>,
     fingerprint: OnceLock<Fingerprint>,
@@ -87,13 +89,15 @@ struct Parts {
 impl Parts {
     fn assemble(self, device: &Device) -> Result<Model> {
         let (path, config) = (&self.files.path, &self.config);
-        let (name, tokenizer) = {
+        let (name, tokenizer, sampling) = {
             let parsed = self.files.parse()?;
-            let name = match parsed[0].metadata().opt_str("general.name")? {
+            let metadata = parsed[0].metadata();
+            let name = match metadata.opt_str("general.name")? {
                 Some(name) => name.to_owned(),
                 None => path.display().to_string(),
             };
-            (name, Tokenizer::from_gguf(&parsed[0])?)
+            let sampling = RecommendedSampling::read(path, metadata)?;
+            (name, Tokenizer::from_gguf(&parsed[0])?, sampling)
         };
         if tokenizer.vocab_size() != config.vocabulary {
             return Err(Error::model(
@@ -124,6 +128,7 @@ impl Parts {
             config: self.config,
             tensors,
             tokenizer,
+            sampling,
             calibrations: self.calibrations,
             calibration: OnceLock::new(),
             fingerprint: OnceLock::new(),
@@ -241,6 +246,12 @@ impl Model {
     #[must_use]
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.0.tokenizer
+    }
+
+    /// How its makers would have tokens chosen, as far as its file says so.
+    #[must_use]
+    pub fn recommended_sampling(&self) -> &RecommendedSampling {
+        &self.0.sampling
     }
 
     /// Its metadata, for those who want more than [`config`](Self::config).

@@ -4,11 +4,13 @@
 //! temperature, draw. Top-p and min-p look at probabilities before the temperature is applied.
 
 mod random;
+mod recommended;
 
 use std::cmp::Ordering;
 
 use crate::error::{Error, Result};
 pub use random::Random;
+pub use recommended::RecommendedSampling;
 
 /// How to choose the next token.
 #[derive(Clone, Copy, Debug, PartialEq)]
