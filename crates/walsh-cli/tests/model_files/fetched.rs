@@ -172,6 +172,60 @@ fn what_a_signal_ends_is_kept_and_gone_on_with() {
     fetching.goes_on();
 }
 
+/// A pull through a pip that starts another process and never ends.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_signal_ends_pip_and_what_it_started() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let folder = Folder::new();
+    let pids = folder.path().join("pids");
+    let script = format!(
+        "#!/bin/sh\nsleep 60 & echo $$ $! > {}\nwait\n",
+        pids.display()
+    );
+    let python = folder.file("python3", script.as_bytes());
+    std::fs::set_permissions(&python, PermissionsExt::from_mode(0o755)).expect("a program");
+    let cache = folder.path().join("cache");
+    let mut pull = command();
+    pull.args(["pull", "smollm2-135m", "--cache-dir"])
+        .arg(&cache);
+    pull.env("PATH", format!("{}:/usr/bin:/bin", folder.path().display()));
+    let child = pull
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the command starts");
+    let start = Instant::now();
+    let running = loop {
+        let running = std::fs::read_to_string(&pids).unwrap_or_default();
+        if running.ends_with('\n') {
+            break running;
+        }
+        assert!(
+            start.elapsed() < Duration::from_secs(20),
+            "pip does not start"
+        );
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    let pid = i32::try_from(child.id()).expect("a process");
+    // SAFETY: the process is a child that was not waited for.
+    unsafe { libc::kill(pid, libc::SIGINT) };
+    let output = child.wait_with_output().expect("the command ends");
+    assert_eq!(output.status.code(), Some(130), "{output:?}");
+    for pid in running.split_whitespace() {
+        // A process that has ended may be listed until somebody asks how.
+        while !std::fs::read_to_string(format!("/proc/{pid}/stat"))
+            .map_or(true, |s| s.contains(") Z"))
+        {
+            assert!(start.elapsed() < Duration::from_secs(20), "{pid} runs on");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+    let left = std::fs::read_dir(&cache).expect("the folder").flatten();
+    let left: Vec<_> = left.map(|entry| entry.file_name()).collect();
+    assert_eq!(left, [".smollm2-135m.lock"]);
+}
+
 /// Servers are told by the certificates of the machine, and proxies found where its programs look for them.
 #[test]
 fn encrypted_servers_are_trusted_by_the_machine_s_certificates() {

@@ -113,7 +113,8 @@ impl Progress {
     /// The same for a model of `whole` bytes, of which a file behind others is a part. Where `whole` is not
     /// known, it is what is known so far.
     fn behind(self, before: u64, whole: u64) -> Progress {
-        let of = |done: u64, total: u64| (before + done, whole.max(before + total));
+        let behind = |bytes: u64| before.saturating_add(bytes);
+        let of = |done: u64, total: u64| (behind(done), whole.max(behind(total)));
         match self {
             Progress::Checking { done, total } => {
                 let (done, total) = of(done, total);

@@ -83,8 +83,7 @@ impl Reference {
                 && !part.contains("..")
                 && part.len() <= LONGEST_PART
         };
-        let is_quant =
-            |quant: &str| !quant.is_empty() && quant.chars().all(|c| fits(c) || c == '/');
+        let is_quant = |quant: &str| quant.split('/').all(|part| check_part(part).is_ok());
         if !is_name(owner) || !is_name(repo) || !quant.is_none_or(is_quant) {
             return Err(wrong());
         }
@@ -374,6 +373,8 @@ mod tests {
         let with_quant = parsed("hf:o/r:UD-Q4_K_XL");
         assert_eq!(with_quant.to_string(), "hf:o/r:UD-Q4_K_XL");
         assert_eq!(with_quant.folder(), Path::new("hf/o/r"));
+        let odd = "hf:o/r:My Model (Q8, v2)";
+        assert_eq!(parsed(odd).to_string(), odd);
         let attached = parsed("https://example.org/x.gguf?download=true");
         assert_eq!(attached, parsed("https://example.org/x.gguf"));
     }
@@ -393,7 +394,7 @@ mod tests {
             ("hf:/a/b", "hf:OWNER/REPO"),
             ("hf:a\\b/c", "hf:OWNER/REPO"),
             ("hf:a/b:", "hf:OWNER/REPO"),
-            ("hf:a/b:q 4", "hf:OWNER/REPO"),
+            ("hf:a/b:../q", "hf:OWNER/REPO"),
             ("hf:a/b\u{1b}[31m", "u{1b}"),
             (&long, "hf:OWNER/REPO"),
             (&longer, "2025 bytes"),

@@ -63,6 +63,14 @@ impl Line {
             client: &self.client,
         }
     }
+
+    /// Where a file of a source lies.
+    fn address(&self, reference: &Reference, file: &str) -> Result<Address> {
+        match reference {
+            Reference::Hub { repository, .. } => self.hub().address(repository, file),
+            Reference::File(address) => address.join(file),
+        }
+    }
 }
 
 impl<'a> Source<'a> {
@@ -103,45 +111,42 @@ impl<'a> Source<'a> {
         if let Some(path) = self.ready()? {
             return Ok(path);
         }
-        match &self.reference {
+        let variant = match &self.reference {
             Reference::Hub { repository, quant } => {
                 self.save(&self.renewed(listed))?;
                 let files = self.listing().unwrap_or_default().files;
-                let variant = chosen(&files, repository, quant.as_deref())?;
-                let address = |file: &Remote| line.hub().address(repository, &file.name);
-                self.fetch(&line, &from(&variant, address)?, watch, progress)?;
-                Ok(self.path(&variant))
+                chosen(&files, repository, quant.as_deref())?
             }
             Reference::File(address) => {
-                let variant = self.variant_at(address, &self.listing().unwrap_or_default());
-                let address = |file: &Remote| address.join(&file.name);
-                self.fetch(&line, &from(&variant, address)?, watch, progress)?;
-                Ok(self.path(&variant))
+                self.variant_at(address, &self.listing().unwrap_or_default())
             }
-        }
+        };
+        self.fetch(&line, &variant, watch, progress)?;
+        Ok(self.path(&variant))
     }
 
     /// Fetches the files that are not here yet, and notes each in the listing.
     fn fetch(
         &self,
         line: &Line,
-        files: &[(&Remote, Address)],
+        variant: &Variant,
         watch: &Watch,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<()> {
         let mut listing = self.listing().unwrap_or_default();
-        let whole = files.iter().map(|(file, _)| file.bytes).sum();
-        fetch::has_room(&self.lock_path(), whole - self.here(files)?)?;
+        let whole = variant.bytes();
+        let left = whole.saturating_sub(self.bytes_here(variant)?);
+        fetch::has_room(&self.lock_path(), left)?;
         let mut before = 0;
-        for (file, address) in files {
+        for file in &variant.files {
             let to = self.folder.join(&file.name);
-            if own::length(&to)? != Some(file.bytes) {
+            if !self.has(file)? {
                 if let Some(folder) = Path::new(&file.name).parent() {
                     own::make_folders(&self.folder, folder)?;
                 }
                 let fetch = Fetch {
                     client: &line.client,
-                    from: address,
+                    from: &line.address(&self.reference, &file.name)?,
                     to: &to,
                     known: match &self.reference {
                         Reference::Hub { .. } => Known {
@@ -167,14 +172,21 @@ impl<'a> Source<'a> {
         Ok(())
     }
 
-    /// The bytes of these files that are here, whole or in part.
-    fn here(&self, files: &[(&Remote, Address)]) -> Result<u64> {
+    /// Whether a file is here whole. Of one that nothing is known of, nobody could tell.
+    fn has(&self, file: &Remote) -> Result<bool> {
+        let length = own::length(&self.folder.join(&file.name))?;
+        Ok(file.bytes > 0 && length == Some(file.bytes))
+    }
+
+    /// The bytes of a model that are here, whole files or parts of them.
+    fn bytes_here(&self, variant: &Variant) -> Result<u64> {
         let mut here = 0;
-        for (file, _) in files {
-            let path = self.folder.join(&file.name);
-            let whole = own::length(&path)?.filter(|bytes| *bytes == file.bytes);
-            let partial = own::length(&fetch::partial_path(&path))?;
-            here += whole.or(partial).unwrap_or(0).min(file.bytes);
+        for file in &variant.files {
+            let partial = fetch::partial_path(&self.folder.join(&file.name));
+            here += match self.has(file)? {
+                true => file.bytes,
+                false => own::length(&partial)?.unwrap_or(0),
+            };
         }
         Ok(here)
     }
@@ -208,7 +220,7 @@ impl<'a> Source<'a> {
             return Ok(None);
         };
         for file in &variant.files {
-            if own::length(&self.folder.join(&file.name))? != Some(file.bytes) {
+            if !self.has(file)? {
                 return Ok(None);
             }
         }
@@ -259,8 +271,7 @@ impl<'a> Source<'a> {
     fn renewed(&self, files: Vec<Remote>) -> Listing {
         let mut listing = Listing { files };
         for file in self.listing().unwrap_or_default().files {
-            let path = self.folder.join(&file.name);
-            if own::length(&path).is_ok_and(|bytes| bytes == Some(file.bytes)) {
+            if self.has(&file).is_ok_and(|here| here) {
                 listing.put(file);
             }
         }
@@ -298,21 +309,14 @@ impl<'a> Source<'a> {
 
     /// How much of a model is here.
     fn state(&self, variant: &Variant) -> Result<State> {
-        let (mut whole, mut done, mut is_odd) = (0, 0, false);
+        let (mut whole, mut is_odd) = (0, false);
         for file in &variant.files {
-            let path = self.folder.join(&file.name);
-            let partial = own::length(&fetch::partial_path(&path))?.unwrap_or(0);
-            match own::length(&path)? {
-                Some(bytes) if bytes == file.bytes => {
-                    whole += 1;
-                    done += bytes;
-                }
-                other => {
-                    is_odd |= other.is_some();
-                    done += partial;
-                }
+            match self.has(file)? {
+                true => whole += 1,
+                false => is_odd |= own::length(&self.folder.join(&file.name))?.is_some(),
             }
         }
+        let done = self.bytes_here(variant)?;
         Ok(match (whole == variant.files.len(), is_odd, done) {
             (true, ..) => State::Ready,
             (_, true, _) => State::Damaged,
@@ -470,15 +474,6 @@ pub(super) fn being_fetched(name: &str) -> Error {
     Error::store(format!(
         "{name} is being fetched by another process: try again when it is done"
     ))
-}
-
-/// The files of a model, each with where it lies.
-fn from(
-    variant: &Variant,
-    address: impl Fn(&Remote) -> Result<Address>,
-) -> Result<Vec<(&Remote, Address)>> {
-    let files = variant.files.iter();
-    files.map(|file| Ok((file, address(file)?))).collect()
 }
 
 /// The model of a repository that is meant.

@@ -192,6 +192,17 @@ fn hubs_that_say_odd_things_are_refused() {
         (beside, "no GGUF files"),
         (large, "more than 8388608 bytes"),
         (r#"{"siblings":[]}"#.to_owned(), "no GGUF files"),
+        (
+            one("x-00001-of-00002.gguf").replace(
+                "]}",
+                r#",{"rfilename":"x-00002-of-00002.gguf","size":18446744073709551615}]}"#,
+            ),
+            "make room",
+        ),
+        (
+            one("x.gguf").replace('5', "18446744073709551616"),
+            "does not describe",
+        ),
         (one("../../x.gguf"), "cannot be part"),
         (one("/etc/x.gguf"), "cannot be part"),
         (one("a\\\\..\\\\x.gguf"), "cannot be part"),

@@ -74,6 +74,11 @@ fn listings_and_records_that_are_damaged_or_forged_are_none() {
         assert_eq!(pull(&store, &name).unwrap(), path);
         assert_eq!(fs::read(&path).unwrap(), bytes);
     }
+    fs::remove_file(path.with_file_name(".listing.json")).unwrap();
+    fs::write(&path, b"").unwrap();
+    assert_eq!(store.list().unwrap()[0].state, State::Damaged);
+    pull(&store, &name).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), bytes);
     for record in [
         "{".to_owned(),
         r#"{"from":"x","bytes":1,"sha256":null,"version":null}"#.to_owned(),
