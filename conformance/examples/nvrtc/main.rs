@@ -1,8 +1,9 @@
 //! Compiles every kernel that the conformance cases and models need, with no GPU: `.ci/nvrtc` calls it.
 //!
 //! A kernel that does not compile is a failure, and so is one that a model needs and that spills more than five registers. Kernels of
-//! models are compiled as a device compiles them; the others with a quicker optimiser, which takes less than half the
-//! time, unless `--thorough` asks for all. `--quick` leaves the cases out.
+//! models are compiled as a device compiles them, for every architecture; the others with a quicker optimiser, which takes
+//! less than half the time, and for one architecture of those that kernels are chosen alike for, unless `--thorough` asks
+//! for all. `--quick` leaves the cases out.
 
 mod recorder;
 
@@ -31,7 +32,7 @@ Options:
       --architecture NAME   Compiles for NAME, such as sm_90a; may be given again
       --report FILE         Writes what the kernels of models take
       --quick               Leaves out the conformance cases
-      --thorough            Compiles all kernels as a device does, not those of models alone
+      --thorough            Compiles all kernels as a device does and for every architecture, not those of models alone
   -h, --help                Prints this";
 
 /// What is compiled for unless the command line says otherwise: the first of what has no products of bfloat16 matrices, and
@@ -236,21 +237,25 @@ struct Job<'a> {
 
 /// Compiles in batches, on as many threads as the machine runs.
 fn compile(nvrtc: &Nvrtc, wanted: &Wanted, arguments: &Arguments) -> (Usages, Vec<String>) {
-    let of = |architecture: &Architecture, full: bool| -> Vec<&Variant> {
+    let architectures = &arguments.architectures;
+    let of = |at: usize, full: bool| -> Vec<&Variant> {
+        let limits = architectures[at].limits;
+        let is_first = architectures[..at].iter().all(|a| a.limits != limits);
         let chosen = wanted.kernels.values();
         let chosen = chosen.filter(|kernel| {
-            kernel.limits.contains(&architecture.limits)
+            kernel.limits.contains(&limits)
                 && (kernel.hot || arguments.thorough) == full
+                && (is_first || full)
         });
         chosen.map(|kernel| &kernel.variant).collect()
     };
     let mut options = Vec::new();
-    for architecture in &arguments.architectures {
+    for (at, architecture) in architectures.iter().enumerate() {
         for (full, quick) in [(true, None), (false, Some(QUICK))] {
             let mut given = Nvrtc::options(&architecture.name);
             given.push(VERBOSE.into());
             given.extend(quick.map(String::from));
-            options.push((architecture.name.as_str(), of(architecture, full), given));
+            options.push((architecture.name.as_str(), of(at, full), given));
         }
     }
     let jobs: Vec<Job<'_>> = options
