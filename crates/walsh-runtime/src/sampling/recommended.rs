@@ -84,7 +84,7 @@ impl RecommendedSampling {
             };
             let stated = Stated { path, key, value };
             match name {
-                "temp" => found.temperature = Some(stated.from_zero()?),
+                "temp" => found.temperature = Some(stated.zero_or_above()?),
                 "top_k" => found.top_k = Some(stated.count()?.unwrap_or(0)),
                 "top_p" => found.top_p = Some(stated.fraction()?),
                 "min_p" => found.min_p = Some(stated.fraction()?),
@@ -181,7 +181,7 @@ impl<'a> Stated<'a> {
         }
     }
 
-    fn from_zero(&self) -> Result<f32> {
+    fn zero_or_above(&self) -> Result<f32> {
         self.checked(|number| number >= 0.0, "0 or above")
     }
 
