@@ -27,7 +27,7 @@ Examples:
   walsh pull https://example.org/models/my.gguf
   walsh pull --verify            check what is already here, byte by byte")]
 pub(crate) struct Pull {
-    /// Names from 'walsh list', hf:OWNER/REPO[:QUANT], or https addresses
+    /// Names from 'walsh list', hf:OWNER/REPO:QUANT, or https addresses
     #[arg(value_name = "NAME", default_value = Catalogue::DEFAULT)]
     pub(crate) names: Vec<String>,
 
