@@ -43,6 +43,19 @@ static void hide(struct bits more) {
     hidden.edx1 |= more.edx1;
 }
 
+/* The C library's own, which what follows stands before. */
+extern int __sigaction(int number, const struct sigaction *action, struct sigaction *old);
+
+/* Compilers catch SIGSEGV for their own reports, and would lose cpuid by it: they keep this handler. */
+int sigaction(int number, const struct sigaction *action, struct sigaction *old) {
+    return __sigaction(number, number == SIGSEGV ? NULL : action, old);
+}
+
+sighandler_t signal(int number, sighandler_t handler) {
+    struct sigaction action = {.sa_handler = handler, .sa_flags = SA_RESTART}, old;
+    return sigaction(number, &action, &old) == 0 ? old.sa_handler : SIG_ERR;
+}
+
 static long faulting(int on) { return syscall(SYS_arch_prctl, ARCH_SET_CPUID, !on); }
 
 static void on_fault(int number, siginfo_t *info, void *context) {
@@ -50,7 +63,8 @@ static void on_fault(int number, siginfo_t *info, void *context) {
     /* cpuid raises a general protection fault, which has no address; code that faults so can be read. */
     if (info->si_code != SI_KERNEL || memcmp((void *)registers[REG_RIP], "\x0f\xa2", 2) != 0) {
         /* Something else: once more, without this handler. What was sent rather than met does not come by itself. */
-        signal(number, SIG_DFL);
+        struct sigaction usual = {.sa_handler = SIG_DFL};
+        __sigaction(number, &usual, NULL);
         if (info->si_code <= 0) {
             raise(number);
         }
@@ -97,7 +111,7 @@ __attribute__((constructor)) static void start(void) {
         fail("older-cpu: OLDER_CPU must be avxvnni, avx2 or portable\n");
     }
     struct sigaction action = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_NODEFER};
-    if (sigaction(SIGSEGV, &action, NULL) != 0 || faulting(1) != 0) {
+    if (__sigaction(SIGSEGV, &action, NULL) != 0 || faulting(1) != 0) {
         fail("older-cpu: this machine cannot make cpuid fault (no cpuid_fault in /proc/cpuinfo)\n");
     }
 }
