@@ -1,6 +1,6 @@
 use half::f16;
 use walsh::DType;
-use walsh::formats::ggml;
+use walsh::formats::ggml::{self, Role};
 
 /// A small generator (SplitMix64): the same numbers on every platform.
 #[derive(Debug, Clone)]
@@ -68,39 +68,24 @@ impl Rng {
 /// When `count` is no whole number of blocks.
 pub(crate) fn blocks(rng: &mut Rng, dtype: DType, count: usize) -> Vec<u8> {
     assert_eq!(count % dtype.block_len(), 0);
-    if !dtype.is_quantised() {
+    let Some(form) = ggml::form(dtype) else {
         let values: Vec<f32> = rng.normals(count).iter().map(|x| 0.1 * x).collect();
         let mut bytes = vec![0; count * dtype.block_bytes()];
         ggml::encode(dtype, &values, &mut bytes).expect("finite numbers");
         return bytes;
-    }
+    };
     let block_bytes = dtype.block_bytes();
     let mut bytes = rng.bytes(count / dtype.block_len() * block_bytes);
-    let (scale_at, minimum) = half_floats(dtype);
+    let scale_at = form.at(Role::Scale).expect("every block has a scale");
     for block in bytes.chunks_exact_mut(block_bytes) {
         let mut put = |at: usize, value: f32| {
             block[at..at + 2].copy_from_slice(&f16::from_f32(value).to_le_bytes());
         };
         let scale = 0.02 * rng.normal();
         put(scale_at, scale);
-        if let Some((at, factor)) = minimum {
+        if let Some((at, factor)) = form.centring() {
             put(at, factor * scale * (1.0 + 0.2 * rng.normal()));
         }
     }
     bytes
-}
-
-/// Where a block's scale lies, and where its minimum: with the factor of the
-/// scale that makes random codes average to zero, as those of weights do.
-fn half_floats(dtype: DType) -> (usize, Option<(usize, f32)>) {
-    match dtype {
-        DType::Q4_1 => (0, Some((2, -7.5))),
-        DType::Q5_1 => (0, Some((2, -15.5))),
-        DType::Q4K => (0, Some((2, 7.5))),
-        DType::Q5K => (0, Some((2, 15.5))),
-        DType::Q2K => (80, Some((82, 1.5))),
-        DType::Q3K => (108, None),
-        DType::Q6K => (208, None),
-        _ => (0, None),
-    }
 }

@@ -68,9 +68,5 @@ fn count(shape: &[u64]) -> usize {
 
 /// The types that a weight may have.
 pub(crate) fn weight_types() -> impl Iterator<Item = DType> {
-    let integers = [DType::I32, DType::U8];
-    DType::ALL
-        .iter()
-        .copied()
-        .filter(move |dtype| !integers.contains(dtype))
+    DType::ALL.iter().copied().filter(|dtype| dtype.is_real())
 }

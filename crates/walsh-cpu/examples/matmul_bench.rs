@@ -39,7 +39,7 @@ fn options() -> Result<Options, Box<dyn Error>> {
         types: DType::ALL
             .iter()
             .copied()
-            .filter(|dtype| !matches!(dtype, DType::I32 | DType::U8))
+            .filter(|dtype| dtype.is_real())
             .collect(),
         rows: vec![1, 64, 512],
         packed: false,

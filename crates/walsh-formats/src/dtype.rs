@@ -5,49 +5,7 @@ use std::str::FromStr;
 
 use crate::error::FormatError;
 
-/// How a tensor's values are stored: GGML's types, and plain bytes.
-///
-/// A quantised type stores `block_len` consecutive values of a row in `block_bytes` bytes. The layouts
-/// are those of GGML; [`crate::ggml`] has them as structs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum DType {
-    /// IEEE 754 single precision.
-    F32,
-    /// IEEE 754 half precision.
-    F16,
-    /// The upper half of an `F32`.
-    BF16,
-    /// 32-bit signed integers: token ids and positions.
-    I32,
-    /// Bytes without a meaning of their own, such as packed codes. Not a GGML type.
-    U8,
-    /// 4 bits, blocks of 32 with one scale.
-    Q4_0,
-    /// 4 bits, blocks of 32 with a scale and a minimum.
-    Q4_1,
-    /// 5 bits, blocks of 32 with one scale.
-    Q5_0,
-    /// 5 bits, blocks of 32 with a scale and a minimum.
-    Q5_1,
-    /// 8 bits, blocks of 32 with one scale.
-    Q8_0,
-    /// 2 bits, blocks of 256; every 16 values have a 4-bit scale and minimum.
-    Q2K,
-    /// 3 bits, blocks of 256; every 16 values have a 6-bit scale.
-    Q3K,
-    /// 4 bits, blocks of 256; every 32 values have a 6-bit scale and minimum.
-    Q4K,
-    /// 5 bits, blocks of 256; every 32 values have a 6-bit scale and minimum.
-    Q5K,
-    /// 6 bits, blocks of 256; every 16 values have an 8-bit scale.
-    Q6K,
-    /// 4-bit indices into a fixed table, blocks of 32 with one scale.
-    IQ4NL,
-    /// 4-bit indices into a fixed table, blocks of 256; every 32 values have a 6-bit scale.
-    IQ4XS,
-}
-
-/// What is known of one type; the one table that every method of [`DType`] reads.
+/// What is known of one type.
 struct Layout {
     name: &'static str,
     ggml_id: Option<u32>,
@@ -55,64 +13,74 @@ struct Layout {
     block_bytes: usize,
 }
 
-const fn layout(name: &'static str, ggml_id: u32, block_len: usize, block_bytes: usize) -> Layout {
-    Layout {
-        name,
-        ggml_id: Some(ggml_id),
-        block_len,
-        block_bytes,
-    }
+/// Declares the types: each with its name and its number in GGML, and how many values a block holds in how many bytes.
+macro_rules! dtypes {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal, $ggml_id:expr, $len:literal in $bytes:literal;)*) => {
+        /// How a tensor's values are stored: GGML's types, and plain bytes.
+        ///
+        /// A quantised type stores `block_len` consecutive values of a row in `block_bytes` bytes. The layouts
+        /// are those of GGML; [`crate::ggml`] has them as structs.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum DType {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl DType {
+            /// Every type, in the order of the declaration.
+            pub const ALL: &'static [DType] = &[$(DType::$variant),*];
+
+            const fn layout(self) -> Layout {
+                match self {
+                    $(DType::$variant => Layout {
+                        name: $name,
+                        ggml_id: $ggml_id,
+                        block_len: $len,
+                        block_bytes: $bytes,
+                    },)*
+                }
+            }
+        }
+    };
+}
+
+dtypes! {
+    /// IEEE 754 single precision.
+    F32 = "f32", Some(0), 1 in 4;
+    /// IEEE 754 half precision.
+    F16 = "f16", Some(1), 1 in 2;
+    /// The upper half of an `F32`.
+    BF16 = "bf16", Some(30), 1 in 2;
+    /// 32-bit signed integers: token ids and positions.
+    I32 = "i32", Some(26), 1 in 4;
+    /// Bytes without a meaning of their own, such as packed codes. Not a GGML type.
+    U8 = "u8", None, 1 in 1;
+    /// 4 bits, blocks of 32 with one scale.
+    Q4_0 = "q4_0", Some(2), 32 in 18;
+    /// 4 bits, blocks of 32 with a scale and a minimum.
+    Q4_1 = "q4_1", Some(3), 32 in 20;
+    /// 5 bits, blocks of 32 with one scale.
+    Q5_0 = "q5_0", Some(6), 32 in 22;
+    /// 5 bits, blocks of 32 with a scale and a minimum.
+    Q5_1 = "q5_1", Some(7), 32 in 24;
+    /// 8 bits, blocks of 32 with one scale.
+    Q8_0 = "q8_0", Some(8), 32 in 34;
+    /// 2 bits, blocks of 256; every 16 values have a 4-bit scale and minimum.
+    Q2K = "q2_K", Some(10), 256 in 84;
+    /// 3 bits, blocks of 256; every 16 values have a 6-bit scale.
+    Q3K = "q3_K", Some(11), 256 in 110;
+    /// 4 bits, blocks of 256; every 32 values have a 6-bit scale and minimum.
+    Q4K = "q4_K", Some(12), 256 in 144;
+    /// 5 bits, blocks of 256; every 32 values have a 6-bit scale and minimum.
+    Q5K = "q5_K", Some(13), 256 in 176;
+    /// 6 bits, blocks of 256; every 16 values have an 8-bit scale.
+    Q6K = "q6_K", Some(14), 256 in 210;
+    /// 4-bit indices into a fixed table, blocks of 32 with one scale.
+    IQ4NL = "iq4_nl", Some(20), 32 in 18;
+    /// 4-bit indices into a fixed table, blocks of 256; every 32 values have a 6-bit scale.
+    IQ4XS = "iq4_xs", Some(23), 256 in 136;
 }
 
 impl DType {
-    /// Every type, in the order of the declaration.
-    pub const ALL: &'static [DType] = &[
-        DType::F32,
-        DType::F16,
-        DType::BF16,
-        DType::I32,
-        DType::U8,
-        DType::Q4_0,
-        DType::Q4_1,
-        DType::Q5_0,
-        DType::Q5_1,
-        DType::Q8_0,
-        DType::Q2K,
-        DType::Q3K,
-        DType::Q4K,
-        DType::Q5K,
-        DType::Q6K,
-        DType::IQ4NL,
-        DType::IQ4XS,
-    ];
-
-    const fn layout(self) -> Layout {
-        match self {
-            DType::F32 => layout("f32", 0, 1, 4),
-            DType::F16 => layout("f16", 1, 1, 2),
-            DType::BF16 => layout("bf16", 30, 1, 2),
-            DType::I32 => layout("i32", 26, 1, 4),
-            DType::U8 => Layout {
-                name: "u8",
-                ggml_id: None,
-                block_len: 1,
-                block_bytes: 1,
-            },
-            DType::Q4_0 => layout("q4_0", 2, 32, 18),
-            DType::Q4_1 => layout("q4_1", 3, 32, 20),
-            DType::Q5_0 => layout("q5_0", 6, 32, 22),
-            DType::Q5_1 => layout("q5_1", 7, 32, 24),
-            DType::Q8_0 => layout("q8_0", 8, 32, 34),
-            DType::Q2K => layout("q2_K", 10, 256, 84),
-            DType::Q3K => layout("q3_K", 11, 256, 110),
-            DType::Q4K => layout("q4_K", 12, 256, 144),
-            DType::Q5K => layout("q5_K", 13, 256, 176),
-            DType::Q6K => layout("q6_K", 14, 256, 210),
-            DType::IQ4NL => layout("iq4_nl", 20, 32, 18),
-            DType::IQ4XS => layout("iq4_xs", 23, 256, 136),
-        }
-    }
-
     /// The type with this number in GGML and in GGUF files.
     pub fn from_ggml(id: u32) -> Option<DType> {
         DType::ALL
@@ -139,6 +107,11 @@ impl DType {
     /// Whether several values share a block.
     pub const fn is_quantised(self) -> bool {
         self.layout().block_len > 1
+    }
+
+    /// Whether it stores real numbers: all types but `I32` and `U8` do.
+    pub const fn is_real(self) -> bool {
+        !matches!(self, DType::I32 | DType::U8)
     }
 
     /// The bytes of a row of `values` values, or `None` when that is not a whole number of blocks or

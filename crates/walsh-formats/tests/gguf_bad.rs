@@ -2,7 +2,6 @@
 
 use std::panic::catch_unwind;
 
-use walsh_formats::DType;
 use walsh_formats::ggml;
 use walsh_formats::gguf::{Array, Gguf, GgufError, Value, split_info};
 
@@ -306,7 +305,7 @@ fn read_all(bytes: &[u8]) -> Result<(), GgufError> {
     for tensor in gguf.tensors() {
         let data = gguf.data(tensor);
         assert_eq!(data.len() as u64, tensor.bytes);
-        if !matches!(tensor.dtype, DType::I32 | DType::U8) {
+        if tensor.dtype.is_real() {
             let mut out = vec![0.0; tensor.values() as usize];
             ggml::decode(tensor.dtype, data, &mut out).expect("a parsed tensor decodes");
         }

@@ -29,7 +29,7 @@ impl Operation for EmbeddingRows {
         let check = Check(Self::NAME);
         check.rank("table", &self.table, 2)?;
         check.size("table", &self.table)?;
-        if matches!(self.table.dtype(), DType::I32 | DType::U8) {
+        if !self.table.dtype().is_real() {
             return check.fail("table", "of a floating-point or block type", &self.table);
         }
         check.dtype("ids", &self.ids, DType::I32)?;

@@ -1,5 +1,3 @@
-use walsh_formats::DType;
-
 use super::Operation;
 use super::TopK;
 use super::check::Check;
@@ -80,7 +78,7 @@ impl MatMulTopK {
 fn check_factors(check: Check, weight: &Tensor, input: &Tensor) -> Result<[u64; 2]> {
     check.rank("weight", weight, 2)?;
     check.size("weight", weight)?;
-    if matches!(weight.dtype(), DType::I32 | DType::U8) {
+    if !weight.dtype().is_real() {
         return check.fail("weight", "of a floating-point or block type", weight);
     }
     check.rank("input", input, 2)?;

@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use walsh_core::{Error, Result, Tensor};
 use walsh_formats::DType;
+use walsh_formats::ggml::{self, Role};
 
 use super::kernels::Kernels;
 use crate::isa::Isa;
@@ -94,6 +95,8 @@ pub struct Packing {
     n: usize,
     row_bytes: usize,
     block_bytes: usize,
+    /// Where the half-word lies that blocks of an odd number of them have apart: their scale, the first field or the last.
+    apart: Option<usize>,
     transpose: Transposition,
 }
 
@@ -103,11 +106,14 @@ impl Packing {
     pub fn new(isa: Isa, weight: DType, n: usize, k: usize) -> Option<Packing> {
         let row_bytes = usize::try_from(weight.row_bytes(k as u64)?).ok()?;
         let transpose = Kernels::of(isa).packs?;
-        let gains = weight.is_quantised() && n >= LANES;
-        gains.then_some(Packing {
+        let form = ggml::form(weight).filter(|_| n >= LANES)?;
+        let block_bytes = weight.block_bytes();
+        let is_odd = !block_bytes.is_multiple_of(4);
+        Some(Packing {
             n,
             row_bytes,
-            block_bytes: weight.block_bytes(),
+            block_bytes,
+            apart: form.at(Role::Scale).filter(|_| is_odd),
             transpose,
         })
     }
@@ -144,7 +150,11 @@ impl Packing {
     /// The instruction set is available.
     pub unsafe fn pack(&self, index: usize, weight: *const u8, panel: *mut u8) {
         let rows = index * LANES..((index + 1) * LANES).min(self.n);
-        let (words, half) = self.fields();
+        let words = match self.apart {
+            None => 0..self.block_bytes,
+            Some(0) => 2..self.block_bytes,
+            Some(last) => 0..last,
+        };
         // SAFETY: the caller's; what lies `at` bytes into a block lies sixteen times as far into the panel's.
         unsafe {
             for block in (0..self.row_bytes).step_by(self.block_bytes) {
@@ -158,7 +168,7 @@ impl Packing {
                 });
                 let words_of = blocks.map(|block| block.add(words.start));
                 (self.transpose)(&words_of, words.len() / 4, to.add(LANES * words.start));
-                if let Some(at) = half {
+                if let Some(at) = self.apart {
                     let to = to.add(LANES * at).cast::<u16>();
                     for (lane, block) in blocks.into_iter().enumerate() {
                         let half = block.add(at).cast::<u16>().read_unaligned();
@@ -168,21 +178,7 @@ impl Packing {
             }
         }
     }
-
-    /// Which bytes of a block are words, and where the half-word lies that blocks of an odd number of them have apart,
-    /// their scale: the first field, or of large blocks the last.
-    fn fields(&self) -> (Range<usize>, Option<usize>) {
-        let bytes = self.block_bytes;
-        match (bytes % 4, bytes < SMALL) {
-            (0, _) => (0..bytes, None),
-            (_, true) => (2..bytes, Some(0)),
-            (_, false) => (0..bytes - 2, Some(bytes - 2)),
-        }
-    }
 }
-
-/// Blocks of 32 values have fewer bytes, those of 256 more.
-const SMALL: usize = 40;
 
 /// A block of any type, for lanes without a row.
 static ZEROS: [u8; 256] = [0; 256];

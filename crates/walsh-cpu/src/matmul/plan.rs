@@ -174,7 +174,7 @@ impl ProductPlan {
         if m == 0 || n == 0 || k == 0 {
             return Err(ProductError::Empty { m, n, k });
         }
-        if matches!(weight, DType::I32 | DType::U8) {
+        if !weight.is_real() {
             return Err(ProductError::Type(weight));
         }
         let row_bytes = weight

@@ -1,6 +1,5 @@
 //! What the tests of this module share.
 
-use half::f16;
 use walsh_formats::DType;
 
 /// Every block-quantised type.
@@ -41,35 +40,11 @@ impl Random {
     }
 }
 
-/// Where a block's half-precision scales lie.
-fn half_fields(dtype: DType) -> &'static [usize] {
-    match dtype {
-        DType::Q4_1 | DType::Q5_1 | DType::Q4K | DType::Q5K => &[0, 2],
-        DType::Q2K => &[80, 82],
-        DType::Q3K => &[108],
-        DType::Q6K => &[208],
-        _ => &[0],
-    }
-}
-
-/// Random weights `[n, k]`: any codes, scales of either sign and moderate size.
+/// Random weights `[n, k]`.
 pub(super) fn random_weights(dtype: DType, n: usize, k: usize, seed: u64) -> Vec<u8> {
     let mut random = Random(seed);
-    if !dtype.is_quantised() {
-        let values: Vec<f32> = (0..n * k).map(|_| random.normal()).collect();
-        let mut bytes = vec![0; n * k * dtype.block_bytes()];
-        walsh_formats::ggml::encode(dtype, &values, &mut bytes).unwrap();
-        return bytes;
-    }
-    let blocks = n * k / dtype.block_len();
-    let mut bytes: Vec<u8> = (0..blocks * dtype.block_bytes())
-        .map(|_| random.next() as u8)
-        .collect();
-    for block in bytes.chunks_exact_mut(dtype.block_bytes()) {
-        for &field in half_fields(dtype) {
-            let scale = f16::from_f32(0.02 * (1.5 + random.signed()) * random.signed().signum());
-            block[field..field + 2].copy_from_slice(&scale.to_le_bytes());
-        }
-    }
+    let bytes = dtype.row_bytes((n * k) as u64).unwrap();
+    let mut bytes = vec![0; bytes as usize];
+    walsh_formats::ggml::random(dtype, 0.1, &mut || random.next(), &mut bytes).unwrap();
     bytes
 }

@@ -35,7 +35,7 @@ pub fn decode(dtype: DType, bytes: &[u8], out: &mut [f32]) -> Result<(), FormatE
             let floats: Vec<DType> = DType::ALL
                 .iter()
                 .copied()
-                .filter(|other| !matches!(other, DType::I32 | DType::U8))
+                .filter(|other| other.is_real())
                 .collect();
             return Err(FormatError::Unsupported {
                 what: "decoding floats from",

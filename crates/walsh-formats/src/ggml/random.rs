@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use super::{decode, encode};
+use super::{Form, Role, decode, encode, form};
 use crate::dtype::DType;
 use crate::error::FormatError;
 
@@ -21,14 +21,14 @@ pub fn random(
     let blocks = out.len() / dtype.block_bytes();
     let values = blocks * dtype.block_len();
     super::check_length(dtype, values, out.len())?;
-    if !dtype.is_quantised() {
+    let Some(form) = form(dtype) else {
         let values: Vec<f32> = (0..values).map(|_| deviation * bell(bits())).collect();
         return encode(dtype, &values, out);
-    }
+    };
     for word in out.chunks_mut(8) {
         word.copy_from_slice(&bits().to_le_bytes()[..word.len()]);
     }
-    let places = Scales::of(dtype);
+    let places = Scales::of(&form);
     let measured = SAMPLE.min(blocks);
     let sample = &mut out[..measured * dtype.block_bytes()];
     for block in sample.chunks_exact_mut(dtype.block_bytes()) {
@@ -56,18 +56,11 @@ struct Scales {
 }
 
 impl Scales {
-    fn of(dtype: DType) -> Self {
-        let (scale, minimum) = match dtype {
-            DType::Q4_1 => (0, Some((2, -7.5))),
-            DType::Q5_1 => (0, Some((2, -15.5))),
-            DType::Q4K => (0, Some((2, 7.5))),
-            DType::Q5K => (0, Some((2, 15.5))),
-            DType::Q2K => (80, Some((82, 1.5))),
-            DType::Q3K => (108, None),
-            DType::Q6K => (208, None),
-            _ => (0, None),
-        };
-        Self { scale, minimum }
+    fn of(form: &Form) -> Self {
+        Self {
+            scale: form.at(Role::Scale).unwrap_or(0),
+            minimum: form.centring(),
+        }
     }
 
     /// Sets the scale, and the minimum to so much of what centres the values.
@@ -123,9 +116,7 @@ mod tests {
 
     #[test]
     fn numbers_of_every_type_are_centred_and_of_the_deviation() {
-        let floats = DType::ALL
-            .iter()
-            .filter(|dtype| !matches!(dtype, DType::I32 | DType::U8));
+        let floats = DType::ALL.iter().filter(|dtype| dtype.is_real());
         for &dtype in floats {
             let blocks = 65536 / dtype.block_len();
             let mut bytes = vec![0; blocks * dtype.block_bytes()];

@@ -1,13 +1,9 @@
 //! What the kernels' texts know of block types, generated from `walsh-formats`.
 
 use std::fmt::Write;
-use std::mem::offset_of;
 
 use walsh_formats::DType;
-use walsh_formats::ggml::{
-    BlockIq4Nl, BlockIq4Xs, BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0,
-    BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0, IQ4_VALUES,
-};
+use walsh_formats::ggml::{self, IQ4_VALUES, Role, SUPER_BLOCK};
 
 use crate::kernel::Variant;
 use crate::tables::table;
@@ -33,7 +29,7 @@ const NAMES: [(&str, DType); 16] = [
 ];
 
 /// Words that lie at `at` for the first part of a block, and `step` bytes further for the next.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Words {
     at: usize,
     step: usize,
@@ -61,29 +57,6 @@ pub(crate) struct Form {
     pub(crate) stage: usize,
 }
 
-/// A type of one scale for each block of 32, whose block is one task.
-const SMALL: Form = Form {
-    low: words(0, 0, 4),
-    high: words(0, 0, 0),
-    d: 0,
-    minimum: None,
-    scales: 0,
-    scales_high: 0,
-    halves: 1,
-    zero: 0,
-    runs: 1,
-    parts: 1,
-    stage: 128,
-};
-
-/// A type of blocks of 256, whose halves are tasks.
-const LARGE: Form = Form {
-    runs: 4,
-    parts: 2,
-    stage: 16,
-    ..SMALL
-};
-
 impl Form {
     /// Blocks of a step of the tiled product: an even number of tasks.
     pub(crate) fn step(&self) -> u64 {
@@ -91,99 +64,47 @@ impl Form {
     }
 }
 
-const fn words(at: usize, step: usize, count: usize) -> Words {
-    Words { at, step, count }
-}
-
 /// The form of a type; `None` for those that have no blocks.
 pub(crate) fn form(dtype: DType) -> Option<Form> {
-    Some(match dtype {
-        DType::Q4_0 => Form {
-            d: offset_of!(BlockQ4_0, d),
-            low: words(offset_of!(BlockQ4_0, qs), 0, 4),
-            zero: 8,
-            ..SMALL
+    let block = ggml::form(dtype)?;
+    let at = |role| block.at(role).unwrap_or(0);
+    let is_large = dtype.block_len() == SUPER_BLOCK;
+    let parts = if is_large { 2 } else { 1 };
+    let codes = block.field(Role::Codes)?;
+    // 32 bytes hold a code of each value of a run, but where nibbles of one run share bytes.
+    let low = match dtype {
+        DType::IQ4XS => 4,
+        _ => (codes.bytes / 4).min(8),
+    };
+    let high = block.field(Role::HighCodes);
+    let high = high.map_or(Words::default(), |field| Words {
+        at: field.at,
+        step: field.bytes.saturating_sub(32),
+        count: (field.bytes / 4).min(8),
+    });
+    Some(Form {
+        low: Words {
+            at: codes.at,
+            step: if is_large { codes.bytes / parts } else { 0 },
+            count: low,
         },
-        DType::Q4_1 => Form {
-            d: offset_of!(BlockQ4_1, d),
-            minimum: Some(offset_of!(BlockQ4_1, m)),
-            low: words(offset_of!(BlockQ4_1, qs), 0, 4),
-            ..SMALL
+        high,
+        d: at(Role::Scale),
+        minimum: block.at(Role::Minimum).or(block.at(Role::MinimumScale)),
+        scales: at(Role::Scales),
+        scales_high: at(Role::HighScales),
+        halves: match dtype {
+            DType::Q2K | DType::Q3K | DType::Q6K => 2,
+            _ => 1,
         },
-        DType::Q5_0 => Form {
-            d: offset_of!(BlockQ5_0, d),
-            low: words(offset_of!(BlockQ5_0, qs), 0, 4),
-            high: words(offset_of!(BlockQ5_0, qh), 0, 1),
-            zero: 16,
-            ..SMALL
+        zero: block.zero,
+        runs: if is_large { 4 } else { 1 },
+        parts,
+        stage: match (is_large, dtype) {
+            (true, _) => 16,
+            (false, DType::Q8_0) => 64,
+            (false, _) => 128,
         },
-        DType::Q5_1 => Form {
-            d: offset_of!(BlockQ5_1, d),
-            minimum: Some(offset_of!(BlockQ5_1, m)),
-            low: words(offset_of!(BlockQ5_1, qs), 0, 4),
-            high: words(offset_of!(BlockQ5_1, qh), 0, 1),
-            ..SMALL
-        },
-        DType::Q8_0 => Form {
-            d: offset_of!(BlockQ8_0, d),
-            low: words(offset_of!(BlockQ8_0, qs), 0, 8),
-            stage: 64,
-            ..SMALL
-        },
-        DType::IQ4NL => Form {
-            d: offset_of!(BlockIq4Nl, d),
-            low: words(offset_of!(BlockIq4Nl, qs), 0, 4),
-            ..SMALL
-        },
-        DType::Q2K => Form {
-            d: offset_of!(BlockQ2K, d),
-            minimum: Some(offset_of!(BlockQ2K, dmin)),
-            low: words(offset_of!(BlockQ2K, qs), 32, 8),
-            scales: offset_of!(BlockQ2K, scales),
-            halves: 2,
-            ..LARGE
-        },
-        DType::Q3K => Form {
-            d: offset_of!(BlockQ3K, d),
-            low: words(offset_of!(BlockQ3K, qs), 32, 8),
-            high: words(offset_of!(BlockQ3K, hmask), 0, 8),
-            scales: offset_of!(BlockQ3K, scales),
-            halves: 2,
-            zero: 4,
-            ..LARGE
-        },
-        DType::Q4K => Form {
-            d: offset_of!(BlockQ4K, d),
-            minimum: Some(offset_of!(BlockQ4K, dmin)),
-            low: words(offset_of!(BlockQ4K, qs), 64, 8),
-            scales: offset_of!(BlockQ4K, scales),
-            ..LARGE
-        },
-        DType::Q5K => Form {
-            d: offset_of!(BlockQ5K, d),
-            minimum: Some(offset_of!(BlockQ5K, dmin)),
-            low: words(offset_of!(BlockQ5K, qs), 64, 8),
-            high: words(offset_of!(BlockQ5K, qh), 0, 8),
-            scales: offset_of!(BlockQ5K, scales),
-            ..LARGE
-        },
-        DType::Q6K => Form {
-            d: offset_of!(BlockQ6K, d),
-            low: words(offset_of!(BlockQ6K, ql), 64, 8),
-            high: words(offset_of!(BlockQ6K, qh), 32, 8),
-            scales: offset_of!(BlockQ6K, scales),
-            halves: 2,
-            zero: 32,
-            ..LARGE
-        },
-        DType::IQ4XS => Form {
-            d: offset_of!(BlockIq4Xs, d),
-            low: words(offset_of!(BlockIq4Xs, qs), 64, 4),
-            scales: offset_of!(BlockIq4Xs, scales_l),
-            scales_high: offset_of!(BlockIq4Xs, scales_h),
-            ..LARGE
-        },
-        DType::F32 | DType::F16 | DType::BF16 | DType::I32 | DType::U8 => return None,
     })
 }
 
