@@ -314,7 +314,7 @@ pub(crate) fn sampling(args: &SamplingArgs, model: &Model, notes: &Notes) -> Sam
     if !recommended.unsupported.is_empty() {
         notes.note(format_args!(
             "the model's file recommends {}, which is not supported and left out",
-            output::shown(&recommended.unsupported.join(", "))
+            output::one_line(&recommended.unsupported.join(", "))
         ));
     }
     let otherwise = recommended.otherwise(Sampling {

@@ -115,3 +115,29 @@ fn the_command_heeds_the_file_unless_it_is_told_otherwise() {
     let drawn = run(&["--temperature", "5", "--top-k", "0", "--seed", "1"]);
     assert_ne!(heeded.out, drawn.out);
 }
+
+#[test]
+fn what_cannot_be_had_is_said_in_one_line_of_bounded_length() {
+    let keys = (0..300).map(|n| -> &'static str { format!("general.sampling.x{n}").leak() });
+    let stated: Vec<_> = keys.map(|key| (key, NewValue::U32(1))).collect();
+    let folder = Folder::new();
+    let path = folder.file("tiny.gguf", &recommended(&stated).gguf());
+    let path = path.to_str().expect("UTF-8");
+    let ran = walsh([
+        "generate",
+        "--model",
+        path,
+        "--threads",
+        "1",
+        "-n",
+        "1",
+        "ab",
+    ]);
+    assert_eq!(ran.status, Some(0), "{ran:?}");
+    let said = ran
+        .err
+        .lines()
+        .find(|line| line.contains("general.sampling.x0 = 1"));
+    let said = said.expect("a line");
+    assert!(said.len() < 1000 && said.ends_with("left out"), "{said}");
+}
