@@ -29,13 +29,20 @@ enum Plain {
     Text(&'static str),
 }
 
+/// The value of any integer or floating-point type.
+pub(crate) fn number(value: &Value<'_>) -> Option<f64> {
+    match value {
+        Value::F32(number) => Some(f64::from(*number)),
+        Value::F64(number) => Some(*number),
+        value => value.integer().map(|number| number as f64),
+    }
+}
+
 impl Plain {
     fn is(&self, value: &Value<'_>) -> bool {
         match (self, value) {
             (Self::Bool(plain), Value::Bool(value)) => plain == value,
-            (Self::Number(plain), Value::F32(value)) => *plain == f64::from(*value),
-            (Self::Number(plain), Value::F64(value)) => plain == value,
-            (Self::Number(plain), value) => value.integer().is_some_and(|n| n as f64 == *plain),
+            (Self::Number(plain), value) => number(value) == Some(*plain),
             (Self::Text(plain), Value::String(value)) => plain == value,
             _ => false,
         }

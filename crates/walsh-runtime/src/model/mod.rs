@@ -23,6 +23,7 @@ pub use architecture::Architecture;
 pub use config::{LayerConfig, ModelConfig};
 use file::ModelFiles;
 pub use fingerprint::Fingerprint;
+pub(crate) use keys::number;
 use screening::Screening;
 pub use synthetic::Synthetic;
 pub(crate) use weights::Weights;

@@ -5,6 +5,7 @@ use std::path::Path;
 use walsh::formats::gguf::{Metadata, Value};
 
 use super::Sampling;
+use crate::model::number;
 use crate::{Error, Result};
 
 /// What a model's file recommends for the choice of tokens; `None` where it says nothing.
@@ -156,20 +157,15 @@ impl<'a> Stated<'a> {
     }
 
     fn number(&self) -> Result<f64> {
-        match self.value {
-            Value::F32(number) => Ok(f64::from(*number)),
-            Value::F64(number) => Ok(*number),
-            value => match value.integer() {
-                Some(number) => Ok(number as f64),
-                None => Err(Error::model(
-                    self.path,
-                    format!(
-                        "metadata key {} must be a number: use another model",
-                        self.key
-                    ),
-                )),
-            },
-        }
+        number(self.value).ok_or_else(|| {
+            Error::model(
+                self.path,
+                format!(
+                    "metadata key {} must be a number: use another model",
+                    self.key
+                ),
+            )
+        })
     }
 
     /// A number that a rule holds for.
