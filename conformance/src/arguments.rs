@@ -13,6 +13,8 @@ A case runs when its name contains a FILTER, all without one.
 Options:
       --device NAME    Runs the targets whose names begin so; may be given again (cpu, cuda:0, sim, \"cpu:threads=1\")
       --every N        Runs every Nth case of each op
+      --all            Runs all cases on the simulator too: of long tables it otherwise runs a share, drawn from the seed,
+                       where there is no FILTER
       --seed N         What the simulator's orders are drawn from; hexadecimal behind 0x
       --skip FILTER    Leaves out the cases whose names contain it; may be given again
       --exact          A FILTER is a whole name
@@ -46,6 +48,8 @@ pub struct Arguments {
     pub seed: Option<u64>,
     /// Every so many-th case runs.
     pub every: usize,
+    /// Whether all cases run on the simulator, filtered or not.
+    pub all: bool,
     /// Whether names are printed instead.
     pub list: bool,
 }
@@ -63,6 +67,7 @@ impl Asked {
             devices: Vec::new(),
             seed: None,
             every: 1,
+            all: false,
             list: false,
         };
         let mut arguments = arguments.into_iter();
@@ -93,6 +98,7 @@ impl Asked {
                     read.seed = Some(parsed.map_err(|error| format!("--seed {seed}: {error}"))?);
                 }
                 "--exact" => read.exact = true,
+                "--all" => read.all = true,
                 "--list" => read.list = true,
                 "--nocapture" | "--no-capture" | "--show-output" | "--quiet" | "-q" => {}
                 "--color" => drop(value()?),
@@ -136,6 +142,12 @@ impl Arguments {
         self.filters.iter().any(|filter| filter == op)
             || !self.filters.iter().all(is_op)
             || self.filters.is_empty()
+    }
+
+    /// Whether the simulator runs a share of long tables alone.
+    #[must_use]
+    pub fn samples(&self) -> bool {
+        !self.all && self.filters.is_empty()
     }
 
     /// Whether a target takes part.
@@ -196,6 +208,7 @@ mod tests {
         assert!(arguments.wants("MatMul q4_0 [1, 32]") && !arguments.wants("Add [3]"));
         assert!(arguments.wants_table("Rope") && !arguments.wants_table("Add"));
         assert!(arguments.has("sim,activations=f32") && !arguments.has("cuda:0"));
+        assert!(!arguments.samples() && run("--skip Rope").samples() && !run("--all").samples());
         let most = run("--skip q4_0 MatMul");
         assert!(most.wants("MatMul q8_0 [1, 32]") && !most.wants("MatMul q4_0 [1, 32]"));
         let exact = Arguments {

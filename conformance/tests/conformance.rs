@@ -17,6 +17,17 @@ use walsh::Activations;
 /// Targets that are worked on in turn, and how many workers do so, each with its own.
 struct Crew {
     workers: Vec<Vec<Target>>,
+    /// Where it runs but a share of long tables: what decides which.
+    sample: Option<u64>,
+}
+
+impl Crew {
+    /// Of how many neighbouring cases of a table it runs one, and which.
+    fn share(&self, table: &Table) -> (usize, usize) {
+        let first = |seed| (seed % table.share as u64) as usize;
+        self.sample
+            .map_or((1, 0), |seed| (table.share, first(seed)))
+    }
 }
 
 /// For each case that failed, the targets that complain, with what.
@@ -31,6 +42,7 @@ fn crews(arguments: &Arguments, seed: u64) -> Result<Vec<Crew>, String> {
     if !devices.is_empty() {
         crews.push(Crew {
             workers: vec![devices],
+            sample: None,
         });
     }
     if arguments.has("sim") {
@@ -41,6 +53,7 @@ fn crews(arguments: &Arguments, seed: u64) -> Result<Vec<Crew>, String> {
         });
         crews.push(Crew {
             workers: workers.collect::<Result<_, _>>().map_err(explain)?,
+            sample: arguments.samples().then_some(seed),
         });
     }
     if crews.is_empty() {
@@ -100,6 +113,15 @@ fn run(arguments: &Arguments, started: Instant) -> Result<ExitCode, String> {
         seed
     );
     println!("did not run: {}", missing().join(", "));
+    for crew in &crews {
+        for table in TABLES.iter().filter(|table| crew.share(table).0 > 1) {
+            let (share, first) = crew.share(table);
+            let (op, name) = (table.op, &crew.workers[0][0].name);
+            println!(
+                "{name} ran one in {share} cases of {op}, from number {first} on (--all runs all)"
+            );
+        }
+    }
     println!(
         "\ntest result: {}. {passed} passed; {failed} failed; 0 ignored; 0 measured; {filtered} filtered out; finished in {:.2}s\n",
         if failed == 0 { "ok" } else { "FAILED" },
@@ -156,7 +178,7 @@ fn run_table(table: &Table, crews: &[Crew], arguments: &Arguments) -> Outcome {
             }
             let (queue, problems) = sync_channel::<Arc<Problem>>(8);
             let problems = Arc::new(Mutex::new(problems));
-            queues.push(queue);
+            queues.push((queue, crew.share(table)));
             for targets in &crew.workers {
                 let (problems, failures) = (problems.clone(), &failures);
                 scope.spawn(move || work(table.op, targets, &problems, failures));
@@ -166,19 +188,28 @@ fn run_table(table: &Table, crews: &[Crew], arguments: &Arguments) -> Outcome {
             return;
         }
         // The reference works ahead of the devices.
+        let mut wanted = 0;
         for (number, problem) in table.problems().enumerate() {
             if !number.is_multiple_of(arguments.every) || !arguments.wants(&problem.name) {
                 outcome.filtered += 1;
                 continue;
             }
-            outcome.cases += 1;
             if arguments.list {
+                outcome.cases += 1;
                 println!("{}: test", problem.name);
                 continue;
             }
+            let takes = |(_, (share, first)): &&(_, (usize, usize))| wanted % share == *first;
+            let takers: Vec<&SyncSender<_>> = queues.iter().filter(takes).map(|(q, _)| q).collect();
+            wanted += 1;
+            if takers.is_empty() {
+                outcome.filtered += 1;
+                continue;
+            }
+            outcome.cases += 1;
             let problem = Arc::new(problem);
-            let send = |queue: &SyncSender<_>| queue.send(Arc::clone(&problem)).is_ok();
-            assert!(queues.iter().all(send), "a worker ended early");
+            let send = |queue: &&SyncSender<_>| queue.send(Arc::clone(&problem)).is_ok();
+            assert!(takers.iter().all(send), "a worker ended early");
         }
     });
     outcome.failures = failures.into_inner().unwrap_or_default();

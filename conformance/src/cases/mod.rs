@@ -18,6 +18,8 @@ use crate::{Problem, Rng};
 pub struct Table {
     /// The op's name.
     pub op: &'static str,
+    /// Of so many neighbouring cases one shows on a slow target what all of them show.
+    pub share: usize,
     cases: fn() -> Problems,
 }
 
@@ -31,7 +33,16 @@ impl Table {
 }
 
 const fn table(op: &'static str, cases: fn() -> Problems) -> Table {
-    Table { op, cases }
+    Table {
+        op,
+        share: 1,
+        cases,
+    }
+}
+
+/// A table of which every so many-th case is enough for a slow target.
+const fn shared(share: usize, table: Table) -> Table {
+    Table { share, ..table }
 }
 
 /// Every table.
@@ -48,8 +59,8 @@ pub const TABLES: &[Table] = &[
     table("MatMul", matmul::matmul),
     table("MatMulTopK", select::matmul_top_k),
     table("KvStore", kv::kv_store),
-    table("AttentionDecode", attention::decode),
-    table("AttentionPrefill", attention::prefill),
+    shared(2, table("AttentionDecode", attention::decode)),
+    shared(2, table("AttentionPrefill", attention::prefill)),
 ];
 
 /// The generator of a case, seeded by its name so that each case can be run
