@@ -59,7 +59,8 @@ impl Rotation {
         let order = factor_order(head_dim).ok_or(KvError::HeadDim {
             head_dim,
             codec: "a rotation".to_owned(),
-            why: "the size must be a power of two, or 12, 20 or 28 times one, from 8 to 512",
+            why: "the size must be a power of two, or 12, 20 or 28 times one, from 8 to 512"
+                .to_owned(),
         })?;
         let matrix = paley(order);
         Ok(Self {

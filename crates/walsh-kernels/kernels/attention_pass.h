@@ -11,15 +11,15 @@ enum : int {
     COUNT = HEAD_DIM <= 64 ? 2 : (HEAD_DIM <= 128 ? 4 : (HEAD_DIM <= 256 ? 8 : 16)),
     CHUNK = HEAD_DIM % 16 == 0 ? 16 : (HEAD_DIM % 4 == 0 ? 4 : 1),
     // Scales of a row: dense rows have none beside their blocks'.
-    GROUPS = (KEY_KIND >= 6 || VALUE_KIND >= 6) && HEAD_DIM > 256 ? 2 : 1,
+    GROUPS = KvForm<KEY_KIND>::CODEBOOK || KvForm<VALUE_KIND>::CODEBOOK ? ROW_GROUPS : 1,
     PAD = (ROWS + 3) / 4 * 4
 };
 
 struct Shared {
     alignas(16) float query[HEAD_DIM][PAD];
     alignas(16) float weights[SIMDS][GROUPS][ROWS][32];
-    float key_centroids[KEY_KIND >= 6 ? 1 << KEY_BITS : 1];
-    float value_centroids[VALUE_KIND >= 6 ? 1 << VALUE_BITS : 1];
+    float key_centroids[KvForm<KEY_KIND>::CODEBOOK ? 1 << KEY_BITS : 1];
+    float value_centroids[KvForm<VALUE_KIND>::CODEBOOK ? 1 << VALUE_BITS : 1];
     float most[SIMDS][PAD];
     float sum[SIMDS][PAD];
     float keep[SIMDS][PAD];
@@ -119,10 +119,10 @@ inline void attention_pass(constant AttentionPassArgs &args, device const float 
         }
         shared.query[number / PAD][row] = q;
     }
-    if (KEY_KIND >= 6) {
+    if (KvForm<KEY_KIND>::CODEBOOK) {
         for (uint entry = at.index; entry < (1u << KEY_BITS); entry += THREADS) shared.key_centroids[entry] = KEY_CENTROIDS[entry];
     }
-    if (VALUE_KIND >= 6) {
+    if (KvForm<VALUE_KIND>::CODEBOOK) {
         for (uint entry = at.index; entry < (1u << VALUE_BITS); entry += THREADS) shared.value_centroids[entry] = VALUE_CENTROIDS[entry];
     }
     threadgroup_barrier();

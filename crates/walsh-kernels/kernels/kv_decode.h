@@ -1,4 +1,4 @@
-// Reads numbers of encoded rows. KIND as in kv_encode.h; PLANE is what follows the low bit plane: its first byte.
+// Reads numbers of encoded rows, each of a kind.
 
 // COUNT codes of WIDTH bits each, from code `first` on, a multiple of COUNT.
 template <int COUNT, int WIDTH> inline void plane_codes(device const uchar *plane, uint first, thread uint *codes) {
@@ -23,39 +23,39 @@ template <int COUNT> inline bool has_number(uint number) { return HEAD_DIM % COU
 // of a row there are zeros: blocks and codes are whole COUNTs, plain numbers need not be.
 template <int KIND, int BITS, int COUNT>
 inline void row_numbers(device const uchar *row, uint first, threadgroup const float *centroids, thread float *out) {
-    if (KIND == 0) {
+    if (KIND == KIND_F32) {
         UNROLL for (uint k = 0; k < COUNT; k++) out[k] = has_number<COUNT>(first + k) ? ((device const float *)row)[first + k] : 0.0f;
     }
-    if (KIND == 1 || KIND == 2) {
+    if (KIND == KIND_F16 || KIND == KIND_BF16) {
         UNROLL for (uint k = 0; k < COUNT; k++) {
             ushort bits = has_number<COUNT>(first + k) ? ((device const ushort *)row)[first + k] : ushort(0);
-            out[k] = KIND == 1 ? half_to_float(bits) : as_type<float>(uint(bits) << 16);
+            out[k] = KIND == KIND_F16 ? half_to_float(bits) : as_type<float>(uint(bits) << 16);
         }
     }
-    if (KIND >= 3 && KIND <= 5) {
-        uint bytes = KIND == 3 ? 34u : (KIND == 4 ? 22u : 18u);
-        device const uchar *block = row + first / 32u * bytes;
-        float scale = half_to_float(((device const ushort *)block)[0]);
+    if (KvForm<KIND>::BLOCK_BYTES > 0) {
+        device const uchar *block = row + first / 32u * KvForm<KIND>::BLOCK_BYTES;
+        float scale = half_to_float(((device const ushort *)(block + KvForm<KIND>::SCALE_AT))[0]);
         uint within = first % 32u;
         UNROLL for (uint k = 0; k < COUNT; k++) {
             uint number = within + k;
-            if (KIND == 3) {
-                int code = block[2u + number];
+            if (KvForm<KIND>::CODE_BITS == 8) {
+                int code = block[KvForm<KIND>::CODES_AT + number];
                 out[k] = scale * float(code > 127 ? code - 256 : code);
             } else {
-                uint low = block[(KIND == 4 ? 6u : 2u) + number % 16u] >> (number / 16u * 4u) & 15u;
-                uint high = KIND == 4 ? uint(block[2u + number / 8u]) >> (number % 8u) & 1u : 0u;
-                out[k] = scale * (float(low | (high << 4)) - (KIND == 4 ? 16.0f : 8.0f));
+                uint low = block[KvForm<KIND>::CODES_AT + number % 16u] >> (number / 16u * 4u) & 15u;
+                uint high = KvForm<KIND>::CODE_BITS == 5 ? uint(block[KvForm<KIND>::HIGH_AT + number / 8u]) >> (number % 8u) & 1u : 0u;
+                out[k] = scale * (float(low | (high << 4)) - float(KvForm<KIND>::ZERO));
             }
         }
     }
-    if (KIND >= 6) {
+    if (KvForm<KIND>::CODEBOOK) {
         uint codes[COUNT];
         uint rest[COUNT];
-        const int LOW = BITS == 3 ? 2 : (BITS == 5 || BITS == 6 ? 4 : BITS);
+        const int LOW = Planes<BITS>::LOW;
+        const int HIGH = Planes<BITS>::HIGH;
         plane_codes<COUNT, LOW>(row, first, codes);
-        if (BITS > LOW) {
-            plane_codes<COUNT, BITS == 6 ? 2 : 1>(row + HEAD_DIM * LOW / 8, first, rest);
+        if (HIGH > 0) {
+            plane_codes<COUNT, HIGH == 0 ? 1 : HIGH>(row + HEAD_DIM * LOW / 8, first, rest);
             UNROLL for (uint k = 0; k < COUNT; k++) codes[k] |= rest[k] << LOW;
         }
         UNROLL for (uint k = 0; k < COUNT; k++) out[k] = centroids[codes[k]];
@@ -64,8 +64,7 @@ inline void row_numbers(device const uchar *row, uint first, threadgroup const f
 
 // What the centroids of a row's group are multiplied by.
 template <int KIND> inline float row_scale(device const uchar *scales, ulong row, uint group, float factor) {
-    const int GROUPS = HEAD_DIM > 256 ? 2 : 1;
-    if (KIND == 6) return half_to_float(((device const ushort *)scales)[row * GROUPS + group]);
-    if (KIND == 7) return ((device const float *)scales)[row * GROUPS + group] * factor;
+    if (KIND == KIND_TQ_FITTED) return half_to_float(((device const ushort *)scales)[row * ROW_GROUPS + group]);
+    if (KIND == KIND_TQ_NORMED) return ((device const float *)scales)[row * ROW_GROUPS + group] * factor;
     return 1.0f;
 }

@@ -1,6 +1,6 @@
 // Encodes a row that lies over sixteen lanes into `bytes`, CODE_BYTES of threadgroup memory of the lanes' own, with the
-// codes one by one in `codes`, HEAD_DIM bytes alike. KIND: 0 f32, 1 f16, 2 bf16, 3 q8_0, 4 q5_0, 5 q4_0, 6 a codebook with
-// least-squares scales, 7 a codebook with norms. The bytes are those of the reference.
+// codes one by one in `codes`, HEAD_DIM bytes alike. The bytes are those of the reference.
+typedef KvForm<KIND> Form;
 
 // The number of boundaries strictly below u: a binary search, one bit at a time.
 inline uint code_of_wide(Wide u, threadgroup const float *boundaries) {
@@ -162,7 +162,7 @@ inline float encode_normed(thread const Wide *v, uint first, uint end, uint l, t
     UNROLL for (uint c = 0; c < PER_LANE; c++) {
         if (c >= first && c < end) codes[l + 16u * c] = uchar(code_of_wide(wide_quotient(v[c], sigma), boundaries));
     }
-    Wide stored = HEAD_DIM > 256 ? spread.sigma : spread.norm;
+    Wide stored = ROW_GROUPS > 1 ? spread.sigma : spread.norm;
     return stored.high + stored.low;
 }
 
@@ -178,9 +178,10 @@ inline void pack_plane(threadgroup const uchar *codes, uint l, uint width, uint 
 }
 
 inline void pack(threadgroup const uchar *codes, uint l, threadgroup uchar *bytes) {
-    uint low = BITS == 3 ? 2u : (BITS == 5 || BITS == 6 ? 4u : uint(BITS));
-    pack_plane(codes, l, low, 0u, bytes);
-    if (BITS > int(low)) pack_plane(codes, l, uint(BITS) - low, low, bytes + HEAD_DIM * low / 8u);
+    const uint LOW = Planes<BITS>::LOW;
+    const uint HIGH = Planes<BITS>::HIGH;
+    pack_plane(codes, l, LOW, 0u, bytes);
+    if (HIGH > 0u) pack_plane(codes, l, HIGH, LOW, bytes + HEAD_DIM * LOW / 8u);
 }
 
 // x rounded to the nearest whole number, halves away from zero.
@@ -197,9 +198,7 @@ inline float inverse_of(float scale) {
     return abs(inverse) < as_type<float>(0x7f800000u) ? inverse : 0.0f;
 }
 
-enum : int { BLOCK_BYTES = KIND == 3 ? 34 : (KIND == 4 ? 22 : 18) };
-
-// A block of 32 numbers, low and high of sixteen lanes: q8_0, q5_0 or q4_0.
+// A block of 32 numbers, low and high of sixteen lanes: signed bytes, or four or five bits around a middle.
 inline void encode_block(float low, float high, uint l, threadgroup uchar *block) {
     // The first of those of the largest magnitude.
     float best = abs(high) > abs(low) ? high : low;
@@ -212,30 +211,29 @@ inline void encode_block(float low, float high, uint l, threadgroup uchar *block
             index = other_index;
         }
     }
-    float centre = KIND == 4 ? 16.0f : 8.0f;
-    float scale = KIND == 3 ? abs(best) / 127.0f : best / -centre;
+    float centre = float(Form::ZERO);
+    float scale = Form::CODE_BITS == 8 ? abs(best) / 127.0f : best / -centre;
     float inverse = inverse_of(scale);
     uint stored = float_to_half(scale);
     if (l == 0) {
-        block[0] = uchar(stored & 255u);
-        block[1] = uchar(stored >> 8);
+        block[Form::SCALE_AT] = uchar(stored & 255u);
+        block[Form::SCALE_AT + 1] = uchar(stored >> 8);
     }
-    if (KIND == 3) {
-        block[2 + l] = uchar(uint(round_away(low * inverse)) & 255u);
-        block[18 + l] = uchar(uint(round_away(high * inverse)) & 255u);
+    if (Form::CODE_BITS == 8) {
+        block[Form::CODES_AT + l] = uchar(uint(round_away(low * inverse)) & 255u);
+        block[Form::CODES_AT + 16 + l] = uchar(uint(round_away(high * inverse)) & 255u);
     } else {
-        uint most = KIND == 4 ? 31u : 15u;
-        uint a = min(uint(int(low * inverse + (centre + 0.5f))), most);
-        uint b = min(uint(int(high * inverse + (centre + 0.5f))), most);
-        uint codes = KIND == 4 ? 6u : 2u;
-        block[codes + l] = uchar((a & 15u) | ((b & 15u) << 4));
-        if (KIND == 4) {
+        const uint MOST = (1u << Form::CODE_BITS) - 1u;
+        uint a = min(uint(int(low * inverse + (centre + 0.5f))), MOST);
+        uint b = min(uint(int(high * inverse + (centre + 0.5f))), MOST);
+        block[Form::CODES_AT + l] = uchar((a & 15u) | ((b & 15u) << 4));
+        if (Form::CODE_BITS == 5) {
             // Fifth bits: those of eight numbers meet in a byte.
             uint fifth = ((a >> 4) << (l % 8u)) | ((b >> 4) << (l % 8u + 8u));
             UNROLL for (uint mask = 1; mask < 8; mask *= 2) fifth |= simd_shuffle_xor(fifth, mask);
             if (l % 8u == 0u) {
-                block[2 + l / 8u] = uchar(fifth & 255u);
-                block[4 + l / 8u] = uchar(fifth >> 8);
+                block[Form::HIGH_AT + l / 8u] = uchar(fifth & 255u);
+                block[Form::HIGH_AT + 2 + l / 8u] = uchar(fifth >> 8);
             }
         }
     }
@@ -249,13 +247,13 @@ inline uint bits_of_brain(float x) {
 inline void encode_dense(thread const float *v, uint l, threadgroup uchar *bytes) {
     UNROLL for (uint c = 0; c < PER_LANE; c++) {
         uint number = l + 16u * c;
-        if (KIND >= 3) {
-            if (c % 2 == 0) encode_block(v[c], v[c + 1 < PER_LANE ? c + 1 : c], l, bytes + c / 2 * BLOCK_BYTES);
+        if (Form::BLOCK_BYTES > 0) {
+            if (c % 2 == 0) encode_block(v[c], v[c + 1 < PER_LANE ? c + 1 : c], l, bytes + c / 2 * Form::BLOCK_BYTES);
         } else if (number < HEAD_DIM) {
-            if (KIND == 0) {
+            if (STORED == KIND_F32) {
                 *(threadgroup float *)(bytes + 4u * number) = v[c];
             } else {
-                uint bits = KIND == 1 ? uint(float_to_half(v[c])) : bits_of_brain(v[c]);
+                uint bits = STORED == KIND_F16 ? uint(float_to_half(v[c])) : bits_of_brain(v[c]);
                 *(threadgroup ushort *)(bytes + 2u * number) = ushort(bits);
             }
         }

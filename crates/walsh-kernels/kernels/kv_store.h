@@ -1,13 +1,13 @@
 // Encodes the vectors of an op's tokens into the slots of their places. Sixteen lanes per vector; `field` says which of a
 // place's slots is meant.
-enum : int { VECTORS = THREADS / 16, GROUP = HEAD_DIM > 256 ? HEAD_DIM / 2 : HEAD_DIM };
+enum : int { VECTORS = THREADS / 16, GROUP = HEAD_DIM / ROW_GROUPS };
 
 struct Shared {
-    float centroids[KIND >= 6 ? 1 << BITS : 1];
-    float boundaries[KIND >= 6 ? 1 << BITS : 1];
-    Wide wide_rows[KIND == 7 && ORDER > 1 ? VECTORS : 1][KIND == 7 && ORDER > 1 ? HEAD_DIM : 1];
+    float centroids[Form::CODEBOOK ? 1 << BITS : 1];
+    float boundaries[Form::CODEBOOK ? 1 << BITS : 1];
+    Wide wide_rows[STORED == KIND_TQ_NORMED && ORDER > 1 ? VECTORS : 1][STORED == KIND_TQ_NORMED && ORDER > 1 ? HEAD_DIM : 1];
     float rows[ORDER > 1 ? VECTORS : 1][ORDER > 1 ? HEAD_DIM : 1];
-    uchar codes[VECTORS][KIND >= 6 ? HEAD_DIM : 4];
+    uchar codes[VECTORS][Form::CODEBOOK ? HEAD_DIM : 4];
     alignas(16) uchar bytes[VECTORS][(CODE_BYTES + 15) / 16 * 16];
 };
 
@@ -27,7 +27,7 @@ inline void kv_store(constant KvStoreArgs &args, device const float *source, dev
         slot = place[args.field];
         sequence = place[0];
     }
-    if (KIND >= 6) {
+    if (Form::CODEBOOK) {
         for (uint entry = at.index; entry < (1u << BITS); entry += THREADS) {
             shared.centroids[entry] = CENTROIDS[entry];
             shared.boundaries[entry] = entry + 1u < (1u << BITS) ? BOUNDARIES[entry] : 0.0f;
@@ -47,21 +47,21 @@ inline void kv_store(constant KvStoreArgs &args, device const float *source, dev
     }
     threadgroup uchar *bytes = shared.bytes[mine];
     float stored[2] = {0.0f, 0.0f};
-    if (KIND == 7) {
+    if (STORED == KIND_TQ_NORMED) {
         Wide w[PER_LANE];
         UNROLL for (uint c = 0; c < PER_LANE; c++) {
             w[c].high = v[c];
             w[c].low = 0.0f;
         }
         if (ROTATE) rotate_forward(w, l, shared.wide_rows[ORDER > 1 ? mine : 0]);
-        for (uint group = 0; group < HEAD_DIM / GROUP; group++) {
+        for (uint group = 0; group < ROW_GROUPS; group++) {
             uint first = group * GROUP / 16u;
             stored[group] = encode_normed(w, first, first + GROUP / 16u, l, shared.boundaries, shared.codes[mine]);
         }
     } else {
         if (ROTATE) rotate_forward(v, l, shared.rows[ORDER > 1 ? mine : 0]);
-        if (KIND == 6) {
-            for (uint group = 0; group < HEAD_DIM / GROUP; group++) {
+        if (STORED == KIND_TQ_FITTED) {
+            for (uint group = 0; group < ROW_GROUPS; group++) {
                 uint first = group * GROUP / 16u;
                 stored[group] = encode_fitted(v, first, first + GROUP / 16u, l, shared.centroids, shared.boundaries,
                                               shared.codes[mine]);
@@ -70,7 +70,7 @@ inline void kv_store(constant KvStoreArgs &args, device const float *source, dev
             encode_dense(v, l, bytes);
         }
     }
-    if (KIND >= 6) {
+    if (Form::CODEBOOK) {
         simdgroup_barrier();
         pack(shared.codes[mine], l, bytes);
     }
@@ -79,8 +79,8 @@ inline void kv_store(constant KvStoreArgs &args, device const float *source, dev
     ulong row = (ulong(sequence) * args.kv_heads + head) * args.slots + uint(slot);
     device ushort *out = (device ushort *)(codes + row * CODE_BYTES);
     for (uint word = l; word < CODE_BYTES / 2; word += 16) out[word] = ((threadgroup const ushort *)bytes)[word];
-    if (KIND == 6 && l < HEAD_DIM / GROUP) {
-        ((device ushort *)scales)[row * (HEAD_DIM / GROUP) + l] = float_to_half(l == 0 ? stored[0] : stored[1]);
+    if (STORED == KIND_TQ_FITTED && l < ROW_GROUPS) {
+        ((device ushort *)scales)[row * ROW_GROUPS + l] = float_to_half(l == 0 ? stored[0] : stored[1]);
     }
-    if (KIND == 7 && l < HEAD_DIM / GROUP) ((device float *)scales)[row * (HEAD_DIM / GROUP) + l] = l == 0 ? stored[0] : stored[1];
+    if (STORED == KIND_TQ_NORMED && l < ROW_GROUPS) ((device float *)scales)[row * ROW_GROUPS + l] = l == 0 ? stored[0] : stored[1];
 }

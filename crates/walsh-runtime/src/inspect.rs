@@ -176,15 +176,12 @@ pub fn inspect(model: &Model, specs: &[KvSpec], context: usize) -> Result<Inspec
 /// The floats and ggml's types, the codebook codecs with the policy that goes
 /// with them, and the budget that is none of these.
 fn common_specs() -> impl Iterator<Item = KvSpec> {
-    let dense = KvCodec::DENSE.map(|dtype| KvSpec::plain(KvCodec::Dense(dtype)));
+    let dense = KvCodec::dense_types().map(|dtype| KvSpec::plain(KvCodec::Dense(dtype)));
     let tq = TqBits::ALL.into_iter().rev().map(|bits| {
         let codecs = KvCodecs::both(KvCodec::Tq(Tq::new(bits)));
         LayerKv::standard(codecs).into()
     });
-    dense
-        .into_iter()
-        .chain(tq)
-        .chain([Budget::B3Half.kv().into()])
+    dense.chain(tq).chain([Budget::B3Half.kv().into()])
 }
 
 fn metadata(gguf: &Gguf<'_>) -> Vec<MetadataEntry> {

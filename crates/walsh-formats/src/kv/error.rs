@@ -42,7 +42,7 @@ pub enum KvError {
         /// What was asked for.
         codec: String,
         /// Which sizes do.
-        why: &'static str,
+        why: String,
     },
     /// A slice has the wrong length.
     #[error("a row of {codec} at head size {head_dim}: {what} takes {expected}, but has {found}")]

@@ -3,15 +3,13 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::{KvCodec, KvCodecs, KvError, ScaleKind, Tq, TqBits};
+use super::{KvCodec, KvCodecs, KvError, ScaleKind, Tq};
+use crate::DType;
 
 /// The codecs that can be named, for messages.
 fn possible_codecs() -> String {
-    let dense: Vec<&str> = KvCodec::DENSE.iter().map(|d| d.name()).collect();
-    let tq: Vec<String> = TqBits::ALL
-        .iter()
-        .map(|b| format!("tq{}", b.get()))
-        .collect();
+    let dense: Vec<&str> = KvCodec::dense_types().map(DType::name).collect();
+    let tq: Vec<String> = Tq::names().collect();
     format!(
         "codecs are {} (with +rot if wanted) and {} (with +norot or +norm if wanted)",
         dense.join(", "),
@@ -78,14 +76,11 @@ pub(super) fn parse_codec(
 }
 
 fn base_codec(name: &str, given: &str) -> Result<KvCodec, KvError> {
-    if let Some(dtype) = KvCodec::DENSE.into_iter().find(|d| d.name() == name) {
+    if let Some(dtype) = KvCodec::dense_types().find(|dtype| dtype.name() == name) {
         return Ok(KvCodec::Dense(dtype));
     }
-    if let Some(bits) = TqBits::ALL
-        .into_iter()
-        .find(|b| name.strip_prefix("tq") == Some(&b.get().to_string()))
-    {
-        return Ok(KvCodec::Tq(Tq::new(bits)));
+    if let Some(tq) = Tq::named(name) {
+        return Ok(KvCodec::Tq(tq));
     }
     Err(KvError::Unknown {
         given: given.to_owned(),
@@ -175,7 +170,7 @@ impl fmt::Display for KvCodec {
             KvCodec::Dense(dtype) => f.write_str(dtype.name()),
             KvCodec::Rotated(dtype) => write!(f, "{}+rot", dtype.name()),
             KvCodec::Tq(tq) => {
-                write!(f, "tq{}", tq.bits.get())?;
+                f.write_str(&tq.name())?;
                 if !tq.rotate {
                     f.write_str("+norot")?;
                 }

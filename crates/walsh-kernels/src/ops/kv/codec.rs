@@ -1,16 +1,54 @@
 //! Codecs and rotations as the kernels' constants and tables know them.
 
+use std::fmt::Write;
+
 use walsh_core::formats::DType;
-use walsh_core::formats::kv::{KvCodec, RowCodec, SCALE_CANDIDATES, ScaleKind, Tq, TqBits};
+use walsh_core::formats::ggml::{self, Role};
+use walsh_core::formats::kv::{
+    BlockCodec, FloatCodec, MAX_GROUP, RowCodec, SCALE_CANDIDATES, ScaleKind, Storage, Tq, TqBits,
+};
 use walsh_core::formats::rotation::Rotation;
 
 use crate::kernel::Variant;
 use crate::tables;
 
-/// The kind of codebooks with norms for scales, which are encoded in double precision.
-pub(super) const NORM_KIND: i64 = 7;
+/// The name of a kind of rows. The texts have a branch for each float and each convention of scales, and read blocks by
+/// their form: codes around a middle, or signed bytes.
+const fn name(storage: Storage) -> &'static str {
+    match storage {
+        Storage::Float(FloatCodec::F32) => "KIND_F32",
+        Storage::Float(FloatCodec::F16) => "KIND_F16",
+        Storage::Float(FloatCodec::BF16) => "KIND_BF16",
+        Storage::Block(BlockCodec::Q8_0) => "KIND_Q8_0",
+        Storage::Block(BlockCodec::Q5_0) => "KIND_Q5_0",
+        Storage::Block(BlockCodec::Q4_0) => "KIND_Q4_0",
+        Storage::Codebook(tq) => match tq.scale {
+            ScaleKind::LeastSquares => "KIND_TQ_FITTED",
+            ScaleKind::Norm => "KIND_TQ_NORMED",
+        },
+    }
+}
 
-/// The constants of a codec: see kernels/kv_encode.h.
+/// One storage of each kind, in the order of their numbers.
+fn kinds() -> impl Iterator<Item = Storage> {
+    let floats = FloatCodec::ALL.iter().copied().map(Storage::Float);
+    let blocks = BlockCodec::ALL.iter().copied().map(Storage::Block);
+    let books = ScaleKind::ALL.into_iter().map(|scale| {
+        Storage::Codebook(Tq {
+            scale,
+            ..Tq::new(TqBits::B8)
+        })
+    });
+    floats.chain(blocks).chain(books)
+}
+
+/// The number of a kind.
+fn kind(storage: Storage) -> i64 {
+    let others = kinds().take_while(|other| name(*other) != name(storage));
+    others.count() as i64
+}
+
+/// The constants of a codec.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Constants {
     pub(super) kind: i64,
@@ -22,23 +60,13 @@ pub(super) struct Constants {
 
 impl Constants {
     pub(super) fn of(codec: &RowCodec) -> Self {
-        let (kind, bits) = match codec.codec() {
-            KvCodec::Dense(dtype) | KvCodec::Rotated(dtype) => match dtype {
-                DType::F32 => (0, 1),
-                DType::F16 => (1, 1),
-                DType::BF16 => (2, 1),
-                DType::Q8_0 => (3, 1),
-                DType::Q5_0 => (4, 1),
-                // `RowCodec` holds no other dense type.
-                _ => (5, 1),
-            },
-            KvCodec::Tq(Tq { bits, scale, .. }) => match scale {
-                ScaleKind::LeastSquares => (6, bits.get() as i64),
-                ScaleKind::Norm => (NORM_KIND, bits.get() as i64),
-            },
+        let storage = codec.storage();
+        let bits = match storage {
+            Storage::Float(_) | Storage::Block(_) => 1,
+            Storage::Codebook(tq) => tq.bits.get() as i64,
         };
         Self {
-            kind,
+            kind: kind(storage),
             bits,
             bytes: codec.code_bytes() as i64,
         }
@@ -47,11 +75,86 @@ impl Constants {
     /// Rows of plain f32.
     pub(super) fn plain(head_dim: i64) -> Self {
         Self {
-            kind: 0,
+            kind: kind(Storage::Float(FloatCodec::F32)),
             bits: 1,
             bytes: 4 * head_dim,
         }
     }
+}
+
+/// Whether a codec has norms for scales, and is encoded in double precision.
+pub(super) fn is_by_norm(codec: &RowCodec) -> bool {
+    matches!(codec.storage(), Storage::Codebook(tq) if tq.scale == ScaleKind::Norm)
+}
+
+/// The number of a type of keys and values as an op is given them.
+pub(super) fn source(dtype: DType) -> Option<u32> {
+    FloatCodec::of(dtype).map(|float| kind(Storage::Float(float)) as u32)
+}
+
+/// The numbers of all kinds.
+pub(super) fn kind_numbers(_: &Variant) -> String {
+    numbers(&[])
+}
+
+/// The numbers of all kinds, and others that are compared with them.
+fn numbers(others: &[(&str, i64)]) -> String {
+    let kinds = kinds().map(|storage| (name(storage), kind(storage)));
+    let mut text = String::from("enum : int {\n");
+    for (name, number) in kinds.chain(others.iter().copied()) {
+        let _ = writeln!(text, "    {name} = {number},");
+    }
+    text + "};\n"
+}
+
+/// What the texts know of kinds of rows: whether a kind has codes of a codebook, else how its blocks lie;
+/// and of codes, the widths of their bit planes.
+fn forms(variant: &Variant) -> String {
+    // Groups of a row that has a scale for each.
+    let groups = (variant.constant("HEAD_DIM") as usize).div_ceil(MAX_GROUP);
+    let mut text = format!("enum : int {{ ROW_GROUPS = {groups} }};\n");
+    text.push_str("template <int KIND> struct KvForm;\n");
+    for storage in kinds() {
+        let codebook = matches!(storage, Storage::Codebook(_));
+        let mut constants = vec![("CODEBOOK", usize::from(codebook))];
+        let block = match storage {
+            Storage::Block(codec) => ggml::form(codec.dtype()).map(|form| (codec.dtype(), form)),
+            Storage::Float(_) | Storage::Codebook(_) => None,
+        };
+        let at = |role| block.and_then(|(_, form)| form.at(role)).unwrap_or(0);
+        constants.extend([
+            (
+                "BLOCK_BYTES",
+                block.map_or(0, |(dtype, _)| dtype.block_bytes()),
+            ),
+            ("CODE_BITS", block.map_or(0, |(_, form)| form.bits as usize)),
+            ("ZERO", block.map_or(0, |(_, form)| form.zero as usize)),
+            ("SCALE_AT", at(Role::Scale)),
+            ("CODES_AT", at(Role::Codes)),
+            ("HIGH_AT", at(Role::HighCodes)),
+        ]);
+        let _ = write!(
+            text,
+            "template <> struct KvForm<{}> {{ enum : int {{",
+            name(storage)
+        );
+        for (name, value) in constants {
+            let _ = write!(text, " {name} = {value},");
+        }
+        text.push_str(" }; };\n");
+    }
+    // Of a row without codes, whose width is given as 1, for the sake of the branch that is not taken.
+    text.push_str("template <int BITS> struct Planes { enum : int { LOW = BITS, HIGH = 0 }; };\n");
+    for bits in TqBits::ALL {
+        if let [low, high] = bits.planes() {
+            let bits = bits.get();
+            let _ = writeln!(
+                text,
+                "template <> struct Planes<{bits}> {{ enum : int {{ LOW = {low}, HIGH = {high} }}; }};"
+            );
+        }
+    }
+    text
 }
 
 /// The order of a rotation's Paley factor; 1 for no rotation.
@@ -62,8 +165,10 @@ pub(super) fn order(codec: &RowCodec) -> i64 {
 }
 
 /// A variant's bits of codes as a width, when the codec of that kind has a codebook.
-fn width(variant: &Variant, kind: &str, bits: &str) -> Option<TqBits> {
-    let has = variant.constant(kind) >= 6;
+fn width(variant: &Variant, kind_of: &str, bits: &str) -> Option<TqBits> {
+    let number = variant.constant(kind_of);
+    let storage = kinds().find(|storage| kind(*storage) == number);
+    let has = matches!(storage, Some(Storage::Codebook(_)));
     TqBits::from_bits(variant.constant(bits) as usize).filter(|_| has)
 }
 
@@ -109,18 +214,19 @@ pub(super) fn encoder_tables(variant: &Variant) -> String {
         "enum : int {{ CANDIDATES = {} }};\n",
         SCALE_CANDIDATES.len()
     );
-    rotation_tables(variant) + &book + &candidates + &count
+    let kinds = numbers(&[("STORED", variant.constant("KIND"))]);
+    rotation_tables(variant) + &kinds + &forms(variant) + &book + &candidates + &count
 }
 
-/// The tables of an attention pass: the centroids of both sides.
+/// The tables of an attention pass: forms, and the centroids of both sides.
 pub(super) fn decoder_tables(variant: &Variant) -> String {
-    [
+    let books = [
         ("KEY_CENTROIDS", "KEY_KIND", "KEY_BITS"),
         ("VALUE_CENTROIDS", "VALUE_KIND", "VALUE_BITS"),
     ]
     .map(|(name, kind, bits)| match width(variant, kind, bits) {
         Some(bits) => tables::centroids(name, bits),
         None => tables::floats(name, &[0.0]),
-    })
-    .concat()
+    });
+    numbers(&[]) + &forms(variant) + &books.concat()
 }

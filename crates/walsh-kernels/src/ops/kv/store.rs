@@ -1,7 +1,5 @@
 //! Storing keys and values.
 
-use walsh_core::formats::DType;
-use walsh_core::formats::kv::{KvCodec, RowCodec, ScaleKind, Tq};
 use walsh_core::ops::KvStore;
 use walsh_core::{Buffer, KvRows, KvSide, Result, Tensor};
 
@@ -9,7 +7,7 @@ use super::codec::{self, Constants};
 use super::places::places;
 use crate::args::args;
 use crate::check::CheckKind;
-use crate::kernel::{Kernel, Variant, no_tables, reads, writes};
+use crate::kernel::{Kernel, Variant, reads, writes};
 use crate::lower::{Lowering, layout, whole};
 
 const THREADS: i64 = 128;
@@ -23,7 +21,7 @@ args! {
         kv_heads: u32,
         /// The number of the check.
         check: u32,
-        /// The type of the vectors, as kernels/kv_source.h numbers it.
+        /// The type of the vectors, as kinds are numbered.
         source: u32,
         /// Magnitudes stay below this, for keys and for values.
         most: [f32; 2],
@@ -39,7 +37,7 @@ args! {
         kv_heads: u32,
         /// Slots per KV head.
         slots: u32,
-        /// The type of the vectors, as kernels/kv_source.h numbers it.
+        /// The type of the vectors, as kinds are numbered.
         source: u32,
         /// Which number of a place is the slot.
         field: u32,
@@ -54,7 +52,7 @@ const ENCODE: &str = include_str!("../../../kernels/kv_encode.h");
 pub(super) static KV_INSPECT: Kernel = Kernel {
     name: "kv_inspect",
     includes: &[SOURCE],
-    tables: no_tables,
+    tables: codec::kind_numbers,
     text: include_str!("../../../kernels/kv_inspect.h"),
     native: &[],
     constants: &["THREADS", "HEAD_DIM", "EQUALISER", "CENTER"],
@@ -99,51 +97,20 @@ pub(super) static KV_STORE: Kernel = Kernel {
     shared: true,
 };
 
-/// What vectors stay below so that a codec can hold them: each number, and the vector's norm.
-///
-/// The bounds are the codecs' own where a number is stored as it comes. A rotation moves magnitude between the numbers of
-/// a vector, whose norm bounds each of them; the scales of least squares stay within 1.2 times the root mean square.
-fn limits(codec: &RowCodec) -> (f64, f64) {
-    const HALF: f64 = 65_520.0;
-    let of_number = |dtype| match dtype {
-        DType::F16 => HALF,
-        DType::BF16 => 3.396e38,
-        DType::Q8_0 => 127.0 * HALF,
-        DType::Q5_0 => 16.0 * HALF,
-        DType::Q4_0 => 8.0 * HALF,
-        _ => f64::INFINITY,
-    };
-    match codec.codec() {
-        KvCodec::Dense(dtype) => (of_number(dtype), f64::INFINITY),
-        KvCodec::Rotated(dtype) => (f64::INFINITY, of_number(dtype)),
-        KvCodec::Tq(Tq {
-            scale: ScaleKind::LeastSquares,
-            ..
-        }) => (
-            f64::INFINITY,
-            HALF / 1.2 * (codec.group_len() as f64).sqrt(),
-        ),
-        KvCodec::Tq(_) => (f64::INFINITY, f64::from(f32::MAX)),
-    }
-}
-
+/// What keys or values stay below so that all rows of a side can hold them.
 fn side_limits(side: &KvSide) -> (f32, f32) {
     let all = std::iter::once(&side.rows).chain(&side.overlay);
-    let least = |(a, b): (f64, f64), rows: &KvRows| {
-        let (c, d) = limits(&rows.codec);
-        (a.min(c), b.min(d))
+    let least = |(number, norm): (f64, f64), rows: &KvRows| {
+        let bounds = rows.codec.bounds();
+        (bounds.number.min(number), bounds.norm.min(norm))
     };
     let (most, norm) = all.fold((f64::INFINITY, f64::INFINITY), least);
     (most as f32, (norm * 2f64.powi(-70)) as f32)
 }
 
-fn source_type(dtype: DType) -> u32 {
-    match dtype {
-        DType::F16 => 1,
-        DType::BF16 => 2,
-        // Validation admits no fourth.
-        _ => 0,
-    }
+fn source_type(numbers: &Tensor, lowering: &Lowering<'_>) -> Result<u32> {
+    codec::source(numbers.dtype())
+        .ok_or_else(|| lowering.unsupported("keys and values are not floats"))
 }
 
 pub(crate) fn store(op: &KvStore, lowering: &mut Lowering<'_>) -> Result<()> {
@@ -189,7 +156,7 @@ fn inspect(op: &KvStore, lowering: &mut Lowering<'_>) -> Result<()> {
         vectors: vectors as u32,
         kv_heads: op.cache.kv_heads() as u32,
         check,
-        source: source_type(op.keys.dtype()),
+        source: source_type(&op.keys, lowering)?,
         most: [most[0], most[1]],
         norm: [norm[0], norm[1]],
     };
@@ -238,7 +205,7 @@ impl Storing<'_> {
         let [equaliser, center] = [&preparation.equaliser, &preparation.center]
             .map(|tensor| tensor.as_ref().filter(|_| self.prepared));
         // Rows in double precision take twice the threadgroup memory: of the longest there are half as many in a group.
-        let by_norm = constants.kind == codec::NORM_KIND;
+        let by_norm = codec::is_by_norm(&rows.codec);
         let threads = match by_norm && cache.head_dim() > 256 {
             true => THREADS / 2,
             false => THREADS,
@@ -262,7 +229,7 @@ impl Storing<'_> {
             vectors: vectors as u32,
             kv_heads: cache.kv_heads() as u32,
             slots: rows.codes.shape()[1] as u32,
-            source: source_type(self.source.dtype()),
+            source: source_type(self.source, lowering)?,
             field,
         };
         let nothing = lowering.nothing();

@@ -1,0 +1,301 @@
+//! Codebook codecs, `tqB`: one scale, or one for each half of more than 256 numbers, codes of the Lloyd-Max codebook of
+//! `B` bits, packed without padding (after TurboQuant, arXiv 2504.19874).
+
+pub mod pack;
+mod search;
+
+use half::f16;
+
+use super::family::{Bounds, Encoded, Family, HALF_BOUND, Refusal, Source};
+use crate::DType;
+use crate::codebook::{Codebook, codebook};
+use crate::rotation::MAX_HEAD_DIM;
+use search::{normalise, quantise, search, square_sum};
+
+pub use search::{SCALE_CANDIDATES, TINY_SIGMA, lane_sum};
+
+/// The most numbers that share a scale.
+pub const MAX_GROUP: usize = 256;
+
+/// The bits per number of a codebook codec.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum TqBits {
+    /// 4 centroids.
+    B2,
+    /// 8 centroids.
+    B3,
+    /// 16 centroids.
+    B4,
+    /// 32 centroids.
+    B5,
+    /// 64 centroids.
+    B6,
+    /// 256 centroids.
+    B8,
+}
+
+impl TqBits {
+    /// Every width, ascending.
+    pub const ALL: [TqBits; 6] = [
+        TqBits::B2,
+        TqBits::B3,
+        TqBits::B4,
+        TqBits::B5,
+        TqBits::B6,
+        TqBits::B8,
+    ];
+
+    /// The number of bits.
+    pub const fn get(self) -> usize {
+        match self {
+            TqBits::B2 => 2,
+            TqBits::B3 => 3,
+            TqBits::B4 => 4,
+            TqBits::B5 => 5,
+            TqBits::B6 => 6,
+            TqBits::B8 => 8,
+        }
+    }
+
+    /// The width of `bits` bits, if there is one.
+    pub fn from_bits(bits: usize) -> Option<Self> {
+        Self::ALL.into_iter().find(|b| b.get() == bits)
+    }
+
+    /// The widths of the bit planes, in storage order; the first holds the low bits.
+    pub const fn planes(self) -> &'static [usize] {
+        match self {
+            TqBits::B2 => &[2],
+            TqBits::B3 => &[2, 1],
+            TqBits::B4 => &[4],
+            TqBits::B5 => &[4, 1],
+            TqBits::B6 => &[4, 2],
+            TqBits::B8 => &[8],
+        }
+    }
+}
+
+/// What a codebook codec stores as the scale of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ScaleKind {
+    /// The least-squares factor of the chosen centroids, in half precision; the encoder tries several quantisations
+    /// and keeps the best.
+    LeastSquares,
+    /// The mlx-native convention, in single precision: the L2 norm of a group that is the whole head, the root mean
+    /// square of each half of a head of more than 256.
+    Norm,
+}
+
+impl ScaleKind {
+    /// Both of them.
+    pub const ALL: [ScaleKind; 2] = [ScaleKind::LeastSquares, ScaleKind::Norm];
+}
+
+/// A codebook codec.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tq {
+    /// Bits per number.
+    pub bits: TqBits,
+    /// The convention of the stored scale.
+    pub scale: ScaleKind,
+    /// Whether vectors are rotated before they are quantised.
+    pub rotate: bool,
+}
+
+impl Tq {
+    /// The codec that `tqB` names: rotated, with least-squares scales.
+    pub const fn new(bits: TqBits) -> Self {
+        Self {
+            bits,
+            scale: ScaleKind::LeastSquares,
+            rotate: true,
+        }
+    }
+
+    /// The codec of a name without options, such as `tq4`.
+    pub(super) fn named(name: &str) -> Option<Self> {
+        let bits = name.strip_prefix("tq")?;
+        let named = |width: &TqBits| width.get().to_string() == bits;
+        TqBits::ALL.into_iter().find(named).map(Self::new)
+    }
+
+    /// The names, without options.
+    pub(super) fn names() -> impl Iterator<Item = String> {
+        TqBits::ALL.into_iter().map(|bits| Self::new(bits).name())
+    }
+
+    /// The name, without options.
+    pub(super) fn name(self) -> String {
+        format!("tq{}", self.bits.get())
+    }
+}
+
+impl Family for Tq {
+    fn refuses(&self, head_dim: usize) -> Option<&'static str> {
+        // Groups are whole vectors of sixteen.
+        let whole = if head_dim > MAX_GROUP { 32 } else { 16 };
+        (!head_dim.is_multiple_of(whole))
+            .then_some("it must be a multiple of 16 up to 256 and of 32 above; f16 takes this size")
+    }
+
+    fn code_bytes(&self, head_dim: usize) -> usize {
+        head_dim * self.bits.get() / 8
+    }
+
+    fn groups(&self, head_dim: usize) -> usize {
+        head_dim.div_ceil(MAX_GROUP)
+    }
+
+    fn scale_dtype(&self) -> Option<DType> {
+        match self.scale {
+            ScaleKind::LeastSquares => Some(DType::F16),
+            ScaleKind::Norm => Some(DType::F32),
+        }
+    }
+
+    fn scale_factor(&self, head_dim: usize) -> f32 {
+        match self.scale {
+            ScaleKind::Norm if self.groups(head_dim) == 1 => {
+                (1.0 / (head_dim as f64).sqrt()) as f32
+            }
+            ScaleKind::LeastSquares | ScaleKind::Norm => 1.0,
+        }
+    }
+
+    fn codebook(&self) -> Option<&'static Codebook> {
+        Some(codebook(self.bits))
+    }
+
+    fn bounds(&self, group_len: usize) -> Bounds {
+        let norm = match self.scale {
+            // The scales stay within 1.2 times the root mean square.
+            ScaleKind::LeastSquares => HALF_BOUND / 1.2 * (group_len as f64).sqrt(),
+            ScaleKind::Norm => f64::from(f32::MAX),
+        };
+        let number = f64::INFINITY;
+        Bounds { number, norm }
+    }
+
+    fn encode(&self, source: Source<'_>, out: Encoded<'_>) -> Result<(), Refusal> {
+        let head_dim = source.row.len();
+        let groups = self.groups(head_dim);
+        let group_len = head_dim / groups;
+        let mut unpacked = [0u8; MAX_HEAD_DIM];
+        let unpacked = &mut unpacked[..head_dim];
+        let stored = match self.scale {
+            ScaleKind::LeastSquares => self.quantise_fitted(source, group_len, unpacked)?,
+            ScaleKind::Norm => self.quantise_normed(&source, group_len, unpacked)?,
+        };
+        for (group, scale) in stored[..groups].iter().enumerate() {
+            match self.scale {
+                ScaleKind::LeastSquares => out.scales[2 * group..][..2]
+                    .copy_from_slice(&f16::from_f32(*scale).to_le_bytes()),
+                ScaleKind::Norm => {
+                    out.scales[4 * group..][..4].copy_from_slice(&scale.to_le_bytes());
+                }
+            }
+        }
+        pack::pack(self.bits, unpacked, out.codes);
+        Ok(())
+    }
+
+    fn decode(&self, codes: &[u8], scales: &[u8], out: &mut [f32]) {
+        let head_dim = out.len();
+        let centroids = &codebook(self.bits).centroids;
+        let mut unpacked = [0u8; MAX_HEAD_DIM];
+        let unpacked = &mut unpacked[..head_dim];
+        pack::unpack(self.bits, codes, unpacked);
+        let group_len = head_dim / self.groups(head_dim);
+        for (group, values) in out.chunks_exact_mut(group_len).enumerate() {
+            let scale = self.decode_scale(scales, group, head_dim);
+            for (value, code) in values.iter_mut().zip(&unpacked[group * group_len..]) {
+                *value = centroids[usize::from(*code)] * scale;
+            }
+        }
+    }
+}
+
+impl Tq {
+    /// Quantises a row by the least-squares convention; returns the scale of each group.
+    fn quantise_fitted(
+        self,
+        source: Source<'_>,
+        group_len: usize,
+        codes: &mut [u8],
+    ) -> Result<[f32; 2], Refusal> {
+        let rotated = source.rotated_mut();
+        let book = codebook(self.bits);
+        let mut stored = [0f32; 2];
+        let groups = rotated
+            .chunks_exact_mut(group_len)
+            .zip(codes.chunks_exact_mut(group_len));
+        for ((values, codes), stored) in groups.zip(&mut stored) {
+            let sigma = (square_sum(values) / group_len as f64).sqrt() as f32;
+            if sigma == 0.0 {
+                // All codes of a zero vector are alike; the scale makes it zero.
+                codes.fill(book.code(0.0));
+                continue;
+            }
+            if !sigma.is_finite() {
+                return Err(Refusal::OutOfRange(f64::from(sigma)));
+            }
+            normalise(values, sigma);
+            *stored = sigma * search(book, values, codes);
+            if !f16::from_f32(*stored).is_finite() {
+                return Err(Refusal::OutOfRange(f64::from(sigma)));
+            }
+        }
+        Ok(stored)
+    }
+
+    /// Quantises a row by the norm convention; returns the scale of each group.
+    fn quantise_normed(
+        self,
+        source: &Source<'_>,
+        group_len: usize,
+        codes: &mut [u8],
+    ) -> Result<[f32; 2], Refusal> {
+        let mut rotated = [0f64; MAX_HEAD_DIM];
+        let rotated = &mut rotated[..source.row.len()];
+        for (r, x) in rotated.iter_mut().zip(source.row) {
+            *r = f64::from(*x);
+        }
+        if let Some(rotation) = source.rotation {
+            rotation.forward_f64(rotated);
+        }
+        let whole = group_len == rotated.len();
+        let book = codebook(self.bits);
+        let mut stored = [0f32; 2];
+        let groups = rotated
+            .chunks_exact(group_len)
+            .zip(codes.chunks_exact_mut(group_len));
+        for ((values, codes), stored) in groups.zip(&mut stored) {
+            let norm = square_sum(values).sqrt();
+            let sigma = norm / (group_len as f64).sqrt();
+            *stored = if whole { norm } else { sigma } as f32;
+            if !stored.is_finite() {
+                return Err(Refusal::OutOfRange(norm));
+            }
+            if sigma == 0.0 {
+                codes.fill(book.code(0.0));
+                continue;
+            }
+            quantise(book, values, sigma, codes);
+        }
+        Ok(stored)
+    }
+
+    /// The factor of a group's centroids: its stored scale times [`scale_factor`](Family::scale_factor).
+    fn decode_scale(self, scales: &[u8], group: usize, head_dim: usize) -> f32 {
+        match self.scale {
+            ScaleKind::LeastSquares => {
+                f16::from_le_bytes([scales[2 * group], scales[2 * group + 1]]).to_f32()
+            }
+            ScaleKind::Norm => {
+                let at = 4 * group;
+                f32::from_le_bytes([scales[at], scales[at + 1], scales[at + 2], scales[at + 3]])
+                    * self.scale_factor(head_dim)
+            }
+        }
+    }
+}
