@@ -6,13 +6,11 @@
 //!   host tensors, how they are bound into an op, and what the op must leave in
 //!   each of them.
 //! - A [`Bound`] is a problem on one device, each tensor between guard bytes
-//!   and each output poisoned. Tests check it; benchmarks time it.
+//!   and each output poisoned.
 //! - [`targets`] lists the devices: every backend of the build in every form
 //!   that it has (instruction sets, team sizes).
-//! - [`mod@bench`] times the ops at the sizes that models have, and the cases.
 
 mod arguments;
-pub mod bench;
 mod bound;
 pub mod cases;
 mod expected;

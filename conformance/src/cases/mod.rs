@@ -81,3 +81,15 @@ fn count(shape: &[u64]) -> usize {
 pub(crate) fn weight_types() -> impl Iterator<Item = DType> {
     DType::ALL.iter().copied().filter(|dtype| dtype.is_real())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::TABLES;
+
+    #[test]
+    fn every_op_is_also_measured() {
+        for table in TABLES {
+            assert_eq!(walsh_bench::op_named(table.op), Some(table.op));
+        }
+    }
+}

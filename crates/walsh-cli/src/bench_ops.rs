@@ -1,8 +1,8 @@
 //! `walsh bench-ops`.
 
-use conformance::bench::{self, Ceilings, Effort, Measurement, Workload};
 use serde_json::json;
 use walsh::{Device, Error};
+use walsh_bench::{Ceilings, Effort, Measurement, Workload};
 
 use crate::args::BenchOps;
 use crate::failure::{Failure, Outcome};
@@ -30,7 +30,7 @@ pub(crate) fn run(args: &BenchOps) -> Outcome {
     let notes = Notes::for_figures(args.json);
     let mut results = Vec::with_capacity(workloads.len());
     for workload in &workloads {
-        let result = bench::measure(&device, workload, effort, ceilings);
+        let result = walsh_bench::measure(&device, workload, effort, ceilings);
         notes.note(format_args!("{}", line(&result)));
         results.push(result);
     }
@@ -75,16 +75,12 @@ fn print(
 }
 
 fn chosen(args: &BenchOps, effort: Effort) -> Vec<Workload> {
-    let all: Box<dyn Iterator<Item = Workload>> = if args.cases {
-        Box::new(bench::cases(&args.op))
-    } else {
-        Box::new(bench::workloads(&effort.sizes).into_iter())
-    };
     let is_chosen = |workload: &Workload| {
         let filter = args.filter.as_deref().unwrap_or_default();
         (args.op.is_empty() || args.op.contains(&workload.op)) && workload.name.contains(filter)
     };
-    all.filter(is_chosen).collect()
+    let all = walsh_bench::workloads(&effort.sizes);
+    all.into_iter().filter(is_chosen).collect()
 }
 
 /// What the device can do at best; `None` where that cannot be measured, which is said.
@@ -92,7 +88,7 @@ fn ceilings(device: &Device, effort: Effort) -> Option<Ceilings> {
     let measured = || {
         Ok::<_, Error>(Ceilings {
             bytes_per_second: device.memory_bandwidth()?,
-            operations_per_second: bench::product_rate(device, effort)?,
+            operations_per_second: walsh_bench::product_rate(device, effort)?,
         })
     };
     match measured() {

@@ -148,8 +148,7 @@ what this device copies, or multiplies with a large f16 weight, in the same run.
 Examples:
   walsh bench-ops --op MatMul q4_K
   walsh bench-ops --device cuda:0 --op AttentionDecode --op KvStore
-  walsh bench-ops --quick --json
-  walsh bench-ops --cases --op RmsNorm          the cases of the conformance tests instead")]
+  walsh bench-ops --quick --json")]
 pub(crate) struct BenchOps {
     /// Only where the name holds TEXT
     #[arg(value_name = "TEXT")]
@@ -158,10 +157,6 @@ pub(crate) struct BenchOps {
     /// Only this op; may be given several times [default: all]
     #[arg(long, value_name = "OP", value_parser = op_name)]
     pub(crate) op: Vec<&'static str>,
-
-    /// The cases of the conformance tests instead of a model's sizes
-    #[arg(long)]
-    pub(crate) cases: bool,
 
     /// Small sizes, each for a moment: to see that everything runs
     #[arg(long)]

@@ -89,8 +89,8 @@ pub(super) fn stop_text(text: &str) -> Result<String, String> {
 }
 
 pub(super) fn op_name(text: &str) -> Result<&'static str, String> {
-    let names = || conformance::bench::ops().collect::<Vec<_>>().join(", ");
-    conformance::bench::op_named(text).ok_or_else(|| format!("expected one of {}", names()))
+    walsh_bench::op_named(text)
+        .ok_or_else(|| format!("expected one of {}", walsh_bench::ops().join(", ")))
 }
 
 pub(super) fn chunk_tokens(text: &str) -> Result<usize, String> {

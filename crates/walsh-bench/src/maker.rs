@@ -4,8 +4,6 @@ use walsh::formats::ggml;
 use walsh::formats::kv::RowCodec;
 use walsh::{DType, Device, KvCache, KvCacheOptions, KvRows, Result, Screen, ScreenSample, Tensor};
 
-use crate::{HostTensor, Rng};
-
 /// How many random bytes are made on the host; a tensor repeats them.
 const TILE_BYTES: usize = 4 << 20;
 
@@ -18,9 +16,9 @@ const TILE_ROWS: usize = 1024;
 /// What they write is shared, so that each waits for the one before, as in a model.
 pub struct Maker {
     device: Device,
-    rng: Rng,
+    random: Random,
     /// The number of the op that tensors are made for.
-    pub(super) index: usize,
+    pub(crate) index: usize,
     tiles: HashMap<DType, Vec<u8>>,
     vectors: Vec<Vectors>,
     outputs: Vec<Tensor>,
@@ -37,10 +35,10 @@ struct Vectors {
 }
 
 impl Maker {
-    pub(super) fn new(device: &Device) -> Self {
+    pub(crate) fn new(device: &Device) -> Self {
         Self {
             device: device.clone(),
-            rng: Rng::new(1),
+            random: Random(1),
             index: 0,
             tiles: HashMap::new(),
             vectors: Vec::new(),
@@ -51,25 +49,25 @@ impl Maker {
     }
 
     /// Begins with the tensors of another op of the same workload.
-    pub(super) fn begin(&mut self, index: usize) {
+    pub(crate) fn begin(&mut self, index: usize) {
         self.index = index;
         self.taken = 0;
     }
 
     /// Random numbers of any type, as weights have them.
-    pub(super) fn weight(&mut self, dtype: DType, shape: &[u64]) -> Result<Tensor> {
+    pub(crate) fn weight(&mut self, dtype: DType, shape: &[u64]) -> Result<Tensor> {
         let deviation = 0.02;
         self.random(dtype, deviation, shape)
     }
 
     /// A product's weight as models have it: packed where the device does so.
-    pub(super) fn product_weight(&mut self, dtype: DType, shape: &[u64]) -> Result<Tensor> {
+    pub(crate) fn product_weight(&mut self, dtype: DType, shape: &[u64]) -> Result<Tensor> {
         let weight = self.weight(dtype, shape)?;
         Ok(self.device.pack(&[weight])?.remove(0))
     }
 
     /// What finds the largest products of a weight, where the device gains by it.
-    pub(super) fn screen(
+    pub(crate) fn screen(
         &self,
         weight: &Tensor,
         input: &Tensor,
@@ -80,7 +78,7 @@ impl Maker {
     }
 
     /// Random numbers of a magnitude around 1.
-    pub(super) fn floats(&mut self, shape: &[u64]) -> Result<Tensor> {
+    pub(crate) fn floats(&mut self, shape: &[u64]) -> Result<Tensor> {
         self.random(DType::F32, 1.0, shape)
     }
 
@@ -91,8 +89,7 @@ impl Maker {
             // Whole vectors of any width, so that copies of the tile begin where devices copy fast.
             let unit = 128 * dtype.block_bytes();
             let mut tile = vec![0; TILE_BYTES / unit * unit];
-            let rng = &mut self.rng;
-            ggml::random(dtype, deviation, &mut || rng.bits(), &mut tile)?;
+            self.random.fill(dtype, deviation, &mut tile)?;
             self.tiles.insert(dtype, tile);
         }
         if let Some(tile) = self.tiles.get(&dtype) {
@@ -102,20 +99,20 @@ impl Maker {
     }
 
     /// Integers from `first` on.
-    pub(super) fn ascending(&mut self, first: u64, count: u64) -> Result<Tensor> {
+    pub(crate) fn ascending(&mut self, first: u64, count: u64) -> Result<Tensor> {
         let values: Vec<i32> = (first..first + count).map(|n| n as i32).collect();
         self.device.tensor(&[count], &values)
     }
 
     /// Random integers below `end`.
-    pub(super) fn ids(&mut self, end: u64, count: u64) -> Result<Tensor> {
-        let rng = &mut self.rng;
-        let values: Vec<i32> = (0..count).map(|_| rng.below(end as usize) as i32).collect();
+    pub(crate) fn ids(&mut self, end: u64, count: u64) -> Result<Tensor> {
+        let random = &mut self.random;
+        let values: Vec<i32> = (0..count).map(|_| (random.bits() % end) as i32).collect();
         self.device.tensor(&[count], &values)
     }
 
     /// What all ops of the workload write.
-    pub(super) fn output(&mut self, dtype: DType, shape: &[u64]) -> Result<Tensor> {
+    pub(crate) fn output(&mut self, dtype: DType, shape: &[u64]) -> Result<Tensor> {
         if self.taken == self.outputs.len() {
             self.outputs.push(self.device.zeros(dtype, shape)?);
         }
@@ -124,7 +121,7 @@ impl Maker {
     }
 
     /// A cache that all ops of the workload write.
-    pub(super) fn output_cache(&mut self, options: KvCacheOptions) -> Result<KvCache> {
+    pub(crate) fn output_cache(&mut self, options: KvCacheOptions) -> Result<KvCache> {
         if let Some(cache) = &self.output_cache {
             return Ok(cache.clone());
         }
@@ -133,7 +130,7 @@ impl Maker {
     }
 
     /// A cache full of random vectors.
-    pub(super) fn cache(&mut self, options: KvCacheOptions) -> Result<KvCache> {
+    pub(crate) fn cache(&mut self, options: KvCacheOptions) -> Result<KvCache> {
         let cache = KvCache::new(&self.device, options)?;
         for rows in [&cache.key().rows, &cache.value().rows] {
             self.fill_rows(rows)?;
@@ -164,8 +161,11 @@ impl Maker {
         let mut codes = vec![0; TILE_ROWS * code_bytes];
         let mut scales = vec![0; TILE_ROWS * scale_bytes];
         let mut scratch = vec![0.0; codec.head_dim()];
+        let mut numbers = vec![0; 4 * codec.head_dim()];
         for row in 0..TILE_ROWS {
-            let numbers = self.rng.normals(codec.head_dim());
+            self.random.fill(DType::F32, 1.0, &mut numbers)?;
+            let numbers = numbers.as_chunks().0.iter();
+            let numbers: Vec<f32> = numbers.map(|bytes| f32::from_le_bytes(*bytes)).collect();
             let codes = &mut codes[row * code_bytes..][..code_bytes];
             let scales = &mut scales[row * scale_bytes..][..scale_bytes];
             codec.encode_row(&numbers, &mut scratch, codes, scales)?;
@@ -176,16 +176,23 @@ impl Maker {
             scales,
         })
     }
+}
 
-    /// A tensor of a conformance case.
-    pub(super) fn stored(&mut self, host: &HostTensor) -> Result<Tensor> {
-        if host.expected.is_none() {
-            return self
-                .device
-                .tensor_from_bytes(host.dtype, &host.shape, &host.bytes);
-        }
-        let tensor = self.output(host.dtype, &host.shape)?;
-        self.device.write_bytes(&tensor, &host.bytes)?;
-        Ok(tensor)
+/// A small generator (SplitMix64): the same numbers on every platform.
+struct Random(u64);
+
+impl Random {
+    /// 64 random bits.
+    fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Random numbers of a type.
+    fn fill(&mut self, dtype: DType, deviation: f32, out: &mut [u8]) -> Result<()> {
+        Ok(ggml::random(dtype, deviation, &mut || self.bits(), out)?)
     }
 }

@@ -2,13 +2,11 @@ use walsh::formats::kv::KvCodecs;
 use walsh::ops::{
     Activation, Add, ArgMax, AttentionDecode, AttentionPrefill, EmbeddingRows, GatedActivation,
     KvStore, Mask, MatMul, MatMulTopK, Op, Operation, Pairing, RmsNorm, Rope, RopeConfig,
-    RopeScaling, SoftCap, SumBefore, TopK,
+    RopeScaling, Scale, SoftCap, SumBefore, TopK,
 };
 use walsh::{DType, KvCacheOptions, Result};
 
-use super::{MOST_SETS, Maker};
-use crate::Problem;
-use crate::cases::weight_types;
+use crate::{MOST_SETS, Maker};
 
 /// An op at one size.
 pub struct Workload {
@@ -42,15 +40,8 @@ impl Workload {
         self
     }
 
-    pub(super) fn case(op: &'static str, problem: Problem) -> Self {
-        Self::new(op, problem.name.clone(), move |maker| {
-            let tensors = problem.tensors.iter().map(|host| maker.stored(host));
-            (problem.bind)(&tensors.collect::<Result<Vec<_>>>()?)
-        })
-    }
-
     /// The op with tensors of its own, number `index` of a list.
-    pub(super) fn op(&self, maker: &mut Maker, index: usize) -> Result<Op> {
+    pub(crate) fn op(&self, maker: &mut Maker, index: usize) -> Result<Op> {
         maker.begin(index);
         (self.make)(maker)
     }
@@ -92,7 +83,7 @@ impl Sizes {
     };
 
     /// A product of as many rows as a chunk has.
-    pub(super) fn product(&self) -> Workload {
+    pub(crate) fn product(&self) -> Workload {
         product(DType::F16, [self.chunk, self.width, self.width])
     }
 }
@@ -115,7 +106,7 @@ pub fn workloads(sizes: &Sizes) -> Vec<Workload> {
 
 fn products(sizes: &Sizes, all: &mut Vec<Workload>) {
     let width = sizes.width;
-    for dtype in weight_types() {
+    for &dtype in DType::ALL.iter().filter(|dtype| dtype.is_real()) {
         for columns in [width, sizes.feed_forward, sizes.vocabulary] {
             all.push(product(dtype, [1, columns, width]));
         }
@@ -292,6 +283,15 @@ fn elementwise(sizes: &Sizes, rows: u64, all: &mut Vec<Workload>) {
         Ok(Add {
             a: maker.floats(&stream)?,
             b: maker.floats(&stream)?,
+            output: maker.output(DType::F32, &stream)?,
+        }
+        .into())
+    }));
+    let name = format!("{stream:?}");
+    all.push(Workload::new(Scale::NAME, name, move |maker| {
+        Ok(Scale {
+            input: maker.floats(&stream)?,
+            factor: 0.5,
             output: maker.output(DType::F32, &stream)?,
         }
         .into())
