@@ -17,6 +17,7 @@ pub mod ops;
 mod plan;
 pub mod precision;
 mod screen;
+mod screening;
 mod tensor;
 mod tokens;
 

@@ -198,11 +198,6 @@ impl Lowering {
             Op::SoftCap(op) => ops::elementwise::lower_softcap(op, self),
             Op::ArgMax(op) => ops::select::lower_argmax(op, self),
             Op::TopK(op) => ops::select::lower_topk(op, self),
-            other => Err(Error::Unsupported {
-                op: other.name(),
-                backend: "cpu",
-                why: "it has no kernel for this op".into(),
-            }),
         }?;
         for write in &command.accesses.writes {
             self.invalidate(write);

@@ -1,7 +1,10 @@
+use std::fmt;
+
 use walsh_formats::DType;
 
 use super::Operation;
 use super::check::Check;
+use super::cost::{Cost, bytes, token_bytes};
 use super::kv::{check_fresh, check_sequences};
 use crate::Result;
 use crate::buffer::Span;
@@ -34,6 +37,11 @@ impl Mask {
             window: None,
             softcap: None,
         }
+    }
+
+    /// How many of so many stored tokens a query at their end sees.
+    fn seen(&self, stored: u64) -> u64 {
+        stored.min(self.window.map_or(u64::MAX, u64::from))
     }
 
     fn validate(&self, check: Check) -> Result<()> {
@@ -206,6 +214,29 @@ impl Operation for AttentionDecode {
             writes: vec![self.output.span()],
         }
     }
+
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} over {} -> {}",
+            self.query,
+            self.cache.codecs(),
+            self.output
+        )
+    }
+
+    fn cost(&self, stored: u64) -> Cost {
+        let seen = self.mask.seen(stored);
+        let sequences = self
+            .sequences
+            .as_ref()
+            .map_or(1, |_| self.cache.sequences());
+        Cost {
+            bytes: bytes([&self.query, &self.output, &self.positions])
+                + sequences * token_bytes(&self.cache, seen),
+            operations: 4 * self.query.elements() * seen,
+        }
+    }
 }
 
 impl AttentionPrefill {
@@ -246,6 +277,38 @@ impl Operation for AttentionPrefill {
         Accesses {
             reads,
             writes: vec![self.output.span()],
+        }
+    }
+
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} over {} + fresh -> {}",
+            self.query,
+            self.cache.codecs(),
+            self.output
+        )
+    }
+
+    fn cost(&self, stored: u64) -> Cost {
+        let chunk = self.query.shape()[0];
+        let stored = self.mask.seen(stored);
+        let sequences = self
+            .sequences
+            .as_ref()
+            .map_or(1, |_| self.cache.sequences());
+        let inputs = bytes([
+            &self.query,
+            &self.keys,
+            &self.values,
+            &self.output,
+            &self.positions,
+        ]);
+        // A query sees those of its chunk up to itself: half of them, over all queries.
+        let within = self.mask.seen(chunk.div_ceil(2));
+        Cost {
+            bytes: inputs + sequences * token_bytes(&self.cache, stored),
+            operations: 4 * self.query.elements() * (stored + within),
         }
     }
 }

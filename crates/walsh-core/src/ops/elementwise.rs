@@ -1,3 +1,5 @@
+use std::fmt;
+
 use walsh_formats::DType;
 
 use super::Operation;
@@ -84,6 +86,10 @@ impl Operation for GatedActivation {
             writes: vec![self.output.span()],
         }
     }
+
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} {} -> {}", self.activation, self.gate, self.output)
+    }
 }
 
 impl Operation for Add {
@@ -112,6 +118,10 @@ impl Operation for Add {
             writes: vec![self.output.span()],
         }
     }
+
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} + {} -> {}", self.a, self.b, self.output)
+    }
 }
 
 impl Operation for Scale {
@@ -129,6 +139,10 @@ impl Operation for Scale {
             writes: vec![self.output.span()],
         }
     }
+
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} × {} -> {}", self.input, self.factor, self.output)
+    }
 }
 
 impl Operation for SoftCap {
@@ -145,5 +159,9 @@ impl Operation for SoftCap {
             reads: vec![self.input.span()],
             writes: vec![self.output.span()],
         }
+    }
+
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} cap {} -> {}", self.input, self.cap, self.output)
     }
 }

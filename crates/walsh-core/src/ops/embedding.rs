@@ -1,7 +1,10 @@
+use std::fmt;
+
 use walsh_formats::DType;
 
 use super::Operation;
 use super::check::Check;
+use super::cost::{Cost, bytes};
 use crate::Result;
 use crate::hazard::Accesses;
 use crate::tensor::Tensor;
@@ -45,6 +48,19 @@ impl Operation for EmbeddingRows {
         Accesses {
             reads: vec![self.table.span(), self.ids.span()],
             writes: vec![self.output.span()],
+        }
+    }
+
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} -> {}", self.table, self.output)
+    }
+
+    /// Of the table, the rows that are fetched.
+    fn cost(&self, _: u64) -> Cost {
+        let row = self.table.bytes().checked_div(self.table.row_count());
+        Cost {
+            bytes: bytes([&self.ids, &self.output]) + self.ids.elements() * row.unwrap_or(0),
+            operations: 0,
         }
     }
 }

@@ -1,10 +1,13 @@
+use std::fmt;
+
 use walsh_formats::DType;
 
 use super::Operation;
 use super::check::Check;
+use super::cost::{Cost, bytes, token_bytes, vector_bytes};
 use crate::Result;
 use crate::hazard::Accesses;
-use crate::kv_cache::KvCache;
+use crate::kv_cache::{KvCache, KvSide};
 use crate::tensor::Tensor;
 
 /// Encodes n tokens' keys and values into a [`KvCache`].
@@ -88,6 +91,27 @@ impl Operation for KvStore {
                 .chain(self.cache.preparation_spans())
                 .collect(),
             writes: self.cache.spans().collect(),
+        }
+    }
+
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} -> {}", self.keys, self.cache.codecs())
+    }
+
+    fn cost(&self, _: u64) -> Cost {
+        let tokens = self.keys.shape()[0];
+        let slots = self.cache.overlay().map_or(0, |overlay| overlay.slots());
+        let kept = |side: &KvSide| {
+            let row = side.overlay.as_ref().map_or(0, vector_bytes);
+            tokens.min(slots) * self.cache.kv_heads() * row
+        };
+        let inputs = [&self.keys, &self.values, &self.positions];
+        Cost {
+            bytes: bytes(inputs.into_iter().chain(&self.sequences))
+                + token_bytes(&self.cache, tokens)
+                + kept(self.cache.key())
+                + kept(self.cache.value()),
+            operations: 0,
         }
     }
 }

@@ -1,8 +1,12 @@
+use std::fmt;
+
 use super::Operation;
 use super::TopK;
 use super::check::Check;
+use super::cost::{Cost, bytes};
 use super::select::check_largest;
 use crate::Result;
+use crate::buffer::Span;
 use crate::hazard::Accesses;
 use crate::screen::Screen;
 use crate::tensor::Tensor;
@@ -117,6 +121,26 @@ impl Operation for MatMulTopK {
         }
         accesses
     }
+
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} · {} -> {}", self.input, self.weight, self.indices)
+    }
+
+    fn weights(&self) -> Vec<Span> {
+        let copies = self.screen.iter().flat_map(Screen::spans);
+        copies.chain([self.weight.span()]).collect()
+    }
+
+    /// With a screen, that of its copy: how many rows of the weight are read beside
+    /// it depends on the numbers.
+    fn cost(&self, _: u64) -> Cost {
+        let screen = self.screen.as_ref();
+        let weight = screen.map_or(self.weight.bytes(), Screen::bytes);
+        Cost {
+            bytes: weight + bytes([&self.input, &self.values, &self.indices]),
+            operations: 2 * self.input.row_count() * self.weight.elements(),
+        }
+    }
 }
 
 impl Operation for MatMul {
@@ -142,5 +166,21 @@ impl Operation for MatMul {
             accesses.read(bias.span());
         }
         accesses
+    }
+
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} · {} -> {}", self.input, self.weight, self.output)
+    }
+
+    fn weights(&self) -> Vec<Span> {
+        vec![self.weight.span()]
+    }
+
+    fn cost(&self, _: u64) -> Cost {
+        let tensors = [&self.weight, &self.input, &self.output];
+        Cost {
+            bytes: bytes(tensors.into_iter().chain(&self.bias)),
+            operations: 2 * self.input.row_count() * self.weight.elements(),
+        }
     }
 }

@@ -27,7 +27,6 @@ pub use select::{ArgMax, TopK};
 use crate::Result;
 use crate::buffer::Span;
 use crate::hazard::Accesses;
-use crate::screen::Screen;
 
 /// What every op can say of itself.
 pub trait Operation {
@@ -43,13 +42,30 @@ pub trait Operation {
 
     /// What the op reads and writes.
     fn accesses(&self) -> Accesses;
+
+    /// What it works on, as listings show it behind the op's name.
+    ///
+    /// # Errors
+    /// When the formatter fails.
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result;
+
+    /// The weights of products that it reads, and copies of them: they may be packed.
+    fn weights(&self) -> Vec<Span> {
+        Vec::new()
+    }
+
+    /// What the op costs when each sequence of a cache that it attends over holds
+    /// `stored` tokens. For an op that is no matrix product and no attention, all
+    /// that it reads and writes.
+    fn cost(&self, _stored: u64) -> Cost {
+        Cost::of_bytes(&self.accesses())
+    }
 }
 
 macro_rules! ops {
     ($($name:ident),* $(,)?) => {
         /// Any op.
         #[derive(Debug, Clone)]
-        #[non_exhaustive]
         pub enum Op {
             $(#[doc = concat!("See [`", stringify!($name), "`].")] $name($name),)*
         }
@@ -73,6 +89,29 @@ macro_rules! ops {
             #[must_use]
             pub fn accesses(&self) -> Accesses {
                 match self { $(Self::$name(op) => op.accesses(),)* }
+            }
+
+            /// The weights of products that it reads, and copies of them: they may be
+            /// packed.
+            #[must_use]
+            pub fn weights(&self) -> Vec<Span> {
+                match self { $(Self::$name(op) => op.weights(),)* }
+            }
+
+            /// What the op costs when each sequence of a cache that it attends over
+            /// holds `stored` tokens: the queries' own included for a decode, those
+            /// before the chunk for a prefill. What overlays keep in another codec is
+            /// not told apart.
+            #[must_use]
+            pub fn cost(&self, stored: u64) -> Cost {
+                match self { $(Self::$name(op) => op.cost(stored),)* }
+            }
+        }
+
+        impl fmt::Display for Op {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{} ", self.name())?;
+                match self { $(Self::$name(op) => op.describe(f),)* }
             }
         }
 
@@ -98,59 +137,3 @@ ops!(
     ArgMax,
     TopK,
 );
-
-impl Op {
-    /// The weights of products that it reads, and copies of them: they may be packed.
-    pub(crate) fn weights(&self) -> Vec<Span> {
-        match self {
-            Self::MatMul(op) => vec![op.weight.span()],
-            Self::MatMulTopK(op) => {
-                let copies = op.screen.iter().flat_map(Screen::spans);
-                copies.chain([op.weight.span()]).collect()
-            }
-            _ => Vec::new(),
-        }
-    }
-}
-
-impl fmt::Display for Op {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.name())?;
-        match self {
-            Self::EmbeddingRows(op) => write!(f, " {} -> {}", op.table, op.output),
-            Self::RmsNorm(op) => write!(f, " {} -> {}", op.input, op.output),
-            Self::Rope(op) => write!(f, " {} -> {}", op.input, op.output),
-            Self::MatMul(op) => write!(f, " {} · {} -> {}", op.input, op.weight, op.output),
-            Self::MatMulTopK(op) => {
-                write!(f, " {} · {} -> {}", op.input, op.weight, op.indices)
-            }
-            Self::KvStore(op) => write!(f, " {} -> {}", op.keys, op.cache.codecs()),
-            Self::AttentionDecode(op) => {
-                write!(
-                    f,
-                    " {} over {} -> {}",
-                    op.query,
-                    op.cache.codecs(),
-                    op.output
-                )
-            }
-            Self::AttentionPrefill(op) => {
-                write!(
-                    f,
-                    " {} over {} + fresh -> {}",
-                    op.query,
-                    op.cache.codecs(),
-                    op.output
-                )
-            }
-            Self::GatedActivation(op) => {
-                write!(f, " {:?} {} -> {}", op.activation, op.gate, op.output)
-            }
-            Self::Add(op) => write!(f, " {} + {} -> {}", op.a, op.b, op.output),
-            Self::Scale(op) => write!(f, " {} × {} -> {}", op.input, op.factor, op.output),
-            Self::SoftCap(op) => write!(f, " {} cap {} -> {}", op.input, op.cap, op.output),
-            Self::ArgMax(op) => write!(f, " {} -> {}", op.input, op.output),
-            Self::TopK(op) => write!(f, " {} -> {}", op.input, op.indices),
-        }
-    }
-}

@@ -1,3 +1,5 @@
+use std::fmt;
+
 use super::Operation;
 use super::check::Check;
 use crate::Result;
@@ -84,5 +86,9 @@ impl Operation for RmsNorm {
             accesses.read(tensor.span());
         }
         accesses
+    }
+
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} -> {}", self.input, self.output)
     }
 }

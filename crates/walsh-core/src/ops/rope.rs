@@ -1,4 +1,5 @@
 use std::f64::consts::PI;
+use std::fmt;
 
 use walsh_formats::DType;
 
@@ -252,5 +253,9 @@ impl Operation for Rope {
             reads: vec![self.input.span(), self.positions.span()],
             writes: vec![self.output.span()],
         }
+    }
+
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} -> {}", self.input, self.output)
     }
 }

@@ -1,3 +1,5 @@
+use std::fmt;
+
 use walsh_formats::DType;
 
 use super::Operation;
@@ -68,6 +70,10 @@ impl Operation for ArgMax {
             writes: vec![self.output.span()],
         }
     }
+
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} -> {}", self.input, self.output)
+    }
 }
 
 impl Operation for TopK {
@@ -87,5 +93,9 @@ impl Operation for TopK {
             reads: vec![self.input.span()],
             writes: vec![self.values.span(), self.indices.span()],
         }
+    }
+
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} -> {}", self.input, self.indices)
     }
 }
