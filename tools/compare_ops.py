@@ -58,7 +58,7 @@ def products(args, rows):
 
 def attention(args, rows):
     """One round of attention."""
-    figures, memory = ours(args, "AttentionDecode", f"over {CONTEXT}")
+    figures, memory = ours(args, "Attention", f"over {CONTEXT}")
     options = ["--only", "attention", "--kv", args.peer_kv, "--heads", ",".join(HEADS), "--context", CONTEXT]
     for peer in theirs(args, *options):
         heads, kv_heads, width = peer["heads"].split("/")

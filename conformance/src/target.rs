@@ -1,4 +1,4 @@
-use walsh::ops::{AttentionDecode, AttentionPrefill, MatMul, MatMulTopK, Operation};
+use walsh::ops::{Attention, MatMul, MatMulTopK, Operation};
 use walsh::{
     Activations, BACKENDS, BackendInfo, CpuOptions, DType, Device, DeviceSpec, Isa, PackWeights,
     Result,
@@ -65,7 +65,7 @@ impl Target {
     /// packs weights, in products alone.
     #[must_use]
     pub fn is_for(&self, op: &str) -> bool {
-        let attends = [AttentionDecode::NAME, AttentionPrefill::NAME].contains(&op);
+        let attends = op == Attention::NAME;
         let products = [MatMul::NAME, MatMulTopK::NAME].contains(&op);
         let differs = self.approximates || attends && self.attends_in_integers();
         products || !self.extends && differs
@@ -75,7 +75,7 @@ impl Target {
     /// on instruction sets that do it in integers.
     #[must_use]
     pub fn has_leave(&self, case: &str) -> bool {
-        self.approximates && (self.attends_in_integers() || !case.starts_with("Attention"))
+        self.approximates && (self.attends_in_integers() || !case.starts_with(Attention::NAME))
     }
 
     /// Whether its instruction set has attention over codes in integers.

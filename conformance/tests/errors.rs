@@ -6,9 +6,7 @@ use std::sync::Arc;
 
 use conformance::cases::{TABLES, Table};
 use conformance::{Problem, Target, targets};
-use walsh::ops::{
-    ArgMax, AttentionDecode, EmbeddingRows, KvStore, Mask, MatMulTopK, Op, Scale, TopK,
-};
+use walsh::ops::{ArgMax, Attention, EmbeddingRows, KvStore, Mask, MatMulTopK, Op, Scale, TopK};
 use walsh::{CacheKind, DType, Device, Error, KvCache, KvCacheOptions, ScreenSample, Tensor};
 
 fn each_target(test: impl Fn(&Device)) {
@@ -283,8 +281,9 @@ impl Caching {
     }
 
     fn attend(&self) -> Op {
-        AttentionDecode {
+        Attention {
             query: self.query.clone(),
+            fresh: None,
             cache: self.cache.clone(),
             positions: self.positions.clone(),
             mask: Mask::causal(64),
@@ -326,7 +325,7 @@ fn positions_that_do_not_fit() {
         ] {
             device.write(&caching.positions, &wrong).unwrap();
             assert_refused(device, &store, "KvStore", &[word]);
-            assert_refused(device, &attend, "AttentionDecode", &[word]);
+            assert_refused(device, &attend, "Attention", &[word]);
             assert_eq!(caching.contents(device), empty, "{wrong:?}");
             assert_eq!(device.read::<f32>(&caching.output).unwrap(), output);
         }

@@ -7,8 +7,8 @@ use conformance::{Rng, targets};
 use walsh::formats::ggml;
 use walsh::formats::kv::Overlay;
 use walsh::ops::{
-    Activation, Add, ArgMax, AttentionDecode, AttentionPrefill, EmbeddingRows, GatedActivation,
-    KvStore, Mask, MatMul, Op, Pairing, RmsNorm, Rope, RopeConfig, Scale, SoftCap, SumBefore,
+    Activation, Add, ArgMax, Attention, EmbeddingRows, Fresh, GatedActivation, KvStore, Mask,
+    MatMul, Op, Pairing, RmsNorm, Rope, RopeConfig, Scale, SoftCap, SumBefore,
 };
 use walsh::{
     Activations, Buffer, CacheKind, DType, Device, KvCache, KvCacheOptions, OverlayOptions, Tensor,
@@ -198,8 +198,9 @@ impl World {
         };
         let (query, output) = (self.heads(rng, tokens, 2), self.heads(rng, tokens, 2));
         if rng.below(2) == 0 {
-            return AttentionDecode {
+            return Attention {
                 query,
+                fresh: None,
                 cache: rng.pick(&self.caches).clone(),
                 positions: self.positions.clone(),
                 mask,
@@ -209,10 +210,12 @@ impl World {
             }
             .into();
         }
-        AttentionPrefill {
+        Attention {
             query,
-            keys: self.heads(rng, tokens, 1),
-            values: self.heads(rng, tokens, 1),
+            fresh: Some(Fresh {
+                keys: self.heads(rng, tokens, 1),
+                values: self.heads(rng, tokens, 1),
+            }),
             cache: rng.pick(&self.caches).clone(),
             positions: self.positions.clone(),
             mask,

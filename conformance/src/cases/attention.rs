@@ -1,5 +1,5 @@
 use walsh::formats::kv::{KvCodec, KvCodecs};
-use walsh::ops::{AttentionDecode, AttentionPrefill, Mask};
+use walsh::ops::{Attention, Fresh, Mask};
 use walsh::{CacheKind, DType, KvCacheOptions};
 
 use super::kv::{HostCache, overlay, specs, tokens, uneven};
@@ -239,15 +239,13 @@ fn policies(cases: &mut Vec<Case>, queries: &[i32]) {
     }
 }
 
-pub(super) fn decode() -> Problems {
-    let mut all = cases(&[1, 2, 5, 8, 40]);
-    forgotten(&mut all);
-    Box::new(all.into_iter().map(|case| problem(case, false)))
-}
-
-pub(super) fn prefill() -> Problems {
-    let all = cases(&[1, 7, 16, 33, 65]);
-    Box::new(all.into_iter().map(|case| problem(case, true)))
+/// Decodes, and prefills behind them.
+pub(super) fn attention_op() -> Problems {
+    let mut decodes = cases(&[1, 2, 5, 8, 40]);
+    forgotten(&mut decodes);
+    let decodes = decodes.into_iter().map(|case| problem(case, false));
+    let prefills = cases(&[1, 7, 16, 33, 65]).into_iter();
+    Box::new(decodes.chain(prefills.map(|case| problem(case, true))))
 }
 
 fn name(case: &Case, prefill: bool) -> String {
@@ -258,9 +256,9 @@ fn name(case: &Case, prefill: bool) -> String {
         .map(|run| format!("{} from {} of {}", run.queries, run.first, run.sequence))
         .collect();
     let mut name = format!(
-        "Attention{} {} {:?} {}: [{}, {heads}/{}, {}]",
-        if prefill { "Prefill" } else { "Decode" },
+        "Attention {}{} {:?} {}: [{}, {heads}/{}, {}]",
         options.codecs,
+        if prefill { " + fresh" } else { "" },
         options.kind,
         options.capacity,
         runs.join(" + "),
@@ -408,31 +406,21 @@ fn problem(case: Case, prefill: bool) -> Problem {
         let (query, positions, output) = (t[0].clone(), t[1].clone(), t[2].clone());
         let sequences = several.then(|| t[5].clone());
         let sinks = with_sinks.then(|| t[6].clone());
-        Ok(if prefill {
-            AttentionPrefill {
-                query,
-                keys: t[3].clone(),
-                values: t[4].clone(),
-                cache,
-                positions,
-                sequences,
-                mask,
-                sinks,
-                output,
-            }
-            .into()
-        } else {
-            AttentionDecode {
-                query,
-                cache,
-                positions,
-                sequences,
-                mask,
-                sinks,
-                output,
-            }
-            .into()
-        })
+        let fresh = prefill.then(|| Fresh {
+            keys: t[3].clone(),
+            values: t[4].clone(),
+        });
+        Ok(Attention {
+            query,
+            fresh,
+            cache,
+            positions,
+            sequences,
+            mask,
+            sinks,
+            output,
+        }
+        .into())
     })
 }
 

@@ -59,8 +59,7 @@ pub const TABLES: &[Table] = &[
     table("MatMul", matmul::matmul),
     table("MatMulTopK", select::matmul_top_k),
     table("KvStore", kv::kv_store),
-    shared(2, table("AttentionDecode", attention::decode)),
-    shared(2, table("AttentionPrefill", attention::prefill)),
+    shared(2, table("Attention", attention::attention_op)),
 ];
 
 /// The generator of a case, seeded by its name so that each case can be run

@@ -1,8 +1,8 @@
 use walsh::formats::kv::KvCodecs;
 use walsh::ops::{
-    Activation, Add, ArgMax, AttentionDecode, AttentionPrefill, EmbeddingRows, GatedActivation,
-    KvStore, Mask, MatMul, MatMulTopK, Op, Operation, Pairing, RmsNorm, Rope, RopeConfig,
-    RopeScaling, Scale, SoftCap, SumBefore, TopK,
+    Activation, Add, ArgMax, Attention, EmbeddingRows, Fresh, GatedActivation, KvStore, Mask,
+    MatMul, MatMulTopK, Op, Operation, Pairing, RmsNorm, Rope, RopeConfig, RopeScaling, Scale,
+    SoftCap, SumBefore, TopK,
 };
 use walsh::{DType, KvCacheOptions, Result};
 
@@ -142,8 +142,9 @@ fn decodes(sizes: &Sizes, all: &mut Vec<Workload>) {
                 let name = format!("{codec} [1, {heads}/{kv_heads}, {dim}] over {context}");
                 let make = move |maker: &mut Maker| {
                     let options = KvCacheOptions::global(codecs(codec)?, kv_heads, dim, context);
-                    Ok(AttentionDecode {
+                    Ok(Attention {
                         query: maker.floats(&[1, heads, dim])?,
+                        fresh: None,
                         cache: maker.cache(options)?,
                         positions: maker.ascending(context - 1, 1)?,
                         sequences: None,
@@ -153,7 +154,7 @@ fn decodes(sizes: &Sizes, all: &mut Vec<Workload>) {
                     }
                     .into())
                 };
-                all.push(Workload::new(AttentionDecode::NAME, name, make).over(context));
+                all.push(Workload::new(Attention::NAME, name, make).over(context));
             }
         }
     }
@@ -168,10 +169,12 @@ fn prefills(sizes: &Sizes, all: &mut Vec<Workload>) {
             let make = move |maker: &mut Maker| {
                 let capacity = before + chunk;
                 let options = KvCacheOptions::global(codecs(codec)?, kv_heads, dim, capacity);
-                Ok(AttentionPrefill {
+                Ok(Attention {
                     query: maker.floats(&[chunk, heads, dim])?,
-                    keys: maker.floats(&[chunk, kv_heads, dim])?,
-                    values: maker.floats(&[chunk, kv_heads, dim])?,
+                    fresh: Some(Fresh {
+                        keys: maker.floats(&[chunk, kv_heads, dim])?,
+                        values: maker.floats(&[chunk, kv_heads, dim])?,
+                    }),
                     cache: maker.cache(options)?,
                     positions: maker.ascending(before, chunk)?,
                     sequences: None,
@@ -181,7 +184,7 @@ fn prefills(sizes: &Sizes, all: &mut Vec<Workload>) {
                 }
                 .into())
             };
-            all.push(Workload::new(AttentionPrefill::NAME, name, make).over(before));
+            all.push(Workload::new(Attention::NAME, name, make).over(before));
         }
     }
 }

@@ -133,6 +133,6 @@ fn bench_ops_times_what_is_asked_for() {
     }
     let text = run(&["--op", "RmsNorm", "[1, "]).ok();
     assert!(text.contains("RmsNorm"), "{text}");
-    walsh(["bench-ops", "--op", "Conv"]).fails(2, "AttentionDecode");
+    walsh(["bench-ops", "--op", "Conv"]).fails(2, "Attention");
     walsh(["bench-ops", "--quick", "no such case"]).fails(2, "no op matches");
 }

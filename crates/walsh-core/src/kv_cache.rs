@@ -57,9 +57,8 @@ impl KvCacheOptions {
 pub struct OverlayOptions {
     /// Which tokens, and how.
     pub tokens: Overlay,
-    /// How many more of the latest tokens are kept than are read as recent: an
-    /// [`AttentionDecode`](crate::ops::AttentionDecode) may have one query
-    /// token more than this, and as many of the latest tokens can be stored
+    /// How many more of the latest tokens are kept than are read as recent: a decode
+    /// ([`Attention`](crate::ops::Attention)) may have one query token more than this, and as many of the latest tokens can be stored
     /// anew.
     pub slack: u64,
 }

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{f32s, fake, hollow, i32s};
-use walsh_core::ops::{AttentionDecode, Cost, EmbeddingRows, KvStore, Mask, MatMul, Op, Scale};
+use walsh_core::ops::{Attention, Cost, EmbeddingRows, KvStore, Mask, MatMul, Op, Scale};
 use walsh_core::{KvCache, KvCacheOptions};
 use walsh_formats::DType;
 
@@ -58,8 +58,9 @@ fn caches_cost_what_is_stored_and_seen_of_them() {
     let side = &cache.key().rows;
     let row = (side.codec.code_bytes() + side.codec.scale_bytes()) as u64;
     let decode = |window| -> Op {
-        AttentionDecode {
+        Attention {
             query: f32s(&[1, 4, 64]),
+            fresh: None,
             cache: cache.clone(),
             positions: i32s(&[1]),
             sequences: None,

@@ -4,9 +4,8 @@ mod common;
 
 use common::{assert_says, f32s, fake, hollow, i32s, shifted};
 use walsh_core::ops::{
-    Activation, Add, ArgMax, AttentionDecode, AttentionPrefill, EmbeddingRows, GatedActivation,
-    KvStore, Mask, MatMul, Op, Pairing, RmsNorm, Rope, RopeConfig, RopeScaling, Scale, SoftCap,
-    SumBefore, TopK,
+    Activation, Add, ArgMax, Attention, EmbeddingRows, Fresh, GatedActivation, KvStore, Mask,
+    MatMul, Op, Pairing, RmsNorm, Rope, RopeConfig, RopeScaling, Scale, SoftCap, SumBefore, TopK,
 };
 use walsh_core::{CacheKind, KvCache, KvCacheOptions, Tensor};
 use walsh_formats::DType;
@@ -483,8 +482,9 @@ fn kv_store() {
 
 #[test]
 fn attention() {
-    let op = || AttentionDecode {
+    let op = || Attention {
         query: f32s(&[3, 6, 64]),
+        fresh: None,
         cache: cache(),
         positions: i32s(&[3]),
         sequences: None,
@@ -492,7 +492,7 @@ fn attention() {
         sinks: None,
         output: f32s(&[3, 6, 64]),
     };
-    let masked = |mask: Mask| AttentionDecode { mask, ..op() };
+    let masked = |mask: Mask| Attention { mask, ..op() };
     let plain = Mask::causal(64);
     good(op());
     good(masked(Mask {
@@ -500,7 +500,7 @@ fn attention() {
         window: Some(1),
         softcap: Some(30.0),
     }));
-    let shaped = |shape: &[u64]| AttentionDecode {
+    let shaped = |shape: &[u64]| Attention {
         query: f32s(shape),
         output: f32s(shape),
         positions: i32s(&shape[..1]),
@@ -512,15 +512,12 @@ fn attention() {
     bad(shaped(&[0, 6, 64]), &["query", "2^31 - 1"]);
     bad(shaped(&[3, 0, 64]), &["query", "2^31 - 1"]);
     let positions = i32s(&[4]);
-    bad(AttentionDecode { positions, ..op() }, &["positions", "[3]"]);
+    bad(Attention { positions, ..op() }, &["positions", "[3]"]);
     let output = f32s(&[3, 6, 32]);
-    bad(
-        AttentionDecode { output, ..op() },
-        &["output", "[3, 6, 64]"],
-    );
+    bad(Attention { output, ..op() }, &["output", "[3, 6, 64]"]);
     let output = f32s(&[3, 6, 64]);
     bad(
-        AttentionDecode {
+        Attention {
             query: output.clone(),
             output,
             ..op()
@@ -535,7 +532,7 @@ fn attention() {
         &[1, 2, 64],
     );
     bad(
-        AttentionDecode {
+        Attention {
             cache: of_cache,
             output: inside.expect("within the codes"),
             ..shaped(&[1, 2, 64])
@@ -552,10 +549,9 @@ fn attention() {
         bad(masked(Mask { softcap, ..plain }), &["mask.softcap"]);
     }
 
-    let prefill = |keys: Tensor, values: Tensor| AttentionPrefill {
+    let prefill = |keys: Tensor, values: Tensor| Attention {
         query: f32s(&[3, 6, 64]),
-        keys,
-        values,
+        fresh: Some(Fresh { keys, values }),
         cache: cache(),
         positions: i32s(&[3]),
         mask: plain,
@@ -576,7 +572,7 @@ fn attention() {
     let keys = f32s(&[3, 6, 64]);
     let inside = Tensor::new(keys.buffer().clone(), 0, DType::F32, &[3, 2, 64]);
     bad(
-        AttentionPrefill {
+        Attention {
             output: keys,
             ..prefill(inside.expect("within"), fresh())
         },

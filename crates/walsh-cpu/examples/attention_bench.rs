@@ -10,7 +10,7 @@
 
 use std::time::Instant;
 
-use walsh_core::ops::{AttentionDecode, AttentionPrefill, KvStore, Mask};
+use walsh_core::ops::{Attention, Fresh, KvStore, Mask};
 use walsh_core::{Device, KeyPreparation, KvCache, KvCacheOptions, OverlayOptions, Result, Tensor};
 use walsh_cpu::{CpuOptions, Threads};
 use walsh_formats::kv::KvSpec;
@@ -179,8 +179,9 @@ fn bench(
     let decode = time(
         device,
         |cache| {
-            Ok(AttentionDecode {
+            Ok(Attention {
                 query: rows(1, shape.heads)?,
+                fresh: None,
                 cache: cache.clone(),
                 positions: positions(depth - 1, 1)?,
                 mask,
@@ -203,10 +204,12 @@ fn bench(
         time(
             device,
             |cache| {
-                Ok(AttentionPrefill {
+                Ok(Attention {
                     query: rows(CHUNK, shape.heads)?,
-                    keys: rows(CHUNK, shape.kv_heads)?,
-                    values: rows(CHUNK, shape.kv_heads)?,
+                    fresh: Some(Fresh {
+                        keys: rows(CHUNK, shape.kv_heads)?,
+                        values: rows(CHUNK, shape.kv_heads)?,
+                    }),
                     cache: cache.clone(),
                     positions: positions(first, CHUNK)?,
                     mask,

@@ -229,8 +229,7 @@ impl Backend for Cpu {
             Op::MatMul(op) => matmul::plan(op, self.target),
             Op::MatMulTopK(op) => matmul::plan_top_k(op, self.target),
             Op::KvStore(op) => store::plan(op, self.target),
-            Op::AttentionDecode(op) => attention::plan_decode(op, self.target),
-            Op::AttentionPrefill(op) => attention::plan_prefill(op, self.target),
+            Op::Attention(op) => attention::plan(op, self.target),
             other => Ok(Plan {
                 kernel: format!("{}.{}", snake_case(other.name()), self.target.isa),
                 pieces: 1,

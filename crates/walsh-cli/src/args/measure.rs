@@ -147,7 +147,7 @@ what this device copies, or multiplies with a large f16 weight, in the same run.
 
 Examples:
   walsh bench-ops --op MatMul q4_K
-  walsh bench-ops --device cuda:0 --op AttentionDecode --op KvStore
+  walsh bench-ops --device cuda:0 --op Attention --op KvStore
   walsh bench-ops --quick --json")]
 pub(crate) struct BenchOps {
     /// Only where the name holds TEXT

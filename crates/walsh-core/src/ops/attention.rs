@@ -56,22 +56,31 @@ impl Mask {
     }
 }
 
-/// Attention of n query tokens over a cache that already holds their own keys
-/// and values.
+/// Attention of n query tokens over a cache.
+///
+/// A decode is without [`fresh`](Self::fresh): the cache already holds the queries'
+/// own keys and values. A prefill is with them: the queries see what the cache held
+/// before the chunk, and the chunk's own keys and values as they are, unquantised; a
+/// [`KvStore`](super::KvStore) that is recorded after this op stores them.
 ///
 /// The codes are read where they lie: a query head reads the KV head
 /// `head / (heads / kv_heads)`, and all heads of a group share one pass. The
-/// tokens of a sequence follow each other, their positions ascend by one, and
-/// the last is the newest that the cache holds of the sequence. A ring must hold
-/// the window of the first query: its capacity is at least window + n − 1, or
-/// positions that it has forgotten are not seen. An overlay of recent tokens
-/// bounds the tokens of a sequence: see
-/// [`KvCache::decode_tokens`](crate::KvCache::decode_tokens).
+/// tokens of a sequence follow each other, and their positions ascend by one.
+///
+/// In a decode the last token is the newest that the cache holds of its sequence. A
+/// ring must hold the window of the first query: its capacity is at least
+/// window + n − 1, or positions that it has forgotten are not seen. An overlay of
+/// recent tokens bounds the tokens of a sequence: see
+/// [`KvCache::decode_tokens`](crate::KvCache::decode_tokens). In a prefill a ring must
+/// hold `window − 1` positions before the first query, so its capacity is at least
+/// that.
 #[derive(Debug, Clone)]
-pub struct AttentionDecode {
+pub struct Attention {
     /// `f32 [n, heads, head_dim]`, after RoPE.
     pub query: Tensor,
-    /// The cache.
+    /// The chunk's own keys and values, of a prefill.
+    pub fresh: Option<Fresh>,
+    /// The cache: with fresh keys, of the positions before the chunk.
     pub cache: KvCache,
     /// `i32 [n]`: each query's position.
     pub positions: Tensor,
@@ -85,117 +94,87 @@ pub struct AttentionDecode {
     pub output: Tensor,
 }
 
-/// Attention of a chunk of n query tokens over what a cache held before the
-/// chunk plus the chunk's own keys and values, which are used unquantised.
-///
-/// The chunk's keys and values are stored by a [`KvStore`](super::KvStore)
-/// recorded after this op. The tokens of a sequence follow each other, and their
-/// positions ascend by one. A ring must hold
-/// `window − 1` positions before the first query, so its capacity is at least
-/// that.
+/// Keys and values that no cache holds yet.
 #[derive(Debug, Clone)]
-pub struct AttentionPrefill {
-    /// `f32 [n, heads, head_dim]`, after RoPE.
-    pub query: Tensor,
+pub struct Fresh {
     /// `f32 [n, kv_heads, head_dim]`, after RoPE.
     pub keys: Tensor,
     /// `f32 [n, kv_heads, head_dim]`.
     pub values: Tensor,
-    /// The cache of the positions before the chunk.
-    pub cache: KvCache,
-    /// `i32 [n]`: each query's position.
-    pub positions: Tensor,
-    /// `i32 [n]`: each query's sequence; `None` when all are of the first.
-    pub sequences: Option<Tensor>,
-    /// Scale, window and soft cap.
-    pub mask: Mask,
-    /// `f32 [heads]`: a logit of each head's softmax that goes to no value.
-    pub sinks: Option<Tensor>,
-    /// `f32 [n, heads, head_dim]`.
-    pub output: Tensor,
 }
 
-/// What both forms share.
-struct Common<'a> {
-    query: &'a Tensor,
-    positions: &'a Tensor,
-    sequences: Option<&'a Tensor>,
-    sinks: Option<&'a Tensor>,
-    cache: &'a KvCache,
-    output: &'a Tensor,
-}
-
-impl Common<'_> {
-    fn reads(&self) -> Vec<Span> {
-        let tensors = [self.query, self.positions].into_iter();
-        let tensors = tensors.chain(self.sequences).chain(self.sinks);
-        tensors
-            .map(Tensor::span)
-            .chain(self.cache.spans())
-            .chain(self.cache.preparation_spans())
-            .collect()
-    }
-}
-
-fn check_query(check: Check, common: &Common<'_>) -> Result<()> {
-    let Common {
-        query,
-        positions,
-        sequences,
-        sinks,
-        cache,
-        output,
-    } = *common;
-    check.rank("query", query, 3)?;
-    check.size("query", query)?;
-    let (n, heads) = (query.shape()[0], query.shape()[1]);
-    check.f32("query", query, &[n, heads, cache.head_dim()])?;
-    if heads % cache.kv_heads() != 0 {
-        return check.fail(
-            "query",
-            format_args!("of a multiple of the cache's {} KV heads", cache.kv_heads()),
-            format_args!("of {heads} heads"),
-        );
-    }
-    check.dtype("positions", positions, DType::I32)?;
-    check.shape("positions", positions, &[n])?;
-    check_sequences(check, sequences, n)?;
-    if let Some(sinks) = sinks {
-        check.f32("sinks", sinks, &[heads])?;
-    }
-    check.f32("output", output, query.shape())?;
-    check.disjoint("output", output, &[query, positions])?;
-    for input in sequences.into_iter().chain(sinks) {
-        check.disjoint("output", output, &[input])?;
-    }
-    let kept = cache.spans().chain(cache.preparation_spans());
-    if kept.into_iter().any(|span| span.overlaps(&output.span())) {
-        return check.fail("output", "apart from the cache", "overlapping it");
-    }
-    Ok(())
-}
-
-impl AttentionDecode {
-    fn common(&self) -> Common<'_> {
-        Common {
-            query: &self.query,
-            positions: &self.positions,
-            sequences: self.sequences.as_ref(),
-            sinks: self.sinks.as_ref(),
-            cache: &self.cache,
-            output: &self.output,
+impl Attention {
+    /// The most query tokens of a sequence, where the cache's overlay bounds them.
+    #[must_use]
+    pub fn most_tokens(&self) -> Option<u64> {
+        match self.fresh {
+            None => self.cache.decode_tokens(),
+            Some(_) => None,
         }
     }
+
+    fn check_query(&self, check: Check) -> Result<()> {
+        let Self {
+            query,
+            cache,
+            output,
+            ..
+        } = self;
+        check.rank("query", query, 3)?;
+        check.size("query", query)?;
+        let (n, heads) = (query.shape()[0], query.shape()[1]);
+        check.f32("query", query, &[n, heads, cache.head_dim()])?;
+        if heads % cache.kv_heads() != 0 {
+            return check.fail(
+                "query",
+                format_args!("of a multiple of the cache's {} KV heads", cache.kv_heads()),
+                format_args!("of {heads} heads"),
+            );
+        }
+        check.dtype("positions", &self.positions, DType::I32)?;
+        check.shape("positions", &self.positions, &[n])?;
+        check_sequences(check, self.sequences.as_ref(), n)?;
+        if let Some(sinks) = &self.sinks {
+            check.f32("sinks", sinks, &[heads])?;
+        }
+        check.f32("output", output, query.shape())?;
+        check.disjoint("output", output, &[query, &self.positions])?;
+        for input in self.sequences.iter().chain(&self.sinks) {
+            check.disjoint("output", output, &[input])?;
+        }
+        let kept = cache.spans().chain(cache.preparation_spans());
+        if kept.into_iter().any(|span| span.overlaps(&output.span())) {
+            return check.fail("output", "apart from the cache", "overlapping it");
+        }
+        Ok(())
+    }
+
+    fn check_fresh(&self, check: Check, Fresh { keys, values }: &Fresh) -> Result<()> {
+        let n = check_fresh(check, keys, values, &self.cache)?;
+        check.dtype("keys", keys, DType::F32)?;
+        let tokens = self.query.shape()[0];
+        if n != tokens {
+            return check.fail(
+                "keys",
+                format_args!("of the query's {tokens} tokens"),
+                format_args!("of {n}"),
+            );
+        }
+        check.disjoint("output", &self.output, &[keys, values])
+    }
 }
 
-impl Operation for AttentionDecode {
-    const NAME: &'static str = "AttentionDecode";
+impl Operation for Attention {
+    const NAME: &'static str = "Attention";
 
     fn validate(&self) -> Result<()> {
         let check = Check(Self::NAME);
-        check_query(check, &self.common())?;
+        self.check_query(check)?;
         let n = self.query.shape()[0];
-        match self.cache.decode_tokens() {
+        if let Some(fresh) = &self.fresh {
+            self.check_fresh(check, fresh)?;
+        }
+        match self.most_tokens() {
             Some(most) if self.sequences.is_none() && n > most => {
                 return check.fail(
                     "query",
@@ -209,20 +188,29 @@ impl Operation for AttentionDecode {
     }
 
     fn accesses(&self) -> Accesses {
+        let tensors = [&self.query, &self.positions].into_iter();
+        let tensors = tensors.chain(&self.sequences).chain(&self.sinks);
+        let mut reads: Vec<Span> = tensors
+            .map(Tensor::span)
+            .chain(self.cache.spans())
+            .chain(self.cache.preparation_spans())
+            .collect();
+        if let Some(Fresh { keys, values }) = &self.fresh {
+            reads.extend([keys.span(), values.span()]);
+        }
         Accesses {
-            reads: self.common().reads(),
+            reads,
             writes: vec![self.output.span()],
         }
     }
 
     fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} over {} -> {}",
-            self.query,
-            self.cache.codecs(),
-            self.output
-        )
+        let fresh = match self.fresh {
+            Some(_) => " + fresh",
+            None => "",
+        };
+        let codecs = self.cache.codecs();
+        write!(f, "{} over {codecs}{fresh} -> {}", self.query, self.output)
     }
 
     fn cost(&self, stored: u64) -> Cost {
@@ -231,84 +219,17 @@ impl Operation for AttentionDecode {
             .sequences
             .as_ref()
             .map_or(1, |_| self.cache.sequences());
-        Cost {
-            bytes: bytes([&self.query, &self.output, &self.positions])
-                + sequences * token_bytes(&self.cache, seen),
-            operations: 4 * self.query.elements() * seen,
-        }
-    }
-}
-
-impl AttentionPrefill {
-    fn common(&self) -> Common<'_> {
-        Common {
-            query: &self.query,
-            positions: &self.positions,
-            sequences: self.sequences.as_ref(),
-            sinks: self.sinks.as_ref(),
-            cache: &self.cache,
-            output: &self.output,
-        }
-    }
-}
-
-impl Operation for AttentionPrefill {
-    const NAME: &'static str = "AttentionPrefill";
-
-    fn validate(&self) -> Result<()> {
-        let check = Check(Self::NAME);
-        check_query(check, &self.common())?;
-        let n = check_fresh(check, &self.keys, &self.values, &self.cache)?;
-        check.dtype("keys", &self.keys, DType::F32)?;
-        if n != self.query.shape()[0] {
-            return check.fail(
-                "keys",
-                format_args!("of the query's {} tokens", self.query.shape()[0]),
-                format_args!("of {n}"),
-            );
-        }
-        check.disjoint("output", &self.output, &[&self.keys, &self.values])?;
-        self.mask.validate(check)
-    }
-
-    fn accesses(&self) -> Accesses {
-        let mut reads = self.common().reads();
-        reads.extend([self.keys.span(), self.values.span()]);
-        Accesses {
-            reads,
-            writes: vec![self.output.span()],
-        }
-    }
-
-    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} over {} + fresh -> {}",
-            self.query,
-            self.cache.codecs(),
-            self.output
-        )
-    }
-
-    fn cost(&self, stored: u64) -> Cost {
-        let chunk = self.query.shape()[0];
-        let stored = self.mask.seen(stored);
-        let sequences = self
-            .sequences
-            .as_ref()
-            .map_or(1, |_| self.cache.sequences());
-        let inputs = bytes([
-            &self.query,
-            &self.keys,
-            &self.values,
-            &self.output,
-            &self.positions,
-        ]);
+        let fresh = self.fresh.iter().flat_map(|f| [&f.keys, &f.values]);
+        let tensors = [&self.query, &self.output, &self.positions];
         // A query sees those of its chunk up to itself: half of them, over all queries.
-        let within = self.mask.seen(chunk.div_ceil(2));
+        let within = match self.fresh {
+            Some(_) => self.mask.seen(self.query.shape()[0].div_ceil(2)),
+            None => 0,
+        };
         Cost {
-            bytes: inputs + sequences * token_bytes(&self.cache, stored),
-            operations: 4 * self.query.elements() * (stored + within),
+            bytes: bytes(tensors.into_iter().chain(fresh))
+                + sequences * token_bytes(&self.cache, seen),
+            operations: 4 * self.query.elements() * (seen + within),
         }
     }
 }

@@ -14,7 +14,7 @@ mod select;
 
 use std::fmt;
 
-pub use attention::{AttentionDecode, AttentionPrefill, Mask};
+pub use attention::{Attention, Fresh, Mask};
 pub use cost::Cost;
 pub use elementwise::{Activation, Add, GatedActivation, Scale, SoftCap};
 pub use embedding::EmbeddingRows;
@@ -128,8 +128,7 @@ ops!(
     MatMul,
     MatMulTopK,
     KvStore,
-    AttentionDecode,
-    AttentionPrefill,
+    Attention,
     GatedActivation,
     Add,
     Scale,

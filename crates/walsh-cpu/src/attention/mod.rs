@@ -20,7 +20,7 @@ mod walk;
 use std::ops::Range;
 use std::sync::Arc;
 
-use walsh_core::ops::{AttentionDecode, AttentionPrefill, Mask, Operation};
+use walsh_core::ops::{Attention, Operation};
 use walsh_core::{
     Accesses, Buffer, CacheKind, Error, KvCache, KvRows, KvSide, Plan, Result, Tensor,
 };
@@ -35,190 +35,144 @@ use crate::memory::{View, address};
 use crate::positions;
 use crate::team::{Phase, Scratch};
 
-/// What both forms of attention are lowered from.
-struct Request<'a> {
-    op: &'static str,
-    query: &'a Tensor,
-    /// The chunk's own keys and values.
-    fresh: Option<(&'a Tensor, &'a Tensor)>,
-    cache: &'a KvCache,
-    positions: &'a Tensor,
-    sequences: Option<&'a Tensor>,
-    mask: Mask,
-    sinks: Option<&'a Tensor>,
-    output: &'a Tensor,
-}
-
-impl<'a> From<&'a AttentionDecode> for Request<'a> {
-    fn from(op: &'a AttentionDecode) -> Self {
-        Self {
-            op: AttentionDecode::NAME,
-            query: &op.query,
-            fresh: None,
-            cache: &op.cache,
-            positions: &op.positions,
-            sequences: op.sequences.as_ref(),
-            mask: op.mask,
-            sinks: op.sinks.as_ref(),
-            output: &op.output,
-        }
-    }
-}
-
-impl<'a> From<&'a AttentionPrefill> for Request<'a> {
-    fn from(op: &'a AttentionPrefill) -> Self {
-        Self {
-            op: AttentionPrefill::NAME,
-            query: &op.query,
-            fresh: Some((&op.keys, &op.values)),
-            cache: &op.cache,
-            positions: &op.positions,
-            sequences: op.sequences.as_ref(),
-            mask: op.mask,
-            sinks: op.sinks.as_ref(),
-            output: &op.output,
-        }
-    }
-}
-
-impl Request<'_> {
-    fn shape(&self) -> Result<Shape> {
-        let shape = Shape {
-            tokens: self.query.shape()[0] as usize,
-            heads: self.query.shape()[1] as usize,
-            kv_heads: self.cache.kv_heads() as usize,
-            head_dim: self.cache.head_dim() as usize,
-            capacity: self.cache.capacity() as usize,
-        };
-        // A codec has checked the size; what is rotated is so by whole vectors.
-        let rotated = |side: &KvSide| side.rows.codec.rotation().is_some();
-        if shape.head_dim != shape.width()
-            && (rotated(self.cache.key()) || rotated(self.cache.value()))
-        {
-            return Err(Error::Unsupported {
-                op: self.op,
-                backend: "cpu",
-                why: format!(
-                    "a rotated head of {} numbers, which are no multiple of 16",
-                    shape.head_dim
-                ),
-            });
-        }
-        Ok(shape)
-    }
-
-    /// How many parts the context is cut into: one when the chunk's own rows are part of it.
-    fn parts(&self, shape: &Shape, target: Target) -> usize {
-        if self.fresh.is_some() {
-            1
-        } else {
-            shape.parts(target.threads)
-        }
-    }
-
-    fn plan(&self, form: &str, target: Target) -> Result<Plan> {
-        let shape = self.shape()?;
-        let parts = self.parts(&shape, target);
-        let form_of_codes = match self.coded(target) {
-            Some(_) => ".int8",
-            None => "",
-        };
-        Ok(Plan {
-            kernel: format!(
-                "attention_{form}.{}.{}{form_of_codes}",
-                self.cache.codecs(),
-                target.isa
+/// The sizes of an op, where there are kernels for them.
+fn shape_of(op: &Attention) -> Result<Shape> {
+    let shape = Shape {
+        tokens: op.query.shape()[0] as usize,
+        heads: op.query.shape()[1] as usize,
+        kv_heads: op.cache.kv_heads() as usize,
+        head_dim: op.cache.head_dim() as usize,
+        capacity: op.cache.capacity() as usize,
+    };
+    // A codec has checked the size; what is rotated is so by whole vectors.
+    let rotated = |side: &KvSide| side.rows.codec.rotation().is_some();
+    if shape.head_dim != shape.width() && (rotated(op.cache.key()) || rotated(op.cache.value())) {
+        return Err(Error::Unsupported {
+            op: Attention::NAME,
+            backend: "cpu",
+            why: format!(
+                "a rotated head of {} numbers, which are no multiple of 16",
+                shape.head_dim
             ),
-            pieces: (shape.items() * parts) as u64,
-            workspace: (shape.partials(parts) * size_of::<f32>()) as u64,
-        })
-    }
-
-    /// The codes as integers, where the device attends so.
-    fn coded(&self, target: Target) -> Option<Coded> {
-        let codec = |side: &'_ KvSide| side.rows.codec.clone();
-        Coded::of(&codec(self.cache.key()), &codec(self.cache.value()), target)
-    }
-
-    fn lower(&self, accesses: Accesses, lowering: &mut Lowering) -> Result<()> {
-        let shape = self.shape()?;
-        let parts = self.parts(&shape, lowering.target());
-        let tokens = positions::Tokens {
-            op: self.op,
-            positions: self.positions,
-            sequences: self.sequences,
-            most: self
-                .fresh
-                .is_none()
-                .then(|| self.cache.decode_tokens())
-                .flatten(),
-        };
-        let checked = positions::checked(&tokens, self.cache, lowering)?;
-        let bytes = (shape.partials(parts) * size_of::<f32>()) as u64;
-        let workspace = (parts > 1).then(|| lowering.workspace(bytes)).transpose()?;
-        let fresh = self.fresh.map(|(keys, values)| -> Result<Fresh> {
-            Ok(Fresh {
-                keys: View::<f32>::of(keys)?.base(),
-                values: View::<f32>::of(values)?.base(),
-            })
         });
-        let partials = match &workspace {
+    }
+    Ok(shape)
+}
+
+/// How many parts the context is cut into: one when the chunk's own rows are part of it.
+fn parts_of(op: &Attention, shape: &Shape, target: Target) -> usize {
+    match op.fresh {
+        Some(_) => 1,
+        None => shape.parts(target.threads),
+    }
+}
+
+/// The codes as integers, where the device attends so.
+fn coded(op: &Attention, target: Target) -> Option<Coded> {
+    let codec = |side: &KvSide| side.rows.codec.clone();
+    Coded::of(&codec(op.cache.key()), &codec(op.cache.value()), target)
+}
+
+/// What the op will do, to look at.
+pub(crate) fn plan(op: &Attention, target: Target) -> Result<Plan> {
+    let shape = shape_of(op)?;
+    let parts = parts_of(op, &shape, target);
+    let form = if op.fresh.is_some() {
+        "prefill"
+    } else {
+        "decode"
+    };
+    let form_of_codes = if coded(op, target).is_some() {
+        ".int8"
+    } else {
+        ""
+    };
+    let (codecs, isa) = (op.cache.codecs(), target.isa);
+    Ok(Plan {
+        kernel: format!("attention_{form}.{codecs}.{isa}{form_of_codes}"),
+        pieces: (shape.items() * parts) as u64,
+        workspace: (shape.partials(parts) * size_of::<f32>()) as u64,
+    })
+}
+
+/// Adds the phases of attention.
+pub(crate) fn lower(op: &Attention, lowering: &mut Lowering) -> Result<()> {
+    let shape = shape_of(op)?;
+    let parts = parts_of(op, &shape, lowering.target());
+    let tokens = positions::Tokens {
+        op: Attention::NAME,
+        positions: &op.positions,
+        sequences: op.sequences.as_ref(),
+        most: op.most_tokens(),
+    };
+    let checked = positions::checked(&tokens, &op.cache, lowering)?;
+    let bytes = (shape.partials(parts) * size_of::<f32>()) as u64;
+    let workspace = (parts > 1).then(|| lowering.workspace(bytes)).transpose()?;
+    let job = job(op, (shape, parts), workspace.as_ref(), lowering.target())?;
+    let accesses = op.accesses();
+    let spans = accesses.reads.iter().chain(&accesses.writes);
+    let mut alive: Vec<Buffer> = spans.map(|span| span.buffer.clone()).collect();
+    alive.extend(workspace.clone());
+    let job = Arc::new(Shared { job, _alive: alive });
+    let mut attend = accesses;
+    attend.read(whole(&checked));
+    let Some(workspace) = workspace else {
+        lowering.phase(&attend, Attend(job));
+        return Ok(());
+    };
+    let writes = std::mem::replace(&mut attend.writes, vec![whole(&workspace)]);
+    lowering.phase(&attend, Attend(job.clone()));
+    let merge = Accesses {
+        reads: vec![whole(&workspace)],
+        writes,
+    };
+    lowering.phase(&merge, Merge(job));
+    lowering.release(workspace);
+    Ok(())
+}
+
+/// The job of an op in so many parts, whose partial results are in workspace where they are several.
+fn job(
+    op: &Attention,
+    (shape, parts): (Shape, usize),
+    workspace: Option<&Buffer>,
+    target: Target,
+) -> Result<Job> {
+    let fresh = op.fresh.as_ref().map(|fresh| -> Result<Fresh> {
+        Ok(Fresh {
+            keys: View::<f32>::of(&fresh.keys)?.base(),
+            values: View::<f32>::of(&fresh.values)?.base(),
+        })
+    });
+    Ok(Job {
+        isa: target.isa,
+        scale: op.mask.scale,
+        window: op.mask.window.map_or(usize::MAX, |window| window as usize),
+        softcap: op.mask.softcap.unwrap_or(0.0),
+        ring: op.cache.kind() == CacheKind::Ring,
+        key: side(op.cache.key())?,
+        value: side(op.cache.value())?,
+        overlay: overlay(&op.cache),
+        equaliser: numbers(op.cache.preparation().equaliser.as_ref())?,
+        center: numbers(op.cache.preparation().center.as_ref())?,
+        fresh: fresh.transpose()?,
+        query: View::<f32>::of(&op.query)?.base(),
+        positions: View::<i32>::of(&op.positions)?.base(),
+        sequences: match &op.sequences {
+            Some(sequences) => View::<i32>::of(sequences)?.base(),
+            None => std::ptr::null(),
+        },
+        sinks: numbers(op.sinks.as_ref())?,
+        output: View::<f32>::of(&op.output)?.base(),
+        coded: coded(op, target),
+        parts,
+        partials: match workspace {
             Some(buffer) => address(buffer, 0)?.cast(),
             None => std::ptr::null_mut(),
-        };
-        let job = Job {
-            isa: lowering.target().isa,
-            shape,
-            scale: self.mask.scale,
-            window: self
-                .mask
-                .window
-                .map_or(usize::MAX, |window| window as usize),
-            softcap: self.mask.softcap.unwrap_or(0.0),
-            ring: self.cache.kind() == CacheKind::Ring,
-            key: side(self.cache.key())?,
-            value: side(self.cache.value())?,
-            overlay: overlay(self.cache),
-            equaliser: numbers(self.cache.preparation().equaliser.as_ref())?,
-            center: numbers(self.cache.preparation().center.as_ref())?,
-            fresh: fresh.transpose()?,
-            query: View::<f32>::of(self.query)?.base(),
-            positions: View::<i32>::of(self.positions)?.base(),
-            sequences: match self.sequences {
-                Some(sequences) => View::<i32>::of(sequences)?.base(),
-                None => std::ptr::null(),
-            },
-            sinks: numbers(self.sinks)?,
-            output: View::<f32>::of(self.output)?.base(),
-            coded: self.coded(lowering.target()),
-            parts,
-            partials,
-            plain: Decoder::new(RowCodec::new(KvCodec::Dense(DType::F32), shape.head_dim)?),
-        };
-        let mut alive: Vec<Buffer> = accesses
-            .reads
-            .iter()
-            .chain(&accesses.writes)
-            .map(|span| span.buffer.clone())
-            .collect();
-        alive.extend(workspace.clone());
-        let job = Arc::new(Shared { job, _alive: alive });
-        let mut attend = accesses;
-        attend.read(whole(&checked));
-        let Some(workspace) = workspace else {
-            lowering.phase(&attend, Attend(job));
-            return Ok(());
-        };
-        let writes = std::mem::replace(&mut attend.writes, vec![whole(&workspace)]);
-        lowering.phase(&attend, Attend(job.clone()));
-        let merge = Accesses {
-            reads: vec![whole(&workspace)],
-            writes,
-        };
-        lowering.phase(&merge, Merge(job));
-        lowering.release(workspace);
-        Ok(())
-    }
+        },
+        plain: Decoder::new(RowCodec::new(KvCodec::Dense(DType::F32), shape.head_dim)?),
+        shape,
+    })
 }
 
 /// The numbers of a tensor that may be absent.
@@ -317,20 +271,4 @@ impl Phase for Merge {
             unsafe { self.0.job.merge(vector, scratch) };
         }
     }
-}
-
-pub(crate) fn plan_decode(op: &AttentionDecode, target: Target) -> Result<Plan> {
-    Request::from(op).plan("decode", target)
-}
-
-pub(crate) fn plan_prefill(op: &AttentionPrefill, target: Target) -> Result<Plan> {
-    Request::from(op).plan("prefill", target)
-}
-
-pub(crate) fn lower_decode(op: &AttentionDecode, lowering: &mut Lowering) -> Result<()> {
-    Request::from(op).lower(op.accesses(), lowering)
-}
-
-pub(crate) fn lower_prefill(op: &AttentionPrefill, lowering: &mut Lowering) -> Result<()> {
-    Request::from(op).lower(op.accesses(), lowering)
 }

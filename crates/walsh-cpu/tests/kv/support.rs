@@ -1,6 +1,6 @@
 //! A cache on a device, and attention over what it decodes to in double precision.
 
-use walsh_core::ops::{AttentionDecode, AttentionPrefill, KvStore, Mask};
+use walsh_core::ops::{Attention, Fresh, KvStore, Mask};
 use walsh_core::{CacheKind, Device, KvCache, KvCacheOptions, KvSide, OverlayOptions, Result};
 use walsh_cpu::{Activations, CpuOptions, Isa, Threads};
 use walsh_formats::kv::Overlay;
@@ -163,8 +163,9 @@ impl Fixture {
         ];
         let output = self.device.tensor(&shape, &vec![-77.0f32; query.len()])?;
         let mut list = self.device.record();
-        list.push(AttentionDecode {
+        list.push(Attention {
             query: self.device.tensor(&shape, query)?,
+            fresh: None,
             cache: self.cache.clone(),
             positions: self.positions(&positions)?,
             mask,
@@ -181,8 +182,9 @@ impl Fixture {
         let shape = [1, self.sizes.heads as u64, self.sizes.head_dim as u64];
         let row = || vec![0.0f32; self.sizes.heads * self.sizes.head_dim];
         let mut list = self.device.record();
-        list.push(AttentionDecode {
+        list.push(Attention {
             query: self.device.tensor(&shape, &row()).unwrap(),
+            fresh: None,
             cache: self.cache.clone(),
             positions: self.positions(&(0..1)).unwrap(),
             mask: mask(self.sizes.head_dim),
@@ -211,10 +213,12 @@ impl Fixture {
         let mut list = self.device.record();
         let keys = rows_of(&self.sizes, KEYS, positions.clone());
         let values = rows_of(&self.sizes, VALUES, positions.clone());
-        list.push(AttentionPrefill {
+        list.push(Attention {
             query: self.device.tensor(&shape, &query).unwrap(),
-            keys: self.device.tensor(&fresh, &keys).unwrap(),
-            values: self.device.tensor(&fresh, &values).unwrap(),
+            fresh: Some(Fresh {
+                keys: self.device.tensor(&fresh, &keys).unwrap(),
+                values: self.device.tensor(&fresh, &values).unwrap(),
+            }),
             cache: self.cache.clone(),
             positions: self.positions(&positions).unwrap(),
             mask,

@@ -41,8 +41,7 @@ pub(crate) fn lower(op: &Op, lowering: &mut Lowering<'_>) -> Result<()> {
         Op::TopK(op) => select::top_k(op, lowering),
         Op::MatMulTopK(op) => largest_products(op, lowering),
         Op::KvStore(op) => kv::store(op, lowering),
-        Op::AttentionDecode(op) => kv::decode(op, lowering),
-        Op::AttentionPrefill(op) => kv::prefill(op, lowering),
+        Op::Attention(op) => kv::attention(op, lowering),
         Op::MatMul(op) => matmul::lower(op, lowering),
     }
 }

@@ -222,7 +222,7 @@ fn label(op: &Op) -> String {
         Op::MatMul(MatMul { weight, .. }) | Op::MatMulTopK(MatMulTopK { weight, .. }) => {
             format!("{name} {} {:?}", weight.dtype(), weight.shape())
         }
-        Op::AttentionDecode(op) => match op.mask.window {
+        Op::Attention(op) => match op.mask.window {
             Some(window) => format!("{name} {} within {window}", op.cache.codecs()),
             None => format!("{name} {}", op.cache.codecs()),
         },

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use walsh::formats::DType;
 use walsh::ops::{
-    Add, ArgMax, AttentionDecode, AttentionPrefill, EmbeddingRows, GatedActivation, KvStore, Mask,
-    MatMul, MatMulTopK, RmsNorm, Rope, SoftCap, SumBefore, TopK,
+    Add, ArgMax, Attention, EmbeddingRows, Fresh, GatedActivation, KvStore, Mask, MatMul,
+    MatMulTopK, RmsNorm, Rope, SoftCap, SumBefore, TopK,
 };
 use walsh::{Device, KvCache, Recorder, Screen, Step, Tensor};
 
@@ -401,31 +401,30 @@ impl Block<'_> {
             window: config.window.map(|window| window as u32),
             softcap: self.config.attention_softcap,
         };
+        let fresh = match self.reading {
+            Reading::Codes => None,
+            Reading::CodesAndFresh => Some(Fresh {
+                keys: a.key.clone(),
+                values: a.value.clone(),
+            }),
+        };
+        let attention = Attention {
+            query: a.query.clone(),
+            fresh,
+            cache: cache.clone(),
+            positions: a.positions.clone(),
+            sequences: None,
+            mask,
+            sinks: None,
+            output: a.attended.clone(),
+        };
         match self.reading {
             Reading::Codes => {
                 self.list.push(store)?;
-                self.list.push(AttentionDecode {
-                    query: a.query.clone(),
-                    cache: cache.clone(),
-                    positions: a.positions.clone(),
-                    mask,
-                    output: a.attended.clone(),
-                    sequences: None,
-                    sinks: None,
-                })?;
+                self.list.push(attention)?;
             }
             Reading::CodesAndFresh => {
-                self.list.push(AttentionPrefill {
-                    query: a.query.clone(),
-                    keys: a.key.clone(),
-                    values: a.value.clone(),
-                    cache: cache.clone(),
-                    positions: a.positions.clone(),
-                    mask,
-                    output: a.attended.clone(),
-                    sequences: None,
-                    sinks: None,
-                })?;
+                self.list.push(attention)?;
                 self.list.push(store)?;
             }
         }

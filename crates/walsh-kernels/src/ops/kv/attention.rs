@@ -1,7 +1,7 @@
 //! Attention: queries turned, passes over zones of positions, their merge.
 
-use walsh_core::ops::{AttentionDecode, AttentionPrefill, Mask};
-use walsh_core::{Buffer, KvCache, KvRows, KvSide, Result, Span, Tensor};
+use walsh_core::ops::{Attention, Fresh};
+use walsh_core::{Buffer, KvRows, KvSide, Result, Span, Tensor};
 
 use super::codec::{self, Constants};
 use super::places::places;
@@ -174,45 +174,9 @@ pub(super) static ATTENTION_COMBINE: Kernel = Kernel {
     shared: true,
 };
 
-/// What both forms of attention are made of.
-struct Attention<'a> {
-    query: &'a Tensor,
-    /// A chunk's own keys and values.
-    fresh: Option<(&'a Tensor, &'a Tensor)>,
-    cache: &'a KvCache,
-    positions: &'a Tensor,
-    sequences: Option<&'a Tensor>,
-    mask: Mask,
-    sinks: Option<&'a Tensor>,
-    output: &'a Tensor,
-}
-
-pub(crate) fn decode(op: &AttentionDecode, lowering: &mut Lowering<'_>) -> Result<()> {
-    let attention = Attention {
-        query: &op.query,
-        fresh: None,
-        cache: &op.cache,
-        positions: &op.positions,
-        sequences: op.sequences.as_ref(),
-        mask: op.mask,
-        sinks: op.sinks.as_ref(),
-        output: &op.output,
-    };
-    attention.lower(lowering)
-}
-
-pub(crate) fn prefill(op: &AttentionPrefill, lowering: &mut Lowering<'_>) -> Result<()> {
-    let attention = Attention {
-        query: &op.query,
-        fresh: Some((&op.keys, &op.values)),
-        cache: &op.cache,
-        positions: &op.positions,
-        sequences: op.sequences.as_ref(),
-        mask: op.mask,
-        sinks: op.sinks.as_ref(),
-        output: &op.output,
-    };
-    attention.lower(lowering)
+/// Adds the dispatches of attention.
+pub(crate) fn attention(op: &Attention, lowering: &mut Lowering<'_>) -> Result<()> {
+    Attend { op }.lower(lowering)
 }
 
 /// Where a zone's positions are read from.
@@ -252,41 +216,46 @@ struct Queries {
     center: bool,
 }
 
-impl Attention<'_> {
+/// An op as it is lowered.
+struct Attend<'a> {
+    op: &'a Attention,
+}
+
+impl Attend<'_> {
     fn head_dim(&self) -> u64 {
-        self.cache.head_dim()
+        self.op.cache.head_dim()
     }
 
     fn tokens(&self) -> u64 {
-        self.query.shape()[0]
+        self.op.query.shape()[0]
     }
 
     fn heads(&self) -> u64 {
-        self.query.shape()[1]
+        self.op.query.shape()[1]
     }
 
     fn group(&self) -> u64 {
-        self.heads() / self.cache.kv_heads()
+        self.heads() / self.op.cache.kv_heads()
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) -> Result<()> {
-        lowering.countable(&[self.query])?;
-        let cache = self.cache;
+        lowering.countable(&[&self.op.query])?;
+        let cache = &self.op.cache;
         for side in [cache.key(), cache.value()] {
             let rows = side.rows.codes.shape()[0] * side.rows.codes.shape()[1];
             if rows > u64::from(u32::MAX) {
                 return Err(lowering.unsupported("the cache has 2^32 rows or more"));
             }
         }
-        let most = cache.decode_tokens().filter(|_| self.fresh.is_none());
-        let places = places((self.positions, self.sequences), most, cache, lowering)?;
-        let (units, unit_rows) = match self.sequences {
+        let tokens = (&self.op.positions, self.op.sequences.as_ref());
+        let places = places(tokens, self.op.most_tokens(), cache, lowering)?;
+        let (units, unit_rows) = match self.op.sequences {
             None => (1, self.tokens() * self.group()),
             Some(_) => (self.tokens(), self.group()),
         };
         let rows = self.rows(unit_rows);
         let tiles = units * unit_rows.div_ceil(rows);
-        let window = self.mask.window.map_or(u64::MAX, u64::from);
+        let window = self.op.mask.window.map_or(u64::MAX, u64::from);
         let seen = cache.capacity().min(window.saturating_add(self.tokens()));
         let mut zones = vec![(Zone::Codes, seen)];
         zones.extend(
@@ -294,7 +263,7 @@ impl Attention<'_> {
                 .overlay()
                 .map(|overlay| (Zone::Overlay, overlay.slots())),
         );
-        zones.extend(self.fresh.map(|_| (Zone::Fresh, self.tokens())));
+        zones.extend(self.op.fresh.as_ref().map(|_| (Zone::Fresh, self.tokens())));
         let (mut passes, mut all_parts, mut stored_parts) = (Vec::new(), 0, 0);
         for (zone, positions) in zones {
             let groups = tiles * cache.kv_heads();
@@ -347,8 +316,8 @@ impl Attention<'_> {
 
     /// The queries as stored keys meet them, and the workspace that they are in.
     fn queries(&self, lowering: &mut Lowering<'_>) -> Result<(Queries, Option<Buffer>)> {
-        let preparation = self.cache.preparation();
-        let codec = &self.cache.key().rows.codec;
+        let preparation = self.op.cache.preparation();
+        let codec = &self.op.cache.key().rows.codec;
         let rotates = codec.rotation().is_some();
         if !rotates && preparation.equaliser.is_none() && preparation.center.is_none() {
             return Ok((self.plain_queries(), None));
@@ -371,7 +340,7 @@ impl Attention<'_> {
             vectors: vectors as u32,
             heads: self.heads() as u32,
             group: self.group() as u32,
-            scale: self.mask.scale,
+            scale: self.op.mask.scale,
         };
         let nothing = lowering.nothing();
         let span = |tensor: &Option<Tensor>| {
@@ -380,7 +349,7 @@ impl Attention<'_> {
                 .map_or_else(|| nothing.clone(), Tensor::span)
         };
         let spans = vec![
-            self.query.span(),
+            self.op.query.span(),
             span(&preparation.equaliser),
             span(&preparation.center),
             whole(&turned),
@@ -399,9 +368,9 @@ impl Attention<'_> {
     /// The queries as the model has them.
     fn plain_queries(&self) -> Queries {
         Queries {
-            span: self.query.span(),
+            span: self.op.query.span(),
             stride: self.head_dim(),
-            scale: self.mask.scale,
+            scale: self.op.mask.scale,
             center: false,
         }
     }
@@ -436,22 +405,22 @@ impl Attention<'_> {
                 ("VALUE_BYTES", value.constants.bytes),
             ],
         );
-        let overlay = self.cache.overlay();
+        let overlay = self.op.cache.overlay();
         let tiles = shared.unit_rows.div_ceil(shared.rows);
         let args = AttentionPassArgs {
             statistics: shared.statistics,
             heads: self.heads() as u32,
             group: self.group() as u32,
-            kv_heads: self.cache.kv_heads() as u32,
+            kv_heads: self.op.cache.kv_heads() as u32,
             unit_rows: shared.unit_rows as u32,
             tiles: tiles as u32,
             query_stride: queries.stride as u32,
             parts: pass.parts as u32,
             all_parts: shared.all_parts as u32,
             first_part: pass.first_part as u32,
-            window: self.mask.window.unwrap_or(0),
-            prefill: u32::from(self.fresh.is_some()),
-            capacity: self.cache.capacity() as u32,
+            window: self.op.mask.window.unwrap_or(0),
+            prefill: u32::from(self.op.fresh.is_some()),
+            capacity: self.op.cache.capacity() as u32,
             key_slots: key.slots,
             value_slots: value.slots,
             key_overlaid: u32::from(key.overlaid),
@@ -460,7 +429,7 @@ impl Attention<'_> {
             recent: overlay.map_or(0, |overlay| overlay.tokens.recent),
             ring: overlay.map_or(0, |overlay| overlay.ring() as u32),
             scale: queries.scale,
-            softcap: self.mask.softcap.unwrap_or(0.0),
+            softcap: self.op.mask.softcap.unwrap_or(0.0),
             key_factor: key.factor,
             value_factor: value.factor,
             padding: 0,
@@ -475,13 +444,13 @@ impl Attention<'_> {
             lowering.verdict(),
             whole(&shared.partial),
         ];
-        let groups = [pass.parts, shared.units * tiles, self.cache.kv_heads()];
+        let groups = [pass.parts, shared.units * tiles, self.op.cache.kv_heads()];
         lowering.dispatch(variant, groups, &args, spans)
     }
 
     /// What a zone's keys and values are read from.
     fn sides(&self, zone: Zone, lowering: &Lowering<'_>) -> [Rows; 2] {
-        if let (Zone::Fresh, Some((keys, values))) = (zone, self.fresh) {
+        if let (Zone::Fresh, Some(Fresh { keys, values })) = (zone, &self.op.fresh) {
             return [keys, values].map(|numbers| Rows {
                 constants: Constants::plain(self.head_dim() as i64),
                 codes: numbers.span(),
@@ -495,7 +464,7 @@ impl Attention<'_> {
             (Some(overlay), Zone::Overlay) => Rows::of(overlay, true, lowering),
             _ => Rows::of(&side.rows, false, lowering),
         };
-        [rows(self.cache.key()), rows(self.cache.value())]
+        [rows(self.op.cache.key()), rows(self.op.cache.value())]
     }
 
     fn combine(
@@ -504,13 +473,13 @@ impl Attention<'_> {
         stored_parts: u64,
         lowering: &mut Lowering<'_>,
     ) -> Result<()> {
-        let codec = &self.cache.value().rows.codec;
+        let codec = &self.op.cache.value().rows.codec;
         let variant = Variant::new(
             &ATTENTION_COMBINE,
             &[
                 ("THREADS", THREADS),
                 ("HEAD_DIM", self.head_dim() as i64),
-                ("SINKS", i64::from(self.sinks.is_some())),
+                ("SINKS", i64::from(self.op.sinks.is_some())),
                 ("ROTATE", i64::from(codec.rotation().is_some())),
                 ("ORDER", codec::order(codec)),
             ],
@@ -522,11 +491,12 @@ impl Attention<'_> {
             stored_parts: stored_parts as u32,
             padding: 0,
         };
+        let sinks = self.op.sinks.as_ref();
         let spans = vec![
             whole(&shared.partial),
-            self.sinks.map_or_else(|| lowering.nothing(), Tensor::span),
+            sinks.map_or_else(|| lowering.nothing(), Tensor::span),
             lowering.verdict(),
-            self.output.span(),
+            self.op.output.span(),
         ];
         let groups = [self.tokens() * self.heads(), 1, 1];
         lowering.dispatch(variant, groups, &args, spans)

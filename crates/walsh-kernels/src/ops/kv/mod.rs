@@ -5,7 +5,7 @@ mod codec;
 mod places;
 mod store;
 
-pub(crate) use attention::{decode, prefill};
+pub(crate) use attention::attention;
 pub(crate) use places::Geometry;
 pub(crate) use store::store;
 
