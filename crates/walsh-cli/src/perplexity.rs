@@ -1,9 +1,7 @@
 //! `walsh perplexity`.
 
-use walsh_runtime::{
-    Comparison, Model, PerplexityOptions, PerplexityReport, Provenance, ReportFile, ReportPage,
-    TextReader, perplexity,
-};
+use walsh_report::{Comparison, Provenance, ReportFile, ReportPage};
+use walsh_runtime::{Model, PerplexityOptions, PerplexityReport, TextReader, perplexity};
 
 use crate::args::Perplexity;
 use crate::failure::{Failure, Outcome};

@@ -151,7 +151,8 @@ impl Error {
     }
 
     /// What went wrong with a file or folder, in words that say what to do.
-    pub(crate) fn file(path: &Path, error: &io::Error) -> Error {
+    #[must_use]
+    pub fn file(path: &Path, error: &io::Error) -> Error {
         let why = match error.kind() {
             ErrorKind::NotFound => "there is no such file, check the path".to_string(),
             ErrorKind::PermissionDenied => {

@@ -41,7 +41,7 @@ pub use bench::{
 pub use calibration::{
     Calibration, CalibrationListener, CalibrationNotice, CalibrationOptions, KeyMoments,
 };
-pub use container::{check_readable, check_writable};
+pub use container::{Replacement, check_readable, check_writable};
 pub use conversation::{Conversation, Reply};
 pub use doctor::{BackendState, Cpu, Diagnosis, Tool, diagnose};
 pub use error::{Error, Result};
@@ -51,8 +51,7 @@ pub use model::{
     Architecture, Fingerprint, LayerConfig, Model, ModelConfig, Synthetic, TensorSummary,
 };
 pub use perplexity::{
-    Comparison, ComparisonEntry, PerplexityOptions, PerplexityProgress, PerplexityReport,
-    PerplexityResult, Provenance, ReportFile, ReportPage, perplexity,
+    PerplexityOptions, PerplexityProgress, PerplexityReport, PerplexityResult, perplexity,
 };
 pub use sampling::{RecommendedSampling, Sampling};
 pub use session::{DEFAULT_CONTEXT, RestoreOptions, Session, SessionOptions};

@@ -16,7 +16,7 @@ const UNFINISHED: &str = ".walsh-tmp";
 /// It is locked while it is written. What a process that was killed leaves behind is
 /// locked by nobody, and goes when the next file is written into the folder.
 #[derive(Debug)]
-pub(crate) struct Replacement {
+pub struct Replacement {
     file: File,
     temporary: PathBuf,
     target: PathBuf,
@@ -26,7 +26,11 @@ pub(crate) struct Replacement {
 impl Replacement {
     /// Creates the file that is to be at `path`. One that is there already gives it
     /// its permissions; where there is none, they are those of any new file.
-    pub(crate) fn create(path: &Path) -> Result<Self> {
+    ///
+    /// # Errors
+    /// When the folder is missing or may not be written, or the path is not that of
+    /// a file.
+    pub fn create(path: &Path) -> Result<Self> {
         let (target, earlier) = resolve(path)?;
         let Some(name) = target.file_name() else {
             return Err(Error::saved(path, "it names no file: add a file name"));
@@ -71,12 +75,16 @@ impl Replacement {
         ))
     }
 
-    pub(crate) fn file(&mut self) -> &mut File {
+    /// The file as it is so far.
+    pub fn file(&mut self) -> &mut File {
         &mut self.file
     }
 
     /// Puts the file in its place once it is on the disk.
-    pub(crate) fn commit(self) -> Result<()> {
+    ///
+    /// # Errors
+    /// When the disk is full, or the folder has gone since.
+    pub fn commit(self) -> Result<()> {
         let failed = |error| Error::file(&self.target, &error);
         self.file.sync_all().map_err(failed)?;
         fs::rename(&self.temporary, &self.target).map_err(failed)?;

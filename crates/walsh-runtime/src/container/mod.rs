@@ -32,8 +32,7 @@ use std::path::{Path, PathBuf};
 
 use twox_hash::XxHash3_128;
 
-pub(crate) use file::Replacement;
-pub use file::check_writable;
+pub use file::{Replacement, check_writable};
 
 use crate::model::Fingerprint;
 use crate::{Error, Result, regular};

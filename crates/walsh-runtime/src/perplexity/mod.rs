@@ -9,7 +9,6 @@
 //! so that only those positions' logits are ever held.
 
 mod pieces;
-mod report;
 mod softmax;
 mod stats;
 
@@ -18,12 +17,11 @@ use std::sync::atomic::AtomicBool;
 
 use serde::Serialize;
 use walsh::DType;
-use walsh::formats::kv::KvSpec;
+use walsh::formats::kv::{FloatCodec, KvCodec, KvSpec, LayerKv};
 
 use crate::tokenizer::{Special, Tokenizer};
 use crate::{Error, Model, Result, Session, SessionOptions, TextReader, Watch};
 use pieces::{Pieces, Predictor};
-pub use report::{Comparison, ComparisonEntry, Provenance, ReportFile, ReportPage};
 use stats::Scores;
 
 /// Tokens that are scored at a time: enough for products to run at speed.
@@ -275,11 +273,20 @@ fn bias_warnings(model: &Model, specs: &[KvSpec]) -> Result<Vec<String>> {
 /// Says which codec the others are compared with when it is itself quantised.
 fn reference_warning(specs: &[KvSpec]) -> Option<String> {
     match specs {
-        [first, _, ..] if !report::is_float(&first.to_string()) => Some(format!(
+        [first, _, ..] if !is_float(first) => Some(format!(
             "the reference is {first}, which is itself quantised: give f16 first to see what each SPEC changes about an unquantised cache"
         )),
         _ => None,
     }
+}
+
+/// Whether a SPEC stores plain floats.
+fn is_float(spec: &KvSpec) -> bool {
+    let codecs = spec.all.codecs;
+    let floats = [codecs.key, codecs.value]
+        .into_iter()
+        .all(|codec| matches!(codec, KvCodec::Dense(dtype) if FloatCodec::of(dtype).is_some()));
+    floats && *spec == KvSpec::from(LayerKv::plain(codecs))
 }
 
 #[cfg(test)]
@@ -296,6 +303,8 @@ mod tests {
         assert_eq!(warning(&["f16", "tq4"]), None);
         assert_eq!(warning(&["k=f32,v=f16", "tq4"]), None);
         assert_eq!(warning(&["tq8"]), None);
+        assert!(warning(&["f16+rot", "tq4"]).is_some());
+        assert!(warning(&["f16;layers=0:tq4", "tq4"]).is_some());
         let warning = warning(&["q8_0", "tq4"]).expect("a warning");
         assert!(warning.contains("the reference is q8_0"), "{warning}");
     }

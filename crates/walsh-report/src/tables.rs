@@ -2,14 +2,15 @@
 
 use std::fmt::Write;
 
-use super::html::{count, escape, mark, shell};
-use super::plot::three_digits;
-use super::points::Kind;
-use super::{Comparison, ComparisonEntry, Provenance};
-use crate::perplexity::{PerplexityReport, PerplexityResult};
+use walsh_runtime::{PerplexityReport, PerplexityResult};
+
+use crate::html::{count, escape, mark, shell};
+use crate::plot::three_digits;
+use crate::points::Kind;
+use crate::{Comparison, ComparisonEntry, Provenance};
 
 /// What the page warns of; nothing when there is nothing.
-pub(super) fn warnings(warnings: &[String]) -> String {
+pub(crate) fn warnings(warnings: &[String]) -> String {
     if warnings.is_empty() {
         return String::new();
     }
@@ -43,7 +44,7 @@ fn table(caption: &str, headings: &[(&str, &str)], rows: &str) -> String {
 }
 
 /// The figures of every SPEC.
-pub(super) fn figures(report: &PerplexityReport) -> String {
+pub(crate) fn figures(report: &PerplexityReport) -> String {
     let plain = baseline(report);
     let mut headings = vec![
         ("SPEC", ""),
@@ -160,7 +161,7 @@ fn divergence(mean: f64, error: f64) -> String {
 }
 
 /// What other engines' caches change; nothing when none is compared with.
-pub(super) fn others(report: &PerplexityReport, comparisons: &[Comparison]) -> String {
+pub(crate) fn others(report: &PerplexityReport, comparisons: &[Comparison]) -> String {
     if comparisons.is_empty() {
         return String::new();
     }
@@ -233,7 +234,7 @@ fn differences(report: &PerplexityReport, other: &Comparison) -> Vec<String> {
 }
 
 /// How to measure it again, and what the figures mean.
-pub(super) fn measured(report: &PerplexityReport, from: &Provenance) -> String {
+pub(crate) fn measured(report: &PerplexityReport, from: &Provenance) -> String {
     let mut facts = vec![
         (
             "Model",

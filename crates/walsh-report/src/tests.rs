@@ -2,8 +2,9 @@
 
 use roxmltree::{Document, Node};
 
+use walsh_runtime::PerplexityResult;
+
 use super::*;
-use crate::perplexity::PerplexityResult;
 
 const NASTY: &str = "<script src=\"//example.com/x.js\">alert('&')</script>\u{1b}[31m";
 

@@ -8,26 +8,26 @@ use std::fmt::Display;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
+use walsh_runtime::{Error, Result};
 
-use super::axis::Axis;
-use super::html::{shortened, text_cells, visible};
-use super::labels::{LEADER, Labelled, Rect, Surroundings, distance, place};
-use super::points::{Kind, Point, pareto_front};
-use crate::{Error, Result};
+use crate::axis::Axis;
+use crate::html::{shortened, text_cells, visible};
+use crate::labels::{LEADER, Labelled, Rect, Surroundings, distance, place};
+use crate::points::{Kind, Point, pareto_front};
 
 /// A drawn plot and what is said about it.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Plot {
+pub(crate) struct Plot {
     /// Unique on the page.
-    pub(super) id: &'static str,
-    pub(super) title: &'static str,
+    pub(crate) id: &'static str,
+    pub(crate) title: &'static str,
     /// How to read it.
-    pub(super) reading: &'static str,
+    pub(crate) reading: &'static str,
     /// The figures, for those who do not see them.
-    pub(super) description: String,
-    pub(super) svg: String,
+    pub(crate) description: String,
+    pub(crate) svg: String,
     /// Points whose label found no room.
-    pub(super) unlabelled: usize,
+    pub(crate) unlabelled: usize,
 }
 
 type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
@@ -53,7 +53,7 @@ fn colour(kind: Kind) -> RGBColor {
 }
 
 /// Mean divergence against bits per value; `None` when there is no point.
-pub(super) fn divergence(points: &[Point]) -> Result<Option<Plot>> {
+pub(crate) fn divergence(points: &[Point]) -> Result<Option<Plot>> {
     scatter(
         points,
         &Scatter {
@@ -68,7 +68,7 @@ pub(super) fn divergence(points: &[Point]) -> Result<Option<Plot>> {
 }
 
 /// Agreement on the likeliest token against bits per value.
-pub(super) fn same_top(points: &[Point]) -> Result<Option<Plot>> {
+pub(crate) fn same_top(points: &[Point]) -> Result<Option<Plot>> {
     scatter(
         points,
         &Scatter {
@@ -225,7 +225,7 @@ fn draw_scatter(
 }
 
 /// From the mean to the 99th percentile, a row for each cache.
-pub(super) fn spread(points: &[Point]) -> Result<Option<Plot>> {
+pub(crate) fn spread(points: &[Point]) -> Result<Option<Plot>> {
     let mut rows: Vec<(&Point, f64)> = points
         .iter()
         .filter_map(|point| point.kld_p99.map(|p99| (point, p99)))
@@ -312,7 +312,9 @@ fn font(family: &'static str, pixels: f64) -> FontDesc<'static> {
 }
 
 fn cannot_draw(error: impl Display) -> Error {
-    Error::measure(format!("cannot draw a plot of the report: {error}"))
+    Error::Measure {
+        what: format!("cannot draw a plot of the report: {error}"),
+    }
 }
 
 fn label(point: &Point) -> String {
@@ -367,7 +369,7 @@ fn draw_label(canvas: &Canvas<'_>, text: &str, (at, side): (Pixel, HPos)) -> Res
 }
 
 /// A figure with three digits that count, without an exponent where it is short.
-pub(super) fn three_digits(value: f64) -> String {
+pub(crate) fn three_digits(value: f64) -> String {
     if value == 0.0 {
         return "0".to_owned();
     }

@@ -2,11 +2,11 @@
 
 /// A rectangle, y downwards.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Rect {
-    pub(super) left: f64,
-    pub(super) top: f64,
-    pub(super) right: f64,
-    pub(super) bottom: f64,
+pub(crate) struct Rect {
+    pub(crate) left: f64,
+    pub(crate) top: f64,
+    pub(crate) right: f64,
+    pub(crate) bottom: f64,
 }
 
 type Spot = (f64, f64);
@@ -21,7 +21,7 @@ impl Rect {
         }
     }
 
-    pub(super) fn overlaps(&self, other: &Self) -> bool {
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
         self.left < other.right
             && other.left < self.right
             && self.top < other.bottom
@@ -36,7 +36,7 @@ impl Rect {
     }
 
     /// The point of the rectangle that is nearest to `spot`.
-    pub(super) fn nearest(&self, (x, y): Spot) -> Spot {
+    pub(crate) fn nearest(&self, (x, y): Spot) -> Spot {
         (
             x.clamp(self.left, self.right),
             y.clamp(self.top, self.bottom),
@@ -70,32 +70,32 @@ impl Rect {
 
 /// A point that wants a label.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Labelled {
-    pub(super) at: Spot,
+pub(crate) struct Labelled {
+    pub(crate) at: Spot,
     /// The label's width; all have the same height.
-    pub(super) width: f64,
+    pub(crate) width: f64,
 }
 
 /// What labels keep clear of, and how high they are.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Surroundings<'a> {
-    pub(super) frame: Rect,
-    pub(super) height: f64,
+pub(crate) struct Surroundings<'a> {
+    pub(crate) frame: Rect,
+    pub(crate) height: f64,
     /// The lines of the plot, piece by piece: crossed where nothing better is.
-    pub(super) lines: &'a [(Spot, Spot)],
+    pub(crate) lines: &'a [(Spot, Spot)],
 }
 
 /// How far a marker reaches.
 const MARKER: f64 = 7.0;
 /// A label further away than this is tied to its point by a leader.
-pub(super) const LEADER: f64 = 16.0;
+pub(crate) const LEADER: f64 = 16.0;
 /// What crossing a line is worth, in pixels of distance.
 const CROSSING: f64 = 30.0;
 const DIRECTIONS: usize = 24;
 
 /// A place for each label, in order, that overlaps no other label and no marker
 /// and lies within the frame; `None` where there is no room left.
-pub(super) fn place(points: &[Labelled], around: Surroundings<'_>) -> Vec<Option<Rect>> {
+pub(crate) fn place(points: &[Labelled], around: Surroundings<'_>) -> Vec<Option<Rect>> {
     let markers: Vec<Rect> = points
         .iter()
         .map(|point| Rect::around(point.at, 2.0 * MARKER, 2.0 * MARKER))
@@ -208,7 +208,7 @@ fn directions() -> impl Iterator<Item = usize> {
 }
 
 /// From a point to the nearest edge of its label.
-pub(super) fn distance(at: Spot, rect: &Rect) -> f64 {
+pub(crate) fn distance(at: Spot, rect: &Rect) -> f64 {
     let (x, y) = rect.nearest(at);
     (x - at.0).hypot(y - at.1)
 }

@@ -1,16 +1,13 @@
 //! What the plots show.
 
-use super::ComparisonEntry;
-use crate::perplexity::PerplexityResult;
+use walsh::formats::kv::{FloatCodec, KvCodec};
+use walsh_runtime::PerplexityResult;
 
-/// The block types of ggml that are common as caches.
-const GGML: [&str; 5] = ["q8_0", "q5_0", "q5_1", "q4_0", "q4_1"];
-/// Types that quantise nothing.
-const FLOATS: [&str; 3] = ["f32", "f16", "bf16"];
+use crate::compare::ComparisonEntry;
 
 /// How a point is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// One of Walsh's own codecs.
     Walsh,
     /// A block type of ggml, in Walsh, rotated or not.
@@ -20,14 +17,12 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 3] = [Self::Walsh, Self::Ggml, Self::Engine];
+    pub(crate) const ALL: [Self; 3] = [Self::Walsh, Self::Ggml, Self::Engine];
 
     /// The kind of a SPEC.
-    pub(super) fn of_spec(spec: &str) -> Self {
-        let is_reference = |codec: &str| {
-            let name = codec.strip_suffix("+rot").unwrap_or(codec);
-            GGML.contains(&name) || FLOATS.contains(&name)
-        };
+    pub(crate) fn of_spec(spec: &str) -> Self {
+        let is_reference =
+            |codec: &str| matches!(codec.parse(), Ok(KvCodec::Dense(_) | KvCodec::Rotated(_)));
         if codecs(spec).all(is_reference) {
             Self::Ggml
         } else {
@@ -44,23 +39,24 @@ fn codecs(spec: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Whether a SPEC stores plain floats.
-pub(crate) fn is_float(spec: &str) -> bool {
-    codecs(spec).all(|codec| FLOATS.contains(&codec))
+fn is_float(spec: &str) -> bool {
+    let quantises_nothing = |codec: &str| matches!(codec.parse(), Ok(KvCodec::Dense(dtype)) if FloatCodec::of(dtype).is_some());
+    codecs(spec).all(quantises_nothing)
 }
 
 /// A cache's place in the plots.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Point {
-    pub(super) name: String,
-    pub(super) kind: Kind,
-    pub(super) bits: f64,
-    pub(super) kld: f64,
-    pub(super) kld_p99: Option<f64>,
-    pub(super) same_top: Option<f64>,
+pub(crate) struct Point {
+    pub(crate) name: String,
+    pub(crate) kind: Kind,
+    pub(crate) bits: f64,
+    pub(crate) kld: f64,
+    pub(crate) kld_p99: Option<f64>,
+    pub(crate) same_top: Option<f64>,
 }
 
 impl Point {
-    pub(super) fn of_result(result: &PerplexityResult) -> Self {
+    pub(crate) fn of_result(result: &PerplexityResult) -> Self {
         Self {
             name: result.kv.clone(),
             kind: Kind::of_spec(&result.kv),
@@ -71,7 +67,7 @@ impl Point {
         }
     }
 
-    pub(super) fn of_entry(entry: &ComparisonEntry) -> Self {
+    pub(crate) fn of_entry(entry: &ComparisonEntry) -> Self {
         Self {
             name: entry.name.clone(),
             kind: Kind::Engine,
@@ -83,14 +79,14 @@ impl Point {
     }
 
     /// Whether it has a place on a logarithmic axis and is not a plain float.
-    pub(super) fn is_plotted(&self) -> bool {
+    pub(crate) fn is_plotted(&self) -> bool {
         self.kld > 0.0 && self.kld.is_finite() && self.bits.is_finite() && !is_float(&self.name)
     }
 }
 
 /// Which of Walsh's points no other one beats in both bits and `loss`, from the
 /// fewest bits up.
-pub(super) fn pareto_front(points: &[Point], loss: impl Fn(&Point) -> Option<f64>) -> Vec<usize> {
+pub(crate) fn pareto_front(points: &[Point], loss: impl Fn(&Point) -> Option<f64>) -> Vec<usize> {
     let own = points.iter().enumerate();
     let mut own: Vec<(usize, f64, f64)> = own
         .filter(|(_, point)| point.kind == Kind::Walsh)

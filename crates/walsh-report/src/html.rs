@@ -2,17 +2,18 @@
 
 use std::fmt::Write;
 
-use super::plot::Plot;
-use super::points::{Kind, Point};
-use crate::shown::shown;
+use walsh_runtime::shown::shown;
+
+use crate::plot::Plot;
+use crate::points::{Kind, Point};
 
 /// A text without what neither HTML nor XML can hold.
-pub(super) fn visible(text: &str) -> String {
+pub(crate) fn visible(text: &str) -> String {
     shown(text).replace(['\u{fffe}', '\u{ffff}'], "\u{fffd}")
 }
 
 /// A text for an element or an attribute.
-pub(super) fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in visible(text).chars() {
         match c {
@@ -28,12 +29,12 @@ pub(super) fn escape(text: &str) -> String {
 }
 
 /// How many cells of a monospaced font a text takes at most.
-pub(super) fn text_cells(text: &str) -> usize {
+pub(crate) fn text_cells(text: &str) -> usize {
     text.chars().map(|c| if c.is_ascii() { 1 } else { 2 }).sum()
 }
 
 /// A text of at most `most` cells, which ends in an ellipsis where it was longer.
-pub(super) fn shortened(text: &str, most: usize) -> String {
+pub(crate) fn shortened(text: &str, most: usize) -> String {
     if text_cells(text) <= most {
         return text.to_owned();
     }
@@ -48,13 +49,13 @@ pub(super) fn shortened(text: &str, most: usize) -> String {
 }
 
 /// `1 chunk`, `8 chunks`.
-pub(super) fn count(number: usize, noun: &str) -> String {
+pub(crate) fn count(number: usize, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {noun}{plural}")
 }
 
 /// The words as a shell takes them.
-pub(super) fn shell(words: &[String]) -> String {
+pub(crate) fn shell(words: &[String]) -> String {
     let quoted: Vec<String> = words.iter().map(|word| quoted(word)).collect();
     quoted.join(" ")
 }
@@ -69,7 +70,7 @@ fn quoted(word: &str) -> String {
 }
 
 /// The mark of a kind of cache, as in the plots.
-pub(super) fn mark(kind: Kind) -> &'static str {
+pub(crate) fn mark(kind: Kind) -> &'static str {
     match kind {
         Kind::Walsh => {
             "<svg class=\"mark\" viewBox=\"-8 -8 16 16\" aria-hidden=\"true\"><circle r=\"5.5\" fill=\"#0B6BCB\"/></svg>"
@@ -84,7 +85,7 @@ pub(super) fn mark(kind: Kind) -> &'static str {
 }
 
 /// What the marks mean, of the kinds that the plots have.
-pub(super) fn legend(points: &[Point]) -> String {
+pub(crate) fn legend(points: &[Point]) -> String {
     let mut out = String::from("<ul class=\"legend\">\n");
     for kind in Kind::ALL {
         if points.iter().any(|point| point.kind == kind) {
@@ -103,7 +104,7 @@ pub(super) fn legend(points: &[Point]) -> String {
 }
 
 /// A plot with its caption.
-pub(super) fn figure(plot: &Plot, reference: &str) -> String {
+pub(crate) fn figure(plot: &Plot, reference: &str) -> String {
     let Plot {
         id, title, reading, ..
     } = plot;

@@ -6,16 +6,16 @@ use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, Value
 
 /// An axis in the coordinates that it is drawn in.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Axis {
-    pub(super) title: &'static str,
-    pub(super) range: Range<f64>,
-    pub(super) ticks: Vec<f64>,
-    pub(super) scale: Scale,
+pub(crate) struct Axis {
+    pub(crate) title: &'static str,
+    pub(crate) range: Range<f64>,
+    pub(crate) ticks: Vec<f64>,
+    pub(crate) scale: Scale,
 }
 
 /// What a coordinate stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Scale {
+pub(crate) enum Scale {
     /// The number itself.
     Linear,
     /// Its decimal logarithm.
@@ -24,7 +24,7 @@ pub(super) enum Scale {
 
 impl Axis {
     /// Covers `values`, which are finite, with some air around them.
-    pub(super) fn linear(title: &'static str, values: impl Iterator<Item = f64>) -> Self {
+    pub(crate) fn linear(title: &'static str, values: impl Iterator<Item = f64>) -> Self {
         let span = span(values);
         let width = (span.end - span.start).max(0.01 * span.end.abs()).max(1e-3);
         let padded = span.start - 0.06 * width..span.end + 0.06 * width;
@@ -40,7 +40,7 @@ impl Axis {
     }
 
     /// Ends right above `most`, which no value passes.
-    pub(super) fn up_to(mut self, most: f64) -> Self {
+    pub(crate) fn up_to(mut self, most: f64) -> Self {
         let air = 0.04 * (self.range.end - self.range.start);
         self.range.end = self.range.end.min(most + air);
         self.ticks.retain(|&tick| tick <= most);
@@ -48,7 +48,7 @@ impl Axis {
     }
 
     /// Covers `values`, which are positive.
-    pub(super) fn log(title: &'static str, values: impl Iterator<Item = f64>) -> Self {
+    pub(crate) fn log(title: &'static str, values: impl Iterator<Item = f64>) -> Self {
         let span = span(values.map(f64::log10));
         let width = span.end - span.start;
         // At least 0.8 decades, so that two ticks of 1, 2 and 5 lie within.
@@ -79,7 +79,7 @@ impl Axis {
     }
 
     /// Where a value lies.
-    pub(super) fn coordinate(&self, value: f64) -> f64 {
+    pub(crate) fn coordinate(&self, value: f64) -> f64 {
         match self.scale {
             Scale::Linear => value,
             Scale::Log => value.log10(),
@@ -87,7 +87,7 @@ impl Axis {
     }
 
     /// The text of a tick.
-    pub(super) fn label(&self, tick: f64) -> String {
+    pub(crate) fn label(&self, tick: f64) -> String {
         match self.scale {
             Scale::Linear => {
                 let step = match self.ticks.as_slice() {

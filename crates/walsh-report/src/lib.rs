@@ -18,10 +18,9 @@ use std::path::Path;
 
 pub use compare::{Comparison, ComparisonEntry};
 pub use file::ReportFile;
-pub(super) use points::is_float;
 
-use super::PerplexityReport;
-use crate::{Model, Result};
+use walsh_runtime::{Model, PerplexityReport, Result};
+
 use html::escape;
 use points::Point;
 

@@ -4,13 +4,13 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use crate::{Error, Result};
+use walsh_runtime::{Error, Result};
 
 /// What a `--compare` file holds: caches of other engines, each against its own
 /// unquantised cache.
 ///
 /// ```
-/// use walsh_runtime::Comparison;
+/// use walsh_report::Comparison;
 /// let text = r#"{"context": 1024, "entries": [
 ///     {"name": "engine q4_0", "bits_per_value": 4.5, "kld_mean": 0.046, "source": "engine 1.0"}
 /// ]}"#;

@@ -4,8 +4,7 @@ use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use crate::container::{Replacement, check_writable};
-use crate::{Error, Result};
+use walsh_runtime::{Error, Replacement, Result, check_writable};
 
 /// A file that will hold a report.
 ///
