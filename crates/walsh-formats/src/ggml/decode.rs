@@ -11,6 +11,10 @@ use crate::error::{FormatError, join_names};
 ///
 /// Bytes need no alignment. Any bit pattern decodes: a block whose scale is NaN or infinite gives values
 /// that are not finite. `I32` and `U8` hold no floats and are an error.
+///
+/// # Errors
+/// [`FormatError::PartialBlock`] and [`FormatError::ByteLength`] for lengths that do not go together,
+/// [`FormatError::Unsupported`] for `I32` and `U8`.
 pub fn decode(dtype: DType, bytes: &[u8], out: &mut [f32]) -> Result<(), FormatError> {
     super::check_length(dtype, out.len(), bytes.len())?;
     match dtype {

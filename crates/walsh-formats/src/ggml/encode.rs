@@ -31,6 +31,10 @@ pub const ENCODABLE: &[DType] = &[
 /// NaN, an infinity, or a value too large for the type (or its half-precision scale) is an error; the
 /// contents of `out` are then unspecified. Values so small that the scale rounds to zero are stored as
 /// zero.
+///
+/// # Errors
+/// [`FormatError::NotFinite`] and [`FormatError::OutOfRange`] as above, [`FormatError::PartialBlock`] and
+/// [`FormatError::ByteLength`] for lengths that do not go together, [`FormatError::Unsupported`] for other types.
 pub fn encode(dtype: DType, values: &[f32], out: &mut [u8]) -> Result<(), FormatError> {
     super::check_length(dtype, values.len(), out.len())?;
     if !ENCODABLE.contains(&dtype) {

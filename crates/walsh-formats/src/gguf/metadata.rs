@@ -82,21 +82,33 @@ impl<'a> Metadata<'a> {
     }
 
     /// A non-negative integer, if the key is there.
+    ///
+    /// # Errors
+    /// [`GgufError::WrongType`] for a value that is no integer, [`GgufError::IntegerRange`] for one out of the range.
     pub fn opt_u64(&self, key: &str) -> Result<Option<u64>, GgufError> {
         self.integer(key, "u64")
     }
 
     /// A non-negative integer below 2^32, if the key is there.
+    ///
+    /// # Errors
+    /// [`GgufError::WrongType`] for a value that is no integer, [`GgufError::IntegerRange`] for one out of the range.
     pub fn opt_u32(&self, key: &str) -> Result<Option<u32>, GgufError> {
         self.integer(key, "u32")
     }
 
     /// A 32-bit integer with a sign, if the key is there.
+    ///
+    /// # Errors
+    /// [`GgufError::WrongType`] for a value that is no integer, [`GgufError::IntegerRange`] for one out of the range.
     pub fn opt_i32(&self, key: &str) -> Result<Option<i32>, GgufError> {
         self.integer(key, "i32")
     }
 
     /// A float, if the key is there; double precision is rounded.
+    ///
+    /// # Errors
+    /// [`GgufError::WrongType`] for a value of another type.
     pub fn opt_f32(&self, key: &str) -> Result<Option<f32>, GgufError> {
         self.typed(key, "f32", |value| match *value {
             Value::F32(value) => Some(value),
@@ -106,6 +118,9 @@ impl<'a> Metadata<'a> {
     }
 
     /// A boolean, if the key is there.
+    ///
+    /// # Errors
+    /// [`GgufError::WrongType`] for a value of another type.
     pub fn opt_bool(&self, key: &str) -> Result<Option<bool>, GgufError> {
         self.typed(key, "bool", |value| match *value {
             Value::Bool(value) => Some(value),
@@ -114,6 +129,9 @@ impl<'a> Metadata<'a> {
     }
 
     /// A string, if the key is there.
+    ///
+    /// # Errors
+    /// [`GgufError::WrongType`] for a value of another type.
     pub fn opt_str(&self, key: &str) -> Result<Option<&'a str>, GgufError> {
         self.typed(key, "string", |value| match *value {
             Value::String(value) => Some(value),
@@ -122,6 +140,9 @@ impl<'a> Metadata<'a> {
     }
 
     /// An array, if the key is there.
+    ///
+    /// # Errors
+    /// [`GgufError::WrongType`] for a value of another type.
     pub fn opt_array(&self, key: &str) -> Result<Option<Array<'a>>, GgufError> {
         self.typed(key, "array", |value| match *value {
             Value::Array(value) => Some(value),
@@ -130,36 +151,57 @@ impl<'a> Metadata<'a> {
     }
 
     /// A non-negative integer.
+    ///
+    /// # Errors
+    /// [`GgufError::MissingKey`] when it is not there; else as [`opt_u64`](Self::opt_u64).
     pub fn u64(&self, key: &str) -> Result<u64, GgufError> {
         required(key, self.opt_u64(key))
     }
 
     /// A non-negative integer below 2^32.
+    ///
+    /// # Errors
+    /// [`GgufError::MissingKey`] when it is not there; else as [`opt_u32`](Self::opt_u32).
     pub fn u32(&self, key: &str) -> Result<u32, GgufError> {
         required(key, self.opt_u32(key))
     }
 
     /// A 32-bit integer with a sign.
+    ///
+    /// # Errors
+    /// [`GgufError::MissingKey`] when it is not there; else as [`opt_i32`](Self::opt_i32).
     pub fn i32(&self, key: &str) -> Result<i32, GgufError> {
         required(key, self.opt_i32(key))
     }
 
     /// A float; double precision is rounded.
+    ///
+    /// # Errors
+    /// [`GgufError::MissingKey`] when it is not there; else as [`opt_f32`](Self::opt_f32).
     pub fn f32(&self, key: &str) -> Result<f32, GgufError> {
         required(key, self.opt_f32(key))
     }
 
     /// A boolean.
+    ///
+    /// # Errors
+    /// [`GgufError::MissingKey`] when it is not there; else as [`opt_bool`](Self::opt_bool).
     pub fn bool(&self, key: &str) -> Result<bool, GgufError> {
         required(key, self.opt_bool(key))
     }
 
     /// A string.
+    ///
+    /// # Errors
+    /// [`GgufError::MissingKey`] when it is not there; else as [`opt_str`](Self::opt_str).
     pub fn str(&self, key: &str) -> Result<&'a str, GgufError> {
         required(key, self.opt_str(key))
     }
 
     /// An array.
+    ///
+    /// # Errors
+    /// [`GgufError::MissingKey`] when it is not there; else as [`opt_array`](Self::opt_array).
     pub fn array(&self, key: &str) -> Result<Array<'a>, GgufError> {
         required(key, self.opt_array(key))
     }

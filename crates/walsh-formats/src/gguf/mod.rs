@@ -82,6 +82,9 @@ impl TensorInfo<'_> {
 
 impl<'a> Gguf<'a> {
     /// Parses a whole file. The tensors' data is not looked at.
+    ///
+    /// # Errors
+    /// A [`GgufError`] that says what is wrong with the file, and where.
     pub fn parse(bytes: &'a [u8]) -> Result<Gguf<'a>, GgufError> {
         let mut cursor = Cursor::new(bytes);
         let version = read_version(&mut cursor)?;

@@ -19,6 +19,10 @@ pub struct Split {
 
 /// Whether the file with this metadata is a part of a split model, and which. A file that says of itself
 /// to be the only part is not one.
+///
+/// # Errors
+/// [`GgufError::Split`] when its number is not below the count of parts, or they are too many; and when a key of the
+/// split is missing or of a wrong type.
 pub fn split_info(metadata: &Metadata<'_>) -> Result<Option<Split>, GgufError> {
     let Some(count) = metadata.opt_u32("split.count")? else {
         return Ok(None);
@@ -53,6 +57,9 @@ pub fn split_path(any: &Path, no: u16, count: u16) -> Option<PathBuf> {
 
 /// Checks that these files, in order, are all parts of one model: numbers, count, the total of tensors,
 /// and that no tensor is in two of them.
+///
+/// # Errors
+/// [`GgufError::Split`] for what does not fit together, [`GgufError::DuplicateTensor`] for a tensor in two parts.
 pub fn check_split(parts: &[Gguf<'_>]) -> Result<(), GgufError> {
     let fail = |what: String| Err(GgufError::Split { what });
     let mut names = HashSet::new();

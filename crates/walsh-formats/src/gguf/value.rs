@@ -298,6 +298,9 @@ impl<'a> Array<'a> {
     }
 
     /// The elements' bytes of an array of strings, whether or not they are UTF-8.
+    ///
+    /// # Errors
+    /// [`GgufError::WrongType`] for an array of other elements.
     pub fn byte_strings(
         &self,
     ) -> Result<impl ExactSizeIterator<Item = &'a [u8]> + use<'a>, GgufError> {
@@ -309,6 +312,9 @@ impl<'a> Array<'a> {
 
     /// The elements of an array of strings. All are checked to be UTF-8 beforehand, and only once: a
     /// vocabulary has hundreds of thousands.
+    ///
+    /// # Errors
+    /// [`GgufError::WrongType`] for an array of other elements, [`GgufError::Utf8`] for a string that is not UTF-8.
     pub fn strings(&self) -> Result<impl ExactSizeIterator<Item = &'a str> + use<'a>, GgufError> {
         let stored = self.byte_strings()?;
         let mut strings = Vec::with_capacity(self.len);
@@ -322,6 +328,9 @@ impl<'a> Array<'a> {
     }
 
     /// The elements of an array of single-precision floats.
+    ///
+    /// # Errors
+    /// [`GgufError::WrongType`] for an array of other elements.
     pub fn f32s(&self) -> Result<impl ExactSizeIterator<Item = f32> + use<'a>, GgufError> {
         self.expect(self.element == ValueType::F32, "array of f32")?;
         let (chunks, _) = self.bytes.as_chunks::<4>();
@@ -329,6 +338,9 @@ impl<'a> Array<'a> {
     }
 
     /// The elements of an array of any integer type, all of which fit 32 bits with a sign.
+    ///
+    /// # Errors
+    /// [`GgufError::WrongType`] for an array of other elements, [`GgufError::IntegerRange`] for one that does not fit.
     pub fn i32s(&self) -> Result<impl ExactSizeIterator<Item = i32> + use<'a>, GgufError> {
         let expected = "array of i32";
         if self.element == ValueType::I32 {
@@ -352,6 +364,9 @@ impl<'a> Array<'a> {
     }
 
     /// The elements of an array of booleans.
+    ///
+    /// # Errors
+    /// [`GgufError::WrongType`] for an array of other elements, [`GgufError::Bool`] for one that is neither 0 nor 1.
     pub fn bools(&self) -> Result<impl ExactSizeIterator<Item = bool> + use<'a>, GgufError> {
         self.expect(self.element == ValueType::Bool, "array of bool")?;
         if let Some(&value) = self.bytes.iter().find(|byte| **byte > 1) {

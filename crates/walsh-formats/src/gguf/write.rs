@@ -203,6 +203,10 @@ impl<'a> Writer<'a> {
 
     /// Sets a metadata key, replacing a former value. `general.alignment` must be a `u32`, and sets the
     /// file's alignment.
+    ///
+    /// # Errors
+    /// When the value cannot be written, such as an array that is nested too deeply, or is no alignment. Nothing is set
+    /// then.
     pub fn set(&mut self, key: &str, value: impl Into<NewValue>) -> Result<(), GgufError> {
         let value = value.into();
         value.check(key, 0)?;
@@ -236,6 +240,10 @@ impl<'a> Writer<'a> {
 
     /// Adds a tensor. Its type must be one of GGML's, and its data must have the size that type and shape
     /// ask for.
+    ///
+    /// # Errors
+    /// [`GgufError::Write`] for a type that is not GGML's, more than four dimensions or data of another size,
+    /// [`GgufError::DuplicateTensor`] for a name that is there; and when shape and type do not go together.
     pub fn tensor(&mut self, tensor: NewTensor<'_, 'a>) -> Result<(), GgufError> {
         let NewTensor {
             name,
@@ -274,6 +282,9 @@ impl<'a> Writer<'a> {
     }
 
     /// Writes the file. Make `out` buffered when tensors are small.
+    ///
+    /// # Errors
+    /// Those of `out`; what was written before stays.
     pub fn write_to(&self, out: &mut impl Write) -> io::Result<()> {
         let mut header = self.header();
         self.pad(&mut header);

@@ -1,5 +1,8 @@
 //! Rules of the repository that neither rustfmt nor clippy knows.
 
+mod layers;
+mod places;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -9,20 +12,6 @@ const LONGEST_FILE: usize = 600;
 
 /// Committed files larger than this belong elsewhere.
 const LARGEST_FILE: usize = 2 << 20;
-
-/// From the lowest layer up: a crate may depend on those before it.
-const LAYERS: &[&str] = &[
-    "walsh-formats",
-    "walsh-core",
-    "walsh-kernels",
-    "walsh-sim",
-    "walsh-cpu",
-    "walsh-cuda",
-    "walsh",
-    "conformance",
-    "walsh-runtime",
-    "walsh-cli",
-];
 
 /// Hosts that code may name: papers, examples and this machine. What else is fetched, is fetched through a
 /// package manager as the machine has it configured.
@@ -63,9 +52,6 @@ const MARKERS: &[&str] = &[
     concat!("#[ig", "nore"),
     concat!("```ig", "nore"),
 ];
-
-/// Reading of the environment at run time.
-const ENVIRONMENT: &[&str] = &[concat!("env", "::var"), concat!("env", "::set_var")];
 
 /// One breach of a rule.
 #[derive(Debug, PartialEq)]
@@ -169,8 +155,21 @@ fn check_file(path: &Path, bytes: &[u8]) -> Vec<Finding> {
             );
         }
     }
-    if path.ends_with("Cargo.toml") {
+    if path.extension().is_some_and(|extension| extension == "rs") {
+        for (line, what) in places::check(path, text) {
+            check.report(line, what);
+        }
+        if let Some(what) = places::file(path) {
+            check.report(1, what);
+        }
+    }
+    if path.ends_with("Cargo.toml") && !path.starts_with("fuzz") {
         check.manifest(text);
+    }
+    if path == Path::new("ARCHITECTURE.md")
+        && let Some((line, what)) = layers::map(text)
+    {
+        check.report(line, what);
     }
     check.findings
 }
@@ -244,49 +243,15 @@ impl Check<'_> {
                 self.report(number, format!("names the host {host}"));
             }
         }
-        // Cargo speaks to build scripts through the environment.
-        let script = self.path.ends_with("build.rs");
-        let library = self.path.starts_with("crates") && kind == Kind::Rust && !script;
-        if library && ENVIRONMENT.iter().any(|call| line.contains(call)) {
-            self.report(
-                number,
-                "reads the environment: make it a field of an options struct",
-            );
-        }
     }
 
     fn manifest(&mut self, text: &str) {
-        let mut section = "";
-        let mut layer = None;
-        let mut lints = false;
-        for (index, line) in text.lines().enumerate() {
-            if line.starts_with('[') {
-                section = line.trim();
-            }
-            let Some((key, value)) = line.split_once('=') else {
-                continue;
-            };
-            let (key, value) = (key.trim(), value.trim().trim_matches('"'));
-            match section {
-                "[package]" if key == "name" => {
-                    layer = LAYERS.iter().position(|layer| *layer == value);
-                }
-                "[lints]" => lints |= key == "workspace" && value == "true",
-                "[dependencies]" => {
-                    let name = key.split('.').next().unwrap_or(key);
-                    let used = LAYERS.iter().position(|layer| *layer == name);
-                    if let (Some(layer), Some(used)) = (layer, used)
-                        && used >= layer
-                    {
-                        let what = format!("{} is below {name} and cannot use it", LAYERS[layer]);
-                        self.report(index + 1, what);
-                    }
-                }
-                _ => {}
-            }
+        for (line, what) in layers::manifest(text) {
+            self.report(line, what);
         }
+        let lints = text.split_once("[lints]\n").map(|(_, rest)| rest);
         let member = self.path.starts_with("crates") || self.path.starts_with("conformance");
-        if member && !lints {
+        if member && !lints.is_some_and(|rest| rest.starts_with("workspace = true")) {
             self.report(1, "does not take the workspace's lints");
         }
     }
@@ -329,12 +294,9 @@ mod tests {
                 "{registry}"
             );
         }
-        for call in ENVIRONMENT {
-            let line = format!("let a = std::{call}(\"A\");\n");
-            assert_eq!(found(source, &line).len(), 1, "{call}");
-            assert_eq!(found("xtask/src/main.rs", &line), [""; 0]);
-            assert_eq!(found("crates/walsh-sim/build.rs", &line), [""; 0]);
-        }
+        let line = concat!("let a = std::env", "::var(\"A\");\n");
+        assert_eq!(found(source, line).len(), 1);
+        assert_eq!(found("xtask/src/main.rs", line), [""; 0]);
         let (hub, its_home) = HUB;
         let line = format!("const HUB: &str = \"https://{hub}\";\n");
         assert_eq!(found(its_home, &line), [""; 0]);
@@ -356,21 +318,19 @@ mod tests {
     }
 
     #[test]
-    fn a_crate_uses_only_those_below_it() {
-        let manifest = |name: &str, uses: &str| {
-            let lints = "[lints]\nworkspace = true\n";
+    fn a_manifest_takes_the_lints_and_keeps_the_order() {
+        let manifest = |lints: &str, uses: &str| {
             let text = format!(
-                "[package]\nname = \"{name}\"\n\n{lints}\n[dependencies]\n{uses}.workspace = true\n"
+                "[package]\nname = \"walsh-core\"\n\n{lints}\n[dependencies]\n{uses}.workspace = true\n"
             );
             found("crates/a/Cargo.toml", &text)
         };
-        assert_eq!(manifest("walsh-core", "walsh-formats"), [""; 0]);
-        assert_eq!(manifest("walsh-core", "half"), [""; 0]);
+        let lints = "[lints]\nworkspace = true\n";
+        assert_eq!(manifest(lints, "walsh-formats"), [""; 0]);
         assert_eq!(
-            manifest("walsh-core", "walsh-cpu"),
+            manifest(lints, "walsh-cpu"),
             ["crates/a/Cargo.toml:8: walsh-core is below walsh-cpu and cannot use it"]
         );
-        let bare = "[package]\nname = \"a\"\n";
-        assert_eq!(found("crates/a/Cargo.toml", bare).len(), 1);
+        assert_eq!(manifest("", "walsh-formats").len(), 1);
     }
 }
