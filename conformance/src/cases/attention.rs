@@ -91,7 +91,8 @@ fn cases(queries: &[i32]) -> Vec<Case> {
         }
     }
     // What few query rows read as it is stored, in register blocks of each size and behind the last whole one.
-    for text in ["f32", "bf16", "q8_0", "q5_0", "q4_0", "tq8", "k=q8_0,v=tq8"] {
+    let dense = KvCodec::dense_types().map(|dtype| KvCodecs::both(KvCodec::Dense(dtype)));
+    for codecs in dense.chain(["tq8", "k=q8_0,v=tq8"].map(spec)) {
         for (group, dim) in [
             (1, 160),
             (2, 64),
@@ -101,7 +102,7 @@ fn cases(queries: &[i32]) -> Vec<Case> {
             (8, 32),
             (9, 64),
         ] {
-            cases.push(Case::new(spec(text), dim, 77, 1).grouped(2, group));
+            cases.push(Case::new(codecs, dim, 77, 1).grouped(2, group));
         }
     }
     for text in ["f16", "bf16", "tq8+norot"] {

@@ -1,4 +1,4 @@
-use walsh::formats::kv::{KvCodecs, Overlay, RowCodec};
+use walsh::formats::kv::{KvCodec, KvCodecs, Overlay, RowCodec};
 use walsh::ops::KvStore;
 use walsh::{
     CacheKind, DType, KeyPreparation, KvCache, KvCacheOptions, KvSideTensors, KvTensors,
@@ -272,19 +272,8 @@ pub(super) fn tokens(rng: &mut Rng, options: &KvCacheOptions, positions: &[i32])
 /// Every codec at a plain head size, and every head size in some codec.
 pub(super) fn specs() -> Vec<(KvCodecs, u64)> {
     let spec = |text: &str| text.parse::<KvCodecs>().expect("a spec");
-    let mut all: Vec<(KvCodecs, u64)> = [
-        "f32",
-        "f16",
-        "bf16",
-        "q8_0",
-        "q5_0",
-        "q4_0",
-        "tq2",
-        "tq3",
-        "tq4",
-        "tq5",
-        "tq6",
-        "tq8",
+    let all = KvCodec::all().map(KvCodecs::both);
+    let others = [
         "q8_0+rot",
         "q4_0+rot",
         "f16+rot",
@@ -294,8 +283,8 @@ pub(super) fn specs() -> Vec<(KvCodecs, u64)> {
         "k=f16,v=tq8+norot",
         "k=tq4+norm,v=q8_0",
     ]
-    .map(|text| (spec(text), 64))
-    .to_vec();
+    .map(spec);
+    let mut all: Vec<(KvCodecs, u64)> = all.chain(others).map(|codecs| (codecs, 64)).collect();
     for dim in [80, 96, 112, 128, 160, 192, 256, 320, 448, 512] {
         all.push((spec("f16"), dim));
         all.push((spec("tq4"), dim));

@@ -48,6 +48,14 @@ impl KvCodec {
         floats.chain(BlockCodec::ALL.iter().map(|codec| codec.dtype()))
     }
 
+    /// Every codec without options.
+    pub fn all() -> impl Iterator<Item = KvCodec> {
+        let tq = TqBits::ALL
+            .into_iter()
+            .map(|bits| KvCodec::Tq(Tq::new(bits)));
+        Self::dense_types().map(KvCodec::Dense).chain(tq)
+    }
+
     /// What is stored, rotated or not; `None` for a type that no cache holds.
     pub fn storage(self) -> Option<Storage> {
         match self {

@@ -8,25 +8,11 @@ use walsh_formats::ggml::{self, IQ4_VALUES, Role, SUPER_BLOCK};
 use crate::kernel::Variant;
 use crate::tables::table;
 
-/// The types by the names that the texts use.
-const NAMES: [(&str, DType); 16] = [
-    ("F32", DType::F32),
-    ("F16", DType::F16),
-    ("BF16", DType::BF16),
-    ("Q4_0", DType::Q4_0),
-    ("Q4_1", DType::Q4_1),
-    ("Q5_0", DType::Q5_0),
-    ("Q5_1", DType::Q5_1),
-    ("Q8_0", DType::Q8_0),
-    ("Q2_K", DType::Q2K),
-    ("Q3_K", DType::Q3K),
-    ("Q4_K", DType::Q4K),
-    ("Q5_K", DType::Q5K),
-    ("Q6_K", DType::Q6K),
-    ("IQ4_NL", DType::IQ4NL),
-    ("IQ4_XS", DType::IQ4XS),
-    ("I32", DType::I32),
-];
+/// The types by the names that the texts use: GGML's, in capitals.
+fn names() -> impl Iterator<Item = (String, DType)> {
+    let stored = DType::ALL.iter().filter(|dtype| dtype.ggml_id().is_some());
+    stored.map(|dtype| (dtype.name().to_uppercase(), *dtype))
+}
 
 /// Words that lie at `at` for the first part of a block, and `step` bytes further for the next.
 #[derive(Clone, Copy, Default)]
@@ -67,6 +53,13 @@ impl Form {
 /// The form of a type; `None` for those that have no blocks.
 pub(crate) fn form(dtype: DType) -> Option<Form> {
     let block = ggml::form(dtype)?;
+    // blocks.h knows these types: how it reads the scales of another is to be written there.
+    let halves = match dtype {
+        DType::Q2K | DType::Q3K | DType::Q6K => 2,
+        DType::Q4_0 | DType::Q4_1 | DType::Q5_0 | DType::Q5_1 | DType::Q8_0 | DType::IQ4NL => 1,
+        DType::Q4K | DType::Q5K | DType::IQ4XS => 1,
+        DType::F32 | DType::F16 | DType::BF16 | DType::I32 | DType::U8 => return None,
+    };
     let at = |role| block.at(role).unwrap_or(0);
     let is_large = dtype.block_len() == SUPER_BLOCK;
     let parts = if is_large { 2 } else { 1 };
@@ -93,10 +86,7 @@ pub(crate) fn form(dtype: DType) -> Option<Form> {
         minimum: block.at(Role::Minimum).or(block.at(Role::MinimumScale)),
         scales: at(Role::Scales),
         scales_high: at(Role::HighScales),
-        halves: match dtype {
-            DType::Q2K | DType::Q3K | DType::Q6K => 2,
-            _ => 1,
-        },
+        halves,
         zero: block.zero,
         runs: if is_large { 4 } else { 1 },
         parts,
@@ -116,16 +106,16 @@ pub(crate) fn type_constant(dtype: DType) -> i64 {
 /// The type that a variant is for, by the names of the texts; for blocks, their form.
 pub(crate) fn tables(variant: &Variant) -> String {
     let stored = variant.constant("TYPE");
-    let mut constants: Vec<(&str, i64)> = NAMES
+    let known: Vec<(String, DType)> = names().collect();
+    let mut constants: Vec<(&str, i64)> = known
         .iter()
-        .map(|(name, dtype)| (*name, type_constant(*dtype)))
+        .map(|(name, dtype)| (name.as_str(), type_constant(*dtype)))
         .collect();
     constants.push(("STORED", stored));
-    let dtype = NAMES
-        .iter()
-        .map(|(_, dtype)| *dtype)
-        .find(|dtype| type_constant(*dtype) == stored);
-    if let Some((dtype, form)) = dtype.and_then(|dtype| Some((dtype, form(dtype)?))) {
+    let mut dtypes = known.iter().map(|(_, dtype)| *dtype);
+    let dtype = dtypes.find(|dtype| type_constant(*dtype) == stored);
+    let blocks = dtype.and_then(|dtype| Some((dtype, form(dtype)?)));
+    if let Some((dtype, form)) = blocks {
         let number = |value: usize| value as i64;
         // The widest loads that every block and wide field of a staged row allows.
         let align = match dtype.block_bytes() {
@@ -158,13 +148,12 @@ pub(crate) fn tables(variant: &Variant) -> String {
             ),
         ]);
     }
-    let in_blocks = constants.len() > NAMES.len() + 1;
     let mut text = String::from("enum : int {\n");
     for (name, value) in constants {
         let _ = writeln!(text, "    {name} = {value},");
     }
     text.push_str("};\n");
-    if in_blocks {
+    if blocks.is_some() {
         text.push_str(&iq4_words());
     }
     text
