@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::isa::Isa;
-use crate::lanes::{Lanes, entries};
+use crate::simd::{Simd, entries};
 use crate::team::{Group, Phase, Scratch, Team, TeamError};
 
 /// More than caches hold.
@@ -59,7 +59,7 @@ entries! {
 
 /// See [`fold`].
 #[inline(always)]
-unsafe fn fold_lanes<S: Lanes>(piece: &[f32]) -> f32 {
+unsafe fn fold_lanes<S: Simd>(piece: &[f32]) -> f32 {
     const AT_ONCE: usize = 4;
     // SAFETY: the caller's; whole vectors of the piece.
     unsafe {

@@ -1,10 +1,10 @@
 //! Rows whose numbers are read where they lie, thirty-two at a time: dense types, and codes of whole bytes.
 
 use super::tile::LANES;
-use crate::lanes::{Lanes, Table};
+use crate::simd::{Simd, Table};
 
 /// How numbers of a row are read.
-pub(super) trait Numbers<S: Lanes>: Copy {
+pub(super) trait Numbers<S: Simd>: Copy {
     /// Bytes of the blocks of 32 numbers that begin with their scale in half precision, or zero.
     const BLOCK: usize = 0;
     /// Bytes of a number of types whose rows may end within a vector of lanes, or zero.
@@ -101,12 +101,12 @@ pub(super) struct Q4;
 
 /// Codes of eight bits, without their rows' scales.
 #[derive(Clone, Copy)]
-pub(super) struct Codes<'a, S: Lanes>(pub(super) &'a Table<S>);
+pub(super) struct Codes<'a, S: Simd>(pub(super) &'a Table<S>);
 
 /// Implements [`Numbers`] for types whose numbers follow each other.
 macro_rules! plain {
     ($name:ty, $bytes:literal, $load:ident) => {
-        impl<S: Lanes> Numbers<S> for $name {
+        impl<S: Simd> Numbers<S> for $name {
             const NUMBER: usize = $bytes;
 
             #[inline(always)]
@@ -131,7 +131,7 @@ macro_rules! plain {
 
 /// [`Numbers::chunk`], for calls that name the set.
 #[inline(always)]
-unsafe fn chunk<S: Lanes, N: Numbers<S>>(numbers: N, row: *const u8, chunk: usize) -> S::F {
+unsafe fn chunk<S: Simd, N: Numbers<S>>(numbers: N, row: *const u8, chunk: usize) -> S::F {
     // SAFETY: the caller's.
     unsafe { numbers.chunk(row, chunk) }
 }
@@ -140,7 +140,7 @@ plain!(F32, 4, load);
 plain!(F16, 2, load_f16);
 plain!(Bf16, 2, load_bf16);
 
-impl<S: Lanes> Numbers<S> for Codes<'_, S> {
+impl<S: Simd> Numbers<S> for Codes<'_, S> {
     #[inline(always)]
     unsafe fn pair(self, row: *const u8, pair: usize) -> [S::F; 2] {
         // SAFETY: the caller's.
@@ -157,7 +157,7 @@ impl<S: Lanes> Numbers<S> for Codes<'_, S> {
 /// Implements [`Numbers`] for blocks of 32 numbers, of which a row has whole ones.
 macro_rules! blocks {
     ($name:ty, $bytes:literal, $block:ident => $body:block) => {
-        impl<S: Lanes> Numbers<S> for $name {
+        impl<S: Simd> Numbers<S> for $name {
             const BLOCK: usize = $bytes;
 
             #[inline(always)]
@@ -223,7 +223,7 @@ blocks!(Q5, 22, block => {
 /// # Safety
 /// The machine has the set, and the rows have this block.
 #[inline(always)]
-pub(super) unsafe fn scales<S: Lanes>(block: *const u8, stride: usize, count: usize) -> S::F {
+pub(super) unsafe fn scales<S: Simd>(block: *const u8, stride: usize, count: usize) -> S::F {
     // SAFETY: the caller's.
     unsafe {
         let halves: [u16; LANES] = if count >= LANES {
@@ -240,7 +240,7 @@ pub(super) unsafe fn scales<S: Lanes>(block: *const u8, stride: usize, count: us
 
 /// The low and the high halves of sixteen bytes, as numbers.
 #[inline(always)]
-unsafe fn nibble_pair<S: Lanes>(p: *const u8) -> [S::F; 2] {
+unsafe fn nibble_pair<S: Simd>(p: *const u8) -> [S::F; 2] {
     // SAFETY: the caller's.
     unsafe {
         let bytes = S::load_u8(p);

@@ -11,7 +11,7 @@ use walsh_formats::kv::{KvCodec, RowCodec, Tq, TqBits};
 
 use super::dense::{self, Codes, Numbers, with_numbers};
 use super::tile::{Decoder, LANES, Rows};
-use crate::lanes::{Lanes, Table, entries};
+use crate::simd::{Simd, Table, entries};
 use crate::team::fetch;
 
 /// The most query rows that are served so.
@@ -56,7 +56,7 @@ entries! {
 
 /// See [`scores`].
 #[inline(always)]
-unsafe fn score_rows<S: Lanes>(args: Scores<'_>) {
+unsafe fn score_rows<S: Simd>(args: Scores<'_>) {
     // SAFETY: the caller's.
     unsafe {
         match args.decoder.codec.codec() {
@@ -72,7 +72,7 @@ unsafe fn score_rows<S: Lanes>(args: Scores<'_>) {
 }
 
 #[inline(always)]
-unsafe fn score_all<S: Lanes, N: Numbers<S>>(numbers: N, args: Scores<'_>) {
+unsafe fn score_all<S: Simd, N: Numbers<S>>(numbers: N, args: Scores<'_>) {
     for first in (0..args.keys.count).step_by(LANES) {
         let mut row = 0;
         while row < args.rows {
@@ -97,7 +97,7 @@ unsafe fn score_all<S: Lanes, N: Numbers<S>>(numbers: N, args: Scores<'_>) {
 
 /// `R` query rows against sixteen keys, `P` of them at a time. Keys past the last one are the last one again.
 #[inline(always)]
-unsafe fn score_block<S: Lanes, N: Numbers<S>, const R: usize, const P: usize>(
+unsafe fn score_block<S: Simd, N: Numbers<S>, const R: usize, const P: usize>(
     numbers: N,
     args: Scores<'_>,
     row: usize,
@@ -202,7 +202,7 @@ entries! {
 
 /// See [`values`].
 #[inline(always)]
-unsafe fn value_rows<S: Lanes>(args: Values<'_>) {
+unsafe fn value_rows<S: Simd>(args: Values<'_>) {
     // SAFETY: the caller's.
     unsafe {
         match args.decoder.codec.codec() {
@@ -218,7 +218,7 @@ unsafe fn value_rows<S: Lanes>(args: Values<'_>) {
 }
 
 #[inline(always)]
-unsafe fn sum_all<S: Lanes, N: Numbers<S>>(numbers: N, args: Values<'_>) {
+unsafe fn sum_all<S: Simd, N: Numbers<S>>(numbers: N, args: Values<'_>) {
     let d = args.decoder.codec.head_dim();
     let mut row = 0;
     while row < args.rows {
@@ -249,7 +249,7 @@ unsafe fn sum_all<S: Lanes, N: Numbers<S>>(numbers: N, args: Values<'_>) {
 
 /// `R` rows of sums over `C` pairs of vectors from the number `at` on; returns how many numbers that is.
 #[inline(always)]
-unsafe fn sum_pairs<S: Lanes, N: Numbers<S>, const R: usize, const C: usize>(
+unsafe fn sum_pairs<S: Simd, N: Numbers<S>, const R: usize, const C: usize>(
     numbers: N,
     args: Values<'_>,
     row: usize,
@@ -325,7 +325,7 @@ unsafe fn sum_pairs<S: Lanes, N: Numbers<S>, const R: usize, const C: usize>(
 
 /// The sums over the last vector of values that are not of whole pairs.
 #[inline(always)]
-unsafe fn sum_chunk<S: Lanes, N: Numbers<S>>(
+unsafe fn sum_chunk<S: Simd, N: Numbers<S>>(
     numbers: N,
     args: Values<'_>,
     rows: std::ops::Range<usize>,

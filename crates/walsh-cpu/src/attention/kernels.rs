@@ -1,7 +1,7 @@
 //! The inner loops: scores of queries against key panels, online softmax, weighted sums of values.
 
 use super::tile::LANES;
-use crate::lanes::{self, Lanes, entries};
+use crate::simd::{self, Simd, entries};
 
 /// Query rows against key panels.
 #[derive(Clone, Copy)]
@@ -28,7 +28,7 @@ entries! {
 
 /// See [`scores`].
 #[inline(always)]
-unsafe fn score_rows<S: Lanes>(args: Scores) {
+unsafe fn score_rows<S: Simd>(args: Scores) {
     let mut row = 0;
     while row < args.rows {
         let rows = (args.rows - row).min(S::SCORE_ROWS);
@@ -64,7 +64,7 @@ unsafe fn score_rows<S: Lanes>(args: Scores) {
 
 /// `R` rows against `C` panels, with `U` running sums each to hide the latency of few rows.
 #[inline(always)]
-unsafe fn score_block<S: Lanes, const R: usize, const C: usize, const U: usize>(
+unsafe fn score_block<S: Simd, const R: usize, const C: usize, const U: usize>(
     args: Scores,
     row: usize,
     panel: usize,
@@ -153,7 +153,7 @@ entries! {
 
 /// See [`weigh`].
 #[inline(always)]
-pub(super) unsafe fn weigh_row<S: Lanes>(args: Weigh, running: &mut Running) -> f32 {
+pub(super) unsafe fn weigh_row<S: Simd>(args: Weigh, running: &mut Running) -> f32 {
     let vectors = args.count.div_ceil(LANES);
     // SAFETY: the caller's.
     unsafe {
@@ -164,7 +164,7 @@ pub(super) unsafe fn weigh_row<S: Lanes>(args: Weigh, running: &mut Running) -> 
             let factors = S::load(args.key_factors.add(v * LANES));
             let mut s = S::fma(S::load(at), factors, offset);
             if args.softcap > 0.0 {
-                let bounded = lanes::tanh::<S>(S::mul(s, S::splat(1.0 / args.softcap)));
+                let bounded = simd::tanh::<S>(S::mul(s, S::splat(1.0 / args.softcap)));
                 s = S::mul(bounded, S::splat(args.softcap));
             }
             let start = v * LANES;
@@ -188,7 +188,7 @@ pub(super) unsafe fn weigh_row<S: Lanes>(args: Weigh, running: &mut Running) -> 
         let highest = S::splat(max);
         for v in 0..vectors {
             let at = args.scores.add(v * LANES);
-            let p = lanes::exp::<S>(S::sub(S::load(at), highest));
+            let p = simd::exp::<S>(S::sub(S::load(at), highest));
             sum = S::add(sum, p);
             S::store(at, S::mul(p, S::load(args.value_factors.add(v * LANES))));
         }
@@ -226,7 +226,7 @@ entries! {
 
 /// See [`values`].
 #[inline(always)]
-unsafe fn value_rows<S: Lanes>(args: Values) {
+unsafe fn value_rows<S: Simd>(args: Values) {
     let chunks = args.head_dim / LANES;
     let mut row = 0;
     while row < args.rows {
@@ -258,7 +258,7 @@ unsafe fn value_rows<S: Lanes>(args: Values) {
 }
 
 #[inline(always)]
-unsafe fn value_block<S: Lanes, const R: usize, const C: usize>(
+unsafe fn value_block<S: Simd, const R: usize, const C: usize>(
     args: Values,
     row: usize,
     chunk: usize,

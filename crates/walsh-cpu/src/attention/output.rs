@@ -4,7 +4,8 @@ use super::job::{Block, Job, Scratch, Shape};
 use super::kernels::Running;
 use super::tile::LANES;
 use crate::isa::Isa;
-use crate::lanes::{Lanes, entries, order, rotate};
+use crate::rotate;
+use crate::simd::{Simd, entries, order};
 
 /// Brings a vector of sums from the space and order of the cached values to the model's.
 ///
@@ -56,7 +57,7 @@ entries! {
 }
 
 #[inline(always)]
-unsafe fn scaled_row<S: Lanes>(numbers: *const f32, factor: f32, out: *mut f32, d: usize) {
+unsafe fn scaled_row<S: Simd>(numbers: *const f32, factor: f32, out: *mut f32, d: usize) {
     let whole = d / LANES * LANES;
     for at in (0..whole).step_by(LANES) {
         // SAFETY: the caller's.
@@ -82,7 +83,7 @@ entries! {
 }
 
 #[inline(always)]
-unsafe fn added_row<S: Lanes>(numbers: *const f32, factor: f32, out: *mut f32, d: usize) {
+unsafe fn added_row<S: Simd>(numbers: *const f32, factor: f32, out: *mut f32, d: usize) {
     for at in (0..d).step_by(LANES) {
         // SAFETY: the caller's.
         unsafe {

@@ -3,7 +3,8 @@
 use walsh_formats::rotation::Rotation;
 
 use super::tile::LANES;
-use crate::lanes::{Lanes, entries, rotate};
+use crate::rotate;
+use crate::simd::{Simd, entries};
 
 /// What is done to the queries of a KV head.
 pub(super) struct Preparation<'a> {
@@ -36,7 +37,7 @@ entries! {
 
 /// See [`prepare`].
 #[inline(always)]
-unsafe fn prepare_row<S: Lanes>(preparation: &Preparation<'_>, query: Query<'_>) -> f32 {
+unsafe fn prepare_row<S: Simd>(preparation: &Preparation<'_>, query: Query<'_>) -> f32 {
     let Query {
         source,
         scaled,
@@ -84,7 +85,7 @@ unsafe fn prepare_row<S: Lanes>(preparation: &Preparation<'_>, query: Query<'_>)
 /// # Safety
 /// The machine has the instruction set.
 #[inline(always)]
-unsafe fn load_padded<S: Lanes>(numbers: &[f32], at: usize) -> S::F {
+unsafe fn load_padded<S: Simd>(numbers: &[f32], at: usize) -> S::F {
     let rest = numbers.get(at..).unwrap_or_default();
     let mut padded = [0.0; LANES];
     // SAFETY: the caller's; sixteen numbers either way.

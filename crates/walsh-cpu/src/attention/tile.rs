@@ -8,7 +8,7 @@ use walsh_formats::DType;
 use walsh_formats::kv::{KvCodec, RowCodec, ScaleKind, Tq, TqBits};
 
 use super::dense::{Numbers, with_numbers};
-use crate::lanes::{Lanes, Table, entries, table_numbers};
+use crate::simd::{Simd, Table, entries, table_numbers};
 
 /// The lanes of a vector, and the positions of a panel.
 pub(super) const LANES: usize = 16;
@@ -71,7 +71,7 @@ entries! {
 
 /// See [`key_panels`].
 #[inline(always)]
-unsafe fn decode_keys<S: Lanes>(decoder: &Decoder, rows: Rows, out: *mut f32) {
+unsafe fn decode_keys<S: Simd>(decoder: &Decoder, rows: Rows, out: *mut f32) {
     let codec = &decoder.codec;
     let d = codec.head_dim();
     for first in (0..rows.count).step_by(LANES) {
@@ -102,7 +102,7 @@ unsafe fn decode_keys<S: Lanes>(decoder: &Decoder, rows: Rows, out: *mut f32) {
 
 /// See [`value_rows`].
 #[inline(always)]
-unsafe fn decode_values<S: Lanes>(decoder: &Decoder, rows: Rows, out: *mut f32) {
+unsafe fn decode_values<S: Simd>(decoder: &Decoder, rows: Rows, out: *mut f32) {
     let codec = &decoder.codec;
     // SAFETY: the caller's.
     unsafe {
@@ -138,7 +138,7 @@ entries! {
 
 /// See [`row_factors`].
 #[inline(always)]
-unsafe fn decode_factors<S: Lanes>(codec: &RowCodec, rows: Rows, out: &mut [f32]) {
+unsafe fn decode_factors<S: Simd>(codec: &RowCodec, rows: Rows, out: &mut [f32]) {
     if codec.groups() != 1 {
         out.fill(1.0);
         return;
@@ -171,7 +171,7 @@ unsafe fn decode_factors<S: Lanes>(codec: &RowCodec, rows: Rows, out: &mut [f32]
 /// # Safety
 /// The row is below the count, and the codec has scales.
 #[inline(always)]
-unsafe fn scale<S: Lanes>(codec: &RowCodec, rows: Rows, row: usize, group: usize) -> f32 {
+unsafe fn scale<S: Simd>(codec: &RowCodec, rows: Rows, row: usize, group: usize) -> f32 {
     let at = row * codec.groups() + group;
     // SAFETY: the caller's.
     unsafe {
@@ -186,7 +186,7 @@ unsafe fn scale<S: Lanes>(codec: &RowCodec, rows: Rows, row: usize, group: usize
 }
 
 #[inline(always)]
-unsafe fn dense_panel<S: Lanes, N: Numbers<S>>(
+unsafe fn dense_panel<S: Simd, N: Numbers<S>>(
     numbers: N,
     rows: Rows,
     first: usize,
@@ -219,7 +219,7 @@ unsafe fn dense_panel<S: Lanes, N: Numbers<S>>(
 
 /// A vector of lanes behind the whole pairs of a row of `d` numbers.
 #[inline(always)]
-unsafe fn last_numbers<S: Lanes, N: Numbers<S>>(
+unsafe fn last_numbers<S: Simd, N: Numbers<S>>(
     numbers: N,
     row: *const u8,
     chunk: usize,
@@ -236,7 +236,7 @@ unsafe fn last_numbers<S: Lanes, N: Numbers<S>>(
 
 /// Sixteen numbers of sixteen rows, number by number.
 #[inline(always)]
-unsafe fn store_columns<S: Lanes>(block: &mut [S::F; LANES], out: *mut f32) {
+unsafe fn store_columns<S: Simd>(block: &mut [S::F; LANES], out: *mut f32) {
     // SAFETY: the caller's: the output holds 256 numbers.
     unsafe {
         S::transpose(block);
@@ -247,7 +247,7 @@ unsafe fn store_columns<S: Lanes>(block: &mut [S::F; LANES], out: *mut f32) {
 }
 
 #[inline(always)]
-unsafe fn dense_rows<S: Lanes, N: Numbers<S>>(numbers: N, rows: Rows, d: usize, out: *mut f32) {
+unsafe fn dense_rows<S: Simd, N: Numbers<S>>(numbers: N, rows: Rows, d: usize, out: *mut f32) {
     for i in 0..rows.count {
         // SAFETY: the caller's; `i` is below the count.
         unsafe {
@@ -288,7 +288,7 @@ impl Planes {
 }
 
 #[inline(always)]
-unsafe fn code_panel<S: Lanes, const BITS: usize>(
+unsafe fn code_panel<S: Simd, const BITS: usize>(
     decoder: &Decoder,
     rows: Rows,
     first: usize,
@@ -305,12 +305,12 @@ unsafe fn code_panel<S: Lanes, const BITS: usize>(
 }
 
 /// A panel of decoded numbers.
-struct Panel<S: Lanes> {
+struct Panel<S: Simd> {
     table: Table<S>,
     out: *mut f32,
 }
 
-impl<S: Lanes, const BITS: usize> Words<S, BITS> for Panel<S> {
+impl<S: Simd, const BITS: usize> Words<S, BITS> for Panel<S> {
     #[inline(always)]
     unsafe fn word(&mut self, word: usize, low: S::I, (high, bit): (S::I, usize)) {
         let planes = Planes::of::<BITS>(0);
@@ -334,7 +334,7 @@ impl<S: Lanes, const BITS: usize> Words<S, BITS> for Panel<S> {
 }
 
 /// What is done with the codes of sixteen rows, a word of 32 bits of each at a time.
-pub(super) trait Words<S: Lanes, const BITS: usize> {
+pub(super) trait Words<S: Simd, const BITS: usize> {
     /// Takes a word of the low planes, and the word of the high planes whose bits from `bit` on belong to it.
     ///
     /// # Safety
@@ -347,7 +347,7 @@ pub(super) trait Words<S: Lanes, const BITS: usize> {
 /// # Safety
 /// The machine has the set, and the rows have codes of `BITS` bits of `d` numbers.
 #[inline(always)]
-pub(super) unsafe fn each_word<S: Lanes, const BITS: usize, W: Words<S, BITS>>(
+pub(super) unsafe fn each_word<S: Simd, const BITS: usize, W: Words<S, BITS>>(
     rows: Rows,
     first: usize,
     d: usize,
@@ -419,7 +419,7 @@ const MAX_HIGH_WORDS: usize = 32;
 /// # Safety
 /// The machine has the set, and the rows have `row_bytes` bytes, more than `at`.
 #[inline(always)]
-unsafe fn eight_words<S: Lanes>(
+unsafe fn eight_words<S: Simd>(
     sources: &[*const u8; LANES],
     at: usize,
     row_bytes: usize,
@@ -441,7 +441,7 @@ unsafe fn eight_words<S: Lanes>(
 }
 
 #[inline(always)]
-unsafe fn code_rows<S: Lanes, const BITS: usize>(decoder: &Decoder, rows: Rows, out: *mut f32) {
+unsafe fn code_rows<S: Simd, const BITS: usize>(decoder: &Decoder, rows: Rows, out: *mut f32) {
     let d = decoder.codec.head_dim();
     let planes = Planes::of::<BITS>(d);
     // SAFETY: the caller's; chunks stay within their rows.
@@ -488,7 +488,7 @@ unsafe fn code_rows<S: Lanes, const BITS: usize>(decoder: &Decoder, rows: Rows, 
 
 /// Puts the high bits above the low ones; what lies above both is left as it is.
 #[inline(always)]
-unsafe fn join<S: Lanes, const BITS: usize>(low: S::I, high: S::I) -> S::I {
+unsafe fn join<S: Simd, const BITS: usize>(low: S::I, high: S::I) -> S::I {
     // SAFETY: the caller's.
     unsafe {
         match BITS {
@@ -499,7 +499,7 @@ unsafe fn join<S: Lanes, const BITS: usize>(low: S::I, high: S::I) -> S::I {
 }
 
 #[inline(always)]
-unsafe fn scale_panel<S: Lanes>(codec: &RowCodec, rows: Rows, first: usize, out: *mut f32) {
+unsafe fn scale_panel<S: Simd>(codec: &RowCodec, rows: Rows, first: usize, out: *mut f32) {
     for group in 0..codec.groups() {
         let mut factors = [0.0; LANES];
         for (i, factor) in factors.iter_mut().enumerate() {
@@ -518,7 +518,7 @@ unsafe fn scale_panel<S: Lanes>(codec: &RowCodec, rows: Rows, first: usize, out:
 }
 
 #[inline(always)]
-unsafe fn scale_rows<S: Lanes>(codec: &RowCodec, rows: Rows, out: *mut f32) {
+unsafe fn scale_rows<S: Simd>(codec: &RowCodec, rows: Rows, out: *mut f32) {
     let len = codec.group_len();
     for i in 0..rows.count {
         for group in 0..codec.groups() {

@@ -4,9 +4,9 @@ use walsh_core::Result;
 use walsh_core::ops::{Activation, Add, GatedActivation, Operation, Scale, SoftCap};
 
 use crate::isa::Isa;
-use crate::lanes::{self, Lanes, entries};
 use crate::lower::Lowering;
 use crate::memory::View;
+use crate::simd::{self, Simd, entries};
 use crate::team::{Phase, Scratch};
 
 /// What happens to each number, or pair of numbers.
@@ -110,7 +110,7 @@ impl Map {
     /// # Safety
     /// The machine has the instruction set.
     #[inline(always)]
-    unsafe fn of<S: Lanes>(self, a: S::F, b: S::F) -> S::F {
+    unsafe fn of<S: Simd>(self, a: S::F, b: S::F) -> S::F {
         // SAFETY: the caller's.
         unsafe {
             match self {
@@ -120,7 +120,7 @@ impl Map {
                 Map::Scale(factor) => S::mul(a, S::splat(factor)),
                 Map::SoftCap(cap) => {
                     let cap = S::splat(cap);
-                    S::mul(cap, lanes::tanh::<S>(S::div(a, cap)))
+                    S::mul(cap, simd::tanh::<S>(S::div(a, cap)))
                 }
             }
         }
@@ -129,7 +129,7 @@ impl Map {
 
 /// See [`map_numbers`].
 #[inline(always)]
-unsafe fn map_all<S: Lanes>(map: Map, numbers: Numbers) {
+unsafe fn map_all<S: Simd>(map: Map, numbers: Numbers) {
     // A loop for each map. (Closures are not always inlined, and are then compiled without the instruction set.)
     // SAFETY: the caller's.
     unsafe {
@@ -146,7 +146,7 @@ unsafe fn map_all<S: Lanes>(map: Map, numbers: Numbers) {
 /// # Safety
 /// As for [`map_numbers`].
 #[inline(always)]
-unsafe fn each<S: Lanes, const TWO: bool>(numbers: Numbers, map: Map) {
+unsafe fn each<S: Simd, const TWO: bool>(numbers: Numbers, map: Map) {
     let Numbers {
         a,
         b,
@@ -186,11 +186,11 @@ unsafe fn each<S: Lanes, const TWO: bool>(numbers: Numbers, map: Map) {
 /// # Safety
 /// The machine has the instruction set.
 #[inline(always)]
-unsafe fn sigmoid<S: Lanes>(x: S::F) -> S::F {
+unsafe fn sigmoid<S: Simd>(x: S::F) -> S::F {
     // SAFETY: the caller's.
     unsafe {
         let (zero, one) = (S::splat(0.0), S::splat(1.0));
-        let e = lanes::exp::<S>(S::sub(zero, S::abs(x)));
+        let e = simd::exp::<S>(S::sub(zero, S::abs(x)));
         S::div(S::pick_below(x, zero, e, one), S::add(one, e))
     }
 }
@@ -200,7 +200,7 @@ unsafe fn sigmoid<S: Lanes>(x: S::F) -> S::F {
 /// # Safety
 /// The machine has the instruction set.
 #[inline(always)]
-unsafe fn silu<S: Lanes>(x: S::F) -> S::F {
+unsafe fn silu<S: Simd>(x: S::F) -> S::F {
     // SAFETY: the caller's.
     unsafe { S::mul(x, sigmoid::<S>(x)) }
 }
@@ -210,7 +210,7 @@ unsafe fn silu<S: Lanes>(x: S::F) -> S::F {
 /// # Safety
 /// The machine has the instruction set.
 #[inline(always)]
-unsafe fn gelu_tanh<S: Lanes>(x: S::F) -> S::F {
+unsafe fn gelu_tanh<S: Simd>(x: S::F) -> S::F {
     const C: f32 = 2.0 * 0.797_884_6; // 2·√(2/π)
     // SAFETY: the caller's.
     unsafe {

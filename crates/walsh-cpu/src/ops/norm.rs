@@ -4,9 +4,9 @@ use walsh_core::Result;
 use walsh_core::ops::{Operation, RmsNorm};
 
 use crate::isa::Isa;
-use crate::lanes::{Lanes, entries};
 use crate::lower::Lowering;
 use crate::memory::View;
+use crate::simd::{Simd, entries};
 use crate::team::{Phase, Scratch};
 
 struct Norm {
@@ -77,7 +77,7 @@ entries! {
 
 /// See [`normalise`].
 #[inline(always)]
-unsafe fn normalise_row<S: Lanes>(row: Row) {
+unsafe fn normalise_row<S: Simd>(row: Row) {
     // SAFETY: the caller's; vectors end before the tail.
     unsafe {
         let sum = sum_of_squares::<S>(row);
@@ -118,7 +118,7 @@ unsafe fn normalise_row<S: Lanes>(row: Row) {
 /// # Safety
 /// As for [`normalise`].
 #[inline(always)]
-unsafe fn sum_of_squares<S: Lanes>(row: Row) -> f32 {
+unsafe fn sum_of_squares<S: Simd>(row: Row) -> f32 {
     // SAFETY: the caller's; vectors end before the tail.
     unsafe {
         let mut sums = [S::splat(0.0); 4];

@@ -2,7 +2,7 @@
 
 use walsh_formats::DType;
 
-use crate::lanes::Lanes;
+use crate::simd::Simd;
 
 const LANES: usize = 16;
 
@@ -14,7 +14,7 @@ const BLOCK: usize = 32;
 /// # Safety
 /// The machine has the instruction set. The row is a multiple of 16 numbers, and `codes` as long as the type says.
 #[inline(always)]
-pub(super) unsafe fn encode<S: Lanes>(dtype: DType, row: &[f32], codes: &mut [u8]) -> bool {
+pub(super) unsafe fn encode<S: Simd>(dtype: DType, row: &[f32], codes: &mut [u8]) -> bool {
     // SAFETY: the caller's.
     unsafe {
         match dtype {
@@ -31,12 +31,12 @@ pub(super) unsafe fn encode<S: Lanes>(dtype: DType, row: &[f32], codes: &mut [u8
 
 /// Sixteen lanes that are zero until a number is not below a limit, or is NaN.
 #[derive(Clone, Copy)]
-pub(super) struct Within<S: Lanes> {
+pub(super) struct Within<S: Simd> {
     limit: S::F,
     zeros: S::F,
 }
 
-impl<S: Lanes> Within<S> {
+impl<S: Simd> Within<S> {
     /// # Safety
     /// The machine has the instruction set.
     #[inline(always)]
@@ -72,7 +72,7 @@ impl<S: Lanes> Within<S> {
 }
 
 #[inline(always)]
-unsafe fn encode_f32<S: Lanes>(row: &[f32], codes: &mut [u8]) -> bool {
+unsafe fn encode_f32<S: Simd>(row: &[f32], codes: &mut [u8]) -> bool {
     if !cfg!(target_endian = "little") {
         return false;
     }
@@ -92,7 +92,7 @@ unsafe fn encode_f32<S: Lanes>(row: &[f32], codes: &mut [u8]) -> bool {
 }
 
 #[inline(always)]
-unsafe fn encode_f16<S: Lanes>(row: &[f32], codes: &mut [u8]) -> bool {
+unsafe fn encode_f16<S: Simd>(row: &[f32], codes: &mut [u8]) -> bool {
     // SAFETY: the caller's; a row of f16 is two bytes a number.
     unsafe {
         // From here on halves round to infinity.
@@ -110,7 +110,7 @@ unsafe fn encode_f16<S: Lanes>(row: &[f32], codes: &mut [u8]) -> bool {
 }
 
 #[inline(always)]
-unsafe fn encode_bf16<S: Lanes>(row: &[f32], codes: &mut [u8]) -> bool {
+unsafe fn encode_bf16<S: Simd>(row: &[f32], codes: &mut [u8]) -> bool {
     // SAFETY: the caller's; a row of bf16 is two bytes a number.
     unsafe {
         // From here on numbers round to infinity.
@@ -146,7 +146,7 @@ pub(super) fn is_number(half: u16) -> bool {
 }
 
 #[inline(always)]
-unsafe fn encode_q8_0<S: Lanes>(row: &[f32], codes: &mut [u8]) -> bool {
+unsafe fn encode_q8_0<S: Simd>(row: &[f32], codes: &mut [u8]) -> bool {
     // SAFETY: the caller's; a block is a scale and a byte for each of its numbers.
     unsafe {
         let mut finite = Within::<S>::below(f32::INFINITY);
@@ -183,7 +183,7 @@ unsafe fn encode_q8_0<S: Lanes>(row: &[f32], codes: &mut [u8]) -> bool {
 
 /// Codes of 4 or 5 bits around the middle, scaled so that the largest magnitude gets the lowest: q4_0 and q5_0.
 #[inline(always)]
-unsafe fn encode_signed<S: Lanes, const BITS: usize>(row: &[f32], codes: &mut [u8]) -> bool {
+unsafe fn encode_signed<S: Simd, const BITS: usize>(row: &[f32], codes: &mut [u8]) -> bool {
     let fifth = if BITS == 5 { 4 } else { 0 };
     let offset = (1 << (BITS - 1)) as f32;
     // SAFETY: the caller's; a block is a scale, the fifth bits if there are any, and four bits for each number.
@@ -230,7 +230,7 @@ unsafe fn encode_signed<S: Lanes, const BITS: usize>(row: &[f32], codes: &mut [u
 /// # Safety
 /// The machine has the instruction set.
 #[inline(always)]
-unsafe fn peak<S: Lanes>(v: [S::F; 2], values: &[f32]) -> f32 {
+unsafe fn peak<S: Simd>(v: [S::F; 2], values: &[f32]) -> f32 {
     // SAFETY: the caller's.
     unsafe {
         let zero = S::splat(0.0);

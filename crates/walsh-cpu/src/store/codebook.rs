@@ -6,7 +6,7 @@
 use walsh_formats::codebook::Codebook;
 use walsh_formats::kv;
 
-use crate::lanes::{Lanes, Table, table_numbers};
+use crate::simd::{Simd, Table, table_numbers};
 
 const LANES: usize = 16;
 const COUNT: usize = kv::SCALE_CANDIDATES.len();
@@ -108,7 +108,7 @@ impl Guess {
 /// # Safety
 /// The machine has the instruction set. The values are whole vectors.
 #[inline(always)]
-pub(super) unsafe fn sigma<S: Lanes>(values: &[f32]) -> f32 {
+pub(super) unsafe fn sigma<S: Simd>(values: &[f32]) -> f32 {
     // SAFETY: the caller's.
     unsafe {
         let mut squares = S::zeros();
@@ -120,7 +120,7 @@ pub(super) unsafe fn sigma<S: Lanes>(values: &[f32]) -> f32 {
 }
 
 /// The quantiser of codes of `BITS`: `INDEX` of them, one less but at least 2, say how many boundaries lie below.
-pub(super) struct Quantiser<'a, S: Lanes, const BITS: usize, const INDEX: usize> {
+pub(super) struct Quantiser<'a, S: Simd, const BITS: usize, const INDEX: usize> {
     centroids: [Table<S>; 3],
     boundaries: [Table<S>; 2],
     slopes: Table<S>,
@@ -129,7 +129,7 @@ pub(super) struct Quantiser<'a, S: Lanes, const BITS: usize, const INDEX: usize>
 }
 
 /// Numbers as the search sees them.
-struct Unit<S: Lanes> {
+struct Unit<S: Simd> {
     numbers: S::F,
     size: S::F,
     /// 1 where the number is negative: it lies above a boundary in magnitude even when it is on it, as the next larger
@@ -139,12 +139,12 @@ struct Unit<S: Lanes> {
 
 /// A number times a centroid, and the centroid's square.
 #[derive(Clone, Copy)]
-struct Fit<S: Lanes> {
+struct Fit<S: Simd> {
     dot: S::F,
     square: S::F,
 }
 
-impl<S: Lanes> Fit<S> {
+impl<S: Simd> Fit<S> {
     /// # Safety
     /// The machine has the instruction set.
     #[inline(always)]
@@ -175,9 +175,9 @@ impl<S: Lanes> Fit<S> {
 }
 
 /// The sums of all candidates: of products, and eight further on of squares.
-struct Sums<S: Lanes>([S::F; 16]);
+struct Sums<S: Simd>([S::F; 16]);
 
-impl<S: Lanes> Sums<S> {
+impl<S: Simd> Sums<S> {
     /// # Safety
     /// The machine has the instruction set.
     #[inline(always)]
@@ -190,7 +190,7 @@ impl<S: Lanes> Sums<S> {
     }
 }
 
-impl<'a, S: Lanes, const BITS: usize, const INDEX: usize> Quantiser<'a, S, BITS, INDEX> {
+impl<'a, S: Simd, const BITS: usize, const INDEX: usize> Quantiser<'a, S, BITS, INDEX> {
     /// # Safety
     /// The machine has the instruction set.
     #[inline(always)]
@@ -458,7 +458,7 @@ impl<'a, S: Lanes, const BITS: usize, const INDEX: usize> Quantiser<'a, S, BITS,
 /// # Safety
 /// The machine has the instruction set. `codes` are valid for all planes.
 #[inline(always)]
-unsafe fn store_planes<S: Lanes, const BITS: usize>(
+unsafe fn store_planes<S: Simd, const BITS: usize>(
     codes: *mut u8,
     (at, count): (usize, usize),
     code: S::I,
@@ -492,7 +492,7 @@ unsafe fn store_planes<S: Lanes, const BITS: usize>(
 mod tests {
     use super::*;
     use crate::isa::Isa;
-    use crate::lanes::entries;
+    use crate::simd::entries;
     use walsh_formats::codebook::codebook;
     use walsh_formats::kv::TqBits;
 
@@ -522,7 +522,7 @@ mod tests {
         }
     }
 
-    unsafe fn codes_of<S: Lanes>(tables: &Tables, bits: TqBits, x: &[f32], codes: &mut [u8]) {
+    unsafe fn codes_of<S: Simd>(tables: &Tables, bits: TqBits, x: &[f32], codes: &mut [u8]) {
         let at = (0, x.len());
         let codes = codes.as_mut_ptr();
         // SAFETY: the caller's.

@@ -4,7 +4,7 @@ use walsh_formats::kv::{self, KvCodec, RowCodec, ScaleKind, TqBits};
 
 use super::codebook::{Quantiser, Tables, sigma};
 use super::{blocks, norm};
-use crate::lanes::{Lanes, entries};
+use crate::simd::{Simd, entries};
 
 const LANES: usize = 16;
 
@@ -66,7 +66,7 @@ entries! {
 /// # Safety
 /// As for [`encode`].
 #[inline(always)]
-unsafe fn encode_row<S: Lanes>(
+unsafe fn encode_row<S: Simd>(
     encoder: &Encoder,
     row: &[f32],
     codes: &mut [u8],
@@ -107,7 +107,7 @@ unsafe fn encode_row<S: Lanes>(
 /// # Safety
 /// The machine has the instruction set. `codes` and `scales` are as long as the row asks for.
 #[inline(always)]
-unsafe fn fitted<S: Lanes, const BITS: usize, const INDEX: usize>(
+unsafe fn fitted<S: Simd, const BITS: usize, const INDEX: usize>(
     tables: &Tables,
     (row, len): (&[f32], usize),
     codes: &mut [u8],

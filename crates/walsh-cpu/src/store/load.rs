@@ -4,7 +4,8 @@ use walsh_formats::rotation::Rotation;
 use walsh_formats::{DType, ggml};
 
 use super::blocks::Within;
-use crate::lanes::{Lanes, entries, rotate};
+use crate::rotate;
+use crate::simd::{Simd, entries};
 
 const LANES: usize = 16;
 
@@ -42,7 +43,7 @@ entries! {
 /// # Safety
 /// As for [`load`].
 #[inline(always)]
-unsafe fn load_row<S: Lanes>(source: Source<'_>, row: &mut [f32]) -> bool {
+unsafe fn load_row<S: Simd>(source: Source<'_>, row: &mut [f32]) -> bool {
     let len = row.len();
     let of_len = |numbers: Option<&[f32]>| numbers.is_none_or(|numbers| numbers.len() == len);
     assert!(source.bytes.len() == len * source.dtype.block_bytes());
@@ -68,7 +69,7 @@ const BF16: u8 = 2;
 /// # Safety
 /// The machine has the instruction set. The slices are as long as the row, whole vectors.
 #[inline(always)]
-unsafe fn convert<S: Lanes, const TYPE: u8>(source: Source<'_>, row: &mut [f32]) -> bool {
+unsafe fn convert<S: Simd, const TYPE: u8>(source: Source<'_>, row: &mut [f32]) -> bool {
     let width = if TYPE == F32 { 4 } else { 2 };
     // SAFETY: the caller's.
     unsafe {

@@ -5,7 +5,7 @@ use walsh_formats::kv::{self, RowCodec, TqBits, lane_sum};
 use walsh_formats::rotation::MAX_HEAD_DIM;
 
 use super::codebook::{Quantiser, Tables};
-use crate::lanes::Lanes;
+use crate::simd::Simd;
 
 const LANES: usize = 16;
 
@@ -24,7 +24,7 @@ pub(super) fn limits(book: &Codebook) -> Vec<f64> {
 /// # Safety
 /// The machine has the instruction set. The lengths are the codec's, the row's a multiple of 16.
 #[inline(always)]
-pub(super) unsafe fn encode<S: Lanes>(
+pub(super) unsafe fn encode<S: Simd>(
     (codec, tables, limits): (&RowCodec, &Tables, &[f64]),
     row: &[f32],
     codes: &mut [u8],

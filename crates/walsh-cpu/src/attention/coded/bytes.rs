@@ -2,9 +2,9 @@
 
 use super::Book;
 use super::kernels::entries;
-use super::set::ByteLanes;
 use crate::attention::tile::{LANES, Planes, Rows, Words, each_word};
 use crate::isa::Isa;
+use crate::simd::Bytes;
 
 /// A tile of codes.
 #[derive(Clone, Copy)]
@@ -19,7 +19,7 @@ pub(super) struct Codes<'a> {
 
 /// Asks for `count` rows of the next tile from one on.
 #[inline(always)]
-pub(super) unsafe fn fetch<S: ByteLanes>(args: Codes<'_>, first: usize, count: usize) {
+pub(super) unsafe fn fetch<S: Bytes>(args: Codes<'_>, first: usize, count: usize) {
     let stride = args.rows.stride;
     for at in (first * stride..(first + count) * stride).step_by(64) {
         // SAFETY: the caller's.
@@ -37,7 +37,7 @@ entries! {
 }
 
 #[inline(always)]
-unsafe fn decode_keys<S: ByteLanes>(args: Codes<'_>, out: *mut u8) {
+unsafe fn decode_keys<S: Bytes>(args: Codes<'_>, out: *mut u8) {
     // SAFETY: the caller's.
     unsafe {
         match args.book.bits {
@@ -51,7 +51,7 @@ unsafe fn decode_keys<S: ByteLanes>(args: Codes<'_>, out: *mut u8) {
 }
 
 #[inline(always)]
-unsafe fn key_panels<S: ByteLanes, const BITS: usize>(args: Codes<'_>, out: *mut u8) {
+unsafe fn key_panels<S: Bytes, const BITS: usize>(args: Codes<'_>, out: *mut u8) {
     let Codes { rows, head_dim, .. } = args;
     // SAFETY: the caller's; rows stay below the count.
     unsafe {
@@ -68,12 +68,12 @@ unsafe fn key_panels<S: ByteLanes, const BITS: usize>(args: Codes<'_>, out: *mut
 }
 
 /// A panel of decoded bytes.
-struct BytePanel<S: ByteLanes> {
+struct BytePanel<S: Bytes> {
     table: [S::B; 4],
     out: *mut u8,
 }
 
-impl<S: ByteLanes, const BITS: usize> Words<S, BITS> for BytePanel<S> {
+impl<S: Bytes, const BITS: usize> Words<S, BITS> for BytePanel<S> {
     #[inline(always)]
     unsafe fn word(&mut self, word: usize, low: S::I, high: (S::I, usize)) {
         let per_byte = 8 / Planes::of::<BITS>(0).low;
@@ -109,7 +109,7 @@ entries! {
 }
 
 #[inline(always)]
-unsafe fn decode_values<S: ByteLanes>(args: Codes<'_>, out: *mut u8) {
+unsafe fn decode_values<S: Bytes>(args: Codes<'_>, out: *mut u8) {
     // SAFETY: the caller's.
     unsafe {
         match args.book.bits {
@@ -125,7 +125,7 @@ unsafe fn decode_values<S: ByteLanes>(args: Codes<'_>, out: *mut u8) {
 }
 
 #[inline(always)]
-unsafe fn value_quads<S: ByteLanes, const BITS: usize>(args: Codes<'_>, out: *mut u8) {
+unsafe fn value_quads<S: Bytes, const BITS: usize>(args: Codes<'_>, out: *mut u8) {
     let Codes { rows, head_dim, .. } = args;
     let high_at = Planes::of::<BITS>(head_dim).high_at;
     // SAFETY: the caller's; rows stay below the count.
@@ -152,7 +152,7 @@ unsafe fn value_quads<S: ByteLanes, const BITS: usize>(args: Codes<'_>, out: *mu
 
 /// As [`value_quads`] for four bits and rows of whole vectors of codes: what is interleaved is codes rather than bytes.
 #[inline(always)]
-unsafe fn wide_value_nibbles<S: ByteLanes>(args: Codes<'_>, out: *mut u8) {
+unsafe fn wide_value_nibbles<S: Bytes>(args: Codes<'_>, out: *mut u8) {
     let Codes { rows, head_dim, .. } = args;
     // SAFETY: the caller's; rows stay below the count.
     unsafe {
@@ -178,7 +178,7 @@ unsafe fn wide_value_nibbles<S: ByteLanes>(args: Codes<'_>, out: *mut u8) {
 
 /// As [`wide_value_nibbles`] for rows of half a vector: two fours of positions at once.
 #[inline(always)]
-unsafe fn value_nibbles<S: ByteLanes>(args: Codes<'_>, out: *mut u8) {
+unsafe fn value_nibbles<S: Bytes>(args: Codes<'_>, out: *mut u8) {
     let Codes { rows, .. } = args;
     // SAFETY: the caller's; rows stay below the count. The output has room for an even number of fours of positions.
     unsafe {

@@ -6,11 +6,11 @@
 
 use super::bytes::{Codes, fetch};
 use super::kernels::{Dots, Sums, add_sums, entries, put_scores};
-use super::set::ByteLanes;
 use crate::attention::tile::{LANES, Planes, Rows, Words, each_word};
 use crate::isa::Isa;
+use crate::simd::Bytes;
 #[cfg(target_arch = "x86_64")]
-use crate::lanes::{Avx2, Avx512};
+use crate::simd::{Avx2, Avx512};
 
 /// The numbers of a head that values are multiplied by at once: two vectors, of the lower fours of bits of 16 bytes and of
 /// the upper.
@@ -48,7 +48,7 @@ entries! {
 }
 
 #[inline(always)]
-unsafe fn score_codes<S: ByteLanes>(dots: Dots, codes: Codes<'_>) {
+unsafe fn score_codes<S: Bytes>(dots: Dots, codes: Codes<'_>) {
     // SAFETY: the caller's.
     unsafe {
         match codes.book.bits {
@@ -62,7 +62,7 @@ unsafe fn score_codes<S: ByteLanes>(dots: Dots, codes: Codes<'_>) {
 }
 
 #[inline(always)]
-unsafe fn score_codes_of<S: ByteLanes, const BITS: usize>(dots: Dots, codes: Codes<'_>) {
+unsafe fn score_codes_of<S: Bytes, const BITS: usize>(dots: Dots, codes: Codes<'_>) {
     // SAFETY: the caller's.
     unsafe {
         match dots.rows {
@@ -76,10 +76,7 @@ unsafe fn score_codes_of<S: ByteLanes, const BITS: usize>(dots: Dots, codes: Cod
 }
 
 #[inline(always)]
-unsafe fn score_panels<S: ByteLanes, const BITS: usize, const R: usize>(
-    dots: Dots,
-    codes: Codes<'_>,
-) {
+unsafe fn score_panels<S: Bytes, const BITS: usize, const R: usize>(dots: Dots, codes: Codes<'_>) {
     // SAFETY: the caller's; rows stay below the count.
     unsafe {
         let table = S::table(&codes.book.numbers);
@@ -100,14 +97,14 @@ unsafe fn score_panels<S: ByteLanes, const BITS: usize, const R: usize>(
 }
 
 /// The sums of some query rows with sixteen positions.
-struct Scores<S: ByteLanes, const R: usize> {
+struct Scores<S: Bytes, const R: usize> {
     table: [S::B; 4],
     queries: *const i8,
     head_dim: usize,
     sums: [S::Sums; R],
 }
 
-impl<S: ByteLanes, const BITS: usize, const R: usize> Words<S, BITS> for Scores<S, R> {
+impl<S: Bytes, const BITS: usize, const R: usize> Words<S, BITS> for Scores<S, R> {
     #[inline(always)]
     unsafe fn word(&mut self, word: usize, low: S::I, high: (S::I, usize)) {
         let per_byte = 8 / Planes::of::<BITS>(0).low;
@@ -135,7 +132,7 @@ entries! {
 }
 
 #[inline(always)]
-unsafe fn add_codes<S: ByteLanes>(sums: Sums, codes: Codes<'_>) {
+unsafe fn add_codes<S: Bytes>(sums: Sums, codes: Codes<'_>) {
     // SAFETY: the caller's.
     unsafe {
         match sums.rows {
@@ -149,7 +146,7 @@ unsafe fn add_codes<S: ByteLanes>(sums: Sums, codes: Codes<'_>) {
 }
 
 #[inline(always)]
-unsafe fn add_chunks<S: ByteLanes, const R: usize>(args: Sums, codes: Codes<'_>) {
+unsafe fn add_chunks<S: Bytes, const R: usize>(args: Sums, codes: Codes<'_>) {
     // SAFETY: the caller's.
     unsafe {
         // The first passes over the rows, and fetches the next.
@@ -161,10 +158,10 @@ unsafe fn add_chunks<S: ByteLanes, const R: usize>(args: Sums, codes: Codes<'_>)
 }
 
 /// The sums of some rows with two vectors of values.
-type ChunkSums<S, const R: usize> = [[<S as ByteLanes>::Sums; 2]; R];
+type ChunkSums<S, const R: usize> = [[<S as Bytes>::Sums; 2]; R];
 
 #[inline(always)]
-unsafe fn add_chunk<S: ByteLanes, const R: usize, const FIRST: bool>(
+unsafe fn add_chunk<S: Bytes, const R: usize, const FIRST: bool>(
     args: Sums,
     codes: Codes<'_>,
     chunk: usize,
@@ -193,7 +190,7 @@ unsafe fn add_chunk<S: ByteLanes, const R: usize, const FIRST: bool>(
 
 /// Adds a chunk of four positions; those past the `last` of them repeat it.
 #[inline(always)]
-unsafe fn add_quad<S: ByteLanes, const R: usize>(
+unsafe fn add_quad<S: Bytes, const R: usize>(
     args: Sums,
     codes: Codes<'_>,
     (table, order): &([S::B; 4], [S::B; 2]),

@@ -1,9 +1,9 @@
 //! The inner loops over bytes: products, and weights as integers.
 
-use super::set::ByteLanes;
 use crate::attention::kernels::{Running, Weigh, weigh_row};
 use crate::attention::tile::LANES;
 use crate::isa::Isa;
+use crate::simd::Bytes;
 
 /// The largest integer that a number becomes: 127 · 256 and no more, so that its high byte is a signed one where a set
 /// multiplies bytes.
@@ -19,7 +19,7 @@ pub(super) struct Integers {
     pub(super) excess: i32,
 }
 
-/// Defines the entry of a function that is generic over [`ByteLanes`].
+/// Defines the entry of a function that is generic over [`Bytes`].
 macro_rules! entries {
     ($(#[$doc:meta])* fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:path) => {
         $(#[$doc])*
@@ -30,7 +30,7 @@ macro_rules! entries {
             unsafe fn avx2($($arg: $ty),*) $(-> $ret)? {
                 use $body as body;
                 // SAFETY: the caller's.
-                unsafe { body::<crate::lanes::Avx2>($($arg),*) }
+                unsafe { body::<crate::simd::Avx2>($($arg),*) }
             }
 
             #[cfg(target_arch = "x86_64")]
@@ -38,7 +38,7 @@ macro_rules! entries {
             unsafe fn avx512($($arg: $ty),*) $(-> $ret)? {
                 use $body as body;
                 // SAFETY: the caller's.
-                unsafe { body::<crate::lanes::Avx512>($($arg),*) }
+                unsafe { body::<crate::simd::Avx512>($($arg),*) }
             }
 
             match isa.base() {
@@ -64,7 +64,7 @@ entries! {
 
 /// See [`integers`]. A row that is not finite has no integers: its factor is NaN, which reaches every score.
 #[inline(always)]
-unsafe fn integer_row<S: ByteLanes>(
+unsafe fn integer_row<S: Bytes>(
     row: *const f32,
     out: *mut i8,
     d: usize,
@@ -123,7 +123,7 @@ entries! {
 }
 
 #[inline(always)]
-unsafe fn score_rows<S: ByteLanes>(args: Dots, panels: *const u8, count: usize) {
+unsafe fn score_rows<S: Bytes>(args: Dots, panels: *const u8, count: usize) {
     let mut row = 0;
     while row < args.rows {
         // Five rows are three and two rather than four and one.
@@ -155,7 +155,7 @@ unsafe fn score_rows<S: ByteLanes>(args: Dots, panels: *const u8, count: usize) 
 }
 
 #[inline(always)]
-unsafe fn score_block<S: ByteLanes, const R: usize, const C: usize>(
+unsafe fn score_block<S: Bytes, const R: usize, const C: usize>(
     args: Dots,
     row: usize,
     (panels, panel): (*const u8, usize),
@@ -192,7 +192,7 @@ unsafe fn score_block<S: ByteLanes, const R: usize, const C: usize>(
 /// # Safety
 /// As for [`scores`].
 #[inline(always)]
-pub(super) unsafe fn put_scores<S: ByteLanes>(args: Dots, row: usize, panel: usize, sums: S::Sums) {
+pub(super) unsafe fn put_scores<S: Bytes>(args: Dots, row: usize, panel: usize, sums: S::Sums) {
     // SAFETY: the caller's.
     unsafe {
         let terms = *args.terms.add(row);
@@ -222,7 +222,7 @@ entries! {
 }
 
 #[inline(always)]
-unsafe fn weight_row<S: ByteLanes>(args: Weights, running: &mut Running) -> (f32, Integers) {
+unsafe fn weight_row<S: Bytes>(args: Weights, running: &mut Running) -> (f32, Integers) {
     let scores = args.weigh.scores;
     let vectors = args.weigh.count.div_ceil(LANES);
     // SAFETY: the caller's.
@@ -285,7 +285,7 @@ entries! {
 }
 
 #[inline(always)]
-unsafe fn value_rows<S: ByteLanes>(args: Sums, values: *const u8) {
+unsafe fn value_rows<S: Bytes>(args: Sums, values: *const u8) {
     let mut row = 0;
     while row < args.rows {
         let left = args.rows - row;
@@ -313,7 +313,7 @@ unsafe fn value_rows<S: ByteLanes>(args: Sums, values: *const u8) {
 }
 
 #[inline(always)]
-unsafe fn value_block<S: ByteLanes, const R: usize, const C: usize>(
+unsafe fn value_block<S: Bytes, const R: usize, const C: usize>(
     args: Sums,
     row: usize,
     (values, vector): (*const u8, usize),
@@ -350,7 +350,7 @@ unsafe fn value_block<S: ByteLanes, const R: usize, const C: usize>(
 /// # Safety
 /// As for [`scores`].
 #[inline(always)]
-pub(super) unsafe fn add_sums<S: ByteLanes>(args: Sums, row: usize, vector: usize, sums: S::Sums) {
+pub(super) unsafe fn add_sums<S: Bytes>(args: Sums, row: usize, vector: usize, sums: S::Sums) {
     // SAFETY: the caller's.
     unsafe {
         let terms = *args.terms.add(row);
@@ -380,7 +380,7 @@ entries! {
 }
 
 #[inline(always)]
-unsafe fn collect_row<S: ByteLanes>(args: Collect<'_>) {
+unsafe fn collect_row<S: Bytes>(args: Collect<'_>) {
     for at in (0..args.places.len()).step_by(LANES) {
         // SAFETY: the caller's; head sizes are multiples of 16.
         unsafe {

@@ -10,7 +10,6 @@ mod fused;
 mod kernels;
 #[cfg(target_arch = "x86_64")]
 mod rows;
-mod set;
 
 use std::ops::Range;
 

@@ -9,10 +9,10 @@ use std::mem::MaybeUninit;
 
 use super::bytes::{Codes, fetch};
 use super::kernels::Dots;
-use super::set::{ByteLanes, avx2};
 use crate::attention::tile::{LANES, Planes};
 use crate::isa::Isa;
-use crate::lanes::Avx2;
+use crate::simd::Avx2;
+use crate::simd::{Bytes, numbers_of_bytes};
 
 /// The most query rows: their sums leave room for what is decoded.
 const ROWS: usize = 4;
@@ -169,7 +169,7 @@ unsafe fn score_groups<const BITS: usize, const R: usize>(dots: Dots, codes: Cod
 /// As for [`scores`].
 #[inline(always)]
 unsafe fn row_sums<const BITS: usize, const R: usize>(
-    table: &[<Avx2 as ByteLanes>::B; 4],
+    table: &[<Avx2 as Bytes>::B; 4],
     queries: *const __m256i,
     row: *const u8,
     d: usize,
@@ -186,7 +186,7 @@ unsafe fn row_sums<const BITS: usize, const R: usize>(
             let high = high_bytes::<BITS>(high);
             let queries = queries.add(at * places * 2 * R);
             for place in 0..places {
-                let numbers = avx2::numbers_of_bytes::<BITS>(table, place, low, high);
+                let numbers = numbers_of_bytes::<BITS>(table, place, low, high);
                 let even = _mm256_and_si256(numbers, even_bytes);
                 let odd = _mm256_srli_epi16::<8>(numbers);
                 for r in 0..R {

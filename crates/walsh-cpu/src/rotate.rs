@@ -6,7 +6,7 @@
 
 use walsh_formats::rotation::{MAX_HEAD_DIM, Rotation};
 
-use super::{Lanes, entries};
+use crate::simd::{Simd, entries};
 
 const LANES: usize = 16;
 
@@ -22,7 +22,7 @@ struct Last<'a> {
 /// # Safety
 /// The machine has the instruction set.
 #[inline(always)]
-pub(crate) unsafe fn forward<S: Lanes>(rotation: &Rotation, values: &mut [f32]) {
+pub(crate) unsafe fn forward<S: Simd>(rotation: &Rotation, values: &mut [f32]) {
     assert_eq!(values.len(), rotation.head_dim(), "the rotation's size");
     if !values.len().is_multiple_of(LANES) {
         return rotation.forward(values);
@@ -37,7 +37,7 @@ pub(crate) unsafe fn forward<S: Lanes>(rotation: &Rotation, values: &mut [f32]) 
 /// # Safety
 /// The machine has the instruction set.
 #[inline(always)]
-pub(crate) unsafe fn forward_from<S: Lanes>(
+pub(crate) unsafe fn forward_from<S: Simd>(
     rotation: &Rotation,
     source: &[f32],
     values: &mut [f32],
@@ -52,7 +52,7 @@ pub(crate) unsafe fn forward_from<S: Lanes>(
 /// The machine has the instruction set. Both pointers, which may be the same, are valid for the rotation's size, a multiple
 /// of 16.
 #[inline(always)]
-unsafe fn turn<S: Lanes>(rotation: &Rotation, source: *const f32, values: *mut f32) {
+unsafe fn turn<S: Simd>(rotation: &Rotation, source: *const f32, values: *mut f32) {
     let len = rotation.head_dim();
     let last = Last {
         factor: rotation.factor(),
@@ -85,7 +85,7 @@ unsafe fn turn<S: Lanes>(rotation: &Rotation, source: *const f32, values: *mut f
 /// # Safety
 /// The machine has the instruction set.
 #[inline(always)]
-pub(crate) unsafe fn inverse<S: Lanes>(rotation: &Rotation, values: &mut [f32]) {
+pub(crate) unsafe fn inverse<S: Simd>(rotation: &Rotation, values: &mut [f32]) {
     let len = values.len();
     assert_eq!(len, rotation.head_dim(), "the rotation's size");
     if !len.is_multiple_of(LANES) {
@@ -133,7 +133,7 @@ entries! {
 /// The machine has the instruction set. Both pointers, which may be the same, and the signs are valid for the length, a
 /// power of two from 16 on.
 #[inline(always)]
-unsafe fn butterflies<S: Lanes>(
+unsafe fn butterflies<S: Simd>(
     source: (*const f32, Option<&[f32]>),
     values: (*mut f32, usize),
     last: Last,
@@ -157,7 +157,7 @@ unsafe fn butterflies<S: Lanes>(
 /// # Safety
 /// As for [`butterflies`].
 #[inline(always)]
-unsafe fn within<S: Lanes, const N: usize>(
+unsafe fn within<S: Simd, const N: usize>(
     (source, signs): (*const f32, Option<&[f32]>),
     (values, len): (*mut f32, usize),
     last: Option<Last>,
@@ -186,7 +186,7 @@ unsafe fn within<S: Lanes, const N: usize>(
 /// # Safety
 /// The machine has the instruction set. The values are valid for the length, which is a power of two times `half`, from 2 on.
 #[inline(always)]
-unsafe fn between<S: Lanes>(mut half: usize, values: (*mut f32, usize), last: Option<Last>) {
+unsafe fn between<S: Simd>(mut half: usize, values: (*mut f32, usize), last: Option<Last>) {
     let len = values.1;
     while half < len {
         // SAFETY: the caller's.
@@ -208,7 +208,7 @@ unsafe fn between<S: Lanes>(mut half: usize, values: (*mut f32, usize), last: Op
 /// # Safety
 /// As for [`between`].
 #[inline(always)]
-unsafe fn apart<S: Lanes, const N: usize>(
+unsafe fn apart<S: Simd, const N: usize>(
     half: usize,
     (values, len): (*mut f32, usize),
     last: Option<Last>,
@@ -233,7 +233,7 @@ unsafe fn apart<S: Lanes, const N: usize>(
 /// # Safety
 /// The machine has the instruction set.
 #[inline(always)]
-unsafe fn cross<S: Lanes, const N: usize>(v: &mut [S::F; N]) {
+unsafe fn cross<S: Simd, const N: usize>(v: &mut [S::F; N]) {
     for h in [1, 2] {
         for i in (0..N).filter(|i| i & h == 0 && i + h < N) {
             // SAFETY: the caller's.
@@ -247,7 +247,7 @@ unsafe fn cross<S: Lanes, const N: usize>(v: &mut [S::F; N]) {
 /// # Safety
 /// The machine has the instruction set, and all lie within the values and within the signs.
 #[inline(always)]
-unsafe fn put<S: Lanes, const N: usize>(
+unsafe fn put<S: Simd, const N: usize>(
     v: &[S::F; N],
     (start, distance): (usize, usize),
     values: *mut f32,
@@ -292,7 +292,7 @@ impl Blocks {
     /// # Safety
     /// The machine has the instruction set, and `input` has as many blocks.
     #[inline(always)]
-    unsafe fn multiply<S: Lanes>(
+    unsafe fn multiply<S: Simd>(
         &self,
         lines: &[f32],
         input: (*const f32, usize),
@@ -313,7 +313,7 @@ impl Blocks {
     /// # Safety
     /// As there, and there is a multiple of `N` blocks.
     #[inline(always)]
-    unsafe fn products<S: Lanes, const N: usize, const V: usize>(
+    unsafe fn products<S: Simd, const N: usize, const V: usize>(
         &self,
         lines: &[f32],
         (input, distance): (*const f32, usize),
@@ -349,7 +349,7 @@ impl Blocks {
     /// # Safety
     /// The machine has the instruction set, and the slices have as many blocks.
     #[inline(always)]
-    unsafe fn part<S: Lanes>(&self, values: &[f32], apart: &mut [f32]) {
+    unsafe fn part<S: Simd>(&self, values: &[f32], apart: &mut [f32]) {
         let last = self.count - 1;
         for block in 0..last {
             for i in (0..self.stride).step_by(LANES) {
@@ -368,7 +368,7 @@ impl Blocks {
     /// # Safety
     /// As for [`part`](Self::part).
     #[inline(always)]
-    unsafe fn join<S: Lanes>(&self, apart: &[f32], values: &mut [f32]) {
+    unsafe fn join<S: Simd>(&self, apart: &[f32], values: &mut [f32]) {
         let last = self.count - 1;
         for block in 0..last {
             for i in (0..self.stride).step_by(LANES) {

@@ -18,7 +18,7 @@ fn numbers(seed: u32) -> [f32; 16] {
 }
 
 /// What one instruction set makes of the same inputs: bit patterns, by operation.
-unsafe fn fingerprint<S: Lanes>(out: &mut Vec<(&'static str, Vec<u32>)>) {
+unsafe fn fingerprint<S: Simd>(out: &mut Vec<(&'static str, Vec<u32>)>) {
     let mut put =
         |name, values: &[f32]| out.push((name, values.iter().map(|v| v.to_bits()).collect()));
     // SAFETY: the caller's; every pointer below is into a live array of sufficient size.
@@ -159,7 +159,7 @@ fn every_set_computes_the_same_bits() {
 
 #[test]
 fn order_is_a_permutation() {
-    fn check<S: Lanes>() {
+    fn check<S: Simd>() {
         let mut order = S::ORDER;
         order.sort_unstable();
         assert_eq!(order, std::array::from_fn(|i| i as u8));
@@ -172,7 +172,7 @@ fn order_is_a_permutation() {
     }
 }
 
-unsafe fn functions<S: Lanes>(x: &[f32; 16], exp_of: &mut [f32; 16], tanh_of: &mut [f32; 16]) {
+unsafe fn functions<S: Simd>(x: &[f32; 16], exp_of: &mut [f32; 16], tanh_of: &mut [f32; 16]) {
     // SAFETY: the caller's; the arrays hold sixteen.
     unsafe {
         S::store(exp_of.as_mut_ptr(), exp::<S>(S::load(x.as_ptr())));

@@ -1,6 +1,6 @@
 //! Sixteen numbers at a time: what the KV kernels ask of an instruction set.
 //!
-//! A kernel is written once, generic over [`Lanes`], and inlined into one entry per instruction set that enables the
+//! A kernel is written once, generic over [`Simd`], and inlined into one entry per instruction set that enables the
 //! set's features ([`entries`]). Every operation that a cache's bytes depend on is exactly rounded and unfused, so that
 //! all sets give the same bytes.
 
@@ -12,15 +12,16 @@ use crate::isa::Isa;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod bytes;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod portable;
-pub(crate) mod rotate;
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) use avx2::{Avx2, two};
+pub(crate) use avx2::{Avx2, bytes::numbers_of_bytes};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx512::Avx512;
+pub(crate) use bytes::Bytes;
 #[cfg(target_arch = "aarch64")]
 pub(crate) use neon::Neon;
 pub(crate) use portable::Portable;
@@ -29,7 +30,7 @@ pub(crate) use portable::Portable;
 ///
 /// # Safety of the methods
 /// The machine has the instruction set. Pointers are valid for what is read or written; none needs to be aligned.
-pub(crate) trait Lanes: Copy + 'static {
+pub(crate) trait Simd: Copy + 'static {
     /// Sixteen singles.
     type F: Copy;
     /// Sixteen 32-bit integers.
@@ -76,7 +77,7 @@ pub(crate) trait Lanes: Copy + 'static {
     unsafe fn add_squares(s: Self::D, a: Self::F) -> Self::D;
     /// The sum in the order of [`walsh_formats::kv::lane_sum`].
     unsafe fn reduce_doubles(s: Self::D) -> f64;
-    /// Lanes i and i ^ H of a pair become their sum and difference; H is 1, 2, 4 or 8.
+    /// Simd i and i ^ H of a pair become their sum and difference; H is 1, 2, 4 or 8.
     unsafe fn butterfly<const H: usize>(a: Self::F) -> Self::F;
 
     unsafe fn splat_i(x: u32) -> Self::I;
@@ -170,7 +171,7 @@ static ALTERNATING: [[f32; 16]; 4] = {
     signs
 };
 
-/// [`Lanes::ORDER`] of an instruction set.
+/// [`Simd::ORDER`] of an instruction set.
 pub(crate) fn order(isa: Isa) -> [u8; 16] {
     match isa.base() {
         #[cfg(target_arch = "x86_64")]
@@ -194,14 +195,14 @@ pub(crate) fn table_numbers(numbers: &[f32]) -> Vec<f32> {
 }
 
 /// A table of a power of two up to 256 numbers.
-pub(crate) struct Table<S: Lanes> {
+pub(crate) struct Table<S: Simd> {
     /// The first 128 numbers, or the last 128 of 256.
     pub(crate) parts: [S::F; 8],
     /// All numbers.
     pub(crate) base: *const f32,
 }
 
-impl<S: Lanes> Table<S> {
+impl<S: Simd> Table<S> {
     /// Loads a table from [`table_numbers`].
     ///
     /// # Safety
@@ -227,7 +228,7 @@ impl<S: Lanes> Table<S> {
 /// # Safety
 /// The machine has the instruction set.
 #[inline(always)]
-pub(crate) unsafe fn exp<S: Lanes>(x: S::F) -> S::F {
+pub(crate) unsafe fn exp<S: Simd>(x: S::F) -> S::F {
     // SAFETY: the caller's.
     unsafe {
         // Adding 1.5·2²³ rounds to an integer, whose bits then make the power of two.
@@ -257,7 +258,7 @@ pub(crate) unsafe fn exp<S: Lanes>(x: S::F) -> S::F {
 /// # Safety
 /// The machine has the instruction set.
 #[inline(always)]
-pub(crate) unsafe fn tanh<S: Lanes>(x: S::F) -> S::F {
+pub(crate) unsafe fn tanh<S: Simd>(x: S::F) -> S::F {
     // SAFETY: the caller's.
     unsafe {
         let one = S::splat(1.0);
@@ -283,7 +284,7 @@ macro_rules! operations {
             $(#[$doc])*
             #[inline(always)]
             unsafe fn $name $(<const $c: $ct>)? ($($arg: $ty),*) $(-> $ret)? {
-                // SAFETY: the caller promises the instruction set and valid pointers, as `Lanes` asks.
+                // SAFETY: the caller promises the instruction set and valid pointers, as `Simd` asks.
                 #[allow(unused_unsafe, reason = "some bodies are safe")]
                 unsafe { $body }
             }
@@ -292,7 +293,7 @@ macro_rules! operations {
 }
 pub(crate) use operations;
 
-/// Calls a function that is generic over [`Lanes`], compiled with the features of an instruction set.
+/// Calls a function that is generic over [`Simd`], compiled with the features of an instruction set.
 macro_rules! entries {
     ($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:path) => {
         $(#[$doc])*
@@ -303,14 +304,14 @@ macro_rules! entries {
             #[target_feature(enable = "avx2,fma,f16c")]
             unsafe fn avx2($($arg: $ty),*) $(-> $ret)? {
                 // SAFETY: the caller's.
-                unsafe { body::<$crate::lanes::Avx2>($($arg),*) }
+                unsafe { body::<$crate::simd::Avx2>($($arg),*) }
             }
 
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
             unsafe fn avx512($($arg: $ty),*) $(-> $ret)? {
                 // SAFETY: the caller's.
-                unsafe { body::<$crate::lanes::Avx512>($($arg),*) }
+                unsafe { body::<$crate::simd::Avx512>($($arg),*) }
             }
 
             // SAFETY: a device is opened only for a set that the machine has; the rest is the caller's.
@@ -321,14 +322,46 @@ macro_rules! entries {
                     #[cfg(target_arch = "x86_64")]
                     $crate::isa::Isa::Avx512 => avx512($($arg),*),
                     #[cfg(target_arch = "aarch64")]
-                    $crate::isa::Isa::Neon => body::<$crate::lanes::Neon>($($arg),*),
-                    _ => body::<$crate::lanes::Portable>($($arg),*),
+                    $crate::isa::Isa::Neon => body::<$crate::simd::Neon>($($arg),*),
+                    _ => body::<$crate::simd::Portable>($($arg),*),
                 }
             }
         }
     };
 }
 pub(crate) use entries;
+
+/// Defines a function that is compiled for each instruction set and takes the
+/// one to run as its first argument. The body must be branch-free enough for
+/// the compiler to vectorise.
+macro_rules! versions {
+    ($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
+        $(#[$doc])*
+        $vis fn $name(isa: $crate::isa::Isa, $($arg: $ty),*) $(-> $ret)? {
+            #[inline(always)]
+            fn body($($arg: $ty),*) $(-> $ret)? $body
+
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma,f16c")]
+            fn avx2($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
+
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
+            fn avx512($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
+
+            match isa.base() {
+                // SAFETY: a device is opened only for a set that the machine has.
+                #[cfg(target_arch = "x86_64")]
+                $crate::isa::Isa::Avx2 => unsafe { avx2($($arg),*) },
+                // SAFETY: as above.
+                #[cfg(target_arch = "x86_64")]
+                $crate::isa::Isa::Avx512 => unsafe { avx512($($arg),*) },
+                _ => body($($arg),*),
+            }
+        }
+    };
+}
+pub(crate) use versions;
 
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,7 @@
 use half::f16;
 use walsh_formats::kv::lane_sum;
 
-use super::{Lanes, Table, operations};
+use super::{Simd, Table, operations};
 
 /// Arrays of sixteen.
 #[derive(Clone, Copy)]
@@ -19,7 +19,7 @@ fn both<A: Copy, B: Copy, R>(a: [A; 16], b: [B; 16], f: impl Fn(A, B) -> R) -> [
     std::array::from_fn(|i| f(a[i], b[i]))
 }
 
-impl Lanes for Portable {
+impl Simd for Portable {
     type F = [f32; 16];
     type I = [u32; 16];
     type D = [f64; 16];

@@ -5,8 +5,8 @@
 
 use std::arch::x86_64::*;
 
-use super::ByteLanes;
-use crate::lanes::{Avx2, operations, two};
+use super::{Avx2, two};
+use crate::simd::{Bytes, operations};
 
 /// Sixty-four bytes.
 type B = [__m256i; 2];
@@ -140,7 +140,7 @@ unsafe fn found<const BITS: usize>(t: &[B; 4], low: __m256i, upper: [__m256i; 2]
 /// # Safety
 /// The machine has AVX2.
 #[inline(always)]
-pub(in crate::attention::coded) unsafe fn numbers_of_bytes<const BITS: usize>(
+pub(crate) unsafe fn numbers_of_bytes<const BITS: usize>(
     t: &[B; 4],
     place: usize,
     low: __m256i,
@@ -223,7 +223,7 @@ unsafe fn store_nibbles(table: &[B; 4], rows: [*const u8; 4], out: [*mut u8; 4])
     }
 }
 
-impl ByteLanes for Avx2 {
+impl Bytes for Avx2 {
     type B = B;
     type Sums = [__m256i; 2];
 

@@ -4,7 +4,7 @@ use std::arch::aarch64::*;
 
 use half::f16;
 
-use super::{Lanes, Table, operations};
+use super::{Simd, Table, operations};
 
 /// Quadruples of 128-bit vectors.
 #[derive(Clone, Copy)]
@@ -100,7 +100,7 @@ unsafe fn transpose_four(r: F) -> F {
     }
 }
 
-impl Lanes for Neon {
+impl Simd for Neon {
     type F = F;
     type I = I;
     type D = [float64x2_t; 8];

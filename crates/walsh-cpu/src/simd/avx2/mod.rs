@@ -2,7 +2,9 @@
 
 use std::arch::x86_64::*;
 
-use super::{Lanes, Table, operations};
+use super::{Simd, Table, operations};
+
+pub(super) mod bytes;
 
 /// Pairs of 256-bit vectors.
 #[derive(Clone, Copy)]
@@ -28,7 +30,7 @@ macro_rules! two {
         ]
     };
 }
-pub(crate) use two;
+use two;
 
 const LANES: [i32; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
 
@@ -152,7 +154,7 @@ unsafe fn low_bytes(a: I, mask: i32) -> __m128i {
     }
 }
 
-/// [`Lanes::store_bits`] of sixteen bytes below 2^`WIDTH`, for a `WIDTH` of 2 or 4.
+/// [`Simd::store_bits`] of sixteen bytes below 2^`WIDTH`, for a `WIDTH` of 2 or 4.
 ///
 /// # Safety
 /// The machine has AVX2, and `p` is valid for 2·`WIDTH` bytes.
@@ -186,7 +188,7 @@ pub(super) unsafe fn to_half(x: f32) -> u16 {
     }
 }
 
-impl Lanes for Avx2 {
+impl Simd for Avx2 {
     type F = F;
     type I = I;
     type D = [__m256d; 4];
