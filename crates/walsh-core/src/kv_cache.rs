@@ -265,6 +265,11 @@ fn fit(
 }
 
 impl KvRows {
+    /// The bytes of one vector of one head.
+    pub(crate) fn vector_bytes(&self) -> u64 {
+        (self.codec.code_bytes() + self.codec.scale_bytes()) as u64
+    }
+
     fn tensors(&self) -> impl Iterator<Item = &Tensor> {
         std::iter::once(&self.codes).chain(&self.scales)
     }
@@ -429,6 +434,12 @@ impl KvCache {
     #[must_use]
     pub fn kv_heads(&self) -> u64 {
         self.options.kv_heads
+    }
+
+    /// The bytes of so many tokens of one sequence, keys and values of all heads.
+    pub(crate) fn token_bytes(&self, tokens: u64) -> u64 {
+        let row = self.key().rows.vector_bytes() + self.value().rows.vector_bytes();
+        tokens * self.kv_heads() * row
     }
 
     /// Numbers per head.

@@ -6,7 +6,63 @@
 
 use std::sync::OnceLock;
 
-use crate::kv::TqBits;
+/// The bits per number of a codebook codec.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum TqBits {
+    /// 4 centroids.
+    B2,
+    /// 8 centroids.
+    B3,
+    /// 16 centroids.
+    B4,
+    /// 32 centroids.
+    B5,
+    /// 64 centroids.
+    B6,
+    /// 256 centroids.
+    B8,
+}
+
+impl TqBits {
+    /// Every width, ascending.
+    pub const ALL: [TqBits; 6] = [
+        TqBits::B2,
+        TqBits::B3,
+        TqBits::B4,
+        TqBits::B5,
+        TqBits::B6,
+        TqBits::B8,
+    ];
+
+    /// The number of bits.
+    pub const fn get(self) -> usize {
+        match self {
+            TqBits::B2 => 2,
+            TqBits::B3 => 3,
+            TqBits::B4 => 4,
+            TqBits::B5 => 5,
+            TqBits::B6 => 6,
+            TqBits::B8 => 8,
+        }
+    }
+
+    /// The width of `bits` bits, if there is one.
+    pub fn from_bits(bits: usize) -> Option<Self> {
+        Self::ALL.into_iter().find(|b| b.get() == bits)
+    }
+
+    /// The widths of the bit planes, in storage order; the first holds the low bits.
+    pub const fn planes(self) -> &'static [usize] {
+        match self {
+            TqBits::B2 => &[2],
+            TqBits::B3 => &[2, 1],
+            TqBits::B4 => &[4],
+            TqBits::B5 => &[4, 1],
+            TqBits::B6 => &[4, 2],
+            TqBits::B8 => &[8],
+        }
+    }
+}
 
 /// The centroids and boundaries of one bit width, symmetric about zero and ascending.
 #[derive(Debug)]

@@ -10,7 +10,7 @@
 
 use std::ops::{Add, Mul, Sub};
 
-use crate::kv::KvError;
+use crate::kv::error::KvError;
 
 /// Signs of the rotation for 512 channels: bit `j`, least significant first within a byte; a set bit means −1.
 /// Smaller head sizes take the first bits.

@@ -4,7 +4,7 @@ use walsh_formats::DType;
 
 use super::Operation;
 use super::check::Check;
-use super::cost::{Cost, bytes, token_bytes};
+use super::cost::{Cost, bytes};
 use super::kv::{check_fresh, check_sequences};
 use crate::Result;
 use crate::buffer::Span;
@@ -228,7 +228,7 @@ impl Operation for Attention {
         };
         Cost {
             bytes: bytes(tensors.into_iter().chain(fresh))
-                + sequences * token_bytes(&self.cache, seen),
+                + sequences * self.cache.token_bytes(seen),
             operations: 4 * self.query.elements() * (seen + within),
         }
     }

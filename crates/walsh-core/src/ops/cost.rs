@@ -1,5 +1,4 @@
 use crate::hazard::Accesses;
-use crate::kv_cache::{KvCache, KvRows};
 use crate::tensor::Tensor;
 
 /// What an op cannot do with less of: the yardstick of its speed.
@@ -26,15 +25,4 @@ impl Cost {
 
 pub(super) fn bytes<'t>(tensors: impl IntoIterator<Item = &'t Tensor>) -> u64 {
     tensors.into_iter().map(Tensor::bytes).sum()
-}
-
-/// The bytes of one vector of one head.
-pub(super) fn vector_bytes(rows: &KvRows) -> u64 {
-    (rows.codec.code_bytes() + rows.codec.scale_bytes()) as u64
-}
-
-/// The bytes of so many tokens of one sequence, keys and values of all heads.
-pub(super) fn token_bytes(cache: &KvCache, tokens: u64) -> u64 {
-    let row = vector_bytes(&cache.key().rows) + vector_bytes(&cache.value().rows);
-    tokens * cache.kv_heads() * row
 }

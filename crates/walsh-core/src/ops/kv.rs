@@ -4,10 +4,10 @@ use walsh_formats::DType;
 
 use super::Operation;
 use super::check::Check;
-use super::cost::{Cost, bytes, token_bytes, vector_bytes};
+use super::cost::{Cost, bytes};
 use crate::Result;
 use crate::hazard::Accesses;
-use crate::kv_cache::{KvCache, KvSide};
+use crate::kv_cache::{KvCache, KvRows, KvSide};
 use crate::tensor::Tensor;
 
 /// Encodes n tokens' keys and values into a [`KvCache`].
@@ -102,13 +102,13 @@ impl Operation for KvStore {
         let tokens = self.keys.shape()[0];
         let slots = self.cache.overlay().map_or(0, |overlay| overlay.slots());
         let kept = |side: &KvSide| {
-            let row = side.overlay.as_ref().map_or(0, vector_bytes);
+            let row = side.overlay.as_ref().map_or(0, KvRows::vector_bytes);
             tokens.min(slots) * self.cache.kv_heads() * row
         };
         let inputs = [&self.keys, &self.values, &self.positions];
         Cost {
             bytes: bytes(inputs.into_iter().chain(&self.sequences))
-                + token_bytes(&self.cache, tokens)
+                + self.cache.token_bytes(tokens)
                 + kept(self.cache.key())
                 + kept(self.cache.value()),
             operations: 0,

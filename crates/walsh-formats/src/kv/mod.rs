@@ -7,7 +7,7 @@
 //! which layers differ.
 
 mod blocks;
-mod error;
+pub(crate) mod error;
 mod family;
 mod floats;
 mod row;
@@ -24,7 +24,9 @@ pub use family::Bounds;
 pub use floats::FloatCodec;
 pub use row::RowCodec;
 pub use spec::{Budget, KvSpec, LayerKv, LayerRange, Overlay};
-pub use tq::{MAX_GROUP, SCALE_CANDIDATES, ScaleKind, TINY_SIGMA, Tq, TqBits, lane_sum, pack};
+pub use tq::{MAX_GROUP, SCALE_CANDIDATES, ScaleKind, TINY_SIGMA, Tq, lane_sum, pack};
+
+pub use crate::codebook::TqBits;
 
 use family::Family;
 

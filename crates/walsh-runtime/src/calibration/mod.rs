@@ -19,7 +19,7 @@ use walsh::formats::kv::LayerKv;
 use walsh::ops::{Pairing, RopeConfig};
 use walsh::{CacheKind, DType, Device, KeyPreparation, KvCache, KvCacheOptions, KvCodec, KvCodecs};
 
-use crate::model::graph::{Activations, Graph, Reading};
+use crate::model::graph::{Graph, Intermediates, Reading};
 use crate::tokenizer::Special;
 use crate::{Error, Model, ModelConfig, Result, Watch};
 
@@ -131,10 +131,10 @@ impl Calibration {
         let mut tokens = model.tokenizer().encode_prompt(TEXT, Special::Text)?;
         tokens.truncate(TOKENS.min(config.context));
         let rows = tokens.len();
-        let activations = Activations::new(device, config, rows, 1)?;
+        let intermediates = Intermediates::new(device, config, rows, 1)?;
         let positions: Vec<i32> = (0..rows).map(|position| position as i32).collect();
-        device.write(&activations.ids, &tokens)?;
-        device.write(&activations.positions, &positions)?;
+        device.write(&intermediates.ids, &tokens)?;
+        device.write(&intermediates.positions, &positions)?;
         // One cache serves all layers: nothing is read from it.
         let cache = KvCache::new(
             device,
@@ -155,13 +155,13 @@ impl Calibration {
             weights: model.weights(),
             screen: None,
             caches: &caches,
-            activations: &activations,
+            intermediates: &intermediates,
         };
         let mut layers = Vec::with_capacity(caches.len());
         for index in 0..caches.len() {
             device.run(&graph.layer(rows, index, Reading::CodesAndFresh)?)?;
-            let keys: Vec<f32> = device.read(&activations.key)?;
-            let queries: Vec<f32> = device.read(&activations.query)?;
+            let keys: Vec<f32> = device.read(&intermediates.key)?;
+            let queries: Vec<f32> = device.read(&intermediates.query)?;
             layers.push(KeyMoments::of(config, &keys, &queries));
             progress(index + 1, caches.len())?;
         }

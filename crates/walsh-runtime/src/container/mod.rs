@@ -34,7 +34,7 @@ use twox_hash::XxHash3_128;
 
 pub use file::{Replacement, check_writable};
 
-use crate::model::Fingerprint;
+use crate::model::fingerprint::Fingerprint;
 use crate::{Error, Result, regular};
 
 const MAGIC: [u8; 8] = *b"\x89WALSH\r\n";

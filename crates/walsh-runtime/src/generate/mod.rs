@@ -219,13 +219,13 @@ impl Generation<'_> {
         {
             return Ok(token);
         }
-        let few = match sampling.considers() {
-            Some(count) => self.session.read_held_few(count)?,
+        let top = match sampling.considers() {
+            Some(count) => self.session.read_held_top(count)?,
             None => None,
         };
         let mut random = self.session.random();
-        let token = match few {
-            Some(few) => self.sampler.sample_few(&few, &mut random)?,
+        let token = match top {
+            Some(top) => self.sampler.sample_top_k(&top, &mut random)?,
             None => {
                 self.session.read_held()?;
                 let (logits, tokens) = (self.session.logits(), self.session.tokens());

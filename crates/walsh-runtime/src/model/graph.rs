@@ -31,19 +31,19 @@ pub(crate) enum Wanted {
     /// The logits and the likeliest token.
     Likeliest,
     /// So many of the likeliest tokens, by the model's screen.
-    Few(usize),
+    TopK(usize),
 }
 
 /// The likeliest of the next tokens, the likeliest first.
 #[derive(Debug, Clone)]
-pub(crate) struct LikeliestFew {
+pub(crate) struct TopTokens {
     /// `f32 [MOST]`: their logits.
     pub(crate) logits: Tensor,
     /// `i32 [MOST]`: their ids.
     pub(crate) tokens: Tensor,
 }
 
-impl LikeliestFew {
+impl TopTokens {
     /// The most that are looked for.
     pub(crate) const MOST: usize = 256;
 
@@ -54,7 +54,7 @@ impl LikeliestFew {
         })
     }
 
-    /// The places of the first `count`, their logits and their ids, `[1, count]`.
+    /// The first `count` of both, their logits and their ids, `[1, count]`.
     fn first(&self, count: usize) -> Result<[Tensor; 2]> {
         let count = count as u64;
         let first = |all: &Tensor| all.rows(0..count)?.reshape(&[1, count]);
@@ -62,9 +62,9 @@ impl LikeliestFew {
     }
 }
 
-/// The activations of a chunk, allocated once for the largest.
+/// The intermediates of a chunk, allocated once for the largest.
 #[derive(Debug)]
-pub(crate) struct Activations {
+pub(crate) struct Intermediates {
     /// `i32 [rows]`.
     pub(crate) ids: Tensor,
     /// `i32 [rows]`.
@@ -73,7 +73,7 @@ pub(crate) struct Activations {
     pub(crate) logits: Tensor,
     /// `i32 [1]`: the likeliest token by the first row of logits.
     pub(crate) likeliest: Tensor,
-    pub(crate) few: LikeliestFew,
+    pub(crate) top: TopTokens,
     /// The residual stream.
     stream: Tensor,
     /// A block's input or output.
@@ -88,7 +88,7 @@ pub(crate) struct Activations {
     up: Tensor,
 }
 
-impl Activations {
+impl Intermediates {
     pub(crate) fn new(
         device: &Device,
         config: &ModelConfig,
@@ -106,7 +106,7 @@ impl Activations {
             positions: device.zeros(DType::I32, &[rows as u64])?,
             logits: floats(logit_rows, config.vocabulary)?,
             likeliest: device.zeros(DType::I32, &[1])?,
-            few: LikeliestFew::new(device)?,
+            top: TopTokens::new(device)?,
             stream: floats(rows, config.width)?,
             hidden: floats(rows, config.width)?,
             query: heads(config.heads)?,
@@ -126,7 +126,7 @@ impl Activations {
             positions: first(&self.positions)?,
             logits: self.logits.clone(),
             likeliest: self.likeliest.clone(),
-            few: self.few.clone(),
+            top: self.top.clone(),
             stream: first(&self.stream)?,
             hidden: first(&self.hidden)?,
             query: first(&self.query)?,
@@ -147,14 +147,14 @@ pub(crate) struct Graph<'a> {
     /// What finds the likeliest tokens, for lists that do.
     pub(crate) screen: Option<&'a Screen>,
     pub(crate) caches: &'a [KvCache],
-    pub(crate) activations: &'a Activations,
+    pub(crate) intermediates: &'a Intermediates,
 }
 
 impl Graph<'_> {
     /// From the ids of `rows` tokens to the residual stream behind the last
     /// block; their keys and values are stored.
     pub(crate) fn body(&self, rows: usize, reading: Reading) -> Result<Step> {
-        let a = self.activations.rows(rows)?;
+        let a = self.intermediates.rows(rows)?;
         let mut block = self.block(&a, reading);
         self.push_body(&mut block)?;
         Ok(block.list.finish()?)
@@ -162,12 +162,12 @@ impl Graph<'_> {
 
     /// One token, from its id to what is wanted behind it.
     pub(crate) fn token(&self, wanted: Wanted) -> Result<Step> {
-        let a = self.activations.rows(1)?;
+        let a = self.intermediates.rows(1)?;
         let mut block = self.block(&a, Reading::Codes);
         self.push_body(&mut block)?;
         match wanted {
             Wanted::Logits => self.push_head(&mut block.list, 0, 1)?,
-            Wanted::Few(count) => self.push_search(&mut block.list, count)?,
+            Wanted::TopK(count) => self.push_search(&mut block.list, count)?,
             Wanted::Likeliest => {
                 self.push_head(&mut block.list, 0, 1)?;
                 block.list.push(ArgMax {
@@ -199,7 +199,7 @@ impl Graph<'_> {
     /// One block alone, the first from the ids. The blocks' lists, run in order,
     /// leave each block's queries, keys and values to be read in between.
     pub(crate) fn layer(&self, rows: usize, index: usize, reading: Reading) -> Result<Step> {
-        let a = self.activations.rows(rows)?;
+        let a = self.intermediates.rows(rows)?;
         let mut block = self.block(&a, reading);
         let pending = match index.checked_sub(1) {
             None => {
@@ -212,10 +212,10 @@ impl Graph<'_> {
         Ok(block.list.finish()?)
     }
 
-    fn block<'b>(&'b self, activations: &'b Activations, reading: Reading) -> Block<'b> {
+    fn block<'b>(&'b self, intermediates: &'b Intermediates, reading: Reading) -> Block<'b> {
         Block {
             config: self.config,
-            a: activations,
+            a: intermediates,
             reading,
             list: self.device.record(),
         }
@@ -252,7 +252,7 @@ impl Graph<'_> {
 
     /// From rows of the residual stream to what logits are products of.
     fn push_output_norm(&self, list: &mut Recorder, rows: Range<u64>) -> Result<Tensor> {
-        let a = self.activations;
+        let a = self.intermediates;
         let hidden = a.hidden.rows(rows.clone())?;
         list.push(RmsNorm {
             input: a.stream.rows(rows)?,
@@ -270,9 +270,9 @@ impl Graph<'_> {
     pub(crate) fn search(&self, count: usize) -> Result<(Step, Tensor)> {
         let mut list = self.device.record();
         let inputs = self.push_output_norm(&mut list, 0..1)?;
-        let [values, indices] = self.activations.few.first(count)?;
+        let [values, indices] = self.intermediates.top.first(count)?;
         list.push(TopK {
-            input: self.activations.logits.rows(0..1)?,
+            input: self.intermediates.logits.rows(0..1)?,
             values,
             indices,
         })?;
@@ -282,7 +282,7 @@ impl Graph<'_> {
     /// From the first row of the residual stream to the `count` likeliest next tokens.
     fn push_search(&self, list: &mut Recorder, count: usize) -> Result<()> {
         let input = self.push_output_norm(list, 0..1)?;
-        let [values, indices] = self.activations.few.first(count)?;
+        let [values, indices] = self.intermediates.top.first(count)?;
         list.push(MatMulTopK {
             weight: self.weights.output.weight.clone(),
             screen: self.screen.cloned(),
@@ -294,7 +294,7 @@ impl Graph<'_> {
     }
 
     fn push_head(&self, list: &mut Recorder, first: usize, count: usize) -> Result<()> {
-        let logits = self.activations.logits.rows(0..count as u64)?;
+        let logits = self.intermediates.logits.rows(0..count as u64)?;
         let hidden = self.push_output_norm(list, first as u64..(first + count) as u64)?;
         linear(list, &self.weights.output, &hidden, &logits)?;
         if let Some(cap) = self.config.logit_softcap {
@@ -311,7 +311,7 @@ impl Graph<'_> {
 /// Records the parts of one transformer block after another.
 struct Block<'a> {
     config: &'a ModelConfig,
-    a: &'a Activations,
+    a: &'a Intermediates,
     reading: Reading,
     list: Recorder,
 }

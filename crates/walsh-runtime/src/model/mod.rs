@@ -3,7 +3,7 @@
 mod architecture;
 mod config;
 mod file;
-mod fingerprint;
+pub(crate) mod fingerprint;
 pub(crate) mod graph;
 mod keys;
 mod screening;

@@ -60,8 +60,8 @@ impl Sampling {
     /// How many of the most probable tokens by the model's own logits the choice depends
     /// on, where that is not on all.
     pub(crate) fn considers(&self) -> Option<usize> {
-        let few = self.temperature > 0.0 && self.repetition_penalty == 1.0 && self.top_k > 0;
-        few.then_some(self.top_k)
+        let ranked = self.temperature > 0.0 && self.repetition_penalty == 1.0 && self.top_k > 0;
+        ranked.then_some(self.top_k)
     }
 
     fn validate(&self) -> Result<()> {
@@ -168,10 +168,10 @@ impl Sampler {
     ///
     /// # Errors
     /// As [`sample`](Self::sample).
-    pub(crate) fn sample_few(&mut self, few: &[(f32, i32)], random: &mut Random) -> Result<i32> {
+    pub(crate) fn sample_top_k(&mut self, top: &[(f32, i32)], random: &mut Random) -> Result<i32> {
         self.candidates.clear();
         let candidate = |&(logit, token): &(f32, i32)| Candidate { logit, token };
-        self.candidates.extend(few.iter().map(candidate));
+        self.candidates.extend(top.iter().map(candidate));
         let best = *self.candidates.first().ok_or_else(nothing_possible)?;
         if best.logit == f32::INFINITY {
             return Err(impossible(best));

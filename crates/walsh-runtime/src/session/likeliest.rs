@@ -3,7 +3,7 @@
 use walsh::ops::{ArgMax, MatMulTopK, Operation};
 
 use super::{Logits, Session};
-use crate::model::graph::{LikeliestFew, Wanted};
+use crate::model::graph::{TopTokens, Wanted};
 use crate::{Error, Result};
 
 /// Behind how many tokens whose likeliest successors were asked for a screen is made: what it
@@ -11,7 +11,7 @@ use crate::{Error, Result};
 const TOKENS: usize = 16;
 
 /// Behind how many it can be made.
-const FEW_TOKENS: usize = 8;
+const SCREENED_TOKENS: usize = 8;
 
 /// The first tokens of a text, which are unlike all others.
 const FIRST: usize = 4;
@@ -34,15 +34,15 @@ impl Session {
     /// no token is held. The logits stay on the device, or are not computed, until they are
     /// [fetched](Self::fetch_waiting_logits).
     pub(crate) fn read_held_likeliest(&mut self) -> Result<Option<i32>> {
-        if let Some(few) = self.read_held_few(1)? {
-            return Ok(few.first().map(|(_, token)| *token));
+        if let Some(top) = self.read_held_top(1)? {
+            return Ok(top.first().map(|(_, token)| *token));
         }
         if self.held().is_none() {
             return Ok(None);
         }
         self.read_one(Wanted::Likeliest).map_err(not_a_number)?;
         let mut token = [0];
-        let likeliest = &self.activations.likeliest;
+        let likeliest = &self.intermediates.likeliest;
         self.device.read_into(likeliest, &mut token)?;
         self.leave_logits(Logits::OnDevice);
         Ok(Some(token[0]))
@@ -51,7 +51,7 @@ impl Session {
     /// What list finds the likeliest token.
     pub(super) fn how_to_find_likeliest(&self) -> Wanted {
         match self.model.screen() {
-            Some(_) => Wanted::Few(1),
+            Some(_) => Wanted::TopK(1),
             None => Wanted::Likeliest,
         }
     }
@@ -60,8 +60,8 @@ impl Session {
     /// with its logit, the likeliest first; of equals the one with the lower id. `None`
     /// when no token is held, or when the device finds them through all logits alone.
     /// These are not computed until they are [fetched](Self::fetch_waiting_logits).
-    pub(crate) fn read_held_few(&mut self, count: usize) -> Result<Option<Vec<(f32, i32)>>> {
-        let possible = (1..=LikeliestFew::MOST).contains(&count) && count < self.logits.len();
+    pub(crate) fn read_held_top(&mut self, count: usize) -> Result<Option<Vec<(f32, i32)>>> {
+        let possible = (1..=TopTokens::MOST).contains(&count) && count < self.logits.len();
         if !possible || self.held().is_none() {
             return Ok(None);
         }
@@ -69,14 +69,14 @@ impl Session {
         if self.model.screen().is_none() {
             return Ok(None);
         }
-        self.read_one(Wanted::Few(count)).map_err(not_a_number)?;
+        self.read_one(Wanted::TopK(count)).map_err(not_a_number)?;
         let (mut logits, mut tokens) = (vec![0.0; count], vec![0; count]);
-        let few = &self.activations.few;
+        let top = &self.intermediates.top;
         let first = 0..count as u64;
         self.device
-            .read_into(&few.logits.rows(first.clone())?, &mut logits)?;
+            .read_into(&top.logits.rows(first.clone())?, &mut logits)?;
         self.device
-            .read_into(&few.tokens.rows(first)?, &mut tokens)?;
+            .read_into(&top.tokens.rows(first)?, &mut tokens)?;
         self.leave_logits(Logits::ToCompute);
         Ok(Some(logits.into_iter().zip(tokens).collect()))
     }
@@ -84,7 +84,7 @@ impl Session {
     /// Makes what finds the likeliest token without all logits, where the device has a way and
     /// a few tokens were asked for, for one who is going to ask for many.
     pub(crate) fn make_screen(&self) -> Result<()> {
-        self.gather_for_screen(FEW_TOKENS, 1)
+        self.gather_for_screen(SCREENED_TOKENS, 1)
     }
 
     /// Notes what the latest token's logits are products of and which of them is the
@@ -104,7 +104,7 @@ impl Session {
             let mut input = vec![0.0; inputs.shape()[1] as usize];
             self.device.read_into(&inputs, &mut input)?;
             let mut found = vec![0; count];
-            let tokens = self.activations.few.tokens.rows(0..count as u64)?;
+            let tokens = self.intermediates.top.tokens.rows(0..count as u64)?;
             self.device.read_into(&tokens, &mut found)?;
             sample.inputs.extend(input);
             sample.last.push(found[count - 1] as u32);

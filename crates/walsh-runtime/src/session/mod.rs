@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 
 use walsh::{Device, KvCache, Step};
 
-use crate::model::graph::{Activations, Graph, Reading, Wanted};
+use crate::model::graph::{Graph, Intermediates, Reading, Wanted};
 use crate::sampling::Random;
 use crate::{Error, Model, Result, Watch};
 pub(crate) use fields::{Fields, FieldsReader};
@@ -55,7 +55,7 @@ pub struct Session {
     model: Model,
     device: Device,
     caches: Vec<KvCache>,
-    activations: Activations,
+    intermediates: Intermediates,
     /// The most recently used lists, the latest last.
     steps: VecDeque<(StepKey, Step)>,
     /// As asked for, with the defaults filled in.
@@ -105,12 +105,12 @@ impl Session {
         }
         let row_bytes = config.vocabulary * size_of::<f32>();
         let logit_rows = (LOGIT_BYTES / row_bytes).clamp(1, options.chunk);
-        let activations = Activations::new(&device, config, options.chunk, logit_rows)?;
+        let intermediates = Intermediates::new(&device, config, options.chunk, logit_rows)?;
         let logits = vec![0.0; config.vocabulary];
         Ok(Self {
             device,
             caches,
-            activations,
+            intermediates,
             steps: VecDeque::new(),
             options,
             logit_rows,
@@ -464,7 +464,7 @@ impl Session {
             while row < rows {
                 let count = self.logit_rows.min(rows - row);
                 self.run(StepKey::Head(row, count))?;
-                let rows = self.activations.logits.rows(0..count as u64)?;
+                let rows = self.intermediates.logits.rows(0..count as u64)?;
                 let logits = &mut logits[..count * vocabulary];
                 self.device.read_into(&rows, logits)?;
                 for (offset, logits) in logits.chunks_exact(vocabulary).enumerate() {
@@ -515,7 +515,7 @@ impl Session {
         let positions: Vec<i32> = (stored..stored + rows)
             .map(|position| position as i32)
             .collect();
-        let a = &self.activations;
+        let a = &self.intermediates;
         let ids = &self.history.waiting()[..rows];
         self.device.write(&a.ids.rows(0..rows as u64)?, ids)?;
         self.device
@@ -533,7 +533,7 @@ impl Session {
 
     fn fetch_logits(&mut self) -> Result<()> {
         self.newest_logits = Logits::Here;
-        let rows = self.activations.logits.rows(0..1)?;
+        let rows = self.intermediates.logits.rows(0..1)?;
         self.device.read_into(&rows, &mut self.logits)?;
         Ok(())
     }
@@ -569,7 +569,7 @@ impl Session {
             weights: self.model.weights(),
             screen: self.model.screen(),
             caches: &self.caches,
-            activations: &self.activations,
+            intermediates: &self.intermediates,
         }
     }
 

@@ -3,7 +3,7 @@
 //! A plane of `w` bits holds `8/w` codes per byte, the first in the lowest bits. Widths that do not divide eight are
 //! two planes, one after the other: 3 = 2 + 1, 5 = 4 + 1, 6 = 4 + 2, the low bits first. No bit is padding.
 
-use super::TqBits;
+use crate::codebook::TqBits;
 
 /// Packs one code per byte of `codes` into `out`, whose length is `codes.len() · bits / 8`.
 ///
