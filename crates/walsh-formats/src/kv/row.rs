@@ -141,14 +141,16 @@ impl RowCodec {
         self.scale_factor
     }
 
-    /// What vectors stay below so that they can be stored. A rotation moves magnitude between the numbers of a vector,
-    /// whose norm bounds each of them.
+    /// What vectors stay below so that they can be stored, rotated in single precision. A rotation moves magnitude between
+    /// the numbers of a vector, whose norm bounds each of them, and √D times which bounds the sums that they come from.
     pub fn bounds(&self) -> Bounds {
         let bounds = self.storage.family().bounds(self.group_len());
+        // A little below the largest number.
+        let sums = 3.39e38 / (self.head_dim as f64).sqrt();
         match self.rotation {
             Some(_) => Bounds {
                 number: f64::INFINITY,
-                norm: bounds.norm.min(bounds.number),
+                norm: bounds.norm.min(bounds.number).min(sums),
             },
             None => bounds,
         }

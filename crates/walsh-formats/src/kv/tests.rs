@@ -463,3 +463,27 @@ fn rotated_blocks_hold_the_rotated_vector() {
         );
     }
 }
+
+#[test]
+fn what_stays_below_the_bounds_is_stored() {
+    let options = ["", "+rot", "+norm", "+norot", "+norot+norm"];
+    let specs = KvCodec::all().flat_map(|codec| options.map(|option| format!("{codec}{option}")));
+    // Not every option is every codec's.
+    for spec in specs.filter(|spec| spec.parse::<KvCodec>().is_ok()) {
+        for d in [64, 256, 512] {
+            let codec = codec(&spec, d);
+            let bounds = codec.bounds();
+            let mut spike = vec![0.0; d];
+            spike[d / 2] = -1.0;
+            for row in [gaussian(11, d), vec![1.0; d], spike] {
+                let largest = row.iter().fold(0f32, |a, v| a.max(v.abs()));
+                let most = (bounds.number / f64::from(largest)).min(bounds.norm / norm(&row));
+                let factor = (0.999 * most).min(f64::from(f32::MAX / largest)) as f32;
+                let row: Vec<f32> = row.iter().map(|v| v * factor).collect();
+                if let Err(wrong) = encode(&codec, &row) {
+                    panic!("{spec} D={d}: {wrong}");
+                }
+            }
+        }
+    }
+}

@@ -110,8 +110,9 @@ impl Family for Tq {
 
     fn bounds(&self, group_len: usize) -> Bounds {
         let norm = match self.scale {
-            // The scales stay within 1.2 times the root mean square.
-            ScaleKind::LeastSquares => HALF_BOUND / 1.2 * (group_len as f64).sqrt(),
+            // The scales are 0.9 to 1.2 times the root mean square, but for groups of few magnitudes: to 2.5 times where all
+            // share the innermost cell, to 4.5 where one number of 256 is all that there is.
+            ScaleKind::LeastSquares => HALF_BOUND / 5.0 * (group_len as f64).sqrt(),
             ScaleKind::Norm => f64::from(f32::MAX),
         };
         let number = f64::INFINITY;
