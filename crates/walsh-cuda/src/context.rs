@@ -25,6 +25,7 @@ const THREADGROUP_BYTES: u32 = 48 << 10;
 #[must_use]
 pub fn limits(capability: (i32, i32), multiprocessors: u32, activations: Activations) -> Limits {
     Limits {
+        backend: "cuda",
         multiprocessors,
         threadgroup_bytes: THREADGROUP_BYTES,
         bfloat_matrices: capability >= BFLOAT_MATRICES,

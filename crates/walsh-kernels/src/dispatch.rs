@@ -92,11 +92,15 @@ impl fmt::Display for Lowered {
     }
 }
 
-/// An error of this crate's own making, named after no device.
-pub(crate) fn unsupported(op: &'static str, why: impl fmt::Display) -> Error {
+/// An error of this crate's own making, on a backend's device.
+pub(crate) fn unsupported(
+    backend: &'static str,
+    op: &'static str,
+    why: impl fmt::Display,
+) -> Error {
     Error::Unsupported {
         op,
-        backend: "gpu",
+        backend,
         why: why.to_string(),
     }
 }

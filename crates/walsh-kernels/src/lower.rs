@@ -15,6 +15,8 @@ use crate::ops;
 /// What a device is, as far as the choice of kernels depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
+    /// The backend whose device it is, which errors name.
+    pub backend: &'static str,
     /// How many groups run side by side at least.
     pub multiprocessors: u32,
     /// The threadgroup memory of a group, in bytes.
@@ -185,6 +187,7 @@ impl<'a> Lowering<'a> {
         for (count, most) in groups.iter().zip(MOST_GROUPS) {
             if *count == 0 || *count > most {
                 return Err(unsupported(
+                    self.limits.backend,
                     self.op,
                     format_args!("{} would take a grid of {groups:?} groups", kernel.name),
                 ));
@@ -255,6 +258,7 @@ impl<'a> Lowering<'a> {
         let number = self.checks.len();
         if number as u64 + 1 >= STATUS_WORDS {
             return Err(unsupported(
+                self.limits.backend,
                 self.op,
                 format_args!("a list has at most {} checks of values", STATUS_WORDS - 1),
             ));
@@ -283,6 +287,7 @@ impl<'a> Lowering<'a> {
             .find(|tensor| tensor.elements() > i32::MAX as u64)
         {
             Some(tensor) => Err(unsupported(
+                self.limits.backend,
                 self.op,
                 format_args!("{tensor} has 2^31 elements or more"),
             )),
@@ -292,7 +297,7 @@ impl<'a> Lowering<'a> {
 
     /// An error of the op that is being lowered.
     pub(crate) fn unsupported(&self, why: impl std::fmt::Display) -> Error {
-        unsupported(self.op, why)
+        unsupported(self.limits.backend, self.op, why)
     }
 
     /// Forgets what was derived from a range that is overwritten.
@@ -331,6 +336,7 @@ mod tests {
     use crate::kernels;
 
     const LIMITS: Limits = Limits {
+        backend: "paper",
         multiprocessors: 8,
         threadgroup_bytes: 32 << 10,
         bfloat_matrices: true,

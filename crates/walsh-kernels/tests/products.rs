@@ -74,6 +74,7 @@ struct Bench {
 
 /// What an H200 is.
 const H200: Limits = Limits {
+    backend: "paper",
     multiprocessors: 132,
     threadgroup_bytes: 48 << 10,
     bfloat_matrices: true,
@@ -327,5 +328,9 @@ fn a_grid_that_no_device_has_is_refused() {
     let weight = bench.tensor(DType::F16, &[1, 8]);
     let op = bench.product(&weight, &bench.tensor(DType::F32, &[8 * 70_000, 8]));
     let error = bench.lower(vec![op.into()]).unwrap_err().to_string();
-    assert!(error.contains("grid"), "{error}");
+    let expected = "MatMul is not supported by the paper backend: ";
+    assert!(
+        error.contains("grid") && error.starts_with(expected),
+        "{error}"
+    );
 }

@@ -36,6 +36,7 @@ impl Default for SimOptions {
         Self {
             seed: 1,
             limits: Limits {
+                backend: "sim",
                 multiprocessors: 8,
                 // What every Apple GPU has, the least of all.
                 threadgroup_bytes: 32 << 10,
