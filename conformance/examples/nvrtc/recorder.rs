@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use walsh::ops::Op;
 use walsh::{
-    Backend, CommandList, Device, HostBytes, Memory, Plan, Program, Properties, Result, Span,
+    Accesses, Backend, Device, HostBytes, Memory, Plan, Program, Properties, Recording, Result,
+    Span,
 };
 use walsh_kernels::{Limits, Variant};
 
@@ -105,10 +106,27 @@ impl Backend for Recorder {
         Ok(())
     }
 
+    fn record(self: Arc<Self>) -> Box<dyn Recording> {
+        Box::new(Noting(self))
+    }
+
+    fn run(&self, _: &dyn Program) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// A list whose kernels are noted.
+struct Noting(Arc<Recorder>);
+
+impl Recording for Noting {
     /// An op without a kernel is noted and goes on: the others of its list are wanted, too.
-    fn plan(&self, op: &Op) -> Result<Plan> {
-        let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
-        for (number, limits) in self.limits.iter().enumerate() {
+    fn push(&mut self, op: &Op, _: &Accesses) -> Result<Plan> {
+        let recorder = &self.0;
+        let mut wanted = recorder
+            .wanted
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        for (number, limits) in recorder.limits.iter().enumerate() {
             match walsh_kernels::variants_of(op, limits) {
                 Ok(variants) => {
                     for variant in variants {
@@ -118,7 +136,7 @@ impl Backend for Recorder {
                             hot: false,
                             limits: BTreeSet::new(),
                         });
-                        kernel.hot |= self.hot;
+                        kernel.hot |= recorder.hot;
                         kernel.limits.insert(number);
                     }
                 }
@@ -135,11 +153,7 @@ impl Backend for Recorder {
         })
     }
 
-    fn compile(&self, _: &CommandList) -> Result<Box<dyn Program>> {
+    fn finish(self: Box<Self>) -> Result<Box<dyn Program>> {
         Ok(Box::new(Nothing))
-    }
-
-    fn run(&self, _: &dyn Program) -> Result<()> {
-        Ok(())
     }
 }

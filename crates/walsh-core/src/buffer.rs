@@ -112,6 +112,16 @@ impl Buffer {
         self.0.access
     }
 
+    /// All of it.
+    #[must_use]
+    pub fn span(&self) -> Span {
+        Span {
+            buffer: self.clone(),
+            offset: 0,
+            bytes: self.bytes(),
+        }
+    }
+
     /// The backend's memory, when it is of type `M`.
     #[must_use]
     pub fn memory<M: Memory>(&self) -> Option<&M> {

@@ -7,7 +7,8 @@ use half::{bf16, f16};
 use walsh_formats::DType;
 
 use crate::buffer::{Access, Buffer, DeviceId, HostBytes, Memory, Span};
-use crate::list::{CommandList, Recorder, Step};
+use crate::hazard::Accesses;
+use crate::list::{Recorder, Step};
 use crate::ops::Op;
 use crate::plan::Plan;
 use crate::screen::{ScreenPart, ScreenSample};
@@ -36,6 +37,23 @@ impl fmt::Display for Properties {
 
 /// A compiled command list, known only to the backend that made it.
 pub trait Program: Any + Send + Sync {}
+
+/// A command list that is being recorded, known only to the backend that began it.
+pub trait Recording: Send {
+    /// Lowers a validated op behind those already there, and says what it has become.
+    /// `accesses` are the op's.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] when there is no kernel for it, and when memory for its
+    /// workspace is missing. The list is then as it was before.
+    fn push(&mut self, op: &Op, accesses: &Accesses) -> Result<Plan>;
+
+    /// Ends the list and prepares it for replay.
+    ///
+    /// # Errors
+    /// When the device fails or memory is missing.
+    fn finish(self: Box<Self>) -> Result<Box<dyn Program>>;
+}
 
 /// What a backend provides. Users call [`Device`].
 ///
@@ -70,17 +88,8 @@ pub trait Backend: Send + Sync {
     /// When the device fails.
     fn read(&self, from: &Span, data: &mut [u8]) -> Result<()>;
 
-    /// Chooses how to carry out a validated op.
-    ///
-    /// # Errors
-    /// [`Error::Unsupported`] when there is no kernel for it.
-    fn plan(&self, op: &Op) -> Result<Plan>;
-
-    /// Prepares a list for replay.
-    ///
-    /// # Errors
-    /// When memory for its workspace is missing.
-    fn compile(&self, list: &CommandList) -> Result<Box<dyn Program>>;
+    /// Starts a list.
+    fn record(self: Arc<Self>) -> Box<dyn Recording>;
 
     /// Runs a compiled list to its end.
     ///
@@ -483,8 +492,8 @@ impl Device {
         self.backend.memory_bandwidth()
     }
 
-    pub(crate) fn backend(&self) -> &dyn Backend {
-        self.backend.as_ref()
+    pub(crate) fn backend(&self) -> &Arc<dyn Backend> {
+        &self.backend
     }
 
     fn check_step(&self, op: &'static str, step: &Step) -> Result<()> {

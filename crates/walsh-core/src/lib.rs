@@ -20,9 +20,10 @@ mod screen;
 mod screening;
 mod tensor;
 mod tokens;
+mod workspace;
 
 pub use buffer::{Access, Buffer, BufferId, DeviceId, HostBytes, Memory, Span};
-pub use device::{Backend, Device, Element, KernelTime, Program, Properties};
+pub use device::{Backend, Device, Element, KernelTime, Program, Properties, Recording};
 pub use error::{Error, Result};
 pub use hazard::{Accesses, HazardTracker};
 pub use kv_cache::{
@@ -35,5 +36,6 @@ pub use precision::Activations;
 pub use screen::{Screen, ScreenPart, ScreenSample};
 pub use tensor::{Tensor, tensor_bytes};
 pub use tokens::TokenLimits;
+pub use workspace::{Purpose, Workspace};
 
 pub use walsh_formats as formats;

@@ -1,7 +1,7 @@
 use std::fmt;
 
 use crate::buffer::{Access, DeviceId};
-use crate::device::{Device, Program};
+use crate::device::{Device, Program, Recording};
 use crate::hazard::{Accesses, HazardTracker};
 use crate::ops::Op;
 use crate::plan::Plan;
@@ -12,7 +12,7 @@ use crate::{Error, Result};
 pub struct Command {
     /// The op.
     pub op: Op,
-    /// How the backend carries it out.
+    /// What it became when it was pushed.
     pub plan: Plan,
     /// What it reads and writes.
     pub accesses: Accesses,
@@ -52,31 +52,32 @@ impl fmt::Display for CommandList {
     }
 }
 
-/// Records ops into a list. Each op is validated and planned when it is
+/// Records ops into a list. Each op is validated and lowered when it is
 /// pushed, and nothing runs until the finished [`Step`] is given to
 /// [`Device::run`].
-#[derive(Debug)]
 pub struct Recorder {
+    recording: Box<dyn Recording>,
     device: Device,
     commands: Vec<Command>,
-    hazards: HazardState,
+    hazards: HazardTracker,
 }
 
-#[derive(Default)]
-struct HazardState(HazardTracker);
-
-impl fmt::Debug for HazardState {
+impl fmt::Debug for Recorder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("HazardTracker")
+        f.debug_struct("Recorder")
+            .field("device", &self.device)
+            .field("commands", &self.commands)
+            .finish_non_exhaustive()
     }
 }
 
 impl Recorder {
     pub(crate) fn new(device: Device) -> Self {
         Self {
+            recording: device.backend().clone().record(),
             device,
             commands: Vec::new(),
-            hazards: HazardState::default(),
+            hazards: HazardTracker::new(),
         }
     }
 
@@ -84,15 +85,15 @@ impl Recorder {
     ///
     /// # Errors
     /// When an argument does not fit, lies on another device or may not be
-    /// written, or the backend has no kernel for the op. The list is then as it
-    /// was before.
+    /// written, the backend has no kernel for the op, or memory for its workspace
+    /// is missing. The list is then as it was before.
     pub fn push(&mut self, op: impl Into<Op>) -> Result<()> {
         let op = op.into();
         op.validate()?;
         let accesses = op.accesses();
         self.check_buffers(&op, &accesses)?;
-        let plan = self.device.backend().plan(&op)?;
-        let barrier = self.hazards.0.add(&accesses);
+        let plan = self.recording.push(&op, &accesses)?;
+        let barrier = self.hazards.add(&accesses);
         self.commands.push(Command {
             op,
             plan,
@@ -105,16 +106,14 @@ impl Recorder {
     /// Ends the recording and prepares the list for replay.
     ///
     /// # Errors
-    /// When memory for the list's workspace is missing.
+    /// When the device fails or memory is missing.
     pub fn finish(self) -> Result<Step> {
-        let list = CommandList {
-            commands: self.commands,
-        };
-        let program = self.device.backend().compile(&list)?;
         Ok(Step {
             device: self.device.id(),
-            list,
-            program,
+            list: CommandList {
+                commands: self.commands,
+            },
+            program: self.recording.finish()?,
         })
     }
 

@@ -1,14 +1,15 @@
 use std::fmt;
 
-/// How a backend will carry out one op: a value that can be printed, compared
-/// and tested.
+/// What an op of a list became: a value that can be printed, compared and tested.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// The kernel variant, such as `matmul.q4_1.avx512.tiled`.
+    /// The kernels that run for it, such as `matmul.q4_1.avx512.tiled`, in order and
+    /// joined by ` + `. What it shares with an op before it runs for that op alone.
     pub kernel: String,
-    /// How many independent pieces the op is cut into.
+    /// How many independent pieces the most divided of them is cut into.
     pub pieces: u64,
-    /// Bytes of scratch memory beyond the op's own tensors.
+    /// Bytes of workspace beyond the op's own tensors; ops may use the same one after
+    /// the other.
     pub workspace: u64,
 }
 

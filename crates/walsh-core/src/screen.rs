@@ -67,10 +67,6 @@ impl Screen {
 
     /// All that a search reads of it.
     pub(crate) fn spans(&self) -> impl Iterator<Item = Span> {
-        self.parts.iter().map(|part| Span {
-            buffer: part.clone(),
-            offset: 0,
-            bytes: part.bytes(),
-        })
+        self.parts.iter().map(Buffer::span)
     }
 }

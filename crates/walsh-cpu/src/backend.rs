@@ -3,16 +3,17 @@ use std::time::Duration;
 
 use walsh_core::ops::Op;
 use walsh_core::{
-    Activations, Backend, CommandList, Device, Error, HostBytes, KernelTime, Memory, Plan, Program,
-    Properties, Result, ScreenPart, ScreenSample, Span, Tensor,
+    Accesses, Activations, Backend, Device, Error, HostBytes, KernelTime, Memory, Plan, Program,
+    Properties, Recording, Result, ScreenPart, ScreenSample, Span, Tensor,
 };
 
 use crate::isa::Isa;
-use crate::lower::{Lowered, Lowering, Target};
+use crate::lowering::{Lowered, Lowering};
 use crate::matmul::{PackWeights, Repacking};
 use crate::memory::{CpuMemory, address};
+use crate::target::Target;
 use crate::team::{Phase, Team, TeamError};
-use crate::{attention, bandwidth, free, matmul, store};
+use crate::{bandwidth, dispatch, free, matmul};
 
 /// How many threads a CPU device uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -139,6 +140,19 @@ impl Cpu {
 
 impl Program for Lowered {}
 
+/// A list that is being recorded.
+struct CpuRecording(Lowering);
+
+impl Recording for CpuRecording {
+    fn push(&mut self, op: &Op, accesses: &Accesses) -> Result<Plan> {
+        self.0.command(op, accesses, dispatch::lower)
+    }
+
+    fn finish(self: Box<Self>) -> Result<Box<dyn Program>> {
+        Ok(Box::new(self.0.finish()))
+    }
+}
+
 impl Cpu {
     /// Does something with the phases of a program, and returns what they report.
     fn with_phases(
@@ -224,26 +238,8 @@ impl Backend for Cpu {
         matmul::coarse_copy(weight, sample, &self.repacking(), &self.lock())
     }
 
-    fn plan(&self, op: &Op) -> Result<Plan> {
-        match op {
-            Op::MatMul(op) => matmul::plan(op, self.target),
-            Op::MatMulTopK(op) => matmul::plan_top_k(op, self.target),
-            Op::KvStore(op) => store::plan(op, self.target),
-            Op::Attention(op) => attention::plan(op, self.target),
-            other => Ok(Plan {
-                kernel: format!("{}.{}", snake_case(other.name()), self.target.isa),
-                pieces: 1,
-                workspace: 0,
-            }),
-        }
-    }
-
-    fn compile(&self, list: &CommandList) -> Result<Box<dyn Program>> {
-        let mut lowering = Lowering::new(self.target);
-        for command in list.commands() {
-            lowering.command(command)?;
-        }
-        Ok(Box::new(lowering.finish()))
+    fn record(self: Arc<Self>) -> Box<dyn Recording> {
+        Box::new(CpuRecording(Lowering::new(self.target)))
     }
 
     fn run(&self, program: &dyn Program) -> Result<()> {
@@ -271,16 +267,4 @@ impl Backend for Cpu {
         })?;
         Ok(times)
     }
-}
-
-/// `RmsNorm` as `rms_norm`.
-fn snake_case(name: &str) -> String {
-    let mut out = String::with_capacity(name.len() + 4);
-    for (index, letter) in name.chars().enumerate() {
-        if letter.is_ascii_uppercase() && index > 0 {
-            out.push('_');
-        }
-        out.push(letter.to_ascii_lowercase());
-    }
-    out
 }

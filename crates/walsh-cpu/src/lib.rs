@@ -8,9 +8,10 @@
 mod attention;
 mod backend;
 mod bandwidth;
+mod dispatch;
 mod free;
 pub mod isa;
-mod lower;
+mod lowering;
 pub mod matmul;
 mod memory;
 mod ops;
@@ -18,6 +19,7 @@ mod positions;
 mod rotate;
 mod simd;
 mod store;
+mod target;
 pub mod team;
 
 pub use backend::{CpuOptions, Threads, open};

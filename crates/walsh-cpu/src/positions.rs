@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use walsh_core::{Accesses, Buffer, CacheKind, Error, KvCache, Result, Tensor, TokenLimits};
 
-use crate::lower::{Derived, Fault, Lowering, whole};
+use crate::lowering::{Fault, Lowering};
 use crate::memory::View;
 use crate::team::{Phase, Scratch};
 
@@ -48,18 +48,26 @@ pub(crate) fn checked(
     };
     let Some(sequences) = tokens.sequences else {
         // Validation has seen to the number of tokens of a single sequence.
-        let what = Derived::CheckedPositions { capacity };
-        return lowering.derived(what, &tokens.positions.span(), 4, |_, fault| check(fault));
+        let purpose = Checked { capacity };
+        return lowering.derived(purpose, &tokens.positions.span(), 4, |_, fault| {
+            check(fault)
+        });
     };
     let buffer = lowering.workspace(4)?;
     let accesses = Accesses {
         reads: vec![tokens.positions.span(), sequences.span()],
-        writes: vec![whole(&buffer)],
+        writes: vec![buffer.span()],
     };
     let check = check(lowering.fault())?;
     lowering.phase(&accesses, check);
     lowering.release(buffer.clone());
     Ok(buffer)
+}
+
+/// Proof that the source's positions ascend by one and, for a global cache, end below its capacity.
+#[derive(PartialEq)]
+struct Checked {
+    capacity: Option<u64>,
 }
 
 struct Check {

@@ -15,14 +15,14 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use walsh_core::ops::{KvStore, Operation};
-use walsh_core::{Error, KvRows, KvSide, Plan, Result, Tensor};
+use walsh_core::{Error, KvRows, KvSide, Result, Tensor};
 use walsh_formats::DType;
 use walsh_formats::kv::{KvError, RowCodec};
 use walsh_formats::rotation::Rotation;
 
 use self::encode::Encoder;
 use crate::isa::Isa;
-use crate::lower::{Fault, Lowering, Target, whole};
+use crate::lowering::{Fault, Lowering};
 use crate::memory::View;
 use crate::positions::{self, Tokens};
 use crate::team::{Phase, Scratch};
@@ -186,14 +186,6 @@ struct Store {
     fault: Arc<Fault>,
 }
 
-pub(crate) fn plan(op: &KvStore, target: Target) -> Result<Plan> {
-    Ok(Plan {
-        kernel: format!("kv_store.{}.{}", op.cache.codecs(), target.isa),
-        pieces: op.positions.elements() * op.cache.kv_heads(),
-        workspace: 0,
-    })
-}
-
 pub(crate) fn lower(op: &KvStore, lowering: &mut Lowering) -> Result<()> {
     let tokens = Tokens {
         op: KvStore::NAME,
@@ -201,6 +193,8 @@ pub(crate) fn lower(op: &KvStore, lowering: &mut Lowering) -> Result<()> {
         sequences: op.sequences.as_ref(),
         most: None,
     };
+    let isa = lowering.target().isa;
+    lowering.kernel(format!("kv_store.{}.{isa}", op.cache.codecs()));
     let checked = positions::checked(&tokens, &op.cache, lowering)?;
     let preparation = op.cache.preparation();
     let view = |tensor: &Option<Tensor>| tensor.as_ref().map(View::of).transpose();
@@ -211,7 +205,7 @@ pub(crate) fn lower(op: &KvStore, lowering: &mut Lowering) -> Result<()> {
     };
     let overlay = op.cache.overlay();
     let store = Arc::new(Store {
-        isa: lowering.target().isa,
+        isa,
         dtype: op.keys.dtype(),
         kv_heads: op.cache.kv_heads() as usize,
         head_dim: op.cache.head_dim() as usize,
@@ -223,7 +217,7 @@ pub(crate) fn lower(op: &KvStore, lowering: &mut Lowering) -> Result<()> {
         fault: lowering.fault(),
     });
     let mut accesses = op.accesses();
-    accesses.read(whole(&checked));
+    accesses.read(checked.span());
     if store.cost() < FEW {
         lowering.phase(&accesses, StoreFew(store));
         return Ok(());
@@ -231,9 +225,9 @@ pub(crate) fn lower(op: &KvStore, lowering: &mut Lowering) -> Result<()> {
     // The storing phase waits for this buffer, which the inspection writes in name only.
     let inspected = lowering.workspace(4)?;
     let mut inspection = accesses.clone();
-    inspection.writes = vec![whole(&inspected)];
+    inspection.writes = vec![inspected.span()];
     lowering.phase(&inspection, Inspect(store.clone()));
-    accesses.read(whole(&inspected));
+    accesses.read(inspected.span());
     lowering.phase(&accesses, Encode(store));
     lowering.release(inspected);
     Ok(())

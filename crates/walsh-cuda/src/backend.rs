@@ -8,10 +8,10 @@ use std::time::Instant;
 
 use walsh_core::ops::Op;
 use walsh_core::{
-    Access, Activations, Backend, Buffer, CommandList, Device, DeviceId, Error, HostBytes,
-    KernelTime, Memory, Plan, Program, Properties, Result, Span,
+    Access, Accesses, Activations, Backend, Buffer, Device, DeviceId, Error, HostBytes, KernelTime,
+    Memory, Plan, Program, Properties, Recording, Result, Span,
 };
-use walsh_kernels::{CHECK_PASSED, Limits, Lowered, Variant};
+use walsh_kernels::{CHECK_PASSED, Limits, List, Lowered, Variant};
 
 use crate::compile::{Builder, ForArchitecture};
 use crate::context::{Context, Event, Gpu, limits};
@@ -177,6 +177,22 @@ struct CudaProgram {
 
 impl Program for CudaProgram {}
 
+/// A list that is being recorded.
+struct CudaRecording {
+    list: List,
+    cuda: Arc<Cuda>,
+}
+
+impl Recording for CudaRecording {
+    fn push(&mut self, op: &Op, accesses: &Accesses) -> Result<Plan> {
+        self.list.push(op, accesses)
+    }
+
+    fn finish(self: Box<Self>) -> Result<Box<dyn Program>> {
+        Ok(Box::new(self.cuda.compile(self.list.finish()?)?))
+    }
+}
+
 impl Cuda {
     fn lock(&self) -> Result<MutexGuard<'_, Transfers>> {
         let stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
@@ -211,10 +227,37 @@ impl Cuda {
         })
     }
 
+    /// A lowered list as a graph.
+    fn compile(&self, lowered: Lowered) -> Result<CudaProgram> {
+        let variants: Vec<&Variant> = lowered.dispatches.iter().map(|d| &d.variant).collect();
+        let modules = self.modules.get(&variants)?;
+        let verdict = (!lowered.checks.is_empty()).then(|| Pinned::new(&self.context, 4));
+        let verdict = verdict.transpose()?;
+        let _stream = self.lock()?;
+        self.forget(&lowered)?;
+        let mut graph = Graph::new(&self.context, self.early)?;
+        for (dispatch, module) in lowered.dispatches.iter().zip(&modules) {
+            if dispatch.barrier || !self.parallel {
+                graph.barrier()?;
+            }
+            graph.kernel(module, dispatch)?;
+        }
+        if let Some(verdict) = &verdict {
+            graph.barrier()?;
+            graph.copy_to_host(address(&self.context, &lowered.status.span())?, verdict)?;
+        }
+        Ok(CudaProgram {
+            replay: graph.finish()?,
+            lowered,
+            modules,
+            verdict,
+        })
+    }
+
     /// Sets all status words of a list to "passed".
     fn forget(&self, lowered: &Lowered) -> Result<()> {
         const { assert!(CHECK_PASSED == u32::MAX) };
-        let status = whole(&lowered.status);
+        let status = lowered.status.span();
         self.fill(address(&self.context, &status)?, 0xff, status.bytes)
     }
 
@@ -230,7 +273,7 @@ impl Cuda {
         }
         let lowered = &program.lowered;
         let mut bytes = vec![0; 4 * (1 + lowered.checks.len())];
-        stream.read(address(&self.context, &whole(&lowered.status))?, &mut bytes)?;
+        stream.read(address(&self.context, &lowered.status.span())?, &mut bytes)?;
         self.forget(lowered)?;
         let words = bytes.as_chunks::<4>().0.iter();
         let words: Vec<u32> = words.map(|word| u32::from_ne_bytes(*word)).collect();
@@ -239,15 +282,6 @@ impl Cuda {
             let mut stream = stream.borrow_mut();
             stream.read(address(&self.context, span)?, data)
         })
-    }
-}
-
-/// The span of a whole buffer.
-fn whole(buffer: &Buffer) -> Span {
-    Span {
-        buffer: buffer.clone(),
-        offset: 0,
-        bytes: buffer.bytes(),
     }
 }
 
@@ -289,44 +323,21 @@ impl Backend for Cuda {
         self.pool.available()
     }
 
-    fn plan(&self, op: &Op) -> Result<Plan> {
-        walsh_kernels::plan(op, &self.limits)
-    }
-
-    fn compile(&self, list: &CommandList) -> Result<Box<dyn Program>> {
-        let mut allocate = |bytes: u64| {
-            let memory = Box::new(self.allocate_zeroed(bytes)?);
+    fn record(self: Arc<Self>) -> Box<dyn Recording> {
+        let cuda = self.clone();
+        let allocate = move |bytes| {
+            let memory = Box::new(cuda.allocate_zeroed(bytes)?);
             Ok(Buffer::new(
-                self.workspace,
+                cuda.workspace,
                 bytes,
                 Access::ReadWrite,
                 memory,
             ))
         };
-        let lowered = walsh_kernels::lower(list, &self.limits, &mut allocate)?;
-        let variants: Vec<&Variant> = lowered.dispatches.iter().map(|d| &d.variant).collect();
-        let modules = self.modules.get(&variants)?;
-        let verdict = (!lowered.checks.is_empty()).then(|| Pinned::new(&self.context, 4));
-        let verdict = verdict.transpose()?;
-        let _stream = self.lock()?;
-        self.forget(&lowered)?;
-        let mut graph = Graph::new(&self.context, self.early)?;
-        for (dispatch, module) in lowered.dispatches.iter().zip(&modules) {
-            if dispatch.barrier || !self.parallel {
-                graph.barrier()?;
-            }
-            graph.kernel(module, dispatch)?;
-        }
-        if let Some(verdict) = &verdict {
-            graph.barrier()?;
-            graph.copy_to_host(address(&self.context, &whole(&lowered.status))?, verdict)?;
-        }
-        Ok(Box::new(CudaProgram {
-            replay: graph.finish()?,
-            lowered,
-            modules,
-            verdict,
-        }))
+        Box::new(CudaRecording {
+            list: List::new(self.limits, Box::new(allocate)),
+            cuda: self,
+        })
     }
 
     fn run(&self, program: &dyn Program) -> Result<()> {
@@ -362,7 +373,7 @@ impl Backend for Cuda {
         }
         if let Some(verdict) = &program.verdict {
             graph.barrier()?;
-            let status = whole(&program.lowered.status);
+            let status = program.lowered.status.span();
             graph.copy_to_host(address(&self.context, &status)?, verdict)?;
         }
         let replay = graph.finish()?;

@@ -332,12 +332,3 @@ impl fmt::Debug for Variant {
         write!(f, "{self}")
     }
 }
-
-/// Every kernel.
-#[must_use]
-pub fn kernels() -> Vec<&'static Kernel> {
-    crate::ops::KERNELS
-        .iter()
-        .flat_map(|group| group.iter().copied())
-        .collect()
-}

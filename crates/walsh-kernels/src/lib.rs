@@ -4,7 +4,7 @@
 //!   `kernels/dialect/` give the words their meaning on each [`Platform`].
 //! - A [`Kernel`] is an entry of the table: its text, its constants, arguments and buffers. A [`Variant`] binds the
 //!   constants; [`Variant::source`] is what a platform's compiler is given.
-//! - [`lower`] turns a command list into [`Dispatch`]es: variants with arguments, buffers and a grid, in order.
+//! - A [`List`] turns ops into [`Dispatch`]es: variants with arguments, buffers and a grid, in order.
 //!
 //! This crate depends on no device: backends compile variants and run dispatches.
 
@@ -12,6 +12,7 @@ mod args;
 mod check;
 mod dispatch;
 mod kernel;
+mod list;
 mod lower;
 mod ops;
 mod tables;
@@ -19,5 +20,7 @@ mod tables;
 pub use args::{ArgsLayout, Field};
 pub use check::{CHECK_PASSED, Check};
 pub use dispatch::{Binding, Dispatch, Lowered};
-pub use kernel::{Kernel, Native, Parameter, Platform, Touch, Variant, kernels};
-pub use lower::{Allocate, Limits, lower, plan, variants_of};
+pub use kernel::{Kernel, Native, Parameter, Platform, Touch, Variant};
+pub use list::{List, variants_of};
+pub use lower::{Allocate, Limits};
+pub use ops::kernels;

@@ -4,11 +4,11 @@ use std::sync::{Arc, Mutex};
 
 use walsh_core::ops::{EmbeddingRows, MatMul, Op, Scale};
 use walsh_core::{
-    Access, Activations, Backend, Buffer, CommandList, Device, HostBytes, Memory, Plan, Program,
-    Properties, Result, Span, Tensor,
+    Access, Accesses, Activations, Backend, Buffer, Device, HostBytes, Memory, Plan, Program,
+    Properties, Recording, Result, Span, Tensor,
 };
 use walsh_formats::DType;
-use walsh_kernels::{Dispatch, Limits, Touch};
+use walsh_kernels::{Dispatch, Limits, List, Touch};
 
 /// A device on paper: it lowers lists and keeps what they become.
 struct Paper {
@@ -43,27 +43,36 @@ impl Backend for Paper {
         Ok(())
     }
 
-    fn plan(&self, op: &Op) -> Result<Plan> {
-        walsh_kernels::plan(op, &self.limits)
-    }
-
-    fn compile(&self, list: &CommandList) -> Result<Box<dyn Program>> {
+    fn record(self: Arc<Self>) -> Box<dyn Recording> {
         let device = walsh_core::DeviceId::unique();
-        let mut allocate = |bytes| {
-            Ok(Buffer::new(
-                device,
-                bytes,
-                Access::ReadWrite,
-                Box::new(Nothing),
-            ))
+        let allocate = move |bytes| {
+            let memory = Box::new(Nothing);
+            Ok(Buffer::new(device, bytes, Access::ReadWrite, memory))
         };
-        let lowered = walsh_kernels::lower(list, &self.limits, &mut allocate)?;
-        *self.lowered.lock().unwrap() = lowered.dispatches;
-        Ok(Box::new(Nothing))
+        Box::new(OnPaper {
+            list: List::new(self.limits, Box::new(allocate)),
+            paper: self,
+        })
     }
 
     fn run(&self, _: &dyn Program) -> Result<()> {
         Ok(())
+    }
+}
+
+struct OnPaper {
+    paper: Arc<Paper>,
+    list: List,
+}
+
+impl Recording for OnPaper {
+    fn push(&mut self, op: &Op, accesses: &Accesses) -> Result<Plan> {
+        self.list.push(op, accesses)
+    }
+
+    fn finish(self: Box<Self>) -> Result<Box<dyn Program>> {
+        *self.paper.lowered.lock().unwrap() = self.list.finish()?.dispatches;
+        Ok(Box::new(Nothing))
     }
 }
 

@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex};
 
 use walsh_core::ops::Op;
 use walsh_core::{
-    Access, Activations, Backend, Buffer, CommandList, Device, DeviceId, Error, HostBytes, Memory,
-    Plan, Program, Properties, Result, Span,
+    Access, Accesses, Activations, Backend, Buffer, Device, DeviceId, Error, HostBytes, Memory,
+    Plan, Program, Properties, Recording, Result, Span,
 };
-use walsh_kernels::{Binding, CHECK_PASSED, Dispatch, Limits, Lowered, Touch};
+use walsh_kernels::{Binding, CHECK_PASSED, Dispatch, Limits, List, Lowered, Touch};
 
 use crate::compiler::{Compiler, Module, failure};
 use crate::group::{Given, Stacks};
@@ -158,6 +158,24 @@ struct SimProgram {
 
 impl Program for SimProgram {}
 
+/// A list that is being recorded.
+struct SimRecording {
+    list: List,
+    sim: Arc<Sim>,
+}
+
+impl Recording for SimRecording {
+    fn push(&mut self, op: &Op, accesses: &Accesses) -> Result<Plan> {
+        self.list.push(op, accesses)
+    }
+
+    fn finish(self: Box<Self>) -> Result<Box<dyn Program>> {
+        let mut lowered = self.list.finish()?;
+        let launches = self.sim.launches(std::mem::take(&mut lowered.dispatches))?;
+        Ok(Box::new(SimProgram { launches, lowered }))
+    }
+}
+
 impl Backend for Sim {
     fn properties(&self) -> &Properties {
         &self.properties
@@ -188,14 +206,10 @@ impl Backend for Sim {
         Ok(())
     }
 
-    fn plan(&self, op: &Op) -> Result<Plan> {
-        walsh_kernels::plan(op, &self.limits)
-    }
-
-    fn compile(&self, list: &CommandList) -> Result<Box<dyn Program>> {
+    fn record(self: Arc<Self>) -> Box<dyn Recording> {
         // The first allocation is the status, which is written before each run; all others are workspace.
         let mut status = true;
-        let mut allocate = |bytes: u64| {
+        let allocate = move |bytes| {
             if std::mem::take(&mut status) {
                 let memory = Box::new(SimMemory::zeroed(bytes)?);
                 let id = DeviceId::unique();
@@ -203,9 +217,10 @@ impl Backend for Sim {
             }
             workspace(bytes)
         };
-        let mut lowered = walsh_kernels::lower(list, &self.limits, &mut allocate)?;
-        let launches = self.launches(std::mem::take(&mut lowered.dispatches))?;
-        Ok(Box::new(SimProgram { launches, lowered }))
+        Box::new(SimRecording {
+            list: List::new(self.limits, Box::new(allocate)),
+            sim: self,
+        })
     }
 
     fn run(&self, program: &dyn Program) -> Result<()> {
@@ -213,11 +228,7 @@ impl Backend for Sim {
         let program = program
             .downcast_ref::<SimProgram>()
             .ok_or_else(|| failure("the step was compiled by another backend".into()))?;
-        let status = Span {
-            buffer: program.lowered.status.clone(),
-            offset: 0,
-            bytes: program.lowered.status.bytes(),
-        };
+        let status = program.lowered.status.span();
         let mut words = vec![CHECK_PASSED; status.bytes as usize / 4];
         self.write(&status, bytemuck::cast_slice(&words))?;
         self.run_launches(&program.launches)?;

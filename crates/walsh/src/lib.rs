@@ -9,8 +9,8 @@ pub use walsh_core::{
     Access, Accesses, Activations, Backend, Buffer, BufferId, CacheKind, Command, CommandList,
     Device, DeviceId, Element, Error, HostBytes, KernelTime, KeyPreparation, KvCache,
     KvCacheOptions, KvRows, KvSide, KvSideTensors, KvTensors, Memory, OverlayOptions, Plan,
-    Program, Properties, Recorder, Result, Screen, ScreenPart, ScreenSample, Span, Step, Tensor,
-    tensor_bytes,
+    Program, Properties, Recorder, Recording, Result, Screen, ScreenPart, ScreenSample, Span, Step,
+    Tensor, tensor_bytes,
 };
 
 pub use walsh_formats as formats;

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 
 use walsh_core::ops::Op;
 use walsh_core::{
-    Access, Backend, Buffer, CommandList, Device, DeviceId, Error, HostBytes, Memory, Plan,
-    Program, Properties, Result, Span, Tensor,
+    Access, Accesses, Backend, Buffer, Device, DeviceId, Error, HostBytes, Memory, Plan, Program,
+    Properties, Recording, Result, Span, Tensor,
 };
 use walsh_formats::DType;
 
@@ -29,11 +29,13 @@ struct Fake {
     runs: Arc<AtomicUsize>,
 }
 
-struct Compiled {
+/// A list, while it is recorded and behind that.
+#[derive(Default)]
+struct Recorded {
     commands: usize,
 }
 
-impl Program for Compiled {}
+impl Program for Recorded {}
 
 /// A device, and how many commands its runs have carried out.
 pub(crate) fn fake() -> (Device, Arc<AtomicUsize>) {
@@ -127,7 +129,20 @@ impl Backend for Fake {
         Ok(weights.iter().map(pack).collect())
     }
 
-    fn plan(&self, op: &Op) -> Result<Plan> {
+    fn record(self: Arc<Self>) -> Box<dyn Recording> {
+        Box::new(Recorded::default())
+    }
+
+    fn run(&self, program: &dyn Program) -> Result<()> {
+        let program: &dyn Any = program;
+        let recorded = program.downcast_ref::<Recorded>().expect("a fake program");
+        self.runs.fetch_add(recorded.commands, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+impl Recording for Recorded {
+    fn push(&mut self, op: &Op, _: &Accesses) -> Result<Plan> {
         if let Op::ArgMax(_) = op {
             return Err(Error::Unsupported {
                 op: op.name(),
@@ -135,6 +150,7 @@ impl Backend for Fake {
                 why: "it has no such kernel".into(),
             });
         }
+        self.commands += 1;
         Ok(Plan {
             kernel: "fake".into(),
             pieces: 3,
@@ -142,17 +158,8 @@ impl Backend for Fake {
         })
     }
 
-    fn compile(&self, list: &CommandList) -> Result<Box<dyn Program>> {
-        Ok(Box::new(Compiled {
-            commands: list.commands().len(),
-        }))
-    }
-
-    fn run(&self, program: &dyn Program) -> Result<()> {
-        let program: &dyn Any = program;
-        let compiled = program.downcast_ref::<Compiled>().expect("a fake program");
-        self.runs.fetch_add(compiled.commands, Ordering::Relaxed);
-        Ok(())
+    fn finish(self: Box<Self>) -> Result<Box<dyn Program>> {
+        Ok(self)
     }
 }
 

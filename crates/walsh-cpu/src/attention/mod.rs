@@ -21,18 +21,17 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use walsh_core::ops::{Attention, Operation};
-use walsh_core::{
-    Accesses, Buffer, CacheKind, Error, KvCache, KvRows, KvSide, Plan, Result, Tensor,
-};
+use walsh_core::{Accesses, Buffer, CacheKind, Error, KvCache, KvRows, KvSide, Result, Tensor};
 use walsh_formats::DType;
 use walsh_formats::kv::{KvCodec, RowCodec};
 
 use self::coded::Coded;
 use self::job::{Fresh, Job, OverlayMap, Shape, Side, Stored};
 use self::tile::Decoder;
-use crate::lower::{Lowering, Target, whole};
+use crate::lowering::Lowering;
 use crate::memory::{View, address};
 use crate::positions;
+use crate::target::Target;
 use crate::team::{Phase, Scratch};
 
 /// The sizes of an op, where there are kernels for them.
@@ -73,26 +72,18 @@ fn coded(op: &Attention, target: Target) -> Option<Coded> {
     Coded::of(&codec(op.cache.key()), &codec(op.cache.value()), target)
 }
 
-/// What the op will do, to look at.
-pub(crate) fn plan(op: &Attention, target: Target) -> Result<Plan> {
-    let shape = shape_of(op)?;
-    let parts = parts_of(op, &shape, target);
-    let form = if op.fresh.is_some() {
-        "prefill"
-    } else {
-        "decode"
+/// What runs for it, for people.
+fn name(op: &Attention, job: &Job) -> String {
+    let form = match op.fresh {
+        Some(_) => "prefill",
+        None => "decode",
     };
-    let form_of_codes = if coded(op, target).is_some() {
-        ".int8"
-    } else {
-        ""
+    let codes = match job.coded {
+        Some(_) => ".int8",
+        None => "",
     };
-    let (codecs, isa) = (op.cache.codecs(), target.isa);
-    Ok(Plan {
-        kernel: format!("attention_{form}.{codecs}.{isa}{form_of_codes}"),
-        pieces: (shape.items() * parts) as u64,
-        workspace: (shape.partials(parts) * size_of::<f32>()) as u64,
-    })
+    let (codecs, isa) = (op.cache.codecs(), job.isa);
+    format!("attention_{form}.{codecs}.{isa}{codes}")
 }
 
 /// Adds the phases of attention.
@@ -109,21 +100,22 @@ pub(crate) fn lower(op: &Attention, lowering: &mut Lowering) -> Result<()> {
     let bytes = (shape.partials(parts) * size_of::<f32>()) as u64;
     let workspace = (parts > 1).then(|| lowering.workspace(bytes)).transpose()?;
     let job = job(op, (shape, parts), workspace.as_ref(), lowering.target())?;
+    lowering.kernel(name(op, &job));
     let accesses = op.accesses();
     let spans = accesses.reads.iter().chain(&accesses.writes);
     let mut alive: Vec<Buffer> = spans.map(|span| span.buffer.clone()).collect();
     alive.extend(workspace.clone());
     let job = Arc::new(Shared { job, _alive: alive });
     let mut attend = accesses;
-    attend.read(whole(&checked));
+    attend.read(checked.span());
     let Some(workspace) = workspace else {
         lowering.phase(&attend, Attend(job));
         return Ok(());
     };
-    let writes = std::mem::replace(&mut attend.writes, vec![whole(&workspace)]);
+    let writes = std::mem::replace(&mut attend.writes, vec![workspace.span()]);
     lowering.phase(&attend, Attend(job.clone()));
     let merge = Accesses {
-        reads: vec![whole(&workspace)],
+        reads: vec![workspace.span()],
         writes,
     };
     lowering.phase(&merge, Merge(job));

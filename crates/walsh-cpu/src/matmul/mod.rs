@@ -41,8 +41,8 @@ mod tests;
 
 pub use activations::ActivationLayout;
 pub(crate) use coarse::{coarse_copy, coarsens};
-pub(crate) use op::{lower, plan};
+pub(crate) use op::lower;
 pub use pack::{PackWeights, Packing, UnknownPacking};
 pub(crate) use pack::{Repacking, pack};
 pub use plan::{Operands, ProductError, ProductPlan, ProductShape};
-pub(crate) use top_k::{lower_top_k, plan_top_k};
+pub(crate) use top_k::lower_top_k;

@@ -3,12 +3,13 @@
 use std::ops::Range;
 
 use walsh_core::ops::{MatMul, Operation};
-use walsh_core::{Activations, Error, Plan, Result, Span, Tensor};
+use walsh_core::{Activations, Error, Result, Span, Tensor};
 
 use super::ActivationLayout;
 use super::plan::{Operands, ProductPlan, ProductShape};
-use crate::lower::{Derived, Lowering, Target};
+use crate::lowering::Lowering;
 use crate::memory::View;
+use crate::target::Target;
 use crate::team::{Phase, Scratch, Stream};
 
 /// The plan of a validated product, which an op of this name asks for.
@@ -58,14 +59,8 @@ fn unsupported(op: &'static str, why: impl ToString) -> Error {
     }
 }
 
-/// What a product will do, to look at.
-pub(crate) fn plan(op: &MatMul, target: Target) -> Result<Plan> {
-    let plan = product_plan(MatMul::NAME, &op.weight, &op.input, target)?;
-    Ok(describe(&plan, target))
-}
-
-/// A plan, to look at.
-pub(super) fn describe(plan: &ProductPlan, target: Target) -> Plan {
+/// What runs for a plan, for people.
+pub(super) fn name(plan: &ProductPlan, target: Target) -> String {
     let weight = plan.shape().weight;
     // Weights of floats have no other way.
     let precision = match target.activations {
@@ -78,11 +73,7 @@ pub(super) fn describe(plan: &ProductPlan, target: Target) -> Plan {
     } else {
         "tiled"
     };
-    Plan {
-        kernel: format!("matmul.{weight}.{}{precision}{packed}.{way}", target.isa),
-        pieces: plan.items() as u64,
-        workspace: plan.layout().bytes() as u64,
-    }
+    format!("matmul.{weight}.{}{precision}{packed}.{way}", target.isa)
 }
 
 /// The input of a product as its layout asks for it, and what the product reads of it. Products of one input share its
@@ -96,23 +87,27 @@ pub(super) fn prepared(
         return Ok((View::of(input)?, input.span()));
     }
     let bytes = layout.bytes() as u64;
-    let what = Derived::Activations(*layout);
-    let prepared = lowering.derived(what, &input.span(), bytes, |buffer, _| {
+    let prepared = lowering.derived(*layout, &input.span(), bytes, |buffer, _| {
         Ok(Prepare {
             layout: *layout,
             input: View::of(input)?,
             prepared: View::range(buffer, 0, bytes)?,
         })
     })?;
-    Ok((
-        View::range(&prepared, 0, bytes)?,
-        crate::lower::whole(&prepared),
-    ))
+    Ok((View::range(&prepared, 0, bytes)?, prepared.span()))
 }
 
 /// Adds the phases of a product.
 pub(crate) fn lower(op: &MatMul, lowering: &mut Lowering) -> Result<()> {
-    let plan = product_plan(MatMul::NAME, &op.weight, &op.input, lowering.target())?;
+    let name = product(op, MatMul::NAME, lowering)?;
+    lowering.kernel(name);
+    Ok(())
+}
+
+/// Adds the phases of a product, for an op of this name; what runs for it.
+pub(super) fn product(op: &MatMul, of: &'static str, lowering: &mut Lowering) -> Result<String> {
+    let plan = product_plan(of, &op.weight, &op.input, lowering.target())?;
+    let name = name(&plan, lowering.target());
     let (input, read) = prepared(&op.input, plan.layout(), lowering)?;
     let mut accesses = op.accesses();
     accesses.read(read);
@@ -125,7 +120,7 @@ pub(crate) fn lower(op: &MatMul, lowering: &mut Lowering) -> Result<()> {
         output: View::of(&op.output)?,
     };
     lowering.phase(&accesses, product);
-    Ok(())
+    Ok(name)
 }
 
 struct Prepare {

@@ -4,7 +4,7 @@ use walsh_core::Result;
 use walsh_core::ops::{Activation, Add, GatedActivation, Operation, Scale, SoftCap};
 
 use crate::isa::Isa;
-use crate::lower::Lowering;
+use crate::lowering::Lowering;
 use crate::memory::View;
 use crate::simd::{self, Simd, entries};
 use crate::team::{Phase, Scratch};

@@ -5,7 +5,7 @@ use walsh_core::formats::{DType, ggml};
 use walsh_core::ops::{EmbeddingRows, Operation};
 use walsh_core::{Error, Result};
 
-use crate::lower::{Fault, Lowering};
+use crate::lowering::{Fault, Lowering};
 use crate::memory::View;
 use crate::team::{Phase, Scratch};
 

@@ -1,13 +1,17 @@
 use std::ops::Range;
 
 use walsh_core::Result;
-use walsh_core::ops::{Operation, Pairing, Rope};
+use walsh_core::ops::{Operation, Pairing, Rope, RopeConfig};
 
 use crate::isa::Isa;
-use crate::lower::{Derived, Lowering, whole};
+use crate::lowering::Lowering;
 use crate::memory::View;
 use crate::simd::versions;
 use crate::team::{Phase, Scratch};
+
+/// Cosines and sines at some positions.
+#[derive(PartialEq)]
+struct Turns(RopeConfig);
 
 /// Computes `[n, 2, dims / 2]`: the cosines of a token's pairs, then the sines.
 struct Table {
@@ -32,8 +36,8 @@ pub(crate) fn lower(op: &Rope, lowering: &mut Lowering) -> Result<()> {
     let pairs = op.config.dims / 2;
     let n = op.positions.elements();
     let bytes = n * pairs * 2 * size_of::<f32>() as u64;
-    let what = Derived::RopeTable(op.config.clone());
-    let table = lowering.derived(what, &op.positions.span(), bytes, |buffer, _| {
+    let purpose = Turns(op.config.clone());
+    let table = lowering.derived(purpose, &op.positions.span(), bytes, |buffer, _| {
         let (frequencies, magnitude) = op.config.frequencies();
         Ok(Table {
             positions: View::of(&op.positions)?,
@@ -53,7 +57,7 @@ pub(crate) fn lower(op: &Rope, lowering: &mut Lowering) -> Result<()> {
         output: View::of(&op.output)?,
     };
     let mut accesses = op.accesses();
-    accesses.read(whole(&table));
+    accesses.read(table.span());
     lowering.phase(&accesses, phase);
     Ok(())
 }

@@ -7,7 +7,7 @@ use walsh_core::ops::{ArgMax, Operation, TopK};
 use walsh_core::{Error, Result};
 
 use crate::isa::Isa;
-use crate::lower::{Fault, Lowering, whole};
+use crate::lowering::{Fault, Lowering};
 use crate::memory::View;
 use crate::simd::versions;
 use crate::team::{Phase, Scratch};
@@ -66,10 +66,10 @@ pub(crate) fn lower_argmax(op: &ArgMax, lowering: &mut Lowering) -> Result<()> {
         fault: lowering.fault(),
     };
     let mut looked = op.accesses();
-    looked.writes = vec![whole(&workspace)];
+    looked.writes = vec![workspace.span()];
     lowering.phase(&looked, pieces);
     let mut choose = op.accesses();
-    choose.read(whole(&workspace));
+    choose.read(workspace.span());
     lowering.phase(&choose, chosen);
     lowering.release(workspace);
     Ok(())

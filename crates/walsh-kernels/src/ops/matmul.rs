@@ -6,7 +6,7 @@ use walsh_core::{Buffer, Result, Span, Tensor};
 use super::blocks::{self, Form, form, type_constant};
 use crate::args::args;
 use crate::kernel::{Kernel, Native, Platform, Variant, reads, writes};
-use crate::lower::{Derived, Limits, Lowering, layout, whole};
+use crate::lower::{Limits, Lowering, layout};
 
 /// Threads of a group.
 const THREADS: i64 = 128;
@@ -366,7 +366,7 @@ fn with_blocks(op: &MatMul, form: &Form, lowering: &mut Lowering<'_>) -> Result<
         u64::from(rows).div_ceil(bucket as u64),
         1,
     ];
-    let spans = spans(op, whole(&input), lowering);
+    let spans = spans(op, input.span(), lowering);
     lowering.dispatch(variant, groups, &args, spans)
 }
 
@@ -385,7 +385,7 @@ fn derive(
     lowering: &mut Lowering<'_>,
     compute: impl FnOnce(&mut Lowering<'_>) -> Result<Buffer>,
 ) -> Result<Buffer> {
-    let (what, source) = (Derived::Activations(what), input.span());
+    let source = input.span();
     if let Some(buffer) = lowering.known(&what, &source) {
         return Ok(buffer);
     }
@@ -425,7 +425,7 @@ fn quantised(input: &Tensor, runs: usize, lowering: &mut Lowering<'_>) -> Result
             blocks: blocks as u32,
         };
         let groups = [(rows * blocks).div_ceil(THREADS as u64 / 8), 1, 1];
-        let spans = vec![input.span(), whole(&buffer)];
+        let spans = vec![input.span(), buffer.span()];
         lowering.dispatch(variant, groups, &args, spans)?;
         Ok(buffer)
     })
@@ -441,7 +441,7 @@ fn narrow(input: &Tensor, lowering: &mut Lowering<'_>) -> Result<Buffer> {
             pairs: pairs as u32,
         };
         let groups = [pairs.div_ceil(THREADS as u64), 1, 1];
-        let spans = vec![input.span(), whole(&buffer)];
+        let spans = vec![input.span(), buffer.span()];
         lowering.dispatch(variant, groups, &args, spans)?;
         Ok(buffer)
     })
@@ -482,14 +482,14 @@ fn with_tiles(op: &MatMul, (form, tile): (&Form, u32), lowering: &mut Lowering<'
         unused: 0,
     };
     let groups = [tiles[0], tiles[1], parts];
-    let mut spans = spans(op, whole(&input), lowering);
+    let mut spans = spans(op, input.span(), lowering);
     if parts == 1 {
         return lowering.dispatch(variant, groups, &args, spans);
     }
     let sums = lowering.workspace(parts * op.output.bytes())?;
     let [bias, output] = [spans[2].clone(), spans[3].clone()];
     spans[2] = lowering.nothing();
-    spans[3] = whole(&sums);
+    spans[3] = sums.span();
     lowering.dispatch(variant, groups, &args, spans)?;
     let variant = Variant::new(&SUM_PARTS, &[("THREADS", THREADS)]);
     let args = SumPartsArgs {
@@ -499,7 +499,7 @@ fn with_tiles(op: &MatMul, (form, tile): (&Form, u32), lowering: &mut Lowering<'
         biased: u32::from(op.bias.is_some()),
     };
     let groups = [op.output.elements().div_ceil(THREADS as u64), 1, 1];
-    let spans = vec![whole(&sums), bias, output];
+    let spans = vec![sums.span(), bias, output];
     lowering.dispatch(variant, groups, &args, spans)?;
     lowering.release(sums);
     Ok(())

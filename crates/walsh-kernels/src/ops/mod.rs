@@ -17,7 +17,7 @@ use crate::kernel::Kernel;
 use crate::lower::Lowering;
 
 /// The table, by op.
-pub(crate) const KERNELS: &[&[&Kernel]] = &[
+const KERNELS: &[&[&Kernel]] = &[
     elementwise::KERNELS,
     norm::KERNELS,
     rope::KERNELS,
@@ -26,6 +26,15 @@ pub(crate) const KERNELS: &[&[&Kernel]] = &[
     embedding::KERNELS,
     kv::KERNELS,
 ];
+
+/// Every kernel.
+#[must_use]
+pub fn kernels() -> Vec<&'static Kernel> {
+    KERNELS
+        .iter()
+        .flat_map(|group| group.iter().copied())
+        .collect()
+}
 
 /// Adds the dispatches of an op.
 pub(crate) fn lower(op: &Op, lowering: &mut Lowering<'_>) -> Result<()> {

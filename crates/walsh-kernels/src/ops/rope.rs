@@ -3,11 +3,11 @@
 use std::f64::consts::TAU;
 
 use walsh_core::Result;
-use walsh_core::ops::{Pairing, Rope};
+use walsh_core::ops::{Pairing, Rope, RopeConfig};
 
 use crate::args::args;
 use crate::kernel::{Kernel, Variant, no_tables, reads, writes};
-use crate::lower::{Derived, Lowering, layout, whole};
+use crate::lower::{Lowering, layout};
 
 const THREADS: i64 = 128;
 
@@ -79,6 +79,10 @@ fn turns(frequency: f64) -> u64 {
     (fraction * 2f64.powi(64)).min(u64::MAX as f64) as u64
 }
 
+/// Cosines and sines at some positions.
+#[derive(PartialEq)]
+struct Table(RopeConfig);
+
 pub(crate) fn lower(op: &Rope, lowering: &mut Lowering<'_>) -> Result<()> {
     lowering.countable(&[&op.input])?;
     let pairs = (op.config.dims / 2) as usize;
@@ -88,7 +92,7 @@ pub(crate) fn lower(op: &Rope, lowering: &mut Lowering<'_>) -> Result<()> {
         )));
     }
     let tokens = op.positions.elements();
-    let what = Derived::RopeTable(op.config.clone());
+    let what = Table(op.config.clone());
     let table = match lowering.known(&what, &op.positions.span()) {
         Some(table) => table,
         None => {
@@ -107,7 +111,7 @@ pub(crate) fn lower(op: &Rope, lowering: &mut Lowering<'_>) -> Result<()> {
             }
             let variant = Variant::new(&ROPE_TABLE, &[("THREADS", THREADS)]);
             let groups = [count.div_ceil(THREADS as u64), 1, 1];
-            let spans = vec![op.positions.span(), whole(&table)];
+            let spans = vec![op.positions.span(), table.span()];
             lowering.dispatch(variant, groups, &args, spans)?;
             lowering.keep(what, op.positions.span(), table.clone());
             table
@@ -127,7 +131,7 @@ pub(crate) fn lower(op: &Rope, lowering: &mut Lowering<'_>) -> Result<()> {
     };
     let units = tokens * heads * (op.input.row_len() - pairs as u64);
     let groups = [units.div_ceil(THREADS as u64), 1, 1];
-    let spans = vec![op.input.span(), whole(&table), op.output.span()];
+    let spans = vec![op.input.span(), table.span(), op.output.span()];
     lowering.dispatch(variant, groups, &args, spans)
 }
 

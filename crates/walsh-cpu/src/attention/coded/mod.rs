@@ -23,7 +23,7 @@ use super::kernels::Weigh;
 use super::tile::{self, LANES};
 use super::walk::{Zone, cached};
 use crate::isa::Isa;
-use crate::lower::Target;
+use crate::target::Target;
 
 /// The most numbers of a codebook.
 const MOST_CENTROIDS: usize = 64;

@@ -11,16 +11,17 @@ use std::sync::Arc;
 
 use phases::{Bound, Columns, Largest, LargestOfParts, Search, ThoseThatReach};
 use walsh_core::ops::{MatMulTopK, Operation};
-use walsh_core::{Accesses, Buffer, Error, Plan, Result, Span, Tensor};
+use walsh_core::{Accesses, Buffer, Error, Result, Span, Tensor};
 use walsh_formats::DType;
 
 use super::activations::Record;
 use super::coarse::{COLUMNS, FINE, Parts};
-use super::op::{Product, plan_shape, prepared, product_plan};
+use super::op::{Product, name, plan_shape, prepared, product_plan};
 use super::plan::{ProductPlan, ProductShape};
-use crate::lower::{Lowering, Target, whole};
+use crate::lowering::Lowering;
 use crate::memory::View;
 use crate::ops::select::lower_topk_of;
+use crate::target::Target;
 
 /// The rows among which as many products as are asked for are computed for the bound.
 const PART: usize = 16 << 10;
@@ -79,37 +80,6 @@ impl Plans {
     }
 }
 
-/// What the op will do, to look at.
-pub(crate) fn plan_top_k(op: &MatMulTopK, target: Target) -> Result<Plan> {
-    let name = MatMulTopK::NAME;
-    let Some(Plans {
-        sizes,
-        exact,
-        coarse,
-        ..
-    }) = Plans::new(op, target)?
-    else {
-        let product = product_plan(name, &op.weight, &op.input, target)?;
-        let plan = super::op::describe(&product, target);
-        return Ok(Plan {
-            kernel: format!("{} + top_k.{}", plan.kernel, target.isa),
-            workspace: plan.workspace + 4 * op.weight.shape()[0] * op.input.shape()[0],
-            ..plan
-        });
-    };
-    let plan = super::op::describe(&coarse, target);
-    Ok(Plan {
-        kernel: format!(
-            "{} + search.{}.{}",
-            plan.kernel,
-            exact.shape().weight,
-            target.isa
-        ),
-        pieces: plan.pieces,
-        workspace: plan.workspace + exact.layout().bytes() as u64 + 4 * sizes.workspace() as u64,
-    })
-}
-
 /// Adds the phases of the op.
 pub(crate) fn lower_top_k(op: &MatMulTopK, lowering: &mut Lowering) -> Result<()> {
     match Plans::new(op, lowering.target())? {
@@ -124,8 +94,9 @@ fn all_products(op: &MatMulTopK, lowering: &mut Lowering) -> Result<()> {
     let workspace = lowering.workspace(walsh_core::tensor_bytes(DType::F32, &shape)?)?;
     let products = Tensor::new(workspace.clone(), 0, DType::F32, &shape)?;
     let (product, largest) = op.through(products);
-    super::op::lower(&product, lowering)?;
+    let name = super::op::product(&product, MatMulTopK::NAME, lowering)?;
     lower_topk_of(MatMulTopK::NAME, &largest, lowering)?;
+    lowering.kernel(format!("{name} + top_k.{}", lowering.target().isa));
     lowering.release(workspace);
     Ok(())
 }
@@ -147,11 +118,6 @@ impl Sizes {
     fn pieces(self) -> usize {
         self.n.div_ceil(PIECE)
     }
-
-    /// The numbers of workspace.
-    fn workspace(self) -> usize {
-        2 * self.n + COLUMNS + PREPARED + self.parts() * self.k + 2 + 2 * self.pieces() * self.k
-    }
 }
 
 /// Adds the phases of a search.
@@ -163,6 +129,9 @@ fn search(op: &MatMulTopK, plans: Plans, lowering: &mut Lowering) -> Result<()> 
         coarse,
         fine,
     } = plans;
+    let target = lowering.target();
+    let (copy, weight) = (name(&coarse, target), exact.shape().weight);
+    lowering.kernel(format!("{copy} + search.{weight}.{}", target.isa));
     let (exact_input, exact_span) = prepared(&op.input, exact.layout(), lowering)?;
     let (coarse_input, coarse_span) = prepared(&op.input, coarse.layout(), lowering)?;
     let mut taken = Vec::new();
@@ -179,7 +148,7 @@ fn search(op: &MatMulTopK, plans: Plans, lowering: &mut Lowering) -> Result<()> 
         room(sizes.pieces() * sizes.k)?,
     );
     let search = Arc::new(Search {
-        isa: lowering.target().isa,
+        isa: target.isa,
         sizes,
         weight: View::of(&op.weight)?,
         input: exact_input,
@@ -218,7 +187,7 @@ fn search(op: &MatMulTopK, plans: Plans, lowering: &mut Lowering) -> Result<()> 
         plan: fine,
     };
     let spans = |rooms: &[&(Buffer, usize)]| -> Vec<Span> {
-        rooms.iter().map(|(buffer, _)| whole(buffer)).collect()
+        rooms.iter().map(|(buffer, _)| buffer.span()).collect()
     };
     let accesses = |reads: &[&(Buffer, usize)], writes: &[&(Buffer, usize)]| {
         let mut reads = spans(reads);

@@ -7,7 +7,7 @@ use walsh_core::ops::{MatMulTopK, Operation};
 
 use super::{PART, PIECE, Sizes};
 use crate::isa::Isa;
-use crate::lower::Fault;
+use crate::lowering::Fault;
 use crate::matmul::ActivationLayout;
 use crate::matmul::activations::{BLOCK, Record};
 use crate::matmul::coarse::{COLUMNS, Norms, span};

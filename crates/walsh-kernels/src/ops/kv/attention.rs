@@ -8,7 +8,7 @@ use super::places::places;
 use super::store::ROTATION;
 use crate::args::args;
 use crate::kernel::{Kernel, Variant, reads, writes};
-use crate::lower::{Lowering, layout, whole};
+use crate::lower::{Lowering, layout};
 
 const THREADS: i64 = 128;
 
@@ -352,12 +352,12 @@ impl Attend<'_> {
             self.op.query.span(),
             span(&preparation.equaliser),
             span(&preparation.center),
-            whole(&turned),
+            turned.span(),
         ];
         let groups = [vectors.div_ceil(THREADS as u64 / 16), 1, 1];
         lowering.dispatch(variant, groups, &args, spans)?;
         let queries = Queries {
-            span: whole(&turned),
+            span: turned.span(),
             stride,
             scale: 1.0,
             center: preparation.center.is_some(),
@@ -440,9 +440,9 @@ impl Attend<'_> {
             key.scales,
             value.codes,
             value.scales,
-            whole(&shared.places),
+            shared.places.span(),
             lowering.verdict(),
-            whole(&shared.partial),
+            shared.partial.span(),
         ];
         let groups = [pass.parts, shared.units * tiles, self.op.cache.kv_heads()];
         lowering.dispatch(variant, groups, &args, spans)
@@ -493,7 +493,7 @@ impl Attend<'_> {
         };
         let sinks = self.op.sinks.as_ref();
         let spans = vec![
-            whole(&shared.partial),
+            shared.partial.span(),
             sinks.map_or_else(|| lowering.nothing(), Tensor::span),
             lowering.verdict(),
             self.op.output.span(),

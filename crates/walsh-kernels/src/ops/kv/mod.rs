@@ -6,7 +6,6 @@ mod places;
 mod store;
 
 pub(crate) use attention::attention;
-pub(crate) use places::Geometry;
 pub(crate) use store::store;
 
 use crate::kernel::Kernel;

@@ -5,7 +5,7 @@ use walsh_core::{Buffer, CacheKind, KvCache, Result, Tensor, TokenLimits};
 use crate::args::args;
 use crate::check::CheckKind;
 use crate::kernel::{Kernel, Variant, no_tables, reads, writes};
-use crate::lower::{Derived, Lowering, layout, whole};
+use crate::lower::{Lowering, layout};
 
 const THREADS: i64 = 256;
 
@@ -53,7 +53,7 @@ pub(super) static KV_TOKENS: Kernel = Kernel {
 
 /// What of a cache decides where tokens go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Geometry {
+struct Geometry {
     capacity: u64,
     ring_cache: bool,
     sequences: u64,
@@ -79,8 +79,7 @@ pub(super) fn places(
         first: overlay.map_or(0, |overlay| overlay.tokens.first),
         ring: overlay.map_or(0, |overlay| overlay.ring()),
     };
-    let what = Derived::Places(geometry);
-    match lowering.known(&what, &positions.span()) {
+    match lowering.known(&geometry, &positions.span()) {
         Some(known) if sequences.is_none() => return Ok(known),
         _ => {}
     }
@@ -116,12 +115,12 @@ pub(super) fn places(
     let spans = vec![
         positions.span(),
         sequences.map_or(nothing, Tensor::span),
-        whole(&buffer),
+        buffer.span(),
         lowering.status(),
     ];
     lowering.dispatch(variant, [1, 1, 1], &args, spans)?;
     if sequences.is_none() {
-        lowering.keep(what, positions.span(), buffer.clone());
+        lowering.keep(geometry, positions.span(), buffer.clone());
     }
     Ok(buffer)
 }

@@ -8,7 +8,7 @@ use super::places::places;
 use crate::args::args;
 use crate::check::CheckKind;
 use crate::kernel::{Kernel, Variant, reads, writes};
-use crate::lower::{Lowering, layout, whole};
+use crate::lower::{Lowering, layout};
 
 const THREADS: i64 = 128;
 
@@ -236,7 +236,7 @@ impl Storing<'_> {
         let span = |tensor: Option<&Tensor>| tensor.map_or_else(|| nothing.clone(), Tensor::span);
         let spans = vec![
             self.source.span(),
-            whole(self.places),
+            self.places.span(),
             lowering.verdict(),
             rows.codes.span(),
             span(rows.scales.as_ref()),

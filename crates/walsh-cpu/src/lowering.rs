@@ -6,21 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use walsh_core::ops::Op;
 use walsh_core::{
-    Access, Accesses, Activations, Buffer, Command, DeviceId, Error, HazardTracker, Result, Span,
+    Access, Accesses, Buffer, DeviceId, Error, HazardTracker, Plan, Purpose, Result, Span,
+    Workspace,
 };
 
-use crate::isa::Isa;
 use crate::memory::CpuMemory;
+use crate::target::Target;
 use crate::team::{Group, Phase, Scratch, Stream, look_ahead};
-use crate::{attention, matmul, ops, store};
-
-/// What kernels are chosen by.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Target {
-    pub(crate) isa: Isa,
-    pub(crate) threads: usize,
-    pub(crate) activations: Activations,
-}
 
 /// The first error that a phase met in a run; later phases then do nothing.
 #[derive(Default)]
@@ -53,25 +45,8 @@ impl Fault {
     }
 }
 
-/// What a derived buffer is computed from its source for.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Derived {
-    /// A product's input, quantised to 8 bits or rearranged for its kernel.
-    Activations(matmul::ActivationLayout),
-    /// The cosines and sines of RoPE at the source's positions.
-    RopeTable(walsh_core::ops::RopeConfig),
-    /// Proof that the source's positions ascend by one and, for a global
-    /// cache, end below this capacity.
-    CheckedPositions { capacity: Option<u64> },
-}
-
-struct DerivedBuffer {
-    what: Derived,
-    source: Span,
-    buffer: Buffer,
-}
-
-/// Turns ops into groups of phases.
+/// Turns ops into groups of phases, one op after the other. What an op becomes is the
+/// business of its module.
 ///
 /// Work that several ops share, such as the quantised form of an input of
 /// three products, is a *derived buffer*: it is computed once and dropped when
@@ -80,29 +55,39 @@ struct DerivedBuffer {
 pub(crate) struct Lowering {
     target: Target,
     /// Workspace belongs to no opened device: users cannot name it.
-    workspace: DeviceId,
+    device: DeviceId,
     fault: Arc<Fault>,
     hazards: HazardTracker,
     groups: Vec<Group>,
     /// The commands lowered so far, and the one that each phase belongs to.
     commands: usize,
     origins: Vec<usize>,
-    derived: Vec<DerivedBuffer>,
-    free: Vec<Buffer>,
+    workspace: Workspace,
+    current: Current,
+}
+
+/// The op that is being lowered. Its phases are the list's once all of them are there.
+#[derive(Default)]
+struct Current {
+    phases: Vec<(Accesses, Box<dyn Phase>)>,
+    /// What runs, where the op's name does not say it.
+    kernel: Option<String>,
+    /// The bytes of workspace that it asked for.
+    taken: u64,
 }
 
 impl Lowering {
     pub(crate) fn new(target: Target) -> Self {
         Self {
             target,
-            workspace: DeviceId::unique(),
+            device: DeviceId::unique(),
             fault: Arc::default(),
             hazards: HazardTracker::new(),
             groups: Vec::new(),
             commands: 0,
             origins: Vec::new(),
-            derived: Vec::new(),
-            free: Vec::new(),
+            workspace: Workspace::default(),
+            current: Current::default(),
         }
     }
 
@@ -115,102 +100,97 @@ impl Lowering {
         self.fault.clone()
     }
 
-    /// Adds a phase behind those already there, after a barrier if its
-    /// accesses ask for one.
+    /// Says what runs for the op, for people.
+    pub(crate) fn kernel(&mut self, name: String) {
+        self.current.kernel = Some(name);
+    }
+
+    /// Adds a phase behind those already there.
     pub(crate) fn phase(&mut self, accesses: &Accesses, phase: impl Phase + 'static) {
-        let barrier = self.hazards.add(accesses);
         let guarded = Box::new(Guarded {
             fault: self.fault.clone(),
             phase,
         });
-        self.origins.push(self.commands);
-        match self.groups.last_mut() {
-            Some(group) if !barrier => group.push(guarded),
-            _ => self.groups.push(Group::new(vec![guarded])),
-        }
+        self.current.phases.push((accesses.clone(), guarded));
     }
 
     /// A workspace buffer of at least `bytes`. Its contents are unspecified;
     /// give it back with [`release`](Self::release) once the phases that use it
     /// are added.
     pub(crate) fn workspace(&mut self, bytes: u64) -> Result<Buffer> {
-        let fits = |buffer: &Buffer| (bytes..=bytes.saturating_mul(2)).contains(&buffer.bytes());
-        if let Some(index) = self.free.iter().position(fits) {
-            return Ok(self.free.swap_remove(index));
-        }
-        let memory = Box::new(CpuMemory::zeroed(bytes)?);
-        Ok(Buffer::new(
-            self.workspace,
-            bytes,
-            Access::ReadWrite,
-            memory,
-        ))
+        self.current.taken += bytes;
+        let device = self.device;
+        self.workspace.take(bytes, |bytes| {
+            let memory = Box::new(CpuMemory::zeroed(bytes)?);
+            Ok(Buffer::new(device, bytes, Access::ReadWrite, memory))
+        })
     }
 
     /// Gives workspace back for later phases. Hazards keep those that use it
     /// now apart from them.
     pub(crate) fn release(&mut self, buffer: Buffer) {
-        self.free.push(buffer);
+        self.workspace.release(buffer);
     }
 
-    /// The buffer derived from `source` for `what`, computed by the phase that
+    /// The buffer derived from `source` for `purpose`, computed by the phase that
     /// `make` returns when it is not there yet.
     pub(crate) fn derived<P: Phase + 'static>(
         &mut self,
-        what: Derived,
+        purpose: impl Purpose,
         source: &Span,
         bytes: u64,
         make: impl FnOnce(&Buffer, Arc<Fault>) -> Result<P>,
     ) -> Result<Buffer> {
-        let known = |d: &&DerivedBuffer| d.source.same(source) && d.what == what;
-        if let Some(found) = self.derived.iter().find(known) {
-            return Ok(found.buffer.clone());
+        if let Some(known) = self.workspace.known(&purpose, source) {
+            return Ok(known);
         }
         let buffer = self.workspace(bytes)?;
         let phase = make(&buffer, self.fault.clone())?;
         let accesses = Accesses {
             reads: vec![source.clone()],
-            writes: vec![whole(&buffer)],
+            writes: vec![buffer.span()],
         };
         self.phase(&accesses, phase);
-        self.derived.push(DerivedBuffer {
-            what,
-            source: source.clone(),
-            buffer: buffer.clone(),
-        });
+        self.workspace.keep(purpose, source.clone(), buffer.clone());
         Ok(buffer)
     }
 
-    /// Lowers one command.
-    pub(crate) fn command(&mut self, command: &Command) -> Result<()> {
-        match &command.op {
-            Op::EmbeddingRows(op) => ops::embedding::lower(op, self),
-            Op::RmsNorm(op) => ops::norm::lower(op, self),
-            Op::Rope(op) => ops::rope::lower(op, self),
-            Op::MatMul(op) => matmul::lower(op, self),
-            Op::MatMulTopK(op) => matmul::lower_top_k(op, self),
-            Op::KvStore(op) => store::lower(op, self),
-            Op::Attention(op) => attention::lower(op, self),
-            Op::GatedActivation(op) => ops::elementwise::lower_gated(op, self),
-            Op::Add(op) => ops::elementwise::lower_add(op, self),
-            Op::Scale(op) => ops::elementwise::lower_scale(op, self),
-            Op::SoftCap(op) => ops::elementwise::lower_softcap(op, self),
-            Op::ArgMax(op) => ops::select::lower_argmax(op, self),
-            Op::TopK(op) => ops::select::lower_topk(op, self),
-        }?;
-        for write in &command.accesses.writes {
-            self.invalidate(write);
+    /// Lowers an op behind those already there, by what `lower` adds; what it has become.
+    /// Where that fails, the list is as it was before.
+    pub(crate) fn command(
+        &mut self,
+        op: &Op,
+        accesses: &Accesses,
+        lower: impl FnOnce(&Op, &mut Self) -> Result<()>,
+    ) -> Result<Plan> {
+        let before = self.workspace.clone();
+        let lowered = lower(op, self);
+        let current = std::mem::take(&mut self.current);
+        if let Err(error) = lowered {
+            self.workspace = before;
+            return Err(error);
+        }
+        let pieces = current.phases.iter().map(|(_, phase)| phase.items() as u64);
+        let plan = Plan {
+            pieces: pieces.max().unwrap_or(0),
+            workspace: current.taken,
+            kernel: current
+                .kernel
+                .unwrap_or_else(|| format!("{}.{}", snake_case(op.name()), self.target.isa)),
+        };
+        for (accesses, phase) in current.phases {
+            let barrier = self.hazards.add(&accesses);
+            self.origins.push(self.commands);
+            match self.groups.last_mut() {
+                Some(group) if !barrier => group.push(phase),
+                _ => self.groups.push(Group::new(vec![phase])),
+            }
+        }
+        for written in &accesses.writes {
+            self.workspace.invalidate(written);
         }
         self.commands += 1;
-        Ok(())
-    }
-
-    /// Forgets what was derived from a range that is overwritten.
-    fn invalidate(&mut self, written: &Span) {
-        let stale = |d: &mut DerivedBuffer| d.source.overlaps(written);
-        for old in self.derived.extract_if(.., stale) {
-            self.free.push(old.buffer);
-        }
+        Ok(plan)
     }
 
     /// What the list has become.
@@ -224,6 +204,18 @@ impl Lowering {
     }
 }
 
+/// `RmsNorm` as `rms_norm`.
+fn snake_case(name: &str) -> String {
+    let mut out = String::with_capacity(name.len() + 4);
+    for (index, letter) in name.chars().enumerate() {
+        if letter.is_ascii_uppercase() && index > 0 {
+            out.push('_');
+        }
+        out.push(letter.to_ascii_lowercase());
+    }
+    out
+}
+
 /// A lowered list.
 pub(crate) struct Lowered {
     /// The phases in order.
@@ -232,15 +224,6 @@ pub(crate) struct Lowered {
     pub(crate) origins: Vec<usize>,
     /// Where phases report errors.
     pub(crate) fault: Arc<Fault>,
-}
-
-/// The span of a whole buffer.
-pub(crate) fn whole(buffer: &Buffer) -> Span {
-    Span {
-        buffer: buffer.clone(),
-        offset: 0,
-        bytes: buffer.bytes(),
-    }
 }
 
 /// A phase that does nothing once an earlier one has failed.
