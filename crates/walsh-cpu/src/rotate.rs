@@ -18,80 +18,68 @@ struct Last<'a> {
 }
 
 /// `r = H·(s∘x)/√D`.
-///
-/// # Safety
-/// The machine has the instruction set.
 #[inline(always)]
-pub(crate) unsafe fn forward<S: Simd>(rotation: &Rotation, values: &mut [f32]) {
+pub(crate) fn forward<S: Simd>(s: S, rotation: &Rotation, values: &mut [f32]) {
     assert_eq!(values.len(), rotation.head_dim(), "the rotation's size");
     if !values.len().is_multiple_of(LANES) {
         return rotation.forward(values);
     }
     let values = values.as_mut_ptr();
-    // SAFETY: the caller's; the slice has been measured.
-    unsafe { turn::<S>(rotation, values, values) }
+    // SAFETY: the slice has been measured.
+    unsafe { turn(s, rotation, values, values) }
 }
 
 /// `r = H·(s∘x)/√D` of `source`, into `values`.
-///
-/// # Safety
-/// The machine has the instruction set.
 #[inline(always)]
-pub(crate) unsafe fn forward_from<S: Simd>(
-    rotation: &Rotation,
-    source: &[f32],
-    values: &mut [f32],
-) {
+pub(crate) fn forward_from<S: Simd>(s: S, rotation: &Rotation, source: &[f32], values: &mut [f32]) {
     let len = rotation.head_dim();
     assert!(source.len() == len && values.len() == len && len.is_multiple_of(LANES));
-    // SAFETY: the caller's; the slices have been measured.
-    unsafe { turn::<S>(rotation, source.as_ptr(), values.as_mut_ptr()) }
+    // SAFETY: the slices have been measured.
+    unsafe { turn(s, rotation, source.as_ptr(), values.as_mut_ptr()) }
 }
 
 /// # Safety
-/// The machine has the instruction set. Both pointers, which may be the same, are valid for the rotation's size, a multiple
+/// Both pointers, which may be the same, are valid for the rotation's size, a multiple
 /// of 16.
 #[inline(always)]
-unsafe fn turn<S: Simd>(rotation: &Rotation, source: *const f32, values: *mut f32) {
+unsafe fn turn<S: Simd>(s: S, rotation: &Rotation, source: *const f32, values: *mut f32) {
     let len = rotation.head_dim();
     let last = Last {
         factor: rotation.factor(),
         signs: None,
     };
-    // SAFETY: the caller's; there are as many signs.
+    // SAFETY: the caller's values and signs; there are as many signs.
     unsafe {
         if rotation.order() == 1 {
-            return butterflies::<S>((source, Some(rotation.signs())), (values, len), last);
+            return butterflies(s, (source, Some(rotation.signs())), (values, len), last);
         }
         for i in (0..len).step_by(LANES) {
-            let signs = S::load(rotation.signs().as_ptr().add(i));
-            S::store(values.add(i), S::mul(S::load(source.add(i)), signs));
+            let signs = s.load(rotation.signs().as_ptr().add(i));
+            s.store(values.add(i), s.mul(s.load(source.add(i)), signs));
         }
         let blocks = Blocks::of(rotation);
         let mut turned = [0f32; MAX_HEAD_DIM];
         let turned = &mut turned[..blocks.count * blocks.stride];
-        blocks.multiply::<S>(rotation.columns(), (values, blocks.order), turned);
-        between::<S>(
+        blocks.multiply(s, rotation.columns(), (values, blocks.order), turned);
+        between(
+            s,
             blocks.stride,
             (turned.as_mut_ptr(), turned.len()),
             Some(last),
         );
-        blocks.join::<S>(turned, std::slice::from_raw_parts_mut(values, len));
+        blocks.join(s, turned, std::slice::from_raw_parts_mut(values, len));
     }
 }
 
 /// `x = s∘(H·r)/√D`.
-///
-/// # Safety
-/// The machine has the instruction set.
 #[inline(always)]
-pub(crate) unsafe fn inverse<S: Simd>(rotation: &Rotation, values: &mut [f32]) {
+pub(crate) fn inverse<S: Simd>(s: S, rotation: &Rotation, values: &mut [f32]) {
     let len = values.len();
     assert_eq!(len, rotation.head_dim(), "the rotation's size");
     if !len.is_multiple_of(LANES) {
         return rotation.inverse(values);
     }
-    // SAFETY: the caller's; signs and values are of the same length.
+    // SAFETY: signs and values are of the same length.
     unsafe {
         if rotation.order() == 1 {
             let last = Last {
@@ -99,54 +87,52 @@ pub(crate) unsafe fn inverse<S: Simd>(rotation: &Rotation, values: &mut [f32]) {
                 signs: Some(rotation.signs()),
             };
             let values = values.as_mut_ptr();
-            return butterflies::<S>((values, None), (values, len), last);
+            return butterflies(s, (values, None), (values, len), last);
         }
         let blocks = Blocks::of(rotation);
         let (mut apart, mut turned) = ([0f32; MAX_HEAD_DIM], [0f32; MAX_HEAD_DIM]);
         let apart = &mut apart[..blocks.count * blocks.stride];
         let turned = &mut turned[..blocks.count * blocks.stride];
-        blocks.part::<S>(values, apart);
-        between::<S>(blocks.stride, (apart.as_mut_ptr(), apart.len()), None);
+        blocks.part(s, values, apart);
+        between(s, blocks.stride, (apart.as_mut_ptr(), apart.len()), None);
         let lines = rotation.rows();
-        blocks.multiply::<S>(lines, (apart.as_ptr(), blocks.stride), turned);
-        blocks.join::<S>(turned, values);
-        let factor = S::splat(rotation.factor());
+        blocks.multiply(s, lines, (apart.as_ptr(), blocks.stride), turned);
+        blocks.join(s, turned, values);
+        let factor = s.splat(rotation.factor());
         for i in (0..len).step_by(LANES) {
             let at = values.as_mut_ptr().add(i);
-            let factor = S::mul(factor, S::load(rotation.signs().as_ptr().add(i)));
-            S::store(at, S::mul(S::load(at), factor));
+            let factor = s.mul(factor, s.load(rotation.signs().as_ptr().add(i)));
+            s.store(at, s.mul(s.load(at), factor));
         }
     }
 }
 
 entries! {
     /// `x = s∘(H·r)/√D`.
-    ///
-    /// # Safety
-    /// The machine has the instruction set.
     pub(crate) fn inverse_with(rotation: &Rotation, values: &mut [f32]) = inverse
 }
 
 /// All butterflies of a power of two, of the source times signs where there are any.
 ///
 /// # Safety
-/// The machine has the instruction set. Both pointers, which may be the same, and the signs are valid for the length, a
+/// Both pointers, which may be the same, and the signs are valid for the length, a
 /// power of two from 16 on.
 #[inline(always)]
 unsafe fn butterflies<S: Simd>(
+    s: S,
     source: (*const f32, Option<&[f32]>),
     values: (*mut f32, usize),
     last: Last,
 ) {
-    // SAFETY: the caller's.
+    // SAFETY: the caller's values and signs.
     unsafe {
         match values.1 {
-            LANES => within::<S, 1>(source, values, Some(last)),
-            32 => within::<S, 2>(source, values, Some(last)),
-            64 => within::<S, 4>(source, values, Some(last)),
+            LANES => within::<S, 1>(s, source, values, Some(last)),
+            32 => within::<S, 2>(s, source, values, Some(last)),
+            64 => within::<S, 4>(s, source, values, Some(last)),
             _ => {
-                within::<S, 4>(source, values, None);
-                between::<S>(4 * LANES, values, Some(last));
+                within::<S, 4>(s, source, values, None);
+                between(s, 4 * LANES, values, Some(last));
             }
         }
     }
@@ -158,25 +144,26 @@ unsafe fn butterflies<S: Simd>(
 /// As for [`butterflies`].
 #[inline(always)]
 unsafe fn within<S: Simd, const N: usize>(
+    s: S,
     (source, signs): (*const f32, Option<&[f32]>),
     (values, len): (*mut f32, usize),
     last: Option<Last>,
 ) {
     for start in (0..len).step_by(N * LANES) {
-        // SAFETY: the caller's.
+        // SAFETY: the caller's values and signs.
         unsafe {
-            let mut v = [S::splat(0.0); N];
+            let mut v = [s.splat(0.0); N];
             for (k, v) in v.iter_mut().enumerate() {
                 let at = start + k * LANES;
-                let mut x = S::load(source.add(at));
+                let mut x = s.load(source.add(at));
                 if let Some(signs) = signs {
-                    x = S::mul(x, S::load(signs.as_ptr().add(at)));
+                    x = s.mul(x, s.load(signs.as_ptr().add(at)));
                 }
-                x = S::butterfly::<2>(S::butterfly::<1>(x));
-                *v = S::butterfly::<8>(S::butterfly::<4>(x));
+                x = s.butterfly::<2>(s.butterfly::<1>(x));
+                *v = s.butterfly::<8>(s.butterfly::<4>(x));
             }
-            cross::<S, N>(&mut v);
-            put::<S, N>(&v, (start, LANES), values, last);
+            cross::<S, N>(s, &mut v);
+            put::<S, N>(s, &v, (start, LANES), values, last);
         }
     }
 }
@@ -184,19 +171,19 @@ unsafe fn within<S: Simd, const N: usize>(
 /// The butterflies between numbers that are `half` or more apart, a multiple of 16.
 ///
 /// # Safety
-/// The machine has the instruction set. The values are valid for the length, which is a power of two times `half`, from 2 on.
+/// The values are valid for the length, which is a power of two times `half`, from 2 on.
 #[inline(always)]
-unsafe fn between<S: Simd>(mut half: usize, values: (*mut f32, usize), last: Option<Last>) {
+unsafe fn between<S: Simd>(s: S, mut half: usize, values: (*mut f32, usize), last: Option<Last>) {
     let len = values.1;
     while half < len {
-        // SAFETY: the caller's.
+        // SAFETY: the caller's values and signs.
         unsafe {
             if 2 * half < len {
                 let last = last.filter(|_| 4 * half == len);
-                apart::<S, 4>(half, values, last);
+                apart::<S, 4>(s, half, values, last);
                 half *= 4;
             } else {
-                apart::<S, 2>(half, values, last);
+                apart::<S, 2>(s, half, values, last);
                 half *= 2;
             }
         }
@@ -209,35 +196,32 @@ unsafe fn between<S: Simd>(mut half: usize, values: (*mut f32, usize), last: Opt
 /// As for [`between`].
 #[inline(always)]
 unsafe fn apart<S: Simd, const N: usize>(
+    s: S,
     half: usize,
     (values, len): (*mut f32, usize),
     last: Option<Last>,
 ) {
     for start in (0..len).step_by(N * half) {
         for at in (start..start + half).step_by(LANES) {
-            // SAFETY: the caller's.
+            // SAFETY: the caller's values and signs.
             unsafe {
-                let mut v = [S::splat(0.0); N];
+                let mut v = [s.splat(0.0); N];
                 for (k, v) in v.iter_mut().enumerate() {
-                    *v = S::load(values.add(at + k * half));
+                    *v = s.load(values.add(at + k * half));
                 }
-                cross::<S, N>(&mut v);
-                put::<S, N>(&v, (at, half), values, last);
+                cross::<S, N>(s, &mut v);
+                put::<S, N>(s, &v, (at, half), values, last);
             }
         }
     }
 }
 
 /// The butterflies of `N` vectors with each other.
-///
-/// # Safety
-/// The machine has the instruction set.
 #[inline(always)]
-unsafe fn cross<S: Simd, const N: usize>(v: &mut [S::F; N]) {
+fn cross<S: Simd, const N: usize>(s: S, v: &mut [S::F; N]) {
     for h in [1, 2] {
         for i in (0..N).filter(|i| i & h == 0 && i + h < N) {
-            // SAFETY: the caller's.
-            unsafe { (v[i], v[i + h]) = (S::add(v[i], v[i + h]), S::sub(v[i], v[i + h])) };
+            (v[i], v[i + h]) = (s.add(v[i], v[i + h]), s.sub(v[i], v[i + h]));
         }
     }
 }
@@ -245,9 +229,10 @@ unsafe fn cross<S: Simd, const N: usize>(v: &mut [S::F; N]) {
 /// Stores vectors from a place on, some distance apart.
 ///
 /// # Safety
-/// The machine has the instruction set, and all lie within the values and within the signs.
+/// All lie within the values and within the signs.
 #[inline(always)]
 unsafe fn put<S: Simd, const N: usize>(
+    s: S,
     v: &[S::F; N],
     (start, distance): (usize, usize),
     values: *mut f32,
@@ -255,16 +240,16 @@ unsafe fn put<S: Simd, const N: usize>(
 ) {
     for (k, v) in v.iter().enumerate() {
         let (at, mut v) = (start + k * distance, *v);
-        // SAFETY: the caller's.
+        // SAFETY: the caller's values and signs.
         unsafe {
             if let Some(last) = last {
-                let mut factor = S::splat(last.factor);
+                let mut factor = s.splat(last.factor);
                 if let Some(signs) = last.signs {
-                    factor = S::mul(factor, S::load(signs.as_ptr().add(at)));
+                    factor = s.mul(factor, s.load(signs.as_ptr().add(at)));
                 }
-                v = S::mul(v, factor);
+                v = s.mul(v, factor);
             }
-            S::store(values.add(at), v);
+            s.store(values.add(at), v);
         }
     }
 }
@@ -290,20 +275,21 @@ impl Blocks {
     /// Multiplies blocks, so far from each other, with the matrix of padded columns `lines`; the products are apart.
     ///
     /// # Safety
-    /// The machine has the instruction set, and `input` has as many blocks.
+    /// `input` has as many blocks.
     #[inline(always)]
     unsafe fn multiply<S: Simd>(
         &self,
+        s: S,
         lines: &[f32],
         input: (*const f32, usize),
         output: &mut [f32],
     ) {
-        // SAFETY: the caller's. A multiple of 16 numbers is a multiple of four blocks.
+        // SAFETY: the caller's values and signs. A multiple of 16 numbers is a multiple of four blocks.
         unsafe {
             if self.stride == LANES {
-                self.products::<S, 4, 1>(lines, input, output);
+                self.products::<S, 4, 1>(s, lines, input, output);
             } else {
-                self.products::<S, 2, 2>(lines, input, output);
+                self.products::<S, 2, 2>(s, lines, input, output);
             }
         }
     }
@@ -315,29 +301,30 @@ impl Blocks {
     #[inline(always)]
     unsafe fn products<S: Simd, const N: usize, const V: usize>(
         &self,
+        s: S,
         lines: &[f32],
         (input, distance): (*const f32, usize),
         output: &mut [f32],
     ) {
         assert!(lines.len() == self.order * V * LANES && output.len() == self.count * V * LANES);
         for first in (0..self.count).step_by(N) {
-            // SAFETY: the caller's; lines and output have been measured.
+            // SAFETY: the caller's values and signs; lines and output have been measured.
             unsafe {
-                let mut sums = [[S::splat(0.0); V]; N];
+                let mut sums = [[s.splat(0.0); V]; N];
                 for j in 0..self.order {
                     for v in 0..V {
-                        let line = S::load(lines.as_ptr().add((j * V + v) * LANES));
+                        let line = s.load(lines.as_ptr().add((j * V + v) * LANES));
                         for (k, sums) in sums.iter_mut().enumerate() {
-                            let x = S::splat(*input.add((first + k) * distance + j));
+                            let x = s.splat(*input.add((first + k) * distance + j));
                             // A product with ±1 is exact, so that nothing is lost or gained by fusing it.
-                            sums[v] = S::fma(line, x, sums[v]);
+                            sums[v] = s.fma(line, x, sums[v]);
                         }
                     }
                 }
                 for (k, sums) in sums.iter().enumerate() {
                     for (v, sum) in sums.iter().enumerate() {
                         let at = ((first + k) * V + v) * LANES;
-                        S::store(output.as_mut_ptr().add(at), *sum);
+                        s.store(output.as_mut_ptr().add(at), *sum);
                     }
                 }
             }
@@ -347,16 +334,16 @@ impl Blocks {
     /// Brings blocks that are side by side apart. What follows them is unspecified.
     ///
     /// # Safety
-    /// The machine has the instruction set, and the slices have as many blocks.
+    /// The slices have as many blocks.
     #[inline(always)]
-    unsafe fn part<S: Simd>(&self, values: &[f32], apart: &mut [f32]) {
+    unsafe fn part<S: Simd>(&self, s: S, values: &[f32], apart: &mut [f32]) {
         let last = self.count - 1;
         for block in 0..last {
             for i in (0..self.stride).step_by(LANES) {
-                // SAFETY: the caller's; what is read behind a block is less than the next one.
+                // SAFETY: within both; what is read behind a block is less than the next one.
                 unsafe {
-                    let x = S::load(values.as_ptr().add(block * self.order + i));
-                    S::store(apart.as_mut_ptr().add(block * self.stride + i), x);
+                    let x = s.load(values.as_ptr().add(block * self.order + i));
+                    s.store(apart.as_mut_ptr().add(block * self.stride + i), x);
                 }
             }
         }
@@ -368,14 +355,14 @@ impl Blocks {
     /// # Safety
     /// As for [`part`](Self::part).
     #[inline(always)]
-    unsafe fn join<S: Simd>(&self, apart: &[f32], values: &mut [f32]) {
+    unsafe fn join<S: Simd>(&self, s: S, apart: &[f32], values: &mut [f32]) {
         let last = self.count - 1;
         for block in 0..last {
             for i in (0..self.stride).step_by(LANES) {
-                // SAFETY: the caller's; what is written behind a block is less than the next one, which comes later.
+                // SAFETY: within both; what is written behind a block is less than the next one, which comes later.
                 unsafe {
-                    let x = S::load(apart.as_ptr().add(block * self.stride + i));
-                    S::store(values.as_mut_ptr().add(block * self.order + i), x);
+                    let x = s.load(apart.as_ptr().add(block * self.stride + i));
+                    s.store(values.as_mut_ptr().add(block * self.order + i), x);
                 }
             }
         }
@@ -407,12 +394,10 @@ mod tests {
                 let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
                 let (mut expected, mut got) = (x.clone(), x.clone());
                 rotation.forward(&mut expected);
-                // SAFETY: the set is available.
-                unsafe { forward_with(isa, &rotation, &mut got) };
+                forward_with(isa, &rotation, &mut got);
                 assert_eq!(bits(&got), bits(&expected), "{isa} D={d} forward");
                 rotation.inverse(&mut expected);
-                // SAFETY: the set is available.
-                unsafe { inverse_with(isa, &rotation, &mut got) };
+                inverse_with(isa, &rotation, &mut got);
                 assert_eq!(bits(&got), bits(&expected), "{isa} D={d} inverse");
             }
         }

@@ -79,9 +79,7 @@ impl Rows {
             Some(turned) if self.encoder.takes_rotated() => turned,
             _ => row.plain,
         };
-        // SAFETY: the device has the set; the lengths are the codec's.
-        let done = unsafe { encode::encode(isa, &self.encoder, encoded, codes, scales) };
-        if done {
+        if encode::encode(isa, &self.encoder, encoded, codes, scales) {
             return Ok(());
         }
         // No kernel, or a vector that needs care: the codec decides, and says what is wrong if anything is.
@@ -256,7 +254,7 @@ impl Store {
         let at = token * self.kv_heads + head;
         let row_bytes = self.head_dim * self.dtype.block_bytes();
         let of_head = head * self.head_dim..(head + 1) * self.head_dim;
-        // SAFETY: the caller's; the device has the set.
+        // SAFETY: the caller's: the list orders the accesses.
         unsafe {
             let center = side.center.as_ref().map(|c| c.slice(of_head.clone()));
             let equaliser = side.equaliser.as_ref().map(|e| e.slice(of_head));
@@ -322,7 +320,7 @@ impl Store {
         let (plain, scratch) = scratch.split_at_mut(self.head_dim);
         let (turned, spare) = scratch.split_at_mut(self.head_dim);
         let head_of_all = place.sequence * self.kv_heads + head;
-        // SAFETY: the caller's; the device has the set.
+        // SAFETY: the caller's: the list orders the accesses.
         unsafe {
             self.load(side, (token, head), plain);
             let mut row = Row {

@@ -13,31 +13,31 @@ pub(super) trait Numbers<S: Simd>: Copy {
     /// Numbers `32 · pair` and on of a row.
     ///
     /// # Safety
-    /// The machine has the set, and the row has these numbers.
-    unsafe fn pair(self, row: *const u8, pair: usize) -> [S::F; 2];
+    /// The row has these numbers.
+    unsafe fn pair(self, s: S, row: *const u8, pair: usize) -> [S::F; 2];
 
     /// As [`pair`](Self::pair), without the scale of the block.
     ///
     /// # Safety
     /// As for [`pair`](Self::pair).
     #[inline(always)]
-    unsafe fn unscaled(self, row: *const u8, pair: usize) -> [S::F; 2] {
-        // SAFETY: the caller's.
-        unsafe { self.pair(row, pair) }
+    unsafe fn unscaled(self, s: S, row: *const u8, pair: usize) -> [S::F; 2] {
+        // SAFETY: the caller's: the row has these numbers.
+        unsafe { self.pair(s, row, pair) }
     }
 
     /// Numbers `16 · chunk` and on: the last ones of a row that is not of whole pairs.
     ///
     /// # Safety
     /// As for [`pair`](Self::pair).
-    unsafe fn chunk(self, row: *const u8, chunk: usize) -> S::F;
+    unsafe fn chunk(self, s: S, row: *const u8, chunk: usize) -> S::F;
 
     /// Numbers `16 · chunk` and on of a row that has only `count` of them; the others are zero.
     ///
     /// # Safety
     /// As for [`pair`](Self::pair), with a count below 16.
     #[inline(always)]
-    unsafe fn rest(self, row: *const u8, chunk: usize, count: usize) -> S::F {
+    unsafe fn rest(self, s: S, row: *const u8, chunk: usize, count: usize) -> S::F {
         debug_assert!(Self::NUMBER > 0, "rows of whole blocks end with one");
         let mut padded = [0u8; LANES * size_of::<f32>()];
         // SAFETY: the caller's: so many numbers of at most four bytes, and zeros behind them.
@@ -46,7 +46,7 @@ pub(super) trait Numbers<S: Simd>: Copy {
             padded
                 .as_mut_ptr()
                 .copy_from_nonoverlapping(from, Self::NUMBER * count);
-            self.chunk(padded.as_ptr(), 0)
+            self.chunk(s, padded.as_ptr(), 0)
         }
     }
 }
@@ -101,7 +101,7 @@ pub(super) struct Q4;
 
 /// Codes of eight bits, without their rows' scales.
 #[derive(Clone, Copy)]
-pub(super) struct Codes<'a, S: Simd>(pub(super) &'a Table<S>);
+pub(super) struct Codes<'a, S: Simd>(pub(super) &'a Table<'a, S>);
 
 /// Implements [`Numbers`] for types whose numbers follow each other.
 macro_rules! plain {
@@ -110,30 +110,23 @@ macro_rules! plain {
             const NUMBER: usize = $bytes;
 
             #[inline(always)]
-            unsafe fn pair(self, row: *const u8, pair: usize) -> [S::F; 2] {
-                // SAFETY: the caller's.
+            unsafe fn pair(self, s: S, row: *const u8, pair: usize) -> [S::F; 2] {
+                // SAFETY: the caller's: the row has these numbers.
                 unsafe {
                     [
-                        self::chunk::<S, Self>(self, row, 2 * pair),
-                        self::chunk::<S, Self>(self, row, 2 * pair + 1),
+                        self.chunk(s, row, 2 * pair),
+                        self.chunk(s, row, 2 * pair + 1),
                     ]
                 }
             }
 
             #[inline(always)]
-            unsafe fn chunk(self, row: *const u8, chunk: usize) -> S::F {
-                // SAFETY: the caller's.
-                unsafe { S::$load(row.add($bytes * LANES * chunk).cast()) }
+            unsafe fn chunk(self, s: S, row: *const u8, chunk: usize) -> S::F {
+                // SAFETY: the caller's: the row has these numbers.
+                unsafe { s.$load(row.add($bytes * LANES * chunk).cast()) }
             }
         }
     };
-}
-
-/// [`Numbers::chunk`], for calls that name the set.
-#[inline(always)]
-unsafe fn chunk<S: Simd, N: Numbers<S>>(numbers: N, row: *const u8, chunk: usize) -> S::F {
-    // SAFETY: the caller's.
-    unsafe { numbers.chunk(row, chunk) }
 }
 
 plain!(F32, 4, load);
@@ -142,36 +135,41 @@ plain!(Bf16, 2, load_bf16);
 
 impl<S: Simd> Numbers<S> for Codes<'_, S> {
     #[inline(always)]
-    unsafe fn pair(self, row: *const u8, pair: usize) -> [S::F; 2] {
-        // SAFETY: the caller's.
-        unsafe { [self.chunk(row, 2 * pair), self.chunk(row, 2 * pair + 1)] }
+    unsafe fn pair(self, s: S, row: *const u8, pair: usize) -> [S::F; 2] {
+        // SAFETY: the caller's: the row has these numbers.
+        unsafe {
+            [
+                self.chunk(s, row, 2 * pair),
+                self.chunk(s, row, 2 * pair + 1),
+            ]
+        }
     }
 
     #[inline(always)]
-    unsafe fn chunk(self, row: *const u8, chunk: usize) -> S::F {
-        // SAFETY: the caller's.
-        unsafe { S::lookup::<8>(self.0, S::load_u8(row.add(LANES * chunk))) }
+    unsafe fn chunk(self, s: S, row: *const u8, chunk: usize) -> S::F {
+        // SAFETY: the caller's: the row has these numbers.
+        unsafe { s.lookup::<8>(self.0, s.load_u8(row.add(LANES * chunk))) }
     }
 }
 
 /// Implements [`Numbers`] for blocks of 32 numbers, of which a row has whole ones.
 macro_rules! blocks {
-    ($name:ty, $bytes:literal, $block:ident => $body:block) => {
+    ($name:ty, $bytes:literal, $s:ident, $block:ident => $body:block) => {
         impl<S: Simd> Numbers<S> for $name {
             const BLOCK: usize = $bytes;
 
             #[inline(always)]
-            unsafe fn pair(self, row: *const u8, pair: usize) -> [S::F; 2] {
+            unsafe fn pair(self, $s: S, row: *const u8, pair: usize) -> [S::F; 2] {
                 // SAFETY: the caller's: a whole block, which begins with its scale.
                 unsafe {
-                    let d = S::splat(S::half(row.add($bytes * pair)));
-                    let [a, b] = <Self as Numbers<S>>::unscaled(self, row, pair);
-                    [S::mul(a, d), S::mul(b, d)]
+                    let d = $s.splat($s.half(row.add($bytes * pair)));
+                    let [a, b] = self.unscaled($s, row, pair);
+                    [$s.mul(a, d), $s.mul(b, d)]
                 }
             }
 
             #[inline(always)]
-            unsafe fn unscaled(self, row: *const u8, pair: usize) -> [S::F; 2] {
+            unsafe fn unscaled(self, $s: S, row: *const u8, pair: usize) -> [S::F; 2] {
                 // SAFETY: the caller's: a whole block.
                 unsafe {
                     let $block = row.add($bytes * pair);
@@ -180,10 +178,10 @@ macro_rules! blocks {
             }
 
             #[inline(always)]
-            unsafe fn chunk(self, row: *const u8, chunk: usize) -> S::F {
-                // SAFETY: the caller's.
+            unsafe fn chunk(self, $s: S, row: *const u8, chunk: usize) -> S::F {
+                // SAFETY: the caller's: the row has these numbers.
                 unsafe {
-                    let [first, second] = <Self as Numbers<S>>::pair(self, row, chunk / 2);
+                    let [first, second] = self.pair($s, row, chunk / 2);
                     if chunk.is_multiple_of(2) {
                         first
                     } else {
@@ -196,35 +194,35 @@ macro_rules! blocks {
 }
 
 // A half-precision scale and 32 signed bytes.
-blocks!(Q8, 34, block => {
-    [S::load_i8(block.add(2)), S::load_i8(block.add(18))]
+blocks!(Q8, 34, s, block => {
+    [s.load_i8(block.add(2)), s.load_i8(block.add(18))]
 });
 
 // A half-precision scale and 16 bytes: their low halves are the first numbers and their high halves the last ones, from
 // −8 on.
-blocks!(Q4, 18, block => {
-    let [first, second] = nibble_pair::<S>(block.add(2));
-    [S::sub(first, S::splat(8.0)), S::sub(second, S::splat(8.0))]
+blocks!(Q4, 18, s, block => {
+    let [first, second] = nibble_pair(s, block.add(2));
+    [s.sub(first, s.splat(8.0)), s.sub(second, s.splat(8.0))]
 });
 
 // As q4_0 with a word of fifth bits before the bytes, from −16 on.
-blocks!(Q5, 22, block => {
-    let (upper, lower) = (S::splat(0.0), S::splat(16.0));
+blocks!(Q5, 22, s, block => {
+    let (upper, lower) = (s.splat(0.0), s.splat(16.0));
     let high = block.add(2).cast::<u32>().read_unaligned();
-    let [first, second] = nibble_pair::<S>(block.add(6));
+    let [first, second] = nibble_pair(s, block.add(6));
     [
-        S::sub(first, S::pick_bits(high, upper, lower)),
-        S::sub(second, S::pick_bits(high >> 16, upper, lower)),
+        s.sub(first, s.pick_bits(high, upper, lower)),
+        s.sub(second, s.pick_bits(high >> 16, upper, lower)),
     ]
 });
 
 /// The scales of a block of up to sixteen rows, `stride` bytes apart; those past the last row are the last one again.
 ///
 /// # Safety
-/// The machine has the set, and the rows have this block.
+/// The rows have this block.
 #[inline(always)]
-pub(super) unsafe fn scales<S: Simd>(block: *const u8, stride: usize, count: usize) -> S::F {
-    // SAFETY: the caller's.
+pub(super) unsafe fn scales<S: Simd>(s: S, block: *const u8, stride: usize, count: usize) -> S::F {
+    // SAFETY: the caller's: the row has these numbers.
     unsafe {
         let halves: [u16; LANES] = if count >= LANES {
             std::array::from_fn(|i| block.add(i * stride).cast::<u16>().read_unaligned())
@@ -234,19 +232,19 @@ pub(super) unsafe fn scales<S: Simd>(block: *const u8, stride: usize, count: usi
                 row.cast::<u16>().read_unaligned()
             })
         };
-        S::load_f16(halves.as_ptr().cast())
+        s.load_f16(halves.as_ptr().cast())
     }
 }
 
 /// The low and the high halves of sixteen bytes, as numbers.
 #[inline(always)]
-unsafe fn nibble_pair<S: Simd>(p: *const u8) -> [S::F; 2] {
-    // SAFETY: the caller's.
+unsafe fn nibble_pair<S: Simd>(s: S, p: *const u8) -> [S::F; 2] {
+    // SAFETY: the caller's: the row has these numbers.
     unsafe {
-        let bytes = S::load_u8(p);
+        let bytes = s.load_u8(p);
         [
-            S::number(S::and(bytes, S::splat_i(15))),
-            S::number(S::shr(bytes, S::splat_i(4))),
+            s.number(s.and(bytes, s.splat_i(15))),
+            s.number(s.shr(bytes, s.splat_i(4))),
         ]
     }
 }

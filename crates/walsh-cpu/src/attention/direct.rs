@@ -50,29 +50,29 @@ entries! {
     /// Writes the inner product of every query row and every key, without the scales of codecs that have one per row.
     ///
     /// # Safety
-    /// The machine has the instruction set, the codec is [served](serves), and the pointers hold what their fields say.
-    pub(super) fn scores(args: Scores<'_>) = score_rows
+    /// The codec is [served](serves), and the pointers hold what their fields say.
+    pub(super) unsafe fn scores(args: Scores<'_>) = score_rows
 }
 
 /// See [`scores`].
 #[inline(always)]
-unsafe fn score_rows<S: Simd>(args: Scores<'_>) {
-    // SAFETY: the caller's.
+unsafe fn score_rows<S: Simd>(s: S, args: Scores<'_>) {
+    // SAFETY: the caller's rows and pointers.
     unsafe {
         match args.decoder.codec.codec() {
             KvCodec::Dense(dtype) | KvCodec::Rotated(dtype) => {
-                with_numbers!(dtype, numbers => score_all::<S, _>(numbers, args));
+                with_numbers!(dtype, numbers => score_all::<S, _>(s, numbers, args));
             }
             KvCodec::Tq(_) => {
-                let table = Table::<S>::new(&args.decoder.centroids);
-                score_all::<S, _>(Codes(&table), args);
+                let table = Table::new(s, &args.decoder.centroids);
+                score_all::<S, _>(s, Codes(&table), args);
             }
         }
     }
 }
 
 #[inline(always)]
-unsafe fn score_all<S: Simd, N: Numbers<S>>(numbers: N, args: Scores<'_>) {
+unsafe fn score_all<S: Simd, N: Numbers<S>>(s: S, numbers: N, args: Scores<'_>) {
     for first in (0..args.keys.count).step_by(LANES) {
         let mut row = 0;
         while row < args.rows {
@@ -80,14 +80,14 @@ unsafe fn score_all<S: Simd, N: Numbers<S>>(numbers: N, args: Scores<'_>) {
             // SAFETY: rows and positions within the counts.
             unsafe {
                 match (rows, S::WIDE) {
-                    (1, true) => score_block::<S, N, 1, 8>(numbers, args, row, first),
-                    (2, true) => score_block::<S, N, 2, 4>(numbers, args, row, first),
-                    (3, true) => score_block::<S, N, 3, 4>(numbers, args, row, first),
-                    (_, true) => score_block::<S, N, 4, 4>(numbers, args, row, first),
-                    (1, false) => score_block::<S, N, 1, 4>(numbers, args, row, first),
-                    (2, false) => score_block::<S, N, 2, 2>(numbers, args, row, first),
-                    (3, false) => score_block::<S, N, 3, 2>(numbers, args, row, first),
-                    (_, false) => score_block::<S, N, 4, 1>(numbers, args, row, first),
+                    (1, true) => score_block::<S, N, 1, 8>(s, numbers, args, row, first),
+                    (2, true) => score_block::<S, N, 2, 4>(s, numbers, args, row, first),
+                    (3, true) => score_block::<S, N, 3, 4>(s, numbers, args, row, first),
+                    (_, true) => score_block::<S, N, 4, 4>(s, numbers, args, row, first),
+                    (1, false) => score_block::<S, N, 1, 4>(s, numbers, args, row, first),
+                    (2, false) => score_block::<S, N, 2, 2>(s, numbers, args, row, first),
+                    (3, false) => score_block::<S, N, 3, 2>(s, numbers, args, row, first),
+                    (_, false) => score_block::<S, N, 4, 1>(s, numbers, args, row, first),
                 }
             }
             row += rows;
@@ -98,6 +98,7 @@ unsafe fn score_all<S: Simd, N: Numbers<S>>(numbers: N, args: Scores<'_>) {
 /// `R` query rows against sixteen keys, `P` of them at a time. Keys past the last one are the last one again.
 #[inline(always)]
 unsafe fn score_block<S: Simd, N: Numbers<S>, const R: usize, const P: usize>(
+    s: S,
     numbers: N,
     args: Scores<'_>,
     row: usize,
@@ -106,7 +107,7 @@ unsafe fn score_block<S: Simd, N: Numbers<S>, const R: usize, const P: usize>(
     let Scores { decoder, keys, .. } = args;
     let d = decoder.codec.head_dim();
     let mut products = [[MaybeUninit::<S::F>::uninit(); LANES]; R];
-    // SAFETY: the caller's; all products are written before they are read.
+    // SAFETY: the caller's rows and pointers; all products are written before they are read.
     unsafe {
         let queries = args.queries.add(row * d);
         let panel = keys.codes.add(first * keys.stride);
@@ -116,8 +117,8 @@ unsafe fn score_block<S: Simd, N: Numbers<S>, const R: usize, const P: usize>(
         if N::BLOCK > 0 {
             for (block, scales) in scales[..d / 32].iter_mut().enumerate() {
                 let block = panel.add(block * N::BLOCK);
-                let numbers = dense::scales::<S>(block, keys.stride, last + 1);
-                S::store(scales.as_mut_ptr().cast(), numbers);
+                let numbers = dense::scales(s, block, keys.stride, last + 1);
+                s.store(scales.as_mut_ptr().cast(), numbers);
             }
         }
         for group in (0..LANES).step_by(P) {
@@ -134,32 +135,32 @@ unsafe fn score_block<S: Simd, N: Numbers<S>, const R: usize, const P: usize>(
                     fetch(at[0].wrapping_add(AHEAD + line));
                 }
             }
-            let mut sums = [[S::splat(0.0); P]; R];
+            let mut sums = [[s.splat(0.0); P]; R];
             for pair in 0..d / 32 {
-                let mut q = [[S::splat(0.0); 2]; R];
+                let mut q = [[s.splat(0.0); 2]; R];
                 for r in 0..R {
                     let query = queries.add(r * d + 32 * pair);
-                    q[r] = [S::load(query), S::load(query.add(LANES))];
+                    q[r] = [s.load(query), s.load(query.add(LANES))];
                 }
                 for p in 0..P {
-                    let mut key = numbers.unscaled(at[p], pair);
+                    let mut key = numbers.unscaled(s, at[p], pair);
                     if N::BLOCK > 0 {
-                        let scale = S::splat(scales.get_unchecked(pair)[group + p].assume_init());
-                        key = [S::mul(key[0], scale), S::mul(key[1], scale)];
+                        let scale = s.splat(scales.get_unchecked(pair)[group + p].assume_init());
+                        key = [s.mul(key[0], scale), s.mul(key[1], scale)];
                     }
                     let [a, b] = key;
                     for r in 0..R {
-                        sums[r][p] = S::fma(q[r][1], b, S::fma(q[r][0], a, sums[r][p]));
+                        sums[r][p] = s.fma(q[r][1], b, s.fma(q[r][0], a, sums[r][p]));
                     }
                 }
             }
             if !d.is_multiple_of(32) {
                 let last = d / LANES - 1;
                 for p in 0..P {
-                    let key = numbers.chunk(at[p], last);
+                    let key = numbers.chunk(s, at[p], last);
                     for r in 0..R {
-                        let q = S::load(queries.add(r * d + LANES * last));
-                        sums[r][p] = S::fma(q, key, sums[r][p]);
+                        let q = s.load(queries.add(r * d + LANES * last));
+                        sums[r][p] = s.fma(q, key, sums[r][p]);
                     }
                 }
             }
@@ -172,7 +173,7 @@ unsafe fn score_block<S: Simd, N: Numbers<S>, const R: usize, const P: usize>(
         for r in 0..R {
             let out = args.out.add((row + r) * args.stride + first);
             let products = products[r].as_ptr().cast::<[S::F; LANES]>();
-            S::store(out, S::sums(&*products));
+            s.store(out, s.sums(&*products));
         }
     }
 }
@@ -197,28 +198,28 @@ entries! {
     ///
     /// # Safety
     /// As for [`scores`].
-    pub(super) fn values(args: Values<'_>) = value_rows
+    pub(super) unsafe fn values(args: Values<'_>) = value_rows
 }
 
 /// See [`values`].
 #[inline(always)]
-unsafe fn value_rows<S: Simd>(args: Values<'_>) {
-    // SAFETY: the caller's.
+unsafe fn value_rows<S: Simd>(s: S, args: Values<'_>) {
+    // SAFETY: the caller's rows and pointers.
     unsafe {
         match args.decoder.codec.codec() {
             KvCodec::Dense(dtype) | KvCodec::Rotated(dtype) => {
-                with_numbers!(dtype, numbers => sum_all::<S, _>(numbers, args));
+                with_numbers!(dtype, numbers => sum_all::<S, _>(s, numbers, args));
             }
             KvCodec::Tq(_) => {
-                let table = Table::<S>::new(&args.decoder.centroids);
-                sum_all::<S, _>(Codes(&table), args);
+                let table = Table::new(s, &args.decoder.centroids);
+                sum_all::<S, _>(s, Codes(&table), args);
             }
         }
     }
 }
 
 #[inline(always)]
-unsafe fn sum_all<S: Simd, N: Numbers<S>>(numbers: N, args: Values<'_>) {
+unsafe fn sum_all<S: Simd, N: Numbers<S>>(s: S, numbers: N, args: Values<'_>) {
     let d = args.decoder.codec.head_dim();
     let mut row = 0;
     while row < args.rows {
@@ -228,18 +229,18 @@ unsafe fn sum_all<S: Simd, N: Numbers<S>>(numbers: N, args: Values<'_>) {
             // SAFETY: rows and numbers within the counts.
             at += unsafe {
                 match (rows, (d - at) / 32, S::WIDE) {
-                    (1, 4.., true) => sum_pairs::<S, N, 1, 4>(numbers, args, row, at),
-                    (2, 4.., true) => sum_pairs::<S, N, 2, 4>(numbers, args, row, at),
-                    (3, 4.., true) => sum_pairs::<S, N, 3, 4>(numbers, args, row, at),
-                    (1, 2.., true) => sum_pairs::<S, N, 1, 2>(numbers, args, row, at),
-                    (2, 2.., true) => sum_pairs::<S, N, 2, 2>(numbers, args, row, at),
-                    (3, 2.., true) => sum_pairs::<S, N, 3, 2>(numbers, args, row, at),
-                    (_, 2.., true) => sum_pairs::<S, N, 4, 2>(numbers, args, row, at),
-                    (1, 1.., _) => sum_pairs::<S, N, 1, 1>(numbers, args, row, at),
-                    (2, 1.., _) => sum_pairs::<S, N, 2, 1>(numbers, args, row, at),
-                    (3, 1.., _) => sum_pairs::<S, N, 3, 1>(numbers, args, row, at),
-                    (_, 1.., _) => sum_pairs::<S, N, 4, 1>(numbers, args, row, at),
-                    _ => sum_chunk::<S, N>(numbers, args, row..row + rows, at),
+                    (1, 4.., true) => sum_pairs::<S, N, 1, 4>(s, numbers, args, row, at),
+                    (2, 4.., true) => sum_pairs::<S, N, 2, 4>(s, numbers, args, row, at),
+                    (3, 4.., true) => sum_pairs::<S, N, 3, 4>(s, numbers, args, row, at),
+                    (1, 2.., true) => sum_pairs::<S, N, 1, 2>(s, numbers, args, row, at),
+                    (2, 2.., true) => sum_pairs::<S, N, 2, 2>(s, numbers, args, row, at),
+                    (3, 2.., true) => sum_pairs::<S, N, 3, 2>(s, numbers, args, row, at),
+                    (_, 2.., true) => sum_pairs::<S, N, 4, 2>(s, numbers, args, row, at),
+                    (1, 1.., _) => sum_pairs::<S, N, 1, 1>(s, numbers, args, row, at),
+                    (2, 1.., _) => sum_pairs::<S, N, 2, 1>(s, numbers, args, row, at),
+                    (3, 1.., _) => sum_pairs::<S, N, 3, 1>(s, numbers, args, row, at),
+                    (_, 1.., _) => sum_pairs::<S, N, 4, 1>(s, numbers, args, row, at),
+                    _ => sum_chunk::<S, N>(s, numbers, args, row..row + rows, at),
                 }
             };
         }
@@ -250,6 +251,7 @@ unsafe fn sum_all<S: Simd, N: Numbers<S>>(numbers: N, args: Values<'_>) {
 /// `R` rows of sums over `C` pairs of vectors from the number `at` on; returns how many numbers that is.
 #[inline(always)]
 unsafe fn sum_pairs<S: Simd, N: Numbers<S>, const R: usize, const C: usize>(
+    s: S,
     numbers: N,
     args: Values<'_>,
     row: usize,
@@ -262,17 +264,17 @@ unsafe fn sum_pairs<S: Simd, N: Numbers<S>, const R: usize, const C: usize>(
         ..
     } = args;
     let d = decoder.codec.head_dim();
-    // SAFETY: the caller's.
+    // SAFETY: the caller's rows and pointers.
     unsafe {
         let out = args.out.add(row * d + at);
         let weights = args.weights.add(row * stride);
-        let mut sums = [[[S::splat(0.0); 2]; C]; R];
+        let mut sums = [[[s.splat(0.0); 2]; C]; R];
         for r in 0..R {
-            let alpha = S::splat(*args.alphas.add(row + r));
+            let alpha = s.splat(*args.alphas.add(row + r));
             for c in 0..C {
                 for half in 0..2 {
                     let out = out.add(r * d + 32 * c + LANES * half);
-                    sums[r][c][half] = S::mul(alpha, S::load(out));
+                    sums[r][c][half] = s.mul(alpha, s.load(out));
                 }
             }
         }
@@ -284,10 +286,10 @@ unsafe fn sum_pairs<S: Simd, N: Numbers<S>, const R: usize, const C: usize>(
             if N::BLOCK > 0 {
                 for c in 0..C {
                     let block = panel.add((at / 32 + c) * N::BLOCK);
-                    let scales = dense::scales::<S>(block, values.stride, count);
+                    let scales = dense::scales(s, block, values.stride, count);
                     for r in 0..R {
-                        let weights = S::load(weights.add(r * stride + first));
-                        S::store(scaled[r][c].as_mut_ptr().cast(), S::mul(weights, scales));
+                        let weights = s.load(weights.add(r * stride + first));
+                        s.store(scaled[r][c].as_mut_ptr().cast(), s.mul(weights, scales));
                     }
                 }
             }
@@ -299,14 +301,14 @@ unsafe fn sum_pairs<S: Simd, N: Numbers<S>, const R: usize, const C: usize>(
                     }
                 }
                 for c in 0..C {
-                    let [a, b] = numbers.unscaled(value, at / 32 + c);
+                    let [a, b] = numbers.unscaled(s, value, at / 32 + c);
                     for r in 0..R {
-                        let w = S::splat(if N::BLOCK > 0 {
+                        let w = s.splat(if N::BLOCK > 0 {
                             scaled[r][c][t].assume_init()
                         } else {
                             *weights.add(r * stride + first + t)
                         });
-                        sums[r][c] = [S::fma(w, a, sums[r][c][0]), S::fma(w, b, sums[r][c][1])];
+                        sums[r][c] = [s.fma(w, a, sums[r][c][0]), s.fma(w, b, sums[r][c][1])];
                     }
                 }
             }
@@ -315,7 +317,7 @@ unsafe fn sum_pairs<S: Simd, N: Numbers<S>, const R: usize, const C: usize>(
             for c in 0..C {
                 for half in 0..2 {
                     let out = out.add(r * d + 32 * c + LANES * half);
-                    S::store(out, sums[r][c][half]);
+                    s.store(out, sums[r][c][half]);
                 }
             }
         }
@@ -326,6 +328,7 @@ unsafe fn sum_pairs<S: Simd, N: Numbers<S>, const R: usize, const C: usize>(
 /// The sums over the last vector of values that are not of whole pairs.
 #[inline(always)]
 unsafe fn sum_chunk<S: Simd, N: Numbers<S>>(
+    s: S,
     numbers: N,
     args: Values<'_>,
     rows: std::ops::Range<usize>,
@@ -333,16 +336,16 @@ unsafe fn sum_chunk<S: Simd, N: Numbers<S>>(
 ) -> usize {
     let d = args.decoder.codec.head_dim();
     for row in rows {
-        // SAFETY: the caller's.
+        // SAFETY: the caller's rows and pointers.
         unsafe {
             let out = args.out.add(row * d + at);
-            let mut sum = S::mul(S::splat(*args.alphas.add(row)), S::load(out));
+            let mut sum = s.mul(s.splat(*args.alphas.add(row)), s.load(out));
             for t in 0..args.values.count {
                 let value = args.values.codes.add(t * args.values.stride);
-                let weight = S::splat(*args.weights.add(row * args.stride + t));
-                sum = S::fma(weight, numbers.chunk(value, at / LANES), sum);
+                let weight = s.splat(*args.weights.add(row * args.stride + t));
+                sum = s.fma(weight, numbers.chunk(s, value, at / LANES), sum);
             }
-            S::store(out, sum);
+            s.store(out, sum);
         }
     }
     LANES

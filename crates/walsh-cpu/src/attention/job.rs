@@ -342,8 +342,8 @@ impl Job {
     /// Does one item.
     ///
     /// # Safety
-    /// The machine has the instruction set, the pointers hold what their fields say, `scratch` holds
-    /// [`Job::scratch`] numbers, and no other thread writes what is read or touches what this item writes.
+    /// The pointers hold what their fields say, `scratch` holds [`Job::scratch`] numbers, and no other thread writes what is
+    /// read or touches what this item writes.
     pub(super) unsafe fn run(&self, item: usize, scratch: &mut [f32]) {
         debug_assert!(scratch.len() >= self.scratch());
         // The last blocks see the most positions: they go first, so that no thread is left with one at the end.

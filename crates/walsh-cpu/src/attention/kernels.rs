@@ -22,13 +22,13 @@ entries! {
     /// Writes the inner product of every query row and every position of the panels.
     ///
     /// # Safety
-    /// The machine has the instruction set, and the pointers hold what their fields say.
-    pub(super) fn scores(args: Scores) = score_rows
+    /// The pointers hold what their fields say.
+    pub(super) unsafe fn scores(args: Scores) = score_rows
 }
 
 /// See [`scores`].
 #[inline(always)]
-unsafe fn score_rows<S: Simd>(args: Scores) {
+unsafe fn score_rows<S: Simd>(s: S, args: Scores) {
     let mut row = 0;
     while row < args.rows {
         let rows = (args.rows - row).min(S::SCORE_ROWS);
@@ -38,22 +38,22 @@ unsafe fn score_rows<S: Simd>(args: Scores) {
             // SAFETY: rows and panels within the counts.
             unsafe {
                 match (rows, pair) {
-                    (1, true) => score_block::<S, 1, 2, 2>(args, row, panel),
-                    (2, true) => score_block::<S, 2, 2, 2>(args, row, panel),
-                    (3, true) => score_block::<S, 3, 2, 2>(args, row, panel),
-                    (4, true) => score_block::<S, 4, 2, 2>(args, row, panel),
-                    (5, true) => score_block::<S, 5, 2, 1>(args, row, panel),
-                    (6, true) => score_block::<S, 6, 2, 1>(args, row, panel),
-                    (7, true) => score_block::<S, 7, 2, 1>(args, row, panel),
-                    (_, true) => score_block::<S, 8, 2, 1>(args, row, panel),
-                    (1, false) => score_block::<S, 1, 1, 2>(args, row, panel),
-                    (2, false) => score_block::<S, 2, 1, 2>(args, row, panel),
-                    (3, false) => score_block::<S, 3, 1, 1>(args, row, panel),
-                    (4, false) => score_block::<S, 4, 1, 1>(args, row, panel),
-                    (5, false) => score_block::<S, 5, 1, 1>(args, row, panel),
-                    (6, false) => score_block::<S, 6, 1, 1>(args, row, panel),
-                    (7, false) => score_block::<S, 7, 1, 1>(args, row, panel),
-                    (_, false) => score_block::<S, 8, 1, 1>(args, row, panel),
+                    (1, true) => score_block::<S, 1, 2, 2>(s, args, row, panel),
+                    (2, true) => score_block::<S, 2, 2, 2>(s, args, row, panel),
+                    (3, true) => score_block::<S, 3, 2, 2>(s, args, row, panel),
+                    (4, true) => score_block::<S, 4, 2, 2>(s, args, row, panel),
+                    (5, true) => score_block::<S, 5, 2, 1>(s, args, row, panel),
+                    (6, true) => score_block::<S, 6, 2, 1>(s, args, row, panel),
+                    (7, true) => score_block::<S, 7, 2, 1>(s, args, row, panel),
+                    (_, true) => score_block::<S, 8, 2, 1>(s, args, row, panel),
+                    (1, false) => score_block::<S, 1, 1, 2>(s, args, row, panel),
+                    (2, false) => score_block::<S, 2, 1, 2>(s, args, row, panel),
+                    (3, false) => score_block::<S, 3, 1, 1>(s, args, row, panel),
+                    (4, false) => score_block::<S, 4, 1, 1>(s, args, row, panel),
+                    (5, false) => score_block::<S, 5, 1, 1>(s, args, row, panel),
+                    (6, false) => score_block::<S, 6, 1, 1>(s, args, row, panel),
+                    (7, false) => score_block::<S, 7, 1, 1>(s, args, row, panel),
+                    (_, false) => score_block::<S, 8, 1, 1>(s, args, row, panel),
                 }
             }
             panel += if pair { 2 } else { 1 };
@@ -65,27 +65,28 @@ unsafe fn score_rows<S: Simd>(args: Scores) {
 /// `R` rows against `C` panels, with `U` running sums each to hide the latency of few rows.
 #[inline(always)]
 unsafe fn score_block<S: Simd, const R: usize, const C: usize, const U: usize>(
+    s: S,
     args: Scores,
     row: usize,
     panel: usize,
 ) {
     let d = args.head_dim;
-    // SAFETY: the caller's; head sizes are multiples of 16, hence of U.
+    // SAFETY: the caller's pointers; head sizes are multiples of 16, hence of U.
     unsafe {
         let queries = args.queries.add(row * d);
         let panels = args.panels.add(panel * d * LANES);
-        let mut sums = [[[S::splat(0.0); C]; R]; U];
+        let mut sums = [[[s.splat(0.0); C]; R]; U];
         let mut dim = 0;
         while dim < d {
             for u in 0..U {
-                let mut keys = [S::splat(0.0); C];
+                let mut keys = [s.splat(0.0); C];
                 for c in 0..C {
-                    keys[c] = S::load(panels.add((c * d + dim + u) * LANES));
+                    keys[c] = s.load(panels.add((c * d + dim + u) * LANES));
                 }
                 for r in 0..R {
-                    let q = S::splat(*queries.add(r * d + dim + u));
+                    let q = s.splat(*queries.add(r * d + dim + u));
                     for c in 0..C {
-                        sums[u][r][c] = S::fma(q, keys[c], sums[u][r][c]);
+                        sums[u][r][c] = s.fma(q, keys[c], sums[u][r][c]);
                     }
                 }
             }
@@ -95,9 +96,9 @@ unsafe fn score_block<S: Simd, const R: usize, const C: usize, const U: usize>(
             for c in 0..C {
                 let mut sum = sums[0][r][c];
                 for part in &sums[1..] {
-                    sum = S::add(sum, part[r][c]);
+                    sum = s.add(sum, part[r][c]);
                 }
-                S::store(
+                s.store(
                     args.out.add((row + r) * args.stride + (panel + c) * LANES),
                     sum,
                 );
@@ -148,52 +149,52 @@ entries! {
     ///
     /// # Safety
     /// As for [`scores`].
-    pub(super) fn weigh(args: Weigh, running: &mut Running) -> f32 = weigh_row
+    pub(super) unsafe fn weigh(args: Weigh, running: &mut Running) -> f32 = weigh_row
 }
 
 /// See [`weigh`].
 #[inline(always)]
-pub(super) unsafe fn weigh_row<S: Simd>(args: Weigh, running: &mut Running) -> f32 {
+pub(super) unsafe fn weigh_row<S: Simd>(s: S, args: Weigh, running: &mut Running) -> f32 {
     let vectors = args.count.div_ceil(LANES);
-    // SAFETY: the caller's.
+    // SAFETY: the caller's pointers.
     unsafe {
-        let mut max = S::splat(running.max);
-        let offset = S::splat(args.offset);
+        let mut max = s.splat(running.max);
+        let offset = s.splat(args.offset);
         for v in 0..vectors {
             let at = args.scores.add(v * LANES);
-            let factors = S::load(args.key_factors.add(v * LANES));
-            let mut s = S::fma(S::load(at), factors, offset);
+            let factors = s.load(args.key_factors.add(v * LANES));
+            let mut score = s.fma(s.load(at), factors, offset);
             if args.softcap > 0.0 {
-                let bounded = simd::tanh::<S>(S::mul(s, S::splat(1.0 / args.softcap)));
-                s = S::mul(bounded, S::splat(args.softcap));
+                let bounded = simd::tanh(s, s.mul(score, s.splat(1.0 / args.softcap)));
+                score = s.mul(bounded, s.splat(args.softcap));
             }
             let start = v * LANES;
             if start < args.first || start + LANES > args.end {
-                s = S::keep(
-                    s,
+                score = s.keep(
+                    score,
                     args.first as i32 - start as i32,
                     args.end as i32 - start as i32,
                 );
             }
-            S::store(at, s);
-            max = S::max(max, s);
+            s.store(at, score);
+            max = s.max(max, score);
         }
-        let max = S::reduce_max(max);
+        let max = s.reduce_max(max);
         let alpha = if running.max == max {
             1.0
         } else {
             (running.max - max).exp()
         };
-        let mut sum = S::splat(0.0);
-        let highest = S::splat(max);
+        let mut sum = s.splat(0.0);
+        let highest = s.splat(max);
         for v in 0..vectors {
             let at = args.scores.add(v * LANES);
-            let p = simd::exp::<S>(S::sub(S::load(at), highest));
-            sum = S::add(sum, p);
-            S::store(at, S::mul(p, S::load(args.value_factors.add(v * LANES))));
+            let p = simd::exp(s, s.sub(s.load(at), highest));
+            sum = s.add(sum, p);
+            s.store(at, s.mul(p, s.load(args.value_factors.add(v * LANES))));
         }
         running.max = max;
-        running.sum = running.sum * alpha + S::reduce_add(sum);
+        running.sum = running.sum * alpha + s.reduce_add(sum);
         alpha
     }
 }
@@ -221,12 +222,12 @@ entries! {
     ///
     /// # Safety
     /// As for [`scores`].
-    pub(super) fn values(args: Values) = value_rows
+    pub(super) unsafe fn values(args: Values) = value_rows
 }
 
 /// See [`values`].
 #[inline(always)]
-unsafe fn value_rows<S: Simd>(args: Values) {
+unsafe fn value_rows<S: Simd>(s: S, args: Values) {
     let chunks = args.head_dim / LANES;
     let mut row = 0;
     while row < args.rows {
@@ -237,18 +238,18 @@ unsafe fn value_rows<S: Simd>(args: Values) {
             // SAFETY: rows and chunks within the counts.
             unsafe {
                 match (rows, wide) {
-                    (1, true) => value_block::<S, 1, 4>(args, row, chunk),
-                    (2, true) => value_block::<S, 2, 4>(args, row, chunk),
-                    (3, true) => value_block::<S, 3, 4>(args, row, chunk),
-                    (4, true) => value_block::<S, 4, 4>(args, row, chunk),
-                    (5, true) => value_block::<S, 5, 4>(args, row, chunk),
-                    (_, true) => value_block::<S, 6, 4>(args, row, chunk),
-                    (1, false) => value_block::<S, 1, 1>(args, row, chunk),
-                    (2, false) => value_block::<S, 2, 1>(args, row, chunk),
-                    (3, false) => value_block::<S, 3, 1>(args, row, chunk),
-                    (4, false) => value_block::<S, 4, 1>(args, row, chunk),
-                    (5, false) => value_block::<S, 5, 1>(args, row, chunk),
-                    (_, false) => value_block::<S, 6, 1>(args, row, chunk),
+                    (1, true) => value_block::<S, 1, 4>(s, args, row, chunk),
+                    (2, true) => value_block::<S, 2, 4>(s, args, row, chunk),
+                    (3, true) => value_block::<S, 3, 4>(s, args, row, chunk),
+                    (4, true) => value_block::<S, 4, 4>(s, args, row, chunk),
+                    (5, true) => value_block::<S, 5, 4>(s, args, row, chunk),
+                    (_, true) => value_block::<S, 6, 4>(s, args, row, chunk),
+                    (1, false) => value_block::<S, 1, 1>(s, args, row, chunk),
+                    (2, false) => value_block::<S, 2, 1>(s, args, row, chunk),
+                    (3, false) => value_block::<S, 3, 1>(s, args, row, chunk),
+                    (4, false) => value_block::<S, 4, 1>(s, args, row, chunk),
+                    (5, false) => value_block::<S, 5, 1>(s, args, row, chunk),
+                    (_, false) => value_block::<S, 6, 1>(s, args, row, chunk),
                 }
             }
             chunk += if wide { 4 } else { 1 };
@@ -259,37 +260,38 @@ unsafe fn value_rows<S: Simd>(args: Values) {
 
 #[inline(always)]
 unsafe fn value_block<S: Simd, const R: usize, const C: usize>(
+    s: S,
     args: Values,
     row: usize,
     chunk: usize,
 ) {
-    // SAFETY: the caller's.
+    // SAFETY: the caller's pointers.
     unsafe {
         let out = args.out.add(row * args.head_dim + chunk * LANES);
         let weights = args.weights.add(row * args.stride);
-        let mut sums = [[S::splat(0.0); C]; R];
+        let mut sums = [[s.splat(0.0); C]; R];
         for r in 0..R {
-            let alpha = S::splat(*args.alphas.add(row + r));
+            let alpha = s.splat(*args.alphas.add(row + r));
             for c in 0..C {
-                sums[r][c] = S::mul(alpha, S::load(out.add(r * args.head_dim + c * LANES)));
+                sums[r][c] = s.mul(alpha, s.load(out.add(r * args.head_dim + c * LANES)));
             }
         }
         for t in 0..args.positions {
             let value = args.values.add(t * args.value_stride + chunk * LANES);
-            let mut v = [S::splat(0.0); C];
+            let mut v = [s.splat(0.0); C];
             for c in 0..C {
-                v[c] = S::load(value.add(c * LANES));
+                v[c] = s.load(value.add(c * LANES));
             }
             for r in 0..R {
-                let w = S::splat(*weights.add(r * args.stride + t));
+                let w = s.splat(*weights.add(r * args.stride + t));
                 for c in 0..C {
-                    sums[r][c] = S::fma(w, v[c], sums[r][c]);
+                    sums[r][c] = s.fma(w, v[c], sums[r][c]);
                 }
             }
         }
         for r in 0..R {
             for c in 0..C {
-                S::store(out.add(r * args.head_dim + c * LANES), sums[r][c]);
+                s.store(out.add(r * args.head_dim + c * LANES), sums[r][c]);
             }
         }
     }

@@ -8,16 +8,12 @@ use crate::rotate;
 use crate::simd::{Simd, entries, order};
 
 /// Brings a vector of sums from the space and order of the cached values to the model's.
-///
-/// # Safety
-/// The machine has the instruction set.
-pub(super) unsafe fn restore_row(job: &Job, row: &mut [f32]) {
+pub(super) fn restore_row(job: &Job, row: &mut [f32]) {
     if job.summed_in_lanes() {
         reorder(job.isa, row, false);
     }
     if let Some(rotation) = job.value.stored.decoder.codec.rotation() {
-        // SAFETY: the caller's.
-        unsafe { rotate::inverse_with(job.isa, rotation, row) };
+        rotate::inverse_with(job.isa, rotation, row);
     }
 }
 
@@ -40,7 +36,7 @@ pub(super) fn reorder(isa: Isa, rows: &mut [f32], to_lanes: bool) {
 /// Writes a vector of the output: the sums over the sum of the weights.
 ///
 /// # Safety
-/// The machine has the instruction set, and `sums` holds a vector.
+/// `sums` holds a vector.
 pub(super) unsafe fn finish(job: &Job, vector: usize, sums: *const f32, sum: f32) {
     let factor = if sum == 0.0 { 0.0 } else { 1.0 / sum };
     let d = job.shape.head_dim;
@@ -52,24 +48,19 @@ entries! {
     /// `out = factor · numbers`.
     ///
     /// # Safety
-    /// The machine has the instruction set; both hold `d` numbers.
-    fn scaled(numbers: *const f32, factor: f32, out: *mut f32, d: usize) = scaled_row
+    /// Both hold `d` numbers.
+    unsafe fn scaled(numbers: *const f32, factor: f32, out: *mut f32, d: usize) = scaled_row
 }
 
 #[inline(always)]
-unsafe fn scaled_row<S: Simd>(numbers: *const f32, factor: f32, out: *mut f32, d: usize) {
+unsafe fn scaled_row<S: Simd>(s: S, numbers: *const f32, factor: f32, out: *mut f32, d: usize) {
     let whole = d / LANES * LANES;
     for at in (0..whole).step_by(LANES) {
-        // SAFETY: the caller's.
-        unsafe {
-            S::store(
-                out.add(at),
-                S::mul(S::load(numbers.add(at)), S::splat(factor)),
-            )
-        };
+        // SAFETY: the caller's vectors.
+        unsafe { s.store(out.add(at), s.mul(s.load(numbers.add(at)), s.splat(factor))) };
     }
     for at in whole..d {
-        // SAFETY: the caller's.
+        // SAFETY: the caller's vectors.
         unsafe { out.add(at).write(factor * numbers.add(at).read()) };
     }
 }
@@ -79,20 +70,20 @@ entries! {
     ///
     /// # Safety
     /// As for [`scaled`], and `d` is a multiple of 16.
-    fn added(numbers: *const f32, factor: f32, out: *mut f32, d: usize) = added_row
+    unsafe fn added(numbers: *const f32, factor: f32, out: *mut f32, d: usize) = added_row
 }
 
 #[inline(always)]
-unsafe fn added_row<S: Simd>(numbers: *const f32, factor: f32, out: *mut f32, d: usize) {
+unsafe fn added_row<S: Simd>(s: S, numbers: *const f32, factor: f32, out: *mut f32, d: usize) {
     for at in (0..d).step_by(LANES) {
-        // SAFETY: the caller's.
+        // SAFETY: the caller's vectors.
         unsafe {
-            let sum = S::fma(
-                S::load(numbers.add(at)),
-                S::splat(factor),
-                S::load(out.add(at)),
+            let sum = s.fma(
+                s.load(numbers.add(at)),
+                s.splat(factor),
+                s.load(out.add(at)),
             );
-            S::store(out.add(at), sum);
+            s.store(out.add(at), sum);
         }
     }
 }

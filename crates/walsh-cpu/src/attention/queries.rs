@@ -27,73 +27,63 @@ pub(super) struct Query<'a> {
 }
 
 entries! {
-    /// Prepares a query; returns what the scores of stored keys lack, the product of the query and the centre.
-    ///
-    /// # Safety
-    /// The machine has the instruction set. `scaled` and `prepared` hold whole vectors of lanes, and all else as many
-    /// numbers or, past which zeros are written, up to 15 fewer. What is rotated is of whole vectors.
+    /// Prepares a query; returns what the scores of stored keys lack, the product of the query and the centre. `scaled` and
+    /// `prepared` are whole vectors of lanes, and all else as many numbers or, past which zeros are written, up to 15 fewer.
+    /// What is rotated is of whole vectors.
     pub(super) fn prepare(preparation: &Preparation<'_>, query: Query<'_>) -> f32 = prepare_row
 }
 
 /// See [`prepare`].
 #[inline(always)]
-unsafe fn prepare_row<S: Simd>(preparation: &Preparation<'_>, query: Query<'_>) -> f32 {
+fn prepare_row<S: Simd>(s: S, preparation: &Preparation<'_>, query: Query<'_>) -> f32 {
     let Query {
         source,
         scaled,
         prepared,
     } = query;
-    // SAFETY: the caller's.
-    unsafe {
-        let scale = S::splat(preparation.scale);
-        for at in (0..source.len()).step_by(LANES) {
-            let numbers = load_padded::<S>(source, at);
-            S::store(scaled.as_mut_ptr().add(at), S::mul(numbers, scale));
-        }
-        let scaled = scaled.as_ptr();
-        let offset = match preparation.center {
-            Some(center) => {
-                let mut sums = S::splat(0.0);
-                for at in (0..center.len()).step_by(LANES) {
-                    let c = load_padded::<S>(center, at);
-                    sums = S::fma(S::load(scaled.add(at)), c, sums);
-                }
-                S::reduce_add(sums)
-            }
-            None => 0.0,
-        };
-        let Some(prepared) = prepared else {
-            return offset;
-        };
-        let out = prepared.as_mut_ptr();
-        for at in (0..prepared.len()).step_by(LANES) {
-            let mut numbers = S::load(scaled.add(at));
-            if let Some(equaliser) = preparation.equaliser {
-                numbers = S::mul(numbers, load_padded::<S>(equaliser, at));
-            }
-            S::store(out.add(at), numbers);
-        }
-        if let Some(rotation) = preparation.rotation {
-            rotate::forward::<S>(rotation, prepared);
-        }
-        offset
+    let scale = s.splat(preparation.scale);
+    let scaled = scaled.as_chunks_mut().0;
+    for (i, out) in scaled.iter_mut().enumerate() {
+        s.write(out, s.mul(load_padded(s, source, LANES * i), scale));
     }
+    let offset = match preparation.center {
+        Some(center) => {
+            let mut sums = s.splat(0.0);
+            for (i, numbers) in scaled.iter().enumerate() {
+                let c = load_padded(s, center, LANES * i);
+                sums = s.fma(s.read(numbers), c, sums);
+            }
+            s.reduce_add(sums)
+        }
+        None => 0.0,
+    };
+    let Some(prepared) = prepared else {
+        return offset;
+    };
+    let vectors = prepared.as_chunks_mut().0.iter_mut().zip(scaled.iter());
+    for (i, (out, scaled)) in vectors.enumerate() {
+        let mut numbers = s.read(scaled);
+        if let Some(equaliser) = preparation.equaliser {
+            numbers = s.mul(numbers, load_padded(s, equaliser, LANES * i));
+        }
+        s.write(out, numbers);
+    }
+    if let Some(rotation) = preparation.rotation {
+        rotate::forward(s, rotation, prepared);
+    }
+    offset
 }
 
 /// A vector of lanes from a number on, with zeros past the last one.
-///
-/// # Safety
-/// The machine has the instruction set.
 #[inline(always)]
-unsafe fn load_padded<S: Simd>(numbers: &[f32], at: usize) -> S::F {
+fn load_padded<S: Simd>(s: S, numbers: &[f32], at: usize) -> S::F {
     let rest = numbers.get(at..).unwrap_or_default();
-    let mut padded = [0.0; LANES];
-    // SAFETY: the caller's; sixteen numbers either way.
-    unsafe {
-        if rest.len() >= LANES {
-            return S::load(rest.as_ptr());
+    match rest.first_chunk() {
+        Some(whole) => s.read(whole),
+        None => {
+            let mut padded = [0.0; LANES];
+            padded[..rest.len()].copy_from_slice(rest);
+            s.read(&padded)
         }
-        padded[..rest.len()].copy_from_slice(rest);
-        S::load(padded.as_ptr())
     }
 }

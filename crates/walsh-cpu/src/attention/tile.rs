@@ -57,8 +57,8 @@ entries! {
     /// row. Positions past the count repeat the last one.
     ///
     /// # Safety
-    /// The machine has the instruction set, the rows lie in readable memory, and `out` has room for the panels.
-    pub(super) fn key_panels(decoder: &Decoder, rows: Rows, out: *mut f32) = decode_keys
+    /// The rows lie in readable memory, and `out` has room for the panels.
+    pub(super) unsafe fn key_panels(decoder: &Decoder, rows: Rows, out: *mut f32) = decode_keys
 }
 
 entries! {
@@ -66,12 +66,12 @@ entries! {
     ///
     /// # Safety
     /// As for [`key_panels`].
-    pub(super) fn value_rows(decoder: &Decoder, rows: Rows, out: *mut f32) = decode_values
+    pub(super) unsafe fn value_rows(decoder: &Decoder, rows: Rows, out: *mut f32) = decode_values
 }
 
 /// See [`key_panels`].
 #[inline(always)]
-unsafe fn decode_keys<S: Simd>(decoder: &Decoder, rows: Rows, out: *mut f32) {
+unsafe fn decode_keys<S: Simd>(s: S, decoder: &Decoder, rows: Rows, out: *mut f32) {
     let codec = &decoder.codec;
     let d = codec.head_dim();
     for first in (0..rows.count).step_by(LANES) {
@@ -80,19 +80,19 @@ unsafe fn decode_keys<S: Simd>(decoder: &Decoder, rows: Rows, out: *mut f32) {
             let out = out.add(first * width(d));
             match codec.codec() {
                 KvCodec::Dense(dtype) | KvCodec::Rotated(dtype) => {
-                    with_numbers!(dtype, numbers => dense_panel::<S, _>(numbers, rows, first, (d, out)));
+                    with_numbers!(dtype, numbers => dense_panel::<S, _>(s, numbers, rows, first, (d, out)));
                 }
                 KvCodec::Tq(tq) => {
                     match tq.bits {
-                        TqBits::B2 => code_panel::<S, 2>(decoder, rows, first, out),
-                        TqBits::B3 => code_panel::<S, 3>(decoder, rows, first, out),
-                        TqBits::B4 => code_panel::<S, 4>(decoder, rows, first, out),
-                        TqBits::B5 => code_panel::<S, 5>(decoder, rows, first, out),
-                        TqBits::B6 => code_panel::<S, 6>(decoder, rows, first, out),
-                        TqBits::B8 => code_panel::<S, 8>(decoder, rows, first, out),
+                        TqBits::B2 => code_panel::<S, 2>(s, decoder, rows, first, out),
+                        TqBits::B3 => code_panel::<S, 3>(s, decoder, rows, first, out),
+                        TqBits::B4 => code_panel::<S, 4>(s, decoder, rows, first, out),
+                        TqBits::B5 => code_panel::<S, 5>(s, decoder, rows, first, out),
+                        TqBits::B6 => code_panel::<S, 6>(s, decoder, rows, first, out),
+                        TqBits::B8 => code_panel::<S, 8>(s, decoder, rows, first, out),
                     }
                     if codec.groups() > 1 {
-                        scale_panel::<S>(codec, rows, first, out);
+                        scale_panel(s, codec, rows, first, out);
                     }
                 }
             }
@@ -102,26 +102,26 @@ unsafe fn decode_keys<S: Simd>(decoder: &Decoder, rows: Rows, out: *mut f32) {
 
 /// See [`value_rows`].
 #[inline(always)]
-unsafe fn decode_values<S: Simd>(decoder: &Decoder, rows: Rows, out: *mut f32) {
+unsafe fn decode_values<S: Simd>(s: S, decoder: &Decoder, rows: Rows, out: *mut f32) {
     let codec = &decoder.codec;
-    // SAFETY: the caller's.
+    // SAFETY: the caller's rows, and room for what is decoded.
     unsafe {
         match codec.codec() {
             KvCodec::Dense(dtype) | KvCodec::Rotated(dtype) => {
                 let d = codec.head_dim();
-                with_numbers!(dtype, numbers => dense_rows::<S, _>(numbers, rows, d, out));
+                with_numbers!(dtype, numbers => dense_rows::<S, _>(s, numbers, rows, d, out));
             }
             KvCodec::Tq(tq) => {
                 match tq.bits {
-                    TqBits::B2 => code_rows::<S, 2>(decoder, rows, out),
-                    TqBits::B3 => code_rows::<S, 3>(decoder, rows, out),
-                    TqBits::B4 => code_rows::<S, 4>(decoder, rows, out),
-                    TqBits::B5 => code_rows::<S, 5>(decoder, rows, out),
-                    TqBits::B6 => code_rows::<S, 6>(decoder, rows, out),
-                    TqBits::B8 => code_rows::<S, 8>(decoder, rows, out),
+                    TqBits::B2 => code_rows::<S, 2>(s, decoder, rows, out),
+                    TqBits::B3 => code_rows::<S, 3>(s, decoder, rows, out),
+                    TqBits::B4 => code_rows::<S, 4>(s, decoder, rows, out),
+                    TqBits::B5 => code_rows::<S, 5>(s, decoder, rows, out),
+                    TqBits::B6 => code_rows::<S, 6>(s, decoder, rows, out),
+                    TqBits::B8 => code_rows::<S, 8>(s, decoder, rows, out),
                 }
                 if codec.groups() > 1 {
-                    scale_rows::<S>(codec, rows, out);
+                    scale_rows(s, codec, rows, out);
                 }
             }
         }
@@ -132,13 +132,13 @@ entries! {
     /// Writes the factor of each row: its scale where the codec has one per row, else 1. Rows past the count get 1.
     ///
     /// # Safety
-    /// The machine has the instruction set, and the rows' scales lie in readable memory.
-    pub(super) fn row_factors(codec: &RowCodec, rows: Rows, out: &mut [f32]) = decode_factors
+    /// The rows' scales lie in readable memory.
+    pub(super) unsafe fn row_factors(codec: &RowCodec, rows: Rows, out: &mut [f32]) = decode_factors
 }
 
 /// See [`row_factors`].
 #[inline(always)]
-unsafe fn decode_factors<S: Simd>(codec: &RowCodec, rows: Rows, out: &mut [f32]) {
+unsafe fn decode_factors<S: Simd>(s: S, codec: &RowCodec, rows: Rows, out: &mut [f32]) {
     if codec.groups() != 1 {
         out.fill(1.0);
         return;
@@ -154,15 +154,15 @@ unsafe fn decode_factors<S: Simd>(codec: &RowCodec, rows: Rows, out: &mut [f32])
     for first in (0..whole).step_by(LANES) {
         // SAFETY: sixteen rows below the count, and as many numbers of the output.
         unsafe {
-            S::store(
+            s.store(
                 stored.as_mut_ptr().add(first),
-                S::load_f16(rows.scales.add(2 * first)),
+                s.load_f16(rows.scales.add(2 * first)),
             )
         };
     }
     for (i, out) in stored.iter_mut().enumerate().skip(whole) {
         // SAFETY: a row below the count.
-        *out = unsafe { scale::<S>(codec, rows, i, 0) };
+        *out = unsafe { scale(s, codec, rows, i, 0) };
     }
 }
 
@@ -171,48 +171,49 @@ unsafe fn decode_factors<S: Simd>(codec: &RowCodec, rows: Rows, out: &mut [f32])
 /// # Safety
 /// The row is below the count, and the codec has scales.
 #[inline(always)]
-unsafe fn scale<S: Simd>(codec: &RowCodec, rows: Rows, row: usize, group: usize) -> f32 {
+unsafe fn scale<S: Simd>(s: S, codec: &RowCodec, rows: Rows, row: usize, group: usize) -> f32 {
     let at = row * codec.groups() + group;
-    // SAFETY: the caller's.
+    // SAFETY: the caller's rows, and room for what is decoded.
     unsafe {
         match codec.codec() {
             KvCodec::Tq(Tq {
                 scale: ScaleKind::Norm,
                 ..
             }) => rows.scales.cast::<f32>().add(at).read_unaligned() * codec.scale_factor(),
-            _ => S::half(rows.scales.add(2 * at)),
+            _ => s.half(rows.scales.add(2 * at)),
         }
     }
 }
 
 #[inline(always)]
 unsafe fn dense_panel<S: Simd, N: Numbers<S>>(
+    s: S,
     numbers: N,
     rows: Rows,
     first: usize,
     (d, out): (usize, *mut f32),
 ) {
-    // SAFETY: the caller's; `row` stays below the count.
+    // SAFETY: the caller's rows; `row` stays below the count.
     unsafe {
         let row = |i: usize| {
             let row = (first + i).min(rows.count - 1);
             rows.codes.add(row * rows.stride)
         };
         for pair in 0..d / 32 {
-            let mut blocks = [[S::splat(0.0); LANES]; 2];
+            let mut blocks = [[s.splat(0.0); LANES]; 2];
             for i in 0..LANES {
-                [blocks[0][i], blocks[1][i]] = numbers.pair(row(i), pair);
+                [blocks[0][i], blocks[1][i]] = numbers.pair(s, row(i), pair);
             }
             for (half, block) in blocks.iter_mut().enumerate() {
-                store_columns::<S>(block, out.add((2 * pair + half) * LANES * LANES));
+                store_columns(s, block, out.add((2 * pair + half) * LANES * LANES));
             }
         }
         for chunk in d / 32 * 2..d.div_ceil(LANES) {
-            let mut block = [S::splat(0.0); LANES];
+            let mut block = [s.splat(0.0); LANES];
             for (i, slot) in block.iter_mut().enumerate() {
-                *slot = last_numbers(numbers, row(i), chunk, d);
+                *slot = last_numbers(s, numbers, row(i), chunk, d);
             }
-            store_columns::<S>(&mut block, out.add(chunk * LANES * LANES));
+            store_columns(s, &mut block, out.add(chunk * LANES * LANES));
         }
     }
 }
@@ -220,45 +221,55 @@ unsafe fn dense_panel<S: Simd, N: Numbers<S>>(
 /// A vector of lanes behind the whole pairs of a row of `d` numbers.
 #[inline(always)]
 unsafe fn last_numbers<S: Simd, N: Numbers<S>>(
+    s: S,
     numbers: N,
     row: *const u8,
     chunk: usize,
     d: usize,
 ) -> S::F {
-    // SAFETY: the caller's.
+    // SAFETY: the caller's rows, and room for what is decoded.
     unsafe {
         match d - chunk * LANES {
-            LANES.. => numbers.chunk(row, chunk),
-            count => numbers.rest(row, chunk, count),
+            LANES.. => numbers.chunk(s, row, chunk),
+            count => numbers.rest(s, row, chunk, count),
         }
     }
 }
 
 /// Sixteen numbers of sixteen rows, number by number.
 #[inline(always)]
-unsafe fn store_columns<S: Simd>(block: &mut [S::F; LANES], out: *mut f32) {
+unsafe fn store_columns<S: Simd>(s: S, block: &mut [S::F; LANES], out: *mut f32) {
     // SAFETY: the caller's: the output holds 256 numbers.
     unsafe {
-        S::transpose(block);
+        s.transpose(block);
         for (i, column) in block.iter().enumerate() {
-            S::store(out.add(i * LANES), *column);
+            s.store(out.add(i * LANES), *column);
         }
     }
 }
 
 #[inline(always)]
-unsafe fn dense_rows<S: Simd, N: Numbers<S>>(numbers: N, rows: Rows, d: usize, out: *mut f32) {
+unsafe fn dense_rows<S: Simd, N: Numbers<S>>(
+    s: S,
+    numbers: N,
+    rows: Rows,
+    d: usize,
+    out: *mut f32,
+) {
     for i in 0..rows.count {
-        // SAFETY: the caller's; `i` is below the count.
+        // SAFETY: the caller's rows; `i` is below the count.
         unsafe {
             let (row, out) = (rows.codes.add(i * rows.stride), out.add(i * width(d)));
             for pair in 0..d / 32 {
-                let [a, b] = numbers.pair(row, pair);
-                S::store(out.add(32 * pair), a);
-                S::store(out.add(32 * pair + LANES), b);
+                let [a, b] = numbers.pair(s, row, pair);
+                s.store(out.add(32 * pair), a);
+                s.store(out.add(32 * pair + LANES), b);
             }
             for chunk in d / 32 * 2..d.div_ceil(LANES) {
-                S::store(out.add(LANES * chunk), last_numbers(numbers, row, chunk, d));
+                s.store(
+                    out.add(LANES * chunk),
+                    last_numbers(s, numbers, row, chunk, d),
+                );
             }
         }
     }
@@ -289,6 +300,7 @@ impl Planes {
 
 #[inline(always)]
 unsafe fn code_panel<S: Simd, const BITS: usize>(
+    s: S,
     decoder: &Decoder,
     rows: Rows,
     first: usize,
@@ -296,38 +308,41 @@ unsafe fn code_panel<S: Simd, const BITS: usize>(
 ) {
     // SAFETY: the caller's: a panel of output.
     unsafe {
-        let mut panel = Panel::<S> {
-            table: Table::new(&decoder.centroids),
+        let mut panel = Panel {
+            simd: s,
+            table: Table::new(s, &decoder.centroids),
             out,
         };
-        each_word::<S, BITS, _>(rows, first, decoder.codec.head_dim(), &mut panel);
+        each_word::<S, BITS, _>(s, rows, first, decoder.codec.head_dim(), &mut panel);
     }
 }
 
 /// A panel of decoded numbers.
-struct Panel<S: Simd> {
-    table: Table<S>,
+struct Panel<'a, S: Simd> {
+    simd: S,
+    table: Table<'a, S>,
     out: *mut f32,
 }
 
-impl<S: Simd, const BITS: usize> Words<S, BITS> for Panel<S> {
+impl<S: Simd, const BITS: usize> Words<S, BITS> for Panel<'_, S> {
     #[inline(always)]
     unsafe fn word(&mut self, word: usize, low: S::I, (high, bit): (S::I, usize)) {
+        let s = self.simd;
         let planes = Planes::of::<BITS>(0);
         let per_word = 32 / planes.low;
-        // SAFETY: the caller's.
+        // SAFETY: the caller's rows, and room for what is decoded.
         unsafe {
-            let high = S::shr(high, S::splat_i(bit as u32));
+            let high = s.shr(high, s.splat_i(bit as u32));
             for i in 0..per_word {
-                let low = S::shr(low, S::splat_i((i * planes.low) as u32));
+                let low = s.shr(low, s.splat_i((i * planes.low) as u32));
                 let index = if planes.high == 0 {
                     low
                 } else {
-                    let high = S::shr(high, S::splat_i((i * planes.high) as u32));
-                    join::<S, BITS>(low, high)
+                    let high = s.shr(high, s.splat_i((i * planes.high) as u32));
+                    join::<S, BITS>(s, low, high)
                 };
                 let out = self.out.add((word * per_word + i) * LANES);
-                S::store(out, S::lookup::<BITS>(&self.table, index));
+                s.store(out, s.lookup::<BITS>(&self.table, index));
             }
         }
     }
@@ -338,16 +353,17 @@ pub(super) trait Words<S: Simd, const BITS: usize> {
     /// Takes a word of the low planes, and the word of the high planes whose bits from `bit` on belong to it.
     ///
     /// # Safety
-    /// The machine has the set.
+    /// There is such a word, and room for what it becomes.
     unsafe fn word(&mut self, word: usize, low: S::I, high: (S::I, usize));
 }
 
 /// Passes the words of sixteen rows from `first` on; rows past the count are the last one.
 ///
 /// # Safety
-/// The machine has the set, and the rows have codes of `BITS` bits of `d` numbers.
+/// The rows have codes of `BITS` bits of `d` numbers.
 #[inline(always)]
 pub(super) unsafe fn each_word<S: Simd, const BITS: usize, W: Words<S, BITS>>(
+    s: S,
     rows: Rows,
     first: usize,
     d: usize,
@@ -369,10 +385,10 @@ pub(super) unsafe fn each_word<S: Simd, const BITS: usize, W: Words<S, BITS>>(
     }
     // SAFETY: the caller's: sixteen rows of `row_bytes` bytes.
     unsafe {
-        let mut high_words = [S::splat_i(0); MAX_HIGH_WORDS];
+        let mut high_words = [s.splat_i(0); MAX_HIGH_WORDS];
         let mut word = 0;
         while planes.high > 0 && 4 * word < row_bytes - planes.high_at {
-            let (columns, skip) = eight_words::<S>(&sources, planes.high_at + 4 * word, row_bytes);
+            let (columns, skip) = eight_words(s, &sources, planes.high_at + 4 * word, row_bytes);
             for column in &columns[skip..] {
                 if let Some(slot) = high_words.get_mut(word) {
                     *slot = *column;
@@ -388,7 +404,7 @@ pub(super) unsafe fn each_word<S: Simd, const BITS: usize, W: Words<S, BITS>>(
         let mut word = 0;
         // One by one, so that they stay in registers.
         while word + 8 <= words {
-            let columns = S::columns(&sources.map(|source| source.wrapping_add(4 * word)));
+            let columns = s.columns(&sources.map(|source| source.wrapping_add(4 * word)));
             each.word(word, columns[0], high(word));
             each.word(word + 1, columns[1], high(word + 1));
             each.word(word + 2, columns[2], high(word + 2));
@@ -400,7 +416,7 @@ pub(super) unsafe fn each_word<S: Simd, const BITS: usize, W: Words<S, BITS>>(
             word += 8;
         }
         while word < words {
-            let (columns, skip) = eight_words::<S>(&sources, 4 * word, row_bytes);
+            let (columns, skip) = eight_words(s, &sources, 4 * word, row_bytes);
             let end = 8.min(skip + words - word);
             for column in &columns[skip..end] {
                 each.word(word, *column, high(word));
@@ -417,9 +433,10 @@ const MAX_HIGH_WORDS: usize = 32;
 /// begin earlier, so as not to reach past it. Bytes past the end are zero.
 ///
 /// # Safety
-/// The machine has the set, and the rows have `row_bytes` bytes, more than `at`.
+/// The rows have `row_bytes` bytes, more than `at`.
 #[inline(always)]
 unsafe fn eight_words<S: Simd>(
+    s: S,
     sources: &[*const u8; LANES],
     at: usize,
     row_bytes: usize,
@@ -433,20 +450,25 @@ unsafe fn eight_words<S: Simd>(
     // SAFETY: 32 bytes of each row, or what it has from `at` on.
     unsafe {
         if short {
-            (S::short_columns(&starts, row_bytes - at), 0)
+            (s.short_columns(&starts, row_bytes - at), 0)
         } else {
-            (S::columns(&starts), back / 4)
+            (s.columns(&starts), back / 4)
         }
     }
 }
 
 #[inline(always)]
-unsafe fn code_rows<S: Simd, const BITS: usize>(decoder: &Decoder, rows: Rows, out: *mut f32) {
+unsafe fn code_rows<S: Simd, const BITS: usize>(
+    s: S,
+    decoder: &Decoder,
+    rows: Rows,
+    out: *mut f32,
+) {
     let d = decoder.codec.head_dim();
     let planes = Planes::of::<BITS>(d);
-    // SAFETY: the caller's; chunks stay within their rows.
+    // SAFETY: the caller's rows; chunks stay within their rows.
     unsafe {
-        let table = Table::<S>::new(&decoder.centroids);
+        let table = Table::new(s, &decoder.centroids);
         let natural: [u32; LANES] = std::array::from_fn(|i| i as u32);
         let lanes = if planes.low == 4 {
             S::ORDER.map(u32::from)
@@ -454,18 +476,18 @@ unsafe fn code_rows<S: Simd, const BITS: usize>(decoder: &Decoder, rows: Rows, o
             natural
         };
         let times = |n: usize| lanes.map(|lane| lane * n as u32);
-        let low_shift = S::load_i(times(2).as_ptr());
-        let high_shift = S::load_i(times(planes.high).as_ptr());
+        let low_shift = s.load_i(times(2).as_ptr());
+        let high_shift = s.load_i(times(planes.high).as_ptr());
         for i in 0..rows.count {
             let row = rows.codes.add(i * rows.stride);
             for chunk in 0..d / LANES {
                 let low = match planes.low {
                     2 => {
                         let word = row.add(4 * chunk).cast::<u32>().read_unaligned();
-                        S::shr(S::splat_i(word), low_shift)
+                        s.shr(s.splat_i(word), low_shift)
                     }
-                    4 => S::nibbles(row.add(8 * chunk)),
-                    _ => S::load_u8(row.add(16 * chunk)),
+                    4 => s.nibbles(row.add(8 * chunk)),
+                    _ => s.load_u8(row.add(16 * chunk)),
                 };
                 let index = if planes.high == 0 {
                     low
@@ -475,11 +497,11 @@ unsafe fn code_rows<S: Simd, const BITS: usize>(decoder: &Decoder, rows: Rows, o
                         1 => u32::from(at.cast::<u16>().read_unaligned()),
                         _ => at.cast::<u32>().read_unaligned(),
                     };
-                    join::<S, BITS>(low, S::shr(S::splat_i(word), high_shift))
+                    join::<S, BITS>(s, low, s.shr(s.splat_i(word), high_shift))
                 };
-                S::store(
+                s.store(
                     out.add(i * d + LANES * chunk),
-                    S::lookup::<BITS>(&table, index),
+                    s.lookup::<BITS>(&table, index),
                 );
             }
         }
@@ -488,46 +510,43 @@ unsafe fn code_rows<S: Simd, const BITS: usize>(decoder: &Decoder, rows: Rows, o
 
 /// Puts the high bits above the low ones; what lies above both is left as it is.
 #[inline(always)]
-unsafe fn join<S: Simd, const BITS: usize>(low: S::I, high: S::I) -> S::I {
-    // SAFETY: the caller's.
-    unsafe {
-        match BITS {
-            3 => S::or(S::and(low, S::splat_i(3)), S::shl::<2>(high)),
-            _ => S::or(S::and(low, S::splat_i(15)), S::shl::<4>(high)),
-        }
+fn join<S: Simd, const BITS: usize>(s: S, low: S::I, high: S::I) -> S::I {
+    match BITS {
+        3 => s.or(s.and(low, s.splat_i(3)), s.shl::<2>(high)),
+        _ => s.or(s.and(low, s.splat_i(15)), s.shl::<4>(high)),
     }
 }
 
 #[inline(always)]
-unsafe fn scale_panel<S: Simd>(codec: &RowCodec, rows: Rows, first: usize, out: *mut f32) {
+unsafe fn scale_panel<S: Simd>(s: S, codec: &RowCodec, rows: Rows, first: usize, out: *mut f32) {
     for group in 0..codec.groups() {
         let mut factors = [0.0; LANES];
         for (i, factor) in factors.iter_mut().enumerate() {
             let row = (first + i).min(rows.count - 1);
             // SAFETY: a row below the count.
-            *factor = unsafe { scale::<S>(codec, rows, row, group) };
+            *factor = unsafe { scale(s, codec, rows, row, group) };
         }
         for dim in group * codec.group_len()..(group + 1) * codec.group_len() {
             // SAFETY: the panel has `head_dim` vectors.
             unsafe {
                 let at = out.add(dim * LANES);
-                S::store(at, S::mul(S::load(at), S::load(factors.as_ptr())));
+                s.store(at, s.mul(s.load(at), s.load(factors.as_ptr())));
             }
         }
     }
 }
 
 #[inline(always)]
-unsafe fn scale_rows<S: Simd>(codec: &RowCodec, rows: Rows, out: *mut f32) {
+unsafe fn scale_rows<S: Simd>(s: S, codec: &RowCodec, rows: Rows, out: *mut f32) {
     let len = codec.group_len();
     for i in 0..rows.count {
         for group in 0..codec.groups() {
             // SAFETY: the rows decoded before.
             unsafe {
-                let factor = S::splat(scale::<S>(codec, rows, i, group));
+                let factor = s.splat(scale(s, codec, rows, i, group));
                 for chunk in 0..len / LANES {
                     let at = out.add(i * codec.head_dim() + group * len + chunk * LANES);
-                    S::store(at, S::mul(S::load(at), factor));
+                    s.store(at, s.mul(s.load(at), factor));
                 }
             }
         }

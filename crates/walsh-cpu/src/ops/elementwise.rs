@@ -100,28 +100,22 @@ entries! {
     /// `output = map(a, b)`. Maps of one operand do not read b.
     ///
     /// # Safety
-    /// The machine has the instruction set, and the pointers are good for as many numbers.
-    fn map_numbers(map: Map, numbers: Numbers) = map_all
+    /// The pointers are good for as many numbers.
+    unsafe fn map_numbers(map: Map, numbers: Numbers) = map_all
 }
 
 impl Map {
     /// The map of vectors.
-    ///
-    /// # Safety
-    /// The machine has the instruction set.
     #[inline(always)]
-    unsafe fn of<S: Simd>(self, a: S::F, b: S::F) -> S::F {
-        // SAFETY: the caller's.
-        unsafe {
-            match self {
-                Map::Silu => S::mul(silu::<S>(a), b),
-                Map::GeluTanh => S::mul(gelu_tanh::<S>(a), b),
-                Map::Add => S::add(a, b),
-                Map::Scale(factor) => S::mul(a, S::splat(factor)),
-                Map::SoftCap(cap) => {
-                    let cap = S::splat(cap);
-                    S::mul(cap, simd::tanh::<S>(S::div(a, cap)))
-                }
+    fn of<S: Simd>(self, s: S, a: S::F, b: S::F) -> S::F {
+        match self {
+            Map::Silu => s.mul(silu(s, a), b),
+            Map::GeluTanh => s.mul(gelu_tanh(s, a), b),
+            Map::Add => s.add(a, b),
+            Map::Scale(factor) => s.mul(a, s.splat(factor)),
+            Map::SoftCap(cap) => {
+                let cap = s.splat(cap);
+                s.mul(cap, simd::tanh(s, s.div(a, cap)))
             }
         }
     }
@@ -129,16 +123,16 @@ impl Map {
 
 /// See [`map_numbers`].
 #[inline(always)]
-unsafe fn map_all<S: Simd>(map: Map, numbers: Numbers) {
+unsafe fn map_all<S: Simd>(s: S, map: Map, numbers: Numbers) {
     // A loop for each map. (Closures are not always inlined, and are then compiled without the instruction set.)
-    // SAFETY: the caller's.
+    // SAFETY: the caller's pointers.
     unsafe {
         match map {
-            Map::Silu => each::<S, true>(numbers, Map::Silu),
-            Map::GeluTanh => each::<S, true>(numbers, Map::GeluTanh),
-            Map::Add => each::<S, true>(numbers, Map::Add),
-            Map::Scale(factor) => each::<S, false>(numbers, Map::Scale(factor)),
-            Map::SoftCap(cap) => each::<S, false>(numbers, Map::SoftCap(cap)),
+            Map::Silu => each::<S, true>(s, numbers, Map::Silu),
+            Map::GeluTanh => each::<S, true>(s, numbers, Map::GeluTanh),
+            Map::Add => each::<S, true>(s, numbers, Map::Add),
+            Map::Scale(factor) => each::<S, false>(s, numbers, Map::Scale(factor)),
+            Map::SoftCap(cap) => each::<S, false>(s, numbers, Map::SoftCap(cap)),
         }
     }
 }
@@ -146,7 +140,7 @@ unsafe fn map_all<S: Simd>(map: Map, numbers: Numbers) {
 /// # Safety
 /// As for [`map_numbers`].
 #[inline(always)]
-unsafe fn each<S: Simd, const TWO: bool>(numbers: Numbers, map: Map) {
+unsafe fn each<S: Simd, const TWO: bool>(s: S, numbers: Numbers, map: Map) {
     let Numbers {
         a,
         b,
@@ -154,12 +148,12 @@ unsafe fn each<S: Simd, const TWO: bool>(numbers: Numbers, map: Map) {
         count,
     } = numbers;
     let whole = count / LANES * LANES;
-    // SAFETY: the caller's; the last vector is a copy of what is left, with room.
+    // SAFETY: the caller's pointers; the last vector is a copy of what is left, with room.
     unsafe {
-        let zero = S::splat(0.0);
+        let zero = s.splat(0.0);
         for i in (0..whole).step_by(LANES) {
-            let second = if TWO { S::load(b.add(i)) } else { zero };
-            S::store(output.add(i), map.of::<S>(S::load(a.add(i)), second));
+            let second = if TWO { s.load(b.add(i)) } else { zero };
+            s.store(output.add(i), map.of(s, s.load(a.add(i)), second));
         }
         if whole < count {
             let rest = count - whole;
@@ -172,8 +166,8 @@ unsafe fn each<S: Simd, const TWO: bool>(numbers: Numbers, map: Map) {
                     .as_mut_ptr()
                     .copy_from_nonoverlapping(b.add(whole), rest);
             }
-            let mapped = map.of::<S>(S::load(first.as_ptr()), S::load(second.as_ptr()));
-            S::store(first.as_mut_ptr(), mapped);
+            let mapped = map.of(s, s.load(first.as_ptr()), s.load(second.as_ptr()));
+            s.store(first.as_mut_ptr(), mapped);
             output
                 .add(whole)
                 .copy_from_nonoverlapping(first.as_ptr(), rest);
@@ -182,42 +176,26 @@ unsafe fn each<S: Simd, const TWO: bool>(numbers: Numbers, map: Map) {
 }
 
 /// `1 / (1 + e⁻ˣ)`.
-///
-/// # Safety
-/// The machine has the instruction set.
 #[inline(always)]
-unsafe fn sigmoid<S: Simd>(x: S::F) -> S::F {
-    // SAFETY: the caller's.
-    unsafe {
-        let (zero, one) = (S::splat(0.0), S::splat(1.0));
-        let e = simd::exp::<S>(S::sub(zero, S::abs(x)));
-        S::div(S::pick_below(x, zero, e, one), S::add(one, e))
-    }
+fn sigmoid<S: Simd>(s: S, x: S::F) -> S::F {
+    let (zero, one) = (s.splat(0.0), s.splat(1.0));
+    let e = simd::exp(s, s.sub(zero, s.abs(x)));
+    s.div(s.pick_below(x, zero, e, one), s.add(one, e))
 }
 
 /// `x · sigmoid(x)`.
-///
-/// # Safety
-/// The machine has the instruction set.
 #[inline(always)]
-unsafe fn silu<S: Simd>(x: S::F) -> S::F {
-    // SAFETY: the caller's.
-    unsafe { S::mul(x, sigmoid::<S>(x)) }
+fn silu<S: Simd>(s: S, x: S::F) -> S::F {
+    s.mul(x, sigmoid(s, x))
 }
 
 /// GELU in its tanh form, through tanh(u) = 2·sigmoid(2u) − 1.
-///
-/// # Safety
-/// The machine has the instruction set.
 #[inline(always)]
-unsafe fn gelu_tanh<S: Simd>(x: S::F) -> S::F {
+fn gelu_tanh<S: Simd>(s: S, x: S::F) -> S::F {
     const C: f32 = 2.0 * 0.797_884_6; // 2·√(2/π)
-    // SAFETY: the caller's.
-    unsafe {
-        let square = S::mul(x, x);
-        let inner = S::fma(square, S::splat(C * 0.044_715), S::splat(C));
-        S::mul(x, sigmoid::<S>(S::mul(x, inner)))
-    }
+    let square = s.mul(x, x);
+    let inner = s.fma(square, s.splat(C * 0.044_715), s.splat(C));
+    s.mul(x, sigmoid(s, s.mul(x, inner)))
 }
 
 impl Elementwise {

@@ -71,16 +71,16 @@ entries! {
     /// Normalises a row.
     ///
     /// # Safety
-    /// The machine has the instruction set, and the row's pointers are good for its width.
-    fn normalise(row: Row) = normalise_row
+    /// The row's pointers are good for its width.
+    unsafe fn normalise(row: Row) = normalise_row
 }
 
 /// See [`normalise`].
 #[inline(always)]
-unsafe fn normalise_row<S: Simd>(row: Row) {
-    // SAFETY: the caller's; vectors end before the tail.
+unsafe fn normalise_row<S: Simd>(s: S, row: Row) {
+    // SAFETY: the caller's pointers; vectors end before the tail.
     unsafe {
-        let sum = sum_of_squares::<S>(row);
+        let sum = sum_of_squares(s, row);
         let x = row.normed();
         let sum = if (1e-25..1e37).contains(&sum) {
             f64::from(sum)
@@ -91,14 +91,14 @@ unsafe fn normalise_row<S: Simd>(row: Row) {
         };
         let factor = (1.0 / (sum / row.width as f64 + f64::from(row.eps)).sqrt()) as f32;
         for i in (0..row.tail().start).step_by(LANES) {
-            let mut y = S::mul(S::load(x.add(i)), S::splat(factor));
+            let mut y = s.mul(s.load(x.add(i)), s.splat(factor));
             if let Some(weight) = row.weight {
-                y = S::mul(y, S::load(weight.add(i)));
+                y = s.mul(y, s.load(weight.add(i)));
             }
             if let Some(after) = row.after {
-                y = S::add(y, S::load(after.add(i)));
+                y = s.add(y, s.load(after.add(i)));
             }
-            S::store(row.output.add(i), y);
+            s.store(row.output.add(i), y);
         }
         for i in row.tail() {
             let mut y = *x.add(i) * factor;
@@ -118,21 +118,21 @@ unsafe fn normalise_row<S: Simd>(row: Row) {
 /// # Safety
 /// As for [`normalise`].
 #[inline(always)]
-unsafe fn sum_of_squares<S: Simd>(row: Row) -> f32 {
-    // SAFETY: the caller's; vectors end before the tail.
+unsafe fn sum_of_squares<S: Simd>(s: S, row: Row) -> f32 {
+    // SAFETY: the caller's pointers; vectors end before the tail.
     unsafe {
-        let mut sums = [S::splat(0.0); 4];
+        let mut sums = [s.splat(0.0); 4];
         for i in (0..row.tail().start).step_by(LANES) {
-            let mut x = S::load(row.input.add(i));
+            let mut x = s.load(row.input.add(i));
             if let Some((addend, sum)) = row.before {
-                x = S::add(x, S::load(addend.add(i)));
-                S::store(sum.add(i), x);
+                x = s.add(x, s.load(addend.add(i)));
+                s.store(sum.add(i), x);
             }
             let sum = &mut sums[i / LANES % 4];
-            *sum = S::fma(x, x, *sum);
+            *sum = s.fma(x, x, *sum);
         }
         let [a, b, c, d] = sums;
-        let mut total = S::reduce_add(S::add(S::add(a, b), S::add(c, d)));
+        let mut total = s.reduce_add(s.add(s.add(a, b), s.add(c, d)));
         for i in row.tail() {
             let mut x = *row.input.add(i);
             if let Some((addend, sum)) = row.before {

@@ -1,66 +1,166 @@
-//! AVX-512 F, BW, DQ and VL: one register holds the sixteen lanes.
+//! AVX-512 F, BW, DQ, VL and VNNI: one register holds the sixteen lanes.
 
 use std::arch::x86_64::*;
 
-use super::{Bytes, Simd, Table, operations};
+use super::{Avx2, Bytes, Simd, Table, operations};
 
-/// 512-bit vectors.
+/// 512-bit vectors, on a machine that has AVX-512 F, BW, DQ, VL and VNNI.
 #[derive(Clone, Copy)]
-pub(crate) struct Avx512;
+pub(crate) struct Avx512(());
 
 /// The bit position of each lane's nibble in the double word that it takes it from.
 const NIBBLE_SHIFT: [u32; 16] = [0, 0, 4, 4, 8, 8, 12, 12, 16, 16, 20, 20, 24, 24, 28, 28];
 
-/// Entries of a table of 128 numbers by the low seven bits of each lane.
-///
-/// # Safety
-/// The machine has AVX-512 F.
-#[inline(always)]
-unsafe fn quarters(t: &[__m512; 8], index: __m512i) -> __m512 {
-    // SAFETY: the caller's.
-    unsafe {
-        let odd = _mm512_test_epi32_mask(index, _mm512_set1_epi32(32));
-        let upper = _mm512_test_epi32_mask(index, _mm512_set1_epi32(64));
-        let (a, b) = (
-            _mm512_permutex2var_ps(t[0], index, t[1]),
-            _mm512_permutex2var_ps(t[2], index, t[3]),
-        );
-        let (c, d) = (
-            _mm512_permutex2var_ps(t[4], index, t[5]),
-            _mm512_permutex2var_ps(t[6], index, t[7]),
-        );
-        let low = _mm512_mask_mov_ps(a, odd, b);
-        _mm512_mask_mov_ps(low, upper, _mm512_mask_mov_ps(c, odd, d))
+/// The words of four rows, each beside the same of the others; then, in each of four, byte by byte.
+static ROW_ORDER: [[u8; 64]; 2] = {
+    let mut order = [[0; 64]; 2];
+    let mut i = 0;
+    while i < 64 {
+        order[0][i] = if i % 4 == 0 {
+            (i / 4 % 4 * 4 + i / 16) as u8
+        } else {
+            0
+        };
+        order[1][i] = (i % 4 * 4 + i / 4 % 4) as u8;
+        i += 1;
     }
-}
+    order
+};
 
-/// Eight 32-bit words of sixteen rows, word by word, from row i in the lower half of vector i and row i + 8 in its upper
-/// half: what is done within halves does both.
-#[inline(always)]
-unsafe fn words_of_rows(r: [__m512i; 8]) -> [__m512i; 8] {
-    // SAFETY: the caller's: the machine has the set.
-    unsafe {
-        let mut t = r;
-        for i in 0..4 {
-            t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
-            t[2 * i + 1] = _mm512_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
+impl Avx512 {
+    /// # Safety
+    /// The machine has AVX2, FMA and F16C, and AVX-512 F, BW, DQ, VL and VNNI.
+    #[inline(always)]
+    pub(crate) unsafe fn new_unchecked() -> Self {
+        Self(())
+    }
+
+    /// The set that this one has, too.
+    #[inline(always)]
+    fn avx2(self) -> Avx2 {
+        // SAFETY: what this token stands for includes it.
+        unsafe { Avx2::new_unchecked() }
+    }
+
+    operations! {
+        /// Entries of a table of 128 numbers by the low seven bits of each lane.
+        fn quarters(self, t: &[__m512; 8], index: __m512i) -> __m512 {
+            let odd = _mm512_test_epi32_mask(index, _mm512_set1_epi32(32));
+            let upper = _mm512_test_epi32_mask(index, _mm512_set1_epi32(64));
+            let (a, b) = (
+                _mm512_permutex2var_ps(t[0], index, t[1]),
+                _mm512_permutex2var_ps(t[2], index, t[3]),
+            );
+            let (c, d) = (
+                _mm512_permutex2var_ps(t[4], index, t[5]),
+                _mm512_permutex2var_ps(t[6], index, t[7]),
+            );
+            let low = _mm512_mask_mov_ps(a, odd, b);
+            _mm512_mask_mov_ps(low, upper, _mm512_mask_mov_ps(c, odd, d))
         }
-        let mut u = t;
-        for q in [0, 4] {
-            u[q] = _mm512_unpacklo_epi64(t[q], t[q + 2]);
-            u[q + 1] = _mm512_unpackhi_epi64(t[q], t[q + 2]);
-            u[q + 2] = _mm512_unpacklo_epi64(t[q + 1], t[q + 3]);
-            u[q + 3] = _mm512_unpackhi_epi64(t[q + 1], t[q + 3]);
+
+        /// Eight 32-bit words of sixteen rows, word by word, from row i in the lower half of vector i and row i + 8 in its
+        /// upper half: what is done within halves does both.
+        fn words_of_rows(self, r: [__m512i; 8]) -> [__m512i; 8] {
+            let mut t = r;
+            for i in 0..4 {
+                t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
+                t[2 * i + 1] = _mm512_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
+            }
+            let mut u = t;
+            for q in [0, 4] {
+                u[q] = _mm512_unpacklo_epi64(t[q], t[q + 2]);
+                u[q + 1] = _mm512_unpackhi_epi64(t[q], t[q + 2]);
+                u[q + 2] = _mm512_unpacklo_epi64(t[q + 1], t[q + 3]);
+                u[q + 3] = _mm512_unpackhi_epi64(t[q + 1], t[q + 3]);
+            }
+            // Quarters of u[j]: words j and 4 + j of rows 0 to 3, then of rows 8 to 11; of u[4 + j]: the rows 4 on.
+            let first = _mm512_setr_epi64(0, 1, 8, 9, 4, 5, 12, 13);
+            let second = _mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15);
+            let mut out = u;
+            for j in 0..4 {
+                out[j] = _mm512_permutex2var_epi64(u[j], first, u[4 + j]);
+                out[4 + j] = _mm512_permutex2var_epi64(u[j], second, u[4 + j]);
+            }
+            out
         }
-        // Quarters of u[j]: words j and 4 + j of rows 0 to 3, then of rows 8 to 11; of u[4 + j]: the rows 4 on.
-        let first = _mm512_setr_epi64(0, 1, 8, 9, 4, 5, 12, 13);
-        let second = _mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15);
-        let mut out = u;
-        for j in 0..4 {
-            out[j] = _mm512_permutex2var_epi64(u[j], first, u[4 + j]);
-            out[4 + j] = _mm512_permutex2var_epi64(u[j], second, u[4 + j]);
+
+        /// Numbers of four bits of 32 bytes, one a byte.
+        unsafe fn fours(self, p: *const u8, left: usize) -> __m512i {
+            let packed = if left >= 64 {
+                _mm256_loadu_si256(p.cast())
+            } else {
+                _mm256_maskz_loadu_epi8((1u32 << (left / 2)) - 1, p.cast())
+            };
+            let words = _mm512_cvtepu8_epi16(packed);
+            let both = _mm512_or_si512(words, _mm512_slli_epi16::<4>(words));
+            _mm512_and_si512(both, _mm512_set1_epi8(15))
         }
-        out
+
+        /// Numbers of two bits of sixteen bytes, one a byte.
+        unsafe fn twos(self, p: *const u8, left: usize) -> __m512i {
+            let packed = if left >= 64 {
+                _mm_loadu_si128(p.cast())
+            } else {
+                _mm_maskz_loadu_epi8(((1u32 << (left / 4)) - 1) as __mmask16, p.cast())
+            };
+            let words = _mm512_cvtepu8_epi32(packed);
+            let halves = _mm512_or_si512(words, _mm512_slli_epi32::<12>(words));
+            let quarters = _mm512_or_si512(halves, _mm512_slli_epi32::<6>(halves));
+            _mm512_and_si512(quarters, _mm512_set1_epi8(3))
+        }
+
+        /// Bits, one a byte.
+        unsafe fn ones(self, p: *const u8, left: usize) -> __mmask64 {
+            if left >= 64 {
+                return p.cast::<u64>().read_unaligned();
+            }
+            let mut bytes = [0u8; 8];
+            p.copy_to_nonoverlapping(bytes.as_mut_ptr(), left / 8);
+            u64::from_le_bytes(bytes)
+        }
+
+        /// Bytes of a table of four parts by the bits of an index: the four lowest, the fifth and the sixth.
+        fn among_four(self, t: &[__m512i; 4], low: __m512i, odd: __mmask64, upper: __mmask64) -> __m512i {
+            let below = _mm512_shuffle_epi8(t[0], low);
+            let below = _mm512_mask_shuffle_epi8(below, odd, t[1], low);
+            let above = _mm512_shuffle_epi8(t[2], low);
+            let above = _mm512_mask_shuffle_epi8(above, odd, t[3], low);
+            _mm512_mask_mov_epi8(below, upper, above)
+        }
+
+        /// The table's bytes for the lower and the upper fours of bits of each byte.
+        fn nibbles_of(self, table: &[__m512i; 4], bytes: __m512i) -> [__m512i; 2] {
+            let mask = _mm512_set1_epi8(15);
+            let upper = _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), mask);
+            [
+                _mm512_shuffle_epi8(table[0], _mm512_and_si512(bytes, mask)),
+                _mm512_shuffle_epi8(table[0], upper),
+            ]
+        }
+
+        /// Writes the table's bytes for the fours of bits of four vectors.
+        unsafe fn store_nibbles(self, table: &[__m512i; 4], codes: [__m512i; 4], out: *mut u8) {
+            for (i, codes) in codes.into_iter().enumerate() {
+                let [even, odd] = self.nibbles_of(table, codes);
+                self.store_b(out.add(128 * i), even);
+                self.store_b(out.add(128 * i + 64), odd);
+            }
+        }
+
+        /// 32 bytes of two rows, one in each half.
+        unsafe fn halves(self, low: *const u8, high: *const u8) -> __m512i {
+            let low = _mm512_castsi256_si512(_mm256_loadu_si256(low.cast()));
+            _mm512_inserti64x4::<1>(low, _mm256_loadu_si256(high.cast()))
+        }
+
+        /// The lower halves of two vectors, and the upper halves.
+        fn regroup(self, a: __m512i, b: __m512i) -> [__m512i; 2] {
+            [
+                _mm512_inserti64x4::<1>(a, _mm512_castsi512_si256(b)),
+                _mm512_shuffle_i64x2::<0b11_10_11_10>(a, b),
+            ]
+        }
     }
 }
 
@@ -76,35 +176,35 @@ impl Simd for Avx512 {
     const VALUE_ROWS: usize = 6;
 
     operations! {
-        fn splat(x: f32) -> __m512 { _mm512_set1_ps(x) }
-        fn load(p: *const f32) -> __m512 { _mm512_loadu_ps(p) }
-        fn store(p: *mut f32, a: __m512) { _mm512_storeu_ps(p, a) }
-        fn add(a: __m512, b: __m512) -> __m512 { _mm512_add_ps(a, b) }
-        fn sub(a: __m512, b: __m512) -> __m512 { _mm512_sub_ps(a, b) }
-        fn mul(a: __m512, b: __m512) -> __m512 { _mm512_mul_ps(a, b) }
-        fn div(a: __m512, b: __m512) -> __m512 { _mm512_div_ps(a, b) }
-        fn fma(a: __m512, b: __m512, c: __m512) -> __m512 { _mm512_fmadd_ps(a, b, c) }
-        fn max(a: __m512, b: __m512) -> __m512 { _mm512_max_ps(a, b) }
-        fn min(a: __m512, b: __m512) -> __m512 { _mm512_min_ps(a, b) }
-        fn abs(a: __m512) -> __m512 { _mm512_abs_ps(a) }
-        fn zero_below(a: __m512, x: __m512, limit: __m512) -> __m512 {
+        fn splat(self, x: f32) -> __m512 { _mm512_set1_ps(x) }
+        unsafe fn load(self, p: *const f32) -> __m512 { _mm512_loadu_ps(p) }
+        unsafe fn store(self, p: *mut f32, a: __m512) { _mm512_storeu_ps(p, a) }
+        fn add(self, a: __m512, b: __m512) -> __m512 { _mm512_add_ps(a, b) }
+        fn sub(self, a: __m512, b: __m512) -> __m512 { _mm512_sub_ps(a, b) }
+        fn mul(self, a: __m512, b: __m512) -> __m512 { _mm512_mul_ps(a, b) }
+        fn div(self, a: __m512, b: __m512) -> __m512 { _mm512_div_ps(a, b) }
+        fn fma(self, a: __m512, b: __m512, c: __m512) -> __m512 { _mm512_fmadd_ps(a, b, c) }
+        fn max(self, a: __m512, b: __m512) -> __m512 { _mm512_max_ps(a, b) }
+        fn min(self, a: __m512, b: __m512) -> __m512 { _mm512_min_ps(a, b) }
+        fn abs(self, a: __m512) -> __m512 { _mm512_abs_ps(a) }
+        fn zero_below(self, a: __m512, x: __m512, limit: __m512) -> __m512 {
             _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_NLT_UQ>(x, limit), a)
         }
-        fn keep(a: __m512, first: i32, end: i32) -> __m512 {
+        fn keep(self, a: __m512, first: i32, end: i32) -> __m512 {
             let before_end = (1u32 << end.clamp(0, 16)) - 1;
             let before_first = (1u32 << first.clamp(0, 16)) - 1;
             let mask = (before_end & !before_first) as __mmask16;
             _mm512_mask_mov_ps(_mm512_set1_ps(f32::NEG_INFINITY), mask, a)
         }
-        fn pick_below(x: __m512, limit: __m512, a: __m512, b: __m512) -> __m512 {
+        fn pick_below(self, x: __m512, limit: __m512, a: __m512, b: __m512) -> __m512 {
             _mm512_mask_mov_ps(b, _mm512_cmp_ps_mask::<_CMP_LT_OQ>(x, limit), a)
         }
-        fn reduce_max(a: __m512) -> f32 { _mm512_reduce_max_ps(a) }
-        fn reduce_add(a: __m512) -> f32 {
+        fn reduce_max(self, a: __m512) -> f32 { _mm512_reduce_max_ps(a) }
+        fn reduce_add(self, a: __m512) -> f32 {
             let halves = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a));
-            super::avx2::reduce_eight(halves)
+            self.avx2().reduce_eight(halves)
         }
-        fn sums(rows: &[__m512; 16]) -> __m512 {
+        fn sums(self, rows: &[__m512; 16]) -> __m512 {
             // Half of each of two vectors is kept, the other halves change places, and one addition serves both.
             let mut halves = [_mm512_setzero_ps(); 8];
             for i in 0..8 {
@@ -131,18 +231,18 @@ impl Simd for Avx512 {
             let odd = _mm512_mask_mov_ps(b, 0x5555, _mm512_movehdup_ps(a));
             _mm512_add_ps(even, odd)
         }
-        fn zeros() -> [__m512d; 2] { [_mm512_setzero_pd(); 2] }
-        fn add_squares(s: [__m512d; 2], a: __m512) -> [__m512d; 2] {
+        fn zeros(self) -> [__m512d; 2] { [_mm512_setzero_pd(); 2] }
+        fn add_squares(self, s: [__m512d; 2], a: __m512) -> [__m512d; 2] {
             let low = _mm512_cvtps_pd(_mm512_castps512_ps256(a));
             let high = _mm512_cvtps_pd(_mm512_extractf32x8_ps::<1>(a));
             [_mm512_fmadd_pd(low, low, s[0]), _mm512_fmadd_pd(high, high, s[1])]
         }
-        fn reduce_doubles(s: [__m512d; 2]) -> f64 {
+        fn reduce_doubles(self, s: [__m512d; 2]) -> f64 {
             let eight = _mm512_add_pd(s[0], s[1]);
             let four = _mm256_add_pd(_mm512_castpd512_pd256(eight), _mm512_extractf64x4_pd::<1>(eight));
-            super::avx2::reduce_four(four)
+            self.avx2().reduce_four(four)
         }
-        fn butterfly<const H: usize>(a: __m512) -> __m512 {
+        fn butterfly<const H: usize>(self, a: __m512) -> __m512 {
             let other = match H {
                 1 => _mm512_permute_ps::<0xb1>(a),
                 2 => _mm512_permute_ps::<0x4e>(a),
@@ -150,66 +250,66 @@ impl Simd for Avx512 {
                 _ => _mm512_shuffle_f32x4::<0x4e>(a, a),
             };
             // A product with ±1 is exact, so that one fused operation gives sums and differences.
-            _mm512_fmadd_ps(a, Self::load(super::ALTERNATING[H.ilog2() as usize].as_ptr()), other)
+            _mm512_fmadd_ps(a, self.load(super::ALTERNATING[H.ilog2() as usize].as_ptr()), other)
         }
-        fn splat_i(x: u32) -> __m512i { _mm512_set1_epi32(x as i32) }
-        fn load_i(p: *const u32) -> __m512i { _mm512_loadu_si512(p.cast()) }
-        fn and(a: __m512i, b: __m512i) -> __m512i { _mm512_and_si512(a, b) }
-        fn or(a: __m512i, b: __m512i) -> __m512i { _mm512_or_si512(a, b) }
-        fn xor(a: __m512i, b: __m512i) -> __m512i { _mm512_xor_si512(a, b) }
-        fn add_i(a: __m512i, b: __m512i) -> __m512i { _mm512_add_epi32(a, b) }
-        fn sub_i(a: __m512i, b: __m512i) -> __m512i { _mm512_sub_epi32(a, b) }
-        fn shr(a: __m512i, count: __m512i) -> __m512i { _mm512_srlv_epi32(a, count) }
-        fn shl<const N: u32>(a: __m512i) -> __m512i { _mm512_slli_epi32::<N>(a) }
-        fn bits(a: __m512) -> __m512i { _mm512_castps_si512(a) }
-        fn from_bits(a: __m512i) -> __m512 { _mm512_castsi512_ps(a) }
-        fn number(a: __m512i) -> __m512 { _mm512_cvtepi32_ps(a) }
-        fn pick_bits(mask: u32, a: __m512, b: __m512) -> __m512 {
+        fn splat_i(self, x: u32) -> __m512i { _mm512_set1_epi32(x as i32) }
+        unsafe fn load_i(self, p: *const u32) -> __m512i { _mm512_loadu_si512(p.cast()) }
+        fn and(self, a: __m512i, b: __m512i) -> __m512i { _mm512_and_si512(a, b) }
+        fn or(self, a: __m512i, b: __m512i) -> __m512i { _mm512_or_si512(a, b) }
+        fn xor(self, a: __m512i, b: __m512i) -> __m512i { _mm512_xor_si512(a, b) }
+        fn add_i(self, a: __m512i, b: __m512i) -> __m512i { _mm512_add_epi32(a, b) }
+        fn sub_i(self, a: __m512i, b: __m512i) -> __m512i { _mm512_sub_epi32(a, b) }
+        fn shr(self, a: __m512i, count: __m512i) -> __m512i { _mm512_srlv_epi32(a, count) }
+        fn shl<const N: u32>(self, a: __m512i) -> __m512i { _mm512_slli_epi32::<N>(a) }
+        fn bits(self, a: __m512) -> __m512i { _mm512_castps_si512(a) }
+        fn of_bits(self, a: __m512i) -> __m512 { _mm512_castsi512_ps(a) }
+        fn number(self, a: __m512i) -> __m512 { _mm512_cvtepi32_ps(a) }
+        fn pick_bits(self, mask: u32, a: __m512, b: __m512) -> __m512 {
             _mm512_mask_mov_ps(b, mask as __mmask16, a)
         }
-        fn add_if_less(n: __m512i, a: __m512, b: __m512, step: u32) -> __m512i {
+        fn add_if_less(self, n: __m512i, a: __m512, b: __m512, step: u32) -> __m512i {
             let less = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b);
             _mm512_mask_add_epi32(n, less, n, _mm512_set1_epi32(step as i32))
         }
-        fn truncate(a: __m512) -> __m512i { _mm512_cvttps_epi32(a) }
-        fn store_u16(p: *mut u8, a: __m512i) { _mm256_storeu_si256(p.cast(), _mm512_cvtepi32_epi16(a)) }
-        fn store_bits<const WIDTH: usize>(p: *mut u8, a: __m512i) {
+        fn truncate(self, a: __m512) -> __m512i { _mm512_cvttps_epi32(a) }
+        unsafe fn store_u16(self, p: *mut u8, a: __m512i) { _mm256_storeu_si256(p.cast(), _mm512_cvtepi32_epi16(a)) }
+        unsafe fn store_bits<const WIDTH: usize>(self, p: *mut u8, a: __m512i) {
             if WIDTH == 1 {
                 return p.cast::<u16>().write_unaligned(_mm512_test_epi32_mask(a, _mm512_set1_epi32(1)));
             }
             let low = _mm512_and_si512(a, _mm512_set1_epi32((1 << WIDTH) - 1));
-            super::avx2::store_bits_of_bytes::<WIDTH>(p, _mm512_cvtepi32_epi8(low))
+            self.avx2().store_bits_of_bytes::<WIDTH>(p, _mm512_cvtepi32_epi8(low))
         }
-        fn store_u8(p: *mut u8, a: __m512i) { _mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(a)) }
-        fn load_u8(p: *const u8) -> __m512i { _mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast())) }
-        fn load_i8(p: *const u8) -> __m512 {
+        unsafe fn store_u8(self, p: *mut u8, a: __m512i) { _mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(a)) }
+        unsafe fn load_u8(self, p: *const u8) -> __m512i { _mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast())) }
+        unsafe fn load_i8(self, p: *const u8) -> __m512 {
             _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast())))
         }
-        fn load_f16(p: *const u8) -> __m512 { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
-        fn store_f16(p: *mut u8, a: __m512) {
+        unsafe fn load_f16(self, p: *const u8) -> __m512 { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
+        unsafe fn store_f16(self, p: *mut u8, a: __m512) {
             _mm256_storeu_si256(p.cast(), _mm512_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT }>(a))
         }
-        fn load_bf16(p: *const u8) -> __m512 {
+        unsafe fn load_bf16(self, p: *const u8) -> __m512 {
             let words = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()));
             _mm512_castsi512_ps(_mm512_slli_epi32::<16>(words))
         }
-        fn nibbles(p: *const u8) -> __m512i {
+        unsafe fn nibbles(self, p: *const u8) -> __m512i {
             let words = _mm512_set1_epi64(p.cast::<i64>().read_unaligned());
-            _mm512_srlv_epi32(words, Self::load_i(NIBBLE_SHIFT.as_ptr()))
+            _mm512_srlv_epi32(words, self.load_i(NIBBLE_SHIFT.as_ptr()))
         }
-        fn half(p: *const u8) -> f32 {
+        unsafe fn half(self, p: *const u8) -> f32 {
             _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(p.cast::<u16>().read_unaligned()))))
         }
-        fn to_half(x: f32) -> u16 { super::avx2::to_half(x) }
-        fn columns(rows: &[*const u8; 16]) -> [__m512i; 8] {
+        fn to_half(self, x: f32) -> u16 { self.avx2().to_half(x) }
+        unsafe fn columns(self, rows: &[*const u8; 16]) -> [__m512i; 8] {
             let mut r = [_mm512_setzero_si512(); 8];
             for i in 0..8 {
                 let low = _mm512_castsi256_si512(_mm256_loadu_si256(rows[i].cast()));
                 r[i] = _mm512_inserti64x4::<1>(low, _mm256_loadu_si256(rows[i + 8].cast()));
             }
-            words_of_rows(r)
+            self.words_of_rows(r)
         }
-        fn short_columns(rows: &[*const u8; 16], bytes: usize) -> [__m512i; 8] {
+        unsafe fn short_columns(self, rows: &[*const u8; 16], bytes: usize) -> [__m512i; 8] {
             let some = (1u32 << bytes) - 1;
             let mut r = [_mm512_setzero_si512(); 8];
             for i in 0..8 {
@@ -217,9 +317,9 @@ impl Simd for Avx512 {
                 let high = _mm256_maskz_loadu_epi8(some, rows[i + 8].cast());
                 r[i] = _mm512_inserti64x4::<1>(low, high);
             }
-            words_of_rows(r)
+            self.words_of_rows(r)
         }
-        fn lookup<const BITS: usize>(table: &Table<Self>, index: __m512i) -> __m512 {
+        fn lookup<const BITS: usize>(self, table: &Table<'_, Self>, index: __m512i) -> __m512 {
             let t = &table.parts;
             match BITS {
                 2..=4 => _mm512_permutexvar_ps(index, t[0]),
@@ -229,20 +329,20 @@ impl Simd for Avx512 {
                     let low = _mm512_permutex2var_ps(t[0], index, t[1]);
                     _mm512_mask_mov_ps(low, upper, _mm512_permutex2var_ps(t[2], index, t[3]))
                 }
-                7 => quarters(t, index),
+                7 => self.quarters(t, index),
                 _ => {
                     // A gather costs dozens of cycles on many machines. The table is odd: look up the magnitude among
                     // the 128 positive entries, mirrored below 128, and put the sign back.
                     let positive = _mm512_set1_epi32(128);
                     let below = _mm512_testn_epi32_mask(index, positive);
                     let mirrored = _mm512_mask_xor_epi32(index, below, index, _mm512_set1_epi32(127));
-                    let size = _mm512_castps_si512(quarters(t, mirrored));
+                    let size = _mm512_castps_si512(self.quarters(t, mirrored));
                     let sign = _mm512_set1_epi32(i32::MIN);
                     _mm512_castsi512_ps(_mm512_mask_or_epi32(size, below, size, sign))
                 }
             }
         }
-        fn transpose(rows: &mut [__m512; 16]) {
+        fn transpose(self, rows: &mut [__m512; 16]) {
             // Pairs of 32-bit lanes, then pairs of 64 bits, then quarters of the registers.
             let mut t = *rows;
             for i in 0..8 {
@@ -272,131 +372,6 @@ impl Simd for Avx512 {
     }
 }
 
-/// Numbers of four bits of 32 bytes, one a byte.
-#[inline(always)]
-unsafe fn fours(p: *const u8, left: usize) -> __m512i {
-    // SAFETY: the caller's: the row has `left` numbers here.
-    unsafe {
-        let packed = if left >= 64 {
-            _mm256_loadu_si256(p.cast())
-        } else {
-            _mm256_maskz_loadu_epi8((1u32 << (left / 2)) - 1, p.cast())
-        };
-        let words = _mm512_cvtepu8_epi16(packed);
-        let both = _mm512_or_si512(words, _mm512_slli_epi16::<4>(words));
-        _mm512_and_si512(both, _mm512_set1_epi8(15))
-    }
-}
-
-/// Numbers of two bits of sixteen bytes, one a byte.
-#[inline(always)]
-unsafe fn twos(p: *const u8, left: usize) -> __m512i {
-    // SAFETY: as above.
-    unsafe {
-        let packed = if left >= 64 {
-            _mm_loadu_si128(p.cast())
-        } else {
-            _mm_maskz_loadu_epi8(((1u32 << (left / 4)) - 1) as __mmask16, p.cast())
-        };
-        let words = _mm512_cvtepu8_epi32(packed);
-        let halves = _mm512_or_si512(words, _mm512_slli_epi32::<12>(words));
-        let quarters = _mm512_or_si512(halves, _mm512_slli_epi32::<6>(halves));
-        _mm512_and_si512(quarters, _mm512_set1_epi8(3))
-    }
-}
-
-/// Bits, one a byte.
-#[inline(always)]
-unsafe fn ones(p: *const u8, left: usize) -> __mmask64 {
-    // SAFETY: as above.
-    unsafe {
-        if left >= 64 {
-            return p.cast::<u64>().read_unaligned();
-        }
-        let mut bytes = [0u8; 8];
-        p.copy_to_nonoverlapping(bytes.as_mut_ptr(), left / 8);
-        u64::from_le_bytes(bytes)
-    }
-}
-
-/// Bytes of a table of four parts by the bits of an index: the four lowest, the fifth and the sixth.
-#[inline(always)]
-unsafe fn among_four(t: &[__m512i; 4], low: __m512i, odd: __mmask64, upper: __mmask64) -> __m512i {
-    // SAFETY: the caller's.
-    unsafe {
-        let below = _mm512_shuffle_epi8(t[0], low);
-        let below = _mm512_mask_shuffle_epi8(below, odd, t[1], low);
-        let above = _mm512_shuffle_epi8(t[2], low);
-        let above = _mm512_mask_shuffle_epi8(above, odd, t[3], low);
-        _mm512_mask_mov_epi8(below, upper, above)
-    }
-}
-
-/// The words of four rows, each beside the same of the others; then, in each of four, byte by byte.
-static ROW_ORDER: [[u8; 64]; 2] = {
-    let mut order = [[0; 64]; 2];
-    let mut i = 0;
-    while i < 64 {
-        order[0][i] = if i % 4 == 0 {
-            (i / 4 % 4 * 4 + i / 16) as u8
-        } else {
-            0
-        };
-        order[1][i] = (i % 4 * 4 + i / 4 % 4) as u8;
-        i += 1;
-    }
-    order
-};
-
-/// The table's bytes for the lower and the upper fours of bits of each byte.
-#[inline(always)]
-unsafe fn nibbles_of(table: &[__m512i; 4], bytes: __m512i) -> [__m512i; 2] {
-    // SAFETY: the caller's.
-    unsafe {
-        let mask = _mm512_set1_epi8(15);
-        let upper = _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), mask);
-        [
-            _mm512_shuffle_epi8(table[0], _mm512_and_si512(bytes, mask)),
-            _mm512_shuffle_epi8(table[0], upper),
-        ]
-    }
-}
-
-/// Writes the table's bytes for the fours of bits of four vectors.
-#[inline(always)]
-unsafe fn store_nibbles(table: &[__m512i; 4], codes: [__m512i; 4], out: *mut u8) {
-    for (i, codes) in codes.into_iter().enumerate() {
-        // SAFETY: the caller's.
-        unsafe {
-            let [even, odd] = nibbles_of(table, codes);
-            Avx512::store_b(out.add(128 * i), even);
-            Avx512::store_b(out.add(128 * i + 64), odd);
-        }
-    }
-}
-
-/// 32 bytes of two rows, one in each half.
-#[inline(always)]
-unsafe fn halves(low: *const u8, high: *const u8) -> __m512i {
-    // SAFETY: the caller's.
-    unsafe {
-        let low = _mm512_castsi256_si512(_mm256_loadu_si256(low.cast()));
-        _mm512_inserti64x4::<1>(low, _mm256_loadu_si256(high.cast()))
-    }
-}
-
-/// The lower halves of two vectors, and the upper halves.
-#[inline(always)]
-unsafe fn regroup(a: __m512i, b: __m512i) -> [__m512i; 2] {
-    // SAFETY: the caller's.
-    unsafe {
-        [
-            _mm512_inserti64x4::<1>(a, _mm512_castsi512_si256(b)),
-            _mm512_shuffle_i64x2::<0b11_10_11_10>(a, b),
-        ]
-    }
-}
-
 impl Bytes for Avx512 {
     type B = __m512i;
     /// Sums with the high bytes of integers, and with the low ones.
@@ -407,62 +382,62 @@ impl Bytes for Avx512 {
     const FUSED_VALUE_ROWS: usize = 4;
 
     operations! {
-        fn load_b(p: *const u8) -> __m512i { _mm512_loadu_si512(p.cast()) }
-        fn prefetch(p: *const u8) { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
-        fn store_b(p: *mut u8, a: __m512i) { _mm512_storeu_si512(p.cast(), a) }
-        fn nothing() -> [__m512i; 2] { [_mm512_setzero_si512(); 2] }
-        fn dot(sums: [__m512i; 2], a: __m512i, first: *const i8, second: *const i8) -> [__m512i; 2] {
+        unsafe fn load_b(self, p: *const u8) -> __m512i { _mm512_loadu_si512(p.cast()) }
+        fn prefetch(self, p: *const u8) { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+        unsafe fn store_b(self, p: *mut u8, a: __m512i) { _mm512_storeu_si512(p.cast(), a) }
+        fn nothing(self) -> [__m512i; 2] { [_mm512_setzero_si512(); 2] }
+        unsafe fn dot(self, sums: [__m512i; 2], a: __m512i, first: *const i8, second: *const i8) -> [__m512i; 2] {
             let high = _mm512_set1_epi32(first.cast::<i32>().read_unaligned());
             let low = _mm512_set1_epi32(second.cast::<i32>().read_unaligned());
             [_mm512_dpbusd_epi32(sums[0], a, high), _mm512_dpbusd_epi32(sums[1], a, low)]
         }
-        fn number_of(sums: [__m512i; 2], less: i32) -> __m512 {
+        fn number_of(self, sums: [__m512i; 2], less: i32) -> __m512 {
             let both = _mm512_add_epi32(_mm512_slli_epi32::<8>(sums[0]), sums[1]);
             _mm512_cvtepi32_ps(_mm512_sub_epi32(both, _mm512_set1_epi32(less)))
         }
-        fn split(a: __m512, high: *mut i8, low: *mut i8) -> __m512i {
+        unsafe fn split(self, a: __m512, high: *mut i8, low: *mut i8) -> __m512i {
             let whole = _mm512_cvtps_epi32(a);
             let above = _mm512_srai_epi32::<8>(_mm512_add_epi32(whole, _mm512_set1_epi32(128)));
             _mm_storeu_si128(high.cast(), _mm512_cvtepi32_epi8(above));
             _mm_storeu_si128(low.cast(), _mm512_cvtepi32_epi8(whole));
             whole
         }
-        fn reduce_add_i(a: __m512i) -> i32 { _mm512_reduce_add_epi32(a) }
-        fn table(numbers: &[u8; 64]) -> [__m512i; 4] {
+        fn reduce_add_i(self, a: __m512i) -> i32 { _mm512_reduce_add_epi32(a) }
+        fn table(self, numbers: &[u8; 64]) -> [__m512i; 4] {
             let mut parts = [_mm512_setzero_si512(); 4];
             for (i, part) in parts.iter_mut().enumerate() {
                 *part = _mm512_broadcast_i32x4(_mm_loadu_si128(numbers.as_ptr().add(16 * i).cast()));
             }
             parts
         }
-        fn wide_nibbles(table: &[__m512i; 4], rows: [*const u8; 4], out: *mut u8) {
+        unsafe fn wide_nibbles(self, table: &[__m512i; 4], rows: [*const u8; 4], out: *mut u8) {
             let codes = [
-                Self::load_b(rows[0]),
-                Self::load_b(rows[1]),
-                Self::load_b(rows[2]),
-                Self::load_b(rows[3]),
+                self.load_b(rows[0]),
+                self.load_b(rows[1]),
+                self.load_b(rows[2]),
+                self.load_b(rows[3]),
             ];
-            store_nibbles(table, Self::interleave(codes), out);
+            self.store_nibbles(table, self.interleave(codes), out);
         }
-        fn half_nibbles(table: &[__m512i; 4], rows: [[*const u8; 4]; 2], out: *mut u8) {
+        unsafe fn half_nibbles(self, table: &[__m512i; 4], rows: [[*const u8; 4]; 2], out: *mut u8) {
             let [first, second] = rows;
             let codes = [
-                halves(first[0], second[0]),
-                halves(first[1], second[1]),
-                halves(first[2], second[2]),
-                halves(first[3], second[3]),
+                self.halves(first[0], second[0]),
+                self.halves(first[1], second[1]),
+                self.halves(first[2], second[2]),
+                self.halves(first[3], second[3]),
             ];
-            let [a, b, c, d] = Self::interleave(codes);
-            let ([a, b], [c, d]) = (regroup(a, b), regroup(c, d));
-            store_nibbles(table, [a, c, b, d], out);
+            let [a, b, c, d] = self.interleave(codes);
+            let ([a, b], [c, d]) = (self.regroup(a, b), self.regroup(c, d));
+            self.store_nibbles(table, [a, c, b, d], out);
         }
-        fn row_order() -> [__m512i; 2] {
+        fn row_order(self) -> [__m512i; 2] {
             let load = |at: &[u8; 64]| _mm512_loadu_si512(at.as_ptr().cast());
             // The compiler would build other permutations out of these, and more of them, if it knew them.
             let [words, each] = std::hint::black_box(&ROW_ORDER);
             [load(words), load(each)]
         }
-        fn nibbles_of_rows(t: &[__m512i; 4], order: &[__m512i; 2], rows: [*const u8; 4]) -> [__m512i; 2] {
+        unsafe fn nibbles_of_rows(self, t: &[__m512i; 4], order: &[__m512i; 2], rows: [*const u8; 4]) -> [__m512i; 2] {
             let part = |i: usize| _mm_loadu_si128(rows[i].cast());
             let bytes = _mm512_castsi128_si512(part(0));
             let bytes = _mm512_mask_broadcast_i32x4(bytes, 0x00f0, part(1));
@@ -470,15 +445,15 @@ impl Bytes for Avx512 {
             let bytes = _mm512_mask_broadcast_i32x4(bytes, 0xf000, part(3));
             let [words, each] = *order;
             let bytes = _mm512_shuffle_epi8(_mm512_permutexvar_epi32(words, bytes), each);
-            nibbles_of(t, bytes)
+            self.nibbles_of(t, bytes)
         }
-        fn permute(a: __m512, order: &[i32; 16]) -> __m512 {
+        fn permute(self, a: __m512, order: &[i32; 16]) -> __m512 {
             _mm512_permutexvar_ps(_mm512_loadu_si512(order.as_ptr().cast()), a)
         }
-        fn gather(p: *const f32, places: *const i32) -> __m512 {
+        unsafe fn gather(self, p: *const f32, places: *const i32) -> __m512 {
             _mm512_i32gather_ps::<4>(_mm512_loadu_si512(places.cast()), p)
         }
-        fn interleave(rows: [__m512i; 4]) -> [__m512i; 4] {
+        fn interleave(self, rows: [__m512i; 4]) -> [__m512i; 4] {
             let [a, b, c, d] = rows;
             let (ab, cd) = (_mm512_unpacklo_epi8(a, b), _mm512_unpacklo_epi8(c, d));
             let (high_ab, high_cd) = (_mm512_unpackhi_epi8(a, b), _mm512_unpackhi_epi8(c, d));
@@ -489,17 +464,13 @@ impl Bytes for Avx512 {
                 _mm512_unpackhi_epi16(high_ab, high_cd),
             ]
         }
-    }
-
-    #[inline(always)]
-    unsafe fn numbers_of_word<const BITS: usize>(
-        t: &[__m512i; 4],
-        at: usize,
-        low: __m512i,
-        (high, bit): (__m512i, usize),
-    ) -> __m512i {
-        // SAFETY: the caller's.
-        unsafe {
+        fn numbers_of_word<const BITS: usize>(
+            self,
+            t: &[__m512i; 4],
+            at: usize,
+            low: __m512i,
+            (high, bit): (__m512i, usize),
+        ) -> __m512i {
             let bits = if BITS < 4 { 2 } else { 4 };
             let shift = _mm_cvtsi32_si128((at * bits) as i32);
             let low = _mm512_srl_epi32(low, shift);
@@ -528,43 +499,39 @@ impl Bytes for Avx512 {
                     let of_bytes = 0x1001_1001 << (2 * at);
                     let odd = _mm512_test_epi8_mask(part, _mm512_set1_epi32(of_bytes));
                     let upper = _mm512_test_epi8_mask(part, _mm512_set1_epi32(of_bytes << 1));
-                    among_four(t, low, odd, upper)
+                    self.among_four(t, low, odd, upper)
                 }
             }
         }
-    }
-
-    #[inline(always)]
-    unsafe fn numbers<const BITS: usize>(
-        t: &[__m512i; 4],
-        (row, high_at): (*const u8, usize),
-        first: usize,
-        left: usize,
-    ) -> __m512i {
-        // SAFETY: the caller's.
-        unsafe {
+        unsafe fn numbers<const BITS: usize>(
+            self,
+            t: &[__m512i; 4],
+            (row, high_at): (*const u8, usize),
+            first: usize,
+            left: usize,
+        ) -> __m512i {
             let high = row.add(high_at);
             match BITS {
-                2 => _mm512_shuffle_epi8(t[0], twos(row.add(first / 4), left)),
+                2 => _mm512_shuffle_epi8(t[0], self.twos(row.add(first / 4), left)),
                 3 => {
-                    let low = twos(row.add(first / 4), left);
-                    let upper = ones(high.add(first / 8), left);
+                    let low = self.twos(row.add(first / 4), left);
+                    let upper = self.ones(high.add(first / 8), left);
                     let index = _mm512_mask_add_epi8(low, upper, low, _mm512_set1_epi8(4));
                     _mm512_shuffle_epi8(t[0], index)
                 }
-                4 => _mm512_shuffle_epi8(t[0], fours(row.add(first / 2), left)),
+                4 => _mm512_shuffle_epi8(t[0], self.fours(row.add(first / 2), left)),
                 5 => {
-                    let low = fours(row.add(first / 2), left);
-                    let upper = ones(high.add(first / 8), left);
+                    let low = self.fours(row.add(first / 2), left);
+                    let upper = self.ones(high.add(first / 8), left);
                     let found = _mm512_shuffle_epi8(t[0], low);
                     _mm512_mask_shuffle_epi8(found, upper, t[1], low)
                 }
                 _ => {
-                    let low = fours(row.add(first / 2), left);
-                    let part = twos(high.add(first / 4), left);
+                    let low = self.fours(row.add(first / 2), left);
+                    let part = self.twos(high.add(first / 4), left);
                     let odd = _mm512_test_epi8_mask(part, _mm512_set1_epi8(1));
                     let upper = _mm512_test_epi8_mask(part, _mm512_set1_epi8(2));
-                    among_four(t, low, odd, upper)
+                    self.among_four(t, low, odd, upper)
                 }
             }
         }

@@ -17,26 +17,33 @@ pub(crate) trait Bytes: Simd {
     /// The most query rows whose values are.
     const FUSED_VALUE_ROWS: usize;
 
-    unsafe fn load_b(p: *const u8) -> Self::B;
+    unsafe fn load_b(self, p: *const u8) -> Self::B;
     /// Asks for 64 bytes that are read soon; any address will do.
-    unsafe fn prefetch(p: *const u8);
-    unsafe fn store_b(p: *mut u8, a: Self::B);
+    fn prefetch(self, p: *const u8);
+    unsafe fn store_b(self, p: *mut u8, a: Self::B);
     /// Sums of no products.
-    unsafe fn nothing() -> Self::Sums;
+    fn nothing(self) -> Self::Sums;
     /// Each sum with the products of its four unsigned bytes and four integers, whose two parts are at `first` and
     /// `second` as [`split`](Bytes::split) writes them.
-    unsafe fn dot(sums: Self::Sums, a: Self::B, first: *const i8, second: *const i8) -> Self::Sums;
+    unsafe fn dot(
+        self,
+        sums: Self::Sums,
+        a: Self::B,
+        first: *const i8,
+        second: *const i8,
+    ) -> Self::Sums;
     /// The sums, wrapping, − less, as numbers.
-    unsafe fn number_of(sums: Self::Sums, less: i32) -> Self::F;
+    fn number_of(self, sums: Self::Sums, less: i32) -> Self::F;
     /// Rounds numbers below 2¹⁵ to integers and writes them in two parts of sixteen bytes, four of each for every four
     /// integers; returns the integers.
-    unsafe fn split(a: Self::F, first: *mut i8, second: *mut i8) -> Self::I;
-    unsafe fn reduce_add_i(a: Self::I) -> i32;
+    unsafe fn split(self, a: Self::F, first: *mut i8, second: *mut i8) -> Self::I;
+    fn reduce_add_i(self, a: Self::I) -> i32;
     /// A table of 64 bytes, sixteen of them in each part.
-    unsafe fn table(numbers: &[u8; 64]) -> [Self::B; 4];
+    fn table(self, numbers: &[u8; 64]) -> [Self::B; 4];
     /// The table's bytes for up to 64 codes of a row from its number `first` on, `left` of which exist; the others are
     /// some byte of the table. `planes` are the row, and where its second plane lies.
     unsafe fn numbers<const BITS: usize>(
+        self,
         table: &[Self::B; 4],
         planes: (*const u8, usize),
         first: usize,
@@ -44,7 +51,8 @@ pub(crate) trait Bytes: Simd {
     ) -> Self::B;
     /// The table's bytes for the codes of a word of sixteen rows whose numbers are each the `at`th of their byte of the
     /// low plane. The word of the high plane begins at its bit `bit`.
-    unsafe fn numbers_of_word<const BITS: usize>(
+    fn numbers_of_word<const BITS: usize>(
+        self,
         table: &[Self::B; 4],
         at: usize,
         low: Self::I,
@@ -53,21 +61,22 @@ pub(crate) trait Bytes: Simd {
     /// The table's bytes for the fours of bits of 16 bytes of four rows: word `i` of the first vector is of the lower
     /// fours of each row's byte `i`, of the second of the upper.
     unsafe fn nibbles_of_rows(
+        self,
         table: &[Self::B; 4],
         order: &[Self::B; 2],
         rows: [*const u8; 4],
     ) -> [Self::B; 2];
     /// Writes the table's bytes for the fours of bits of 64 bytes of four rows: those of each vector that they
     /// [interleave](Bytes::interleave) to, the lower, then the upper.
-    unsafe fn wide_nibbles(table: &[Self::B; 4], rows: [*const u8; 4], out: *mut u8);
+    unsafe fn wide_nibbles(self, table: &[Self::B; 4], rows: [*const u8; 4], out: *mut u8);
     /// The same of 32 bytes of two times four rows: half vectors.
-    unsafe fn half_nibbles(table: &[Self::B; 4], rows: [[*const u8; 4]; 2], out: *mut u8);
+    unsafe fn half_nibbles(self, table: &[Self::B; 4], rows: [[*const u8; 4]; 2], out: *mut u8);
     /// What [`Bytes::nibbles_of_rows`] permutes by.
-    unsafe fn row_order() -> [Self::B; 2];
+    fn row_order(self) -> [Self::B; 2];
     /// Puts lanes into an order.
-    unsafe fn permute(a: Self::F, order: &[i32; 16]) -> Self::F;
+    fn permute(self, a: Self::F, order: &[i32; 16]) -> Self::F;
     /// Numbers at some places.
-    unsafe fn gather(p: *const f32, places: *const i32) -> Self::F;
+    unsafe fn gather(self, p: *const f32, places: *const i32) -> Self::F;
     /// Words of the bytes of four vectors at one place. Word 4·l + k of vector j is of place 16·l + 4·j + k.
-    unsafe fn interleave(rows: [Self::B; 4]) -> [Self::B; 4];
+    fn interleave(self, rows: [Self::B; 4]) -> [Self::B; 4];
 }

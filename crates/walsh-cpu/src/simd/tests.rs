@@ -18,122 +18,115 @@ fn numbers(seed: u32) -> [f32; 16] {
 }
 
 /// What one instruction set makes of the same inputs: bit patterns, by operation.
-unsafe fn fingerprint<S: Simd>(out: &mut Vec<(&'static str, Vec<u32>)>) {
+fn fingerprint<S: Simd>(s: S, out: &mut Vec<(&'static str, Vec<u32>)>) {
     let mut put =
         |name, values: &[f32]| out.push((name, values.iter().map(|v| v.to_bits()).collect()));
-    // SAFETY: the caller's; every pointer below is into a live array of sufficient size.
+
+    let read = |a: S::F| {
+        let mut array = [0.0f32; 16];
+        s.write(&mut array, a);
+        array
+    };
+    let (a, b, c) = (numbers(1), numbers(2), numbers(3));
+    let (x, y, z) = (s.read(&a), s.read(&b), s.read(&c));
+    put("add", &read(s.add(x, y)));
+    put("sub", &read(s.sub(x, y)));
+    put("mul", &read(s.mul(x, y)));
+    put("div", &read(s.div(x, y)));
+    put("max", &read(s.max(x, y)));
+    put("min", &read(s.min(x, y)));
+    put("abs", &read(s.abs(x)));
+    put("zero_below", &read(s.zero_below(x, y, z)));
+    put("pick_below", &read(s.pick_below(x, y, z, x)));
+    put("keep", &read(s.keep(x, 3, 13)));
+    put("keep none", &read(s.keep(x, 16, 40)));
+    put("keep all", &read(s.keep(x, -5, 16)));
+    put("reduce", &[s.reduce_max(x), s.reduce_add(x)]);
+    let mut rows: [S::F; 16] = std::array::from_fn(|i| s.read(&numbers(i as u32)));
+    put("sums", &read(s.sums(&rows)));
+    put("pick_bits", &read(s.pick_bits(0xdead_b52c, x, y)));
+    let sum = s.reduce_doubles(s.add_squares(s.add_squares(s.zeros(), x), s.mul(y, z)));
+    put(
+        "squares",
+        &[sum as f32, (sum - f64::from(sum as f32)) as f32],
+    );
+    put("butterfly 1", &read(s.butterfly::<1>(x)));
+    put("butterfly 2", &read(s.butterfly::<2>(x)));
+    put("butterfly 4", &read(s.butterfly::<4>(x)));
+    put("butterfly 8", &read(s.butterfly::<8>(x)));
+    let words: [u32; 16] = std::array::from_fn(|i| (i as u32 + 1).wrapping_mul(0x9e37_79b9));
+    // SAFETY: sixteen integers.
+    let w = unsafe { s.load_i(words.as_ptr()) };
+    let counts: [u32; 16] = std::array::from_fn(|i| (i as u32 * 7) % 32);
+    // SAFETY: sixteen integers.
+    let n = unsafe { s.load_i(counts.as_ptr()) };
+    put(
+        "integers",
+        &read(s.of_bits(s.add_i(
+            s.or(s.shr(w, n), s.splat_i(3)),
+            s.sub_i(s.xor(w, s.and(w, n)), n),
+        ))),
+    );
+    let small = s.shr(w, s.splat_i(5));
+    put("number", &read(s.number(small)));
+    put("shl", &read(s.of_bits(s.shl::<5>(w))));
+    put("add_if_less", &read(s.of_bits(s.add_if_less(w, x, y, 8))));
+    let large = s.mul(x, s.splat(1e8));
+    put("truncate", &read(s.of_bits(s.truncate(large))));
+    // SAFETY: every pointer is into a live array of sufficient size.
     unsafe {
-        let read = |a: S::F| {
-            let mut array = [0.0f32; 16];
-            S::store(array.as_mut_ptr(), a);
-            array
-        };
-        let (a, b, c) = (numbers(1), numbers(2), numbers(3));
-        let (x, y, z) = (
-            S::load(a.as_ptr()),
-            S::load(b.as_ptr()),
-            S::load(c.as_ptr()),
-        );
-        put("add", &read(S::add(x, y)));
-        put("sub", &read(S::sub(x, y)));
-        put("mul", &read(S::mul(x, y)));
-        put("div", &read(S::div(x, y)));
-        put("max", &read(S::max(x, y)));
-        put("min", &read(S::min(x, y)));
-        put("abs", &read(S::abs(x)));
-        put("zero_below", &read(S::zero_below(x, y, z)));
-        put("pick_below", &read(S::pick_below(x, y, z, x)));
-        put("keep", &read(S::keep(x, 3, 13)));
-        put("keep none", &read(S::keep(x, 16, 40)));
-        put("keep all", &read(S::keep(x, -5, 16)));
-        put("reduce", &[S::reduce_max(x), S::reduce_add(x)]);
-        let mut rows: [S::F; 16] = std::array::from_fn(|i| S::load(numbers(i as u32).as_ptr()));
-        put("sums", &read(S::sums(&rows)));
-        put("pick_bits", &read(S::pick_bits(0xdead_b52c, x, y)));
-        let sum = S::reduce_doubles(S::add_squares(S::add_squares(S::zeros(), x), S::mul(y, z)));
-        put(
-            "squares",
-            &[sum as f32, (sum - f64::from(sum as f32)) as f32],
-        );
-        put("butterfly 1", &read(S::butterfly::<1>(x)));
-        put("butterfly 2", &read(S::butterfly::<2>(x)));
-        put("butterfly 4", &read(S::butterfly::<4>(x)));
-        put("butterfly 8", &read(S::butterfly::<8>(x)));
-        let words: [u32; 16] = std::array::from_fn(|i| (i as u32 + 1).wrapping_mul(0x9e37_79b9));
-        let w = S::load_i(words.as_ptr());
-        let counts: [u32; 16] = std::array::from_fn(|i| (i as u32 * 7) % 32);
-        let n = S::load_i(counts.as_ptr());
-        put(
-            "integers",
-            &read(S::from_bits(S::add_i(
-                S::or(S::shr(w, n), S::splat_i(3)),
-                S::sub_i(S::xor(w, S::and(w, n)), n),
-            ))),
-        );
-        let small = S::shr(w, S::splat_i(5));
-        put("number", &read(S::number(small)));
-        put("shl", &read(S::from_bits(S::shl::<5>(w))));
-        put(
-            "add_if_less",
-            &read(S::from_bits(S::add_if_less(w, x, y, 8))),
-        );
         let bytes: [u8; 64] = std::array::from_fn(|i| (i as u8).wrapping_mul(37).wrapping_add(11));
         put(
             "load_u8",
-            &read(S::from_bits(S::load_u8(bytes.as_ptr().add(3)))),
+            &read(s.of_bits(s.load_u8(bytes.as_ptr().add(3)))),
         );
-        put("load_i8", &read(S::load_i8(bytes.as_ptr().add(3))));
-        put("load_bf16", &read(S::load_bf16(bytes.as_ptr().add(1))));
+        put("load_i8", &read(s.load_i8(bytes.as_ptr().add(3))));
+        put("load_bf16", &read(s.load_bf16(bytes.as_ptr().add(1))));
         let mut stored = [0u8; 32];
-        S::store_f16(stored.as_mut_ptr(), x);
-        put("f16", &read(S::load_f16(stored.as_ptr())));
+        s.store_f16(stored.as_mut_ptr(), x);
+        put("f16", &read(s.load_f16(stored.as_ptr())));
         let mut low = [0u8; 16];
-        S::store_u8(low.as_mut_ptr(), w);
+        s.store_u8(low.as_mut_ptr(), w);
         put("store_u8", &low.map(f32::from));
-        let large = S::mul(x, S::splat(1e8));
-        put("truncate", &read(S::from_bits(S::truncate(large))));
         let mut packed = [0u8; 32];
-        S::store_u16(packed.as_mut_ptr(), w);
+        s.store_u16(packed.as_mut_ptr(), w);
         put("store_u16", &packed.map(f32::from));
         packed.fill(0);
-        S::store_bits::<1>(packed.as_mut_ptr(), w);
-        S::store_bits::<2>(packed.as_mut_ptr().add(2), w);
-        S::store_bits::<4>(packed.as_mut_ptr().add(6), w);
+        s.store_bits::<1>(packed.as_mut_ptr(), w);
+        s.store_bits::<2>(packed.as_mut_ptr().add(2), w);
+        s.store_bits::<4>(packed.as_mut_ptr().add(6), w);
         put("store_bits", &packed.map(f32::from));
-        let halves = [1.0 / 3.0, 70_000.0, 1e-7, -2.5].map(|x| f32::from(S::to_half(x)));
+        let halves = [1.0 / 3.0, 70_000.0, 1e-7, -2.5].map(|x| f32::from(s.to_half(x)));
         put("to_half", &halves);
         let mut in_order = [0.0; 16];
-        let taken = read(S::from_bits(S::and(
-            S::nibbles(bytes.as_ptr()),
-            S::splat_i(15),
-        )));
+        let taken = read(s.of_bits(s.and(s.nibbles(bytes.as_ptr()), s.splat_i(15))));
         for (lane, element) in S::ORDER.iter().enumerate() {
             in_order[usize::from(*element)] = taken[lane];
         }
         put("nibbles", &in_order);
         let sources: [*const u8; 16] = std::array::from_fn(|i| bytes.as_ptr().add(i * 13 % 32));
-        for column in S::columns(&sources) {
-            put("columns", &read(S::from_bits(column)));
+        for column in s.columns(&sources) {
+            put("columns", &read(s.of_bits(column)));
         }
-        S::store_f16(stored.as_mut_ptr(), x);
+        s.store_f16(stored.as_mut_ptr(), x);
         put(
             "half",
-            &[S::half(stored.as_ptr()), S::half(stored.as_ptr().add(6))],
+            &[s.half(stored.as_ptr()), s.half(stored.as_ptr().add(6))],
         );
-        let tables = TqBits::ALL.map(|bits| table_numbers(&codebook(bits).centroids));
-        let table = |bits: TqBits| Table::<S>::new(&tables[bits as usize]);
-        put("lookup 2", &read(S::lookup::<2>(&table(TqBits::B2), w)));
-        put("lookup 3", &read(S::lookup::<3>(&table(TqBits::B3), w)));
-        put("lookup 4", &read(S::lookup::<4>(&table(TqBits::B4), w)));
-        put("lookup 5", &read(S::lookup::<5>(&table(TqBits::B5), w)));
-        put("lookup 6", &read(S::lookup::<6>(&table(TqBits::B6), w)));
-        let longer = table_numbers(&codebook(TqBits::B8).boundaries[..128]);
-        put("lookup 7", &read(S::lookup::<7>(&Table::new(&longer), w)));
-        put("lookup 8", &read(S::lookup::<8>(&table(TqBits::B8), w)));
-        S::transpose(&mut rows);
-        for row in rows {
-            put("transpose", &read(row));
-        }
+    }
+    let tables = TqBits::ALL.map(|bits| table_numbers(&codebook(bits).centroids));
+    let table = |bits: TqBits| Table::new(s, &tables[bits as usize]);
+    put("lookup 2", &read(s.lookup::<2>(&table(TqBits::B2), w)));
+    put("lookup 3", &read(s.lookup::<3>(&table(TqBits::B3), w)));
+    put("lookup 4", &read(s.lookup::<4>(&table(TqBits::B4), w)));
+    put("lookup 5", &read(s.lookup::<5>(&table(TqBits::B5), w)));
+    put("lookup 6", &read(s.lookup::<6>(&table(TqBits::B6), w)));
+    let longer = table_numbers(&codebook(TqBits::B8).boundaries[..128]);
+    put("lookup 7", &read(s.lookup::<7>(&Table::new(s, &longer), w)));
+    put("lookup 8", &read(s.lookup::<8>(&table(TqBits::B8), w)));
+    s.transpose(&mut rows);
+    for row in rows {
+        put("transpose", &read(row));
     }
 }
 
@@ -144,13 +137,11 @@ entries! {
 #[test]
 fn every_set_computes_the_same_bits() {
     let mut expected = Vec::new();
-    // SAFETY: every machine has the portable set.
-    unsafe { fingerprint_of(Isa::Portable, &mut expected) };
+    fingerprint_of(Isa::Portable, &mut expected);
     assert!(expected.len() > 40);
     for isa in Isa::available() {
         let mut got = Vec::new();
-        // SAFETY: the set is available.
-        unsafe { fingerprint_of(isa, &mut got) };
+        fingerprint_of(isa, &mut got);
         for (got, expected) in got.iter().zip(&expected) {
             assert_eq!(got, expected, "{isa}");
         }
@@ -172,12 +163,9 @@ fn order_is_a_permutation() {
     }
 }
 
-unsafe fn functions<S: Simd>(x: &[f32; 16], exp_of: &mut [f32; 16], tanh_of: &mut [f32; 16]) {
-    // SAFETY: the caller's; the arrays hold sixteen.
-    unsafe {
-        S::store(exp_of.as_mut_ptr(), exp::<S>(S::load(x.as_ptr())));
-        S::store(tanh_of.as_mut_ptr(), tanh::<S>(S::load(x.as_ptr())));
-    }
+fn functions<S: Simd>(s: S, x: &[f32; 16], exp_of: &mut [f32; 16], tanh_of: &mut [f32; 16]) {
+    s.write(exp_of, exp(s, s.read(x)));
+    s.write(tanh_of, tanh(s, s.read(x)));
 }
 
 entries! {
@@ -190,8 +178,7 @@ fn exponentials_and_tangents_are_close() {
         let (mut e, mut t) = ([0.0; 16], [0.0; 16]);
         for start in -60_000..0 {
             let x: [f32; 16] = std::array::from_fn(|i| (start as f32 + i as f32 / 16.0) * 0.0015);
-            // SAFETY: the set is available.
-            unsafe { functions_of(isa, &x, &mut e, &mut t) };
+            functions_of(isa, &x, &mut e, &mut t);
             for (i, x) in x.iter().enumerate() {
                 let exact = f64::from(*x).exp();
                 assert!(
@@ -219,8 +206,7 @@ fn exponentials_and_tangents_are_close() {
         ]
         .repeat(2);
         x.truncate(16);
-        // SAFETY: the set is available.
-        unsafe { functions_of(isa, &x.try_into().unwrap(), &mut e, &mut t) };
+        functions_of(isa, &x.try_into().unwrap(), &mut e, &mut t);
         assert!(
             e[0] == 0.0 && e[1].is_nan() && e[2] == 1.0 && e[3] == 0.0,
             "{isa}"

@@ -104,27 +104,22 @@ impl Guess {
 }
 
 /// The root mean square, summed as the codec sums it.
-///
-/// # Safety
-/// The machine has the instruction set. The values are whole vectors.
 #[inline(always)]
-pub(super) unsafe fn sigma<S: Simd>(values: &[f32]) -> f32 {
-    // SAFETY: the caller's.
-    unsafe {
-        let mut squares = S::zeros();
-        for chunk in values.chunks_exact(LANES) {
-            squares = S::add_squares(squares, S::load(chunk.as_ptr()));
-        }
-        (S::reduce_doubles(squares) / values.len() as f64).sqrt() as f32
+pub(super) fn sigma<S: Simd>(s: S, values: &[f32]) -> f32 {
+    let mut squares = s.zeros();
+    for chunk in values.as_chunks::<LANES>().0 {
+        squares = s.add_squares(squares, s.read(chunk));
     }
+    (s.reduce_doubles(squares) / values.len() as f64).sqrt() as f32
 }
 
 /// The quantiser of codes of `BITS`: `INDEX` of them, one less but at least 2, say how many boundaries lie below.
 pub(super) struct Quantiser<'a, S: Simd, const BITS: usize, const INDEX: usize> {
-    centroids: [Table<S>; 3],
-    boundaries: [Table<S>; 2],
-    slopes: Table<S>,
-    starts: Table<S>,
+    simd: S,
+    centroids: [Table<'a, S>; 3],
+    boundaries: [Table<'a, S>; 2],
+    slopes: Table<'a, S>,
+    starts: Table<'a, S>,
     guess: &'a Guess,
 }
 
@@ -145,31 +140,20 @@ struct Fit<S: Simd> {
 }
 
 impl<S: Simd> Fit<S> {
-    /// # Safety
-    /// The machine has the instruction set.
     #[inline(always)]
-    unsafe fn of(size: S::F, c: S::F) -> Self {
-        // SAFETY: the caller's.
-        unsafe {
-            Self {
-                dot: S::mul(size, c),
-                square: S::mul(c, c),
-            }
+    fn of(s: S, size: S::F, c: S::F) -> Self {
+        Self {
+            dot: s.mul(size, c),
+            square: s.mul(c, c),
         }
     }
 
     /// `a` where the first number is below the second, else `b`.
-    ///
-    /// # Safety
-    /// The machine has the instruction set.
     #[inline(always)]
-    unsafe fn pick((x, limit): (S::F, S::F), a: Self, b: Self) -> Self {
-        // SAFETY: the caller's.
-        unsafe {
-            Self {
-                dot: S::pick_below(x, limit, a.dot, b.dot),
-                square: S::pick_below(x, limit, a.square, b.square),
-            }
+    fn pick(s: S, (x, limit): (S::F, S::F), a: Self, b: Self) -> Self {
+        Self {
+            dot: s.pick_below(x, limit, a.dot, b.dot),
+            square: s.pick_below(x, limit, a.square, b.square),
         }
     }
 }
@@ -178,227 +162,181 @@ impl<S: Simd> Fit<S> {
 struct Sums<S: Simd>([S::F; 16]);
 
 impl<S: Simd> Sums<S> {
-    /// # Safety
-    /// The machine has the instruction set.
     #[inline(always)]
-    unsafe fn add(&mut self, candidate: usize, fit: Fit<S>) {
-        // SAFETY: the caller's.
-        unsafe {
-            self.0[candidate] = S::add(self.0[candidate], fit.dot);
-            self.0[candidate + 8] = S::add(self.0[candidate + 8], fit.square);
-        }
+    fn add(&mut self, s: S, candidate: usize, fit: Fit<S>) {
+        self.0[candidate] = s.add(self.0[candidate], fit.dot);
+        self.0[candidate + 8] = s.add(self.0[candidate + 8], fit.square);
     }
 }
 
 impl<'a, S: Simd, const BITS: usize, const INDEX: usize> Quantiser<'a, S, BITS, INDEX> {
-    /// # Safety
-    /// The machine has the instruction set.
     #[inline(always)]
-    pub(super) unsafe fn new(tables: &'a Tables) -> Self {
+    pub(super) fn new(s: S, tables: &'a Tables) -> Self {
         const { assert!(INDEX + 1 == BITS || (INDEX == 2 && BITS == 2)) };
         let (c, b) = (&tables.centroids, &tables.boundaries);
-        // SAFETY: the caller's; the tables outlive this.
-        unsafe {
-            Self {
-                centroids: [Table::new(&c[0]), Table::new(&c[1]), Table::new(&c[2])],
-                boundaries: [Table::new(&b[0]), Table::new(&b[1])],
-                slopes: Table::new(&tables.guess.slopes),
-                starts: Table::new(&tables.guess.starts),
-                guess: &tables.guess,
-            }
+        Self {
+            simd: s,
+            centroids: [
+                Table::new(s, &c[0]),
+                Table::new(s, &c[1]),
+                Table::new(s, &c[2]),
+            ],
+            boundaries: [Table::new(s, &b[0]), Table::new(s, &b[1])],
+            slopes: Table::new(s, &tables.guess.slopes),
+            starts: Table::new(s, &tables.guess.starts),
+            guess: &tables.guess,
         }
     }
 
-    /// # Safety
-    /// The machine has the instruction set; `p` is valid for sixteen numbers.
     #[inline(always)]
-    unsafe fn unit(p: *const f32, inverse: S::F) -> Unit<S> {
-        // SAFETY: the caller's.
-        unsafe {
-            let numbers = S::mul(S::load(p), inverse);
-            Unit {
-                numbers,
-                size: S::abs(numbers),
-                next: S::shr(S::bits(numbers), S::splat_i(31)),
-            }
+    fn unit(&self, x: &[f32; LANES], inverse: S::F) -> Unit<S> {
+        let s = self.simd;
+        let numbers = s.mul(s.read(x), inverse);
+        Unit {
+            numbers,
+            size: s.abs(numbers),
+            next: s.shr(s.bits(numbers), s.splat_i(31)),
         }
     }
 
     /// The magnitude that boundaries must lie strictly below, at a scale.
-    ///
-    /// # Safety
-    /// The machine has the instruction set.
     #[inline(always)]
-    unsafe fn scaled(unit: &Unit<S>, inverse: S::F) -> S::F {
-        // SAFETY: the caller's.
-        unsafe { S::from_bits(S::add_i(S::bits(S::mul(unit.size, inverse)), unit.next)) }
+    fn scaled(&self, unit: &Unit<S>, inverse: S::F) -> S::F {
+        let s = self.simd;
+        s.of_bits(s.add_i(s.bits(s.mul(unit.size, inverse)), unit.next))
     }
 
     /// How many positive boundaries lie strictly below magnitudes; bits above the low `INDEX` are unspecified.
-    ///
-    /// # Safety
-    /// The machine has the instruction set.
     #[inline(always)]
-    unsafe fn below(&self, x: S::F) -> S::I {
-        // SAFETY: the caller's.
-        unsafe {
-            if BITS == 8 {
-                let x = S::min(x, S::splat(self.guess.top));
-                let line = S::fma(x, S::splat(self.guess.parts), S::splat(WHOLE));
-                let slope = S::lookup::<4>(&self.slopes, S::bits(line));
-                let start = S::lookup::<4>(&self.starts, S::bits(line));
-                let guess = S::max(S::fma(x, slope, start), S::splat(0.0));
-                return self.step(S::bits(S::add(guess, S::splat(WHOLE))), x);
-            }
-            // A binary search, one bit at a time.
-            let mut below = S::splat_i(0);
-            for bit in (0..INDEX).rev() {
-                let at = S::add_i(below, S::splat_i((1 << bit) - 1));
-                let boundary = S::lookup::<INDEX>(&self.boundaries[0], at);
-                below = S::add_if_less(below, boundary, x, 1 << bit);
-            }
-            below
+    fn below(&self, x: S::F) -> S::I {
+        let s = self.simd;
+        if BITS == 8 {
+            let x = s.min(x, s.splat(self.guess.top));
+            let line = s.fma(x, s.splat(self.guess.parts), s.splat(WHOLE));
+            let slope = s.lookup::<4>(&self.slopes, s.bits(line));
+            let start = s.lookup::<4>(&self.starts, s.bits(line));
+            let guess = s.max(s.fma(x, slope, start), s.splat(0.0));
+            return self.step(s.bits(s.add(guess, s.splat(WHOLE))), x);
         }
+        // A binary search, one bit at a time.
+        let mut below = s.splat_i(0);
+        for bit in (0..INDEX).rev() {
+            let at = s.add_i(below, s.splat_i((1 << bit) - 1));
+            let boundary = s.lookup::<INDEX>(&self.boundaries[0], at);
+            below = s.add_if_less(below, boundary, x, 1 << bit);
+        }
+        below
     }
 
     /// One boundary more where that is below the magnitude.
-    ///
-    /// # Safety
-    /// The machine has the instruction set.
     #[inline(always)]
-    unsafe fn step(&self, below: S::I, x: S::F) -> S::I {
-        // SAFETY: the caller's.
-        unsafe { S::add_if_less(below, S::lookup::<INDEX>(&self.boundaries[0], below), x, 1) }
+    fn step(&self, below: S::I, x: S::F) -> S::I {
+        let s = self.simd;
+        s.add_if_less(below, s.lookup::<INDEX>(&self.boundaries[0], below), x, 1)
     }
 
     /// The best candidate for numbers that are brought to unit root mean square by `inverse`: the inverse of its scale,
     /// and ⟨u,c⟩/⟨c,c⟩.
-    ///
-    /// # Safety
-    /// The machine has the instruction set. The numbers are whole vectors.
     #[inline(always)]
-    pub(super) unsafe fn best(&self, values: &[f32], inverse: f32) -> (f32, f32) {
+    pub(super) fn best(&self, values: &[f32], inverse: f32) -> (f32, f32) {
+        let s = self.simd;
         let inverses = kv::SCALE_CANDIDATES.map(|candidate| 1.0 / candidate);
-        // SAFETY: the caller's.
-        unsafe {
-            let inverse = S::splat(inverse);
-            // ⟨u,c⟩ and ⟨c,c⟩ of all candidates side by side, so that their long chains overlap.
-            let mut sums = Sums::<S>([S::splat(0.0); 16]);
-            for chunk in values.chunks_exact(LANES) {
-                let unit = Self::unit(chunk.as_ptr(), inverse);
-                if BITS == 8 {
-                    for (k, inverse) in inverses.into_iter().enumerate() {
-                        let below = self.below(Self::scaled(&unit, S::splat(inverse)));
-                        let c = S::lookup::<INDEX>(&self.centroids[0], below);
-                        sums.add(k, Fit::of(unit.size, c));
-                    }
-                    continue;
+        let inverse = s.splat(inverse);
+        // ⟨u,c⟩ and ⟨c,c⟩ of all candidates side by side, so that their long chains overlap.
+        let mut sums = Sums::<S>([s.splat(0.0); 16]);
+        for chunk in values.as_chunks::<LANES>().0 {
+            let unit = self.unit(chunk, inverse);
+            if BITS == 8 {
+                for (k, inverse) in inverses.into_iter().enumerate() {
+                    let below = self.below(self.scaled(&unit, s.splat(inverse)));
+                    let c = s.lookup::<INDEX>(&self.centroids[0], below);
+                    sums.add(s, k, Fit::of(s, unit.size, c));
                 }
-                // Boundaries are so far apart that there is at most one between a number at the scale 1 and at any other,
-                // or with more than 4 bits between it at one scale and at the next.
-                let below = self.below(Self::scaled(&unit, S::splat(1.0)));
-                sums.add(0, self.fit(&unit, below, 0));
-                if BITS <= 4 {
-                    self.beside(&unit, below, &inverses, &mut sums);
-                } else {
-                    self.onwards(&unit, below, &inverses, &mut sums);
-                }
+                continue;
             }
-            // What is left over gains nothing.
-            sums.0[15] = S::splat(1.0);
-            let all = S::sums(&sums.0);
-            let mut sums = [0f32; LANES];
-            S::store(sums.as_mut_ptr(), all);
-            let mut gains = [0f32; 8];
-            for (k, gain) in gains.iter_mut().enumerate() {
-                *gain = sums[k] * sums[k] / sums[k + 8];
+            // Boundaries are so far apart that there is at most one between a number at the scale 1 and at any other,
+            // or with more than 4 bits between it at one scale and at the next.
+            let below = self.below(self.scaled(&unit, s.splat(1.0)));
+            sums.add(s, 0, self.fit(&unit, below, 0));
+            if BITS <= 4 {
+                self.beside(&unit, below, &inverses, &mut sums);
+            } else {
+                self.onwards(&unit, below, &inverses, &mut sums);
             }
-            // The first of the largest, without a branch that nobody can foresee.
-            let (mut best, mut gain) = (0, gains[0]);
-            for (k, found) in gains.into_iter().enumerate().take(COUNT).skip(1) {
-                best = if found > gain { k } else { best };
-                gain = if found > gain { found } else { gain };
-            }
-            (inverses[best], sums[best] / sums[best + 8])
         }
+        // What is left over gains nothing.
+        sums.0[15] = s.splat(1.0);
+        let all = s.sums(&sums.0);
+        let mut sums = [0f32; LANES];
+        s.write(&mut sums, all);
+        let mut gains = [0f32; 8];
+        for (k, gain) in gains.iter_mut().enumerate() {
+            *gain = sums[k] * sums[k] / sums[k + 8];
+        }
+        // The first of the largest, without a branch that nobody can foresee.
+        let (mut best, mut gain) = (0, gains[0]);
+        for (k, found) in gains.into_iter().enumerate().take(COUNT).skip(1) {
+            best = if found > gain { k } else { best };
+            gain = if found > gain { found } else { gain };
+        }
+        (inverses[best], sums[best] / sums[best + 8])
     }
 
     /// The fit of the centroid of the cell, or of one beside it.
-    ///
-    /// # Safety
-    /// The machine has the instruction set.
     #[inline(always)]
-    unsafe fn fit(&self, unit: &Unit<S>, below: S::I, cell: usize) -> Fit<S> {
-        // SAFETY: the caller's.
-        unsafe { Fit::of(unit.size, S::lookup::<INDEX>(&self.centroids[cell], below)) }
+    fn fit(&self, unit: &Unit<S>, below: S::I, cell: usize) -> Fit<S> {
+        let s = self.simd;
+        Fit::of(
+            s,
+            unit.size,
+            s.lookup::<INDEX>(&self.centroids[cell], below),
+        )
     }
 
     /// Adds the fits of all candidates but 1, where a number is in its own cell or in the one beside it.
-    ///
-    /// # Safety
-    /// The machine has the instruction set.
     #[inline(always)]
-    unsafe fn beside(
-        &self,
-        unit: &Unit<S>,
-        below: S::I,
-        inverses: &[f32; COUNT],
-        sums: &mut Sums<S>,
-    ) {
-        // SAFETY: the caller's.
-        unsafe {
-            let own = self.fit(unit, below, 0);
-            for side in [0, 1] {
-                // Numbers at every scale are compared with what stays: with the next smaller limit where the boundary
-                // itself counts as below.
-                let limit = S::lookup::<INDEX>(&self.boundaries[side], below);
-                let limit = S::from_bits(S::sub_i(S::bits(limit), unit.next));
-                let other = self.fit(unit, below, 1 + side);
-                let (above, under) = if side == 0 {
-                    (other, own)
-                } else {
-                    (own, other)
-                };
-                for k in [SMALLER, LARGER][side] {
-                    let x = S::mul(unit.size, S::splat(inverses[k]));
-                    sums.add(k, Fit::pick((limit, x), above, under));
-                }
+    fn beside(&self, unit: &Unit<S>, below: S::I, inverses: &[f32; COUNT], sums: &mut Sums<S>) {
+        let s = self.simd;
+        let own = self.fit(unit, below, 0);
+        for side in [0, 1] {
+            // Numbers at every scale are compared with what stays: with the next smaller limit where the boundary
+            // itself counts as below.
+            let limit = s.lookup::<INDEX>(&self.boundaries[side], below);
+            let limit = s.of_bits(s.sub_i(s.bits(limit), unit.next));
+            let other = self.fit(unit, below, 1 + side);
+            let (above, under) = if side == 0 {
+                (other, own)
+            } else {
+                (own, other)
+            };
+            for k in [SMALLER, LARGER][side] {
+                let x = s.mul(unit.size, s.splat(inverses[k]));
+                sums.add(s, k, Fit::pick(s, (limit, x), above, under));
             }
         }
     }
 
     /// Adds the fits of all candidates but 1, going from one to the next.
-    ///
-    /// # Safety
-    /// The machine has the instruction set.
     #[inline(always)]
-    unsafe fn onwards(
-        &self,
-        unit: &Unit<S>,
-        below: S::I,
-        inverses: &[f32; COUNT],
-        sums: &mut Sums<S>,
-    ) {
-        // SAFETY: the caller's.
-        unsafe {
-            let (mut up, mut down) = (below, below);
-            // Less by one, so that a boundary which does not lie strictly below is above.
-            let before = S::sub_i(unit.next, S::splat_i(1));
-            for (smaller, larger) in SMALLER.into_iter().zip(LARGER) {
-                up = self.step(up, Self::scaled(unit, S::splat(inverses[smaller])));
-                sums.add(smaller, self.fit(unit, up, 0));
-                let x = S::bits(S::mul(unit.size, S::splat(inverses[larger])));
-                let limit = S::lookup::<INDEX>(&self.boundaries[1], down);
-                down = S::add_if_less(down, S::from_bits(S::add_i(x, before)), limit, u32::MAX);
-                sums.add(larger, self.fit(unit, down, 0));
-            }
+    fn onwards(&self, unit: &Unit<S>, below: S::I, inverses: &[f32; COUNT], sums: &mut Sums<S>) {
+        let s = self.simd;
+        let (mut up, mut down) = (below, below);
+        // Less by one, so that a boundary which does not lie strictly below is above.
+        let before = s.sub_i(unit.next, s.splat_i(1));
+        for (smaller, larger) in SMALLER.into_iter().zip(LARGER) {
+            up = self.step(up, self.scaled(unit, s.splat(inverses[smaller])));
+            sums.add(s, smaller, self.fit(unit, up, 0));
+            let x = s.bits(s.mul(unit.size, s.splat(inverses[larger])));
+            let limit = s.lookup::<INDEX>(&self.boundaries[1], down);
+            down = s.add_if_less(down, s.of_bits(s.add_i(x, before)), limit, u32::MAX);
+            sums.add(s, larger, self.fit(unit, down, 0));
         }
     }
 
     /// Quantises numbers into the planes of codes from `at` on, of a row of `count` numbers.
     ///
     /// # Safety
-    /// The machine has the instruction set. `codes` are valid for the row, and the numbers whole vectors of it.
+    /// `codes` are valid for the row, and the numbers whole vectors of it.
     #[inline(always)]
     pub(super) unsafe fn pack(
         &self,
@@ -407,83 +345,78 @@ impl<'a, S: Simd, const BITS: usize, const INDEX: usize> Quantiser<'a, S, BITS, 
         (at, count): (usize, usize),
         codes: *mut u8,
     ) {
-        // SAFETY: the caller's.
-        unsafe {
-            let inverses = (S::splat(inverses.0), S::splat(inverses.1));
-            for (i, chunk) in values.chunks_exact(LANES).enumerate() {
-                let unit = Self::unit(chunk.as_ptr(), inverses.0);
-                let below = self.below(Self::scaled(&unit, inverses.1));
-                store_planes::<S, BITS>(codes, (at + i * LANES, count), Self::code(&unit, below));
-            }
+        let s = self.simd;
+        let inverses = (s.splat(inverses.0), s.splat(inverses.1));
+        for (i, chunk) in values.as_chunks::<LANES>().0.iter().enumerate() {
+            let unit = self.unit(chunk, inverses.0);
+            let below = self.below(self.scaled(&unit, inverses.1));
+            // SAFETY: the codes are valid for the row.
+            unsafe {
+                store_planes::<S, BITS>(s, codes, (at + i * LANES, count), self.code(&unit, below))
+            };
         }
     }
 
     /// Quantises numbers as they are, into a byte each.
-    ///
-    /// # Safety
-    /// The machine has the instruction set. The numbers are whole vectors.
     #[inline(always)]
-    pub(super) unsafe fn codes(&self, values: &[f32], codes: &mut [u8]) {
-        let one = 1.0;
+    pub(super) fn codes(&self, values: &[f32], codes: &mut [u8]) {
+        let s = self.simd;
+        let one = s.splat(1.0);
         for (chunk, out) in values
-            .chunks_exact(LANES)
+            .as_chunks()
+            .0
+            .iter()
             .zip(codes.chunks_exact_mut(LANES))
         {
-            // SAFETY: the caller's.
-            unsafe {
-                let unit = Self::unit(chunk.as_ptr(), S::splat(one));
-                let below = self.below(Self::scaled(&unit, S::splat(one)));
-                S::store_u8(out.as_mut_ptr(), Self::code(&unit, below));
-            }
+            let unit = self.unit(chunk, one);
+            let below = self.below(self.scaled(&unit, one));
+            // SAFETY: sixteen bytes.
+            unsafe { s.store_u8(out.as_mut_ptr(), self.code(&unit, below)) };
         }
     }
 
     /// The codes of numbers by how many boundaries lie below their magnitudes: from the middle up where a number is above
     /// zero, else down. Bits above the low `BITS` are unspecified.
-    ///
-    /// # Safety
-    /// The machine has the instruction set.
     #[inline(always)]
-    unsafe fn code(unit: &Unit<S>, below: S::I) -> S::I {
-        // SAFETY: the caller's.
-        unsafe {
-            let half = S::splat_i((1 << (BITS - 1)) - 1);
-            S::xor(below, S::add_if_less(half, S::splat(0.0), unit.numbers, 1))
-        }
+    fn code(&self, unit: &Unit<S>, below: S::I) -> S::I {
+        let s = self.simd;
+        let half = s.splat_i((1 << (BITS - 1)) - 1);
+        s.xor(below, s.add_if_less(half, s.splat(0.0), unit.numbers, 1))
     }
 }
 
 /// Stores sixteen codes from the `at`-th of `count` on, as [`kv::pack`] lays them out.
 ///
 /// # Safety
-/// The machine has the instruction set. `codes` are valid for all planes.
+/// `codes` are valid for all planes.
 #[inline(always)]
 unsafe fn store_planes<S: Simd, const BITS: usize>(
+    s: S,
     codes: *mut u8,
     (at, count): (usize, usize),
     code: S::I,
 ) {
-    // SAFETY: the caller's.
+    // SAFETY: two bytes for each bit of the code, in the planes.
     unsafe {
         match BITS {
-            2 => S::store_bits::<2>(codes.add(at / 4), code),
-            4 => S::store_bits::<4>(codes.add(at / 2), code),
+            2 => s.store_bits::<2>(codes.add(at / 4), code),
+            4 => s.store_bits::<4>(codes.add(at / 2), code),
             3 => {
-                S::store_bits::<2>(codes.add(at / 4), code);
-                let high = S::shr(code, S::splat_i(2));
-                S::store_bits::<1>(codes.add(count / 4 + at / 8), high);
+                s.store_bits::<2>(codes.add(at / 4), code);
+                let high = s.shr(code, s.splat_i(2));
+                s.store_bits::<1>(codes.add(count / 4 + at / 8), high);
             }
             5 => {
-                S::store_bits::<4>(codes.add(at / 2), code);
-                let high = S::shr(code, S::splat_i(4));
-                S::store_bits::<1>(codes.add(count / 2 + at / 8), high);
+                s.store_bits::<4>(codes.add(at / 2), code);
+                let high = s.shr(code, s.splat_i(4));
+                s.store_bits::<1>(codes.add(count / 2 + at / 8), high);
             }
             6 => {
-                S::store_bits::<4>(codes.add(at / 2), code);
-                let high = S::shr(code, S::splat_i(4));
-                S::store_bits::<2>(codes.add(count / 2 + at / 4), high);
+                s.store_bits::<4>(codes.add(at / 2), code);
+                let high = s.shr(code, s.splat_i(4));
+                s.store_bits::<2>(codes.add(count / 2 + at / 4), high);
             }
-            _ => S::store_u8(codes.add(at), code),
+            _ => s.store_u8(codes.add(at), code),
         }
     }
 }
@@ -522,24 +455,24 @@ mod tests {
         }
     }
 
-    unsafe fn codes_of<S: Simd>(tables: &Tables, bits: TqBits, x: &[f32], codes: &mut [u8]) {
+    unsafe fn codes_of<S: Simd>(s: S, tables: &Tables, bits: TqBits, x: &[f32], codes: &mut [u8]) {
         let at = (0, x.len());
         let codes = codes.as_mut_ptr();
-        // SAFETY: the caller's.
+        // SAFETY: the caller's codes.
         unsafe {
             match bits {
-                TqBits::B2 => Quantiser::<S, 2, 2>::new(tables).pack(x, (1.0, 1.0), at, codes),
-                TqBits::B3 => Quantiser::<S, 3, 2>::new(tables).pack(x, (1.0, 1.0), at, codes),
-                TqBits::B4 => Quantiser::<S, 4, 3>::new(tables).pack(x, (1.0, 1.0), at, codes),
-                TqBits::B5 => Quantiser::<S, 5, 4>::new(tables).pack(x, (1.0, 1.0), at, codes),
-                TqBits::B6 => Quantiser::<S, 6, 5>::new(tables).pack(x, (1.0, 1.0), at, codes),
-                TqBits::B8 => Quantiser::<S, 8, 7>::new(tables).pack(x, (1.0, 1.0), at, codes),
+                TqBits::B2 => Quantiser::<S, 2, 2>::new(s, tables).pack(x, (1.0, 1.0), at, codes),
+                TqBits::B3 => Quantiser::<S, 3, 2>::new(s, tables).pack(x, (1.0, 1.0), at, codes),
+                TqBits::B4 => Quantiser::<S, 4, 3>::new(s, tables).pack(x, (1.0, 1.0), at, codes),
+                TqBits::B5 => Quantiser::<S, 5, 4>::new(s, tables).pack(x, (1.0, 1.0), at, codes),
+                TqBits::B6 => Quantiser::<S, 6, 5>::new(s, tables).pack(x, (1.0, 1.0), at, codes),
+                TqBits::B8 => Quantiser::<S, 8, 7>::new(s, tables).pack(x, (1.0, 1.0), at, codes),
             }
         }
     }
 
     entries! {
-        fn codes_with(tables: &Tables, bits: TqBits, x: &[f32], codes: &mut [u8]) = codes_of
+        unsafe fn codes_with(tables: &Tables, bits: TqBits, x: &[f32], codes: &mut [u8]) = codes_of
     }
 
     #[test]

@@ -57,16 +57,12 @@ fn is_by_norm(codec: KvCodec) -> bool {
 entries! {
     /// Encodes a row, rotated if the encoder takes it so; false if there is no kernel for the codec or the row needs the
     /// codec's own care, such as for a NaN. `codes` and `scales` are then unspecified.
-    ///
-    /// # Safety
-    /// The machine has the instruction set. The lengths are the codec's.
     pub(super) fn encode(encoder: &Encoder, row: &[f32], codes: &mut [u8], scales: &mut [u8]) -> bool = encode_row
 }
 
-/// # Safety
-/// As for [`encode`].
 #[inline(always)]
-unsafe fn encode_row<S: Simd>(
+fn encode_row<S: Simd>(
+    s: S,
     encoder: &Encoder,
     row: &[f32],
     codes: &mut [u8],
@@ -77,65 +73,54 @@ unsafe fn encode_row<S: Simd>(
     }
     let (tq, tables) = match (encoder.codec.codec(), &encoder.tables) {
         (KvCodec::Dense(dtype) | KvCodec::Rotated(dtype), _) => {
-            // SAFETY: the caller's.
-            return unsafe { blocks::encode::<S>(dtype, row, codes) };
+            return blocks::encode(s, dtype, row, codes);
         }
         (KvCodec::Tq(tq), Some(tables)) => (tq, tables),
         _ => return false,
     };
     if tq.scale == ScaleKind::Norm {
         let of = (&encoder.codec, tables, encoder.limits.as_slice());
-        // SAFETY: the caller's.
-        return unsafe { norm::encode::<S>(of, row, codes, scales) };
+        return norm::encode(s, of, row, codes, scales);
     }
     let len = encoder.codec.group_len();
-    // SAFETY: the caller's.
-    unsafe {
-        match tq.bits {
-            TqBits::B2 => fitted::<S, 2, 2>(tables, (row, len), codes, scales),
-            TqBits::B3 => fitted::<S, 3, 2>(tables, (row, len), codes, scales),
-            TqBits::B4 => fitted::<S, 4, 3>(tables, (row, len), codes, scales),
-            TqBits::B5 => fitted::<S, 5, 4>(tables, (row, len), codes, scales),
-            TqBits::B6 => fitted::<S, 6, 5>(tables, (row, len), codes, scales),
-            TqBits::B8 => fitted::<S, 8, 7>(tables, (row, len), codes, scales),
-        }
+    match tq.bits {
+        TqBits::B2 => fitted::<S, 2, 2>(s, tables, (row, len), codes, scales),
+        TqBits::B3 => fitted::<S, 3, 2>(s, tables, (row, len), codes, scales),
+        TqBits::B4 => fitted::<S, 4, 3>(s, tables, (row, len), codes, scales),
+        TqBits::B5 => fitted::<S, 5, 4>(s, tables, (row, len), codes, scales),
+        TqBits::B6 => fitted::<S, 6, 5>(s, tables, (row, len), codes, scales),
+        TqBits::B8 => fitted::<S, 8, 7>(s, tables, (row, len), codes, scales),
     }
 }
 
 /// Encodes a row, whose groups have `len` numbers, by least squares.
-///
-/// # Safety
-/// The machine has the instruction set. `codes` and `scales` are as long as the row asks for.
 #[inline(always)]
-unsafe fn fitted<S: Simd, const BITS: usize, const INDEX: usize>(
+fn fitted<S: Simd, const BITS: usize, const INDEX: usize>(
+    s: S,
     tables: &Tables,
     (row, len): (&[f32], usize),
     codes: &mut [u8],
     scales: &mut [u8],
 ) -> bool {
     assert!(codes.len() == row.len() * BITS / 8);
-    // SAFETY: the caller's.
-    let quantiser = unsafe { Quantiser::<S, BITS, INDEX>::new(tables) };
+    let quantiser = Quantiser::<S, BITS, INDEX>::new(s, tables);
     let groups = row.chunks_exact(len).zip(scales.chunks_exact_mut(2));
     for (group, (values, scale)) in groups.enumerate() {
         // Of a row with a number that is none, this is none either.
-        // SAFETY: the caller's.
-        let sigma = unsafe { sigma::<S>(values) };
+        let sigma = sigma(s, values);
         if !sigma.is_finite() || sigma < kv::TINY_SIGMA {
             return false;
         }
         let inverse = 1.0 / sigma;
-        // SAFETY: the caller's; the codes have been measured.
-        unsafe {
-            let (best, factor) = quantiser.best(values, inverse);
-            let stored = S::to_half(sigma * factor);
-            if !blocks::is_number(stored) {
-                return false;
-            }
-            scale.copy_from_slice(&stored.to_le_bytes());
-            let at = (group * len, row.len());
-            quantiser.pack(values, (inverse, best), at, codes.as_mut_ptr());
+        let (best, factor) = quantiser.best(values, inverse);
+        let stored = s.to_half(sigma * factor);
+        if !blocks::is_number(stored) {
+            return false;
         }
+        scale.copy_from_slice(&stored.to_le_bytes());
+        let at = (group * len, row.len());
+        // SAFETY: the codes have been measured.
+        unsafe { quantiser.pack(values, (inverse, best), at, codes.as_mut_ptr()) };
     }
     true
 }

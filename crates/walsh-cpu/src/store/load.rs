@@ -26,24 +26,16 @@ pub(super) struct Source<'a> {
 
 entries! {
     /// Loads and prepares a vector; whether all magnitudes are so small that every codec stores it.
-    ///
-    /// # Safety
-    /// The machine has the instruction set. The lengths are the row's.
     pub(super) fn load(source: Source<'_>, row: &mut [f32]) -> bool = load_row
 }
 
 entries! {
     /// `r = H·(s∘x)/√D` of a row of whole vectors, into another.
-    ///
-    /// # Safety
-    /// The machine has the instruction set.
     pub(super) fn turn(rotation: &Rotation, row: &[f32], turned: &mut [f32]) = rotate::forward_from
 }
 
-/// # Safety
-/// As for [`load`].
 #[inline(always)]
-unsafe fn load_row<S: Simd>(source: Source<'_>, row: &mut [f32]) -> bool {
+fn load_row<S: Simd>(s: S, source: Source<'_>, row: &mut [f32]) -> bool {
     let len = row.len();
     let of_len = |numbers: Option<&[f32]>| numbers.is_none_or(|numbers| numbers.len() == len);
     assert!(source.bytes.len() == len * source.dtype.block_bytes());
@@ -51,12 +43,12 @@ unsafe fn load_row<S: Simd>(source: Source<'_>, row: &mut [f32]) -> bool {
     if !len.is_multiple_of(LANES) {
         return decode(source, row);
     }
-    // SAFETY: the caller's; the slices have been measured.
+    // SAFETY: the slices have been measured.
     unsafe {
         match source.dtype {
-            DType::F32 => convert::<S, F32>(source, row),
-            DType::F16 => convert::<S, F16>(source, row),
-            DType::BF16 => convert::<S, BF16>(source, row),
+            DType::F32 => convert::<S, F32>(s, source, row),
+            DType::F16 => convert::<S, F16>(s, source, row),
+            DType::BF16 => convert::<S, BF16>(s, source, row),
             _ => decode(source, row),
         }
     }
@@ -67,32 +59,32 @@ const F16: u8 = 1;
 const BF16: u8 = 2;
 
 /// # Safety
-/// The machine has the instruction set. The slices are as long as the row, whole vectors.
+/// The slices are as long as the row, whole vectors.
 #[inline(always)]
-unsafe fn convert<S: Simd, const TYPE: u8>(source: Source<'_>, row: &mut [f32]) -> bool {
+unsafe fn convert<S: Simd, const TYPE: u8>(s: S, source: Source<'_>, row: &mut [f32]) -> bool {
     let width = if TYPE == F32 { 4 } else { 2 };
-    // SAFETY: the caller's.
+    // SAFETY: the caller's: the slices are as long as the row.
     unsafe {
-        let mut safe = Within::<S>::below(SAFE_MAGNITUDE);
-        let mut numbers = Within::<S>::below(65_520.0);
+        let mut safe = Within::below(s, SAFE_MAGNITUDE);
+        let mut numbers = Within::below(s, 65_520.0);
         for at in (0..row.len()).step_by(LANES) {
             let p = source.bytes.as_ptr().add(width * at);
             let mut x = match TYPE {
-                F32 => S::load(p.cast()),
-                F16 => S::load_f16(p),
-                _ => S::load_bf16(p),
+                F32 => s.load(p.cast()),
+                F16 => s.load_f16(p),
+                _ => s.load_bf16(p),
             };
             if TYPE == F16 {
-                numbers.note(S::abs(x));
+                numbers.note(s.abs(x));
             }
             if let Some(center) = source.center {
-                x = S::sub(x, S::load(center.as_ptr().add(at)));
+                x = s.sub(x, s.load(center.as_ptr().add(at)));
             }
             if let Some(equaliser) = source.equaliser {
-                x = S::div(x, S::load(equaliser.as_ptr().add(at)));
+                x = s.div(x, s.load(equaliser.as_ptr().add(at)));
             }
-            safe.note(S::abs(x));
-            S::store(row.as_mut_ptr().add(at), x);
+            safe.note(s.abs(x));
+            s.store(row.as_mut_ptr().add(at), x);
         }
         if TYPE == F16 && !numbers.all() {
             // Not every set loads the infinities of half precision as such.
@@ -158,8 +150,7 @@ mod tests {
                     assert_eq!(decode(source, &mut expected), odd.is_none());
                     for isa in Isa::available() {
                         let mut row = vec![0.0; len];
-                        // SAFETY: the set is available.
-                        let safe = unsafe { load(isa, source, &mut row) };
+                        let safe = load(isa, source, &mut row);
                         assert_eq!(safe, odd.is_none(), "{isa} {dtype} {len}");
                         for (got, expected) in row.iter().zip(&expected) {
                             let alike = got.to_bits() == expected.to_bits();

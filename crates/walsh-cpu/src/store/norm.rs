@@ -20,11 +20,9 @@ pub(super) fn limits(book: &Codebook) -> Vec<f64> {
 }
 
 /// Encodes a row that is not rotated yet; false where it needs the codec's own care.
-///
-/// # Safety
-/// The machine has the instruction set. The lengths are the codec's, the row's a multiple of 16.
 #[inline(always)]
-pub(super) unsafe fn encode<S: Simd>(
+pub(super) fn encode<S: Simd>(
+    s: S,
     (codec, tables, limits): (&RowCodec, &Tables, &[f64]),
     row: &[f32],
     codes: &mut [u8],
@@ -73,17 +71,15 @@ pub(super) unsafe fn encode<S: Simd>(
     else {
         return false;
     };
-    // SAFETY: the caller's; there are as many codes as numbers.
-    unsafe {
-        match bits {
-            TqBits::B2 => Quantiser::<S, 2, 2>::new(tables).codes(units, unpacked),
-            TqBits::B3 => Quantiser::<S, 3, 2>::new(tables).codes(units, unpacked),
-            TqBits::B4 => Quantiser::<S, 4, 3>::new(tables).codes(units, unpacked),
-            TqBits::B5 => Quantiser::<S, 5, 4>::new(tables).codes(units, unpacked),
-            TqBits::B6 => Quantiser::<S, 6, 5>::new(tables).codes(units, unpacked),
-            TqBits::B8 => Quantiser::<S, 8, 7>::new(tables).codes(units, unpacked),
-        }
+    match bits {
+        TqBits::B2 => Quantiser::<S, 2, 2>::new(s, tables).codes(units, unpacked),
+        TqBits::B3 => Quantiser::<S, 3, 2>::new(s, tables).codes(units, unpacked),
+        TqBits::B4 => Quantiser::<S, 4, 3>::new(s, tables).codes(units, unpacked),
+        TqBits::B5 => Quantiser::<S, 5, 4>::new(s, tables).codes(units, unpacked),
+        TqBits::B6 => Quantiser::<S, 6, 5>::new(s, tables).codes(units, unpacked),
+        TqBits::B8 => Quantiser::<S, 8, 7>::new(s, tables).codes(units, unpacked),
     }
+
     settle(limits, numbers, unpacked);
     kv::pack::pack(bits, unpacked, codes);
     true

@@ -1,10 +1,8 @@
 //! Decoding: codes to bytes.
 
 use super::Book;
-use super::kernels::entries;
 use crate::attention::tile::{LANES, Planes, Rows, Words, each_word};
-use crate::isa::Isa;
-use crate::simd::Bytes;
+use crate::simd::{Bytes, byte_entries};
 
 /// A tile of codes.
 #[derive(Clone, Copy)]
@@ -19,56 +17,57 @@ pub(super) struct Codes<'a> {
 
 /// Asks for `count` rows of the next tile from one on.
 #[inline(always)]
-pub(super) unsafe fn fetch<S: Bytes>(args: Codes<'_>, first: usize, count: usize) {
+pub(super) fn fetch<S: Bytes>(s: S, args: Codes<'_>, first: usize, count: usize) {
     let stride = args.rows.stride;
     for at in (first * stride..(first + count) * stride).step_by(64) {
-        // SAFETY: the caller's.
-        unsafe { S::prefetch(args.next.wrapping_add(at)) };
+        s.prefetch(args.next.wrapping_add(at));
     }
 }
 
-entries! {
+byte_entries! {
     /// Decodes keys to panels of sixteen positions, `[head_dim / 4][16][4]` bytes each, numbers in the order of
     /// [`key_order`]. Positions past the count repeat the last one.
     ///
     /// # Safety
     /// The rows lie in readable memory, and `out` has room for the panels.
-    fn key_bytes(args: Codes<'_>, out: *mut u8) = decode_keys
+    pub(super) unsafe fn key_bytes(args: Codes<'_>, out: *mut u8) = decode_keys
 }
 
 #[inline(always)]
-unsafe fn decode_keys<S: Bytes>(args: Codes<'_>, out: *mut u8) {
-    // SAFETY: the caller's.
+unsafe fn decode_keys<S: Bytes>(s: S, args: Codes<'_>, out: *mut u8) {
+    // SAFETY: the caller's rows, and room for what is decoded.
     unsafe {
         match args.book.bits {
-            2 => key_panels::<S, 2>(args, out),
-            3 => key_panels::<S, 3>(args, out),
-            4 => key_panels::<S, 4>(args, out),
-            5 => key_panels::<S, 5>(args, out),
-            _ => key_panels::<S, 6>(args, out),
+            2 => key_panels::<S, 2>(s, args, out),
+            3 => key_panels::<S, 3>(s, args, out),
+            4 => key_panels::<S, 4>(s, args, out),
+            5 => key_panels::<S, 5>(s, args, out),
+            _ => key_panels::<S, 6>(s, args, out),
         }
     }
 }
 
 #[inline(always)]
-unsafe fn key_panels<S: Bytes, const BITS: usize>(args: Codes<'_>, out: *mut u8) {
+unsafe fn key_panels<S: Bytes, const BITS: usize>(s: S, args: Codes<'_>, out: *mut u8) {
     let Codes { rows, head_dim, .. } = args;
-    // SAFETY: the caller's; rows stay below the count.
+    // SAFETY: the caller's rows; rows stay below the count.
     unsafe {
-        let table = S::table(&args.book.numbers);
+        let table = s.table(&args.book.numbers);
         for first in (0..rows.count).step_by(LANES) {
-            fetch::<S>(args, first, LANES);
-            let mut panel = BytePanel::<S> {
+            fetch(s, args, first, LANES);
+            let mut panel = BytePanel {
+                simd: s,
                 table,
                 out: out.add(first * head_dim),
             };
-            each_word::<S, BITS, _>(rows, first, head_dim, &mut panel);
+            each_word::<S, BITS, _>(s, rows, first, head_dim, &mut panel);
         }
     }
 }
 
 /// A panel of decoded bytes.
 struct BytePanel<S: Bytes> {
+    simd: S,
     table: [S::B; 4],
     out: *mut u8,
 }
@@ -76,12 +75,13 @@ struct BytePanel<S: Bytes> {
 impl<S: Bytes, const BITS: usize> Words<S, BITS> for BytePanel<S> {
     #[inline(always)]
     unsafe fn word(&mut self, word: usize, low: S::I, high: (S::I, usize)) {
+        let s = self.simd;
         let per_byte = 8 / Planes::of::<BITS>(0).low;
         for at in 0..per_byte {
-            // SAFETY: the caller's.
+            // SAFETY: the panel has these words.
             unsafe {
-                let numbers = S::numbers_of_word::<BITS>(&self.table, at, low, high);
-                S::store_b(self.out.add(64 * (word * per_byte + at)), numbers);
+                let numbers = s.numbers_of_word::<BITS>(&self.table, at, low, high);
+                s.store_b(self.out.add(64 * (word * per_byte + at)), numbers);
             }
         }
     }
@@ -99,50 +99,50 @@ pub(super) fn key_order(bits: usize) -> [i32; 16] {
     order
 }
 
-entries! {
+byte_entries! {
     /// Decodes values to `[positions / 4][wide][4]` bytes, numbers at the places of [`value_places`]. Positions past the
     /// count repeat the last one.
     ///
     /// # Safety
     /// As for [`key_bytes`].
-    fn value_bytes(args: Codes<'_>, out: *mut u8) = decode_values
+    pub(super) unsafe fn value_bytes(args: Codes<'_>, out: *mut u8) = decode_values
 }
 
 #[inline(always)]
-unsafe fn decode_values<S: Bytes>(args: Codes<'_>, out: *mut u8) {
-    // SAFETY: the caller's.
+unsafe fn decode_values<S: Bytes>(s: S, args: Codes<'_>, out: *mut u8) {
+    // SAFETY: the caller's rows, and room for what is decoded.
     unsafe {
         match args.book.bits {
-            2 => value_quads::<S, 2>(args, out),
-            3 => value_quads::<S, 3>(args, out),
-            4 if args.head_dim.is_multiple_of(128) => wide_value_nibbles::<S>(args, out),
-            4 if args.head_dim == 64 => value_nibbles::<S>(args, out),
-            4 => value_quads::<S, 4>(args, out),
-            5 => value_quads::<S, 5>(args, out),
-            _ => value_quads::<S, 6>(args, out),
+            2 => value_quads::<S, 2>(s, args, out),
+            3 => value_quads::<S, 3>(s, args, out),
+            4 if args.head_dim.is_multiple_of(128) => wide_value_nibbles(s, args, out),
+            4 if args.head_dim == 64 => value_nibbles(s, args, out),
+            4 => value_quads::<S, 4>(s, args, out),
+            5 => value_quads::<S, 5>(s, args, out),
+            _ => value_quads::<S, 6>(s, args, out),
         }
     }
 }
 
 #[inline(always)]
-unsafe fn value_quads<S: Bytes, const BITS: usize>(args: Codes<'_>, out: *mut u8) {
+unsafe fn value_quads<S: Bytes, const BITS: usize>(s: S, args: Codes<'_>, out: *mut u8) {
     let Codes { rows, head_dim, .. } = args;
     let high_at = Planes::of::<BITS>(head_dim).high_at;
-    // SAFETY: the caller's; rows stay below the count.
+    // SAFETY: the caller's rows; rows stay below the count.
     unsafe {
-        let table = S::table(&args.book.numbers);
+        let table = s.table(&args.book.numbers);
         let mut out = out;
         for first in (0..rows.count).step_by(4) {
-            fetch::<S>(args, first, 4);
+            fetch(s, args, first, 4);
             for dim in (0..head_dim).step_by(64) {
                 let mut bytes = [table[0]; 4];
                 for (i, bytes) in bytes.iter_mut().enumerate() {
                     let row = (first + i).min(rows.count - 1);
                     let row = rows.codes.add(row * rows.stride);
-                    *bytes = S::numbers::<BITS>(&table, (row, high_at), dim, head_dim - dim);
+                    *bytes = s.numbers::<BITS>(&table, (row, high_at), dim, head_dim - dim);
                 }
-                for bytes in S::interleave(bytes) {
-                    S::store_b(out, bytes);
+                for bytes in s.interleave(bytes) {
+                    s.store_b(out, bytes);
                     out = out.add(64);
                 }
             }
@@ -152,14 +152,14 @@ unsafe fn value_quads<S: Bytes, const BITS: usize>(args: Codes<'_>, out: *mut u8
 
 /// As [`value_quads`] for four bits and rows of whole vectors of codes: what is interleaved is codes rather than bytes.
 #[inline(always)]
-unsafe fn wide_value_nibbles<S: Bytes>(args: Codes<'_>, out: *mut u8) {
+unsafe fn wide_value_nibbles<S: Bytes>(s: S, args: Codes<'_>, out: *mut u8) {
     let Codes { rows, head_dim, .. } = args;
-    // SAFETY: the caller's; rows stay below the count.
+    // SAFETY: the caller's rows; rows stay below the count.
     unsafe {
-        let table = S::table(&args.book.numbers);
+        let table = s.table(&args.book.numbers);
         let mut out = out;
         for first in (0..rows.count).step_by(4) {
-            fetch::<S>(args, first, 4);
+            fetch(s, args, first, 4);
             let row = |i: usize| (first + i).min(rows.count - 1) * rows.stride;
             let starts = [row(0), row(1), row(2), row(3)];
             for at in (0..head_dim / 2).step_by(64) {
@@ -169,7 +169,7 @@ unsafe fn wide_value_nibbles<S: Bytes>(args: Codes<'_>, out: *mut u8) {
                     rows.codes.add(starts[2] + at),
                     rows.codes.add(starts[3] + at),
                 ];
-                S::wide_nibbles(&table, rows, out);
+                s.wide_nibbles(&table, rows, out);
                 out = out.add(512);
             }
         }
@@ -178,21 +178,21 @@ unsafe fn wide_value_nibbles<S: Bytes>(args: Codes<'_>, out: *mut u8) {
 
 /// As [`wide_value_nibbles`] for rows of half a vector: two fours of positions at once.
 #[inline(always)]
-unsafe fn value_nibbles<S: Bytes>(args: Codes<'_>, out: *mut u8) {
+unsafe fn value_nibbles<S: Bytes>(s: S, args: Codes<'_>, out: *mut u8) {
     let Codes { rows, .. } = args;
-    // SAFETY: the caller's; rows stay below the count. The output has room for an even number of fours of positions.
+    // SAFETY: the caller's rows; rows stay below the count. The output has room for an even number of fours of positions.
     unsafe {
-        let table = S::table(&args.book.numbers);
+        let table = s.table(&args.book.numbers);
         let mut out = out;
         for first in (0..rows.count).step_by(8) {
-            fetch::<S>(args, first, 8);
+            fetch(s, args, first, 8);
             let row = |i: usize| {
                 let row = (first + i).min(rows.count - 1);
                 rows.codes.wrapping_add(row * rows.stride)
             };
             let first = [row(0), row(1), row(2), row(3)];
             let second = [row(4), row(5), row(6), row(7)];
-            S::half_nibbles(&table, [first, second], out);
+            s.half_nibbles(&table, [first, second], out);
             out = out.add(512);
         }
     }

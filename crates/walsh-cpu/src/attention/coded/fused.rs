@@ -5,12 +5,12 @@
 //! ([`bytes`](super::bytes)).
 
 use super::bytes::{Codes, fetch};
-use super::kernels::{Dots, Sums, add_sums, entries, put_scores};
+use super::kernels::{Dots, Sums, add_sums, put_scores};
 use crate::attention::tile::{LANES, Planes, Rows, Words, each_word};
 use crate::isa::Isa;
-use crate::simd::Bytes;
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{Avx2, Avx512};
+use crate::simd::{Bytes, byte_entries};
 
 /// The numbers of a head that values are multiplied by at once: two vectors, of the lower fours of bits of 16 bytes and of
 /// the upper.
@@ -38,59 +38,64 @@ pub(super) fn value_places(head_dim: usize) -> Vec<i32> {
     (0..head_dim).map(|dim| place(dim) as i32).collect()
 }
 
-entries! {
+byte_entries! {
     /// Writes the inner product of every query row, at [most](most_rows), and every position; numbers of queries are in the
     /// order of [`key_order`](super::bytes::key_order). Positions past the count repeat the last one.
     ///
     /// # Safety
     /// The rows lie in readable memory, and the pointers hold what their fields say.
-    fn scores(dots: Dots, codes: Codes<'_>) = score_codes
+    pub(super) unsafe fn scores(dots: Dots, codes: Codes<'_>) = score_codes
 }
 
 #[inline(always)]
-unsafe fn score_codes<S: Bytes>(dots: Dots, codes: Codes<'_>) {
-    // SAFETY: the caller's.
+unsafe fn score_codes<S: Bytes>(s: S, dots: Dots, codes: Codes<'_>) {
+    // SAFETY: the caller's rows and pointers.
     unsafe {
         match codes.book.bits {
-            2 => score_codes_of::<S, 2>(dots, codes),
-            3 => score_codes_of::<S, 3>(dots, codes),
-            4 => score_codes_of::<S, 4>(dots, codes),
-            5 => score_codes_of::<S, 5>(dots, codes),
-            _ => score_codes_of::<S, 6>(dots, codes),
+            2 => score_codes_of::<S, 2>(s, dots, codes),
+            3 => score_codes_of::<S, 3>(s, dots, codes),
+            4 => score_codes_of::<S, 4>(s, dots, codes),
+            5 => score_codes_of::<S, 5>(s, dots, codes),
+            _ => score_codes_of::<S, 6>(s, dots, codes),
         }
     }
 }
 
 #[inline(always)]
-unsafe fn score_codes_of<S: Bytes, const BITS: usize>(dots: Dots, codes: Codes<'_>) {
-    // SAFETY: the caller's.
+unsafe fn score_codes_of<S: Bytes, const BITS: usize>(s: S, dots: Dots, codes: Codes<'_>) {
+    // SAFETY: the caller's rows and pointers.
     unsafe {
         match dots.rows {
-            1 if S::FUSED_KEY_ROWS > 0 => score_panels::<S, BITS, 1>(dots, codes),
-            2 if S::FUSED_KEY_ROWS > 1 => score_panels::<S, BITS, 2>(dots, codes),
-            3 if S::FUSED_KEY_ROWS > 2 => score_panels::<S, BITS, 3>(dots, codes),
-            4 if S::FUSED_KEY_ROWS > 3 => score_panels::<S, BITS, 4>(dots, codes),
+            1 if S::FUSED_KEY_ROWS > 0 => score_panels::<S, BITS, 1>(s, dots, codes),
+            2 if S::FUSED_KEY_ROWS > 1 => score_panels::<S, BITS, 2>(s, dots, codes),
+            3 if S::FUSED_KEY_ROWS > 2 => score_panels::<S, BITS, 3>(s, dots, codes),
+            4 if S::FUSED_KEY_ROWS > 3 => score_panels::<S, BITS, 4>(s, dots, codes),
             rows => unreachable!("{rows} rows of queries at once"),
         }
     }
 }
 
 #[inline(always)]
-unsafe fn score_panels<S: Bytes, const BITS: usize, const R: usize>(dots: Dots, codes: Codes<'_>) {
-    // SAFETY: the caller's; rows stay below the count.
+unsafe fn score_panels<S: Bytes, const BITS: usize, const R: usize>(
+    s: S,
+    dots: Dots,
+    codes: Codes<'_>,
+) {
+    // SAFETY: the caller's rows and pointers; rows stay below the count.
     unsafe {
-        let table = S::table(&codes.book.numbers);
+        let table = s.table(&codes.book.numbers);
         for first in (0..codes.rows.count).step_by(LANES) {
-            fetch::<S>(codes, first, LANES);
+            fetch(s, codes, first, LANES);
             let mut panel = Scores::<S, R> {
+                simd: s,
                 table,
                 queries: dots.queries,
                 head_dim: dots.head_dim,
-                sums: [S::nothing(); R],
+                sums: [s.nothing(); R],
             };
-            each_word::<S, BITS, _>(codes.rows, first, codes.head_dim, &mut panel);
+            each_word::<S, BITS, _>(s, codes.rows, first, codes.head_dim, &mut panel);
             for row in 0..R {
-                put_scores::<S>(dots, row, first / LANES, panel.sums[row]);
+                put_scores(s, dots, row, first / LANES, panel.sums[row]);
             }
         }
     }
@@ -98,6 +103,7 @@ unsafe fn score_panels<S: Bytes, const BITS: usize, const R: usize>(dots: Dots, 
 
 /// The sums of some query rows with sixteen positions.
 struct Scores<S: Bytes, const R: usize> {
+    simd: S,
     table: [S::B; 4],
     queries: *const i8,
     head_dim: usize,
@@ -107,52 +113,53 @@ struct Scores<S: Bytes, const R: usize> {
 impl<S: Bytes, const BITS: usize, const R: usize> Words<S, BITS> for Scores<S, R> {
     #[inline(always)]
     unsafe fn word(&mut self, word: usize, low: S::I, high: (S::I, usize)) {
+        let s = self.simd;
         let per_byte = 8 / Planes::of::<BITS>(0).low;
         for at in 0..per_byte {
-            // SAFETY: the caller's; the queries have these numbers.
+            // SAFETY: the caller's rows and pointers; the queries have these numbers.
             unsafe {
-                let keys = S::numbers_of_word::<BITS>(&self.table, at, low, high);
+                let keys = s.numbers_of_word::<BITS>(&self.table, at, low, high);
                 for (row, sums) in self.sums.iter_mut().enumerate() {
                     let query = self.queries.add(2 * row * self.head_dim);
                     let query = query.add(4 * (word * per_byte + at));
-                    *sums = S::dot(*sums, keys, query, query.add(self.head_dim));
+                    *sums = s.dot(*sums, keys, query, query.add(self.head_dim));
                 }
             }
         }
     }
 }
 
-entries! {
+byte_entries! {
     /// `out = alpha · out + weights · values` for at [most](most_rows) so many rows, numbers at the places of [`value_places`].
     /// Positions past the count repeat the last one.
     ///
     /// # Safety
     /// As for [`scores`], with [values that there is a kernel for](takes_values).
-    fn values(sums: Sums, codes: Codes<'_>) = add_codes
+    pub(super) unsafe fn values(sums: Sums, codes: Codes<'_>) = add_codes
 }
 
 #[inline(always)]
-unsafe fn add_codes<S: Bytes>(sums: Sums, codes: Codes<'_>) {
-    // SAFETY: the caller's.
+unsafe fn add_codes<S: Bytes>(s: S, sums: Sums, codes: Codes<'_>) {
+    // SAFETY: the caller's rows and pointers.
     unsafe {
         match sums.rows {
-            1 => add_chunks::<S, 1>(sums, codes),
-            2 => add_chunks::<S, 2>(sums, codes),
-            3 if S::FUSED_VALUE_ROWS > 2 => add_chunks::<S, 3>(sums, codes),
-            4 if S::FUSED_VALUE_ROWS > 3 => add_chunks::<S, 4>(sums, codes),
+            1 => add_chunks::<S, 1>(s, sums, codes),
+            2 => add_chunks::<S, 2>(s, sums, codes),
+            3 if S::FUSED_VALUE_ROWS > 2 => add_chunks::<S, 3>(s, sums, codes),
+            4 if S::FUSED_VALUE_ROWS > 3 => add_chunks::<S, 4>(s, sums, codes),
             rows => unreachable!("{rows} rows of weights at once"),
         }
     }
 }
 
 #[inline(always)]
-unsafe fn add_chunks<S: Bytes, const R: usize>(args: Sums, codes: Codes<'_>) {
-    // SAFETY: the caller's.
+unsafe fn add_chunks<S: Bytes, const R: usize>(s: S, args: Sums, codes: Codes<'_>) {
+    // SAFETY: the caller's rows and pointers.
     unsafe {
         // The first passes over the rows, and fetches the next.
-        add_chunk::<S, R, true>(args, codes, 0);
+        add_chunk::<S, R, true>(s, args, codes, 0);
         for chunk in 1..codes.head_dim / CHUNK {
-            add_chunk::<S, R, false>(args, codes, chunk);
+            add_chunk::<S, R, false>(s, args, codes, chunk);
         }
     }
 }
@@ -162,27 +169,28 @@ type ChunkSums<S, const R: usize> = [[<S as Bytes>::Sums; 2]; R];
 
 #[inline(always)]
 unsafe fn add_chunk<S: Bytes, const R: usize, const FIRST: bool>(
+    s: S,
     args: Sums,
     codes: Codes<'_>,
     chunk: usize,
 ) {
-    // SAFETY: the caller's; rows stay below the count.
+    // SAFETY: the caller's rows and pointers; rows stay below the count.
     unsafe {
-        let tables = (S::table(&codes.book.numbers), S::row_order());
-        let mut sums: ChunkSums<S, R> = [[S::nothing(); 2]; R];
+        let tables = (s.table(&codes.book.numbers), s.row_order());
+        let mut sums: ChunkSums<S, R> = [[s.nothing(); 2]; R];
         let (quads, rest) = (codes.rows.count / 4, codes.rows.count % 4);
         for quad in 0..quads {
             if FIRST {
-                fetch::<S>(codes, 4 * quad, 4);
+                fetch(s, codes, 4 * quad, 4);
             }
-            add_quad::<S, R>(args, codes, &tables, (chunk, quad, 3), &mut sums);
+            add_quad::<S, R>(s, args, codes, &tables, (chunk, quad, 3), &mut sums);
         }
         if rest > 0 {
-            add_quad::<S, R>(args, codes, &tables, (chunk, quads, rest - 1), &mut sums);
+            add_quad::<S, R>(s, args, codes, &tables, (chunk, quads, rest - 1), &mut sums);
         }
         for (row, sums) in sums.into_iter().enumerate() {
             for (half, sums) in sums.into_iter().enumerate() {
-                add_sums::<S>(args, row, chunk * CHUNK / LANES + half, sums);
+                add_sums(s, args, row, chunk * CHUNK / LANES + half, sums);
             }
         }
     }
@@ -191,6 +199,7 @@ unsafe fn add_chunk<S: Bytes, const R: usize, const FIRST: bool>(
 /// Adds a chunk of four positions; those past the `last` of them repeat it.
 #[inline(always)]
 unsafe fn add_quad<S: Bytes, const R: usize>(
+    s: S,
     args: Sums,
     codes: Codes<'_>,
     (table, order): &([S::B; 4], [S::B; 2]),
@@ -198,7 +207,7 @@ unsafe fn add_quad<S: Bytes, const R: usize>(
     sums: &mut ChunkSums<S, R>,
 ) {
     let Rows { codes, stride, .. } = codes.rows;
-    // SAFETY: the caller's.
+    // SAFETY: the caller's rows and pointers.
     unsafe {
         let start = codes.add(4 * quad * stride + chunk * CHUNK / 2);
         let rows = [
@@ -207,11 +216,11 @@ unsafe fn add_quad<S: Bytes, const R: usize>(
             start.add(last.min(2) * stride),
             start.add(last * stride),
         ];
-        let values = S::nibbles_of_rows(table, order, rows);
+        let values = s.nibbles_of_rows(table, order, rows);
         for (row, sums) in sums.iter_mut().enumerate() {
             let weight = args.weights.add(2 * row * args.stride + 4 * quad);
             for (sums, values) in sums.iter_mut().zip(values) {
-                *sums = S::dot(*sums, values, weight, weight.add(args.stride));
+                *sums = s.dot(*sums, values, weight, weight.add(args.stride));
             }
         }
     }

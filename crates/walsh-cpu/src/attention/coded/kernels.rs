@@ -2,8 +2,7 @@
 
 use crate::attention::kernels::{Running, Weigh, weigh_row};
 use crate::attention::tile::LANES;
-use crate::isa::Isa;
-use crate::simd::Bytes;
+use crate::simd::{Bytes, byte_entries};
 
 /// The largest integer that a number becomes: 127 · 256 and no more, so that its high byte is a signed one where a set
 /// multiplies bytes.
@@ -19,87 +18,51 @@ pub(super) struct Integers {
     pub(super) excess: i32,
 }
 
-/// Defines the entry of a function that is generic over [`Bytes`].
-macro_rules! entries {
-    ($(#[$doc:meta])* fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:path) => {
-        $(#[$doc])*
-        #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables))]
-        pub(super) unsafe fn $name(isa: Isa, $($arg: $ty),*) $(-> $ret)? {
-            #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx2,fma,f16c")]
-            unsafe fn avx2($($arg: $ty),*) $(-> $ret)? {
-                use $body as body;
-                // SAFETY: the caller's.
-                unsafe { body::<crate::simd::Avx2>($($arg),*) }
-            }
-
-            #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-            unsafe fn avx512($($arg: $ty),*) $(-> $ret)? {
-                use $body as body;
-                // SAFETY: the caller's.
-                unsafe { body::<crate::simd::Avx512>($($arg),*) }
-            }
-
-            match isa.base() {
-                // SAFETY: a device is opened only for a set that the machine has; the rest is the caller's.
-                #[cfg(target_arch = "x86_64")]
-                Isa::Avx2 => unsafe { avx2($($arg),*) },
-                // SAFETY: as above.
-                #[cfg(target_arch = "x86_64")]
-                Isa::Avx512 => unsafe { avx512($($arg),*) },
-                _ => unreachable!("attention over codes on {isa} is in f32"),
-            }
-        }
-    };
-}
-
-entries! {
+byte_entries! {
     /// Writes a row as integers, each sixteen in an order: their first parts at `out`, the second `d` bytes behind.
     ///
     /// # Safety
     /// The row has `d` numbers, a multiple of 16, and `out` has room for twice as many bytes.
-    fn integers(row: *const f32, out: *mut i8, d: usize, order: &[i32; 16]) -> Integers = integer_row
+    pub(super) unsafe fn integers(row: *const f32, out: *mut i8, d: usize, order: &[i32; 16]) -> Integers = integer_row
 }
 
 /// See [`integers`]. A row that is not finite has no integers: its factor is NaN, which reaches every score.
 #[inline(always)]
 unsafe fn integer_row<S: Bytes>(
+    s: S,
     row: *const f32,
     out: *mut i8,
     d: usize,
     order: &[i32; 16],
 ) -> Integers {
-    // SAFETY: the caller's.
+    // SAFETY: the caller's pointers.
     unsafe {
-        let (mut largest, mut zeros) = (S::splat(0.0), S::splat(0.0));
+        let (mut largest, mut zeros) = (s.splat(0.0), s.splat(0.0));
         for at in (0..d).step_by(LANES) {
-            let numbers = S::load(row.add(at));
-            largest = S::max(largest, S::abs(numbers));
-            zeros = S::add(zeros, S::mul(numbers, S::splat(0.0)));
+            let numbers = s.load(row.add(at));
+            largest = s.max(largest, s.abs(numbers));
+            zeros = s.add(zeros, s.mul(numbers, s.splat(0.0)));
         }
-        let largest = S::reduce_max(largest);
-        let broken = S::reduce_add(zeros) != 0.0 || !largest.is_finite();
+        let largest = s.reduce_max(largest);
+        let broken = s.reduce_add(zeros) != 0.0 || !largest.is_finite();
         // Below this no inverse is finite; what such a query adds to a score is nothing.
         let inverse = if broken || largest < 1e-30 {
             0.0
         } else {
             LARGEST / largest
         };
-        let mut sum = S::splat_i(0);
+        let mut sum = s.splat_i(0);
         for at in (0..d).step_by(LANES) {
-            let numbers = S::permute(S::load(row.add(at)), order);
-            let scaled = S::mul(numbers, S::splat(inverse));
-            sum = S::add_i(sum, S::split(scaled, out.add(at), out.add(d + at)));
+            let numbers = s.permute(s.load(row.add(at)), order);
+            let scaled = s.mul(numbers, s.splat(inverse));
+            sum = s.add_i(sum, s.split(scaled, out.add(at), out.add(d + at)));
         }
         Integers {
             factor: if broken { f32::NAN } else { largest / LARGEST },
-            excess: S::reduce_add_i(sum).wrapping_mul(128),
+            excess: s.reduce_add_i(sum).wrapping_mul(128),
         }
     }
 }
-
-pub(super) use entries;
 
 /// Query rows against keys.
 #[derive(Clone, Copy)]
@@ -114,16 +77,16 @@ pub(super) struct Dots {
     pub(super) head_dim: usize,
 }
 
-entries! {
+byte_entries! {
     /// Writes the inner product of every query row and every position of `count` panels, `[head_dim / 4][16][4]` each.
     ///
     /// # Safety
     /// The pointers hold what their fields say.
-    fn scores(args: Dots, panels: *const u8, count: usize) = score_rows
+    pub(super) unsafe fn scores(args: Dots, panels: *const u8, count: usize) = score_rows
 }
 
 #[inline(always)]
-unsafe fn score_rows<S: Bytes>(args: Dots, panels: *const u8, count: usize) {
+unsafe fn score_rows<S: Bytes>(s: S, args: Dots, panels: *const u8, count: usize) {
     let mut row = 0;
     while row < args.rows {
         // Five rows are three and two rather than four and one.
@@ -136,16 +99,16 @@ unsafe fn score_rows<S: Bytes>(args: Dots, panels: *const u8, count: usize) {
             // SAFETY: rows and panels within the counts.
             let done = unsafe {
                 match (rows, left) {
-                    (1, 4..) if S::WIDE => score_block::<S, 1, 4>(args, row, at),
-                    (2, 4..) if S::WIDE => score_block::<S, 2, 4>(args, row, at),
-                    (3, 2..) if S::WIDE => score_block::<S, 3, 2>(args, row, at),
-                    (4, 2..) if S::WIDE => score_block::<S, 4, 2>(args, row, at),
-                    (1, 2..) => score_block::<S, 1, 2>(args, row, at),
-                    (2, 2..) => score_block::<S, 2, 2>(args, row, at),
-                    (1, _) => score_block::<S, 1, 1>(args, row, at),
-                    (2, _) => score_block::<S, 2, 1>(args, row, at),
-                    (3, _) => score_block::<S, 3, 1>(args, row, at),
-                    (_, _) => score_block::<S, 4, 1>(args, row, at),
+                    (1, 4..) if S::WIDE => score_block::<S, 1, 4>(s, args, row, at),
+                    (2, 4..) if S::WIDE => score_block::<S, 2, 4>(s, args, row, at),
+                    (3, 2..) if S::WIDE => score_block::<S, 3, 2>(s, args, row, at),
+                    (4, 2..) if S::WIDE => score_block::<S, 4, 2>(s, args, row, at),
+                    (1, 2..) => score_block::<S, 1, 2>(s, args, row, at),
+                    (2, 2..) => score_block::<S, 2, 2>(s, args, row, at),
+                    (1, _) => score_block::<S, 1, 1>(s, args, row, at),
+                    (2, _) => score_block::<S, 2, 1>(s, args, row, at),
+                    (3, _) => score_block::<S, 3, 1>(s, args, row, at),
+                    (_, _) => score_block::<S, 4, 1>(s, args, row, at),
                 }
             };
             panel += done;
@@ -156,31 +119,32 @@ unsafe fn score_rows<S: Bytes>(args: Dots, panels: *const u8, count: usize) {
 
 #[inline(always)]
 unsafe fn score_block<S: Bytes, const R: usize, const C: usize>(
+    s: S,
     args: Dots,
     row: usize,
     (panels, panel): (*const u8, usize),
 ) -> usize {
     let d = args.head_dim;
-    // SAFETY: the caller's.
+    // SAFETY: the caller's pointers.
     unsafe {
         let queries = args.queries.add(2 * row * d);
         let panels = panels.add(panel * d * LANES);
-        let mut sums = [[S::nothing(); C]; R];
+        let mut sums = [[s.nothing(); C]; R];
         for dim in (0..d).step_by(4) {
-            let mut keys = [S::load_b(panels.add(dim * LANES)); C];
+            let mut keys = [s.load_b(panels.add(dim * LANES)); C];
             for c in 1..C {
-                keys[c] = S::load_b(panels.add((c * d + dim) * LANES));
+                keys[c] = s.load_b(panels.add((c * d + dim) * LANES));
             }
             for r in 0..R {
                 let query = queries.add(2 * r * d + dim);
                 for c in 0..C {
-                    sums[r][c] = S::dot(sums[r][c], keys[c], query, query.add(d));
+                    sums[r][c] = s.dot(sums[r][c], keys[c], query, query.add(d));
                 }
             }
         }
         for r in 0..R {
             for c in 0..C {
-                put_scores::<S>(args, row + r, panel + c, sums[r][c]);
+                put_scores(s, args, row + r, panel + c, sums[r][c]);
             }
         }
     }
@@ -192,13 +156,19 @@ unsafe fn score_block<S: Bytes, const R: usize, const C: usize>(
 /// # Safety
 /// As for [`scores`].
 #[inline(always)]
-pub(super) unsafe fn put_scores<S: Bytes>(args: Dots, row: usize, panel: usize, sums: S::Sums) {
-    // SAFETY: the caller's.
+pub(super) unsafe fn put_scores<S: Bytes>(
+    s: S,
+    args: Dots,
+    row: usize,
+    panel: usize,
+    sums: S::Sums,
+) {
+    // SAFETY: the caller's pointers.
     unsafe {
         let terms = *args.terms.add(row);
-        let sum = S::number_of(sums, terms.excess);
+        let sum = s.number_of(sums, terms.excess);
         let out = args.out.add(row * args.stride + panel * LANES);
-        S::store(out, S::mul(sum, S::splat(terms.factor)));
+        s.store(out, s.mul(sum, s.splat(terms.factor)));
     }
 }
 
@@ -212,48 +182,48 @@ pub(super) struct Weights {
     pub(super) second: usize,
 }
 
-entries! {
+byte_entries! {
     /// Turns a row's scores into weights relative to the new maximum, and those into integers relative to the largest of
     /// the tile; returns what earlier sums must be multiplied by, and what the integers stand for.
     ///
     /// # Safety
     /// As for [`scores`].
-    fn weights(args: Weights, running: &mut Running) -> (f32, Integers) = weight_row
+    pub(super) unsafe fn weights(args: Weights, running: &mut Running) -> (f32, Integers) = weight_row
 }
 
 #[inline(always)]
-unsafe fn weight_row<S: Bytes>(args: Weights, running: &mut Running) -> (f32, Integers) {
+unsafe fn weight_row<S: Bytes>(s: S, args: Weights, running: &mut Running) -> (f32, Integers) {
     let scores = args.weigh.scores;
     let vectors = args.weigh.count.div_ceil(LANES);
-    // SAFETY: the caller's.
+    // SAFETY: the caller's pointers.
     unsafe {
         let alpha = if args.weigh.first >= args.weigh.end {
             for v in 0..vectors {
-                S::store(scores.add(v * LANES), S::splat(0.0));
+                s.store(scores.add(v * LANES), s.splat(0.0));
             }
             1.0
         } else {
-            weigh_row::<S>(args.weigh, running)
+            weigh_row(s, args.weigh, running)
         };
-        let mut largest = S::splat(0.0);
+        let mut largest = s.splat(0.0);
         for v in 0..vectors {
-            largest = S::max(largest, S::load(scores.add(v * LANES)));
+            largest = s.max(largest, s.load(scores.add(v * LANES)));
         }
-        let largest = S::reduce_max(largest);
+        let largest = s.reduce_max(largest);
         let inverse = if largest < 1e-30 {
             0.0
         } else {
             LARGEST / largest
         };
-        let mut sum = S::splat_i(0);
+        let mut sum = s.splat_i(0);
         for v in 0..vectors {
-            let scaled = S::mul(S::load(scores.add(v * LANES)), S::splat(inverse));
+            let scaled = s.mul(s.load(scores.add(v * LANES)), s.splat(inverse));
             let at = args.bytes.add(v * LANES);
-            sum = S::add_i(sum, S::split(scaled, at, at.add(args.second)));
+            sum = s.add_i(sum, s.split(scaled, at, at.add(args.second)));
         }
         let terms = Integers {
             factor: largest / LARGEST,
-            excess: S::reduce_add_i(sum).wrapping_mul(128),
+            excess: s.reduce_add_i(sum).wrapping_mul(128),
         };
         (alpha, terms)
     }
@@ -276,16 +246,16 @@ pub(super) struct Sums {
     pub(super) wide: usize,
 }
 
-entries! {
+byte_entries! {
     /// `out = alpha · out + weights · values`, of `[quads][wide][4]` bytes.
     ///
     /// # Safety
     /// As for [`scores`].
-    fn values(args: Sums, values: *const u8) = value_rows
+    pub(super) unsafe fn values(args: Sums, values: *const u8) = value_rows
 }
 
 #[inline(always)]
-unsafe fn value_rows<S: Bytes>(args: Sums, values: *const u8) {
+unsafe fn value_rows<S: Bytes>(s: S, args: Sums, values: *const u8) {
     let mut row = 0;
     while row < args.rows {
         let left = args.rows - row;
@@ -296,14 +266,14 @@ unsafe fn value_rows<S: Bytes>(args: Sums, values: *const u8) {
             // SAFETY: rows and vectors within the counts, which are multiples of four.
             let done = unsafe {
                 match rows {
-                    1 if S::WIDE => value_block::<S, 1, 4>(args, row, at),
-                    2 if S::WIDE => value_block::<S, 2, 4>(args, row, at),
-                    3 if S::WIDE => value_block::<S, 3, 4>(args, row, at),
-                    4 if S::WIDE => value_block::<S, 4, 2>(args, row, at),
-                    1 => value_block::<S, 1, 2>(args, row, at),
-                    2 => value_block::<S, 2, 2>(args, row, at),
-                    3 => value_block::<S, 3, 1>(args, row, at),
-                    _ => value_block::<S, 4, 1>(args, row, at),
+                    1 if S::WIDE => value_block::<S, 1, 4>(s, args, row, at),
+                    2 if S::WIDE => value_block::<S, 2, 4>(s, args, row, at),
+                    3 if S::WIDE => value_block::<S, 3, 4>(s, args, row, at),
+                    4 if S::WIDE => value_block::<S, 4, 2>(s, args, row, at),
+                    1 => value_block::<S, 1, 2>(s, args, row, at),
+                    2 => value_block::<S, 2, 2>(s, args, row, at),
+                    3 => value_block::<S, 3, 1>(s, args, row, at),
+                    _ => value_block::<S, 4, 1>(s, args, row, at),
                 }
             };
             vector += done;
@@ -314,31 +284,32 @@ unsafe fn value_rows<S: Bytes>(args: Sums, values: *const u8) {
 
 #[inline(always)]
 unsafe fn value_block<S: Bytes, const R: usize, const C: usize>(
+    s: S,
     args: Sums,
     row: usize,
     (values, vector): (*const u8, usize),
 ) -> usize {
-    // SAFETY: the caller's.
+    // SAFETY: the caller's pointers.
     unsafe {
         let weights = args.weights.add(2 * row * args.stride);
         let values = values.add(vector * 64);
-        let mut sums = [[S::nothing(); C]; R];
+        let mut sums = [[s.nothing(); C]; R];
         for quad in 0..args.quads {
             let value = values.add(quad * args.wide * 4);
-            let mut bytes = [S::load_b(value); C];
+            let mut bytes = [s.load_b(value); C];
             for c in 1..C {
-                bytes[c] = S::load_b(value.add(64 * c));
+                bytes[c] = s.load_b(value.add(64 * c));
             }
             for r in 0..R {
                 let weight = weights.add(2 * r * args.stride + 4 * quad);
                 for c in 0..C {
-                    sums[r][c] = S::dot(sums[r][c], bytes[c], weight, weight.add(args.stride));
+                    sums[r][c] = s.dot(sums[r][c], bytes[c], weight, weight.add(args.stride));
                 }
             }
         }
         for r in 0..R {
             for c in 0..C {
-                add_sums::<S>(args, row + r, vector + c, sums[r][c]);
+                add_sums(s, args, row + r, vector + c, sums[r][c]);
             }
         }
     }
@@ -350,14 +321,20 @@ unsafe fn value_block<S: Bytes, const R: usize, const C: usize>(
 /// # Safety
 /// As for [`scores`].
 #[inline(always)]
-pub(super) unsafe fn add_sums<S: Bytes>(args: Sums, row: usize, vector: usize, sums: S::Sums) {
-    // SAFETY: the caller's.
+pub(super) unsafe fn add_sums<S: Bytes>(
+    s: S,
+    args: Sums,
+    row: usize,
+    vector: usize,
+    sums: S::Sums,
+) {
+    // SAFETY: the caller's pointers.
     unsafe {
         let terms = *args.terms.add(row);
         let out = args.out.add(row * args.wide + vector * LANES);
-        let sum = S::number_of(sums, terms.excess);
-        let before = S::mul(S::splat(*args.alphas.add(row)), S::load(out));
-        S::store(out, S::fma(sum, S::splat(terms.factor), before));
+        let sum = s.number_of(sums, terms.excess);
+        let before = s.mul(s.splat(*args.alphas.add(row)), s.load(out));
+        s.store(out, s.fma(sum, s.splat(terms.factor), before));
     }
 }
 
@@ -371,22 +348,22 @@ pub(super) struct Collect<'a> {
     pub(super) out: *mut f32,
 }
 
-entries! {
+byte_entries! {
     /// `out = carried · out + sums`, in the model's order.
     ///
     /// # Safety
     /// As for [`scores`].
-    fn collect(args: Collect<'_>) = collect_row
+    pub(super) unsafe fn collect(args: Collect<'_>) = collect_row
 }
 
 #[inline(always)]
-unsafe fn collect_row<S: Bytes>(args: Collect<'_>) {
+unsafe fn collect_row<S: Bytes>(s: S, args: Collect<'_>) {
     for at in (0..args.places.len()).step_by(LANES) {
-        // SAFETY: the caller's; head sizes are multiples of 16.
+        // SAFETY: the caller's pointers; head sizes are multiples of 16.
         unsafe {
             let out = args.out.add(at);
-            let sums = S::gather(args.sums, args.places.as_ptr().add(at));
-            S::store(out, S::fma(S::load(out), S::splat(args.carried), sums));
+            let sums = s.gather(args.sums, args.places.as_ptr().add(at));
+            s.store(out, s.fma(s.load(out), s.splat(args.carried), sums));
         }
     }
 }

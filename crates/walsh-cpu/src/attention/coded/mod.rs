@@ -256,8 +256,8 @@ unsafe fn score(isa: Isa, dots: Dots, codes: Codes<'_>, bytes: *mut u8) {
     // SAFETY: the caller's.
     unsafe {
         #[cfg(target_arch = "x86_64")]
-        if rows::takes(isa, dots.rows, codes.book.bits, dots.head_dim) {
-            return rows::scores(dots, codes);
+        if let Some(s) = rows::takes(isa, dots.rows, codes.book.bits, dots.head_dim) {
+            return rows::scores(s, dots, codes);
         }
         if dots.rows <= fused::most_rows(isa).0 {
             fused::scores(isa, dots, codes);

@@ -11,8 +11,7 @@ use super::bytes::{Codes, fetch};
 use super::kernels::Dots;
 use crate::attention::tile::{LANES, Planes};
 use crate::isa::Isa;
-use crate::simd::Avx2;
-use crate::simd::{Bytes, numbers_of_bytes};
+use crate::simd::{Avx2, Bytes, compiled_for, operations};
 
 /// The most query rows: their sums leave room for what is decoded.
 const ROWS: usize = 4;
@@ -25,57 +24,108 @@ const fn block(bits: usize) -> usize {
     if bits < 4 { 128 } else { 64 }
 }
 
-/// Whether there is a kernel on this instruction set for so many query rows and such keys.
-pub(super) fn takes(isa: Isa, rows: usize, bits: usize, head_dim: usize) -> bool {
-    isa.base() == Isa::Avx2 && rows <= ROWS && head_dim.is_multiple_of(block(bits))
+/// The set's token, if it has a kernel for so many query rows and such keys.
+pub(super) fn takes(isa: Isa, rows: usize, bits: usize, head_dim: usize) -> Option<Avx2> {
+    Avx2::of(isa).filter(|_| rows <= ROWS && head_dim.is_multiple_of(block(bits)))
 }
 
-/// The words of two vectors at even places, and those at odd places.
-///
-/// # Safety
-/// The machine has AVX2.
-#[inline(always)]
-unsafe fn every_second(a: __m256i, b: __m256i) -> [__m256i; 2] {
-    // SAFETY: the caller's.
-    unsafe {
-        let (a, b) = (_mm256_castsi256_ps(a), _mm256_castsi256_ps(b));
-        let even = _mm256_castps_si256(_mm256_shuffle_ps::<0x88>(a, b));
-        let odd = _mm256_castps_si256(_mm256_shuffle_ps::<0xdd>(a, b));
-        [
-            _mm256_permute4x64_epi64::<0xd8>(even),
-            _mm256_permute4x64_epi64::<0xd8>(odd),
-        ]
+impl Avx2 {
+    operations! {
+        /// The words of two vectors at even places, and those at odd places.
+        fn every_second(self, a: __m256i, b: __m256i) -> [__m256i; 2] {
+            let (a, b) = (_mm256_castsi256_ps(a), _mm256_castsi256_ps(b));
+            let even = _mm256_castps_si256(_mm256_shuffle_ps::<0x88>(a, b));
+            let odd = _mm256_castps_si256(_mm256_shuffle_ps::<0xdd>(a, b));
+            [
+                _mm256_permute4x64_epi64::<0xd8>(even),
+                _mm256_permute4x64_epi64::<0xd8>(odd),
+            ]
+        }
+
+        /// The bytes of the high plane that belong to 32 bytes of the low plane, each where that byte is.
+        ///
+        /// # Safety
+        /// They may be read.
+        unsafe fn high_bytes<const BITS: usize>(self, p: *const u8) -> __m256i {
+            match BITS {
+                2 | 4 => _mm256_setzero_si256(),
+                5 => {
+                    let places = _mm256_setr_epi32(
+                        0,
+                        0x0101_0101,
+                        0x0202_0202,
+                        0x0303_0303,
+                        0x0404_0404,
+                        0x0505_0505,
+                        0x0606_0606,
+                        0x0707_0707,
+                    );
+                    let eight = _mm256_set1_epi64x(p.cast::<i64>().read_unaligned());
+                    _mm256_shuffle_epi8(eight, places)
+                }
+                _ => {
+                    let sixteen = _mm256_broadcastsi128_si256(_mm_loadu_si128(p.cast()));
+                    let places = _mm256_setr_epi64x(
+                        0x0303_0202_0101_0000,
+                        0x0707_0606_0505_0404,
+                        0x0b0b_0a0a_0909_0808,
+                        0x0f0f_0e0e_0d0d_0c0c,
+                    );
+                    _mm256_shuffle_epi8(sixteen, places)
+                }
+            }
+        }
+
+        /// The sum of the lanes of each of eight vectors.
+        ///
+        /// # Safety
+        /// There are eight vectors.
+        unsafe fn totals(self, sums: *const __m256i) -> __m256i {
+            let pairs = [
+                _mm256_hadd_epi32(sums.read(), sums.add(1).read()),
+                _mm256_hadd_epi32(sums.add(2).read(), sums.add(3).read()),
+                _mm256_hadd_epi32(sums.add(4).read(), sums.add(5).read()),
+                _mm256_hadd_epi32(sums.add(6).read(), sums.add(7).read()),
+            ];
+            let low = _mm256_hadd_epi32(pairs[0], pairs[1]);
+            let high = _mm256_hadd_epi32(pairs[2], pairs[3]);
+            _mm256_add_epi32(
+                _mm256_permute2x128_si256::<0x20>(low, high),
+                _mm256_permute2x128_si256::<0x31>(low, high),
+            )
+        }
     }
 }
 
-/// As [`fused::scores`](super::fused::scores).
-///
-/// # Safety
-/// The machine has AVX2, there is [a kernel](takes), the rows lie in readable memory, and the pointers hold what their
-/// fields say.
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) unsafe fn scores(dots: Dots, codes: Codes<'_>) {
-    // SAFETY: the caller's.
-    unsafe {
-        match codes.book.bits {
-            2 => scores_of::<2>(dots, codes),
-            3 => scores_of::<3>(dots, codes),
-            4 => scores_of::<4>(dots, codes),
-            5 => scores_of::<5>(dots, codes),
-            _ => scores_of::<6>(dots, codes),
+compiled_for! {
+    Avx2:
+    /// As [`fused::scores`](super::fused::scores).
+    ///
+    /// # Safety
+    /// The rows lie in readable memory, and the pointers hold what their fields say: what [there is a kernel for](takes).
+    pub(super) unsafe fn scores(s: Avx2, dots: Dots, codes: Codes<'_>) {
+        // SAFETY: the caller's rows and pointers.
+        unsafe {
+            match codes.book.bits {
+                2 => scores_of::<2>(s, dots, codes),
+                3 => scores_of::<3>(s, dots, codes),
+                4 => scores_of::<4>(s, dots, codes),
+                5 => scores_of::<5>(s, dots, codes),
+                _ => scores_of::<6>(s, dots, codes),
+            }
         }
     }
 }
 
 #[inline(always)]
-unsafe fn scores_of<const BITS: usize>(dots: Dots, codes: Codes<'_>) {
-    // SAFETY: the caller's.
+unsafe fn scores_of<const BITS: usize>(s: Avx2, dots: Dots, codes: Codes<'_>) {
+    // SAFETY: the caller's rows and pointers.
     unsafe {
         match dots.rows {
-            1 => score_groups::<BITS, 1>(dots, codes),
-            2 => score_groups::<BITS, 2>(dots, codes),
-            3 => score_groups::<BITS, 3>(dots, codes),
-            ROWS => score_groups::<BITS, ROWS>(dots, codes),
+            1 => score_groups::<BITS, 1>(s, dots, codes),
+            2 => score_groups::<BITS, 2>(s, dots, codes),
+            3 => score_groups::<BITS, 3>(s, dots, codes),
+            ROWS => score_groups::<BITS, ROWS>(s, dots, codes),
             rows => unreachable!("{rows} rows of queries at once"),
         }
     }
@@ -93,7 +143,7 @@ const MAX_HEAD: usize = 512;
 /// # Safety
 /// As for [`scores`].
 #[inline(always)]
-unsafe fn arrange<const BITS: usize, const R: usize>(dots: Dots, out: &mut Queries) {
+unsafe fn arrange<const BITS: usize, const R: usize>(s: Avx2, dots: Dots, out: &mut Queries) {
     let (d, size) = (dots.head_dim, block(BITS));
     let places = size / 32;
     assert!(d <= MAX_HEAD);
@@ -104,14 +154,15 @@ unsafe fn arrange<const BITS: usize, const R: usize>(dots: Dots, out: &mut Queri
             unsafe {
                 let p: *const __m256i = dots.queries.add(part * d + at * size).cast();
                 let out = out.add(at * places * 2 * R + part);
-                let [a, b] = every_second(p.read_unaligned(), p.add(1).read_unaligned());
+                let [a, b] = s.every_second(p.read_unaligned(), p.add(1).read_unaligned());
                 if places == 2 {
                     out.write(a);
                     out.add(2 * R).write(b);
                 } else {
-                    let [c, e] = every_second(p.add(2).read_unaligned(), p.add(3).read_unaligned());
+                    let [c, e] =
+                        s.every_second(p.add(2).read_unaligned(), p.add(3).read_unaligned());
                     let ([first, third], [second, fourth]) =
-                        (every_second(a, c), every_second(b, e));
+                        (s.every_second(a, c), s.every_second(b, e));
                     out.write(first);
                     out.add(2 * R).write(second);
                     out.add(4 * R).write(third);
@@ -123,22 +174,22 @@ unsafe fn arrange<const BITS: usize, const R: usize>(dots: Dots, out: &mut Queri
 }
 
 #[inline(always)]
-unsafe fn score_groups<const BITS: usize, const R: usize>(dots: Dots, codes: Codes<'_>) {
+unsafe fn score_groups<const BITS: usize, const R: usize>(s: Avx2, dots: Dots, codes: Codes<'_>) {
     let count = codes.rows.count;
-    // SAFETY: the caller's; rows stay below the count, and there is room for whole vectors of scores.
+    // SAFETY: the caller's rows and pointers; rows stay below the count, and there is room for whole vectors of scores.
     unsafe {
-        let table = Avx2::table(&codes.book.numbers);
+        let table = s.table(&codes.book.numbers);
         let mut queries: Queries = [MaybeUninit::uninit(); 2 * ROWS * MAX_HEAD / 32];
-        arrange::<BITS, R>(dots, &mut queries);
+        arrange::<BITS, R>(s, dots, &mut queries);
         let queries: *const __m256i = queries.as_ptr().cast();
         // All of them are written for each group; nothing clears them before.
         let mut sums = [[MaybeUninit::uninit(); GROUP]; R];
         for first in (0..count).step_by(GROUP) {
-            fetch::<Avx2>(codes, first, GROUP);
+            fetch(s, codes, first, GROUP);
             for i in 0..GROUP {
                 let row = (first + i).min(count - 1);
                 let row = codes.rows.codes.add(row * codes.rows.stride);
-                let of_rows = row_sums::<BITS, R>(&table, queries, row, dots.head_dim);
+                let of_rows = row_sums::<BITS, R>(s, &table, queries, row, dots.head_dim);
                 for r in 0..R {
                     sums[r][i].write(of_rows[r]);
                 }
@@ -146,7 +197,7 @@ unsafe fn score_groups<const BITS: usize, const R: usize>(dots: Dots, codes: Cod
             for r in 0..R {
                 let terms = *dots.terms.add(r);
                 let sum = _mm256_sub_epi32(
-                    totals(sums[r].as_ptr().cast()),
+                    s.totals(sums[r].as_ptr().cast()),
                     _mm256_set1_epi32(terms.excess),
                 );
                 let scores = _mm256_mul_ps(_mm256_cvtepi32_ps(sum), _mm256_set1_ps(terms.factor));
@@ -169,6 +220,7 @@ unsafe fn score_groups<const BITS: usize, const R: usize>(dots: Dots, codes: Cod
 /// As for [`scores`].
 #[inline(always)]
 unsafe fn row_sums<const BITS: usize, const R: usize>(
+    s: Avx2,
     table: &[<Avx2 as Bytes>::B; 4],
     queries: *const __m256i,
     row: *const u8,
@@ -176,17 +228,17 @@ unsafe fn row_sums<const BITS: usize, const R: usize>(
 ) -> [__m256i; R] {
     let (planes, size) = (Planes::of::<BITS>(d), block(BITS));
     let places = 8 / planes.low;
-    // SAFETY: the caller's; whole blocks of codes and queries.
+    // SAFETY: the caller's rows and pointers; whole blocks of codes and queries.
     unsafe {
         let mut sums = [_mm256_setzero_si256(); R];
         let even_bytes = _mm256_set1_epi16(255);
         for at in 0..d / size {
             let low = _mm256_loadu_si256(row.add(32 * at).cast());
             let high = row.add(planes.high_at + at * size * (BITS - planes.low) / 8);
-            let high = high_bytes::<BITS>(high);
+            let high = s.high_bytes::<BITS>(high);
             let queries = queries.add(at * places * 2 * R);
             for place in 0..places {
-                let numbers = numbers_of_bytes::<BITS>(table, place, low, high);
+                let numbers = s.numbers_of_bytes::<BITS>(table, place, low, high);
                 let even = _mm256_and_si256(numbers, even_bytes);
                 let odd = _mm256_srli_epi16::<8>(numbers);
                 for r in 0..R {
@@ -198,66 +250,5 @@ unsafe fn row_sums<const BITS: usize, const R: usize>(
             }
         }
         sums
-    }
-}
-
-/// The bytes of the high plane that belong to 32 bytes of the low plane, each where that byte is.
-///
-/// # Safety
-/// The machine has AVX2, and they may be read.
-#[inline(always)]
-unsafe fn high_bytes<const BITS: usize>(p: *const u8) -> __m256i {
-    // SAFETY: the caller's.
-    unsafe {
-        match BITS {
-            2 | 4 => _mm256_setzero_si256(),
-            5 => {
-                let places = _mm256_setr_epi32(
-                    0,
-                    0x0101_0101,
-                    0x0202_0202,
-                    0x0303_0303,
-                    0x0404_0404,
-                    0x0505_0505,
-                    0x0606_0606,
-                    0x0707_0707,
-                );
-                let eight = _mm256_set1_epi64x(p.cast::<i64>().read_unaligned());
-                _mm256_shuffle_epi8(eight, places)
-            }
-            _ => {
-                let sixteen = _mm256_broadcastsi128_si256(_mm_loadu_si128(p.cast()));
-                let places = _mm256_setr_epi64x(
-                    0x0303_0202_0101_0000,
-                    0x0707_0606_0505_0404,
-                    0x0b0b_0a0a_0909_0808,
-                    0x0f0f_0e0e_0d0d_0c0c,
-                );
-                _mm256_shuffle_epi8(sixteen, places)
-            }
-        }
-    }
-}
-
-/// The sum of the lanes of each of eight vectors.
-///
-/// # Safety
-/// The machine has AVX2, and there are eight vectors.
-#[inline(always)]
-unsafe fn totals(sums: *const __m256i) -> __m256i {
-    // SAFETY: the caller's.
-    unsafe {
-        let pairs = [
-            _mm256_hadd_epi32(sums.read(), sums.add(1).read()),
-            _mm256_hadd_epi32(sums.add(2).read(), sums.add(3).read()),
-            _mm256_hadd_epi32(sums.add(4).read(), sums.add(5).read()),
-            _mm256_hadd_epi32(sums.add(6).read(), sums.add(7).read()),
-        ];
-        let low = _mm256_hadd_epi32(pairs[0], pairs[1]);
-        let high = _mm256_hadd_epi32(pairs[2], pairs[3]);
-        _mm256_add_epi32(
-            _mm256_permute2x128_si256::<0x20>(low, high),
-            _mm256_permute2x128_si256::<0x31>(low, high),
-        )
     }
 }
