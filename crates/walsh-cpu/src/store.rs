@@ -153,7 +153,7 @@ impl Side {
 }
 
 /// Where a token goes.
-struct Place {
+struct Slots {
     sequence: usize,
     slot: Option<usize>,
     /// The overlay's slot.
@@ -272,7 +272,7 @@ impl Store {
     ///
     /// # Safety
     /// The list orders the accesses.
-    unsafe fn place(&self, token: usize, run: &mut Run) -> Place {
+    unsafe fn slots_of(&self, token: usize, run: &mut Run) -> Slots {
         let tokens = self.positions.len();
         if token >= run.end {
             *run = match &self.sequences {
@@ -296,7 +296,7 @@ impl Store {
         // Of several tokens in a slot only the last is encoded into it.
         let left = run.end - token;
         let (first, ring) = self.overlay;
-        Place {
+        Slots {
             sequence: run.sequence,
             slot: (left <= self.capacity).then_some(position % self.capacity),
             kept: match position {
@@ -314,12 +314,12 @@ impl Store {
     unsafe fn encode_one(
         &self,
         side: &Side,
-        (token, head, place): (usize, usize, &Place),
+        (token, head, slots): (usize, usize, &Slots),
         scratch: &mut [f32],
     ) -> Result<(), KvError> {
         let (plain, scratch) = scratch.split_at_mut(self.head_dim);
         let (turned, spare) = scratch.split_at_mut(self.head_dim);
-        let head_of_all = place.sequence * self.kv_heads + head;
+        let head_of_all = slots.sequence * self.kv_heads + head;
         // SAFETY: the caller's: the list orders the accesses.
         unsafe {
             self.load(side, (token, head), plain);
@@ -332,10 +332,10 @@ impl Store {
                 load::turn(self.isa, rotation, row.plain, turned);
                 row.turned = Some(turned);
             }
-            if let Some(slot) = place.slot {
+            if let Some(slot) = slots.slot {
                 side.rows.encode(self.isa, (head_of_all, slot), &mut row)?;
             }
-            if let (Some(overlay), Some(slot)) = (&side.overlay, place.kept) {
+            if let (Some(overlay), Some(slot)) = (&side.overlay, slots.kept) {
                 overlay.encode(self.isa, (head_of_all, slot), &mut row)?;
             }
         }
@@ -354,14 +354,14 @@ impl Store {
             let heads = first..self.kv_heads.min(first + items.end - item);
             item += heads.len();
             // SAFETY: the caller's.
-            let place = unsafe { self.place(token, &mut run) };
-            if place.slot.is_none() && place.kept.is_none() {
+            let slots = unsafe { self.slots_of(token, &mut run) };
+            if slots.slot.is_none() && slots.kept.is_none() {
                 continue;
             }
             for head in heads {
                 for (side, what) in self.sides.iter().zip(SIDES) {
                     // SAFETY: the caller's.
-                    let stored = unsafe { self.encode_one(side, (token, head, &place), scratch) };
+                    let stored = unsafe { self.encode_one(side, (token, head, &slots), scratch) };
                     if let Err(wrong) = stored {
                         // SAFETY: the caller's.
                         return unsafe { self.report((what, token, head), &wrong) };

@@ -30,18 +30,18 @@ struct Seen {
     int start, end;
 };
 
-inline Seen seen_by(constant AttentionPassArgs &args, device const int *place) {
-    int own = place[1];
-    int run_end = place[6] + place[5];
+inline Seen seen_by(constant AttentionPassArgs &args, device const int *entry) {
+    int own = entry[1];
+    int run_end = entry[6] + entry[5];
     Seen seen;
     seen.start = 0;
     seen.end = own + 1;
     if (args.window > 0u) seen.start = max(seen.start, own + 1 - int(args.window));
     if (ZONE == 2) {
-        seen.start = max(seen.start, place[6]);
+        seen.start = max(seen.start, entry[6]);
         return seen;
     }
-    int existing = args.prefill ? place[6] : run_end;
+    int existing = args.prefill ? entry[6] : run_end;
     seen.start = max(seen.start, existing - int(args.capacity));
     seen.end = min(seen.end, existing);
     return seen;
@@ -67,7 +67,7 @@ inline uint result_of(constant AttentionPassArgs &args, uint row, uint head, uin
 
 inline void attention_pass(constant AttentionPassArgs &args, device const float *query, device const uchar *keys,
                            device const uchar *key_scales, device const uchar *values,
-                           device const uchar *value_scales, device const int *places, device const uint *status,
+                           device const uchar *value_scales, device const int *slot_mapping, device const uint *status,
                            device float *partial, threadgroup Shared &shared, Position at) {
     if (status[0] != 0xffffffffu) return;
     float infinity = as_type<float>(0x7f800000u);
@@ -77,22 +77,22 @@ inline void attention_pass(constant AttentionPassArgs &args, device const float 
     uint first_row = unit * args.unit_rows + tile * ROWS;
     uint rows = min(uint(ROWS), args.unit_rows - tile * ROWS);
     // Rows of a KV head: token by token, the heads of the group side by side.
-    device const int *first_place = places + 8u * (first_row / args.group);
-    device const int *last_place = places + 8u * ((first_row + rows - 1u) / args.group);
+    device const int *first_entry = slot_mapping + 8u * (first_row / args.group);
+    device const int *last_entry = slot_mapping + 8u * ((first_row + rows - 1u) / args.group);
     // What some row of the tile sees of the zone, as a range of places in line: an overlay's first tokens come before its
     // recent ones.
-    Seen seen = seen_by(args, first_place);
-    seen.end = seen_by(args, last_place).end;
+    Seen seen = seen_by(args, first_entry);
+    seen.end = seen_by(args, last_entry).end;
     int skipped = 0;
     if (ZONE == 0) {
         seen.start = max(seen.start, int(args.first));
-        if (args.first + args.recent > 0u) seen.end = min(seen.end, recent_start(args, last_place[1]));
+        if (args.first + args.recent > 0u) seen.end = min(seen.end, recent_start(args, last_entry[1]));
     }
     int line = max(seen.end - seen.start, 0);
     int leading = 0;
     if (ZONE == 1) {
         leading = max(min(seen.end, int(args.first)) - seen.start, 0);
-        skipped = max(seen.start + leading, args.recent > 0u ? recent_start(args, first_place[1]) : seen.end);
+        skipped = max(seen.start + leading, args.recent > 0u ? recent_start(args, first_entry[1]) : seen.end);
         line = leading + max(seen.end - skipped, 0);
     }
     int blocks = (line + 31) / 32;
@@ -127,7 +127,7 @@ inline void attention_pass(constant AttentionPassArgs &args, device const float 
     }
     threadgroup_barrier();
 
-    uint row_base = ZONE == 2 ? uint(first_place[4]) : uint(first_place[0]) * args.kv_heads + head;
+    uint row_base = ZONE == 2 ? uint(first_entry[4]) : uint(first_entry[0]) * args.kv_heads + head;
     uint own_number = at.lane * COUNT;
     uint own_group = own_number * GROUPS / HEAD_DIM;
     float out[ROWS][COUNT];
@@ -152,7 +152,7 @@ inline void attention_pass(constant AttentionPassArgs &args, device const float 
         uint key_row;
         uint value_row;
         if (ZONE == 2) {
-            key_row = (row_base + uint(position - first_place[6])) * args.kv_heads + head;
+            key_row = (row_base + uint(position - first_entry[6])) * args.kv_heads + head;
             value_row = key_row;
         } else {
             key_row = row_base * args.key_slots + slot_of(args, position, args.key_overlaid);
@@ -187,11 +187,11 @@ inline void attention_pass(constant AttentionPassArgs &args, device const float 
         simdgroup_barrier();
         for (uint row = 0; row < rows; row++) {
             uint token = (first_row + row) / args.group;
-            device const int *place = places + 8u * token;
-            Seen own = seen_by(args, place);
+            device const int *entry = slot_mapping + 8u * token;
+            Seen own = seen_by(args, entry);
             bool visible = exists && position >= own.start && position < own.end;
-            if (ZONE == 0 && args.first + args.recent > 0u) visible = visible && position < recent_start(args, place[1]);
-            if (ZONE == 1) visible = visible && (position < int(args.first) || (args.recent > 0u && position >= recent_start(args, place[1])));
+            if (ZONE == 0 && args.first + args.recent > 0u) visible = visible && position < recent_start(args, entry[1]);
+            if (ZONE == 1) visible = visible && (position < int(args.first) || (args.recent > 0u && position >= recent_start(args, entry[1])));
             float s = shared.weights[at.simd][0][row][at.lane];
             if (CENTER) {
                 uint vector = token * args.heads + head * args.group + (first_row + row) % args.group;

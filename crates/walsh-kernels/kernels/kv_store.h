@@ -1,5 +1,5 @@
-// Encodes the vectors of an op's tokens into the slots of their places. Sixteen lanes per vector; `field` says which of a
-// place's slots is meant.
+// Encodes the vectors of an op's tokens into the slots of the slot mapping. Sixteen lanes per vector; `field` says which of an
+// entry's slots is meant.
 enum : int { VECTORS = THREADS / 16, GROUP = HEAD_DIM / ROW_GROUPS };
 
 struct Shared {
@@ -11,7 +11,7 @@ struct Shared {
     alignas(16) uchar bytes[VECTORS][(CODE_BYTES + 15) / 16 * 16];
 };
 
-inline void kv_store(constant KvStoreArgs &args, device const float *source, device const int *places,
+inline void kv_store(constant KvStoreArgs &args, device const float *source, device const int *slot_mapping,
                      device const uint *status, device uchar *codes, device uchar *scales,
                      device const float *equaliser, device const float *center, threadgroup Shared &shared,
                      Position at) {
@@ -23,9 +23,9 @@ inline void kv_store(constant KvStoreArgs &args, device const float *source, dev
     int slot = -1;
     int sequence = 0;
     if (item < args.vectors) {
-        device const int *place = places + 8u * (item / args.kv_heads);
-        slot = place[args.field];
-        sequence = place[0];
+        device const int *entry = slot_mapping + 8u * (item / args.kv_heads);
+        slot = entry[args.field];
+        sequence = entry[0];
     }
     if (Form::CODEBOOK) {
         for (uint entry = at.index; entry < (1u << BITS); entry += THREADS) {

@@ -1,5 +1,5 @@
 // Looks at an op's positions and sequences, and works out where each token goes. One group.
-// A place is eight numbers: sequence, position, slot (-1: not stored), slot in the overlay (-1: not kept), first token of
+// An entry is eight numbers: sequence, position, slot (-1: not stored), slot in the overlay (-1: not kept), first token of
 // the sequence's run in the op, tokens of the run, position of the run's first token, nothing.
 inline bool known_run(device const int *sequences, int token, int count) {
     for (int earlier = 0; earlier < token; earlier++) {
@@ -9,7 +9,7 @@ inline bool known_run(device const int *sequences, int token, int count) {
 }
 
 inline void kv_tokens(constant KvTokensArgs &args, device const int *positions, device const int *sequences,
-                      device int *places, device uint *status, Position at) {
+                      device int *slot_mapping, device uint *status, Position at) {
     int count = int(args.tokens);
     for (int token = int(at.index); token < count; token += THREADS) {
         int sequence = 0;
@@ -38,14 +38,14 @@ inline void kv_tokens(constant KvTokensArgs &args, device const int *positions, 
         int kept = -1;
         if (good && args.ring > 0u && left <= int(args.ring)) kept = int(args.first + uint(position) % args.ring);
         if (good && position < int(args.first)) kept = position;
-        device int *place = places + 8 * token;
-        place[0] = sequence;
-        place[1] = position;
-        place[2] = good && left <= int(args.capacity) ? int(uint(position) % args.capacity) : -1;
-        place[3] = kept;
-        place[4] = start;
-        place[5] = end - start;
-        place[6] = positions[start];
-        place[7] = 0;
+        device int *entry = slot_mapping + 8 * token;
+        entry[0] = sequence;
+        entry[1] = position;
+        entry[2] = good && left <= int(args.capacity) ? int(uint(position) % args.capacity) : -1;
+        entry[3] = kept;
+        entry[4] = start;
+        entry[5] = end - start;
+        entry[6] = positions[start];
+        entry[7] = 0;
     }
 }

@@ -4,7 +4,7 @@ use walsh_core::ops::{Attention, Fresh};
 use walsh_core::{Buffer, KvRows, KvSide, Result, Span, Tensor};
 
 use super::codec::{self, Constants};
-use super::places::places;
+use super::slot_mapping::slot_mapping;
 use super::store::ROTATION;
 use crate::args::args;
 use crate::kernel::{Kernel, Variant, reads, writes};
@@ -150,7 +150,7 @@ pub(super) static ATTENTION_PASS: Kernel = Kernel {
         reads("key_scales", "uchar"),
         reads("values", "uchar"),
         reads("value_scales", "uchar"),
-        reads("places", "int"),
+        reads("slot_mapping", "int"),
         reads("status", "uint"),
         writes("partial", "float"),
     ],
@@ -201,7 +201,7 @@ struct Shared {
     unit_rows: u64,
     units: u64,
     all_parts: u64,
-    places: Buffer,
+    slot_mapping: Buffer,
     partial: Buffer,
     /// Where the statistics begin, in numbers.
     statistics: u64,
@@ -248,7 +248,7 @@ impl Attend<'_> {
             }
         }
         let tokens = (&self.op.positions, self.op.sequences.as_ref());
-        let places = places(tokens, self.op.most_tokens(), cache, lowering)?;
+        let slot_mapping = slot_mapping(tokens, self.op.most_tokens(), cache, lowering)?;
         let (units, unit_rows) = match self.op.sequences {
             None => (1, self.tokens() * self.group()),
             Some(_) => (self.tokens(), self.group()),
@@ -289,7 +289,7 @@ impl Attend<'_> {
             unit_rows,
             units,
             all_parts,
-            places,
+            slot_mapping,
             partial,
             statistics,
         };
@@ -440,7 +440,7 @@ impl Attend<'_> {
             key.scales,
             value.codes,
             value.scales,
-            shared.places.span(),
+            shared.slot_mapping.span(),
             lowering.verdict(),
             shared.partial.span(),
         ];

@@ -2,7 +2,7 @@
 
 mod attention;
 mod codec;
-mod places;
+mod slot_mapping;
 mod store;
 
 pub(crate) use attention::attention;
@@ -12,7 +12,7 @@ use crate::kernel::Kernel;
 
 /// The kernels of this module.
 pub(crate) const KERNELS: &[&Kernel] = &[
-    &places::KV_TOKENS,
+    &slot_mapping::KV_TOKENS,
     &store::KV_INSPECT,
     &store::KV_STORE,
     &attention::ATTENTION_QUERY,

@@ -4,7 +4,7 @@ use walsh_core::ops::KvStore;
 use walsh_core::{Buffer, KvRows, KvSide, Result, Tensor};
 
 use super::codec::{self, Constants};
-use super::places::places;
+use super::slot_mapping::slot_mapping;
 use crate::args::args;
 use crate::check::CheckKind;
 use crate::kernel::{Kernel, Variant, reads, writes};
@@ -39,7 +39,7 @@ args! {
         slots: u32,
         /// The type of the vectors, as kinds are numbered.
         source: u32,
-        /// Which number of a place is the slot.
+        /// Which number of an entry is the slot.
         field: u32,
     }
 }
@@ -87,7 +87,7 @@ pub(super) static KV_STORE: Kernel = Kernel {
     args: layout::<KvStoreArgs>(),
     buffers: &[
         reads("source", "float"),
-        reads("places", "int"),
+        reads("slot_mapping", "int"),
         reads("status", "uint"),
         writes("codes", "uchar"),
         writes("scales", "uchar"),
@@ -115,7 +115,7 @@ fn source_type(numbers: &Tensor, lowering: &Lowering<'_>) -> Result<u32> {
 
 pub(crate) fn store(op: &KvStore, lowering: &mut Lowering<'_>) -> Result<()> {
     lowering.countable(&[&op.keys])?;
-    let places = places(
+    let slot_mapping = slot_mapping(
         (&op.positions, op.sequences.as_ref()),
         None,
         &op.cache,
@@ -131,7 +131,7 @@ pub(crate) fn store(op: &KvStore, lowering: &mut Lowering<'_>) -> Result<()> {
             op,
             source,
             prepared,
-            places: &places,
+            slot_mapping: &slot_mapping,
         };
         what.rows(&side.rows, 2, lowering)?;
         if let Some(overlay) = &side.overlay {
@@ -193,11 +193,11 @@ struct Storing<'a> {
     source: &'a Tensor,
     /// Whether the cache's preparation is for this side.
     prepared: bool,
-    places: &'a Buffer,
+    slot_mapping: &'a Buffer,
 }
 
 impl Storing<'_> {
-    /// Encodes into rows; `field` says which slot of a place is theirs.
+    /// Encodes into rows; `field` says which slot of an entry is theirs.
     fn rows(&self, rows: &KvRows, field: u32, lowering: &mut Lowering<'_>) -> Result<()> {
         let cache = &self.op.cache;
         let constants = Constants::of(&rows.codec);
@@ -236,7 +236,7 @@ impl Storing<'_> {
         let span = |tensor: Option<&Tensor>| tensor.map_or_else(|| nothing.clone(), Tensor::span);
         let spans = vec![
             self.source.span(),
-            self.places.span(),
+            self.slot_mapping.span(),
             lowering.verdict(),
             rows.codes.span(),
             span(rows.scales.as_ref()),

@@ -9,7 +9,7 @@ use crate::lower::{Lowering, layout};
 
 const THREADS: i64 = 256;
 
-/// Bytes of a place: eight numbers, as kernels/kv_tokens.h describes them.
+/// Bytes of an entry: eight numbers, as kernels/kv_tokens.h describes them.
 const PLACE_BYTES: u64 = 32;
 
 args! {
@@ -45,7 +45,7 @@ pub(super) static KV_TOKENS: Kernel = Kernel {
     buffers: &[
         reads("positions", "int"),
         reads("sequences", "int"),
-        writes("places", "int"),
+        writes("slot_mapping", "int"),
         writes("status", "uint"),
     ],
     shared: false,
@@ -62,8 +62,8 @@ struct Geometry {
     ring: u64,
 }
 
-/// The places of an op's tokens, worked out once for all layers whose caches are alike, unless there are sequences.
-pub(super) fn places(
+/// The slot mapping of an op's tokens, worked out once for all layers whose caches are alike, unless there are sequences.
+pub(super) fn slot_mapping(
     (positions, sequences): (&Tensor, Option<&Tensor>),
     most: Option<u64>,
     cache: &KvCache,
