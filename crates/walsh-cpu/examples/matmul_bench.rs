@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use walsh_cpu::Activations;
 use walsh_cpu::isa::Isa;
-use walsh_cpu::matmul::{ActivationLayout, Operands, Packing, ProductPlan, ProductShape};
+use walsh_cpu::matmul::{InputLayout, Operands, Packing, ProductPlan, ProductShape};
 use walsh_cpu::team::{Group, Phase, Scratch, Team};
 use walsh_formats::DType;
 
@@ -70,7 +70,7 @@ fn options() -> Result<Options, Box<dyn Error>> {
 
 /// Brings the input into the kernel's form.
 struct Prepare {
-    layout: ActivationLayout,
+    layout: InputLayout,
     input: *const f32,
     prepared: *mut u8,
 }

@@ -8,8 +8,8 @@ use std::ops::Range;
 
 use walsh_formats::ggml::{BlockIq4Nl, BlockQ4_0, BlockQ4_1, BlockQ5_0, BlockQ5_1, BlockQ8_0};
 
-use super::activations::Record;
 use super::blocks::Decode;
+use super::layout::BlockQ8;
 
 mod fill;
 mod large;
@@ -80,7 +80,7 @@ pub(super) trait Vectors: Copy {
         sums: Self::Words,
         codes: &Codes<Self>,
         quads: Range<usize>,
-        record: *const Record,
+        record: *const BlockQ8,
     ) -> Self::Words;
 }
 

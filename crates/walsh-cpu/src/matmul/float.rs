@@ -4,8 +4,8 @@ use std::marker::PhantomData;
 
 use half::f16;
 
-use super::activations::GROUP;
 use super::blocks::{Decode, Decoded, Primitives};
+use super::layout::GROUP;
 
 /// A storage type that the float kernels read.
 pub(super) trait Float {

@@ -1,21 +1,23 @@
 //! Matrix products with weights of any storage type, read as they are stored.
 //!
 //! `output[m, n] = Σ_k input[m, k] · weight[n, k]`. For block-quantised weights the input is first quantised to 8 bits
-//! ([`ActivationLayout`]), once for all products that share it; then the products run on integers. Where activations are
+//! ([`InputLayout`]), once for all products that share it; then the products run on integers. Where activations are
 //! to stay as they are ([`Activations`](crate::Activations)), blocks are decoded to floats instead, exactly. With few
 //! rows of input *dot* kernels stream the weight at the speed of memory; with many rows *tiled* kernels decode a panel
 //! of the weight, into scratch or (with AVX-512) into registers, and sweep it with tiles of rows. A [`ProductPlan`] chooses between them and divides the
 //! work.
 
-mod activations;
 mod blocks;
 mod coarse;
+mod contract;
 mod float;
-mod kernels;
+mod input;
+mod layout;
 mod op;
 mod pack;
 mod plan;
 mod portable;
+mod registry;
 mod rows;
 mod tile;
 mod top_k;
@@ -39,10 +41,10 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use activations::ActivationLayout;
 pub(crate) use coarse::{coarse_copy, coarsens};
+pub use contract::{InputLayout, Operands, ProductError, ProductShape};
 pub(crate) use op::lower;
 pub use pack::{PackWeights, Packing, UnknownPacking};
 pub(crate) use pack::{Repacking, pack};
-pub use plan::{Operands, ProductError, ProductPlan, ProductShape};
+pub use plan::ProductPlan;
 pub(crate) use top_k::lower_top_k;

@@ -5,8 +5,8 @@ use std::ops::Range;
 use walsh_core::ops::{MatMul, Operation};
 use walsh_core::{Activations, Error, Result, Span, Tensor};
 
-use super::ActivationLayout;
-use super::plan::{Operands, ProductPlan, ProductShape};
+use super::contract::{InputLayout, Operands, ProductShape};
+use super::plan::ProductPlan;
 use crate::lowering::Lowering;
 use crate::memory::View;
 use crate::target::Target;
@@ -80,7 +80,7 @@ pub(super) fn name(plan: &ProductPlan, target: Target) -> String {
 /// preparation.
 pub(super) fn prepared(
     input: &Tensor,
-    layout: &ActivationLayout,
+    layout: &InputLayout,
     lowering: &mut Lowering,
 ) -> Result<(View<u8>, Span)> {
     if layout.is_plain() {
@@ -124,7 +124,7 @@ pub(super) fn product(op: &MatMul, of: &'static str, lowering: &mut Lowering) ->
 }
 
 struct Prepare {
-    layout: ActivationLayout,
+    layout: InputLayout,
     input: View<f32>,
     prepared: View<u8>,
 }

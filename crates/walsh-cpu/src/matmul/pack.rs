@@ -18,19 +18,12 @@ use walsh_core::{Error, Result, Tensor};
 use walsh_formats::DType;
 use walsh_formats::ggml::{self, Role};
 
-use super::kernels::Kernels;
+use super::contract::Transposition;
+use super::layout::LANES;
+use super::registry;
 use crate::isa::Isa;
 use crate::memory::{ALIGN, CpuMemory, Pages, View};
 use crate::team::{Group, Phase, Scratch, Team};
-
-/// Writes so many words of each of sixteen rows side by side: word `i` of row `r` to word `16 · i + r`.
-///
-/// # Safety
-/// The words are readable and writable, at any addresses, and the instruction set is available.
-pub(super) type Transposition = unsafe fn(&[*const u8; LANES], usize, *mut u8);
-
-/// The rows of a panel.
-pub(super) const LANES: usize = 16;
 
 /// Whether a CPU device copies weights when it is asked to: into the order that its products read fastest
 /// ([`Device::pack`](walsh_core::Device::pack)), and coarsely, to find the largest products
@@ -105,7 +98,7 @@ impl Packing {
     /// the set has no kernels for it, or there are fewer rows than a panel has.
     pub fn new(isa: Isa, weight: DType, n: usize, k: usize) -> Option<Packing> {
         let row_bytes = usize::try_from(weight.row_bytes(k as u64)?).ok()?;
-        let transpose = Kernels::of(isa).packs?;
+        let transpose = registry::kernels(isa).packs?;
         let form = ggml::form(weight).filter(|_| n >= LANES)?;
         let block_bytes = weight.block_bytes();
         let is_odd = !block_bytes.is_multiple_of(4);

@@ -2,73 +2,12 @@
 
 use std::ops::Range;
 
-use walsh_formats::DType;
-
-use super::activations::{ActivationLayout, Arrangement, Tiles};
-use super::kernels::Kernels;
-use super::pack::LANES;
-use super::tile;
-use crate::isa::Isa;
 use walsh_core::Activations;
 
-/// What a product is planned from: `output[m, n] = Σ_k input[m, k] · weight[n, k]`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ProductShape {
-    /// The storage type of the weight.
-    pub weight: DType,
-    /// The rows of the input and the output.
-    pub m: usize,
-    /// The rows of the weight: the columns of the output.
-    pub n: usize,
-    /// The columns of the input and the weight.
-    pub k: usize,
-    /// Whether the weight is packed ([`Packing`](super::Packing)) rather than as a file has it.
-    pub packed: bool,
-}
-
-impl ProductShape {
-    /// Whether a packed weight meets one row of input: its panels are streamed as rows are otherwise.
-    pub(super) fn is_packed_row(&self) -> bool {
-        self.packed && self.m == 1
-    }
-}
-
-/// Why a product cannot be planned.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ProductError {
-    /// A dimension is zero.
-    #[error("a product of shape m={m}, n={n}, k={k} has no values")]
-    Empty {
-        /// The rows of the input.
-        m: usize,
-        /// The rows of the weight.
-        n: usize,
-        /// The columns of both.
-        k: usize,
-    },
-    /// The storage type has no products.
-    #[error("weights of type {0} have no product kernel")]
-    Type(DType),
-    /// Rows of the weight are not whole blocks.
-    #[error("weight rows of {k} values are not whole blocks of {block}", block = weight.block_len())]
-    PartialBlock {
-        /// The storage type.
-        weight: DType,
-        /// The values of a row.
-        k: usize,
-    },
-    /// The instruction set, or the type, has no kernels for packed weights.
-    #[error("{isa} has no kernels for packed weights of type {weight}")]
-    Packed {
-        /// The instruction set.
-        isa: Isa,
-        /// The storage type.
-        weight: DType,
-    },
-    /// The instruction set is not one of this machine's.
-    #[error("this machine cannot run {0} kernels")]
-    Isa(Isa),
-}
+use super::contract::{InputLayout, Job, Kernels, Operands, ProductError, ProductShape};
+use super::layout::{Arrangement, LANES, Tiles};
+use super::{registry, tile};
+use crate::isa::Isa;
 
 /// How a product is computed.
 #[derive(Clone, Debug)]
@@ -76,63 +15,9 @@ pub struct ProductPlan {
     kernels: &'static Kernels,
     shape: ProductShape,
     row_bytes: usize,
-    layout: ActivationLayout,
+    layout: InputLayout,
     /// The weight rows, and the tiles of activations, of a work item.
     item: (usize, usize),
-}
-
-/// The memory of a product.
-#[derive(Clone, Copy, Debug)]
-pub struct Operands {
-    /// The weight `[n, k]`, rows of whole blocks. Blocks lie on even addresses; floats need not be aligned.
-    pub weight: *const u8,
-    /// The input as [`ProductPlan::layout`] prepares it, or the input `[m, k]` itself when that layout is plain.
-    pub input: *const u8,
-    /// Added to every row of the output: `[n]`.
-    pub bias: Option<*const f32>,
-    /// The output `[m, n]`.
-    pub output: *mut f32,
-}
-
-/// A work item.
-pub(super) struct Job<'a> {
-    pub(super) plan: &'a ProductPlan,
-    pub(super) operands: Operands,
-    /// The weight rows: the output's columns.
-    pub(super) columns: Range<usize>,
-    /// The tiles of activations; empty for dot kernels, which take all rows.
-    pub(super) tiles: Range<usize>,
-}
-
-impl Job<'_> {
-    /// A row of the weight.
-    ///
-    /// # Safety
-    /// `row` is below n.
-    #[inline(always)]
-    pub(super) unsafe fn weight_row(&self, row: usize) -> *const u8 {
-        // SAFETY: the caller's.
-        unsafe { self.operands.weight.add(row * self.plan.row_bytes) }
-    }
-
-    /// Writes one value of the output, with its bias.
-    ///
-    /// # Safety
-    /// The value lies in the output, and is this thread's.
-    #[inline(always)]
-    pub(super) unsafe fn put(&self, row: usize, column: usize, sum: f32) {
-        // SAFETY: the caller's.
-        unsafe {
-            let bias = self
-                .operands
-                .bias
-                .map_or(0.0, |bias| bias.add(column).read());
-            self.operands
-                .output
-                .add(row * self.plan.shape.n + column)
-                .write(sum + bias);
-        }
-    }
 }
 
 /// The weight bytes that a work item of a dot kernel reads: enough to be worth a claim, little enough to balance.
@@ -181,7 +66,7 @@ impl ProductPlan {
             .row_bytes(k as u64)
             .and_then(|bytes| usize::try_from(bytes).ok())
             .ok_or(ProductError::PartialBlock { weight, k })?;
-        let kernels = Kernels::of(isa);
+        let kernels = registry::kernels(isa);
         if packed
             && !(kernels.packs.is_some()
                 && weight.is_quantised()
@@ -189,7 +74,7 @@ impl ProductPlan {
         {
             return Err(ProductError::Packed { isa, weight });
         }
-        let layout = ActivationLayout::new(isa, activations, shape);
+        let layout = InputLayout::new(kernels, activations, shape);
         let item = match layout.arrangement {
             Arrangement::Plain | Arrangement::Rows => (dot_rows(n, row_bytes, threads), 1),
             _ if shape.is_packed_row() => {
@@ -209,27 +94,13 @@ impl ProductPlan {
     }
 
     /// The form in which the input is read.
-    pub fn layout(&self) -> &ActivationLayout {
+    pub fn layout(&self) -> &InputLayout {
         &self.layout
     }
 
     /// The shape that was planned.
     pub fn shape(&self) -> ProductShape {
         self.shape
-    }
-
-    pub(super) fn n(&self) -> usize {
-        self.shape.n
-    }
-
-    pub(super) fn k(&self) -> usize {
-        self.shape.k
-    }
-
-    /// The bytes of a row of the weight.
-    #[cfg(target_arch = "x86_64")]
-    pub(super) fn row_bytes(&self) -> usize {
-        self.row_bytes
     }
 
     /// The number of work items.
@@ -299,17 +170,18 @@ impl ProductPlan {
                 }
             };
             // SAFETY: the caller's; `new` has checked that the instruction set is there.
-            unsafe {
-                kernel(
-                    &Job {
-                        plan: self,
-                        operands,
-                        columns,
-                        tiles,
-                    },
-                    scratch,
-                )
-            };
+            unsafe { kernel(&self.job(operands, columns, tiles), scratch) };
+        }
+    }
+
+    fn job(&self, operands: Operands, columns: Range<usize>, tiles: Range<usize>) -> Job {
+        Job {
+            shape: self.shape,
+            row_bytes: self.row_bytes,
+            arrangement: self.layout.arrangement,
+            operands,
+            columns,
+            tiles,
         }
     }
 }
@@ -321,12 +193,7 @@ impl ProductPlan {
     /// As for `run`; the plan is one for few rows of input, and the weight is not packed.
     pub(super) unsafe fn run_row(&self, row: usize, operands: Operands, scratch: &mut [u8]) {
         let kernel = self.kernels.of_layout(&self.layout)(self.shape);
-        let job = Job {
-            plan: self,
-            operands,
-            columns: row..row + 1,
-            tiles: 0..0,
-        };
+        let job = self.job(operands, row..row + 1, 0..0);
         // SAFETY: the caller's; `new` has checked that the instruction set is there.
         unsafe { kernel(&job, scratch) }
     }
@@ -376,6 +243,8 @@ fn divide_tiles(n: usize, panel_rows: usize, tiles: Tiles, threads: usize) -> (u
 
 #[cfg(test)]
 mod tests {
+    use walsh_formats::DType;
+
     use super::*;
 
     /// The share of a team's time in which some of it waits for the last items, were all items of one length.

@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
-use super::activations::{ActivationLayout, BLOCK, GROUP, PlainQuantise, RowParts};
 use super::blocks::{Decode, Decoded, Plain, with_block};
+use super::contract::{InputLayout, Job, Kernel, Kernels, ProductShape};
 use super::float::{Blocks, Float, with_float};
-use super::kernels::{Kernel, Kernels};
-use super::plan::{Job, ProductShape};
+use super::input::PlainQuantise;
+use super::layout::{BLOCK, GROUP, RowParts};
 use crate::isa::Isa;
 
 /// Any number of rows goes through the dot kernels: without vectors, a panel has nothing to offer.
@@ -26,13 +26,8 @@ pub(super) static KERNELS: Kernels = Kernels {
 };
 
 /// # Safety
-/// As for [`ActivationLayout::prepare`].
-unsafe fn prepare(
-    layout: &ActivationLayout,
-    items: Range<usize>,
-    input: *const f32,
-    prepared: *mut u8,
-) {
+/// As for [`InputLayout::prepare`].
+unsafe fn prepare(layout: &InputLayout, items: Range<usize>, input: *const f32, prepared: *mut u8) {
     // SAFETY: the caller's.
     unsafe { layout.prepare_with::<PlainQuantise>(items, input, prepared) }
 }
@@ -49,15 +44,15 @@ fn float_kernel(shape: ProductShape) -> Kernel {
 
 /// # Safety
 /// As for [`Kernel`].
-unsafe fn dot<B: Decode>(job: &Job<'_>, scratch: &mut [u8]) {
-    let parts = RowParts::new(job.plan.k());
-    let m = job.plan.shape().m;
+unsafe fn dot<B: Decode>(job: &Job, scratch: &mut [u8]) {
+    let parts = RowParts::new(job.shape.k);
+    let m = job.shape.m;
     let sums: &mut [f32] = bytemuck::cast_slice_mut(&mut scratch[..m * 4]);
     for column in job.columns.clone() {
         sums.fill(0.0);
         // SAFETY: the caller's.
         let row = unsafe { job.weight_row(column).cast::<B>() };
-        for block in 0..job.plan.k() / B::LEN {
+        for block in 0..job.shape.k / B::LEN {
             let (mut codes, mut scales, mut mins) = ([0; GROUP], [0.0; 16], [0.0; 16]);
             let out = Decoded {
                 codes: &mut codes[..B::LEN],
@@ -112,8 +107,8 @@ fn int_dot(codes: &[u8], values: &[i8]) -> i32 {
 
 /// # Safety
 /// As for [`Kernel`].
-unsafe fn dot_floats<F: Float>(job: &Job<'_>, scratch: &mut [u8]) {
-    let (k, m) = (job.plan.k(), job.plan.shape().m);
+unsafe fn dot_floats<F: Float>(job: &Job, scratch: &mut [u8]) {
+    let (k, m) = (job.shape.k, job.shape.m);
     let input = job.operands.input.cast::<f32>();
     let sums: &mut [f32] = bytemuck::cast_slice_mut(&mut scratch[..m * 4]);
     let mut loaded = [0.0; GROUP];

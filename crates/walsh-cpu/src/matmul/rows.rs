@@ -1,9 +1,9 @@
 //! Products with few rows of activations, for instruction sets whose registers do not hold a decoded group: each group
 //! of a weight row is decoded to the stack, once for all rows of activations.
 
-use super::activations::{GROUP, RowParts};
 use super::blocks::Decode;
-use super::plan::Job;
+use super::contract::Job;
+use super::layout::{GROUP, RowParts};
 use super::tile::{Stage, Staged};
 
 /// The runs of a group, at most.
@@ -56,8 +56,8 @@ pub(super) trait DotIsa {
 /// # Safety
 /// The instruction set of `T` is available, and the job is what [`Job`] asks for.
 #[inline(always)]
-pub(super) unsafe fn product<T: DotIsa + Stage<B>, B: Decode, const M: usize>(job: &Job<'_>) {
-    let k = job.plan.k();
+pub(super) unsafe fn product<T: DotIsa + Stage<B>, B: Decode, const M: usize>(job: &Job) {
+    let k = job.shape.k;
     let mut group = Group {
         codes: [0; GROUP],
         scales: [0.0; RUNS],
@@ -107,7 +107,7 @@ pub(super) unsafe fn product<T: DotIsa + Stage<B>, B: Decode, const M: usize>(jo
 
 /// A group of a weight row.
 struct Step<'a, B> {
-    job: &'a Job<'a>,
+    job: &'a Job,
     index: usize,
     blocks: *const B,
     /// Its values: all of a group's, or the last of a row.
@@ -124,7 +124,7 @@ unsafe fn step<T: DotIsa + Stage<B>, B: Decode, const M: usize>(
     group: &mut Group,
     sums: &mut [T::Sum; M],
 ) {
-    let parts = RowParts::new(step.job.plan.k());
+    let parts = RowParts::new(step.job.shape.k);
     let (runs_at, runs) = if B::RUN == 16 {
         (parts.runs_of_16(), 16)
     } else {

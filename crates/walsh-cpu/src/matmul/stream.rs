@@ -7,11 +7,10 @@
 
 use std::ops::Range;
 
-use super::activations::{BLOCK, GROUP, Record};
 use super::blocks::zero_shift;
 use super::columns::{Codes, Columns, Kept, PackedPanel, Panel, Run, Vectors, Words, for_parts};
-use super::pack::LANES;
-use super::plan::Job;
+use super::contract::Job;
+use super::layout::{BLOCK, BlockQ8, GROUP, LANES};
 use super::tile::{Item, pieces};
 
 /// The most rows of a tile.
@@ -27,12 +26,7 @@ pub(super) trait Form<V: Vectors> {
     ///
     /// # Safety
     /// The rows are those of a panel, the sweep is good for what its fields say, and the machine has the instruction set.
-    unsafe fn sweep<B: Columns>(
-        job: &Job<'_>,
-        rows: Range<usize>,
-        blocks: Range<usize>,
-        sweep: &Sweep,
-    );
+    unsafe fn sweep<B: Columns>(job: &Job, rows: Range<usize>, blocks: Range<usize>, sweep: &Sweep);
 }
 
 /// Packed weights.
@@ -41,7 +35,7 @@ pub(super) struct Packed;
 impl<V: Vectors> Form<V> for Packed {
     #[inline(always)]
     unsafe fn sweep<B: Columns>(
-        job: &Job<'_>,
+        job: &Job,
         rows: Range<usize>,
         blocks: Range<usize>,
         sweep: &Sweep,
@@ -54,24 +48,21 @@ impl<V: Vectors> Form<V> for Packed {
 /// The kernel for several rows, to be inlined where the instruction set is enabled.
 ///
 /// # Safety
-/// As for [`Kernel`](super::kernels::Kernel).
+/// As for [`Kernel`](super::contract::Kernel).
 #[inline(always)]
-pub(super) unsafe fn product<V: Vectors, F: Form<V>, B: Columns>(
-    job: &Job<'_>,
-    scratch: &mut [u8],
-) {
+pub(super) unsafe fn product<V: Vectors, F: Form<V>, B: Columns>(job: &Job, scratch: &mut [u8]) {
     let item = Item::new(job, V::LANES, scratch);
-    let all_steps = job.plan.k() / BLOCK;
+    let all_steps = job.shape.k / BLOCK;
     // SAFETY: the caller's; a row of a tile takes a record for each block, so that tiles lie where their first row says,
     // and the sums hold `stride` floats for each row of the item.
     unsafe {
-        for values in pieces(job.plan.k(), GROUP, PIECE) {
+        for values in pieces(job.shape.k, GROUP, PIECE) {
             for tile in job.tiles.clone() {
                 let rows = item.tiles.rows(tile);
                 let records = rows.start * all_steps + rows.len() * (values.start / BLOCK);
                 let first_sum = (rows.start - item.rows.start) * item.stride();
                 let mut sweep = Sweep {
-                    records: job.operands.input.cast::<Record>().add(records),
+                    records: job.operands.input.cast::<BlockQ8>().add(records),
                     rows: rows.len(),
                     sums: item.sums.add(first_sum),
                     stride: item.stride(),
@@ -92,7 +83,7 @@ pub(super) unsafe fn product<V: Vectors, F: Form<V>, B: Columns>(
 
 /// A tile of activations and where its sums with the weight rows go.
 pub(super) struct Sweep {
-    records: *const Record,
+    records: *const BlockQ8,
     rows: usize,
     sums: *mut f32,
     /// The floats between the sums of two rows.
@@ -175,14 +166,14 @@ impl<V: Vectors> Pair<V> {
     /// # Safety
     /// The record is readable, and the machine has the instruction set.
     #[inline(always)]
-    unsafe fn multiply<B: Columns>(self, codes: &Codes<V>, record: *const Record) -> V::Floats {
+    unsafe fn multiply<B: Columns>(self, codes: &Codes<V>, record: *const BlockQ8) -> V::Floats {
         // Signed codes stand for zero themselves.
         let signed = V::SIGNED && B::TOP == 255;
         // SAFETY: the caller's.
         unsafe {
             let mut total = V::floats(0.0);
             for (run, Run { scale, min }) in self.0.into_iter().enumerate().take(BLOCK / B::RUN) {
-                let sum = V::broadcast(&raw const (*record).sums[Record::sum_of(B::RUN, run)]);
+                let sum = V::broadcast(&raw const (*record).sums[BlockQ8::sum_of(B::RUN, run)]);
                 let dots = match const { zero_shift(B::ZERO) } {
                     Some(shift) if !signed => V::shl(sum, shift as usize),
                     _ => V::ints(0),
@@ -207,10 +198,10 @@ impl<V: Vectors> Pair<V> {
 /// enabled.
 ///
 /// # Safety
-/// As for [`Kernel`](super::kernels::Kernel).
+/// As for [`Kernel`](super::contract::Kernel).
 #[inline(always)]
-pub(super) unsafe fn packed_row<V: Vectors, B: Columns>(job: &Job<'_>) {
-    let blocks = job.plan.k() / B::LEN;
+pub(super) unsafe fn packed_row<V: Vectors, B: Columns>(job: &Job) {
+    let blocks = job.shape.k / B::LEN;
     // Vectors that take a part of a panel's rows take it block by block: all parts read the same lines, and all but the
     // first find them in the first-level cache.
     let together = match PackedPanel::<V>::PARTS {
@@ -252,18 +243,18 @@ pub(super) unsafe fn packed_row<V: Vectors, B: Columns>(job: &Job<'_>) {
 /// Adds the products of some blocks of packed rows and one row of activations.
 ///
 /// # Safety
-/// As for [`Kernel`](super::kernels::Kernel), with the panel's blocks.
+/// As for [`Kernel`](super::contract::Kernel), with the panel's blocks.
 #[inline(always)]
 unsafe fn add_row<V: Vectors, B: Columns>(
     panel: PackedPanel<V>,
-    job: &Job<'_>,
+    job: &Job,
     range: Range<usize>,
     mut sum: V::Floats,
 ) -> V::Floats {
     let mut kept = Kept::<V>::new();
     // SAFETY: the caller's.
     unsafe {
-        let mut record = job.operands.input.cast::<Record>();
+        let mut record = job.operands.input.cast::<BlockQ8>();
         record = record.add(range.start * (B::LEN / BLOCK));
         for block in range {
             let words = panel.block::<B>(block);

@@ -7,10 +7,10 @@
 
 use std::ops::Range;
 
-use super::activations::{Arrangement, BLOCK, Record, Tiles};
 use super::blocks::{Decode, Decoded, Primitives};
+use super::contract::Job;
 use super::float::Float;
-use super::plan::Job;
+use super::layout::{Arrangement, BLOCK, BlockQ8, Tiles};
 
 /// The most values of K that a panel covers: panel and tile stay in the first-level cache.
 const PIECE: usize = 768;
@@ -156,7 +156,7 @@ pub(super) fn scratch_bytes(lanes: usize, rows: usize) -> usize {
 
 /// The item that a product function works on, with its place in scratch.
 pub(super) struct Item<'a> {
-    pub(super) job: &'a Job<'a>,
+    pub(super) job: &'a Job,
     pub(super) tiles: Tiles,
     /// The rows of the item's tiles.
     pub(super) rows: Range<usize>,
@@ -171,10 +171,8 @@ pub(super) struct Item<'a> {
 
 impl<'a> Item<'a> {
     #[inline(always)]
-    pub(super) fn new(job: &'a Job<'a>, lanes: usize, scratch: &mut [u8]) -> Item<'a> {
-        let (Arrangement::Tiles(tiles) | Arrangement::FloatTiles(tiles)) =
-            job.plan.layout().arrangement
-        else {
+    pub(super) fn new(job: &'a Job, lanes: usize, scratch: &mut [u8]) -> Item<'a> {
+        let (Arrangement::Tiles(tiles) | Arrangement::FloatTiles(tiles)) = job.arrangement else {
             unreachable!("tiled products are planned with tiles");
         };
         let rows = tiles.start(job.tiles.start)..tiles.start(job.tiles.end);
@@ -211,10 +209,10 @@ impl<'a> Item<'a> {
         row_bytes: usize,
         sweep: impl Fn(usize, &Sweep),
     ) {
-        let all_steps = if row_bytes == size_of::<Record>() {
-            self.job.plan.k() / BLOCK
+        let all_steps = if row_bytes == size_of::<BlockQ8>() {
+            self.job.shape.k / BLOCK
         } else {
-            self.job.plan.k()
+            self.job.shape.k
         };
         let stride = self.stride();
         for tile in self.job.tiles.clone() {
@@ -270,7 +268,7 @@ impl<'a> Item<'a> {
     /// All of K has been swept, and the item's part of the output is this thread's.
     #[inline(always)]
     pub(super) unsafe fn finish(&self) {
-        let (n, columns) = (self.job.plan.n(), self.job.columns.clone());
+        let (n, columns) = (self.job.shape.n, self.job.columns.clone());
         let stride = self.stride();
         for row in self.rows.clone() {
             // SAFETY: the item's rows and columns lie within the output, and its sums within scratch.
@@ -323,18 +321,18 @@ pub(super) trait Fill<T: TileIsa, B: Decode> {
 /// The instruction set of `T` is available, and the job is what [`Job`] asks for.
 #[inline(always)]
 pub(super) unsafe fn product<T: Panels<B>, F: Fill<T, B>, B: Decode>(
-    job: &Job<'_>,
+    job: &Job,
     scratch: &mut [u8],
 ) {
     let item = Item::new(job, T::LANES, scratch);
-    for values in pieces(job.plan.k(), UNIT, PIECE) {
+    for values in pieces(job.shape.k, UNIT, PIECE) {
         // SAFETY: the caller's; the panels are filled before they are swept.
         unsafe {
             for panel in 0..item.panels {
                 F::fill(&item, panel, values.clone());
             }
             let steps = values.start / BLOCK..values.end / BLOCK;
-            item.sweep_all(steps, size_of::<Record>(), |rows, sweep| {
+            item.sweep_all(steps, size_of::<BlockQ8>(), |rows, sweep| {
                 T::sweep(rows, sweep)
             });
         }
@@ -412,9 +410,9 @@ unsafe fn fill_from_rows<T: Panels<B>, B: Decode>(
 /// # Safety
 /// As for [`product`].
 #[inline(always)]
-pub(super) unsafe fn float_product<T: TileIsa, F: Float>(job: &Job<'_>, scratch: &mut [u8]) {
+pub(super) unsafe fn float_product<T: TileIsa, F: Float>(job: &Job, scratch: &mut [u8]) {
     let item = Item::new(job, T::LANES, scratch);
-    for values in pieces(job.plan.k(), F::UNIT.max(4), FLOAT_PIECE) {
+    for values in pieces(job.shape.k, F::UNIT.max(4), FLOAT_PIECE) {
         for panel in 0..item.panels {
             for (lane, row) in item.panel_rows(panel).enumerate() {
                 // SAFETY: the row has `k` values, and the staging area `FLOAT_PIECE` floats for each lane.

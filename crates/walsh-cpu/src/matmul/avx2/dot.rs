@@ -3,11 +3,10 @@
 use std::arch::x86_64::*;
 
 use super::{Avx2, Codes, total};
-use crate::matmul::activations::{BLOCK, GROUP};
 use crate::matmul::blocks::Decode;
+use crate::matmul::contract::{Job, Kernel};
 use crate::matmul::float::Float;
-use crate::matmul::kernels::Kernel;
-use crate::matmul::plan::Job;
+use crate::matmul::layout::{BLOCK, GROUP};
 use crate::matmul::rows::{self, DotIsa, Group, Values};
 use crate::matmul::x86::X86;
 
@@ -28,7 +27,7 @@ pub(super) fn blocks<B: Decode, const DOT: u8>(m: usize) -> Kernel {
 /// # Safety
 /// As for [`Kernel`].
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn block_rows<B: Decode, const DOT: u8, const M: usize>(job: &Job<'_>, _: &mut [u8]) {
+unsafe fn block_rows<B: Decode, const DOT: u8, const M: usize>(job: &Job, _: &mut [u8]) {
     // SAFETY: the caller's.
     unsafe { rows::product::<Avx2<DOT>, B, M>(job) }
 }
@@ -106,9 +105,9 @@ pub(super) fn floats<F: Float>(m: usize) -> Kernel {
 /// # Safety
 /// As for [`Kernel`].
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn float_rows<F: Float, const M: usize>(job: &Job<'_>, _: &mut [u8]) {
+unsafe fn float_rows<F: Float, const M: usize>(job: &Job, _: &mut [u8]) {
     let step = const { if F::UNIT > 32 { F::UNIT } else { 32 } };
-    let k = job.plan.k();
+    let k = job.shape.k;
     let mut loaded = [0.0f32; GROUP];
     let input = job.operands.input.cast::<f32>();
     // SAFETY: the weight's rows and the input's have `k` values.

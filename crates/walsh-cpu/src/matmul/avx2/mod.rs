@@ -10,11 +10,11 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::activations::{ActivationLayout, BLOCK, PlainQuantise};
 use super::blocks::{Decode, with_block};
+use super::contract::{InputLayout, Kernel, Kernels, ProductShape};
 use super::float::{Blocks, with_float};
-use super::kernels::{Kernel, Kernels};
-use super::plan::ProductShape;
+use super::input::PlainQuantise;
+use super::layout::BLOCK;
 use super::stream;
 use super::tile::{Stage, Staged, stage_plainly};
 use super::x86::X86;
@@ -66,14 +66,9 @@ const EVEX: u8 = 2;
 struct Avx2<const DOT: u8>;
 
 /// # Safety
-/// As for [`ActivationLayout::prepare`].
+/// As for [`InputLayout::prepare`].
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn prepare(
-    layout: &ActivationLayout,
-    items: Range<usize>,
-    input: *const f32,
-    prepared: *mut u8,
-) {
+unsafe fn prepare(layout: &InputLayout, items: Range<usize>, input: *const f32, prepared: *mut u8) {
     // SAFETY: the caller's.
     unsafe { layout.prepare_with::<PlainQuantise>(items, input, prepared) }
 }

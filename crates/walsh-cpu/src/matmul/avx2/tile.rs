@@ -5,11 +5,11 @@ use std::arch::x86_64::*;
 use super::{
     Avx2, Codes, MULTIPLY_ADD, VEX, add_dot, pairs_in_16_bits, transpose_quads, widen_pairs,
 };
-use crate::matmul::activations::{BLOCK, Record};
 use crate::matmul::blocks::{Decode, zero_shift};
 use crate::matmul::columns::{Columns, FromPanels};
+use crate::matmul::contract::Job;
 use crate::matmul::float::Float;
-use crate::matmul::plan::Job;
+use crate::matmul::layout::{BLOCK, BlockQ8};
 use crate::matmul::tile::{self, FromRows, Panels, Sweep, TileIsa, panel_block};
 use crate::matmul::x86::X86;
 
@@ -27,7 +27,7 @@ pub(super) const LANES: usize = 8;
 /// # Safety
 /// As for `Kernel`.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) unsafe fn product<B: Decode, const DOT: u8>(job: &Job<'_>, scratch: &mut [u8]) {
+pub(super) unsafe fn product<B: Decode, const DOT: u8>(job: &Job, scratch: &mut [u8]) {
     // SAFETY: the caller's.
     unsafe { tile::product::<Avx2<DOT>, FromRows, B>(job, scratch) }
 }
@@ -38,7 +38,7 @@ pub(super) unsafe fn product<B: Decode, const DOT: u8>(job: &Job<'_>, scratch: &
 /// # Safety
 /// As for `Kernel`.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) unsafe fn packed_product<B: Columns, const DOT: u8>(job: &Job<'_>, scratch: &mut [u8]) {
+pub(super) unsafe fn packed_product<B: Columns, const DOT: u8>(job: &Job, scratch: &mut [u8]) {
     // SAFETY: the caller's; nothing is multiplied while panels are filled.
     unsafe { tile::product::<Avx2<DOT>, FromPanels<Avx2<VEX>>, B>(job, scratch) }
 }
@@ -46,7 +46,7 @@ pub(super) unsafe fn packed_product<B: Columns, const DOT: u8>(job: &Job<'_>, sc
 /// # Safety
 /// As for `Kernel`.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) unsafe fn float_product<F: Float>(job: &Job<'_>, scratch: &mut [u8]) {
+pub(super) unsafe fn float_product<F: Float>(job: &Job, scratch: &mut [u8]) {
     // SAFETY: the caller's.
     unsafe { tile::float_product::<Avx2<MULTIPLY_ADD>, F>(job, scratch) }
 }
@@ -154,12 +154,12 @@ unsafe fn multiply<B: Decode, const DOT: u8, const ROWS: usize>(sweep: &Sweep) {
     unsafe {
         let mut sums = load_sums::<ROWS>(sweep);
         let mut panel = sweep.panel;
-        let mut records = sweep.tile.cast::<Record>();
+        let mut records = sweep.tile.cast::<BlockQ8>();
         for _ in 0..sweep.steps {
             let record = |row: usize| &*records.add(row);
             let vectors = panel.add(LANES * BLOCK).cast::<f32>();
             for run in 0..BLOCK / B::RUN {
-                let run_sum = |row: usize| record(row).sums[Record::sum_of(B::RUN, run)];
+                let run_sum = |row: usize| record(row).sums[BlockQ8::sum_of(B::RUN, run)];
                 let mut dots = [_mm256_setzero_si256(); ROWS];
                 // Full 8-bit codes are signed for AVX2's own instructions, and stand for zero themselves.
                 let offset = DOT != MULTIPLY_ADD || B::TOP != 255;

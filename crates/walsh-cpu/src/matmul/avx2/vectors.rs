@@ -6,12 +6,11 @@ use std::ops::Range;
 use walsh_formats::ggml::IQ4_VALUES;
 
 use super::{Avx2, Codes, MULTIPLY_ADD, add_dot, pairs_in_16_bits, transpose_quads, widen_pairs};
-use crate::matmul::activations::Record;
+use crate::matmul::contract::Job;
+use crate::matmul::layout::{BlockQ8, LANES};
 
 use crate::matmul::blocks::{Decode, IQ4_CODES};
 use crate::matmul::columns::{self, Columns, Vectors};
-use crate::matmul::pack::LANES;
-use crate::matmul::plan::Job;
 use crate::matmul::stream::{self, Packed};
 use crate::matmul::x86;
 
@@ -19,17 +18,17 @@ use crate::matmul::x86;
 const CHAIN: usize = 4;
 
 /// # Safety
-/// As for [`Kernel`](crate::matmul::kernels::Kernel).
+/// As for [`Kernel`](crate::matmul::contract::Kernel).
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) unsafe fn packed_row<B: Columns, const DOT: u8>(job: &Job<'_>, _: &mut [u8]) {
+pub(super) unsafe fn packed_row<B: Columns, const DOT: u8>(job: &Job, _: &mut [u8]) {
     // SAFETY: the caller's.
     unsafe { stream::packed_row::<Avx2<DOT>, B>(job) }
 }
 
 /// # Safety
-/// As for [`Kernel`](crate::matmul::kernels::Kernel).
+/// As for [`Kernel`](crate::matmul::contract::Kernel).
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) unsafe fn packed_rows<B: Columns, const DOT: u8>(job: &Job<'_>, scratch: &mut [u8]) {
+pub(super) unsafe fn packed_rows<B: Columns, const DOT: u8>(job: &Job, scratch: &mut [u8]) {
     // SAFETY: the caller's.
     unsafe { stream::product::<Avx2<DOT>, Packed, B>(job, scratch) }
 }
@@ -37,7 +36,7 @@ pub(super) unsafe fn packed_rows<B: Columns, const DOT: u8>(job: &Job<'_>, scrat
 /// Writes words of sixteen rows side by side.
 ///
 /// # Safety
-/// As for [`Transposition`](crate::matmul::pack::Transposition).
+/// As for [`Transposition`](crate::matmul::contract::Transposition).
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn transpose(rows: &[*const u8; LANES], words: usize, to: *mut u8) {
     let to = to.cast::<u32>();
@@ -274,7 +273,7 @@ impl<const DOT: u8> Vectors for Avx2<DOT> {
         mut sums: __m256i,
         codes: &columns::Codes<Self>,
         quads: Range<usize>,
-        record: *const Record,
+        record: *const BlockQ8,
     ) -> __m256i {
         // SAFETY: the caller's.
         unsafe {

@@ -5,10 +5,9 @@ use std::arch::x86_64::*;
 use walsh_formats::DType;
 
 use super::decode::{Group, Wide};
-use crate::matmul::activations::{GROUP, RowParts};
+use crate::matmul::contract::{Job, Kernel};
 use crate::matmul::float::Float;
-use crate::matmul::kernels::Kernel;
-use crate::matmul::plan::Job;
+use crate::matmul::layout::{GROUP, RowParts};
 use crate::matmul::x86::fetch_ahead;
 
 /// The most rows of floats.
@@ -26,8 +25,8 @@ struct Sums {
 /// # Safety
 /// As for [`Kernel`].
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-pub(super) unsafe fn row<B: Wide>(job: &Job<'_>, _: &mut [u8]) {
-    let k = job.plan.k();
+pub(super) unsafe fn row<B: Wide>(job: &Job, _: &mut [u8]) {
+    let k = job.shape.k;
     let place = |group, pair| Place {
         input: job.operands.input,
         parts: RowParts::new(k),
@@ -173,8 +172,8 @@ impl WideFloat for crate::matmul::float::BF16 {
 /// # Safety
 /// As for [`Kernel`].
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-unsafe fn float_rows<F: WideFloat, const M: usize>(job: &Job<'_>, _: &mut [u8]) {
-    let k = job.plan.k();
+unsafe fn float_rows<F: WideFloat, const M: usize>(job: &Job, _: &mut [u8]) {
+    let k = job.shape.k;
     let input = job.operands.input.cast::<f32>();
     // SAFETY: the weight's rows and the input's have `k` values; the mask leaves out what is past them.
     unsafe {

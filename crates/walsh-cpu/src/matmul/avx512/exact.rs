@@ -4,11 +4,10 @@ use std::arch::x86_64::*;
 use std::marker::PhantomData;
 
 use super::decode::{Group, Wide};
-use crate::matmul::activations::{BLOCK, GROUP};
 use crate::matmul::blocks::Primitives;
+use crate::matmul::contract::{Job, Kernel};
 use crate::matmul::float::Float;
-use crate::matmul::kernels::Kernel;
-use crate::matmul::plan::Job;
+use crate::matmul::layout::{BLOCK, GROUP};
 use crate::matmul::x86::fetch_ahead;
 
 /// The kernel for `m` rows.
@@ -173,8 +172,8 @@ impl<const M: usize> Sink for Multiply<'_, M> {
 /// # Safety
 /// As for [`Kernel`].
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-unsafe fn float_rows<B: Wide, const M: usize>(job: &Job<'_>, _: &mut [u8]) {
-    let k = job.plan.k();
+unsafe fn float_rows<B: Wide, const M: usize>(job: &Job, _: &mut [u8]) {
+    let k = job.shape.k;
     let input = job.operands.input.cast::<f32>();
     // SAFETY: the weight's rows and the input's have `k` values, whole blocks.
     unsafe {

@@ -6,10 +6,9 @@ use std::sync::OnceLock;
 use exact::WideBlocks;
 
 use super::blocks::with_block;
+use super::contract::{Kernel, Kernels, ProductShape};
 use super::float::with_float;
-use super::kernels::{Kernel, Kernels};
-use super::pack::LANES;
-use super::plan::ProductShape;
+use super::layout::LANES;
 use crate::isa::Isa;
 
 mod decode;

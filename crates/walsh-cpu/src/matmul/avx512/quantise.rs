@@ -3,7 +3,9 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use crate::matmul::activations::{ActivationLayout, BLOCK, Quantise, Quantised, block_scale};
+use crate::matmul::contract::InputLayout;
+use crate::matmul::input::{Quantise, Quantised, block_scale};
+use crate::matmul::layout::BLOCK;
 
 struct Avx512Quantise;
 
@@ -42,10 +44,10 @@ impl Quantise for Avx512Quantise {
 }
 
 /// # Safety
-/// As for [`ActivationLayout::prepare`].
+/// As for [`InputLayout::prepare`].
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 pub(super) unsafe fn prepare(
-    layout: &ActivationLayout,
+    layout: &InputLayout,
     items: Range<usize>,
     input: *const f32,
     prepared: *mut u8,

@@ -3,11 +3,11 @@
 use std::arch::x86_64::*;
 
 use super::decode::Wide;
-use crate::matmul::activations::{BLOCK, GROUP, Record};
 use crate::matmul::blocks::zero_shift;
 use crate::matmul::columns::{Columns, FromPanels};
+use crate::matmul::contract::Job;
 use crate::matmul::float::Float;
-use crate::matmul::plan::Job;
+use crate::matmul::layout::{BLOCK, BlockQ8, GROUP};
 use crate::matmul::tile::{self, FromRows, Panels, Stage, Staged, Sweep, TileIsa, panel_block};
 use crate::matmul::x86::X86;
 
@@ -22,7 +22,7 @@ pub(super) struct Avx512;
 /// # Safety
 /// As for `Kernel`.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-pub(super) unsafe fn product<B: Wide>(job: &Job<'_>, scratch: &mut [u8]) {
+pub(super) unsafe fn product<B: Wide>(job: &Job, scratch: &mut [u8]) {
     // SAFETY: the caller's.
     unsafe { tile::product::<Avx512, FromRows, B>(job, scratch) }
 }
@@ -30,7 +30,7 @@ pub(super) unsafe fn product<B: Wide>(job: &Job<'_>, scratch: &mut [u8]) {
 /// # Safety
 /// As for `Kernel`.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-pub(super) unsafe fn packed_product<B: Wide + Columns>(job: &Job<'_>, scratch: &mut [u8]) {
+pub(super) unsafe fn packed_product<B: Wide + Columns>(job: &Job, scratch: &mut [u8]) {
     // SAFETY: the caller's.
     unsafe { tile::product::<Avx512, FromPanels<Avx512>, B>(job, scratch) }
 }
@@ -38,7 +38,7 @@ pub(super) unsafe fn packed_product<B: Wide + Columns>(job: &Job<'_>, scratch: &
 /// # Safety
 /// As for `Kernel`.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-pub(super) unsafe fn float_product<F: Float>(job: &Job<'_>, scratch: &mut [u8]) {
+pub(super) unsafe fn float_product<F: Float>(job: &Job, scratch: &mut [u8]) {
     // SAFETY: the caller's.
     unsafe { tile::float_product::<Avx512, F>(job, scratch) }
 }
@@ -201,12 +201,12 @@ unsafe fn multiply<B: Wide, const ROWS: usize>(sweep: &Sweep) {
     unsafe {
         let mut sums = load_sums::<ROWS>(sweep);
         let mut panel = sweep.panel;
-        let mut records = sweep.tile.cast::<Record>();
+        let mut records = sweep.tile.cast::<BlockQ8>();
         for _ in 0..sweep.steps {
             let vectors = panel.add(LANES * BLOCK).cast::<f32>();
             let mut block_sums = [_mm512_setzero_ps(); ROWS];
             for run in 0..BLOCK / B::RUN {
-                let which = Record::sum_of(B::RUN, run);
+                let which = BlockQ8::sum_of(B::RUN, run);
                 let mut dots = [_mm512_setzero_si512(); ROWS];
                 if let Some(shift) = const { zero_shift(B::ZERO) } {
                     for (row, dot) in dots.iter_mut().enumerate() {

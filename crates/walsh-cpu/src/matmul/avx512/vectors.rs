@@ -7,11 +7,10 @@ use std::ops::Range;
 
 use super::decode;
 use super::tile::Avx512;
-use crate::matmul::activations::{BLOCK, GROUP, Record};
 use crate::matmul::blocks::Decode;
 use crate::matmul::columns::{Codes, Columns, Panel, Vectors, Words};
-use crate::matmul::pack::LANES;
-use crate::matmul::plan::Job;
+use crate::matmul::contract::Job;
+use crate::matmul::layout::{BLOCK, BlockQ8, GROUP, LANES};
 use crate::matmul::stream::{Form, Sweep};
 use crate::matmul::x86;
 
@@ -206,7 +205,7 @@ impl Vectors for Avx512 {
         mut sums: __m512i,
         codes: &Codes<Self>,
         quads: Range<usize>,
-        record: *const Record,
+        record: *const BlockQ8,
     ) -> __m512i {
         // SAFETY: the caller's.
         unsafe {
@@ -243,7 +242,7 @@ unsafe fn broadcast(from: *const i32) -> __m512i {
 /// Writes words of sixteen rows side by side.
 ///
 /// # Safety
-/// As for [`Transposition`](crate::matmul::pack::Transposition).
+/// As for [`Transposition`](crate::matmul::contract::Transposition).
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 pub(super) unsafe fn transpose(rows: &[*const u8; LANES], words: usize, to: *mut u8) {
     let blocks = InRows { rows, offset: 0 };
@@ -414,7 +413,7 @@ impl<'a> Panel for Rows<'a> {
 /// # Safety
 /// The rows are the weight's, and there is one at least.
 #[inline(always)]
-unsafe fn panel_rows(job: &Job<'_>, columns: Range<usize>) -> [*const u8; LANES] {
+unsafe fn panel_rows(job: &Job, columns: Range<usize>) -> [*const u8; LANES] {
     let mut rows = [job.operands.weight; LANES];
     for (lane, row) in rows.iter_mut().enumerate() {
         // SAFETY: the caller's.
@@ -429,7 +428,7 @@ pub(super) struct Stored;
 impl Form<Avx512> for Stored {
     #[inline(always)]
     unsafe fn sweep<B: Columns>(
-        job: &Job<'_>,
+        job: &Job,
         rows: Range<usize>,
         blocks: Range<usize>,
         sweep: &Sweep,
@@ -437,7 +436,7 @@ impl Form<Avx512> for Stored {
         // SAFETY: the caller's.
         unsafe {
             let rows = &panel_rows(job, rows);
-            let row_bytes = job.plan.row_bytes();
+            let row_bytes = job.row_bytes;
             sweep.run::<Avx512, B>(Rows { rows, row_bytes }, blocks);
         }
     }

@@ -17,7 +17,8 @@ use walsh_formats::DType;
 
 use rows::{Room, coarsen};
 
-use super::pack::{LANES, PackWeights, Packing, Repacking};
+use super::layout::LANES;
+use super::pack::{PackWeights, Packing, Repacking};
 use crate::isa::Isa;
 use crate::memory::{CpuMemory, Pages, View};
 use crate::team::{Group, Phase, Scratch, Team};

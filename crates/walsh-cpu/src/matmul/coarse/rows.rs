@@ -6,10 +6,10 @@ use walsh_formats::ggml::{self, BlockQ5_1, BlockQ6K, BlockQ8_0};
 
 use super::{BLOCK, COLUMNS, Coarsening, FINE, SPANS};
 use crate::isa::Isa;
-use crate::matmul::activations::SHIFT;
 use crate::matmul::blocks::{Decode, Decoded, Plain, Primitives};
 use crate::matmul::float::value_of;
-use crate::matmul::pack::LANES;
+use crate::matmul::input::SHIFT;
+use crate::matmul::layout::LANES;
 #[cfg(target_arch = "x86_64")]
 use crate::matmul::x86::X86;
 

@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::{Columns, Kept, PackedPanel, Panel, Run, Vectors, for_parts};
-use crate::matmul::activations::BLOCK;
+use crate::matmul::layout::BLOCK;
 use crate::matmul::tile::{Fill, Item, TileIsa, panel_block};
 
 /// Filling from packed panels, with as many lanes as the tiles' panels have.

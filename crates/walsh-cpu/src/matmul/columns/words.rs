@@ -4,10 +4,9 @@ use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
 use super::Vectors;
-use crate::matmul::activations::BLOCK;
 use crate::matmul::blocks::Decode;
-use crate::matmul::pack::LANES;
-use crate::matmul::plan::Job;
+use crate::matmul::contract::Job;
+use crate::matmul::layout::{BLOCK, LANES};
 
 /// A word of each block.
 pub(in crate::matmul) type Word<W> = <<W as Words>::Vectors as Vectors>::Words;
@@ -130,7 +129,7 @@ impl<V: Vectors> PackedPanel<V> {
     /// # Safety
     /// The weight is packed, and has the row.
     #[inline(always)]
-    pub(in crate::matmul) unsafe fn of(job: &Job<'_>, row: usize) -> PackedPanel<V> {
+    pub(in crate::matmul) unsafe fn of(job: &Job, row: usize) -> PackedPanel<V> {
         PackedPanel {
             // SAFETY: the caller's.
             from: unsafe { job.weight_row(row / LANES * LANES) },

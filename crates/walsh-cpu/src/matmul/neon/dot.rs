@@ -3,11 +3,10 @@
 use std::arch::aarch64::*;
 
 use super::{Neon, NeonPrimitives, dot, load_codes};
-use crate::matmul::activations::{BLOCK, GROUP};
 use crate::matmul::blocks::Decode;
+use crate::matmul::contract::{Job, Kernel};
 use crate::matmul::float::Float;
-use crate::matmul::kernels::Kernel;
-use crate::matmul::plan::Job;
+use crate::matmul::layout::{BLOCK, GROUP};
 use crate::matmul::rows::{self, DotIsa, Group, Values};
 
 /// The most rows of activations.
@@ -31,14 +30,14 @@ pub(super) fn blocks<B: Decode, const DOT: bool>(m: usize) -> Kernel {
 /// # Safety
 /// As for [`Kernel`].
 #[target_feature(enable = "neon,dotprod")]
-unsafe fn rows_with_dot<B: Decode, const M: usize>(job: &Job<'_>, _: &mut [u8]) {
+unsafe fn rows_with_dot<B: Decode, const M: usize>(job: &Job, _: &mut [u8]) {
     // SAFETY: the caller's.
     unsafe { rows::product::<Neon<true, false>, B, M>(job) }
 }
 
 /// # Safety
 /// As for [`Kernel`].
-unsafe fn rows_without_dot<B: Decode, const M: usize>(job: &Job<'_>, _: &mut [u8]) {
+unsafe fn rows_without_dot<B: Decode, const M: usize>(job: &Job, _: &mut [u8]) {
     // SAFETY: the caller's.
     unsafe { rows::product::<Neon<false, false>, B, M>(job) }
 }
@@ -117,9 +116,9 @@ pub(super) fn floats<F: Float>(m: usize) -> Kernel {
 
 /// # Safety
 /// As for [`Kernel`].
-unsafe fn float_rows<F: Float, const M: usize>(job: &Job<'_>, _: &mut [u8]) {
+unsafe fn float_rows<F: Float, const M: usize>(job: &Job, _: &mut [u8]) {
     let step = const { if F::UNIT > 16 { F::UNIT } else { 16 } };
-    let k = job.plan.k();
+    let k = job.shape.k;
     let mut loaded = [0.0f32; GROUP];
     let input = job.operands.input.cast::<f32>();
     // SAFETY: the weight's rows and the input's have `k` values.

@@ -5,11 +5,10 @@ use std::ops::Range;
 
 use half::f16;
 
-use super::activations::{ActivationLayout, PlainQuantise};
 use super::blocks::{Decode, IQ4_CODES, Primitives, with_block};
+use super::contract::{InputLayout, Kernel, Kernels, ProductShape};
 use super::float::{Blocks, with_float};
-use super::kernels::{Kernel, Kernels};
-use super::plan::ProductShape;
+use super::input::PlainQuantise;
 use super::tile::{Stage, Staged, stage_plainly};
 use crate::isa::Isa;
 
@@ -41,13 +40,8 @@ const fn table<const DOT: bool, const MATRIX: bool>(isa: Isa) -> Kernels {
 struct Neon<const DOT: bool, const MATRIX: bool>;
 
 /// # Safety
-/// As for [`ActivationLayout::prepare`].
-unsafe fn prepare(
-    layout: &ActivationLayout,
-    items: Range<usize>,
-    input: *const f32,
-    prepared: *mut u8,
-) {
+/// As for [`InputLayout::prepare`].
+unsafe fn prepare(layout: &InputLayout, items: Range<usize>, input: *const f32, prepared: *mut u8) {
     // SAFETY: the caller's; the target's baseline has NEON.
     unsafe { layout.prepare_with::<PlainQuantise>(items, input, prepared) }
 }

@@ -3,11 +3,10 @@
 use std::arch::aarch64::*;
 
 use super::{Neon, NeonPrimitives, dot, dot_halves, load_codes};
-use crate::matmul::activations::{BLOCK, Record};
 use crate::matmul::blocks::{Decode, zero_shift};
+use crate::matmul::contract::{Job, Kernel};
 use crate::matmul::float::Float;
-use crate::matmul::kernels::Kernel;
-use crate::matmul::plan::Job;
+use crate::matmul::layout::{BLOCK, BlockQ8};
 use crate::matmul::tile::{self, FromRows, Panels, Sweep, TileIsa, panel_block};
 
 /// The most rows of a tile of quantised activations: with two vectors each of integer and float sums, what 32
@@ -34,7 +33,7 @@ pub(super) fn product<B: Decode, const DOT: bool, const MATRIX: bool>() -> Kerne
 /// # Safety
 /// As for [`Kernel`].
 #[target_feature(enable = "neon,dotprod")]
-unsafe fn product_with_dot<B: Decode>(job: &Job<'_>, scratch: &mut [u8]) {
+unsafe fn product_with_dot<B: Decode>(job: &Job, scratch: &mut [u8]) {
     // SAFETY: the caller's.
     unsafe { tile::product::<Neon<true, false>, FromRows, B>(job, scratch) }
 }
@@ -42,21 +41,21 @@ unsafe fn product_with_dot<B: Decode>(job: &Job<'_>, scratch: &mut [u8]) {
 /// # Safety
 /// As for [`Kernel`].
 #[target_feature(enable = "neon,i8mm")]
-unsafe fn product_with_matrix<B: Decode>(job: &Job<'_>, scratch: &mut [u8]) {
+unsafe fn product_with_matrix<B: Decode>(job: &Job, scratch: &mut [u8]) {
     // SAFETY: the caller's.
     unsafe { tile::product::<Neon<true, true>, FromRows, B>(job, scratch) }
 }
 
 /// # Safety
 /// As for [`Kernel`].
-unsafe fn product_without_dot<B: Decode>(job: &Job<'_>, scratch: &mut [u8]) {
+unsafe fn product_without_dot<B: Decode>(job: &Job, scratch: &mut [u8]) {
     // SAFETY: the caller's.
     unsafe { tile::product::<Neon<false, false>, FromRows, B>(job, scratch) }
 }
 
 /// # Safety
 /// As for [`Kernel`].
-pub(super) unsafe fn float_product<F: Float>(job: &Job<'_>, scratch: &mut [u8]) {
+pub(super) unsafe fn float_product<F: Float>(job: &Job, scratch: &mut [u8]) {
     // SAFETY: the caller's.
     unsafe { tile::float_product::<Neon<false, false>, F>(job, scratch) }
 }
@@ -282,12 +281,12 @@ unsafe fn multiply<B: Decode, T: Quads<B>, const ROWS: usize>(sweep: &Sweep) {
     unsafe {
         let mut sums = load_sums::<ROWS>(sweep);
         let mut panel = sweep.panel;
-        let mut records = sweep.tile.cast::<Record>();
+        let mut records = sweep.tile.cast::<BlockQ8>();
         for _ in 0..sweep.steps {
             let record = |row: usize| &*records.add(row);
             let vectors = panel.add(LANES * BLOCK).cast::<f32>();
             for run in 0..BLOCK / B::RUN {
-                let run_sum = |row: usize| record(row).sums[Record::sum_of(B::RUN, run)];
+                let run_sum = |row: usize| record(row).sums[BlockQ8::sum_of(B::RUN, run)];
                 let mut dots = [[vdupq_n_s32(0); 2]; ROWS];
                 // Full 8-bit codes are signed here, and stand for zero themselves.
                 if let (Some(shift), true) = (const { zero_shift(B::ZERO) }, B::TOP != 255) {

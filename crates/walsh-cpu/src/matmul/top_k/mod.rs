@@ -14,10 +14,11 @@ use walsh_core::ops::{MatMulTopK, Operation};
 use walsh_core::{Accesses, Buffer, Error, Result, Span, Tensor};
 use walsh_formats::DType;
 
-use super::activations::Record;
 use super::coarse::{COLUMNS, FINE, Parts};
+use super::contract::ProductShape;
+use super::layout::BlockQ8;
 use super::op::{Product, name, plan_shape, prepared, product_plan};
-use super::plan::{ProductPlan, ProductShape};
+use super::plan::ProductPlan;
 use crate::lowering::Lowering;
 use crate::memory::View;
 use crate::ops::select::lower_topk_of;
@@ -33,7 +34,7 @@ const PIECE: usize = 1 << 10;
 const MOST: usize = 256;
 
 /// The room that prepared columns take, in numbers.
-const PREPARED: usize = size_of::<Record>() / 4;
+const PREPARED: usize = size_of::<BlockQ8>() / 4;
 
 /// A search: the plans of the exact products, of those with the copy, and of those with what it leaves out of some
 /// columns.

@@ -8,10 +8,10 @@ use walsh_core::ops::{MatMulTopK, Operation};
 use super::{PART, PIECE, Sizes};
 use crate::isa::Isa;
 use crate::lowering::Fault;
-use crate::matmul::ActivationLayout;
-use crate::matmul::activations::{BLOCK, Record};
 use crate::matmul::coarse::{COLUMNS, Norms, span};
-use crate::matmul::plan::{Operands, ProductPlan};
+use crate::matmul::contract::{InputLayout, Operands};
+use crate::matmul::layout::{BLOCK, BlockQ8};
+use crate::matmul::plan::ProductPlan;
 use crate::memory::View;
 use crate::ops::select::{Candidate, largest_of, not_a_number};
 use crate::simd::versions;
@@ -85,10 +85,10 @@ impl Search {
 
 /// Takes the columns that are kept apart out of the input, and finds its span.
 pub(super) struct Columns {
-    pub(super) layout: ActivationLayout,
+    pub(super) layout: InputLayout,
     pub(super) about: View<u32>,
     /// The input as products with the copy read it.
-    pub(super) input: (ActivationLayout, View<u8>),
+    pub(super) input: (InputLayout, View<u8>),
     pub(super) values: View<f32>,
     pub(super) prepared: View<u8>,
     pub(super) bound: View<f32>,
@@ -111,7 +111,7 @@ impl Phase for Columns {
             let (columns, lost) = self.about.slice(0..COLUMNS + 1).split_at(COLUMNS);
             let values = self.values.slice_mut(0..COLUMNS);
             let input = layout.single_row(input.base());
-            let all: f64 = input.iter().map(Record::squares).sum();
+            let all: f64 = input.iter().map(BlockQ8::squares).sum();
             let mut apart = 0.0;
             for (value, column) in values.iter_mut().zip(columns) {
                 let column = *column as usize;

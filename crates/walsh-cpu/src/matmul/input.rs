@@ -1,6 +1,6 @@
 //! Activations as the product kernels read them.
 //!
-//! For block-quantised weights a product's input is quantised to 8 bits, unless [`Activations`] asks for floats: every
+//! For block-quantised weights a product's input is quantised to 8 bits, unless [`Activations`](walsh_core::Activations) asks for floats: every
 //! 32 values share one scale, the largest magnitude over 127. The kernels also need each run's sum, because a block
 //! decodes to `scale · code − minimum`: Σ w·x = Σ_runs scale·(Σ code·x) − minimum·(Σ x). A value that is not finite
 //! makes the scale NaN, and with it the whole row of the output.
@@ -10,222 +10,11 @@
 
 use std::ops::Range;
 
-use super::kernels::Kernels;
-use super::plan::ProductShape;
-use crate::isa::Isa;
-use walsh_core::Activations;
+use super::contract::InputLayout;
+use super::layout::{Arrangement, BLOCK, BlockQ8, CHUNK, GROUP, RowParts};
 
-/// The values that share one scale.
-pub(super) const BLOCK: usize = 32;
-
-/// Rows of quantised activations are padded with zeros to this many values.
-pub(super) const GROUP: usize = 256;
-
-/// A block of a row of a tile.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub(super) struct Record {
-    /// The codes, four to a number.
-    pub(super) quads: [i32; BLOCK / 4],
-    /// What a code of one stands for.
-    pub(super) scale: f32,
-    /// The negated sums of the codes: of the block, of its first half and of its second.
-    pub(super) sums: [i32; 3],
-}
-
-impl Record {
-    /// What a code stands for.
-    pub(super) fn value(&self, index: usize) -> f32 {
-        let codes: [i8; BLOCK] = bytemuck::cast(self.quads);
-        f32::from(codes[index]) * self.scale
-    }
-
-    /// The sum of the squares of what the codes stand for.
-    pub(super) fn squares(&self) -> f64 {
-        let codes: [i8; BLOCK] = bytemuck::cast(self.quads);
-        let squares: i32 = codes.iter().map(|&code| i32::from(code).pow(2)).sum();
-        f64::from(squares) * f64::from(self.scale).powi(2)
-    }
-
-    /// Which of the sums is that of a run, of `values` values, of the block.
-    #[inline(always)]
-    pub(super) const fn sum_of(values: usize, run: usize) -> usize {
-        if values == BLOCK { 0 } else { 1 + run }
-    }
-}
-
-/// The values of a row that one work item prepares.
-const CHUNK: usize = 2048;
-
-/// Where a row's parts lie: 256 codes, and for each group of 256 values
-/// - 8 scales and 8 sums (each sum times its scale), for weights with runs of 32;
-/// - 16 scales and 16 sums, for weights with runs of 16.
-///
-/// Each part is contiguous along the row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct RowParts {
-    groups: usize,
-}
-
-impl RowParts {
-    pub(super) const fn new(k: usize) -> RowParts {
-        RowParts {
-            groups: k.div_ceil(GROUP),
-        }
-    }
-
-    /// The offset of the scales and sums for runs of 32, 16 floats for each group.
-    pub(super) const fn runs_of_32(self) -> usize {
-        self.groups * GROUP
-    }
-
-    /// The offset of the scales and sums for runs of 16, 32 floats for each group.
-    pub(super) const fn runs_of_16(self) -> usize {
-        self.runs_of_32() + self.groups * 64
-    }
-
-    /// The bytes of a row.
-    pub(super) const fn stride(self) -> usize {
-        self.runs_of_16() + self.groups * 128
-    }
-}
-
-/// The rows of each tile: as equal as can be, the larger ones first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Tiles {
-    count: usize,
-    rows: usize,
-}
-
-impl Tiles {
-    /// Divides `rows` rows into tiles of at most `max` rows.
-    pub(super) fn new(rows: usize, max: usize) -> Tiles {
-        Tiles {
-            count: rows.div_ceil(max),
-            rows,
-        }
-    }
-
-    pub(super) fn count(self) -> usize {
-        self.count
-    }
-
-    /// The first row of a tile; for `tile == count()` the number of rows.
-    #[inline]
-    pub(super) fn start(self, tile: usize) -> usize {
-        let (each, larger) = (self.rows / self.count, self.rows % self.count);
-        tile * each + tile.min(larger)
-    }
-
-    /// The rows of the largest tile.
-    pub(super) fn most(self) -> usize {
-        self.rows.div_ceil(self.count)
-    }
-
-    #[inline]
-    pub(super) fn rows(self, tile: usize) -> Range<usize> {
-        self.start(tile)..self.start(tile + 1)
-    }
-}
-
-/// How prepared activations are arranged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Arrangement {
-    /// The input itself.
-    Plain,
-    /// Quantised rows, as [`RowParts`] says.
-    Rows,
-    /// Quantised tiles: for each block of 32 values a [`Record`] of every row.
-    Tiles(Tiles),
-    /// Tiles of floats: `[k][rows]`.
-    FloatTiles(Tiles),
-}
-
-/// The form in which a product kernel wants its input, and the work of bringing it there.
-///
-/// Products whose layouts are equal can share one prepared input.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ActivationLayout {
-    isa: Isa,
-    m: usize,
-    k: usize,
-    pub(super) arrangement: Arrangement,
-}
-
-impl ActivationLayout {
-    /// The layout of a product's input.
-    pub fn new(isa: Isa, activations: Activations, shape: ProductShape) -> ActivationLayout {
-        let ProductShape {
-            weight,
-            m,
-            k,
-            packed,
-            ..
-        } = shape;
-        let kernels = Kernels::of(isa);
-        let quantised = weight.is_quantised() && activations == Activations::Int8;
-        let arrangement = if quantised {
-            if m <= kernels.dot_rows && !packed {
-                Arrangement::Rows
-            } else {
-                Arrangement::Tiles(Tiles::new(m, (kernels.tile_rows)(shape)))
-            }
-        } else if m <= kernels.float_dot_rows {
-            Arrangement::Plain
-        } else {
-            Arrangement::FloatTiles(Tiles::new(m, kernels.float_tile_rows))
-        };
-        ActivationLayout {
-            isa,
-            m,
-            k,
-            arrangement,
-        }
-    }
-
-    /// Whether the kernels read the input as it is: nothing needs to be prepared.
-    pub fn is_plain(&self) -> bool {
-        self.arrangement == Arrangement::Plain
-    }
-
-    /// The bytes of the prepared input, which starts on a 64-byte boundary.
-    pub fn bytes(&self) -> usize {
-        match self.arrangement {
-            Arrangement::Plain => 0,
-            Arrangement::Rows => self.m * RowParts::new(self.k).stride(),
-            Arrangement::Tiles(_) => self.m * (self.k / BLOCK) * size_of::<Record>(),
-            Arrangement::FloatTiles(_) => self.m * self.k * 4,
-        }
-    }
-
-    /// The work items of [`ActivationLayout::prepare`].
-    pub fn items(&self) -> usize {
-        let chunks = self.k.div_ceil(CHUNK);
-        match self.arrangement {
-            Arrangement::Plain => 0,
-            Arrangement::Rows => self.m * chunks,
-            Arrangement::Tiles(tiles) | Arrangement::FloatTiles(tiles) => tiles.count() * chunks,
-        }
-    }
-
-    /// The estimated time of preparing the whole input on one thread, in nanoseconds.
-    pub fn cost(&self) -> u64 {
-        let per_value = if self.isa == Isa::Portable { 4 } else { 16 };
-        (self.m * self.k / per_value) as u64
-    }
-
-    /// Prepares some items.
-    ///
-    /// # Safety
-    /// `input` points to `m · k` floats and `prepared` to [`ActivationLayout::bytes`] bytes on a 64-byte boundary; no one
-    /// else touches an item's part of `prepared`. The instruction set of the layout is available.
-    pub unsafe fn prepare(&self, items: Range<usize>, input: *const f32, prepared: *mut u8) {
-        let kernels = Kernels::of(self.isa);
-        // SAFETY: the caller's.
-        unsafe { (kernels.prepare)(self, items, input, prepared) }
-    }
-
-    /// [`ActivationLayout::prepare`] with an instruction set's quantiser, to be inlined where it is enabled.
+impl InputLayout {
+    /// [`InputLayout::prepare`] with an instruction set's quantiser, to be inlined where it is enabled.
     ///
     /// # Safety
     /// As for `prepare`, with the instruction set of `Q`.
@@ -262,11 +51,11 @@ impl ActivationLayout {
     /// The blocks of a single row of quantised activations that lies in a tile.
     ///
     /// # Safety
-    /// `prepared` is what [`ActivationLayout::prepare`] has made of an input of one row, and nothing writes it meanwhile.
-    pub(super) unsafe fn single_row<'p>(&self, prepared: *const u8) -> &'p [Record] {
+    /// `prepared` is what [`InputLayout::prepare`] has made of an input of one row, and nothing writes it meanwhile.
+    pub(super) unsafe fn single_row<'p>(&self, prepared: *const u8) -> &'p [BlockQ8] {
         debug_assert!(self.m == 1 && matches!(self.arrangement, Arrangement::Tiles(_)));
         // SAFETY: a tile of one row has a record for each block.
-        unsafe { std::slice::from_raw_parts(prepared.cast::<Record>(), self.k / BLOCK) }
+        unsafe { std::slice::from_raw_parts(prepared.cast::<BlockQ8>(), self.k / BLOCK) }
     }
 
     /// # Safety
@@ -322,12 +111,12 @@ impl ActivationLayout {
         let blocks = self.k / BLOCK;
         // SAFETY: a row takes a record for each block whatever the tile, so tiles lie where their first row says.
         unsafe {
-            let tile = prepared.cast::<Record>().add(rows.start * blocks);
+            let tile = prepared.cast::<BlockQ8>().add(rows.start * blocks);
             for (lane, row) in rows.clone().enumerate() {
                 for block in values.start / BLOCK..values.end / BLOCK {
                     let quantised = Q::quantise(input.add(row * self.k + block * BLOCK));
                     let [first, second] = quantised.sums;
-                    tile.add(block * rows.len() + lane).write(Record {
+                    tile.add(block * rows.len() + lane).write(BlockQ8 {
                         quads: bytemuck::cast(quantised.codes),
                         scale: quantised.scale,
                         sums: [-(first + second), -first, -second],
@@ -428,7 +217,12 @@ impl Quantise for PlainQuantise {
 
 #[cfg(test)]
 mod tests {
+    use walsh_core::Activations;
+
     use super::*;
+    use crate::isa::Isa;
+    use crate::matmul::contract::ProductShape;
+    use crate::matmul::registry::kernels;
 
     fn quantise(values: [f32; BLOCK]) -> Quantised {
         // SAFETY: needs no instruction set.
@@ -478,9 +272,9 @@ mod tests {
                     k,
                     packed: false,
                 };
-                let layout = ActivationLayout::new(isa, Activations::Int8, shape);
-                let plain = ActivationLayout {
-                    isa: Isa::Portable,
+                let layout = InputLayout::new(kernels(isa), Activations::Int8, shape);
+                let plain = InputLayout {
+                    kernels: kernels(Isa::Portable),
                     ..layout
                 };
                 let [found, expected] = [layout, plain].map(|layout| {
@@ -497,19 +291,6 @@ mod tests {
                 });
                 assert!(found == expected, "{isa} m={m}");
             }
-        }
-    }
-
-    #[test]
-    fn tiles_cover_the_rows_evenly() {
-        for rows in 1..100 {
-            let tiles = Tiles::new(rows, 12);
-            assert_eq!((tiles.start(0), tiles.start(tiles.count())), (0, rows));
-            let sizes: Vec<_> = (0..tiles.count())
-                .map(|tile| tiles.rows(tile).len())
-                .collect();
-            assert!(sizes.iter().max().unwrap() - sizes.iter().min().unwrap() <= 1);
-            assert!(sizes.iter().all(|&size| (1..=12).contains(&size)));
         }
     }
 }

@@ -1,0 +1,295 @@
+//! What plans and kernels agree on: the shape of a product, the form of its input, a work item, and the table of an
+//! instruction set's kernels. It knows no kernel.
+
+use std::hash::{Hash, Hasher};
+use std::ops::Range;
+
+use walsh_core::Activations;
+use walsh_formats::DType;
+
+use super::layout::{Arrangement, BLOCK, BlockQ8, CHUNK, LANES, RowParts, Tiles};
+use crate::isa::Isa;
+
+/// What a product is planned from: `output[m, n] = Σ_k input[m, k] · weight[n, k]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProductShape {
+    /// The storage type of the weight.
+    pub weight: DType,
+    /// The rows of the input and the output.
+    pub m: usize,
+    /// The rows of the weight: the columns of the output.
+    pub n: usize,
+    /// The columns of the input and the weight.
+    pub k: usize,
+    /// Whether the weight is packed ([`Packing`](super::Packing)) rather than as a file has it.
+    pub packed: bool,
+}
+
+impl ProductShape {
+    /// Whether a packed weight meets one row of input: its panels are streamed as rows are otherwise.
+    pub(super) fn is_packed_row(&self) -> bool {
+        self.packed && self.m == 1
+    }
+}
+
+/// Why a product cannot be planned.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProductError {
+    /// A dimension is zero.
+    #[error("a product of shape m={m}, n={n}, k={k} has no values")]
+    Empty {
+        /// The rows of the input.
+        m: usize,
+        /// The rows of the weight.
+        n: usize,
+        /// The columns of both.
+        k: usize,
+    },
+    /// The storage type has no products.
+    #[error("weights of type {0} have no product kernel")]
+    Type(DType),
+    /// Rows of the weight are not whole blocks.
+    #[error("weight rows of {k} values are not whole blocks of {block}", block = weight.block_len())]
+    PartialBlock {
+        /// The storage type.
+        weight: DType,
+        /// The values of a row.
+        k: usize,
+    },
+    /// The instruction set, or the type, has no kernels for packed weights.
+    #[error("{isa} has no kernels for packed weights of type {weight}")]
+    Packed {
+        /// The instruction set.
+        isa: Isa,
+        /// The storage type.
+        weight: DType,
+    },
+    /// The instruction set is not one of this machine's.
+    #[error("this machine cannot run {0} kernels")]
+    Isa(Isa),
+}
+
+/// The memory of a product.
+#[derive(Clone, Copy, Debug)]
+pub struct Operands {
+    /// The weight `[n, k]`, rows of whole blocks. Blocks lie on even addresses; floats need not be aligned.
+    pub weight: *const u8,
+    /// The input as [`ProductPlan::layout`](super::ProductPlan::layout) prepares it, or the input `[m, k]` itself when that layout is plain.
+    pub input: *const u8,
+    /// Added to every row of the output: `[n]`.
+    pub bias: Option<*const f32>,
+    /// The output `[m, n]`.
+    pub output: *mut f32,
+}
+
+/// A work item.
+pub(super) struct Job {
+    pub(super) shape: ProductShape,
+    /// The bytes of a row of the weight.
+    pub(super) row_bytes: usize,
+    /// How the input is arranged.
+    pub(super) arrangement: Arrangement,
+    pub(super) operands: Operands,
+    /// The weight rows: the output's columns.
+    pub(super) columns: Range<usize>,
+    /// The tiles of activations; empty for dot kernels, which take all rows.
+    pub(super) tiles: Range<usize>,
+}
+
+impl Job {
+    /// A row of the weight.
+    ///
+    /// # Safety
+    /// `row` is below n.
+    #[inline(always)]
+    pub(super) unsafe fn weight_row(&self, row: usize) -> *const u8 {
+        // SAFETY: the caller's.
+        unsafe { self.operands.weight.add(row * self.row_bytes) }
+    }
+
+    /// Writes one value of the output, with its bias.
+    ///
+    /// # Safety
+    /// The value lies in the output, and is this thread's.
+    #[inline(always)]
+    pub(super) unsafe fn put(&self, row: usize, column: usize, sum: f32) {
+        // SAFETY: the caller's.
+        unsafe {
+            let bias = self
+                .operands
+                .bias
+                .map_or(0.0, |bias| bias.add(column).read());
+            self.operands
+                .output
+                .add(row * self.shape.n + column)
+                .write(sum + bias);
+        }
+    }
+}
+
+/// Computes a work item.
+///
+/// # Safety
+/// The kernel's instruction set is available; the job's operands are good for its shape; scratch is as the plan asks.
+pub(super) type Kernel = unsafe fn(&Job, &mut [u8]);
+
+/// Prepares work items of an input: [`InputLayout::prepare`].
+///
+/// # Safety
+/// As there.
+pub(super) type Preparation = unsafe fn(&InputLayout, Range<usize>, *const f32, *mut u8);
+
+/// Writes so many words of each of sixteen rows side by side: word `i` of row `r` to word `16 · i + r`.
+///
+/// # Safety
+/// The words are readable and writable, at any addresses, and the instruction set is available.
+pub(super) type Transposition = unsafe fn(&[*const u8; LANES], usize, *mut u8);
+
+/// Picks the kernel for a weight's type and the number of rows. Kernels of quantised activations exist for
+/// block-quantised weights alone.
+pub(super) type Choice = fn(ProductShape) -> Kernel;
+
+/// The kernels of an instruction set, of which each has one table.
+#[derive(Debug)]
+pub(super) struct Kernels {
+    pub(super) isa: Isa,
+    /// Up to this many rows of quantised activations the dot kernels take all of them at once; above, tiles are used.
+    pub(super) dot_rows: usize,
+    /// The same for rows of floats.
+    pub(super) float_dot_rows: usize,
+    /// The most rows of a tile of quantised activations, in products of a shape.
+    pub(super) tile_rows: fn(ProductShape) -> usize,
+    /// The most rows of a tile of floats.
+    pub(super) float_tile_rows: usize,
+    /// How weights are packed, where the kernels of quantised activations take packed weights too, as the shape says.
+    pub(super) packs: Option<Transposition>,
+    /// The weight rows of a panel.
+    pub(super) panel_rows: usize,
+    /// Brings activations into their layout.
+    pub(super) prepare: Preparation,
+    /// The kernel for few rows, quantised.
+    pub(super) dot: Choice,
+    /// The kernel for many rows, quantised.
+    pub(super) tile: Choice,
+    /// The kernel for few rows of floats.
+    pub(super) float_dot: Choice,
+    /// The kernel for many rows of floats.
+    pub(super) float_tile: Choice,
+}
+
+impl PartialEq for Kernels {
+    fn eq(&self, other: &Kernels) -> bool {
+        self.isa == other.isa
+    }
+}
+
+impl Eq for Kernels {}
+
+impl Hash for Kernels {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.isa.hash(state);
+    }
+}
+
+impl Kernels {
+    /// The kernels that read activations in a layout.
+    pub(super) fn of_layout(&self, layout: &InputLayout) -> Choice {
+        match layout.arrangement {
+            Arrangement::Plain => self.float_dot,
+            Arrangement::Rows => self.dot,
+            Arrangement::Tiles(_) => self.tile,
+            Arrangement::FloatTiles(_) => self.float_tile,
+        }
+    }
+}
+
+/// The form in which a product kernel wants its input, and the work of bringing it there.
+///
+/// Products whose layouts are equal can share one prepared input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct InputLayout {
+    pub(super) kernels: &'static Kernels,
+    pub(super) m: usize,
+    pub(super) k: usize,
+    pub(super) arrangement: Arrangement,
+}
+
+impl InputLayout {
+    /// The layout of a product's input.
+    pub(super) fn new(
+        kernels: &'static Kernels,
+        activations: Activations,
+        shape: ProductShape,
+    ) -> InputLayout {
+        let ProductShape {
+            weight,
+            m,
+            k,
+            packed,
+            ..
+        } = shape;
+        let quantised = weight.is_quantised() && activations == Activations::Int8;
+        let arrangement = if quantised {
+            if m <= kernels.dot_rows && !packed {
+                Arrangement::Rows
+            } else {
+                Arrangement::Tiles(Tiles::new(m, (kernels.tile_rows)(shape)))
+            }
+        } else if m <= kernels.float_dot_rows {
+            Arrangement::Plain
+        } else {
+            Arrangement::FloatTiles(Tiles::new(m, kernels.float_tile_rows))
+        };
+        InputLayout {
+            kernels,
+            m,
+            k,
+            arrangement,
+        }
+    }
+
+    /// Whether the kernels read the input as it is: nothing needs to be prepared.
+    pub fn is_plain(&self) -> bool {
+        self.arrangement == Arrangement::Plain
+    }
+
+    /// The bytes of the prepared input, which starts on a 64-byte boundary.
+    pub fn bytes(&self) -> usize {
+        match self.arrangement {
+            Arrangement::Plain => 0,
+            Arrangement::Rows => self.m * RowParts::new(self.k).stride(),
+            Arrangement::Tiles(_) => self.m * (self.k / BLOCK) * size_of::<BlockQ8>(),
+            Arrangement::FloatTiles(_) => self.m * self.k * 4,
+        }
+    }
+
+    /// The work items of [`InputLayout::prepare`].
+    pub fn items(&self) -> usize {
+        let chunks = self.k.div_ceil(CHUNK);
+        match self.arrangement {
+            Arrangement::Plain => 0,
+            Arrangement::Rows => self.m * chunks,
+            Arrangement::Tiles(tiles) | Arrangement::FloatTiles(tiles) => tiles.count() * chunks,
+        }
+    }
+
+    /// The estimated time of preparing the whole input on one thread, in nanoseconds.
+    pub fn cost(&self) -> u64 {
+        let per_value = if self.kernels.isa == Isa::Portable {
+            4
+        } else {
+            16
+        };
+        (self.m * self.k / per_value) as u64
+    }
+
+    /// Prepares some items.
+    ///
+    /// # Safety
+    /// `input` points to `m · k` floats and `prepared` to [`InputLayout::bytes`] bytes on a 64-byte boundary; no one
+    /// else touches an item's part of `prepared`. The instruction set of the layout is available.
+    pub unsafe fn prepare(&self, items: Range<usize>, input: *const f32, prepared: *mut u8) {
+        // SAFETY: the caller's.
+        unsafe { (self.kernels.prepare)(self, items, input, prepared) }
+    }
+}
