@@ -429,69 +429,12 @@ impl Decode for BlockIq4Xs {
     }
 }
 
-/// Runs `$body` with `$block` standing for the block struct of a quantised type.
-macro_rules! with_block {
-    ($dtype:expr, $block:ident => $body:expr, else => $other:expr) => {{
-        use walsh_formats::{DType, ggml};
-        match $dtype {
-            DType::Q4_0 => {
-                type $block = ggml::BlockQ4_0;
-                $body
-            }
-            DType::Q4_1 => {
-                type $block = ggml::BlockQ4_1;
-                $body
-            }
-            DType::Q5_0 => {
-                type $block = ggml::BlockQ5_0;
-                $body
-            }
-            DType::Q5_1 => {
-                type $block = ggml::BlockQ5_1;
-                $body
-            }
-            DType::Q8_0 => {
-                type $block = ggml::BlockQ8_0;
-                $body
-            }
-            DType::Q2K => {
-                type $block = ggml::BlockQ2K;
-                $body
-            }
-            DType::Q3K => {
-                type $block = ggml::BlockQ3K;
-                $body
-            }
-            DType::Q4K => {
-                type $block = ggml::BlockQ4K;
-                $body
-            }
-            DType::Q5K => {
-                type $block = ggml::BlockQ5K;
-                $body
-            }
-            DType::Q6K => {
-                type $block = ggml::BlockQ6K;
-                $body
-            }
-            DType::IQ4NL => {
-                type $block = ggml::BlockIq4Nl;
-                $body
-            }
-            DType::IQ4XS => {
-                type $block = ggml::BlockIq4Xs;
-                $body
-            }
-            DType::F32 | DType::F16 | DType::BF16 | DType::I32 | DType::U8 => $other,
-        }
-    }};
-}
-pub(super) use with_block;
+pub(super) use walsh_formats::with_block;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::matmul::testing::{BLOCK_TYPES, random_weights};
+    use crate::matmul::testing::{block_types, random_weights};
 
     #[test]
     fn halves_widen_exactly() {
@@ -508,7 +451,7 @@ mod tests {
 
     #[test]
     fn blocks_decode_to_the_reference_values() {
-        for &dtype in BLOCK_TYPES {
+        for dtype in block_types() {
             let values = 1024;
             let bytes = random_weights(dtype, 1, values, 7);
             let mut expected = vec![0.0; values];

@@ -126,11 +126,11 @@ pub(super) use with_float;
 mod tests {
     use super::*;
     use crate::matmul::blocks::{Plain, with_block};
-    use crate::matmul::testing::{BLOCK_TYPES, random_weights};
+    use crate::matmul::testing::{block_types, random_weights};
 
     #[test]
     fn blocks_decode_to_the_very_bits_of_the_reference() {
-        for &dtype in BLOCK_TYPES {
+        for dtype in block_types() {
             let values = 1024;
             let bytes = random_weights(dtype, 1, values, 11);
             let mut expected = vec![0.0; values];

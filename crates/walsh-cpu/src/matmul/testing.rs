@@ -3,20 +3,12 @@
 use walsh_formats::DType;
 
 /// Every block-quantised type.
-pub(super) const BLOCK_TYPES: &[DType] = &[
-    DType::Q4_0,
-    DType::Q4_1,
-    DType::Q5_0,
-    DType::Q5_1,
-    DType::Q8_0,
-    DType::Q2K,
-    DType::Q3K,
-    DType::Q4K,
-    DType::Q5K,
-    DType::Q6K,
-    DType::IQ4NL,
-    DType::IQ4XS,
-];
+pub(super) fn block_types() -> impl Iterator<Item = DType> {
+    DType::ALL
+        .iter()
+        .copied()
+        .filter(|dtype| dtype.is_quantised())
+}
 
 /// A small generator of reproducible numbers (SplitMix64).
 pub(super) struct Random(pub(super) u64);

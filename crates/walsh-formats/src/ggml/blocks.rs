@@ -87,7 +87,7 @@ impl Form {
 /// Declares blocks: each with its type, the bits of a code and the code that stands for zero, and its fields with their
 /// roles.
 macro_rules! blocks {
-    ($(
+    (($d:tt) $(
         $(#[$doc:meta])*
         $name:ident: $dtype:ident, $bits:literal bits, zero at $zero:literal {
             $($(#[$field_doc:meta])* $field:ident: $type:ty as $role:ident,)*
@@ -123,10 +123,37 @@ macro_rules! blocks {
                 DType::F32 | DType::F16 | DType::BF16 | DType::I32 | DType::U8 => None,
             }
         }
+
+        /// Evaluates an expression in which a name stands for the block struct of a [`DType`], or another for types
+        /// without blocks.
+        ///
+        /// ```
+        /// use walsh_formats::{DType, with_block};
+        /// let bytes = |dtype| with_block!(dtype, B => size_of::<B>(), else => 0);
+        /// assert_eq!((bytes(DType::Q4_0), bytes(DType::F16)), (18, 0));
+        /// ```
+        #[macro_export]
+        macro_rules! with_block {
+            ($d dtype:expr, $d block:ident => $d body:expr, else => $d other:expr) => {
+                match $d dtype {
+                    $($crate::DType::$dtype => {
+                        type $d block = $crate::ggml::$name;
+                        $d body
+                    })*
+                    $crate::DType::F32
+                    | $crate::DType::F16
+                    | $crate::DType::BF16
+                    | $crate::DType::I32
+                    | $crate::DType::U8 => $d other,
+                }
+            };
+        }
     };
 }
 
 blocks! {
+    ($)
+
     /// x = d·(q − 8).
     BlockQ4_0: Q4_0, 4 bits, zero at 8 {
         /// The scale.

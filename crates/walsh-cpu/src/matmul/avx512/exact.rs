@@ -208,7 +208,7 @@ mod tests {
     use super::*;
     use crate::isa::Isa;
     use crate::matmul::blocks::with_block;
-    use crate::matmul::testing::{BLOCK_TYPES, random_weights};
+    use crate::matmul::testing::{block_types, random_weights};
     use crate::matmul::x86::X86;
 
     /// # Safety
@@ -224,7 +224,7 @@ mod tests {
         if !Isa::Avx512.is_available() {
             return;
         }
-        for &dtype in BLOCK_TYPES {
+        for dtype in block_types() {
             // Whole groups, a pair of blocks, and a single one.
             let lengths: &[usize] = if dtype.block_len() == 32 {
                 &[32, 64, 576, 800]
