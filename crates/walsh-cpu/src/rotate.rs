@@ -6,9 +6,7 @@
 
 use walsh_formats::rotation::{MAX_HEAD_DIM, Rotation};
 
-use crate::simd::{Simd, entries};
-
-const LANES: usize = 16;
+use crate::simd::{LANES, Simd, entries};
 
 /// What numbers are multiplied by at last.
 #[derive(Clone, Copy)]

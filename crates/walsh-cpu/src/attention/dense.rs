@@ -1,7 +1,6 @@
 //! Rows whose numbers are read where they lie, thirty-two at a time: dense types, and codes of whole bytes.
 
-use super::tile::LANES;
-use crate::simd::{Simd, Table};
+use crate::simd::{LANES, Simd, Table};
 
 /// How numbers of a row are read.
 pub(super) trait Numbers<S: Simd>: Copy {

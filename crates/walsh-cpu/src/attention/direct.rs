@@ -10,8 +10,8 @@ use walsh_formats::DType;
 use walsh_formats::kv::{KvCodec, RowCodec, Tq, TqBits};
 
 use super::dense::{self, Codes, Numbers, with_numbers};
-use super::tile::{Decoder, LANES, Rows};
-use crate::simd::{Simd, Table, entries};
+use super::tile::{Decoder, Rows};
+use crate::simd::{LANES, Simd, Table, entries};
 use crate::team::fetch;
 
 /// The most query rows that are served so.

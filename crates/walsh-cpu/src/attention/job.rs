@@ -8,10 +8,9 @@ use std::ops::Range;
 
 use super::coded::Coded;
 use super::kernels::Running;
-use super::output;
-use super::tile::{self, Decoder, LANES, Rows};
-use super::walk;
+use super::tile::{self, Decoder, Rows};
 use crate::isa::Isa;
+use crate::simd::LANES;
 
 /// Positions that are decoded at a time.
 pub(super) const TILE: usize = 64;
@@ -98,12 +97,12 @@ impl Shape {
     }
 
     /// Tokens per block.
-    fn block_tokens(&self) -> usize {
+    pub(super) fn block_tokens(&self) -> usize {
         let tokens = (BLOCK / self.group()).max(DECODE_TOKENS);
         tokens.min(self.tokens.max(1))
     }
 
-    fn blocks(&self) -> usize {
+    pub(super) fn blocks(&self) -> usize {
         self.tokens.div_ceil(self.block_tokens())
     }
 
@@ -265,7 +264,7 @@ impl Job {
     }
 
     /// How many parts so many positions are cut into.
-    fn parts_of(&self, positions: usize) -> usize {
+    pub(super) fn parts_of(&self, positions: usize) -> usize {
         self.parts.min(positions.div_ceil(PART)).max(1)
     }
 
@@ -312,12 +311,12 @@ impl Job {
         self.coded.is_none() && tile::reordered(self.value.stored.decoder.codec.codec())
     }
 
-    fn position_of(&self, token: usize) -> usize {
+    pub(super) fn position_of(&self, token: usize) -> usize {
         // SAFETY: the positions hold `tokens` numbers.
         unsafe { self.positions.add(token).read().max(0) as usize }
     }
 
-    fn sequence_of(&self, token: usize) -> usize {
+    pub(super) fn sequence_of(&self, token: usize) -> usize {
         if self.sequences.is_null() {
             return 0;
         }
@@ -339,68 +338,6 @@ impl Job {
         }
     }
 
-    /// Does one item.
-    ///
-    /// # Safety
-    /// The pointers hold what their fields say, `scratch` holds [`Job::scratch`] numbers, and no other thread writes what is
-    /// read or touches what this item writes.
-    pub(super) unsafe fn run(&self, item: usize, scratch: &mut [f32]) {
-        debug_assert!(scratch.len() >= self.scratch());
-        // The last blocks see the most positions: they go first, so that no thread is left with one at the end.
-        let shape = &self.shape;
-        let (rest, turn) = (item / self.parts, item % self.parts);
-        let (block, kv_head) = (
-            shape.blocks() - 1 - rest / shape.kv_heads,
-            rest % shape.kv_heads,
-        );
-        let first = block * shape.block_tokens();
-        let end = (first + shape.block_tokens()).min(shape.tokens);
-        let mut next = first;
-        while next < end {
-            let sequence = self.sequence_of(next);
-            let of_it = |token: &usize| self.sequence_of(*token) == sequence;
-            let all = if self.sequences.is_null() {
-                0..shape.tokens
-            } else {
-                let start = (0..=next).rev().take_while(of_it).last().unwrap_or(next);
-                start..next + (next..shape.tokens).take_while(of_it).count()
-            };
-            let tokens = next..end.min(all.end);
-            next = tokens.end;
-            let mut block = Block {
-                kv_head,
-                sequence,
-                rows: tokens.len() * shape.group(),
-                part: 0,
-                parts: 1,
-                start: self.position_of(all.start),
-                all,
-                tokens,
-            };
-            block.parts = self.parts_of(walk::seen(self, &block).len());
-            // Few parts are those of items far apart, which are of different threads.
-            let scaled = turn * block.parts;
-            if scaled % self.parts >= block.parts {
-                continue;
-            }
-            block.part = scaled / self.parts;
-            // SAFETY: the caller's.
-            unsafe {
-                let scratch = self.divide(scratch.as_mut_ptr());
-                walk::attend(self, &block, &scratch);
-            }
-        }
-    }
-
-    /// Merges the parts of one of the `tokens · heads` output vectors, in the order of the parts.
-    ///
-    /// # Safety
-    /// As for [`run`](Self::run), after all items; `scratch` holds a vector.
-    pub(super) unsafe fn merge(&self, vector: usize, scratch: &mut [f32]) {
-        // SAFETY: the caller's.
-        unsafe { output::merge(self, vector, &mut scratch[..self.shape.width()]) }
-    }
-
     /// Which query vector of the op a row of a block is.
     pub(super) fn vector(&self, block: &Block, row: usize) -> usize {
         let token = block.tokens.start + row / self.shape.group();
@@ -415,7 +352,7 @@ impl Job {
 
     /// # Safety
     /// `base` holds [`Job::scratch`] numbers.
-    unsafe fn divide(&self, base: *mut f32) -> Scratch {
+    pub(super) unsafe fn divide(&self, base: *mut f32) -> Scratch {
         let rows = self.shape.block_rows();
         let vectors = rows * self.shape.width();
         // SAFETY: the sum of the pieces is `Job::scratch`. `Running` is two singles.

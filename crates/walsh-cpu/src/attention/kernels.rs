@@ -1,7 +1,6 @@
 //! The inner loops: scores of queries against key panels, online softmax, weighted sums of values.
 
-use super::tile::LANES;
-use crate::simd::{self, Simd, entries};
+use crate::simd::{self, LANES, Simd, entries};
 
 /// Query rows against key panels.
 #[derive(Clone, Copy)]

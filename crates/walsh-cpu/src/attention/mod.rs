@@ -16,6 +16,7 @@ mod output;
 mod queries;
 mod tile;
 mod walk;
+mod zones;
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -2,10 +2,9 @@
 
 use super::job::{Block, Job, Scratch, Shape};
 use super::kernels::Running;
-use super::tile::LANES;
 use crate::isa::Isa;
 use crate::rotate;
-use crate::simd::{Simd, entries, order};
+use crate::simd::{LANES, Simd, entries, order};
 
 /// Brings a vector of sums from the space and order of the cached values to the model's.
 pub(super) fn restore_row(job: &Job, row: &mut [f32]) {
@@ -140,8 +139,19 @@ pub(super) unsafe fn leave_partial(job: &Job, block: &Block, scratch: &Scratch) 
     }
 }
 
+impl Job {
+    /// Merges the parts of one of the `tokens · heads` output vectors, in the order of the parts.
+    ///
+    /// # Safety
+    /// As for [`run`](Self::run), after all items; `scratch` holds a vector.
+    pub(super) unsafe fn merge(&self, vector: usize, scratch: &mut [f32]) {
+        // SAFETY: the caller's.
+        unsafe { merge(self, vector, &mut scratch[..self.shape.width()]) }
+    }
+}
+
 /// Merges the parts of one vector in their order, if it has several.
-pub(super) unsafe fn merge(job: &Job, vector: usize, out: &mut [f32]) {
+unsafe fn merge(job: &Job, vector: usize, out: &mut [f32]) {
     let d = job.shape.width();
     // SAFETY: the caller's: all parts are there, and nothing writes them now.
     unsafe {

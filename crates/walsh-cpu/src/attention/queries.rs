@@ -2,9 +2,8 @@
 
 use walsh_formats::rotation::Rotation;
 
-use super::tile::LANES;
 use crate::rotate;
-use crate::simd::{Simd, entries};
+use crate::simd::{LANES, Simd, entries};
 
 /// What is done to the queries of a KV head.
 pub(super) struct Preparation<'a> {

@@ -8,10 +8,7 @@ use walsh_formats::DType;
 use walsh_formats::kv::{KvCodec, RowCodec, ScaleKind, Tq, TqBits};
 
 use super::dense::{Numbers, with_numbers};
-use crate::simd::{Simd, Table, entries, table_numbers};
-
-/// The lanes of a vector, and the positions of a panel.
-pub(super) const LANES: usize = 16;
+use crate::simd::{LANES, Simd, Table, entries, table_numbers};
 
 /// Numbers of a head's vector in scratch, where zeros fill the last vector of lanes.
 pub(super) fn width(head_dim: usize) -> usize {

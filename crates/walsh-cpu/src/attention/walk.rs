@@ -1,7 +1,6 @@
 //! A block's walk over the positions that it sees.
 //!
-//! Positions lie in *zones*: the first and the most recent ones where the cache has an overlay, the others in between,
-//! and a chunk's own. Each query sees a range of positions of each zone, and a zone is passed in tiles.
+//! Zone by zone, and a zone in tiles.
 
 use std::ops::Range;
 
@@ -9,69 +8,67 @@ use walsh_formats::DType;
 
 use super::coded;
 use super::direct;
-use super::job::{Block, Fresh, Job, Scratch, Shape, Side, Stored, TILE};
+use super::job::{Block, Fresh, Job, Scratch, Shape, TILE};
 use super::kernels::{self, Running, Scores, Values, Weigh};
 use super::output;
 use super::queries::{self, Preparation, Query};
-use super::tile::{self, Decoder, LANES, Rows};
+use super::tile::{self, Decoder, Rows};
+use super::zones::{CACHED, Zone, cached, cached_part, seen};
+use crate::simd::LANES;
 use crate::team::fetch;
 
-/// Where positions are read from.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Zone {
-    /// The overlay's first tokens.
-    First,
-    /// The codes.
-    Codes,
-    /// The overlay's most recent tokens.
-    Recent,
-    /// The chunk's own keys and values.
-    Fresh,
-}
-
-/// The zones of a cache, in the order in which they are passed.
-const CACHED: [Zone; 3] = [Zone::First, Zone::Codes, Zone::Recent];
-
-impl Zone {
-    /// The positions of the zone for a query at a position.
-    fn positions(self, job: &Job, query: usize) -> Range<usize> {
-        let first = job.overlay.first;
-        let recent = (query + 1).saturating_sub(job.overlay.recent).max(first);
-        match self {
-            Zone::First => 0..first,
-            Zone::Codes => first..recent,
-            Zone::Recent => recent..query + 1,
-            Zone::Fresh => 0..query + 1,
+impl Job {
+    /// Does one item.
+    ///
+    /// # Safety
+    /// The pointers hold what their fields say, `scratch` holds [`Job::scratch`] numbers, and no other thread writes what is
+    /// read or touches what this item writes.
+    pub(super) unsafe fn run(&self, item: usize, scratch: &mut [f32]) {
+        debug_assert!(scratch.len() >= self.scratch());
+        // The last blocks see the most positions: they go first, so that no thread is left with one at the end.
+        let shape = &self.shape;
+        let (rest, turn) = (item / self.parts, item % self.parts);
+        let (block, kv_head) = (
+            shape.blocks() - 1 - rest / shape.kv_heads,
+            rest % shape.kv_heads,
+        );
+        let first = block * shape.block_tokens();
+        let end = (first + shape.block_tokens()).min(shape.tokens);
+        let mut next = first;
+        while next < end {
+            let sequence = self.sequence_of(next);
+            let of_it = |token: &usize| self.sequence_of(*token) == sequence;
+            let all = if self.sequences.is_null() {
+                0..shape.tokens
+            } else {
+                let start = (0..=next).rev().take_while(of_it).last().unwrap_or(next);
+                start..next + (next..shape.tokens).take_while(of_it).count()
+            };
+            let tokens = next..end.min(all.end);
+            next = tokens.end;
+            let mut block = Block {
+                kv_head,
+                sequence,
+                rows: tokens.len() * shape.group(),
+                part: 0,
+                parts: 1,
+                start: self.position_of(all.start),
+                all,
+                tokens,
+            };
+            block.parts = self.parts_of(seen(self, &block).len());
+            // Few parts are those of items far apart, which are of different threads.
+            let scaled = turn * block.parts;
+            if scaled % self.parts >= block.parts {
+                continue;
+            }
+            block.part = scaled / self.parts;
+            // SAFETY: the caller's.
+            unsafe {
+                let scratch = self.divide(scratch.as_mut_ptr());
+                attend(self, &block, &scratch);
+            }
         }
-    }
-
-    /// The positions that a query sees of those that exist.
-    pub(super) fn visible(self, job: &Job, query: usize, existing: &Range<usize>) -> Range<usize> {
-        let zone = self.positions(job, query);
-        let first = (query + 1).saturating_sub(job.window);
-        let first = first.max(existing.start).max(zone.start);
-        first..(query + 1).min(existing.end).min(zone.end)
-    }
-
-    /// The positions that some query of a block sees.
-    fn seen(self, job: &Job, block: &Block, existing: &Range<usize>) -> Range<usize> {
-        if self == Zone::Recent && job.overlay.recent == 0 {
-            // What each query sees is empty, but between what the first and the last see lie the block's own positions.
-            return 0..0;
-        }
-        let (first, last) = block.positions();
-        self.visible(job, first, existing).start..self.visible(job, last, existing).end
-    }
-
-    /// The cached positions of a part that some query of a block sees.
-    pub(super) fn seen_of_part(
-        self,
-        job: &Job,
-        block: &Block,
-        part: &Range<usize>,
-    ) -> Range<usize> {
-        let seen = self.seen(job, block, &cached(job, block));
-        seen.start.max(part.start)..seen.end.min(part.end)
     }
 }
 
@@ -79,7 +76,7 @@ impl Zone {
 ///
 /// # Safety
 /// As for [`Job::run`].
-pub(super) unsafe fn attend(job: &Job, block: &Block, scratch: &Scratch) {
+unsafe fn attend(job: &Job, block: &Block, scratch: &Scratch) {
     // SAFETY: the caller's.
     unsafe {
         let seen = cached_part(job, block);
@@ -131,31 +128,6 @@ pub(super) unsafe fn attend(job: &Job, block: &Block, scratch: &Scratch) {
             output::leave_whole(job, block);
         }
     }
-}
-
-/// The positions that the cache holds of a block's sequence: a ring's last `capacity`.
-pub(super) fn cached(job: &Job, block: &Block) -> Range<usize> {
-    let end = job.cached_end(block);
-    end.saturating_sub(job.shape.capacity)..end
-}
-
-/// The cached positions that some query of a block sees.
-pub(super) fn seen(job: &Job, block: &Block) -> Range<usize> {
-    let existing = cached(job, block);
-    let (first, last) = block.positions();
-    let first = (first + 1).saturating_sub(job.window).max(existing.start);
-    first..(last + 1).min(existing.end)
-}
-
-/// Those that the block's part covers.
-fn cached_part(job: &Job, block: &Block) -> Range<usize> {
-    let Range { start, end } = seen(job, block);
-    if block.parts == 1 || start >= end {
-        return start..end;
-    }
-    let tiles = (end - start).div_ceil(TILE).div_ceil(block.parts);
-    let first = start + block.part * tiles * TILE;
-    first..(first + tiles * TILE).min(end)
 }
 
 /// The bytes of a zone's keys, and of its values, that are asked for before any is read.
@@ -223,23 +195,6 @@ struct TileRun<'a> {
     value: (&'a Decoder, Rows),
     /// The positions that exist, before causality and window.
     existing: Range<usize>,
-}
-
-impl Side {
-    /// Where the positions of a zone lie from one on, the slot, and how many follow each other there.
-    pub(super) fn place(&self, job: &Job, zone: Zone, position: usize) -> (&Stored, usize, usize) {
-        match (&self.overlay, zone) {
-            (Some(overlay), Zone::First) => (overlay, position, job.overlay.first - position),
-            (Some(overlay), Zone::Recent) => {
-                let slot = position % job.overlay.ring;
-                (overlay, job.overlay.first + slot, job.overlay.ring - slot)
-            }
-            _ => {
-                let slot = position % job.shape.capacity;
-                (&self.stored, slot, job.shape.capacity - slot)
-            }
-        }
-    }
 }
 
 unsafe fn attend_cache(

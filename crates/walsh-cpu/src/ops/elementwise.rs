@@ -6,7 +6,7 @@ use walsh_core::ops::{Activation, Add, GatedActivation, Operation, Scale, SoftCa
 use crate::isa::Isa;
 use crate::lowering::Lowering;
 use crate::memory::View;
-use crate::simd::{self, Simd, entries};
+use crate::simd::{self, LANES, Simd, entries};
 use crate::team::{Phase, Scratch};
 
 /// What happens to each number, or pair of numbers.
@@ -93,8 +93,6 @@ struct Numbers {
     output: *mut f32,
     count: usize,
 }
-
-const LANES: usize = 16;
 
 entries! {
     /// `output = map(a, b)`. Maps of one operand do not read b.

@@ -6,7 +6,7 @@ use walsh_core::ops::{Operation, RmsNorm};
 use crate::isa::Isa;
 use crate::lowering::Lowering;
 use crate::memory::View;
-use crate::simd::{Simd, entries};
+use crate::simd::{LANES, Simd, entries};
 use crate::team::{Phase, Scratch};
 
 struct Norm {
@@ -64,8 +64,6 @@ impl Row {
         self.width / LANES * LANES..self.width
     }
 }
-
-const LANES: usize = 16;
 
 entries! {
     /// Normalises a row.

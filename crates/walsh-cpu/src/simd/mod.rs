@@ -26,6 +26,9 @@ pub(crate) use bytes::Bytes;
 pub(crate) use neon::Neon;
 pub(crate) use portable::Portable;
 
+/// The lanes of a vector, and the positions of a panel of keys.
+pub(crate) const LANES: usize = 16;
+
 /// A token of an instruction set: it exists only where the machine has the set, so that arithmetic on the set's vectors of
 /// sixteen numbers is safe.
 ///

@@ -2,9 +2,7 @@
 
 use walsh_formats::DType;
 
-use crate::simd::Simd;
-
-const LANES: usize = 16;
+use crate::simd::{LANES, Simd};
 
 /// The numbers of a block.
 const BLOCK: usize = 32;

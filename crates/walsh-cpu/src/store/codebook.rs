@@ -6,9 +6,8 @@
 use walsh_formats::codebook::Codebook;
 use walsh_formats::kv;
 
-use crate::simd::{Simd, Table, table_numbers};
+use crate::simd::{LANES, Simd, Table, table_numbers};
 
-const LANES: usize = 16;
 const COUNT: usize = kv::SCALE_CANDIDATES.len();
 
 /// The candidate scales below 1, which numbers are divided by, and those above.

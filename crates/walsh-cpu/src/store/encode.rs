@@ -4,9 +4,7 @@ use walsh_formats::kv::{self, KvCodec, RowCodec, ScaleKind, TqBits};
 
 use super::codebook::{Quantiser, Tables, sigma};
 use super::{blocks, norm};
-use crate::simd::{Simd, entries};
-
-const LANES: usize = 16;
+use crate::simd::{LANES, Simd, entries};
 
 /// A codec with the tables of its kernel.
 pub(super) struct Encoder {

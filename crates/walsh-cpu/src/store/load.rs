@@ -5,9 +5,7 @@ use walsh_formats::{DType, ggml};
 
 use super::blocks::Within;
 use crate::rotate;
-use crate::simd::{Simd, entries};
-
-const LANES: usize = 16;
+use crate::simd::{LANES, Simd, entries};
 
 /// Up to this magnitude every codec stores a vector of at most 512 numbers: rotated, none exceeds √512 times it, which
 /// half precision holds.

@@ -5,9 +5,7 @@ use walsh_formats::kv::{self, RowCodec, TqBits, lane_sum};
 use walsh_formats::rotation::MAX_HEAD_DIM;
 
 use super::codebook::{Quantiser, Tables};
-use crate::simd::Simd;
-
-const LANES: usize = 16;
+use crate::simd::{LANES, Simd};
 
 /// The boundaries between centroids before these are rounded, behind −∞ and before ∞.
 pub(super) fn limits(book: &Codebook) -> Vec<f64> {

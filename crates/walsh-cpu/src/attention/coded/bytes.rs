@@ -1,8 +1,8 @@
 //! Decoding: codes to bytes.
 
 use super::Book;
-use crate::attention::tile::{LANES, Planes, Rows, Words, each_word};
-use crate::simd::{Bytes, byte_entries};
+use crate::attention::tile::{Planes, Rows, Words, each_word};
+use crate::simd::{Bytes, LANES, byte_entries};
 
 /// A tile of codes.
 #[derive(Clone, Copy)]

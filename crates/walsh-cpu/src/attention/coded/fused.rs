@@ -6,10 +6,10 @@
 
 use super::bytes::{Codes, fetch};
 use super::kernels::{Dots, Sums, add_sums, put_scores};
-use crate::attention::tile::{LANES, Planes, Rows, Words, each_word};
+use crate::attention::tile::{Planes, Rows, Words, each_word};
 use crate::isa::Isa;
 #[cfg(target_arch = "x86_64")]
-use crate::simd::{Avx2, Avx512};
+use crate::simd::{Avx2, Avx512, LANES};
 use crate::simd::{Bytes, byte_entries};
 
 /// The numbers of a head that values are multiplied by at once: two vectors, of the lower fours of bits of 16 bytes and of

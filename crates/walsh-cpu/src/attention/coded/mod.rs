@@ -20,9 +20,10 @@ use self::bytes::Codes;
 use self::kernels::{Collect, Dots, Integers, Sums, Weights};
 use super::job::{Block, Job, Scratch, Shape};
 use super::kernels::Weigh;
-use super::tile::{self, LANES};
-use super::walk::{Zone, cached};
+use super::tile::{self};
+use super::zones::{Zone, cached};
 use crate::isa::Isa;
+use crate::simd::LANES;
 use crate::target::Target;
 
 /// The most numbers of a codebook.

@@ -9,9 +9,9 @@ use std::mem::MaybeUninit;
 
 use super::bytes::{Codes, fetch};
 use super::kernels::Dots;
-use crate::attention::tile::{LANES, Planes};
+use crate::attention::tile::Planes;
 use crate::isa::Isa;
-use crate::simd::{Avx2, Bytes, compiled_for, operations};
+use crate::simd::{Avx2, Bytes, LANES, compiled_for, operations};
 
 /// The most query rows: their sums leave room for what is decoded.
 const ROWS: usize = 4;

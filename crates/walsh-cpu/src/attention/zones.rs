@@ -1,0 +1,109 @@
+//! The zones of positions, and which of them queries see.
+//!
+//! Positions lie in *zones*: the first and the most recent ones where the cache has an overlay, the others in between,
+//! and a chunk's own. Each query sees a range of positions of each zone.
+
+use std::ops::Range;
+
+use super::job::{Block, Job, Side, Stored, TILE};
+
+/// Where positions are read from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Zone {
+    /// The overlay's first tokens.
+    First,
+    /// The codes.
+    Codes,
+    /// The overlay's most recent tokens.
+    Recent,
+    /// The chunk's own keys and values.
+    Fresh,
+}
+
+/// The zones of a cache, in the order in which they are passed.
+pub(super) const CACHED: [Zone; 3] = [Zone::First, Zone::Codes, Zone::Recent];
+
+impl Zone {
+    /// The positions of the zone for a query at a position.
+    fn positions(self, job: &Job, query: usize) -> Range<usize> {
+        let first = job.overlay.first;
+        let recent = (query + 1).saturating_sub(job.overlay.recent).max(first);
+        match self {
+            Zone::First => 0..first,
+            Zone::Codes => first..recent,
+            Zone::Recent => recent..query + 1,
+            Zone::Fresh => 0..query + 1,
+        }
+    }
+
+    /// The positions that a query sees of those that exist.
+    pub(super) fn visible(self, job: &Job, query: usize, existing: &Range<usize>) -> Range<usize> {
+        let zone = self.positions(job, query);
+        let first = (query + 1).saturating_sub(job.window);
+        let first = first.max(existing.start).max(zone.start);
+        first..(query + 1).min(existing.end).min(zone.end)
+    }
+
+    /// The positions that some query of a block sees.
+    pub(super) fn seen(self, job: &Job, block: &Block, existing: &Range<usize>) -> Range<usize> {
+        if self == Zone::Recent && job.overlay.recent == 0 {
+            // What each query sees is empty, but between what the first and the last see lie the block's own positions.
+            return 0..0;
+        }
+        let (first, last) = block.positions();
+        self.visible(job, first, existing).start..self.visible(job, last, existing).end
+    }
+
+    /// The cached positions of a part that some query of a block sees.
+    pub(super) fn seen_of_part(
+        self,
+        job: &Job,
+        block: &Block,
+        part: &Range<usize>,
+    ) -> Range<usize> {
+        let seen = self.seen(job, block, &cached(job, block));
+        seen.start.max(part.start)..seen.end.min(part.end)
+    }
+}
+
+/// The positions that the cache holds of a block's sequence: a ring's last `capacity`.
+pub(super) fn cached(job: &Job, block: &Block) -> Range<usize> {
+    let end = job.cached_end(block);
+    end.saturating_sub(job.shape.capacity)..end
+}
+
+/// The cached positions that some query of a block sees.
+pub(super) fn seen(job: &Job, block: &Block) -> Range<usize> {
+    let existing = cached(job, block);
+    let (first, last) = block.positions();
+    let first = (first + 1).saturating_sub(job.window).max(existing.start);
+    first..(last + 1).min(existing.end)
+}
+
+/// Those that the block's part covers.
+pub(super) fn cached_part(job: &Job, block: &Block) -> Range<usize> {
+    let Range { start, end } = seen(job, block);
+    if block.parts == 1 || start >= end {
+        return start..end;
+    }
+    let tiles = (end - start).div_ceil(TILE).div_ceil(block.parts);
+    let first = start + block.part * tiles * TILE;
+    first..(first + tiles * TILE).min(end)
+}
+
+impl Side {
+    /// Where the positions of a zone lie from one on, the slot, and how many follow each other there.
+    pub(super) fn place(&self, job: &Job, zone: Zone, position: usize) -> (&Stored, usize, usize) {
+        match (&self.overlay, zone) {
+            (Some(overlay), Zone::First) => (overlay, position, job.overlay.first - position),
+            (Some(overlay), Zone::Recent) => {
+                let slot = position % job.overlay.ring;
+                (overlay, job.overlay.first + slot, job.overlay.ring - slot)
+            }
+            _ => {
+                let slot = position % job.shape.capacity;
+                (&self.stored, slot, job.shape.capacity - slot)
+            }
+        }
+    }
+}
