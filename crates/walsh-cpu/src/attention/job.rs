@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use super::coded::Coded;
+use super::int8::Int8;
 use super::kernels::Running;
 use super::tile::{self, Decoder, Rows};
 use crate::isa::Isa;
@@ -181,7 +181,7 @@ pub(super) struct Job {
     /// `[tokens][heads][head_dim]`.
     pub(super) output: *mut f32,
     /// The codes as integers, or none where attention is in f32.
-    pub(super) coded: Option<Coded>,
+    pub(super) int8: Option<Int8>,
     /// The most parts of a context.
     pub(super) parts: usize,
     /// [`Shape::partials`] numbers: outputs `[tokens · heads][parts][width]`, then maxima and sums, then how many
@@ -215,7 +215,7 @@ pub(super) struct Scratch {
     pub(super) offsets: *mut f32,
     pub(super) running: *mut Running,
     /// What attention over codes in integers takes.
-    pub(super) coded: *mut f32,
+    pub(super) int8: *mut f32,
 }
 
 /// A block of query vectors of one sequence over a part of the context.
@@ -255,8 +255,8 @@ impl Block {
 impl Job {
     /// Numbers of scratch per worker.
     pub(super) fn scratch(&self) -> usize {
-        let coded = |_: &Coded| Coded::scratch(&self.shape, self.shape.block_rows());
-        self.shape.scratch() + self.coded.as_ref().map_or(0, coded)
+        let int8 = |_: &Int8| Int8::scratch(&self.shape, self.shape.block_rows());
+        self.shape.scratch() + self.int8.as_ref().map_or(0, int8)
     }
 
     pub(super) fn items(&self) -> usize {
@@ -308,7 +308,7 @@ impl Job {
 
     /// Whether sums over the cache are in the lane order of codes.
     pub(super) fn summed_in_lanes(&self) -> bool {
-        self.coded.is_none() && tile::reordered(self.value.stored.decoder.codec.codec())
+        self.int8.is_none() && tile::reordered(self.value.stored.decoder.codec.codec())
     }
 
     pub(super) fn position_of(&self, token: usize) -> usize {
@@ -378,7 +378,7 @@ impl Job {
                 alphas,
                 offsets,
                 running,
-                coded: base.add(self.shape.scratch()),
+                int8: base.add(self.shape.scratch()),
             }
         }
     }

@@ -3,13 +3,13 @@
 //! Queries are rotated once into the space of the keys, scores and sums are taken there, and one inverse rotation per
 //! head ends it. A tile of codes is decoded to a worker's scratch, never to memory.
 
+mod dense;
+mod direct;
 #[cfg_attr(
     not(target_arch = "x86_64"),
     allow(dead_code, reason = "no other set has products of bytes here")
 )]
-mod coded;
-mod dense;
-mod direct;
+mod int8;
 mod job;
 mod kernels;
 mod output;
@@ -26,7 +26,7 @@ use walsh_core::{Accesses, Buffer, CacheKind, Error, KvCache, KvRows, KvSide, Re
 use walsh_formats::DType;
 use walsh_formats::kv::{KvCodec, RowCodec};
 
-use self::coded::Coded;
+use self::int8::Int8;
 use self::job::{Fresh, Job, OverlayMap, Shape, Side, Stored};
 use self::tile::Decoder;
 use crate::lowering::Lowering;
@@ -68,9 +68,9 @@ fn parts_of(op: &Attention, shape: &Shape, target: Target) -> usize {
 }
 
 /// The codes as integers, where the device attends so.
-fn coded(op: &Attention, target: Target) -> Option<Coded> {
+fn int8(op: &Attention, target: Target) -> Option<Int8> {
     let codec = |side: &KvSide| side.rows.codec.clone();
-    Coded::of(&codec(op.cache.key()), &codec(op.cache.value()), target)
+    Int8::of(&codec(op.cache.key()), &codec(op.cache.value()), target)
 }
 
 /// What runs for it, for people.
@@ -79,7 +79,7 @@ fn name(op: &Attention, job: &Job) -> String {
         Some(_) => "prefill",
         None => "decode",
     };
-    let codes = match job.coded {
+    let codes = match job.int8 {
         Some(_) => ".int8",
         None => "",
     };
@@ -157,7 +157,7 @@ fn job(
         },
         sinks: numbers(op.sinks.as_ref())?,
         output: View::<f32>::of(&op.output)?.base(),
-        coded: coded(op, target),
+        int8: int8(op, target),
         parts,
         partials: match workspace {
             Some(buffer) => address(buffer, 0)?.cast(),

@@ -6,8 +6,8 @@ use std::ops::Range;
 
 use walsh_formats::DType;
 
-use super::coded;
 use super::direct;
+use super::int8;
 use super::job::{Block, Fresh, Job, Scratch, Shape, TILE};
 use super::kernels::{self, Running, Scores, Values, Weigh};
 use super::output;
@@ -98,9 +98,9 @@ unsafe fn attend(job: &Job, block: &Block, scratch: &Scratch) {
         std::slice::from_raw_parts_mut(scratch.out, block.rows * width).fill(0.0);
         if !seen.is_empty() {
             for zone in CACHED {
-                match &job.coded {
-                    Some(coded) if zone == Zone::Codes => {
-                        coded::attend(job, coded, block, scratch, &seen);
+                match &job.int8 {
+                    Some(int8) if zone == Zone::Codes => {
+                        int8::attend(job, int8, block, scratch, &seen);
                     }
                     _ => attend_cache(job, block, scratch, (zone, &seen)),
                 }

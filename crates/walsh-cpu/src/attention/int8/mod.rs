@@ -89,7 +89,7 @@ fn best_step(centroids: &[f32]) -> f32 {
 }
 
 /// The codes of a cache that attention reads as integers.
-pub(super) struct Coded {
+pub(super) struct Int8 {
     key: Book,
     value: Book,
     /// Where in the sums over values each number of a head is.
@@ -98,7 +98,7 @@ pub(super) struct Coded {
     fused_places: Option<Vec<i32>>,
 }
 
-impl Coded {
+impl Int8 {
     /// None where attention over these codecs is in f32: on devices whose activations are, on instruction sets that have
     /// no kernels for it, and where bytes do not hold the centroids.
     pub(super) fn of(key: &RowCodec, value: &RowCodec, target: Target) -> Option<Self> {
@@ -168,10 +168,10 @@ struct Area {
 }
 
 /// # Safety
-/// `base` holds [`Coded::scratch`] numbers.
+/// `base` holds [`Int8::scratch`] numbers.
 unsafe fn divide(base: *mut f32, shape: &Shape, rows: usize) -> Area {
     let (positions, wide) = (positions(shape), wide(shape));
-    // SAFETY: the sum of the pieces is `Coded::scratch`. `Integers` is two words.
+    // SAFETY: the sum of the pieces is `Int8::scratch`. `Integers` is two words.
     unsafe {
         let key_factors = base.add(positions * wide / 4);
         let value_factors = key_factors.add(positions);
@@ -203,7 +203,7 @@ unsafe fn divide(base: *mut f32, shape: &Shape, rows: usize) -> Area {
 /// As for [`Job::run`]; the block's queries are loaded.
 pub(super) unsafe fn attend(
     job: &Job,
-    coded: &Coded,
+    int8: &Int8,
     block: &Block,
     scratch: &Scratch,
     part: &Range<usize>,
@@ -219,28 +219,28 @@ pub(super) unsafe fn attend(
     let (rows, d, wide) = (block.rows, shape.head_dim, wide(shape));
     // SAFETY: the caller's; the pieces of the scratch are as long as their comments say.
     unsafe {
-        let area = divide(scratch.coded, shape, rows);
-        let order = bytes::key_order(coded.key.bits);
+        let area = divide(scratch.int8, shape, rows);
+        let order = bytes::key_order(int8.key.bits);
         for row in 0..rows {
             let query = scratch.rotated.add(row * d);
             let bytes = area.queries.add(2 * row * d);
             let terms = kernels::integers(job.isa, query, bytes, d, &order);
             area.query_terms.add(row).write(Integers {
-                factor: terms.factor * coded.key.step,
+                factor: terms.factor * int8.key.step,
                 ..terms
             });
             area.carried.add(row).write(1.0);
         }
         std::slice::from_raw_parts_mut(area.sums, rows * wide).fill(0.0);
         while first < end {
-            let count = attend_tile(job, (coded, &area), block, scratch, first..end);
+            let count = attend_tile(job, (int8, &area), block, scratch, first..end);
             first += count;
         }
-        let fused_places = coded.fused_places(job.isa, block);
+        let fused_places = int8.fused_places(job.isa, block);
         for row in 0..rows {
             let collect = Collect {
                 sums: area.sums.add(row * wide),
-                places: fused_places.unwrap_or(&coded.places),
+                places: fused_places.unwrap_or(&int8.places),
                 carried: *area.carried.add(row),
                 out: scratch.out.add(row * d),
             };
@@ -272,7 +272,7 @@ unsafe fn score(isa: Isa, dots: Dots, codes: Codes<'_>, bytes: *mut u8) {
 /// Attends to a tile at the beginning of some positions; returns how many it has.
 unsafe fn attend_tile(
     job: &Job,
-    (coded, area): (&Coded, &Area),
+    (int8, area): (&Int8, &Area),
     block: &Block,
     scratch: &Scratch,
     left: Range<usize>,
@@ -297,7 +297,7 @@ unsafe fn attend_tile(
             head_dim: d,
         };
         let codes = Codes {
-            book: &coded.key,
+            book: &int8.key,
             rows: keys,
             head_dim: d,
             next: values.codes,
@@ -333,7 +333,7 @@ unsafe fn attend_tile(
             *scratch.alphas.add(row) = alpha;
             *area.carried.add(row) *= alpha;
             area.weight_terms.add(row).write(Integers {
-                factor: terms.factor * coded.value.step,
+                factor: terms.factor * int8.value.step,
                 ..terms
             });
         }
@@ -348,12 +348,12 @@ unsafe fn attend_tile(
             wide: wide(shape),
         };
         let codes = Codes {
-            book: &coded.value,
+            book: &int8.value,
             rows: values,
             head_dim: d,
             next: keys.codes.wrapping_add(count * keys.stride),
         };
-        if coded.fused_places(job.isa, block).is_some() {
+        if int8.fused_places(job.isa, block).is_some() {
             fused::values(job.isa, sums, codes);
         } else {
             bytes::value_bytes(job.isa, codes, area.bytes);

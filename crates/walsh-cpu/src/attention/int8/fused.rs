@@ -9,8 +9,8 @@ use super::kernels::{Dots, Sums, add_sums, put_scores};
 use crate::attention::tile::{Planes, Rows, Words, each_word};
 use crate::isa::Isa;
 #[cfg(target_arch = "x86_64")]
-use crate::simd::{Avx2, Avx512, LANES};
-use crate::simd::{Bytes, byte_entries};
+use crate::simd::{Avx2, Avx512};
+use crate::simd::{Bytes, LANES, byte_entries};
 
 /// The numbers of a head that values are multiplied by at once: two vectors, of the lower fours of bits of 16 bytes and of
 /// the upper.
