@@ -39,6 +39,7 @@ pub(crate) enum CheckKind {
 
 /// The error that the words of a status buffer tell of.
 pub(crate) fn outcome(
+    backend: &'static str,
     checks: &[Check],
     words: &[u32],
     read: &dyn Fn(&Span, &mut [u8]) -> Result<()>,
@@ -52,7 +53,7 @@ pub(crate) fn outcome(
         .unwrap_or(CHECK_PASSED);
     let Some(Check { op, kind }) = checks.get(failed as usize) else {
         return Err(Error::Device {
-            device: "gpu".into(),
+            device: backend.into(),
             message: format!("a kernel reported check {failed} of {}", checks.len()),
         });
     };

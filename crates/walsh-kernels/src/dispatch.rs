@@ -64,6 +64,8 @@ pub struct Lowered {
     pub status: Buffer,
     /// What the words of `status` behind the first are about.
     pub checks: Vec<Check>,
+    /// The backend that runs it, as errors name it.
+    pub(crate) backend: &'static str,
 }
 
 impl Lowered {
@@ -76,7 +78,7 @@ impl Lowered {
         words: &[u32],
         read: &dyn Fn(&Span, &mut [u8]) -> Result<()>,
     ) -> Result<()> {
-        crate::check::outcome(&self.checks, words, read)
+        crate::check::outcome(self.backend, &self.checks, words, read)
     }
 }
 

@@ -87,6 +87,7 @@ impl List {
     /// What `allocate` says.
     pub fn finish(mut self) -> Result<Lowered> {
         Ok(Lowered {
+            backend: self.limits.backend,
             status: self.status()?,
             dispatches: self.dispatches,
             checks: self.checks,
@@ -144,7 +145,7 @@ impl Memory for Imagined {}
 #[cfg(test)]
 mod tests {
     use walsh_core::formats::DType;
-    use walsh_core::ops::{ArgMax, GatedActivation, Scale};
+    use walsh_core::ops::{ArgMax, GatedActivation, MatMul, Scale};
     use walsh_core::{Activations, Tensor, tensor_bytes};
 
     use super::*;
@@ -189,6 +190,39 @@ mod tests {
                     .contains(&format!("inline void {}(", kernel.name))
             );
         }
+    }
+
+    #[test]
+    fn an_op_that_cannot_be_lowered_leaves_the_list_as_it_was() {
+        let product = |rows: u64| -> Op {
+            MatMul {
+                weight: tensor(DType::Q4_0, &[32, 32]),
+                input: tensor(DType::F32, &[rows, 32]),
+                bias: None,
+                output: tensor(DType::F32, &[rows, 32]),
+            }
+            .into()
+        };
+        let list = || {
+            imagined(Limits {
+                bfloat_matrices: false,
+                ..LIMITS
+            })
+        };
+        let (wide, narrow) = (product(1 << 20), product(3));
+        let (mut with, mut without) = (list(), list());
+        // Its input is quantised before the grid of its product turns out to be too large.
+        let error = with.push(&wide, &wide.accesses()).unwrap_err().to_string();
+        assert!(error.contains("a grid of"), "{error}");
+        let plans = [&mut with, &mut without].map(|list| {
+            let plan = list.push(&narrow, &narrow.accesses()).unwrap();
+            assert_eq!(list.dispatches.len(), 2);
+            assert!(list.dispatches.iter().all(|dispatch| dispatch.command == 0));
+            plan
+        });
+        assert_eq!(plans[0], plans[1]);
+        let again = with.push(&wide, &wide.accesses()).unwrap_err().to_string();
+        assert_eq!(again, error);
     }
 
     #[test]

@@ -91,7 +91,7 @@ pub(crate) trait Simd: Copy + 'static {
     fn add_squares(self, s: Self::D, a: Self::F) -> Self::D;
     /// The sum in the order of [`walsh_formats::kv::lane_sum`].
     fn reduce_doubles(self, s: Self::D) -> f64;
-    /// Simd i and i ^ H of a pair become their sum and difference; H is 1, 2, 4 or 8.
+    /// Lanes i and i ^ H of a pair become their sum and difference; H is 1, 2, 4 or 8.
     fn butterfly<const H: usize>(self, a: Self::F) -> Self::F;
 
     fn splat_i(self, x: u32) -> Self::I;
