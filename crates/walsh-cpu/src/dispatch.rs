@@ -3,8 +3,9 @@
 use walsh_core::Result;
 use walsh_core::ops::Op;
 
+use crate::kv::{attention, store};
 use crate::lowering::Lowering;
-use crate::{attention, matmul, ops, store};
+use crate::{matmul, ops};
 
 /// Adds an op's phases.
 pub(crate) fn lower(op: &Op, lowering: &mut Lowering) -> Result<()> {

@@ -5,20 +5,17 @@
 //! *phases* of independent work items, which a [`team`] of workers shares; a
 //! barrier lies only where a hazard is.
 
-mod attention;
 mod backend;
 mod bandwidth;
 mod dispatch;
 mod free;
 pub mod isa;
+mod kv;
 mod lowering;
 pub mod matmul;
 mod memory;
 mod ops;
-mod positions;
-mod rotate;
 mod simd;
-mod store;
 mod target;
 pub mod team;
 

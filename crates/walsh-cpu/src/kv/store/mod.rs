@@ -22,9 +22,9 @@ use walsh_formats::rotation::Rotation;
 
 use self::encode::Encoder;
 use crate::isa::Isa;
+use crate::kv::positions::{self, Tokens};
 use crate::lowering::{Fault, Lowering};
 use crate::memory::View;
-use crate::positions::{self, Tokens};
 use crate::team::{Phase, Scratch};
 
 /// The estimated time, in nanoseconds, below which a store is one item: a team gives no part of it to another thread.

@@ -4,7 +4,7 @@ use walsh_formats::rotation::Rotation;
 use walsh_formats::{DType, ggml};
 
 use super::blocks::Within;
-use crate::rotate;
+use crate::kv::rotate;
 use crate::simd::{LANES, Simd, entries};
 
 /// Up to this magnitude every codec stores a vector of at most 512 numbers: rotated, none exceeds √512 times it, which

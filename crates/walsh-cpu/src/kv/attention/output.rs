@@ -3,7 +3,7 @@
 use super::job::{Block, Job, Scratch, Shape};
 use super::kernels::Running;
 use crate::isa::Isa;
-use crate::rotate;
+use crate::kv::rotate;
 use crate::simd::{LANES, Simd, entries, order};
 
 /// Brings a vector of sums from the space and order of the cached values to the model's.

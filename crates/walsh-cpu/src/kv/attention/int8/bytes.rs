@@ -1,7 +1,7 @@
 //! Decoding: codes to bytes.
 
 use super::Book;
-use crate::attention::tile::{Planes, Rows, Words, each_word};
+use crate::kv::attention::tile::{Planes, Rows, Words, each_word};
 use crate::simd::{Bytes, LANES, byte_entries};
 
 /// A tile of codes.

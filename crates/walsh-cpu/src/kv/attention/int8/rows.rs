@@ -9,8 +9,8 @@ use std::mem::MaybeUninit;
 
 use super::bytes::{Codes, fetch};
 use super::kernels::Dots;
-use crate::attention::tile::Planes;
 use crate::isa::Isa;
+use crate::kv::attention::tile::Planes;
 use crate::simd::{Avx2, Bytes, LANES, compiled_for, operations};
 
 /// The most query rows: their sums leave room for what is decoded.

@@ -1,6 +1,6 @@
 //! The inner loops over bytes: products, and weights as integers.
 
-use crate::attention::kernels::{Running, Weigh, weigh_row};
+use crate::kv::attention::kernels::{Running, Weigh, weigh_row};
 use crate::simd::{Bytes, LANES, byte_entries};
 
 /// The largest integer that a number becomes: 127 · 256 and no more, so that its high byte is a signed one where a set

@@ -2,7 +2,7 @@
 
 use walsh_formats::rotation::Rotation;
 
-use crate::rotate;
+use crate::kv::rotate;
 use crate::simd::{LANES, Simd, entries};
 
 /// What is done to the queries of a KV head.

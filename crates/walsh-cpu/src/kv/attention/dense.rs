@@ -53,7 +53,7 @@ pub(super) trait Numbers<S: Simd>: Copy {
 /// Evaluates an expression with what reads a dense type.
 macro_rules! with_numbers {
     ($dtype:expr, $numbers:ident => $body:expr) => {{
-        use $crate::attention::dense;
+        use $crate::kv::attention::dense;
         match $dtype {
             DType::F32 => {
                 let $numbers = dense::F32;

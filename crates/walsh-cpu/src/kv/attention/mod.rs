@@ -29,9 +29,9 @@ use walsh_formats::kv::{KvCodec, RowCodec};
 use self::int8::Int8;
 use self::job::{Fresh, Job, OverlayMap, Shape, Side, Stored};
 use self::tile::Decoder;
+use crate::kv::positions;
 use crate::lowering::Lowering;
 use crate::memory::{View, address};
-use crate::positions;
 use crate::target::Target;
 use crate::team::{Phase, Scratch};
 

@@ -1,0 +1,6 @@
+//! The KV cache: storing keys and values, and attention over them.
+
+pub(crate) mod attention;
+mod positions;
+mod rotate;
+pub(crate) mod store;
