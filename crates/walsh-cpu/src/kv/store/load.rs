@@ -3,7 +3,7 @@
 use walsh_formats::rotation::Rotation;
 use walsh_formats::{DType, ggml};
 
-use super::blocks::Within;
+use crate::kv::codec::limits::Within;
 use crate::kv::rotate;
 use crate::simd::{LANES, Simd, entries};
 

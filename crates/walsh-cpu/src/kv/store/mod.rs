@@ -5,11 +5,7 @@
 //! is not worth a second thread does both in one phase of a single item. The bytes are those of
 //! [`RowCodec::encode_row`](walsh_formats::kv::RowCodec::encode_row), whatever the instruction set.
 
-mod blocks;
-mod codebook;
-mod encode;
 mod load;
-mod norm;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -20,8 +16,8 @@ use walsh_formats::DType;
 use walsh_formats::kv::{KvError, RowCodec};
 use walsh_formats::rotation::Rotation;
 
-use self::encode::Encoder;
 use crate::isa::Isa;
+use crate::kv::codec::{self, Encoder};
 use crate::kv::positions::{self, Tokens};
 use crate::lowering::{Fault, Lowering};
 use crate::memory::View;
@@ -52,6 +48,16 @@ impl Rows {
         })
     }
 
+    /// Whether rows are encoded rotated.
+    fn takes_rotated(&self) -> bool {
+        self.codec.rotation().is_some() && self.encoder.takes_rotated()
+    }
+
+    /// About how many nanoseconds a row takes.
+    fn cost(&self) -> u64 {
+        self.encoder.cost(self.codec.head_dim())
+    }
+
     /// Encodes a row into a slot of a head.
     ///
     /// # Safety
@@ -76,10 +82,10 @@ impl Rows {
             (codes, scales)
         };
         let encoded = match row.turned {
-            Some(turned) if self.encoder.takes_rotated() => turned,
+            Some(turned) if self.takes_rotated() => turned,
             _ => row.plain,
         };
-        if encode::encode(isa, &self.encoder, encoded, codes, scales) {
+        if codec::encode(isa, &self.encoder, encoded, codes, scales) {
             return Ok(());
         }
         // No kernel, or a vector that needs care: the codec decides, and says what is wrong if anything is.
@@ -119,7 +125,7 @@ impl Side {
         let rotated = [Some(&rows), overlay.as_ref()]
             .into_iter()
             .flatten()
-            .find(|rows| rows.encoder.takes_rotated() && rows.codec.head_dim().is_multiple_of(16));
+            .find(|rows| rows.takes_rotated() && rows.codec.head_dim().is_multiple_of(16));
         Ok(Self {
             source: View::of(source)?,
             center: None,
@@ -147,8 +153,8 @@ impl Side {
 
     /// About how many nanoseconds a vector takes.
     fn cost(&self) -> u64 {
-        let overlay = self.overlay.as_ref().map_or(0, |rows| rows.encoder.cost());
-        self.rows.encoder.cost() + overlay + 20
+        let overlay = self.overlay.as_ref().map_or(0, |rows| rows.cost());
+        self.rows.cost() + overlay + 20
     }
 }
 

@@ -1,4 +1,4 @@
-//! Codebook codecs with least-squares scales.
+//! Quantising with a codebook, and the search for the best scale.
 //!
 //! Codebooks are symmetric: a number's code follows from its sign and from how many positive boundaries lie below its
 //! magnitude. So do both sums of a candidate scale, because a number and its centroid have the same sign.

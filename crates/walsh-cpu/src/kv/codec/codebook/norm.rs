@@ -1,14 +1,37 @@
 //! Codebook codecs with norms for scales, which are quantised in double precision.
 
-use walsh_formats::codebook::Codebook;
+use walsh_formats::codebook::{Codebook, codebook};
 use walsh_formats::kv::{self, RowCodec, TqBits, lane_sum};
 use walsh_formats::rotation::MAX_HEAD_DIM;
 
-use super::codebook::{Quantiser, Tables};
+use super::quantise::{Quantiser, Tables};
 use crate::simd::{LANES, Simd};
 
+/// Hundredths of a nanosecond that encoding a number takes.
+pub(super) const COST: u64 = 500;
+
+/// What encodes rows so.
+pub(in crate::kv) struct Encoder {
+    codec: RowCodec,
+    bits: TqBits,
+    tables: Tables,
+    limits: Vec<f64>,
+}
+
+impl Encoder {
+    pub(super) fn new(bits: TqBits, codec: &RowCodec) -> Self {
+        let book = codebook(bits);
+        Self {
+            codec: codec.clone(),
+            bits,
+            tables: Tables::of(book),
+            limits: limits(book),
+        }
+    }
+}
+
 /// The boundaries between centroids before these are rounded, behind −∞ and before ∞.
-pub(super) fn limits(book: &Codebook) -> Vec<f64> {
+fn limits(book: &Codebook) -> Vec<f64> {
     let between = book.exact.windows(2).map(|pair| 0.5 * (pair[0] + pair[1]));
     [f64::NEG_INFINITY]
         .into_iter()
@@ -21,14 +44,18 @@ pub(super) fn limits(book: &Codebook) -> Vec<f64> {
 #[inline(always)]
 pub(super) fn encode<S: Simd>(
     s: S,
-    (codec, tables, limits): (&RowCodec, &Tables, &[f64]),
+    encoder: &Encoder,
     row: &[f32],
     codes: &mut [u8],
     scales: &mut [u8],
 ) -> bool {
-    let (Some(book), len) = (codec.codebook(), codec.group_len()) else {
-        return false;
-    };
+    let Encoder {
+        codec,
+        bits,
+        tables,
+        limits,
+    } = encoder;
+    let len = codec.group_len();
     let mut numbers = [0f64; MAX_HEAD_DIM];
     let numbers = &mut numbers[..row.len()];
     for (number, x) in numbers.iter_mut().zip(row) {
@@ -63,12 +90,6 @@ pub(super) fn encode<S: Simd>(
     }
     let mut unpacked = [0u8; MAX_HEAD_DIM];
     let unpacked = &mut unpacked[..row.len()];
-    let Some(bits) = TqBits::ALL
-        .into_iter()
-        .find(|bits| 1 << bits.get() == book.centroids.len())
-    else {
-        return false;
-    };
     match bits {
         TqBits::B2 => Quantiser::<S, 2, 2>::new(s, tables).codes(units, unpacked),
         TqBits::B3 => Quantiser::<S, 3, 2>::new(s, tables).codes(units, unpacked),
@@ -77,9 +98,8 @@ pub(super) fn encode<S: Simd>(
         TqBits::B6 => Quantiser::<S, 6, 5>::new(s, tables).codes(units, unpacked),
         TqBits::B8 => Quantiser::<S, 8, 7>::new(s, tables).codes(units, unpacked),
     }
-
     settle(limits, numbers, unpacked);
-    kv::pack::pack(bits, unpacked, codes);
+    kv::pack::pack(*bits, unpacked, codes);
     true
 }
 
@@ -99,7 +119,6 @@ fn settle(limits: &[f64], numbers: &[f64], codes: &mut [u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use walsh_formats::codebook::codebook;
 
     #[test]
     fn codes_beside_boundaries_are_settled_in_double_precision() {

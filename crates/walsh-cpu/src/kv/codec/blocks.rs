@@ -1,118 +1,24 @@
-//! Dense types: halves of both kinds, and blocks of 32 numbers with a scale.
+//! GGML's blocks of 32 numbers with a scale.
 
-use walsh_formats::DType;
+use walsh_formats::kv::BlockCodec;
 
+use super::limits::{Within, is_number};
 use crate::simd::{LANES, Simd};
 
 /// The numbers of a block.
 const BLOCK: usize = 32;
 
-/// Encodes a row of a dense type; false where the row needs the codec's own care. `codes` are then unspecified.
+/// Hundredths of a nanosecond that encoding a number takes.
+pub(super) const COST: u64 = 30;
+
+/// Encodes a row; false where it needs the codec's own care. `codes` are then unspecified.
 #[inline(always)]
-pub(super) fn encode<S: Simd>(s: S, dtype: DType, row: &[f32], codes: &mut [u8]) -> bool {
-    match dtype {
-        DType::F32 => encode_f32(s, row, codes),
-        DType::F16 => encode_f16(s, row, codes),
-        DType::BF16 => encode_bf16(s, row, codes),
-        DType::Q8_0 => encode_q8_0(s, row, codes),
-        DType::Q4_0 => encode_signed::<S, 4>(s, row, codes),
-        DType::Q5_0 => encode_signed::<S, 5>(s, row, codes),
-        _ => false,
+pub(super) fn encode<S: Simd>(s: S, codec: BlockCodec, row: &[f32], codes: &mut [u8]) -> bool {
+    match codec {
+        BlockCodec::Q8_0 => encode_q8_0(s, row, codes),
+        BlockCodec::Q5_0 => encode_signed::<S, 5>(s, row, codes),
+        BlockCodec::Q4_0 => encode_signed::<S, 4>(s, row, codes),
     }
-}
-
-/// Sixteen lanes that are zero until a number is not below a limit, or is NaN.
-#[derive(Clone, Copy)]
-pub(super) struct Within<S: Simd> {
-    simd: S,
-    limit: S::F,
-    zeros: S::F,
-}
-
-impl<S: Simd> Within<S> {
-    #[inline(always)]
-    pub(super) fn below(s: S, limit: f32) -> Self {
-        Self {
-            simd: s,
-            limit: s.splat(limit),
-            zeros: s.splat(0.0),
-        }
-    }
-
-    /// Takes note of magnitudes.
-    #[inline(always)]
-    pub(super) fn note(&mut self, size: S::F) {
-        let s = self.simd;
-        // A NaN is below nothing.
-        self.zeros = s.pick_below(size, self.limit, self.zeros, s.splat(f32::NAN));
-    }
-
-    /// Whether all were below the limit.
-    #[inline(always)]
-    pub(super) fn all(self) -> bool {
-        self.simd.reduce_add(self.zeros) == 0.0
-    }
-}
-
-#[inline(always)]
-fn encode_f32<S: Simd>(s: S, row: &[f32], codes: &mut [u8]) -> bool {
-    if !cfg!(target_endian = "little") {
-        return false;
-    }
-    let mut finite = Within::below(s, f32::INFINITY);
-    for (chunk, out) in row
-        .as_chunks()
-        .0
-        .iter()
-        .zip(codes.chunks_exact_mut(4 * LANES))
-    {
-        let x = s.read(chunk);
-        finite.note(s.abs(x));
-        // SAFETY: room for sixteen numbers.
-        unsafe { s.store(out.as_mut_ptr().cast(), x) };
-    }
-    finite.all()
-}
-
-#[inline(always)]
-fn encode_f16<S: Simd>(s: S, row: &[f32], codes: &mut [u8]) -> bool {
-    // From here on halves round to infinity.
-    let mut within = Within::below(s, 65_520.0);
-    for (chunk, out) in row
-        .as_chunks()
-        .0
-        .iter()
-        .zip(codes.chunks_exact_mut(2 * LANES))
-    {
-        let x = s.read(chunk);
-        within.note(s.abs(x));
-        // SAFETY: sixteen halves.
-        unsafe { s.store_f16(out.as_mut_ptr(), x) };
-    }
-    within.all()
-}
-
-#[inline(always)]
-fn encode_bf16<S: Simd>(s: S, row: &[f32], codes: &mut [u8]) -> bool {
-    // From here on numbers round to infinity.
-    let mut within = Within::below(s, f32::from_bits(0x7f7f_8000));
-    let sixteen = s.splat_i(16);
-    for (chunk, out) in row
-        .as_chunks()
-        .0
-        .iter()
-        .zip(codes.chunks_exact_mut(2 * LANES))
-    {
-        let x = s.read(chunk);
-        within.note(s.abs(x));
-        // To nearest, and to even: half less a bit, and a bit more where the last bit that stays is set.
-        let bits = s.bits(x);
-        let odd = s.and(s.shr(bits, sixteen), s.splat_i(1));
-        let rounded = s.add_i(s.add_i(bits, s.splat_i(0x7fff)), odd);
-        // SAFETY: sixteen halves.
-        unsafe { s.store_u16(out.as_mut_ptr(), s.shr(rounded, sixteen)) };
-    }
-    within.all()
 }
 
 /// The two vectors of a block.
@@ -127,12 +33,6 @@ fn halves<S: Simd>(s: S, values: &[f32; BLOCK]) -> [S::F; 2] {
 fn inverse(scale: f32) -> f32 {
     let inverse = 1.0 / scale;
     if inverse.is_finite() { inverse } else { 0.0 }
-}
-
-/// Whether the bits of a half are of a number.
-#[inline(always)]
-pub(super) fn is_number(half: u16) -> bool {
-    half & 0x7c00 != 0x7c00
 }
 
 #[inline(always)]

@@ -1,0 +1,52 @@
+//! Codebook codecs, `tqB`.
+
+mod fitted;
+mod norm;
+mod quantise;
+
+use walsh_formats::kv::{RowCodec, ScaleKind, Tq};
+
+use crate::simd::Simd;
+
+/// What encodes rows, by the convention of their scales.
+pub(in crate::kv) enum Encoder {
+    LeastSquares(fitted::Encoder),
+    Norm(norm::Encoder),
+}
+
+impl Encoder {
+    pub(super) fn new(tq: Tq, codec: &RowCodec) -> Self {
+        match tq.scale {
+            ScaleKind::LeastSquares => Self::LeastSquares(fitted::Encoder::new(tq.bits, codec)),
+            ScaleKind::Norm => Self::Norm(norm::Encoder::new(tq.bits, codec)),
+        }
+    }
+
+    /// Whether a codec that rotates is given rotated rows. With norms for scales they are rotated in double precision.
+    pub(super) fn takes_rotated(&self) -> bool {
+        matches!(self, Self::LeastSquares(_))
+    }
+
+    /// Hundredths of a nanosecond that encoding a number takes.
+    pub(super) fn cost(&self) -> u64 {
+        match self {
+            Self::LeastSquares(encoder) => encoder.cost(),
+            Self::Norm(_) => norm::COST,
+        }
+    }
+}
+
+/// Encodes a row; false where it needs the codec's own care. `codes` and `scales` are then unspecified.
+#[inline(always)]
+pub(super) fn encode<S: Simd>(
+    s: S,
+    encoder: &Encoder,
+    row: &[f32],
+    codes: &mut [u8],
+    scales: &mut [u8],
+) -> bool {
+    match encoder {
+        Encoder::LeastSquares(encoder) => fitted::encode(s, encoder, row, codes, scales),
+        Encoder::Norm(encoder) => norm::encode(s, encoder, row, codes, scales),
+    }
+}
