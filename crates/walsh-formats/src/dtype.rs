@@ -13,9 +13,13 @@ struct Layout {
     block_bytes: usize,
 }
 
-/// Declares the types: each with its name and its number in GGML, and how many values a block holds in how many bytes.
+/// Declares the types: each with its name and its number in GGML, and how many values a block holds in how many bytes,
+/// with the struct of [`crate::ggml`] that says which.
 macro_rules! dtypes {
-    ($($(#[$doc:meta])* $variant:ident = $name:literal, $ggml_id:expr, $len:literal in $bytes:literal;)*) => {
+    (($d:tt) $(
+        $(#[$doc:meta])*
+        $variant:ident = $name:literal, $ggml_id:expr, $len:literal in $bytes:literal $(of $block:ident)?;
+    )*) => {
         /// How a tensor's values are stored: GGML's types, and plain bytes.
         ///
         /// A quantised type stores `block_len` consecutive values of a row in `block_bytes` bytes. The layouts
@@ -40,10 +44,33 @@ macro_rules! dtypes {
                 }
             }
         }
+
+        /// Evaluates an expression in which a name stands for the block struct of a [`DType`], or another for types
+        /// without blocks.
+        ///
+        /// ```
+        /// use walsh_formats::{DType, with_block};
+        /// let bytes = |dtype| with_block!(dtype, B => size_of::<B>(), else => 0);
+        /// assert_eq!((bytes(DType::Q4_0), bytes(DType::F16)), (18, 0));
+        /// ```
+        #[macro_export]
+        macro_rules! with_block {
+            ($d dtype:expr, $d block:ident => $d body:expr, else => $d other:expr) => {
+                match $d dtype {
+                    $($($crate::DType::$variant => {
+                        type $d block = $crate::ggml::$block;
+                        $d body
+                    })?)*
+                    _ => $d other,
+                }
+            };
+        }
     };
 }
 
 dtypes! {
+    ($)
+
     /// IEEE 754 single precision.
     F32 = "f32", Some(0), 1 in 4;
     /// IEEE 754 half precision.
@@ -55,29 +82,29 @@ dtypes! {
     /// Bytes without a meaning of their own, such as packed codes. Not a GGML type.
     U8 = "u8", None, 1 in 1;
     /// 4 bits, blocks of 32 with one scale.
-    Q4_0 = "q4_0", Some(2), 32 in 18;
+    Q4_0 = "q4_0", Some(2), 32 in 18 of BlockQ4_0;
     /// 4 bits, blocks of 32 with a scale and a minimum.
-    Q4_1 = "q4_1", Some(3), 32 in 20;
+    Q4_1 = "q4_1", Some(3), 32 in 20 of BlockQ4_1;
     /// 5 bits, blocks of 32 with one scale.
-    Q5_0 = "q5_0", Some(6), 32 in 22;
+    Q5_0 = "q5_0", Some(6), 32 in 22 of BlockQ5_0;
     /// 5 bits, blocks of 32 with a scale and a minimum.
-    Q5_1 = "q5_1", Some(7), 32 in 24;
+    Q5_1 = "q5_1", Some(7), 32 in 24 of BlockQ5_1;
     /// 8 bits, blocks of 32 with one scale.
-    Q8_0 = "q8_0", Some(8), 32 in 34;
+    Q8_0 = "q8_0", Some(8), 32 in 34 of BlockQ8_0;
     /// 2 bits, blocks of 256; every 16 values have a 4-bit scale and minimum.
-    Q2K = "q2_K", Some(10), 256 in 84;
+    Q2K = "q2_K", Some(10), 256 in 84 of BlockQ2K;
     /// 3 bits, blocks of 256; every 16 values have a 6-bit scale.
-    Q3K = "q3_K", Some(11), 256 in 110;
+    Q3K = "q3_K", Some(11), 256 in 110 of BlockQ3K;
     /// 4 bits, blocks of 256; every 32 values have a 6-bit scale and minimum.
-    Q4K = "q4_K", Some(12), 256 in 144;
+    Q4K = "q4_K", Some(12), 256 in 144 of BlockQ4K;
     /// 5 bits, blocks of 256; every 32 values have a 6-bit scale and minimum.
-    Q5K = "q5_K", Some(13), 256 in 176;
+    Q5K = "q5_K", Some(13), 256 in 176 of BlockQ5K;
     /// 6 bits, blocks of 256; every 16 values have an 8-bit scale.
-    Q6K = "q6_K", Some(14), 256 in 210;
+    Q6K = "q6_K", Some(14), 256 in 210 of BlockQ6K;
     /// 4-bit indices into a fixed table, blocks of 32 with one scale.
-    IQ4NL = "iq4_nl", Some(20), 32 in 18;
+    IQ4NL = "iq4_nl", Some(20), 32 in 18 of BlockIq4Nl;
     /// 4-bit indices into a fixed table, blocks of 256; every 32 values have a 6-bit scale.
-    IQ4XS = "iq4_xs", Some(23), 256 in 136;
+    IQ4XS = "iq4_xs", Some(23), 256 in 136 of BlockIq4Xs;
 }
 
 impl DType {

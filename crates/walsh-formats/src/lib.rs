@@ -3,6 +3,7 @@
 //! Everything here works on byte slices. Opening, mapping or fetching files is the caller's affair.
 
 pub mod codebook;
+#[macro_use]
 pub mod dtype;
 pub mod error;
 pub mod ggml;

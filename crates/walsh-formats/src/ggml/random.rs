@@ -2,6 +2,7 @@
 
 use half::f16;
 
+use super::reference::check_length;
 use super::{Form, Role, decode, encode, form};
 use crate::dtype::DType;
 use crate::error::FormatError;
@@ -20,7 +21,7 @@ pub fn random(
 ) -> Result<(), FormatError> {
     let blocks = out.len() / dtype.block_bytes();
     let values = blocks * dtype.block_len();
-    super::check_length(dtype, values, out.len())?;
+    check_length(dtype, values, out.len())?;
     let Some(form) = form(dtype) else {
         let values: Vec<f32> = (0..values).map(|_| deviation * bell(bits())).collect();
         return encode(dtype, &values, out);
