@@ -6,12 +6,9 @@
 
 use std::mem::MaybeUninit;
 
-use walsh_formats::DType;
-use walsh_formats::kv::{KvCodec, RowCodec, Tq, TqBits};
-
-use super::dense::{self, Codes, Numbers, with_numbers};
-use super::tile::{Decoder, Rows};
-use crate::simd::{LANES, Simd, Table, entries};
+use crate::kv::codec::numbers::{Numbers, Reader, Rows, block_scales};
+use crate::kv::codec::{self, Decoder};
+use crate::simd::{LANES, Simd, entries};
 use crate::team::fetch;
 
 /// The most query rows that are served so.
@@ -24,13 +21,8 @@ const MOST_BLOCKS: usize = 512 / 32;
 const AHEAD: usize = 6144;
 
 /// Whether so many query rows read a codec's rows directly.
-pub(super) fn serves(codec: &RowCodec, rows: usize) -> bool {
-    let readable = match codec.codec() {
-        KvCodec::Dense(_) | KvCodec::Rotated(_) => true,
-        // A row of two scales has no factor for the whole of it.
-        KvCodec::Tq(Tq { bits, .. }) => bits == TqBits::B8 && codec.groups() == 1,
-    };
-    readable && rows <= MOST_ROWS && codec.head_dim().is_multiple_of(LANES)
+pub(super) fn serves(decoder: &Decoder, rows: usize) -> bool {
+    decoder.is_read() && rows <= MOST_ROWS
 }
 
 /// Query rows against rows of keys.
@@ -58,16 +50,14 @@ entries! {
 #[inline(always)]
 unsafe fn score_rows<S: Simd>(s: S, args: Scores<'_>) {
     // SAFETY: the caller's rows and pointers.
-    unsafe {
-        match args.decoder.codec.codec() {
-            KvCodec::Dense(dtype) | KvCodec::Rotated(dtype) => {
-                with_numbers!(dtype, numbers => score_all::<S, _>(s, numbers, args));
-            }
-            KvCodec::Tq(_) => {
-                let table = Table::new(s, &args.decoder.centroids);
-                score_all::<S, _>(s, Codes(&table), args);
-            }
-        }
+    unsafe { codec::read(s, args.decoder, args) }
+}
+
+impl<S: Simd> Reader<S> for Scores<'_> {
+    #[inline(always)]
+    unsafe fn read<N: Numbers<S>>(self, s: S, numbers: N) {
+        // SAFETY: the caller's rows and pointers.
+        unsafe { score_all::<S, N>(s, numbers, self) }
     }
 }
 
@@ -117,7 +107,7 @@ unsafe fn score_block<S: Simd, N: Numbers<S>, const R: usize, const P: usize>(
         if N::BLOCK > 0 {
             for (block, scales) in scales[..d / 32].iter_mut().enumerate() {
                 let block = panel.add(block * N::BLOCK);
-                let numbers = dense::scales(s, block, keys.stride, last + 1);
+                let numbers = block_scales(s, block, keys.stride, last + 1);
                 s.store(scales.as_mut_ptr().cast(), numbers);
             }
         }
@@ -205,16 +195,14 @@ entries! {
 #[inline(always)]
 unsafe fn value_rows<S: Simd>(s: S, args: Values<'_>) {
     // SAFETY: the caller's rows and pointers.
-    unsafe {
-        match args.decoder.codec.codec() {
-            KvCodec::Dense(dtype) | KvCodec::Rotated(dtype) => {
-                with_numbers!(dtype, numbers => sum_all::<S, _>(s, numbers, args));
-            }
-            KvCodec::Tq(_) => {
-                let table = Table::new(s, &args.decoder.centroids);
-                sum_all::<S, _>(s, Codes(&table), args);
-            }
-        }
+    unsafe { codec::read(s, args.decoder, args) }
+}
+
+impl<S: Simd> Reader<S> for Values<'_> {
+    #[inline(always)]
+    unsafe fn read<N: Numbers<S>>(self, s: S, numbers: N) {
+        // SAFETY: the caller's rows and pointers.
+        unsafe { sum_all::<S, N>(s, numbers, self) }
     }
 }
 
@@ -286,7 +274,7 @@ unsafe fn sum_pairs<S: Simd, N: Numbers<S>, const R: usize, const C: usize>(
             if N::BLOCK > 0 {
                 for c in 0..C {
                     let block = panel.add((at / 32 + c) * N::BLOCK);
-                    let scales = dense::scales(s, block, values.stride, count);
+                    let scales = block_scales(s, block, values.stride, count);
                     for r in 0..R {
                         let weights = s.load(weights.add(r * stride + first));
                         s.store(scaled[r][c].as_mut_ptr().cast(), s.mul(weights, scales));

@@ -8,8 +8,9 @@ use std::ops::Range;
 
 use super::int8::Int8;
 use super::kernels::Running;
-use super::tile::{self, Decoder, Rows};
 use crate::isa::Isa;
+use crate::kv::codec::Decoder;
+use crate::kv::codec::numbers::{self, Rows};
 use crate::simd::LANES;
 
 /// Positions that are decoded at a time.
@@ -88,7 +89,7 @@ pub(super) struct Shape {
 impl Shape {
     /// Numbers of a vector in scratch: whole vectors of lanes, with zeros past the head's own.
     pub(super) fn width(&self) -> usize {
-        tile::width(self.head_dim)
+        numbers::width(self.head_dim)
     }
 
     /// Query heads per KV head.
@@ -308,7 +309,7 @@ impl Job {
 
     /// Whether sums over the cache are in the lane order of codes.
     pub(super) fn summed_in_lanes(&self) -> bool {
-        self.int8.is_none() && tile::reordered(self.value.stored.decoder.codec.codec())
+        self.int8.is_none() && self.value.stored.decoder.reordered()
     }
 
     pub(super) fn position_of(&self, token: usize) -> usize {

@@ -3,7 +3,6 @@
 //! Queries are rotated once into the space of the keys, scores and sums are taken there, and one inverse rotation per
 //! head ends it. A tile of codes is decoded to a worker's scratch, never to memory.
 
-mod dense;
 mod direct;
 #[cfg_attr(
     not(target_arch = "x86_64"),
@@ -14,7 +13,6 @@ mod job;
 mod kernels;
 mod output;
 mod queries;
-mod tile;
 mod walk;
 mod zones;
 
@@ -28,7 +26,7 @@ use walsh_formats::kv::{KvCodec, RowCodec};
 
 use self::int8::Int8;
 use self::job::{Fresh, Job, OverlayMap, Shape, Side, Stored};
-use self::tile::Decoder;
+use crate::kv::codec::Decoder;
 use crate::kv::positions;
 use crate::lowering::Lowering;
 use crate::memory::{View, address};

@@ -4,16 +4,15 @@
 
 use std::ops::Range;
 
-use walsh_formats::DType;
-
 use super::direct;
 use super::int8;
 use super::job::{Block, Fresh, Job, Scratch, Shape, TILE};
 use super::kernels::{self, Running, Scores, Values, Weigh};
 use super::output;
 use super::queries::{self, Preparation, Query};
-use super::tile::{self, Decoder, Rows};
 use super::zones::{CACHED, Zone, cached, cached_part, seen};
+use crate::kv::codec::numbers::Rows;
+use crate::kv::codec::{self, Decoder};
 use crate::simd::LANES;
 use crate::team::fetch;
 
@@ -266,19 +265,19 @@ unsafe fn attend_tile(job: &Job, block: &Block, scratch: &Scratch, tile: &TileRu
     let count = keys.count;
     // SAFETY: the caller's; the scratch holds a tile, its scores and its factors.
     unsafe {
-        tile::row_factors(
+        codec::row_factors(
             job.isa,
-            &key.codec,
+            key,
             keys,
             std::slice::from_raw_parts_mut(scratch.key_factors, TILE),
         );
-        tile::row_factors(
+        codec::row_factors(
             job.isa,
-            &value.codec,
+            value,
             values,
             std::slice::from_raw_parts_mut(scratch.value_factors, TILE),
         );
-        if direct::serves(&key.codec, block.rows) {
+        if direct::serves(key, block.rows) {
             let scores = direct::Scores {
                 decoder: key,
                 keys,
@@ -289,7 +288,7 @@ unsafe fn attend_tile(job: &Job, block: &Block, scratch: &Scratch, tile: &TileRu
             };
             direct::scores(job.isa, scores);
         } else {
-            tile::key_panels(job.isa, key, keys, scratch.tile);
+            codec::key_panels(job.isa, key, keys, scratch.tile);
             let scores = Scores {
                 queries: tile.queries,
                 panels: scratch.tile,
@@ -330,7 +329,7 @@ unsafe fn attend_tile(job: &Job, block: &Block, scratch: &Scratch, tile: &TileRu
             *scratch.alphas.add(row) =
                 kernels::weigh(job.isa, weigh, &mut *scratch.running.add(row));
         }
-        if direct::serves(&value.codec, block.rows) && !out_of_order(job, tile) {
+        if direct::serves(value, block.rows) && !out_of_order(job, tile) {
             let values = direct::Values {
                 decoder: value,
                 values,
@@ -365,25 +364,24 @@ unsafe fn attend_tile(job: &Job, block: &Block, scratch: &Scratch, tile: &TileRu
 fn out_of_order(job: &Job, tile: &TileRun) -> bool {
     // The chunk's own values are summed last, when the sums are the model's.
     let summed_in_lanes = tile.zone != Zone::Fresh && job.summed_in_lanes();
-    tile::reordered(tile.value.0.codec.codec()) != summed_in_lanes
+    tile.value.0.reordered() != summed_in_lanes
 }
 
 /// A tile's value rows in the order of the sums, and the distance between them.
 unsafe fn value_rows(job: &Job, scratch: &Scratch, tile: &TileRun) -> (*const f32, usize) {
     let width = job.shape.width();
     let (decoder, rows) = tile.value;
-    let codec = decoder.codec.codec();
     let out_of_order = out_of_order(job, tile);
     let whole = job.shape.head_dim == width;
-    if codec.dense() == Some(DType::F32) && whole && !out_of_order {
+    if decoder.is_plain() && whole && !out_of_order {
         return (rows.codes.cast::<f32>(), rows.stride / size_of::<f32>());
     }
     // SAFETY: the caller's; the scratch holds a tile.
     unsafe {
-        tile::value_rows(job.isa, decoder, rows, scratch.tile);
+        codec::value_rows(job.isa, decoder, rows, scratch.tile);
         if out_of_order {
             let decoded = std::slice::from_raw_parts_mut(scratch.tile, rows.count * width);
-            output::reorder(job.isa, decoded, !tile::reordered(codec));
+            output::reorder(job.isa, decoded, !decoder.reordered());
         }
     }
     (scratch.tile.cast_const(), width)

@@ -3,6 +3,7 @@
 use walsh_formats::kv::BlockCodec;
 
 use super::limits::{Within, is_number};
+use super::numbers::{Numbers, Reader};
 use crate::simd::{LANES, Simd};
 
 /// The numbers of a block.
@@ -122,5 +123,105 @@ fn peak<S: Simd>(s: S, v: [S::F; 2], values: &[f32]) -> f32 {
         // Both signs have it, or all are zero.
         let first = values.iter().find(|x| x.abs() == high.abs());
         first.copied().unwrap_or(0.0)
+    }
+}
+
+/// Reads rows of a type.
+///
+/// # Safety
+/// As the reader's.
+#[inline(always)]
+pub(super) unsafe fn read<S: Simd, R: Reader<S>>(s: S, codec: BlockCodec, reader: R) {
+    // SAFETY: the caller's.
+    unsafe {
+        match codec {
+            BlockCodec::Q8_0 => reader.read(s, Q8),
+            BlockCodec::Q5_0 => reader.read(s, Q5),
+            BlockCodec::Q4_0 => reader.read(s, Q4),
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Q8;
+#[derive(Clone, Copy)]
+struct Q5;
+#[derive(Clone, Copy)]
+struct Q4;
+
+/// Implements [`Numbers`] for blocks of 32 numbers, of which a row has whole ones.
+macro_rules! blocks {
+    ($name:ty, $bytes:literal, $s:ident, $block:ident => $body:block) => {
+        impl<S: Simd> Numbers<S> for $name {
+            const BLOCK: usize = $bytes;
+
+            #[inline(always)]
+            unsafe fn pair(self, $s: S, row: *const u8, pair: usize) -> [S::F; 2] {
+                // SAFETY: the caller's: a whole block, which begins with its scale.
+                unsafe {
+                    let d = $s.splat($s.half(row.add($bytes * pair)));
+                    let [a, b] = self.unscaled($s, row, pair);
+                    [$s.mul(a, d), $s.mul(b, d)]
+                }
+            }
+
+            #[inline(always)]
+            unsafe fn unscaled(self, $s: S, row: *const u8, pair: usize) -> [S::F; 2] {
+                // SAFETY: the caller's: a whole block.
+                unsafe {
+                    let $block = row.add($bytes * pair);
+                    $body
+                }
+            }
+
+            #[inline(always)]
+            unsafe fn chunk(self, $s: S, row: *const u8, chunk: usize) -> S::F {
+                // SAFETY: the caller's: the row has these numbers.
+                unsafe {
+                    let [first, second] = self.pair($s, row, chunk / 2);
+                    if chunk.is_multiple_of(2) {
+                        first
+                    } else {
+                        second
+                    }
+                }
+            }
+        }
+    };
+}
+
+// A half-precision scale and 32 signed bytes.
+blocks!(Q8, 34, s, block => {
+    [s.load_i8(block.add(2)), s.load_i8(block.add(18))]
+});
+
+// A half-precision scale and 16 bytes: their low halves are the first numbers and their high halves the last ones, from
+// −8 on.
+blocks!(Q4, 18, s, block => {
+    let [first, second] = nibble_pair(s, block.add(2));
+    [s.sub(first, s.splat(8.0)), s.sub(second, s.splat(8.0))]
+});
+
+// As q4_0 with a word of fifth bits before the bytes, from −16 on.
+blocks!(Q5, 22, s, block => {
+    let (upper, lower) = (s.splat(0.0), s.splat(16.0));
+    let high = block.add(2).cast::<u32>().read_unaligned();
+    let [first, second] = nibble_pair(s, block.add(6));
+    [
+        s.sub(first, s.pick_bits(high, upper, lower)),
+        s.sub(second, s.pick_bits(high >> 16, upper, lower)),
+    ]
+});
+
+/// The low and the high halves of sixteen bytes, as numbers.
+#[inline(always)]
+unsafe fn nibble_pair<S: Simd>(s: S, p: *const u8) -> [S::F; 2] {
+    // SAFETY: the caller's: the row has these numbers.
+    unsafe {
+        let bytes = s.load_u8(p);
+        [
+            s.number(s.and(bytes, s.splat_i(15))),
+            s.number(s.shr(bytes, s.splat_i(4))),
+        ]
     }
 }

@@ -3,6 +3,7 @@
 use walsh_formats::kv::FloatCodec;
 
 use super::limits::Within;
+use super::numbers::{Numbers, Reader};
 use crate::simd::{LANES, Simd};
 
 /// Hundredths of a nanosecond that encoding a number takes.
@@ -78,3 +79,56 @@ fn encode_bf16<S: Simd>(s: S, row: &[f32], codes: &mut [u8]) -> bool {
     }
     within.all()
 }
+
+/// Reads rows of a type.
+///
+/// # Safety
+/// As the reader's.
+#[inline(always)]
+pub(super) unsafe fn read<S: Simd, R: Reader<S>>(s: S, codec: FloatCodec, reader: R) {
+    // SAFETY: the caller's.
+    unsafe {
+        match codec {
+            FloatCodec::F32 => reader.read(s, F32),
+            FloatCodec::F16 => reader.read(s, F16),
+            FloatCodec::BF16 => reader.read(s, Bf16),
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct F32;
+#[derive(Clone, Copy)]
+struct F16;
+#[derive(Clone, Copy)]
+struct Bf16;
+
+/// Implements [`Numbers`] for types whose numbers follow each other.
+macro_rules! plain {
+    ($name:ty, $bytes:literal, $load:ident) => {
+        impl<S: Simd> Numbers<S> for $name {
+            const NUMBER: usize = $bytes;
+
+            #[inline(always)]
+            unsafe fn pair(self, s: S, row: *const u8, pair: usize) -> [S::F; 2] {
+                // SAFETY: the caller's: the row has these numbers.
+                unsafe {
+                    [
+                        self.chunk(s, row, 2 * pair),
+                        self.chunk(s, row, 2 * pair + 1),
+                    ]
+                }
+            }
+
+            #[inline(always)]
+            unsafe fn chunk(self, s: S, row: *const u8, chunk: usize) -> S::F {
+                // SAFETY: the caller's: the row has these numbers.
+                unsafe { s.$load(row.add($bytes * LANES * chunk).cast()) }
+            }
+        }
+    };
+}
+
+plain!(F32, 4, load);
+plain!(F16, 2, load_f16);
+plain!(Bf16, 2, load_bf16);

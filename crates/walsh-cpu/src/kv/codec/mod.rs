@@ -3,12 +3,16 @@
 //! What goes by families does so here, and nothing compiles without all of them.
 
 mod blocks;
-mod codebook;
+pub(super) mod codebook;
 mod floats;
 pub(super) mod limits;
+pub(super) mod numbers;
+mod scales;
 
 use walsh_formats::kv::{BlockCodec, FloatCodec, RowCodec, Storage};
 
+use self::numbers::{KeyPanel, Reader, Rows, ValueRows, width};
+use self::scales::Scales;
 use crate::simd::{LANES, Simd, entries};
 
 /// What encodes rows of a codec.
@@ -68,4 +72,152 @@ fn encode_row<S: Simd>(
         Encoder::Block(codec) => blocks::encode(s, *codec, row, codes),
         Encoder::Codebook(encoder) => codebook::encode(s, encoder, row, codes, scales),
     }
+}
+
+/// What reads rows of a codec.
+pub(super) struct Decoder {
+    pub(super) codec: RowCodec,
+    scales: Scales,
+    family: Family,
+}
+
+enum Family {
+    Float(FloatCodec),
+    Block(BlockCodec),
+    Codebook(codebook::Decoder),
+}
+
+impl Decoder {
+    pub(super) fn new(codec: RowCodec) -> Self {
+        let family = match codec.storage() {
+            Storage::Float(float) => Family::Float(float),
+            Storage::Block(block) => Family::Block(block),
+            Storage::Codebook(tq) => Family::Codebook(codebook::Decoder::new(tq.bits, &codec)),
+        };
+        Self {
+            scales: Scales::of(&codec),
+            codec,
+            family,
+        }
+    }
+
+    /// Whether value rows come out in the set's lane order.
+    pub(super) fn reordered(&self) -> bool {
+        match &self.family {
+            Family::Float(_) | Family::Block(_) => false,
+            Family::Codebook(codes) => codes.reordered(),
+        }
+    }
+
+    /// Whether rows are read where they lie, by [`read`].
+    pub(super) fn is_read(&self) -> bool {
+        let numbers = match &self.family {
+            Family::Float(_) | Family::Block(_) => true,
+            Family::Codebook(codes) => codes.is_read(),
+        };
+        // A row of several scales has no factor for the whole of it.
+        numbers && !self.scales.are_several() && self.codec.head_dim().is_multiple_of(LANES)
+    }
+
+    /// Whether rows are plain singles, which need no decoding.
+    pub(super) fn is_plain(&self) -> bool {
+        matches!(self.family, Family::Float(FloatCodec::F32))
+    }
+}
+
+/// Tells a reader how the numbers of rows are read.
+///
+/// # Safety
+/// The decoder's rows [are read](Decoder::is_read), and as the reader's.
+#[inline(always)]
+pub(super) unsafe fn read<S: Simd, R: Reader<S>>(s: S, decoder: &Decoder, reader: R) {
+    // SAFETY: the caller's.
+    unsafe {
+        match &decoder.family {
+            Family::Float(codec) => floats::read(s, *codec, reader),
+            Family::Block(codec) => blocks::read(s, *codec, reader),
+            Family::Codebook(codes) => codebook::read(s, codes, reader),
+        }
+    }
+}
+
+entries! {
+    /// Decodes keys to panels, `[count / 16 rounded up][width][16]`, without the scales of codecs that have one per
+    /// row. A *panel* holds 16 positions side by side, so that scores come out as vectors over positions with no reduction
+    /// across lanes. Positions past the count repeat the last one.
+    ///
+    /// # Safety
+    /// The rows lie in readable memory, and `out` has room for the panels.
+    pub(super) unsafe fn key_panels(decoder: &Decoder, rows: Rows, out: *mut f32) = decode_keys
+}
+
+/// See [`key_panels`].
+#[inline(always)]
+unsafe fn decode_keys<S: Simd>(s: S, decoder: &Decoder, rows: Rows, out: *mut f32) {
+    let head_dim = decoder.codec.head_dim();
+    for first in (0..rows.count).step_by(LANES) {
+        // SAFETY: panel `first / 16` of the output; rows below the count.
+        unsafe {
+            let out = out.add(first * width(head_dim));
+            let panel = KeyPanel {
+                rows,
+                first,
+                head_dim,
+                out,
+            };
+            match &decoder.family {
+                Family::Float(codec) => floats::read(s, *codec, panel),
+                Family::Block(codec) => blocks::read(s, *codec, panel),
+                Family::Codebook(codes) => codebook::key_panel(s, codes, rows, first, out),
+            }
+            if decoder.scales.are_several() {
+                decoder.scales.scale_panel(s, rows, first, out);
+            }
+        }
+    }
+}
+
+entries! {
+    /// Decodes values to rows, `[count][width]`, without the scales of codecs that have one per row. Where they [come out
+    /// in the set's lane order](Decoder::reordered), the output undoes it once at the end.
+    ///
+    /// # Safety
+    /// As for [`key_panels`].
+    pub(super) unsafe fn value_rows(decoder: &Decoder, rows: Rows, out: *mut f32) = decode_values
+}
+
+/// See [`value_rows`].
+#[inline(always)]
+unsafe fn decode_values<S: Simd>(s: S, decoder: &Decoder, rows: Rows, out: *mut f32) {
+    let values = ValueRows {
+        rows,
+        head_dim: decoder.codec.head_dim(),
+        out,
+    };
+    // SAFETY: the caller's rows, and room for what is decoded.
+    unsafe {
+        match &decoder.family {
+            Family::Float(codec) => floats::read(s, *codec, values),
+            Family::Block(codec) => blocks::read(s, *codec, values),
+            Family::Codebook(codes) => codebook::value_rows(s, codes, rows, out),
+        }
+        if decoder.scales.are_several() {
+            decoder.scales.scale_rows(s, rows, out);
+        }
+    }
+}
+
+entries! {
+    /// Writes the factor of each row: its scale where the codec has one per row, else 1. Rows past the count get 1.
+    ///
+    /// # Safety
+    /// The rows' scales lie in readable memory.
+    pub(super) unsafe fn row_factors(decoder: &Decoder, rows: Rows, out: &mut [f32]) = factors
+}
+
+/// See [`row_factors`].
+#[inline(always)]
+unsafe fn factors<S: Simd>(s: S, decoder: &Decoder, rows: Rows, out: &mut [f32]) {
+    // SAFETY: the caller's.
+    unsafe { decoder.scales.of_rows(s, rows, out) }
 }

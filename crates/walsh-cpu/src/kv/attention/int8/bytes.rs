@@ -1,7 +1,8 @@
 //! Decoding: codes to bytes.
 
 use super::Book;
-use crate::kv::attention::tile::{Planes, Rows, Words, each_word};
+use crate::kv::codec::codebook::planes::{Planes, Words, each_word};
+use crate::kv::codec::numbers::Rows;
 use crate::simd::{Bytes, LANES, byte_entries};
 
 /// A tile of codes.

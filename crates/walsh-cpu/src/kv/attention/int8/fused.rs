@@ -7,7 +7,8 @@
 use super::bytes::{Codes, fetch};
 use super::kernels::{Dots, Sums, add_sums, put_scores};
 use crate::isa::Isa;
-use crate::kv::attention::tile::{Planes, Rows, Words, each_word};
+use crate::kv::codec::codebook::planes::{Planes, Words, each_word};
+use crate::kv::codec::numbers::Rows;
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{Avx2, Avx512};
 use crate::simd::{Bytes, LANES, byte_entries};

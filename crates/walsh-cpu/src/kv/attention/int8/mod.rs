@@ -20,9 +20,9 @@ use self::bytes::Codes;
 use self::kernels::{Collect, Dots, Integers, Sums, Weights};
 use super::job::{Block, Job, Scratch, Shape};
 use super::kernels::Weigh;
-use super::tile::{self};
 use super::zones::{Zone, cached};
 use crate::isa::Isa;
+use crate::kv::codec;
 use crate::simd::LANES;
 use crate::target::Target;
 
@@ -308,7 +308,7 @@ unsafe fn attend_tile(
             (&job.value, values, area.value_factors),
         ] {
             let factors = std::slice::from_raw_parts_mut(factors, count.next_multiple_of(LANES));
-            tile::row_factors(job.isa, &side.stored.decoder.codec, rows, factors);
+            codec::row_factors(job.isa, &side.stored.decoder, rows, factors);
         }
         for row in 0..block.rows {
             let token = block.tokens.start + row / shape.group();

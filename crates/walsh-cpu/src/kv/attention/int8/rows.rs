@@ -10,7 +10,7 @@ use std::mem::MaybeUninit;
 use super::bytes::{Codes, fetch};
 use super::kernels::Dots;
 use crate::isa::Isa;
-use crate::kv::attention::tile::Planes;
+use crate::kv::codec::codebook::planes::Planes;
 use crate::simd::{Avx2, Bytes, LANES, compiled_for, operations};
 
 /// The most query rows: their sums leave room for what is decoded.

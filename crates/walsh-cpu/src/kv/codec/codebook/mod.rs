@@ -1,8 +1,12 @@
 //! Codebook codecs, `tqB`.
 
+mod decode;
 mod fitted;
 mod norm;
+pub(in crate::kv) mod planes;
 mod quantise;
+
+pub(super) use self::decode::{Decoder, key_panel, read, value_rows};
 
 use walsh_formats::kv::{RowCodec, ScaleKind, Tq};
 
