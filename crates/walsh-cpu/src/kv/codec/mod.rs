@@ -11,6 +11,7 @@ mod scales;
 
 use walsh_formats::kv::{BlockCodec, FloatCodec, RowCodec, Storage};
 
+use self::codebook::bytes::Book;
 use self::numbers::{KeyPanel, Reader, Rows, ValueRows, width};
 use self::scales::Scales;
 use crate::simd::{LANES, Simd, entries};
@@ -220,4 +221,12 @@ entries! {
 unsafe fn factors<S: Simd>(s: S, decoder: &Decoder, rows: Rows, out: &mut [f32]) {
     // SAFETY: the caller's.
     unsafe { decoder.scales.of_rows(s, rows, out) }
+}
+
+/// The numbers of a codec as bytes; none where bytes do not hold them.
+pub(super) fn book(codec: &RowCodec) -> Option<Book> {
+    match codec.storage() {
+        Storage::Float(_) | Storage::Block(_) => None,
+        Storage::Codebook(tq) => Book::of(tq.bits, codec),
+    }
 }

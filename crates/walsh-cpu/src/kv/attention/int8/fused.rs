@@ -2,11 +2,11 @@
 //!
 //! With few query rows decoding costs as much as the products. Done in turns, the two keep different units of a core busy,
 //! and bytes never leave the registers. With many rows a tile is decoded once for all of them instead
-//! ([`bytes`](super::bytes)).
+//! ([`bytes`](crate::kv::codec::codebook::bytes)).
 
-use super::bytes::{Codes, fetch};
 use super::kernels::{Dots, Sums, add_sums, put_scores};
 use crate::isa::Isa;
+use crate::kv::codec::codebook::bytes::{Codes, fetch};
 use crate::kv::codec::codebook::planes::{Planes, Words, each_word};
 use crate::kv::codec::numbers::Rows;
 #[cfg(target_arch = "x86_64")]
@@ -41,7 +41,7 @@ pub(super) fn value_places(head_dim: usize) -> Vec<i32> {
 
 byte_entries! {
     /// Writes the inner product of every query row, at [most](most_rows), and every position; numbers of queries are in the
-    /// order of [`key_order`](super::bytes::key_order). Positions past the count repeat the last one.
+    /// order of [`key_order`](crate::kv::codec::codebook::bytes::key_order). Positions past the count repeat the last one.
     ///
     /// # Safety
     /// The rows lie in readable memory, and the pointers hold what their fields say.

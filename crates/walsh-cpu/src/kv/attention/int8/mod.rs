@@ -5,7 +5,6 @@
 //! rounding does not matter beside the codec's. The grid's does a little: its error has a variance of step²/12 at most,
 //! below a hundredth of what four bits lose. Devices with activations in f32 do not come here.
 
-mod bytes;
 mod fused;
 mod kernels;
 #[cfg(target_arch = "x86_64")]
@@ -14,79 +13,20 @@ mod rows;
 use std::ops::Range;
 
 use walsh_core::Activations;
-use walsh_formats::kv::{KvCodec, RowCodec};
+use walsh_formats::kv::RowCodec;
 
-use self::bytes::Codes;
 use self::kernels::{Collect, Dots, Integers, Sums, Weights};
 use super::job::{Block, Job, Scratch, Shape};
 use super::kernels::Weigh;
 use super::zones::{Zone, cached};
 use crate::isa::Isa;
 use crate::kv::codec;
+use crate::kv::codec::codebook::bytes::{self, Book, Codes};
 use crate::simd::LANES;
 use crate::target::Target;
 
-/// The most numbers of a codebook.
-const MOST_CENTROIDS: usize = 64;
-
 /// Positions of the largest tile. Sums over one stay below 2³¹.
 const MOST_POSITIONS: usize = 128;
-
-/// The centroids of a codec on a grid.
-pub(super) struct Book {
-    /// 128 more than each centroid's number of steps.
-    numbers: [u8; MOST_CENTROIDS],
-    /// What a step is.
-    step: f32,
-    bits: usize,
-}
-
-impl Book {
-    /// None where bytes do not serve: a centroid of eight bits needs more, and a row of two scales no longer has one
-    /// factor for its sum.
-    fn of(codec: &RowCodec) -> Option<Self> {
-        let KvCodec::Tq(tq) = codec.codec() else {
-            return None;
-        };
-        let centroids = codec.centroids()?;
-        if centroids.len() > MOST_CENTROIDS || codec.groups() != 1 {
-            return None;
-        }
-        let step = best_step(centroids);
-        let mut numbers = [128; MOST_CENTROIDS];
-        for (number, centroid) in numbers.iter_mut().zip(centroids) {
-            *number = (on_grid(*centroid, step) + 128.0) as u8;
-        }
-        Some(Self {
-            numbers,
-            step,
-            bits: tq.bits.get(),
-        })
-    }
-}
-
-/// How many steps a centroid is.
-fn on_grid(centroid: f32, step: f32) -> f32 {
-    (centroid / step).round().clamp(-127.0, 127.0)
-}
-
-/// The step that loses least, among those that reach the largest centroid with 96 to 127 of them: with few centroids
-/// some step nearly divides them all.
-fn best_step(centroids: &[f32]) -> f32 {
-    let largest = centroids.iter().fold(0f32, |most, c| most.max(c.abs()));
-    let lost = |step: f32| -> f32 {
-        // Numbers near a centroid are as frequent as the normal distribution has them.
-        let each = centroids.iter().map(|c| {
-            let off = c - step * on_grid(*c, step);
-            off * off * (-c * c / 2.0).exp()
-        });
-        each.sum()
-    };
-    let steps = (0..=248).map(|eighth| largest / (127.0 - eighth as f32 / 8.0));
-    steps
-        .min_by(|a, b| lost(*a).total_cmp(&lost(*b)))
-        .unwrap_or(1.0)
-}
 
 /// The codes of a cache that attention reads as integers.
 pub(super) struct Int8 {
@@ -107,7 +47,7 @@ impl Int8 {
             return None;
         }
         let head_dim = key.head_dim();
-        let (key, value) = (Book::of(key)?, Book::of(value)?);
+        let (key, value) = (codec::book(key)?, codec::book(value)?);
         Some(Self {
             places: bytes::value_places(value.bits, head_dim),
             fused_places: fused::takes_values(value.bits, head_dim)

@@ -7,9 +7,9 @@
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
-use super::bytes::{Codes, fetch};
 use super::kernels::Dots;
 use crate::isa::Isa;
+use crate::kv::codec::codebook::bytes::{Codes, fetch};
 use crate::kv::codec::codebook::planes::Planes;
 use crate::simd::{Avx2, Bytes, LANES, compiled_for, operations};
 

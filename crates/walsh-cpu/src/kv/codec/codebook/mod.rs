@@ -1,5 +1,10 @@
 //! Codebook codecs, `tqB`.
 
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    allow(dead_code, reason = "no other set has products of bytes here")
+)]
+pub(in crate::kv) mod bytes;
 mod decode;
 mod fitted;
 mod norm;

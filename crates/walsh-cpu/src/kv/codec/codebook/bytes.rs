@@ -1,24 +1,82 @@
-//! Decoding: codes to bytes.
+//! Codes as bytes, for attention in integers: each number becomes its centroid on a grid of 255 steps.
 
-use super::Book;
-use crate::kv::codec::codebook::planes::{Planes, Words, each_word};
+use walsh_formats::codebook::codebook;
+use walsh_formats::kv::{RowCodec, TqBits};
+
+use super::planes::{Planes, Words, each_word};
 use crate::kv::codec::numbers::Rows;
 use crate::simd::{Bytes, LANES, byte_entries};
 
+/// The most numbers of a codebook.
+const MOST_CENTROIDS: usize = 64;
+
+/// The centroids of a codec on a grid.
+pub(in crate::kv) struct Book {
+    /// 128 more than each centroid's number of steps.
+    pub(in crate::kv) numbers: [u8; MOST_CENTROIDS],
+    /// What a step is.
+    pub(in crate::kv) step: f32,
+    pub(in crate::kv) bits: usize,
+}
+
+impl Book {
+    /// None where bytes do not serve: a centroid of eight bits needs more, and a row of two scales no longer has one
+    /// factor for its sum.
+    pub(in crate::kv::codec) fn of(bits: TqBits, codec: &RowCodec) -> Option<Self> {
+        let centroids = &codebook(bits).centroids;
+        if centroids.len() > MOST_CENTROIDS || codec.groups() != 1 {
+            return None;
+        }
+        let step = best_step(centroids);
+        let mut numbers = [128; MOST_CENTROIDS];
+        for (number, centroid) in numbers.iter_mut().zip(centroids) {
+            *number = (on_grid(*centroid, step) + 128.0) as u8;
+        }
+        Some(Self {
+            numbers,
+            step,
+            bits: bits.get(),
+        })
+    }
+}
+
+/// How many steps a centroid is.
+fn on_grid(centroid: f32, step: f32) -> f32 {
+    (centroid / step).round().clamp(-127.0, 127.0)
+}
+
+/// The step that loses least, among those that reach the largest centroid with 96 to 127 of them: with few centroids
+/// some step nearly divides them all.
+fn best_step(centroids: &[f32]) -> f32 {
+    let largest = centroids.iter().fold(0f32, |most, c| most.max(c.abs()));
+    let lost = |step: f32| -> f32 {
+        // Numbers near a centroid are as frequent as the normal distribution has them.
+        let each = centroids.iter().map(|c| {
+            let off = c - step * on_grid(*c, step);
+            off * off * (-c * c / 2.0).exp()
+        });
+        each.sum()
+    };
+    let steps = (0..=248).map(|eighth| largest / (127.0 - eighth as f32 / 8.0));
+    steps
+        .min_by(|a, b| lost(*a).total_cmp(&lost(*b)))
+        .unwrap_or(1.0)
+}
+
 /// A tile of codes.
 #[derive(Clone, Copy)]
-pub(super) struct Codes<'a> {
-    pub(super) book: &'a Book,
-    pub(super) rows: Rows,
-    pub(super) head_dim: usize,
+pub(in crate::kv) struct Codes<'a> {
+    pub(in crate::kv) book: &'a Book,
+    pub(in crate::kv) rows: Rows,
+    pub(in crate::kv) head_dim: usize,
     /// The rows that are decoded next, as far apart as these: they come from memory while this tile is worked on. It is
     /// passed too quickly and in too short runs for the machine to see them coming.
-    pub(super) next: *const u8,
+    pub(in crate::kv) next: *const u8,
 }
 
 /// Asks for `count` rows of the next tile from one on.
 #[inline(always)]
-pub(super) fn fetch<S: Bytes>(s: S, args: Codes<'_>, first: usize, count: usize) {
+pub(in crate::kv) fn fetch<S: Bytes>(s: S, args: Codes<'_>, first: usize, count: usize) {
     let stride = args.rows.stride;
     for at in (first * stride..(first + count) * stride).step_by(64) {
         s.prefetch(args.next.wrapping_add(at));
@@ -31,7 +89,7 @@ byte_entries! {
     ///
     /// # Safety
     /// The rows lie in readable memory, and `out` has room for the panels.
-    pub(super) unsafe fn key_bytes(args: Codes<'_>, out: *mut u8) = decode_keys
+    pub(in crate::kv) unsafe fn key_bytes(args: Codes<'_>, out: *mut u8) = decode_keys
 }
 
 #[inline(always)]
@@ -90,7 +148,7 @@ impl<S: Bytes, const BITS: usize> Words<S, BITS> for BytePanel<S> {
 
 /// The order of a query's numbers, sixteen by sixteen, in which key panels have them: those at the same place of four
 /// bytes that follow each other stand together.
-pub(super) fn key_order(bits: usize) -> [i32; 16] {
+pub(in crate::kv) fn key_order(bits: usize) -> [i32; 16] {
     let per_byte = if bits < 4 { 4 } else { 2 };
     let mut order = [0; 16];
     for (i, order) in order.iter_mut().enumerate() {
@@ -106,7 +164,7 @@ byte_entries! {
     ///
     /// # Safety
     /// As for [`key_bytes`].
-    pub(super) unsafe fn value_bytes(args: Codes<'_>, out: *mut u8) = decode_values
+    pub(in crate::kv) unsafe fn value_bytes(args: Codes<'_>, out: *mut u8) = decode_values
 }
 
 #[inline(always)]
@@ -200,7 +258,7 @@ unsafe fn value_nibbles<S: Bytes>(s: S, args: Codes<'_>, out: *mut u8) {
 }
 
 /// Where in the sums over values each number of a head is.
-pub(super) fn value_places(bits: usize, head_dim: usize) -> Vec<i32> {
+pub(in crate::kv) fn value_places(bits: usize, head_dim: usize) -> Vec<i32> {
     let place = |dim: usize| {
         // Word 4·l + k of vector m of what four vectors interleave to is of their byte 16·l + 4·m + k.
         let of_byte = |byte: usize| (byte % 16 / 4, 4 * (byte / 16) + byte % 4);
