@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::Value as Json;
 use walsh::formats::gguf::{Gguf, Value};
-use walsh::formats::kv::{Budget, KvCodec, KvCodecs, KvSpec, LayerKv, Tq, TqBits};
+use walsh::formats::kv::{Budget, KvCodec, KvCodecs, KvSpec, LayerKv};
 
 use crate::{Model, Result, SessionOptions};
 
@@ -176,12 +176,11 @@ pub fn inspect(model: &Model, specs: &[KvSpec], context: usize) -> Result<Inspec
 /// The floats and ggml's types, the codebook codecs with the policy that goes
 /// with them, and the budget that is none of these.
 fn common_specs() -> impl Iterator<Item = KvSpec> {
-    let dense = KvCodec::dense_types().map(|dtype| KvSpec::plain(KvCodec::Dense(dtype)));
-    let tq = TqBits::ALL.into_iter().rev().map(|bits| {
-        let codecs = KvCodecs::both(KvCodec::Tq(Tq::new(bits)));
-        LayerKv::standard(codecs).into()
-    });
-    dense.chain(tq).chain([Budget::B3Half.kv().into()])
+    let (tq, others): (Vec<_>, Vec<_>) =
+        KvCodec::all().partition(|codec| matches!(codec, KvCodec::Tq(_)));
+    let all = others.into_iter().chain(tq.into_iter().rev());
+    all.map(|codec| LayerKv::standard(KvCodecs::both(codec)).into())
+        .chain([Budget::B3Half.kv().into()])
 }
 
 fn metadata(gguf: &Gguf<'_>) -> Vec<MetadataEntry> {

@@ -58,6 +58,24 @@ impl KvCodec {
         Self::dense_types().map(KvCodec::Dense).chain(tq)
     }
 
+    /// The name, without options.
+    fn name(self) -> String {
+        match self {
+            KvCodec::Dense(dtype) | KvCodec::Rotated(dtype) => dtype.name().to_owned(),
+            KvCodec::Tq(tq) => tq.name(),
+        }
+    }
+
+    /// The whole bits that it spends on a number, without scales.
+    const fn code_bits(self) -> usize {
+        match self {
+            KvCodec::Dense(dtype) | KvCodec::Rotated(dtype) => {
+                8 * dtype.block_bytes() / dtype.block_len()
+            }
+            KvCodec::Tq(tq) => tq.bits.get(),
+        }
+    }
+
     /// What is stored, rotated or not; `None` for a type that no cache holds.
     pub fn storage(self) -> Option<Storage> {
         match self {

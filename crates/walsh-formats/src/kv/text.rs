@@ -3,17 +3,18 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::{KvCodec, KvCodecs, KvError, ScaleKind, Tq};
-use crate::DType;
+use super::{KvCodec, KvCodecs, KvError, ScaleKind};
 
 /// The codecs that can be named, for messages.
 fn possible_codecs() -> String {
-    let dense: Vec<&str> = KvCodec::dense_types().map(DType::name).collect();
-    let tq: Vec<String> = Tq::names().collect();
+    let names = |of_tq: bool| {
+        let names = KvCodec::all().filter(|codec| matches!(codec, KvCodec::Tq(_)) == of_tq);
+        names.map(KvCodec::name).collect::<Vec<_>>().join(", ")
+    };
     format!(
         "codecs are {} (with +rot if wanted) and {} (with +norot or +norm if wanted)",
-        dense.join(", "),
-        tq.join(", ")
+        names(false),
+        names(true)
     )
 }
 
@@ -40,18 +41,13 @@ pub(super) fn parse_codec(
             ("norot", KvCodec::Tq(tq)) if tq.rotate => tq.rotate = false,
             ("norm", KvCodec::Tq(tq)) if tq.scale != ScaleKind::Norm => tq.scale = ScaleKind::Norm,
             ("norot" | "norm", KvCodec::Tq(_)) => return Err(twice()),
-            ("rot", KvCodec::Dense(dtype)) => codec = KvCodec::Rotated(*dtype),
-            ("rot", KvCodec::Rotated(_)) => return Err(twice()),
             ("rot", KvCodec::Tq(_)) => {
                 return Err(malformed(format!(
                     "{name} rotates anyway; +rot is for ggml's types and floats"
                 )));
             }
-            ("norot" | "norm" | "plain", KvCodec::Dense(_) | KvCodec::Rotated(_)) => {
-                return Err(malformed(format!(
-                    "+{option} is for tq codecs, not for {name}"
-                )));
-            }
+            ("rot", other) if other.rotates() => return Err(twice()),
+            ("rot", other) => *other = other.with_rotation(true),
             ("plain", KvCodec::Tq(_)) => match plain.as_deref_mut() {
                 Some(plain) if *plain => return Err(twice()),
                 Some(plain) => *plain = true,
@@ -62,6 +58,11 @@ pub(super) fn parse_codec(
                     ));
                 }
             },
+            ("norot" | "norm" | "plain", _) => {
+                return Err(malformed(format!(
+                    "+{option} is for tq codecs, not for {name}"
+                )));
+            }
             _ => {
                 return Err(KvError::Unknown {
                     given: given.to_owned(),
@@ -76,13 +77,8 @@ pub(super) fn parse_codec(
 }
 
 fn base_codec(name: &str, given: &str) -> Result<KvCodec, KvError> {
-    if let Some(dtype) = KvCodec::dense_types().find(|dtype| dtype.name() == name) {
-        return Ok(KvCodec::Dense(dtype));
-    }
-    if let Some(tq) = Tq::named(name) {
-        return Ok(KvCodec::Tq(tq));
-    }
-    Err(KvError::Unknown {
+    let named = KvCodec::all().find(|codec| codec.name() == name);
+    named.ok_or_else(|| KvError::Unknown {
         given: given.to_owned(),
         what: "codec",
         word: name.to_owned(),
@@ -166,20 +162,17 @@ impl FromStr for KvCodecs {
 
 impl fmt::Display for KvCodec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            KvCodec::Dense(dtype) => f.write_str(dtype.name()),
-            KvCodec::Rotated(dtype) => write!(f, "{}+rot", dtype.name()),
-            KvCodec::Tq(tq) => {
-                f.write_str(&tq.name())?;
-                if !tq.rotate {
-                    f.write_str("+norot")?;
-                }
-                if tq.scale == ScaleKind::Norm {
-                    f.write_str("+norm")?;
-                }
-                Ok(())
-            }
+        f.write_str(&self.name())?;
+        let KvCodec::Tq(tq) = self else {
+            return f.write_str(if self.rotates() { "+rot" } else { "" });
+        };
+        if !tq.rotate {
+            f.write_str("+norot")?;
         }
+        if tq.scale == ScaleKind::Norm {
+            f.write_str("+norm")?;
+        }
+        Ok(())
     }
 }
 

@@ -42,17 +42,7 @@ impl Overlay {
                 KvCodec::Tq(Tq::new(TqBits::B8))
             })
             .with_rotation(codec.rotates());
-        (code_bits(kept) > code_bits(codec)).then_some(kept)
-    }
-}
-
-/// The whole bits that a codec spends on a number, without scales.
-fn code_bits(codec: KvCodec) -> usize {
-    match codec {
-        KvCodec::Tq(tq) => tq.bits.get(),
-        KvCodec::Dense(dtype) | KvCodec::Rotated(dtype) => {
-            8 * dtype.block_bytes() / dtype.block_len()
-        }
+        (kept.code_bits() > codec.code_bits()).then_some(kept)
     }
 }
 

@@ -54,18 +54,6 @@ impl Tq {
         }
     }
 
-    /// The codec of a name without options, such as `tq4`.
-    pub(super) fn named(name: &str) -> Option<Self> {
-        let bits = name.strip_prefix("tq")?;
-        let named = |width: &TqBits| width.get().to_string() == bits;
-        TqBits::ALL.into_iter().find(named).map(Self::new)
-    }
-
-    /// The names, without options.
-    pub(super) fn names() -> impl Iterator<Item = String> {
-        TqBits::ALL.into_iter().map(|bits| Self::new(bits).name())
-    }
-
     /// The name, without options.
     pub(super) fn name(self) -> String {
         format!("tq{}", self.bits.get())
