@@ -1,10 +1,13 @@
 //! SPECs: what users write to say how a model's KV cache is kept.
 
+mod budget;
 mod parse;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
+
+pub use budget::Budget;
 
 use super::{KvCodec, KvCodecs, KvError, Tq, TqBits};
 use crate::DType;
@@ -125,64 +128,6 @@ impl LayerKv {
     }
 }
 
-/// A number of bits per value to stay within, by the best pair and policy known for it. Once keys are equalised and
-/// centred they need no more bits than values; half a bit left over goes to them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Budget {
-    /// `3bit`: keys and values of 3 bits.
-    B3,
-    /// `3.5bit`: keys of 4 bits, values of 3.
-    B3Half,
-    /// `4bit`: keys and values of 4 bits.
-    B4,
-    /// `5bit`: keys and values of 5 bits.
-    B5,
-    /// `8bit`: 8 bits, and nothing else.
-    B8,
-}
-
-impl Budget {
-    /// Every budget, ascending.
-    pub const ALL: [Budget; 5] = [
-        Budget::B3,
-        Budget::B3Half,
-        Budget::B4,
-        Budget::B5,
-        Budget::B8,
-    ];
-
-    /// Its name in a SPEC.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Budget::B3 => "3bit",
-            Budget::B3Half => "3.5bit",
-            Budget::B4 => "4bit",
-            Budget::B5 => "5bit",
-            Budget::B8 => "8bit",
-        }
-    }
-
-    fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|budget| budget.name() == name)
-    }
-
-    /// What it stands for.
-    pub fn kv(self) -> LayerKv {
-        let tq = |bits| KvCodec::Tq(Tq::new(bits));
-        let (key, value) = match self {
-            Budget::B3 => (TqBits::B3, TqBits::B3),
-            Budget::B3Half => (TqBits::B4, TqBits::B3),
-            Budget::B4 => (TqBits::B4, TqBits::B4),
-            Budget::B5 => (TqBits::B5, TqBits::B5),
-            Budget::B8 => (TqBits::B8, TqBits::B8),
-        };
-        LayerKv::standard(KvCodecs {
-            key: tq(key),
-            value: tq(value),
-        })
-    }
-}
-
 /// Layers from `first` to `last`, both included; negative numbers count from the end, −1 being the last layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LayerRange {
@@ -190,6 +135,18 @@ pub struct LayerRange {
     pub first: i32,
     /// The last layer.
     pub last: i32,
+}
+
+impl LayerRange {
+    /// The ranges of layers that are given in ascending order.
+    fn of(layers: &[i32]) -> Vec<Self> {
+        let runs = layers.chunk_by(|layer, next| layer + 1 == *next);
+        runs.filter_map(|run| {
+            let (&first, &last) = (run.first()?, run.last()?);
+            Some(Self { first, last })
+        })
+        .collect()
+    }
 }
 
 /// How a model's KV cache is kept: a policy for all layers, and the layers that differ.
@@ -242,6 +199,28 @@ impl KvSpec {
     /// One codec for keys and values of all layers, and nothing else.
     pub fn plain(codec: KvCodec) -> Self {
         LayerKv::plain(KvCodecs::both(codec)).into()
+    }
+
+    /// A model whose layers have these codecs, each with the policy that goes with them: the commonest pair for all
+    /// layers, and the others as exceptions. `None` where there is no layer.
+    pub fn of_layers(layers: &[KvCodecs]) -> Option<Self> {
+        let mut kinds: Vec<(KvCodecs, Vec<i32>)> = Vec::new();
+        for (layer, codecs) in (0..).zip(layers) {
+            match kinds.iter_mut().find(|(known, _)| known == codecs) {
+                Some((_, layers)) => layers.push(layer),
+                None => kinds.push((*codecs, vec![layer])),
+            }
+        }
+        kinds.sort_by_key(|(_, layers)| std::cmp::Reverse(layers.len()));
+        let mut kinds = kinds.into_iter();
+        let (all, _) = kinds.next()?;
+        Some(Self {
+            all: LayerKv::standard(all),
+            exceptions: kinds
+                .map(|(codecs, layers)| (LayerRange::of(&layers), LayerKv::standard(codecs)))
+                .collect(),
+            named: None,
+        })
     }
 
     /// How each of a model's layers is kept.

@@ -36,6 +36,7 @@ fn specs_read_back_in_their_shortest_form() {
         ("k=tq4,v=tq4", "tq4"),
         ("k=tq4,v=tq3", "k=tq4,v=tq3"),
         ("3.5bit", "3.5bit"),
+        ("2.25bit", "2.25bit"),
         ("8bit", "8bit"),
         ("4bit;overlay=off", "4bit;overlay=off"),
         ("tq4+plain", "tq4+plain"),
@@ -79,6 +80,7 @@ fn what_a_word_stands_for() {
     assert!(spec("f16;layers=0:tq4").needs_calibration());
     for budget in Budget::ALL {
         assert_eq!(spec(budget.name()).all, budget.kv());
+        assert_eq!(budget.name(), format!("{}bit", budget.bits()));
         // Whether it is written as a budget or not makes no difference.
         assert_eq!(spec(budget.name()), budget.kv().into());
     }
@@ -126,6 +128,38 @@ fn layers_are_resolved_against_a_model() {
 }
 
 #[test]
+fn layers_of_their_own_make_a_spec() {
+    let pairs = |texts: &[&str]| -> Vec<KvCodecs> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    };
+    for (layers, text) in [
+        (&["tq3"][..], "tq3"),
+        (&["tq4", "tq3", "tq3"], "tq3;layers=0:tq4"),
+        (
+            &["tq4", "tq4", "k=tq5,v=tq2", "tq3", "tq3", "tq3", "tq4"],
+            "tq4;layers=3-5:tq3;layers=2:k=tq5,v=tq2",
+        ),
+        (
+            &["tq2", "tq6", "tq2", "tq6", "tq6", "tq2", "tq2"],
+            "tq2;layers=1,3-4:tq6",
+        ),
+    ] {
+        let layers = pairs(layers);
+        let made = KvSpec::of_layers(&layers).unwrap();
+        assert_eq!(made.to_string(), text);
+        assert_eq!(spec(text), made);
+        let codecs: Vec<KvCodecs> = made
+            .layers(layers.len())
+            .unwrap()
+            .iter()
+            .map(|kv| kv.codecs)
+            .collect();
+        assert_eq!(codecs, layers);
+    }
+    assert_eq!(KvSpec::of_layers(&[]), None);
+}
+
+#[test]
 fn wrong_specs_say_what_is_possible() {
     for (text, part) in [
         ("", "it is empty"),
@@ -137,7 +171,7 @@ fn wrong_specs_say_what_is_possible() {
         ("tq04", "unknown codec"),
         (
             "6bit",
-            "unknown budget \"6bit\"; budgets are 3bit, 3.5bit, 4bit, 5bit, 8bit",
+            "unknown budget \"6bit\"; budgets are 2.25bit, 2.5bit, 3bit, 3.5bit, 4bit, 5bit, 8bit",
         ),
         ("tq4+equalise", "unknown option \"+equalise\""),
         ("tq4+rot", "rotates anyway"),
