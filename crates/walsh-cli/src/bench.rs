@@ -26,6 +26,7 @@ pub(crate) fn run(args: &Bench) -> Outcome {
             (models::open(&args.model, &notes, &cancel)?, cancel)
         }
     };
+    models::say_unfitted(&model, &args.kv, &notes)?;
     if args.profile {
         return profiles(&model, args, &cancel);
     }

@@ -39,6 +39,7 @@ pub(crate) fn run(args: &Generate) -> Outcome {
     let notes = Notes::for_figures(args.json);
     let cancel = interrupt::on_interrupt()?;
     let model = models::open(&args.model, &notes, &cancel)?;
+    models::say_unfitted(&model, &args.session.kv, &notes)?;
     let options = GenerateOptions {
         max_tokens: args.max_tokens.0,
         sampling: models::sampling(&args.sampling, &model, &notes),

@@ -1,6 +1,6 @@
 //! `walsh inspect`.
 
-use walsh_runtime::{Inspection, Model, inspect};
+use walsh_runtime::{CalibrationOptions, Inspection, Model, inspect};
 
 use crate::args::Inspect;
 use crate::failure::Outcome;
@@ -12,7 +12,12 @@ pub(crate) fn run(args: &Inspect) -> Outcome {
     let notes = Notes::for_figures(args.json);
     let path = models::resolve(target, &args.cache, &notes, &interrupt::on_interrupt()?)?;
     let device = walsh::open("cpu:threads=1,packing=never")?;
-    let model = Model::open(&device, path)?;
+    let calibrations = CalibrationOptions {
+        folder: models::kept_folder(&args.cache),
+        ..CalibrationOptions::default()
+    };
+    let model = Model::open_with(&device, path, calibrations)?;
+    models::say_unfitted(&model, &args.kv, &notes)?;
     let context = args.context.map_or(0, usize::from);
     let inspection = inspect(&model, &args.kv, context)?;
     if args.json {

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::json;
-use walsh::Device;
+use walsh::formats::kv::Budget;
+use walsh::{Device, KvSpec};
 use walsh_runtime::chat::Template;
 use walsh_runtime::store::{Catalogue, State, Store, StoreOptions};
 use walsh_runtime::{
-    CalibrationNotice, CalibrationOptions, Conversation, Error, Model, RestoreOptions, Sampling,
-    Session, SessionOptions, Watch, check_readable, check_writable,
+    CalibrationNotice, CalibrationOptions, Conversation, Error, Fit, Model, RestoreOptions,
+    Sampling, Session, SessionOptions, Watch, check_readable, check_writable,
 };
 
 use crate::args::{
@@ -181,9 +182,7 @@ pub(crate) fn open(args: &ModelArgs, notes: &Notes, cancel: &Arc<AtomicBool>) ->
     let device = device(&args.on, &args.cache)?;
     let path = resolve(&args.model, &args.cache, notes, cancel)?;
     let notes = notes.clone();
-    // Without a home folder nothing is kept, which is said when there is something to keep.
-    let folder = store(&args.cache).map(|store| store.calibration_folder());
-    let folder = folder.ok();
+    let folder = kept_folder(&args.cache);
     let is_kept = folder.is_some();
     let calibrations = CalibrationOptions {
         folder,
@@ -197,6 +196,32 @@ pub(crate) fn open(args: &ModelArgs, notes: &Notes, cancel: &Arc<AtomicBool>) ->
         true => Err(Failure::Interrupted),
         false => Ok(model),
     }
+}
+
+/// Where what is found about models is kept. Without a home folder nothing is, which is said when there is something to
+/// keep.
+pub(crate) fn kept_folder(cache: &Cache) -> Option<PathBuf> {
+    Some(store(cache).ok()?.calibration_folder())
+}
+
+/// Says of budgets that could be fitted to a model, and are not.
+pub(crate) fn say_unfitted<'a>(
+    model: &Model,
+    kv: impl IntoIterator<Item = &'a KvSpec>,
+    notes: &Notes,
+) -> Outcome {
+    let budgets = kv.into_iter().filter_map(KvSpec::budget);
+    let names: Vec<&str> = budgets
+        .filter(|budget| Fit::has(*budget))
+        .map(Budget::name)
+        .collect();
+    if !names.is_empty() && model.fit()?.is_none() {
+        notes.note(format_args!(
+            "{}: all layers alike, since no fit of this model is kept; 'walsh fit' makes one",
+            names.join(", ")
+        ));
+    }
+    Ok(())
 }
 
 /// The device that the arguments ask for.

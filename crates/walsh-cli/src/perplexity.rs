@@ -43,6 +43,7 @@ pub(crate) fn run(args: &Perplexity) -> Outcome {
     let notes = Notes::for_figures(args.json);
     let cancel = interrupt::on_interrupt()?;
     let model = models::open(&args.model, &notes, &cancel)?;
+    models::say_unfitted(&model, &args.kv, &notes)?;
     let options = PerplexityOptions {
         context: args.context,
         chunks: args.chunks.map(usize::from),
@@ -111,12 +112,17 @@ fn print(report: &PerplexityReport, args: &Perplexity) -> Outcome {
             result.kv_bytes_per_token.to_string(),
         ]);
     }
+    let fitted = report.results.iter().filter_map(|result| {
+        let policy = result.policy.as_ref()?;
+        Some(format!("{}, fitted to the model: {policy}\n", result.kv))
+    });
     output::print(&format!(
-        "{} on {}, {} chunks of {} tokens; kld in nats and same top against {}\n{table}",
+        "{} on {}, {} chunks of {} tokens; kld in nats and same top against {}\n{table}{}",
         shown(&report.model),
         report.device,
         report.chunks,
         report.context,
-        args.kv[0]
+        args.kv[0],
+        fitted.collect::<String>()
     ))
 }

@@ -14,10 +14,12 @@ use std::process::{Command, Stdio};
 use support::{Folder, root, tiny::Tiny};
 
 /// Sizes that would take long, and models that are too large to be fetched for this.
-const SMALLER: [(&str, &str); 16] = [
+const SMALLER: [(&str, &str); 18] = [
     ("-n -1", "-n 4"),
     ("llama3-8b:", "smollm2-135m:"),
     ("qwen2.5-coder-1.5b", "smollm2-135m"),
+    ("fit --model smollm2-135m", "fit --model ./my.gguf"),
+    ("fit --model gemma3-270m", "fit --model ./my.gguf"),
     ("--context 1024", "--context 64"),
     ("--context 4096", "--context 64"),
     ("--chunks 12", "--chunks 1"),
@@ -130,6 +132,7 @@ fn shortened(command: &str) -> String {
         ],
         "bench-ops" => &["--quick"],
         "perplexity" => &["--file book.txt", "--context 64", "--chunks 1"],
+        "fit" => &["--model ./my.gguf", "--tokens 64", "--cache-dir cache"],
         "rm" => &["--cache-dir cache"],
         _ => &[],
     };

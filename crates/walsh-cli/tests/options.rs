@@ -36,7 +36,7 @@ fn nothing_but_json_stands_beside_a_text_when_asked_for() {
     let model = model();
     let folder = Folder::new();
     let cache = folder.path().to_str().expect("UTF-8");
-    let arguments = ["--json", "--kv", "4bit", "--cache-dir", cache, "-n", "2"];
+    let arguments = ["--json", "--kv", "tq4", "--cache-dir", cache, "-n", "2"];
     let arguments: Vec<&str> = arguments.iter().chain(&["Hello"]).copied().collect();
     let figures = |ran: Ran| -> Value {
         assert_eq!(ran.status, Some(0), "{ran:?}");

@@ -159,7 +159,7 @@ fn divergences_are_within(results: &[Value], bounds: &[(usize, f64)]) {
 
 #[test]
 fn what_caches_change_about_smollm2() {
-    let specs = ["f16", "8bit", "5bit", "4bit", "3bit", "q4_0"];
+    let specs = ["f16", "tq8", "tq5", "tq4", "tq3", "q4_0"];
     let results = perplexity(SMOLLM2, &[], 1, &specs);
     let figure = |index, name| figure(&results, index, name);
     within(figure(1, "ppl"), figure(0, "ppl"), 0.005);
@@ -178,7 +178,7 @@ fn what_caches_change_about_smollm2() {
 
 #[test]
 fn what_caches_change_about_gemma3() {
-    let results = perplexity(GEMMA3, &[], 1, &["f16", "8bit", "4bit", "3bit"]);
+    let results = perplexity(GEMMA3, &[], 1, &["f16", "tq8", "tq4", "tq3"]);
     within(
         figure(&results, 1, "ppl"),
         figure(&results, 0, "ppl"),

@@ -4,7 +4,7 @@ mod support;
 
 use support::walsh;
 
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 14] = [
     "pull",
     "list",
     "rm",
@@ -14,6 +14,7 @@ const COMMANDS: [&str; 13] = [
     "run",
     "tokenize",
     "perplexity",
+    "fit",
     "bench",
     "bench-ops",
     "doctor",
@@ -118,6 +119,10 @@ fn wrong_command_lines_are_one_line_and_status_2() {
         (&["bench", "--repetitions", "0"], "a whole number from 1"),
         (&["perplexity", "--file", "x", "--chunks", "0"], "from 1"),
         (&["perplexity"], "--file"),
+        (&["fit", "--budget", "1.9"], "from 2 to 6"),
+        (&["fit", "--budget", "-3"], "from 2 to 6"),
+        (&["fit", "--budget", "3bit"], "from 2 to 6"),
+        (&["fit", "--tokens", "x"], "a whole number"),
         (&["perplexity", "--file", "x", "--context", "2"], "from 4"),
         (
             &["perplexity", "--file", "x", "--kv", "6bit"],

@@ -81,9 +81,16 @@ pub(crate) fn figures(report: &PerplexityReport) -> String {
         [first, _, ..] => format!("Every SPEC against {}", escape(&first.kv)),
         _ => "Perplexity".to_owned(),
     };
+    let fitted = report.results.iter().filter_map(|result| {
+        let (kv, policy) = (escape(&result.kv), escape(result.policy.as_ref()?));
+        Some(format!(
+            "<p><code>{kv}</code>, fitted to the model: <code>{policy}</code></p>\n"
+        ))
+    });
     format!(
-        "<section>\n<h2>Figures</h2>\n{}</section>\n",
-        table(&caption, &headings, &rows)
+        "<section>\n<h2>Figures</h2>\n{}{}</section>\n",
+        table(&caption, &headings, &rows),
+        fitted.collect::<String>()
     )
 }
 

@@ -11,6 +11,7 @@ const NASTY: &str = "<script src=\"//example.com/x.js\">alert('&')</script>\u{1b
 fn result(kv: &str, bits: f64, kld: f64) -> PerplexityResult {
     PerplexityResult {
         kv: kv.to_owned(),
+        policy: None,
         ppl: 31.3 + 10.0 * kld,
         ppl_stderr: 0.4,
         kld_mean: kld,

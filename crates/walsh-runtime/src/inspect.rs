@@ -115,13 +115,14 @@ pub fn inspect(model: &Model, specs: &[KvSpec], context: usize) -> Result<Inspec
         context,
         ..SessionOptions::default()
     };
-    let context = defaults.resolved(config)?.context;
+    let context = defaults.resolved(model)?.context;
     let listed = if specs.is_empty() {
         common_specs().collect()
     } else {
         specs.to_vec()
     };
     let kv = listed.into_iter().map(|spec| {
+        let policy = model.kv_policy(&spec);
         let cost = model.kv_bytes_per_token(&spec);
         let session = SessionOptions {
             kv: spec.clone(),
@@ -129,7 +130,7 @@ pub fn inspect(model: &Model, specs: &[KvSpec], context: usize) -> Result<Inspec
         };
         KvCost {
             kv: spec.to_string(),
-            meaning: spec.describe(config.head_dim),
+            meaning: policy.as_ref().unwrap_or(&spec).describe(config.head_dim),
             bytes_per_token: cost.as_ref().ok().copied(),
             bits_per_value: model.kv_bits_per_value(&spec).ok(),
             session_bytes: model.kv_bytes(&session).ok(),

@@ -20,6 +20,7 @@ mod container;
 mod conversation;
 mod doctor;
 mod error;
+mod fit;
 mod generate;
 mod inspect;
 mod model;
@@ -45,6 +46,7 @@ pub use container::{Replacement, check_readable, check_writable};
 pub use conversation::{Conversation, Reply};
 pub use doctor::{BackendState, Cpu, Diagnosis, Tool, diagnose};
 pub use error::{Error, Result};
+pub use fit::{Fit, FitOptions, Sensitivity, fit};
 pub use generate::{Figures, Finish, GenerateOptions, Generation};
 pub use inspect::{Inspection, KvCost, MetadataEntry, Shape, TypeShare, inspect};
 pub use model::{

@@ -1,14 +1,14 @@
-//! The commands that measure: `perplexity`, `bench` and `bench-ops`.
+//! The commands that measure: `perplexity`, `fit`, `bench` and `bench-ops`.
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::Args;
 use walsh::KvSpec;
-use walsh_runtime::Synthetic;
+use walsh_runtime::{FitOptions, Synthetic};
 
 use super::shared::{Cache, DeviceArgs, ModelArgs, with_specs};
-use super::values::{chunk_tokens, count, count_or_none, op_name};
+use super::values::{chunk_tokens, count, count_or_none, fitted_bits, op_name};
 
 /// `walsh perplexity`.
 #[derive(Debug, Args)]
@@ -74,6 +74,42 @@ pub(crate) struct Perplexity {
 impl Perplexity {
     /// Products in single precision: what differs between two caches is then the caches.
     const DEVICE: &str = "cpu:activations=f32";
+}
+
+/// `walsh fit`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+For the keys and the values of each layer: how far the model's predictions on a built-in text move
+(KL divergence in nats) when they alone are kept in 2 bits. What can spare bits least is given most.
+The sensitivities are kept in the cache folder; from then on the SPECs 2.25bit, 2.5bit, 3bit, 3.5bit,
+4bit and 5bit stand for what is fitted to the model. An interrupted fit goes on with the next.
+
+The device is cpu:activations=f32 unless --device says otherwise: products that round their input to
+8 bits move predictions by more than a layer does.
+
+Examples:
+  walsh fit
+  walsh fit --model gemma3-270m --budget 2.5
+  walsh fit --model ./my.gguf --tokens 256 --json")]
+#[command(mut_arg("device", |device| device.default_value(Perplexity::DEVICE)))]
+pub(crate) struct Fit {
+    /// Bits per value of the SPEC that is shown, on average over all layers, keys and values, scales
+    /// not counted: from 2 to 6
+    #[arg(short, long, value_name = "BITS", default_value = "3", value_parser = fitted_bits)]
+    #[arg(allow_negative_numbers = true)]
+    pub(crate) budget: f64,
+
+    /// Tokens of the built-in text that are read
+    #[arg(long, value_name = "N", default_value_t = FitOptions::TOKENS, value_parser = count_or_none)]
+    #[arg(allow_negative_numbers = true)]
+    pub(crate) tokens: usize,
+
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
 }
 
 /// `walsh bench`.

@@ -10,7 +10,7 @@ mod values;
 use clap::{Parser, Subcommand};
 
 pub(crate) use foreign::advice;
-pub(crate) use measure::{Bench, BenchOps, Perplexity};
+pub(crate) use measure::{Bench, BenchOps, Fit, Perplexity};
 pub(crate) use models::{Completions, Doctor, Inspect, List, Pull, Remove};
 pub(crate) use shared::{
     AnswerArgs, Cache, DeviceArgs, InputArgs, ModelArgs, SamplingArgs, SessionArgs,
@@ -66,6 +66,8 @@ pub(crate) enum Command {
     Tokenize(Tokenize),
     /// Measure how well a model predicts a text, and what a KV codec changes about it
     Perplexity(Perplexity),
+    /// Measure which layers can spare bits of their KV cache, and fit budgets to the model
+    Fit(Fit),
     /// Measure tokens per second
     Bench(Bench),
     /// Measure single ops at the sizes of models

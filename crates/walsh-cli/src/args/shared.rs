@@ -57,7 +57,8 @@ macro_rules! with_specs {
             "\
 SPEC, how the KV cache keeps keys and values:
   2.25bit 2.5bit 3bit 3.5bit
-  4bit 5bit 8bit              the best that Walsh knows for that many bits per value
+  4bit 5bit 8bit              the best that Walsh knows for that many bits per value: what 'walsh fit'
+                              found for the model, if it was run
   f32 f16 bf16                floats
   q8_0 q5_0 q4_0              ggml's blocks: 8.5, 5.5 and 4.5 bits per value; +rot rotates first
   tq8 tq6 tq5 tq4 tq3 tq2     rotated codebooks (TurboQuant) of that many bits; below 8, keys are

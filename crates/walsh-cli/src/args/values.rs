@@ -2,6 +2,8 @@
 
 use std::num::NonZeroUsize;
 
+use walsh_runtime::Fit;
+
 /// Positions in a text are 32-bit numbers with a sign.
 const MOST_TOKENS: usize = i32::MAX as usize;
 
@@ -39,6 +41,17 @@ pub(super) fn fraction(text: &str) -> Result<f32, String> {
         |value| (0.0..=1.0).contains(&value),
         "a number from 0 to 1",
     )
+}
+
+pub(super) fn fitted_bits(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(bits) if Fit::BITS.contains(&bits) => Ok(bits),
+        _ => Err(format!(
+            "expected bits per value from {} to {}",
+            Fit::BITS.start(),
+            Fit::BITS.end()
+        )),
+    }
 }
 
 /// A number of things from `least` on.

@@ -24,6 +24,7 @@ pub(crate) fn run(args: &Chat) -> Outcome {
     let signals = Signals::watch()?;
     let notes = Notes::for_figures(false);
     let model = models::open(&args.model, &notes, signals.cancel())?;
+    models::say_unfitted(&model, &args.session.kv, &notes)?;
     let sampling = models::sampling(&args.sampling, &model, &notes);
     let mut chat = Chatting {
         conversation: models::conversation(&model, &args.session, &args.answer)?,
@@ -197,7 +198,10 @@ impl Chatting<'_> {
                 self.conversation.set_seed(seed);
                 return Ok(());
             }
-            Change::Kv(kv) => options.kv = kv,
+            Change::Kv(kv) => {
+                models::say_unfitted(&self.model, [&kv], &Notes::for_figures(false))?;
+                options.kv = self.model.kv_policy(&kv)?;
+            }
             Change::Context(context) => options.context = context,
         }
         if options != *self.conversation.session().options() {

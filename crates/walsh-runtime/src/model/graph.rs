@@ -118,6 +118,11 @@ impl Intermediates {
         })
     }
 
+    /// What a block leaves to the next one.
+    pub(crate) fn state(&self) -> [&Tensor; 2] {
+        [&self.stream, &self.hidden]
+    }
+
     /// The same, for the first `rows` rows.
     fn rows(&self, rows: usize) -> Result<Self> {
         let first = |tensor: &Tensor| tensor.rows(0..rows as u64);
@@ -180,18 +185,10 @@ impl Graph<'_> {
     }
 
     fn push_body(&self, block: &mut Block<'_>) -> Result<()> {
-        let a = block.a;
         self.embed(block)?;
         let mut pending = false;
         for index in 0..self.caches.len() {
             pending = self.push_layer(block, index, pending)?;
-        }
-        if pending {
-            block.list.push(Add {
-                a: a.stream.clone(),
-                b: a.hidden.clone(),
-                output: a.stream.clone(),
-            })?;
         }
         Ok(())
     }
@@ -232,7 +229,8 @@ impl Graph<'_> {
     }
 
     /// Records a block. `pending` is whether the stream lacks what the block
-    /// before computed; whether it lacks this one's comes back.
+    /// before computed; whether it lacks this one's comes back. Behind the last block
+    /// the stream is whole.
     fn push_layer(&self, block: &mut Block<'_>, index: usize, pending: bool) -> Result<bool> {
         let layer = &self.weights.layers[index];
         block.norm_stream(pending, &layer.attention_norm)?;
@@ -240,7 +238,17 @@ impl Graph<'_> {
         let pending = block.end_part(layer.attention_post_norm.as_ref())?;
         block.norm_stream(pending, &layer.feed_forward_norm)?;
         block.feed_forward(layer)?;
-        block.end_part(layer.feed_forward_post_norm.as_ref())
+        let pending = block.end_part(layer.feed_forward_post_norm.as_ref())?;
+        let is_last = index + 1 == self.caches.len();
+        if is_last && pending {
+            let a = block.a;
+            block.list.push(Add {
+                a: a.stream.clone(),
+                b: a.hidden.clone(),
+                output: a.stream.clone(),
+            })?;
+        }
+        Ok(pending && !is_last)
     }
 
     /// From `count` rows of the residual stream to logits.

@@ -35,7 +35,7 @@ use crate::container::Origin;
 use crate::sampling::RecommendedSampling;
 use crate::session::cache_options;
 use crate::tokenizer::Tokenizer;
-use crate::{Error, RestoreOptions, Result, Session, SessionOptions};
+use crate::{Error, Fit, RestoreOptions, Result, Session, SessionOptions};
 
 /// The tensors of one storage type, together.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -307,7 +307,7 @@ impl Model {
     /// range.
     pub fn kv_bytes(&self, options: &SessionOptions) -> Result<u64> {
         let config = self.config();
-        let options = &options.resolved(config)?;
+        let options = &options.resolved(self)?;
         let mut bytes = 0u64;
         let mut add = |row: u64, rows: u64| bytes = bytes.saturating_add(row.saturating_mul(rows));
         for (layer, kv) in config.layers.iter().zip(self.layer_specs(&options.kv)?) {
@@ -327,8 +327,40 @@ impl Model {
 
     /// How each layer is kept.
     pub(crate) fn layer_specs(&self, spec: &KvSpec) -> Result<Vec<LayerKv>> {
-        let layers = spec.layers(self.config().layers.len());
+        let layers = self.kv_policy(spec)?.layers(self.config().layers.len());
         Ok(layers.map_err(walsh::Error::from)?)
+    }
+
+    /// What a SPEC stands for with this model: a [budget](KvSpec::budget) of fewer than 8 bits for the
+    /// SPEC that [fits](Self::fit) it, and where there is no fit for the same codecs in every layer;
+    /// every other SPEC for itself.
+    ///
+    /// # Errors
+    /// As for [`fit`](Self::fit).
+    pub fn kv_policy(&self, spec: &KvSpec) -> Result<KvSpec> {
+        let Some(budget) = spec.budget().filter(|budget| Fit::has(*budget)) else {
+            return Ok(spec.clone());
+        };
+        match self.fit()? {
+            Some(fit) => fit.spec(budget.bits()),
+            None => Ok(spec.spelled_out()),
+        }
+    }
+
+    /// The fit that was kept for it (see [`fit`](crate::fit())), if there is one.
+    ///
+    /// # Errors
+    /// When the file is damaged, another model's or of another version.
+    pub fn fit(&self) -> Result<Option<Fit>> {
+        match self.kept_in() {
+            Some(folder) => Fit::load(self, folder),
+            None => Ok(None),
+        }
+    }
+
+    /// The folder that what is found about it is kept in.
+    pub(crate) fn kept_in(&self) -> Option<&Path> {
+        self.0.calibrations.folder.as_deref()
     }
 
     /// The bytes of one token's vectors of all KV heads of a layer.

@@ -21,7 +21,9 @@ use walsh::formats::kv::{FloatCodec, KvCodec, KvSpec, LayerKv};
 
 use crate::tokenizer::{Special, Tokenizer};
 use crate::{Error, Model, Result, Session, SessionOptions, TextReader, Watch};
+pub(crate) use pieces::in_parallel;
 use pieces::{Pieces, Predictor};
+pub(crate) use softmax::{Normaliser, divergence};
 use stats::Scores;
 
 /// Tokens that are scored at a time: enough for products to run at speed.
@@ -68,8 +70,11 @@ pub struct PerplexityReport {
 /// One codec's figures.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PerplexityResult {
-    /// The codec.
+    /// The SPEC as it was given.
     pub kv: String,
+    /// What it was fitted to the model as, of a budget where there is a fit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
     /// exp of the mean negative log-likelihood.
     pub ppl: f64,
     /// The standard error of `ppl`.
@@ -146,8 +151,13 @@ pub fn perplexity(
             tokens.len()
         )));
     }
+    let policies: Vec<KvSpec> = options
+        .kv
+        .iter()
+        .map(|kv| model.kv_policy(kv))
+        .collect::<Result<_>>()?;
     let mut sessions = Vec::with_capacity(options.kv.len());
-    for kv in &options.kv {
+    for kv in &policies {
         let mut session = model.session(SessionOptions {
             context,
             kv: kv.clone(),
@@ -185,9 +195,10 @@ pub fn perplexity(
         });
     }
     let mut results = Vec::with_capacity(scores.len());
-    for (kv, scores) in options.kv.iter().zip(&scores) {
+    for ((given, kv), scores) in options.kv.iter().zip(&policies).zip(&scores) {
         results.push(PerplexityResult {
-            kv: kv.to_string(),
+            kv: given.to_string(),
+            policy: (kv != given).then(|| kv.to_string()),
             ppl: scores.perplexity(),
             ppl_stderr: scores.standard_error(),
             kld_mean: scores.mean_divergence(),
@@ -199,9 +210,9 @@ pub fn perplexity(
         });
     }
     let cancelled = scored < chunks;
-    let mut warnings: Vec<String> = reference_warning(&options.kv).into_iter().collect();
+    let mut warnings: Vec<String> = reference_warning(&policies).into_iter().collect();
     if !cancelled {
-        warnings.extend(bias_warnings(model, &options.kv)?);
+        warnings.extend(bias_warnings(model, &policies)?);
     }
     Ok(PerplexityReport {
         model: model.name().to_owned(),

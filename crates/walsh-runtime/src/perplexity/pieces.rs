@@ -182,7 +182,7 @@ fn score_row(rows: &Rows, reference: Option<&Rows>, (row, target): (usize, i32))
 }
 
 /// `work(0)`, …, `work(count − 1)` by a few threads, in order.
-fn in_parallel<T: Send>(
+pub(crate) fn in_parallel<T: Send>(
     count: usize,
     workers: usize,
     work: impl Fn(usize) -> Result<T> + Sync,

@@ -81,7 +81,7 @@ pub struct Session {
 impl Session {
     pub(crate) fn new(model: Model, options: SessionOptions) -> Result<Self> {
         let config = model.config();
-        let options = options.resolved(config)?;
+        let options = options.resolved(&model)?;
         memory::check_room(&model, &options)?;
         let device = model.device().clone();
         let layers = options
@@ -143,7 +143,7 @@ impl Session {
         &self.history.tokens
     }
 
-    /// How it was started, with the defaults filled in.
+    /// How it was started, with the defaults filled in and a budget spelled out.
     #[must_use]
     pub fn options(&self) -> &SessionOptions {
         &self.options

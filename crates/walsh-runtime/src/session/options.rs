@@ -3,7 +3,7 @@
 use walsh::formats::kv::Overlay;
 use walsh::{CacheKind, DType, KvCacheOptions, KvCodec, KvSpec, LayerKv, OverlayOptions};
 
-use crate::{Error, LayerConfig, ModelConfig, Result};
+use crate::{Error, LayerConfig, Model, ModelConfig, Result};
 
 /// How a session is started.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,7 +12,7 @@ pub struct SessionOptions {
     /// at most [`DEFAULT_CONTEXT`]. Where the KV caches could not be filled with so
     /// many, for want of memory, the session is refused, not made smaller.
     pub context: usize,
-    /// How the KV cache is kept.
+    /// How the KV cache is kept; a budget is what the model [makes of it](Model::kv_policy).
     pub kv: KvSpec,
     /// How many tokens are prefilled at a time, the context's if it has fewer.
     pub chunk: usize,
@@ -40,14 +40,14 @@ impl Default for SessionOptions {
 }
 
 impl SessionOptions {
-    /// The options of a session over a model, with the defaults filled in and no size
-    /// larger than it can matter.
+    /// The options of a session over a model, with the defaults filled in, no size
+    /// larger than it can matter, and a budget spelled out.
     ///
     /// # Errors
-    /// When a size is out of range.
-    pub(crate) fn resolved(&self, config: &ModelConfig) -> Result<Self> {
+    /// When a size is out of range, or a fit cannot be read.
+    pub(crate) fn resolved(&self, model: &Model) -> Result<Self> {
         let context = match self.context {
-            0 => config.context.min(DEFAULT_CONTEXT),
+            0 => model.config().context.min(DEFAULT_CONTEXT),
             context => context,
         };
         if context > MOST_TOKENS {
@@ -61,7 +61,7 @@ impl SessionOptions {
         let chunk = self.chunk.min(context);
         Ok(Self {
             context,
-            kv: self.kv.clone(),
+            kv: model.kv_policy(&self.kv)?,
             chunk,
             scored: self.scored.min(chunk),
         })

@@ -53,7 +53,8 @@ pub struct RestoreOptions {
     /// How many tokens it can hold from now on: no fewer than its caches have held, and
     /// than it prefills at a time; 0 for as many as before.
     pub context: usize,
-    /// The SPEC that it must have been saved with, where one is expected.
+    /// The SPEC that it must have been saved with, where one is expected; of a budget either meaning will do, fitted to
+    /// the model or not.
     pub kv: Option<KvSpec>,
     /// Setting it ends the reading of a large file.
     pub cancel: Arc<AtomicBool>,
@@ -158,7 +159,7 @@ pub(crate) fn restore_sections<R: Read>(
     let Some(meta) = Meta::read(&meta).filter(|meta| meta.is_sound(model)) else {
         return Err(sections.damaged("its section META"));
     };
-    let kv = meta.spec(sections.path(), options)?;
+    let kv = meta.spec(sections.path(), model, options)?;
     // A smaller context would change what lies where in a cache, or the calls that read what follows.
     let least = meta.reached.max(meta.chunk);
     if options.context != 0 && options.context < least {
@@ -289,7 +290,7 @@ impl<'a> Meta<'a> {
             && self.vocabulary == model.config().vocabulary
     }
 
-    fn spec(&self, path: &Path, options: &RestoreOptions) -> Result<KvSpec> {
+    fn spec(&self, path: &Path, model: &Model, options: &RestoreOptions) -> Result<KvSpec> {
         let saved: KvSpec = self.kv.parse().map_err(|error| {
             Error::saved(
                 path,
@@ -297,13 +298,16 @@ impl<'a> Meta<'a> {
             )
         })?;
         match &options.kv {
-            Some(expected) if *expected != saved => Err(Error::saved(
-                path,
-                format!(
-                    "it was saved with the KV cache {saved}, not {expected}: ask for that or none"
-                ),
-            )),
-            _ => Ok(saved),
+            Some(expected) if *expected != saved && model.kv_policy(expected)? != saved => {
+                Err(Error::saved(
+                    path,
+                    format!(
+                        "it was saved with the KV cache {saved}, not {expected}: ask for that or none"
+                    ),
+                ))
+            }
+            // Whatever fits have come since.
+            _ => Ok(saved.spelled_out()),
         }
     }
 

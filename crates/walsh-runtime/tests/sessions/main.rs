@@ -9,6 +9,7 @@ mod calibrations;
 mod conversations;
 mod exact;
 mod files;
+mod fits;
 mod hostile;
 mod packing;
 mod texts;

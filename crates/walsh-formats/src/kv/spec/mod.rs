@@ -173,10 +173,11 @@ pub struct KvSpec {
     pub all: LayerKv,
     /// The layers that differ, and how.
     pub exceptions: Vec<(Vec<LayerRange>, LayerKv)>,
-    /// The budget that it was written as, for the text form alone.
+    /// The budget that it was written as.
     named: Option<Budget>,
 }
 
+/// Two SPECs are equal that keep layers alike, whether or not one of them is written as a budget.
 impl PartialEq for KvSpec {
     fn eq(&self, other: &Self) -> bool {
         self.all == other.all && self.exceptions == other.exceptions
@@ -276,6 +277,21 @@ impl KvSpec {
             ));
         }
         words
+    }
+
+    /// The budget that it is, where nothing stands behind the budget's name: how a model's layers are kept in it may then
+    /// be fitted to the model.
+    pub fn budget(&self) -> Option<Budget> {
+        let is_bare = |budget: &Budget| self.exceptions.is_empty() && self.all == budget.kv();
+        self.named.filter(is_bare)
+    }
+
+    /// The same as codecs and settings, whatever budget it was written as.
+    pub fn spelled_out(&self) -> Self {
+        Self {
+            named: None,
+            ..self.clone()
+        }
     }
 
     /// Whether some layer's keys are prepared with what a calibration finds.
