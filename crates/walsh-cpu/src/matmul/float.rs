@@ -4,19 +4,20 @@ use std::marker::PhantomData;
 
 use half::f16;
 
-use super::blocks::{Decode, Decoded, Primitives};
+use super::blocks::{Decode, Decoded};
 use super::layout::GROUP;
+use crate::simd::Primitives;
 
 /// A storage type that the float kernels read.
-pub(super) trait Float {
+pub(super) trait Float<P> {
     /// Loads start at a multiple of this, and take a multiple of it.
     const UNIT: usize;
 
     /// Values of a row from `index` on.
     ///
     /// # Safety
-    /// The row has those values, and the instruction set of `P` is available.
-    unsafe fn load_all<P: Primitives>(row: *const u8, index: usize, to: &mut [f32]);
+    /// The row has those values.
+    unsafe fn load_all(p: P, row: *const u8, index: usize, to: &mut [f32]);
 }
 
 /// Single precision.
@@ -28,11 +29,11 @@ pub(super) struct BF16;
 /// Blocks, decoded to exactly the values that they stand for.
 pub(super) struct Blocks<B>(PhantomData<B>);
 
-impl Float for F32 {
+impl<P: Primitives> Float<P> for F32 {
     const UNIT: usize = 1;
 
     #[inline(always)]
-    unsafe fn load_all<P: Primitives>(row: *const u8, index: usize, to: &mut [f32]) {
+    unsafe fn load_all(_: P, row: *const u8, index: usize, to: &mut [f32]) {
         for (i, to) in to.iter_mut().enumerate() {
             // SAFETY: the caller's.
             *to = unsafe { row.cast::<f32>().add(index + i).read_unaligned() };
@@ -40,21 +41,21 @@ impl Float for F32 {
     }
 }
 
-impl Float for F16 {
+impl<P: Primitives> Float<P> for F16 {
     const UNIT: usize = 1;
 
     #[inline(always)]
-    unsafe fn load_all<P: Primitives>(row: *const u8, index: usize, to: &mut [f32]) {
+    unsafe fn load_all(p: P, row: *const u8, index: usize, to: &mut [f32]) {
         // SAFETY: the caller's.
-        unsafe { P::widen_all(row.cast::<f16>().add(index), to) }
+        unsafe { p.widen_all(row.cast::<f16>().add(index), to) }
     }
 }
 
-impl Float for BF16 {
+impl<P: Primitives> Float<P> for BF16 {
     const UNIT: usize = 1;
 
     #[inline(always)]
-    unsafe fn load_all<P: Primitives>(row: *const u8, index: usize, to: &mut [f32]) {
+    unsafe fn load_all(_: P, row: *const u8, index: usize, to: &mut [f32]) {
         for (i, to) in to.iter_mut().enumerate() {
             // SAFETY: the caller's.
             let upper = unsafe { row.cast::<u16>().add(index + i).read_unaligned() };
@@ -74,11 +75,11 @@ pub(super) fn value_of<B: Decode>(code: u8, scale: f32, min: f32) -> f32 {
     }
 }
 
-impl<B: Decode> Float for Blocks<B> {
+impl<P: Primitives, B: Decode> Float<P> for Blocks<B> {
     const UNIT: usize = B::LEN;
 
     #[inline(always)]
-    unsafe fn load_all<P: Primitives>(row: *const u8, index: usize, to: &mut [f32]) {
+    unsafe fn load_all(p: P, row: *const u8, index: usize, to: &mut [f32]) {
         let (mut codes, mut scales, mut mins) = ([0; GROUP], [0.0; GROUP / 16], [0.0; GROUP / 16]);
         for (block, to) in to.chunks_exact_mut(B::LEN).enumerate() {
             let out = Decoded {
@@ -86,8 +87,9 @@ impl<B: Decode> Float for Blocks<B> {
                 scales: &mut scales[..B::LEN / B::RUN],
                 mins: &mut mins[..B::LEN / B::RUN],
             };
-            // SAFETY: the caller's; blocks have no padding, so that the row is an array of them.
-            unsafe { (*row.cast::<B>().add(index / B::LEN + block)).decode::<P>(out) };
+            // SAFETY: the caller promises the values; blocks have no padding, so that the row is an array of them.
+            let block = unsafe { &*row.cast::<B>().add(index / B::LEN + block) };
+            block.decode(p, out);
             for (run, to) in to.chunks_exact_mut(B::RUN).enumerate() {
                 let codes = &codes[run * B::RUN..(run + 1) * B::RUN];
                 let (scale, min) = (scales[run], mins[run]);
@@ -125,8 +127,9 @@ pub(super) use with_float;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::matmul::blocks::{Plain, with_block};
+    use crate::matmul::blocks::with_block;
     use crate::matmul::testing::{block_types, random_weights};
+    use crate::simd::Portable;
 
     #[test]
     fn blocks_decode_to_the_very_bits_of_the_reference() {
@@ -136,9 +139,9 @@ mod tests {
             let mut expected = vec![0.0; values];
             walsh_formats::ggml::decode(dtype, &bytes, &mut expected).unwrap();
             let mut found = vec![0.0; values];
-            // SAFETY: the row has these values, and plain steps need no instruction set.
+            // SAFETY: the row has these values.
             with_block!(dtype, B => unsafe {
-                Blocks::<B>::load_all::<Plain>(bytes.as_ptr(), 0, &mut found);
+                Blocks::<B>::load_all(Portable::new(), bytes.as_ptr(), 0, &mut found);
             }, else => unreachable!());
             for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {
                 assert_eq!(

@@ -12,15 +12,17 @@ use std::ops::Range;
 
 use super::contract::InputLayout;
 use super::layout::{Arrangement, BLOCK, BlockQ8, CHUNK, GROUP, RowParts};
+use crate::simd::{Primitives, Quantised};
 
 impl InputLayout {
-    /// [`InputLayout::prepare`] with an instruction set's quantiser, to be inlined where it is enabled.
+    /// [`InputLayout::prepare`] by an instruction set, to be inlined where it is enabled.
     ///
     /// # Safety
-    /// As for `prepare`, with the instruction set of `Q`.
+    /// As for `prepare`.
     #[inline(always)]
-    pub(super) unsafe fn prepare_with<Q: Quantise>(
+    pub(super) unsafe fn prepare_with<P: Primitives>(
         &self,
+        p: P,
         items: Range<usize>,
         input: *const f32,
         prepared: *mut u8,
@@ -35,10 +37,11 @@ impl InputLayout {
                     Arrangement::Plain => {}
                     Arrangement::Rows => {
                         let row = prepared.add(part * RowParts::new(self.k).stride());
-                        self.quantise_row::<Q>(values, input.add(part * self.k), row);
+                        self.quantise_row(p, values, input.add(part * self.k), row);
                     }
                     Arrangement::Tiles(tiles) => {
-                        self.quantise_tile::<Q>(tiles.rows(part), values, input, prepared);
+                        let rows = tiles.rows(part);
+                        self.quantise_tile(p, rows, values, (input, prepared));
                     }
                     Arrangement::FloatTiles(tiles) => {
                         self.interleave(tiles.rows(part), values, input, prepared);
@@ -61,8 +64,9 @@ impl InputLayout {
     /// # Safety
     /// `input` points to a row and `row` to its quantised form.
     #[inline(always)]
-    unsafe fn quantise_row<Q: Quantise>(
+    unsafe fn quantise_row<P: Primitives>(
         &self,
+        p: P,
         values: Range<usize>,
         input: *const f32,
         row: *mut u8,
@@ -88,11 +92,12 @@ impl InputLayout {
                 to.add(17).write(second as f32 * scale);
             };
             for block in values.start / BLOCK..values.end / BLOCK {
-                put(block, &Q::quantise(input.add(block * BLOCK)));
+                let values = &*input.add(block * BLOCK).cast::<[f32; BLOCK]>();
+                put(block, &p.quantise(values));
             }
             if values.end == self.k {
                 for block in self.k / BLOCK..parts.groups * (GROUP / BLOCK) {
-                    put(block, &Quantised::ZERO);
+                    put(block, &NOTHING);
                 }
             }
         }
@@ -101,12 +106,12 @@ impl InputLayout {
     /// # Safety
     /// `input` and `prepared` are those of `prepare`.
     #[inline(always)]
-    unsafe fn quantise_tile<Q: Quantise>(
+    unsafe fn quantise_tile<P: Primitives>(
         &self,
+        p: P,
         rows: Range<usize>,
         values: Range<usize>,
-        input: *const f32,
-        prepared: *mut u8,
+        (input, prepared): (*const f32, *mut u8),
     ) {
         let blocks = self.k / BLOCK;
         // SAFETY: a row takes a record for each block whatever the tile, so tiles lie where their first row says.
@@ -114,7 +119,8 @@ impl InputLayout {
             let tile = prepared.cast::<BlockQ8>().add(rows.start * blocks);
             for (lane, row) in rows.clone().enumerate() {
                 for block in values.start / BLOCK..values.end / BLOCK {
-                    let quantised = Q::quantise(input.add(row * self.k + block * BLOCK));
+                    let values = input.add(row * self.k + block * BLOCK);
+                    let quantised = p.quantise(&*values.cast::<[f32; BLOCK]>());
                     let [first, second] = quantised.sums;
                     tile.add(block * rows.len() + lane).write(BlockQ8 {
                         quads: bytemuck::cast(quantised.codes),
@@ -150,70 +156,12 @@ impl InputLayout {
     }
 }
 
-/// A block of activations in 8 bits.
-pub(super) struct Quantised {
-    pub(super) codes: [i8; BLOCK],
-    pub(super) scale: f32,
-    /// The sums of the two halves' codes.
-    pub(super) sums: [i32; 2],
-}
-
-impl Quantised {
-    const ZERO: Quantised = Quantised {
-        codes: [0; BLOCK],
-        scale: 0.0,
-        sums: [0; 2],
-    };
-}
-
-/// The scale of a block, and what to multiply its values by, from the bits of the largest magnitude.
-#[inline(always)]
-pub(super) fn block_scale(largest: u32) -> (f32, f32) {
-    let magnitude = f32::from_bits(largest);
-    if !magnitude.is_finite() {
-        (f32::NAN, 0.0)
-    } else if magnitude < 127.0 * f32::MIN_POSITIVE {
-        // The inverse would overflow.
-        (0.0, 0.0)
-    } else {
-        (magnitude / 127.0, 127.0 / magnitude)
-    }
-}
-
-/// Adding it leaves a small number, rounded to an integer, in the low bits.
-pub(super) const SHIFT: f32 = 12_582_912.0; // 1.5 · 2²³
-
-/// How an instruction set quantises a block of activations.
-pub(super) trait Quantise {
-    /// Quantises 32 values.
-    ///
-    /// # Safety
-    /// The values are readable, and the instruction set is available.
-    unsafe fn quantise(values: *const f32) -> Quantised;
-}
-
-/// Quantising without special instructions.
-pub(super) struct PlainQuantise;
-
-impl Quantise for PlainQuantise {
-    #[inline(always)]
-    unsafe fn quantise(values: *const f32) -> Quantised {
-        // SAFETY: the caller's.
-        let values = unsafe { &*values.cast::<[f32; BLOCK]>() };
-        // As integers, magnitudes compare like the numbers do, and infinity and NaN are above all others.
-        let largest = values.iter().fold(0, |largest, value| {
-            largest.max(value.to_bits() & 0x7fff_ffff)
-        });
-        let (scale, inverse) = block_scale(largest);
-        let mut codes = [0; BLOCK];
-        for (code, value) in codes.iter_mut().zip(values) {
-            *code = (value * inverse + SHIFT).to_bits() as i8;
-        }
-        let sum = |codes: &[i8]| codes.iter().map(|&code| i32::from(code)).sum::<i32>();
-        let sums = [sum(&codes[..16]), sum(&codes[16..])];
-        Quantised { codes, scale, sums }
-    }
-}
+/// A block of zeros.
+const NOTHING: Quantised = Quantised {
+    codes: [0; BLOCK],
+    scale: 0.0,
+    sums: [0; 2],
+};
 
 #[cfg(test)]
 mod tests {
@@ -223,10 +171,10 @@ mod tests {
     use crate::isa::Isa;
     use crate::matmul::contract::ProductShape;
     use crate::matmul::registry::kernels;
+    use crate::simd::Portable;
 
     fn quantise(values: [f32; BLOCK]) -> Quantised {
-        // SAFETY: needs no instruction set.
-        unsafe { PlainQuantise::quantise(values.as_ptr()) }
+        Portable::new().quantise(&values)
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod coarse;
 mod contract;
 mod float;
 mod input;
+mod kernel;
 mod layout;
 mod op;
 mod pack;
@@ -19,22 +20,18 @@ mod plan;
 mod portable;
 mod registry;
 mod rows;
+mod sweep;
 mod tile;
 mod top_k;
 
 #[cfg(target_arch = "x86_64")]
-mod columns;
+mod fill;
+#[cfg(target_arch = "x86_64")]
+mod panels;
 #[cfg(target_arch = "x86_64")]
 mod stream;
-
 #[cfg(target_arch = "x86_64")]
-mod avx2;
-#[cfg(target_arch = "x86_64")]
-mod avx512;
-#[cfg(target_arch = "aarch64")]
-mod neon;
-#[cfg(target_arch = "x86_64")]
-mod x86;
+mod wide;
 
 #[cfg(test)]
 mod testing;

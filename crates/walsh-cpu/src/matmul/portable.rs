@@ -2,12 +2,12 @@
 
 use std::ops::Range;
 
-use super::blocks::{Decode, Decoded, Plain, with_block};
+use super::blocks::{Decode, Decoded, with_block};
 use super::contract::{InputLayout, Job, Kernel, Kernels, ProductShape};
 use super::float::{Blocks, Float, with_float};
-use super::input::PlainQuantise;
 use super::layout::{BLOCK, GROUP, RowParts};
 use crate::isa::Isa;
+use crate::simd::Portable;
 
 /// Any number of rows goes through the dot kernels: without vectors, a panel has nothing to offer.
 pub(super) static KERNELS: Kernels = Kernels {
@@ -29,7 +29,7 @@ pub(super) static KERNELS: Kernels = Kernels {
 /// As for [`InputLayout::prepare`].
 unsafe fn prepare(layout: &InputLayout, items: Range<usize>, input: *const f32, prepared: *mut u8) {
     // SAFETY: the caller's.
-    unsafe { layout.prepare_with::<PlainQuantise>(items, input, prepared) }
+    unsafe { layout.prepare_with(Portable::new(), items, input, prepared) }
 }
 
 fn kernel(shape: ProductShape) -> Kernel {
@@ -59,8 +59,8 @@ unsafe fn dot<B: Decode>(job: &Job, scratch: &mut [u8]) {
                 scales: &mut scales[..B::LEN / B::RUN],
                 mins: &mut mins[..B::LEN / B::RUN],
             };
-            // SAFETY: the row has this block; plain widening needs no instruction set.
-            unsafe { (*row.add(block)).decode::<Plain>(out) };
+            // SAFETY: the row has this block.
+            unsafe { &*row.add(block) }.decode(Portable::new(), out);
             for (m, sum) in sums.iter_mut().enumerate() {
                 // SAFETY: the input holds `m` rows of these parts.
                 *sum += unsafe {
@@ -107,7 +107,7 @@ fn int_dot(codes: &[u8], values: &[i8]) -> i32 {
 
 /// # Safety
 /// As for [`Kernel`].
-unsafe fn dot_floats<F: Float>(job: &Job, scratch: &mut [u8]) {
+unsafe fn dot_floats<F: Float<Portable>>(job: &Job, scratch: &mut [u8]) {
     let (k, m) = (job.shape.k, job.shape.m);
     let input = job.operands.input.cast::<f32>();
     let sums: &mut [f32] = bytemuck::cast_slice_mut(&mut scratch[..m * 4]);
@@ -118,8 +118,8 @@ unsafe fn dot_floats<F: Float>(job: &Job, scratch: &mut [u8]) {
         let weights = unsafe { job.weight_row(column) };
         for start in (0..k).step_by(GROUP) {
             let loaded = &mut loaded[..GROUP.min(k - start)];
-            // SAFETY: the row has these values; plain steps need no instruction set.
-            unsafe { F::load_all::<Plain>(weights, start, loaded) };
+            // SAFETY: the row has these values.
+            unsafe { F::load_all(Portable::new(), weights, start, loaded) };
             for (row, sum) in sums.iter_mut().enumerate() {
                 // SAFETY: the input has `m` rows of `k` values.
                 let values =

@@ -5,13 +5,16 @@
 //! block of 32 values, beside the ten operations or so of its arithmetic, and any number of rows goes through one loop.
 //! Decoding fills the units that multiplying leaves idle.
 
+use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::blocks::zero_shift;
-use super::columns::{Codes, Columns, Kept, PackedPanel, Panel, Run, Vectors, Words, for_parts};
+use super::blocks::{Codes, Columns, Kept, Part, Run, zero_shift};
 use super::contract::Job;
+use super::kernel::Body;
 use super::layout::{BLOCK, BlockQ8, GROUP, LANES};
+use super::panels::{PackedPanel, Panel, StoredRows, for_parts, row_starts};
 use super::tile::{Item, pieces};
+use crate::simd::{ColumnProducts, Gather, Numbers, Quads, Register, Unpack};
 
 /// The most rows of a tile.
 pub(super) const ROWS: usize = 64;
@@ -21,118 +24,138 @@ pub(super) const ROWS: usize = 64;
 const PIECE: usize = 4096;
 
 /// The form of a weight.
-pub(super) trait Form<V: Vectors> {
+pub(super) trait Form<P> {
     /// Adds the products of some blocks of weight rows, as many as there are lanes or fewer, and a tile.
     ///
     /// # Safety
-    /// The rows are those of a panel, the sweep is good for what its fields say, and the machine has the instruction set.
-    unsafe fn sweep<B: Columns>(job: &Job, rows: Range<usize>, blocks: Range<usize>, sweep: &Sweep);
+    /// The rows are those of a panel, and the sweep is good for what its fields say.
+    unsafe fn sweep<B: Columns>(p: P, sweep: &Sweep<'_>, rows: Range<usize>, blocks: Range<usize>);
 }
 
 /// Packed weights.
 pub(super) struct Packed;
 
-impl<V: Vectors> Form<V> for Packed {
+impl<P: ColumnProducts> Form<P> for Packed {
     #[inline(always)]
-    unsafe fn sweep<B: Columns>(
-        job: &Job,
-        rows: Range<usize>,
-        blocks: Range<usize>,
-        sweep: &Sweep,
-    ) {
+    unsafe fn sweep<B: Columns>(p: P, sweep: &Sweep<'_>, rows: Range<usize>, blocks: Range<usize>) {
         // SAFETY: the caller's.
-        unsafe { sweep.run::<V, B>(PackedPanel::<V>::of(job, rows.start), blocks) }
+        unsafe {
+            let panel = PackedPanel::of(p.set(), sweep.job, rows.start);
+            sweep.run::<P, B>(p, panel, blocks);
+        }
     }
 }
 
-/// The kernel for several rows, to be inlined where the instruction set is enabled.
-///
-/// # Safety
-/// As for [`Kernel`](super::contract::Kernel).
-#[inline(always)]
-pub(super) unsafe fn product<V: Vectors, F: Form<V>, B: Columns>(job: &Job, scratch: &mut [u8]) {
-    let item = Item::new(job, V::LANES, scratch);
-    let all_steps = job.shape.k / BLOCK;
-    // SAFETY: the caller's; a row of a tile takes a record for each block, so that tiles lie where their first row says,
-    // and the sums hold `stride` floats for each row of the item.
-    unsafe {
-        for values in pieces(job.shape.k, GROUP, PIECE) {
-            for tile in job.tiles.clone() {
-                let rows = item.tiles.rows(tile);
-                let records = rows.start * all_steps + rows.len() * (values.start / BLOCK);
-                let first_sum = (rows.start - item.rows.start) * item.stride();
-                let mut sweep = Sweep {
-                    records: job.operands.input.cast::<BlockQ8>().add(records),
-                    rows: rows.len(),
-                    sums: item.sums.add(first_sum),
-                    stride: item.stride(),
-                };
-                for panel in 0..item.panels {
-                    if values.start == 0 {
-                        sweep.clear::<V>();
+/// Weights as a file has them.
+pub(super) struct Stored;
+
+impl<P: ColumnProducts<Set: Gather>> Form<P> for Stored {
+    #[inline(always)]
+    unsafe fn sweep<B: Columns>(p: P, sweep: &Sweep<'_>, rows: Range<usize>, blocks: Range<usize>) {
+        // SAFETY: the caller's.
+        unsafe {
+            let rows = &row_starts(sweep.job, rows);
+            let panel = StoredRows::new(p.set(), rows, sweep.job.row_bytes);
+            sweep.run::<P, B>(p, panel, blocks);
+        }
+    }
+}
+
+/// The kernel for several rows.
+pub(super) struct Streamed<F, B>(PhantomData<(F, B)>);
+
+impl<P: ColumnProducts, F: Form<P>, B: Columns> Body<P> for Streamed<F, B> {
+    #[inline(always)]
+    unsafe fn product(p: P, job: &Job, scratch: &mut [u8]) {
+        let lanes = P::Set::LANES;
+        let item = Item::new(job, lanes, scratch);
+        let all_steps = job.shape.k / BLOCK;
+        // SAFETY: the caller's; a row of a tile takes a block for each step, so that tiles lie where their first row says,
+        // and the sums hold `stride` floats for each row of the item.
+        unsafe {
+            for values in pieces(job.shape.k, GROUP, PIECE) {
+                for tile in job.tiles.clone() {
+                    let rows = item.tiles.rows(tile);
+                    let first = rows.start * all_steps + rows.len() * (values.start / BLOCK);
+                    let first_sum = (rows.start - item.rows.start) * item.stride();
+                    let mut sweep = Sweep {
+                        job,
+                        input: job.operands.input.cast::<BlockQ8>().add(first),
+                        rows: rows.len(),
+                        sums: item.sums.add(first_sum),
+                        stride: item.stride(),
+                    };
+                    for panel in 0..item.panels {
+                        if values.start == 0 {
+                            sweep.clear(p.set());
+                        }
+                        let blocks = values.start / B::LEN..values.end / B::LEN;
+                        F::sweep::<B>(p, &sweep, item.panel_rows(panel), blocks);
+                        sweep.sums = sweep.sums.add(lanes);
                     }
-                    let blocks = values.start / B::LEN..values.end / B::LEN;
-                    F::sweep::<B>(job, item.panel_rows(panel), blocks, &sweep);
-                    sweep.sums = sweep.sums.add(V::LANES);
                 }
             }
+            item.finish();
         }
-        item.finish();
     }
 }
 
 /// A tile of activations and where its sums with the weight rows go.
-pub(super) struct Sweep {
-    records: *const BlockQ8,
+pub(super) struct Sweep<'a> {
+    job: &'a Job,
+    /// The tile's blocks, each step's side by side.
+    input: *const BlockQ8,
     rows: usize,
     sums: *mut f32,
     /// The floats between the sums of two rows.
     stride: usize,
 }
 
-impl Sweep {
+impl Sweep<'_> {
     /// Sets the sums to zero.
     ///
     /// # Safety
-    /// The sums are good for the rows, and the machine has the instruction set.
+    /// The sums are good for the rows.
     #[inline(always)]
-    unsafe fn clear<V: Vectors>(&self) {
+    unsafe fn clear<S: Register>(&self, s: S) {
         for row in 0..self.rows {
             // SAFETY: the caller's.
-            unsafe { V::store_floats(V::floats(0.0), self.sums.add(row * self.stride)) };
+            unsafe { s.store_numbers(self.sums.add(row * self.stride), s.numbers(0.0)) };
         }
     }
 
     /// Adds the products of some blocks of the weight's rows.
     ///
     /// # Safety
-    /// The blocks are readable, the records and sums good for the rows, and the machine has the instruction set.
+    /// The panel has the blocks; the input and the sums are good for the rows.
     #[inline(always)]
-    pub(super) unsafe fn run<V: Vectors, B: Columns>(
+    unsafe fn run<P: ColumnProducts, B: Columns>(
         &self,
-        panel: impl Panel<Words: Words<Vectors = V>>,
+        p: P,
+        panel: impl Panel<Set = P::Set>,
         range: Range<usize>,
     ) {
-        let mut kept = Kept::<V>::new();
-        let mut records = self.records;
+        let s = p.set();
+        let mut kept = Kept::new(s);
+        let mut input = self.input;
         for block in range {
-            // SAFETY: the caller's; parts come in order, after the start of their block.
+            // SAFETY: the caller's.
             unsafe {
-                let words = panel.block::<B>(block);
-                B::start(words, &mut kept);
-                for_parts!(B, |part| {
-                    panel.fetch_ahead::<B>(block * (B::LEN / BLOCK) + part);
-                    let codes = B::codes(words, part, &mut kept);
-                    let pair = Pair::of::<B>(&kept, part);
+                let blocks = panel.block::<B>(block);
+                B::start(blocks, &mut kept);
+                for_parts!(B, |index| {
+                    panel.fetch_ahead::<B>(block * (B::LEN / BLOCK) + index);
+                    let codes = B::codes(blocks, part::<P>(index), &mut kept);
+                    let pair = Pair::of::<B>(s, &kept, index);
                     for row in 0..self.rows {
-                        let record = records.add(row);
-                        let total = pair.multiply::<B>(&codes, record);
+                        let values = &*input.add(row);
+                        let total = multiply::<P, B>(p, pair, &codes, values);
                         let sums = self.sums.add(row * self.stride);
-                        let scale = V::floats((*record).scale);
-                        let sum = V::mul_add(total, scale, V::load_floats(sums));
-                        V::store_floats(sum, sums);
+                        let scale = s.numbers(values.scale);
+                        let sum = s.mul_add(total, scale, s.load_numbers(sums));
+                        s.store_numbers(sums, sum);
                     }
-                    records = records.add(self.rows);
+                    input = input.add(self.rows);
                 });
             }
         }
@@ -141,130 +164,138 @@ impl Sweep {
 
 /// The runs of 32 values: two of 16, or one.
 #[derive(Clone, Copy)]
-struct Pair<V: Vectors>([Run<V>; 2]);
+struct Pair<S: Register>([Run<S>; 2]);
 
-impl<V: Vectors> Pair<V> {
-    /// The runs of part `part` of a block.
-    ///
-    /// # Safety
-    /// The block has been started, and the machine has the instruction set.
+impl<S: Unpack> Pair<S> {
+    /// The runs of part `part` of a block that has been started.
     #[inline(always)]
-    unsafe fn of<B: Columns>(kept: &Kept<V>, part: usize) -> Pair<V> {
-        // SAFETY: the caller's.
-        unsafe {
-            if B::RUN == 16 {
-                Pair([B::run(kept, 2 * part), B::run(kept, 2 * part + 1)])
-            } else {
-                let run = B::run(kept, part);
-                Pair([run, run])
-            }
-        }
-    }
-
-    /// The products of 32 values with a row of activations, but for the scale of those.
-    ///
-    /// # Safety
-    /// The record is readable, and the machine has the instruction set.
-    #[inline(always)]
-    unsafe fn multiply<B: Columns>(self, codes: &Codes<V>, record: *const BlockQ8) -> V::Floats {
-        // Signed codes stand for zero themselves.
-        let signed = V::SIGNED && B::TOP == 255;
-        // SAFETY: the caller's.
-        unsafe {
-            let mut total = V::floats(0.0);
-            for (run, Run { scale, min }) in self.0.into_iter().enumerate().take(BLOCK / B::RUN) {
-                let sum = V::broadcast(&raw const (*record).sums[BlockQ8::sum_of(B::RUN, run)]);
-                let dots = match const { zero_shift(B::ZERO) } {
-                    Some(shift) if !signed => V::shl(sum, shift as usize),
-                    _ => V::ints(0),
-                };
-                let quads = run * B::RUN / 4..(run + 1) * B::RUN / 4;
-                let dots = V::to_floats(V::add_products::<B>(dots, codes, quads, record));
-                total = if run == 0 {
-                    V::mul(dots, scale)
-                } else {
-                    V::mul_add(dots, scale, total)
-                };
-                if B::ZERO.is_none() {
-                    total = V::mul_add(V::to_floats(sum), min, total);
-                }
-            }
-            total
+    fn of<B: Columns>(s: S, kept: &Kept<S>, part: usize) -> Pair<S> {
+        if B::RUN < BLOCK {
+            Pair([B::run(s, kept, 2 * part), B::run(s, kept, 2 * part + 1)])
+        } else {
+            let run = B::run(s, kept, part);
+            Pair([run, run])
         }
     }
 }
 
-/// The kernel for packed weights and one row, whose sums stay in registers, to be inlined where the instruction set is
-/// enabled.
-///
-/// # Safety
-/// As for [`Kernel`](super::contract::Kernel).
+/// A part with codes as they are multiplied.
 #[inline(always)]
-pub(super) unsafe fn packed_row<V: Vectors, B: Columns>(job: &Job) {
-    let blocks = job.shape.k / B::LEN;
-    // Vectors that take a part of a panel's rows take it block by block: all parts read the same lines, and all but the
-    // first find them in the first-level cache.
-    let together = match PackedPanel::<V>::PARTS {
-        1 => blocks,
-        _ => 1,
-    };
-    for first in job.columns.clone().step_by(LANES) {
-        let columns = first..(first + LANES).min(job.columns.end);
-        let mut sums = [0.0f32; LANES];
-        // SAFETY: the caller's; an item starts with a panel, which has all blocks of its rows, and the input a record for
-        // each 32 values.
-        unsafe {
-            for start in (0..blocks).step_by(together) {
-                let range = start..(start + together).min(blocks);
-                for part in 0..PackedPanel::<V>::PARTS {
-                    let panel = PackedPanel::<V>::of(job, first + part * V::LANES);
-                    let sums = sums.as_mut_ptr().add(part * V::LANES);
-                    let sum = V::load_floats(sums);
-                    V::store_floats(add_row::<V, B>(panel, job, range.clone(), sum), sums);
-                }
-            }
-            if columns.len() == LANES {
-                for lane in (0..LANES).step_by(V::LANES) {
-                    let mut sum = V::load_floats(sums.as_ptr().add(lane));
-                    if let Some(bias) = job.operands.bias {
-                        sum = V::add(sum, V::load_floats(bias.add(first + lane)));
+fn part<P: ColumnProducts>(index: usize) -> Part {
+    Part {
+        index,
+        signed: P::SIGNED,
+    }
+}
+
+/// The products of 32 values with a row of activations, but for the scale of those.
+#[inline(always)]
+fn multiply<P: ColumnProducts, B: Columns>(
+    p: P,
+    pair: Pair<P::Set>,
+    codes: &Codes<P::Set>,
+    values: &BlockQ8,
+) -> Numbers<P> {
+    let s = p.set();
+    // Signed codes stand for zero themselves.
+    let signed = P::SIGNED && B::TOP == 255;
+    let mut total = s.numbers(0.0);
+    for (run, Run { scale, min }) in pair.0.into_iter().enumerate().take(BLOCK / B::RUN) {
+        let sum = s.broadcast(&values.sums[BlockQ8::sum_of(B::RUN, run)]);
+        let dots = match const { zero_shift(B::ZERO) } {
+            Some(shift) if !signed => s.shl(sum, shift),
+            _ => s.words(0),
+        };
+        let quads = Quads {
+            range: run * B::RUN / 4..(run + 1) * B::RUN / 4,
+            top: B::TOP,
+        };
+        let dots = s.to_numbers(p.add(dots, codes, &values.quads, quads));
+        total = if run == 0 {
+            s.mul(dots, scale)
+        } else {
+            s.mul_add(dots, scale, total)
+        };
+        if B::ZERO.is_none() {
+            total = s.mul_add(s.to_numbers(sum), min, total);
+        }
+    }
+    total
+}
+
+/// The kernel for packed weights and one row, whose sums stay in registers.
+pub(super) struct PackedRow<B>(PhantomData<B>);
+
+impl<P: ColumnProducts, B: Columns> Body<P> for PackedRow<B> {
+    #[inline(always)]
+    unsafe fn product(p: P, job: &Job, _: &mut [u8]) {
+        let s = p.set();
+        let (lanes, parts) = (P::Set::LANES, PackedPanel::<P::Set>::PARTS);
+        let blocks = job.shape.k / B::LEN;
+        // Registers that take a part of a panel's rows take it block by block: all parts read the same lines, and all but the
+        // first find them in the first-level cache.
+        let together = if parts == 1 { blocks } else { 1 };
+        for first in job.columns.clone().step_by(LANES) {
+            let columns = first..(first + LANES).min(job.columns.end);
+            let mut sums = [0.0f32; LANES];
+            // SAFETY: the caller's; an item starts with a panel, which has all blocks of its rows, and the input a block for
+            // each 32 values.
+            unsafe {
+                for start in (0..blocks).step_by(together) {
+                    let range = start..(start + together).min(blocks);
+                    for part in 0..parts {
+                        let panel = PackedPanel::of(s, job, first + part * lanes);
+                        let sums = sums.as_mut_ptr().add(part * lanes);
+                        let sum =
+                            add_row::<P, B>(p, panel, job, (range.clone(), s.load_numbers(sums)));
+                        s.store_numbers(sums, sum);
                     }
-                    V::store_floats(sum, job.operands.output.add(first + lane));
                 }
-            } else {
-                for (column, sum) in columns.zip(sums) {
-                    job.put(0, column, sum);
+                if columns.len() == LANES {
+                    for lane in (0..LANES).step_by(lanes) {
+                        let mut sum = s.load_numbers(sums.as_ptr().add(lane));
+                        if let Some(bias) = job.operands.bias {
+                            sum = s.add(sum, s.load_numbers(bias.add(first + lane)));
+                        }
+                        s.store_numbers(job.operands.output.add(first + lane), sum);
+                    }
+                } else {
+                    for (column, sum) in columns.zip(sums) {
+                        job.put(0, column, sum);
+                    }
                 }
             }
         }
     }
 }
 
-/// Adds the products of some blocks of packed rows and one row of activations.
+/// Adds the products of some blocks of packed rows and one row of activations to sums.
 ///
 /// # Safety
-/// As for [`Kernel`](super::contract::Kernel), with the panel's blocks.
+/// As for [`Body::product`], with the panel's blocks.
 #[inline(always)]
-unsafe fn add_row<V: Vectors, B: Columns>(
-    panel: PackedPanel<V>,
+unsafe fn add_row<P: ColumnProducts, B: Columns>(
+    p: P,
+    panel: PackedPanel<P::Set>,
     job: &Job,
-    range: Range<usize>,
-    mut sum: V::Floats,
-) -> V::Floats {
-    let mut kept = Kept::<V>::new();
+    (range, mut sum): (Range<usize>, Numbers<P>),
+) -> Numbers<P> {
+    let s = p.set();
+    let mut kept = Kept::new(s);
     // SAFETY: the caller's.
     unsafe {
-        let mut record = job.operands.input.cast::<BlockQ8>();
-        record = record.add(range.start * (B::LEN / BLOCK));
+        let mut input = job.operands.input.cast::<BlockQ8>();
+        input = input.add(range.start * (B::LEN / BLOCK));
         for block in range {
-            let words = panel.block::<B>(block);
-            B::start(words, &mut kept);
-            for_parts!(B, |part| {
-                panel.fetch_ahead::<B>(block * (B::LEN / BLOCK) + part);
-                let codes = B::codes(words, part, &mut kept);
-                let total = Pair::of::<B>(&kept, part).multiply::<B>(&codes, record);
-                sum = V::mul_add(total, V::floats((*record).scale), sum);
-                record = record.add(1);
+            let blocks = panel.block::<B>(block);
+            B::start(blocks, &mut kept);
+            for_parts!(B, |index| {
+                panel.fetch_ahead::<B>(block * (B::LEN / BLOCK) + index);
+                let codes = B::codes(blocks, part::<P>(index), &mut kept);
+                let values = &*input;
+                let total = multiply::<P, B>(p, Pair::of::<B>(s, &kept, index), &codes, values);
+                sum = s.mul_add(total, s.numbers(values.scale), sum);
+                input = input.add(1);
             });
         }
     }

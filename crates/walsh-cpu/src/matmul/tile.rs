@@ -5,12 +5,16 @@
 //! into the worker's scratch once and then swept by tiles of activations, whose values are broadcast. Sums over a piece
 //! stay in registers; sums over all of K lie in scratch until the item is finished.
 
+use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::blocks::{Decode, Decoded, Primitives};
+use super::blocks::{Decode, Decoded, Decoders};
 use super::contract::Job;
 use super::float::Float;
+use super::kernel::Body;
 use super::layout::{Arrangement, BLOCK, BlockQ8, Tiles};
+use super::sweep::{Sweep, sweep_codes, sweep_floats};
+use crate::simd::{Primitives, Products, Register};
 
 /// The most values of K that a panel covers: panel and tile stay in the first-level cache.
 const PIECE: usize = 768;
@@ -24,57 +28,6 @@ pub(super) const PANELS: usize = 4;
 /// The most values of K that a panel of floats covers: a multiple of the largest block.
 const FLOAT_PIECE: usize = 256;
 
-/// One sweep of a panel by a tile.
-pub(super) struct Sweep {
-    /// The panel; 64-byte aligned.
-    pub(super) panel: *const u8,
-    /// The tile's records, or interleaved floats, from the piece's start on.
-    pub(super) tile: *const u8,
-    /// The blocks, or single values for floats, of the piece.
-    pub(super) steps: usize,
-    /// The sums of the tile's first row: one for each lane.
-    pub(super) sums: *mut f32,
-    /// How many floats lie between the sums of two rows.
-    pub(super) stride: usize,
-    /// Whether the sums start from zero.
-    pub(super) first: bool,
-}
-
-/// What an instruction set brings to the tiled products.
-pub(super) trait TileIsa {
-    /// The weight rows of a panel.
-    const LANES: usize;
-    /// The instruction set's conversion.
-    type Primitives: Primitives;
-
-    /// Transposes `LANES` rows of 32-bit words, `stride` words apart, into columns, four columns at a time: column `i`
-    /// goes to `place(i)`. Rows are readable up to the next multiple of four columns.
-    ///
-    /// # Safety
-    /// The instruction set is available; every `place(i)` takes `LANES` words on a boundary of their size.
-    unsafe fn transpose(
-        rows: *const u32,
-        stride: usize,
-        columns: usize,
-        place: impl Fn(usize) -> *mut u32,
-    );
-
-    /// Adds the products of a panel and a tile of `rows` rows of floats to its sums.
-    ///
-    /// # Safety
-    /// The instruction set is available, and the sweep's pointers are good for what their fields say.
-    unsafe fn sweep_floats(rows: usize, sweep: &Sweep);
-}
-
-/// What an instruction set brings to tiled products with panels of codes.
-pub(super) trait Panels<B: Decode>: TileIsa + Stage<B> {
-    /// As [`TileIsa::sweep_floats`], for a panel of codes and tiles of quantised activations.
-    ///
-    /// # Safety
-    /// As there.
-    unsafe fn sweep(rows: usize, sweep: &Sweep);
-}
-
 /// Where a part of a row is decoded to, with room for the next multiple of 64 values.
 pub(super) struct Staged {
     pub(super) codes: *mut u8,
@@ -82,21 +35,26 @@ pub(super) struct Staged {
     pub(super) mins: *mut f32,
 }
 
-/// How an instruction set decodes a part of a row.
-pub(super) trait Stage<B: Decode> {
+/// How the panels of a set of products are filled from rows as a file has them.
+pub(super) trait Stage: Products {
     /// Decodes `values` values from the block `blocks` on.
     ///
     /// # Safety
-    /// The blocks are readable, the destination has room, and the instruction set is available.
-    unsafe fn stage(blocks: *const B, values: usize, to: Staged);
+    /// The blocks are readable, and the destination has room.
+    #[inline(always)]
+    unsafe fn stage<B: Decoders>(self, blocks: *const B, values: usize, to: Staged) {
+        // SAFETY: the caller's.
+        unsafe { stage_plainly(self.set(), blocks, values, to) }
+    }
 }
 
 /// [`Stage::stage`] by the plain decoders, as vectorised for the caller's instruction set.
 ///
 /// # Safety
-/// As there, with the instruction set of `P`.
+/// As there.
 #[inline(always)]
-pub(super) unsafe fn stage_plainly<B: Decode, P: Primitives>(
+pub(super) unsafe fn stage_plainly<B: Decode>(
+    p: impl Primitives,
     blocks: *const B,
     values: usize,
     to: Staged,
@@ -105,11 +63,12 @@ pub(super) unsafe fn stage_plainly<B: Decode, P: Primitives>(
     for block in 0..values / B::LEN {
         // SAFETY: the caller's.
         unsafe {
-            (*blocks.add(block)).decode::<P>(Decoded {
+            let out = Decoded {
                 codes: std::slice::from_raw_parts_mut(to.codes.add(block * B::LEN), B::LEN),
                 scales: std::slice::from_raw_parts_mut(to.scales.add(block * runs), runs),
                 mins: std::slice::from_raw_parts_mut(to.mins.add(block * runs), runs),
-            });
+            };
+            (*blocks.add(block)).decode(p, out);
         }
     }
 }
@@ -306,138 +265,158 @@ pub(super) fn pieces(k: usize, unit: usize, most: usize) -> impl Iterator<Item =
 }
 
 /// How an item's panels are filled: from what form of the weight.
-pub(super) trait Fill<T: TileIsa, B: Decode> {
+pub(super) trait Fill<P, B> {
     /// Decodes a piece of some weight rows into a panel. Lanes without a row keep whatever was in them: their sums are
     /// never read.
     ///
     /// # Safety
-    /// As for [`product`].
-    unsafe fn fill(item: &Item<'_>, panel: usize, values: Range<usize>);
+    /// As for [`Body::product`].
+    unsafe fn fill(p: P, item: &Item<'_>, panel: usize, values: Range<usize>);
 }
 
-/// A work item of a product with block-quantised weights, whose panels `F` fills.
-///
-/// # Safety
-/// The instruction set of `T` is available, and the job is what [`Job`] asks for.
-#[inline(always)]
-pub(super) unsafe fn product<T: Panels<B>, F: Fill<T, B>, B: Decode>(
-    job: &Job,
-    scratch: &mut [u8],
-) {
-    let item = Item::new(job, T::LANES, scratch);
-    for values in pieces(job.shape.k, UNIT, PIECE) {
-        // SAFETY: the caller's; the panels are filled before they are swept.
-        unsafe {
-            for panel in 0..item.panels {
-                F::fill(&item, panel, values.clone());
+/// The kernel for block-quantised weights, whose panels `F` fills, with at most `MOST` rows in a tile.
+pub(super) struct Tiled<F, B, const MOST: usize>(PhantomData<(F, B)>);
+
+impl<P: Products, F: Fill<P, B>, B: Decode, const MOST: usize> Body<P> for Tiled<F, B, MOST> {
+    #[inline(always)]
+    unsafe fn product(p: P, job: &Job, scratch: &mut [u8]) {
+        let item = Item::new(job, P::Set::LANES, scratch);
+        for values in pieces(job.shape.k, UNIT, PIECE) {
+            // SAFETY: the caller's; the panels are filled before they are swept.
+            unsafe {
+                for panel in 0..item.panels {
+                    F::fill(p, &item, panel, values.clone());
+                }
+                let steps = values.start / BLOCK..values.end / BLOCK;
+                item.sweep_all(steps, size_of::<BlockQ8>(), |rows, sweep| {
+                    sweep_codes::<P, B, MOST>(p, rows, sweep);
+                });
             }
-            let steps = values.start / BLOCK..values.end / BLOCK;
-            item.sweep_all(steps, size_of::<BlockQ8>(), |rows, sweep| {
-                T::sweep(rows, sweep)
-            });
         }
+        // SAFETY: the caller's.
+        unsafe { item.finish() };
     }
-    // SAFETY: the caller's.
-    unsafe { item.finish() };
 }
 
 /// Filling from rows as a file has them.
 pub(super) struct FromRows;
 
-impl<T: Panels<B>, B: Decode> Fill<T, B> for FromRows {
+impl<P: Stage, B: Decoders> Fill<P, B> for FromRows {
     #[inline(always)]
-    unsafe fn fill(item: &Item<'_>, panel: usize, values: Range<usize>) {
-        // SAFETY: the caller's.
-        unsafe { fill_from_rows::<T, B>(item, panel, values) }
-    }
-}
-
-/// # Safety
-/// As for [`product`].
-#[inline(always)]
-unsafe fn fill_from_rows<T: Panels<B>, B: Decode>(
-    item: &Item<'_>,
-    panel: usize,
-    values: Range<usize>,
-) {
-    const RUNS: usize = PIECE / 16;
-    let codes = item.staging;
-    // SAFETY: the staging area holds `PIECE` codes and twice `RUNS` floats for each lane.
-    let scales = unsafe { codes.add(T::LANES * PIECE).cast::<f32>() };
-    for (lane, row) in item.panel_rows(panel).enumerate() {
-        // SAFETY: weight rows hold whole blocks; the codes and scales of a piece fit the staging area's rows.
-        unsafe {
-            let blocks = item
-                .job
-                .weight_row(row)
-                .cast::<B>()
-                .add(values.start / B::LEN);
-            let scales = scales.add(lane * RUNS);
-            T::stage(
-                blocks,
-                values.len(),
-                Staged {
+    unsafe fn fill(p: P, item: &Item<'_>, panel: usize, values: Range<usize>) {
+        const RUNS: usize = PIECE / 16;
+        let lanes = P::Set::LANES;
+        let codes = item.staging;
+        // SAFETY: the staging area holds `PIECE` codes and twice `RUNS` floats for each lane.
+        let scales = unsafe { codes.add(lanes * PIECE).cast::<f32>() };
+        for (lane, row) in item.panel_rows(panel).enumerate() {
+            // SAFETY: weight rows hold whole blocks; the codes and scales of a piece fit the staging area's rows.
+            unsafe {
+                let blocks = item.job.weight_row(row).cast::<B>();
+                let blocks = blocks.add(values.start / B::LEN);
+                let scales = scales.add(lane * RUNS);
+                let to = Staged {
                     codes: codes.add(lane * PIECE),
                     scales,
-                    mins: scales.add(T::LANES * RUNS),
-                },
-            );
-        }
-    }
-    let bytes = panel_block(T::LANES, B::RUN);
-    let runs = BLOCK / B::RUN;
-    // SAFETY: the panel holds `bytes` for each block: 8 columns of quads, then each run's scales and minima.
-    unsafe {
-        let panel = item.panel(panel);
-        T::transpose(codes.cast(), PIECE / 4, values.len() / 4, |column| {
-            panel
-                .add(column / 8 * bytes)
-                .cast::<u32>()
-                .add(column % 8 * T::LANES)
-        });
-        for min in 0..2 {
-            let from = scales.add(min * T::LANES * RUNS).cast();
-            T::transpose(from, RUNS, values.len() / B::RUN, |run| {
-                let block = panel.add(run / runs * bytes + T::LANES * BLOCK);
-                block.cast::<u32>().add((run % runs * 2 + min) * T::LANES)
-            });
-        }
-    }
-}
-
-/// A work item of a product with floats: of weights that are, or are decoded to them.
-///
-/// # Safety
-/// As for [`product`].
-#[inline(always)]
-pub(super) unsafe fn float_product<T: TileIsa, F: Float>(job: &Job, scratch: &mut [u8]) {
-    let item = Item::new(job, T::LANES, scratch);
-    for values in pieces(job.shape.k, F::UNIT.max(4), FLOAT_PIECE) {
-        for panel in 0..item.panels {
-            for (lane, row) in item.panel_rows(panel).enumerate() {
-                // SAFETY: the row has `k` values, and the staging area `FLOAT_PIECE` floats for each lane.
-                unsafe {
-                    let weights = job.weight_row(row);
-                    let floats = item.staging.cast::<f32>().add(lane * FLOAT_PIECE);
-                    let floats = std::slice::from_raw_parts_mut(floats, values.len());
-                    F::load_all::<T::Primitives>(weights, values.start, floats);
-                }
+                    mins: scales.add(lanes * RUNS),
+                };
+                p.stage(blocks, values.len(), to);
             }
-            // SAFETY: the panel holds a vector of `LANES` floats for each value.
-            unsafe {
-                let panel = item.panel(panel).cast::<u32>();
-                T::transpose(item.staging.cast(), FLOAT_PIECE, values.len(), |column| {
-                    panel.add(column * T::LANES)
+        }
+        let bytes = panel_block(lanes, B::RUN);
+        let runs = BLOCK / B::RUN;
+        // SAFETY: the panel holds `bytes` for each block: 8 columns of quads, then each run's scales and minima.
+        unsafe {
+            let panel = item.panel(panel);
+            let from = Staging {
+                rows: codes,
+                stride: PIECE,
+            };
+            from.transpose(p.set(), values.len() / 4, |column| {
+                panel.add(column / 8 * bytes + column % 8 * lanes * 4)
+            });
+            for min in 0..2 {
+                let from = Staging {
+                    rows: scales.add(min * lanes * RUNS).cast(),
+                    stride: 4 * RUNS,
+                };
+                from.transpose(p.set(), values.len() / B::RUN, |run| {
+                    let block = panel.add(run / runs * bytes + lanes * BLOCK);
+                    block.add((run % runs * 2 + min) * lanes * 4)
                 });
             }
         }
-        // SAFETY: the caller's; the panels are filled.
-        unsafe { item.sweep_all(values, 4, |rows, sweep| T::sweep_floats(rows, sweep)) };
     }
-    // SAFETY: the caller's.
-    unsafe { item.finish() };
 }
 
+/// As many rows of 32-bit words as a register has lanes, readable up to the next multiple of four words.
+struct Staging {
+    rows: *const u8,
+    /// The bytes of a row.
+    stride: usize,
+}
+
+impl Staging {
+    /// Transposes so many words of the rows: those at `i` go to `place(i)`.
+    ///
+    /// # Safety
+    /// The rows have them, and every place takes a register.
+    #[inline(always)]
+    unsafe fn transpose<S: Register>(&self, s: S, words: usize, place: impl Fn(usize) -> *mut u8) {
+        for word in (0..words).step_by(4) {
+            // SAFETY: the caller's.
+            unsafe {
+                let columns = s.columns(|row| self.rows.add(row * self.stride + 4 * word));
+                for (i, column) in columns.into_iter().enumerate() {
+                    if word + i < words {
+                        s.store_words(place(word + i), column);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The kernel for floats: for weights that are, or are decoded to them.
+pub(super) struct FloatTiled<F, const MOST: usize>(PhantomData<F>);
+
+impl<P: Products, F: Float<P::Set>, const MOST: usize> Body<P> for FloatTiled<F, MOST> {
+    #[inline(always)]
+    unsafe fn product(p: P, job: &Job, scratch: &mut [u8]) {
+        let (s, lanes) = (p.set(), P::Set::LANES);
+        let item = Item::new(job, lanes, scratch);
+        for values in pieces(job.shape.k, F::UNIT.max(4), FLOAT_PIECE) {
+            for panel in 0..item.panels {
+                for (lane, row) in item.panel_rows(panel).enumerate() {
+                    // SAFETY: the row has `k` values, and the staging area `FLOAT_PIECE` floats for each lane.
+                    unsafe {
+                        let weights = job.weight_row(row);
+                        let floats = item.staging.cast::<f32>().add(lane * FLOAT_PIECE);
+                        let floats = std::slice::from_raw_parts_mut(floats, values.len());
+                        F::load_all(s, weights, values.start, floats);
+                    }
+                }
+                // SAFETY: the panel holds a register for each value.
+                unsafe {
+                    let panel = item.panel(panel);
+                    let from = Staging {
+                        rows: item.staging,
+                        stride: 4 * FLOAT_PIECE,
+                    };
+                    from.transpose(s, values.len(), |column| panel.add(column * lanes * 4));
+                }
+            }
+            // SAFETY: the caller's; the panels are filled.
+            unsafe {
+                item.sweep_all(values, 4, |rows, sweep| {
+                    sweep_floats::<P, MOST>(p, rows, sweep)
+                });
+            }
+        }
+        // SAFETY: the caller's.
+        unsafe { item.finish() };
+    }
+}
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -16,15 +16,22 @@ mod bytes;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod portable;
+mod products;
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) use avx2::Avx2;
+pub(crate) use avx2::{Avx2, AvxVnni, pairs_in_16_bits};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx512::Avx512;
 pub(crate) use bytes::Bytes;
 #[cfg(target_arch = "aarch64")]
-pub(crate) use neon::Neon;
+pub(crate) use neon::{Neon, NeonProducts};
 pub(crate) use portable::Portable;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use products::{ColumnProducts, Gather};
+pub(crate) use products::{
+    Numbers, Primitives, Products, Quads, Quantised, Register, RowProducts, SHIFT, Scales, Unpack,
+    Work,
+};
 
 /// The lanes of a vector, and the positions of a panel of keys.
 pub(crate) const LANES: usize = 16;
@@ -315,6 +322,16 @@ macro_rules! compiled_for {
     (Avx512: $($function:tt)*) => {
         #[cfg(target_arch = "x86_64")]
         #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+        $($function)*
+    };
+    (NeonDotprod: $($function:tt)*) => {
+        #[cfg(target_arch = "aarch64")]
+        #[target_feature(enable = "neon,dotprod")]
+        $($function)*
+    };
+    (NeonI8mm: $($function:tt)*) => {
+        #[cfg(target_arch = "aarch64")]
+        #[target_feature(enable = "neon,dotprod,i8mm")]
         $($function)*
     };
 }

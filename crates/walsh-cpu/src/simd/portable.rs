@@ -3,7 +3,7 @@
 use half::f16;
 use walsh_formats::kv::lane_sum;
 
-use super::{Simd, Table, operations};
+use super::{Primitives, Simd, Table, operations};
 
 /// Arrays of sixteen.
 #[derive(Clone, Copy)]
@@ -23,6 +23,24 @@ impl Portable {
     #[inline(always)]
     pub(crate) fn new() -> Self {
         Self(())
+    }
+}
+
+impl Primitives for Portable {
+    #[inline(always)]
+    fn widen(self, half: f16) -> f32 {
+        // Numbers below the normal range are scaled up by an exact product; infinities and NaN get the exponent that
+        // the shift leaves them short of.
+        let bits = u32::from(half.to_bits());
+        let magnitude = (bits & 0x7fff) << 13;
+        let value = if magnitude >= 0x0f80_0000 {
+            f32::from_bits(magnitude | 0x7f80_0000)
+        } else if magnitude >= 0x0080_0000 {
+            f32::from_bits(magnitude + 0x3800_0000)
+        } else {
+            (magnitude >> 13) as f32 * f32::from_bits(0x3380_0000)
+        };
+        f32::from_bits(value.to_bits() | (bits & 0x8000) << 16)
     }
 }
 

@@ -6,12 +6,12 @@ use walsh_formats::ggml::{self, BlockQ5_1, BlockQ6K, BlockQ8_0};
 
 use super::{BLOCK, COLUMNS, Coarsening, FINE, SPANS};
 use crate::isa::Isa;
-use crate::matmul::blocks::{Decode, Decoded, Plain, Primitives};
+use crate::matmul::blocks::{Decode, Decoded};
 use crate::matmul::float::value_of;
-use crate::matmul::input::SHIFT;
 use crate::matmul::layout::LANES;
 #[cfg(target_arch = "x86_64")]
-use crate::matmul::x86::X86;
+use crate::simd::{Avx2, Avx512, Products};
+use crate::simd::{Portable, Primitives, SHIFT, Work};
 
 /// Where a row's copy is made.
 pub(super) struct Room<'a> {
@@ -92,40 +92,39 @@ unsafe fn of_set<B: Decode, const BITS: usize>(
     row: *const B,
     room: Room<'_>,
 ) -> (f32, f32) {
-    // SAFETY: the caller's.
-    unsafe {
-        match isa.base() {
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => avx2::<B, BITS>(row, room),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => avx512::<B, BITS>(row, room),
-            _ => coarsen_row::<B, Plain, BITS>(row, room),
-        }
+    let work = Coarsen::<B, BITS> { row, room };
+    match isa.base() {
+        // SAFETY: the caller promises the instruction set.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => unsafe { <Avx2 as Products>::new_unchecked() }.run(work),
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => unsafe { <Avx512 as Products>::new_unchecked() }.run(work),
+        _ => work.on(Portable::new()),
+    }
+}
+
+/// A row to be copied, which [`coarsen`] has been promised.
+struct Coarsen<'a, B, const BITS: usize> {
+    row: *const B,
+    room: Room<'a>,
+}
+
+impl<P: Primitives, B: Decode, const BITS: usize> Work<P> for Coarsen<'_, B, BITS> {
+    type Output = (f32, f32);
+
+    #[inline(always)]
+    fn on(self, p: P) -> (f32, f32) {
+        // SAFETY: promised to `coarsen`.
+        unsafe { coarsen_row::<P, B, BITS>(p, self.row, self.room) }
     }
 }
 
 /// # Safety
 /// As for [`coarsen`].
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn avx2<B: Decode, const BITS: usize>(row: *const B, room: Room<'_>) -> (f32, f32) {
-    // SAFETY: the caller's.
-    unsafe { coarsen_row::<B, X86, BITS>(row, room) }
-}
-
-/// # Safety
-/// As for [`coarsen`].
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
-unsafe fn avx512<B: Decode, const BITS: usize>(row: *const B, room: Room<'_>) -> (f32, f32) {
-    // SAFETY: the caller's.
-    unsafe { coarsen_row::<B, X86, BITS>(row, room) }
-}
-
-/// # Safety
-/// As for [`coarsen`].
 #[inline(always)]
-unsafe fn coarsen_row<B: Decode, P: Primitives, const BITS: usize>(
+unsafe fn coarsen_row<P: Primitives, B: Decode, const BITS: usize>(
+    p: P,
     row: *const B,
     room: Room<'_>,
 ) -> (f32, f32) {
@@ -138,8 +137,8 @@ unsafe fn coarsen_row<B: Decode, P: Primitives, const BITS: usize>(
     } = room;
     let mut terms = 0.0;
     for (index, values) in values.chunks_exact_mut(B::LEN).enumerate() {
-        // SAFETY: the caller's.
-        terms += unsafe { decode::<B, P>(&*row.add(index), values) };
+        // SAFETY: the caller promises as many values.
+        terms += decode(p, unsafe { &*row.add(index) }, values);
     }
     let (blocks, _) = values.as_chunks_mut::<BLOCK>();
     for (scale, block) in scales.iter_mut().zip(&*blocks) {
@@ -155,8 +154,7 @@ unsafe fn coarsen_row<B: Decode, P: Primitives, const BITS: usize>(
         halves.convert_from_f32_slice(scales);
         let outputs = to.chunks_exact_mut(bytes);
         for ((half, block), to) in halves.iter().zip(blocks).zip(outputs) {
-            // SAFETY: the caller's.
-            let scale = unsafe { P::widen(*half) };
+            let scale = p.widen(*half);
             to[..2].copy_from_slice(&half.to_le_bytes());
             let codes = quantise::<BITS>(block, scale, &mut residual);
             write_codes::<BITS>(&codes, &mut to[2..]);
@@ -239,11 +237,8 @@ fn reach(residual: f64, terms: f64, k: usize) -> f32 {
 }
 
 /// Decodes a block; the square of the norm of what the terms of a product with it can come to.
-///
-/// # Safety
-/// The instruction set of `P` is available.
 #[inline(always)]
-unsafe fn decode<B: Decode, P: Primitives>(block: &B, values: &mut [f32]) -> f64 {
+fn decode<P: Primitives, B: Decode>(p: P, block: &B, values: &mut [f32]) -> f64 {
     const MOST: usize = 256;
     let (mut codes, mut scales, mut mins) = ([0; MOST], [0.0; MOST / 16], [0.0; MOST / 16]);
     let runs = B::LEN / B::RUN;
@@ -252,8 +247,7 @@ unsafe fn decode<B: Decode, P: Primitives>(block: &B, values: &mut [f32]) -> f64
         scales: &mut scales[..runs],
         mins: &mut mins[..runs],
     };
-    // SAFETY: the caller's.
-    unsafe { block.decode::<P>(out) };
+    block.decode(p, out);
     let mut terms = 0.0;
     for (run, values) in values.chunks_exact_mut(B::RUN).enumerate() {
         let (scale, min) = (scales[run], mins[run]);

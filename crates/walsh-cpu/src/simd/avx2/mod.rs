@@ -6,6 +6,9 @@ use super::{Simd, Table, operations};
 use crate::isa::Isa;
 
 pub(super) mod bytes;
+mod products;
+
+pub(crate) use products::{AvxVnni, pairs_in_16_bits};
 
 /// Pairs of 256-bit vectors, on a machine that has AVX2, FMA and F16C.
 #[derive(Clone, Copy)]

@@ -4,6 +4,8 @@ use std::arch::x86_64::*;
 
 use super::{Avx2, Bytes, Simd, Table, operations};
 
+mod products;
+
 /// 512-bit vectors, on a machine that has AVX-512 F, BW, DQ, VL and VNNI.
 #[derive(Clone, Copy)]
 pub(crate) struct Avx512(());

@@ -6,6 +6,10 @@ use half::f16;
 
 use super::{Simd, Table, operations};
 
+mod products;
+
+pub(crate) use products::NeonProducts;
+
 /// Quadruples of 128-bit vectors, on a machine that has NEON.
 #[derive(Clone, Copy)]
 pub(crate) struct Neon(());
@@ -52,7 +56,7 @@ impl Neon {
 
     operations! {
         /// Sixteen bytes, zero-extended to four vectors of words.
-        fn widen(self, bytes: uint8x16_t) -> I {
+        fn widen_bytes(self, bytes: uint8x16_t) -> I {
             let low = vmovl_u8(vget_low_u8(bytes));
             let high = vmovl_u8(vget_high_u8(bytes));
             [
@@ -227,7 +231,7 @@ impl Simd for Neon {
             let high = vcombine_u16(vmovn_u32(a[2]), vmovn_u32(a[3]));
             vst1q_u8(p, vcombine_u8(vmovn_u16(low), vmovn_u16(high)))
         }
-        unsafe fn load_u8(self, p: *const u8) -> I { self.widen(vld1q_u8(p)) }
+        unsafe fn load_u8(self, p: *const u8) -> I { self.widen_bytes(vld1q_u8(p)) }
         unsafe fn load_i8(self, p: *const u8) -> F {
             let bytes = vld1q_s8(p.cast());
             let (low, high) = (vmovl_s8(vget_low_s8(bytes)), vmovl_s8(vget_high_s8(bytes)));

@@ -1,0 +1,63 @@
+//! What families share to decode a row: plain loops that the compiler vectorises for whichever instruction set they are
+//! inlined into.
+//!
+//! Each helper reads its operands whole before it writes: otherwise the compiler, which cannot see that they are apart,
+//! goes byte by byte.
+
+use super::Decoded;
+
+/// The first `N` bytes.
+#[inline(always)]
+pub(super) fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    let mut array = [0; N];
+    array.copy_from_slice(&bytes[..N]);
+    array
+}
+
+/// Each byte, changed. (`map` of an array is not always inlined, and is then compiled without the instruction set.)
+#[inline(always)]
+pub(super) fn each<const N: usize>(mut bytes: [u8; N], change: impl Fn(u8) -> u8) -> [u8; N] {
+    for byte in &mut bytes {
+        *byte = change(*byte);
+    }
+    bytes
+}
+
+/// Puts the low nibbles of `packed` into the first half of `codes`, the high ones into the second.
+#[inline(always)]
+pub(super) fn nibbles<const N: usize>(packed: [u8; N], codes: &mut [u8]) {
+    codes[..N].copy_from_slice(&each(packed, |byte| byte & 15));
+    codes[N..2 * N].copy_from_slice(&each(packed, |byte| byte >> 4));
+}
+
+/// Ors what `bits` gives for each byte of `mask` into 32 codes.
+#[inline(always)]
+pub(super) fn or_bits(mask: [u8; 32], codes: &mut [u8], bits: impl Fn(u8) -> u8) {
+    let mut all: [u8; 32] = array(codes);
+    for (code, byte) in all.iter_mut().zip(mask) {
+        *code |= bits(byte);
+    }
+    codes.copy_from_slice(&all);
+}
+
+/// Ors bit `s` of `mask[i]`, moved to bit `to`, into code `32·s + i`.
+#[inline(always)]
+pub(super) fn bit_planes(mask: [u8; 32], to: u32, codes: &mut [u8]) {
+    for (plane, codes) in codes.chunks_exact_mut(32).enumerate() {
+        or_bits(mask, codes, |byte| (byte >> plane & 1) << to);
+    }
+}
+
+/// Fills in runs from integer scales: `scale[j] = d · ints[j]` and `min[j] = offset · scale[j]`.
+#[inline(always)]
+pub(super) fn symmetric_runs(
+    out: &mut Decoded<'_>,
+    d: f32,
+    offset: f32,
+    ints: impl Iterator<Item = i32>,
+) {
+    for ((scale, min), int) in out.scales.iter_mut().zip(&mut *out.mins).zip(ints) {
+        *scale = d * int as f32;
+        *min = offset * *scale;
+    }
+}

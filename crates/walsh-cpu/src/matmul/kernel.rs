@@ -1,0 +1,63 @@
+//! Kernels that are generic over a set of products, compiled for each.
+
+use std::marker::PhantomData;
+
+use super::contract::Job;
+use crate::simd::{Products, Work};
+
+/// A product kernel.
+pub(super) trait Body<P> {
+    /// Computes a work item; always inlined.
+    ///
+    /// # Safety
+    /// The job's operands are good for its shape; scratch is as the plan asks.
+    unsafe fn product(p: P, job: &Job, scratch: &mut [u8]);
+}
+
+/// A kernel compiled with the features of a set of products.
+///
+/// # Safety
+/// As for [`Kernel`](super::contract::Kernel).
+pub(super) unsafe fn kernel<P: Products, K: Body<P>>(job: &Job, scratch: &mut [u8]) {
+    // SAFETY: the caller promises the instruction set.
+    let p = unsafe { P::new_unchecked() };
+    p.run(Call {
+        job,
+        scratch,
+        body: PhantomData::<K>,
+    });
+}
+
+/// A call of a kernel, for which [`kernel`] has been promised what it asks for.
+struct Call<'a, K> {
+    job: &'a Job,
+    scratch: &'a mut [u8],
+    body: PhantomData<K>,
+}
+
+impl<P, K: Body<P>> Work<P> for Call<'_, K> {
+    type Output = ();
+
+    #[inline(always)]
+    fn on(self, p: P) {
+        // SAFETY: promised to `kernel`.
+        unsafe { K::product(p, self.job, self.scratch) }
+    }
+}
+
+/// Evaluates an expression in which a name stands for a number of rows, from 1 to a constant of at most 12.
+macro_rules! with_rows {
+    ($rows:expr, $most:ident, $name:ident => $call:expr) => {
+        with_rows!(@ $rows, $most, $name, $call, 1 2 3 4 5 6 7 8 9 10 11 12)
+    };
+    (@ $rows:expr, $most:ident, $name:ident, $call:expr, $($count:literal)*) => {
+        match $rows {
+            $($count if const { $count <= $most } => {
+                const $name: usize = $count;
+                $call
+            })*
+            rows => unreachable!("a tile of {rows} rows"),
+        }
+    };
+}
+pub(super) use with_rows;
