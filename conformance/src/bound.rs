@@ -63,7 +63,7 @@ impl<'a> Bound<'a> {
     /// What the device says.
     pub fn new(problem: &'a Problem, target: &Target) -> Result<Self> {
         let device = &target.device;
-        let mut rng = Rng::new(problem.seed);
+        let mut rng = Rng(problem.seed);
         let placed = problem
             .tensors
             .iter()

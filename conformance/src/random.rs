@@ -1,65 +1,7 @@
 use half::f16;
 use walsh::DType;
 use walsh::formats::ggml::{self, Role};
-
-/// A small generator (SplitMix64): the same numbers on every platform.
-#[derive(Debug, Clone)]
-pub struct Rng(u64);
-
-impl Rng {
-    /// A generator that always gives the same sequence for a seed.
-    #[must_use]
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// 64 random bits.
-    pub fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number from 0 to `end` − 1.
-    pub fn below(&mut self, end: usize) -> usize {
-        (self.bits() % end.max(1) as u64) as usize
-    }
-
-    /// One of the items.
-    ///
-    /// # Panics
-    /// When there is none.
-    pub fn pick<'a, T>(&mut self, items: &'a [T]) -> &'a T {
-        &items[self.below(items.len())]
-    }
-
-    /// A number from 0 up to 1.
-    pub fn uniform(&mut self) -> f64 {
-        (self.bits() >> 11) as f64 / (1u64 << 53) as f64
-    }
-
-    /// A number of the standard normal distribution.
-    pub fn normal(&mut self) -> f32 {
-        let radius = (-2.0 * (1.0 - self.uniform()).ln()).sqrt();
-        (radius * (std::f64::consts::TAU * self.uniform()).cos()) as f32
-    }
-
-    /// `count` numbers of the standard normal distribution.
-    pub fn normals(&mut self, count: usize) -> Vec<f32> {
-        (0..count).map(|_| self.normal()).collect()
-    }
-
-    /// `count` random bytes.
-    pub fn bytes(&mut self, count: usize) -> Vec<u8> {
-        let mut bytes: Vec<u8> = (0..count.div_ceil(8))
-            .flat_map(|_| self.bits().to_le_bytes())
-            .collect();
-        bytes.truncate(count);
-        bytes
-    }
-}
+use walsh::formats::random::SplitMix64 as Rng;
 
 /// `count` numbers as stored bytes of a weight type: random codes, under scales
 /// of weights as models have them.

@@ -35,7 +35,7 @@ struct World {
 
 impl World {
     fn new(device: &Device, seed: u64) -> Self {
-        let mut rng = Rng::new(seed);
+        let mut rng = Rng(seed);
         let numbers = rng.normals((ROWS * WIDTH) as usize);
         let weights = rng.normals((WIDTH * WIDTH) as usize);
         let quantised = [WIDTH, WIDTH / 2].map(|k| {
@@ -268,9 +268,9 @@ fn a_list_gives_what_its_ops_give_one_by_one() {
             );
             let mut list = target.device.record();
             let mut steps = Vec::new();
-            let mut rng = Rng::new(1000 + seed);
+            let mut rng = Rng(1000 + seed);
             while steps.len() < 40 {
-                let mut same = rng.clone();
+                let mut same = rng;
                 if list.push(together.op(&mut rng)).is_ok() {
                     let mut single = target.device.record();
                     single.push(alone.op(&mut same)).unwrap();
@@ -309,10 +309,10 @@ fn products_of_reshapes_are_those_of_each_alone() {
         let device = &target.device;
         // Few rows, and more than a tile takes.
         for rows in [1, 40] {
-            let numbers = Rng::new(7).normals(512 * rows);
+            let numbers = Rng(7).normals(512 * rows);
             let input = device.tensor(&[rows as u64, 512], &numbers).unwrap();
             let product = |k: u64| {
-                let weights = Rng::new(k).normals((64 * k) as usize);
+                let weights = Rng(k).normals((64 * k) as usize);
                 let mut blocks = vec![0; weights.len() / 32 * DType::Q8_0.block_bytes()];
                 ggml::encode(DType::Q8_0, &weights, &mut blocks).unwrap();
                 let m = 512 * rows as u64 / k;
@@ -352,7 +352,7 @@ fn threads_share_a_device() {
         std::thread::scope(|scope| {
             for thread in 0..4u64 {
                 scope.spawn(move || {
-                    let numbers = Rng::new(thread).normals(4096);
+                    let numbers = Rng(thread).normals(4096);
                     let x = device.tensor(&[4096], &numbers).unwrap();
                     let mut list = device.record();
                     for _ in 0..8 {

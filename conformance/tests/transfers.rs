@@ -8,7 +8,7 @@ fn tensors_are_filled_with_tiles_and_copied_at_any_offset() {
     const BYTES: usize = 3 << 16;
     for Target { name, device, .. } in targets().expect("the devices") {
         println!("on {name}");
-        let mut rng = Rng::new(1);
+        let mut rng = Rng(1);
         let buffer = device.allocate(BYTES as u64).expect("memory");
         let whole = Tensor::new(buffer.clone(), 0, DType::U8, &[BYTES as u64]).expect("a view");
         let mut image = rng.bytes(BYTES);

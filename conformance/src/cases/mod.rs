@@ -68,7 +68,7 @@ fn rng(name: &str) -> (u64, Rng) {
     let seed = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
-    (seed, Rng::new(seed))
+    (seed, Rng(seed))
 }
 
 /// The product of a shape's dimensions.

@@ -2,6 +2,7 @@ use std::collections::HashMap;
 
 use walsh::formats::ggml;
 use walsh::formats::kv::RowCodec;
+use walsh::formats::random::SplitMix64;
 use walsh::{DType, Device, KvCache, KvCacheOptions, KvRows, Result, Screen, ScreenSample, Tensor};
 
 /// How many random bytes are made on the host; a tensor repeats them.
@@ -16,7 +17,7 @@ const TILE_ROWS: usize = 1024;
 /// What they write is shared, so that each waits for the one before, as in a model.
 pub struct Maker {
     device: Device,
-    random: Random,
+    random: SplitMix64,
     /// The number of the op that tensors are made for.
     pub(crate) index: usize,
     tiles: HashMap<DType, Vec<u8>>,
@@ -38,7 +39,7 @@ impl Maker {
     pub(crate) fn new(device: &Device) -> Self {
         Self {
             device: device.clone(),
-            random: Random(1),
+            random: SplitMix64(1),
             index: 0,
             tiles: HashMap::new(),
             vectors: Vec::new(),
@@ -89,7 +90,7 @@ impl Maker {
             // Whole vectors of any width, so that copies of the tile begin where devices copy fast.
             let unit = 128 * dtype.block_bytes();
             let mut tile = vec![0; TILE_BYTES / unit * unit];
-            self.random.fill(dtype, deviation, &mut tile)?;
+            ggml::random(dtype, deviation, &mut self.random, &mut tile)?;
             self.tiles.insert(dtype, tile);
         }
         if let Some(tile) = self.tiles.get(&dtype) {
@@ -163,7 +164,7 @@ impl Maker {
         let mut scratch = vec![0.0; codec.head_dim()];
         let mut numbers = vec![0; 4 * codec.head_dim()];
         for row in 0..TILE_ROWS {
-            self.random.fill(DType::F32, 1.0, &mut numbers)?;
+            ggml::random(DType::F32, 1.0, &mut self.random, &mut numbers)?;
             let numbers = numbers.as_chunks().0.iter();
             let numbers: Vec<f32> = numbers.map(|bytes| f32::from_le_bytes(*bytes)).collect();
             let codes = &mut codes[row * code_bytes..][..code_bytes];
@@ -175,24 +176,5 @@ impl Maker {
             codes,
             scales,
         })
-    }
-}
-
-/// A small generator (SplitMix64): the same numbers on every platform.
-struct Random(u64);
-
-impl Random {
-    /// 64 random bits.
-    fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Random numbers of a type.
-    fn fill(&mut self, dtype: DType, deviation: f32, out: &mut [u8]) -> Result<()> {
-        Ok(ggml::random(dtype, deviation, &mut || self.bits(), out)?)
     }
 }

@@ -9,6 +9,7 @@ pub mod error;
 pub mod ggml;
 pub mod gguf;
 pub mod kv;
+pub mod random;
 pub mod rotation;
 
 pub use dtype::DType;

@@ -4,6 +4,7 @@ use std::panic::catch_unwind;
 
 use walsh_formats::ggml;
 use walsh_formats::gguf::{Array, Gguf, GgufError, Value, split_info};
+use walsh_formats::random::SplitMix64;
 
 static SMALL: &[u8] = include_bytes!("golden/small.gguf");
 
@@ -354,18 +355,15 @@ fn no_changed_byte_makes_a_panic() {
 
 #[test]
 fn random_bytes_behind_the_magic_make_no_panic() {
-    // A splitmix64 sequence.
-    let mut state = 7_u64;
-    let mut random = || {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed ^ (mixed >> 29)
-    };
+    let mut random = SplitMix64(7);
     for _ in 0..20_000 {
         let mut bytes = SMALL.to_vec();
-        let (at, len) = (random() as usize % bytes.len(), 1 + random() as usize % 16);
+        let (at, len) = (
+            random.bits() as usize % bytes.len(),
+            1 + random.bits() as usize % 16,
+        );
         for byte in bytes.iter_mut().skip(at).take(len) {
-            *byte = random() as u8;
+            *byte = random.bits() as u8;
         }
         let _ = catch_unwind(|| read_all(&bytes)).expect("no panic");
     }

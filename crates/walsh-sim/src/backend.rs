@@ -8,6 +8,7 @@ use walsh_core::{
     Access, Accesses, Activations, Backend, Buffer, Device, DeviceId, Error, HostBytes, Memory,
     Plan, Program, Properties, Recording, Result, Span,
 };
+use walsh_formats::random::SplitMix64;
 use walsh_kernels::{Binding, CHECK_PASSED, Dispatch, Limits, List, Lowered, Touch};
 
 use crate::compiler::{Compiler, Module, failure};
@@ -15,7 +16,7 @@ use crate::group::{Given, Stacks};
 use crate::hooks;
 use crate::machine::{Machine, Region, Written};
 use crate::memory::{Allocation, Shadow, SimMemory, lock, memory};
-use crate::random::{Permutation, Random};
+use crate::random::{Permutation, shuffle};
 use crate::shadow::{Cells, MOST_THREADS};
 
 /// How a simulator is opened.
@@ -265,7 +266,7 @@ impl Sim {
         let state = &mut *lock(&self.state);
         let seed = state.seed;
         state.seed = seed.wrapping_add(1);
-        let mut random = Random::new(seed);
+        let mut random = SplitMix64(seed);
         for binding in launches.iter().flat_map(|launch| &launch.dispatch.buffers) {
             poison(&binding.span)?;
         }
@@ -275,7 +276,7 @@ impl Sim {
             let together = 1 + rest[1..].iter().take_while(|l| !begins(l)).count();
             let (now, later) = rest.split_at(together);
             let mut order: Vec<&Launch> = now.iter().collect();
-            random.shuffle(&mut order);
+            shuffle(&mut order, &mut random);
             for launch in order {
                 self.launch(state, launch, &mut random)
                     .map_err(|error| name_seed(error, seed))?;
@@ -285,7 +286,7 @@ impl Sim {
         Ok(())
     }
 
-    fn launch(&self, state: &mut State, launch: &Launch, random: &mut Random) -> Result<()> {
+    fn launch(&self, state: &mut State, launch: &Launch, random: &mut SplitMix64) -> Result<()> {
         if state.phase > 1 << 31 {
             state.phase = 1;
             state.era += 1;

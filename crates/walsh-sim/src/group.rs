@@ -5,10 +5,10 @@ use std::ffi::c_void;
 use corosensei::stack::{DefaultStack, Stack};
 use corosensei::{Coroutine, CoroutineResult};
 use walsh_core::Result;
+use walsh_formats::random::SplitMix64;
 
 use crate::compiler::{Position, failure};
 use crate::machine::Machine;
-use crate::random::Random;
 
 /// A thread's stack: its arrays that are not in registers lie there.
 const STACK_BYTES: usize = 256 << 10;
@@ -38,7 +38,7 @@ impl Stacks {
         machine: &Machine,
         given: Given,
         group: [u32; 3],
-        random: &mut Random,
+        random: &mut SplitMix64,
     ) -> Result<()> {
         machine.begin(group);
         let mut fibers = Vec::with_capacity(given.threads as usize);

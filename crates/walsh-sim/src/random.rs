@@ -1,29 +1,9 @@
-/// A small generator (SplitMix64): orders need to differ, not to be unpredictable.
-#[derive(Debug, Clone)]
-pub(crate) struct Random(u64);
+use walsh_formats::random::SplitMix64;
 
-impl Random {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
-    }
-
-    /// A number below `end`, which is not zero.
-    pub(crate) fn below(&mut self, end: usize) -> usize {
-        ((u128::from(self.next()) * end as u128) >> 64) as usize
-    }
-
-    pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {
-        for last in (1..items.len()).rev() {
-            items.swap(last, self.below(last + 1));
-        }
+/// Puts items in some order.
+pub(crate) fn shuffle<T>(items: &mut [T], random: &mut SplitMix64) {
+    for last in (1..items.len()).rev() {
+        items.swap(last, random.below(last + 1));
     }
 }
 
@@ -37,10 +17,10 @@ pub(crate) struct Permutation {
 }
 
 impl Permutation {
-    pub(crate) fn new(count: u64, random: &mut Random) -> Self {
+    pub(crate) fn new(count: u64, random: &mut SplitMix64) -> Self {
         let mut step = 1;
         for _ in 0..16 {
-            let candidate = 1 + random.next() % count.max(1);
+            let candidate = 1 + random.bits() % count.max(1);
             if common_divisor(candidate, count) == 1 {
                 step = candidate;
                 break;
@@ -49,7 +29,7 @@ impl Permutation {
         Self {
             count,
             step,
-            next: random.next() % count.max(1),
+            next: random.bits() % count.max(1),
             left: count,
         }
     }
@@ -76,7 +56,7 @@ mod tests {
 
     #[test]
     fn a_permutation_has_every_number_once() {
-        let mut random = Random::new(7);
+        let mut random = SplitMix64(7);
         let mut orders = std::collections::HashSet::new();
         for count in [0, 1, 2, 3, 12, 97, 1000] {
             for _ in 0..8 {

@@ -2,7 +2,7 @@
 
 use twox_hash::XxHash3_128;
 
-use crate::random::Random;
+use walsh::formats::random::SplitMix64;
 
 /// Numbers that programs get wrong.
 const NUMBERS: [u64; 16] = [
@@ -25,7 +25,7 @@ const NUMBERS: [u64; 16] = [
 ];
 
 /// A file with a few places changed, most of them among its first `head` bytes.
-pub(crate) fn damaged(file: &[u8], head: usize, random: &mut Random) -> Vec<u8> {
+pub(crate) fn damaged(file: &[u8], head: usize, random: &mut SplitMix64) -> Vec<u8> {
     let mut file = file.to_vec();
     for _ in 0..1 + random.below(4) {
         if file.is_empty() {
@@ -39,7 +39,7 @@ pub(crate) fn damaged(file: &[u8], head: usize, random: &mut Random) -> Vec<u8> 
         let at = random.below(end.max(1));
         match random.below(8) {
             0 | 1 => file[at] ^= 1 << random.below(8),
-            2 => file[at] = random.next() as u8,
+            2 => file[at] = random.bits() as u8,
             3 | 4 => {
                 let width = *random.pick(&[1, 2, 4, 8]);
                 let number = random.pick(&NUMBERS).to_le_bytes();
@@ -63,7 +63,7 @@ pub(crate) fn damaged(file: &[u8], head: usize, random: &mut Random) -> Vec<u8> 
 }
 
 /// A saved session with contents changed and checksums that hold, mostly.
-pub(crate) fn session(file: &[u8], random: &mut Random) -> Vec<u8> {
+pub(crate) fn session(file: &[u8], random: &mut SplitMix64) -> Vec<u8> {
     let Some(sections) = sections(file) else {
         return damaged(file, 512, random);
     };
@@ -79,7 +79,7 @@ pub(crate) fn session(file: &[u8], random: &mut Random) -> Vec<u8> {
         let at = start + random.below((end - start).min(256));
         match random.below(3) {
             0 => file[at] ^= 1 << random.below(8),
-            1 => file[at] = random.next() as u8,
+            1 => file[at] = random.bits() as u8,
             _ => {
                 let width = (*random.pick(&[1, 2, 4, 8])).min(end - at);
                 let number = random.pick(&NUMBERS).to_le_bytes();

@@ -11,7 +11,6 @@ mod support;
 mod bytes;
 mod child;
 mod options;
-mod random;
 mod templates;
 
 use std::fs;
@@ -20,8 +19,8 @@ use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use child::Ended;
-use random::Random;
 use support::tiny::Tiny;
+use walsh::formats::random::SplitMix64;
 
 /// What a run may have beyond its file and beyond what an ordinary run has.
 const MEMORY: u64 = 300 << 20;
@@ -91,7 +90,7 @@ fn arguments() -> Result<Option<Arguments>, String> {
 struct Trial {
     folder: support::Folder,
     kept: PathBuf,
-    random: Random,
+    random: SplitMix64,
     models: Vec<Vec<u8>>,
     sessions: Vec<Vec<u8>>,
     /// What an ordinary run has in memory.
@@ -120,7 +119,7 @@ impl Trial {
         let mut trial = Self {
             folder,
             kept: support::root().join("target/hostile"),
-            random: Random(seed),
+            random: SplitMix64(seed),
             models,
             sessions: Vec::new(),
             ordinary: 0,

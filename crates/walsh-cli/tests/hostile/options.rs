@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
-use crate::random::Random;
+use walsh::formats::random::SplitMix64;
 
 /// Options that take a number or a word.
 const OPTIONS: [&str; 18] = [
@@ -82,7 +82,7 @@ const PROMPTS: [&str; 14] = [
 ];
 
 /// The arguments behind `--model FILE` of a run of `generate`; those for files lead into the folder of the run.
-pub(crate) fn arguments(random: &mut Random) -> Vec<OsString> {
+pub(crate) fn arguments(random: &mut SplitMix64) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = Vec::new();
     for _ in 0..random.below(4) {
         arguments.push(OsString::from(*random.pick(&OPTIONS)));
@@ -97,7 +97,7 @@ pub(crate) fn arguments(random: &mut Random) -> Vec<OsString> {
         0 => OsString::from(random.pick(&PROMPTS).repeat(1 + random.below(2000))),
         1 => {
             let length = 1 + random.below(200);
-            let bytes = (0..length).map(|_| (random.next() as u8).max(1));
+            let bytes = (0..length).map(|_| (random.bits() as u8).max(1));
             OsString::from_vec(bytes.collect())
         }
         _ => OsString::from(*random.pick(&PROMPTS)),

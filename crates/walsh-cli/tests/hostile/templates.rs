@@ -1,6 +1,6 @@
 //! Chat templates that want more than their share.
 
-use crate::random::Random;
+use walsh::formats::random::SplitMix64;
 
 /// What makes `ns.x` larger or deeper.
 const GROWTH: [&str; 30] = [
@@ -108,7 +108,7 @@ const OTHERS: [&str; 26] = [
 ];
 
 /// A template.
-pub(crate) fn template(random: &mut Random) -> String {
+pub(crate) fn template(random: &mut SplitMix64) -> String {
     match random.below(4) {
         0 => random.pick(&OTHERS).to_string(),
         1 => {

@@ -6,28 +6,31 @@ use super::reference::check_length;
 use super::{Form, Role, decode, encode, form};
 use crate::dtype::DType;
 use crate::error::FormatError;
+use crate::random::SplitMix64;
 
 /// Fills `out` with random numbers of a type as weights have them: centred, of about the given standard
 /// deviation, every code as likely as any other, and scales of either sign that differ from block to
-/// block. `bits` gives 64 random bits a call.
+/// block.
 ///
 /// # Errors
 /// When `out` is not whole blocks, or the type holds no floats.
 pub fn random(
     dtype: DType,
     deviation: f32,
-    bits: &mut dyn FnMut() -> u64,
+    random: &mut SplitMix64,
     out: &mut [u8],
 ) -> Result<(), FormatError> {
     let blocks = out.len() / dtype.block_bytes();
     let values = blocks * dtype.block_len();
     check_length(dtype, values, out.len())?;
     let Some(form) = form(dtype) else {
-        let values: Vec<f32> = (0..values).map(|_| deviation * bell(bits())).collect();
+        let values: Vec<f32> = (0..values)
+            .map(|_| deviation * bell(random.bits()))
+            .collect();
         return encode(dtype, &values, out);
     };
     for word in out.chunks_mut(8) {
-        word.copy_from_slice(&bits().to_le_bytes()[..word.len()]);
+        word.copy_from_slice(&random.bits().to_le_bytes()[..word.len()]);
     }
     let places = Scales::of(&form);
     let measured = SAMPLE.min(blocks);
@@ -37,7 +40,7 @@ pub fn random(
     }
     let unit = deviation_of(dtype, sample)?;
     for block in out.chunks_exact_mut(dtype.block_bytes()) {
-        let word = bits();
+        let word = random.bits();
         let size = 0.75 + 0.5 * fraction(word);
         let sign = if word & 1 == 0 { 1.0 } else { -1.0 };
         let minimum = 0.9 + 0.2 * fraction(word << 32);
@@ -106,22 +109,13 @@ fn bell(word: u64) -> f32 {
 mod tests {
     use super::*;
 
-    fn bits() -> impl FnMut() -> u64 {
-        let mut state = 7u64;
-        move || {
-            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            mixed ^ (mixed >> 29)
-        }
-    }
-
     #[test]
     fn numbers_of_every_type_are_centred_and_of_the_deviation() {
         let floats = DType::ALL.iter().filter(|dtype| dtype.is_real());
         for &dtype in floats {
             let blocks = 65536 / dtype.block_len();
             let mut bytes = vec![0; blocks * dtype.block_bytes()];
-            random(dtype, 0.02, &mut bits(), &mut bytes).expect("whole blocks");
+            random(dtype, 0.02, &mut SplitMix64(7), &mut bytes).expect("whole blocks");
             let mut values = vec![0.0; 65536];
             decode(dtype, &bytes, &mut values).expect("whole blocks");
             assert!(values.iter().all(|x| x.abs() < 0.2), "{dtype}");
@@ -134,7 +128,7 @@ mod tests {
 
     #[test]
     fn what_has_no_numbers_is_refused() {
-        let mut bits = bits();
+        let mut bits = SplitMix64(7);
         assert!(random(DType::U8, 1.0, &mut bits, &mut [0; 4]).is_err());
         assert!(random(DType::Q4K, 1.0, &mut bits, &mut [0; 100]).is_err());
         random(DType::Q4K, 1.0, &mut bits, &mut []).expect("no blocks");

@@ -1,22 +1,27 @@
 //! Random numbers that are the same on every machine.
 
-/// A stream of random numbers: SplitMix64 (Steele, Lea and Flood, 2014).
+use walsh::formats::random::SplitMix64;
+
+/// The stream of random numbers of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Random {
     seed: u64,
-    state: u64,
+    stream: SplitMix64,
 }
 
 impl Random {
     /// The stream of a seed, from its start.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self { seed, state: seed }
+        Self::at(seed, seed)
     }
 
     /// A stream that was left in a state.
     pub(crate) fn at(seed: u64, state: u64) -> Self {
-        Self { seed, state }
+        Self {
+            seed,
+            stream: SplitMix64(state),
+        }
     }
 
     /// What it started from.
@@ -27,16 +32,11 @@ impl Random {
 
     /// Where it is: what [`at`](Self::at) takes.
     pub(crate) fn state(&self) -> u64 {
-        self.state
+        self.stream.0
     }
 
-    /// The next number, from 0 to below 1: 53 bits.
+    /// The next number, from 0 to below 1.
     pub(super) fn uniform(&mut self) -> f64 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.state;
-        bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        bits ^= bits >> 31;
-        (bits >> 11) as f64 / (1u64 << 53) as f64
+        self.stream.uniform()
     }
 }

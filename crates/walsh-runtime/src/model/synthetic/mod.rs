@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use walsh::formats::ggml;
+use walsh::formats::random::SplitMix64;
 use walsh::{DType, Device, Tensor, tensor_bytes};
 
 use super::config::ModelConfig;
@@ -103,17 +104,11 @@ fn is_vector(tensor: &Tensor) -> bool {
 
 /// Random numbers of a type; the same on every machine.
 fn tile(dtype: DType) -> Result<Vec<u8>> {
-    let mut state = 0x5eed_u64;
-    let mut bits = move || {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    };
+    let mut random = SplitMix64(0x5eed);
     // Whole vectors of any width, so that copies of the tile begin where devices copy fast.
     let unit = 128 * dtype.block_bytes();
     let mut tile = vec![0; TILE_BYTES / unit * unit];
-    ggml::random(dtype, DEVIATION, &mut bits, &mut tile).map_err(walsh::Error::from)?;
+    ggml::random(dtype, DEVIATION, &mut random, &mut tile).map_err(walsh::Error::from)?;
     Ok(tile)
 }
 
