@@ -13,9 +13,9 @@ A case runs when its name contains a FILTER, all without one.
 Options:
       --device NAME    Runs the targets whose names begin so; may be given again (cpu, cuda:0, sim, \"cpu:threads=1\")
       --every N        Runs every Nth case of each op
-      --all            Runs all cases on the simulator too: of long tables it otherwise runs a share, drawn from the seed,
-                       where there is no FILTER
-      --seed N         What the simulator's orders are drawn from; hexadecimal behind 0x
+      --all            Runs all cases on the simulator too, and with every size of team: where there is no FILTER, the
+                       simulator otherwise runs a share of long tables, and each case runs with one size, drawn from the seed
+      --seed N         What is sampled and the simulator's orders are drawn from; hexadecimal behind 0x
       --skip FILTER    Leaves out the cases whose names contain it; may be given again
       --exact          A FILTER is a whole name
       --list           Prints the names of the cases, and runs none
@@ -44,11 +44,11 @@ pub struct Arguments {
     pub exact: bool,
     /// What names of targets begin with, one of them; all of them when empty.
     pub devices: Vec<String>,
-    /// What the simulator's orders are drawn from; chosen anew for each run when absent.
+    /// What is sampled and the simulator's orders are drawn from; chosen anew for each run when absent.
     pub seed: Option<u64>,
     /// Every so many-th case runs.
     pub every: usize,
-    /// Whether all cases run on the simulator, filtered or not.
+    /// Whether all cases run on all targets.
     pub all: bool,
     /// Whether names are printed instead.
     pub list: bool,
@@ -144,7 +144,7 @@ impl Arguments {
             || self.filters.is_empty()
     }
 
-    /// Whether the simulator runs a share of long tables alone.
+    /// Whether the simulator runs a share of long tables alone, and each case one size of team.
     #[must_use]
     pub fn samples(&self) -> bool {
         !self.all && self.filters.is_empty()

@@ -23,5 +23,5 @@ pub use arguments::{Arguments, Asked, HELP};
 pub use bound::Bound;
 pub use expected::{Expected, Leave};
 pub use problem::{Bind, HostTensor, Problem};
-pub use target::{Target, missing, targets};
+pub use target::{TEAMS, Target, missing, targets};
 pub use walsh::formats::random::SplitMix64 as Rng;

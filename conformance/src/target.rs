@@ -20,7 +20,12 @@ pub struct Target {
     pub extends: bool,
     /// Whether the weights of products are packed.
     pub packs: bool,
+    /// Where targets differ in the size of their team alone: which of [`TEAMS`] it has.
+    pub team: Option<usize>,
 }
+
+/// The sizes of teams that an instruction set is tested with.
+pub const TEAMS: &[usize] = &[1, 2, 3];
 
 impl Target {
     /// Opens the device that a spec names.
@@ -48,7 +53,15 @@ impl Target {
             approximates,
             extends,
             packs,
+            team: None,
         })
+    }
+
+    /// Whether it is its turn where each case has a turn and runs with one size of team: targets that do not differ in
+    /// that run every case.
+    #[must_use]
+    pub fn has_turn(&self, turn: usize) -> bool {
+        self.team.is_none_or(|team| turn % TEAMS.len() == team)
     }
 
     /// Whether its products gain by packed weights: otherwise it is another target.
@@ -92,21 +105,21 @@ impl Target {
 /// # Errors
 /// When a device that should be there cannot be opened.
 pub fn targets() -> Result<Vec<Target>> {
-    let mut names = Vec::new();
-    for isa in Isa::available() {
-        for threads in 1..=3 {
-            names.push(format!("cpu:threads={threads},isa={isa}"));
-        }
-        names.push(format!("cpu:threads=2,isa={isa},packing=always"));
-        if isa.base() == isa {
-            names.push(format!("cpu:threads=2,isa={isa},activations=f32"));
-        }
-    }
     let mut targets = Vec::new();
-    for name in &names {
-        let target = Target::open(name)?;
-        if !target.packs || target.gains()? {
-            targets.push(target);
+    for isa in Isa::available() {
+        for (team, threads) in TEAMS.iter().enumerate() {
+            let team = Some(team);
+            let target = Target::open(&format!("cpu:threads={threads},isa={isa}"))?;
+            targets.push(Target { team, ..target });
+        }
+        let packing = Target::open(&format!("cpu:threads=2,isa={isa},packing=always"))?;
+        if packing.gains()? {
+            targets.push(packing);
+        }
+        if isa.base() == isa {
+            targets.push(Target::open(&format!(
+                "cpu:threads=2,isa={isa},activations=f32"
+            ))?);
         }
     }
     for name in [GPU.to_owned(), format!("{GPU},activations=f32")] {

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use conformance::cases::{TABLES, Table};
-use conformance::{Arguments, Asked, Bound, HELP, Problem, Target, missing, targets};
+use conformance::{Arguments, Asked, Bound, HELP, Problem, TEAMS, Target, missing, targets};
 use walsh::Activations;
 
 /// Targets that are worked on in turn, and how many workers do so, each with its own.
@@ -19,6 +19,8 @@ struct Crew {
     workers: Vec<Vec<Target>>,
     /// Where it runs but a share of long tables: what decides which.
     sample: Option<u64>,
+    /// Where each case runs with one size of team: whose turn the first is.
+    turn: Option<usize>,
 }
 
 impl Crew {
@@ -40,9 +42,11 @@ fn crews(arguments: &Arguments, seed: u64) -> Result<Vec<Crew>, String> {
     let mut devices = targets().map_err(explain)?;
     devices.retain(|target| arguments.has(&target.name));
     if !devices.is_empty() {
+        let in_turn = arguments.samples() && devices.iter().any(|target| target.team.is_some());
         crews.push(Crew {
             workers: vec![devices],
             sample: None,
+            turn: in_turn.then_some(seed as usize % TEAMS.len()),
         });
     }
     if arguments.has("sim") {
@@ -54,6 +58,7 @@ fn crews(arguments: &Arguments, seed: u64) -> Result<Vec<Crew>, String> {
         crews.push(Crew {
             workers: workers.collect::<Result<_, _>>().map_err(explain)?,
             sample: arguments.samples().then_some(seed),
+            turn: None,
         });
     }
     if crews.is_empty() {
@@ -114,6 +119,9 @@ fn run(arguments: &Arguments, started: Instant) -> Result<ExitCode, String> {
     );
     println!("did not run: {}", missing().join(", "));
     for crew in &crews {
+        if crew.turn.is_some() {
+            println!("cpu ran each case with one of {TEAMS:?} threads, in turn (--all runs all)");
+        }
         for table in TABLES.iter().filter(|table| crew.share(table).0 > 1) {
             let (share, first) = crew.share(table);
             let (op, name) = (table.op, &crew.workers[0][0].name);
@@ -176,12 +184,16 @@ fn run_table(table: &Table, crews: &[Crew], arguments: &Arguments) -> Outcome {
             if targets.filter(|t| t.is_for(table.op)).count() == 0 {
                 continue;
             }
-            let (queue, problems) = sync_channel::<Arc<Problem>>(8);
+            let (queue, problems) = sync_channel::<Task>(8);
             let problems = Arc::new(Mutex::new(problems));
             queues.push((queue, crew.share(table)));
             for targets in &crew.workers {
-                let (problems, failures) = (problems.clone(), &failures);
-                scope.spawn(move || work(table.op, targets, &problems, failures));
+                let (problems, failures, turn) = (problems.clone(), &failures, crew.turn);
+                let takes = move |target: &Target, number| {
+                    target.is_for(table.op)
+                        && turn.is_none_or(|turn| target.has_turn(turn + number))
+                };
+                scope.spawn(move || work(targets, takes, &problems, failures));
             }
         }
         if queues.is_empty() {
@@ -208,7 +220,7 @@ fn run_table(table: &Table, crews: &[Crew], arguments: &Arguments) -> Outcome {
             }
             outcome.cases += 1;
             let problem = Arc::new(problem);
-            let send = |queue: &&SyncSender<_>| queue.send(Arc::clone(&problem)).is_ok();
+            let send = |queue: &&SyncSender<_>| queue.send((wanted, Arc::clone(&problem))).is_ok();
             assert!(takers.iter().all(send), "a worker ended early");
         }
     });
@@ -219,16 +231,19 @@ fn run_table(table: &Table, crews: &[Crew], arguments: &Arguments) -> Outcome {
     outcome
 }
 
-/// Runs the problems that come on a worker's targets.
+/// A problem, and its number among those that run.
+type Task = (usize, Arc<Problem>);
+
+/// Runs the problems that come on the targets of a worker that take them.
 fn work(
-    op: &str,
     targets: &[Target],
-    problems: &Mutex<Receiver<Arc<Problem>>>,
+    takes: impl Fn(&Target, usize) -> bool,
+    problems: &Mutex<Receiver<Task>>,
     failures: &Mutex<Failures>,
 ) {
     let next = || problems.lock().ok()?.recv().ok();
-    while let Some(problem) = next() {
-        for target in targets.iter().filter(|target| target.is_for(op)) {
+    while let Some((number, problem)) = next() {
+        for target in targets.iter().filter(|target| takes(target, number)) {
             let outcome = Bound::new(&problem, target)
                 .map_err(|error| error.to_string())
                 .and_then(|bound| bound.verify());

@@ -202,6 +202,7 @@ fn wanted(arguments: &Arguments) -> Result<Wanted, String> {
         approximates: true,
         extends: false,
         packs: false,
+        team: None,
     };
     for table in TABLES.iter().filter(|_| !arguments.quick) {
         for problem in table.problems() {

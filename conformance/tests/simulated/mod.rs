@@ -34,5 +34,6 @@ pub(crate) fn with(seed: u64, activations: Activations) -> walsh::Result<Target>
         approximates,
         extends: false,
         packs: false,
+        team: None,
     })
 }
