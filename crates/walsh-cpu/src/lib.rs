@@ -2,7 +2,7 @@
 //! and portable Rust.
 //!
 //! [`open`] gives a [`Device`](walsh_core::Device). Ops are lowered into
-//! *phases* of independent work items, which a [`team`] of workers shares; a
+//! *phases* of independent work items, which a team of workers shares; a
 //! barrier lies only where a hazard is.
 
 mod backend;
@@ -17,7 +17,7 @@ mod memory;
 mod ops;
 mod simd;
 mod target;
-pub mod team;
+mod team;
 
 pub use backend::{CpuOptions, Threads, open};
 pub use isa::Isa;

@@ -18,9 +18,9 @@ use std::time::{Duration, Instant};
 
 pub(crate) use ahead::fetch;
 use ahead::{Ahead, Fetch};
-pub use ahead::{Stream, look_ahead};
+pub(crate) use ahead::{Stream, look_ahead};
 use division::Division;
-pub use scratch::Scratch;
+pub(crate) use scratch::Scratch;
 use shares::{Offer, Padded, Shares};
 
 mod ahead;
@@ -35,7 +35,7 @@ const SPINS: u32 = 200;
 const AWAKE: Duration = Duration::from_micros(500);
 
 /// A number of independent work items that the workers of a [`Team`] share.
-pub trait Phase: Send + Sync {
+pub(crate) trait Phase: Send + Sync {
     /// The number of work items. It does not change.
     fn items(&self) -> usize;
 
@@ -75,7 +75,7 @@ pub trait Phase: Send + Sync {
 
 /// Phases without hazards between them: they may run in any order and at the same time.
 #[derive(Default)]
-pub struct Group {
+pub(crate) struct Group {
     phases: Vec<Box<dyn Phase>>,
     division: Division,
     /// What threads may fetch when they are done with this group.
@@ -84,7 +84,7 @@ pub struct Group {
 
 impl Group {
     /// A group of phases.
-    pub fn new(phases: Vec<Box<dyn Phase>>) -> Group {
+    pub(crate) fn new(phases: Vec<Box<dyn Phase>>) -> Group {
         Group {
             division: Division::of(&phases),
             phases,
@@ -92,13 +92,8 @@ impl Group {
         }
     }
 
-    /// The phases of the group.
-    pub fn phases(&self) -> &[Box<dyn Phase>] {
-        &self.phases
-    }
-
     /// Adds a phase that has no hazard with those already in the group.
-    pub fn push(&mut self, phase: Box<dyn Phase>) {
+    pub(crate) fn push(&mut self, phase: Box<dyn Phase>) {
         self.division.push(&*phase);
         self.phases.push(phase);
     }
@@ -106,7 +101,7 @@ impl Group {
 
 /// Why a [`Team`] could not start or finish.
 #[derive(Debug, thiserror::Error)]
-pub enum TeamError {
+pub(crate) enum TeamError {
     /// A team has at least the calling thread.
     #[error("a worker team needs at least one thread")]
     NoThreads,
@@ -159,7 +154,7 @@ unsafe impl Send for Ahead {}
 unsafe impl Sync for Ahead {}
 
 /// A fixed team of workers: the calling thread and `threads - 1` others.
-pub struct Team {
+pub(crate) struct Team {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
     caller: Mutex<Scratch>,
@@ -170,7 +165,7 @@ impl Team {
     ///
     /// # Errors
     /// When `threads` is zero, or the system refuses a thread.
-    pub fn new(threads: usize) -> Result<Team, TeamError> {
+    pub(crate) fn new(threads: usize) -> Result<Team, TeamError> {
         if threads == 0 {
             return Err(TeamError::NoThreads);
         }
@@ -207,7 +202,7 @@ impl Team {
     }
 
     /// The number of threads, the calling one included.
-    pub fn threads(&self) -> usize {
+    pub(crate) fn threads(&self) -> usize {
         self.workers.len() + 1
     }
 
@@ -219,7 +214,7 @@ impl Team {
     /// # Safety
     /// What [`Phase::run`] asks for holds for every phase, except that this team runs each item once and puts a barrier
     /// between groups. No phase calls back into this team.
-    pub unsafe fn run(&self, groups: &[Group]) -> Result<(), TeamError> {
+    pub(crate) unsafe fn run(&self, groups: &[Group]) -> Result<(), TeamError> {
         let mut scratch = lock(&self.caller);
         self.shared.failed.store(false, Ordering::Relaxed);
         for group in groups {
@@ -243,7 +238,7 @@ impl Team {
     ///
     /// # Safety
     /// As for [`Team::run`].
-    pub unsafe fn profile(
+    pub(crate) unsafe fn profile(
         &self,
         groups: &[Group],
         each: &mut dyn FnMut(&dyn Phase, Duration),

@@ -19,7 +19,7 @@ const AT_ONCE: usize = 8;
 
 /// Memory that a phase reads once and in order: item after item, and each from front to back.
 #[derive(Clone, Copy, Debug)]
-pub struct Stream {
+pub(crate) struct Stream {
     /// Where the first item's bytes are.
     pub start: *const u8,
     /// The bytes of an item.
@@ -70,7 +70,7 @@ impl Ahead {
 }
 
 /// Lets each group know what the next one with streams reads. Threads fetch it once they are done with the group.
-pub fn look_ahead(groups: &mut [Group]) {
+pub(crate) fn look_ahead(groups: &mut [Group]) {
     let mut next = None;
     for group in groups.iter_mut().rev() {
         group.ahead.clone_from(&next);

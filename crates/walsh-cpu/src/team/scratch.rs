@@ -7,7 +7,7 @@ use std::ptr::NonNull;
 const ALIGN: usize = 64;
 
 /// Growable bytes that start on a 64-byte boundary and keep whatever the last user left in them.
-pub struct Scratch {
+pub(crate) struct Scratch {
     start: NonNull<u8>,
     len: usize,
 }
@@ -17,7 +17,7 @@ unsafe impl Send for Scratch {}
 
 impl Scratch {
     /// No bytes yet.
-    pub fn new() -> Scratch {
+    pub(crate) fn new() -> Scratch {
         Scratch {
             start: NonNull::dangling(),
             len: 0,
@@ -28,7 +28,7 @@ impl Scratch {
     ///
     /// # Panics
     /// When `bytes` is more than an allocation can have.
-    pub fn reserve(&mut self, bytes: usize) {
+    pub(crate) fn reserve(&mut self, bytes: usize) {
         if bytes <= self.len {
             return;
         }
@@ -43,7 +43,7 @@ impl Scratch {
     }
 
     /// All bytes.
-    pub fn bytes(&mut self) -> &mut [u8] {
+    pub(crate) fn bytes(&mut self) -> &mut [u8] {
         if self.len == 0 {
             return &mut [];
         }
@@ -55,7 +55,7 @@ impl Scratch {
     ///
     /// # Panics
     /// When the phase did not ask for as many bytes.
-    pub fn floats(&mut self, len: usize) -> &mut [f32] {
+    pub(crate) fn floats(&mut self, len: usize) -> &mut [f32] {
         let bytes = &mut self.bytes()[..len * size_of::<f32>()];
         // The memory starts on a cache line.
         bytemuck::cast_slice_mut(bytes)
