@@ -7,20 +7,10 @@
 use std::ops::Range;
 
 use super::int8::Int8;
-use super::kernels::Running;
+use super::shape::{Shape, TILE};
 use crate::isa::Isa;
 use crate::kv::codec::Decoder;
-use crate::kv::codec::numbers::{self, Rows};
-use crate::simd::LANES;
-
-/// Positions that are decoded at a time.
-pub(super) const TILE: usize = 64;
-
-/// About how many query vectors share a pass.
-const BLOCK: usize = 48;
-
-/// Query tokens that share a pass whatever their number of vectors: those of a decode.
-const DECODE_TOKENS: usize = 8;
+use crate::kv::codec::numbers::Rows;
 
 /// Positions that are worth a part of their own: fewer take less time than a part's queries and its merging do.
 const PART: usize = 2 * TILE;
@@ -74,83 +64,6 @@ pub(super) struct Fresh {
     pub(super) values: *const f32,
 }
 
-/// The sizes of an op.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Shape {
-    /// Query tokens.
-    pub(super) tokens: usize,
-    pub(super) heads: usize,
-    pub(super) kv_heads: usize,
-    pub(super) head_dim: usize,
-    /// Slots per KV head.
-    pub(super) capacity: usize,
-}
-
-impl Shape {
-    /// Numbers of a vector in scratch: whole vectors of lanes, with zeros past the head's own.
-    pub(super) fn width(&self) -> usize {
-        numbers::width(self.head_dim)
-    }
-
-    /// Query heads per KV head.
-    pub(super) fn group(&self) -> usize {
-        self.heads / self.kv_heads
-    }
-
-    /// Tokens per block.
-    pub(super) fn block_tokens(&self) -> usize {
-        let tokens = (BLOCK / self.group()).max(DECODE_TOKENS);
-        tokens.min(self.tokens.max(1))
-    }
-
-    pub(super) fn blocks(&self) -> usize {
-        self.tokens.div_ceil(self.block_tokens())
-    }
-
-    /// Query vectors per block.
-    fn block_rows(&self) -> usize {
-        self.block_tokens() * self.group()
-    }
-
-    /// Items per part.
-    pub(super) fn items(&self) -> usize {
-        self.kv_heads * self.blocks()
-    }
-
-    /// How many parts the context is cut into so that every thread finds work.
-    pub(super) fn parts(&self, threads: usize) -> usize {
-        let whole = self.items();
-        if threads == 1 || whole >= 4 * threads {
-            return 1;
-        }
-        (4 * threads)
-            .div_ceil(whole)
-            .min(self.capacity.div_ceil(TILE))
-            .max(1)
-    }
-
-    /// Numbers of workspace for `parts` parts.
-    pub(super) fn partials(&self, parts: usize) -> usize {
-        if parts == 1 {
-            0
-        } else {
-            self.tokens * self.heads * (parts * (self.width() + 2) + 1)
-        }
-    }
-
-    /// Positions of a tile: a tile of wide heads takes as much of the first-level cache.
-    pub(super) fn tile(&self) -> usize {
-        if self.head_dim > 128 { TILE / 2 } else { TILE }
-    }
-
-    /// Numbers of scratch per worker of attention in f32.
-    fn scratch(&self) -> usize {
-        let rows = self.block_rows();
-        // Two forms of the queries, the outputs, the tile, its scores and factors, offsets and running sums.
-        rows * (3 * self.width() + TILE + 4) + TILE * (self.width() + 2) + LANES
-    }
-}
-
 /// An attention op, ready to run. The pointers are those of its tensors.
 pub(super) struct Job {
     pub(super) isa: Isa,
@@ -197,28 +110,6 @@ unsafe impl Send for Job {}
 // SAFETY: as above.
 unsafe impl Sync for Job {}
 
-/// A worker's scratch, divided.
-pub(super) struct Scratch {
-    /// `[rows][width]`, in the space of the cached keys.
-    pub(super) rotated: *mut f32,
-    /// `[rows][width]`, as the model has them.
-    pub(super) original: *mut f32,
-    /// `[rows][width]`.
-    pub(super) out: *mut f32,
-    /// A tile's keys as panels, then its values as rows.
-    pub(super) tile: *mut f32,
-    /// `[rows][TILE]`.
-    pub(super) scores: *mut f32,
-    pub(super) key_factors: *mut f32,
-    pub(super) value_factors: *mut f32,
-    pub(super) alphas: *mut f32,
-    /// `[rows]`: what the centre took from each row's scores.
-    pub(super) offsets: *mut f32,
-    pub(super) running: *mut Running,
-    /// What attention over codes in integers takes.
-    pub(super) int8: *mut f32,
-}
-
 /// A block of query vectors of one sequence over a part of the context.
 pub(super) struct Block {
     pub(super) kv_head: usize,
@@ -254,12 +145,6 @@ impl Block {
 }
 
 impl Job {
-    /// Numbers of scratch per worker.
-    pub(super) fn scratch(&self) -> usize {
-        let int8 = |_: &Int8| Int8::scratch(&self.shape, self.shape.block_rows());
-        self.shape.scratch() + self.int8.as_ref().map_or(0, int8)
-    }
-
     pub(super) fn items(&self) -> usize {
         self.shape.items() * self.parts
     }
@@ -349,38 +234,5 @@ impl Job {
     pub(super) fn head(&self, block: &Block, row: usize) -> usize {
         let group = self.shape.group();
         block.kv_head * group + row % group
-    }
-
-    /// # Safety
-    /// `base` holds [`Job::scratch`] numbers.
-    pub(super) unsafe fn divide(&self, base: *mut f32) -> Scratch {
-        let rows = self.shape.block_rows();
-        let vectors = rows * self.shape.width();
-        // SAFETY: the sum of the pieces is `Job::scratch`. `Running` is two singles.
-        unsafe {
-            let rotated = base;
-            let original = rotated.add(vectors);
-            let out = original.add(vectors);
-            let tile = out.add(vectors);
-            let scores = tile.add(TILE * self.shape.width());
-            let key_factors = scores.add(rows * TILE);
-            let value_factors = key_factors.add(TILE);
-            let alphas = value_factors.add(TILE);
-            let offsets = alphas.add(rows);
-            let running = offsets.add(rows).cast::<Running>();
-            Scratch {
-                rotated,
-                original,
-                out,
-                tile,
-                scores,
-                key_factors,
-                value_factors,
-                alphas,
-                offsets,
-                running,
-                int8: base.add(self.shape.scratch()),
-            }
-        }
     }
 }

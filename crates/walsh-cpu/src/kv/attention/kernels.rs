@@ -1,5 +1,7 @@
 //! The inner loops: scores of queries against key panels, online softmax, weighted sums of values.
 
+use bytemuck::{Pod, Zeroable};
+
 use crate::simd::{self, LANES, Simd, entries};
 
 /// Query rows against key panels.
@@ -107,7 +109,8 @@ unsafe fn score_block<S: Simd, const R: usize, const C: usize, const U: usize>(
 }
 
 /// One query row's running softmax.
-#[derive(Clone, Copy)]
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
 pub(super) struct Running {
     /// The largest score so far.
     pub(super) max: f32,

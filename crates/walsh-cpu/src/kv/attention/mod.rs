@@ -13,6 +13,8 @@ mod job;
 mod kernels;
 mod output;
 mod queries;
+mod scratch;
+mod shape;
 mod walk;
 mod zones;
 
@@ -25,7 +27,8 @@ use walsh_formats::DType;
 use walsh_formats::kv::{KvCodec, RowCodec};
 
 use self::int8::Int8;
-use self::job::{Fresh, Job, OverlayMap, Shape, Side, Stored};
+use self::job::{Fresh, Job, OverlayMap, Side, Stored};
+use self::shape::Shape;
 use crate::kv::codec::Decoder;
 use crate::kv::positions;
 use crate::lowering::Lowering;
@@ -210,6 +213,13 @@ struct Shared {
     _alive: Vec<Buffer>,
 }
 
+impl Shared {
+    /// Numbers of scratch per worker.
+    fn scratch(&self) -> usize {
+        scratch::len(&self.job.shape, self.job.int8.is_some())
+    }
+}
+
 /// Attends: the whole of it, or the parts.
 struct Attend(Arc<Shared>);
 
@@ -226,11 +236,11 @@ impl Phase for Attend {
     }
 
     fn scratch_bytes(&self) -> usize {
-        self.0.job.scratch() * size_of::<f32>()
+        self.0.scratch() * size_of::<f32>()
     }
 
     unsafe fn run(&self, items: Range<usize>, scratch: &mut Scratch) {
-        let scratch = scratch.floats(self.0.job.scratch());
+        let scratch = scratch.floats(self.0.scratch());
         for item in items {
             // SAFETY: the device has the set, the tensors were validated, and the list orders their accesses.
             unsafe { self.0.job.run(item, scratch) };

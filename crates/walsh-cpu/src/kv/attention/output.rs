@@ -1,7 +1,9 @@
 //! From sums to outputs: undoing the rotation, dividing by the weights, merging the parts of a context.
 
-use super::job::{Block, Job, Scratch, Shape};
+use super::job::{Block, Job};
 use super::kernels::Running;
+use super::scratch::Scratch;
+use super::shape::Shape;
 use crate::isa::Isa;
 use crate::kv::rotate;
 use crate::simd::{LANES, Simd, entries, order};
@@ -35,11 +37,12 @@ pub(super) fn reorder(isa: Isa, rows: &mut [f32], to_lanes: bool) {
 /// Writes a vector of the output: the sums over the sum of the weights.
 ///
 /// # Safety
-/// `sums` holds a vector.
-pub(super) unsafe fn finish(job: &Job, vector: usize, sums: *const f32, sum: f32) {
+/// The output holds this vector, and no other item writes it.
+pub(super) unsafe fn finish(job: &Job, vector: usize, sums: &[f32], sum: f32) {
     let factor = if sum == 0.0 { 0.0 } else { 1.0 / sum };
     let d = job.shape.head_dim;
-    // SAFETY: the output holds this vector, and no other item writes it.
+    let sums = sums[..d].as_ptr();
+    // SAFETY: the caller's; the sums have been measured.
     unsafe { scaled(job.isa, sums, factor, job.output.add(vector * d), d) };
 }
 
@@ -116,17 +119,16 @@ pub(super) unsafe fn leave_whole(job: &Job, block: &Block) {
     }
 }
 
-pub(super) unsafe fn leave_partial(job: &Job, block: &Block, scratch: &Scratch) {
-    let d = job.shape.width();
-    for row in 0..block.rows {
+pub(super) unsafe fn leave_partial(job: &Job, block: &Block, scratch: &Scratch<'_>) {
+    let rows = scratch.out.chunks_exact(job.shape.width());
+    for (row, (out, running)) in rows.zip(&*scratch.running).take(block.rows).enumerate() {
         let vector = job.vector(block, row);
         let (sums, softmax) = partial(job, vector, block.part);
         // SAFETY: the workspace holds every vector's parts; this item alone writes this one.
         unsafe {
-            let running = *scratch.running.add(row);
             job.partials
                 .add(sums)
-                .copy_from_nonoverlapping(scratch.out.add(row * d), d);
+                .copy_from_nonoverlapping(out.as_ptr(), out.len());
             job.partials.add(softmax).write(running.max);
             job.partials.add(softmax + 1).write(running.sum);
             if block.part == 0 {
@@ -180,6 +182,6 @@ unsafe fn merge(job: &Job, vector: usize, out: &mut [f32]) {
             added(job.isa, job.partials.add(at), factor, out.as_mut_ptr(), d);
         }
         restore_row(job, out);
-        finish(job, vector, out.as_ptr(), sum);
+        finish(job, vector, out, sum);
     }
 }

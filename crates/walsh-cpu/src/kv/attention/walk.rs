@@ -6,10 +6,12 @@ use std::ops::Range;
 
 use super::direct;
 use super::int8;
-use super::job::{Block, Fresh, Job, Scratch, Shape, TILE};
+use super::job::{Block, Fresh, Job};
 use super::kernels::{self, Running, Scores, Values, Weigh};
 use super::output;
 use super::queries::{self, Preparation, Query};
+use super::scratch::{self, Scratch};
+use super::shape::{Shape, TILE};
 use super::zones::{CACHED, Zone, cached, cached_part, seen};
 use crate::kv::codec::numbers::Rows;
 use crate::kv::codec::{self, Decoder};
@@ -20,10 +22,9 @@ impl Job {
     /// Does one item.
     ///
     /// # Safety
-    /// The pointers hold what their fields say, `scratch` holds [`Job::scratch`] numbers, and no other thread writes what is
+    /// The pointers hold what their fields say, `scratch` holds [its](scratch::len) numbers, and no other thread writes what is
     /// read or touches what this item writes.
     pub(super) unsafe fn run(&self, item: usize, scratch: &mut [f32]) {
-        debug_assert!(scratch.len() >= self.scratch());
         // The last blocks see the most positions: they go first, so that no thread is left with one at the end.
         let shape = &self.shape;
         let (rest, turn) = (item / self.parts, item % self.parts);
@@ -62,11 +63,9 @@ impl Job {
                 continue;
             }
             block.part = scaled / self.parts;
+            let mut scratch = scratch::divide(scratch, shape, self.int8.is_some());
             // SAFETY: the caller's.
-            unsafe {
-                let scratch = self.divide(scratch.as_mut_ptr());
-                attend(self, &block, &scratch);
-            }
+            unsafe { attend(self, &block, &mut scratch) };
         }
     }
 }
@@ -75,7 +74,7 @@ impl Job {
 ///
 /// # Safety
 /// As for [`Job::run`].
-unsafe fn attend(job: &Job, block: &Block, scratch: &Scratch) {
+unsafe fn attend(job: &Job, block: &Block, scratch: &mut Scratch<'_>) {
     // SAFETY: the caller's.
     unsafe {
         let seen = cached_part(job, block);
@@ -91,10 +90,10 @@ unsafe fn attend(job: &Job, block: &Block, scratch: &Scratch) {
             } else {
                 Running::EMPTY
             };
-            scratch.running.add(row).write(running);
+            scratch.running[row] = running;
         }
         let width = job.shape.width();
-        std::slice::from_raw_parts_mut(scratch.out, block.rows * width).fill(0.0);
+        scratch.out[..block.rows * width].fill(0.0);
         if !seen.is_empty() {
             for zone in CACHED {
                 match &job.int8 {
@@ -110,17 +109,15 @@ unsafe fn attend(job: &Job, block: &Block, scratch: &Scratch) {
             return;
         }
         if !seen.is_empty() {
-            for row in 0..block.rows {
-                let sums = scratch.out.add(row * width);
-                output::restore_row(job, std::slice::from_raw_parts_mut(sums, width));
+            for sums in scratch.out[..block.rows * width].chunks_exact_mut(width) {
+                output::restore_row(job, sums);
             }
         }
         if let Some(fresh) = job.fresh {
             attend_fresh(job, block, scratch, fresh);
         }
         for row in 0..block.rows {
-            let sum = (*scratch.running.add(row)).sum;
-            let sums = scratch.out.add(row * width);
+            let (sums, sum) = (&scratch.out[row * width..], scratch.running[row].sum);
             output::finish(job, job.vector(block, row), sums, sum);
         }
         if job.parts > 1 {
@@ -153,9 +150,9 @@ fn fetch_first(job: &Job, block: &Block, part: &Range<usize>) {
 }
 
 /// Readies the block's queries, as the model has them and as the cached keys are.
-unsafe fn load_queries(job: &Job, block: &Block, scratch: &Scratch, cached: bool) {
+unsafe fn load_queries(job: &Job, block: &Block, scratch: &mut Scratch<'_>, cached: bool) {
     let (d, width) = (job.shape.head_dim, job.shape.width());
-    // SAFETY: the query holds these vectors, the scratch these rows, and what keys are prepared with this head.
+    // SAFETY: the query holds these vectors, and what keys are prepared with this head.
     unsafe {
         let of_head = |numbers: *const f32| match numbers.is_null() {
             true => None,
@@ -173,13 +170,10 @@ unsafe fn load_queries(job: &Job, block: &Block, scratch: &Scratch, cached: bool
         for row in 0..block.rows {
             let query = Query {
                 source: std::slice::from_raw_parts(job.query.add(job.vector(block, row) * d), d),
-                scaled: std::slice::from_raw_parts_mut(scratch.original.add(row * width), width),
-                prepared: cached.then(|| {
-                    std::slice::from_raw_parts_mut(scratch.rotated.add(row * width), width)
-                }),
+                scaled: &mut scratch.original[row * width..(row + 1) * width],
+                prepared: cached.then(|| &mut scratch.rotated[row * width..(row + 1) * width]),
             };
-            let offset = queries::prepare(job.isa, &preparation, query);
-            scratch.offsets.add(row).write(offset);
+            scratch.offsets[row] = queries::prepare(job.isa, &preparation, query);
         }
     }
 }
@@ -189,7 +183,6 @@ struct TileRun<'a> {
     zone: Zone,
     /// The tile's positions.
     positions: Range<usize>,
-    queries: *const f32,
     key: (&'a Decoder, Rows),
     value: (&'a Decoder, Rows),
     /// The positions that exist, before causality and window.
@@ -199,7 +192,7 @@ struct TileRun<'a> {
 unsafe fn attend_cache(
     job: &Job,
     block: &Block,
-    scratch: &Scratch,
+    scratch: &mut Scratch<'_>,
     (zone, part): (Zone, &Range<usize>),
 ) {
     let existing = cached(job, block);
@@ -215,7 +208,6 @@ unsafe fn attend_cache(
         let tile = TileRun {
             zone,
             positions: first..first + count,
-            queries: scratch.rotated,
             key: (&key.decoder, key.rows(head, key_slot, count)),
             value: (&value.decoder, value.rows(head, value_slot, count)),
             existing: existing.clone(),
@@ -226,7 +218,7 @@ unsafe fn attend_cache(
     }
 }
 
-unsafe fn attend_fresh(job: &Job, block: &Block, scratch: &Scratch, fresh: Fresh) {
+unsafe fn attend_fresh(job: &Job, block: &Block, scratch: &mut Scratch<'_>, fresh: Fresh) {
     let Shape {
         kv_heads, head_dim, ..
     } = job.shape;
@@ -247,7 +239,6 @@ unsafe fn attend_fresh(job: &Job, block: &Block, scratch: &Scratch, fresh: Fresh
         let tile = TileRun {
             zone: Zone::Fresh,
             positions: first..first + count,
-            queries: scratch.original,
             key: (&job.plain, rows(fresh.keys)),
             value: (&job.plain, rows(fresh.values)),
             existing: existing.clone(),
@@ -258,41 +249,35 @@ unsafe fn attend_fresh(job: &Job, block: &Block, scratch: &Scratch, fresh: Fresh
     }
 }
 
-unsafe fn attend_tile(job: &Job, block: &Block, scratch: &Scratch, tile: &TileRun) {
+unsafe fn attend_tile(job: &Job, block: &Block, scratch: &mut Scratch<'_>, tile: &TileRun) {
     let width = job.shape.width();
     let (key, keys) = tile.key;
     let (value, values) = tile.value;
     let count = keys.count;
+    let queries = match tile.zone {
+        Zone::Fresh => &scratch.original,
+        Zone::First | Zone::Codes | Zone::Recent => &scratch.rotated,
+    };
     // SAFETY: the caller's; the scratch holds a tile, its scores and its factors.
     unsafe {
-        codec::row_factors(
-            job.isa,
-            key,
-            keys,
-            std::slice::from_raw_parts_mut(scratch.key_factors, TILE),
-        );
-        codec::row_factors(
-            job.isa,
-            value,
-            values,
-            std::slice::from_raw_parts_mut(scratch.value_factors, TILE),
-        );
+        codec::row_factors(job.isa, key, keys, scratch.key_factors);
+        codec::row_factors(job.isa, value, values, scratch.value_factors);
         if direct::serves(key, block.rows) {
             let scores = direct::Scores {
                 decoder: key,
                 keys,
-                queries: tile.queries,
-                out: scratch.scores,
+                queries: queries.as_ptr(),
+                out: scratch.scores.as_mut_ptr(),
                 stride: TILE,
                 rows: block.rows,
             };
             direct::scores(job.isa, scores);
         } else {
-            codec::key_panels(job.isa, key, keys, scratch.tile);
+            codec::key_panels(job.isa, key, keys, scratch.tile.as_mut_ptr());
             let scores = Scores {
-                queries: tile.queries,
-                panels: scratch.tile,
-                out: scratch.scores,
+                queries: queries.as_ptr(),
+                panels: scratch.tile.as_ptr(),
+                out: scratch.scores.as_mut_ptr(),
                 stride: TILE,
                 rows: block.rows,
                 panel_count: count.div_ceil(LANES),
@@ -307,52 +292,51 @@ unsafe fn attend_tile(job: &Job, block: &Block, scratch: &Scratch, tile: &TileRu
                 .visible(job, block.position(token), &tile.existing);
             let first = visible.start.max(tile.positions.start);
             let end = visible.end.min(tile.positions.end);
-            let scores = scratch.scores.add(row * TILE);
+            let scores = &mut scratch.scores[row * TILE..(row + 1) * TILE];
             if first >= end {
-                std::slice::from_raw_parts_mut(scores, count).fill(0.0);
-                *scratch.alphas.add(row) = 1.0;
+                scores[..count].fill(0.0);
+                scratch.alphas[row] = 1.0;
                 continue;
             }
             let weigh = Weigh {
-                scores,
+                scores: scores.as_mut_ptr(),
                 count,
                 first: first - tile.positions.start,
                 end: end - tile.positions.start,
-                key_factors: scratch.key_factors,
+                key_factors: scratch.key_factors.as_ptr(),
                 offset: match tile.zone {
                     Zone::Fresh => 0.0,
-                    _ => *scratch.offsets.add(row),
+                    Zone::First | Zone::Codes | Zone::Recent => scratch.offsets[row],
                 },
-                value_factors: scratch.value_factors,
+                value_factors: scratch.value_factors.as_ptr(),
                 softcap: job.softcap,
             };
-            *scratch.alphas.add(row) =
-                kernels::weigh(job.isa, weigh, &mut *scratch.running.add(row));
+            scratch.alphas[row] = kernels::weigh(job.isa, weigh, &mut scratch.running[row]);
         }
         if direct::serves(value, block.rows) && !out_of_order(job, tile) {
             let values = direct::Values {
                 decoder: value,
                 values,
-                weights: scratch.scores,
+                weights: scratch.scores.as_ptr(),
                 stride: TILE,
-                alphas: scratch.alphas,
-                out: scratch.out,
+                alphas: scratch.alphas.as_ptr(),
+                out: scratch.out.as_mut_ptr(),
                 rows: block.rows,
             };
             direct::values(job.isa, values);
             return;
         }
-        let (rows, value_stride) = value_rows(job, scratch, tile);
+        let (rows, value_stride) = value_rows(job, scratch.tile, tile);
         kernels::values(
             job.isa,
             Values {
-                weights: scratch.scores,
+                weights: scratch.scores.as_ptr(),
                 stride: TILE,
                 values: rows,
                 value_stride,
                 positions: count,
-                alphas: scratch.alphas,
-                out: scratch.out,
+                alphas: scratch.alphas.as_ptr(),
+                out: scratch.out.as_mut_ptr(),
                 rows: block.rows,
                 head_dim: width,
             },
@@ -368,7 +352,7 @@ fn out_of_order(job: &Job, tile: &TileRun) -> bool {
 }
 
 /// A tile's value rows in the order of the sums, and the distance between them.
-unsafe fn value_rows(job: &Job, scratch: &Scratch, tile: &TileRun) -> (*const f32, usize) {
+unsafe fn value_rows(job: &Job, decoded: &mut [f32], tile: &TileRun) -> (*const f32, usize) {
     let width = job.shape.width();
     let (decoder, rows) = tile.value;
     let out_of_order = out_of_order(job, tile);
@@ -378,11 +362,11 @@ unsafe fn value_rows(job: &Job, scratch: &Scratch, tile: &TileRun) -> (*const f3
     }
     // SAFETY: the caller's; the scratch holds a tile.
     unsafe {
-        codec::value_rows(job.isa, decoder, rows, scratch.tile);
+        codec::value_rows(job.isa, decoder, rows, decoded.as_mut_ptr());
         if out_of_order {
-            let decoded = std::slice::from_raw_parts_mut(scratch.tile, rows.count * width);
+            let decoded = &mut decoded[..rows.count * width];
             output::reorder(job.isa, decoded, !decoder.reordered());
         }
     }
-    (scratch.tile.cast_const(), width)
+    (decoded.as_ptr(), width)
 }

@@ -5,7 +5,8 @@
 
 use std::ops::Range;
 
-use super::job::{Block, Job, Side, Stored, TILE};
+use super::job::{Block, Job, Side, Stored};
+use super::shape::TILE;
 
 /// Where positions are read from.
 #[derive(Clone, Copy, PartialEq, Eq)]

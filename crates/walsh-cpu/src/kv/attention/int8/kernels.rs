@@ -1,5 +1,7 @@
 //! The inner loops over bytes: products, and weights as integers.
 
+use bytemuck::{Pod, Zeroable};
+
 use crate::kv::attention::kernels::{Running, Weigh, weigh_row};
 use crate::simd::{Bytes, LANES, byte_entries};
 
@@ -9,12 +11,12 @@ const LARGEST: f32 = 32_512.0;
 
 /// What turns sums of products with integers back into numbers.
 #[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Integers {
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub(in crate::kv::attention) struct Integers {
     /// What one of the integers stands for.
-    pub(super) factor: f32,
+    pub(in crate::kv::attention) factor: f32,
     /// 128 times their sum, which the other side's unsigned bytes add to every product.
-    pub(super) excess: i32,
+    pub(in crate::kv::attention) excess: i32,
 }
 
 byte_entries! {

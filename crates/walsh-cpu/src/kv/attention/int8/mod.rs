@@ -6,7 +6,7 @@
 //! below a hundredth of what four bits lose. Devices with activations in f32 do not come here.
 
 mod fused;
-mod kernels;
+pub(super) mod kernels;
 #[cfg(target_arch = "x86_64")]
 mod rows;
 
@@ -16,17 +16,15 @@ use walsh_core::Activations;
 use walsh_formats::kv::RowCodec;
 
 use self::kernels::{Collect, Dots, Integers, Sums, Weights};
-use super::job::{Block, Job, Scratch, Shape};
+use super::job::{Block, Job};
 use super::kernels::Weigh;
+use super::scratch::Scratch;
 use super::zones::{Zone, cached};
 use crate::isa::Isa;
 use crate::kv::codec;
 use crate::kv::codec::codebook::bytes::{self, Book, Codes};
 use crate::simd::LANES;
 use crate::target::Target;
-
-/// Positions of the largest tile. Sums over one stay below 2³¹.
-const MOST_POSITIONS: usize = 128;
 
 /// The codes of a cache that attention reads as integers.
 pub(super) struct Int8 {
@@ -62,79 +60,6 @@ impl Int8 {
         let places = self.fused_places.as_ref()?;
         (block.rows <= fused::most_rows(isa).1).then_some(places)
     }
-
-    /// Numbers of scratch beside those of attention in f32.
-    pub(super) fn scratch(shape: &Shape, rows: usize) -> usize {
-        let (positions, wide) = (positions(shape), wide(shape));
-        // The tile's bytes, two factors of each position, and of each row its scores, its query and its weights as bytes,
-        // its sums, and five numbers.
-        positions * (wide / 4 + 2)
-            + rows * (positions + shape.head_dim / 2 + positions / 2 + wide + 5)
-    }
-}
-
-/// Positions of a tile, whose bytes leave room in the first-level cache.
-fn positions(shape: &Shape) -> usize {
-    if shape.head_dim > 128 {
-        MOST_POSITIONS / 2
-    } else {
-        MOST_POSITIONS
-    }
-}
-
-/// A head's numbers in whole vectors of bytes.
-fn wide(shape: &Shape) -> usize {
-    shape.head_dim.next_multiple_of(64)
-}
-
-/// The scratch of this form of attention.
-struct Area {
-    /// The tile's keys in panels, then its values.
-    bytes: *mut u8,
-    key_factors: *mut f32,
-    value_factors: *mut f32,
-    /// `[rows][positions]`.
-    scores: *mut f32,
-    /// `[rows][2][head_dim]`: the first parts of integers, then the second.
-    queries: *mut i8,
-    query_terms: *mut Integers,
-    /// `[rows][2][positions]`.
-    weights: *mut i8,
-    weight_terms: *mut Integers,
-    /// `[rows][wide]`, in the order of the values' bytes.
-    sums: *mut f32,
-    /// `[rows]`: what the sums of earlier zones must be multiplied by.
-    carried: *mut f32,
-}
-
-/// # Safety
-/// `base` holds [`Int8::scratch`] numbers.
-unsafe fn divide(base: *mut f32, shape: &Shape, rows: usize) -> Area {
-    let (positions, wide) = (positions(shape), wide(shape));
-    // SAFETY: the sum of the pieces is `Int8::scratch`. `Integers` is two words.
-    unsafe {
-        let key_factors = base.add(positions * wide / 4);
-        let value_factors = key_factors.add(positions);
-        let scores = value_factors.add(positions);
-        let queries = scores.add(rows * positions);
-        let query_terms = queries.add(rows * shape.head_dim / 2);
-        let weights = query_terms.add(2 * rows);
-        let weight_terms = weights.add(rows * positions / 2);
-        let sums = weight_terms.add(2 * rows);
-        let carried = sums.add(rows * wide);
-        Area {
-            bytes: base.cast(),
-            key_factors,
-            value_factors,
-            scores,
-            queries: queries.cast(),
-            query_terms: query_terms.cast(),
-            weights: weights.cast(),
-            weight_terms: weight_terms.cast(),
-            sums,
-            carried,
-        }
-    }
 }
 
 /// Attends a block to the codes of its part of the context.
@@ -145,7 +70,7 @@ pub(super) unsafe fn attend(
     job: &Job,
     int8: &Int8,
     block: &Block,
-    scratch: &Scratch,
+    scratch: &mut Scratch<'_>,
     part: &Range<usize>,
 ) {
     let shape = &job.shape;
@@ -156,33 +81,32 @@ pub(super) unsafe fn attend(
     if first >= end {
         return;
     }
-    let (rows, d, wide) = (block.rows, shape.head_dim, wide(shape));
-    // SAFETY: the caller's; the pieces of the scratch are as long as their comments say.
+    let (rows, d, wide) = (block.rows, shape.head_dim, shape.byte_width());
+    // SAFETY: the caller's; the parts of the scratch are as long as their comments say.
     unsafe {
-        let area = divide(scratch.int8, shape, rows);
         let order = bytes::key_order(int8.key.bits);
         for row in 0..rows {
-            let query = scratch.rotated.add(row * d);
-            let bytes = area.queries.add(2 * row * d);
+            let query = scratch.rotated[row * d..(row + 1) * d].as_ptr();
+            let bytes = scratch.int8.queries[2 * row * d..2 * (row + 1) * d].as_mut_ptr();
             let terms = kernels::integers(job.isa, query, bytes, d, &order);
-            area.query_terms.add(row).write(Integers {
+            scratch.int8.query_terms[row] = Integers {
                 factor: terms.factor * int8.key.step,
                 ..terms
-            });
-            area.carried.add(row).write(1.0);
+            };
+            scratch.int8.carried[row] = 1.0;
         }
-        std::slice::from_raw_parts_mut(area.sums, rows * wide).fill(0.0);
+        scratch.int8.sums[..rows * wide].fill(0.0);
         while first < end {
-            let count = attend_tile(job, (int8, &area), block, scratch, first..end);
+            let count = attend_tile(job, int8, block, scratch, first..end);
             first += count;
         }
         let fused_places = int8.fused_places(job.isa, block);
         for row in 0..rows {
             let collect = Collect {
-                sums: area.sums.add(row * wide),
+                sums: scratch.int8.sums[row * wide..(row + 1) * wide].as_ptr(),
                 places: fused_places.unwrap_or(&int8.places),
-                carried: *area.carried.add(row),
-                out: scratch.out.add(row * d),
+                carried: scratch.int8.carried[row],
+                out: scratch.out[row * d..(row + 1) * d].as_mut_ptr(),
             };
             kernels::collect(job.isa, collect);
         }
@@ -212,13 +136,13 @@ unsafe fn score(isa: Isa, dots: Dots, codes: Codes<'_>, bytes: *mut u8) {
 /// Attends to a tile at the beginning of some positions; returns how many it has.
 unsafe fn attend_tile(
     job: &Job,
-    (int8, area): (&Int8, &Area),
+    int8: &Int8,
     block: &Block,
-    scratch: &Scratch,
+    scratch: &mut Scratch<'_>,
     left: Range<usize>,
 ) -> usize {
     let shape = &job.shape;
-    let (d, stride) = (shape.head_dim, positions(shape));
+    let (d, stride) = (shape.head_dim, shape.byte_tile());
     let head = block.sequence * shape.kv_heads + block.kv_head;
     // Codes of keys and values lie in the same slots.
     let (_, slot, follow) = job.key.place(job, Zone::Codes, left.start);
@@ -226,12 +150,13 @@ unsafe fn attend_tile(
     let keys = job.key.stored.rows(head, slot, count);
     let values = job.value.stored.rows(head, slot, count);
     let existing = cached(job, block);
+    let area = &mut scratch.int8;
     // SAFETY: the caller's; slots are among those of the rows, and the scratch holds a tile.
     unsafe {
         let dots = Dots {
-            queries: area.queries,
-            terms: area.query_terms,
-            out: area.scores,
+            queries: area.queries.as_ptr(),
+            terms: area.query_terms.as_ptr(),
+            out: area.scores.as_mut_ptr(),
             stride,
             rows: block.rows,
             head_dim: d,
@@ -242,12 +167,12 @@ unsafe fn attend_tile(
             head_dim: d,
             next: values.codes,
         };
-        score(job.isa, dots, codes, area.bytes);
+        score(job.isa, dots, codes, area.bytes.as_mut_ptr());
         for (side, rows, factors) in [
-            (&job.key, keys, area.key_factors),
-            (&job.value, values, area.value_factors),
+            (&job.key, keys, &mut *area.key_factors),
+            (&job.value, values, &mut *area.value_factors),
         ] {
-            let factors = std::slice::from_raw_parts_mut(factors, count.next_multiple_of(LANES));
+            let factors = &mut factors[..count.next_multiple_of(LANES)];
             codec::row_factors(job.isa, &side.stored.decoder, rows, factors);
         }
         for row in 0..block.rows {
@@ -257,35 +182,35 @@ unsafe fn attend_tile(
             let end = visible.end.min(left.start + count);
             let weights = Weights {
                 weigh: Weigh {
-                    scores: area.scores.add(row * stride),
+                    scores: area.scores[row * stride..(row + 1) * stride].as_mut_ptr(),
                     count,
                     first: first.saturating_sub(left.start),
                     end: end.saturating_sub(left.start),
-                    key_factors: area.key_factors,
-                    offset: *scratch.offsets.add(row),
-                    value_factors: area.value_factors,
+                    key_factors: area.key_factors.as_ptr(),
+                    offset: scratch.offsets[row],
+                    value_factors: area.value_factors.as_ptr(),
                     softcap: job.softcap,
                 },
-                bytes: area.weights.add(2 * row * stride),
+                bytes: area.weights[2 * row * stride..2 * (row + 1) * stride].as_mut_ptr(),
                 second: stride,
             };
-            let (alpha, terms) = kernels::weights(job.isa, weights, &mut *scratch.running.add(row));
-            *scratch.alphas.add(row) = alpha;
-            *area.carried.add(row) *= alpha;
-            area.weight_terms.add(row).write(Integers {
+            let (alpha, terms) = kernels::weights(job.isa, weights, &mut scratch.running[row]);
+            scratch.alphas[row] = alpha;
+            area.carried[row] *= alpha;
+            area.weight_terms[row] = Integers {
                 factor: terms.factor * int8.value.step,
                 ..terms
-            });
+            };
         }
         let sums = Sums {
-            weights: area.weights,
-            terms: area.weight_terms,
-            alphas: scratch.alphas,
+            weights: area.weights.as_ptr(),
+            terms: area.weight_terms.as_ptr(),
+            alphas: scratch.alphas.as_ptr(),
             quads: count.div_ceil(4),
             stride,
-            out: area.sums,
+            out: area.sums.as_mut_ptr(),
             rows: block.rows,
-            wide: wide(shape),
+            wide: shape.byte_width(),
         };
         let codes = Codes {
             book: &int8.value,
@@ -296,8 +221,8 @@ unsafe fn attend_tile(
         if int8.fused_places(job.isa, block).is_some() {
             fused::values(job.isa, sums, codes);
         } else {
-            bytes::value_bytes(job.isa, codes, area.bytes);
-            kernels::values(job.isa, sums, area.bytes);
+            bytes::value_bytes(job.isa, codes, area.bytes.as_mut_ptr());
+            kernels::values(job.isa, sums, area.bytes.as_ptr());
         }
     }
     count
