@@ -6,9 +6,9 @@ use walsh::formats::codebook::{TqBits, codebook};
 pub(super) const WIDTHS: [TqBits; 5] = [TqBits::B2, TqBits::B3, TqBits::B4, TqBits::B5, TqBits::B6];
 
 /// How the loss of a side falls with a bit more. Were errors of coordinates and layers independent, it would be in proportion
-/// to the mean squared error, a factor of 3.5 a bit. Part of the errors adds up over layers (centroids are nearer to zero
-/// than what they stand for), and falls with its square: with all layers alike, a bit more takes a factor of 5 from the
-/// divergence of smollm2 and gemma3, for keys and values.
+/// to the mean squared error, a factor of 3.5 a bit. Measured with all layers alike, a bit more takes a factor of 5 from the
+/// divergence of smollm2 and gemma3, for keys and values (docs/kv.md): errors of layers add up, perhaps because centroids are
+/// nearer to zero than what they stand for.
 fn loss(bits: TqBits) -> f64 {
     codebook(bits).mean_squared_error().powf(1.3)
 }
