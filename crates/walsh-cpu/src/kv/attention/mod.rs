@@ -114,12 +114,13 @@ pub(crate) fn lower(op: &Attention, lowering: &mut Lowering) -> Result<()> {
         lowering.phase(&attend, Attend(job));
         return Ok(());
     };
-    let writes = std::mem::replace(&mut attend.writes, vec![workspace.span()]);
-    lowering.phase(&attend, Attend(job.clone()));
     let merge = Accesses {
         reads: vec![workspace.span()],
-        writes,
+        writes: attend.writes.clone(),
     };
+    // A context that is short when the op runs is one part: its output is written at once, and not merged.
+    attend.write(workspace.span());
+    lowering.phase(&attend, Attend(job.clone()));
     lowering.phase(&merge, Merge(job));
     lowering.release(workspace);
     Ok(())
@@ -271,5 +272,65 @@ impl Phase for Merge {
             // SAFETY: as above, and the list puts this behind the parts.
             unsafe { self.0.job.merge(vector, scratch) };
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use walsh_core::ops::{Mask, Op, Scale};
+    use walsh_core::{Activations, CacheKind, KvCache, KvCacheOptions};
+    use walsh_formats::DType;
+
+    use super::*;
+    use crate::dispatch;
+    use crate::isa::Isa;
+
+    /// A context that is short when the op runs is not merged, so that attending writes the output already: it waits for
+    /// whoever reads what is there.
+    #[test]
+    fn attending_waits_for_readers_of_the_output() {
+        let device = crate::open(crate::CpuOptions::default()).unwrap();
+        let heads = || device.zeros(DType::F32, &[1, 2, 64]).unwrap();
+        let options = KvCacheOptions {
+            codecs: "f16".parse().unwrap(),
+            kv_heads: 1,
+            head_dim: 64,
+            capacity: 256,
+            kind: CacheKind::Global,
+            sequences: 1,
+            overlay: None,
+        };
+        let (query, output, scaled) = (heads(), heads(), heads());
+        let attend = Attention {
+            query,
+            fresh: None,
+            cache: KvCache::new(&device, options).unwrap(),
+            positions: device.tensor(&[1], &[0i32]).unwrap(),
+            mask: Mask::causal(64),
+            output: output.clone(),
+            sequences: None,
+            sinks: None,
+        };
+        let ops: [Op; 3] = [
+            attend.clone().into(),
+            Scale {
+                input: output,
+                factor: 2.0,
+                output: scaled,
+            }
+            .into(),
+            attend.into(),
+        ];
+        let mut lowering = Lowering::new(Target {
+            isa: Isa::Portable,
+            threads: 2,
+            activations: Activations::Int8,
+        });
+        for op in &ops {
+            let accesses = op.accesses();
+            lowering.command(op, &accesses, dispatch::lower).unwrap();
+        }
+        // The check of the positions, attending, merging; scaling; attending and merging again.
+        assert_eq!(lowering.finish().groups.len(), 6);
     }
 }
