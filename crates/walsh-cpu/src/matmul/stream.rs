@@ -28,8 +28,8 @@ pub(super) trait Form<P> {
     /// Adds the products of some blocks of weight rows, as many as there are lanes or fewer, and a tile.
     ///
     /// # Safety
-    /// The rows are those of a panel, and the sweep is good for what its fields say.
-    unsafe fn sweep<B: Columns>(p: P, sweep: &Sweep<'_>, rows: Range<usize>, blocks: Range<usize>);
+    /// The rows are those of a panel, and the tile is good for what its fields say.
+    unsafe fn sweep<B: Columns>(p: P, tile: &Tile<'_>, rows: Range<usize>, blocks: Range<usize>);
 }
 
 /// Packed weights.
@@ -37,11 +37,11 @@ pub(super) struct Packed;
 
 impl<P: ColumnProducts> Form<P> for Packed {
     #[inline(always)]
-    unsafe fn sweep<B: Columns>(p: P, sweep: &Sweep<'_>, rows: Range<usize>, blocks: Range<usize>) {
+    unsafe fn sweep<B: Columns>(p: P, tile: &Tile<'_>, rows: Range<usize>, blocks: Range<usize>) {
         // SAFETY: the caller's.
         unsafe {
-            let panel = PackedPanel::of(p.set(), sweep.job, rows.start);
-            sweep.run::<P, B>(p, panel, blocks);
+            let panel = PackedPanel::of(p.set(), tile.job, rows.start);
+            tile.run::<P, B>(p, panel, blocks);
         }
     }
 }
@@ -51,12 +51,12 @@ pub(super) struct Stored;
 
 impl<P: ColumnProducts<Set: Gather>> Form<P> for Stored {
     #[inline(always)]
-    unsafe fn sweep<B: Columns>(p: P, sweep: &Sweep<'_>, rows: Range<usize>, blocks: Range<usize>) {
+    unsafe fn sweep<B: Columns>(p: P, tile: &Tile<'_>, rows: Range<usize>, blocks: Range<usize>) {
         // SAFETY: the caller's.
         unsafe {
-            let rows = &row_starts(sweep.job, rows);
-            let panel = StoredRows::new(p.set(), rows, sweep.job.row_bytes);
-            sweep.run::<P, B>(p, panel, blocks);
+            let rows = &row_starts(tile.job, rows);
+            let panel = StoredRows::new(p.set(), rows, tile.job.row_bytes);
+            tile.run::<P, B>(p, panel, blocks);
         }
     }
 }
@@ -74,11 +74,11 @@ impl<P: ColumnProducts, F: Form<P>, B: Columns> Body<P> for Streamed<F, B> {
         // and the sums hold `stride` floats for each row of the item.
         unsafe {
             for values in pieces(job.shape.k, GROUP, PIECE) {
-                for tile in job.tiles.clone() {
-                    let rows = item.tiles.rows(tile);
+                for index in job.tiles.clone() {
+                    let rows = item.tiles.rows(index);
                     let first = rows.start * all_steps + rows.len() * (values.start / BLOCK);
                     let first_sum = (rows.start - item.rows.start) * item.stride();
-                    let mut sweep = Sweep {
+                    let mut tile = Tile {
                         job,
                         input: job.operands.input.cast::<BlockQ8>().add(first),
                         rows: rows.len(),
@@ -87,11 +87,11 @@ impl<P: ColumnProducts, F: Form<P>, B: Columns> Body<P> for Streamed<F, B> {
                     };
                     for panel in 0..item.panels {
                         if values.start == 0 {
-                            sweep.clear(p.set());
+                            tile.clear(p.set());
                         }
                         let blocks = values.start / B::LEN..values.end / B::LEN;
-                        F::sweep::<B>(p, &sweep, item.panel_rows(panel), blocks);
-                        sweep.sums = sweep.sums.add(lanes);
+                        F::sweep::<B>(p, &tile, item.panel_rows(panel), blocks);
+                        tile.sums = tile.sums.add(lanes);
                     }
                 }
             }
@@ -101,7 +101,7 @@ impl<P: ColumnProducts, F: Form<P>, B: Columns> Body<P> for Streamed<F, B> {
 }
 
 /// A tile of activations and where its sums with the weight rows go.
-pub(super) struct Sweep<'a> {
+pub(super) struct Tile<'a> {
     job: &'a Job,
     /// The tile's blocks, each step's side by side.
     input: *const BlockQ8,
@@ -111,7 +111,7 @@ pub(super) struct Sweep<'a> {
     stride: usize,
 }
 
-impl Sweep<'_> {
+impl Tile<'_> {
     /// Sets the sums to zero.
     ///
     /// # Safety

@@ -34,7 +34,7 @@ pub(super) unsafe fn sweep_codes<P: Products, B: Decode, const MOST: usize>(
     rows: usize,
     sweep: &Sweep,
 ) {
-    with_rows!(rows, MOST, ROWS => p.run(Codes::<B, ROWS> { sweep, block: PhantomData }));
+    with_rows!(rows, MOST, ROWS => p.run(CodeSweep::<B, ROWS> { sweep, block: PhantomData }));
 }
 
 /// As [`sweep_codes`], with floats.
@@ -47,17 +47,17 @@ pub(super) unsafe fn sweep_floats<P: Products, const MOST: usize>(
     rows: usize,
     sweep: &Sweep,
 ) {
-    with_rows!(rows, MOST, ROWS => p.run(Floats::<ROWS>(sweep)));
+    with_rows!(rows, MOST, ROWS => p.run(FloatSweep::<ROWS>(sweep)));
 }
 
 /// A sweep of `ROWS` rows, whose pointers [`sweep_codes`] has been promised.
-struct Codes<'a, B, const ROWS: usize> {
+struct CodeSweep<'a, B, const ROWS: usize> {
     sweep: &'a Sweep,
     block: PhantomData<B>,
 }
 
-/// As [`Codes`], for floats.
-struct Floats<'a, const ROWS: usize>(&'a Sweep);
+/// As [`CodeSweep`], for floats.
+struct FloatSweep<'a, const ROWS: usize>(&'a Sweep);
 
 impl Sweep {
     /// The sums that a sweep starts from.
@@ -87,7 +87,7 @@ impl Sweep {
     }
 }
 
-impl<P: Products, B: Decode, const ROWS: usize> Work<P> for Codes<'_, B, ROWS> {
+impl<P: Products, B: Decode, const ROWS: usize> Work<P> for CodeSweep<'_, B, ROWS> {
     type Output = ();
 
     #[inline(always)]
@@ -175,7 +175,7 @@ impl Step {
     }
 }
 
-impl<P: Products, const ROWS: usize> Work<P> for Floats<'_, ROWS> {
+impl<P: Products, const ROWS: usize> Work<P> for FloatSweep<'_, ROWS> {
     type Output = ();
 
     #[inline(always)]
