@@ -389,20 +389,32 @@ macro_rules! entry {
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
                 $crate::isa::Isa::Avx512 => unsafe { avx512($crate::simd::Avx512::new_unchecked(), $($arg),*) },
-                _ => $crate::simd::entry! { @others $of isa [$($unsafe)?] body($($arg),*) },
+                _ => $crate::simd::entry! { @others $of isa [$($unsafe)?] body($($arg: $ty),*) $(-> $ret)? },
             }
         }
     };
-    (@others Simd $isa:ident [$($unsafe:tt)?] $body:ident($($arg:ident),*)) => {
-        match $isa.base() {
-            // SAFETY: as above.
-            #[cfg(target_arch = "aarch64")]
-            $crate::isa::Isa::Neon => unsafe { $body($crate::simd::Neon::new_unchecked(), $($arg),*) },
-            // SAFETY: as above.
-            _ => $($unsafe)? { $body($crate::simd::Portable::new(), $($arg),*) },
+    (
+        @others Simd $isa:ident [$($unsafe:tt)?]
+        $body:ident($($arg:ident: $ty:ty),*) $(-> $ret:ty)?
+    ) => {{
+        // By itself: inlined, it would make the choice set up a stack that the other sets have no use for.
+        #[cfg_attr(target_arch = "x86_64", inline(never))]
+        $($unsafe)? fn others(isa: $crate::isa::Isa, $($arg: $ty),*) $(-> $ret)? {
+            match isa.base() {
+                // SAFETY: a device is opened only for a set that the machine has; the rest is the caller's.
+                #[cfg(target_arch = "aarch64")]
+                $crate::isa::Isa::Neon => unsafe { $body($crate::simd::Neon::new_unchecked(), $($arg),*) },
+                // SAFETY: the caller's.
+                _ => $($unsafe)? { $body($crate::simd::Portable::new(), $($arg),*) },
+            }
         }
-    };
-    (@others Bytes $isa:ident [$($unsafe:tt)?] $body:ident($($arg:ident),*)) => {
+        // SAFETY: as above.
+        $($unsafe)? { others($isa, $($arg),*) }
+    }};
+    (
+        @others Bytes $isa:ident [$($unsafe:tt)?]
+        $body:ident($($arg:ident: $ty:ty),*) $(-> $ret:ty)?
+    ) => {
         unreachable!("attention over codes on {} is in f32", $isa)
     };
 }

@@ -4,7 +4,7 @@ use walsh_formats::kv::BlockCodec;
 
 use super::limits::{Within, is_number};
 use super::numbers::{Numbers, Reader};
-use crate::simd::{LANES, Simd};
+use crate::simd::{LANES, Simd, entries};
 
 /// The numbers of a block.
 const BLOCK: usize = 32;
@@ -12,9 +12,13 @@ const BLOCK: usize = 32;
 /// Hundredths of a nanosecond that encoding a number takes.
 pub(super) const COST: u64 = 30;
 
-/// Encodes a row; false where it needs the codec's own care. `codes` are then unspecified.
+entries! {
+    /// Encodes a row; false where it needs the codec's own care. `codes` are then unspecified.
+    pub(super) fn encode(codec: BlockCodec, row: &[f32], codes: &mut [u8]) -> bool = encode_row
+}
+
 #[inline(always)]
-pub(super) fn encode<S: Simd>(s: S, codec: BlockCodec, row: &[f32], codes: &mut [u8]) -> bool {
+fn encode_row<S: Simd>(s: S, codec: BlockCodec, row: &[f32], codes: &mut [u8]) -> bool {
     match codec {
         BlockCodec::Q8_0 => encode_q8_0(s, row, codes),
         BlockCodec::Q5_0 => encode_signed::<S, 5>(s, row, codes),

@@ -4,14 +4,18 @@ use walsh_formats::kv::FloatCodec;
 
 use super::limits::Within;
 use super::numbers::{Numbers, Reader};
-use crate::simd::{LANES, Simd};
+use crate::simd::{LANES, Simd, entries};
 
 /// Hundredths of a nanosecond that encoding a number takes.
 pub(super) const COST: u64 = 15;
 
-/// Encodes a row; false where it needs the codec's own care. `codes` are then unspecified.
+entries! {
+    /// Encodes a row; false where it needs the codec's own care. `codes` are then unspecified.
+    pub(super) fn encode(codec: FloatCodec, row: &[f32], codes: &mut [u8]) -> bool = encode_row
+}
+
 #[inline(always)]
-pub(super) fn encode<S: Simd>(s: S, codec: FloatCodec, row: &[f32], codes: &mut [u8]) -> bool {
+fn encode_row<S: Simd>(s: S, codec: FloatCodec, row: &[f32], codes: &mut [u8]) -> bool {
     match codec {
         FloatCodec::F32 => encode_f32(s, row, codes),
         FloatCodec::F16 => encode_f16(s, row, codes),

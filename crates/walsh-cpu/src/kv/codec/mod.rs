@@ -14,6 +14,7 @@ use walsh_formats::kv::{BlockCodec, FloatCodec, RowCodec, Storage};
 use self::codebook::bytes::Book;
 use self::numbers::{KeyPanel, Reader, Rows, ValueRows, width};
 use self::scales::Scales;
+use crate::isa::Isa;
 use crate::simd::{LANES, Simd, entries};
 
 /// What encodes rows of a codec.
@@ -51,28 +52,22 @@ impl Encoder {
     }
 }
 
-entries! {
-    /// Encodes a row, rotated if the encoder takes it so, bit for bit as the codec does it; false if there is no kernel for
-    /// its length or the row needs the codec's own care, such as for a NaN. `codes` and `scales` are then unspecified.
-    pub(super) fn encode(encoder: &Encoder, row: &[f32], codes: &mut [u8], scales: &mut [u8]) -> bool = encode_row
-}
-
-#[inline(always)]
-fn encode_row<S: Simd>(
-    s: S,
+/// Encodes a row, rotated if the encoder takes it so, bit for bit as the codec does it; false if there is no kernel for its
+/// length or the row needs the codec's own care, such as for a NaN. `codes` and `scales` are then unspecified.
+pub(super) fn encode(
+    isa: Isa,
     encoder: &Encoder,
     row: &[f32],
     codes: &mut [u8],
     scales: &mut [u8],
 ) -> bool {
-    if !row.len().is_multiple_of(LANES) {
-        return false;
-    }
-    match encoder {
-        Encoder::Float(codec) => floats::encode(s, *codec, row, codes),
-        Encoder::Block(codec) => blocks::encode(s, *codec, row, codes),
-        Encoder::Codebook(encoder) => codebook::encode(s, encoder, row, codes, scales),
-    }
+    // Each family's kernels stand for themselves: together they would all have the stack of the largest.
+    row.len().is_multiple_of(LANES)
+        && match encoder {
+            Encoder::Float(codec) => floats::encode(isa, *codec, row, codes),
+            Encoder::Block(codec) => blocks::encode(isa, *codec, row, codes),
+            Encoder::Codebook(encoder) => encoder.encode(isa, row, codes, scales),
+        }
 }
 
 /// What reads rows of a codec.

@@ -5,7 +5,7 @@ use walsh_formats::kv::{self, RowCodec, TqBits};
 
 use super::quantise::{Quantiser, Tables, sigma};
 use crate::kv::codec::limits::is_number;
-use crate::simd::Simd;
+use crate::simd::{Simd, entries};
 
 /// What encodes rows so.
 pub(in crate::kv) struct Encoder {
@@ -34,9 +34,13 @@ impl Encoder {
     }
 }
 
-/// Encodes a row that is rotated if it is to be; false where it needs the codec's own care.
+entries! {
+    /// Encodes a row that is rotated if it is to be; false where it needs the codec's own care.
+    pub(super) fn encode(encoder: &Encoder, row: &[f32], codes: &mut [u8], scales: &mut [u8]) -> bool = encode_row
+}
+
 #[inline(always)]
-pub(super) fn encode<S: Simd>(
+fn encode_row<S: Simd>(
     s: S,
     encoder: &Encoder,
     row: &[f32],

@@ -15,7 +15,7 @@ pub(super) use self::decode::{Decoder, key_panel, read, value_rows};
 
 use walsh_formats::kv::{RowCodec, ScaleKind, Tq};
 
-use crate::simd::Simd;
+use crate::isa::Isa;
 
 /// What encodes rows, by the convention of their scales.
 pub(in crate::kv) enum Encoder {
@@ -43,19 +43,18 @@ impl Encoder {
             Self::Norm(_) => norm::COST,
         }
     }
-}
 
-/// Encodes a row; false where it needs the codec's own care. `codes` and `scales` are then unspecified.
-#[inline(always)]
-pub(super) fn encode<S: Simd>(
-    s: S,
-    encoder: &Encoder,
-    row: &[f32],
-    codes: &mut [u8],
-    scales: &mut [u8],
-) -> bool {
-    match encoder {
-        Encoder::LeastSquares(encoder) => fitted::encode(s, encoder, row, codes, scales),
-        Encoder::Norm(encoder) => norm::encode(s, encoder, row, codes, scales),
+    /// Encodes a row; false where it needs the codec's own care. `codes` and `scales` are then unspecified.
+    pub(super) fn encode(
+        &self,
+        isa: Isa,
+        row: &[f32],
+        codes: &mut [u8],
+        scales: &mut [u8],
+    ) -> bool {
+        match self {
+            Self::LeastSquares(encoder) => fitted::encode(isa, encoder, row, codes, scales),
+            Self::Norm(encoder) => norm::encode(isa, encoder, row, codes, scales),
+        }
     }
 }

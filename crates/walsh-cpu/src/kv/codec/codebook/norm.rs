@@ -5,7 +5,7 @@ use walsh_formats::kv::{self, RowCodec, TqBits, lane_sum};
 use walsh_formats::rotation::MAX_HEAD_DIM;
 
 use super::quantise::{Quantiser, Tables};
-use crate::simd::{LANES, Simd};
+use crate::simd::{LANES, Simd, entries};
 
 /// Hundredths of a nanosecond that encoding a number takes.
 pub(super) const COST: u64 = 500;
@@ -40,9 +40,13 @@ fn limits(book: &Codebook) -> Vec<f64> {
         .collect()
 }
 
-/// Encodes a row that is not rotated yet; false where it needs the codec's own care.
+entries! {
+    /// Encodes a row that is not rotated yet; false where it needs the codec's own care.
+    pub(super) fn encode(encoder: &Encoder, row: &[f32], codes: &mut [u8], scales: &mut [u8]) -> bool = encode_row
+}
+
 #[inline(always)]
-pub(super) fn encode<S: Simd>(
+fn encode_row<S: Simd>(
     s: S,
     encoder: &Encoder,
     row: &[f32],
