@@ -8,6 +8,7 @@ mod completions;
 mod cut_short;
 mod doctor;
 mod failure;
+mod fidelity;
 mod fit;
 mod generate;
 mod input;
@@ -50,6 +51,7 @@ fn run(command: Command) -> Outcome {
         Command::Run(args) => generate::run_model(args),
         Command::Tokenize(args) => tokenize::run(&args),
         Command::Perplexity(args) => perplexity::run(&args),
+        Command::Fidelity(args) => fidelity::run(&args),
         Command::Fit(args) => fit::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::BenchOps(args) => bench_ops::run(&args),

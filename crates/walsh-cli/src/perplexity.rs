@@ -30,7 +30,8 @@ impl Page {
     fn write(&self, report: &PerplexityReport, args: &Perplexity, model: &Model) -> Outcome {
         let page = ReportPage {
             report,
-            provenance: &Provenance::new(model, &args.file, std::env::args_os()),
+            provenance: &Provenance::new(model, std::env::args_os()),
+            text: &args.file,
             comparisons: &self.comparisons,
         };
         Ok(self.file.write(&page.to_html()?)?)

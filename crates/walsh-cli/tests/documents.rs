@@ -132,6 +132,7 @@ fn shortened(command: &str) -> String {
         ],
         "bench-ops" => &["--quick"],
         "perplexity" => &["--file book.txt", "--context 64", "--chunks 1"],
+        "fidelity" => &["--task sums", "--count 1"],
         "fit" => &["--model ./my.gguf", "--tokens 64", "--cache-dir cache"],
         "rm" => &["--cache-dir cache"],
         _ => &[],

@@ -253,4 +253,11 @@ fn what_was_measured_is_printed_when_the_rest_is_interrupted() {
         "{ran:?}"
     );
     assert!(!ran.out.contains("decode"), "{ran:?}");
+    let arguments = [
+        "fidelity", "--task", "greedy", "--tokens", "30", "--count", "2000",
+    ];
+    let ran = interrupted(&[&arguments[..], &on_model, &["--kv", "f32"]].concat(), "/");
+    assert_eq!(ran.status, Some(130), "{ran:?}");
+    assert!(ran.out.contains("same answer"), "{ran:?}");
+    assert!(ran.err.contains("questions of 2000"), "{ran:?}");
 }

@@ -7,6 +7,22 @@ use walsh_runtime::shown::shown;
 use crate::plot::Plot;
 use crate::points::{Kind, Point};
 
+const STYLE: &str = include_str!("report.css");
+
+/// A page of a kind about a model. `lede` and `body` are HTML.
+pub(crate) fn page((kind, model): (&str, &str), lede: &str, body: &str) -> String {
+    let model = escape(model);
+    format!(
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n\
+         <meta name=\"color-scheme\" content=\"light dark\"/>\n\
+         <title>{kind}: {model}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n\
+         <header>\n<p class=\"kicker\">{kind}</p>\n<h1>{model}</h1>\n<p class=\"lede\">{lede}</p>\n</header>\n\
+         {body}</main>\n<footer><p>Made by walsh {}.</p></footer>\n</body>\n</html>\n",
+        env!("CARGO_PKG_VERSION")
+    )
+}
+
 /// A text without what neither HTML nor XML can hold.
 pub(crate) fn visible(text: &str) -> String {
     shown(text).replace(['\u{fffe}', '\u{ffff}'], "\u{fffd}")

@@ -1,8 +1,9 @@
-//! A perplexity run as a page that others can read: one HTML file that needs no
-//! script and no other file.
+//! Runs of perplexity and of fidelity as pages that others can read: one HTML file
+//! that needs no script and no other file.
 
 mod axis;
 mod compare;
+mod fidelity;
 mod file;
 mod html;
 mod labels;
@@ -13,18 +14,16 @@ mod tables;
 mod tests;
 
 use std::ffi::OsString;
-use std::fmt::Write;
 use std::path::Path;
 
 pub use compare::{Comparison, ComparisonEntry};
+pub use fidelity::FidelityPage;
 pub use file::ReportFile;
 
 use walsh_runtime::{Model, PerplexityReport, Result};
 
 use html::escape;
 use points::Point;
-
-const STYLE: &str = include_str!("report.css");
 
 /// Where a run's figures come from: what is needed to measure them again.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,16 +38,14 @@ pub struct Provenance {
     pub model_bytes: u64,
     /// What identifies the model's contents, where that is known.
     pub fingerprint: Option<String>,
-    /// The text's file, without its folder.
-    pub text_file: String,
     /// The device, what its kernels were chosen for, and its threads.
     pub device: String,
 }
 
 impl Provenance {
-    /// That of a run on `model` and the file `text`, asked for by `command`.
+    /// That of a run on `model`, asked for by `command`.
     #[must_use]
-    pub fn new(model: &Model, text: &Path, command: impl IntoIterator<Item = OsString>) -> Self {
+    pub fn new(model: &Model, command: impl IntoIterator<Item = OsString>) -> Self {
         let device = model.device().properties();
         Self {
             command: command
@@ -59,7 +56,6 @@ impl Provenance {
             model_file: file_name(model.path()),
             model_bytes: model.file_bytes(),
             fingerprint: model.fingerprint().ok().map(|found| found.to_string()),
-            text_file: file_name(text),
             device: format!(
                 "{} ({}), threads: {}",
                 device.backend, device.architecture, device.parallelism
@@ -68,7 +64,7 @@ impl Provenance {
     }
 }
 
-fn file_name(path: &Path) -> String {
+pub(crate) fn file_name(path: &Path) -> String {
     path.file_name()
         .unwrap_or(path.as_os_str())
         .to_string_lossy()
@@ -82,6 +78,8 @@ pub struct ReportPage<'a> {
     pub report: &'a PerplexityReport,
     /// How.
     pub provenance: &'a Provenance,
+    /// On which text: the path of its file.
+    pub text: &'a Path,
     /// What was measured elsewhere and is shown beside it.
     pub comparisons: &'a [Comparison],
 }
@@ -93,35 +91,22 @@ impl ReportPage<'_> {
     /// When a plot cannot be drawn.
     pub fn to_html(&self) -> Result<String> {
         let points = self.points();
-        let mut page = String::from("<!DOCTYPE html>\n");
-        let model = escape(&self.report.model);
-        // Writing to a String does not fail.
-        let _ = write!(
-            page,
-            "<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n\
-             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n\
-             <meta name=\"color-scheme\" content=\"light dark\"/>\n\
-             <title>KV cache report: {model}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n\
-             <header>\n<p class=\"kicker\">KV cache report</p>\n<h1>{model}</h1>\n<p class=\"lede\">{}</p>\n</header>\n",
-            self.lede()
-        );
-        page.push_str(&tables::warnings(&self.report.warnings));
-        page.push_str(&tables::figures(self.report));
+        let mut body = tables::warnings(&self.report.warnings);
+        body.push_str(&tables::figures(self.report));
         if points.is_empty() {
-            page.push_str(
+            body.push_str(
                 "<section>\n<h2>Plots</h2>\n<p>There is nothing to plot: a plot shows what quantised caches change, and this run has none.</p>\n</section>\n",
             );
         } else {
-            page.push_str(&self.plots(&points)?);
+            body.push_str(&self.plots(&points)?);
         }
-        page.push_str(&tables::others(self.report, self.comparisons));
-        page.push_str(&tables::measured(self.report, self.provenance));
-        let _ = write!(
-            page,
-            "</main>\n<footer><p>Made by walsh {}.</p></footer>\n</body>\n</html>\n",
-            env!("CARGO_PKG_VERSION")
-        );
-        Ok(page)
+        body.push_str(&tables::others(self.report, self.comparisons));
+        body.push_str(&tables::measured(self));
+        Ok(html::page(
+            ("KV cache report", &self.report.model),
+            &self.lede(),
+            &body,
+        ))
     }
 
     /// What is plotted: whatever differs from its reference, plain floats aside,
@@ -148,7 +133,7 @@ impl ReportPage<'_> {
             "What storing keys and values in fewer bits changes, over {} of {} tokens of <em>{}</em>.{against}",
             html::count(report.chunks, "chunk"),
             report.context,
-            escape(&self.provenance.text_file)
+            escape(&file_name(self.text))
         )
     }
 

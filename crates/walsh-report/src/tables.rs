@@ -7,7 +7,7 @@ use walsh_runtime::{PerplexityReport, PerplexityResult};
 use crate::html::{count, escape, mark, shell};
 use crate::plot::three_digits;
 use crate::points::Kind;
-use crate::{Comparison, ComparisonEntry, Provenance};
+use crate::{Comparison, ComparisonEntry, Provenance, ReportPage, file_name};
 
 /// What the page warns of; nothing when there is nothing.
 pub(crate) fn warnings(warnings: &[String]) -> String {
@@ -25,7 +25,7 @@ pub(crate) fn warnings(warnings: &[String]) -> String {
 }
 
 /// A table that scrolls on its own where the page is narrow.
-fn table(caption: &str, headings: &[(&str, &str)], rows: &str) -> String {
+pub(crate) fn table(caption: &str, headings: &[(&str, &str)], rows: &str) -> String {
     let mut out = format!(
         "<div class=\"wide\" tabindex=\"0\" role=\"region\" aria-label=\"{caption}\">\n<table>\n<caption>{caption}</caption>\n<thead><tr>"
     );
@@ -81,17 +81,23 @@ pub(crate) fn figures(report: &PerplexityReport) -> String {
         [first, _, ..] => format!("Every SPEC against {}", escape(&first.kv)),
         _ => "Perplexity".to_owned(),
     };
-    let fitted = report.results.iter().filter_map(|result| {
-        let (kv, policy) = (escape(&result.kv), escape(result.policy.as_ref()?));
-        Some(format!(
-            "<p><code>{kv}</code>, fitted to the model: <code>{policy}</code></p>\n"
-        ))
-    });
+    let fitted = report
+        .results
+        .iter()
+        .map(|result| fitted(&result.kv, result.policy.as_deref()));
     format!(
         "<section>\n<h2>Figures</h2>\n{}{}</section>\n",
         table(&caption, &headings, &rows),
         fitted.collect::<String>()
     )
+}
+
+/// What a SPEC was fitted to the model as; nothing where it was not.
+pub(crate) fn fitted(kv: &str, policy: Option<&str>) -> String {
+    policy.map_or_else(String::new, |policy| {
+        let (kv, policy) = (escape(kv), escape(policy));
+        format!("<p><code>{kv}</code>, fitted to the model: <code>{policy}</code></p>\n")
+    })
 }
 
 /// The divergence of plain `q4_0`, where it was measured.
@@ -241,61 +247,88 @@ fn differences(report: &PerplexityReport, other: &Comparison) -> Vec<String> {
 }
 
 /// How to measure it again, and what the figures mean.
-pub(crate) fn measured(report: &PerplexityReport, from: &Provenance) -> String {
-    let mut facts = vec![
-        (
-            "Model",
-            format!(
-                "{}, {}, <code>{}</code>, {} bytes",
-                escape(&report.model),
-                escape(&from.architecture),
-                escape(&from.model_file),
-                from.model_bytes
-            ),
+pub(crate) fn measured(page: &ReportPage<'_>) -> String {
+    let report = page.report;
+    let text = (
+        "Text",
+        format!(
+            "<code>{}</code>, {}",
+            escape(&file_name(page.text)),
+            count(report.tokens, "token")
         ),
-        (
-            "Text",
-            format!(
-                "<code>{}</code>, {}",
-                escape(&from.text_file),
-                count(report.tokens, "token")
-            ),
+    );
+    let scored = (
+        "Scored",
+        format!(
+            "{} of {} tokens; in each, the predictions at positions {} to {}",
+            count(report.chunks, "chunk"),
+            report.context,
+            report.context / 2,
+            report.context.saturating_sub(2)
         ),
-        (
-            "Scored",
-            format!(
-                "{} of {} tokens; in each, the predictions at positions {} to {}",
-                count(report.chunks, "chunk"),
-                report.context,
-                report.context / 2,
-                report.context.saturating_sub(2)
-            ),
+    );
+    how_measured(page.provenance, &report.model, &[text, scored], MEANINGS)
+}
+
+/// How to measure something of a model again, with facts of its own, and what the figures mean. Facts and meanings are
+/// HTML.
+pub(crate) fn how_measured(
+    from: &Provenance,
+    model: &str,
+    own: &[(&str, String)],
+    meanings: &[(&str, &str)],
+) -> String {
+    let mut facts = vec![(
+        "Model",
+        format!(
+            "{}, {}, <code>{}</code>, {} bytes",
+            escape(model),
+            escape(&from.architecture),
+            escape(&from.model_file),
+            from.model_bytes
         ),
-        ("Device", escape(&from.device)),
-        ("Version", format!("walsh {}", env!("CARGO_PKG_VERSION"))),
-    ];
+    )];
     if let Some(fingerprint) = &from.fingerprint {
         let fingerprint = format!("<code>{}</code>", escape(fingerprint));
-        facts.insert(1, ("Fingerprint", fingerprint));
+        facts.push(("Fingerprint", fingerprint));
     }
-    let mut out = format!(
-        "<section>\n<h2>How this was measured</h2>\n<pre tabindex=\"0\"><code>{}</code></pre>\n<dl>\n",
-        escape(&shell(&from.command))
-    );
-    for (name, fact) in facts {
-        let _ = writeln!(out, "<div><dt>{name}</dt><dd>{fact}</dd></div>");
+    facts.extend(own.iter().cloned());
+    facts.push(("Device", escape(&from.device)));
+    facts.push(("Version", format!("walsh {}", env!("CARGO_PKG_VERSION"))));
+    format!(
+        "<section>\n<h2>How this was measured</h2>\n<pre tabindex=\"0\"><code>{}</code></pre>\n{}\
+         <h3>What the figures mean</h3>\n{}</section>\n",
+        escape(&shell(&from.command)),
+        list(&facts),
+        list(meanings)
+    )
+}
+
+/// Names, each with what is to be said of it.
+fn list(entries: &[(&str, impl std::fmt::Display)]) -> String {
+    let mut out = String::from("<dl>\n");
+    for (name, text) in entries {
+        let _ = writeln!(out, "<div><dt>{name}</dt><dd>{text}</dd></div>");
     }
-    out.push_str(MEANINGS);
+    out.push_str("</dl>\n");
     out
 }
 
-const MEANINGS: &str = "</dl>
-<h3>What the figures mean</h3>
-<dl>
-<div><dt>Bits per value</dt><dd>What a number of a key or a value takes, codes and scales together, keys and values averaged. Tokens that a SPEC keeps in a finer type are not counted.</dd></div>
-<div><dt>Perplexity</dt><dd>The exponential of the mean negative log-likelihood of the text&#8217;s own tokens.</dd></div>
-<div><dt>KLD</dt><dd>The Kullback-Leibler divergence of the predicted distribution of the next token from the reference&#8217;s, at each scored position, in nats. It sees every change of a prediction, where a perplexity may stay the same by luck.</dd></div>
-<div><dt>Same top</dt><dd>The share of positions at which the likeliest token is the reference&#8217;s.</dd></div>
-</dl>
-</section>
-";
+const MEANINGS: &[(&str, &str)] = &[
+    (
+        "Bits per value",
+        "What a number of a key or a value takes, codes and scales together, keys and values averaged. Tokens that a SPEC keeps in a finer type are not counted.",
+    ),
+    (
+        "Perplexity",
+        "The exponential of the mean negative log-likelihood of the text&#8217;s own tokens.",
+    ),
+    (
+        "KLD",
+        "The Kullback-Leibler divergence of the predicted distribution of the next token from the reference&#8217;s, at each scored position, in nats. It sees every change of a prediction, where a perplexity may stay the same by luck.",
+    ),
+    (
+        "Same top",
+        "The share of positions at which the likeliest token is the reference&#8217;s.",
+    ),
+];

@@ -6,7 +6,7 @@ use walsh_runtime::PerplexityResult;
 
 use super::*;
 
-const NASTY: &str = "<script src=\"//example.com/x.js\">alert('&')</script>\u{1b}[31m";
+pub(crate) const NASTY: &str = "<script src=\"//example.com/x.js\">alert('&')</script>\u{1b}[31m";
 
 fn result(kv: &str, bits: f64, kld: f64) -> PerplexityResult {
     PerplexityResult {
@@ -49,7 +49,7 @@ fn common() -> PerplexityReport {
     ])
 }
 
-fn provenance() -> Provenance {
+pub(crate) fn provenance() -> Provenance {
     Provenance {
         command: ["walsh", "perplexity", "--file", "a b.txt"]
             .map(str::to_owned)
@@ -58,7 +58,6 @@ fn provenance() -> Provenance {
         model_file: "model.gguf".to_owned(),
         model_bytes: 98_362_432,
         fingerprint: None,
-        text_file: "a b.txt".to_owned(),
         device: "cpu (avx512), threads: 2".to_owned(),
     }
 }
@@ -75,6 +74,7 @@ fn html(report: &PerplexityReport, comparisons: &[Comparison]) -> String {
     ReportPage {
         report,
         provenance: &provenance(),
+        text: Path::new("texts/a b.txt"),
         comparisons,
     }
     .to_html()
@@ -83,7 +83,7 @@ fn html(report: &PerplexityReport, comparisons: &[Comparison]) -> String {
 
 /// Parses a page and checks what holds for all of them.
 #[track_caller]
-fn checked<R>(html: &str, look: impl FnOnce(&Document<'_>) -> R) -> R {
+pub(crate) fn checked<R>(html: &str, look: impl FnOnce(&Document<'_>) -> R) -> R {
     let body = html.strip_prefix("<!DOCTYPE html>\n").expect("the doctype");
     let document = Document::parse(body).expect("well-formed");
     let mut ids = Vec::new();
@@ -110,12 +110,12 @@ fn checked<R>(html: &str, look: impl FnOnce(&Document<'_>) -> R) -> R {
     look(&document)
 }
 
-fn text(node: Node<'_, '_>) -> String {
+pub(crate) fn text(node: Node<'_, '_>) -> String {
     let texts = node.descendants().filter(Node::is_text);
     texts.filter_map(|node| node.text()).collect()
 }
 
-fn named<'a>(document: &'a Document<'_>, name: &str) -> Vec<Node<'a, 'a>> {
+pub(crate) fn named<'a>(document: &'a Document<'_>, name: &str) -> Vec<Node<'a, 'a>> {
     let all = document.descendants();
     all.filter(|node| node.tag_name().name() == name).collect()
 }
@@ -211,12 +211,14 @@ fn text_of_users_and_files_stays_text() {
         model_file: NASTY.to_owned(),
         model_bytes: 1,
         fingerprint: Some(NASTY.to_owned()),
-        text_file: NASTY.to_owned(),
         device: NASTY.to_owned(),
     };
+    // All of it is the file's name.
+    let file = NASTY.replace('/', "|");
     let page = ReportPage {
         report: &report,
         provenance: &provenance,
+        text: Path::new(&file),
         comparisons: &[other],
     };
     let html = page.to_html().expect("a page");
@@ -255,6 +257,7 @@ fn what_is_needed_to_measure_again_is_there() {
     let page = ReportPage {
         report: &report,
         provenance: &provenance,
+        text: Path::new("texts/a b.txt"),
         comparisons: &[],
     };
     let html = page.to_html().expect("a page");

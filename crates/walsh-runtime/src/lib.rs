@@ -20,6 +20,7 @@ mod container;
 mod conversation;
 mod doctor;
 mod error;
+mod fidelity;
 mod fit;
 mod generate;
 mod inspect;
@@ -46,6 +47,10 @@ pub use container::{Replacement, check_readable, check_writable};
 pub use conversation::{Conversation, Reply};
 pub use doctor::{BackendState, Cpu, Diagnosis, Tool, diagnose};
 pub use error::{Error, Result};
+pub use fidelity::{
+    EqualTokens, FidelityOptions, FidelityProgress, FidelityReport, FidelitySpec, FidelityTask,
+    Proportion, SpecFidelity, TaskFidelity, fidelity,
+};
 pub use fit::{Fit, FitOptions, Sensitivity, fit};
 pub use generate::{Figures, Finish, GenerateOptions, Generation};
 pub use inspect::{Inspection, KvCost, MetadataEntry, Shape, TypeShare, inspect};

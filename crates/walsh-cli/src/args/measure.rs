@@ -1,14 +1,14 @@
-//! The commands that measure: `perplexity`, `fit`, `bench` and `bench-ops`.
+//! The commands that measure: `perplexity`, `fidelity`, `fit`, `bench` and `bench-ops`.
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::Args;
 use walsh::KvSpec;
-use walsh_runtime::{FitOptions, Synthetic};
+use walsh_runtime::{FidelityTask, FitOptions, Synthetic};
 
 use super::shared::{Cache, DeviceArgs, ModelArgs, with_specs};
-use super::values::{chunk_tokens, count, count_or_none, fitted_bits, op_name};
+use super::values::{chunk_tokens, count, count_or_none, fidelity_task, fitted_bits, op_name};
 
 /// `walsh perplexity`.
 #[derive(Debug, Args)]
@@ -74,6 +74,73 @@ pub(crate) struct Perplexity {
 impl Perplexity {
     /// Products in single precision: what differs between two caches is then the caches.
     const DEVICE: &str = "cpu:activations=f32";
+}
+
+/// `walsh fidelity`.
+#[derive(Debug, Args)]
+#[command(after_help = with_specs!("\
+Asks the model questions that are made from the seed, once with each SPEC, always takes the likeliest
+token, and compares what comes of it with what comes of the first SPEC:
+  greedy   requests that are answered at length: the tokens before the first that differs
+  recall   a number that stands somewhere in a text of 2048, 8192 or 16384 tokens, asked for at its end
+  sums     sums of three or four steps in words, right by the last number of the answer
+  tools    requests for which one of four tools has to be called: the JSON must name it and its arguments
+Questions go through the model's chat template; a model without one goes on with them as plain text.
+'same right or wrong' are questions that both SPECs answer rightly, or neither; 'lost' and 'gained' are
+the others, which only the first or only this SPEC answers rightly. 'same result' asks for more: the
+same number, the same call, or none in both. --json has all of it, with counts. --report writes a page.
+
+The device is cpu:activations=f32 unless --device says otherwise, as for 'walsh perplexity'.
+
+Examples:
+  walsh fidelity --kv f16 --kv 4bit --kv 3bit
+  walsh fidelity --kv f16 --kv 4bit --task recall --count 30
+  walsh fidelity --kv f16 --kv 8bit --task greedy --tokens 200 --report fidelity.html
+
+"))]
+#[command(mut_arg("device", |device| device.default_value(Perplexity::DEVICE)))]
+pub(crate) struct Fidelity {
+    /// How keys and values are cached; may be given several times, the one to compare with first
+    #[arg(long, value_name = "SPEC", default_value = "f16")]
+    pub(crate) kv: Vec<KvSpec>,
+
+    /// What is asked: greedy, recall, sums or tools; may be given several times [default: all]
+    #[arg(long, value_name = "NAME", value_parser = fidelity_task)]
+    pub(crate) task: Vec<FidelityTask>,
+
+    /// Questions of each task, of recall for each length [default: greedy 50, recall 10, sums 200,
+    /// tools 200]
+    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
+    pub(crate) count: Option<NonZeroUsize>,
+
+    /// What questions are made from
+    #[arg(short, long, value_name = "S", default_value_t = 1)]
+    pub(crate) seed: u64,
+
+    /// The most tokens of an answer of greedy [default: 64]
+    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
+    pub(crate) tokens: Option<NonZeroUsize>,
+
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Write a report as an HTML page
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+}
+
+impl Fidelity {
+    /// The tasks that are asked for.
+    pub(crate) fn tasks(&self) -> Vec<FidelityTask> {
+        match self.task.as_slice() {
+            [] => FidelityTask::ALL.to_vec(),
+            tasks => tasks.to_vec(),
+        }
+    }
 }
 
 /// `walsh fit`.

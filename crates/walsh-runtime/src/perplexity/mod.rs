@@ -210,10 +210,10 @@ pub fn perplexity(
         });
     }
     let cancelled = scored < chunks;
-    let mut warnings: Vec<String> = reference_warning(&policies).into_iter().collect();
-    if !cancelled {
-        warnings.extend(bias_warnings(model, &policies)?);
-    }
+    let warnings = match cancelled {
+        true => reference_warning(&policies).into_iter().collect(),
+        false => warnings(model, &policies)?,
+    };
     Ok(PerplexityReport {
         model: model.name().to_owned(),
         device: model.device().properties().to_string(),
@@ -252,6 +252,13 @@ fn read_tokens(
         ))),
         false => Ok(tokens),
     }
+}
+
+/// What to know of SPECs that are compared with the first of them.
+pub(crate) fn warnings(model: &Model, specs: &[KvSpec]) -> Result<Vec<String>> {
+    let mut warnings: Vec<String> = reference_warning(specs).into_iter().collect();
+    warnings.extend(bias_warnings(model, specs)?);
+    Ok(warnings)
 }
 
 /// Says of each SPEC that stores biased keys coarsely and as they are.
