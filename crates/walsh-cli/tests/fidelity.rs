@@ -82,6 +82,37 @@ fn every_task_is_asked_with_every_spec() {
 }
 
 #[test]
+fn which_spec_comes_first_changes_no_answer() {
+    let run = |kv: [&str; 2]| {
+        let asked = [
+            "--task", "greedy", "--task", "recall", "--count", "6", "--tokens", "40",
+        ];
+        let kv = ["--kv", kv[0], "--kv", kv[1], "--json"];
+        fidelity(&model(2048, None), &[&asked[..], &kv].concat())
+            .1
+            .json()
+    };
+    let (one, other) = (run(["f32", "tq2"]), run(["tq2", "f32"]));
+    for task in 0..2 {
+        let results = [&one, &other].map(|report| &report["tasks"][task]["results"]);
+        let [one, other] = results;
+        for figure in ["same_result", "same_verdict"] {
+            assert_eq!(one[1][figure], other[1][figure], "{one} {other}");
+        }
+        assert_eq!(
+            one[1]["equal_tokens"]["mean"],
+            other[1]["equal_tokens"]["mean"]
+        );
+        assert_eq!(
+            (&one[0]["right"], &one[1]["right"]),
+            (&other[1]["right"], &other[0]["right"])
+        );
+    }
+    let equal = &one["tasks"][0]["results"][1]["equal_tokens"]["mean"];
+    assert!(equal.as_f64() < Some(40.0), "{one}");
+}
+
+#[test]
 fn figures_are_tables_and_a_page() {
     let folder = Folder::new();
     let page = folder.path().join("fidelity.html");
