@@ -6,8 +6,13 @@ use std::sync::Arc;
 
 use conformance::cases::{TABLES, Table};
 use conformance::{Problem, Target, targets};
-use walsh::ops::{ArgMax, Attention, EmbeddingRows, KvStore, Mask, MatMulTopK, Op, Scale, TopK};
-use walsh::{CacheKind, DType, Device, Error, KvCache, KvCacheOptions, ScreenSample, Tensor};
+use walsh::ops::{
+    ArgMax, Attention, EmbeddingRows, KvDecode, KvStore, Mask, MatMulTopK, Op, Scale, TopK,
+    VectorSpace,
+};
+use walsh::{
+    CacheKind, CacheSide, DType, Device, Error, KvCache, KvCacheOptions, ScreenSample, Tensor,
+};
 
 fn each_target(test: impl Fn(&Device)) {
     let simulator = simulated::target(1).unwrap();
@@ -294,6 +299,18 @@ impl Caching {
         .into()
     }
 
+    fn decode(&self) -> Op {
+        KvDecode {
+            cache: self.cache.clone(),
+            side: CacheSide::Values,
+            positions: self.positions.clone(),
+            sequences: None,
+            space: VectorSpace::Model,
+            output: self.values.clone(),
+        }
+        .into()
+    }
+
     fn contents(&self, device: &Device) -> Vec<u8> {
         let mut all = Vec::new();
         for span in self.cache.spans() {
@@ -309,10 +326,8 @@ impl Caching {
 fn positions_that_do_not_fit() {
     each_target(|device| {
         let caching = Caching::new(device, "tq4", CacheKind::Global);
-        let (store, attend) = (
-            step(device, [caching.store()]),
-            step(device, [caching.attend()]),
-        );
+        let [store, attend, decode] =
+            [caching.store(), caching.attend(), caching.decode()].map(|op| step(device, [op]));
         let empty = caching.contents(device);
         let output = device.read::<f32>(&caching.output).unwrap();
         for (wrong, word) in [
@@ -326,6 +341,9 @@ fn positions_that_do_not_fit() {
             device.write(&caching.positions, &wrong).unwrap();
             assert_refused(device, &store, "KvStore", &[word]);
             assert_refused(device, &attend, "Attention", &[word]);
+            assert_refused(device, &decode, "KvDecode", &[word]);
+            let values = device.read::<f32>(&caching.values).unwrap();
+            assert!(values.iter().all(|x| *x == 1.0));
             assert_eq!(caching.contents(device), empty, "{wrong:?}");
             assert_eq!(device.read::<f32>(&caching.output).unwrap(), output);
         }

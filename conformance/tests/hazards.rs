@@ -7,11 +7,12 @@ use conformance::{Rng, targets};
 use walsh::formats::ggml;
 use walsh::formats::kv::Overlay;
 use walsh::ops::{
-    Activation, Add, ArgMax, Attention, EmbeddingRows, Fresh, GatedActivation, KvStore, Mask,
-    MatMul, Op, Pairing, RmsNorm, Rope, RopeConfig, Scale, SoftCap, SumBefore,
+    Activation, Add, ArgMax, Attention, EmbeddingRows, Fresh, GatedActivation, KvDecode, KvStore,
+    Mask, MatMul, Op, Pairing, RmsNorm, Rope, RopeConfig, Scale, SoftCap, SumBefore, VectorSpace,
 };
 use walsh::{
-    Activations, Buffer, CacheKind, DType, Device, KvCache, KvCacheOptions, OverlayOptions, Tensor,
+    Activations, Buffer, CacheKind, CacheSide, DType, Device, KvCache, KvCacheOptions,
+    OverlayOptions, Tensor,
 };
 
 /// Numbers per row, rows of the arena, and the most rows of an op: enough for
@@ -107,7 +108,7 @@ impl World {
     fn op(&self, rng: &mut Rng) -> Op {
         let rows = 1 + rng.below(MOST) as u64;
         let tokens = TOKENS;
-        match rng.below(12) {
+        match rng.below(13) {
             0 => Scale {
                 input: self.view(rng, rows),
                 factor: 0.75,
@@ -185,6 +186,15 @@ impl World {
                 positions: self.positions.clone(),
                 cache: rng.pick(&self.caches).clone(),
                 sequences: None,
+            }
+            .into(),
+            11 => KvDecode {
+                cache: rng.pick(&self.caches).clone(),
+                side: *rng.pick(&[CacheSide::Keys, CacheSide::Values]),
+                positions: self.positions.clone(),
+                sequences: None,
+                space: VectorSpace::Model,
+                output: self.heads(rng, tokens, 1),
             }
             .into(),
             _ => self.attention(rng, tokens),

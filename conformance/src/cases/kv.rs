@@ -1,7 +1,7 @@
 use walsh::formats::kv::{KvCodec, KvCodecs, Overlay, RowCodec};
-use walsh::ops::KvStore;
+use walsh::ops::{KvStore, VectorSpace};
 use walsh::{
-    CacheKind, DType, KeyPreparation, KvCache, KvCacheOptions, KvSideTensors, KvTensors,
+    CacheKind, CacheSide, DType, KeyPreparation, KvCache, KvCacheOptions, KvSideTensors, KvTensors,
     OverlayOptions, Result, Tensor,
 };
 
@@ -37,12 +37,16 @@ impl HostRows {
             .expect("numbers that can be stored");
     }
 
-    fn decode(&self, (head, slot): (usize, usize), out: &mut [f32]) {
+    /// Decodes a vector, as it lies or turned back.
+    fn decode(&self, (head, slot): (usize, usize), turned_back: bool, out: &mut [f32]) {
         let at = head * self.slots + slot;
         let (code_bytes, scale_bytes) = (self.codec.code_bytes(), self.codec.scale_bytes());
         let codes = &self.codes[at * code_bytes..][..code_bytes];
         let scales = &self.scales[at * scale_bytes..][..scale_bytes];
-        self.codec.decode_row(codes, scales, out);
+        match turned_back {
+            true => self.codec.decode_row(codes, scales, out),
+            false => self.codec.decode_row_rotated(codes, scales, out),
+        }
     }
 
     /// Codes, then scales where the codec has any.
@@ -131,21 +135,49 @@ impl HostCache {
             for (head, out) in out.chunks_exact_mut(dim).enumerate() {
                 let head = sequence * heads + head;
                 match (overlay, kept) {
-                    (Some(overlay), Some(slot)) => overlay.decode((head, slot), out),
-                    _ => rows.decode((head, slot), out),
+                    (Some(overlay), Some(slot)) => overlay.decode((head, slot), true, out),
+                    _ => rows.decode((head, slot), true, out),
                 }
             }
             out
         });
-        if let Some([equaliser, center]) = &self.preparation {
-            for (k, (e, c)) in keys.iter_mut().zip(equaliser.iter().zip(center)) {
-                *k = *k * e + c;
-            }
-        }
+        self.unprepare(&mut keys);
         Row {
             position,
             keys,
             values,
+        }
+    }
+
+    /// What the codes of a token's keys or values are in a space.
+    pub(super) fn decode(
+        &self,
+        (side, space): (CacheSide, VectorSpace),
+        sequence: usize,
+        position: i32,
+    ) -> Vec<f32> {
+        let dim = self.options.head_dim as usize;
+        let heads = self.options.kv_heads as usize;
+        let slot = position as usize % self.options.capacity as usize;
+        let mut out = vec![0.0; heads * dim];
+        for (head, out) in out.chunks_exact_mut(dim).enumerate() {
+            let at = (sequence * heads + head, slot);
+            self.sides[side as usize]
+                .0
+                .decode(at, space != VectorSpace::Stored, out);
+        }
+        if side == CacheSide::Keys && space == VectorSpace::Model {
+            self.unprepare(&mut out);
+        }
+        out
+    }
+
+    /// Brings keys of all heads back to what they were before they were prepared.
+    fn unprepare(&self, keys: &mut [f32]) {
+        if let Some([equaliser, center]) = &self.preparation {
+            for (k, (e, c)) in keys.iter_mut().zip(equaliser.iter().zip(center)) {
+                *k = *k * e + c;
+            }
         }
     }
 

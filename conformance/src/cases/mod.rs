@@ -4,6 +4,7 @@ mod attention;
 mod elementwise;
 mod embedding;
 mod kv;
+mod kv_decode;
 mod matmul;
 mod norm;
 mod rope;
@@ -59,6 +60,7 @@ pub const TABLES: &[Table] = &[
     table("MatMul", matmul::matmul),
     table("MatMulTopK", select::matmul_top_k),
     table("KvStore", kv::kv_store),
+    shared(4, table("KvDecode", kv_decode::kv_decode)),
     shared(2, table("Attention", attention::attention_op)),
 ];
 

@@ -1,10 +1,10 @@
 use walsh::formats::kv::KvCodecs;
 use walsh::ops::{
-    Activation, Add, ArgMax, Attention, EmbeddingRows, Fresh, GatedActivation, KvStore, Mask,
-    MatMul, MatMulTopK, Op, Operation, Pairing, RmsNorm, Rope, RopeConfig, RopeScaling, Scale,
-    SoftCap, SumBefore, TopK,
+    Activation, Add, ArgMax, Attention, EmbeddingRows, Fresh, GatedActivation, KvDecode, KvStore,
+    Mask, MatMul, MatMulTopK, Op, Operation, Pairing, RmsNorm, Rope, RopeConfig, RopeScaling,
+    Scale, SoftCap, SumBefore, TopK, VectorSpace,
 };
-use walsh::{DType, KvCacheOptions, Result};
+use walsh::{CacheSide, DType, KvCacheOptions, Result};
 
 use crate::{MOST_SETS, Maker};
 
@@ -210,6 +210,23 @@ fn stores(sizes: &Sizes, all: &mut Vec<Workload>) {
             };
             all.push(Workload::new(KvStore::NAME, name, make));
         }
+    }
+    let tokens = sizes.chunk;
+    for codec in CODECS {
+        let name = format!("{codec} [{tokens}, {kv_heads}, {dim}]");
+        let make = move |maker: &mut Maker| {
+            let options = KvCacheOptions::global(codecs(codec)?, kv_heads, dim, tokens);
+            Ok(KvDecode {
+                cache: maker.cache(options)?,
+                side: CacheSide::Keys,
+                positions: maker.ascending(0, tokens)?,
+                sequences: None,
+                space: VectorSpace::Model,
+                output: maker.output(DType::F32, &[tokens, kv_heads, dim])?,
+            }
+            .into())
+        };
+        all.push(Workload::new(KvDecode::NAME, name, make));
     }
 }
 

@@ -1,3 +1,5 @@
+use std::fmt;
+
 use walsh_formats::DType;
 use walsh_formats::kv::{KvCodec, KvCodecs, Overlay, RowCodec};
 
@@ -112,6 +114,24 @@ pub struct KvSide {
     /// absent where the cache has none or the side's own codec has as many
     /// bits.
     pub overlay: Option<KvRows>,
+}
+
+/// Keys or values: which side of a cache is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CacheSide {
+    /// The stored keys.
+    Keys,
+    /// The stored values.
+    Values,
+}
+
+impl fmt::Display for CacheSide {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Keys => "keys",
+            Self::Values => "values",
+        })
+    }
 }
 
 /// Memory for [`KvRows`].
@@ -270,7 +290,7 @@ impl KvRows {
         (self.codec.code_bytes() + self.codec.scale_bytes()) as u64
     }
 
-    fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+    pub(crate) fn tensors(&self) -> impl Iterator<Item = &Tensor> {
         std::iter::once(&self.codes).chain(&self.scales)
     }
 }
@@ -416,6 +436,15 @@ impl KvCache {
     #[must_use]
     pub fn value(&self) -> &KvSide {
         &self.value
+    }
+
+    /// The stored keys or values.
+    #[must_use]
+    pub fn side(&self, side: CacheSide) -> &KvSide {
+        match side {
+            CacheSide::Keys => &self.key,
+            CacheSide::Values => &self.value,
+        }
     }
 
     /// What keys are prepared with.

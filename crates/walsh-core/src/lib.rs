@@ -27,8 +27,8 @@ pub use device::{Backend, Device, Element, KernelTime, Program, Properties, Reco
 pub use error::{Error, Result};
 pub use hazard::{Accesses, HazardTracker};
 pub use kv_cache::{
-    CacheKind, KeyPreparation, KvCache, KvCacheOptions, KvRows, KvSide, KvSideTensors, KvTensors,
-    OverlayOptions,
+    CacheKind, CacheSide, KeyPreparation, KvCache, KvCacheOptions, KvRows, KvSide, KvSideTensors,
+    KvTensors, OverlayOptions,
 };
 pub use list::{Command, CommandList, Recorder, Step};
 pub use plan::Plan;

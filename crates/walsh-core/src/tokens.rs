@@ -47,7 +47,7 @@ fn wrong_sequences(positions: &[i32], sequences: &[i32], limits: TokenLimits) ->
             .count();
         if limits.most.is_some_and(|most| count as u64 > most) {
             return Some(format!(
-                "sequence {sequence} has {count} tokens, more than the {} that the cache's overlay allows",
+                "sequence {sequence} has {count} tokens, more than the {} that the cache allows at once",
                 limits.most.unwrap_or_default()
             ));
         }

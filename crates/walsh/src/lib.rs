@@ -6,8 +6,8 @@ pub use open::{BACKENDS, BackendInfo, DeviceSpec, open};
 
 pub use walsh_core::ops;
 pub use walsh_core::{
-    Access, Accesses, Activations, Backend, Buffer, BufferId, CacheKind, Command, CommandList,
-    Device, DeviceId, Element, Error, HostBytes, KernelTime, KeyPreparation, KvCache,
+    Access, Accesses, Activations, Backend, Buffer, BufferId, CacheKind, CacheSide, Command,
+    CommandList, Device, DeviceId, Element, Error, HostBytes, KernelTime, KeyPreparation, KvCache,
     KvCacheOptions, KvRows, KvSide, KvSideTensors, KvTensors, Memory, OverlayOptions, Plan,
     Program, Properties, Recorder, Recording, Result, Screen, ScreenPart, ScreenSample, Span, Step,
     Tensor, tensor_bytes,

@@ -50,6 +50,14 @@ impl Check {
         self.shape(argument, tensor, shape)
     }
 
+    /// Of a type that keys and values have outside of caches.
+    pub(super) fn vectors(self, argument: &'static str, tensor: &Tensor) -> Result<()> {
+        if matches!(tensor.dtype(), DType::F32 | DType::F16 | DType::BF16) {
+            return Ok(());
+        }
+        self.fail(argument, "f32, f16 or bf16", tensor)
+    }
+
     /// No dimension is zero, and each fits the 32-bit counters of kernels.
     pub(super) fn size(self, argument: &'static str, tensor: &Tensor) -> Result<()> {
         let fits = |dim: &u64| (1..=i32::MAX as u64).contains(dim);

@@ -45,9 +45,7 @@ pub(super) fn check_fresh(
     let n = keys.shape()[0];
     let shape = [n, cache.kv_heads(), cache.head_dim()];
     check.shape("keys", keys, &shape)?;
-    if !matches!(keys.dtype(), DType::F32 | DType::F16 | DType::BF16) {
-        return check.fail("keys", "f32, f16 or bf16", keys);
-    }
+    check.vectors("keys", keys)?;
     check.dtype("values", values, keys.dtype())?;
     check.shape("values", values, &shape)?;
     Ok(n)

@@ -7,6 +7,7 @@ mod cost;
 mod elementwise;
 mod embedding;
 mod kv;
+mod kv_decode;
 mod matmul;
 mod norm;
 mod rope;
@@ -19,6 +20,7 @@ pub use cost::Cost;
 pub use elementwise::{Activation, Add, GatedActivation, Scale, SoftCap};
 pub use embedding::EmbeddingRows;
 pub use kv::KvStore;
+pub use kv_decode::{KvDecode, VectorSpace};
 pub use matmul::{MatMul, MatMulTopK};
 pub use norm::{RmsNorm, SumBefore};
 pub use rope::{Pairing, Rope, RopeConfig, RopeScaling};
@@ -128,6 +130,7 @@ ops!(
     MatMul,
     MatMulTopK,
     KvStore,
+    KvDecode,
     Attention,
     GatedActivation,
     Add,

@@ -172,3 +172,18 @@ pub(crate) fn assert_says<T: std::fmt::Debug>(result: Result<T>, words: &[&str])
     }
     assert!(!error.contains('\n'), "{error:?}");
 }
+
+/// The op is sound.
+#[track_caller]
+pub(crate) fn good(op: impl Into<Op>) {
+    op.into().validate().unwrap();
+}
+
+/// The op is refused with an error that names it and the argument.
+#[track_caller]
+pub(crate) fn bad(op: impl Into<Op>, words: &[&str]) {
+    let op = op.into();
+    let mut all = vec![op.name()];
+    all.extend(words);
+    assert_says(op.validate(), &all);
+}

@@ -4,9 +4,9 @@ use super::job::{Block, Job};
 use super::kernels::Running;
 use super::scratch::Scratch;
 use super::shape::Shape;
-use crate::isa::Isa;
+use crate::kv::codec::numbers::reorder;
 use crate::kv::rotate;
-use crate::simd::{LANES, Simd, entries, order};
+use crate::simd::{LANES, Simd, entries};
 
 /// Brings a vector of sums from the space and order of the cached values to the model's.
 pub(super) fn restore_row(job: &Job, row: &mut [f32]) {
@@ -15,22 +15,6 @@ pub(super) fn restore_row(job: &Job, row: &mut [f32]) {
     }
     if let Some(rotation) = job.value.stored.decoder.codec.rotation() {
         rotate::inverse_with(job.isa, rotation, row);
-    }
-}
-
-/// Brings vectors from the model's order of channels to the lane order of codes, or back.
-pub(super) fn reorder(isa: Isa, rows: &mut [f32], to_lanes: bool) {
-    let order = order(isa);
-    for chunk in rows.chunks_exact_mut(LANES) {
-        let before: [f32; LANES] = std::array::from_fn(|i| chunk[i]);
-        for (lane, element) in order.iter().enumerate() {
-            let element = usize::from(*element);
-            if to_lanes {
-                chunk[lane] = before[element];
-            } else {
-                chunk[element] = before[lane];
-            }
-        }
     }
 }
 

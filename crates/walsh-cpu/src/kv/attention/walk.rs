@@ -13,7 +13,7 @@ use super::queries::{self, Preparation, Query};
 use super::scratch::{self, Scratch};
 use super::shape::{Shape, TILE};
 use super::zones::{CACHED, Zone, cached, cached_part, seen};
-use crate::kv::codec::numbers::Rows;
+use crate::kv::codec::numbers::{Rows, reorder};
 use crate::kv::codec::{self, Decoder};
 use crate::simd::LANES;
 use crate::team::fetch;
@@ -365,7 +365,7 @@ unsafe fn value_rows(job: &Job, decoded: &mut [f32], tile: &TileRun) -> (*const 
         codec::value_rows(job.isa, decoder, rows, decoded.as_mut_ptr());
         if out_of_order {
             let decoded = &mut decoded[..rows.count * width];
-            output::reorder(job.isa, decoded, !decoder.reordered());
+            reorder(job.isa, decoded, !decoder.reordered());
         }
     }
     (decoded.as_ptr(), width)

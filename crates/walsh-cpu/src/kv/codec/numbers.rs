@@ -1,10 +1,27 @@
 //! Rows whose numbers are read where they lie, thirty-two at a time: what families give, and how tiles are decoded from it.
 
-use crate::simd::{LANES, Simd};
+use crate::isa::Isa;
+use crate::simd::{LANES, Simd, order};
 
 /// Numbers of a head's vector in scratch, where zeros fill the last vector of lanes.
 pub(in crate::kv) fn width(head_dim: usize) -> usize {
     head_dim.next_multiple_of(LANES)
+}
+
+/// Brings vectors from the model's order of channels to the lane order of codes, or back.
+pub(in crate::kv) fn reorder(isa: Isa, rows: &mut [f32], to_lanes: bool) {
+    let order = order(isa);
+    for chunk in rows.chunks_exact_mut(LANES) {
+        let before: [f32; LANES] = std::array::from_fn(|i| chunk[i]);
+        for (lane, element) in order.iter().enumerate() {
+            let element = usize::from(*element);
+            if to_lanes {
+                chunk[lane] = before[element];
+            } else {
+                chunk[element] = before[lane];
+            }
+        }
+    }
 }
 
 /// Rows of one KV head that lie at a fixed distance from each other.

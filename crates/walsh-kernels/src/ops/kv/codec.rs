@@ -218,6 +218,15 @@ pub(super) fn encoder_tables(variant: &Variant) -> String {
     rotation_tables(variant) + &kinds + &forms(variant) + &book + &candidates + &count
 }
 
+/// The tables of what decodes rows and turns them back.
+pub(super) fn row_tables(variant: &Variant) -> String {
+    let book = match width(variant, "KIND", "BITS") {
+        Some(bits) => tables::centroids("CENTROIDS", bits),
+        None => tables::floats("CENTROIDS", &[0.0]),
+    };
+    rotation_tables(variant) + &numbers(&[]) + &forms(variant) + &book
+}
+
 /// The tables of an attention pass: forms, and the centroids of both sides.
 pub(super) fn decoder_tables(variant: &Variant) -> String {
     let books = [

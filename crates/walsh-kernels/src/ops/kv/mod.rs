@@ -1,11 +1,13 @@
-//! The KV cache: where tokens go, storing them, and attention.
+//! The KV cache: where tokens go, storing them, attention, and decoding.
 
 mod attention;
 mod codec;
+mod decode;
 mod slot_mapping;
 mod store;
 
 pub(crate) use attention::attention;
+pub(crate) use decode::decode;
 pub(crate) use store::store;
 
 use crate::kernel::Kernel;
@@ -15,6 +17,7 @@ pub(crate) const KERNELS: &[&Kernel] = &[
     &slot_mapping::KV_TOKENS,
     &store::KV_INSPECT,
     &store::KV_STORE,
+    &decode::KV_DECODE_ROWS,
     &attention::ATTENTION_QUERY,
     &attention::ATTENTION_PASS,
     &attention::ATTENTION_COMBINE,
