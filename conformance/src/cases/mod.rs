@@ -8,6 +8,7 @@ mod kv_decode;
 mod matmul;
 mod norm;
 mod rope;
+mod rotate;
 mod select;
 
 use walsh::DType;
@@ -60,6 +61,7 @@ pub const TABLES: &[Table] = &[
     table("MatMul", matmul::matmul),
     table("MatMulTopK", select::matmul_top_k),
     table("KvStore", kv::kv_store),
+    shared(4, table("Rotate", rotate::rotate)),
     shared(4, table("KvDecode", kv_decode::kv_decode)),
     shared(2, table("Attention", attention::attention_op)),
 ];

@@ -1,8 +1,8 @@
 use walsh::formats::kv::KvCodecs;
 use walsh::ops::{
-    Activation, Add, ArgMax, Attention, EmbeddingRows, Fresh, GatedActivation, KvDecode, KvStore,
-    Mask, MatMul, MatMulTopK, Op, Operation, Pairing, RmsNorm, Rope, RopeConfig, RopeScaling,
-    Scale, SoftCap, SumBefore, TopK, VectorSpace,
+    Activation, Add, ArgMax, Attention, Direction, EmbeddingRows, Fresh, GatedActivation, KvDecode,
+    KvStore, Mask, MatMul, MatMulTopK, Op, Operation, Pairing, RmsNorm, Rope, RopeConfig,
+    RopeScaling, Rotate, Scale, SoftCap, SumBefore, TopK, VectorSpace,
 };
 use walsh::{CacheSide, DType, KvCacheOptions, Result};
 
@@ -228,6 +228,19 @@ fn stores(sizes: &Sizes, all: &mut Vec<Workload>) {
         };
         all.push(Workload::new(KvDecode::NAME, name, make));
     }
+    let shape = [tokens, kv_heads, dim];
+    all.push(Workload::new(
+        Rotate::NAME,
+        format!("{shape:?}"),
+        move |maker| {
+            Ok(Rotate {
+                input: maker.floats(&shape)?,
+                direction: Direction::Forward,
+                output: maker.output(DType::F32, &shape)?,
+            }
+            .into())
+        },
+    ));
 }
 
 fn codecs(text: &str) -> Result<KvCodecs> {

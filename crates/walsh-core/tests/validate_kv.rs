@@ -2,10 +2,13 @@
 
 mod common;
 
-use common::{bad, f32s, fake, good, hollow, i32s};
-use walsh_core::ops::{Attention, Fresh, KvDecode, KvStore, Mask, VectorSpace};
+use common::{bad, f32s, fake, good, hollow, i32s, shifted};
+use walsh_core::ops::{Attention, Direction, Fresh, KvDecode, KvStore, Mask, Rotate, VectorSpace};
 use walsh_core::{CacheKind, CacheSide, KvCache, KvCacheOptions, Tensor};
 use walsh_formats::DType;
+
+/// One more than what a kernel's counters hold.
+const TOO_LONG: u64 = 1 << 31;
 
 fn options() -> KvCacheOptions {
     KvCacheOptions::global("tq4".parse().expect("a spec"), 2, 64, 16)
@@ -121,6 +124,55 @@ fn kv_decode() {
         output,
         ..op()
     });
+}
+
+#[test]
+fn rotate() {
+    let op = |dtype, head_dim| Rotate {
+        input: hollow(dtype, &[3, 2, head_dim]),
+        direction: Direction::Forward,
+        output: hollow(dtype, &[3, 2, head_dim]),
+    };
+    for head_dim in [16, 64, 80, 96, 112, 128, 160, 192, 256, 512] {
+        good(op(DType::F32, head_dim));
+    }
+    for head_dim in [0, 8, 24, 72, 100, 144, 288, 1024, TOO_LONG] {
+        bad(op(DType::F32, head_dim), &["input", &head_dim.to_string()]);
+    }
+    bad(op(DType::Q8_0, 64), &["input", "f32, f16 or bf16"]);
+    let good_op = || op(DType::F16, 64);
+    let output = f32s(&[3, 2, 64]);
+    bad(
+        Rotate {
+            output,
+            ..good_op()
+        },
+        &["output", "f16"],
+    );
+    let output = hollow(DType::F16, &[3, 64]);
+    bad(
+        Rotate {
+            output,
+            ..good_op()
+        },
+        &["output", "[3, 2, 64]"],
+    );
+    let input = f32s(&[6, 64]);
+    bad(Rotate { input, ..good_op() }, &["input", "3 dimensions"]);
+    let input = good_op().input;
+    good(Rotate {
+        output: input.clone(),
+        input: input.clone(),
+        ..good_op()
+    });
+    bad(
+        Rotate {
+            output: shifted(&input, 128),
+            input,
+            ..good_op()
+        },
+        &["output", "partly overlapping"],
+    );
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use walsh_core::Result;
 use walsh_core::ops::Op;
 
-use crate::kv::{attention, decode, store};
+use crate::kv::{attention, decode, store, turn};
 use crate::lowering::Lowering;
 use crate::{matmul, ops};
 
@@ -17,6 +17,7 @@ pub(crate) fn lower(op: &Op, lowering: &mut Lowering) -> Result<()> {
         Op::MatMulTopK(op) => matmul::lower_top_k(op, lowering),
         Op::KvStore(op) => store::lower(op, lowering),
         Op::KvDecode(op) => decode::lower(op, lowering),
+        Op::Rotate(op) => turn::lower(op, lowering),
         Op::Attention(op) => attention::lower(op, lowering),
         Op::GatedActivation(op) => ops::elementwise::lower_gated(op, lowering),
         Op::Add(op) => ops::elementwise::lower_add(op, lowering),

@@ -11,6 +11,7 @@ mod kv_decode;
 mod matmul;
 mod norm;
 mod rope;
+mod rotate;
 mod select;
 
 use std::fmt;
@@ -24,6 +25,7 @@ pub use kv_decode::{KvDecode, VectorSpace};
 pub use matmul::{MatMul, MatMulTopK};
 pub use norm::{RmsNorm, SumBefore};
 pub use rope::{Pairing, Rope, RopeConfig, RopeScaling};
+pub use rotate::{Direction, Rotate};
 pub use select::{ArgMax, TopK};
 
 use crate::Result;
@@ -131,6 +133,7 @@ ops!(
     MatMulTopK,
     KvStore,
     KvDecode,
+    Rotate,
     Attention,
     GatedActivation,
     Add,

@@ -1,4 +1,4 @@
-//! The KV cache: storing keys and values, attention over them, and decoding them.
+//! The KV cache: storing keys and values, attention over them, decoding and rotating them.
 
 pub(crate) mod attention;
 mod codec;
@@ -6,4 +6,5 @@ pub(crate) mod decode;
 mod positions;
 mod rotate;
 pub(crate) mod store;
+pub(crate) mod turn;
 mod vectors;

@@ -29,6 +29,22 @@ impl Vectors {
         })
     }
 
+    /// Reads vector `index`.
+    ///
+    /// # Safety
+    /// Nothing writes this vector now.
+    pub(crate) unsafe fn get(&self, index: usize, row: &mut [f32]) {
+        let at = index * row.len()..(index + 1) * row.len();
+        // SAFETY: the caller's.
+        unsafe {
+            match self {
+                Self::F32(view) => row.copy_from_slice(view.slice(at)),
+                Self::F16(view) => view.slice(at).convert_to_f32_slice(row),
+                Self::Bf16(view) => view.slice(at).convert_to_f32_slice(row),
+            }
+        }
+    }
+
     /// Writes vector `index`, rounded to nearest and even.
     ///
     /// # Safety

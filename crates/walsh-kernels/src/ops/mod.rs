@@ -51,6 +51,7 @@ pub(crate) fn lower(op: &Op, lowering: &mut Lowering<'_>) -> Result<()> {
         Op::MatMulTopK(op) => largest_products(op, lowering),
         Op::KvStore(op) => kv::store(op, lowering),
         Op::KvDecode(op) => kv::decode(op, lowering),
+        Op::Rotate(op) => kv::rotate(op, lowering),
         Op::Attention(op) => kv::attention(op, lowering),
         Op::MatMul(op) => matmul::lower(op, lowering),
     }

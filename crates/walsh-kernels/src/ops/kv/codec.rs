@@ -218,6 +218,11 @@ pub(super) fn encoder_tables(variant: &Variant) -> String {
     rotation_tables(variant) + &kinds + &forms(variant) + &book + &candidates + &count
 }
 
+/// The tables of what rotates alone.
+pub(super) fn turning_tables(variant: &Variant) -> String {
+    rotation_tables(variant) + &numbers(&[])
+}
+
 /// The tables of what decodes rows and turns them back.
 pub(super) fn row_tables(variant: &Variant) -> String {
     let book = match width(variant, "KIND", "BITS") {

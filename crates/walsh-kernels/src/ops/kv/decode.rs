@@ -29,8 +29,8 @@ args! {
 }
 
 const READ: &str = include_str!("../../../kernels/kv_decode.h");
-const BFLOAT: &str = include_str!("../../../kernels/bfloat.h");
-const TARGET: &str = include_str!("../../../kernels/kv_target.h");
+pub(super) const BFLOAT: &str = include_str!("../../../kernels/bfloat.h");
+pub(super) const TARGET: &str = include_str!("../../../kernels/kv_target.h");
 
 pub(super) static KV_DECODE_ROWS: Kernel = Kernel {
     name: "kv_decode_rows",

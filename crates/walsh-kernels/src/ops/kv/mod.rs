@@ -1,13 +1,15 @@
-//! The KV cache: where tokens go, storing them, attention, and decoding.
+//! The KV cache: where tokens go, storing them, attention, decoding and rotating.
 
 mod attention;
 mod codec;
 mod decode;
+mod rotate;
 mod slot_mapping;
 mod store;
 
 pub(crate) use attention::attention;
 pub(crate) use decode::decode;
+pub(crate) use rotate::rotate;
 pub(crate) use store::store;
 
 use crate::kernel::Kernel;
@@ -18,6 +20,7 @@ pub(crate) const KERNELS: &[&Kernel] = &[
     &store::KV_INSPECT,
     &store::KV_STORE,
     &decode::KV_DECODE_ROWS,
+    &rotate::ROTATE,
     &attention::ATTENTION_QUERY,
     &attention::ATTENTION_PASS,
     &attention::ATTENTION_COMBINE,

@@ -44,7 +44,7 @@ args! {
     }
 }
 
-const SOURCE: &str = include_str!("../../../kernels/kv_source.h");
+pub(super) const SOURCE: &str = include_str!("../../../kernels/kv_source.h");
 pub(super) const ROTATION: &str = include_str!("../../../kernels/rotation.h");
 const EXACT: &str = include_str!("../../../kernels/exact.h");
 const ENCODE: &str = include_str!("../../../kernels/kv_encode.h");
