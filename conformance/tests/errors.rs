@@ -276,8 +276,8 @@ impl Caching {
 
     fn store(&self) -> Op {
         KvStore {
-            keys: self.keys.clone(),
-            values: self.values.clone(),
+            keys: Some(self.keys.clone()),
+            values: Some(self.values.clone()),
             positions: self.positions.clone(),
             cache: self.cache.clone(),
             sequences: None,

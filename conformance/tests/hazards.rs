@@ -181,8 +181,8 @@ impl World {
             }
             .into(),
             10 => KvStore {
-                keys: self.heads(rng, tokens, 1),
-                values: self.heads(rng, tokens, 1),
+                keys: (rng.below(4) > 0).then(|| self.heads(rng, tokens, 1)),
+                values: (rng.below(4) > 0).then(|| self.heads(rng, tokens, 1)),
                 positions: self.positions.clone(),
                 cache: rng.pick(&self.caches).clone(),
                 sequences: None,

@@ -100,6 +100,11 @@ impl HostCache {
 
     /// Stores a token of a sequence, as the codec's reference encodes it.
     pub(super) fn store(&mut self, sequence: usize, row: &Row) {
+        self.store_sides(sequence, row, BOTH);
+    }
+
+    /// Stores a token's keys, its values or both.
+    fn store_sides(&mut self, sequence: usize, row: &Row, stored: &[CacheSide]) {
         let dim = self.options.head_dim as usize;
         let heads = self.options.kv_heads as usize;
         let slot = row.position as usize % self.options.capacity as usize;
@@ -111,7 +116,9 @@ impl HostCache {
                 *k = (*k - c) / e;
             }
         }
-        for ((rows, overlay), numbers) in self.sides.iter_mut().zip([&keys, &row.values]) {
+        for side in stored {
+            let numbers = [&keys, &row.values][*side as usize];
+            let (rows, overlay) = &mut self.sides[*side as usize];
             for (head, numbers) in numbers.chunks_exact(dim).enumerate() {
                 let head = sequence * heads + head;
                 rows.encode((head, slot), numbers);
@@ -260,6 +267,9 @@ impl HostCache {
     }
 }
 
+/// Keys and values.
+const BOTH: &[CacheSide] = &[CacheSide::Keys, CacheSide::Values];
+
 /// Where an overlay holds a position, while it does.
 fn overlay_slot(overlay: OverlayOptions, position: usize) -> Option<usize> {
     let (first, ring) = (overlay.tokens.first as usize, overlay.ring() as usize);
@@ -372,7 +382,7 @@ pub(super) fn kv_store() -> Problems {
                 kind: store.kind,
                 ..KvCacheOptions::global(codecs, [3, 1][index % 2], head_dim, store.capacity)
             };
-            problems.push(problem((options, false), &[(0, store)], source));
+            problems.push(problem((options, false), &[(0, store)], source, BOTH));
         }
     }
     // Overlays: calls shorter and longer than its ring, over its first tokens and behind them; prepared keys.
@@ -391,7 +401,11 @@ pub(super) fn kv_store() -> Problems {
                 ..KvCacheOptions::global(codecs, 2, head_dim, store.capacity)
             };
             let source = [DType::BF16, DType::F32, DType::F16][index % 3];
-            problems.push(problem((options, index % 2 == 0), &[(0, store)], source));
+            // Of both sides, and of each alone.
+            for stored in [BOTH, &BOTH[index % 2..][..1]] {
+                let options = (options, index % 2 == 0);
+                problems.push(problem(options, &[(0, store)], source, stored));
+            }
         }
     }
     // Several sequences in one call, in any order.
@@ -408,7 +422,7 @@ pub(super) fn kv_store() -> Problems {
                 (0, &store(kind, 24, 0, 24)),
                 (3, &store(kind, 24, 23, 1)),
             ];
-            problems.push(problem((options, kept.is_some()), &runs, DType::F32));
+            problems.push(problem((options, kept.is_some()), &runs, DType::F32, BOTH));
         }
     }
     Box::new(problems.into_iter())
@@ -419,6 +433,7 @@ fn problem(
     (options, prepared): (KvCacheOptions, bool),
     runs: &[(i32, &Store)],
     source: DType,
+    stored_sides: &[CacheSide],
 ) -> Problem {
     let KvCacheOptions {
         codecs,
@@ -439,7 +454,11 @@ fn problem(
             format!(" overlay {}+{}", o.tokens.first, o.ring())
         }),
         if prepared { " prepared" } else { "" },
-    );
+    ) + match stored_sides {
+        [CacheSide::Keys] => " keys alone",
+        [CacheSide::Values] => " values alone",
+        _ => "",
+    };
     let (seed, mut rng) = rng(&name);
     let positions: Vec<i32> = runs
         .iter()
@@ -459,7 +478,7 @@ fn problem(
     let mut cache = HostCache::new(options, prepared, &mut rng);
     let before = cache.tensors();
     for (row, sequence) in rows.iter().zip(&sequences) {
-        cache.store(*sequence as usize, row);
+        cache.store_sides(*sequence as usize, row, stored_sides);
     }
     let mut tensors = vec![
         keys,
@@ -472,10 +491,11 @@ fn problem(
     }
     tensors.extend(cache.preparation());
     let several = options.sequences > 1;
+    let [keys, values] = [CacheSide::Keys, CacheSide::Values].map(|s| stored_sides.contains(&s));
     Problem::new(name, seed, tensors, move |t| {
         Ok(KvStore {
-            keys: t[0].clone(),
-            values: t[1].clone(),
+            keys: keys.then(|| t[0].clone()),
+            values: values.then(|| t[1].clone()),
             positions: t[2].clone(),
             sequences: several.then(|| t[3].clone()),
             cache: HostCache::bind(options, &t[4..])?,

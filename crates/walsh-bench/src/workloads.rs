@@ -200,8 +200,8 @@ fn stores(sizes: &Sizes, all: &mut Vec<Workload>) {
                 let options = KvCacheOptions::global(codecs(codec)?, kv_heads, dim, capacity);
                 let first = tokens * maker.index as u64;
                 Ok(KvStore {
-                    keys: maker.floats(&[tokens, kv_heads, dim])?,
-                    values: maker.floats(&[tokens, kv_heads, dim])?,
+                    keys: Some(maker.floats(&[tokens, kv_heads, dim])?),
+                    values: Some(maker.floats(&[tokens, kv_heads, dim])?),
                     positions: maker.ascending(first, tokens)?,
                     sequences: None,
                     cache: maker.output_cache(options)?,

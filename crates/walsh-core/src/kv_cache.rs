@@ -296,7 +296,7 @@ impl KvRows {
 }
 
 impl KvSide {
-    fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+    pub(crate) fn tensors(&self) -> impl Iterator<Item = &Tensor> {
         let overlay = self.overlay.iter().flat_map(KvRows::tensors);
         self.rows.tensors().chain(overlay)
     }

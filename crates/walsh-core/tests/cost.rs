@@ -80,8 +80,8 @@ fn caches_cost_what_is_stored_and_seen_of_them() {
     assert_eq!(decode(Some(30)).cost(100).bytes, fixed + 30 * 2 * 2 * row);
     assert_eq!(decode(Some(30)).cost(7).bytes, fixed + 7 * 2 * 2 * row);
     let store: Op = KvStore {
-        keys: f32s(&[3, 2, 64]),
-        values: f32s(&[3, 2, 64]),
+        keys: Some(f32s(&[3, 2, 64])),
+        values: Some(f32s(&[3, 2, 64])),
         positions: i32s(&[3]),
         sequences: None,
         cache,

@@ -22,15 +22,16 @@ fn cache() -> KvCache {
 #[test]
 fn kv_store() {
     let op = || KvStore {
-        keys: f32s(&[3, 2, 64]),
-        values: f32s(&[3, 2, 64]),
+        keys: Some(f32s(&[3, 2, 64])),
+        values: Some(f32s(&[3, 2, 64])),
         positions: i32s(&[3]),
         sequences: None,
         cache: cache(),
     };
     good(op());
     for dtype in [DType::F16, DType::BF16] {
-        let (keys, values) = (hollow(dtype, &[3, 2, 64]), hollow(dtype, &[3, 2, 64]));
+        let vectors = || Some(hollow(dtype, &[3, 2, 64]));
+        let (keys, values) = (vectors(), vectors());
         good(KvStore {
             keys: keys.clone(),
             values,
@@ -39,7 +40,7 @@ fn kv_store() {
         bad(KvStore { keys, ..op() }, &["values", dtype.name()]);
     }
     for dtype in [DType::Q8_0, DType::I32] {
-        let keys = hollow(dtype, &[3, 2, 64]);
+        let keys = Some(hollow(dtype, &[3, 2, 64]));
         bad(
             KvStore {
                 values: keys.clone(),
@@ -48,12 +49,42 @@ fn kv_store() {
             },
             &["keys", "f32, f16 or bf16"],
         );
+        bad(
+            KvStore {
+                keys: None,
+                values: Some(hollow(dtype, &[3, 2, 64])),
+                ..op()
+            },
+            &["values", "f32, f16 or bf16"],
+        );
     }
     for shape in [&[3, 2, 32][..], &[3, 1, 64], &[3, 128], &[0, 2, 64]] {
-        let keys = f32s(shape);
+        let keys = Some(f32s(shape));
         bad(KvStore { keys, ..op() }, &["keys"]);
+        let values = Some(f32s(shape));
+        bad(
+            KvStore {
+                keys: None,
+                values,
+                ..op()
+            },
+            &["values"],
+        );
     }
-    let values = f32s(&[2, 2, 64]);
+    good(KvStore { keys: None, ..op() });
+    good(KvStore {
+        values: None,
+        ..op()
+    });
+    bad(
+        KvStore {
+            keys: None,
+            values: None,
+            ..op()
+        },
+        &["keys", "neither"],
+    );
+    let values = Some(f32s(&[2, 2, 64]));
     bad(KvStore { values, ..op() }, &["values", "[3, 2, 64]"]);
     let positions = i32s(&[2]);
     bad(KvStore { positions, ..op() }, &["positions", "[3]"]);
@@ -62,8 +93,8 @@ fn kv_store() {
     let keys = Tensor::new(codes.buffer().clone(), 0, DType::F32, &[1, 2, 64]);
     bad(
         KvStore {
-            keys: keys.expect("within the codes"),
-            values: f32s(&[1, 2, 64]),
+            keys: Some(keys.expect("within the codes")),
+            values: Some(f32s(&[1, 2, 64])),
             positions: i32s(&[1]),
             cache,
             sequences: None,

@@ -164,8 +164,8 @@ fn bench(
     };
     let store = |cache: &KvCache, first: u64, n: u64| -> Result<KvStore> {
         Ok(KvStore {
-            keys: rows(n, shape.kv_heads)?,
-            values: rows(n, shape.kv_heads)?,
+            keys: Some(rows(n, shape.kv_heads)?),
+            values: Some(rows(n, shape.kv_heads)?),
             positions: positions(first, n)?,
             cache: cache.clone(),
             sequences: None,

@@ -134,8 +134,8 @@ fn bench(
             center: kv.center.then(ones).transpose()?,
         })?;
         list.push(KvStore {
-            keys: rows[0].clone(),
-            values: rows[1].clone(),
+            keys: Some(rows[0].clone()),
+            values: Some(rows[1].clone()),
             positions: positions.clone(),
             cache,
             sequences: None,

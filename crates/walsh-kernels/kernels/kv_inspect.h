@@ -1,8 +1,8 @@
 // Looks for keys and values that cannot be stored, before anything is. One simdgroup per vector; keys come first.
 inline void kv_inspect(constant KvInspectArgs &args, device const float *keys, device const float *values,
                        device const float *equaliser, device const float *center, device uint *status, Position at) {
-    uint vector = at.x * (THREADS / 32) + at.simd;
-    if (vector >= 2u * args.vectors) return;
+    uint vector = args.first + at.x * (THREADS / 32) + at.simd;
+    if (vector >= args.end) return;
     uint side = vector >= args.vectors ? 1u : 0u;
     uint item = vector - side * args.vectors;
     device const float *source = side == 1u ? values : keys;

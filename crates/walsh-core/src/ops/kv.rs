@@ -7,10 +7,10 @@ use super::check::Check;
 use super::cost::{Cost, bytes};
 use crate::Result;
 use crate::hazard::Accesses;
-use crate::kv_cache::{KvCache, KvRows, KvSide};
+use crate::kv_cache::{CacheSide, KvCache, KvRows};
 use crate::tensor::Tensor;
 
-/// Encodes n tokens' keys and values into a [`KvCache`].
+/// Encodes n tokens' keys and values, or one of the two, into a [`KvCache`].
 ///
 /// The tokens of a sequence follow each other, and their positions ascend by
 /// one. A position past a global cache's capacity, and a key or value that
@@ -21,16 +21,44 @@ use crate::tensor::Tensor;
 /// split over calls.
 #[derive(Debug, Clone)]
 pub struct KvStore {
-    /// `[n, kv_heads, head_dim]` of `f32`, `f16` or `bf16`, after RoPE.
-    pub keys: Tensor,
-    /// The keys' shape and type.
-    pub values: Tensor,
+    /// `[n, kv_heads, head_dim]` of `f32`, `f16` or `bf16`, after RoPE; `None` to leave the cache's keys as they are.
+    pub keys: Option<Tensor>,
+    /// The same of values, of the keys' type where there are keys; `None` to leave the cache's values as they are.
+    pub values: Option<Tensor>,
     /// `i32 [n]`: each token's position.
     pub positions: Tensor,
     /// `i32 [n]`: each token's sequence; `None` when all are of the first.
     pub sequences: Option<Tensor>,
     /// Where the codes go.
     pub cache: KvCache,
+}
+
+impl KvStore {
+    /// The sides that are stored, and what is stored of each.
+    pub fn sides(&self) -> impl Iterator<Item = (CacheSide, &Tensor)> {
+        let keys = self.keys.iter().map(|keys| (CacheSide::Keys, keys));
+        keys.chain(self.values.iter().map(|values| (CacheSide::Values, values)))
+    }
+
+    fn inputs(&self) -> impl Iterator<Item = &Tensor> {
+        let vectors = self.keys.iter().chain(&self.values);
+        vectors.chain([&self.positions]).chain(&self.sequences)
+    }
+}
+
+/// The vectors fit a side of the cache; returns the number of tokens.
+fn check_vectors(
+    check: Check,
+    argument: &'static str,
+    vectors: &Tensor,
+    cache: &KvCache,
+) -> Result<u64> {
+    check.rank(argument, vectors, 3)?;
+    check.size(argument, vectors)?;
+    let n = vectors.shape()[0];
+    check.shape(argument, vectors, &[n, cache.kv_heads(), cache.head_dim()])?;
+    check.vectors(argument, vectors)?;
+    Ok(n)
 }
 
 /// `keys` and `values` fit the cache; returns the number of tokens.
@@ -40,14 +68,9 @@ pub(super) fn check_fresh(
     values: &Tensor,
     cache: &KvCache,
 ) -> Result<u64> {
-    check.rank("keys", keys, 3)?;
-    check.size("keys", keys)?;
-    let n = keys.shape()[0];
-    let shape = [n, cache.kv_heads(), cache.head_dim()];
-    check.shape("keys", keys, &shape)?;
-    check.vectors("keys", keys)?;
+    let n = check_vectors(check, "keys", keys, cache)?;
     check.dtype("values", values, keys.dtype())?;
-    check.shape("values", values, &shape)?;
+    check.shape("values", values, keys.shape())?;
     Ok(n)
 }
 
@@ -65,50 +88,59 @@ impl Operation for KvStore {
 
     fn validate(&self) -> Result<()> {
         let check = Check(Self::NAME);
-        let n = check_fresh(check, &self.keys, &self.values, &self.cache)?;
+        let cache = &self.cache;
+        let n = match (&self.keys, &self.values) {
+            (Some(keys), Some(values)) => check_fresh(check, keys, values, cache)?,
+            (Some(keys), None) => check_vectors(check, "keys", keys, cache)?,
+            (None, Some(values)) => check_vectors(check, "values", values, cache)?,
+            (None, None) => return check.fail("keys", "there, or values, or both", "neither"),
+        };
         check.dtype("positions", &self.positions, DType::I32)?;
         check.shape("positions", &self.positions, &[n])?;
         check_sequences(check, self.sequences.as_ref(), n)?;
-        let inputs = [&self.keys, &self.values, &self.positions];
-        for span in self.cache.spans() {
-            for input in inputs.into_iter().chain(&self.sequences) {
-                if span.overlaps(&input.span()) {
-                    return check.fail("cache", "apart from the inputs", "overlapping one");
-                }
+        for span in cache.spans() {
+            if self.inputs().any(|input| span.overlaps(&input.span())) {
+                return check.fail("cache", "apart from the inputs", "overlapping one");
             }
         }
         Ok(())
     }
 
     fn accesses(&self) -> Accesses {
-        let inputs = [&self.keys, &self.values, &self.positions];
-        let inputs = inputs.into_iter().chain(&self.sequences);
+        let prepared = self
+            .keys
+            .iter()
+            .flat_map(|_| self.cache.preparation_spans());
         Accesses {
-            reads: inputs
+            reads: self.inputs().map(Tensor::span).chain(prepared).collect(),
+            writes: self
+                .sides()
+                .flat_map(|(side, _)| self.cache.side(side).tensors())
                 .map(Tensor::span)
-                .chain(self.cache.preparation_spans())
                 .collect(),
-            writes: self.cache.spans().collect(),
         }
     }
 
     fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} -> {}", self.keys, self.cache.codecs())
+        match (&self.keys, &self.values) {
+            (Some(keys), Some(_)) => write!(f, "{keys} -> {}", self.cache.codecs()),
+            _ => self.sides().try_for_each(|(side, vectors)| {
+                let codec = self.cache.side(side).rows.codec.codec();
+                write!(f, "{vectors} -> {side} {codec}")
+            }),
+        }
     }
 
     fn cost(&self, _: u64) -> Cost {
-        let tokens = self.keys.shape()[0];
-        let slots = self.cache.overlay().map_or(0, |overlay| overlay.slots());
-        let kept = |side: &KvSide| {
-            let row = side.overlay.as_ref().map_or(0, KvRows::vector_bytes);
-            tokens.min(slots) * self.cache.kv_heads() * row
-        };
-        let inputs = [&self.keys, &self.values, &self.positions];
+        let tokens = self.positions.elements();
+        let kept = self.cache.overlay().map_or(0, |overlay| overlay.slots());
+        let stored = self.sides().map(|(side, _)| {
+            let side = self.cache.side(side);
+            let overlay = side.overlay.as_ref().map_or(0, KvRows::vector_bytes);
+            tokens * side.rows.vector_bytes() + tokens.min(kept) * overlay
+        });
         Cost {
-            bytes: bytes(inputs.into_iter().chain(&self.sequences))
-                + self.cache.token_bytes(tokens)
-                + kept(self.cache.key())
-                + kept(self.cache.value()),
+            bytes: bytes(self.inputs()) + self.cache.kv_heads() * stored.sum::<u64>(),
             operations: 0,
         }
     }

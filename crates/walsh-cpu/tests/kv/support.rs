@@ -127,8 +127,8 @@ impl Fixture {
         ];
         let mut list = self.device.record();
         list.push(KvStore {
-            keys: self.device.tensor(&shape, keys)?,
-            values: self.device.tensor(&shape, values)?,
+            keys: Some(self.device.tensor(&shape, keys)?),
+            values: Some(self.device.tensor(&shape, values)?),
             positions: self.positions(&positions)?,
             cache: self.cache.clone(),
             sequences: None,

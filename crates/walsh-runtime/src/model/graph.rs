@@ -398,8 +398,8 @@ impl Block<'_> {
             })?;
         }
         let store = KvStore {
-            keys: a.key.clone(),
-            values: a.value.clone(),
+            keys: Some(a.key.clone()),
+            values: Some(a.value.clone()),
             positions: a.positions.clone(),
             sequences: None,
             cache: cache.clone(),

@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use walsh_core::ops::{KvStore, Operation};
-use walsh_core::{Error, KvRows, KvSide, Result, Tensor};
+use walsh_core::{CacheSide, Error, KeyPreparation, KvCache, KvRows, Result, Tensor};
 use walsh_formats::DType;
 use walsh_formats::kv::{KvError, RowCodec};
 use walsh_formats::rotation::Rotation;
@@ -105,6 +105,9 @@ struct Row<'a> {
 
 /// Keys or values: where they come from and where they go.
 struct Side {
+    /// What errors call a vector of it.
+    name: &'static str,
+    dtype: DType,
     /// `[n][kv_heads][head_dim]`.
     source: View<u8>,
     /// `[kv_heads][head_dim]`: what is subtracted first.
@@ -118,7 +121,13 @@ struct Side {
 }
 
 impl Side {
-    fn new(source: &Tensor, side: &KvSide) -> Result<Self> {
+    fn new(which: CacheSide, source: &Tensor, cache: &KvCache) -> Result<Self> {
+        let side = cache.side(which);
+        let KeyPreparation { equaliser, center } = cache.preparation();
+        let view = |tensor: &Option<Tensor>| {
+            let tensor = tensor.as_ref().filter(|_| which == CacheSide::Keys);
+            tensor.map(View::of).transpose()
+        };
         let rows = Rows::of(&side.rows)?;
         let overlay = side.overlay.as_ref().map(Rows::of).transpose()?;
         // Rows that are no whole vectors have no kernel.
@@ -127,9 +136,14 @@ impl Side {
             .flatten()
             .find(|rows| rows.takes_rotated() && rows.codec.head_dim().is_multiple_of(16));
         Ok(Self {
+            name: match which {
+                CacheSide::Keys => "key",
+                CacheSide::Values => "value",
+            },
+            dtype: source.dtype(),
             source: View::of(source)?,
-            center: None,
-            equaliser: None,
+            center: view(center)?,
+            equaliser: view(equaliser)?,
             rotation: rotated.and_then(|rows| rows.codec.rotation().cloned()),
             rows,
             overlay,
@@ -173,12 +187,8 @@ struct Run {
     end: usize,
 }
 
-/// What errors call the sides.
-const SIDES: [&str; 2] = ["key", "value"];
-
 struct Store {
     isa: Isa,
-    dtype: DType,
     kv_heads: usize,
     head_dim: usize,
     capacity: usize,
@@ -186,7 +196,7 @@ struct Store {
     overlay: (usize, usize),
     positions: View<i32>,
     sequences: Option<View<i32>>,
-    sides: [Side; 2],
+    sides: Vec<Side>,
     fault: Arc<Fault>,
 }
 
@@ -200,24 +210,18 @@ pub(crate) fn lower(op: &KvStore, lowering: &mut Lowering) -> Result<()> {
     let isa = lowering.target().isa;
     lowering.kernel(format!("kv_store.{}.{isa}", op.cache.codecs()));
     let checked = positions::checked(&tokens, &op.cache, lowering)?;
-    let preparation = op.cache.preparation();
-    let view = |tensor: &Option<Tensor>| tensor.as_ref().map(View::of).transpose();
-    let keys = Side {
-        center: view(&preparation.center)?,
-        equaliser: view(&preparation.equaliser)?,
-        ..Side::new(&op.keys, op.cache.key())?
-    };
+    let sides = op.sides();
+    let sides = sides.map(|(side, source)| Side::new(side, source, &op.cache));
     let overlay = op.cache.overlay();
     let store = Arc::new(Store {
         isa,
-        dtype: op.keys.dtype(),
         kv_heads: op.cache.kv_heads() as usize,
         head_dim: op.cache.head_dim() as usize,
         capacity: op.cache.capacity() as usize,
         overlay: overlay.map_or((0, 0), |o| (o.tokens.first as usize, o.ring() as usize)),
         positions: View::of(&op.positions)?,
         sequences: op.sequences.as_ref().map(View::of).transpose()?,
-        sides: [keys, Side::new(&op.values, op.cache.value())?],
+        sides: sides.collect::<Result<_>>()?,
         fault: lowering.fault(),
     });
     let mut accesses = op.accesses();
@@ -258,14 +262,14 @@ impl Store {
     /// The list orders the accesses.
     unsafe fn load(&self, side: &Side, (token, head): (usize, usize), row: &mut [f32]) -> bool {
         let at = token * self.kv_heads + head;
-        let row_bytes = self.head_dim * self.dtype.block_bytes();
+        let row_bytes = self.head_dim * side.dtype.block_bytes();
         let of_head = head * self.head_dim..(head + 1) * self.head_dim;
         // SAFETY: the caller's: the list orders the accesses.
         unsafe {
             let center = side.center.as_ref().map(|c| c.slice(of_head.clone()));
             let equaliser = side.equaliser.as_ref().map(|e| e.slice(of_head));
             let source = load::Source {
-                dtype: self.dtype,
+                dtype: side.dtype,
                 bytes: side.source.slice(at * row_bytes..(at + 1) * row_bytes),
                 center,
                 equaliser,
@@ -365,12 +369,12 @@ impl Store {
                 continue;
             }
             for head in heads {
-                for (side, what) in self.sides.iter().zip(SIDES) {
+                for side in &self.sides {
                     // SAFETY: the caller's.
                     let stored = unsafe { self.encode_one(side, (token, head, &slots), scratch) };
                     if let Err(wrong) = stored {
                         // SAFETY: the caller's.
-                        return unsafe { self.report((what, token, head), &wrong) };
+                        return unsafe { self.report((side.name, token, head), &wrong) };
                     }
                 }
             }
@@ -387,14 +391,14 @@ impl Store {
             .split_at_mut(self.head_dim);
         for item in items {
             let (token, head) = (item / self.kv_heads, item % self.kv_heads);
-            for (side, what) in self.sides.iter().zip(SIDES) {
+            for side in &self.sides {
                 // SAFETY: the caller's.
                 if unsafe { self.load(side, (token, head), row) } {
                     continue;
                 }
                 if let Err(wrong) = side.try_encoding(row, scratch) {
                     // SAFETY: the caller's.
-                    unsafe { self.report((what, token, head), &wrong) };
+                    unsafe { self.report((side.name, token, head), &wrong) };
                     return false;
                 }
             }

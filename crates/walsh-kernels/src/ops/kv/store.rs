@@ -1,7 +1,7 @@
 //! Storing keys and values.
 
 use walsh_core::ops::KvStore;
-use walsh_core::{Buffer, KvRows, KvSide, Result, Tensor};
+use walsh_core::{Buffer, CacheSide, KvRows, KvSide, Result, Tensor};
 
 use super::codec::{self, Constants};
 use super::slot_mapping::slot_mapping;
@@ -17,6 +17,10 @@ args! {
     KvInspectArgs {
         /// Vectors of a side.
         vectors: u32,
+        /// Which vectors are looked at, keys before values: from the first on, below the end.
+        first: u32,
+        /// See `first`.
+        end: u32,
         /// KV heads.
         kv_heads: u32,
         /// The number of the check.
@@ -114,7 +118,9 @@ fn source_type(numbers: &Tensor, lowering: &Lowering<'_>) -> Result<u32> {
 }
 
 pub(crate) fn store(op: &KvStore, lowering: &mut Lowering<'_>) -> Result<()> {
-    lowering.countable(&[&op.keys])?;
+    for (_, source) in op.sides() {
+        lowering.countable(&[source])?;
+    }
     let slot_mapping = slot_mapping(
         (&op.positions, op.sequences.as_ref()),
         None,
@@ -123,16 +129,14 @@ pub(crate) fn store(op: &KvStore, lowering: &mut Lowering<'_>) -> Result<()> {
     )?;
     inspect(op, lowering)?;
     let cache = &op.cache;
-    for (source, side, prepared) in [
-        (&op.keys, cache.key(), true),
-        (&op.values, cache.value(), false),
-    ] {
+    for (which, source) in op.sides() {
         let what = Storing {
             op,
             source,
-            prepared,
+            prepared: which == CacheSide::Keys,
             slot_mapping: &slot_mapping,
         };
+        let side = cache.side(which);
         what.rows(&side.rows, 2, lowering)?;
         if let Some(overlay) = &side.overlay {
             what.rows(overlay, 3, lowering)?;
@@ -152,11 +156,22 @@ fn inspect(op: &KvStore, lowering: &mut Lowering<'_>) -> Result<()> {
         codecs: [op.cache.codecs().key, op.cache.codecs().value].map(|codec| codec.to_string()),
     })?;
     let vectors = op.positions.elements() * op.cache.kv_heads();
+    let first = if op.keys.is_some() { 0 } else { vectors };
+    let end = if op.values.is_some() {
+        2 * vectors
+    } else {
+        vectors
+    };
+    // Where there are keys and values, they are of one type.
+    let vectors_type = |(_, vectors): (CacheSide, &Tensor)| source_type(vectors, lowering);
+    let source = op.sides().next().map(vectors_type).transpose()?;
     let args = KvInspectArgs {
         vectors: vectors as u32,
+        first: first as u32,
+        end: end as u32,
         kv_heads: op.cache.kv_heads() as u32,
         check,
-        source: source_type(&op.keys, lowering)?,
+        source: source.unwrap_or_default(),
         most: [most[0], most[1]],
         norm: [norm[0], norm[1]],
     };
@@ -177,13 +192,13 @@ fn inspect(op: &KvStore, lowering: &mut Lowering<'_>) -> Result<()> {
             .map_or_else(|| nothing.clone(), Tensor::span)
     };
     let spans = vec![
-        op.keys.span(),
-        op.values.span(),
+        span(&op.keys),
+        span(&op.values),
         span(&preparation.equaliser),
         span(&preparation.center),
         lowering.status(),
     ];
-    let groups = [(2 * vectors).div_ceil(THREADS as u64 / 32), 1, 1];
+    let groups = [(end - first).div_ceil(THREADS as u64 / 32), 1, 1];
     lowering.dispatch(variant, groups, &args, spans)
 }
 
