@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use serde_json::json;
-use walsh_runtime::{Error, FitOptions, Model, Progress, Watch, fit};
+use walsh::KvSpec;
+use walsh_runtime::{Error, FitOptions, LayerStats, Model, Progress, Watch, fit, stored_stats};
 
 use crate::args::Fit;
 use crate::failure::Outcome;
@@ -15,37 +16,59 @@ pub(crate) fn run(args: &Fit) -> Outcome {
     let notes = Notes::for_figures(args.json);
     let cancel = interrupt::on_interrupt()?;
     let model = models::open(&args.model, &notes, &cancel)?;
-    let steps = Steps::new("runs of a layer", &notes);
-    let fit = fit(
-        &model,
-        &FitOptions {
+    let options = |what: &'static str| {
+        let steps = Steps::new(what, &notes);
+        FitOptions {
             tokens: args.tokens,
             watch: Watch {
-                cancel,
+                cancel: cancel.clone(),
                 progress: Some(Arc::new(move |run: Progress| {
                     steps.show(run.done, run.total);
                 })),
             },
-        },
-    );
+        }
+    };
+    let fit = fit(&model, &options("runs of a layer"));
     if matches!(fit, Err(Error::Cancelled)) {
         notes.note(format_args!(
             "what was measured of whole layers is kept, and the next fit of as many tokens goes on from there"
         ));
     }
-    print(&model, &fit?, args)
+    let fit = fit?;
+    let spec = fit.spec(args.budget)?;
+    let stats = match args.stats {
+        true => stored_stats(&model, &spec, &options("layers looked at"))?,
+        false => Vec::new(),
+    };
+    print(&model, &fit, &spec, &stats, args)
 }
 
-fn print(model: &Model, fit: &walsh_runtime::Fit, args: &Fit) -> Outcome {
+/// Prints a fit, and what its SPEC stores if there are statistics of it.
+fn print(
+    model: &Model,
+    fit: &walsh_runtime::Fit,
+    spec: &KvSpec,
+    stats: &[LayerStats],
+    args: &Fit,
+) -> Outcome {
     let codecs = fit.codecs(args.budget)?;
-    let spec = fit.spec(args.budget)?;
-    let bits = model.kv_bits_per_value(&spec)?;
+    let bits = model.kv_bits_per_value(spec)?;
     if args.json {
-        let layers = fit.layers.iter().zip(&codecs).map(|(layer, codecs)| {
-            json!({
-                "keys": { "kld": layer.keys, "codec": codecs.key.to_string() },
-                "values": { "kld": layer.values, "codec": codecs.value.to_string() },
-            })
+        let layers = fit.layers.iter().zip(&codecs).enumerate();
+        let layers = layers.map(|(index, (layer, codecs))| {
+            let mut sides = [
+                json!({ "kld": layer.keys, "codec": codecs.key.to_string() }),
+                json!({ "kld": layer.values, "codec": codecs.value.to_string() }),
+            ];
+            if let Some(stats) = stats.get(index) {
+                for (side, stats) in sides.iter_mut().zip([stats.keys, stats.values]) {
+                    side["rms"] = json!(stats.rms);
+                    side["scaled_rms"] = json!(stats.scaled_rms);
+                    side["squared_error"] = json!(stats.error);
+                }
+            }
+            let [keys, values] = sides;
+            json!({ "keys": keys, "values": values })
         });
         return output::print_json(&json!({
             "model": model.name(),
@@ -67,12 +90,45 @@ fn print(model: &Model, fit: &walsh_runtime::Fit, args: &Fit) -> Outcome {
             codecs.value.to_string(),
         ]);
     }
+    let stored = match stats {
+        [] => String::new(),
+        stats => format!(
+            "\nwhat is stored of these tokens: rms as it is encoded, rms over the stored scales, squared error over the square\n{}",
+            stored(stats)
+        ),
+    };
     output::print(&format!(
         "{} on {}, {} tokens; kld in nats where a layer's keys or values alone have 2 bits\n{table}\n\
-         {} bits per value, {bits:.2} with scales:\n  {spec}\n",
+         {} bits per value, {bits:.2} with scales:\n  {spec}\n{stored}",
         shown(model.name()),
         model.device().properties(),
         fit.tokens,
         args.budget,
     ))
+}
+
+/// A row per layer.
+fn stored(stats: &[LayerStats]) -> Table {
+    let mut table = Table::new(&[
+        "layer",
+        "keys: rms",
+        "scaled",
+        "error",
+        "values: rms",
+        "scaled",
+        "error",
+    ]);
+    for (index, layer) in stats.iter().enumerate() {
+        let mut row = vec![index.to_string()];
+        for side in [layer.keys, layer.values] {
+            row.push(format!("{:.4}", side.rms));
+            row.push(
+                side.scaled_rms
+                    .map_or("-".into(), |rms| format!("{rms:.3}")),
+            );
+            row.push(format!("{:.5}", side.error));
+        }
+        table.row(row);
+    }
+    table
 }

@@ -132,3 +132,35 @@ fn a_fit_is_shown_as_a_table_and_its_spec_is_taken() {
         .run("fit", &["--tokens", "1000000"])
         .fails(1, "tokens must be from 64 to 256");
 }
+
+#[test]
+fn statistics_say_what_the_codes_lose() {
+    let place = Place::new();
+    let fixed = ["--tokens", "64", "--budget", "3"];
+    let plain = place.run("fit", &[&fixed[..], &["--json"]].concat()).json();
+    assert!(plain["layers"][0]["keys"].get("rms").is_none(), "{plain}");
+    let fit = place
+        .run("fit", &[&fixed[..], &["--json", "--stats"]].concat())
+        .json();
+    for layer in fit["layers"].as_array().expect("layers") {
+        for side in [&layer["keys"], &layer["values"]] {
+            let number = |name: &str| side[name].as_f64().expect(name);
+            // Lloyd-Max's errors for a normal distribution, which few vectors of a small model come near.
+            let expected = match side["codec"].as_str().expect("a codec") {
+                "tq2" => 0.1175,
+                "tq3" => 0.0345,
+                "tq4" => 0.0095,
+                "tq5" => 0.0025,
+                _ => 0.00064,
+            };
+            let error = number("squared_error");
+            assert!((0.3..3.0).contains(&(error / expected)), "{side}");
+            assert!((0.9..1.2).contains(&number("scaled_rms")), "{side}");
+            assert!(number("rms") > 0.0, "{side}");
+        }
+    }
+    let table = place.run("fit", &[&fixed[..], &["--stats"]].concat()).ok();
+    let lines: Vec<&str> = table.trim_end().lines().collect();
+    assert!(lines[lines.len() - 3].contains("scaled"), "{table}");
+    assert!(lines[lines.len() - 1].starts_with("  1 "), "{table}");
+}

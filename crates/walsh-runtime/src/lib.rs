@@ -51,7 +51,7 @@ pub use fidelity::{
     EqualTokens, FidelityOptions, FidelityProgress, FidelityReport, FidelitySpec, FidelityTask,
     Proportion, SpecFidelity, TaskFidelity, fidelity,
 };
-pub use fit::{Fit, FitOptions, Sensitivity, fit};
+pub use fit::{Fit, FitOptions, LayerStats, Sensitivity, SideStats, fit, stored_stats};
 pub use generate::{Figures, Finish, GenerateOptions, Generation};
 pub use inspect::{Inspection, KvCost, MetadataEntry, Shape, TypeShare, inspect};
 pub use model::{

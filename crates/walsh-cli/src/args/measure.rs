@@ -157,6 +157,7 @@ The device is cpu:activations=f32 unless --device says otherwise: products that 
 Examples:
   walsh fit
   walsh fit --model gemma3-270m --budget 2.5
+  walsh fit --model smollm2-135m --budget 4 --stats
   walsh fit --model ./my.gguf --tokens 256 --json")]
 #[command(mut_arg("device", |device| device.default_value(Perplexity::DEVICE)))]
 pub(crate) struct Fit {
@@ -170,6 +171,11 @@ pub(crate) struct Fit {
     #[arg(long, value_name = "N", default_value_t = FitOptions::TOKENS, value_parser = count_or_none)]
     #[arg(allow_negative_numbers = true)]
     pub(crate) tokens: usize,
+
+    /// Also show what the SPEC stores of each layer's keys and values for that text: their root mean
+    /// square as they are encoded, the same over the stored scales, and the squared error of the codes
+    #[arg(long)]
+    pub(crate) stats: bool,
 
     /// Print JSON
     #[arg(long)]

@@ -130,35 +130,72 @@ struct Run<'a> {
     total: usize,
 }
 
+/// So many tokens of the text, and their positions, where lists find them.
+pub(super) fn read_text(model: &Model, rows: usize, logit_rows: usize) -> Result<Intermediates> {
+    let (device, config) = (model.device(), model.config());
+    let mut tokens = model.tokenizer().encode_prompt(TEXT, Special::Text)?;
+    let (least, most) = (FitOptions::LEAST_TOKENS, tokens.len().min(config.context));
+    if most < least {
+        return Err(Error::measure(format!(
+            "a fit takes at least {least} tokens, and the model has a context of {}: it cannot be fitted",
+            config.context
+        )));
+    }
+    if !(least..=most).contains(&rows) {
+        let range = format_args!("from {least} to {most} with this model");
+        return Err(Error::option("tokens", range, rows));
+    }
+    tokens.truncate(rows);
+    let intermediates = Intermediates::new(device, config, rows, logit_rows)?;
+    let positions: Vec<i32> = (0..rows).map(|position| position as i32).collect();
+    device.write(&intermediates.ids, &tokens)?;
+    device.write(&intermediates.positions, &positions)?;
+    Ok(intermediates)
+}
+
+/// A cache that keeps nothing: of a layer that attends over keys and values as they were computed.
+pub(super) fn idle_cache(model: &Model) -> Result<KvCache> {
+    let config = model.config();
+    let (heads, dim) = (config.kv_heads as u64, config.head_dim as u64);
+    let idle = KvCacheOptions {
+        kind: CacheKind::Ring,
+        ..KvCacheOptions::global(KvCodecs::both(EXACT), heads, dim, 1)
+    };
+    Ok(KvCache::new(model.device(), idle)?)
+}
+
+/// A layer's cache for so many tokens of the text.
+pub(super) fn layer_cache(
+    model: &Model,
+    index: usize,
+    rows: usize,
+    kv: &LayerKv,
+) -> Result<KvCache> {
+    let (device, config) = (model.device(), model.config());
+    let layer = &config.layers[index];
+    let options = SessionOptions {
+        context: rows,
+        chunk: rows,
+        scored: rows,
+        ..SessionOptions::default()
+    };
+    let cache = KvCache::new(device, cache_options(config, layer, kv, &options))?;
+    if !kv.needs_calibration() {
+        return Ok(cache);
+    }
+    let moments = &model.calibration()?.layers[index];
+    let preparation = moments.preparation(device, (config, &layer.rope), kv)?;
+    Ok(cache.with_preparation(preparation)?)
+}
+
 impl<'a> Run<'a> {
     /// The reference's run.
     fn new(model: &'a Model, options: &'a FitOptions) -> Result<Self> {
-        let (device, config) = (model.device(), model.config());
+        let config = model.config();
         let rows = options.tokens;
-        let mut tokens = model.tokenizer().encode_prompt(TEXT, Special::Text)?;
-        let (least, most) = (FitOptions::LEAST_TOKENS, tokens.len().min(config.context));
-        if most < least {
-            return Err(Error::measure(format!(
-                "a fit takes at least {least} tokens, and the model has a context of {}: it cannot be fitted",
-                config.context
-            )));
-        }
-        if !(least..=most).contains(&rows) {
-            let range = format_args!("from {least} to {most} with this model");
-            return Err(Error::option("tokens", range, rows));
-        }
-        tokens.truncate(rows);
         let row_bytes = config.vocabulary * size_of::<f32>();
         let logit_rows = (LOGIT_BYTES / row_bytes).clamp(1, rows);
-        let intermediates = Intermediates::new(device, config, rows, logit_rows)?;
-        let positions: Vec<i32> = (0..rows).map(|position| position as i32).collect();
-        device.write(&intermediates.ids, &tokens)?;
-        device.write(&intermediates.positions, &positions)?;
-        let (heads, dim) = (config.kv_heads as u64, config.head_dim as u64);
-        let idle = KvCacheOptions {
-            kind: CacheKind::Ring,
-            ..KvCacheOptions::global(KvCodecs::both(EXACT), heads, dim, 1)
-        };
+        let intermediates = read_text(model, rows, logit_rows)?;
         let count = config.layers.len();
         let mut run = Self {
             model,
@@ -166,7 +203,7 @@ impl<'a> Run<'a> {
             rows,
             logit_rows,
             intermediates,
-            caches: vec![KvCache::new(device, idle)?; count],
+            caches: vec![idle_cache(model)?; count],
             steps: Vec::with_capacity(count),
             reference: Predictions::default(),
             before: 0,
@@ -251,7 +288,7 @@ impl<'a> Run<'a> {
     fn divergence_with(&mut self, codecs: KvCodecs) -> Result<f64> {
         let layer = self.before;
         let mut caches = self.caches.clone();
-        caches[layer] = self.cache(&LayerKv::standard(codecs))?;
+        caches[layer] = layer_cache(self.model, layer, self.rows, &LayerKv::standard(codecs))?;
         let graph = Graph {
             caches: &caches,
             ..self.graph()
@@ -278,25 +315,6 @@ impl<'a> Run<'a> {
             Ok(())
         })?;
         Ok(sum / self.reference.normalisers.len() as f64)
-    }
-
-    /// A cache for all of the text of the layer that the state is before.
-    fn cache(&self, kv: &LayerKv) -> Result<KvCache> {
-        let (device, config) = (self.model.device(), self.model.config());
-        let layer = &config.layers[self.before];
-        let options = SessionOptions {
-            context: self.rows,
-            chunk: self.rows,
-            scored: self.rows,
-            ..SessionOptions::default()
-        };
-        let cache = KvCache::new(device, cache_options(config, layer, kv, &options))?;
-        if !kv.needs_calibration() {
-            return Ok(cache);
-        }
-        let moments = &self.model.calibration()?.layers[self.before];
-        let preparation = moments.preparation(device, (config, &layer.rope), kv)?;
-        Ok(cache.with_preparation(preparation)?)
     }
 
     /// Hands out the logits behind the tokens that count, some rows at a time: the first one's number among them, the

@@ -7,6 +7,7 @@
 mod allot;
 mod file;
 mod measure;
+mod stats;
 
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -17,6 +18,7 @@ use walsh::{KvCodec, KvCodecs, KvSpec};
 use crate::{Error, Model, Result};
 use allot::{WIDTHS, allot};
 pub use measure::{FitOptions, fit};
+pub use stats::{LayerStats, SideStats, stored_stats};
 
 /// What a layer's keys and values cost when they alone have 2 bits: mean KL divergence in nats.
 #[derive(Debug, Clone, Copy, PartialEq)]

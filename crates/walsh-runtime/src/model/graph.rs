@@ -82,7 +82,8 @@ pub(crate) struct Intermediates {
     pub(crate) query: Tensor,
     /// `[rows, kv_heads, head_dim]`, after RoPE.
     pub(crate) key: Tensor,
-    value: Tensor,
+    /// `[rows, kv_heads, head_dim]`.
+    pub(crate) value: Tensor,
     attended: Tensor,
     gate: Tensor,
     up: Tensor,
