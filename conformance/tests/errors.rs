@@ -355,6 +355,73 @@ fn positions_that_do_not_fit() {
 }
 
 #[test]
+fn pages_that_are_missing_or_stored_into_by_two() {
+    each_target(|device| {
+        let options = KvCacheOptions {
+            kind: CacheKind::Paged { pages: 5 },
+            sequences: 2,
+            ..KvCacheOptions::global("tq4".parse().unwrap(), 2, 64, 192)
+        };
+        let table = device.tensor(&[2, 3], &[-1i32; 6]).unwrap();
+        let sequences = device.tensor(&[3], &[1, 1, 0]).unwrap();
+        let cache = KvCache::new(device, options).unwrap();
+        let caching = Caching {
+            cache: cache.with_table(table.clone()).unwrap(),
+            ..Caching::new(device, "tq4", CacheKind::Global)
+        };
+        let ops = |mask: Mask| {
+            let (mut store, mut attend) = (caching.store(), caching.attend());
+            if let (Op::KvStore(store), Op::Attention(attend)) = (&mut store, &mut attend) {
+                store.sequences = Some(sequences.clone());
+                attend.sequences = Some(sequences.clone());
+                attend.mask = mask;
+            }
+            (step(device, [store]), step(device, [attend]))
+        };
+        let (store, attend) = ops(Mask::causal(64));
+        let window = Mask {
+            window: Some(2),
+            ..Mask::causal(64)
+        };
+        let (_, near) = ops(window);
+        device.write(&caching.positions, &[63, 64, 0]).unwrap();
+        let empty = caching.contents(device);
+        for (entries, stored, seen) in [
+            ([3, 0, 0, 1, -1, 0], Some("64"), Some("64")),
+            ([-7, 0, 0, 1, 2, 0], Some("sequence 0"), Some("sequence 0")),
+            ([3, 0, 0, 1, 5, 0], Some("page 5"), Some("page 5")),
+            (
+                [3, 0, 0, 1, i32::MAX, 0],
+                Some("page 2147483647"),
+                Some("64"),
+            ),
+            // Queries may share a page, and sequences may not store into one.
+            ([1, 0, 0, 1, 2, 0], Some("page 1"), None),
+            ([2, 0, 0, 1, 1, 0], Some("page 1"), None),
+        ] {
+            device.write(&table, &entries).unwrap();
+            match stored {
+                Some(word) => assert_refused(device, &store, "KvStore", &[word]),
+                None => device.run(&store).unwrap(),
+            }
+            match seen {
+                Some(word) => assert_refused(device, &attend, "Attention", &[word]),
+                None => device.run(&attend).unwrap(),
+            }
+            assert_eq!(caching.contents(device), empty, "{entries:?}");
+        }
+        // What lies before the window needs no page.
+        device.write(&table, &[3, -1, -1, -1, 4, 2]).unwrap();
+        device.write(&caching.positions, &[128, 129, 5]).unwrap();
+        device.run(&store).unwrap();
+        assert_ne!(caching.contents(device), empty);
+        device.write(&caching.positions, &[65, 66, 5]).unwrap();
+        device.run(&near).unwrap();
+        assert_refused(device, &attend, "Attention", &["sequence 1", "no page"]);
+    });
+}
+
+#[test]
 fn a_ring_takes_any_position_from_zero() {
     each_target(|device| {
         let caching = Caching::new(device, "f16", CacheKind::Ring);

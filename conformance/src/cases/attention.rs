@@ -2,10 +2,14 @@ use walsh::formats::kv::{KvCodec, KvCodecs};
 use walsh::ops::{Attention, Fresh, Mask};
 use walsh::{CacheKind, DType, KvCacheOptions};
 
-use super::kv::{HostCache, overlay, specs, tokens, uneven};
+use super::host_cache::HostCache;
+use super::kv::{overlay, specs, tokens, uneven};
 use super::{Problems, rng};
 use crate::reference::{AttentionShape, Row, Softmax, attention};
 use crate::{Expected, HostTensor, Leave, Problem};
+
+/// Positions of a page.
+const PAGE: i32 = walsh::PAGE as i32;
 
 /// Query tokens of one sequence.
 #[derive(Debug, Clone, Copy)]
@@ -30,6 +34,8 @@ struct Case {
     prepared: bool,
     /// Whether a query has a number that is none.
     nan: bool,
+    /// The sequence whose first page those behind it have too.
+    shared: Option<usize>,
 }
 
 impl Case {
@@ -49,6 +55,7 @@ impl Case {
             sinks: false,
             prepared: false,
             nan: false,
+            shared: None,
         }
     }
 
@@ -240,13 +247,80 @@ fn policies(cases: &mut Vec<Case>, queries: &[i32]) {
     }
 }
 
+/// Caches of pages in any order: sequences of unequal length, shared pages, windows, overlays.
+fn paged(cases: &mut Vec<Case>) {
+    let run = |sequence, first, queries| Run {
+        sequence,
+        first,
+        queries,
+    };
+    let uneven = [
+        run(3, 90, 2),
+        run(0, 0, 1),
+        run(4, 191, 7),
+        run(1, 17, 40),
+        run(2, 64, 1),
+    ];
+    let single = [
+        run(1, 150, 1),
+        run(4, 63, 1),
+        run(0, 64, 1),
+        run(2, 319, 1),
+        run(3, 0, 1),
+    ];
+    let alone = [run(0, 200, 1)];
+    let many: Vec<Run> = (0..33).map(|s| run(s, (s * 37 % 130) as i32, 1)).collect();
+    for (index, text) in [
+        "tq4",
+        "f16",
+        "k=tq5,v=tq3",
+        "q8_0",
+        "k=f16,v=tq8+norot",
+        "tq4+norm",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let codecs = text.parse::<KvCodecs>().expect("a spec");
+        let kept = (index % 2 == 0).then(|| overlay(2, 9, 40));
+        for (turn, runs) in [&uneven[..], &single, &alone, &many]
+            .into_iter()
+            .enumerate()
+        {
+            let dim = [64, 128, 96, 256][(index + turn) % 4];
+            let mut case = Case::new(codecs, dim, 0, 1).grouped(2, [2, 3][turn % 2]);
+            case.options.sequences = runs.len() as u64;
+            case.options.capacity = 320;
+            case.options.kind = CacheKind::Paged {
+                pages: 3 * runs.len() as u64 + 7,
+            };
+            case.options.overlay = kept;
+            case.prepared = kept.is_some();
+            case.runs = runs.to_vec();
+            cases.push(case.clone());
+            case.window = Some([50, 70, 3, 129][turn]);
+            case.softcap = (turn == 1).then_some(20.0);
+            case.sinks = turn == 2;
+            cases.push(case.clone());
+            if kept.is_none() {
+                case.window = None;
+                let long = runs.iter().find(|run| run.first >= PAGE);
+                case.shared = long.map(|run| run.sequence);
+                cases.push(case);
+            }
+        }
+    }
+}
+
 /// Decodes, and prefills behind them.
 pub(super) fn attention_op() -> Problems {
     let mut decodes = cases(&[1, 2, 5, 8, 40]);
     forgotten(&mut decodes);
+    paged(&mut decodes);
     let decodes = decodes.into_iter().map(|case| problem(case, false));
-    let prefills = cases(&[1, 7, 16, 33, 65]).into_iter();
-    Box::new(decodes.chain(prefills.map(|case| problem(case, true))))
+    let mut prefills = cases(&[1, 7, 16, 33, 65]);
+    paged(&mut prefills);
+    Box::new(decodes.chain(prefills.into_iter().map(|case| problem(case, true))))
 }
 
 fn name(case: &Case, prefill: bool) -> String {
@@ -280,6 +354,7 @@ fn name(case: &Case, prefill: bool) -> String {
         ("sinks", case.sinks),
         ("prepared", case.prepared),
         ("NaN", case.nan),
+        ("shared", case.shared.is_some()),
     ];
     for (what, is) in marks {
         if is {
@@ -350,10 +425,25 @@ fn problem(case: Case, prefill: bool) -> Problem {
         let oldest = match options.kind {
             CacheKind::Global => 0,
             CacheKind::Ring => (held - options.capacity as i32).max(0),
+            // What no query sees has no page.
+            CacheKind::Paged { .. } => {
+                let window = case.window.map_or(i32::MAX, |window| window as i32);
+                (run.first.saturating_add(1).saturating_sub(window)).max(0)
+            }
         };
         let before: Vec<i32> = (oldest..held).collect();
+        let shared = match (case.shared, options.kind) {
+            (Some(with), CacheKind::Paged { .. })
+                if held > PAGE && cache.share(0, [with, run.sequence]) =>
+            {
+                PAGE
+            }
+            _ => 0,
+        };
         for row in tokens(&mut rng, &options, &before) {
-            cache.store(run.sequence, &row);
+            if row.position >= i64::from(shared) {
+                cache.store(run.sequence, &row);
+            }
         }
         let load = |overlaid| -> Vec<Row> {
             let load = |p: &i32| cache.load(run.sequence, i64::from(*p), overlaid);

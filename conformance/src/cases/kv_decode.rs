@@ -3,7 +3,8 @@ use walsh::formats::kv::KvCodecs;
 use walsh::ops::{KvDecode, VectorSpace};
 use walsh::{CacheKind, CacheSide, DType, KvCacheOptions};
 
-use super::kv::{HostCache, overlay, specs, tokens, uneven};
+use super::host_cache::HostCache;
+use super::kv::{overlay, specs, tokens, uneven};
 use super::{Problems, rng};
 use crate::{Expected, HostTensor, Problem};
 
@@ -83,12 +84,17 @@ pub(super) fn kv_decode() -> Problems {
         }
     }
     // Several sequences in one call, in any order.
-    for kind in [CacheKind::Global, CacheKind::Ring] {
+    for (kind, capacity) in [
+        (CacheKind::Global, 24),
+        (CacheKind::Ring, 24),
+        (CacheKind::Paged { pages: 9 }, 128),
+    ] {
         for side in [CacheSide::Keys, CacheSide::Values] {
+            let end = capacity as i32;
             let runs = [
-                (2, &range(kind, 24, 3..8, 3..8)),
-                (0, &range(kind, 24, 0..24, 0..24)),
-                (3, &range(kind, 24, 20..24, 23..24)),
+                (2, &range(kind, capacity, 3..8, 3..8)),
+                (0, &range(kind, capacity, 0..end, 0..end)),
+                (3, &range(kind, capacity, 20..24, 23..24)),
             ];
             let options = KvCacheOptions {
                 sequences: 4,

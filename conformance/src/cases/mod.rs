@@ -3,6 +3,7 @@
 mod attention;
 mod elementwise;
 mod embedding;
+mod host_cache;
 mod kv;
 mod kv_decode;
 mod matmul;

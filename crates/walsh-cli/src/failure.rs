@@ -59,6 +59,7 @@ impl From<walsh_runtime::Error> for Failure {
     fn from(error: walsh_runtime::Error) -> Self {
         match error {
             walsh_runtime::Error::Cancelled => Self::Interrupted,
+            walsh_runtime::Error::Output(error) => error.into(),
             error => Self::run(error),
         }
     }

@@ -1,6 +1,7 @@
 //! The `walsh` command: reads arguments, calls the runtime, prints.
 
 mod args;
+mod batch;
 mod bench;
 mod bench_ops;
 mod chat;
@@ -49,6 +50,7 @@ fn run(command: Command) -> Outcome {
         Command::Generate(args) => generate::run(&args),
         Command::Chat(args) => chat::run(&args),
         Command::Run(args) => generate::run_model(args),
+        Command::Batch(args) => batch::run(&args),
         Command::Tokenize(args) => tokenize::run(&args),
         Command::Perplexity(args) => perplexity::run(&args),
         Command::Fidelity(args) => fidelity::run(&args),

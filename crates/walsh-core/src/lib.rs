@@ -28,14 +28,14 @@ pub use error::{Error, Result};
 pub use hazard::{Accesses, HazardTracker};
 pub use kv_cache::{
     CacheKind, CacheSide, KeyPreparation, KvCache, KvCacheOptions, KvRows, KvSide, KvSideTensors,
-    KvTensors, OverlayOptions,
+    KvTensors, OverlayOptions, PAGE,
 };
 pub use list::{Command, CommandList, Recorder, Step};
 pub use plan::Plan;
 pub use precision::Activations;
 pub use screen::{Screen, ScreenPart, ScreenSample};
 pub use tensor::{Tensor, tensor_bytes};
-pub use tokens::TokenLimits;
+pub use tokens::{PageLimits, PageUse, TokenLimits};
 pub use workspace::{Purpose, Workspace};
 
 pub use walsh_formats as formats;

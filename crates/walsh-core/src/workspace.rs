@@ -4,8 +4,8 @@ use std::sync::Arc;
 use crate::Result;
 use crate::buffer::{Buffer, Span};
 
-/// What a buffer is derived from its source for: all that decides its contents beside the
-/// source's bytes, as a value of a type of its own.
+/// What a buffer is derived from its sources for: all that decides its contents beside the
+/// sources' bytes, as a value of a type of its own.
 ///
 /// Every type that can be compared is one.
 pub trait Purpose: Any + Send + Sync {
@@ -22,7 +22,7 @@ impl<T: Any + Send + Sync + PartialEq> Purpose for T {
 #[derive(Clone)]
 struct Derived {
     purpose: Arc<dyn Purpose>,
-    source: Span,
+    sources: Vec<Span>,
     buffer: Buffer,
 }
 
@@ -31,7 +31,7 @@ struct Derived {
 ///
 /// Work that several ops share, such as the quantised form of an input of three
 /// products, is a derived buffer: it is computed once, and its memory serves again when
-/// its source is overwritten. A clone shares the buffers and keeps its own account of
+/// a source is overwritten. A clone shares the buffers and keeps its own account of
 /// which are in use, so that an op that cannot be lowered leaves no trace in the list's.
 #[derive(Clone, Default)]
 pub struct Workspace {
@@ -63,25 +63,29 @@ impl Workspace {
         self.free.push(buffer);
     }
 
-    /// The buffer derived from `source` for `purpose`, if it is there already.
+    /// The buffer derived from `sources` for `purpose`, if it is there already.
     #[must_use]
-    pub fn known(&self, purpose: &impl Purpose, source: &Span) -> Option<Buffer> {
-        let known = |d: &&Derived| d.source.same(source) && d.purpose.is(purpose);
+    pub fn known(&self, purpose: &impl Purpose, sources: &[Span]) -> Option<Buffer> {
+        let same = |d: &Derived| {
+            let mut pairs = d.sources.iter().zip(sources);
+            d.sources.len() == sources.len() && pairs.all(|(one, other)| one.same(other))
+        };
+        let known = |d: &&Derived| same(d) && d.purpose.is(purpose);
         self.derived.iter().find(known).map(|d| d.buffer.clone())
     }
 
-    /// Keeps a buffer that is computed from `source`, until the source is overwritten.
-    pub fn keep(&mut self, purpose: impl Purpose, source: Span, buffer: Buffer) {
+    /// Keeps a buffer that is computed from `sources`, until one of them is overwritten.
+    pub fn keep(&mut self, purpose: impl Purpose, sources: Vec<Span>, buffer: Buffer) {
         self.derived.push(Derived {
             purpose: Arc::new(purpose),
-            source,
+            sources,
             buffer,
         });
     }
 
     /// Forgets what was derived from a range that is overwritten.
     pub fn invalidate(&mut self, written: &Span) {
-        let stale = |d: &mut Derived| d.source.overlaps(written);
+        let stale = |d: &mut Derived| d.sources.iter().any(|source| source.overlaps(written));
         let old = self.derived.extract_if(.., stale);
         self.free.extend(old.map(|d| d.buffer));
     }

@@ -3,6 +3,7 @@
 mod common;
 
 use common::{assert_says, fake};
+use walsh_core::ops::{Attention, KvStore, Mask, Operation};
 use walsh_core::{
     CacheKind, Error, KvCache, KvCacheOptions, KvSideTensors, KvTensors, OverlayOptions, Tensor,
 };
@@ -204,4 +205,89 @@ fn a_ring_can_be_cut_back_as_far_as_its_window_is_whole() {
     assert_eq!(ring.earliest_return(11, 4), 4);
     assert_eq!(ring.earliest_return(30, 4), 23);
     assert_eq!(ring.earliest_return(30, 1), 20);
+}
+
+#[test]
+fn pages_are_shared_by_sequences_and_named_by_a_table() {
+    let (device, _) = fake();
+    let paged = |pages, capacity| KvCacheOptions {
+        kind: CacheKind::Paged { pages },
+        sequences: 4,
+        capacity,
+        overlay: Some(OverlayOptions {
+            tokens: Overlay {
+                first: 3,
+                recent: 4,
+                codec: None,
+            },
+            slack: 2,
+        }),
+        ..options("k=tq4,v=f16")
+    };
+    let new = |pages, capacity| KvCache::new(&device, paged(pages, capacity));
+    assert_says(new(5, 100), &["capacity", "multiple of 64"]);
+    for pages in [0, 1 << 25, u64::MAX] {
+        assert_says(new(pages, 128), &["pages"]);
+    }
+    let cache = new(5, 128).unwrap();
+    // Codes are those of all pages, the overlay is each sequence's own.
+    assert_eq!(cache.key().rows.codes.shape(), [3, 5 * 64, 32]);
+    let overlay = cache.key().overlay.as_ref().unwrap();
+    assert_eq!(overlay.codes.shape()[..2], [4 * 3, 9]);
+    assert_says(cache.parts(1), &["pages"]);
+    assert_eq!(cache.earliest_return(1000, 5), 1000 - 6 + 3);
+
+    let table = |dtype, shape: &[u64]| device.zeros(dtype, shape).unwrap();
+    let whole = cache
+        .clone()
+        .with_table(table(DType::I32, &[4, 2]))
+        .unwrap();
+    assert_eq!(whole.setting_spans().count(), 1);
+    assert!(whole.table().is_some() && cache.table().is_none());
+    for wrong in [table(DType::F32, &[4, 2]), table(DType::I32, &[2, 4])] {
+        assert_says(cache.clone().with_table(wrong), &["table", "i32[4, 2]"]);
+    }
+    let inside = overlay.codes.buffer().clone();
+    let inside = Tensor::new(inside, 0, DType::I32, &[4, 2]).unwrap();
+    assert_says(cache.with_table(inside), &["table", "apart"]);
+    let plain = KvCache::new(&device, options("f16")).unwrap();
+    assert_says(
+        plain.with_table(table(DType::I32, &[1, 0])),
+        &["table", "absent"],
+    );
+}
+
+#[test]
+fn ops_need_the_table_of_a_cache_of_pages() {
+    let (device, _) = fake();
+    let paged = KvCacheOptions {
+        kind: CacheKind::Paged { pages: 3 },
+        capacity: 128,
+        ..options("tq4")
+    };
+    let bare = KvCache::new(&device, paged).unwrap();
+    let table = device.zeros(DType::I32, &[1, 2]).unwrap();
+    let whole = bare.clone().with_table(table).unwrap();
+    let numbers = |heads| device.zeros(DType::F32, &[2, heads, 64]).unwrap();
+    let positions = device.zeros(DType::I32, &[2]).unwrap();
+    let store = |cache: &KvCache| KvStore {
+        keys: Some(numbers(3)),
+        values: Some(numbers(3)),
+        positions: positions.clone(),
+        sequences: None,
+        cache: cache.clone(),
+    };
+    let attend = |cache: &KvCache| Attention {
+        query: numbers(6),
+        fresh: None,
+        cache: cache.clone(),
+        positions: positions.clone(),
+        sequences: None,
+        mask: Mask::causal(64),
+        sinks: None,
+        output: numbers(6),
+    };
+    assert!(store(&whole).validate().is_ok() && attend(&whole).validate().is_ok());
+    assert_says(store(&bare).validate(), &["cache", "page table"]);
+    assert_says(attend(&bare).validate(), &["cache", "page table"]);
 }

@@ -30,18 +30,27 @@ fn what_is_derived_from_a_tensor_lasts_until_the_tensor_is_written() {
     let mut workspace = Workspace::default();
     let positions = buffer(12).span();
     let table = take(&mut workspace, 64);
-    workspace.keep(Table(1.0), positions.clone(), table.clone());
-    let known = |workspace: &Workspace| workspace.known(&Table(1.0), &positions);
+    workspace.keep(Table(1.0), vec![positions.clone()], table.clone());
+    let known =
+        |workspace: &Workspace| workspace.known(&Table(1.0), std::slice::from_ref(&positions));
     assert_eq!(known(&workspace).map(|b| b.id()), Some(table.id()));
     // Another purpose, one of another type, and another source.
-    assert!(workspace.known(&Table(2.0), &positions).is_none());
-    assert!(workspace.known(&Sums(1.0), &positions).is_none());
+    assert!(
+        workspace
+            .known(&Table(2.0), std::slice::from_ref(&positions))
+            .is_none()
+    );
+    assert!(
+        workspace
+            .known(&Sums(1.0), std::slice::from_ref(&positions))
+            .is_none()
+    );
     let part = |offset| Span {
         offset,
         bytes: 4,
         ..positions.clone()
     };
-    assert!(workspace.known(&Table(1.0), &part(0)).is_none());
+    assert!(workspace.known(&Table(1.0), &[part(0)]).is_none());
 
     let before = workspace.clone();
     workspace.invalidate(&buffer(12).span());

@@ -132,26 +132,27 @@ impl Lowering {
         self.workspace.release(buffer);
     }
 
-    /// The buffer derived from `source` for `purpose`, computed by the phase that
+    /// The buffer derived from `sources` for `purpose`, computed by the phase that
     /// `make` returns when it is not there yet.
     pub(crate) fn derived<P: Phase + 'static>(
         &mut self,
         purpose: impl Purpose,
-        source: &Span,
+        sources: &[Span],
         bytes: u64,
         make: impl FnOnce(&Buffer, Arc<Fault>) -> Result<P>,
     ) -> Result<Buffer> {
-        if let Some(known) = self.workspace.known(&purpose, source) {
+        if let Some(known) = self.workspace.known(&purpose, sources) {
             return Ok(known);
         }
         let buffer = self.workspace(bytes)?;
         let phase = make(&buffer, self.fault.clone())?;
         let accesses = Accesses {
-            reads: vec![source.clone()],
+            reads: sources.to_vec(),
             writes: vec![buffer.span()],
         };
         self.phase(&accesses, phase);
-        self.workspace.keep(purpose, source.clone(), buffer.clone());
+        self.workspace
+            .keep(purpose, sources.to_vec(), buffer.clone());
         Ok(buffer)
     }
 

@@ -52,11 +52,20 @@ inline int recent_start(constant AttentionPassArgs &args, int own) {
     return max(own + 1 - int(args.recent), int(args.first));
 }
 
-// The row of the codes, or of the overlay, that holds a position.
-inline uint slot_of(constant AttentionPassArgs &args, int position, uint overlaid) {
-    if (overlaid == 0u) return uint(position) % args.capacity;
-    if (position < int(args.first)) return uint(position);
-    return args.first + uint(position) % args.ring;
+// The row of the codes, or of the overlay, that holds a position of a sequence for a KV head.
+inline uint row_of(constant AttentionPassArgs &args, device const int *table, device const int *entry, uint head,
+                   int position, uint slots, uint overlaid) {
+    uint rows = uint(overlaid == 0u ? entry[7] : entry[0]) * args.kv_heads + head;
+    uint slot = uint(position);
+    if (overlaid == 0u && PAGE > 0) {
+        int page = table[uint(entry[0]) * args.per_sequence + uint(position) / uint(PAGE)];
+        slot = uint(page) * uint(PAGE) + uint(position) % uint(PAGE);
+    } else if (overlaid == 0u) {
+        slot = uint(position) % args.capacity;
+    } else if (position >= int(args.first)) {
+        slot = args.first + uint(position) % args.ring;
+    }
+    return rows * slots + slot;
 }
 
 // The number of the result of a row's part.
@@ -67,8 +76,8 @@ inline uint result_of(constant AttentionPassArgs &args, uint row, uint head, uin
 
 inline void attention_pass(constant AttentionPassArgs &args, device const float *query, device const uchar *keys,
                            device const uchar *key_scales, device const uchar *values,
-                           device const uchar *value_scales, device const int *slot_mapping, device const uint *status,
-                           device float *partial, threadgroup Shared &shared, Position at) {
+                           device const uchar *value_scales, device const int *slot_mapping, device const int *table,
+                           device const uint *status, device float *partial, threadgroup Shared &shared, Position at) {
     if (status[0] != 0xffffffffu) return;
     float infinity = as_type<float>(0x7f800000u);
     uint unit = at.y / args.tiles;
@@ -127,7 +136,6 @@ inline void attention_pass(constant AttentionPassArgs &args, device const float 
     }
     threadgroup_barrier();
 
-    uint row_base = ZONE == 2 ? uint(first_entry[4]) : uint(first_entry[0]) * args.kv_heads + head;
     uint own_number = at.lane * COUNT;
     uint own_group = own_number * GROUPS / HEAD_DIM;
     float out[ROWS][COUNT];
@@ -152,11 +160,11 @@ inline void attention_pass(constant AttentionPassArgs &args, device const float 
         uint key_row;
         uint value_row;
         if (ZONE == 2) {
-            key_row = (row_base + uint(position - first_entry[6])) * args.kv_heads + head;
+            key_row = uint(first_entry[4] + position - first_entry[6]) * args.kv_heads + head;
             value_row = key_row;
         } else {
-            key_row = row_base * args.key_slots + slot_of(args, position, args.key_overlaid);
-            value_row = row_base * args.value_slots + slot_of(args, position, args.value_overlaid);
+            key_row = row_of(args, table, first_entry, head, position, args.key_slots, args.key_overlaid);
+            value_row = row_of(args, table, first_entry, head, position, args.value_slots, args.value_overlaid);
         }
         // Scores: one position per lane.
         float score[ROWS];

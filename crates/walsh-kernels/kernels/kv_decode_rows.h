@@ -23,7 +23,7 @@ inline void kv_decode_rows(constant KvDecodeArgs &args, device const uchar *code
     UNROLL for (uint c = 0; c < PER_LANE; c++) v[c] = 0.0f;
     if (present) {
         device const int *entry = slot_mapping + 8u * (item / args.kv_heads);
-        ulong row = (ulong(uint(entry[0])) * args.kv_heads + head) * args.slots + uint(entry[2]);
+        ulong row = (ulong(uint(entry[7])) * args.kv_heads + head) * args.slots + uint(entry[2]);
         device const uchar *bytes = codes + row * CODE_BYTES;
         UNROLL for (uint c = 0; c < PER_LANE; c++) {
             uint number = l + 16u * c;

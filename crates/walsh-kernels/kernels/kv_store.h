@@ -25,7 +25,8 @@ inline void kv_store(constant KvStoreArgs &args, device const float *source, dev
     if (item < args.vectors) {
         device const int *entry = slot_mapping + 8u * (item / args.kv_heads);
         slot = entry[args.field];
-        sequence = entry[0];
+        // Pages are of all sequences.
+        sequence = args.field == 2u ? entry[7] : entry[0];
     }
     if (Form::CODEBOOK) {
         for (uint entry = at.index; entry < (1u << BITS); entry += THREADS) {

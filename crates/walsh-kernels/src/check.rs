@@ -23,6 +23,8 @@ pub(crate) enum CheckKind {
     Tokens {
         positions: Span,
         sequences: Option<Span>,
+        /// The page table, of a cache of pages.
+        table: Option<Span>,
         limits: TokenLimits,
     },
     /// Ids of a table with so many rows, `i32`.
@@ -71,12 +73,14 @@ pub(crate) fn outcome(
         CheckKind::Tokens {
             positions,
             sequences,
+            table,
             limits,
         } => {
             let positions = numbers(positions)?;
             let sequences = sequences.as_ref().map(numbers).transpose()?;
+            let table = table.as_ref().map(numbers).transpose()?;
             limits
-                .complaint(&positions, sequences.as_deref())
+                .complaint(&positions, sequences.as_deref(), table.as_deref())
                 .unwrap_or_else(|| "the positions changed while the list ran".into())
         }
         CheckKind::Ids { ids, rows } => {

@@ -82,7 +82,7 @@ pub struct Kernel {
     pub constants: &'static [&'static str],
     /// The argument struct.
     pub args: ArgsLayout,
-    /// The buffers, at most eight.
+    /// The buffers, at most nine.
     pub buffers: &'static [Parameter],
     /// Whether the text defines `struct Shared`.
     pub shared: bool,

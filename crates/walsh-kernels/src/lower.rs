@@ -121,14 +121,14 @@ impl Lowering<'_> {
         self.workspace.release(buffer);
     }
 
-    /// The buffer derived from `source` for `purpose`, if it is there already.
-    pub(crate) fn known(&self, purpose: &impl Purpose, source: &Span) -> Option<Buffer> {
-        self.workspace.known(purpose, source)
+    /// The buffer derived from `sources` for `purpose`, if it is there already.
+    pub(crate) fn known(&self, purpose: &impl Purpose, sources: &[Span]) -> Option<Buffer> {
+        self.workspace.known(purpose, sources)
     }
 
-    /// Keeps a buffer that was computed from `source`, until the source is overwritten.
-    pub(crate) fn keep(&mut self, purpose: impl Purpose, source: Span, buffer: Buffer) {
-        self.workspace.keep(purpose, source, buffer);
+    /// Keeps a buffer that was computed from `sources`, until one of them is overwritten.
+    pub(crate) fn keep(&mut self, purpose: impl Purpose, sources: Vec<Span>, buffer: Buffer) {
+        self.workspace.keep(purpose, sources, buffer);
     }
 
     /// Adds a check; its number.

@@ -129,6 +129,15 @@ pub enum Error {
     /// A call was ended by its [`Watch`](crate::Watch).
     #[error("cancelled before there was anything to show")]
     Cancelled,
+    /// What was found cannot be written.
+    #[error("the answers cannot be written: {0}")]
+    Output(#[source] io::Error),
+    /// An engine cannot go on.
+    #[error("engine: {what}")]
+    Engine {
+        /// What is wrong.
+        what: String,
+    },
     /// A model cannot be measured as asked.
     #[error("{what}")]
     Measure {

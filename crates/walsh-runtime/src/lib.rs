@@ -13,12 +13,14 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod batch;
 mod bench;
 mod calibration;
 pub mod chat;
 mod container;
 mod conversation;
 mod doctor;
+mod engine;
 mod error;
 mod fidelity;
 mod fit;
@@ -36,6 +38,7 @@ mod text;
 pub mod tokenizer;
 mod watch;
 
+pub use batch::{Answers, BatchOptions, BatchReport, batch, count_lines};
 pub use bench::{
     BenchOptions, BenchReport, BenchResult, BenchTest, ProfileOptions, ProfileReport, ProfileRow,
     bench, profile,
@@ -46,6 +49,7 @@ pub use calibration::{
 pub use container::{Replacement, check_readable, check_writable};
 pub use conversation::{Conversation, Reply};
 pub use doctor::{BackendState, Cpu, Diagnosis, Tool, diagnose};
+pub use engine::{Engine, EngineOptions, EngineStatus, Logprobs, Piece, Request, Stream};
 pub use error::{Error, Result};
 pub use fidelity::{
     EqualTokens, FidelityOptions, FidelityProgress, FidelityReport, FidelitySpec, FidelityTask,

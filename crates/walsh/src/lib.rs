@@ -8,7 +8,7 @@ pub use walsh_core::ops;
 pub use walsh_core::{
     Access, Accesses, Activations, Backend, Buffer, BufferId, CacheKind, CacheSide, Command,
     CommandList, Device, DeviceId, Element, Error, HostBytes, KernelTime, KeyPreparation, KvCache,
-    KvCacheOptions, KvRows, KvSide, KvSideTensors, KvTensors, Memory, OverlayOptions, Plan,
+    KvCacheOptions, KvRows, KvSide, KvSideTensors, KvTensors, Memory, OverlayOptions, PAGE, Plan,
     Program, Properties, Recorder, Recording, Result, Screen, ScreenPart, ScreenSample, Span, Step,
     Tensor, tensor_bytes,
 };

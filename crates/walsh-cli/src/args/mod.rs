@@ -13,9 +13,9 @@ pub(crate) use foreign::advice;
 pub(crate) use measure::{Bench, BenchOps, Fidelity, Fit, Perplexity};
 pub(crate) use models::{Completions, Doctor, Inspect, List, Pull, Remove};
 pub(crate) use shared::{
-    AnswerArgs, Cache, DeviceArgs, InputArgs, ModelArgs, SamplingArgs, SessionArgs,
+    AnswerArgs, Cache, DeviceArgs, EngineArgs, InputArgs, ModelArgs, SamplingArgs, SessionArgs,
 };
-pub(crate) use text::{Chat, Generate, Run, Tokenize};
+pub(crate) use text::{Batch, Chat, Generate, Run, Tokenize};
 pub(crate) use values::Seed;
 
 const AFTER_HELP: &str = "\
@@ -24,6 +24,7 @@ Examples:
   walsh run smollm2-135m \"What is a lighthouse for?\"  the same, of a named model
   walsh chat --kv tq4                                 a conversation, with a 4-bit KV cache
   walsh generate --model ./my.gguf \"Once upon a time\"  continue a text with your own model
+  walsh batch questions.jsonl                         many prompts at once
   walsh tokenize \"Once upon a time\"                   the tokens of a text
   walsh inspect                                       what a model is and what its cache costs
   walsh perplexity --file book.txt --kv f16 --kv tq4  what a KV codec changes
@@ -63,6 +64,8 @@ pub(crate) enum Command {
     Chat(Chat),
     /// Hold a conversation with the model of the first argument, or answer the question behind it
     Run(Run),
+    /// Answer the prompts of a file, many at once
+    Batch(Batch),
     /// Show the tokens of a text, or the text of tokens
     Tokenize(Tokenize),
     /// Measure how well a model predicts a text, and what a KV codec changes about it

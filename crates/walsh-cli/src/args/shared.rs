@@ -8,7 +8,7 @@ use walsh::{DeviceSpec, KvSpec};
 use walsh_runtime::store::Catalogue;
 
 use super::values::{
-    Seed, count, count_or_none, fraction, non_negative, positive, seed, stop_text,
+    Seed, bytes, count, count_or_none, fraction, non_negative, positive, seed, stop_text,
 };
 
 /// Where named models are kept.
@@ -99,6 +99,29 @@ pub(crate) struct SessionArgs {
     /// Write the session to a file at the end: text, KV cache and all
     #[arg(long, value_name = "FILE")]
     pub(crate) save: Option<PathBuf>,
+}
+
+/// Many texts at once.
+#[derive(Debug, Args)]
+pub(crate) struct EngineArgs {
+    /// The most texts that are written at once
+    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
+    #[arg(default_value = "16")]
+    pub(crate) sequences: NonZeroUsize,
+
+    /// The most tokens of a text, its prompt included [default: the model's context, at most 4096]
+    #[arg(short, long, alias = "ctx-size", value_name = "N", value_parser = count)]
+    #[arg(allow_negative_numbers = true)]
+    pub(crate) context: Option<NonZeroUsize>,
+
+    /// How keys and values are cached; SPEC is explained below
+    #[arg(long, value_name = "SPEC", default_value = "f16")]
+    pub(crate) kv: KvSpec,
+
+    /// The memory for keys and values of all texts, such as 2GB [default: as much as they can use, at
+    /// most half of what is free]
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    pub(crate) kv_memory: Option<u64>,
 }
 
 /// How the next token is chosen.

@@ -1,9 +1,13 @@
 //! The commands that make text: `generate`, `chat` and `run`; and `tokenize`.
 
+use std::path::PathBuf;
+
 use clap::Args;
 use walsh_runtime::store::Catalogue;
 
-use super::shared::{AnswerArgs, InputArgs, ModelArgs, SamplingArgs, SessionArgs, with_specs};
+use super::shared::{
+    AnswerArgs, EngineArgs, InputArgs, ModelArgs, SamplingArgs, SessionArgs, with_specs,
+};
 use super::values::{MaxTokens, max_tokens};
 
 /// `walsh generate`.
@@ -118,6 +122,44 @@ pub(crate) struct Run {
 
     #[command(flatten)]
     pub(crate) chat: Chat,
+}
+
+/// `walsh batch`.
+#[derive(Debug, Args)]
+#[command(after_help = with_specs!("\
+A line of FILE is a JSON object: {\"prompt\": TEXT} or {\"messages\": [{\"role\", \"content\"}, ...]},
+and as it likes max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, stop and
+priority, which hold instead of the options. Its answer is the same object with text, finish (end,
+stop, max_tokens or context_full), prompt_tokens and generated_tokens, or with error. Answers come in
+the order of the lines. With --output, a run that was ended goes on where it was.
+
+Examples:
+  walsh batch questions.jsonl
+  walsh batch questions.jsonl --output answers.jsonl --sequences 32 --kv 4bit --kv-memory 2GB
+
+"))]
+pub(crate) struct Batch {
+    /// The prompts, one in a line
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+
+    /// Write the answers to a file, behind those that it has [default: standard output]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+
+    /// Stop an answer after N tokens; -1: when the model ends it, or the context is full
+    #[arg(short = 'n', long, aliases = ["n-predict", "predict"], value_name = "N")]
+    #[arg(default_value = "256", value_parser = max_tokens, allow_negative_numbers = true)]
+    pub(crate) max_tokens: MaxTokens,
+
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+
+    #[command(flatten)]
+    pub(crate) sampling: SamplingArgs,
+
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
 }
 
 /// `walsh tokenize`.

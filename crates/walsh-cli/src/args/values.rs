@@ -76,6 +76,28 @@ pub(super) fn count(text: &str) -> Result<NonZeroUsize, String> {
     NonZeroUsize::new(value).ok_or_else(|| "expected a whole number from 1".to_owned())
 }
 
+/// A size in bytes, with a unit of powers of ten (KB) or of two (KiB) if it has one.
+pub(super) fn bytes(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match text[digits.len()..].to_ascii_lowercase().as_str() {
+        "" | "b" => 1.0,
+        "k" | "kb" => 1e3,
+        "m" | "mb" => 1e6,
+        "g" | "gb" => 1e9,
+        "t" | "tb" => 1e12,
+        "kib" => 1024.0,
+        "mib" => 1048576.0,
+        "gib" => 1073741824.0,
+        "tib" => 1099511627776.0,
+        _ => 0.0,
+    };
+    let size = digits.parse::<f64>().map_or(0.0, |number| number * unit);
+    match (1.0..9e18).contains(&size) {
+        true => Ok(size as u64),
+        false => Err("give a size such as 512MB, 2GB or 1.5GiB".to_owned()),
+    }
+}
+
 pub(super) fn count_or_none(text: &str) -> Result<usize, String> {
     whole(text, 0)
 }

@@ -5,12 +5,13 @@ use walsh_formats::DType;
 use super::Operation;
 use super::check::Check;
 use super::cost::{Cost, bytes};
-use super::kv::{check_fresh, check_sequences};
+use super::kv::{check_cache, check_fresh, check_sequences};
 use crate::Result;
 use crate::buffer::Span;
 use crate::hazard::Accesses;
 use crate::kv_cache::KvCache;
 use crate::tensor::Tensor;
+use crate::tokens::{PageUse, TokenLimits};
 
 /// How scores become weights, and which positions are seen.
 ///
@@ -73,7 +74,7 @@ impl Mask {
 /// recent tokens bounds the tokens of a sequence: see
 /// [`KvCache::decode_tokens`](crate::KvCache::decode_tokens). In a prefill a ring must
 /// hold `window − 1` positions before the first query, so its capacity is at least
-/// that.
+/// that. A cache of pages must have those of all positions that queries see.
 #[derive(Debug, Clone)]
 pub struct Attention {
     /// `f32 [n, heads, head_dim]`, after RoPE.
@@ -113,6 +114,18 @@ impl Attention {
         }
     }
 
+    /// What its tokens must keep to when it runs.
+    #[must_use]
+    pub fn token_limits(&self) -> TokenLimits {
+        // Validation has seen to the number of tokens of a single sequence.
+        let most = self.sequences.as_ref().and(self.most_tokens());
+        let used = PageUse::Seen {
+            window: self.mask.window,
+            own: self.fresh.is_none(),
+        };
+        self.cache.token_limits(most, used)
+    }
+
     fn check_query(&self, check: Check) -> Result<()> {
         let Self {
             query,
@@ -120,6 +133,7 @@ impl Attention {
             output,
             ..
         } = self;
+        check_cache(check, cache)?;
         check.rank("query", query, 3)?;
         check.size("query", query)?;
         let (n, heads) = (query.shape()[0], query.shape()[1]);
@@ -142,7 +156,7 @@ impl Attention {
         for input in self.sequences.iter().chain(&self.sinks) {
             check.disjoint("output", output, &[input])?;
         }
-        let kept = cache.spans().chain(cache.preparation_spans());
+        let kept = cache.spans().chain(cache.setting_spans());
         if kept.into_iter().any(|span| span.overlaps(&output.span())) {
             return check.fail("output", "apart from the cache", "overlapping it");
         }
@@ -193,7 +207,7 @@ impl Operation for Attention {
         let mut reads: Vec<Span> = tensors
             .map(Tensor::span)
             .chain(self.cache.spans())
-            .chain(self.cache.preparation_spans())
+            .chain(self.cache.setting_spans())
             .collect();
         if let Some(Fresh { keys, values }) = &self.fresh {
             reads.extend([keys.span(), values.span()]);

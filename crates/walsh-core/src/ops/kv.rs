@@ -7,8 +7,9 @@ use super::check::Check;
 use super::cost::{Cost, bytes};
 use crate::Result;
 use crate::hazard::Accesses;
-use crate::kv_cache::{CacheSide, KvCache, KvRows};
+use crate::kv_cache::{CacheKind, CacheSide, KvCache, KvRows};
 use crate::tensor::Tensor;
+use crate::tokens::{PageUse, TokenLimits};
 
 /// Encodes n tokens' keys and values, or one of the two, into a [`KvCache`].
 ///
@@ -16,8 +17,9 @@ use crate::tensor::Tensor;
 /// one. A position past a global cache's capacity, and a key or value that
 /// cannot be stored, such as one with a NaN, are an
 /// [`Error::Value`](crate::Error::Value) when the list runs, before anything is
-/// written. A ring takes any position; of more tokens than its capacity only
-/// the last are written. The bytes written do not depend on how the tokens were
+/// written. So is, in a cache of pages, a position whose page is missing, and a page that
+/// two sequences are stored into. A ring takes any position; of more tokens than its
+/// capacity only the last are written. The bytes written do not depend on how the tokens were
 /// split over calls.
 #[derive(Debug, Clone)]
 pub struct KvStore {
@@ -61,6 +63,16 @@ fn check_vectors(
     Ok(n)
 }
 
+/// The cache is whole.
+pub(super) fn check_cache(check: Check, cache: &KvCache) -> Result<()> {
+    match cache.kind() {
+        CacheKind::Paged { .. } if cache.table().is_none() => {
+            check.fail("cache", "with a page table", "without one")
+        }
+        _ => Ok(()),
+    }
+}
+
 /// `keys` and `values` fit the cache; returns the number of tokens.
 pub(super) fn check_fresh(
     check: Check,
@@ -83,12 +95,21 @@ pub(super) fn check_sequences(check: Check, sequences: Option<&Tensor>, n: u64) 
     check.shape("sequences", sequences, &[n])
 }
 
+impl KvStore {
+    /// What its tokens must keep to when it runs.
+    #[must_use]
+    pub fn token_limits(&self) -> TokenLimits {
+        self.cache.token_limits(None, PageUse::Stored)
+    }
+}
+
 impl Operation for KvStore {
     const NAME: &'static str = "KvStore";
 
     fn validate(&self) -> Result<()> {
         let check = Check(Self::NAME);
         let cache = &self.cache;
+        check_cache(check, cache)?;
         let n = match (&self.keys, &self.values) {
             (Some(keys), Some(values)) => check_fresh(check, keys, values, cache)?,
             (Some(keys), None) => check_vectors(check, "keys", keys, cache)?,
@@ -112,7 +133,12 @@ impl Operation for KvStore {
             .iter()
             .flat_map(|_| self.cache.preparation_spans());
         Accesses {
-            reads: self.inputs().map(Tensor::span).chain(prepared).collect(),
+            reads: self
+                .inputs()
+                .chain(self.cache.table())
+                .map(Tensor::span)
+                .chain(prepared)
+                .collect(),
             writes: self
                 .sides()
                 .flat_map(|(side, _)| self.cache.side(side).tensors())

@@ -5,11 +5,12 @@ use walsh_formats::DType;
 use super::Operation;
 use super::check::Check;
 use super::cost::{Cost, bytes};
-use super::kv::check_sequences;
+use super::kv::{check_cache, check_sequences};
 use crate::Result;
 use crate::hazard::Accesses;
 use crate::kv_cache::{CacheKind, CacheSide, KvCache};
 use crate::tensor::Tensor;
+use crate::tokens::{PageUse, TokenLimits};
 
 /// The space that stored vectors are decoded to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -27,7 +28,7 @@ pub enum VectorSpace {
 ///
 /// Codes are decoded, not what an overlay has beside them. The tokens of a sequence follow each other, and their
 /// positions ascend by one; a position past a global cache's capacity is an [`Error::Value`](crate::Error::Value) when
-/// the list runs. A ring has at most as many tokens of a sequence as its capacity. As in an
+/// the list runs, and so is one whose page is missing. A ring has at most as many tokens of a sequence as its capacity. As in an
 /// [`Attention`](super::Attention), what was stored is the caller's to know: a slot of a new cache decodes as zeros, and
 /// one of a ring as whatever position was stored into it last.
 ///
@@ -53,9 +54,22 @@ impl KvDecode {
     #[must_use]
     pub fn most_tokens(&self) -> Option<u64> {
         match self.cache.kind() {
-            CacheKind::Global => None,
+            CacheKind::Global | CacheKind::Paged { .. } => None,
             CacheKind::Ring => Some(self.cache.capacity()),
         }
+    }
+
+    /// What its tokens must keep to when it runs.
+    #[must_use]
+    pub fn token_limits(&self) -> TokenLimits {
+        // Validation has seen to the number of tokens of a single sequence.
+        let most = self.sequences.as_ref().and(self.most_tokens());
+        // A token looks at itself alone.
+        let used = PageUse::Seen {
+            window: Some(1),
+            own: true,
+        };
+        self.cache.token_limits(most, used)
     }
 
     /// What keys were divided by and what was subtracted from them, where that is undone: equaliser and center.
@@ -77,7 +91,7 @@ impl KvDecode {
         let codes = self.cache.side(self.side).rows.tensors();
         let undone = self.undone().into_iter().flatten();
         let tokens = std::iter::once(&self.positions).chain(&self.sequences);
-        codes.chain(undone).chain(tokens)
+        codes.chain(undone).chain(tokens).chain(self.cache.table())
     }
 }
 
@@ -87,6 +101,7 @@ impl Operation for KvDecode {
     fn validate(&self) -> Result<()> {
         let check = Check(Self::NAME);
         let Self { output, cache, .. } = self;
+        check_cache(check, cache)?;
         check.rank("output", output, 3)?;
         check.size("output", output)?;
         let n = output.shape()[0];

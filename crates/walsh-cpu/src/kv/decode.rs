@@ -9,6 +9,7 @@ use walsh_formats::rotation::Rotation;
 use crate::isa::Isa;
 use crate::kv::codec::numbers::{Rows, reorder, width};
 use crate::kv::codec::{Decoder, row_factors, value_rows};
+use crate::kv::pages::Pages;
 use crate::kv::positions::{self, Tokens};
 use crate::kv::rotate;
 use crate::kv::vectors::Vectors;
@@ -23,8 +24,10 @@ struct Decode {
     row: (usize, usize),
     slots: usize,
     capacity: usize,
+    /// Where positions lie, if in pages.
+    pages: Option<Pages>,
     kv_heads: usize,
-    /// `[sequences · kv_heads][slots][code bytes]`.
+    /// `[sequences · kv_heads][slots][code bytes]`; of pages, `[kv_heads][slots][code bytes]`.
     codes: View<u8>,
     /// The same of scale bytes; absent for dense codecs.
     scales: Option<View<u8>>,
@@ -43,7 +46,7 @@ pub(crate) fn lower(op: &KvDecode, lowering: &mut Lowering) -> Result<()> {
         op: KvDecode::NAME,
         positions: &op.positions,
         sequences: op.sequences.as_ref(),
-        most: op.most_tokens(),
+        limits: op.token_limits(),
     };
     let isa = lowering.target().isa;
     let rows = &op.cache.side(op.side).rows;
@@ -57,6 +60,7 @@ pub(crate) fn lower(op: &KvDecode, lowering: &mut Lowering) -> Result<()> {
         row: (codec.code_bytes(), codec.scale_bytes()),
         slots: rows.codes.shape()[1] as usize,
         capacity: op.cache.capacity() as usize,
+        pages: Pages::of(&op.cache)?,
         kv_heads: op.cache.kv_heads() as usize,
         codes: View::of(&rows.codes)?,
         scales: rows.scales.as_ref().map(View::of).transpose()?,
@@ -90,8 +94,11 @@ impl Decode {
                 Some(sequences) => sequences.slice(token..token + 1)[0] as usize,
                 None => 0,
             };
-            let slot = position % self.capacity;
-            let at = (sequence * self.kv_heads + head) * self.slots + slot;
+            let (owner, slot) = match &self.pages {
+                Some(pages) => (0, pages.slot(sequence, position)),
+                None => (sequence, position % self.capacity),
+            };
+            let at = (owner * self.kv_heads + head) * self.slots + slot;
             let (code_bytes, scale_bytes) = self.row;
             let codes = self.codes.slice(at * code_bytes..(at + 1) * code_bytes);
             let scales = match &self.scales {

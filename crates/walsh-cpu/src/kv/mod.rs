@@ -3,6 +3,7 @@
 pub(crate) mod attention;
 mod codec;
 pub(crate) mod decode;
+mod pages;
 mod positions;
 mod rotate;
 pub(crate) mod store;

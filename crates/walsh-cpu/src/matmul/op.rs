@@ -87,7 +87,7 @@ pub(super) fn prepared(
         return Ok((View::of(input)?, input.span()));
     }
     let bytes = layout.bytes() as u64;
-    let prepared = lowering.derived(*layout, &input.span(), bytes, |buffer, _| {
+    let prepared = lowering.derived(*layout, &[input.span()], bytes, |buffer, _| {
         Ok(Prepare {
             layout: *layout,
             input: View::of(input)?,

@@ -37,7 +37,7 @@ pub(crate) fn lower(op: &Rope, lowering: &mut Lowering) -> Result<()> {
     let n = op.positions.elements();
     let bytes = n * pairs * 2 * size_of::<f32>() as u64;
     let purpose = Turns(op.config.clone());
-    let table = lowering.derived(purpose, &op.positions.span(), bytes, |buffer, _| {
+    let table = lowering.derived(purpose, &[op.positions.span()], bytes, |buffer, _| {
         let (frequencies, magnitude) = op.config.frequencies();
         Ok(Table {
             positions: View::of(&op.positions)?,

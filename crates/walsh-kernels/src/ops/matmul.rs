@@ -385,12 +385,12 @@ fn derive(
     lowering: &mut Lowering<'_>,
     compute: impl FnOnce(&mut Lowering<'_>) -> Result<Buffer>,
 ) -> Result<Buffer> {
-    let source = input.span();
-    if let Some(buffer) = lowering.known(&what, &source) {
+    let sources = vec![input.span()];
+    if let Some(buffer) = lowering.known(&what, &sources) {
         return Ok(buffer);
     }
     let buffer = compute(lowering)?;
-    lowering.keep(what, source, buffer.clone());
+    lowering.keep(what, sources, buffer.clone());
     Ok(buffer)
 }
 

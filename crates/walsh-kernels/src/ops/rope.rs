@@ -93,7 +93,7 @@ pub(crate) fn lower(op: &Rope, lowering: &mut Lowering<'_>) -> Result<()> {
     }
     let tokens = op.positions.elements();
     let what = Table(op.config.clone());
-    let table = match lowering.known(&what, &op.positions.span()) {
+    let table = match lowering.known(&what, &[op.positions.span()]) {
         Some(table) => table,
         None => {
             let count = tokens * pairs as u64;
@@ -113,7 +113,7 @@ pub(crate) fn lower(op: &Rope, lowering: &mut Lowering<'_>) -> Result<()> {
             let groups = [count.div_ceil(THREADS as u64), 1, 1];
             let spans = vec![op.positions.span(), table.span()];
             lowering.dispatch(variant, groups, &args, spans)?;
-            lowering.keep(what, op.positions.span(), table.clone());
+            lowering.keep(what, vec![op.positions.span()], table.clone());
             table
         }
     };

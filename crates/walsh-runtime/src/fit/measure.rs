@@ -194,7 +194,7 @@ impl<'a> Run<'a> {
         let config = model.config();
         let rows = options.tokens;
         let row_bytes = config.vocabulary * size_of::<f32>();
-        let logit_rows = (LOGIT_BYTES / row_bytes).clamp(1, rows);
+        let logit_rows = (LOGIT_BYTES / row_bytes).clamp(1, rows.max(1));
         let intermediates = read_text(model, rows, logit_rows)?;
         let count = config.layers.len();
         let mut run = Self {

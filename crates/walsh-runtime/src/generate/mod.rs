@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::sampling::{Sampler, Sampling};
 use crate::tokenizer::{Decoder, Special};
 use crate::{Result, Session, Watch};
-use stop::Stops;
+pub(crate) use stop::Stops;
 
 /// How a text is generated.
 #[derive(Debug, Clone)]

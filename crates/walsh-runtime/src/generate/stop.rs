@@ -8,7 +8,7 @@ use crate::{Error, Result};
 /// It ends where the first stop text to be complete begins, however the text is cut
 /// into pieces. What may be the beginning of one is held back until that is certain.
 #[derive(Debug)]
-pub(super) struct Stops {
+pub(crate) struct Stops {
     stops: Vec<String>,
     /// Control tokens with such a name: they are no part of the text.
     tokens: Vec<i32>,
@@ -21,7 +21,7 @@ pub(super) struct Stops {
 impl Stops {
     /// # Errors
     /// When a stop text is empty: it would be everywhere.
-    pub(super) fn new(stops: &[String], tokenizer: &Tokenizer) -> Result<Self> {
+    pub(crate) fn new(stops: &[String], tokenizer: &Tokenizer) -> Result<Self> {
         if stops.iter().any(String::is_empty) {
             return Err(Error::option("stop", "a text", "empty"));
         }
@@ -38,13 +38,13 @@ impl Stops {
     }
 
     /// Whether a token ends the text by itself.
-    pub(super) fn is_stop(&self, token: i32) -> bool {
+    pub(crate) fn is_stop(&self, token: i32) -> bool {
         self.tokens.contains(&token)
     }
 
     /// Takes the next piece, and returns where the text ends, if it does: bytes from
     /// its beginning. What is behind them is gone then.
-    pub(super) fn push(&mut self, piece: &str) -> Option<usize> {
+    pub(crate) fn push(&mut self, piece: &str) -> Option<usize> {
         let unseen = self.text.len();
         self.text.push_str(piece);
         let complete = |stop: &String| {
@@ -60,18 +60,18 @@ impl Stops {
     }
 
     /// What can be handed out now.
-    pub(super) fn take(&mut self) -> String {
+    pub(crate) fn take(&mut self) -> String {
         let held = self.stops.iter().map(|stop| self.beginning(stop)).max();
         self.take_until(self.text.len() - held.unwrap_or(0))
     }
 
     /// All that was held back, when nothing follows that could complete it.
-    pub(super) fn take_all(&mut self) -> String {
+    pub(crate) fn take_all(&mut self) -> String {
         self.take_until(self.text.len())
     }
 
     /// A part of the text so far.
-    pub(super) fn text(&self, from: usize) -> &str {
+    pub(crate) fn text(&self, from: usize) -> &str {
         self.text.get(from..).unwrap_or_default()
     }
 

@@ -23,6 +23,13 @@ pub(crate) enum Reading {
     CodesAndFresh,
 }
 
+/// Neighbouring rows of a call, and what they attend over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Part {
+    reading: Reading,
+    rows: Range<u64>,
+}
+
 /// What is wanted behind a single token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wanted {
@@ -166,6 +173,71 @@ impl Graph<'_> {
         Ok(block.list.finish()?)
     }
 
+    /// The same for tokens of several sequences, each row's in `sequences`: first
+    /// `decoded` rows that attend over stored codes, then `prefilled` ones that attend
+    /// over their chunk's own keys and values too.
+    pub(crate) fn batch(
+        &self,
+        decoded: usize,
+        prefilled: usize,
+        sequences: &Tensor,
+    ) -> Result<Step> {
+        let rows = decoded + prefilled;
+        let a = self.intermediates.rows(rows)?;
+        let (middle, end) = (decoded as u64, rows as u64);
+        let mut parts = vec![
+            Part {
+                reading: Reading::Codes,
+                rows: 0..middle,
+            },
+            Part {
+                reading: Reading::CodesAndFresh,
+                rows: middle..end,
+            },
+        ];
+        parts.retain(|part| !part.rows.is_empty());
+        let mut block = Block {
+            config: self.config,
+            a: &a,
+            parts,
+            sequences: Some(sequences.rows(0..end)?),
+            list: self.device.record(),
+        };
+        self.push_body(&mut block)?;
+        Ok(block.list.finish()?)
+    }
+
+    /// From rows of the residual stream, whose numbers are in `rows`, to their logits,
+    /// and to the likeliest token of each if there is room for it.
+    pub(crate) fn heads(&self, rows: &Tensor, likeliest: Option<&Tensor>) -> Result<Step> {
+        let a = self.intermediates;
+        let count = rows.elements();
+        let mut list = self.device.record();
+        let hidden = a.hidden.rows(0..count)?;
+        list.push(EmbeddingRows {
+            table: a.stream.clone(),
+            ids: rows.clone(),
+            scale: 1.0,
+            output: hidden.clone(),
+        })?;
+        list.push(RmsNorm {
+            input: hidden.clone(),
+            before: None,
+            weight: Some(self.weights.output_norm.clone()),
+            eps: self.config.norm_eps,
+            after: None,
+            output: hidden.clone(),
+        })?;
+        self.push_logits(&mut list, &hidden)?;
+        if let Some(likeliest) = likeliest {
+            list.push(ArgMax {
+                input: a.logits.rows(0..count)?,
+                output: likeliest.clone(),
+            })?;
+        }
+        Ok(list.finish()?)
+    }
+
     /// One token, from its id to what is wanted behind it.
     pub(crate) fn token(&self, wanted: Wanted) -> Result<Step> {
         let a = self.intermediates.rows(1)?;
@@ -214,7 +286,11 @@ impl Graph<'_> {
         Block {
             config: self.config,
             a: intermediates,
-            reading,
+            parts: vec![Part {
+                reading,
+                rows: 0..intermediates.ids.elements(),
+            }],
+            sequences: None,
             list: self.device.record(),
         }
     }
@@ -303,9 +379,14 @@ impl Graph<'_> {
     }
 
     fn push_head(&self, list: &mut Recorder, first: usize, count: usize) -> Result<()> {
-        let logits = self.intermediates.logits.rows(0..count as u64)?;
         let hidden = self.push_output_norm(list, first as u64..(first + count) as u64)?;
-        linear(list, &self.weights.output, &hidden, &logits)?;
+        self.push_logits(list, &hidden)
+    }
+
+    /// From what logits are products of to the logits, in the first rows.
+    fn push_logits(&self, list: &mut Recorder, hidden: &Tensor) -> Result<()> {
+        let logits = self.intermediates.logits.rows(0..hidden.shape()[0])?;
+        linear(list, &self.weights.output, hidden, &logits)?;
         if let Some(cap) = self.config.logit_softcap {
             list.push(SoftCap {
                 input: logits.clone(),
@@ -321,7 +402,10 @@ impl Graph<'_> {
 struct Block<'a> {
     config: &'a ModelConfig,
     a: &'a Intermediates,
-    reading: Reading,
+    /// What the rows attend over, in their order.
+    parts: Vec<Part>,
+    /// `i32 [rows]`: each row's sequence, where there are several.
+    sequences: Option<Tensor>,
     list: Recorder,
 }
 
@@ -398,44 +482,16 @@ impl Block<'_> {
                 output: heads.clone(),
             })?;
         }
-        let store = KvStore {
-            keys: Some(a.key.clone()),
-            values: Some(a.value.clone()),
-            positions: a.positions.clone(),
-            sequences: None,
-            cache: cache.clone(),
-        };
-        let mask = Mask {
-            scale: self.config.attention_scale,
-            window: config.window.map(|window| window as u32),
-            softcap: self.config.attention_softcap,
-        };
-        let fresh = match self.reading {
-            Reading::Codes => None,
-            Reading::CodesAndFresh => Some(Fresh {
-                keys: a.key.clone(),
-                values: a.value.clone(),
-            }),
-        };
-        let attention = Attention {
-            query: a.query.clone(),
-            fresh,
-            cache: cache.clone(),
-            positions: a.positions.clone(),
-            sequences: None,
-            mask,
-            sinks: None,
-            output: a.attended.clone(),
-        };
-        match self.reading {
-            Reading::Codes => {
-                self.list.push(store)?;
-                self.list.push(attention)?;
-            }
-            Reading::CodesAndFresh => {
-                self.list.push(attention)?;
-                self.list.push(store)?;
-            }
+        let parts = self.parts.clone();
+        let stores = |reading| parts.iter().filter(move |part| part.reading == reading);
+        for part in stores(Reading::Codes) {
+            self.store(part, cache)?;
+        }
+        for part in &parts {
+            self.attend(part, config, cache)?;
+        }
+        for part in stores(Reading::CodesAndFresh) {
+            self.store(part, cache)?;
         }
         let attended = flat(&a.attended)?;
         linear(
@@ -444,6 +500,52 @@ impl Block<'_> {
             &attended,
             &a.hidden,
         )
+    }
+
+    /// Stores the keys and values of a part's rows.
+    fn store(&mut self, Part { rows, .. }: &Part, cache: &KvCache) -> Result<()> {
+        let a = self.a;
+        self.list.push(KvStore {
+            keys: Some(a.key.rows(rows.clone())?),
+            values: Some(a.value.rows(rows.clone())?),
+            positions: a.positions.rows(rows.clone())?,
+            sequences: self.sequences_of(rows)?,
+            cache: cache.clone(),
+        })?;
+        Ok(())
+    }
+
+    /// Lets a part's rows attend.
+    fn attend(&mut self, part: &Part, config: &LayerConfig, cache: &KvCache) -> Result<()> {
+        let (a, rows) = (self.a, &part.rows);
+        let of_part = |tensor: &Tensor| tensor.rows(rows.clone());
+        let fresh = match part.reading {
+            Reading::Codes => None,
+            Reading::CodesAndFresh => Some(Fresh {
+                keys: of_part(&a.key)?,
+                values: of_part(&a.value)?,
+            }),
+        };
+        self.list.push(Attention {
+            query: of_part(&a.query)?,
+            fresh,
+            cache: cache.clone(),
+            positions: of_part(&a.positions)?,
+            sequences: self.sequences_of(rows)?,
+            mask: Mask {
+                scale: self.config.attention_scale,
+                window: config.window.map(|window| window as u32),
+                softcap: self.config.attention_softcap,
+            },
+            sinks: None,
+            output: of_part(&a.attended)?,
+        })?;
+        Ok(())
+    }
+
+    fn sequences_of(&self, rows: &Range<u64>) -> Result<Option<Tensor>> {
+        let of_rows = |sequences: &Tensor| sequences.rows(rows.clone());
+        Ok(self.sequences.as_ref().map(of_rows).transpose()?)
     }
 
     fn feed_forward(&mut self, layer: &Layer) -> Result<()> {

@@ -377,7 +377,7 @@ impl Model {
     }
 
     /// The bytes of one token's vectors of all KV heads of a layer.
-    fn row_bytes(&self, codec: KvCodec) -> Result<u64> {
+    pub(crate) fn row_bytes(&self, codec: KvCodec) -> Result<u64> {
         let codec = RowCodec::new(codec, self.config().head_dim).map_err(walsh::Error::from)?;
         let row = codec.code_bytes() + codec.scale_bytes();
         Ok((row * self.config().kv_heads) as u64)

@@ -23,7 +23,7 @@ pub use save::RestoreOptions;
 pub(crate) use save::{KIND, restore_sections};
 
 /// The most bytes of logits that are computed at a time while scoring.
-const LOGIT_BYTES: usize = 16 << 20;
+pub(crate) const LOGIT_BYTES: usize = 16 << 20;
 
 /// How many recorded lists are kept for chunks of various lengths.
 const KEPT_STEPS: usize = 6;

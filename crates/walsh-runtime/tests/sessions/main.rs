@@ -7,6 +7,7 @@ mod tiny;
 
 mod calibrations;
 mod conversations;
+mod engine;
 mod exact;
 mod files;
 mod fits;

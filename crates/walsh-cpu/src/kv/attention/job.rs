@@ -11,6 +11,7 @@ use super::shape::{Shape, TILE};
 use crate::isa::Isa;
 use crate::kv::codec::Decoder;
 use crate::kv::codec::numbers::Rows;
+use crate::kv::pages::Pages;
 
 /// Positions that are worth a part of their own: fewer take less time than a part's queries and its merging do.
 const PART: usize = 2 * TILE;
@@ -18,9 +19,9 @@ const PART: usize = 2 * TILE;
 /// Encoded rows of all KV heads.
 pub(super) struct Stored {
     pub(super) decoder: Decoder,
-    /// `[sequences · kv_heads][slots][code_bytes]`.
+    /// `[sequences · kv_heads][slots][code_bytes]`; of pages, `[kv_heads][slots][code_bytes]`.
     pub(super) codes: *const u8,
-    /// `[sequences · kv_heads][slots][scale_bytes]`.
+    /// The same of `scale_bytes`.
     pub(super) scales: *const u8,
     /// Slots per KV head.
     pub(super) slots: usize,
@@ -75,6 +76,8 @@ pub(super) struct Job {
     pub(super) softcap: f32,
     /// Whether slots are positions modulo the capacity.
     pub(super) ring: bool,
+    /// Where positions lie, if in pages.
+    pub(super) pages: Option<Pages>,
     pub(super) key: Side,
     pub(super) value: Side,
     pub(super) overlay: OverlayMap,

@@ -30,6 +30,7 @@ use self::int8::Int8;
 use self::job::{Fresh, Job, OverlayMap, Side, Stored};
 use self::shape::Shape;
 use crate::kv::codec::Decoder;
+use crate::kv::pages::Pages;
 use crate::kv::positions;
 use crate::lowering::Lowering;
 use crate::memory::{View, address};
@@ -64,7 +65,7 @@ fn shape_of(op: &Attention) -> Result<Shape> {
 fn parts_of(op: &Attention, shape: &Shape, target: Target) -> usize {
     match op.fresh {
         Some(_) => 1,
-        None => shape.parts(target.threads),
+        None => shape.parts(target.threads, op.sequences.is_some()),
     }
 }
 
@@ -96,7 +97,7 @@ pub(crate) fn lower(op: &Attention, lowering: &mut Lowering) -> Result<()> {
         op: Attention::NAME,
         positions: &op.positions,
         sequences: op.sequences.as_ref(),
-        most: op.most_tokens(),
+        limits: op.token_limits(),
     };
     let checked = positions::checked(&tokens, &op.cache, lowering)?;
     let bytes = (shape.partials(parts) * size_of::<f32>()) as u64;
@@ -145,6 +146,7 @@ fn job(
         window: op.mask.window.map_or(usize::MAX, |window| window as usize),
         softcap: op.mask.softcap.unwrap_or(0.0),
         ring: op.cache.kind() == CacheKind::Ring,
+        pages: Pages::of(&op.cache)?,
         key: side(op.cache.key())?,
         value: side(op.cache.value())?,
         overlay: overlay(&op.cache),

@@ -57,9 +57,10 @@ impl Shape {
         self.kv_heads * self.blocks()
     }
 
-    /// How many parts the context is cut into so that every thread finds work.
-    pub(super) fn parts(&self, threads: usize) -> usize {
-        let whole = self.items();
+    /// How many parts the context is cut into so that every thread finds work; those of one token where there are several
+    /// sequences, so that the sums of none depend on the others.
+    pub(super) fn parts(&self, threads: usize, several: bool) -> usize {
+        let whole = if several { self.kv_heads } else { self.items() };
         if threads == 1 || whole >= 4 * threads {
             return 1;
         }

@@ -132,15 +132,13 @@ const FETCHED: usize = 16 << 10;
 /// Asks for what the block reads first of each zone: behind other layers nothing of it is in the caches, and runs of rows
 /// are too short for the machine to see them coming.
 fn fetch_first(job: &Job, block: &Block, part: &Range<usize>) {
-    let head = block.sequence * job.shape.kv_heads + block.kv_head;
     for zone in CACHED {
         let Range { start: first, end } = zone.seen_of_part(job, block, part);
         if first >= end {
             continue;
         }
         for side in [&job.key, &job.value] {
-            let (stored, slot, follow) = side.place(job, zone, first);
-            let rows = stored.rows(head, slot, (end - first).min(follow));
+            let (_, rows) = side.rows(job, block, (zone, first), end - first);
             let bytes = (rows.count * rows.stride).min(FETCHED);
             for at in (0..bytes).step_by(64) {
                 fetch(rows.codes.wrapping_add(at));
@@ -196,20 +194,20 @@ unsafe fn attend_cache(
     (zone, part): (Zone, &Range<usize>),
 ) {
     let existing = cached(job, block);
-    let head = block.sequence * job.shape.kv_heads + block.kv_head;
     let Range {
         start: mut first,
         end,
     } = zone.seen_of_part(job, block, part);
     while first < end {
-        let (key, key_slot, keys) = job.key.place(job, zone, first);
-        let (value, value_slot, values) = job.value.place(job, zone, first);
-        let count = (end - first).min(job.shape.tile()).min(keys).min(values);
+        let most = (end - first).min(job.shape.tile());
+        let (key, keys) = job.key.rows(job, block, (zone, first), most);
+        let (value, values) = job.value.rows(job, block, (zone, first), most);
+        let count = keys.count.min(values.count);
         let tile = TileRun {
             zone,
             positions: first..first + count,
-            key: (&key.decoder, key.rows(head, key_slot, count)),
-            value: (&value.decoder, value.rows(head, value_slot, count)),
+            key: (key, Rows { count, ..keys }),
+            value: (value, Rows { count, ..values }),
             existing: existing.clone(),
         };
         // SAFETY: the caller's; the slots are among those of the rows.

@@ -5,8 +5,11 @@
 
 use std::ops::Range;
 
-use super::job::{Block, Job, Side, Stored};
+use super::job::{Block, Job, Side};
 use super::shape::TILE;
+use crate::kv::codec::Decoder;
+use crate::kv::codec::numbers::Rows;
+use crate::kv::pages::PAGE;
 
 /// Where positions are read from.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -93,18 +96,41 @@ pub(super) fn cached_part(job: &Job, block: &Block) -> Range<usize> {
 }
 
 impl Side {
-    /// Where the positions of a zone lie from one on, the slot, and how many follow each other there.
-    pub(super) fn place(&self, job: &Job, zone: Zone, position: usize) -> (&Stored, usize, usize) {
-        match (&self.overlay, zone) {
-            (Some(overlay), Zone::First) => (overlay, position, job.overlay.first - position),
+    /// Up to `most` rows of a block's zone from a position on: those that follow each other where they lie.
+    pub(super) fn rows(
+        &self,
+        job: &Job,
+        block: &Block,
+        (zone, position): (Zone, usize),
+        most: usize,
+    ) -> (&Decoder, Rows) {
+        let of_sequence = block.sequence * job.shape.kv_heads + block.kv_head;
+        let (stored, head, slot, follow) = match (&self.overlay, zone) {
+            (Some(overlay), Zone::First) => {
+                let follow = job.overlay.first - position;
+                (overlay, of_sequence, position, follow)
+            }
             (Some(overlay), Zone::Recent) => {
                 let slot = position % job.overlay.ring;
-                (overlay, job.overlay.first + slot, job.overlay.ring - slot)
+                let follow = job.overlay.ring - slot;
+                (overlay, of_sequence, job.overlay.first + slot, follow)
             }
-            _ => {
-                let slot = position % job.shape.capacity;
-                (&self.stored, slot, job.shape.capacity - slot)
-            }
-        }
+            _ => match &job.pages {
+                Some(pages) => {
+                    // SAFETY: the op's phases run behind the check of what its tokens see, and the list orders the table's
+                    // reads.
+                    let slot = unsafe { pages.slot(block.sequence, position) };
+                    // Pages that happen to follow each other are taken one by one too, so that sums do not depend on it.
+                    (&self.stored, block.kv_head, slot, PAGE - slot % PAGE)
+                }
+                None => {
+                    let slot = position % job.shape.capacity;
+                    let follow = job.shape.capacity - slot;
+                    (&self.stored, of_sequence, slot, follow)
+                }
+            },
+        };
+        let rows = stored.rows(head, slot, most.min(follow));
+        (&stored.decoder, rows)
     }
 }

@@ -18,6 +18,7 @@ use walsh_formats::rotation::Rotation;
 
 use crate::isa::Isa;
 use crate::kv::codec::{self, Encoder};
+use crate::kv::pages::Pages;
 use crate::kv::positions::{self, Tokens};
 use crate::lowering::{Fault, Lowering};
 use crate::memory::View;
@@ -31,9 +32,9 @@ struct Rows {
     encoder: Encoder,
     codec: RowCodec,
     slots: usize,
-    /// `[sequences · kv_heads][slots][code_bytes]`.
+    /// `[sequences · kv_heads][slots][code_bytes]`; of pages, `[kv_heads][slots][code_bytes]`.
     codes: View<u8>,
-    /// `[sequences · kv_heads][slots][scale_bytes]`; absent for dense codecs.
+    /// The same of `scale_bytes`; absent for dense codecs.
     scales: Option<View<u8>>,
 }
 
@@ -176,6 +177,8 @@ impl Side {
 struct Slots {
     sequence: usize,
     slot: Option<usize>,
+    /// Whose rows have the slot: the sequence's, or where they are in pages the first's, which are all sequences'.
+    owner: usize,
     /// The overlay's slot.
     kept: Option<usize>,
 }
@@ -196,6 +199,8 @@ struct Store {
     overlay: (usize, usize),
     positions: View<i32>,
     sequences: Option<View<i32>>,
+    /// Where positions lie, if in pages.
+    pages: Option<Pages>,
     sides: Vec<Side>,
     fault: Arc<Fault>,
 }
@@ -205,7 +210,7 @@ pub(crate) fn lower(op: &KvStore, lowering: &mut Lowering) -> Result<()> {
         op: KvStore::NAME,
         positions: &op.positions,
         sequences: op.sequences.as_ref(),
-        most: None,
+        limits: op.token_limits(),
     };
     let isa = lowering.target().isa;
     lowering.kernel(format!("kv_store.{}.{isa}", op.cache.codecs()));
@@ -221,6 +226,7 @@ pub(crate) fn lower(op: &KvStore, lowering: &mut Lowering) -> Result<()> {
         overlay: overlay.map_or((0, 0), |o| (o.tokens.first as usize, o.ring() as usize)),
         positions: View::of(&op.positions)?,
         sequences: op.sequences.as_ref().map(View::of).transpose()?,
+        pages: Pages::of(&op.cache)?,
         sides: sides.collect::<Result<_>>()?,
         fault: lowering.fault(),
     });
@@ -306,9 +312,19 @@ impl Store {
         // Of several tokens in a slot only the last is encoded into it.
         let left = run.end - token;
         let (first, ring) = self.overlay;
+        let slot = match &self.pages {
+            None => (left <= self.capacity).then_some(position % self.capacity),
+            // SAFETY: the caller's; the tokens' positions and pages have been checked.
+            Some(pages) => Some(unsafe { pages.slot(run.sequence, position) }),
+        };
         Slots {
             sequence: run.sequence,
-            slot: (left <= self.capacity).then_some(position % self.capacity),
+            slot,
+            owner: if self.pages.is_some() {
+                0
+            } else {
+                run.sequence
+            },
             kept: match position {
                 position if position < first => Some(position),
                 position if left <= ring => Some(first + position % ring),
@@ -329,7 +345,6 @@ impl Store {
     ) -> Result<(), KvError> {
         let (plain, scratch) = scratch.split_at_mut(self.head_dim);
         let (turned, spare) = scratch.split_at_mut(self.head_dim);
-        let head_of_all = slots.sequence * self.kv_heads + head;
         // SAFETY: the caller's: the list orders the accesses.
         unsafe {
             self.load(side, (token, head), plain);
@@ -343,10 +358,12 @@ impl Store {
                 row.turned = Some(turned);
             }
             if let Some(slot) = slots.slot {
-                side.rows.encode(self.isa, (head_of_all, slot), &mut row)?;
+                let head = slots.owner * self.kv_heads + head;
+                side.rows.encode(self.isa, (head, slot), &mut row)?;
             }
             if let (Some(overlay), Some(slot)) = (&side.overlay, slots.kept) {
-                overlay.encode(self.isa, (head_of_all, slot), &mut row)?;
+                let head = slots.sequence * self.kv_heads + head;
+                overlay.encode(self.isa, (head, slot), &mut row)?;
             }
         }
         Ok(())

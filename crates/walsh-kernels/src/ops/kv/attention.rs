@@ -4,7 +4,7 @@ use walsh_core::ops::{Attention, Fresh};
 use walsh_core::{Buffer, KvRows, KvSide, Result, Span, Tensor};
 
 use super::codec::{self, Constants};
-use super::slot_mapping::slot_mapping;
+use super::slot_mapping::{page_size, slot_mapping};
 use super::store::ROTATION;
 use crate::args::args;
 use crate::kernel::{Kernel, Variant, reads, writes};
@@ -81,8 +81,8 @@ args! {
         key_factor: f32,
         /// The same for values.
         value_factor: f32,
-        /// Nothing.
-        padding: u32,
+        /// Entries of the page table per sequence.
+        per_sequence: u32,
     }
 
     /// Arguments of `attention_combine`.
@@ -135,6 +135,7 @@ pub(super) static ATTENTION_PASS: Kernel = Kernel {
         "HEAD_DIM",
         "ROWS",
         "ZONE",
+        "PAGE",
         "CENTER",
         "KEY_KIND",
         "KEY_BITS",
@@ -151,6 +152,7 @@ pub(super) static ATTENTION_PASS: Kernel = Kernel {
         reads("values", "uchar"),
         reads("value_scales", "uchar"),
         reads("slot_mapping", "int"),
+        reads("table", "int"),
         reads("status", "uint"),
         writes("partial", "float"),
     ],
@@ -248,7 +250,7 @@ impl Attend<'_> {
             }
         }
         let tokens = (&self.op.positions, self.op.sequences.as_ref());
-        let slot_mapping = slot_mapping(tokens, self.op.most_tokens(), cache, lowering)?;
+        let slot_mapping = slot_mapping(tokens, self.op.token_limits(), cache, lowering)?;
         let (units, unit_rows) = match self.op.sequences {
             None => (1, self.tokens() * self.group()),
             Some(_) => (self.tokens(), self.group()),
@@ -396,6 +398,7 @@ impl Attend<'_> {
                 ("HEAD_DIM", self.head_dim() as i64),
                 ("ROWS", shared.rows as i64),
                 ("ZONE", pass.zone as i64),
+                ("PAGE", page_size(&self.op.cache)),
                 ("CENTER", i64::from(queries.center)),
                 ("KEY_KIND", key.constants.kind),
                 ("KEY_BITS", key.constants.bits),
@@ -405,7 +408,7 @@ impl Attend<'_> {
                 ("VALUE_BYTES", value.constants.bytes),
             ],
         );
-        let overlay = self.op.cache.overlay();
+        let (overlay, table) = (self.op.cache.overlay(), self.op.cache.table());
         let tiles = shared.unit_rows.div_ceil(shared.rows);
         let args = AttentionPassArgs {
             statistics: shared.statistics,
@@ -432,7 +435,7 @@ impl Attend<'_> {
             softcap: self.op.mask.softcap.unwrap_or(0.0),
             key_factor: key.factor,
             value_factor: value.factor,
-            padding: 0,
+            per_sequence: table.map_or(0, |table| table.shape()[1] as u32),
         };
         let spans = vec![
             queries.span.clone(),
@@ -441,6 +444,7 @@ impl Attend<'_> {
             value.codes,
             value.scales,
             shared.slot_mapping.span(),
+            table.map_or_else(|| lowering.nothing(), Tensor::span),
             lowering.verdict(),
             shared.partial.span(),
         ];

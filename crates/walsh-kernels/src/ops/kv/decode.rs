@@ -66,7 +66,7 @@ pub(crate) fn decode(op: &KvDecode, lowering: &mut Lowering<'_>) -> Result<()> {
     lowering.countable(&[&op.output])?;
     let slot_mapping = slot_mapping(
         (&op.positions, op.sequences.as_ref()),
-        op.most_tokens(),
+        op.token_limits(),
         &op.cache,
         lowering,
     )?;

@@ -1,6 +1,6 @@
 //! Where an op's tokens go: the check of their positions, and their slots.
 
-use walsh_core::{Buffer, CacheKind, KvCache, Result, Tensor, TokenLimits};
+use walsh_core::{Buffer, CacheKind, KvCache, PAGE, PageUse, Result, Tensor, TokenLimits};
 
 use crate::args::args;
 use crate::check::CheckKind;
@@ -31,6 +31,18 @@ args! {
         ring: u32,
         /// The number of the check.
         check: u32,
+        /// How many pages there are.
+        pages: u32,
+        /// Entries of the page table per sequence.
+        per_sequence: u32,
+        /// Whether the tokens are stored, or see what is.
+        stores: u32,
+        /// Whether tokens that see are stored themselves.
+        own: u32,
+        /// Positions that a token sees; 0 for all.
+        window: u32,
+        /// Nothing.
+        padding: u32,
     }
 }
 
@@ -40,87 +52,104 @@ pub(super) static KV_TOKENS: Kernel = Kernel {
     tables: no_tables,
     text: include_str!("../../../kernels/kv_tokens.h"),
     native: &[],
-    constants: &["THREADS", "SEQUENCES"],
+    constants: &["THREADS", "SEQUENCES", "PAGE"],
     args: layout::<KvTokensArgs>(),
     buffers: &[
         reads("positions", "int"),
         reads("sequences", "int"),
+        reads("table", "int"),
         writes("slot_mapping", "int"),
         writes("status", "uint"),
     ],
     shared: false,
 };
 
-/// What of a cache decides where tokens go.
+/// What of an op and its cache decides where tokens go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Geometry {
-    capacity: u64,
+    limits: TokenLimits,
     ring_cache: bool,
-    sequences: u64,
-    most: u64,
+    capacity: u64,
     first: u32,
     ring: u64,
+    /// Whether the second source is the tokens' sequences.
+    has_sequences: bool,
 }
 
-/// The slot mapping of an op's tokens, worked out once for all layers whose caches are alike, unless there are sequences.
+/// The constant that says how caches lie: positions of a page, or 0.
+pub(super) fn page_size(cache: &KvCache) -> i64 {
+    cache.table().map_or(0, |_| PAGE as i64)
+}
+
+/// The slot mapping of an op's tokens, worked out once for all ops that keep to the same limits and whose caches are alike.
 pub(super) fn slot_mapping(
     (positions, sequences): (&Tensor, Option<&Tensor>),
-    most: Option<u64>,
+    limits: TokenLimits,
     cache: &KvCache,
     lowering: &mut Lowering<'_>,
 ) -> Result<Buffer> {
     let overlay = cache.overlay();
     let geometry = Geometry {
-        capacity: cache.capacity(),
+        limits,
         ring_cache: cache.kind() == CacheKind::Ring,
-        sequences: cache.sequences(),
-        // Validation has seen to the number of tokens of a single sequence.
-        most: sequences.and(most).unwrap_or(0),
+        capacity: cache.capacity(),
         first: overlay.map_or(0, |overlay| overlay.tokens.first),
         ring: overlay.map_or(0, |overlay| overlay.ring()),
+        has_sequences: sequences.is_some(),
     };
-    match lowering.known(&geometry, &positions.span()) {
-        Some(known) if sequences.is_none() => return Ok(known),
-        _ => {}
+    let sources = [Some(positions), sequences, cache.table()];
+    let sources: Vec<_> = sources.into_iter().flatten().map(Tensor::span).collect();
+    if let Some(known) = lowering.known(&geometry, &sources) {
+        return Ok(known);
     }
     let tokens = positions.elements();
     let buffer = lowering.workspace(tokens * PLACE_BYTES)?;
     let check = lowering.check(CheckKind::Tokens {
         positions: positions.span(),
         sequences: sequences.map(Tensor::span),
-        limits: TokenLimits {
-            capacity: (!geometry.ring_cache).then_some(geometry.capacity),
-            sequences: geometry.sequences,
-            most: sequences.and(most),
-        },
+        table: cache.table().map(Tensor::span),
+        limits,
     })?;
+    let pages = limits.pages;
+    let (stores, window, own) = match pages.map(|pages| pages.used) {
+        None => (false, None, false),
+        Some(PageUse::Stored) => (true, None, true),
+        Some(PageUse::Seen { window, own }) => (false, window, own),
+    };
     let args = KvTokensArgs {
         tokens: tokens as u32,
         capacity: geometry.capacity as u32,
         ring_cache: u32::from(geometry.ring_cache),
-        sequences: geometry.sequences as u32,
-        most: geometry.most.min(u64::from(u32::MAX)) as u32,
+        sequences: limits.sequences as u32,
+        most: limits.most.unwrap_or(0).min(u64::from(u32::MAX)) as u32,
         first: geometry.first,
         ring: geometry.ring as u32,
         check,
+        pages: pages.map_or(0, |pages| pages.pages as u32),
+        per_sequence: pages.map_or(0, |pages| pages.per_sequence as u32),
+        stores: u32::from(stores),
+        own: u32::from(own),
+        window: window.unwrap_or(0),
+        padding: 0,
     };
     let variant = Variant::new(
         &KV_TOKENS,
         &[
             ("THREADS", THREADS),
             ("SEQUENCES", i64::from(sequences.is_some())),
+            ("PAGE", page_size(cache)),
         ],
     );
     let nothing = lowering.nothing();
+    let span = |tensor: Option<&Tensor>| tensor.map_or_else(|| nothing.clone(), Tensor::span);
     let spans = vec![
         positions.span(),
-        sequences.map_or(nothing, Tensor::span),
+        span(sequences),
+        span(cache.table()),
         buffer.span(),
         lowering.status(),
     ];
     lowering.dispatch(variant, [1, 1, 1], &args, spans)?;
-    if sequences.is_none() {
-        lowering.keep(geometry, positions.span(), buffer.clone());
-    }
+    lowering.keep(geometry, sources, buffer.clone());
     Ok(buffer)
 }

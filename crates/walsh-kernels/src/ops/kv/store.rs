@@ -123,7 +123,7 @@ pub(crate) fn store(op: &KvStore, lowering: &mut Lowering<'_>) -> Result<()> {
     }
     let slot_mapping = slot_mapping(
         (&op.positions, op.sequences.as_ref()),
-        None,
+        op.token_limits(),
         &op.cache,
         lowering,
     )?;

@@ -143,12 +143,11 @@ unsafe fn attend_tile(
 ) -> usize {
     let shape = &job.shape;
     let (d, stride) = (shape.head_dim, shape.byte_tile());
-    let head = block.sequence * shape.kv_heads + block.kv_head;
     // Codes of keys and values lie in the same slots.
-    let (_, slot, follow) = job.key.place(job, Zone::Codes, left.start);
-    let count = left.len().min(stride).min(follow);
-    let keys = job.key.stored.rows(head, slot, count);
-    let values = job.value.stored.rows(head, slot, count);
+    let (at, most) = ((Zone::Codes, left.start), left.len().min(stride));
+    let (_, keys) = job.key.rows(job, block, at, most);
+    let (_, values) = job.value.rows(job, block, at, most);
+    let count = keys.count;
     let existing = cached(job, block);
     let area = &mut scratch.int8;
     // SAFETY: the caller's; slots are among those of the rows, and the scratch holds a tile.

@@ -1,11 +1,15 @@
+mod layout;
+
 use std::fmt;
 
 use walsh_formats::DType;
-use walsh_formats::kv::{KvCodec, KvCodecs, Overlay, RowCodec};
+use walsh_formats::kv::{KvCodecs, Overlay, RowCodec};
 
+use self::layout::SideLayout;
 use crate::buffer::Span;
 use crate::device::Device;
 use crate::tensor::Tensor;
+use crate::tokens::{PageLimits, PageUse, TokenLimits};
 use crate::{Error, Result};
 
 /// How positions map to slots.
@@ -16,7 +20,17 @@ pub enum CacheKind {
     /// Slot = position mod capacity: the cache of a sliding-window layer, which
     /// forgets the oldest positions.
     Ring,
+    /// Position p lies in the [page](PAGE) that the sequence's row of the [page
+    /// table](KvCache::table) names at p / 64. Sequences may share pages that none of them
+    /// stores into, and need none for positions that no query sees.
+    Paged {
+        /// How many pages there are for all sequences.
+        pages: u64,
+    },
 }
+
+/// Positions of a page of a [`CacheKind::Paged`] cache.
+pub const PAGE: u64 = 64;
 
 /// What a [`KvCache`] is made from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +43,7 @@ pub struct KvCacheOptions {
     pub kv_heads: u64,
     /// Numbers per head.
     pub head_dim: u64,
-    /// How many positions of a sequence are held.
+    /// How many positions of a sequence are held; of pages, a whole number of them.
     pub capacity: u64,
     /// How positions map to slots.
     pub kind: CacheKind,
@@ -50,6 +64,14 @@ impl KvCacheOptions {
             capacity,
             kind: CacheKind::Global,
             overlay: None,
+        }
+    }
+
+    /// The rows of all positions: how many heads, and slots of each.
+    fn rows(&self) -> [u64; 2] {
+        match self.kind {
+            CacheKind::Global | CacheKind::Ring => [self.sequences * self.kv_heads, self.capacity],
+            CacheKind::Paged { pages } => [self.kv_heads, pages * PAGE],
         }
     }
 }
@@ -97,9 +119,9 @@ impl OverlayOptions {
 pub struct KvRows {
     /// The codec, bound to the head size.
     pub codec: RowCodec,
-    /// `u8 [sequences · kv_heads, slots, codec.code_bytes()]`.
+    /// `u8 [sequences · kv_heads, slots, codec.code_bytes()]`; of pages, `[kv_heads, pages · 64, …]`.
     pub codes: Tensor,
-    /// `[sequences · kv_heads, slots, codec.groups()]` of the codec's scale
+    /// `[…, slots, codec.groups()]` of the codec's scale
     /// type; absent for dense codecs, which hold their scales within their
     /// blocks.
     pub scales: Option<Tensor>,
@@ -108,7 +130,7 @@ pub struct KvRows {
 /// The stored keys, or the stored values, of one layer.
 #[derive(Debug, Clone)]
 pub struct KvSide {
-    /// Every position, `capacity` slots.
+    /// Every position: `capacity` slots, or those of all pages.
     pub rows: KvRows,
     /// The first and the most recent positions, [`OverlayOptions::slots`];
     /// absent where the cache has none or the side's own codec has as many
@@ -166,124 +188,6 @@ pub struct KeyPreparation {
     pub center: Option<Tensor>,
 }
 
-/// The shapes of some rows' tensors.
-struct Layout {
-    codec: RowCodec,
-    codes: [u64; 3],
-    scales: Option<(DType, [u64; 3])>,
-}
-
-impl Layout {
-    fn new(codec: KvCodec, options: &KvCacheOptions, slots: u64) -> Result<Self> {
-        let codec = RowCodec::new(codec, options.head_dim as usize)?;
-        let heads = options.sequences * options.kv_heads;
-        let shape = |last: usize| [heads, slots, last as u64];
-        let scales = codec.scale_dtype();
-        Ok(Self {
-            codes: shape(codec.code_bytes()),
-            scales: scales.map(|dtype| (dtype, shape(codec.groups()))),
-            codec,
-        })
-    }
-
-    fn allocate(&self, device: &Device) -> Result<KvTensors> {
-        let scales = self.scales.as_ref();
-        Ok(KvTensors {
-            codes: device.zeros(DType::U8, &self.codes)?,
-            scales: scales
-                .map(|(dtype, shape)| device.zeros(*dtype, shape))
-                .transpose()?,
-        })
-    }
-
-    /// Joins the codec with tensors of its shapes.
-    fn rows(self, tensors: KvTensors) -> Result<KvRows> {
-        let KvTensors { codes, scales } = tensors;
-        fit("codes", Some((DType::U8, self.codes)), Some(&codes))?;
-        fit("scales", self.scales, scales.as_ref())?;
-        if !codes.offset().is_multiple_of(16) {
-            return Err(Error::argument(
-                "KvCache",
-                "codes",
-                "at a multiple of 16 bytes",
-                codes.offset(),
-            ));
-        }
-        Ok(KvRows {
-            codec: self.codec,
-            codes,
-            scales,
-        })
-    }
-}
-
-/// The shapes of one side's tensors.
-struct SideLayout {
-    rows: Layout,
-    overlay: Option<Layout>,
-}
-
-impl SideLayout {
-    fn new(codec: KvCodec, options: &KvCacheOptions) -> Result<Self> {
-        let overlay = options.overlay.and_then(|overlay| {
-            let kept = overlay.tokens.side(codec, options.head_dim as usize)?;
-            Some(Layout::new(kept, options, overlay.slots()))
-        });
-        Ok(Self {
-            rows: Layout::new(codec, options, options.capacity)?,
-            overlay: overlay.transpose()?,
-        })
-    }
-
-    fn allocate(&self, device: &Device) -> Result<KvSideTensors> {
-        let overlay = self.overlay.as_ref().map(|layout| layout.allocate(device));
-        Ok(KvSideTensors {
-            rows: self.rows.allocate(device)?,
-            overlay: overlay.transpose()?,
-        })
-    }
-
-    fn side(self, tensors: KvSideTensors) -> Result<KvSide> {
-        let overlay = match (self.overlay, tensors.overlay) {
-            (None, None) => None,
-            (Some(layout), Some(tensors)) => Some(layout.rows(tensors)?),
-            (Some(layout), None) => {
-                fit("overlay", Some((DType::U8, layout.codes)), None)?;
-                None
-            }
-            (None, Some(tensors)) => {
-                fit("overlay", None, Some(&tensors.codes))?;
-                None
-            }
-        };
-        Ok(KvSide {
-            rows: self.rows.rows(tensors.rows)?,
-            overlay,
-        })
-    }
-}
-
-fn fit(
-    argument: &'static str,
-    expected: Option<(DType, [u64; 3])>,
-    given: Option<&Tensor>,
-) -> Result<()> {
-    match (&expected, given) {
-        (None, None) => return Ok(()),
-        (Some((dtype, shape)), Some(tensor))
-            if tensor.dtype() == *dtype && tensor.shape() == shape =>
-        {
-            return Ok(());
-        }
-        _ => {}
-    }
-    let expected = expected.map_or("absent".into(), |(dtype, shape)| {
-        format!("{dtype}{shape:?}")
-    });
-    let given = given.map_or("absent".into(), Tensor::to_string);
-    Err(Error::argument("KvCache", argument, expected, given))
-}
-
 impl KvRows {
     /// The bytes of one vector of one head.
     pub(crate) fn vector_bytes(&self) -> u64 {
@@ -305,14 +209,17 @@ impl KvSide {
 /// One layer's KV cache: rotated, scaled and quantised keys and values.
 ///
 /// The layout and the codecs are those of the [`walsh_formats::kv`] module; KV
-/// head h of sequence s is entry s · kv_heads + h of the outermost dimension.
-/// Cloning shares the memory.
+/// head h of sequence s is entry s · kv_heads + h of the outermost dimension. Of a cache of
+/// pages, that holds for the overlay alone: slot i of page p is entry 64 · p + i of each KV
+/// head's rows, so that a head's page, and pages whose numbers follow each other, are one
+/// piece of memory. Cloning shares the memory.
 #[derive(Debug, Clone)]
 pub struct KvCache {
     options: KvCacheOptions,
     key: KvSide,
     value: KvSide,
     preparation: KeyPreparation,
+    table: Option<Tensor>,
 }
 
 impl KvCache {
@@ -341,6 +248,7 @@ impl KvCache {
             key: key_layout.side(key)?,
             value: value_layout.side(value)?,
             preparation: KeyPreparation::default(),
+            table: None,
         };
         let spans: Vec<Span> = cache.spans().collect();
         for (index, span) in spans.iter().enumerate() {
@@ -391,6 +299,33 @@ impl KvCache {
         })
     }
 
+    /// The same memory, with the table that says which page holds which positions of a
+    /// sequence: `i32 [sequences, capacity / 64]`. Entries that no op touches may hold
+    /// anything; a negative one is no page. Caches of several layers may share a table.
+    ///
+    /// # Errors
+    /// When the cache is not of pages, or the tensor is not of this type and shape or
+    /// overlaps the cache.
+    pub fn with_table(self, table: Tensor) -> Result<Self> {
+        let shape = [self.options.sequences, self.options.capacity / PAGE];
+        let fail = |expected: std::fmt::Arguments<'_>| {
+            Err(Error::argument("KvCache", "table", expected, &table))
+        };
+        if !matches!(self.options.kind, CacheKind::Paged { .. }) {
+            return fail(format_args!("absent from a cache without pages"));
+        }
+        if table.dtype() != DType::I32 || table.shape() != shape {
+            return fail(format_args!("i32{shape:?}"));
+        }
+        if self.spans().any(|span| span.overlaps(&table.span())) {
+            return fail(format_args!("apart from the cache"));
+        }
+        Ok(Self {
+            table: Some(table),
+            ..self
+        })
+    }
+
     /// The layouts of keys and values, when the options are sound.
     fn layouts(options: &KvCacheOptions) -> Result<[SideLayout; 2]> {
         let mut sizes = vec![
@@ -417,6 +352,24 @@ impl KvCache {
                     argument,
                     "between 1 and 2^31 - 1",
                     size,
+                ));
+            }
+        }
+        if let CacheKind::Paged { pages } = options.kind {
+            if !options.capacity.is_multiple_of(PAGE) {
+                return Err(Error::argument(
+                    "KvCache",
+                    "capacity",
+                    format_args!("a multiple of {PAGE}, of a cache of pages"),
+                    options.capacity,
+                ));
+            }
+            if pages == 0 || pages > i32::MAX as u64 / PAGE {
+                return Err(Error::argument(
+                    "KvCache",
+                    "pages",
+                    format_args!("between 1 and {}", i32::MAX as u64 / PAGE),
+                    pages,
                 ));
             }
         }
@@ -451,6 +404,12 @@ impl KvCache {
     #[must_use]
     pub fn preparation(&self) -> &KeyPreparation {
         &self.preparation
+    }
+
+    /// Which page holds which positions of a sequence, of a cache of pages.
+    #[must_use]
+    pub fn table(&self) -> Option<&Tensor> {
+        self.table.as_ref()
     }
 
     /// How many sequences it holds.
@@ -533,6 +492,32 @@ impl KvCache {
         equaliser.iter().chain(center).map(Tensor::span)
     }
 
+    /// The ranges of what its codes are read with: what keys are prepared with, and the page table.
+    pub fn setting_spans(&self) -> impl Iterator<Item = Span> {
+        let table = self.table.iter().map(Tensor::span);
+        self.preparation_spans().chain(table)
+    }
+
+    /// What the tokens of an op must keep to that does this with pages.
+    #[must_use]
+    pub fn token_limits(&self, most: Option<u64>, used: PageUse) -> TokenLimits {
+        let pages = match self.options.kind {
+            CacheKind::Paged { pages } => Some(PageLimits {
+                pages,
+                per_sequence: self.options.capacity / PAGE,
+                used,
+            }),
+            CacheKind::Global | CacheKind::Ring => None,
+        };
+        let forgets = self.options.kind == CacheKind::Ring;
+        TokenLimits {
+            capacity: (!forgets).then_some(self.options.capacity),
+            sequences: self.options.sequences,
+            most,
+            pages,
+        }
+    }
+
     /// The memory that holds the first `stored` positions, or of a ring what is
     /// left of them, and of overlays what such positions have been written to: matrices whose rows follow one another, in
     /// an order that does not change. Copying them into a cache of the same codecs, whose
@@ -541,8 +526,12 @@ impl KvCache {
     /// `stored` of them in both.
     ///
     /// # Errors
-    /// Never for a cache that was made by this module's functions.
+    /// Of a cache of pages, whose positions lie where its table says.
     pub fn parts(&self, stored: u64) -> Result<Vec<Tensor>> {
+        if let CacheKind::Paged { .. } = self.options.kind {
+            let expected = "a cache whose positions follow each other";
+            return Err(Error::argument("KvCache", "kind", expected, "pages"));
+        }
         let mut parts = Vec::new();
         let used = stored.min(self.options.capacity);
         let kept = self.options.overlay.map_or(0, |kept| kept.used(stored));
@@ -572,7 +561,7 @@ impl KvCache {
             lost => lost + seen.saturating_sub(1),
         };
         let ring = match self.options.kind {
-            CacheKind::Global => 0,
+            CacheKind::Global | CacheKind::Paged { .. } => 0,
             CacheKind::Ring => earliest(self.options.capacity, window),
         };
         let overlay = self.overlay().filter(|overlay| overlay.ring() > 0);

@@ -1,0 +1,127 @@
+//! The shapes of a cache's tensors.
+
+use walsh_formats::DType;
+use walsh_formats::kv::{KvCodec, RowCodec};
+
+use super::{KvCacheOptions, KvRows, KvSide, KvSideTensors, KvTensors};
+use crate::device::Device;
+use crate::tensor::Tensor;
+use crate::{Error, Result};
+
+/// The shapes of some rows' tensors.
+struct Layout {
+    codec: RowCodec,
+    codes: [u64; 3],
+    scales: Option<(DType, [u64; 3])>,
+}
+
+impl Layout {
+    fn new(codec: KvCodec, head_dim: u64, [heads, slots]: [u64; 2]) -> Result<Self> {
+        let codec = RowCodec::new(codec, head_dim as usize)?;
+        let shape = |last: usize| [heads, slots, last as u64];
+        let scales = codec.scale_dtype();
+        Ok(Self {
+            codes: shape(codec.code_bytes()),
+            scales: scales.map(|dtype| (dtype, shape(codec.groups()))),
+            codec,
+        })
+    }
+
+    fn allocate(&self, device: &Device) -> Result<KvTensors> {
+        let scales = self.scales.as_ref();
+        Ok(KvTensors {
+            codes: device.zeros(DType::U8, &self.codes)?,
+            scales: scales
+                .map(|(dtype, shape)| device.zeros(*dtype, shape))
+                .transpose()?,
+        })
+    }
+
+    /// Joins the codec with tensors of its shapes.
+    fn rows(self, tensors: KvTensors) -> Result<KvRows> {
+        let KvTensors { codes, scales } = tensors;
+        fit("codes", Some((DType::U8, self.codes)), Some(&codes))?;
+        fit("scales", self.scales, scales.as_ref())?;
+        if !codes.offset().is_multiple_of(16) {
+            return Err(Error::argument(
+                "KvCache",
+                "codes",
+                "at a multiple of 16 bytes",
+                codes.offset(),
+            ));
+        }
+        Ok(KvRows {
+            codec: self.codec,
+            codes,
+            scales,
+        })
+    }
+}
+
+/// The shapes of one side's tensors.
+pub(super) struct SideLayout {
+    rows: Layout,
+    overlay: Option<Layout>,
+}
+
+impl SideLayout {
+    pub(super) fn new(codec: KvCodec, options: &KvCacheOptions) -> Result<Self> {
+        let overlay = options.overlay.and_then(|overlay| {
+            let kept = overlay.tokens.side(codec, options.head_dim as usize)?;
+            let rows = [options.sequences * options.kv_heads, overlay.slots()];
+            Some(Layout::new(kept, options.head_dim, rows))
+        });
+        Ok(Self {
+            rows: Layout::new(codec, options.head_dim, options.rows())?,
+            overlay: overlay.transpose()?,
+        })
+    }
+
+    pub(super) fn allocate(&self, device: &Device) -> Result<KvSideTensors> {
+        let overlay = self.overlay.as_ref().map(|layout| layout.allocate(device));
+        Ok(KvSideTensors {
+            rows: self.rows.allocate(device)?,
+            overlay: overlay.transpose()?,
+        })
+    }
+
+    pub(super) fn side(self, tensors: KvSideTensors) -> Result<KvSide> {
+        let overlay = match (self.overlay, tensors.overlay) {
+            (None, None) => None,
+            (Some(layout), Some(tensors)) => Some(layout.rows(tensors)?),
+            (Some(layout), None) => {
+                fit("overlay", Some((DType::U8, layout.codes)), None)?;
+                None
+            }
+            (None, Some(tensors)) => {
+                fit("overlay", None, Some(&tensors.codes))?;
+                None
+            }
+        };
+        Ok(KvSide {
+            rows: self.rows.rows(tensors.rows)?,
+            overlay,
+        })
+    }
+}
+
+fn fit(
+    argument: &'static str,
+    expected: Option<(DType, [u64; 3])>,
+    given: Option<&Tensor>,
+) -> Result<()> {
+    match (&expected, given) {
+        (None, None) => return Ok(()),
+        (Some((dtype, shape)), Some(tensor))
+            if tensor.dtype() == *dtype && tensor.shape() == shape =>
+        {
+            return Ok(());
+        }
+        _ => {}
+    }
+    let expected = expected.map_or("absent".into(), |(dtype, shape)| {
+        format!("{dtype}{shape:?}")
+    });
+    let given = given.map_or("absent".into(), Tensor::to_string);
+    Err(Error::argument("KvCache", argument, expected, given))
+}

@@ -1,0 +1,404 @@
+//! Many prompts from a file of JSON lines, and their answers in the same order.
+
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::chat::{Message, Template};
+use crate::conversation::Prompt;
+use crate::engine::{Engine, Request, Stream};
+use crate::tokenizer::Special;
+use crate::{Error, Finish, Result};
+
+/// The most bytes of a line: no prompt that fits a context comes near.
+const LONGEST_LINE: u64 = 64 << 20;
+
+/// How many requests the engine is given beyond those that it serves at once, so that none of it waits for a line.
+const AHEAD: usize = 2;
+
+/// What an answer adds to its line.
+const ADDED: [&str; 5] = [
+    "text",
+    "finish",
+    "prompt_tokens",
+    "generated_tokens",
+    "error",
+];
+
+/// How a batch is answered.
+#[derive(Clone)]
+pub struct BatchOptions {
+    /// What holds where a line says nothing else; its prompt is not looked at.
+    pub defaults: Request,
+    /// Setting it ends the run: what was written stays.
+    pub cancel: Arc<AtomicBool>,
+}
+
+/// What became of a batch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BatchReport {
+    /// Lines that were answered before.
+    pub resumed: usize,
+    /// Lines that were answered now, those with an error too.
+    pub answered: usize,
+    /// Lines of both whose answer is an error.
+    pub failed: usize,
+    /// Tokens of the prompts that were answered now.
+    pub prompt_tokens: usize,
+    /// Tokens that were generated now.
+    pub generated_tokens: usize,
+    /// Whether the run was ended early.
+    pub cancelled: bool,
+}
+
+/// What is read of a line; other fields are kept as they are.
+#[derive(Deserialize)]
+struct Line {
+    prompt: Option<String>,
+    messages: Option<Vec<Said>>,
+    max_tokens: Option<usize>,
+    temperature: Option<f32>,
+    top_k: Option<usize>,
+    top_p: Option<f32>,
+    min_p: Option<f32>,
+    repetition_penalty: Option<f32>,
+    seed: Option<u64>,
+    stop: Option<Stop>,
+    priority: Option<i32>,
+}
+
+#[derive(Deserialize)]
+struct Said {
+    role: String,
+    content: String,
+}
+
+/// One stop text, or several.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Stop {
+    One(String),
+    Several(Vec<String>),
+}
+
+/// A line on its way: its fields, and its answer's stream or what is wrong with it.
+struct Asked {
+    fields: Map<String, Value>,
+    stream: Result<Stream>,
+}
+
+/// Answers the prompts of `questions`, a file of JSON lines, into another.
+///
+/// A line has `"prompt"`, a text to go on with, or `"messages"`, an array of `{"role", "content"}`
+/// for the model's chat template; and, as it likes, `"max_tokens"`, `"temperature"`, `"top_k"`,
+/// `"top_p"`, `"min_p"`, `"repetition_penalty"`, `"seed"`, `"stop"` (a text or several) and
+/// `"priority"`. Its answer is the same object with `"text"`, `"finish"` (`"end"`, `"stop"`,
+/// `"max_tokens"` or `"context_full"`), `"prompt_tokens"` and `"generated_tokens"`, or with
+/// `"error"`. Answers come in the order of the lines, whoever is done first.
+///
+/// Where `answers` has answers already, they are those of the first lines, and the run goes
+/// on behind them. `each` is told how many lines have their answer.
+///
+/// # Errors
+/// When a file cannot be read or written, or `answers` has others than those of these lines;
+/// nothing is written then.
+pub fn batch(
+    engine: &Engine,
+    questions: &Path,
+    answers: &mut Answers,
+    options: &BatchOptions,
+    each: &mut dyn FnMut(usize),
+) -> Result<BatchReport> {
+    let mut lines = Lines::open(questions)?;
+    let mut report = answers.skip_answered(&mut lines)?;
+    let template = engine.model().chat_template();
+    let mut asked: VecDeque<Asked> = VecDeque::new();
+    let most = AHEAD * engine.options().sequences + 1;
+    each(report.resumed);
+    loop {
+        while asked.len() < most && !options.cancel.load(Ordering::Relaxed) {
+            let Some((number, line)) = lines.next()? else {
+                break;
+            };
+            asked.push_back(ask(engine, template.as_ref(), (number, &line), options));
+        }
+        let Some(first) = asked.pop_front() else {
+            break;
+        };
+        match answer(first, options, &mut report) {
+            Some(fields) => answers.write(&Value::Object(fields))?,
+            None => {
+                report.cancelled = true;
+                break;
+            }
+        }
+        report.answered += 1;
+        each(report.resumed + report.answered);
+    }
+    report.cancelled |= options.cancel.load(Ordering::Relaxed);
+    Ok(report)
+}
+
+/// Hands a line to the engine.
+fn ask(
+    engine: &Engine,
+    template: std::result::Result<&Template, &Error>,
+    (number, line): (usize, &str),
+    options: &BatchOptions,
+) -> Asked {
+    let wrong = |what: String| Error::Text {
+        name: format!("line {number}"),
+        what,
+    };
+    let fields = match serde_json::from_str::<Map<String, Value>>(line) {
+        Ok(fields) => fields,
+        Err(error) => {
+            return Asked {
+                fields: Map::new(),
+                stream: Err(wrong(format!("it is no JSON object: {error}"))),
+            };
+        }
+    };
+    let request = || -> Result<Request> {
+        if let Some(name) = ADDED.iter().find(|name| fields.contains_key(**name)) {
+            return Err(wrong(format!(
+                "it has {name:?} already, which an answer adds"
+            )));
+        }
+        let line: Line = serde_json::from_value(Value::Object(fields.clone()))
+            .map_err(|error| wrong(error.to_string()))?;
+        let tokenizer = engine.model().tokenizer();
+        let prompt = match (&line.prompt, line.messages) {
+            (Some(text), None) => tokenizer.encode_after(None, text, Special::Text)?,
+            (None, Some(messages)) => {
+                let message = |said: Said| Message {
+                    role: said.role,
+                    content: said.content,
+                };
+                let messages: Vec<Message> = messages.into_iter().map(message).collect();
+                let template = template.map_err(|error| wrong(error.to_string()))?;
+                Prompt::render(template, &messages, tokenizer, Special::Text)?
+                    .first_tokens(tokenizer)?
+            }
+            _ => return Err(wrong("give \"prompt\" or \"messages\", one of them".into())),
+        };
+        let mut request = Request {
+            prompt,
+            ..options.defaults.clone()
+        };
+        request.max_tokens = line.max_tokens.or(request.max_tokens);
+        request.seed = line.seed.unwrap_or(request.seed);
+        request.priority = line.priority.unwrap_or(request.priority);
+        match line.stop {
+            Some(Stop::One(text)) => request.stop = vec![text],
+            Some(Stop::Several(texts)) => request.stop = texts,
+            None => {}
+        }
+        let sampling = &mut request.sampling;
+        sampling.temperature = line.temperature.unwrap_or(sampling.temperature);
+        sampling.top_k = line.top_k.unwrap_or(sampling.top_k);
+        sampling.top_p = line.top_p.unwrap_or(sampling.top_p);
+        sampling.min_p = line.min_p.unwrap_or(sampling.min_p);
+        let penalty = line.repetition_penalty;
+        sampling.repetition_penalty = penalty.unwrap_or(sampling.repetition_penalty);
+        Ok(request)
+    };
+    Asked {
+        stream: request().and_then(|request| engine.submit(request)),
+        fields,
+    }
+}
+
+/// Waits for an answer: the line with what is added to it, or nothing where the run is ended before.
+fn answer(
+    asked: Asked,
+    options: &BatchOptions,
+    report: &mut BatchReport,
+) -> Option<Map<String, Value>> {
+    let Asked { mut fields, stream } = asked;
+    let mut text = String::new();
+    let answered = stream.and_then(|mut stream| {
+        for piece in stream.by_ref() {
+            text.push_str(&piece?.text);
+            if options.cancel.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
+        }
+        Ok(stream.finish().zip(stream.figures().copied()))
+    });
+    match answered {
+        Ok(None) => return None,
+        Ok(Some((finish, figures))) => {
+            let finish = match finish {
+                Finish::End => "end",
+                Finish::Stop => "stop",
+                Finish::MaxTokens => "max_tokens",
+                Finish::ContextFull => "context_full",
+                Finish::Cancelled => return None,
+            };
+            report.prompt_tokens += figures.prompt_tokens;
+            report.generated_tokens += figures.generated_tokens;
+            fields.insert("text".into(), text.into());
+            fields.insert("finish".into(), finish.into());
+            fields.insert("prompt_tokens".into(), figures.prompt_tokens.into());
+            fields.insert("generated_tokens".into(), figures.generated_tokens.into());
+        }
+        Err(error) => {
+            report.failed += 1;
+            fields.insert("error".into(), error.to_string().into());
+        }
+    }
+    Some(fields)
+}
+
+/// The lines of a file that are not empty, with their numbers.
+struct Lines {
+    path: PathBuf,
+    reader: BufReader<std::fs::File>,
+    number: usize,
+}
+
+impl Lines {
+    fn open(path: &Path) -> Result<Self> {
+        let file = std::fs::File::open(path).map_err(|error| Error::file(path, &error))?;
+        Ok(Self {
+            path: path.to_owned(),
+            reader: BufReader::new(file),
+            number: 0,
+        })
+    }
+
+    fn next(&mut self) -> Result<Option<(usize, String)>> {
+        loop {
+            let mut line = Vec::new();
+            let mut limited = self.reader.by_ref().take(LONGEST_LINE);
+            let read = limited
+                .read_until(b'\n', &mut line)
+                .map_err(|error| Error::file(&self.path, &error))?;
+            if read == 0 {
+                return Ok(None);
+            }
+            self.number += 1;
+            let wrong = |what: &str| Error::Text {
+                name: format!("{}, line {}", self.path.display(), self.number),
+                what: what.into(),
+            };
+            if read as u64 == LONGEST_LINE && line.last() != Some(&b'\n') {
+                return Err(wrong("it is longer than 64 MiB"));
+            }
+            let line = String::from_utf8(line).map_err(|_| wrong("it is not UTF-8"))?;
+            if !line.trim().is_empty() {
+                return Ok(Some((self.number, line)));
+            }
+        }
+    }
+}
+
+/// How many prompts a file has.
+///
+/// # Errors
+/// When it cannot be read as lines of text.
+pub fn count_lines(path: &Path) -> Result<usize> {
+    let mut lines = Lines::open(path)?;
+    let mut count = 0;
+    while lines.next()?.is_some() {
+        count += 1;
+    }
+    Ok(count)
+}
+
+/// Where answers go.
+pub struct Answers {
+    out: Box<dyn Write>,
+    /// The file, where it is one that may hold some already.
+    path: Option<PathBuf>,
+}
+
+impl Answers {
+    /// To a stream.
+    #[must_use]
+    pub fn to(out: Box<dyn Write>) -> Self {
+        Self { out, path: None }
+    }
+
+    /// To a file, behind the answers that it has. An answer that is not whole, for the run was
+    /// killed, is taken back.
+    ///
+    /// # Errors
+    /// When the file cannot be read or written.
+    pub fn in_file(path: &Path) -> Result<Self> {
+        let failed = |error: std::io::Error| Error::file(path, &error);
+        let mut options = std::fs::OpenOptions::new();
+        let options = options.read(true).write(true).create(true).truncate(false);
+        let mut file = options.open(path).map_err(failed)?;
+        if let Err(std::fs::TryLockError::WouldBlock) = file.try_lock() {
+            return Err(Error::Text {
+                name: path.display().to_string(),
+                what: "another run writes its answers there: wait for it, or give another file"
+                    .into(),
+            });
+        }
+        let mut all = Vec::new();
+        file.read_to_end(&mut all).map_err(failed)?;
+        let whole = all
+            .iter()
+            .rposition(|byte| *byte == b'\n')
+            .map_or(0, |at| at + 1);
+        file.set_len(whole as u64).map_err(failed)?;
+        file.seek(SeekFrom::End(0)).map_err(failed)?;
+        Ok(Self {
+            out: Box::new(file),
+            path: Some(path.to_owned()),
+        })
+    }
+
+    /// Passes the lines that have their answers.
+    fn skip_answered(&self, lines: &mut Lines) -> Result<BatchReport> {
+        let mut report = BatchReport::default();
+        let Some(path) = &self.path else {
+            return Ok(report);
+        };
+        let mut answers = Lines::open(path)?;
+        while let Some((number, answer)) = answers.next()? {
+            let wrong = |what: &str| Error::Text {
+                name: format!("{}, line {number}", path.display()),
+                what: format!("{what}: give another file, or remove this one"),
+            };
+            let mut answer: Map<String, Value> =
+                serde_json::from_str(&answer).map_err(|_| wrong("it is no answer"))?;
+            report.failed += usize::from(answer.contains_key("error"));
+            let line = lines.next()?;
+            let (_, line) = line.ok_or_else(|| wrong("there are more answers than questions"))?;
+            for name in ADDED {
+                answer.remove(name);
+            }
+            // A line that was no object has left nothing but its error.
+            let question = serde_json::from_str::<Map<String, Value>>(&line).unwrap_or_default();
+            let kept = question
+                .into_iter()
+                .filter(|(name, _)| !ADDED.contains(&name.as_str()));
+            if answer != kept.collect::<Map<_, _>>() {
+                return Err(wrong("it is the answer to another question"));
+            }
+            report.resumed += 1;
+        }
+        Ok(report)
+    }
+
+    fn write(&mut self, answer: &Value) -> Result<()> {
+        let line = format!("{answer}\n");
+        let written = self
+            .out
+            .write_all(line.as_bytes())
+            .and_then(|()| self.out.flush());
+        written.map_err(|error| match &self.path {
+            Some(path) => Error::file(path, &error),
+            None => Error::Output(error),
+        })
+    }
+}

@@ -1,0 +1,213 @@
+//! Many texts at once: continuous batching over pages of codes.
+//!
+//! A thread of the engine's own steps. Each step is one run of the model over the next token of every text that is being
+//! written, and a chunk of those that are being read. Texts begin when there are pages for what they have; when pages run
+//! out, the youngest gives its own back and is read again later, by the same calls.
+
+mod caches;
+mod pages;
+mod request;
+mod runner;
+mod sequence;
+mod worker;
+
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use walsh::formats::DType;
+use walsh::{KvCodec, KvSpec};
+
+pub use self::request::{Logprobs, Piece, Request, Stream};
+use self::runner::Runner;
+use self::sequence::Sequence;
+use self::worker::Worker;
+use crate::session::DEFAULT_CONTEXT;
+use crate::{Error, Model, Result};
+
+/// How an engine is started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineOptions {
+    /// The most texts that are in a step at once.
+    pub sequences: usize,
+    /// The most tokens of a text, what is generated included; 0 for the model's own
+    /// context, but at most [`DEFAULT_CONTEXT`].
+    pub context: usize,
+    /// How the KV cache is kept; a budget is what the model [makes of it](Model::kv_policy).
+    pub kv: KvSpec,
+    /// The bytes of the KV cache of all texts; 0 for as many as they can use, but at
+    /// most half of what the device has free.
+    pub kv_memory: u64,
+    /// The most tokens of prompts that are read in a step. A prompt is read in chunks
+    /// of so many from its beginning on, whoever else is served.
+    pub chunk: usize,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self {
+            sequences: 16,
+            context: 0,
+            kv: KvSpec::plain(KvCodec::Dense(DType::F16)),
+            kv_memory: 0,
+            chunk: 256,
+        }
+    }
+}
+
+impl EngineOptions {
+    /// The most texts at once: what a step's products have rows for.
+    const MOST_SEQUENCES: usize = 1024;
+
+    /// The options with the defaults filled in.
+    fn resolved(&self, model: &Model) -> Result<Self> {
+        let context = match self.context {
+            0 => model.config().context.min(DEFAULT_CONTEXT),
+            context => context,
+        };
+        let most = i32::MAX as usize / 2;
+        for (name, size, most) in [
+            ("sequences", self.sequences, Self::MOST_SEQUENCES),
+            ("context", context, most),
+            ("chunk", self.chunk, most),
+        ] {
+            if size == 0 || size > most {
+                return Err(Error::option(
+                    name,
+                    format_args!("between 1 and {most}"),
+                    size,
+                ));
+            }
+        }
+        Ok(Self {
+            context,
+            kv: model.kv_policy(&self.kv)?,
+            chunk: self.chunk.min(context),
+            ..self.clone()
+        })
+    }
+}
+
+/// What an engine is doing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct EngineStatus {
+    /// Requests that have not begun, or were put off.
+    pub waiting: usize,
+    /// Texts that are being read or written.
+    pub running: usize,
+    /// Pages that hold something, of the layers that see all of a text.
+    pub pages_used: usize,
+    /// Pages in all.
+    pub pages: usize,
+    /// Steps so far.
+    pub steps: u64,
+    /// Tokens of prompts that were read, again too.
+    pub read: u64,
+    /// Tokens that were chosen.
+    pub generated: u64,
+    /// How often a text gave way to others.
+    pub put_off: u64,
+}
+
+/// Serves many requests at once with one model. Clones are handles of the same engine, which ends with the last of them
+/// and its requests with it.
+#[derive(Clone)]
+pub struct Engine(Arc<Shared>);
+
+struct Shared {
+    model: Model,
+    options: EngineOptions,
+    inbox: Mutex<Option<Sender<Box<Sequence>>>>,
+    status: Arc<Mutex<EngineStatus>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Engine {
+    /// Starts an engine.
+    ///
+    /// # Errors
+    /// When an option is out of range, the memory does not hold a text of the context's
+    /// length, a codec does not fit the model, or memory is missing.
+    pub fn new(model: Model, options: EngineOptions) -> Result<Self> {
+        let options = options.resolved(&model)?;
+        let runner = Runner::new(&model, &options)?;
+        let status = Arc::new(Mutex::new(EngineStatus::default()));
+        let (sender, inbox) = channel();
+        let worker = Worker::new(runner, inbox, Arc::clone(&status));
+        let thread = std::thread::Builder::new().name("walsh-engine".into());
+        let thread = thread.spawn(move || worker.run()).map_err(|error| {
+            let what = format!("its thread cannot be started: {error}");
+            Error::Engine { what }
+        })?;
+        Ok(Self(Arc::new(Shared {
+            model,
+            options,
+            inbox: Mutex::new(Some(sender)),
+            status,
+            thread: Mutex::new(Some(thread)),
+        })))
+    }
+
+    /// The model.
+    #[must_use]
+    pub fn model(&self) -> &Model {
+        &self.0.model
+    }
+
+    /// How it was started, with the defaults filled in and a budget spelled out.
+    #[must_use]
+    pub fn options(&self) -> &EngineOptions {
+        &self.0.options
+    }
+
+    /// What it is doing.
+    #[must_use]
+    pub fn status(&self) -> EngineStatus {
+        *self.0.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands it a request; the answer comes by the stream.
+    ///
+    /// # Errors
+    /// When the prompt is empty, has a token that is none of the vocabulary or leaves no
+    /// room for another in the context, when an option is out of range, or when the
+    /// engine has ended.
+    pub fn submit(&self, request: Request) -> Result<Stream> {
+        let Shared { model, options, .. } = &*self.0;
+        let (outlet, stream) = Stream::new();
+        let sequence = Sequence::new(model, options, request, outlet)?;
+        let inbox = self.0.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        let sent = inbox.as_ref().map(|inbox| inbox.send(Box::new(sequence)));
+        match sent {
+            Some(Ok(())) => Ok(stream),
+            _ => Err(Error::Engine {
+                what: "it has ended".into(),
+            }),
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // Without senders the thread ends.
+        let inbox = self.inbox.get_mut().unwrap_or_else(PoisonError::into_inner);
+        *inbox = None;
+        let thread = self
+            .thread
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(thread) = thread.take() {
+            // A panic of the thread has ended its streams with an error of their own.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine")
+            .field("model", &self.0.model)
+            .field("status", &self.status())
+            .finish_non_exhaustive()
+    }
+}

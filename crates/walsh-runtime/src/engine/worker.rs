@@ -1,0 +1,329 @@
+//! The engine's thread: who is in a step, and what comes of it.
+
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use super::EngineStatus;
+use super::runner::Runner;
+use super::sequence::{Rows, Sequence};
+use crate::{Error, Finish, Result};
+
+/// The state of an engine.
+pub(super) struct Worker {
+    runner: Runner,
+    inbox: Receiver<Box<Sequence>>,
+    /// Whether more requests may come.
+    open: bool,
+    /// Those that have not begun, the first in line first.
+    waiting: Vec<Sequence>,
+    /// Those that have a slot, the first in line first.
+    running: Vec<Sequence>,
+    free_slots: Vec<usize>,
+    /// The number of the next request.
+    next: u64,
+    status: EngineStatus,
+    shown: Arc<Mutex<EngineStatus>>,
+}
+
+impl Worker {
+    pub(super) fn new(
+        runner: Runner,
+        inbox: Receiver<Box<Sequence>>,
+        shown: Arc<Mutex<EngineStatus>>,
+    ) -> Self {
+        Self {
+            free_slots: (0..runner.slots).rev().collect(),
+            runner,
+            inbox,
+            open: true,
+            waiting: Vec::new(),
+            running: Vec::new(),
+            next: 0,
+            status: EngineStatus::default(),
+            shown,
+        }
+    }
+
+    /// Serves until there is nobody left to ask.
+    pub(super) fn run(mut self) {
+        self.show();
+        loop {
+            self.receive();
+            if !self.open {
+                // Nobody holds a handle, and who holds a stream is told.
+                return;
+            }
+            self.retire();
+            let batch = self.plan();
+            if !batch.is_empty() {
+                self.step(batch);
+            }
+            self.show();
+        }
+    }
+
+    /// Takes what has come in; waits for it where there is nothing else to do.
+    fn receive(&mut self) {
+        if self.waiting.is_empty() && self.running.is_empty() {
+            match self.inbox.recv() {
+                Ok(sequence) => self.enter(*sequence),
+                Err(_) => self.open = false,
+            }
+        }
+        loop {
+            match self.inbox.try_recv() {
+                Ok(sequence) => self.enter(*sequence),
+                Err(TryRecvError::Empty) => return,
+                Err(TryRecvError::Disconnected) => {
+                    self.open = false;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn enter(&mut self, mut sequence: Sequence) {
+        sequence.number = self.next;
+        self.next += 1;
+        self.wait(sequence);
+    }
+
+    /// Puts a sequence in line.
+    fn wait(&mut self, sequence: Sequence) {
+        let turn = sequence.turn();
+        let place = self.waiting.partition_point(|other| other.turn() < turn);
+        self.waiting.insert(place, sequence);
+    }
+
+    /// Ends those that nobody wants any more, or whose time is over.
+    fn retire(&mut self) {
+        let now = Instant::now();
+        for sequence in self.waiting.extract_if(.., |s| s.due(now).is_some()) {
+            sequence.end(Finish::Cancelled);
+        }
+        let over: Vec<Sequence> = self
+            .running
+            .extract_if(.., |s| s.due(now).is_some())
+            .collect();
+        for sequence in over {
+            self.leave(&sequence);
+            sequence.end(Finish::Cancelled);
+        }
+    }
+
+    /// Takes a sequence's slot and pages back.
+    fn leave(&mut self, sequence: &Sequence) {
+        if let Some(slot) = sequence.slot {
+            self.runner.clear(slot);
+            self.free_slots.push(slot);
+        }
+    }
+
+    /// Who is in the next step, with pages for it: places among the running.
+    fn plan(&mut self) -> Vec<usize> {
+        let (mut batch, mut prefilled) = (Vec::new(), 0);
+        let mut place = 0;
+        loop {
+            if place == self.running.len() && !self.admit(prefilled) {
+                return batch;
+            }
+            let rows = self.running[place].next_rows();
+            let read = match &rows {
+                Rows::Decode(_) => 0,
+                Rows::Prefill(positions) => positions.len(),
+            };
+            if prefilled > 0 && prefilled + read > self.runner.chunk {
+                place += 1;
+                continue;
+            }
+            let slot = self.running[place].slot.unwrap_or_default();
+            if self.runner.reserve(slot, &rows) {
+                batch.push(place);
+                prefilled += read;
+                place += 1;
+            } else if !self.put_off_last() || place >= self.running.len() {
+                return batch;
+            }
+        }
+    }
+
+    /// Lets the first that waits begin, if there is room and a step for it.
+    fn admit(&mut self, prefilled: usize) -> bool {
+        let Some(first) = self.waiting.first() else {
+            return false;
+        };
+        let room = self
+            .runner
+            .has_room(first.tokens().len(), self.running.len());
+        if !room || prefilled >= self.runner.chunk {
+            return false;
+        }
+        let Some(slot) = self.free_slots.pop() else {
+            return false;
+        };
+        let mut sequence = self.waiting.remove(0);
+        sequence.slot = Some(slot);
+        // Whoever came before it and has begun is further up in line, or of a lower priority.
+        self.running.push(sequence);
+        true
+    }
+
+    /// The last in line gives its pages to the others; whether there was one.
+    fn put_off_last(&mut self) -> bool {
+        let last = (0..self.running.len()).max_by_key(|place| self.running[*place].turn());
+        let Some(place) = last else {
+            return false;
+        };
+        let mut sequence = self.running.remove(place);
+        self.leave(&sequence);
+        sequence.put_off();
+        self.status.put_off += 1;
+        self.wait(sequence);
+        true
+    }
+
+    /// Runs a step, and hands out what comes of it.
+    fn step(&mut self, batch: Vec<usize>) {
+        self.status.steps += 1;
+        match self.read(&batch) {
+            Ok(()) => self.advance(&batch),
+            Err(Error::Core(walsh::Error::Value { .. })) if batch.len() > 1 => {
+                // One of them has numbers that cannot be stored: each is read by itself, and the others go on.
+                for place in batch.into_iter().rev() {
+                    self.step(vec![place]);
+                }
+            }
+            Err(error @ Error::Core(walsh::Error::Value { .. })) => {
+                for place in batch {
+                    let sequence = self.running.remove(place);
+                    self.leave(&sequence);
+                    sequence.fail(not_a_number(&error));
+                }
+            }
+            Err(error) => self.fail_all(&error),
+        }
+    }
+
+    /// Reads the next rows of a batch, those that decode first.
+    fn read(&mut self, batch: &[usize]) -> Result<()> {
+        let (decoding, reading): (Vec<&Sequence>, Vec<&Sequence>) = batch
+            .iter()
+            .map(|place| &self.running[*place])
+            .partition(|sequence| matches!(sequence.next_rows(), Rows::Decode(_)));
+        let rows = |sequences: &[&Sequence]| -> usize {
+            sequences
+                .iter()
+                .map(|s| s.next_rows().positions().len())
+                .sum()
+        };
+        self.status.read += rows(&reading) as u64;
+        self.runner.read(&[decoding, reading].concat())
+    }
+
+    /// Chooses the next tokens of those whose text was read to its end.
+    fn advance(&mut self, batch: &[usize]) {
+        let mut order: Vec<usize> = batch.to_vec();
+        order.sort_by_key(|place| !matches!(self.running[*place].next_rows(), Rows::Decode(_)));
+        let (mut row, mut chosen) = (0, Vec::new());
+        let mut over: Vec<(usize, Result<Finish>)> = Vec::new();
+        for place in order {
+            let sequence = &mut self.running[place];
+            row += sequence.next_rows().positions().len();
+            if !sequence.advance() {
+                continue;
+            }
+            match sequence.wants_nothing() {
+                true => over.push((place, Ok(Finish::MaxTokens))),
+                false => chosen.push((place, row as i32 - 1)),
+            }
+        }
+        match self.choose(&chosen, &mut over) {
+            Ok(()) => self.end(over),
+            Err(error) => self.fail_all(&error),
+        }
+    }
+
+    /// Chooses a token for each place behind its row, and notes who is at an end with it.
+    fn choose(
+        &mut self,
+        chosen: &[(usize, i32)],
+        over: &mut Vec<(usize, Result<Finish>)>,
+    ) -> Result<()> {
+        if chosen.is_empty() {
+            return Ok(());
+        }
+        self.status.generated += chosen.len() as u64;
+        let rows: Vec<i32> = chosen.iter().map(|(_, row)| *row).collect();
+        let Self {
+            runner, running, ..
+        } = self;
+        let likeliest = |(place, _): &(usize, i32)| running[*place].takes_likeliest();
+        if chosen.iter().all(likeliest) {
+            match runner.likeliest(&rows) {
+                Ok(tokens) => {
+                    for ((place, _), token) in chosen.iter().zip(tokens) {
+                        if let Some(finish) = running[*place].push(token, None) {
+                            over.push((*place, Ok(finish)));
+                        }
+                    }
+                    return Ok(());
+                }
+                // Some row has a number that is none: the logits tell which.
+                Err(Error::Core(walsh::Error::Value { .. })) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        runner.logits(&rows, &mut |index, logits| {
+            let (place, _) = chosen[index];
+            let sequence = &mut running[place];
+            let chosen = sequence.choose(logits);
+            match chosen.map(|(token, logprobs)| sequence.push(token, logprobs)) {
+                Ok(None) => {}
+                Ok(Some(finish)) => over.push((place, Ok(finish))),
+                Err(error) => over.push((place, Err(error))),
+            }
+        })
+    }
+
+    /// Ends sequences, each with how it ends.
+    fn end(&mut self, mut over: Vec<(usize, Result<Finish>)>) {
+        over.sort_by_key(|(place, _)| std::cmp::Reverse(*place));
+        for (place, ended) in over {
+            let sequence = self.running.remove(place);
+            self.leave(&sequence);
+            match ended {
+                Ok(finish) => sequence.end(finish),
+                Err(error) => sequence.fail(error),
+            }
+        }
+    }
+
+    /// Ends everybody: the device did not run.
+    fn fail_all(&mut self, error: &Error) {
+        let running = std::mem::take(&mut self.running);
+        for sequence in running.into_iter().chain(std::mem::take(&mut self.waiting)) {
+            self.leave(&sequence);
+            let what = error.to_string();
+            sequence.fail(Error::Engine { what });
+        }
+    }
+
+    /// Tells those who look at it.
+    fn show(&mut self) {
+        let groups = &self.runner.caches.groups;
+        let used = |group: &super::caches::Group| group.pages.pages() - group.pages.free();
+        self.status.waiting = self.waiting.len();
+        self.status.running = self.running.len();
+        self.status.pages_used = groups.iter().map(used).sum();
+        self.status.pages = groups.iter().map(|group| group.pages.pages()).sum();
+        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = self.status;
+    }
+}
+
+/// What is told of numbers that cannot be stored.
+fn not_a_number(error: &Error) -> Error {
+    Error::Logits {
+        what: error.to_string(),
+    }
+}
