@@ -35,21 +35,30 @@ pub(crate) fn run(args: &Bench) -> Outcome {
         generate: args.generate,
         depths: args.depth.clone(),
         kv: args.kv.clone(),
+        sequences: args.sequences.clone(),
         repetitions: args.repetitions.map(usize::from),
         cancel,
     };
     let steps = Steps::new("tests", &notes);
     let tests = [args.prompt, args.generate];
     let tests = tests.iter().filter(|&&tokens| tokens > 0).count();
+    let tests = match args.sequences.len() {
+        0 => tests,
+        several => several,
+    };
     let total = tests * args.depth.len() * args.kv.len();
     let mut done = 0;
     let report = bench(&model, &options, &mut |result| {
         done += 1;
         steps.show(done, total);
         steps.note(format_args!(
-            "{} of {} at depth {}, {}: {:.1} tokens per second",
+            "{} of {}{} at depth {}, {}: {:.1} tokens per second",
             name(result.test),
             result.tokens,
+            match result.sequences {
+                1 => String::new(),
+                several => format!(" in {several} texts"),
+            },
             result.depth,
             result.kv,
             result.tokens_per_second
@@ -73,6 +82,10 @@ fn print(report: &BenchReport, args: &Bench) -> Outcome {
         .iter()
         .any(|result| result.submit_microseconds.is_some());
     let mut headings = vec!["test", "tokens", "depth", "kv", "tokens/s", "min", "max"];
+    let several = !args.sequences.is_empty();
+    if several {
+        headings.insert(3, "sequences");
+    }
     headings.extend(submits.then_some("host µs"));
     let mut table = Table::new(&headings);
     for result in &report.results {
@@ -85,6 +98,9 @@ fn print(report: &BenchReport, args: &Bench) -> Outcome {
             format!("{:.1}", result.min),
             format!("{:.1}", result.max),
         ];
+        if several {
+            cells.insert(3, result.sequences.to_string());
+        }
         if submits {
             let time = result.submit_microseconds;
             cells.push(time.map_or("-".to_owned(), |time| format!("{time:.1}")));

@@ -164,6 +164,10 @@ fn reader() -> Folder {
     folder.file("book.txt", beginning.as_bytes());
     folder.file("article.txt", article.as_bytes());
     folder.file(
+        "questions.jsonl",
+        b"{\"prompt\": \"Once\", \"max_tokens\": 2}\n",
+    );
+    folder.file(
         "template.jinja",
         b"{% for m in messages %}{{ m.content }}\n{% endfor %}",
     );

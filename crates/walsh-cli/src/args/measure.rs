@@ -230,6 +230,12 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "SPEC", default_value = "f16")]
     pub(crate) kv: Vec<KvSpec>,
 
+    /// Decode so many texts at once instead, each behind DEPTH tokens of its own; several numbers
+    /// separated by commas
+    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = count_or_none)]
+    #[arg(allow_negative_numbers = true, conflicts_with_all = ["prompt", "profile"])]
+    pub(crate) sequences: Vec<usize>,
+
     /// Show instead where the time of a decoded token goes, op by op and kernel by kernel
     #[arg(long, conflicts_with_all = ["prompt", "repetitions"])]
     pub(crate) profile: bool,

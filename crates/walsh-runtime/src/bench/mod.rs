@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use walsh::formats::kv::KvSpec;
 
+use crate::engine::{Decoding, EngineOptions};
 use crate::{Error, Model, Result, Session, SessionOptions, Watch};
 pub use profile::{ProfileOptions, ProfileReport, ProfileRow, profile};
 
@@ -27,6 +28,8 @@ pub struct BenchOptions {
     pub depths: Vec<usize>,
     /// The KV codecs.
     pub kv: Vec<KvSpec>,
+    /// How many texts are decoded at once, by an engine; empty for one, by a session, which is prefilled too.
+    pub sequences: Vec<usize>,
     /// Repetitions of each test. `None`: 5, or 3 where a repetition with what
     /// prepares it takes more than five seconds.
     pub repetitions: Option<usize>,
@@ -71,8 +74,10 @@ pub struct BenchResult {
     pub test: BenchTest,
     /// Tokens per repetition.
     pub tokens: usize,
-    /// Tokens in the cache at the start of a repetition.
+    /// Tokens in the cache at the start of a repetition, of each text.
     pub depth: usize,
+    /// How many texts went on at once.
+    pub sequences: usize,
     /// The KV codec.
     pub kv: String,
     /// The median over the repetitions.
@@ -117,6 +122,17 @@ pub fn bench(
     let watch = Watch::cancelled_by(&options.cancel);
     let mut results = Vec::new();
     let mut cancelled = false;
+    if !options.sequences.is_empty() {
+        let tokens = arbitrary_tokens(context, model.config().vocabulary);
+        match several(model, options, (&tokens, &watch), &mut |result| {
+            each(&result);
+            results.push(result);
+        }) {
+            Err(Error::Cancelled) if !results.is_empty() => cancelled = true,
+            measured => measured?,
+        }
+        return Ok(report(model, results, cancelled));
+    }
     'tests: for kv in &options.kv {
         let mut session = model.session(SessionOptions {
             context,
@@ -141,23 +157,19 @@ pub fn bench(
                     }
                     measured => measured?,
                 };
-                let result = BenchResult {
-                    test,
-                    tokens: count,
-                    depth,
-                    kv: kv.to_string(),
-                    tokens_per_second: median(&rates),
-                    min: rates.iter().copied().fold(f64::INFINITY, f64::min),
-                    max: rates.iter().copied().fold(0.0, f64::max),
-                    submit_microseconds: submit.filter(|_| test == BenchTest::Decode),
-                };
+                let submit = submit.filter(|_| test == BenchTest::Decode);
+                let result = case.result(kv, 1, &rates, submit);
                 each(&result);
                 results.push(result);
             }
         }
     }
+    Ok(report(model, results, cancelled))
+}
+
+fn report(model: &Model, results: Vec<BenchResult>, cancelled: bool) -> BenchReport {
     let properties = model.device().properties();
-    Ok(BenchReport {
+    BenchReport {
         model: model.name().to_owned(),
         device: properties.to_string(),
         threads: properties.parallelism,
@@ -165,7 +177,37 @@ pub fn bench(
         screen_bytes: model.screen_bytes(),
         results,
         cancelled,
-    })
+    }
+}
+
+/// Decodes several texts at once, at each depth and with each codec.
+fn several(
+    model: &Model,
+    options: &BenchOptions,
+    (tokens, watch): (&[i32], &Watch),
+    each: &mut dyn FnMut(BenchResult),
+) -> Result<()> {
+    if options.generate == 0 || options.sequences.contains(&0) {
+        return Err(Error::measure(
+            "there is nothing to measure: ask for generated tokens and one sequence at least",
+        ));
+    }
+    for kv in &options.kv {
+        for &depth in &options.depths {
+            for &sequences in &options.sequences {
+                let case = Case {
+                    test: BenchTest::Decode,
+                    count: options.generate,
+                    depth,
+                    tokens,
+                    watch,
+                };
+                let rates = case.measure_several(model, (kv, sequences), options.repetitions)?;
+                each(case.result(kv, sequences, &rates, None));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// One test at one depth.
@@ -178,6 +220,61 @@ struct Case<'a> {
 }
 
 impl Case<'_> {
+    fn result(
+        &self,
+        kv: &KvSpec,
+        sequences: usize,
+        rates: &[f64],
+        submit_microseconds: Option<f64>,
+    ) -> BenchResult {
+        BenchResult {
+            test: self.test,
+            tokens: self.count,
+            depth: self.depth,
+            sequences,
+            kv: kv.to_string(),
+            tokens_per_second: median(rates),
+            min: rates.iter().copied().fold(f64::INFINITY, f64::min),
+            max: rates.iter().copied().fold(0.0, f64::max),
+            submit_microseconds,
+        }
+    }
+
+    /// Tokens per second, of all texts together, of each repetition of a decode of several.
+    fn measure_several(
+        &self,
+        model: &Model,
+        (kv, sequences): (&KvSpec, usize),
+        repetitions: Option<usize>,
+    ) -> Result<Vec<f64>> {
+        // Nothing can be decoded behind nothing.
+        let depth = self.depth.max(1);
+        let options = EngineOptions {
+            sequences,
+            context: depth + self.count + 1,
+            kv: kv.clone(),
+            ..EngineOptions::default()
+        };
+        // Texts that differ, so that no two are read alike.
+        let prompt = |turn: usize| {
+            let tokens = self.tokens.iter().cycle();
+            tokens
+                .skip(turn % self.tokens.len())
+                .take(depth)
+                .copied()
+                .collect()
+        };
+        let prompts = (0..sequences).map(prompt).collect();
+        let mut decoding = Decoding::new(model, &options, prompts, self.watch)?;
+        decoding.repetition(self.count)?;
+        let mut rates = Vec::new();
+        for _ in 0..repetitions.unwrap_or(3) {
+            let took = decoding.repetition(self.count)?;
+            rates.push((sequences * self.count) as f64 / took.as_secs_f64());
+        }
+        Ok(rates)
+    }
+
     /// Tokens per second of each repetition, and the microseconds per token that went
     /// into handing over their work.
     fn measure(

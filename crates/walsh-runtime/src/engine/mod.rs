@@ -6,6 +6,7 @@
 
 mod caches;
 mod pages;
+mod rate;
 mod request;
 mod runner;
 mod sequence;
@@ -18,6 +19,7 @@ use std::thread::JoinHandle;
 use walsh::formats::DType;
 use walsh::{KvCodec, KvSpec};
 
+pub(crate) use self::rate::Decoding;
 pub use self::request::{Logprobs, Piece, Request, Stream};
 use self::runner::Runner;
 use self::sequence::Sequence;

@@ -204,7 +204,7 @@ impl Sequence {
             true => self.stops.take_all(),
             false => self.stops.take(),
         };
-        self.tokens.push(token);
+        self.append(token);
         self.outlet.say(Event::Piece(Piece {
             token: Some(token),
             text,
@@ -222,6 +222,17 @@ impl Sequence {
         } else {
             (self.tokens.len() >= self.context).then_some(Finish::ContextFull)
         }
+    }
+
+    /// Goes on with a token.
+    pub(super) fn append(&mut self, token: i32) {
+        self.tokens.push(token);
+    }
+
+    /// Takes back what lies behind the token that follows the first `read` ones.
+    pub(super) fn rewind(&mut self, read: usize) {
+        self.tokens.truncate(read + 1);
+        self.read = read.min(self.tokens.len());
     }
 
     /// Whether nothing is to be generated.

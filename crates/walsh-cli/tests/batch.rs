@@ -1,0 +1,154 @@
+//! `walsh batch`: prompts in, answers out, in their order, and on from where it was ended.
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use support::tiny::Tiny;
+use support::{Folder, Ran, walsh};
+
+const QUESTIONS: &str = r#"{"id": 7, "prompt": "Once upon a time", "max_tokens": 5}
+{"messages": [{"role": "user", "content": "hi <|im_end|> there"}], "max_tokens": 3}
+
+{"prompt": "Again", "temperature": 1.5, "seed": 3, "max_tokens": 40, "stop": ["z", "q"]}
+{"prompt": "", "note": [1, 2.5, {"a": null}]}
+no json
+{"prompt": "x", "messages": []}
+{"prompt": "twice", "text": "taken"}
+{"prompt": "last", "max_tokens": 0}
+"#;
+
+fn model(folder: &Folder) -> String {
+    folder.argument("tiny.gguf", &Tiny::default().gguf())
+}
+
+fn batch(model: &str, questions: &Path, more: &[&str]) -> Ran {
+    let fixed = [
+        "batch",
+        questions.to_str().expect("UTF-8"),
+        "--model",
+        model,
+        "--device",
+        "cpu:isa=portable",
+        "--temperature",
+        "0",
+        "--sequences",
+        "3",
+        "--context",
+        "128",
+    ];
+    walsh(fixed.iter().chain(more).copied())
+}
+
+/// The run ended with an error behind its figures.
+#[track_caller]
+fn ends_with_errors(ran: &Ran, part: &str) {
+    assert_eq!(ran.status, Some(1), "{ran:?}");
+    let last = ran.err.lines().last().unwrap_or_default();
+    assert!(
+        last.starts_with("walsh: ") && last.contains(part),
+        "{ran:?}"
+    );
+}
+
+fn lines(text: &str) -> Vec<Value> {
+    let lines = text
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"));
+    lines.collect()
+}
+
+#[test]
+fn answers_come_in_order_and_say_what_is_wrong_with_a_line() {
+    let folder = Folder::new();
+    let model = model(&folder);
+    let questions = folder.file("questions.jsonl", QUESTIONS.as_bytes());
+    let ran = batch(&model, &questions, &[]);
+    ends_with_errors(&ran, "4 of the answers are errors");
+    let answers = lines(&ran.out);
+    assert_eq!(answers.len(), 8);
+    assert_eq!(
+        (&answers[0]["id"], &answers[0]["finish"]),
+        (&json!(7), &json!("max_tokens"))
+    );
+    assert_eq!(answers[0]["generated_tokens"], 5);
+    assert!(answers[0]["text"].is_string() && answers[0]["error"].is_null());
+    assert_eq!(answers[1]["messages"][0]["content"], "hi <|im_end|> there");
+    assert!(answers[1]["prompt_tokens"].as_u64().expect("a number") > 10);
+    assert_eq!(answers[3]["note"], json!([1, 2.5, { "a": null }]));
+    for (index, part) in [
+        (3, "prompt is empty"),
+        (4, "line 6: it is no JSON object"),
+        (5, "line 7: give \"prompt\" or \"messages\""),
+        (6, "line 8: it has \"text\" already"),
+    ] {
+        let error = answers[index]["error"].as_str().expect("an error");
+        assert!(error.contains(part), "{error:?} lacks {part:?}");
+        assert!(answers[index]["finish"].is_null());
+    }
+    assert_eq!(
+        (&answers[7]["text"], &answers[7]["finish"]),
+        (&json!(""), &json!("max_tokens"))
+    );
+    assert!(
+        ran.err.contains("8 of 8 prompts answered, 4 with an error"),
+        "{}",
+        ran.err
+    );
+}
+
+#[test]
+fn a_run_that_was_ended_goes_on() {
+    let folder = Folder::new();
+    let model = model(&folder);
+    let questions = folder.file("questions.jsonl", QUESTIONS.as_bytes());
+    let answers = folder.path().join("answers.jsonl");
+    let output = ["--output", answers.to_str().expect("UTF-8")];
+    ends_with_errors(&batch(&model, &questions, &output), "4 of the answers");
+    let whole = fs::read_to_string(&answers).expect("the answers");
+    // A run with less memory, and one that was killed in the middle of its fourth answer, give the same.
+    let starts: Vec<usize> = whole.match_indices('\n').map(|(at, _)| at + 1).collect();
+    for kept in [0, starts[1], starts[2] + 9, whole.len()] {
+        fs::write(&answers, &whole[..kept]).expect("written");
+        let ran = batch(&model, &questions, &output);
+        ends_with_errors(&ran, "4 of the answers");
+        assert_eq!(fs::read_to_string(&answers).expect("the answers"), whole);
+        let before = whole[..kept].matches('\n').count();
+        assert_eq!(
+            ran.err.contains(&format!("({before} before)")),
+            before > 0,
+            "{}",
+            ran.err
+        );
+    }
+    // Answers to other questions are not gone on from, and are left as they are.
+    let others = folder.file("others.jsonl", b"{\"prompt\": \"another\"}\n");
+    batch(&model, &others, &output).fails(1, "it is the answer to another question");
+    let fewer = folder.file(
+        "fewer.jsonl",
+        QUESTIONS.lines().next().expect("a line").as_bytes(),
+    );
+    batch(&model, &fewer, &output).fails(1, "there are more answers than questions");
+    assert_eq!(fs::read_to_string(&answers).expect("the answers"), whole);
+    let text = folder.file("notes.txt", b"my notes\n");
+    let output = ["--output", text.to_str().expect("UTF-8")];
+    batch(&model, &questions, &output).fails(1, "it is no answer");
+    assert_eq!(fs::read_to_string(&text).expect("the notes"), "my notes\n");
+}
+
+#[test]
+fn what_cannot_be_read_or_held_is_said() {
+    let folder = Folder::new();
+    let model = model(&folder);
+    let questions = folder.file("questions.jsonl", QUESTIONS.as_bytes());
+    batch(&model, &folder.path().join("none"), &[]).fails(1, "there is no such file");
+    let binary = folder.file("binary", &[0xff, 0xfe, b'\n']);
+    batch(&model, &binary, &[]).fails(1, "not UTF-8");
+    batch(&model, &questions, &["--kv-memory", "1KB"]).fails(1, "kv_memory must be at least");
+    for size in ["0", "many", "-3", "5 parsecs", "nan"] {
+        let size = format!("--kv-memory={size}");
+        batch(&model, &questions, &[&size]).fails(2, "512MB");
+    }
+}

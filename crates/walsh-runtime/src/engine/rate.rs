@@ -1,0 +1,96 @@
+//! How fast an engine decodes.
+
+use std::time::{Duration, Instant};
+
+use super::EngineOptions;
+use super::request::{Request, Stream};
+use super::runner::Runner;
+use super::sequence::Sequence;
+use crate::{Model, Result, Sampling, Watch};
+
+/// Texts of equal length that are all written at once.
+pub(crate) struct Decoding {
+    runner: Runner,
+    sequences: Vec<Sequence>,
+    /// Their length at the start.
+    depth: usize,
+    watch: Watch,
+}
+
+impl Decoding {
+    /// Reads `depth` tokens, one at least, of each of so many texts.
+    ///
+    /// # Errors
+    /// As [`Engine::new`](super::Engine::new), or when it is cancelled.
+    pub(crate) fn new(
+        model: &Model,
+        options: &EngineOptions,
+        prompts: Vec<Vec<i32>>,
+        watch: &Watch,
+    ) -> Result<Self> {
+        let options = options.resolved(model)?;
+        let depth = prompts.first().map_or(0, Vec::len);
+        let mut sequences = Vec::new();
+        for (slot, prompt) in prompts.into_iter().enumerate() {
+            let request = Request {
+                sampling: Sampling::greedy(),
+                ..Request::new(prompt)
+            };
+            let (outlet, _) = Stream::new();
+            let mut sequence = Sequence::new(model, &options, request, outlet)?;
+            sequence.slot = Some(slot);
+            sequences.push(sequence);
+        }
+        let mut decoding = Self {
+            runner: Runner::new(model, &options)?,
+            sequences,
+            depth,
+            watch: watch.clone(),
+        };
+        for place in 0..decoding.sequences.len() {
+            while !decoding.step(place..place + 1)? {}
+        }
+        Ok(decoding)
+    }
+
+    /// The time of `count` more tokens of each text.
+    ///
+    /// # Errors
+    /// When the device fails, or it is cancelled.
+    pub(crate) fn repetition(&mut self, count: usize) -> Result<Duration> {
+        for sequence in &mut self.sequences {
+            sequence.rewind(self.depth);
+        }
+        let start = Instant::now();
+        for _ in 0..count {
+            self.step(0..self.sequences.len())?;
+        }
+        Ok(start.elapsed())
+    }
+
+    /// Reads the next rows of some texts; whether a token was chosen behind each.
+    fn step(&mut self, places: std::ops::Range<usize>) -> Result<bool> {
+        self.watch.check()?;
+        let batch = &mut self.sequences[places];
+        for sequence in &mut *batch {
+            let slot = sequence.slot.unwrap_or_default();
+            self.runner.reserve(slot, &sequence.next_rows());
+        }
+        self.runner.read(&batch.iter().collect::<Vec<_>>())?;
+        let (mut row, mut rows) = (0, Vec::new());
+        for sequence in &mut *batch {
+            row += sequence.next_rows().positions().len() as i32;
+            if sequence.advance() {
+                rows.push(row - 1);
+            }
+        }
+        if rows.len() < batch.len() {
+            return Ok(false);
+        }
+        let tokens = self.runner.likeliest(&rows)?;
+        for (sequence, token) in batch.iter_mut().zip(tokens) {
+            sequence.append(token);
+        }
+        Ok(true)
+    }
+}
