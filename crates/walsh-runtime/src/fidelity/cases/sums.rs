@@ -9,7 +9,8 @@ use crate::fidelity::answer::Expected;
 const CONTAINERS: [&str; 6] = ["box", "basket", "drawer", "crate", "jar", "chest"];
 
 /// One example, so that a small model knows what is wanted, and answers are short.
-const EXAMPLE: &str = "Solve the second problem as the first one is solved.\n\n\
+const EXAMPLE: &str = "Write the solution of the second problem in one line, exactly in the form of the first one, with no other \
+    words.\n\n\
     Problem: A bag holds 14 stones. First 9 more are put in. Then 6 are taken out. Then the number of stones is doubled. \
     How many stones are there in the end?\n\
     Solution: 14 + 9 = 23. 23 - 6 = 17. 17 * 2 = 34. The answer is 34.\n\n";
