@@ -60,6 +60,8 @@ pub(super) fn specs() -> Vec<(KvCodecs, u64)> {
         all.push((spec("k=tq8,v=tq3"), dim));
         all.push((spec("k=tq6+norm,v=tq5+norot"), dim));
     }
+    // Factors of halves that have norms for scales.
+    all.push((spec("k=tq4+norm:1.5,v=tq5+norm:0.8"), 512));
     // A size that no rotation has.
     all.push((spec("k=tq5+norot,v=tq4+norm+norot"), 288));
     all

@@ -152,15 +152,16 @@ inline float encode_fitted(thread float *v, uint first, uint end, uint l, thread
     return sigma == 0.0f ? 0.0f : sigma * factor;
 }
 
-// The same by the norm convention.
-inline float encode_normed(thread const Wide *v, uint first, uint end, uint l, threadgroup const float *boundaries,
-                           threadgroup uchar *codes) {
+// The same by the norm convention; `factor` is what the deviation becomes.
+inline float encode_normed(thread const Wide *v, uint first, uint end, uint l, float factor,
+                           threadgroup const float *boundaries, threadgroup uchar *codes) {
     Spread spread = spread_of(v, first, end);
     bool zero = spread.sigma.high == 0.0f;
     Wide one = {1.0f, 0.0f};
-    Wide sigma = zero ? one : spread.sigma;
+    Wide wide_factor = {factor, 0.0f};
+    Wide divisor = zero ? one : wide_quotient(spread.sigma, wide_factor);
     UNROLL for (uint c = 0; c < PER_LANE; c++) {
-        if (c >= first && c < end) codes[l + 16u * c] = uchar(code_of_wide(wide_quotient(v[c], sigma), boundaries));
+        if (c >= first && c < end) codes[l + 16u * c] = uchar(code_of_wide(wide_quotient(v[c], divisor), boundaries));
     }
     Wide stored = ROW_GROUPS > 1 ? spread.sigma : spread.norm;
     return stored.high + stored.low;

@@ -57,7 +57,7 @@ inline void kv_store(constant KvStoreArgs &args, device const float *source, dev
         if (ROTATE) rotate_forward(w, l, shared.wide_rows[ORDER > 1 ? mine : 0]);
         for (uint group = 0; group < ROW_GROUPS; group++) {
             uint first = group * GROUP / 16u;
-            stored[group] = encode_normed(w, first, first + GROUP / 16u, l, shared.boundaries, shared.codes[mine]);
+            stored[group] = encode_normed(w, first, first + GROUP / 16u, l, args.factor, shared.boundaries, shared.codes[mine]);
         }
     } else {
         if (ROTATE) rotate_forward(v, l, shared.rows[ORDER > 1 ? mine : 0]);

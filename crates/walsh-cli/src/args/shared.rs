@@ -65,7 +65,8 @@ SPEC, how the KV cache keeps keys and values:
                               equalised and centred, and the first 4 and recent 32 tokens are kept
                               in q8_0 as well
   +plain                      after a tq codec: nothing but rotation and codes
-  +norot, +norm               after a tq codec: without the rotation; with mlx-native's scale
+  +norot, +norm               after a tq codec: without the rotation; with mlx-native's scale, and of
+                              heads of 512 with its scale factor, such as +norm:1.05
   k=CODEC,v=CODEC             keys and values apart, such as k=tq5,v=tq4
 Settings follow behind semicolons (quote them for the shell):
   first=N recent=N[:CODEC]    the tokens that are also kept in a denser codec; overlay=off: none

@@ -24,7 +24,7 @@ pub use family::Bounds;
 pub use floats::FloatCodec;
 pub use row::RowCodec;
 pub use spec::{Budget, KvSpec, LayerKv, LayerRange, Overlay};
-pub use tq::{MAX_GROUP, SCALE_CANDIDATES, ScaleKind, TINY_SIGMA, Tq, lane_sum, pack};
+pub use tq::{MAX_GROUP, NormFactor, SCALE_CANDIDATES, ScaleKind, TINY_SIGMA, Tq, lane_sum, pack};
 
 pub use crate::codebook::TqBits;
 

@@ -284,6 +284,33 @@ fn the_scale_search_beats_the_plain_norm() {
 }
 
 #[test]
+fn halves_are_multiplied_by_the_factor_of_their_norms() {
+    let row = gaussian(11, 512);
+    let plain = codec("tq4+norm", 512);
+    let centroids = plain.centroids().unwrap();
+    let errors = ["0.8", "1", "1.5", "16"].map(|factor| {
+        let codec = codec(&format!("tq4+norm:{factor}"), 512);
+        let encoded = encode(&codec, &row).unwrap();
+        assert_eq!(encoded.scales, encode(&plain, &row).unwrap().scales);
+        let (mut rotated, mut decoded) = (row.clone(), vec![0.0; 512]);
+        codec.rotation().unwrap().forward(&mut rotated);
+        codec.decode_row_rotated(&encoded.codes, &encoded.scales, &mut decoded);
+        let factor: f32 = factor.parse().unwrap();
+        for (at, (r, d)) in rotated.iter().zip(&decoded).enumerate() {
+            let scale = encoded.scales.as_chunks::<4>().0[at / 256];
+            let unit = f32::from_le_bytes(scale) / factor;
+            let off = |centroid: &f32| (centroid - r / unit).abs();
+            let nearest = centroids.iter().map(off).fold(f32::MAX, f32::min);
+            assert!(off(&(d / unit)) < nearest + 1e-4, "{factor}: number {at}");
+        }
+        distance(&rotated, &decoded)
+    });
+    assert!(errors[1] < errors[0] && errors[1] < errors[2] && errors[2] < errors[3]);
+    let wrong = RowCodec::new("tq4+norm:1.5".parse().unwrap(), 256).unwrap_err();
+    assert!(wrong.to_string().contains("more than 256"), "{wrong}");
+}
+
+#[test]
 fn dense_rows_are_ggml_rows() {
     let row = gaussian(3, 64);
     for (spec, bytes, tolerance) in [

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::{KvCodec, KvCodecs, KvError, ScaleKind};
+use super::{KvCodec, KvCodecs, KvError, NormFactor, ScaleKind};
 
 /// The codecs that can be named, for messages.
 fn possible_codecs() -> String {
@@ -37,9 +37,18 @@ pub(super) fn parse_codec(
     let mut codec = base_codec(name, given)?;
     for option in parts {
         let twice = || malformed(format!("+{option} stands twice"));
+        let (option, factor) = match option.strip_prefix("norm:") {
+            Some(factor) => ("norm", factor),
+            None => (option, "1"),
+        };
         match (option, &mut codec) {
             ("norot", KvCodec::Tq(tq)) if tq.rotate => tq.rotate = false,
-            ("norm", KvCodec::Tq(tq)) if tq.scale != ScaleKind::Norm => tq.scale = ScaleKind::Norm,
+            ("norm", KvCodec::Tq(tq)) if tq.scale == ScaleKind::LeastSquares => {
+                let factor = factor.parse().ok().and_then(NormFactor::new);
+                tq.scale = ScaleKind::Norm(factor.ok_or_else(|| {
+                    malformed("the factor behind +norm: is a number from 1/64 to 64".to_owned())
+                })?);
+            }
             ("norot" | "norm", KvCodec::Tq(_)) => return Err(twice()),
             ("rot", KvCodec::Tq(_)) => {
                 return Err(malformed(format!(
@@ -169,10 +178,11 @@ impl fmt::Display for KvCodec {
         if !tq.rotate {
             f.write_str("+norot")?;
         }
-        if tq.scale == ScaleKind::Norm {
-            f.write_str("+norm")?;
+        match tq.scale {
+            ScaleKind::LeastSquares => Ok(()),
+            ScaleKind::Norm(NormFactor::ONE) => f.write_str("+norm"),
+            ScaleKind::Norm(factor) => write!(f, "+norm:{}", factor.get()),
         }
-        Ok(())
     }
 }
 

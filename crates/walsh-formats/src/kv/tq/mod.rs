@@ -24,13 +24,36 @@ pub enum ScaleKind {
     /// and keeps the best.
     LeastSquares,
     /// The mlx-native convention, in single precision: the L2 norm of a group that is the whole head, the root mean
-    /// square of each half of a head of more than 256.
-    Norm,
+    /// square of each half of a head of more than 256. Numbers of such a half are multiplied by the factor before they are
+    /// quantised, and divided by it when they are decoded.
+    Norm(NormFactor),
+}
+
+/// The factor of [`ScaleKind::Norm`], from 1/64 to 64: what the root mean square of each half of a head of more than 256
+/// numbers becomes before the nearest centroids are sought. Shorter heads have the factor 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct NormFactor(u32);
+
+impl NormFactor {
+    /// The deviation that the codebooks are made for.
+    pub const ONE: Self = Self(1f32.to_bits());
+
+    /// A factor; `None` when it is not from 1/64 to 64.
+    pub fn new(factor: f32) -> Option<Self> {
+        (1.0 / 64.0..=64.0)
+            .contains(&factor)
+            .then_some(Self(factor.to_bits()))
+    }
+
+    /// The number.
+    pub const fn get(self) -> f32 {
+        f32::from_bits(self.0)
+    }
 }
 
 impl ScaleKind {
-    /// Both of them.
-    pub const ALL: [ScaleKind; 2] = [ScaleKind::LeastSquares, ScaleKind::Norm];
+    /// Both of them, norms with the factor 1.
+    pub const ALL: [ScaleKind; 2] = [ScaleKind::LeastSquares, ScaleKind::Norm(NormFactor::ONE)];
 }
 
 /// A codebook codec.
@@ -64,8 +87,15 @@ impl Family for Tq {
     fn refuses(&self, head_dim: usize) -> Option<&'static str> {
         // Groups are whole vectors of sixteen.
         let whole = if head_dim > MAX_GROUP { 32 } else { 16 };
-        (!head_dim.is_multiple_of(whole))
-            .then_some("it must be a multiple of 16 up to 256 and of 32 above; f16 takes this size")
+        if !head_dim.is_multiple_of(whole) {
+            return Some(
+                "it must be a multiple of 16 up to 256 and of 32 above; f16 takes this size",
+            );
+        }
+        let scaled = matches!(self.scale, ScaleKind::Norm(factor) if factor != NormFactor::ONE);
+        (scaled && head_dim <= MAX_GROUP).then_some(
+            "a factor of +norm is for heads of more than 256; +norm without one takes this size",
+        )
     }
 
     fn code_bytes(&self, head_dim: usize) -> usize {
@@ -79,16 +109,17 @@ impl Family for Tq {
     fn scale_dtype(&self) -> Option<DType> {
         match self.scale {
             ScaleKind::LeastSquares => Some(DType::F16),
-            ScaleKind::Norm => Some(DType::F32),
+            ScaleKind::Norm(_) => Some(DType::F32),
         }
     }
 
     fn scale_factor(&self, head_dim: usize) -> f32 {
         match self.scale {
-            ScaleKind::Norm if self.groups(head_dim) == 1 => {
+            ScaleKind::Norm(_) if self.groups(head_dim) == 1 => {
                 (1.0 / (head_dim as f64).sqrt()) as f32
             }
-            ScaleKind::LeastSquares | ScaleKind::Norm => 1.0,
+            ScaleKind::Norm(factor) => 1.0 / factor.get(),
+            ScaleKind::LeastSquares => 1.0,
         }
     }
 
@@ -101,7 +132,8 @@ impl Family for Tq {
             // The scales are 0.9 to 1.2 times the root mean square, but for groups of few magnitudes: to 2.5 times where all
             // share the innermost cell, to 4.5 where one number of 256 is all that there is.
             ScaleKind::LeastSquares => HALF_BOUND / 5.0 * (group_len as f64).sqrt(),
-            ScaleKind::Norm => f64::from(f32::MAX),
+            // A factor below 1 makes more of them when they are decoded.
+            ScaleKind::Norm(factor) => f64::from(f32::MAX) * f64::from(factor.get().min(1.0)),
         };
         let number = f64::INFINITY;
         Bounds { number, norm }
@@ -115,13 +147,15 @@ impl Family for Tq {
         let unpacked = &mut unpacked[..head_dim];
         let stored = match self.scale {
             ScaleKind::LeastSquares => self.quantise_fitted(source, group_len, unpacked)?,
-            ScaleKind::Norm => self.quantise_normed(&source, group_len, unpacked)?,
+            ScaleKind::Norm(factor) => {
+                self.quantise_normed(&source, (group_len, factor), unpacked)?
+            }
         };
         for (group, scale) in stored[..groups].iter().enumerate() {
             match self.scale {
                 ScaleKind::LeastSquares => out.scales[2 * group..][..2]
                     .copy_from_slice(&f16::from_f32(*scale).to_le_bytes()),
-                ScaleKind::Norm => {
+                ScaleKind::Norm(_) => {
                     out.scales[4 * group..][..4].copy_from_slice(&scale.to_le_bytes());
                 }
             }
@@ -183,7 +217,7 @@ impl Tq {
     fn quantise_normed(
         self,
         source: &Source<'_>,
-        group_len: usize,
+        (group_len, factor): (usize, NormFactor),
         codes: &mut [u8],
     ) -> Result<[f32; 2], Refusal> {
         let mut rotated = [0f64; MAX_HEAD_DIM];
@@ -211,7 +245,7 @@ impl Tq {
                 codes.fill(book.code(0.0));
                 continue;
             }
-            quantise(book, values, sigma, codes);
+            quantise(book, values, sigma / f64::from(factor.get()), codes);
         }
         Ok(stored)
     }
@@ -222,7 +256,7 @@ impl Tq {
             ScaleKind::LeastSquares => {
                 f16::from_le_bytes([scales[2 * group], scales[2 * group + 1]]).to_f32()
             }
-            ScaleKind::Norm => {
+            ScaleKind::Norm(_) => {
                 let at = 4 * group;
                 f32::from_le_bytes([scales[at], scales[at + 1], scales[at + 2], scales[at + 3]])
                     * self.scale_factor(head_dim)

@@ -24,7 +24,7 @@ const fn name(storage: Storage) -> &'static str {
         Storage::Block(BlockCodec::Q4_0) => "KIND_Q4_0",
         Storage::Codebook(tq) => match tq.scale {
             ScaleKind::LeastSquares => "KIND_TQ_FITTED",
-            ScaleKind::Norm => "KIND_TQ_NORMED",
+            ScaleKind::Norm(_) => "KIND_TQ_NORMED",
         },
     }
 }
@@ -84,7 +84,18 @@ impl Constants {
 
 /// Whether a codec has norms for scales, and is encoded in double precision.
 pub(super) fn is_by_norm(codec: &RowCodec) -> bool {
-    matches!(codec.storage(), Storage::Codebook(tq) if tq.scale == ScaleKind::Norm)
+    matches!(codec.storage(), Storage::Codebook(tq) if tq.scale != ScaleKind::LeastSquares)
+}
+
+/// What the root mean square of a half becomes before it is quantised by norm.
+pub(super) fn norm_factor(codec: &RowCodec) -> f32 {
+    match codec.storage() {
+        Storage::Codebook(Tq {
+            scale: ScaleKind::Norm(factor),
+            ..
+        }) => factor.get(),
+        _ => 1.0,
+    }
 }
 
 /// The number of a type of keys and values as an op is given them.

@@ -45,6 +45,8 @@ args! {
         source: u32,
         /// Which number of an entry is the slot.
         field: u32,
+        /// What the root mean square of a half becomes before it is quantised by norm.
+        factor: f32,
     }
 }
 
@@ -246,6 +248,7 @@ impl Storing<'_> {
             slots: rows.codes.shape()[1] as u32,
             source: source_type(self.source, lowering)?,
             field,
+            factor: codec::norm_factor(&rows.codec),
         };
         let nothing = lowering.nothing();
         let span = |tensor: Option<&Tensor>| tensor.map_or_else(|| nothing.clone(), Tensor::span);

@@ -27,7 +27,7 @@ impl Encoder {
     pub(super) fn new(tq: Tq, codec: &RowCodec) -> Self {
         match tq.scale {
             ScaleKind::LeastSquares => Self::LeastSquares(fitted::Encoder::new(tq.bits, codec)),
-            ScaleKind::Norm => Self::Norm(norm::Encoder::new(tq.bits, codec)),
+            ScaleKind::Norm(factor) => Self::Norm(norm::Encoder::new((tq.bits, factor), codec)),
         }
     }
 

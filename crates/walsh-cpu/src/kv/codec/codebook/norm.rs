@@ -1,7 +1,7 @@
 //! Codebook codecs with norms for scales, which are quantised in double precision.
 
 use walsh_formats::codebook::{Codebook, codebook};
-use walsh_formats::kv::{self, RowCodec, TqBits, lane_sum};
+use walsh_formats::kv::{self, NormFactor, RowCodec, TqBits, lane_sum};
 use walsh_formats::rotation::MAX_HEAD_DIM;
 
 use super::quantise::{Quantiser, Tables};
@@ -14,16 +14,18 @@ pub(super) const COST: u64 = 500;
 pub(in crate::kv) struct Encoder {
     codec: RowCodec,
     bits: TqBits,
+    factor: f64,
     tables: Tables,
     limits: Vec<f64>,
 }
 
 impl Encoder {
-    pub(super) fn new(bits: TqBits, codec: &RowCodec) -> Self {
+    pub(super) fn new((bits, factor): (TqBits, NormFactor), codec: &RowCodec) -> Self {
         let book = codebook(bits);
         Self {
             codec: codec.clone(),
             bits,
+            factor: f64::from(factor.get()),
             tables: Tables::of(book),
             limits: limits(book),
         }
@@ -56,6 +58,7 @@ fn encode_row<S: Simd>(
     let Encoder {
         codec,
         bits,
+        factor,
         tables,
         limits,
     } = encoder;
@@ -87,8 +90,9 @@ fn encode_row<S: Simd>(
             return false;
         }
         scale.copy_from_slice(&stored.to_le_bytes());
+        let divisor = sigma / factor;
         for (number, unit) in numbers.iter_mut().zip(units) {
-            *number /= sigma;
+            *number /= divisor;
             *unit = *number as f32;
         }
     }
