@@ -17,7 +17,7 @@ pub(super) struct Worker {
     open: bool,
     /// Those that have not begun, the first in line first.
     waiting: Vec<Sequence>,
-    /// Those that have a slot, the first in line first.
+    /// Those that have a slot.
     running: Vec<Sequence>,
     free_slots: Vec<usize>,
     /// The number of the next request.
@@ -123,6 +123,7 @@ impl Worker {
     /// Who is in the next step, with pages for it: places among the running.
     fn plan(&mut self) -> Vec<usize> {
         let (mut batch, mut prefilled) = (Vec::new(), 0);
+        self.running.sort_by_key(Sequence::turn);
         let mut place = 0;
         loop {
             if place == self.running.len() && !self.admit(prefilled) {
@@ -142,7 +143,7 @@ impl Worker {
                 batch.push(place);
                 prefilled += read;
                 place += 1;
-            } else if !self.put_off_last() || place >= self.running.len() {
+            } else if !self.put_off_last(place) || place >= self.running.len() {
                 return batch;
             }
         }
@@ -164,14 +165,13 @@ impl Worker {
         };
         let mut sequence = self.waiting.remove(0);
         sequence.slot = Some(slot);
-        // Whoever came before it and has begun is further up in line, or of a lower priority.
         self.running.push(sequence);
         true
     }
 
-    /// The last in line gives its pages to the others; whether there was one.
-    fn put_off_last(&mut self) -> bool {
-        let last = (0..self.running.len()).max_by_key(|place| self.running[*place].turn());
+    /// The last in line, of those from a place on, gives its pages to the others; whether there was one.
+    fn put_off_last(&mut self, from: usize) -> bool {
+        let last = (from..self.running.len()).max_by_key(|place| self.running[*place].turn());
         let Some(place) = last else {
             return false;
         };

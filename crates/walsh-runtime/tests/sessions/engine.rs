@@ -115,7 +115,13 @@ fn texts_that_give_way_come_back() {
         ..options("f16", 4)
     };
     let engine = Engine::new(model.clone(), options).expect("an engine");
-    let requests: Vec<Request> = (0..4).map(|seed| greedy(text(50, seed), 150)).collect();
+    // The last to come goes first, and gives way last.
+    let requests: Vec<Request> = (0..4)
+        .map(|seed| Request {
+            priority: seed % 3,
+            ..greedy(text(50, seed), 150)
+        })
+        .collect();
     let streams: Vec<Stream> = requests
         .iter()
         .map(|request| engine.submit(request.clone()).expect("a stream"))
