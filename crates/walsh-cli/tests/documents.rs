@@ -140,7 +140,9 @@ fn shortened(command: &str) -> String {
     for option in more {
         let name = option.split(' ').next().unwrap_or_default();
         let short = if name == "--max-tokens" { " -n " } else { "\n" };
-        if !command.contains(name) && !command.contains(short) {
+        // Of several texts none is prefilled alone.
+        let unfit = name == "--prompt" && command.contains("--sequences");
+        if !unfit && !command.contains(name) && !command.contains(short) {
             // What is redirected comes last.
             let end = command.find(" < ").or_else(|| command.find(" > "));
             let end = end.unwrap_or(command.len());
