@@ -151,14 +151,14 @@ mod tests {
             kind: "float",
             touch: Touch::Reads,
         };
-        let nine: &'static [Parameter] = vec![buffer; 9].leak();
+        let ten: &'static [Parameter] = vec![buffer; 10].leak();
         for (kernel, word) in [
             (
                 Kernel {
-                    buffers: nine,
+                    buffers: ten,
                     ..RIGHT
                 },
-                "9 buffers",
+                "10 buffers",
             ),
             (
                 Kernel {
