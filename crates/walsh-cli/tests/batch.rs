@@ -4,6 +4,8 @@ mod support;
 
 use std::fs;
 use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use support::tiny::Tiny;
@@ -24,8 +26,8 @@ fn model(folder: &Folder) -> String {
     folder.argument("tiny.gguf", &Tiny::default().gguf())
 }
 
-fn batch(model: &str, questions: &Path, more: &[&str]) -> Ran {
-    let fixed = [
+fn arguments<'a>(model: &'a str, questions: &'a Path) -> [&'a str; 12] {
+    [
         "batch",
         questions.to_str().expect("UTF-8"),
         "--model",
@@ -38,7 +40,11 @@ fn batch(model: &str, questions: &Path, more: &[&str]) -> Ran {
         "3",
         "--context",
         "128",
-    ];
+    ]
+}
+
+fn batch(model: &str, questions: &Path, more: &[&str]) -> Ran {
+    let fixed = arguments(model, questions);
     walsh(fixed.iter().chain(more).copied())
 }
 
@@ -132,10 +138,77 @@ fn a_run_that_was_ended_goes_on() {
     );
     batch(&model, &fewer, &output).fails(1, "there are more answers than questions");
     assert_eq!(fs::read_to_string(&answers).expect("the answers"), whole);
-    let text = folder.file("notes.txt", b"my notes\n");
-    let output = ["--output", text.to_str().expect("UTF-8")];
-    batch(&model, &questions, &output).fails(1, "it is no answer");
-    assert_eq!(fs::read_to_string(&text).expect("the notes"), "my notes\n");
+    // Nor is anything else taken for a cut-off answer.
+    for (content, part) in [
+        ("my notes\n", "it is no answer"),
+        ("my notes", "it is no answer"),
+        (
+            "{\"my\": \"settings\"}",
+            "it is the answer to another question",
+        ),
+    ] {
+        let text = folder.file("notes.txt", content.as_bytes());
+        let output = ["--output", text.to_str().expect("UTF-8")];
+        batch(&model, &questions, &output).fails(1, part);
+        assert_eq!(fs::read_to_string(&text).expect("the notes"), content);
+    }
+}
+
+/// A run over many long answers that is ended by a signal once two are written; how long it took to end, and its status.
+#[cfg(unix)]
+fn ended_by(signal: i32, place: (&str, &Path, &Path)) -> (Duration, std::process::ExitStatus) {
+    use std::os::unix::process::CommandExt;
+    let (model, questions, answers) = place;
+    let mut command = support::command();
+    command.args(arguments(model, questions));
+    command.arg("--output").arg(answers);
+    command.stdin(Stdio::null()).stderr(Stdio::null());
+    // SAFETY: between fork and exec nothing but signals is touched.
+    unsafe { command.pre_exec(support::heed_signals) };
+    let mut child = command.spawn().expect("the command starts");
+    let start = Instant::now();
+    let lines = || fs::read_to_string(answers).map_or(0, |text| text.matches('\n').count());
+    while lines() < 2 {
+        assert!(start.elapsed() < Duration::from_secs(60), "no answer comes");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let pid = i32::try_from(child.id()).expect("a process");
+    let start = Instant::now();
+    // SAFETY: the process is a child that was not waited for.
+    unsafe { libc::kill(pid, signal) };
+    let status = child.wait().expect("the command ends");
+    (start.elapsed(), status)
+}
+
+#[cfg(unix)]
+#[test]
+fn a_run_that_a_signal_ends_goes_on_too() {
+    use std::os::unix::process::ExitStatusExt;
+    let folder = Folder::new();
+    let model = model(&folder);
+    let line = |index| format!("{{\"prompt\": \"question {index}\", \"max_tokens\": 100}}\n");
+    let questions: String = (0..60).map(line).collect();
+    let questions = folder.file("questions.jsonl", questions.as_bytes());
+    let answers = folder.path().join("answers.jsonl");
+    let output = ["--output", answers.to_str().expect("UTF-8")];
+    batch(&model, &questions, &output).ok();
+    let whole = fs::read_to_string(&answers).expect("the answers");
+    for signal in [libc::SIGINT, libc::SIGKILL] {
+        fs::remove_file(&answers).expect("removed");
+        let (took, status) = ended_by(signal, (&model, &questions, &answers));
+        let written = fs::read_to_string(&answers).expect("the answers");
+        assert!(written.len() < whole.len(), "it was over before the signal");
+        assert!(whole.starts_with(&written));
+        if signal == libc::SIGINT {
+            assert_eq!(status.code(), Some(130));
+            assert!(written.ends_with('\n'));
+            assert!(took < Duration::from_secs(5), "{took:?}");
+        } else {
+            assert_eq!(status.signal(), Some(libc::SIGKILL));
+        }
+        batch(&model, &questions, &output).ok();
+        assert_eq!(fs::read_to_string(&answers).expect("the answers"), whole);
+    }
 }
 
 #[test]

@@ -134,3 +134,36 @@ fn what_cannot_fit_is_refused_with_numbers() {
         assert!(note.contains(part), "{ran:?}");
     }
 }
+
+#[test]
+fn a_batch_takes_the_memory_that_it_is_given() {
+    let place = Place::new();
+    // Sixteen texts of 2,000 tokens at once: a kilobyte for a token in f32.
+    let line = |index| format!("{{\"prompt\": \"{index:02} {}\"}}\n", "word ".repeat(390));
+    let questions: String = (0..16).map(line).collect();
+    let questions = place.folder.file("questions.jsonl", questions.as_bytes());
+    let memory = |more: &[&str]| {
+        let mut command = command();
+        command.arg("batch").arg(&questions);
+        command.args(["--model", &place.model, "--threads", "1"]);
+        command.args([
+            "--temperature",
+            "0",
+            "-n",
+            "2",
+            "--kv",
+            "f32",
+            "--context",
+            "2100",
+        ]);
+        command.args(more);
+        let ended = child::run(&mut command, place.folder.path());
+        assert!(ended.went_well(), "{more:?}: {ended:?}");
+        ended.memory()
+    };
+    let one = memory(&["--sequences", "1"]);
+    let all = memory(&[]);
+    let few = memory(&["--kv-memory", "5MB"]);
+    assert!(all > one + (20 << 20), "{one} and {all} bytes");
+    assert!(few < one + (5 << 20), "{one} and {few} bytes");
+}

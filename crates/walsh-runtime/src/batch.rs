@@ -1,10 +1,13 @@
 //! Many prompts from a file of JSON lines, and their answers in the same order.
 
 use std::collections::VecDeque;
+use std::fs::{File, TryLockError};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -20,6 +23,9 @@ const LONGEST_LINE: u64 = 64 << 20;
 
 /// How many requests the engine is given beyond those that it serves at once, so that none of it waits for a line.
 const AHEAD: usize = 2;
+
+/// How often a run that waits for an answer looks whether it is to end.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// What an answer adds to its line.
 const ADDED: [&str; 5] = [
@@ -223,13 +229,16 @@ fn answer(
     let Asked { mut fields, stream } = asked;
     let mut text = String::new();
     let answered = stream.and_then(|mut stream| {
-        for piece in stream.by_ref() {
-            text.push_str(&piece?.text);
+        loop {
             if options.cancel.load(Ordering::Relaxed) {
                 return Ok(None);
             }
+            match stream.poll(LOOK) {
+                Poll::Pending => {}
+                Poll::Ready(Some(piece)) => text.push_str(&piece?.text),
+                Poll::Ready(None) => return Ok(stream.finish().zip(stream.figures().copied())),
+            }
         }
-        Ok(stream.finish().zip(stream.figures().copied()))
     });
     match answered {
         Ok(None) => return None,
@@ -259,17 +268,20 @@ fn answer(
 /// The lines of a file that are not empty, with their numbers.
 struct Lines {
     path: PathBuf,
-    reader: BufReader<std::fs::File>,
+    reader: BufReader<File>,
     number: usize,
+    /// Bytes so far.
+    read: u64,
 }
 
 impl Lines {
     fn open(path: &Path) -> Result<Self> {
-        let file = std::fs::File::open(path).map_err(|error| Error::file(path, &error))?;
+        let file = File::open(path).map_err(|error| Error::file(path, &error))?;
         Ok(Self {
             path: path.to_owned(),
             reader: BufReader::new(file),
             number: 0,
+            read: 0,
         })
     }
 
@@ -284,6 +296,7 @@ impl Lines {
                 return Ok(None);
             }
             self.number += 1;
+            self.read += read as u64;
             let wrong = |what: &str| Error::Text {
                 name: format!("{}, line {}", self.path.display(), self.number),
                 what: what.into(),
@@ -313,92 +326,105 @@ pub fn count_lines(path: &Path) -> Result<usize> {
 }
 
 /// Where answers go.
-pub struct Answers {
-    out: Box<dyn Write>,
-    /// The file, where it is one that may hold some already.
-    path: Option<PathBuf>,
+pub struct Answers(Place);
+
+enum Place {
+    Stream(Box<dyn Write>),
+    /// A file that may hold some already.
+    File(PathBuf, File),
 }
 
 impl Answers {
     /// To a stream.
     #[must_use]
     pub fn to(out: Box<dyn Write>) -> Self {
-        Self { out, path: None }
+        Self(Place::Stream(out))
     }
 
-    /// To a file, behind the answers that it has. An answer that is not whole, for the run was
-    /// killed, is taken back.
+    /// To a file, behind the answers that it has.
     ///
     /// # Errors
-    /// When the file cannot be read or written.
+    /// When the file cannot be read or written, or another run writes there.
     pub fn in_file(path: &Path) -> Result<Self> {
-        let failed = |error: std::io::Error| Error::file(path, &error);
-        let mut options = std::fs::OpenOptions::new();
+        let mut options = File::options();
         let options = options.read(true).write(true).create(true).truncate(false);
-        let mut file = options.open(path).map_err(failed)?;
-        if let Err(std::fs::TryLockError::WouldBlock) = file.try_lock() {
-            return Err(Error::Text {
+        let file = options
+            .open(path)
+            .map_err(|error| Error::file(path, &error))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self(Place::File(path.to_owned(), file))),
+            Err(TryLockError::Error(error)) => Err(Error::file(path, &error)),
+            Err(TryLockError::WouldBlock) => Err(Error::Text {
                 name: path.display().to_string(),
                 what: "another run writes its answers there: wait for it, or give another file"
                     .into(),
-            });
+            }),
         }
-        let mut all = Vec::new();
-        file.read_to_end(&mut all).map_err(failed)?;
-        let whole = all
-            .iter()
-            .rposition(|byte| *byte == b'\n')
-            .map_or(0, |at| at + 1);
-        file.set_len(whole as u64).map_err(failed)?;
-        file.seek(SeekFrom::End(0)).map_err(failed)?;
-        Ok(Self {
-            out: Box::new(file),
-            path: Some(path.to_owned()),
-        })
     }
 
-    /// Passes the lines that have their answers.
-    fn skip_answered(&self, lines: &mut Lines) -> Result<BatchReport> {
+    /// Passes the lines that have their answers. A last answer that is not whole, for the run was killed, is taken back;
+    /// nothing else in the file is touched, and nothing at all where it is not one of answers to these lines.
+    fn skip_answered(&mut self, lines: &mut Lines) -> Result<BatchReport> {
         let mut report = BatchReport::default();
-        let Some(path) = &self.path else {
+        let Place::File(path, file) = &mut self.0 else {
             return Ok(report);
         };
         let mut answers = Lines::open(path)?;
+        let mut whole = 0;
         while let Some((number, answer)) = answers.next()? {
             let wrong = |what: &str| Error::Text {
                 name: format!("{}, line {number}", path.display()),
                 what: format!("{what}: give another file, or remove this one"),
             };
-            let mut answer: Map<String, Value> =
-                serde_json::from_str(&answer).map_err(|_| wrong("it is no answer"))?;
-            report.failed += usize::from(answer.contains_key("error"));
+            let fields = serde_json::from_str::<Map<String, Value>>(&answer);
+            if fields.is_err() && !answer.ends_with('\n') && answer.starts_with('{') {
+                break;
+            }
+            let mut fields = fields.map_err(|_| wrong("it is no answer"))?;
+            let failed = fields.contains_key("error");
             let line = lines.next()?;
             let (_, line) = line.ok_or_else(|| wrong("there are more answers than questions"))?;
             for name in ADDED {
-                answer.remove(name);
+                fields.remove(name);
             }
             // A line that was no object has left nothing but its error.
             let question = serde_json::from_str::<Map<String, Value>>(&line).unwrap_or_default();
             let kept = question
                 .into_iter()
                 .filter(|(name, _)| !ADDED.contains(&name.as_str()));
-            if answer != kept.collect::<Map<_, _>>() {
+            if fields != kept.collect::<Map<_, _>>() {
                 return Err(wrong("it is the answer to another question"));
             }
+            whole = answers.read;
             report.resumed += 1;
+            report.failed += usize::from(failed);
+            if !answer.ends_with('\n') {
+                // All but its end was written.
+                let ended = file
+                    .seek(SeekFrom::End(0))
+                    .and_then(|_| file.write_all(b"\n"));
+                ended.map_err(|error| Error::file(path, &error))?;
+                whole += 1;
+            }
         }
+        let cut = file
+            .set_len(whole)
+            .and_then(|()| file.seek(SeekFrom::End(0)));
+        cut.map_err(|error| Error::file(path, &error))?;
         Ok(report)
     }
 
     fn write(&mut self, answer: &Value) -> Result<()> {
         let line = format!("{answer}\n");
-        let written = self
-            .out
-            .write_all(line.as_bytes())
-            .and_then(|()| self.out.flush());
-        written.map_err(|error| match &self.path {
-            Some(path) => Error::file(path, &error),
-            None => Error::Output(error),
-        })
+        match &mut self.0 {
+            Place::Stream(out) => {
+                let written = out.write_all(line.as_bytes()).and_then(|()| out.flush());
+                written.map_err(Error::Output)
+            }
+            Place::File(path, file) => {
+                let written = file.write_all(line.as_bytes());
+                written.map_err(|error| Error::file(path, &error))
+            }
+        }
     }
 }

@@ -11,6 +11,8 @@ pub(crate) struct Tiny {
     /// The value of the first weight of the first attention norm.
     pub(crate) first_norm: f32,
     pub(crate) chat_template: Option<&'static str>,
+    /// A token whose embedding is no number, of types whose blocks begin with a scale in half precision.
+    pub(crate) nan_token: Option<usize>,
     /// Leaves this tensor out.
     pub(crate) without: Option<&'static str>,
     /// The type of the matrices.
@@ -32,6 +34,7 @@ impl Default for Tiny {
             name: "Tiny",
             first_norm: 1.0,
             chat_template: Some(CHATML),
+            nan_token: None,
             without: None,
             dtype: DType::Q8_0,
             window: None,
@@ -138,6 +141,10 @@ impl Tiny {
                     .collect();
             } else {
                 walsh::formats::ggml::encode(dtype, &values, &mut data).expect("encoded");
+            }
+            if let Some(token) = self.nan_token.filter(|_| name == "token_embd.weight") {
+                let row = data.len() / VOCABULARY;
+                data[token * row..][..2].copy_from_slice(&[0, 0x7e]);
             }
             let shape: Vec<u64> = shape.iter().map(|&n| n as u64).collect();
             writer

@@ -97,7 +97,7 @@ pub struct EngineStatus {
     pub waiting: usize,
     /// Texts that are being read or written.
     pub running: usize,
-    /// Pages that hold something, of the layers that see all of a text.
+    /// Pages that hold something, of all kinds of layers.
     pub pages_used: usize,
     /// Pages in all.
     pub pages: usize,
@@ -111,7 +111,30 @@ pub struct EngineStatus {
     pub put_off: u64,
 }
 
-/// Serves many requests at once with one model. Clones are handles of the same engine, which ends with the last of them
+/// Serves many requests at once with one model.
+///
+/// ```no_run
+/// use walsh_runtime::{Engine, EngineOptions, Model, Request, Sampling};
+///
+/// let device = walsh::cpu::open(Default::default())?;
+/// let engine = Engine::new(Model::open(&device, "model.gguf")?, EngineOptions::default())?;
+/// let tokenizer = engine.model().tokenizer();
+/// let mut streams = Vec::new();
+/// for text in ["The capital of France is", "Once upon a time"] {
+///     let prompt = tokenizer.encode_prompt(text, walsh_runtime::tokenizer::Special::Text)?;
+///     streams.push(engine.submit(Request {
+///         max_tokens: Some(40),
+///         sampling: Sampling::greedy(),
+///         ..Request::new(prompt)
+///     })?);
+/// }
+/// for mut stream in streams {
+///     println!("{}", stream.text()?);
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// Clones are handles of the same engine, which ends with the last of them
 /// and its requests with it.
 #[derive(Clone)]
 pub struct Engine(Arc<Shared>);

@@ -38,7 +38,7 @@ impl Decoding {
             };
             let (outlet, _) = Stream::new();
             let mut sequence = Sequence::new(model, &options, request, outlet)?;
-            sequence.slot = Some(slot);
+            sequence.begin(slot);
             sequences.push(sequence);
         }
         let mut decoding = Self {
@@ -76,15 +76,12 @@ impl Decoding {
             let slot = sequence.slot.unwrap_or_default();
             self.runner.reserve(slot, &sequence.next_rows());
         }
-        self.runner.read(&batch.iter().collect::<Vec<_>>())?;
-        let (mut row, mut rows) = (0, Vec::new());
+        let rows = self.runner.read(&batch.iter().collect::<Vec<_>>())?;
+        let mut whole = 0;
         for sequence in &mut *batch {
-            row += sequence.next_rows().positions().len() as i32;
-            if sequence.advance() {
-                rows.push(row - 1);
-            }
+            whole += usize::from(sequence.advance());
         }
-        if rows.len() < batch.len() {
+        if whole < rows.len() {
             return Ok(false);
         }
         let tokens = self.runner.likeliest(&rows)?;

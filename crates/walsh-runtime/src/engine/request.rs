@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvError, Sender, TryRecvError, channel};
-use std::time::Instant;
+use std::sync::mpsc::{Receiver, RecvError, RecvTimeoutError, Sender, channel};
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use crate::sampling::Sampling;
 use crate::{Error, Figures, Finish, Result};
@@ -150,15 +151,15 @@ impl Stream {
         self.map(|piece| Ok(piece?.text)).collect()
     }
 
-    /// The next piece if it is there: `None` in place of the piece while it is not.
-    pub fn try_next(&mut self) -> Option<Option<Result<Piece>>> {
+    /// The next piece, if it comes within some time.
+    pub fn poll(&mut self, wait: Duration) -> Poll<Option<Result<Piece>>> {
         if self.over {
-            return None;
+            return Poll::Ready(None);
         }
-        match self.events.try_recv() {
-            Ok(event) => self.hear(Ok(event)).map(Some),
-            Err(TryRecvError::Empty) => Some(None),
-            Err(TryRecvError::Disconnected) => self.hear(Err(RecvError)).map(Some),
+        match self.events.recv_timeout(wait) {
+            Ok(event) => Poll::Ready(self.hear(Ok(event))),
+            Err(RecvTimeoutError::Timeout) => Poll::Pending,
+            Err(RecvTimeoutError::Disconnected) => Poll::Ready(self.hear(Err(RecvError))),
         }
     }
 

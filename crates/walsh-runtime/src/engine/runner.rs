@@ -1,13 +1,12 @@
 //! Runs of the model over rows of several sequences.
 
-use std::collections::VecDeque;
-
 use walsh::{DType, Device, Step, Tensor};
 
 use super::EngineOptions;
-use super::caches::Caches;
+use super::caches::{Caches, Group};
 use super::sequence::{Rows, Sequence};
 use crate::model::graph::{Graph, Intermediates};
+use crate::model::steps::Steps;
 use crate::session::LOGIT_BYTES;
 use crate::{Model, Result};
 
@@ -36,8 +35,7 @@ pub(super) struct Runner {
     /// `i32 [logit rows]`: their likeliest tokens.
     likeliest: Tensor,
     logit_rows: usize,
-    /// The most recently used lists, the latest last.
-    steps: VecDeque<(Key, Step)>,
+    steps: Steps<Key>,
     pub(super) slots: usize,
     /// The most rows of prompts in a step.
     pub(super) chunk: usize,
@@ -57,7 +55,7 @@ impl Runner {
             wanted: numbers(logit_rows)?,
             likeliest: numbers(logit_rows)?,
             logit_rows,
-            steps: VecDeque::new(),
+            steps: Steps::new(KEPT_STEPS),
             slots: options.sequences,
             chunk: options.chunk,
             model: model.clone(),
@@ -83,18 +81,12 @@ impl Runner {
         enough
     }
 
-    /// Whether a text of so many tokens may begin beside so many others: each may need another page soon.
+    /// Whether a text of so many tokens may begin beside so many others: each may need another page soon. Alone, any may.
     pub(super) fn has_room(&self, tokens: usize, others: usize) -> bool {
-        let whole = 0..tokens + 1;
-        let last = tokens..tokens + 1;
-        self.caches.groups.iter().all(|group| {
-            let pages = &group.pages;
-            let chunk = tokens.saturating_sub(self.chunk)..tokens + 1;
-            let needed = pages
-                .needed(&whole)
-                .min(pages.needed(&chunk).max(pages.needed(&last)));
-            needed + others <= pages.free() || others == 0
-        })
+        let last_chunk = tokens.saturating_sub(self.chunk)..tokens + 1;
+        let has_room =
+            |group: &Group| group.pages.needed(&last_chunk) + others <= group.pages.free();
+        others == 0 || self.caches.groups.iter().all(has_room)
     }
 
     /// Gives a slot's pages back.
@@ -104,11 +96,16 @@ impl Runner {
         }
     }
 
-    /// Reads the next rows of sequences, those that decode first. Each has a slot and its pages.
-    pub(super) fn read(&mut self, batch: &[&Sequence]) -> Result<()> {
+    /// Reads the next rows of sequences, each of which has a slot and its pages; the row of each one's last token.
+    pub(super) fn read(&mut self, batch: &[&Sequence]) -> Result<Vec<i32>> {
         let (mut ids, mut positions, mut sequences) = (Vec::new(), Vec::new(), Vec::new());
         let (mut decoded, mut prefilled) = (0, 0);
-        for sequence in batch {
+        // Those that decode come first.
+        let mut order: Vec<usize> = (0..batch.len()).collect();
+        order.sort_by_key(|index| matches!(batch[*index].next_rows(), Rows::Prefill(_)));
+        let mut last = vec![0; batch.len()];
+        for index in order {
+            let sequence = batch[index];
             let rows = sequence.next_rows();
             let range = rows.positions();
             match rows {
@@ -119,6 +116,7 @@ impl Runner {
             let slot = sequence.slot.unwrap_or_default() as i32;
             sequences.extend(range.clone().map(|_| slot));
             positions.extend(range.map(|position| position as i32));
+            last[index] = ids.len() as i32 - 1;
         }
         self.caches.write_tables(&self.device)?;
         let rows = 0..ids.len() as u64;
@@ -130,7 +128,8 @@ impl Runner {
         ] {
             self.device.write(&tensor.rows(rows.clone())?, numbers)?;
         }
-        self.run(Key::Body(decoded, prefilled))
+        self.run(Key::Body(decoded, prefilled))?;
+        Ok(last)
     }
 
     /// The likeliest tokens behind rows of the latest run.
@@ -172,16 +171,12 @@ impl Runner {
 
     /// Runs the list for `key`, recording it when it is not at hand.
     fn run(&mut self, key: Key) -> Result<()> {
-        let found = self.steps.iter().position(|(known, _)| *known == key);
-        let entry = match found.and_then(|index| self.steps.remove(index)) {
-            Some(entry) => entry,
-            None => (key, self.record(key)?),
+        let step = match self.steps.take(&key) {
+            Some(step) => step,
+            None => self.record(key)?,
         };
-        if self.steps.len() == KEPT_STEPS {
-            self.steps.pop_front();
-        }
-        let ended = self.device.run(&entry.1);
-        self.steps.push_back(entry);
+        let ended = self.device.run(&step);
+        self.steps.keep(key, step);
         Ok(ended?)
     }
 

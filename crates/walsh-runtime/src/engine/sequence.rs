@@ -30,6 +30,8 @@ pub(super) struct Sequence {
     stops: Stops,
     outlet: Outlet,
     submitted: Instant,
+    /// When it was first given a slot.
+    begun: Option<Instant>,
     figures: Figures,
     prompt_read: Option<Instant>,
 }
@@ -96,6 +98,7 @@ impl Sequence {
             chunk: options.chunk,
             outlet,
             submitted: Instant::now(),
+            begun: None,
             figures: Figures {
                 prompt_tokens: prompt.len(),
                 ..Figures::default()
@@ -131,6 +134,12 @@ impl Sequence {
     pub(super) fn advance(&mut self) -> bool {
         self.read = self.next_rows().positions().end;
         self.read == self.tokens.len()
+    }
+
+    /// Lets it begin, or begin again, in a slot.
+    pub(super) fn begin(&mut self, slot: usize) {
+        self.slot = Some(slot);
+        self.begun.get_or_insert_with(Instant::now);
     }
 
     /// Forgets what was read: it is to be read again.
@@ -186,7 +195,7 @@ impl Sequence {
     pub(super) fn push(&mut self, token: i32, logprobs: Option<Logprobs>) -> Option<Finish> {
         let now = Instant::now();
         if self.prompt_read.is_none() {
-            self.figures.prompt_time = now - self.submitted;
+            self.figures.prompt_time = now - self.begun.unwrap_or(self.submitted);
             self.figures.first_token_time = now - self.submitted;
         }
         let prompt_read = *self.prompt_read.get_or_insert(now);
@@ -242,7 +251,11 @@ impl Sequence {
 
     /// Ends it.
     pub(super) fn end(mut self, finish: Finish) {
-        let rest = self.decoder.finish();
+        // A character that is broken off is not handed out.
+        let rest = match finish {
+            Finish::MaxTokens | Finish::Cancelled => String::new(),
+            Finish::End | Finish::Stop | Finish::ContextFull => self.decoder.finish(),
+        };
         let stopped = self.stops.push(&rest).is_some();
         let text = self.stops.take_all();
         if !text.is_empty() {

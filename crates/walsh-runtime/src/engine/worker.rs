@@ -164,7 +164,7 @@ impl Worker {
             return false;
         };
         let mut sequence = self.waiting.remove(0);
-        sequence.slot = Some(slot);
+        sequence.begin(slot);
         self.running.push(sequence);
         true
     }
@@ -186,8 +186,9 @@ impl Worker {
     /// Runs a step, and hands out what comes of it.
     fn step(&mut self, batch: Vec<usize>) {
         self.status.steps += 1;
-        match self.read(&batch) {
-            Ok(()) => self.advance(&batch),
+        let sequences: Vec<&Sequence> = batch.iter().map(|place| &self.running[*place]).collect();
+        match self.runner.read(&sequences) {
+            Ok(rows) => self.advance(&batch, &rows),
             Err(Error::Core(walsh::Error::Value { .. })) if batch.len() > 1 => {
                 // One of them has numbers that cannot be stored: each is read by itself, and the others go on.
                 for place in batch.into_iter().rev() {
@@ -205,37 +206,21 @@ impl Worker {
         }
     }
 
-    /// Reads the next rows of a batch, those that decode first.
-    fn read(&mut self, batch: &[usize]) -> Result<()> {
-        let (decoding, reading): (Vec<&Sequence>, Vec<&Sequence>) = batch
-            .iter()
-            .map(|place| &self.running[*place])
-            .partition(|sequence| matches!(sequence.next_rows(), Rows::Decode(_)));
-        let rows = |sequences: &[&Sequence]| -> usize {
-            sequences
-                .iter()
-                .map(|s| s.next_rows().positions().len())
-                .sum()
-        };
-        self.status.read += rows(&reading) as u64;
-        self.runner.read(&[decoding, reading].concat())
-    }
-
-    /// Chooses the next tokens of those whose text was read to its end.
-    fn advance(&mut self, batch: &[usize]) {
-        let mut order: Vec<usize> = batch.to_vec();
-        order.sort_by_key(|place| !matches!(self.running[*place].next_rows(), Rows::Decode(_)));
-        let (mut row, mut chosen) = (0, Vec::new());
+    /// Chooses the next tokens of those whose text was read to its end; `rows` has each one's last.
+    fn advance(&mut self, batch: &[usize], rows: &[i32]) {
+        let mut chosen = Vec::new();
         let mut over: Vec<(usize, Result<Finish>)> = Vec::new();
-        for place in order {
+        for (&place, &row) in batch.iter().zip(rows) {
             let sequence = &mut self.running[place];
-            row += sequence.next_rows().positions().len();
+            if let Rows::Prefill(positions) = sequence.next_rows() {
+                self.status.read += positions.len() as u64;
+            }
             if !sequence.advance() {
                 continue;
             }
             match sequence.wants_nothing() {
                 true => over.push((place, Ok(Finish::MaxTokens))),
-                false => chosen.push((place, row as i32 - 1)),
+                false => chosen.push((place, row)),
             }
         }
         match self.choose(&chosen, &mut over) {

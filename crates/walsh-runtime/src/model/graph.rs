@@ -220,14 +220,7 @@ impl Graph<'_> {
             scale: 1.0,
             output: hidden.clone(),
         })?;
-        list.push(RmsNorm {
-            input: hidden.clone(),
-            before: None,
-            weight: Some(self.weights.output_norm.clone()),
-            eps: self.config.norm_eps,
-            after: None,
-            output: hidden.clone(),
-        })?;
+        self.push_output_norm(&mut list, hidden.clone(), &hidden)?;
         self.push_logits(&mut list, &hidden)?;
         if let Some(likeliest) = likeliest {
             list.push(ArgMax {
@@ -336,17 +329,23 @@ impl Graph<'_> {
     }
 
     /// From rows of the residual stream to what logits are products of.
-    fn push_output_norm(&self, list: &mut Recorder, rows: Range<u64>) -> Result<Tensor> {
-        let a = self.intermediates;
-        let hidden = a.hidden.rows(rows.clone())?;
+    fn push_output_norm(&self, list: &mut Recorder, rows: Tensor, hidden: &Tensor) -> Result<()> {
         list.push(RmsNorm {
-            input: a.stream.rows(rows)?,
+            input: rows,
             before: None,
             weight: Some(self.weights.output_norm.clone()),
             eps: self.config.norm_eps,
             after: None,
             output: hidden.clone(),
         })?;
+        Ok(())
+    }
+
+    /// The same of neighbouring rows, in their place.
+    fn push_output_norm_of(&self, list: &mut Recorder, rows: Range<u64>) -> Result<Tensor> {
+        let a = self.intermediates;
+        let hidden = a.hidden.rows(rows.clone())?;
+        self.push_output_norm(list, a.stream.rows(rows)?, &hidden)?;
         Ok(hidden)
     }
 
@@ -354,7 +353,7 @@ impl Graph<'_> {
     /// is returned, and from the logits to the `count` likeliest tokens.
     pub(crate) fn search(&self, count: usize) -> Result<(Step, Tensor)> {
         let mut list = self.device.record();
-        let inputs = self.push_output_norm(&mut list, 0..1)?;
+        let inputs = self.push_output_norm_of(&mut list, 0..1)?;
         let [values, indices] = self.intermediates.top.first(count)?;
         list.push(TopK {
             input: self.intermediates.logits.rows(0..1)?,
@@ -366,7 +365,7 @@ impl Graph<'_> {
 
     /// From the first row of the residual stream to the `count` likeliest next tokens.
     fn push_search(&self, list: &mut Recorder, count: usize) -> Result<()> {
-        let input = self.push_output_norm(list, 0..1)?;
+        let input = self.push_output_norm_of(list, 0..1)?;
         let [values, indices] = self.intermediates.top.first(count)?;
         list.push(MatMulTopK {
             weight: self.weights.output.weight.clone(),
@@ -379,7 +378,7 @@ impl Graph<'_> {
     }
 
     fn push_head(&self, list: &mut Recorder, first: usize, count: usize) -> Result<()> {
-        let hidden = self.push_output_norm(list, first as u64..(first + count) as u64)?;
+        let hidden = self.push_output_norm_of(list, first as u64..(first + count) as u64)?;
         self.push_logits(list, &hidden)
     }
 

@@ -7,6 +7,7 @@ pub(crate) mod fingerprint;
 pub(crate) mod graph;
 mod keys;
 mod screening;
+pub(crate) mod steps;
 mod synthetic;
 mod weights;
 

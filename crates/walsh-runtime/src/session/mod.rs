@@ -8,11 +8,10 @@ mod options;
 mod profile;
 mod save;
 
-use std::collections::VecDeque;
-
 use walsh::{Device, KvCache, Step};
 
 use crate::model::graph::{Graph, Intermediates, Reading, Wanted};
+use crate::model::steps::Steps;
 use crate::sampling::Random;
 use crate::{Error, Model, Result, Watch};
 pub(crate) use fields::{Fields, FieldsReader};
@@ -56,8 +55,7 @@ pub struct Session {
     device: Device,
     caches: Vec<KvCache>,
     intermediates: Intermediates,
-    /// The most recently used lists, the latest last.
-    steps: VecDeque<(StepKey, Step)>,
+    steps: Steps<StepKey>,
     /// As asked for, with the defaults filled in.
     options: SessionOptions,
     logit_rows: usize,
@@ -111,7 +109,7 @@ impl Session {
             device,
             caches,
             intermediates,
-            steps: VecDeque::new(),
+            steps: Steps::new(KEPT_STEPS),
             options,
             logit_rows,
             history: History::default(),
@@ -548,16 +546,12 @@ impl Session {
         key: StepKey,
         run: impl FnOnce(&Device, &Step) -> walsh::Result<()>,
     ) -> Result<()> {
-        let found = self.steps.iter().position(|(known, _)| *known == key);
-        let entry = match found.and_then(|index| self.steps.remove(index)) {
-            Some(entry) => entry,
-            None => (key, self.record(key)?),
+        let step = match self.steps.take(&key) {
+            Some(step) => step,
+            None => self.record(key)?,
         };
-        if self.steps.len() == KEPT_STEPS {
-            self.steps.pop_front();
-        }
-        let ended = run(&self.device, &entry.1);
-        self.steps.push_back(entry);
+        let ended = run(&self.device, &step);
+        self.steps.keep(key, step);
         Ok(ended?)
     }
 

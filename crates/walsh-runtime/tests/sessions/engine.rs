@@ -240,6 +240,49 @@ fn biases_and_probabilities_are_heeded() {
 }
 
 #[test]
+fn who_has_no_numbers_ends_alone() {
+    // Logits are products of another matrix than the one that has the embeddings.
+    let (_folder, model) = place(&Tiny {
+        nan_token: Some(200),
+        extra: vec![("output.weight", &[260, 64])],
+        ..Tiny::default()
+    });
+    let good: Vec<Request> = (0..3)
+        .map(|seed| {
+            let tokens = text(40 + 30 * seed, seed as i32).into_iter();
+            Request {
+                // What is generated never is the token either.
+                logit_bias: vec![(200, -1e9)],
+                ..greedy(tokens.map(|token| token % 200).collect(), 30)
+            }
+        })
+        .collect();
+    let engine = |sequences| Engine::new(model.clone(), options("tq4", sequences));
+    let alone: Vec<_> = good
+        .iter()
+        .map(|request| {
+            let engine = engine(1).expect("an engine");
+            all(engine.submit(request.clone()).expect("a stream"))
+        })
+        .collect();
+    let engine = engine(4).expect("an engine");
+    let submit = |request: &Request| engine.submit(request.clone()).expect("a stream");
+    let streams: Vec<Stream> = good.iter().map(submit).collect();
+    for at in [0, 33] {
+        let mut prompt = vec![7; 50];
+        prompt[at] = 200;
+        let mut stream = submit(&greedy(prompt, 30));
+        let error = stream.by_ref().find_map(Result::err).expect("an error");
+        assert!(matches!(error, Error::Logits { .. }), "{error}");
+        assert!(stream.next().is_none());
+    }
+    for (stream, alone) in streams.into_iter().zip(&alone) {
+        assert_eq!(&all(stream), alone);
+    }
+    idle(&engine);
+}
+
+#[test]
 fn what_cannot_be_served_is_refused() {
     let (_folder, model) = place(&Tiny::default());
     let engine = Engine::new(model.clone(), options("f16", 2)).expect("an engine");

@@ -1,6 +1,6 @@
 //! Where an op's tokens go: the check of their positions, and their slots.
 
-use walsh_core::{Buffer, CacheKind, KvCache, PAGE, PageUse, Result, Tensor, TokenLimits};
+use walsh_core::{Buffer, KvCache, PAGE, PageUse, Result, Tensor, TokenLimits};
 
 use crate::args::args;
 use crate::check::CheckKind;
@@ -68,7 +68,6 @@ pub(super) static KV_TOKENS: Kernel = Kernel {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Geometry {
     limits: TokenLimits,
-    ring_cache: bool,
     capacity: u64,
     first: u32,
     ring: u64,
@@ -91,7 +90,6 @@ pub(super) fn slot_mapping(
     let overlay = cache.overlay();
     let geometry = Geometry {
         limits,
-        ring_cache: cache.kind() == CacheKind::Ring,
         capacity: cache.capacity(),
         first: overlay.map_or(0, |overlay| overlay.tokens.first),
         ring: overlay.map_or(0, |overlay| overlay.ring()),
@@ -119,7 +117,7 @@ pub(super) fn slot_mapping(
     let args = KvTokensArgs {
         tokens: tokens as u32,
         capacity: geometry.capacity as u32,
-        ring_cache: u32::from(geometry.ring_cache),
+        ring_cache: u32::from(limits.capacity.is_none()),
         sequences: limits.sequences as u32,
         most: limits.most.unwrap_or(0).min(u64::from(u32::MAX)) as u32,
         first: geometry.first,
