@@ -52,20 +52,19 @@ inline int recent_start(constant AttentionPassArgs &args, int own) {
     return max(own + 1 - int(args.recent), int(args.first));
 }
 
-// The row of the codes, or of the overlay, that holds a position of a sequence for a KV head.
-inline uint row_of(constant AttentionPassArgs &args, device const int *table, device const int *entry, uint head,
-                   int position, uint slots, uint overlaid) {
-    uint rows = uint(overlaid == 0u ? entry[7] : entry[0]) * args.kv_heads + head;
-    uint slot = uint(position);
+// The first row of a sequence and KV head, of the codes or of the overlay.
+inline uint first_row_of(constant AttentionPassArgs &args, device const int *entry, uint head, uint slots, uint overlaid) {
+    return (uint(overlaid == 0u ? entry[7] : entry[0]) * args.kv_heads + head) * slots;
+}
+
+// The row behind it that holds a position; `pages` are the sequence's, where positions lie in pages.
+inline uint slot_of(constant AttentionPassArgs &args, device const int *pages, int position, uint overlaid) {
     if (overlaid == 0u && PAGE > 0) {
-        int page = table[uint(entry[0]) * args.per_sequence + uint(position) / uint(PAGE)];
-        slot = uint(page) * uint(PAGE) + uint(position) % uint(PAGE);
-    } else if (overlaid == 0u) {
-        slot = uint(position) % args.capacity;
-    } else if (position >= int(args.first)) {
-        slot = args.first + uint(position) % args.ring;
+        return uint(pages[uint(position) / uint(PAGE)]) * uint(PAGE) + uint(position) % uint(PAGE);
     }
-    return rows * slots + slot;
+    if (overlaid == 0u) return uint(position) % args.capacity;
+    if (position < int(args.first)) return uint(position);
+    return args.first + uint(position) % args.ring;
 }
 
 // The number of the result of a row's part.
@@ -136,6 +135,11 @@ inline void attention_pass(constant AttentionPassArgs &args, device const float 
     }
     threadgroup_barrier();
 
+    uint key_base = first_row_of(args, first_entry, head, args.key_slots, args.key_overlaid);
+    uint value_base = first_row_of(args, first_entry, head, args.value_slots, args.value_overlaid);
+    uint fresh_base = uint(first_entry[4]);
+    device const int *pages = table;
+    if (PAGE > 0) pages += uint(first_entry[0]) * args.per_sequence;
     uint own_number = at.lane * COUNT;
     uint own_group = own_number * GROUPS / HEAD_DIM;
     float out[ROWS][COUNT];
@@ -160,11 +164,11 @@ inline void attention_pass(constant AttentionPassArgs &args, device const float 
         uint key_row;
         uint value_row;
         if (ZONE == 2) {
-            key_row = uint(first_entry[4] + position - first_entry[6]) * args.kv_heads + head;
+            key_row = (fresh_base + uint(position - first_entry[6])) * args.kv_heads + head;
             value_row = key_row;
         } else {
-            key_row = row_of(args, table, first_entry, head, position, args.key_slots, args.key_overlaid);
-            value_row = row_of(args, table, first_entry, head, position, args.value_slots, args.value_overlaid);
+            key_row = key_base + slot_of(args, pages, position, args.key_overlaid);
+            value_row = value_base + slot_of(args, pages, position, args.value_overlaid);
         }
         // Scores: one position per lane.
         float score[ROWS];
