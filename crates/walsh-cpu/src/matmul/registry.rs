@@ -240,7 +240,7 @@ mod x86 {
         with_block!(shape.weight, B => {
             match (shape.packed, streams::<P>(shape)) {
                 _ if shape.is_packed_row() => kernel::<P, PackedRow<B>> as Kernel,
-                (true, true) => kernel::<P, Streamed<Packed, B>>,
+                (true, true) => kernel::<P, Streamed<Packed, B, 1>>,
                 (true, false) => kernel::<P, Tiled<FromPanels, B, MOST>>,
                 (false, _) => kernel::<P, Tiled<FromRows, B, MOST>>,
             }
@@ -252,6 +252,10 @@ mod x86 {
 
     /// The most rows of a tile: with their integer and float sums, what 32 registers hold.
     const AVX512_TILE: usize = 12;
+
+    /// The rows that the streaming kernel multiplies side by side: with their sums of a block, and the block's codes, what 32
+    /// registers hold.
+    const AVX512_TOGETHER: usize = 8;
 
     pub(super) static AVX512: Kernels = Kernels {
         isa: Isa::Avx512,
@@ -300,9 +304,9 @@ mod x86 {
         with_block!(shape.weight, B => {
             match (shape.packed, shape.m > stream_rows()) {
                 _ if shape.is_packed_row() => kernel::<Avx512, PackedRow<B>> as Kernel,
-                (true, false) => kernel::<Avx512, Streamed<Packed, B>>,
+                (true, false) => kernel::<Avx512, Streamed<Packed, B, AVX512_TOGETHER>>,
                 (true, true) => kernel::<Avx512, Tiled<FromPanels, B, AVX512_TILE>>,
-                (false, false) => kernel::<Avx512, Streamed<Stored, B>>,
+                (false, false) => kernel::<Avx512, Streamed<Stored, B, AVX512_TOGETHER>>,
                 (false, true) => kernel::<Avx512, Tiled<FromRows, B, AVX512_TILE>>,
             }
         }, else => unreachable!("other weights take floats"))

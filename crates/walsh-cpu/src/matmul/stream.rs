@@ -29,7 +29,12 @@ pub(super) trait Form<P> {
     ///
     /// # Safety
     /// The rows are those of a panel, and the tile is good for what its fields say.
-    unsafe fn sweep<B: Columns>(p: P, tile: &Tile<'_>, rows: Range<usize>, blocks: Range<usize>);
+    unsafe fn sweep<B: Columns, const TOGETHER: usize>(
+        p: P,
+        tile: &Tile<'_>,
+        rows: Range<usize>,
+        blocks: Range<usize>,
+    );
 }
 
 /// Packed weights.
@@ -37,11 +42,16 @@ pub(super) struct Packed;
 
 impl<P: ColumnProducts> Form<P> for Packed {
     #[inline(always)]
-    unsafe fn sweep<B: Columns>(p: P, tile: &Tile<'_>, rows: Range<usize>, blocks: Range<usize>) {
+    unsafe fn sweep<B: Columns, const TOGETHER: usize>(
+        p: P,
+        tile: &Tile<'_>,
+        rows: Range<usize>,
+        blocks: Range<usize>,
+    ) {
         // SAFETY: the caller's.
         unsafe {
             let panel = PackedPanel::of(p.set(), tile.job, rows.start);
-            tile.run::<P, B>(p, panel, blocks);
+            tile.run::<P, B, TOGETHER>(p, panel, blocks);
         }
     }
 }
@@ -51,20 +61,27 @@ pub(super) struct Stored;
 
 impl<P: ColumnProducts<Set: Gather>> Form<P> for Stored {
     #[inline(always)]
-    unsafe fn sweep<B: Columns>(p: P, tile: &Tile<'_>, rows: Range<usize>, blocks: Range<usize>) {
+    unsafe fn sweep<B: Columns, const TOGETHER: usize>(
+        p: P,
+        tile: &Tile<'_>,
+        rows: Range<usize>,
+        blocks: Range<usize>,
+    ) {
         // SAFETY: the caller's.
         unsafe {
             let rows = &row_starts(tile.job, rows);
             let panel = StoredRows::new(p.set(), rows, tile.job.row_bytes);
-            tile.run::<P, B>(p, panel, blocks);
+            tile.run::<P, B, TOGETHER>(p, panel, blocks);
         }
     }
 }
 
-/// The kernel for several rows.
-pub(super) struct Streamed<F, B>(PhantomData<(F, B)>);
+/// The kernel for several rows, of which `TOGETHER` are multiplied side by side.
+pub(super) struct Streamed<F, B, const TOGETHER: usize>(PhantomData<(F, B)>);
 
-impl<P: ColumnProducts, F: Form<P>, B: Columns> Body<P> for Streamed<F, B> {
+impl<P: ColumnProducts, F: Form<P>, B: Columns, const TOGETHER: usize> Body<P>
+    for Streamed<F, B, TOGETHER>
+{
     #[inline(always)]
     unsafe fn product(p: P, job: &Job, scratch: &mut [u8]) {
         let lanes = P::Set::LANES;
@@ -90,7 +107,7 @@ impl<P: ColumnProducts, F: Form<P>, B: Columns> Body<P> for Streamed<F, B> {
                             tile.clear(p.set());
                         }
                         let blocks = values.start / B::LEN..values.end / B::LEN;
-                        F::sweep::<B>(p, &tile, item.panel_rows(panel), blocks);
+                        F::sweep::<B, TOGETHER>(p, &tile, item.panel_rows(panel), blocks);
                         tile.sums = tile.sums.add(lanes);
                     }
                 }
@@ -129,7 +146,7 @@ impl Tile<'_> {
     /// # Safety
     /// The panel has the blocks; the input and the sums are good for the rows.
     #[inline(always)]
-    unsafe fn run<P: ColumnProducts, B: Columns>(
+    unsafe fn run<P: ColumnProducts, B: Columns, const TOGETHER: usize>(
         &self,
         p: P,
         panel: impl Panel<Set = P::Set>,
@@ -147,16 +164,50 @@ impl Tile<'_> {
                     panel.fetch_ahead::<B>(block * (B::LEN / BLOCK) + index);
                     let codes = B::codes(blocks, part::<P>(index), &mut kept);
                     let pair = Pair::of::<B>(s, &kept, index);
-                    for row in 0..self.rows {
-                        let values = &*input.add(row);
-                        let total = multiply::<P, B>(p, pair, &codes, values);
-                        let sums = self.sums.add(row * self.stride);
-                        let scale = s.numbers(values.scale);
-                        let sum = s.mul_add(total, scale, s.load_numbers(sums));
-                        s.store_numbers(sums, sum);
+                    let mut row = 0;
+                    while self.rows - row >= TOGETHER {
+                        self.add::<P, B, TOGETHER>(p, (pair, &codes), input, row);
+                        row += TOGETHER;
+                    }
+                    if TOGETHER > 4 && self.rows - row >= 4 {
+                        self.add::<P, B, 4>(p, (pair, &codes), input, row);
+                        row += 4;
+                    }
+                    if TOGETHER > 2 && self.rows - row >= 2 {
+                        self.add::<P, B, 2>(p, (pair, &codes), input, row);
+                        row += 2;
+                    }
+                    if TOGETHER > 1 && self.rows > row {
+                        self.add::<P, B, 1>(p, (pair, &codes), input, row);
                     }
                     input = input.add(self.rows);
                 });
+            }
+        }
+    }
+
+    /// Adds the products of 32 values of each weight row and `ROWS` rows from `row` on.
+    ///
+    /// # Safety
+    /// As for [`run`](Tile::run), and the tile has the rows.
+    #[inline(always)]
+    unsafe fn add<P: ColumnProducts, B: Columns, const ROWS: usize>(
+        &self,
+        p: P,
+        (pair, codes): (Pair<P::Set>, &Codes<P::Set>),
+        input: *const BlockQ8,
+        row: usize,
+    ) {
+        let s = p.set();
+        // SAFETY: the caller's.
+        unsafe {
+            let values = &*input.add(row).cast::<[BlockQ8; ROWS]>();
+            let totals = multiply::<P, B, ROWS>(p, pair, codes, values);
+            for (of, total) in totals.into_iter().enumerate() {
+                let sums = self.sums.add((row + of) * self.stride);
+                let scale = s.numbers(values[of].scale);
+                let sum = s.mul_add(total, scale, s.load_numbers(sums));
+                s.store_numbers(sums, sum);
             }
         }
     }
@@ -188,39 +239,48 @@ fn part<P: ColumnProducts>(index: usize) -> Part {
     }
 }
 
-/// The products of 32 values with a row of activations, but for the scale of those.
+/// The products of 32 values with some rows of activations, but for the scales of those.
 #[inline(always)]
-fn multiply<P: ColumnProducts, B: Columns>(
+fn multiply<P: ColumnProducts, B: Columns, const ROWS: usize>(
     p: P,
     pair: Pair<P::Set>,
     codes: &Codes<P::Set>,
-    values: &BlockQ8,
-) -> Numbers<P> {
+    rows: &[BlockQ8; ROWS],
+) -> [Numbers<P>; ROWS] {
     let s = p.set();
     // Signed codes stand for zero themselves.
     let signed = P::SIGNED && B::TOP == 255;
-    let mut total = s.numbers(0.0);
+    let mut values = [&rows[0].quads; ROWS];
+    for (values, row) in values.iter_mut().zip(rows) {
+        *values = &row.quads;
+    }
+    let mut totals = [s.numbers(0.0); ROWS];
     for (run, Run { scale, min }) in pair.0.into_iter().enumerate().take(BLOCK / B::RUN) {
-        let sum = s.broadcast(&values.sums[BlockQ8::sum_of(B::RUN, run)]);
-        let dots = match const { zero_shift(B::ZERO) } {
-            Some(shift) if !signed => s.shl(sum, shift),
-            _ => s.words(0),
-        };
+        let sum = |row: usize| s.broadcast(&rows[row].sums[BlockQ8::sum_of(B::RUN, run)]);
+        let mut dots = [s.words(0); ROWS];
+        if let (Some(shift), false) = (const { zero_shift(B::ZERO) }, signed) {
+            for (row, dots) in dots.iter_mut().enumerate() {
+                *dots = s.shl(sum(row), shift);
+            }
+        }
         let quads = Quads {
             range: run * B::RUN / 4..(run + 1) * B::RUN / 4,
             top: B::TOP,
         };
-        let dots = s.to_numbers(p.add(dots, codes, &values.quads, quads));
-        total = if run == 0 {
-            s.mul(dots, scale)
-        } else {
-            s.mul_add(dots, scale, total)
-        };
-        if B::ZERO.is_none() {
-            total = s.mul_add(s.to_numbers(sum), min, total);
+        p.add(&mut dots, codes, values, quads);
+        for (row, total) in totals.iter_mut().enumerate() {
+            let dots = s.to_numbers(dots[row]);
+            *total = if run == 0 {
+                s.mul(dots, scale)
+            } else {
+                s.mul_add(dots, scale, *total)
+            };
+            if B::ZERO.is_none() {
+                *total = s.mul_add(s.to_numbers(sum(row)), min, *total);
+            }
         }
     }
-    total
+    totals
 }
 
 /// The kernel for packed weights and one row, whose sums stay in registers.
@@ -292,9 +352,10 @@ unsafe fn add_row<P: ColumnProducts, B: Columns>(
             for_parts!(B, |index| {
                 panel.fetch_ahead::<B>(block * (B::LEN / BLOCK) + index);
                 let codes = B::codes(blocks, part::<P>(index), &mut kept);
-                let values = &*input;
-                let total = multiply::<P, B>(p, Pair::of::<B>(s, &kept, index), &codes, values);
-                sum = s.mul_add(total, s.numbers(values.scale), sum);
+                let values = &*input.cast::<[BlockQ8; 1]>();
+                let pair = Pair::of::<B>(s, &kept, index);
+                let [total] = multiply::<P, B, 1>(p, pair, &codes, values);
+                sum = s.mul_add(total, s.numbers(values[0].scale), sum);
                 input = input.add(1);
             });
         }

@@ -197,14 +197,14 @@ pub(crate) trait Products: Copy + 'static {
 /// Products with blocks that lie side by side.
 #[cfg(target_arch = "x86_64")]
 pub(crate) trait ColumnProducts: Products<Set: Unpack> {
-    /// Adds the products of some quads of codes and values to each lane.
-    fn add(
+    /// Adds the products of some quads of codes and each row's values to each lane of the row's sums.
+    fn add<const ROWS: usize>(
         self,
-        sums: Words<Self>,
+        sums: &mut [Words<Self>; ROWS],
         codes: &[Words<Self>; 8],
-        values: &[i32; 8],
+        values: [&[i32; 8]; ROWS],
         quads: Quads,
-    ) -> Words<Self>;
+    );
 }
 
 /// Products with rows that are decoded to memory.

@@ -276,22 +276,28 @@ impl Products for Avx2 {
 
 impl ColumnProducts for Avx2 {
     operations! {
-        fn add(self, sums: __m256i, codes: &[__m256i; 8], values: &[i32; 8], quads: Quads) -> __m256i {
+        fn add<const ROWS: usize>(
+            self,
+            sums: &mut [__m256i; ROWS],
+            codes: &[__m256i; 8],
+            values: [&[i32; 8]; ROWS],
+            quads: Quads,
+        ) {
             let Quads { range, top } = quads;
             let together = pairs_in_16_bits(top);
-            let mut sums = sums;
-            let mut first = range.start;
-            while first < range.end {
-                let mut pairs = _mm256_setzero_si256();
-                for quad in first..range.end.min(first + together) {
-                    let values = _mm256_set1_epi32(values[quad]);
-                    let products = self.pairs(self.signed(codes[quad], top), values, top);
-                    pairs = _mm256_add_epi16(pairs, products);
+            for (sums, values) in sums.iter_mut().zip(values) {
+                let mut first = range.start;
+                while first < range.end {
+                    let mut pairs = _mm256_setzero_si256();
+                    for quad in first..range.end.min(first + together) {
+                        let values = _mm256_set1_epi32(values[quad]);
+                        let products = self.pairs(self.signed(codes[quad], top), values, top);
+                        pairs = _mm256_add_epi16(pairs, products);
+                    }
+                    *sums = _mm256_add_epi32(*sums, self.widen_pairs(pairs));
+                    first += together;
                 }
-                sums = _mm256_add_epi32(sums, self.widen_pairs(pairs));
-                first += together;
             }
-            sums
         }
     }
 }
@@ -371,19 +377,27 @@ impl<const EVEX: bool> Products for AvxVnni<EVEX> {
 
 impl<const EVEX: bool> ColumnProducts for AvxVnni<EVEX> {
     operations! {
-        fn add(self, sums: __m256i, codes: &[__m256i; 8], values: &[i32; 8], quads: Quads) -> __m256i {
+        fn add<const ROWS: usize>(
+            self,
+            sums: &mut [__m256i; ROWS],
+            codes: &[__m256i; 8],
+            values: [&[i32; 8]; ROWS],
+            quads: Quads,
+        ) {
             // Two chains where one has eight links: an out-of-order processor does not look far enough ahead to hide the
             // latency of so many.
             let range = quads.range;
             let chain = range.len().min(CHAIN);
-            let (mut sums, mut others) = (sums, _mm256_setzero_si256());
-            for quad in range.start..range.start + chain {
-                sums = self.dot(sums, codes[quad], _mm256_set1_epi32(values[quad]));
+            for (sums, values) in sums.iter_mut().zip(values) {
+                let mut others = _mm256_setzero_si256();
+                for quad in range.start..range.start + chain {
+                    *sums = self.dot(*sums, codes[quad], _mm256_set1_epi32(values[quad]));
+                }
+                for quad in range.start + chain..range.end {
+                    others = self.dot(others, codes[quad], _mm256_set1_epi32(values[quad]));
+                }
+                *sums = _mm256_add_epi32(*sums, others);
             }
-            for quad in range.start + chain..range.end {
-                others = self.dot(others, codes[quad], _mm256_set1_epi32(values[quad]));
-            }
-            _mm256_add_epi32(sums, others)
         }
     }
 }

@@ -237,12 +237,18 @@ impl Products for Avx512 {
 
 impl ColumnProducts for Avx512 {
     operations! {
-        fn add(self, sums: __m512i, codes: &[__m512i; 8], values: &[i32; 8], quads: Quads) -> __m512i {
-            let mut sums = sums;
+        fn add<const ROWS: usize>(
+            self,
+            sums: &mut [__m512i; ROWS],
+            codes: &[__m512i; 8],
+            values: [&[i32; 8]; ROWS],
+            quads: Quads,
+        ) {
             for quad in quads.range {
-                sums = _mm512_dpbusd_epi32(sums, codes[quad], _mm512_set1_epi32(values[quad]));
+                for (sums, values) in sums.iter_mut().zip(values) {
+                    *sums = _mm512_dpbusd_epi32(*sums, codes[quad], _mm512_set1_epi32(values[quad]));
+                }
             }
-            sums
         }
     }
 }
