@@ -17,12 +17,18 @@ const MOST_ROWS: usize = 8;
 /// The most blocks of a row.
 const MOST_BLOCKS: usize = 512 / 32;
 
-/// How far ahead rows are asked for: what memory gives in the time that it takes to answer.
-const AHEAD: usize = 6144;
-
 /// Whether so many query rows read a codec's rows directly.
 pub(super) fn serves(decoder: &Decoder, rows: usize) -> bool {
     decoder.is_read() && rows <= MOST_ROWS
+}
+
+/// Asks for so many rows from one on, as far as they exist.
+#[inline(always)]
+fn fetch_rows(rows: Rows, first: usize, count: usize) {
+    let bytes = |row: usize| row.min(rows.count) * rows.stride;
+    for at in (bytes(first)..bytes(first + count)).step_by(64) {
+        fetch(rows.codes.wrapping_add(at));
+    }
 }
 
 /// Query rows against rows of keys.
@@ -30,6 +36,8 @@ pub(super) fn serves(decoder: &Decoder, rows: usize) -> bool {
 pub(super) struct Scores<'a> {
     pub(super) decoder: &'a Decoder,
     pub(super) keys: Rows,
+    /// Those of the tile behind this one.
+    pub(super) ahead: Rows,
     /// `[rows][head_dim]`.
     pub(super) queries: *const f32,
     /// `[rows][stride]`: the scores, in whole vectors. Those past the keys are of no use.
@@ -121,9 +129,7 @@ unsafe fn score_block<S: Simd, N: Numbers<S>, const R: usize, const P: usize>(
                 };
             }
             if row == 0 {
-                for line in (0..P * keys.stride).step_by(64) {
-                    fetch(at[0].wrapping_add(AHEAD + line));
-                }
+                fetch_rows(args.ahead, first + group, P);
             }
             let mut sums = [[s.splat(0.0); P]; R];
             for pair in 0..d / 32 {
@@ -173,6 +179,8 @@ unsafe fn score_block<S: Simd, N: Numbers<S>, const R: usize, const P: usize>(
 pub(super) struct Values<'a> {
     pub(super) decoder: &'a Decoder,
     pub(super) values: Rows,
+    /// Those of the tile behind this one.
+    pub(super) ahead: Rows,
     /// `[rows][stride]`, in whole vectors.
     pub(super) weights: *const f32,
     pub(super) stride: usize,
@@ -284,9 +292,7 @@ unsafe fn sum_pairs<S: Simd, N: Numbers<S>, const R: usize, const C: usize>(
             for t in 0..count {
                 let value = panel.add(t * values.stride);
                 if row == 0 && at == 0 {
-                    for line in (0..values.stride).step_by(64) {
-                        fetch(value.wrapping_add(AHEAD + line));
-                    }
+                    fetch_rows(args.ahead, first + t, 1);
                 }
                 for c in 0..C {
                     let [a, b] = numbers.unscaled(s, value, at / 32 + c);

@@ -33,23 +33,39 @@ impl Job {
             rest % shape.kv_heads,
         );
         let first = block * shape.block_tokens();
-        let end = (first + shape.block_tokens()).min(shape.tokens);
-        let mut next = first;
-        while next < end {
+        let mut left = first..(first + shape.block_tokens()).min(shape.tokens);
+        let mut block = self.next_block((kv_head, turn), &mut left);
+        while let Some(this) = block {
+            block = self.next_block((kv_head, turn), &mut left);
+            let mut scratch = scratch::divide(scratch, shape, self.int8.is_some());
+            // SAFETY: the caller's.
+            unsafe { attend(self, (&this, block.as_ref()), &mut scratch) };
+        }
+    }
+
+    /// The block of the first of some tokens' sequences that has a part for a turn; takes its tokens, and those of sequences
+    /// that have none.
+    fn next_block(
+        &self,
+        (kv_head, turn): (usize, usize),
+        left: &mut Range<usize>,
+    ) -> Option<Block> {
+        while left.start < left.end {
+            let next = left.start;
             let sequence = self.sequence_of(next);
             let of_it = |token: &usize| self.sequence_of(*token) == sequence;
             let all = if self.sequences.is_null() {
-                0..shape.tokens
+                0..self.shape.tokens
             } else {
                 let start = (0..=next).rev().take_while(of_it).last().unwrap_or(next);
-                start..next + (next..shape.tokens).take_while(of_it).count()
+                start..next + (next..self.shape.tokens).take_while(of_it).count()
             };
-            let tokens = next..end.min(all.end);
-            next = tokens.end;
+            let tokens = next..left.end.min(all.end);
+            left.start = tokens.end;
             let mut block = Block {
                 kv_head,
                 sequence,
-                rows: tokens.len() * shape.group(),
+                rows: tokens.len() * self.shape.group(),
                 part: 0,
                 parts: 1,
                 start: self.position_of(all.start),
@@ -57,24 +73,23 @@ impl Job {
                 tokens,
             };
             block.parts = self.parts_of(seen(self, &block).len());
-            // Few parts are those of items far apart, which are of different threads.
-            let scaled = turn * block.parts;
-            if scaled % self.parts >= block.parts {
-                continue;
+            // Few parts are those of items far apart, which are of different threads, and other items' for each sequence.
+            let scaled = (turn + next) % self.parts * block.parts;
+            if scaled % self.parts < block.parts {
+                block.part = scaled / self.parts;
+                return Some(block);
             }
-            block.part = scaled / self.parts;
-            let mut scratch = scratch::divide(scratch, shape, self.int8.is_some());
-            // SAFETY: the caller's.
-            unsafe { attend(self, &block, &mut scratch) };
         }
+        None
     }
 }
 
-/// Attends one block: its part of the context, or all of it.
+/// Attends one block: its part of the context, or all of it. What it reads last is read while the first of the block behind
+/// it comes.
 ///
 /// # Safety
 /// As for [`Job::run`].
-unsafe fn attend(job: &Job, block: &Block, scratch: &mut Scratch<'_>) {
+unsafe fn attend(job: &Job, (block, next): (&Block, Option<&Block>), scratch: &mut Scratch<'_>) {
     // SAFETY: the caller's.
     unsafe {
         let seen = cached_part(job, block);
@@ -100,7 +115,7 @@ unsafe fn attend(job: &Job, block: &Block, scratch: &mut Scratch<'_>) {
                     Some(int8) if zone == Zone::Codes => {
                         int8::attend(job, int8, block, scratch, &seen);
                     }
-                    _ => attend_cache(job, block, scratch, (zone, &seen)),
+                    _ => attend_cache(job, (block, next), scratch, (zone, &seen)),
                 }
             }
         }
@@ -127,7 +142,7 @@ unsafe fn attend(job: &Job, block: &Block, scratch: &mut Scratch<'_>) {
 }
 
 /// The bytes of a zone's keys, and of its values, that are asked for before any is read.
-const FETCHED: usize = 16 << 10;
+const FETCHED: usize = 4 << 10;
 
 /// Asks for what the block reads first of each zone: behind other layers nothing of it is in the caches, and runs of rows
 /// are too short for the machine to see them coming.
@@ -183,13 +198,15 @@ struct TileRun<'a> {
     positions: Range<usize>,
     key: (&'a Decoder, Rows),
     value: (&'a Decoder, Rows),
+    /// The keys and the values that are read behind it; none behind the last.
+    ahead: [Rows; 2],
     /// The positions that exist, before causality and window.
     existing: Range<usize>,
 }
 
 unsafe fn attend_cache(
     job: &Job,
-    block: &Block,
+    (block, next): (&Block, Option<&Block>),
     scratch: &mut Scratch<'_>,
     (zone, part): (Zone, &Range<usize>),
 ) {
@@ -203,11 +220,24 @@ unsafe fn attend_cache(
         let (key, keys) = job.key.rows(job, block, (zone, first), most);
         let (value, values) = job.value.rows(job, block, (zone, first), most);
         let count = keys.count.min(values.count);
+        let behind = if first + count < end {
+            Some((block, first + count..end))
+        } else {
+            next.map(|next| (next, zone.seen_of_part(job, next, &cached_part(job, next))))
+        };
+        let ahead = [(&job.key, keys), (&job.value, values)].map(|(side, rows)| match &behind {
+            Some((block, left)) if !left.is_empty() => {
+                let most = left.len().min(job.shape.tile());
+                side.rows(job, block, (zone, left.start), most).1
+            }
+            _ => Rows { count: 0, ..rows },
+        });
         let tile = TileRun {
             zone,
             positions: first..first + count,
             key: (key, Rows { count, ..keys }),
             value: (value, Rows { count, ..values }),
+            ahead,
             existing: existing.clone(),
         };
         // SAFETY: the caller's; the slots are among those of the rows.
@@ -239,6 +269,10 @@ unsafe fn attend_fresh(job: &Job, block: &Block, scratch: &mut Scratch<'_>, fres
             positions: first..first + count,
             key: (&job.plain, rows(fresh.keys)),
             value: (&job.plain, rows(fresh.values)),
+            ahead: [fresh.keys, fresh.values].map(|numbers| Rows {
+                count: 0,
+                ..rows(numbers)
+            }),
             existing: existing.clone(),
         };
         // SAFETY: the caller's; the positions are the chunk's.
@@ -264,6 +298,7 @@ unsafe fn attend_tile(job: &Job, block: &Block, scratch: &mut Scratch<'_>, tile:
             let scores = direct::Scores {
                 decoder: key,
                 keys,
+                ahead: tile.ahead[0],
                 queries: queries.as_ptr(),
                 out: scratch.scores.as_mut_ptr(),
                 stride: TILE,
@@ -315,6 +350,7 @@ unsafe fn attend_tile(job: &Job, block: &Block, scratch: &mut Scratch<'_>, tile:
             let values = direct::Values {
                 decoder: value,
                 values,
+                ahead: tile.ahead[1],
                 weights: scratch.scores.as_ptr(),
                 stride: TILE,
                 alphas: scratch.alphas.as_ptr(),
