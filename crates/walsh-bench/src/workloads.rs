@@ -67,7 +67,7 @@ impl Sizes {
         width: 4096,
         feed_forward: 14_336,
         vocabulary: 131_072,
-        rows: &[8, 64, 512, 2048],
+        rows: &[8, 16, 64, 512, 2048],
         chunk: 2048,
         contexts: &[8 << 10, 32 << 10, 128 << 10],
     };
