@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use walsh_runtime::tokenizer::Special;
-use walsh_runtime::{Finish, GenerateOptions};
+use walsh_runtime::{Constraint, Finish, GenerateOptions};
 
-use crate::args::{Generate, InputArgs, Run};
+use crate::args::{FormArgs, Generate, InputArgs, Run};
 use crate::failure::{Failure, Outcome};
 use crate::output::Notes;
 use crate::stream::{self, Ended, Page, print_pieces};
@@ -26,6 +26,7 @@ pub(crate) fn run_model(args: Run) -> Outcome {
         max_tokens: chat.max_tokens,
         chat: true,
         json: false,
+        form: FormArgs::default(),
         answer: chat.answer,
         sampling: chat.sampling,
         model: chat.model,
@@ -35,6 +36,7 @@ pub(crate) fn run_model(args: Run) -> Outcome {
 
 pub(crate) fn run(args: &Generate) -> Outcome {
     let prompt = prompt(args)?;
+    let constraint = constraint(&args.form)?;
     models::check_files(&args.session)?;
     let notes = Notes::for_figures(args.json);
     let cancel = interrupt::on_interrupt()?;
@@ -47,6 +49,7 @@ pub(crate) fn run(args: &Generate) -> Outcome {
             true => Special::Parse,
             false => Special::Text,
         },
+        constraint,
         stop: args.answer.stop.clone(),
         watch: progress::reading(&cancel, &notes),
     };
@@ -90,6 +93,27 @@ pub(crate) fn run(args: &Generate) -> Outcome {
         Some(Finish::Cancelled) => Err(Failure::Interrupted),
         _ => Ok(()),
     }
+}
+
+/// The form that the text is to have.
+fn constraint(args: &FormArgs) -> Outcome<Option<Constraint>> {
+    Ok(match args {
+        FormArgs {
+            json_schema: Some(given),
+            ..
+        } => Some(Constraint::JsonSchema(match given.trim_start() {
+            schema if schema.starts_with('{') => schema.to_owned(),
+            _ => input::file(Path::new(given))?,
+        })),
+        FormArgs {
+            regex: Some(regex), ..
+        } => Some(Constraint::Regex(regex.clone())),
+        FormArgs {
+            grammar: Some(path),
+            ..
+        } => Some(Constraint::Lark(input::file(path)?)),
+        _ => None,
+    })
 }
 
 /// Says what a run begins with, once it has begun: figures in JSON have it among them.

@@ -106,6 +106,37 @@ fn answers_come_in_order_and_say_what_is_wrong_with_a_line() {
 }
 
 #[test]
+fn answers_have_the_form_that_their_line_asks_for() {
+    let folder = Folder::new();
+    let model = model(&folder);
+    let questions = r#"{"prompt": "a", "json_schema": {"enum": [[1, "é"]]}}
+{"prompt": "b", "regex": "(left|right){2}"}
+{"prompt": "c", "grammar": "start: \"x\" /[0-9]{2}/"}
+{"prompt": "d", "regex": "a", "grammar": "start: \"a\""}
+{"prompt": "e", "regex": "(a"}
+"#;
+    let questions = folder.file("questions.jsonl", questions.as_bytes());
+    let ran = batch(&model, &questions, &[]);
+    ends_with_errors(&ran, "2 of the answers are errors");
+    let answers = lines(&ran.out);
+    let text = |index: usize| answers[index]["text"].as_str().expect("a text");
+    let value: Value = serde_json::from_str(text(0)).expect("JSON");
+    assert_eq!(value, json!([1, "é"]));
+    assert_eq!(text(1).replace("left", "").replace("right", ""), "");
+    assert!(text(2).starts_with('x') && text(2).len() == 3);
+    for answer in &answers[..3] {
+        assert_eq!(answer["finish"], "end");
+    }
+    for (index, part) in [
+        (3, "line 4: give one of \"json_schema\", \"regex\" and"),
+        (4, "unclosed group"),
+    ] {
+        let error = answers[index]["error"].as_str().expect("an error");
+        assert!(error.contains(part), "{error:?} lacks {part:?}");
+    }
+}
+
+#[test]
 fn a_run_that_was_ended_goes_on() {
     let folder = Folder::new();
     let model = model(&folder);

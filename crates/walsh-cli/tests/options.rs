@@ -50,6 +50,33 @@ fn nothing_but_json_stands_beside_a_text_when_asked_for() {
 }
 
 #[test]
+fn a_text_has_the_form_that_is_asked_for() {
+    let model = model();
+    let folder = Folder::new();
+    let schema = folder.argument("schema.json", br#"{"const": {"a": true}}"#);
+    let grammar = folder.argument("two.lark", b"start: WORD \" \" WORD\nWORD: /[a-c]{3}/");
+    for (arguments, holds) in [
+        (["--json-schema", schema.as_str()], "{\"a\":true}"),
+        (["--json-schema", r#"{"const": 12}"#], "12"),
+        (["--regex", "-(no){2}"], "-nono"),
+        (["--grammar", grammar.as_str()], ""),
+    ] {
+        let text = model.run("generate", &[&arguments[..], &["Hello"]].concat());
+        let text: String = text.ok().chars().filter(|c| !c.is_whitespace()).collect();
+        assert!(text.contains(holds), "{arguments:?}: {text}");
+        assert!(text.len() < 20, "{arguments:?}: {text}");
+    }
+    let several = model.run(
+        "generate",
+        &["--regex", "a", "--grammar", &grammar, "Hello"],
+    );
+    assert_eq!(several.status, Some(2), "{several:?}");
+    let malformed = model.run("generate", &["--regex", "(a", "Hello"]);
+    assert_eq!(malformed.status, Some(1), "{malformed:?}");
+    assert!(malformed.err.contains("unclosed group"), "{malformed:?}");
+}
+
+#[test]
 fn a_text_comes_from_an_option_or_a_file_too() {
     let model = model();
     let folder = Folder::new();

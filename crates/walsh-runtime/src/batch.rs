@@ -16,7 +16,7 @@ use crate::chat::{Message, Template};
 use crate::conversation::Prompt;
 use crate::engine::{Engine, Request, Stream};
 use crate::tokenizer::Special;
-use crate::{Error, Finish, Result};
+use crate::{Constraint, Error, Finish, Result};
 
 /// The most bytes of a line: no prompt that fits a context comes near.
 const LONGEST_LINE: u64 = 64 << 20;
@@ -76,6 +76,24 @@ struct Line {
     seed: Option<u64>,
     stop: Option<Stop>,
     priority: Option<i32>,
+    json_schema: Option<Value>,
+    regex: Option<String>,
+    grammar: Option<String>,
+}
+
+impl Line {
+    /// The constraint that it asks for, if it does; none where it asks for several.
+    fn constraint(&mut self) -> Option<Option<Constraint>> {
+        let schema = self.json_schema.take().map(|schema| schema.to_string());
+        let asked = [
+            schema.map(Constraint::JsonSchema),
+            self.regex.take().map(Constraint::Regex),
+            self.grammar.take().map(Constraint::Lark),
+        ];
+        let mut asked = asked.into_iter().flatten();
+        let constraint = asked.next();
+        asked.next().is_none().then_some(constraint)
+    }
 }
 
 #[derive(Deserialize)]
@@ -102,8 +120,9 @@ struct Asked {
 ///
 /// A line has `"prompt"`, a text to go on with, or `"messages"`, an array of `{"role", "content"}`
 /// for the model's chat template; and, as it likes, `"max_tokens"`, `"temperature"`, `"top_k"`,
-/// `"top_p"`, `"min_p"`, `"repetition_penalty"`, `"seed"`, `"stop"` (a text or several) and
-/// `"priority"`. Its answer is the same object with `"text"`, `"finish"` (`"end"`, `"stop"`,
+/// `"top_p"`, `"min_p"`, `"repetition_penalty"`, `"seed"`, `"stop"` (a text or several),
+/// `"priority"` and one of `"json_schema"` (a schema), `"regex"` and `"grammar"` (texts; see
+/// [`Constraint`]). Its answer is the same object with `"text"`, `"finish"` (`"end"`, `"stop"`,
 /// `"max_tokens"` or `"context_full"`), `"prompt_tokens"` and `"generated_tokens"`, or with
 /// `"error"`. Answers come in the order of the lines, whoever is done first.
 ///
@@ -176,8 +195,12 @@ fn ask(
                 "it has {name:?} already, which an answer adds"
             )));
         }
-        let line: Line = serde_json::from_value(Value::Object(fields.clone()))
+        let mut line: Line = serde_json::from_value(Value::Object(fields.clone()))
             .map_err(|error| wrong(error.to_string()))?;
+        let constraint = line.constraint().ok_or_else(|| {
+            let several = "give one of \"json_schema\", \"regex\" and \"grammar\", not several";
+            wrong(several.into())
+        })?;
         let tokenizer = engine.model().tokenizer();
         let prompt = match (&line.prompt, line.messages) {
             (Some(text), None) => tokenizer.encode_after(None, text, Special::Text)?,
@@ -197,6 +220,7 @@ fn ask(
             prompt,
             ..options.defaults.clone()
         };
+        request.constraint = constraint.or(request.constraint);
         request.max_tokens = line.max_tokens.or(request.max_tokens);
         request.seed = line.seed.unwrap_or(request.seed);
         request.priority = line.priority.unwrap_or(request.priority);

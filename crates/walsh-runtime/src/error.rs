@@ -138,6 +138,12 @@ pub enum Error {
         /// What is wrong.
         what: String,
     },
+    /// A text cannot be given the form that a [`Constraint`](crate::Constraint) asks for.
+    #[error("constraint: {what}")]
+    Constraint {
+        /// What is wrong, and where.
+        what: String,
+    },
     /// A model cannot be measured as asked.
     #[error("{what}")]
     Measure {
@@ -193,6 +199,10 @@ impl Error {
             path: path.to_owned(),
             what: what.into(),
         }
+    }
+
+    pub(crate) fn constraint(what: impl Into<String>) -> Error {
+        Error::Constraint { what: what.into() }
     }
 
     pub(crate) fn measure(what: impl Into<String>) -> Error {

@@ -17,6 +17,7 @@ mod batch;
 mod bench;
 mod calibration;
 pub mod chat;
+mod constraint;
 mod container;
 mod conversation;
 mod doctor;
@@ -46,6 +47,7 @@ pub use bench::{
 pub use calibration::{
     Calibration, CalibrationListener, CalibrationNotice, CalibrationOptions, KeyMoments,
 };
+pub use constraint::Constraint;
 pub use container::{Replacement, check_readable, check_writable};
 pub use conversation::{Conversation, Reply};
 pub use doctor::{BackendState, Cpu, Diagnosis, Tool, diagnose};

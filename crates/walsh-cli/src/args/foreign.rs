@@ -140,15 +140,12 @@ const FLAGS: &[(&[&str], &str)] = &[
         "tokens are chosen by --temperature, --top-k, --top-p, --min-p and --repetition-penalty",
     ),
     (
-        &[
-            "--grammar",
-            "--grammar-file",
-            "-j",
-            "--json-schema",
-            "-jf",
-            "--json-schema-file",
-        ],
-        "what a text may look like cannot be prescribed; --stop TEXT ends it",
+        &["--grammar-file"],
+        "'walsh generate --grammar FILE' takes a grammar, in llguidance's kind of Lark",
+    ),
+    (
+        &["-j", "-jf", "--json-schema-file"],
+        "'walsh generate --json-schema' takes a schema, or the file that has it",
     ),
     (
         &["--ignore-eos"],

@@ -156,6 +156,23 @@ pub(crate) struct SamplingArgs {
     pub(crate) seed: Option<Seed>,
 }
 
+/// The form that a text is to have: at most one of these.
+#[derive(Debug, Default, Args)]
+#[group(multiple = false)]
+pub(crate) struct FormArgs {
+    /// Generate JSON by a JSON schema: that of a file, or one that begins with {
+    #[arg(long, value_name = "FILE|SCHEMA")]
+    pub(crate) json_schema: Option<String>,
+
+    /// Generate what a regular expression matches as a whole
+    #[arg(long, value_name = "REGEX", allow_hyphen_values = true)]
+    pub(crate) regex: Option<String>,
+
+    /// Generate what the rule 'start' of a grammar derives, which a file has in llguidance's kind of Lark
+    #[arg(long, value_name = "FILE")]
+    pub(crate) grammar: Option<PathBuf>,
+}
+
 /// Where a text comes from: at most one of these.
 #[derive(Debug, Default, Args)]
 pub(crate) struct InputArgs {

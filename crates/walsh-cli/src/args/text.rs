@@ -6,7 +6,7 @@ use clap::Args;
 use walsh_runtime::store::Catalogue;
 
 use super::shared::{
-    AnswerArgs, EngineArgs, InputArgs, ModelArgs, SamplingArgs, SessionArgs, with_specs,
+    AnswerArgs, EngineArgs, FormArgs, InputArgs, ModelArgs, SamplingArgs, SessionArgs, with_specs,
 };
 use super::values::{MaxTokens, max_tokens};
 
@@ -21,6 +21,8 @@ Examples:
   walsh generate --temperature 0 --max-tokens 20 \"The capital of France is\"
   walsh generate --kv k=tq8,v=tq4 --context 8192 --file article.txt
   walsh generate --stop '}' -n -1 \"fn main() {\"
+  walsh generate --chat --json-schema answer.json \"Which is the largest planet?\"
+  walsh generate --regex \"(yes|no)\" \"Is the sky blue? The answer is \"
   walsh generate --save story.walsh \"Once upon a time\"
   walsh generate --load story.walsh \" The next day\"
   walsh generate --load story.walsh              goes on from there
@@ -49,6 +51,9 @@ pub(crate) struct Generate {
     /// Print the figures on standard error as JSON, and nothing else there but errors
     #[arg(long)]
     pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) form: FormArgs,
 
     #[command(flatten)]
     pub(crate) answer: AnswerArgs,
@@ -129,7 +134,8 @@ pub(crate) struct Run {
 #[command(after_help = with_specs!("\
 A line of FILE is a JSON object: {\"prompt\": TEXT} or {\"messages\": [{\"role\", \"content\"}, ...]},
 and as it likes max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, stop and
-priority, which hold instead of the options. Its answer is the same object with text, finish (end,
+priority, which hold instead of the options, and one of json_schema (a schema), regex and grammar
+(texts), the form of its answer, as for 'walsh generate'. Its answer is the same object with text, finish (end,
 stop, max_tokens or context_full), prompt_tokens and generated_tokens, or with error. Answers come in
 the order of the lines. With --output, a run that was ended goes on where it was.
 

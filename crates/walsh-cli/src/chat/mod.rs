@@ -250,6 +250,7 @@ impl Chatting<'_> {
                 true => Special::Parse,
                 false => Special::Text,
             },
+            constraint: None,
             stop: self.args.answer.stop.clone(),
             watch: self.watch(),
         }

@@ -195,8 +195,8 @@ impl Engine {
     ///
     /// # Errors
     /// When the prompt is empty, has a token that is none of the vocabulary or leaves no
-    /// room for another in the context, when an option is out of range, or when the
-    /// engine has ended.
+    /// room for another in the context, when an option is out of range, when the
+    /// constraint is malformed or allows no text, or when the engine has ended.
     pub fn submit(&self, request: Request) -> Result<Stream> {
         let Shared { model, options, .. } = &*self.0;
         let (outlet, stream) = Stream::new();

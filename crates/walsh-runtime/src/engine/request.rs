@@ -7,7 +7,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use crate::sampling::Sampling;
-use crate::{Error, Figures, Finish, Result};
+use crate::{Constraint, Error, Figures, Finish, Result};
 
 /// A text to go on with.
 #[derive(Debug, Clone)]
@@ -23,6 +23,8 @@ pub struct Request {
     pub seed: u64,
     /// What is added to tokens' logits before one is chosen.
     pub logit_bias: Vec<(i32, f32)>,
+    /// The form that the text is to have.
+    pub constraint: Option<Constraint>,
     /// How many of the likeliest tokens come with each, with their log-probabilities
     /// by the model's own logits; `None` for no log-probabilities.
     pub top_logprobs: Option<usize>,
@@ -46,6 +48,7 @@ impl Request {
             sampling: Sampling::default(),
             seed: 0,
             logit_bias: Vec::new(),
+            constraint: None,
             top_logprobs: None,
             stop: Vec::new(),
             priority: 0,

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::EngineOptions;
 use super::request::{Event, Logprobs, Outlet, Piece, Request};
+use crate::constraint::Guide;
 use crate::generate::Stops;
 use crate::sampling::{Random, Sampler};
 use crate::tokenizer::Decoder;
@@ -28,6 +29,7 @@ pub(super) struct Sequence {
     random: Random,
     decoder: Decoder,
     stops: Stops,
+    guide: Option<Guide>,
     outlet: Outlet,
     submitted: Instant,
     /// When it was first given a slot.
@@ -87,8 +89,17 @@ impl Sequence {
         Ok(Self {
             sampler: Sampler::new(&request.sampling)?,
             random: Random::new(request.seed),
-            decoder: Decoder::after(model.tokenizer(), prompt),
+            // A form begins with a whole character.
+            decoder: match request.constraint {
+                Some(_) => Decoder::new(),
+                None => Decoder::after(model.tokenizer(), prompt),
+            },
             stops: Stops::new(&request.stop, model.tokenizer())?,
+            guide: request
+                .constraint
+                .as_ref()
+                .map(|form| model.guide(form))
+                .transpose()?,
             model: model.clone(),
             tokens: prompt.clone(),
             read: 0,
@@ -165,15 +176,19 @@ impl Sequence {
             top_logprobs,
             ..
         } = &self.request;
-        sampling.takes_likeliest() && logit_bias.is_empty() && top_logprobs.is_none()
+        let free = logit_bias.is_empty() && self.guide.is_none();
+        sampling.takes_likeliest() && free && top_logprobs.is_none()
     }
 
-    /// Chooses the next token by logits, which biases are added to.
+    /// Chooses the next token by logits, which biases are added to, among those that the constraint allows.
     pub(super) fn choose(&mut self, logits: &mut [f32]) -> Result<(i32, Option<Logprobs>)> {
         let wanted = self.request.top_logprobs;
         let known = wanted.map(|count| LogSoftmax::of(logits, count));
         for (token, bias) in &self.request.logit_bias {
             logits[*token as usize] += bias;
+        }
+        if let Some(guide) = &mut self.guide {
+            guide.mask(logits)?;
         }
         let token = self
             .sampler
@@ -206,6 +221,9 @@ impl Sequence {
         }
         if self.model.tokenizer().is_end(token) {
             return Some(Finish::End);
+        }
+        if let Some(guide) = &mut self.guide {
+            guide.accept(token);
         }
         let text = self.decoder.push(self.model.tokenizer(), token);
         let stopped = self.stops.push(&text).is_some();

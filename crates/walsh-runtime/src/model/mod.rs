@@ -32,6 +32,7 @@ use weights::{Loader, Place, ROPE_FACTORS};
 
 use crate::calibration::{Calibration, CalibrationOptions};
 use crate::chat::Template;
+use crate::constraint::{Constraint, Guide, Guides};
 use crate::container::Origin;
 use crate::sampling::RecommendedSampling;
 use crate::session::cache_options;
@@ -78,6 +79,7 @@ struct Inner {
     calibrations: CalibrationOptions,
     calibration: OnceLock<Calibration>,
     fingerprint: OnceLock<Fingerprint>,
+    guides: OnceLock<Guides>,
 }
 
 /// What a model is made of, wherever its tensors come from.
@@ -134,6 +136,7 @@ impl Parts {
             calibrations: self.calibrations,
             calibration: OnceLock::new(),
             fingerprint: OnceLock::new(),
+            guides: OnceLock::new(),
             files: self.files,
         })))
     }
@@ -230,6 +233,18 @@ impl Model {
         }
         let fingerprint = Fingerprint::of(&self.0.files)?;
         Ok(*self.0.fingerprint.get_or_init(|| fingerprint))
+    }
+
+    /// A text under a constraint. What the vocabulary is to constraints is worked out with the first.
+    ///
+    /// # Errors
+    /// When the constraint cannot be used, or none can with this vocabulary.
+    pub(crate) fn guide(&self, constraint: &Constraint) -> Result<Guide> {
+        if let Some(known) = self.0.guides.get() {
+            return known.guide(constraint);
+        }
+        let guides = Guides::new(&self.0.tokenizer)?;
+        self.0.guides.get_or_init(|| guides).guide(constraint)
     }
 
     /// Its shape.

@@ -309,6 +309,11 @@ impl Tokenizer {
         self.ends.contains(&token)
     }
 
+    /// The tokens with which a model ends its text, or its turn, in order.
+    pub(crate) fn ends(&self) -> &[i32] {
+        &self.ends
+    }
+
     /// The token that begins a text.
     pub fn bos(&self) -> Option<i32> {
         self.bos

@@ -6,6 +6,7 @@
 mod tiny;
 
 mod calibrations;
+mod constraints;
 mod conversations;
 mod engine;
 mod exact;
