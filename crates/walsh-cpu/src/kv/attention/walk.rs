@@ -60,8 +60,15 @@ impl Job {
                 let start = (0..=next).rev().take_while(of_it).last().unwrap_or(next);
                 start..next + (next..self.shape.tokens).take_while(of_it).count()
             };
-            let tokens = next..left.end.min(all.end);
+            // A sequence's blocks begin at its own first token, wherever that is among the op's: how its sums are cut must
+            // not depend on the others. An item does those that begin among its tokens.
+            let most = self.shape.block_tokens();
+            let within = (next - all.start) % most;
+            let tokens = next..all.end.min(next + most - within);
             left.start = tokens.end;
+            if within > 0 {
+                continue;
+            }
             let mut block = Block {
                 kv_head,
                 sequence,
