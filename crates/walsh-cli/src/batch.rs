@@ -45,7 +45,7 @@ pub(crate) fn run(args: &Batch) -> Outcome {
     let seconds = started.elapsed().as_secs_f64();
     let status = engine.status();
     notes.note(format_args!(
-        "{} of {total} prompts answered{}, {} with an error: {} tokens generated in {seconds:.1} s ({:.1} a second) behind {} of prompts; {} steps, {} texts put off",
+        "{} of {total} prompts answered{}, {} with an error: {} tokens generated in {seconds:.1} s ({:.1} a second) behind {} of prompts, {} of which were read before; {} steps, {} texts put off",
         report.resumed + report.answered,
         match report.resumed {
             0 => String::new(),
@@ -55,9 +55,13 @@ pub(crate) fn run(args: &Batch) -> Outcome {
         report.generated_tokens,
         report.generated_tokens as f64 / seconds.max(1e-9),
         report.prompt_tokens,
+        report.reused_tokens,
         status.steps,
         status.put_off,
     ));
+    if let Some(trouble) = engine.folder_trouble() {
+        notes.note(format_args!("beginnings of prompts: {trouble}"));
+    }
     match report {
         report if report.cancelled => Err(Failure::Interrupted),
         report if report.failed > 0 => Err(Failure::Run(format!(
@@ -75,6 +79,9 @@ pub(crate) fn options(args: &EngineArgs) -> EngineOptions {
         context: args.context.map_or(0, usize::from),
         kv: args.kv.clone(),
         kv_memory: args.kv_memory.unwrap_or(0),
+        deterministic: args.deterministic,
+        prefix_folder: args.prefix_folder.clone(),
+        prefix_folder_bytes: args.prefix_folder_size,
         ..EngineOptions::default()
     }
 }

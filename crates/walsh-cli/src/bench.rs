@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use walsh_runtime::{
-    BenchOptions, BenchReport, BenchTest, Model, ProfileOptions, ProfileRow, bench, profile,
+    BenchOptions, BenchReport, BenchTest, Model, PrefixOptions, ProfileOptions, ProfileRow, bench,
+    prefix, profile,
 };
 
 use crate::args::Bench;
@@ -29,6 +30,9 @@ pub(crate) fn run(args: &Bench) -> Outcome {
     models::say_unfitted(&model, &args.kv, &notes)?;
     if args.profile {
         return profiles(&model, args, &cancel);
+    }
+    if let Some(shared) = args.shared {
+        return prefixes(&model, args, (shared.get(), cancel));
     }
     let options = BenchOptions {
         prompt: args.prompt,
@@ -121,6 +125,51 @@ fn print(report: &BenchReport, args: &Bench) -> Outcome {
         report.device,
         report.threads
     ))
+}
+
+/// The first token behind a text that is read, and behind one that begins like it.
+fn prefixes(model: &Model, args: &Bench, (shared, cancel): (usize, Arc<AtomicBool>)) -> Outcome {
+    let options = PrefixOptions {
+        shared,
+        own: 20,
+        kv: args.kv.clone(),
+        repetitions: args.repetitions.map_or(3, usize::from),
+        folder: args.prefix_folder.clone(),
+        cancel,
+    };
+    let results = prefix(model, &options)?;
+    if args.json {
+        return output::print_json(&results);
+    }
+    let headings = [
+        "kv",
+        "in common",
+        "not read",
+        "first ms",
+        "again ms",
+        "ratio",
+        "restarted ms",
+        "ratio",
+    ];
+    let mut table = Table::new(&headings);
+    for result in results {
+        let restarted = |shown: &dyn Fn(f64) -> f64| {
+            let shown = result.restarted_seconds.map(shown);
+            shown.map_or("-".to_owned(), |number| format!("{number:.1}"))
+        };
+        table.row(vec![
+            result.kv.clone(),
+            result.shared.to_string(),
+            result.reused.to_string(),
+            format!("{:.1}", 1e3 * result.first_seconds),
+            format!("{:.1}", 1e3 * result.again_seconds),
+            format!("{:.1}", result.first_seconds / result.again_seconds),
+            restarted(&|seconds| 1e3 * seconds),
+            restarted(&|seconds| result.first_seconds / seconds),
+        ]);
+    }
+    let properties = model.device().properties();
+    output::print(&format!("{} on {properties}\n{table}", shown(model.name())))
 }
 
 /// Where the time of a decoded token goes, for each codec and depth.

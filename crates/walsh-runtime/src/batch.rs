@@ -56,6 +56,8 @@ pub struct BatchReport {
     pub failed: usize,
     /// Tokens of the prompts that were answered now.
     pub prompt_tokens: usize,
+    /// Those of them that were not read, because another prompt began with them.
+    pub reused_tokens: usize,
     /// Tokens that were generated now.
     pub generated_tokens: usize,
     /// Whether the run was ended early.
@@ -76,6 +78,7 @@ struct Line {
     seed: Option<u64>,
     stop: Option<Stop>,
     priority: Option<i32>,
+    salt: Option<String>,
     json_schema: Option<Value>,
     regex: Option<String>,
     grammar: Option<String>,
@@ -121,8 +124,9 @@ struct Asked {
 /// A line has `"prompt"`, a text to go on with, or `"messages"`, an array of `{"role", "content"}`
 /// for the model's chat template; and, as it likes, `"max_tokens"`, `"temperature"`, `"top_k"`,
 /// `"top_p"`, `"min_p"`, `"repetition_penalty"`, `"seed"`, `"stop"` (a text or several),
-/// `"priority"` and one of `"json_schema"` (a schema), `"regex"` and `"grammar"` (texts; see
-/// [`Constraint`]). Its answer is the same object with `"text"`, `"finish"` (`"end"`, `"stop"`,
+/// `"priority"`, `"salt"` (only lines of the same share beginnings of prompts) and one of
+/// `"json_schema"` (a schema), `"regex"` and `"grammar"` (texts; see [`Constraint`]). Its answer
+/// is the same object with `"text"`, `"finish"` (`"end"`, `"stop"`,
 /// `"max_tokens"` or `"context_full"`), `"prompt_tokens"` and `"generated_tokens"`, or with
 /// `"error"`. Answers come in the order of the lines, whoever is done first.
 ///
@@ -202,6 +206,7 @@ fn ask(
             wrong(several.into())
         })?;
         let tokenizer = engine.model().tokenizer();
+        let mut checkpoints = Vec::new();
         let prompt = match (&line.prompt, line.messages) {
             (Some(text), None) => tokenizer.encode_after(None, text, Special::Text)?,
             (None, Some(messages)) => {
@@ -211,13 +216,17 @@ fn ask(
                 };
                 let messages: Vec<Message> = messages.into_iter().map(message).collect();
                 let template = template.map_err(|error| wrong(error.to_string()))?;
-                Prompt::render(template, &messages, tokenizer, Special::Text)?
-                    .first_tokens(tokenizer)?
+                let prompt = Prompt::render(template, &messages, tokenizer, Special::Text)?
+                    .first_tokens(tokenizer)?;
+                checkpoints = Prompt::ends_of_messages(template, &messages, tokenizer, &prompt);
+                prompt
             }
             _ => return Err(wrong("give \"prompt\" or \"messages\", one of them".into())),
         };
         let mut request = Request {
             prompt,
+            checkpoints,
+            salt: line.salt,
             ..options.defaults.clone()
         };
         request.constraint = constraint.or(request.constraint);
@@ -275,6 +284,7 @@ fn answer(
                 Finish::Cancelled => return None,
             };
             report.prompt_tokens += figures.prompt_tokens;
+            report.reused_tokens += figures.reused_tokens;
             report.generated_tokens += figures.generated_tokens;
             fields.insert("text".into(), text.into());
             fields.insert("finish".into(), finish.into());

@@ -41,8 +41,8 @@ mod watch;
 
 pub use batch::{Answers, BatchOptions, BatchReport, batch, count_lines};
 pub use bench::{
-    BenchOptions, BenchReport, BenchResult, BenchTest, ProfileOptions, ProfileReport, ProfileRow,
-    bench, profile,
+    BenchOptions, BenchReport, BenchResult, BenchTest, PrefixOptions, PrefixResult, ProfileOptions,
+    ProfileReport, ProfileRow, bench, prefix, profile,
 };
 pub use calibration::{
     Calibration, CalibrationListener, CalibrationNotice, CalibrationOptions, KeyMoments,

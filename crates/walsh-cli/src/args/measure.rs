@@ -195,6 +195,7 @@ Examples:
   walsh bench
   walsh bench --depth 0,4096 --kv f16 --kv tq4 --threads 2
   walsh bench --prompt 0 --generate 32 --depth 16384 --json
+  walsh bench --shared 3000 --kv f16 --kv 4bit
   walsh bench --synthetic llama3-8b:q4_k_m --depth 0
   walsh bench --synthetic llama3-8b:q4_k_m --device cuda:0 --depth 0 --profile
 
@@ -235,6 +236,16 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "N", value_delimiter = ',', value_parser = count_or_none)]
     #[arg(allow_negative_numbers = true, conflicts_with_all = ["prompt", "profile"])]
     pub(crate) sequences: Vec<usize>,
+
+    /// Measure instead the time to the first token behind N tokens and 20 more, and behind the same N
+    /// and another 20, which an engine that has read the first does not read again
+    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
+    #[arg(conflicts_with_all = ["prompt", "generate", "depth", "sequences", "profile"])]
+    pub(crate) shared: Option<NonZeroUsize>,
+
+    /// With --shared: also the time after a restart, with what was read kept in this folder
+    #[arg(long, value_name = "DIR", requires = "shared")]
+    pub(crate) prefix_folder: Option<PathBuf>,
 
     /// Show instead where the time of a decoded token goes, op by op and kernel by kernel
     #[arg(long, conflicts_with_all = ["prompt", "repetitions"])]

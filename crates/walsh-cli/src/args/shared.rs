@@ -123,6 +123,20 @@ pub(crate) struct EngineArgs {
     /// most half of what is free]
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     pub(crate) kv_memory: Option<u64>,
+
+    /// A folder in which what prompts begin with is kept, and found again by the next run with the
+    /// same model and cache
+    #[arg(long, value_name = "DIR")]
+    pub(crate) prefix_folder: Option<PathBuf>,
+
+    /// The most that the files of that folder take; those used longest ago go
+    #[arg(long, value_name = "SIZE", value_parser = bytes, requires = "prefix_folder", default_value = "4GB")]
+    pub(crate) prefix_folder_size: u64,
+
+    /// Go on only from what a text's own calls would have left, to the bit, and not from what was
+    /// generated for others
+    #[arg(long)]
+    pub(crate) deterministic: bool,
 }
 
 /// How the next token is chosen.

@@ -133,11 +133,15 @@ pub(crate) struct Run {
 #[derive(Debug, Args)]
 #[command(after_help = with_specs!("\
 A line of FILE is a JSON object: {\"prompt\": TEXT} or {\"messages\": [{\"role\", \"content\"}, ...]},
-and as it likes max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, stop and
-priority, which hold instead of the options, and one of json_schema (a schema), regex and grammar
-(texts), the form of its answer, as for 'walsh generate'. Its answer is the same object with text, finish (end,
-stop, max_tokens or context_full), prompt_tokens and generated_tokens, or with error. Answers come in
-the order of the lines. With --output, a run that was ended goes on where it was.
+and as it likes max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, stop,
+priority and salt, which hold instead of the options, and one of json_schema (a schema), regex and
+grammar (texts), the form of its answer, as for 'walsh generate'. Its answer is the same object with
+text, finish (end, stop, max_tokens or context_full), prompt_tokens and generated_tokens, or with
+error. Answers come in the order of the lines. With --output, a run that was ended goes on where it
+was.
+
+What prompts begin with in common is read once, as far as messages, or 256 tokens at a time, are the
+same; of lines with a salt, with those of the same salt.
 
 Examples:
   walsh batch questions.jsonl

@@ -4,6 +4,7 @@
 //! warm-up, several repetitions. Behind each token of a decode the device looks for
 //! the likeliest next one, as greedy generation does.
 
+mod prefix;
 mod profile;
 
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use walsh::formats::kv::KvSpec;
 
 use crate::engine::{Decoding, EngineOptions};
 use crate::{Error, Model, Result, Session, SessionOptions, Watch};
+pub use prefix::{PrefixOptions, PrefixResult, prefix};
 pub use profile::{ProfileOptions, ProfileReport, ProfileRow, profile};
 
 /// What to measure.

@@ -78,6 +78,26 @@ impl Prompt {
         Ok(tokens)
     }
 
+    /// Where in the tokens of a conversation its messages end: others may have said the same until there. Of many, those
+    /// at the beginning and at the end are looked for.
+    pub(crate) fn ends_of_messages(
+        template: &Template,
+        messages: &[Message],
+        tokenizer: &Tokenizer,
+        tokens: &[i32],
+    ) -> Vec<usize> {
+        const EACH: usize = 4;
+        let ends = (1..messages.len()).filter(|end| *end <= EACH || end + EACH > messages.len());
+        let end = |end: usize| {
+            // A template may refuse what is half of a conversation.
+            let prompt = Self::render(template, &messages[..end], tokenizer, Special::Text).ok()?;
+            let part = prompt.first_tokens(tokenizer).ok()?;
+            let common = tokens.iter().zip(&part).take_while(|(a, b)| a == b);
+            Some(common.count())
+        };
+        ends.filter_map(end).collect()
+    }
+
     /// The tokens from byte `from` of the text on, which follow the token `previous`.
     ///
     /// # Errors

@@ -1,9 +1,12 @@
 //! The caches of an engine: pages of all layers, and the tables that say whose they are.
 
-use walsh::{CacheKind, DType, Device, KvCache, KvCacheOptions, LayerKv, Tensor};
+use std::ops::Range;
+
+use walsh::{CacheKind, DType, Device, KvCache, KvCacheOptions, KvRows, KvSide, LayerKv, Tensor};
 
 use super::EngineOptions;
-use super::pages::{PAGE, PageGroup};
+use super::folder::Left;
+use super::pages::{PAGE, PageCopy, PageGroup};
 use crate::session::cache_options;
 use crate::size::size_text;
 use crate::{Error, LayerConfig, Model, Result, SessionOptions};
@@ -11,14 +14,30 @@ use crate::{Error, LayerConfig, Model, Result, SessionOptions};
 /// Layers that see equally far back share page numbers and a table.
 pub(super) struct Group {
     pub(super) pages: PageGroup,
-    /// `i32 [slots, entries]`.
+    /// `i32 [slots and copies, entries]`; copies have no pages.
     table: Tensor,
+    /// Its layers.
+    layers: Vec<usize>,
+}
+
+impl Group {
+    pub(super) fn new(pages: PageGroup, table: Tensor) -> Self {
+        Self {
+            pages,
+            table,
+            layers: Vec::new(),
+        }
+    }
 }
 
 /// The caches of all layers.
 pub(super) struct Caches {
     pub(super) layers: Vec<KvCache>,
     pub(super) groups: Vec<Group>,
+    /// How many copies there is room for of what a slot has in overlays, which lie behind those of the slots; `None` where
+    /// there are no overlays.
+    pub(super) copies: Option<usize>,
+    slots: usize,
 }
 
 /// What a group of layers takes.
@@ -39,16 +58,17 @@ impl Caches {
             specs: &specs,
             options,
         };
-        let shares = layers.shares()?;
+        let (shares, copies) = layers.shares()?;
+        let sequences = options.sequences + copies.unwrap_or(0);
         let device = model.device();
         let mut groups = Vec::new();
         for share in &shares {
             let sizes = (options.sequences, options.context);
             let entries = options.context.div_ceil(PAGE) as u64;
-            groups.push(Group {
-                pages: PageGroup::new(share.window, sizes, share.pages),
-                table: device.zeros(DType::I32, &[options.sequences as u64, entries])?,
-            });
+            groups.push(Group::new(
+                PageGroup::new(share.window, sizes, share.pages),
+                device.zeros(DType::I32, &[sequences as u64, entries])?,
+            ));
         }
         let mut caches = Vec::new();
         let calibration = specs.iter().any(LayerKv::needs_calibration);
@@ -57,10 +77,12 @@ impl Caches {
             let window = layers.window(layer);
             let group = shares.iter().position(|share| share.window == window);
             let group = group.unwrap_or_default();
+            groups[group].layers.push(index);
             let kind = CacheKind::Paged {
                 pages: shares[group].pages as u64,
             };
-            let cache = KvCache::new(device, layers.cache(layer, kv, kind))?;
+            let cache = layers.cache(layer, kv, (sequences, kind));
+            let cache = KvCache::new(device, cache)?;
             let mut cache = cache.with_table(groups[group].table.clone())?;
             if let Some(found) = calibration.filter(|_| kv.needs_calibration()) {
                 let shape = (model.config(), &layer.rope);
@@ -72,7 +94,138 @@ impl Caches {
         Ok(Self {
             layers: caches,
             groups,
+            copies,
+            slots: options.sequences,
         })
+    }
+
+    /// Copies the first positions of a page to another of the same group.
+    pub(super) fn copy_page(&self, device: &Device, group: usize, page: PageCopy) -> Result<()> {
+        for layer in &self.groups[group].layers {
+            let cache = &self.layers[*layer];
+            for tensor in sides(cache).flat_map(|side| tensors(&side.rows)) {
+                let [heads, slots, width] = [0, 1, 2].map(|dim| tensor.shape()[dim]);
+                for head in 0..heads {
+                    let rows = tensor.rows(head..head + 1)?.reshape(&[slots, width])?;
+                    let of = |number: i32| {
+                        let first = number as u64 * PAGE as u64;
+                        rows.rows(first..first + page.positions as u64)
+                    };
+                    device.copy(&of(page.from)?, &of(page.to)?)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a copy of what a slot has in overlays.
+    pub(super) fn save_overlay(&self, device: &Device, slot: usize, copy: usize) -> Result<()> {
+        self.copy_overlay(device, slot, self.slots + copy)
+    }
+
+    /// Gives a slot what a copy has.
+    pub(super) fn load_overlay(&self, device: &Device, copy: usize, slot: usize) -> Result<()> {
+        self.copy_overlay(device, self.slots + copy, slot)
+    }
+
+    /// What a slot has at some positions, in an order that does not change; the pages are there.
+    fn stored(&self, slot: usize, positions: &Range<usize>) -> Result<Vec<Tensor>> {
+        let mut pieces = Vec::new();
+        for group in &self.groups {
+            let pages = group.pages.pages_of(slot, positions);
+            let first = positions.start / PAGE;
+            let rows: Vec<Range<u64>> = pages
+                .iter()
+                .enumerate()
+                .map(|(index, page)| {
+                    let page_start = (first + index) * PAGE;
+                    let start = positions.start.max(page_start) - page_start;
+                    let end = positions.end.min(page_start + PAGE) - page_start;
+                    let at = page.unwrap_or_default() as u64 * PAGE as u64;
+                    at + start as u64..at + end as u64
+                })
+                .collect();
+            for layer in &group.layers {
+                for tensor in sides(&self.layers[*layer]).flat_map(|side| tensors(&side.rows)) {
+                    let [heads, slots, width] = [0, 1, 2].map(|dim| tensor.shape()[dim]);
+                    for head in 0..heads {
+                        let of_head = tensor.rows(head..head + 1)?.reshape(&[slots, width])?;
+                        for rows in &rows {
+                            pieces.push(of_head.rows(rows.clone())?);
+                        }
+                    }
+                }
+            }
+        }
+        Ok(pieces)
+    }
+
+    /// What a slot has in overlays.
+    fn overlays(&self, slot: usize) -> Result<Vec<Tensor>> {
+        let mut pieces = Vec::new();
+        for cache in &self.layers {
+            let first = slot as u64 * cache.kv_heads();
+            for tensor in sides(cache)
+                .filter_map(|side| side.overlay.as_ref())
+                .flat_map(tensors)
+            {
+                pieces.push(tensor.rows(first..first + cache.kv_heads())?);
+            }
+        }
+        Ok(pieces)
+    }
+
+    /// Reads what a call has left behind in a slot.
+    pub(super) fn read(
+        &self,
+        device: &Device,
+        slot: usize,
+        positions: &Range<usize>,
+    ) -> Result<Left> {
+        let read = |pieces: Vec<Tensor>| -> Result<Vec<u8>> {
+            let mut bytes = vec![0; total(&pieces)];
+            let mut rest = &mut bytes[..];
+            for piece in pieces {
+                let (first, others) = rest.split_at_mut(piece.bytes() as usize);
+                device.read_bytes(&piece, first)?;
+                rest = others;
+            }
+            Ok(bytes)
+        };
+        Ok(Left {
+            pages: read(self.stored(slot, positions)?)?,
+            overlays: read(self.overlays(slot)?)?,
+        })
+    }
+
+    /// Gives a slot what a call has left behind, read by `read`, which is told how many bytes of pages and of overlays it is;
+    /// whether there was something.
+    pub(super) fn write(
+        &self,
+        device: &Device,
+        (slot, positions): (usize, &Range<usize>),
+        read: &dyn Fn((usize, usize)) -> Option<Left>,
+    ) -> Result<bool> {
+        let (pages, overlays) = (self.stored(slot, positions)?, self.overlays(slot)?);
+        let Some(left) = read((total(&pages), total(&overlays))) else {
+            return Ok(false);
+        };
+        for (pieces, bytes) in [(pages, &left.pages), (overlays, &left.overlays)] {
+            let mut rest = &bytes[..];
+            for piece in pieces {
+                let (first, others) = rest.split_at(piece.bytes() as usize);
+                device.write_bytes(&piece, first)?;
+                rest = others;
+            }
+        }
+        Ok(true)
+    }
+
+    fn copy_overlay(&self, device: &Device, from: usize, to: usize) -> Result<()> {
+        for (from, to) in self.overlays(from)?.iter().zip(&self.overlays(to)?) {
+            device.copy(from, to)?;
+        }
+        Ok(())
     }
 
     /// Brings the tables on the device up to date.
@@ -85,6 +238,19 @@ impl Caches {
         }
         Ok(())
     }
+}
+
+fn sides(cache: &KvCache) -> impl Iterator<Item = &KvSide> {
+    [cache.key(), cache.value()].into_iter()
+}
+
+/// The bytes of some pieces.
+fn total(pieces: &[Tensor]) -> usize {
+    pieces.iter().map(|piece| piece.bytes() as usize).sum()
+}
+
+fn tensors(rows: &KvRows) -> impl Iterator<Item = &Tensor> {
+    std::iter::once(&rows.codes).chain(&rows.scales)
 }
 
 /// The layers of a model as an engine keeps them.
@@ -101,7 +267,12 @@ impl Layers<'_> {
         layer.window.filter(within)
     }
 
-    fn cache(&self, layer: &LayerConfig, kv: &LayerKv, kind: CacheKind) -> KvCacheOptions {
+    fn cache(
+        &self,
+        layer: &LayerConfig,
+        kv: &LayerKv,
+        (sequences, kind): (usize, CacheKind),
+    ) -> KvCacheOptions {
         let options = SessionOptions {
             context: self.options.context,
             kv: self.options.kv.clone(),
@@ -110,32 +281,33 @@ impl Layers<'_> {
             scored: 1,
         };
         KvCacheOptions {
-            sequences: self.options.sequences as u64,
+            sequences: sequences as u64,
             capacity: self.options.context.next_multiple_of(PAGE) as u64,
             kind,
             ..cache_options(self.model.config(), layer, kv, &options)
         }
     }
 
-    /// The bytes of everything but pages.
-    fn fixed_bytes(&self) -> Result<u64> {
-        let mut bytes = 0;
+    /// The bytes of a sequence's overlays; `None` where there are none.
+    fn overlay_bytes(&self) -> Result<Option<u64>> {
+        let mut bytes = None;
         for (layer, kv) in self.model.config().layers.iter().zip(self.specs) {
-            let cache = self.cache(layer, kv, CacheKind::Global);
+            let cache = self.cache(layer, kv, (1, CacheKind::Global));
             let Some(overlay) = cache.overlay else {
                 continue;
             };
             for codec in [kv.codecs.key, kv.codecs.value] {
                 if let Some(kept) = overlay.tokens.side(codec, cache.head_dim as usize) {
-                    bytes += self.model.row_bytes(kept)? * overlay.slots() * cache.sequences;
+                    let side = self.model.row_bytes(kept)? * overlay.slots();
+                    bytes = Some(bytes.unwrap_or(0) + side);
                 }
             }
         }
         Ok(bytes)
     }
 
-    /// The groups, with the pages that the budget has for each.
-    fn shares(&self) -> Result<Vec<Share>> {
+    /// The groups, with the pages that the budget has for each, and how many copies of overlays it has, if there are any.
+    fn shares(&self) -> Result<(Vec<Share>, Option<usize>)> {
         let (options, chunk) = (self.options, self.options.chunk);
         let mut shares: Vec<Share> = Vec::new();
         for (layer, kv) in self.model.config().layers.iter().zip(self.specs) {
@@ -159,16 +331,22 @@ impl Layers<'_> {
                 shares[index].page_bytes += self.model.row_bytes(codec)? * PAGE as u64;
             }
         }
-        self.divide(&mut shares)?;
-        Ok(shares)
+        let copies = self.divide(&mut shares)?;
+        Ok((shares, copies))
     }
 
-    /// Divides the budget: windows have what all sequences need, and the others the rest, or as much as they can use.
-    fn divide(&self, shares: &mut [Share]) -> Result<()> {
-        let fixed = self.fixed_bytes()?;
+    /// Divides the budget: overlays have what all sequences need, pages what is left or as much as they can use, and copies
+    /// of overlays up to a quarter of that.
+    fn divide(&self, shares: &mut [Share]) -> Result<Option<usize>> {
+        let overlay = self.overlay_bytes()?;
+        let sequences = self.options.sequences as u64;
+        let fixed = sequences * overlay.unwrap_or(0);
         let all = |share: &Share| share.page_bytes * share.most as u64;
-        let one: u64 = fixed + shares.iter().map(all).sum::<u64>();
-        let full: u64 = fixed + self.options.sequences as u64 * shares.iter().map(all).sum::<u64>();
+        let pages_of_one: u64 = shares.iter().map(all).sum();
+        let keeps_copies = overlay.is_some() && self.options.keep_prefixes;
+        let with_copies = |pages: u64| pages + if keeps_copies { pages / 4 } else { 0 };
+        let one = fixed + pages_of_one;
+        let full = fixed + with_copies(sequences * pages_of_one);
         let free = self.model.device().available_bytes();
         let budget = match self.options.kv_memory {
             // Half of what is free, for there is more to keep than codes.
@@ -194,12 +372,23 @@ impl Layers<'_> {
                 size_text(budget),
             ));
         }
+        let room = budget.min(full) - fixed;
+        let for_pages = match keeps_copies {
+            true => (room / 5 * 4).max(pages_of_one),
+            false => room,
+        };
         // Every group gets the same part of what it could use, and room for one sequence at least.
-        let part = (budget - fixed) as f64 / (full - fixed).max(1) as f64;
-        for share in shares {
+        let part = for_pages as f64 / (sequences * pages_of_one).max(1) as f64;
+        let mut taken = 0;
+        for share in &mut *shares {
             let most = share.most * self.options.sequences;
             share.pages = ((most as f64 * part) as usize).clamp(share.most, most);
+            taken += share.pages as u64 * share.page_bytes;
         }
-        Ok(())
+        let pages: usize = shares.iter().map(|share| share.pages).sum();
+        Ok(overlay.map(|bytes| {
+            let copies = room.saturating_sub(taken) / bytes.max(1);
+            (copies as usize).min(if keeps_copies { pages } else { 0 })
+        }))
     }
 }

@@ -5,13 +5,16 @@
 //! out, the youngest gives its own back and is read again later, by the same calls.
 
 mod caches;
+mod folder;
 mod pages;
+mod prefixes;
 mod rate;
 mod request;
 mod runner;
 mod sequence;
 mod worker;
 
+use std::path::PathBuf;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -43,6 +46,19 @@ pub struct EngineOptions {
     /// The most tokens of prompts that are read in a step. A prompt is read in chunks
     /// of so many from its beginning on, whoever else is served.
     pub chunk: usize,
+    /// Whether the keys and values of texts are kept behind them, in pages that nobody
+    /// else needs, so that another text that begins alike does not read them again.
+    pub keep_prefixes: bool,
+    /// A folder in which what was read of prompts is kept, to be found after a restart: by
+    /// engines of this model, SPEC, calibration and device alone.
+    pub prefix_folder: Option<PathBuf>,
+    /// The most bytes of all files of that folder; those that were of use the longest ago go.
+    pub prefix_folder_bytes: u64,
+    /// Whether a text goes on only from what it would have read itself by the same
+    /// calls, to the bit. Otherwise what was generated for others is gone on from too,
+    /// as in a conversation: it was read token by token, over codes alone, and
+    /// differs in the last bits from a prompt that is read at once.
+    pub deterministic: bool,
 }
 
 impl Default for EngineOptions {
@@ -53,6 +69,10 @@ impl Default for EngineOptions {
             kv: KvSpec::plain(KvCodec::Dense(DType::F16)),
             kv_memory: 0,
             chunk: 256,
+            keep_prefixes: true,
+            prefix_folder: None,
+            prefix_folder_bytes: 4 << 30,
+            deterministic: false,
         }
     }
 }
@@ -97,14 +117,18 @@ pub struct EngineStatus {
     pub waiting: usize,
     /// Texts that are being read or written.
     pub running: usize,
-    /// Pages that hold something, of all kinds of layers.
+    /// Pages of texts that are being read or written, of all kinds of layers.
     pub pages_used: usize,
+    /// Pages that are kept of other texts, until somebody needs them.
+    pub pages_kept: usize,
     /// Pages in all.
     pub pages: usize,
     /// Steps so far.
     pub steps: u64,
     /// Tokens of prompts that were read, again too.
     pub read: u64,
+    /// Tokens of prompts that were not read, because they were kept of another text.
+    pub reused: u64,
     /// Tokens that were chosen.
     pub generated: u64,
     /// How often a text gave way to others.
@@ -144,6 +168,8 @@ struct Shared {
     options: EngineOptions,
     inbox: Mutex<Option<Sender<Box<Sequence>>>>,
     status: Arc<Mutex<EngineStatus>>,
+    /// The first thing that went wrong with the folder of prefixes.
+    trouble: Arc<Mutex<Option<String>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -155,7 +181,15 @@ impl Engine {
     /// length, a codec does not fit the model, or memory is missing.
     pub fn new(model: Model, options: EngineOptions) -> Result<Self> {
         let options = options.resolved(&model)?;
-        let runner = Runner::new(&model, &options)?;
+        if options.prefix_folder.is_some() && !options.keep_prefixes {
+            return Err(Error::option(
+                "prefix_folder",
+                "absent where keep_prefixes is false",
+                "a folder",
+            ));
+        }
+        let trouble = Arc::default();
+        let runner = Runner::new(&model, &options, &trouble)?;
         let status = Arc::new(Mutex::new(EngineStatus::default()));
         let (sender, inbox) = channel();
         let worker = Worker::new(runner, inbox, Arc::clone(&status));
@@ -169,6 +203,7 @@ impl Engine {
             options,
             inbox: Mutex::new(Some(sender)),
             status,
+            trouble,
             thread: Mutex::new(Some(thread)),
         })))
     }
@@ -189,6 +224,15 @@ impl Engine {
     #[must_use]
     pub fn status(&self) -> EngineStatus {
         *self.0.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The first thing that went wrong with its [folder of prefixes](EngineOptions::prefix_folder), if
+    /// something did: a file that is damaged is not used, and nothing more is written where writing has failed. Answers are what
+    /// they would be without a folder.
+    #[must_use]
+    pub fn folder_trouble(&self) -> Option<String> {
+        let trouble = self.0.trouble.lock();
+        trouble.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Hands it a request; the answer comes by the stream.

@@ -9,7 +9,25 @@ pub(super) const PAGE: usize = walsh::PAGE as usize;
 /// What stands in a page table for no page.
 const NONE: i32 = -1;
 
+/// Who has a page.
+#[derive(Debug, Clone, Copy, Default)]
+struct Holders {
+    slots: u32,
+    prefixes: u32,
+}
+
+/// A page whose positions are to be copied to another before anything is written there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PageCopy {
+    pub(super) from: i32,
+    pub(super) to: i32,
+    /// How many positions, from the page's first on.
+    pub(super) positions: usize,
+}
+
 /// Pages for the same positions of all layers that see equally far back.
+///
+/// A page is had by slots and by prefixes that are kept, and free when nobody has it. Nobody but a single slot writes to a page.
 pub(super) struct PageGroup {
     /// How far back a token sees, its own position included; `None` for all the way.
     window: Option<usize>,
@@ -20,7 +38,10 @@ pub(super) struct PageGroup {
     /// Slots whose rows differ from the device's.
     changed: BTreeSet<usize>,
     free: BTreeSet<i32>,
-    pages: usize,
+    /// Of each page.
+    holders: Vec<Holders>,
+    /// How many pages slots have.
+    held: usize,
 }
 
 impl PageGroup {
@@ -38,27 +59,52 @@ impl PageGroup {
             changed: (0..slots).collect(),
             // Below 2³¹, as a cache's slots are.
             free: (0..pages as i32).collect(),
-            pages,
+            holders: vec![Holders::default(); pages],
+            held: 0,
         }
     }
 
     /// How many pages there are.
     pub(super) fn pages(&self) -> usize {
-        self.pages
+        self.holders.len()
     }
 
-    /// How many pages hold nothing.
+    /// How many pages nobody has.
     pub(super) fn free(&self) -> usize {
         self.free.len()
     }
 
+    /// How many pages slots have.
+    pub(super) fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Whether tokens see back only so far.
+    pub(super) fn has_window(&self) -> bool {
+        self.window.is_some()
+    }
+
+    /// Whether a slot has a page.
+    pub(super) fn is_held(&self, page: i32) -> bool {
+        self.holders[page as usize].slots > 0
+    }
+
+    /// The first position that a token at one sees.
+    fn first_seen(&self, position: usize) -> usize {
+        match self.window {
+            Some(window) => (position + 1).saturating_sub(window),
+            None => 0,
+        }
+    }
+
     /// The pages that tokens at these positions see or are stored into, as entries of a row.
     fn entries(&self, positions: &Range<usize>) -> Range<usize> {
-        let first = match self.window {
-            Some(window) => (positions.start + 1).saturating_sub(window),
-            None => 0,
-        };
-        first / PAGE..positions.end.div_ceil(PAGE)
+        self.first_seen(positions.start) / PAGE..positions.end.div_ceil(PAGE)
+    }
+
+    /// The pages of earlier positions that a token at one sees, as entries of a row.
+    pub(super) fn seen(&self, position: usize) -> Range<usize> {
+        self.first_seen(position) / PAGE..position.div_ceil(PAGE)
     }
 
     /// How many pages a sequence has at once while tokens at these positions are read, at most.
@@ -70,7 +116,17 @@ impl PageGroup {
     pub(super) fn missing(&self, slot: usize, positions: &Range<usize>) -> usize {
         let row = &self.table[slot * self.per_slot..][..self.per_slot];
         let lacks = |entry: &usize| row[*entry] == NONE;
-        self.entries(positions).filter(lacks).count()
+        let lacking = self.entries(positions).filter(lacks).count();
+        lacking + usize::from(self.shares(slot, positions.start))
+    }
+
+    /// Whether the page of a position that is about to be written is somebody else's too.
+    fn shares(&self, slot: usize, position: usize) -> bool {
+        let page = self.table[slot * self.per_slot + position / PAGE];
+        page != NONE && {
+            let Holders { slots, prefixes } = self.holders[page as usize];
+            slots + prefixes > 1
+        }
     }
 
     /// Gives back what tokens from a position on no longer see.
@@ -79,30 +135,71 @@ impl PageGroup {
         self.release(slot, 0..seen.start);
     }
 
-    /// Gives a slot the pages that it lacks for tokens at these positions, next to those that it has where they are free.
-    /// There [are](Self::missing) as many.
-    pub(super) fn take(&mut self, slot: usize, positions: &Range<usize>) {
+    /// Gives a slot the pages that it lacks to see from and write to these positions, next to those that it has where they are
+    /// free. There [are](Self::missing) as many. What is to be copied comes back, where the first of the pages was shared.
+    pub(super) fn take(&mut self, slot: usize, positions: &Range<usize>) -> Option<PageCopy> {
         let row = slot * self.per_slot;
-        for entry in self.entries(positions) {
-            if self.table[row + entry] != NONE {
-                continue;
-            }
-            let near = match entry.checked_sub(1).map(|before| self.table[row + before]) {
-                Some(before) if before != NONE => before + 1,
-                // A new sequence begins where it has room to grow.
-                _ => (slot * self.pages / (self.table.len() / self.per_slot)) as i32,
-            };
-            let found = self
-                .free
-                .range(near..)
-                .next()
-                .or(self.free.first())
-                .copied();
-            let Some(page) = found else { return };
-            self.free.remove(&page);
-            self.table[row + entry] = page;
-            self.changed.insert(slot);
+        let mut copy = None;
+        if self.shares(slot, positions.start) {
+            let entry = positions.start / PAGE;
+            let from = self.table[row + entry];
+            self.release(slot, entry..entry + 1);
+            copy = self.take_free(slot, entry).map(|to| PageCopy {
+                from,
+                to,
+                positions: positions.start % PAGE,
+            });
         }
+        for entry in self.entries(positions) {
+            if self.table[row + entry] == NONE {
+                self.take_free(slot, entry);
+            }
+        }
+        copy
+    }
+
+    /// Makes a free page an entry of a slot.
+    fn take_free(&mut self, slot: usize, entry: usize) -> Option<i32> {
+        let row = slot * self.per_slot;
+        let near = match entry.checked_sub(1).map(|before| self.table[row + before]) {
+            Some(before) if before != NONE => before + 1,
+            // A new sequence begins where it has room to grow.
+            _ => (slot * self.pages() / (self.table.len() / self.per_slot)) as i32,
+        };
+        let mut behind = self.free.range(near..);
+        let page = *behind.next().or(self.free.first())?;
+        self.share(slot, entry, page);
+        Some(page)
+    }
+
+    /// Makes a page, which others may have too, an entry of a slot that has none there.
+    pub(super) fn share(&mut self, slot: usize, entry: usize, page: i32) {
+        self.free.remove(&page);
+        let holders = &mut self.holders[page as usize];
+        self.held += usize::from(holders.slots == 0);
+        holders.slots += 1;
+        self.table[slot * self.per_slot + entry] = page;
+        self.changed.insert(slot);
+    }
+
+    /// The pages of positions of a slot, where it has them.
+    pub(super) fn pages_of(&self, slot: usize, positions: &Range<usize>) -> Vec<Option<i32>> {
+        let entries = positions.start / PAGE..positions.end.div_ceil(PAGE);
+        let row = &self.table[slot * self.per_slot..][..self.per_slot];
+        let pages = row[entries].iter().copied();
+        pages.map(|page| (page != NONE).then_some(page)).collect()
+    }
+
+    /// Notes that a prefix keeps a page.
+    pub(super) fn keep(&mut self, page: i32) {
+        self.free.remove(&page);
+        self.holders[page as usize].prefixes += 1;
+    }
+
+    /// Notes that a prefix no longer keeps a page.
+    pub(super) fn give_up(&mut self, page: i32) {
+        self.holders[page as usize].prefixes -= 1;
+        self.free_if_unused(page);
     }
 
     /// Gives back all pages of a slot.
@@ -115,9 +212,19 @@ impl PageGroup {
         for entry in entries {
             let page = std::mem::replace(&mut self.table[row + entry], NONE);
             if page != NONE {
-                self.free.insert(page);
+                let holders = &mut self.holders[page as usize];
+                holders.slots -= 1;
+                self.held -= usize::from(holders.slots == 0);
+                self.free_if_unused(page);
                 self.changed.insert(slot);
             }
+        }
+    }
+
+    fn free_if_unused(&mut self, page: i32) {
+        let Holders { slots, prefixes } = self.holders[page as usize];
+        if slots + prefixes == 0 {
+            self.free.insert(page);
         }
     }
 
@@ -174,5 +281,35 @@ mod tests {
         assert_eq!(row[0], NONE);
         assert!(row[1..4].iter().all(|page| *page != NONE));
         assert_eq!(group.free(), 1);
+    }
+
+    #[test]
+    fn who_writes_to_a_shared_page_gets_another() {
+        let mut group = PageGroup::new(None, (2, 256), 4);
+        assert_eq!(group.take(0, &(0..100)), None);
+        for page in group.pages_of(0, &(0..100)).into_iter().flatten() {
+            group.keep(page);
+        }
+        // What is kept of the first page is whole; of the second, 36 positions.
+        assert_eq!(group.missing(0, &(100..101)), 1);
+        let copy = group.take(0, &(100..101)).expect("a copy");
+        assert_eq!((copy.from, copy.to, copy.positions), (1, 2, 36));
+        assert_eq!((group.missing(0, &(101..128)), group.held()), (0, 2));
+        group.share(1, 0, 0);
+        group.share(1, 1, 1);
+        assert_eq!((group.held(), group.free()), (3, 1));
+        group.clear(0);
+        group.clear(1);
+        assert_eq!((group.held(), group.free()), (0, 2));
+        // Nobody else has it: it is written in place.
+        group.give_up(1);
+        group.share(1, 0, 0);
+        group.give_up(0);
+        assert_eq!(
+            (group.missing(1, &(9..20)), group.take(1, &(9..20))),
+            (0, None)
+        );
+        group.clear(1);
+        assert_eq!(group.free(), 4);
     }
 }

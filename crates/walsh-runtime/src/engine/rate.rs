@@ -1,5 +1,6 @@
 //! How fast an engine decodes.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::EngineOptions;
@@ -28,7 +29,11 @@ impl Decoding {
         prompts: Vec<Vec<i32>>,
         watch: &Watch,
     ) -> Result<Self> {
-        let options = options.resolved(model)?;
+        let options = EngineOptions {
+            keep_prefixes: false,
+            prefix_folder: None,
+            ..options.resolved(model)?
+        };
         let depth = prompts.first().map_or(0, Vec::len);
         let mut sequences = Vec::new();
         for (slot, prompt) in prompts.into_iter().enumerate() {
@@ -42,7 +47,7 @@ impl Decoding {
             sequences.push(sequence);
         }
         let mut decoding = Self {
-            runner: Runner::new(model, &options)?,
+            runner: Runner::new(model, &options, &Arc::default())?,
             sequences,
             depth,
             watch: watch.clone(),
@@ -74,7 +79,7 @@ impl Decoding {
         let batch = &mut self.sequences[places];
         for sequence in &mut *batch {
             let slot = sequence.slot.unwrap_or_default();
-            self.runner.reserve(slot, &sequence.next_rows());
+            self.runner.reserve(slot, &sequence.next_rows())?;
         }
         let rows = self.runner.read(&batch.iter().collect::<Vec<_>>())?;
         let mut whole = 0;

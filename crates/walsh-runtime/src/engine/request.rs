@@ -36,6 +36,13 @@ pub struct Request {
     pub priority: i32,
     /// When the text ends wherever it is.
     pub deadline: Option<Instant>,
+    /// Positions of the prompt at which others that begin like it may part from it: the ends
+    /// of messages, of a document. It is read in calls that end there, and a prompt that has
+    /// the same tokens up to there goes on from there. Between them that is so behind each
+    /// [chunk](super::EngineOptions::chunk). Those outside of the prompt count for nothing.
+    pub checkpoints: Vec<usize>,
+    /// Beginnings are shared with requests of the same salt alone.
+    pub salt: Option<String>,
 }
 
 impl Request {
@@ -53,6 +60,8 @@ impl Request {
             stop: Vec::new(),
             priority: 0,
             deadline: None,
+            checkpoints: Vec::new(),
+            salt: None,
         }
     }
 }

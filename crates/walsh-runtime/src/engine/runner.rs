@@ -1,11 +1,16 @@
 //! Runs of the model over rows of several sequences.
 
+use std::sync::{Arc, Mutex};
+
 use walsh::{DType, Device, Step, Tensor};
 
 use super::EngineOptions;
 use super::caches::{Caches, Group};
+use super::folder::Folder;
+use super::pages::PAGE;
+use super::prefixes::{Kept, Prefixes, Search};
 use super::sequence::{Rows, Sequence};
-use crate::model::graph::{Graph, Intermediates};
+use crate::model::graph::{Graph, Intermediates, Reading};
 use crate::model::steps::Steps;
 use crate::session::LOGIT_BYTES;
 use crate::{Model, Result};
@@ -27,6 +32,9 @@ pub(super) struct Runner {
     model: Model,
     device: Device,
     pub(super) caches: Caches,
+    /// What texts have left behind; `None` where nothing is kept.
+    prefixes: Option<Prefixes>,
+    folder: Option<Folder>,
     intermediates: Intermediates,
     /// `i32 [rows]`: each row's slot.
     sequences: Tensor,
@@ -42,14 +50,23 @@ pub(super) struct Runner {
 }
 
 impl Runner {
-    pub(super) fn new(model: &Model, options: &EngineOptions) -> Result<Self> {
+    /// The caches, lists and, if it keeps any, what others have left behind; what goes wrong with the folder of that is
+    /// put into `trouble`.
+    pub(super) fn new(
+        model: &Model,
+        options: &EngineOptions,
+        trouble: &Arc<Mutex<Option<String>>>,
+    ) -> Result<Self> {
         let (device, config) = (model.device().clone(), model.config());
         let rows = options.chunk + options.sequences;
         let row_bytes = config.vocabulary * size_of::<f32>();
         let logit_rows = (LOGIT_BYTES / row_bytes).clamp(1, options.sequences);
         let numbers = |count: usize| device.zeros(DType::I32, &[count as u64]);
+        let caches = Caches::new(model, options)?;
         Ok(Self {
-            caches: Caches::new(model, options)?,
+            folder: Folder::open(model, &caches, options, Arc::clone(trouble))?,
+            prefixes: options.keep_prefixes.then(|| Prefixes::new(caches.copies)),
+            caches,
             intermediates: Intermediates::new(&device, config, rows, logit_rows)?,
             sequences: numbers(rows)?,
             wanted: numbers(logit_rows)?,
@@ -64,29 +81,152 @@ impl Runner {
     }
 
     /// Gives a slot the pages for what is to be read next; whether there are enough.
-    pub(super) fn reserve(&mut self, slot: usize, rows: &Rows) -> bool {
+    pub(super) fn reserve(&mut self, slot: usize, rows: &Rows) -> Result<bool> {
         let positions = rows.positions();
         let groups = &mut self.caches.groups;
-        for group in &mut *groups {
-            group.pages.leave(slot, positions.start);
-        }
-        let enough = groups
-            .iter()
-            .all(|group| group.pages.missing(slot, &positions) <= group.pages.free());
-        if enough {
-            for group in groups {
-                group.pages.take(slot, &positions);
+        for index in 0..groups.len() {
+            let pages = &mut groups[index].pages;
+            pages.leave(slot, positions.start);
+            let missing = pages.missing(slot, &positions);
+            if let Some(prefixes) = &mut self.prefixes {
+                prefixes.make_room(groups, index, missing);
+            }
+            // A page that was shared with a prefix may be the slot's alone now.
+            let pages = &groups[index].pages;
+            if pages.missing(slot, &positions) > pages.free() {
+                return Ok(false);
             }
         }
-        enough
+        for index in 0..self.caches.groups.len() {
+            let pages = &mut self.caches.groups[index].pages;
+            if let Some(copy) = pages.take(slot, &positions) {
+                self.caches.copy_page(&self.device, index, copy)?;
+            }
+        }
+        Ok(true)
     }
 
-    /// Whether a text of so many tokens may begin beside so many others: each may need another page soon. Alone, any may.
-    pub(super) fn has_room(&self, tokens: usize, others: usize) -> bool {
+    /// Whether a text may begin beside so many others: each may need another page soon. Alone, any may.
+    pub(super) fn has_room(&self, sequence: &Sequence, others: usize) -> bool {
+        if others == 0 {
+            return true;
+        }
+        let tokens = sequence.tokens().len();
         let last_chunk = tokens.saturating_sub(self.chunk)..tokens + 1;
-        let has_room =
-            |group: &Group| group.pages.needed(&last_chunk) + others <= group.pages.free();
-        others == 0 || self.caches.groups.iter().all(has_room)
+        let groups = &self.caches.groups;
+        let found = self.search(sequence).found;
+        let shared = match (&self.prefixes, found) {
+            (Some(prefixes), Some(found)) => prefixes.pages_of(&found, groups),
+            _ => vec![Vec::new(); groups.len()],
+        };
+        // A page that is written to is not shared for long.
+        let whole = found.map_or(0, |found| found.position / PAGE);
+        groups
+            .iter()
+            .zip(shared)
+            .all(|(Group { pages, .. }, shared)| {
+                let held = shared
+                    .iter()
+                    .filter(|(entry, page)| *entry < whole && pages.is_held(*page));
+                let needed = pages.needed(&last_chunk).saturating_sub(held.count());
+                needed + others <= pages.pages() - pages.held()
+            })
+    }
+
+    fn search(&self, sequence: &Sequence) -> Search {
+        let Some(prefixes) = &self.prefixes else {
+            return Search::default();
+        };
+        // One token at least is read: its logits are nowhere.
+        let most = sequence.tokens().len() - 1;
+        let fits = |position, reading, tokens: &[i32]| sequence.fits(position, reading, tokens);
+        prefixes.find(sequence.salt(), &self.caches.groups, most, &fits)
+    }
+
+    /// Lets a text that has a slot go on from what others have left behind, if it begins like them.
+    pub(super) fn go_on(&mut self, sequence: &mut Sequence) -> Result<()> {
+        let (slot, search) = (sequence.slot.unwrap_or_default(), self.search(sequence));
+        let Some(prefixes) = &mut self.prefixes else {
+            return Ok(());
+        };
+        let groups = &mut self.caches.groups;
+        if let Some(found) = search.found {
+            let calls = prefixes.calls(&found);
+            let pages = prefixes.pages_of(&found, groups);
+            let copy = prefixes.checkpoint(&found);
+            for (group, pages) in groups.iter_mut().zip(pages) {
+                for (entry, page) in pages {
+                    group.pages.share(slot, entry, page);
+                }
+            }
+            let node = prefixes.go_on(&found, groups);
+            sequence.go_on(&calls, (node, found.position));
+            if let Some(copy) = copy {
+                self.caches.load_overlay(&self.device, copy, slot)?;
+            }
+        } else {
+            sequence.kept = Some((prefixes.root(sequence.salt()), 0));
+        }
+        if let Some(position) = search.parts_at {
+            sequence.part(position);
+        }
+        self.load(sequence)
+    }
+
+    /// Gives a text what the folder has of it.
+    fn load(&mut self, sequence: &mut Sequence) -> Result<()> {
+        let most = sequence.tokens().len() - 1;
+        let slot = sequence.slot.unwrap_or_default();
+        while self.folder.is_some() {
+            let rows = sequence.next_rows();
+            let Rows::Prefill(positions) = &rows else {
+                break;
+            };
+            let key = sequence.key(positions.end);
+            let has = |folder: &Folder| positions.end <= most && folder.has(&key);
+            if !self.folder.as_ref().is_some_and(has) || !self.reserve(slot, &rows)? {
+                break;
+            }
+            let read = |bytes| self.folder.as_ref()?.read(&key, bytes);
+            if !self.caches.write(&self.device, (slot, positions), &read)? {
+                break;
+            }
+            sequence.advance();
+            self.keep(sequence)?;
+        }
+        Ok(())
+    }
+
+    /// Keeps what a text's latest calls have read, for others and itself.
+    pub(super) fn keep(&mut self, sequence: &mut Sequence) -> Result<()> {
+        let Some((parent, reading, positions)) = sequence.unkept() else {
+            return Ok(());
+        };
+        let Some(prefixes) = &mut self.prefixes else {
+            return Ok(());
+        };
+        let slot = sequence.slot.unwrap_or_default();
+        let checkpoint = prefixes.take_checkpoint();
+        if let Some(copy) = checkpoint {
+            self.caches.save_overlay(&self.device, slot, copy)?;
+        }
+        let groups = &mut self.caches.groups;
+        let pages_of = |group: &Group| group.pages.pages_of(slot, &positions);
+        let kept = Kept {
+            reading,
+            tokens: sequence.tokens()[positions.clone()].to_vec(),
+            pages: groups.iter().map(pages_of).collect(),
+            checkpoint,
+        };
+        let node = prefixes.insert(parent, kept, groups);
+        sequence.kept = node.map(|node| (node, positions.end));
+        if let (Some(folder), Reading::CodesAndFresh) = (&self.folder, reading) {
+            let key = sequence.key(positions.end);
+            if !folder.has(&key) {
+                folder.write(key, self.caches.read(&self.device, slot, &positions)?);
+            }
+        }
+        Ok(())
     }
 
     /// Gives a slot's pages back.

@@ -3,10 +3,15 @@
 use std::ops::Range;
 use std::time::Instant;
 
+use sha2::{Digest, Sha256};
+
 use super::EngineOptions;
+use super::folder::Key;
+use super::prefixes::NodeId;
 use super::request::{Event, Logprobs, Outlet, Piece, Request};
 use crate::constraint::Guide;
 use crate::generate::Stops;
+use crate::model::graph::Reading;
 use crate::sampling::{Random, Sampler};
 use crate::tokenizer::Decoder;
 use crate::{Error, Figures, Finish, Model, Result};
@@ -19,6 +24,16 @@ pub(super) struct Sequence {
     tokens: Vec<i32>,
     /// How many tokens the caches hold.
     read: usize,
+    /// The calls that have read it so far. Where some of it is to be read again, it is by the same.
+    calls: Vec<Call>,
+    /// Where calls of the prompt end, in ascending order, besides at multiples of the chunk behind them.
+    marks: Vec<usize>,
+    /// Whether only what this text's own calls would have left is gone on from.
+    exact: bool,
+    /// A hash of the calls up to a position.
+    hashed: (usize, Sha256),
+    /// What of it is kept for others: the node, and its end.
+    pub(super) kept: Option<(NodeId, usize)>,
     /// Where in the caches, once it has begun.
     pub(super) slot: Option<usize>,
     /// Its place in line: the lower came first.
@@ -45,6 +60,14 @@ pub(super) enum Rows {
     Decode(usize),
     /// Tokens of the prompt, over each other as they are.
     Prefill(Range<usize>),
+}
+
+/// A call that was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Call {
+    reading: Reading,
+    /// Behind its last token.
+    end: usize,
 }
 
 impl Rows {
@@ -86,6 +109,10 @@ impl Sequence {
             let expected = format_args!("at most the vocabulary's {vocabulary}");
             return Err(Error::option("top_logprobs", expected, count));
         }
+        let mut marks = request.checkpoints.clone();
+        marks.retain(|mark| (1..prompt.len()).contains(mark));
+        marks.sort_unstable();
+        marks.dedup();
         Ok(Self {
             sampler: Sampler::new(&request.sampling)?,
             random: Random::new(request.seed),
@@ -103,6 +130,11 @@ impl Sequence {
             model: model.clone(),
             tokens: prompt.clone(),
             read: 0,
+            calls: Vec::new(),
+            marks,
+            exact: options.deterministic,
+            hashed: (0, Sha256::new()),
+            kept: None,
             slot: None,
             number: 0,
             context,
@@ -129,33 +161,162 @@ impl Sequence {
         &self.tokens
     }
 
-    /// What is to be read next. A prompt's chunks begin at multiples of their size, so that they are the same whoever
-    /// else is served; what was generated is read token by token, again too.
+    /// Whose texts it may share beginnings with.
+    pub(super) fn salt(&self) -> &Option<String> {
+        &self.request.salt
+    }
+
+    /// The call that reads the token at a position, if one begins there: how, and up to where. A prompt's chunks begin at
+    /// multiples of their size behind a mark, so that they are the same whoever else is served; what was generated is read
+    /// token by token, again too.
+    fn call_at(&self, position: usize) -> Option<Call> {
+        let made = self.calls.partition_point(|call| call.end <= position);
+        if let Some(call) = self.calls.get(made) {
+            let start = made
+                .checked_sub(1)
+                .map_or(0, |before| self.calls[before].end);
+            return (start == position).then_some(*call);
+        }
+        let prompt = self.request.prompt.len();
+        if position >= prompt {
+            let (reading, end) = (Reading::Codes, position + 1);
+            return Some(Call { reading, end });
+        }
+        let next = self.marks.partition_point(|mark| *mark <= position);
+        let before = next.checked_sub(1).map_or(0, |before| self.marks[before]);
+        let chunk = self.chunk - (position - before) % self.chunk;
+        let end = self.marks.get(next).map_or(prompt, |mark| *mark);
+        Some(Call {
+            reading: Reading::CodesAndFresh,
+            end: end.min(position + chunk),
+        })
+    }
+
+    /// What is to be read next.
     pub(super) fn next_rows(&self) -> Rows {
-        match self.request.prompt.len() {
-            prompt if self.read < prompt => {
-                let chunk = self.chunk - self.read % self.chunk;
-                Rows::Prefill(self.read..prompt.min(self.read + chunk))
-            }
+        match self.call_at(self.read) {
+            Some(Call {
+                reading: Reading::CodesAndFresh,
+                end,
+            }) => Rows::Prefill(self.read..end),
             _ => Rows::Decode(self.read),
         }
     }
 
     /// Notes that the next rows were read; whether a token is to be chosen behind them.
     pub(super) fn advance(&mut self) -> bool {
-        self.read = self.next_rows().positions().end;
+        let call = self.call_at(self.read);
+        if self.calls.last().is_none_or(|last| last.end <= self.read) {
+            self.calls.extend(call);
+        }
+        self.read = call.map_or(self.read, |call| call.end);
         self.read == self.tokens.len()
     }
 
-    /// Lets it begin, or begin again, in a slot.
-    pub(super) fn begin(&mut self, slot: usize) {
+    /// How many of some tokens it has from a position on, if they were read as it would read them. Where it need not be
+    /// exact, what others have generated is as good as what they were asked.
+    pub(super) fn fits(&self, position: usize, reading: Reading, tokens: &[i32]) -> usize {
+        let rest = self.tokens.get(position..).unwrap_or_default();
+        let alike = rest.iter().zip(tokens).take_while(|(a, b)| a == b);
+        let alike = alike.count();
+        if !self.exact && self.calls.is_empty() {
+            return alike;
+        }
+        let is_call = |position, end| self.call_at(position) == Some(Call { reading, end });
+        match reading {
+            Reading::Codes => (position..position + alike)
+                .take_while(|position| is_call(*position, position + 1))
+                .count(),
+            Reading::CodesAndFresh if is_call(position, position + tokens.len()) => alike,
+            Reading::CodesAndFresh => 0,
+        }
+    }
+
+    /// Goes on behind what others have read by calls of so many tokens.
+    pub(super) fn go_on(&mut self, calls: &[(Reading, usize)], kept: (NodeId, usize)) {
+        self.kept = Some(kept);
+        self.read = kept.1;
+        if !self.calls.is_empty() {
+            return;
+        }
+        let mut end = 0;
+        for &(reading, tokens) in calls {
+            let ends = match reading {
+                Reading::Codes => end + 1..end + tokens + 1,
+                Reading::CodesAndFresh => end + tokens..end + tokens + 1,
+            };
+            self.calls.extend(ends.map(|end| Call { reading, end }));
+            end += tokens;
+        }
+        let place = self.marks.partition_point(|mark| *mark < end);
+        self.marks.insert(place, end);
+    }
+
+    /// Notes that so much of the prompt was not read.
+    pub(super) fn note_reused(&mut self) -> usize {
+        self.figures.reused_tokens = self.read;
+        self.read
+    }
+
+    /// The name of all calls up to the one that ends at a position.
+    pub(super) fn key(&mut self, end: usize) -> Key {
+        if self.hashed.0 > end {
+            self.hashed = (0, Sha256::new());
+        }
+        while let Some(call) = self.call_at(self.hashed.0).filter(|call| call.end <= end) {
+            let (start, hash) = &mut self.hashed;
+            hash.update([u8::from(call.reading == Reading::CodesAndFresh)]);
+            hash.update(((call.end - *start) as u64).to_le_bytes());
+            for token in &self.tokens[*start..call.end] {
+                hash.update(token.to_le_bytes());
+            }
+            *start = call.end;
+        }
+        let mut hash = self.hashed.1.clone();
+        hash.update(
+            self.request
+                .salt
+                .as_deref()
+                .map_or(vec![0], |salt| [&[1], salt.as_bytes()].concat()),
+        );
+        hash.finalize().into()
+    }
+
+    /// Lets a call end where another text was seen to part from this one, so that the next that does so finds it.
+    pub(super) fn part(&mut self, position: usize) {
+        let least = self.read + Self::LEAST_CALL;
+        if !self.exact && (least..self.request.prompt.len()).contains(&position) {
+            let place = self.marks.partition_point(|mark| *mark < position);
+            self.marks.insert(place, position);
+        }
+    }
+
+    /// Fewer tokens are not worth a call.
+    const LEAST_CALL: usize = 32;
+
+    /// The tokens that were read and are not kept, and how they were: of one call, or of several of one token each.
+    pub(super) fn unkept(&self) -> Option<(NodeId, Reading, std::ops::Range<usize>)> {
+        let (node, start) = self.kept?;
+        let made = self.calls.partition_point(|call| call.end <= start);
+        let done = self.calls.partition_point(|call| call.end <= self.read);
+        let calls = self.calls.get(made..done)?;
+        let reading = calls.first()?.reading;
+        let alike = calls.iter().all(|call| call.reading == reading);
+        let one = reading == Reading::Codes || calls.len() == 1;
+        (alike && one).then_some((node, reading, start..self.read))
+    }
+
+    /// Lets it begin in a slot; whether it does so again.
+    pub(super) fn begin(&mut self, slot: usize) -> bool {
         self.slot = Some(slot);
-        self.begun.get_or_insert_with(Instant::now);
+        self.begun
+            .replace(self.begun.unwrap_or_else(Instant::now))
+            .is_some()
     }
 
     /// Forgets what was read: it is to be read again.
     pub(super) fn put_off(&mut self) {
-        self.slot = None;
+        self.kept = None;
         self.read = 0;
     }
 
@@ -260,6 +421,7 @@ impl Sequence {
     pub(super) fn rewind(&mut self, read: usize) {
         self.tokens.truncate(read + 1);
         self.read = read.min(self.tokens.len());
+        self.calls.retain(|call| call.end <= read);
     }
 
     /// Whether nothing is to be generated.

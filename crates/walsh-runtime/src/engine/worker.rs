@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use super::EngineStatus;
+use super::pages::PageGroup;
 use super::runner::Runner;
 use super::sequence::{Rows, Sequence};
 use crate::{Error, Finish, Result};
@@ -55,9 +56,10 @@ impl Worker {
                 return;
             }
             self.retire();
-            let batch = self.plan();
-            if !batch.is_empty() {
-                self.step(batch);
+            match self.plan() {
+                Ok(batch) if batch.is_empty() => {}
+                Ok(batch) => self.step(batch),
+                Err(error) => self.fail_all(&error),
             }
             self.show();
         }
@@ -107,27 +109,40 @@ impl Worker {
             .extract_if(.., |s| s.due(now).is_some())
             .collect();
         for sequence in over {
-            self.leave(&sequence);
-            sequence.end(Finish::Cancelled);
+            self.end_one(sequence, Ok(Finish::Cancelled));
         }
     }
 
     /// Takes a sequence's slot and pages back.
-    fn leave(&mut self, sequence: &Sequence) {
-        if let Some(slot) = sequence.slot {
+    fn leave(&mut self, sequence: &mut Sequence) {
+        if let Some(slot) = sequence.slot.take() {
             self.runner.clear(slot);
             self.free_slots.push(slot);
         }
     }
 
+    /// Ends a sequence that runs. What it has read is kept, unless an error ended it.
+    fn end_one(&mut self, mut sequence: Sequence, ended: Result<Finish>) {
+        let kept = match &ended {
+            Ok(_) => self.runner.keep(&mut sequence),
+            Err(_) => Ok(()),
+        };
+        self.leave(&mut sequence);
+        match kept.and(ended) {
+            Ok(finish) => sequence.end(finish),
+            Err(error) => sequence.fail(error),
+        }
+    }
+
     /// Who is in the next step, with pages for it: places among the running.
-    fn plan(&mut self) -> Vec<usize> {
+    fn plan(&mut self) -> Result<Vec<usize>> {
         let (mut batch, mut prefilled) = (Vec::new(), 0);
         self.running.sort_by_key(Sequence::turn);
-        let mut place = 0;
+        let (mut place, mut full) = (0, false);
         loop {
-            if place == self.running.len() && !self.admit(prefilled) {
-                return batch;
+            // While some give way, nobody begins.
+            if place == self.running.len() && (full || !self.admit(prefilled)?) {
+                return Ok(batch);
             }
             let rows = self.running[place].next_rows();
             let read = match &rows {
@@ -139,48 +154,52 @@ impl Worker {
                 continue;
             }
             let slot = self.running[place].slot.unwrap_or_default();
-            if self.runner.reserve(slot, &rows) {
+            if self.runner.reserve(slot, &rows)? {
                 batch.push(place);
                 prefilled += read;
                 place += 1;
-            } else if !self.put_off_last(place) || place >= self.running.len() {
-                return batch;
+            } else {
+                full = true;
+                self.put_off_last(place)?;
             }
         }
     }
 
     /// Lets the first that waits begin, if there is room and a step for it.
-    fn admit(&mut self, prefilled: usize) -> bool {
+    fn admit(&mut self, prefilled: usize) -> Result<bool> {
         let Some(first) = self.waiting.first() else {
-            return false;
+            return Ok(false);
         };
-        let room = self
-            .runner
-            .has_room(first.tokens().len(), self.running.len());
-        if !room || prefilled >= self.runner.chunk {
-            return false;
+        if prefilled >= self.runner.chunk || !self.runner.has_room(first, self.running.len()) {
+            return Ok(false);
         }
         let Some(slot) = self.free_slots.pop() else {
-            return false;
+            return Ok(false);
         };
         let mut sequence = self.waiting.remove(0);
-        sequence.begin(slot);
+        let again = sequence.begin(slot);
+        let went_on = self.runner.go_on(&mut sequence);
+        if !again {
+            self.status.reused += sequence.note_reused() as u64;
+        }
         self.running.push(sequence);
-        true
+        went_on.map(|()| true)
     }
 
-    /// The last in line, of those from a place on, gives its pages to the others; whether there was one.
-    fn put_off_last(&mut self, from: usize) -> bool {
+    /// The last in line, of those from a place on, of whom there is one, gives its pages to the others. It goes on from what
+    /// is kept of it, if nobody has needed that.
+    fn put_off_last(&mut self, from: usize) -> Result<()> {
         let last = (from..self.running.len()).max_by_key(|place| self.running[*place].turn());
         let Some(place) = last else {
-            return false;
+            return Ok(());
         };
         let mut sequence = self.running.remove(place);
-        self.leave(&sequence);
+        let kept = self.runner.keep(&mut sequence);
+        self.leave(&mut sequence);
         sequence.put_off();
         self.status.put_off += 1;
         self.wait(sequence);
-        true
+        kept
     }
 
     /// Runs a step, and hands out what comes of it.
@@ -198,8 +217,7 @@ impl Worker {
             Err(error @ Error::Core(walsh::Error::Value { .. })) => {
                 for place in batch {
                     let sequence = self.running.remove(place);
-                    self.leave(&sequence);
-                    sequence.fail(not_a_number(&error));
+                    self.end_one(sequence, Err(not_a_number(&error)));
                 }
             }
             Err(error) => self.fail_all(&error),
@@ -212,10 +230,15 @@ impl Worker {
         let mut over: Vec<(usize, Result<Finish>)> = Vec::new();
         for (&place, &row) in batch.iter().zip(rows) {
             let sequence = &mut self.running[place];
-            if let Rows::Prefill(positions) = sequence.next_rows() {
+            let rows = sequence.next_rows();
+            let is_whole = sequence.advance();
+            if let Rows::Prefill(positions) = rows {
                 self.status.read += positions.len() as u64;
+                if let Err(error) = self.runner.keep(sequence) {
+                    return self.fail_all(&error);
+                }
             }
-            if !sequence.advance() {
+            if !is_whole {
                 continue;
             }
             match sequence.wants_nothing() {
@@ -276,19 +299,15 @@ impl Worker {
         over.sort_by_key(|(place, _)| std::cmp::Reverse(*place));
         for (place, ended) in over {
             let sequence = self.running.remove(place);
-            self.leave(&sequence);
-            match ended {
-                Ok(finish) => sequence.end(finish),
-                Err(error) => sequence.fail(error),
-            }
+            self.end_one(sequence, ended);
         }
     }
 
     /// Ends everybody: the device did not run.
     fn fail_all(&mut self, error: &Error) {
         let running = std::mem::take(&mut self.running);
-        for sequence in running.into_iter().chain(std::mem::take(&mut self.waiting)) {
-            self.leave(&sequence);
+        for mut sequence in running.into_iter().chain(std::mem::take(&mut self.waiting)) {
+            self.leave(&mut sequence);
             let what = error.to_string();
             sequence.fail(Error::Engine { what });
         }
@@ -297,11 +316,13 @@ impl Worker {
     /// Tells those who look at it.
     fn show(&mut self) {
         let groups = &self.runner.caches.groups;
-        let used = |group: &super::caches::Group| group.pages.pages() - group.pages.free();
+        let sum =
+            |of: &dyn Fn(&PageGroup) -> usize| groups.iter().map(|group| of(&group.pages)).sum();
         self.status.waiting = self.waiting.len();
         self.status.running = self.running.len();
-        self.status.pages_used = groups.iter().map(used).sum();
-        self.status.pages = groups.iter().map(|group| group.pages.pages()).sum();
+        self.status.pages_used = sum(&PageGroup::held);
+        self.status.pages_kept = sum(&|pages| pages.pages() - pages.free() - pages.held());
+        self.status.pages = sum(&PageGroup::pages);
         *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = self.status;
     }
 }

@@ -65,6 +65,9 @@ pub enum Finish {
 pub struct Figures {
     /// Tokens that were read before the first was generated.
     pub prompt_tokens: usize,
+    /// How many of them were not read, because an [engine](crate::Engine) had their keys and
+    /// values from another text.
+    pub reused_tokens: usize,
     /// How long reading them took.
     pub prompt_time: Duration,
     /// Tokens that were generated, the one that ended the text included.
@@ -79,7 +82,8 @@ impl Figures {
     /// Prompt tokens per second.
     #[must_use]
     pub fn prompt_rate(&self) -> f64 {
-        self.prompt_tokens as f64 / self.prompt_time.as_secs_f64().max(1e-9)
+        let read = self.prompt_tokens - self.reused_tokens;
+        read as f64 / self.prompt_time.as_secs_f64().max(1e-9)
     }
 
     /// Generated tokens per second, the first not counted: its logits belong to

@@ -12,13 +12,13 @@ use crate::tiny::Tiny;
 /// A device on which the sums of a row do not depend on how many rows there are.
 const DEVICE: &str = "cpu:threads=2,isa=portable";
 
-fn place(tiny: &Tiny) -> (tempfile::TempDir, Model) {
+pub(super) fn place(tiny: &Tiny) -> (tempfile::TempDir, Model) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let model = open_on(DEVICE, &folder, "model.gguf", &tiny.gguf());
     (folder, model)
 }
 
-fn sliding() -> Tiny {
+pub(super) fn sliding() -> Tiny {
     Tiny {
         architecture: "gemma2",
         window: Some(12),
@@ -26,7 +26,7 @@ fn sliding() -> Tiny {
     }
 }
 
-fn options(kv: &str, sequences: usize) -> EngineOptions {
+pub(super) fn options(kv: &str, sequences: usize) -> EngineOptions {
     EngineOptions {
         sequences,
         context: 320,
@@ -36,7 +36,7 @@ fn options(kv: &str, sequences: usize) -> EngineOptions {
     }
 }
 
-fn greedy(prompt: Vec<i32>, tokens: usize) -> Request {
+pub(super) fn greedy(prompt: Vec<i32>, tokens: usize) -> Request {
     Request {
         max_tokens: Some(tokens),
         sampling: Sampling::greedy(),
@@ -46,14 +46,14 @@ fn greedy(prompt: Vec<i32>, tokens: usize) -> Request {
 }
 
 /// All pieces, and why the text ended.
-fn all(mut stream: Stream) -> (Vec<Piece>, Option<Finish>) {
+pub(super) fn all(mut stream: Stream) -> (Vec<Piece>, Option<Finish>) {
     let pieces = stream.by_ref().map(|piece| piece.expect("a piece"));
     let pieces = pieces.collect();
     (pieces, stream.finish())
 }
 
 /// Waits until nobody is served any more.
-fn idle(engine: &Engine) {
+pub(super) fn idle(engine: &Engine) {
     let start = Instant::now();
     loop {
         let status = engine.status();

@@ -14,6 +14,7 @@ mod files;
 mod fits;
 mod hostile;
 mod packing;
+mod prefixes;
 mod texts;
 
 use std::path::PathBuf;
