@@ -4,6 +4,10 @@
 //! whose logits it is for.
 
 mod said;
+#[cfg(test)]
+mod shapes;
+#[cfg(test)]
+mod tests;
 mod trie;
 
 use std::sync::Arc;
@@ -155,9 +159,12 @@ impl Guides {
 fn what_is_next(mut matcher: Box<Matcher>) -> Next {
     match matcher.compute_mask_or_eos() {
         Ok(allowed) => Ok((matcher, allowed)),
-        Err(error) => Err(Error::constraint(match matcher.stop_reason() {
-            StopReason::NoExtensionBias => "it allows neither a token nor the end here".into(),
-            _ => one_line(error),
+        Err(error) => Err(Error::constraint(match one_line(error) {
+            // The reason is told by its name alone.
+            reason if reason == StopReason::NoExtensionBias.to_string() => {
+                "it allows neither a token nor the end here".into()
+            }
+            error => error,
         })),
     }
 }
