@@ -14,7 +14,8 @@ use std::process::{Command, Stdio};
 use support::{Folder, root, tiny::Tiny};
 
 /// Sizes that would take long, and models that are too large to be fetched for this.
-const SMALLER: [(&str, &str); 18] = [
+const SMALLER: [(&str, &str); 19] = [
+    ("--shared 3000", "--shared 40"),
     ("-n -1", "-n 4"),
     ("llama3-8b:", "smollm2-135m:"),
     ("qwen2.5-coder-1.5b", "smollm2-135m"),
@@ -124,6 +125,7 @@ fn shortened(command: &str) -> String {
         _ if command.contains("--help") => &[],
         "generate" | "run" => &["--max-tokens 4"],
         "bench" if command.contains("--profile") => &["--generate 2", "--depth 16"],
+        "bench" if command.contains("--shared") => &["--repetitions 1"],
         "bench" => &[
             "--generate 2",
             "--depth 16",
