@@ -101,21 +101,28 @@ impl Caches {
 
     /// Copies the first positions of a page to another of the same group.
     pub(super) fn copy_page(&self, device: &Device, group: usize, page: PageCopy) -> Result<()> {
-        for layer in &self.groups[group].layers {
-            let cache = &self.layers[*layer];
-            for tensor in sides(cache).flat_map(|side| tensors(&side.rows)) {
+        for slots in self.slots_of(&self.groups[group])? {
+            let of = |number: i32| {
+                let first = number as u64 * PAGE as u64;
+                slots.rows(first..first + page.positions as u64)
+            };
+            device.copy(&of(page.from)?, &of(page.to)?)?;
+        }
+        Ok(())
+    }
+
+    /// The pages of a group's layers: of each KV head's codes, or scales, `[slots, width]`, in an order that does not change.
+    fn slots_of(&self, group: &Group) -> Result<Vec<Tensor>> {
+        let mut all = Vec::new();
+        for layer in &group.layers {
+            for tensor in sides(&self.layers[*layer]).flat_map(|side| tensors(&side.rows)) {
                 let [heads, slots, width] = [0, 1, 2].map(|dim| tensor.shape()[dim]);
                 for head in 0..heads {
-                    let rows = tensor.rows(head..head + 1)?.reshape(&[slots, width])?;
-                    let of = |number: i32| {
-                        let first = number as u64 * PAGE as u64;
-                        rows.rows(first..first + page.positions as u64)
-                    };
-                    device.copy(&of(page.from)?, &of(page.to)?)?;
+                    all.push(tensor.rows(head..head + 1)?.reshape(&[slots, width])?);
                 }
             }
         }
-        Ok(())
+        Ok(all)
     }
 
     /// Makes a copy of what a slot has in overlays.
@@ -128,7 +135,7 @@ impl Caches {
         self.copy_overlay(device, self.slots + copy, slot)
     }
 
-    /// What a slot has at some positions, in an order that does not change; the pages are there.
+    /// What a slot has at some positions; the pages are there.
     fn stored(&self, slot: usize, positions: &Range<usize>) -> Result<Vec<Tensor>> {
         let mut pieces = Vec::new();
         for group in &self.groups {
@@ -145,15 +152,9 @@ impl Caches {
                     at + start as u64..at + end as u64
                 })
                 .collect();
-            for layer in &group.layers {
-                for tensor in sides(&self.layers[*layer]).flat_map(|side| tensors(&side.rows)) {
-                    let [heads, slots, width] = [0, 1, 2].map(|dim| tensor.shape()[dim]);
-                    for head in 0..heads {
-                        let of_head = tensor.rows(head..head + 1)?.reshape(&[slots, width])?;
-                        for rows in &rows {
-                            pieces.push(of_head.rows(rows.clone())?);
-                        }
-                    }
+            for slots in self.slots_of(group)? {
+                for rows in &rows {
+                    pieces.push(slots.rows(rows.clone())?);
                 }
             }
         }

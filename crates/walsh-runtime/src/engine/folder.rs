@@ -7,6 +7,7 @@
 //! calibration, device and version of Walsh.
 
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -99,8 +100,13 @@ impl Folder {
         self.path.join(file_name(key)).exists()
     }
 
+    /// Whether anything is still [written](Self::write).
+    pub(super) fn is_written(&self) -> bool {
+        self.queue.is_some()
+    }
+
     /// Reads what a call has left behind: so many bytes of pages and overlays. `None` where the file is of no use, which is
-    /// noted.
+    /// noted: the call is made, and written anew.
     pub(super) fn read(&self, key: &Key, bytes: (usize, usize)) -> Option<Left> {
         let path = self.path.join(file_name(key));
         let read = || -> Result<Left> {
@@ -127,11 +133,12 @@ impl Folder {
         }
     }
 
-    /// Hands over what a call has left behind, to be written.
-    pub(super) fn write(&self, key: Key, left: Left) {
-        if let Some(queue) = &self.queue {
-            // A writer that has ended has said why.
-            let _ = queue.send((key, left));
+    /// Hands over what a call has left behind, to be written; waits where the writer is far behind.
+    pub(super) fn write(&mut self, key: Key, left: Left) {
+        let sent = self.queue.as_ref().map(|queue| queue.send((key, left)));
+        if let Some(Err(_)) = sent {
+            // The writer has ended, and said why.
+            self.queue = None;
         }
     }
 }
@@ -230,8 +237,11 @@ fn shrink(folder: &Path, most: u64) -> Result<()> {
         if bytes <= most {
             break;
         }
-        fs::remove_file(&path).map_err(failed(&path))?;
-        bytes -= len;
+        match fs::remove_file(&path) {
+            // Others may use the folder too.
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(&path)(error)),
+            _ => bytes -= len,
+        }
     }
     Ok(())
 }

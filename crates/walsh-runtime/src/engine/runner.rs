@@ -1,5 +1,6 @@
 //! Runs of the model over rows of several sequences.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use walsh::{DType, Device, Step, Tensor};
@@ -10,7 +11,7 @@ use super::folder::Folder;
 use super::pages::PAGE;
 use super::prefixes::{Kept, Prefixes, Search};
 use super::sequence::{Rows, Sequence};
-use crate::model::graph::{Graph, Intermediates, Reading};
+use crate::model::graph::{Graph, Intermediates};
 use crate::model::steps::Steps;
 use crate::session::LOGIT_BYTES;
 use crate::{Model, Result};
@@ -220,11 +221,20 @@ impl Runner {
         };
         let node = prefixes.insert(parent, kept, groups);
         sequence.kept = node.map(|node| (node, positions.end));
-        if let (Some(folder), Reading::CodesAndFresh) = (&self.folder, reading) {
-            let key = sequence.key(positions.end);
-            if !folder.has(&key) {
-                folder.write(key, self.caches.read(&self.device, slot, &positions)?);
-            }
+        Ok(())
+    }
+
+    /// Keeps a call that a text's prompt was read by; in the folder, too.
+    pub(super) fn keep_call(
+        &mut self,
+        sequence: &mut Sequence,
+        positions: &Range<usize>,
+    ) -> Result<()> {
+        self.keep(sequence)?;
+        if let Some(folder) = self.folder.as_mut().filter(|folder| folder.is_written()) {
+            let slot = sequence.slot.unwrap_or_default();
+            let left = self.caches.read(&self.device, slot, positions)?;
+            folder.write(sequence.key(positions.end), left);
         }
         Ok(())
     }

@@ -133,7 +133,7 @@ impl Sequence {
             calls: Vec::new(),
             marks,
             exact: options.deterministic,
-            hashed: (0, Sha256::new()),
+            hashed: (0, hash_of_salt(&request.salt)),
             kept: None,
             slot: None,
             number: 0,
@@ -248,8 +248,14 @@ impl Sequence {
             self.calls.extend(ends.map(|end| Call { reading, end }));
             end += tokens;
         }
-        let place = self.marks.partition_point(|mark| *mark < end);
-        self.marks.insert(place, end);
+        self.mark(end);
+    }
+
+    /// Lets a call of the prompt end at a position.
+    fn mark(&mut self, position: usize) {
+        if let Err(place) = self.marks.binary_search(&position) {
+            self.marks.insert(place, position);
+        }
     }
 
     /// Notes that so much of the prompt was not read.
@@ -261,7 +267,7 @@ impl Sequence {
     /// The name of all calls up to the one that ends at a position.
     pub(super) fn key(&mut self, end: usize) -> Key {
         if self.hashed.0 > end {
-            self.hashed = (0, Sha256::new());
+            self.hashed = (0, hash_of_salt(&self.request.salt));
         }
         while let Some(call) = self.call_at(self.hashed.0).filter(|call| call.end <= end) {
             let (start, hash) = &mut self.hashed;
@@ -272,22 +278,14 @@ impl Sequence {
             }
             *start = call.end;
         }
-        let mut hash = self.hashed.1.clone();
-        hash.update(
-            self.request
-                .salt
-                .as_deref()
-                .map_or(vec![0], |salt| [&[1], salt.as_bytes()].concat()),
-        );
-        hash.finalize().into()
+        self.hashed.1.clone().finalize().into()
     }
 
     /// Lets a call end where another text was seen to part from this one, so that the next that does so finds it.
     pub(super) fn part(&mut self, position: usize) {
         let least = self.read + Self::LEAST_CALL;
         if !self.exact && (least..self.request.prompt.len()).contains(&position) {
-            let place = self.marks.partition_point(|mark| *mark < position);
-            self.marks.insert(place, position);
+            self.mark(position);
         }
     }
 
@@ -295,7 +293,7 @@ impl Sequence {
     const LEAST_CALL: usize = 32;
 
     /// The tokens that were read and are not kept, and how they were: of one call, or of several of one token each.
-    pub(super) fn unkept(&self) -> Option<(NodeId, Reading, std::ops::Range<usize>)> {
+    pub(super) fn unkept(&self) -> Option<(NodeId, Reading, Range<usize>)> {
         let (node, start) = self.kept?;
         let made = self.calls.partition_point(|call| call.end <= start);
         let done = self.calls.partition_point(|call| call.end <= self.read);
@@ -453,6 +451,20 @@ impl Sequence {
     pub(super) fn fail(self, error: Error) {
         self.outlet.say(Event::Failed(error));
     }
+}
+
+/// What the names of a text's calls begin with: no text and salt are those of another.
+fn hash_of_salt(salt: &Option<String>) -> Sha256 {
+    let mut hash = Sha256::new();
+    match salt {
+        None => hash.update([0]),
+        Some(salt) => {
+            hash.update([1]);
+            hash.update((salt.len() as u64).to_le_bytes());
+            hash.update(salt);
+        }
+    }
+    hash
 }
 
 /// The logarithm of a softmax's denominator, and the likeliest tokens' log-probabilities.

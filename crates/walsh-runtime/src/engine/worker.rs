@@ -234,7 +234,7 @@ impl Worker {
             let is_whole = sequence.advance();
             if let Rows::Prefill(positions) = rows {
                 self.status.read += positions.len() as u64;
-                if let Err(error) = self.runner.keep(sequence) {
+                if let Err(error) = self.runner.keep_call(sequence, &positions) {
                     return self.fail_all(&error);
                 }
             }

@@ -320,6 +320,37 @@ fn hear(alone: &Engine, (request, stream, number): (Request, Stream, usize)) {
     }
 }
 
+#[test]
+fn no_salt_makes_one_text_of_another() {
+    let (_place, model) = place(&Tiny::default());
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let options = EngineOptions {
+        prefix_folder: Some(folder.path().to_owned()),
+        ..options("f16", 2)
+    };
+    let tokens = |start: i32| (start..start + 32).collect::<Vec<i32>>();
+    let (first, second) = (tokens(1), tokens(64));
+    let engine = Engine::new(model.clone(), options.clone()).expect("an engine");
+    ask(&engine, &greedy([&first[..], &second, &[7]].concat(), 1));
+    drop(engine);
+    // What the second call adds to the first, as a salt: its length, its tokens, and that there is none.
+    let mut imitated = 32u64.to_le_bytes().to_vec();
+    imitated.extend(second.iter().flat_map(|token| token.to_le_bytes()));
+    imitated.push(0);
+    let request = Request {
+        salt: Some(String::from_utf8(imitated).expect("a text")),
+        ..greedy([&first[..], &[7]].concat(), 8)
+    };
+    let engine = Engine::new(model.clone(), options.clone()).expect("an engine");
+    let (pieces, figures) = ask(&engine, &request);
+    assert_eq!(figures.reused_tokens, 0);
+    let none = EngineOptions {
+        prefix_folder: None,
+        ..options
+    };
+    assert_eq!(pieces, anew(&model, &none, &request));
+}
+
 /// All files below a folder's folders.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let inside = |folder: &Path| -> Vec<PathBuf> {
@@ -420,8 +451,9 @@ fn a_damaged_folder_costs_time_and_nothing_else() {
         let trouble = engine.folder_trouble().expect("a trouble");
         assert!(trouble.contains(".walsh"), "{trouble}");
         drop(engine);
+        // It was written anew.
         for (path, bytes) in written.iter().zip(&whole) {
-            std::fs::write(path, bytes).expect("written");
+            assert_eq!(&std::fs::read(path).expect("read"), bytes);
         }
     }
     // A bound is kept to, and what is somebody else's stays.
