@@ -133,8 +133,8 @@ pub(crate) struct EngineArgs {
     #[arg(long, value_name = "SIZE", value_parser = bytes, requires = "prefix_folder", default_value = "4GB")]
     pub(crate) prefix_folder_size: u64,
 
-    /// Go on only from what a text's own calls would have left, to the bit, and not from what was
-    /// generated for others
+    /// Go on only from what a text's own calls would have left, to the bit: no answer depends on what
+    /// else is served then, but beginnings are shared by messages and by 256 tokens alone
     #[arg(long)]
     pub(crate) deterministic: bool,
 }

@@ -55,9 +55,11 @@ pub struct EngineOptions {
     /// The most bytes of all files of that folder; those that were of use the longest ago go.
     pub prefix_folder_bytes: u64,
     /// Whether a text goes on only from what it would have read itself by the same
-    /// calls, to the bit. Otherwise what was generated for others is gone on from too,
-    /// as in a conversation: it was read token by token, over codes alone, and
-    /// differs in the last bits from a prompt that is read at once.
+    /// calls, to the bit, so that its answer does not depend on what else is served.
+    /// Otherwise its calls may end where other texts were seen to part from it, and
+    /// what was generated for others is gone on from too, as in a conversation: it was
+    /// read token by token, over codes alone, and differs from a prompt that is read at
+    /// once by as much as rounding does.
     pub deterministic: bool,
 }
 
