@@ -51,7 +51,7 @@ pub use constraint::Constraint;
 pub use container::{Replacement, check_readable, check_writable};
 pub use conversation::{Conversation, Reply};
 pub use doctor::{BackendState, Cpu, Diagnosis, Tool, diagnose};
-pub use engine::{Engine, EngineOptions, EngineStatus, Logprobs, Piece, Request, Stream};
+pub use engine::{Engine, EngineOptions, EngineStatus, Logprobs, Piece, Pooling, Request, Stream};
 pub use error::{Error, Result};
 pub use fidelity::{
     EqualTokens, FidelityOptions, FidelityProgress, FidelityReport, FidelitySpec, FidelityTask,
@@ -70,6 +70,8 @@ pub use sampling::{RecommendedSampling, Sampling};
 pub use session::{DEFAULT_CONTEXT, RestoreOptions, Session, SessionOptions};
 pub use size::size_text;
 pub use text::TextReader;
+/// What ops, devices and formats find wrong.
+pub use walsh::Error as CoreError;
 pub use watch::{Progress, ProgressListener, Watch};
 
 /// The README's examples, as tests.

@@ -5,7 +5,9 @@
 //! out, the youngest gives its own back and is read again later, by the same calls.
 
 mod caches;
+mod clients;
 mod folder;
+mod logprobs;
 mod pages;
 mod prefixes;
 mod rate;
@@ -23,7 +25,7 @@ use walsh::formats::DType;
 use walsh::{KvCodec, KvSpec};
 
 pub(crate) use self::rate::Decoding;
-pub use self::request::{Logprobs, Piece, Request, Stream};
+pub use self::request::{Logprobs, Piece, Pooling, Request, Stream};
 use self::runner::Runner;
 use self::sequence::Sequence;
 use self::worker::Worker;

@@ -1,9 +1,9 @@
 //! What an engine is asked for, and what comes of it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvError, RecvTimeoutError, Sender, channel};
-use std::task::Poll;
+use std::sync::mpsc::{Receiver, RecvError, RecvTimeoutError, Sender, TryRecvError, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use crate::sampling::Sampling;
@@ -23,17 +23,31 @@ pub struct Request {
     pub seed: u64,
     /// What is added to tokens' logits before one is chosen.
     pub logit_bias: Vec<(i32, f32)>,
+    /// What is taken from the logits of tokens that the answer has already: once each.
+    pub presence_penalty: f32,
+    /// The same for each time that the answer has them.
+    pub frequency_penalty: f32,
     /// The form that the text is to have.
     pub constraint: Option<Constraint>,
     /// How many of the likeliest tokens come with each, with their log-probabilities
     /// by the model's own logits; `None` for no log-probabilities.
     pub top_logprobs: Option<usize>,
+    /// The same for the tokens of the prompt, the first excepted, which all of it is read for: see
+    /// [`Stream::prompt_logprobs`].
+    pub prompt_logprobs: Option<usize>,
+    /// Whether what the model makes of the prompt is wanted as a vector: see [`Stream::embedding`].
+    pub pooling: Option<Pooling>,
     /// Texts that end the text where they begin, as in
     /// [`GenerateOptions`](crate::GenerateOptions::stop).
     pub stop: Vec<String>,
+    /// Whether control tokens are part of the text, by their names.
+    pub show_control: bool,
     /// Requests of a higher priority begin first, and give way last. Of equals the
     /// earlier does.
     pub priority: i32,
+    /// Who asks: of those that wait, the client begins whose requests have taken the fewest tokens
+    /// since it came.
+    pub client: Option<String>,
     /// When the text ends wherever it is.
     pub deadline: Option<Instant>,
     /// Positions of the prompt at which others that begin like it may part from it: the ends
@@ -55,15 +69,30 @@ impl Request {
             sampling: Sampling::default(),
             seed: 0,
             logit_bias: Vec::new(),
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
             constraint: None,
             top_logprobs: None,
+            prompt_logprobs: None,
+            pooling: None,
             stop: Vec::new(),
+            show_control: false,
             priority: 0,
+            client: None,
             deadline: None,
             checkpoints: Vec::new(),
             salt: None,
         }
     }
+}
+
+/// How a text's vectors, one behind each token (the residual stream after the output norm), become one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pooling {
+    /// Their mean.
+    Mean,
+    /// The last.
+    Last,
 }
 
 /// A token of an answer.
@@ -88,51 +117,93 @@ pub struct Logprobs {
 
 /// What an engine says about a request.
 pub(super) enum Event {
+    /// Of the prompt, once all of it was read.
+    Prompt {
+        logprobs: Option<Vec<Logprobs>>,
+        embedding: Option<Vec<f32>>,
+    },
     Piece(Piece),
-    Ended(Finish, Figures),
+    /// Why, what it took, and the stop text that came up.
+    Ended(Finish, Figures, Option<String>),
     Failed(Error),
+}
+
+/// What both ends of a stream see.
+#[derive(Default)]
+struct Line {
+    cancelled: AtomicBool,
+    /// Who is to be told of the next event.
+    waker: Mutex<Option<Waker>>,
+}
+
+impl Line {
+    fn waker(&self) -> std::sync::MutexGuard<'_, Option<Waker>> {
+        self.waker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The engine's end of a stream.
 pub(super) struct Outlet {
-    events: Sender<Event>,
-    cancelled: Arc<AtomicBool>,
+    /// There until this is dropped.
+    events: Option<Sender<Event>>,
+    line: Arc<Line>,
 }
 
 impl Outlet {
     /// Whether nobody wants more.
     pub(super) fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Relaxed)
+        self.line.cancelled.load(Ordering::Relaxed)
     }
 
     /// Says something; who is gone does not hear it.
     pub(super) fn say(&self, event: Event) {
-        if self.events.send(event).is_err() {
-            self.cancelled.store(true, Ordering::Relaxed);
+        let sent = self.events.as_ref().map(|events| events.send(event));
+        if !matches!(sent, Some(Ok(()))) {
+            self.line.cancelled.store(true, Ordering::Relaxed);
         }
+        self.wake();
+    }
+
+    fn wake(&self) {
+        let waker = self.line.waker().take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl Drop for Outlet {
+    fn drop(&mut self) {
+        // Who is woken finds the channel closed.
+        self.events = None;
+        self.wake();
     }
 }
 
 /// The answer to a [`Request`], piece by piece. Dropping it ends the request within a step.
 pub struct Stream {
     events: Receiver<Event>,
-    cancelled: Arc<AtomicBool>,
+    line: Arc<Line>,
+    prompt: (Option<Vec<Logprobs>>, Option<Vec<f32>>),
     ended: Option<(Finish, Figures)>,
+    stopped_by: Option<String>,
     over: bool,
 }
 
 impl Stream {
     pub(super) fn new() -> (Outlet, Self) {
         let (sender, events) = channel();
-        let cancelled = Arc::new(AtomicBool::new(false));
+        let line = Arc::<Line>::default();
         let outlet = Outlet {
-            events: sender,
-            cancelled: Arc::clone(&cancelled),
+            events: Some(sender),
+            line: Arc::clone(&line),
         };
         let stream = Self {
             events,
-            cancelled,
+            line,
+            prompt: (None, None),
             ended: None,
+            stopped_by: None,
             over: false,
         };
         (outlet, stream)
@@ -140,13 +211,32 @@ impl Stream {
 
     /// Ends the text within a step. What was generated until then still comes.
     pub fn cancel(&self) {
-        self.cancelled.store(true, Ordering::Relaxed);
+        self.line.cancelled.store(true, Ordering::Relaxed);
+    }
+
+    /// The log-probabilities of the prompt's tokens from the second on, if they were asked for and all of it was read.
+    #[must_use]
+    pub fn prompt_logprobs(&self) -> Option<&[Logprobs]> {
+        self.prompt.0.as_deref()
+    }
+
+    /// The vector of the prompt, of as many numbers as the model's embeddings have, if it was asked for and all of the
+    /// prompt was read. It is not normalised.
+    #[must_use]
+    pub fn embedding(&self) -> Option<&[f32]> {
+        self.prompt.1.as_deref()
     }
 
     /// Why the text ended; `None` while it goes on, and where an error ended it.
     #[must_use]
     pub fn finish(&self) -> Option<Finish> {
         self.ended.map(|(finish, _)| finish)
+    }
+
+    /// Which [stop text](Request::stop) ended it, if one did.
+    #[must_use]
+    pub fn stopped_by(&self) -> Option<&str> {
+        self.stopped_by.as_deref()
     }
 
     /// What it took, once it has ended.
@@ -165,32 +255,72 @@ impl Stream {
 
     /// The next piece, if it comes within some time.
     pub fn poll(&mut self, wait: Duration) -> Poll<Option<Result<Piece>>> {
-        if self.over {
-            return Poll::Ready(None);
-        }
-        match self.events.recv_timeout(wait) {
-            Ok(event) => Poll::Ready(self.hear(Ok(event))),
-            Err(RecvTimeoutError::Timeout) => Poll::Pending,
-            Err(RecvTimeoutError::Disconnected) => Poll::Ready(self.hear(Err(RecvError))),
+        let end = Instant::now() + wait;
+        loop {
+            if self.over {
+                return Poll::Ready(None);
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            let event = match self.events.recv_timeout(left) {
+                Ok(event) => Ok(event),
+                Err(RecvTimeoutError::Timeout) => return Poll::Pending,
+                Err(RecvTimeoutError::Disconnected) => Err(RecvError),
+            };
+            if let Some(heard) = self.hear(event) {
+                return Poll::Ready(heard);
+            }
         }
     }
 
-    fn hear(&mut self, event: std::result::Result<Event, RecvError>) -> Option<Result<Piece>> {
+    /// The next piece, if it is there; otherwise the task of `context` is woken with it.
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Piece>>> {
+        loop {
+            if self.over {
+                return Poll::Ready(None);
+            }
+            // Before it is looked for: what comes in between wakes the task.
+            *self.line.waker() = Some(context.waker().clone());
+            let event = match self.events.try_recv() {
+                Ok(event) => Ok(event),
+                Err(TryRecvError::Empty) => return Poll::Pending,
+                Err(TryRecvError::Disconnected) => Err(RecvError),
+            };
+            if let Some(heard) = self.hear(event) {
+                return Poll::Ready(heard);
+            }
+        }
+    }
+
+    /// What an event is to who iterates, if it is anything.
+    fn hear(
+        &mut self,
+        event: std::result::Result<Event, RecvError>,
+    ) -> Option<Option<Result<Piece>>> {
         match event {
-            Ok(Event::Piece(piece)) => return Some(Ok(piece)),
-            Ok(Event::Ended(finish, figures)) => self.ended = Some((finish, figures)),
+            Ok(Event::Piece(piece)) => return Some(Some(Ok(piece))),
+            Ok(Event::Prompt {
+                logprobs,
+                embedding,
+            }) => {
+                self.prompt = (logprobs, embedding);
+                return None;
+            }
+            Ok(Event::Ended(finish, figures, stop)) => {
+                self.ended = Some((finish, figures));
+                self.stopped_by = stop;
+            }
             Ok(Event::Failed(error)) => {
                 self.over = true;
-                return Some(Err(error));
+                return Some(Some(Err(error)));
             }
             Err(RecvError) => {
                 self.over = true;
                 let what = "it was shut down before the text had ended".into();
-                return Some(Err(Error::Engine { what }));
+                return Some(Some(Err(Error::Engine { what })));
             }
         }
         self.over = true;
-        None
+        Some(None)
     }
 }
 
@@ -199,11 +329,15 @@ impl Iterator for Stream {
 
     /// Waits for the next piece.
     fn next(&mut self) -> Option<Self::Item> {
-        if self.over {
-            return None;
+        loop {
+            if self.over {
+                return None;
+            }
+            let event = self.events.recv();
+            if let Some(heard) = self.hear(event) {
+                return heard;
+            }
         }
-        let event = self.events.recv();
-        self.hear(event)
     }
 }
 

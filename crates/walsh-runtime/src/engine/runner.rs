@@ -8,7 +8,7 @@ use walsh::{DType, Device, Step, Tensor};
 use super::EngineOptions;
 use super::caches::{Caches, Group};
 use super::folder::Folder;
-use super::pages::PAGE;
+use super::pages::{PAGE, PageGroup};
 use super::prefixes::{Kept, Prefixes, Search};
 use super::sequence::{Rows, Sequence};
 use crate::model::graph::{Graph, Intermediates};
@@ -24,8 +24,17 @@ const KEPT_STEPS: usize = 16;
 enum Key {
     /// Rows that are decoded, and rows that are prefilled.
     Body(usize, usize),
-    /// Rows that logits are computed of, and whether the likeliest tokens are looked for.
-    Heads(usize, bool),
+    /// Rows that something is computed of.
+    Heads(usize, Head),
+}
+
+/// What is computed of rows that were read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Head {
+    Logits,
+    Likeliest,
+    /// The residual stream after the output norm.
+    Vectors,
 }
 
 /// A model, the pages of its caches, and the lists that run over them.
@@ -107,13 +116,24 @@ impl Runner {
         Ok(true)
     }
 
-    /// Whether a text may begin beside so many others: each may need another page soon. Alone, any may.
-    pub(super) fn has_room(&self, sequence: &Sequence, others: usize) -> bool {
+    /// Whether a text may begin beside others: each may need another page soon, and what is left of its prompt needs more.
+    /// Alone, any may.
+    pub(super) fn has_room(&self, sequence: &Sequence, running: &[Sequence]) -> bool {
+        let others = running.len();
         if others == 0 {
             return true;
         }
-        let tokens = sequence.tokens().len();
-        let last_chunk = tokens.saturating_sub(self.chunk)..tokens + 1;
+        let last_chunk = |sequence: &Sequence| {
+            let tokens = sequence.tokens().len();
+            tokens.saturating_sub(self.chunk)..tokens + 1
+        };
+        let promised = |pages: &PageGroup| -> usize {
+            let reading = running.iter().filter(|sequence| sequence.is_being_read());
+            let missing = reading.map(|sequence| {
+                pages.missing(sequence.slot.unwrap_or_default(), &last_chunk(sequence))
+            });
+            missing.sum()
+        };
         let groups = &self.caches.groups;
         let found = self.search(sequence).found;
         let shared = match (&self.prefixes, found) {
@@ -129,8 +149,10 @@ impl Runner {
                 let held = shared
                     .iter()
                     .filter(|(entry, page)| *entry < whole && pages.is_held(*page));
-                let needed = pages.needed(&last_chunk).saturating_sub(held.count());
-                needed + others <= pages.pages() - pages.held()
+                let needed = pages
+                    .needed(&last_chunk(sequence))
+                    .saturating_sub(held.count());
+                needed + others + promised(pages) <= pages.pages() - pages.held()
             })
     }
 
@@ -146,6 +168,9 @@ impl Runner {
 
     /// Lets a text that has a slot go on from what others have left behind, if it begins like them.
     pub(super) fn go_on(&mut self, sequence: &mut Sequence) -> Result<()> {
+        if sequence.is_read_whole() {
+            return Ok(());
+        }
         let (slot, search) = (sequence.slot.unwrap_or_default(), self.search(sequence));
         let Some(prefixes) = &mut self.prefixes else {
             return Ok(());
@@ -282,11 +307,28 @@ impl Runner {
         Ok(last)
     }
 
+    /// Tells a text what it asked of its prompt, of which the latest run has read these positions, the last in row `last`.
+    pub(super) fn tell(
+        &mut self,
+        sequence: &mut Sequence,
+        positions: &Range<usize>,
+        last: i32,
+    ) -> Result<()> {
+        let row = |position: usize| last - (positions.end - 1 - position) as i32;
+        let told = sequence.told_logits(positions);
+        let rows: Vec<i32> = told.clone().map(row).collect();
+        self.logits(&rows, &mut |place, logits| {
+            sequence.tell_logits(told.start + place, logits);
+        })?;
+        let rows: Vec<i32> = sequence.told_vectors(positions).map(row).collect();
+        self.vectors(&rows, &mut |_, vector| sequence.tell_vector(vector))
+    }
+
     /// The likeliest tokens behind rows of the latest run.
     pub(super) fn likeliest(&mut self, rows: &[i32]) -> Result<Vec<i32>> {
         let mut tokens = Vec::with_capacity(rows.len());
         for rows in rows.chunks(self.logit_rows) {
-            self.heads(rows, true)?;
+            self.heads(rows, Head::Likeliest)?;
             let found = self.likeliest.rows(0..rows.len() as u64)?;
             tokens.extend(self.device.read::<i32>(&found)?);
         }
@@ -299,24 +341,47 @@ impl Runner {
         rows: &[i32],
         each: &mut dyn FnMut(usize, &mut [f32]),
     ) -> Result<()> {
-        let vocabulary = self.model.config().vocabulary;
+        self.each(rows, Head::Logits, each)
+    }
+
+    /// The same with the rows' vectors.
+    pub(super) fn vectors(
+        &mut self,
+        rows: &[i32],
+        each: &mut dyn FnMut(usize, &mut [f32]),
+    ) -> Result<()> {
+        self.each(rows, Head::Vectors, each)
+    }
+
+    fn each(
+        &mut self,
+        rows: &[i32],
+        head: Head,
+        each: &mut dyn FnMut(usize, &mut [f32]),
+    ) -> Result<()> {
         let mut place = 0;
         for rows in rows.chunks(self.logit_rows) {
-            self.heads(rows, false)?;
-            let found = self.intermediates.logits.rows(0..rows.len() as u64)?;
-            let mut logits = self.device.read::<f32>(&found)?;
-            for logits in logits.chunks_exact_mut(vocabulary) {
-                each(place, logits);
+            self.heads(rows, head)?;
+            let a = &self.intermediates;
+            let found = match head {
+                Head::Vectors => &a.hidden,
+                Head::Logits | Head::Likeliest => &a.logits,
+            };
+            let found = found.rows(0..rows.len() as u64)?;
+            let mut numbers = self.device.read::<f32>(&found)?;
+            let width = numbers.len() / rows.len();
+            for row in numbers.chunks_exact_mut(width.max(1)) {
+                each(place, row);
                 place += 1;
             }
         }
         Ok(())
     }
 
-    fn heads(&mut self, rows: &[i32], likeliest: bool) -> Result<()> {
+    fn heads(&mut self, rows: &[i32], head: Head) -> Result<()> {
         let wanted = self.wanted.rows(0..rows.len() as u64)?;
         self.device.write(&wanted, rows)?;
-        self.run(Key::Heads(rows.len(), likeliest))
+        self.run(Key::Heads(rows.len(), head))
     }
 
     /// Runs the list for `key`, recording it when it is not at hand.
@@ -341,10 +406,16 @@ impl Runner {
         };
         match key {
             Key::Body(decoded, prefilled) => graph.batch(decoded, prefilled, &self.sequences),
-            Key::Heads(count, likeliest) => {
-                let first = 0..count as u64;
-                let found = likeliest.then(|| self.likeliest.rows(first.clone()));
-                graph.heads(&self.wanted.rows(first)?, found.transpose()?.as_ref())
+            Key::Heads(count, head) => {
+                let rows = self.wanted.rows(0..count as u64)?;
+                match head {
+                    Head::Logits => graph.heads(&rows, None),
+                    Head::Likeliest => {
+                        let found = self.likeliest.rows(0..count as u64)?;
+                        graph.heads(&rows, Some(&found))
+                    }
+                    Head::Vectors => graph.vectors(&rows),
+                }
             }
         }
     }

@@ -1,5 +1,8 @@
 //! One request on its way.
 
+mod told;
+
+use std::collections::HashMap;
 use std::ops::Range;
 use std::time::Instant;
 
@@ -7,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::EngineOptions;
 use super::folder::Key;
+use super::logprobs::LogSoftmax;
 use super::prefixes::NodeId;
 use super::request::{Event, Logprobs, Outlet, Piece, Request};
 use crate::constraint::Guide;
@@ -51,6 +55,12 @@ pub(super) struct Sequence {
     begun: Option<Instant>,
     figures: Figures,
     prompt_read: Option<Instant>,
+    /// How often the answer has each of its tokens, where that is penalised.
+    counts: HashMap<i32, u32>,
+    /// What is told of the prompt, as far as it was read.
+    prompt_logprobs: Vec<Logprobs>,
+    pooled: Vec<f64>,
+    is_told: bool,
 }
 
 /// What a sequence's next tokens attend over.
@@ -105,9 +115,22 @@ impl Sequence {
         if let Some((_, bias)) = request.logit_bias.iter().find(|(_, bias)| bias.is_nan()) {
             return Err(Error::option("logit_bias", "a number", bias));
         }
-        if let Some(count) = request.top_logprobs.filter(|count| *count > vocabulary) {
-            let expected = format_args!("at most the vocabulary's {vocabulary}");
-            return Err(Error::option("top_logprobs", expected, count));
+        for (name, count) in [
+            ("top_logprobs", request.top_logprobs),
+            ("prompt_logprobs", request.prompt_logprobs),
+        ] {
+            if let Some(count) = count.filter(|count| *count > vocabulary) {
+                let expected = format_args!("at most the vocabulary's {vocabulary}");
+                return Err(Error::option(name, expected, count));
+            }
+        }
+        for (name, penalty) in [
+            ("presence_penalty", request.presence_penalty),
+            ("frequency_penalty", request.frequency_penalty),
+        ] {
+            if !penalty.is_finite() {
+                return Err(Error::option(name, "a finite number", penalty));
+            }
         }
         let mut marks = request.checkpoints.clone();
         marks.retain(|mark| (1..prompt.len()).contains(mark));
@@ -117,9 +140,10 @@ impl Sequence {
             sampler: Sampler::new(&request.sampling)?,
             random: Random::new(request.seed),
             // A form begins with a whole character.
-            decoder: match request.constraint {
-                Some(_) => Decoder::new(),
-                None => Decoder::after(model.tokenizer(), prompt),
+            decoder: match (request.show_control, &request.constraint) {
+                (true, _) => Decoder::showing_control(),
+                (false, Some(_)) => Decoder::new(),
+                (false, None) => Decoder::after(model.tokenizer(), prompt),
             },
             stops: Stops::new(&request.stop, model.tokenizer())?,
             guide: request
@@ -147,6 +171,10 @@ impl Sequence {
                 ..Figures::default()
             },
             prompt_read: None,
+            counts: HashMap::new(),
+            prompt_logprobs: Vec::new(),
+            pooled: Vec::new(),
+            is_told: false,
             request,
         })
     }
@@ -164,6 +192,22 @@ impl Sequence {
     /// Whose texts it may share beginnings with.
     pub(super) fn salt(&self) -> &Option<String> {
         &self.request.salt
+    }
+
+    /// Whether more than one of its tokens are still to be read.
+    pub(super) fn is_being_read(&self) -> bool {
+        self.tokens.len() - self.read > 1
+    }
+
+    /// What comes first of those that are to read some of their prompts: a higher priority, then what is read soonest.
+    pub(super) fn shortest(&self) -> (std::cmp::Reverse<i32>, usize, u64) {
+        let left = self.tokens.len() - self.read;
+        (std::cmp::Reverse(self.request.priority), left, self.number)
+    }
+
+    /// Who asks for it.
+    pub(super) fn client(&self) -> &Option<String> {
+        &self.request.client
     }
 
     /// The call that reads the token at a position, if one begins there: how, and up to where. A prompt's chunks begin at
@@ -316,6 +360,8 @@ impl Sequence {
     pub(super) fn put_off(&mut self) {
         self.kept = None;
         self.read = 0;
+        self.prompt_logprobs.clear();
+        self.pooled.clear();
     }
 
     /// Why it is to end before another step, if it is.
@@ -335,16 +381,36 @@ impl Sequence {
             top_logprobs,
             ..
         } = &self.request;
-        let free = logit_bias.is_empty() && self.guide.is_none();
+        let free = logit_bias.is_empty() && self.guide.is_none() && !self.is_penalised();
         sampling.takes_likeliest() && free && top_logprobs.is_none()
+    }
+
+    fn is_penalised(&self) -> bool {
+        self.request.presence_penalty != 0.0 || self.request.frequency_penalty != 0.0
     }
 
     /// Chooses the next token by logits, which biases are added to, among those that the constraint allows.
     pub(super) fn choose(&mut self, logits: &mut [f32]) -> Result<(i32, Option<Logprobs>)> {
         let wanted = self.request.top_logprobs;
         let known = wanted.map(|count| LogSoftmax::of(logits, count));
+        // Of what is changed below, as it was.
+        let biased = self.request.logit_bias.iter().map(|(token, _)| *token);
+        let changed = biased.chain(self.counts.keys().copied());
+        let own: Vec<(i32, f32)> = match &known {
+            Some(_) => changed
+                .map(|token| (token, logits[token as usize]))
+                .collect(),
+            None => Vec::new(),
+        };
         for (token, bias) in &self.request.logit_bias {
             logits[*token as usize] += bias;
+        }
+        let (once, each) = (
+            self.request.presence_penalty,
+            self.request.frequency_penalty,
+        );
+        for (token, count) in &self.counts {
+            logits[*token as usize] -= once + each * *count as f32;
         }
         if let Some(guide) = &mut self.guide {
             guide.mask(logits)?;
@@ -352,15 +418,13 @@ impl Sequence {
         let token = self
             .sampler
             .sample(logits, &self.tokens, &mut self.random)?;
-        let of_it = self
-            .request
-            .logit_bias
-            .iter()
-            .filter(|(id, _)| *id == token);
-        let bias: f32 = of_it.map(|(_, bias)| bias).sum();
-        let logprobs = known.map(|known| Logprobs {
-            token: logits[token as usize] - bias - known.log_sum,
-            top: known.top,
+        let logprobs = known.map(|known| {
+            let logit = own.iter().find(|(id, _)| *id == token);
+            let logit = logit.map_or(logits[token as usize], |(_, logit)| *logit);
+            Logprobs {
+                token: logit - known.log_sum,
+                top: known.top,
+            }
         });
         Ok((token, logprobs))
     }
@@ -383,6 +447,9 @@ impl Sequence {
         }
         if let Some(guide) = &mut self.guide {
             guide.accept(token);
+        }
+        if self.is_penalised() {
+            *self.counts.entry(token).or_default() += 1;
         }
         let text = self.decoder.push(self.model.tokenizer(), token);
         let stopped = self.stops.push(&text).is_some();
@@ -444,7 +511,8 @@ impl Sequence {
             }));
         }
         let finish = if stopped { Finish::Stop } else { finish };
-        self.outlet.say(Event::Ended(finish, self.figures));
+        let stop = self.stops.found().map(str::to_owned);
+        self.outlet.say(Event::Ended(finish, self.figures, stop));
     }
 
     /// Ends it with an error.
@@ -465,32 +533,4 @@ fn hash_of_salt(salt: &Option<String>) -> Sha256 {
         }
     }
     hash
-}
-
-/// The logarithm of a softmax's denominator, and the likeliest tokens' log-probabilities.
-struct LogSoftmax {
-    log_sum: f32,
-    top: Vec<(i32, f32)>,
-}
-
-impl LogSoftmax {
-    fn of(logits: &[f32], count: usize) -> Self {
-        let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let sum: f64 = logits.iter().map(|x| f64::from(x - most).exp()).sum();
-        let log_sum = most + sum.ln() as f32;
-        let mut order: Vec<usize> = (0..logits.len()).collect();
-        let by_logit = |a: &usize, b: &usize| logits[*b].total_cmp(&logits[*a]).then(a.cmp(b));
-        if count < order.len() && count > 0 {
-            order.select_nth_unstable_by(count - 1, by_logit);
-        }
-        order.truncate(count);
-        order.sort_unstable_by(by_logit);
-        let top = order
-            .into_iter()
-            .map(|id| (id as i32, logits[id] - log_sum));
-        Self {
-            log_sum,
-            top: top.collect(),
-        }
-    }
 }

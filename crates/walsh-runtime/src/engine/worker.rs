@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use super::EngineStatus;
+use super::clients::Clients;
 use super::pages::PageGroup;
 use super::runner::Runner;
 use super::sequence::{Rows, Sequence};
@@ -21,8 +22,11 @@ pub(super) struct Worker {
     /// Those that have a slot.
     running: Vec<Sequence>,
     free_slots: Vec<usize>,
+    clients: Clients,
     /// The number of the next request.
     next: u64,
+    /// Whether prompts that are read soonest come first in the next step.
+    turn: bool,
     status: EngineStatus,
     shown: Arc<Mutex<EngineStatus>>,
 }
@@ -38,9 +42,11 @@ impl Worker {
             runner,
             inbox,
             open: true,
+            clients: Clients::default(),
             waiting: Vec::new(),
             running: Vec::new(),
             next: 0,
+            turn: false,
             status: EngineStatus::default(),
             shown,
         }
@@ -88,6 +94,7 @@ impl Worker {
     fn enter(&mut self, mut sequence: Sequence) {
         sequence.number = self.next;
         self.next += 1;
+        self.clients.enter(sequence.client());
         self.wait(sequence);
     }
 
@@ -102,6 +109,7 @@ impl Worker {
     fn retire(&mut self) {
         let now = Instant::now();
         for sequence in self.waiting.extract_if(.., |s| s.due(now).is_some()) {
+            self.clients.leave(sequence.client());
             sequence.end(Finish::Cancelled);
         }
         let over: Vec<Sequence> = self
@@ -128,6 +136,7 @@ impl Worker {
             Err(_) => Ok(()),
         };
         self.leave(&mut sequence);
+        self.clients.leave(sequence.client());
         match kept.and(ended) {
             Ok(finish) => sequence.end(finish),
             Err(error) => sequence.fail(error),
@@ -136,47 +145,69 @@ impl Worker {
 
     /// Who is in the next step, with pages for it: places among the running.
     fn plan(&mut self) -> Result<Vec<usize>> {
-        let (mut batch, mut prefilled) = (Vec::new(), 0);
+        while self.admit()? {}
         self.running.sort_by_key(Sequence::turn);
-        let (mut place, mut full) = (0, false);
-        loop {
-            // While some give way, nobody begins.
-            if place == self.running.len() && (full || !self.admit(prefilled)?) {
-                return Ok(batch);
-            }
-            let rows = self.running[place].next_rows();
-            let read = match &rows {
-                Rows::Decode(_) => 0,
-                Rows::Prefill(positions) => positions.len(),
-            };
-            if prefilled > 0 && prefilled + read > self.runner.chunk {
+        let reading = self.reading();
+        let (mut batch, mut place) = (Vec::new(), 0);
+        while place < self.running.len() {
+            let sequence = &self.running[place];
+            let rows = sequence.next_rows();
+            if matches!(rows, Rows::Prefill(_)) && !reading.contains(&sequence.number) {
                 place += 1;
                 continue;
             }
-            let slot = self.running[place].slot.unwrap_or_default();
+            let slot = sequence.slot.unwrap_or_default();
             if self.runner.reserve(slot, &rows)? {
                 batch.push(place);
-                prefilled += read;
                 place += 1;
             } else {
-                full = true;
                 self.put_off_last(place)?;
             }
         }
+        Ok(batch)
     }
 
-    /// Lets the first that waits begin, if there is room and a step for it.
-    fn admit(&mut self, prefilled: usize) -> Result<bool> {
-        let Some(first) = self.waiting.first() else {
+    /// The numbers of those that read a chunk of their prompt in the next step. In turns, who came first is the first, and
+    /// who is done soonest: a short prompt waits for no long one, and a long one is read at half of its speed at least.
+    fn reading(&mut self) -> Vec<u64> {
+        let rows = |sequence: &&Sequence| matches!(sequence.next_rows(), Rows::Prefill(_));
+        let mut readers: Vec<&Sequence> = self.running.iter().filter(rows).collect();
+        self.turn = !self.turn;
+        if self.turn {
+            readers.sort_by_key(|sequence| sequence.shortest());
+        }
+        let mut read = 0;
+        let fits = |sequence: &&Sequence| {
+            let rows = sequence.next_rows().positions().len();
+            let fits = read == 0 || read + rows <= self.runner.chunk;
+            read += if fits { rows } else { 0 };
+            fits
+        };
+        readers.retain(fits);
+        readers.iter().map(|sequence| sequence.number).collect()
+    }
+
+    /// Lets one that waits begin, if there is room for it: of those of the highest priority, that whose client has had the
+    /// fewest tokens.
+    fn admit(&mut self) -> Result<bool> {
+        if self.free_slots.is_empty() {
+            return Ok(false);
+        }
+        // They lie in turn already: of equals the first.
+        let turn = |place: &usize| {
+            let sequence = &self.waiting[*place];
+            (sequence.turn().0, self.clients.tokens(sequence.client()))
+        };
+        let Some(place) = (0..self.waiting.len()).min_by_key(turn) else {
             return Ok(false);
         };
-        if prefilled >= self.runner.chunk || !self.runner.has_room(first, self.running.len()) {
+        if !self.runner.has_room(&self.waiting[place], &self.running) {
             return Ok(false);
         }
         let Some(slot) = self.free_slots.pop() else {
             return Ok(false);
         };
-        let mut sequence = self.waiting.remove(0);
+        let mut sequence = self.waiting.remove(place);
         let again = sequence.begin(slot);
         let went_on = self.runner.go_on(&mut sequence);
         if !again {
@@ -232,13 +263,21 @@ impl Worker {
             let sequence = &mut self.running[place];
             let rows = sequence.next_rows();
             let is_whole = sequence.advance();
+            self.clients
+                .charge(sequence.client(), rows.positions().len());
             if let Rows::Prefill(positions) = rows {
                 self.status.read += positions.len() as u64;
-                if let Err(error) = self.runner.keep_call(sequence, &positions) {
+                let told = self.runner.tell(sequence, &positions, row);
+                if let Err(error) = told.and_then(|()| self.runner.keep_call(sequence, &positions))
+                {
                     return self.fail_all(&error);
                 }
             }
             if !is_whole {
+                continue;
+            }
+            if let Err(error) = sequence.say_prompt() {
+                over.push((place, Err(error)));
                 continue;
             }
             match sequence.wants_nothing() {
@@ -308,6 +347,7 @@ impl Worker {
         let running = std::mem::take(&mut self.running);
         for mut sequence in running.into_iter().chain(std::mem::take(&mut self.waiting)) {
             self.leave(&mut sequence);
+            self.clients.leave(sequence.client());
             let what = error.to_string();
             sequence.fail(Error::Engine { what });
         }

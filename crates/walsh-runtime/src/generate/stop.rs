@@ -10,12 +10,14 @@ use crate::{Error, Result};
 #[derive(Debug)]
 pub(crate) struct Stops {
     stops: Vec<String>,
-    /// Control tokens with such a name: they are no part of the text.
-    tokens: Vec<i32>,
+    /// Control tokens with such a name, and which: they are no part of the text.
+    tokens: Vec<(i32, usize)>,
     /// All of the text so far, what is held back included.
     text: String,
     /// How much of it was handed out.
     shown: usize,
+    /// Which of them came up.
+    found: Option<usize>,
 }
 
 impl Stops {
@@ -25,21 +27,24 @@ impl Stops {
         if stops.iter().any(String::is_empty) {
             return Err(Error::option("stop", "a text", "empty"));
         }
-        let control = |stop: &String| {
+        let control = |(which, stop): (usize, &String)| {
             let token = tokenizer.token(stop)?;
-            tokenizer.is_control(token).then_some(token)
+            tokenizer.is_control(token).then_some((token, which))
         };
         Ok(Self {
-            tokens: stops.iter().filter_map(control).collect(),
+            tokens: stops.iter().enumerate().filter_map(control).collect(),
             stops: stops.to_vec(),
             text: String::new(),
             shown: 0,
+            found: None,
         })
     }
 
     /// Whether a token ends the text by itself.
-    pub(crate) fn is_stop(&self, token: i32) -> bool {
-        self.tokens.contains(&token)
+    pub(crate) fn is_stop(&mut self, token: i32) -> bool {
+        let found = self.tokens.iter().find(|(id, _)| *id == token);
+        self.found = found.map(|(_, which)| *which);
+        self.found.is_some()
     }
 
     /// Takes the next piece, and returns where the text ends, if it does: bytes from
@@ -54,9 +59,17 @@ impl Stops {
             let start = first + self.text[first..].find(stop)?;
             Some((start + stop.len(), start))
         };
-        let (_, start) = self.stops.iter().filter_map(complete).min()?;
+        let stops = self.stops.iter().enumerate();
+        let found = stops.filter_map(|(which, stop)| Some((complete(stop)?, which)));
+        let ((_, start), which) = found.min()?;
+        self.found = Some(which);
         self.text.truncate(start);
         Some(start)
+    }
+
+    /// The stop text that came up, if one did.
+    pub(crate) fn found(&self) -> Option<&str> {
+        self.found.map(|which| self.stops[which].as_str())
     }
 
     /// What can be handed out now.
@@ -103,6 +116,7 @@ mod tests {
             tokens: Vec::new(),
             text: String::new(),
             shown: 0,
+            found: None,
         }
     }
 

@@ -84,7 +84,7 @@ pub(crate) struct Intermediates {
     /// The residual stream.
     stream: Tensor,
     /// A block's input or output.
-    hidden: Tensor,
+    pub(crate) hidden: Tensor,
     /// `[rows, heads, head_dim]`, after RoPE.
     pub(crate) query: Tensor,
     /// `[rows, kv_heads, head_dim]`, after RoPE.
@@ -213,14 +213,7 @@ impl Graph<'_> {
         let a = self.intermediates;
         let count = rows.elements();
         let mut list = self.device.record();
-        let hidden = a.hidden.rows(0..count)?;
-        list.push(EmbeddingRows {
-            table: a.stream.clone(),
-            ids: rows.clone(),
-            scale: 1.0,
-            output: hidden.clone(),
-        })?;
-        self.push_output_norm(&mut list, hidden.clone(), &hidden)?;
+        let hidden = self.push_vectors(&mut list, rows)?;
         self.push_logits(&mut list, &hidden)?;
         if let Some(likeliest) = likeliest {
             list.push(ArgMax {
@@ -229,6 +222,26 @@ impl Graph<'_> {
             })?;
         }
         Ok(list.finish()?)
+    }
+
+    /// From the same rows to what the output norm makes of them, in `hidden`.
+    pub(crate) fn vectors(&self, rows: &Tensor) -> Result<Step> {
+        let mut list = self.device.record();
+        self.push_vectors(&mut list, rows)?;
+        Ok(list.finish()?)
+    }
+
+    fn push_vectors(&self, list: &mut Recorder, rows: &Tensor) -> Result<Tensor> {
+        let a = self.intermediates;
+        let hidden = a.hidden.rows(0..rows.elements())?;
+        list.push(EmbeddingRows {
+            table: a.stream.clone(),
+            ids: rows.clone(),
+            scale: 1.0,
+            output: hidden.clone(),
+        })?;
+        self.push_output_norm(list, hidden.clone(), &hidden)?;
+        Ok(hidden)
     }
 
     /// One token, from its id to what is wanted behind it.

@@ -47,6 +47,7 @@ pub struct Tokenizer {
     eos: Option<i32>,
     unknown: Option<i32>,
     ends: Vec<i32>,
+    infill: Option<[i32; 3]>,
     add_bos: bool,
     add_eos: bool,
 }
@@ -113,6 +114,7 @@ impl Tokenizer {
             eos: signed(roles.eos),
             unknown: signed(roles.unknown),
             ends: roles.ends.into_iter().map(|id| id as i32).collect(),
+            infill: roles.infill.map(|ids| ids.map(|id| id as i32)),
             add_bos,
             add_eos,
         })
@@ -310,8 +312,19 @@ impl Tokenizer {
     }
 
     /// The tokens with which a model ends its text, or its turn, in order.
-    pub(crate) fn ends(&self) -> &[i32] {
+    pub fn ends(&self) -> &[i32] {
         &self.ends
+    }
+
+    /// The tokens of a model that was trained to fill gaps: before the text in front of the gap, before the text behind it,
+    /// and before what fills it.
+    pub fn infill(&self) -> Option<[i32; 3]> {
+        self.infill
+    }
+
+    /// What a token is called: its text, as far as that is UTF-8, or the name of a control token.
+    pub fn token_name(&self, token: i32) -> String {
+        String::from_utf8_lossy(&self.token_bytes(token)).into_owned()
     }
 
     /// The token that begins a text.

@@ -16,6 +16,9 @@ pub(super) struct Roles {
     pub(super) unknown: Option<u32>,
     /// Those after which a model has nothing more to say, in order.
     pub(super) ends: Vec<u32>,
+    /// Those before the text in front of a gap, before the text behind it, and before what fills it; only where all three
+    /// are there.
+    pub(super) infill: Option<[u32; 3]>,
 }
 
 /// Tokens after which a model has nothing more to say, whatever else the file says of them.
@@ -142,6 +145,7 @@ impl Roles {
         for key in ["eot_token_id", "eom_token_id"] {
             ends.push(stated(vocab, key)?);
         }
+        let mut parts = Vec::new();
         for infill in &INFILL {
             let mut ids = Vec::new();
             for key in infill.keys {
@@ -150,7 +154,9 @@ impl Roles {
             if ids.is_empty() {
                 ids.extend(infill.names.iter().filter_map(|name| control(vocab, name)));
             }
-            if infill.ends {
+            if !infill.ends {
+                parts.extend(ids.first().copied());
+            } else {
                 ends.extend(ids.into_iter().map(Some));
             }
         }
@@ -164,6 +170,7 @@ impl Roles {
             eos,
             unknown,
             ends,
+            infill: parts.try_into().ok(),
         })
     }
 }

@@ -5,6 +5,7 @@
 #[path = "../../../walsh-cli/tests/support/tiny.rs"]
 mod tiny;
 
+mod asked;
 mod calibrations;
 mod constraints;
 mod conversations;
