@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::chat::{Message, Template};
+use crate::chat::{Context, Message, Template};
 use crate::conversation::Prompt;
 use crate::engine::{Engine, Request, Stream};
 use crate::tokenizer::Special;
@@ -216,9 +216,10 @@ fn ask(
                 };
                 let messages: Vec<Message> = messages.into_iter().map(message).collect();
                 let template = template.map_err(|error| wrong(error.to_string()))?;
-                let prompt = Prompt::render(template, &messages, tokenizer, Special::Text)?
+                let context = Context::of(&messages, true);
+                let prompt = Prompt::of(template, &context, tokenizer, Special::Text)?
                     .first_tokens(tokenizer)?;
-                checkpoints = Prompt::ends_of_messages(template, &messages, tokenizer, &prompt);
+                checkpoints = Prompt::ends_of_messages(template, &context, tokenizer, &prompt);
                 prompt
             }
             _ => return Err(wrong("give \"prompt\" or \"messages\", one of them".into())),

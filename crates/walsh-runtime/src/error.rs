@@ -27,6 +27,12 @@ pub enum Error {
         /// What is wrong and what to do.
         what: String,
     },
+    /// A conversation is malformed.
+    #[error("{what}")]
+    Dialogue {
+        /// What is wrong, and where.
+        what: String,
+    },
     /// A sampling option is out of its range.
     #[error("{name} is {value}: give a number {range}")]
     Sampling {

@@ -4,16 +4,24 @@
 //! it, with all that Python makes of it, and within bounds: a file from a stranger can make rendering
 //! fail, and nothing else.
 
+mod context;
+mod dialogue;
 #[cfg(test)]
 mod golden;
 mod jinja;
+mod marking;
+mod tools;
 
 use walsh::formats::gguf::Gguf;
 
 use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
 
+pub(crate) use context::Context;
+pub use dialogue::{ChatPrompt, Dialogue};
 use jinja::Json;
+use tools::Form;
+pub use tools::{Delta, OutputParser, Tool, ToolChoice, ToolRequest};
 
 /// One message of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +66,8 @@ pub struct Template {
     tokens: Vec<(String, String)>,
     /// The text of BOS where encoding a prompt puts BOS in front, so that the text must not.
     strip: Option<String>,
+    /// How the model is told of tools, and calls them.
+    form: Form,
 }
 
 impl Template {
@@ -102,7 +112,14 @@ impl Template {
         template.strip = bos
             .filter(|_| tokenizer.add_bos())
             .map(|(_, text)| text.clone());
+        template.form.learn(tokenizer);
         Ok(template)
+    }
+
+    /// Its text.
+    #[must_use]
+    pub fn source(&self) -> &str {
+        &self.source
     }
 
     /// Lets the template name a special token. One that a model does not have stays undefined.
@@ -115,11 +132,12 @@ impl Template {
     }
 
     fn new(source: &str, tokens: Vec<(String, String)>, strip: Option<String>) -> Result<Template> {
-        jinja::check(source).map_err(Error::template)?;
+        let knows_tools = jinja::mentions(source, "tools").map_err(Error::template)?;
         Ok(Template {
             source: source.to_string(),
             tokens,
             strip,
+            form: Form::of(source, knows_tools),
         })
     }
 
@@ -132,24 +150,7 @@ impl Template {
     /// When the template refuses the conversation, such as two user messages in a row, asks for what
     /// there is not, or takes more time or memory than any conversation needs.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
-        let message = |message: &Message| {
-            Json::Map(vec![
-                ("role".to_string(), message.role.as_str().into()),
-                ("content".to_string(), message.content.as_str().into()),
-            ])
-        };
-        self.render_context(vec![
-            (
-                "messages".to_string(),
-                Json::List(messages.iter().map(message).collect()),
-            ),
-            ("tools".to_string(), Json::Null),
-            ("documents".to_string(), Json::Null),
-            (
-                "add_generation_prompt".to_string(),
-                Json::Bool(add_generation_prompt),
-            ),
-        ])
+        Context::of(messages, add_generation_prompt).render(self)
     }
 
     /// The text of all that a template may be given: `messages` with whatever their fields are, `tools`,

@@ -5,9 +5,9 @@
 
 mod said;
 #[cfg(test)]
-mod shapes;
+pub(crate) mod shapes;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod trie;
 
 use std::sync::Arc;
@@ -66,7 +66,7 @@ impl Constraint {
 }
 
 /// A schema with [`WHITESPACE`], unless it says something else itself.
-fn with_whitespace(mut schema: Value) -> Value {
+pub(crate) fn with_whitespace(mut schema: Value) -> Value {
     if schema == Value::Bool(true) {
         schema = Value::Object(Map::new());
     }

@@ -13,7 +13,7 @@ use crate::store::{Store, StoreOptions};
 use crate::tokenizer::Decoder;
 
 /// The tokenizer of a model that is fetched if it is not there.
-fn tokenizer(name: &str) -> Tokenizer {
+pub(crate) fn tokenizer(name: &str) -> Tokenizer {
     let store = Store::open(StoreOptions::default()).unwrap();
     let path = store
         .pull(name, &Watch::default(), &mut |_| {})

@@ -1,13 +1,13 @@
 //! The prompt of a conversation, in which messages are text and the template's tokens are tokens.
 
-use crate::chat::{Message, Template};
+use crate::chat::{Context, Message, Template};
 use crate::tokenizer::{Special, Tokenizer};
 use crate::{Error, Result};
 
 /// What a template makes of a conversation.
 pub(crate) struct Prompt {
     /// The text, as a template writes it.
-    pub(super) text: String,
+    pub(crate) text: String,
     /// The same, with markers that keep names of control tokens in messages from being
     /// read as those, and the marker.
     marked: Option<(String, char)>,
@@ -26,35 +26,40 @@ impl Prompt {
         tokenizer: &Tokenizer,
         special: Special,
     ) -> Result<Prompt> {
-        let text = template.render(messages, true)?;
+        Self::of(template, &Context::of(messages, true), tokenizer, special)
+    }
+
+    /// As [`render`](Self::render), for all that a template may be given. Texts of tools, of their calls and of what they
+    /// gave are kept apart as messages are.
+    ///
+    /// # Errors
+    /// As [`render`](Self::render).
+    pub(crate) fn of(
+        template: &Template,
+        context: &Context,
+        tokenizer: &Tokenizer,
+        special: Special,
+    ) -> Result<Prompt> {
+        let text = context.render(template)?;
         let plain = |text| Prompt { text, marked: None };
         if special == Special::Parse {
             return Ok(plain(text));
         }
         // Characters that are none, and no text has.
-        let marker = ('\u{fdd0}'..='\u{fdef}').find(|&marker| {
-            !text.contains(marker) && !messages.iter().any(|m| m.content.contains(marker))
-        });
+        let marker = ('\u{fdd0}'..='\u{fdef}')
+            .find(|&marker| !text.contains(marker) && !context.has(marker));
         let marker = marker.ok_or_else(|| {
             Error::template(
                 "messages have all 32 characters from U+FDD0 to U+FDEF in them: leave one out",
             )
         })?;
-        let mut marked = messages.to_vec();
-        let mut any = false;
-        for message in &mut marked {
-            if let Some(content) = tokenizer.mark(&message.content, marker) {
-                message.content = content;
-                any = true;
-            }
-        }
-        if !any {
+        let Some(marked) = context.marked(tokenizer, marker) else {
             return Ok(plain(text));
-        }
-        let marked = template.render(&marked, true)?;
+        };
+        let marked = marked.render(template)?;
         let same = marked.replace(marker, "");
         // A template may tell the time: a clock that has gone on makes no difference.
-        if same != text && same != template.render(messages, true)? {
+        if same != text && same != context.render(template)? {
             return Err(Error::template(
                 "a message has the name of a control token in it, and the template does not keep it apart from its own: write it otherwise, or let messages have control tokens",
             ));
@@ -82,15 +87,17 @@ impl Prompt {
     /// at the beginning and at the end are looked for.
     pub(crate) fn ends_of_messages(
         template: &Template,
-        messages: &[Message],
+        context: &Context,
         tokenizer: &Tokenizer,
         tokens: &[i32],
     ) -> Vec<usize> {
         const EACH: usize = 4;
-        let ends = (1..messages.len()).filter(|end| *end <= EACH || end + EACH > messages.len());
+        let count = context.len();
+        let ends = (1..count).filter(|end| *end <= EACH || end + EACH > count);
         let end = |end: usize| {
             // A template may refuse what is half of a conversation.
-            let prompt = Self::render(template, &messages[..end], tokenizer, Special::Text).ok()?;
+            let part = context.until(end);
+            let prompt = Self::of(template, &part, tokenizer, Special::Text).ok()?;
             let part = prompt.first_tokens(tokenizer).ok()?;
             let common = tokens.iter().zip(&part).take_while(|(a, b)| a == b);
             Some(common.count())

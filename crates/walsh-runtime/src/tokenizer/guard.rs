@@ -13,6 +13,12 @@ use super::{Special, Tokenizer};
 use crate::error::Result;
 
 impl Tokenizer {
+    /// Whether the name of a control token is in a text.
+    pub(crate) fn names_control(&self, text: &str) -> bool {
+        let bytes = text.as_bytes();
+        (0..bytes.len()).any(|at| self.special.starts_with_markup(&self.vocab, &bytes[at..]))
+    }
+
     /// `content` with `marker` wherever a control token would be read that it writes, or a part of;
     /// `None` where there is nothing to mark.
     ///
@@ -56,7 +62,7 @@ impl Tokenizer {
     /// that was begun before it nor begins one that is completed after it.
     fn mark_ends(&self, start: usize, text: &str, at: &mut Vec<usize>) {
         let bytes = text.as_bytes();
-        if bytes.is_empty() {
+        if bytes.is_empty() || !self.special.may_touch(bytes) {
             return;
         }
         for id in self.special.markup(&self.vocab) {

@@ -22,6 +22,9 @@ pub(super) enum Part {
 pub(super) struct SpecialTokens {
     /// The longest first.
     groups: Vec<Group>,
+    /// The bytes that names of control tokens go on with, and those that they have before their last.
+    later: Box<[bool; 256]>,
+    earlier: Box<[bool; 256]>,
 }
 
 /// The special tokens of one length.
@@ -64,9 +67,25 @@ impl SpecialTokens {
                 ids: ids.to_vec(),
             }
         });
-        SpecialTokens {
+        let mut tokens = SpecialTokens {
             groups: groups.collect(),
+            later: Box::new([false; 256]),
+            earlier: Box::new([false; 256]),
+        };
+        let names: Vec<u32> = tokens.markup(vocab).collect();
+        for name in names.into_iter().map(|id| vocab.text(id)) {
+            for pair in name.windows(2) {
+                tokens.earlier[usize::from(pair[0])] = true;
+                tokens.later[usize::from(pair[1])] = true;
+            }
         }
+        tokens
+    }
+
+    /// Whether a text may go on with a control token's name at its start, or begin one at its end.
+    pub(super) fn may_touch(&self, text: &[u8]) -> bool {
+        let is = |set: &[bool; 256], byte: Option<&u8>| byte.is_some_and(|b| set[usize::from(*b)]);
+        is(&self.later, text.first()) || is(&self.earlier, text.last())
     }
 
     /// The control tokens, and those for what has no token.

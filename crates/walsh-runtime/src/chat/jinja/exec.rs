@@ -61,7 +61,7 @@ pub(super) struct Interpreter<'a> {
     recursions: Vec<Recursion<'a>>,
     namespaces: Vec<Namespace>,
     /// What bodies mention, by where they lie.
-    mentions: HashMap<usize, Mentions>,
+    mentions: HashMap<usize, Mentions<'static>>,
     out: Builder,
 }
 
@@ -355,7 +355,7 @@ impl<'a> Interpreter<'a> {
         Ok(())
     }
 
-    pub(super) fn mentioned(&mut self, body: &'a [Stmt<'a>]) -> Mentions {
+    pub(super) fn mentioned(&mut self, body: &'a [Stmt<'a>]) -> Mentions<'static> {
         let place = body.as_ptr() as usize;
         *self
             .mentions

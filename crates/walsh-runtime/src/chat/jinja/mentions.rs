@@ -1,21 +1,37 @@
-//! Which of the names that Jinja2 gives a meaning a body uses.
+//! Which of the names that Jinja2 gives a meaning a body uses, and whether it uses another.
 
 use minijinja::machinery::ast::{CallArg, Expr, Stmt};
 
 /// The names that were found.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Mentions {
+pub(super) struct Mentions<'n> {
+    /// The other name, and whether it was found.
+    wanted: &'n str,
+    found: bool,
     pub(super) this_loop: bool,
     pub(super) caller: bool,
     pub(super) varargs: bool,
     pub(super) kwargs: bool,
 }
 
-impl Mentions {
-    pub(super) fn of(body: &[Stmt<'_>]) -> Mentions {
-        let mut mentions = Mentions::default();
+impl<'n> Mentions<'n> {
+    pub(super) fn of(body: &[Stmt<'_>]) -> Self {
+        let mut mentions = Self::default();
         mentions.body(body);
         mentions
+    }
+
+    /// Whether a whole template uses a name.
+    pub(super) fn name(template: &Stmt<'_>, wanted: &'n str) -> bool {
+        let mut mentions = Self {
+            wanted,
+            ..Self::default()
+        };
+        match template {
+            Stmt::Template(of) => mentions.body(&of.children),
+            other => mentions.statement(other),
+        }
+        mentions.found
     }
 
     fn body(&mut self, body: &[Stmt<'_>]) {
@@ -103,7 +119,7 @@ impl Mentions {
                 "caller" => self.caller = true,
                 "varargs" => self.varargs = true,
                 "kwargs" => self.kwargs = true,
-                _ => {}
+                name => self.found |= name == self.wanted,
             },
             Expr::Const(_) => {}
             Expr::Slice(of) => {

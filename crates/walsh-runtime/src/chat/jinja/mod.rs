@@ -50,6 +50,7 @@ use std::thread;
 
 use budget::{Fault, Heap, Limits, Outcome, fail};
 use exec::Interpreter;
+use mentions::Mentions;
 use syntax::Source;
 
 pub(super) use json::Json;
@@ -61,12 +62,12 @@ const STACK: usize = 128 << 20;
 /// How much of what went wrong is told, in characters.
 const LONGEST_MESSAGE: usize = 240;
 
-/// Whether a template can be read.
+/// Whether a template uses a variable of this name.
 ///
 /// # Errors
-/// In one line, when it cannot.
-pub(super) fn check(source: &str) -> Result<(), String> {
-    apart(|| Source::new(source)?.parse().map(|_| ()))
+/// In one line, when it cannot be read.
+pub(super) fn mentions(source: &str, name: &str) -> Result<bool, String> {
+    apart(|| Ok(Mentions::name(&Source::new(source)?.parse()?, name)))
 }
 
 /// The text that a template makes of a context.
