@@ -19,6 +19,7 @@ mod models;
 mod output;
 mod perplexity;
 mod progress;
+mod serve;
 mod stream;
 mod terminal;
 mod tokenize;
@@ -51,6 +52,7 @@ fn run(command: Command) -> Outcome {
         Command::Chat(args) => chat::run(&args),
         Command::Run(args) => generate::run_model(args),
         Command::Batch(args) => batch::run(&args),
+        Command::Serve(args) => serve::run(&args),
         Command::Tokenize(args) => tokenize::run(&args),
         Command::Perplexity(args) => perplexity::run(&args),
         Command::Fidelity(args) => fidelity::run(&args),

@@ -181,20 +181,23 @@ pub(crate) fn open(args: &ModelArgs, notes: &Notes, cancel: &Arc<AtomicBool>) ->
     // Before a model is fetched for a device that is not there.
     let device = device(&args.on, &args.cache)?;
     let path = resolve(&args.model, &args.cache, notes, cancel)?;
-    let notes = notes.clone();
-    let folder = kept_folder(&args.cache);
-    let is_kept = folder.is_some();
-    let calibrations = CalibrationOptions {
+    let calibrations = calibrations(kept_folder(&args.cache), notes);
+    let model = Model::open_with(&device, path, calibrations)?;
+    match cancel.load(Ordering::Relaxed) {
+        true => Err(Failure::Interrupted),
+        false => Ok(model),
+    }
+}
+
+/// Where calibrations are kept, if they are, and what is said of them.
+pub(crate) fn calibrations(folder: Option<PathBuf>, notes: &Notes) -> CalibrationOptions {
+    let (notes, is_kept) = (notes.clone(), folder.is_some());
+    CalibrationOptions {
         folder,
         notice: Some(Arc::new(move |notice: CalibrationNotice<'_>| {
             calibration_notice(&notes, notice, is_kept);
         })),
         ..CalibrationOptions::default()
-    };
-    let model = Model::open_with(&device, path, calibrations)?;
-    match cancel.load(Ordering::Relaxed) {
-        true => Err(Failure::Interrupted),
-        false => Ok(model),
     }
 }
 

@@ -8,6 +8,7 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -137,6 +138,7 @@ fn shortened(command: &str) -> String {
         "fidelity" => &["--task sums", "--count 1"],
         "fit" => &["--model ./my.gguf", "--tokens 64", "--cache-dir cache"],
         "rm" => &["--cache-dir cache"],
+        "serve" => &["--port 0"],
         _ => &[],
     };
     for option in more {
@@ -191,8 +193,37 @@ fn reader() -> Folder {
     folder
 }
 
+/// Runs a server until it listens, and asks it to end; what is wrong with that.
+fn serve(command: &str, folder: &Folder) -> Result<(), String> {
+    let mut child = support::command()
+        .args(command.split(' ').skip(1))
+        .current_dir(folder.path())
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the command starts");
+    let mut said = String::new();
+    for line in BufReader::new(child.stderr.take().expect("a pipe")).lines() {
+        let line = line.expect("text");
+        if line.starts_with("listening on ") {
+            // SAFETY: a signal to a child that was not waited for.
+            unsafe { libc::kill(child.id() as i32, libc::SIGTERM) };
+        }
+        said += &line;
+        said.push('\n');
+    }
+    let status = child.wait().expect("a child").code();
+    match status == Some(0) && said.contains("listening on http://127.0.0.1:") {
+        true => Ok(()),
+        false => Err(format!("status {status:?}: {said}")),
+    }
+}
+
 /// Runs a command of `walsh`; what is wrong with how it ended.
 fn run(command: &str, folder: &Folder) -> Result<(), String> {
+    if command.starts_with("walsh serve") && !command.contains("--help") {
+        return serve(command, folder);
+    }
     let binary = Path::new(env!("CARGO_BIN_EXE_walsh"));
     let output = Command::new("sh")
         .args(["-c", "PATH=\"$0:$PATH\"; eval \"$1\""])

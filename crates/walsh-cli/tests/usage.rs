@@ -4,7 +4,7 @@ mod support;
 
 use support::walsh;
 
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 17] = [
     "pull",
     "list",
     "rm",
@@ -12,8 +12,11 @@ const COMMANDS: [&str; 14] = [
     "generate",
     "chat",
     "run",
+    "batch",
+    "serve",
     "tokenize",
     "perplexity",
+    "fidelity",
     "fit",
     "bench",
     "bench-ops",

@@ -12,6 +12,7 @@ const LAYERS: &[&str] = &[
     "walsh-bench",
     "walsh-runtime",
     "walsh-report",
+    "walsh-serve",
     "walsh-cli",
     "conformance",
     "xtask",

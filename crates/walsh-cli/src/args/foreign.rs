@@ -201,7 +201,6 @@ const FLAGS: &[(&[&str], &str)] = &[
         ],
         "a model runs as its file has it, with text alone",
     ),
-    (&["--host", "--port"], "this version has no server"),
     (
         &[
             "--keepalive",
@@ -231,8 +230,8 @@ const FLAGS: &[(&[&str], &str)] = &[
 /// Commands of ollama, and what there is instead.
 const COMMANDS: &[(&[&str], &str)] = &[
     (
-        &["serve", "ps", "stop"],
-        "this version has no server: 'walsh run' loads a model for one conversation",
+        &["ps", "stop"],
+        "'walsh serve' says at /metrics what it is doing, and ends by Ctrl-C or SIGTERM",
     ),
     (
         &["create", "cp"],

@@ -3,6 +3,7 @@
 mod foreign;
 mod measure;
 mod models;
+mod serve;
 mod shared;
 mod text;
 mod values;
@@ -12,6 +13,7 @@ use clap::{Parser, Subcommand};
 pub(crate) use foreign::advice;
 pub(crate) use measure::{Bench, BenchOps, Fidelity, Fit, Perplexity};
 pub(crate) use models::{Completions, Doctor, Inspect, List, Pull, Remove};
+pub(crate) use serve::{Log, Serve};
 pub(crate) use shared::{
     AnswerArgs, Cache, DeviceArgs, EngineArgs, FormArgs, InputArgs, ModelArgs, SamplingArgs,
     SessionArgs,
@@ -26,6 +28,7 @@ Examples:
   walsh chat --kv tq4                                 a conversation, with a 4-bit KV cache
   walsh generate --model ./my.gguf \"Once upon a time\"  continue a text with your own model
   walsh batch questions.jsonl                         many prompts at once
+  walsh serve                                         a server, for editors, agents and browsers
   walsh tokenize \"Once upon a time\"                   the tokens of a text
   walsh inspect                                       what a model is and what its cache costs
   walsh perplexity --file book.txt --kv f16 --kv tq4  what a KV codec changes
@@ -67,6 +70,8 @@ pub(crate) enum Command {
     Run(Run),
     /// Answer the prompts of a file, many at once
     Batch(Batch),
+    /// Serve models over HTTP, as OpenAI, Anthropic and llama-server do
+    Serve(Serve),
     /// Show the tokens of a text, or the text of tokens
     Tokenize(Tokenize),
     /// Measure how well a model predicts a text, and what a KV codec changes about it

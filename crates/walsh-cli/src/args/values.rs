@@ -1,6 +1,7 @@
 //! What single values of options may be.
 
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
 use walsh_runtime::{FidelityTask, Fit};
 
@@ -95,6 +96,25 @@ pub(super) fn bytes(text: &str) -> Result<u64, String> {
     match (1.0..9e18).contains(&size) {
         true => Ok(size as u64),
         false => Err("give a size such as 512MB, 2GB or 1.5GiB".to_owned()),
+    }
+}
+
+/// A time such as 30s, 5m or 2h.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "ms" => 1e-3,
+        "" | "s" => 1.0,
+        "m" | "min" => 60.0,
+        "h" => 3600.0,
+        _ => f64::NAN,
+    };
+    let seconds = digits
+        .parse::<f64>()
+        .map_or(f64::NAN, |number| number * unit);
+    match (0.0..1e9).contains(&seconds) {
+        true => Ok(Duration::from_secs_f64(seconds)),
+        false => Err("give a time such as 30s, 5m or 2h".to_owned()),
     }
 }
 

@@ -58,6 +58,23 @@ pub(crate) const CONTEXT: u32 = 256;
 pub(crate) const VOCABULARY: usize = 256 + 1 + 3;
 
 impl Tiny {
+    /// A model with control tokens of these names, instead of bytes that no text has.
+    pub(crate) fn with_control(names: &[&str]) -> Self {
+        const UNUSED: usize = 0xf5;
+        let (mut tokens, mut types) = (tokens(), types());
+        for (place, name) in names.iter().enumerate() {
+            tokens[UNUSED + place] = (*name).to_owned();
+            types[UNUSED + place] = 3;
+        }
+        Self {
+            metadata: vec![
+                ("tokenizer.ggml.tokens", Some(tokens.into())),
+                ("tokenizer.ggml.token_type", Some(types.into())),
+            ],
+            ..Self::default()
+        }
+    }
+
     /// The model as a GGUF file.
     pub(crate) fn gguf(&self) -> Vec<u8> {
         let mut writer = Writer::new();
@@ -103,10 +120,7 @@ impl Tiny {
         set("tokenizer.ggml.model", "gpt2".into());
         set("tokenizer.ggml.pre", "smollm".into());
         set("tokenizer.ggml.tokens", tokens().into());
-        let types: Vec<i32> = (0..VOCABULARY)
-            .map(|id| if id < 257 { 1 } else { 3 })
-            .collect();
-        set("tokenizer.ggml.token_type", types.into());
+        set("tokenizer.ggml.token_type", types().into());
         set("tokenizer.ggml.merges", vec!["Ġ t".to_owned()].into());
         set("tokenizer.ggml.bos_token_id", 258_u32.into());
         set("tokenizer.ggml.eos_token_id", 259_u32.into());
@@ -206,6 +220,12 @@ fn tokens() -> Vec<String> {
     tokens.push("Ġt".to_owned());
     tokens.extend(["<|endoftext|>", "<|im_start|>", "<|im_end|>"].map(str::to_owned));
     tokens
+}
+
+/// Which of them are control tokens.
+fn types() -> Vec<i32> {
+    let kind = |id| if id < 257 { 1 } else { 3 };
+    (0..VOCABULARY).map(kind).collect()
 }
 
 /// Numbers between −1 and 1.

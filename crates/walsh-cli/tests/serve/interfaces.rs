@@ -1,0 +1,485 @@
+//! What the interfaces answer.
+
+use serde_json::{Value, json};
+
+use super::http::request;
+use super::support::tiny::Tiny;
+use super::{Server, user};
+
+const CHAT: &str = "/v1/chat/completions";
+
+#[test]
+fn a_chat_is_the_same_whole_and_in_pieces() {
+    let server = Server::real(&[]);
+    let body = json!({
+        "messages": user("What is a lighthouse for?"), "temperature": 0, "max_tokens": 24,
+        "logprobs": true, "top_logprobs": 3,
+    });
+    let whole = server.ok(CHAT, &body);
+    let choice = &whole["choices"][0];
+    let text = choice["message"]["content"].as_str().expect("a text");
+    assert!(text.contains("light"), "{text}");
+    assert_eq!(
+        (&choice["finish_reason"], &whole["model"]),
+        (&json!("length"), &json!("smollm2-135m"))
+    );
+    let tokens = choice["logprobs"]["content"]
+        .as_array()
+        .expect("log-probabilities");
+    assert_eq!(tokens.len(), 24);
+    for token in tokens {
+        let top = token["top_logprobs"].as_array().expect("an array");
+        assert_eq!((top.len(), &top[0]["logprob"]), (3, &token["logprob"]));
+    }
+    let said: String = tokens
+        .iter()
+        .filter_map(|token| token["token"].as_str())
+        .collect();
+    assert_eq!(said, text);
+
+    let mut streamed = body.clone();
+    streamed["stream"] = true.into();
+    streamed["stream_options"] = json!({ "include_usage": true });
+    let answer = server.post(CHAT, &streamed);
+    assert_eq!(answer.header("content-type"), Some("text/event-stream"));
+    assert!(answer.text().ends_with("data: [DONE]\n\n"));
+    let events = answer.events();
+    let (last, pieces) = events.split_last().expect("events");
+    let delta = |event: &Value| {
+        event["choices"][0]["delta"]["content"]
+            .as_str()
+            .map(str::to_owned)
+    };
+    assert_eq!(pieces.iter().filter_map(delta).collect::<String>(), text);
+    assert_eq!(pieces[0]["choices"][0]["delta"]["role"], "assistant");
+    assert_eq!(
+        pieces.last().expect("one")["choices"][0]["finish_reason"],
+        "length"
+    );
+    assert_eq!(last["choices"], json!([]));
+    assert_eq!(last["usage"]["completion_tokens"], 24);
+    assert_eq!(
+        last["usage"]["prompt_tokens"],
+        whole["usage"]["prompt_tokens"]
+    );
+    assert!(last["timings"]["predicted_per_second"].as_f64() > Some(0.0));
+
+    // Several answers, each by its own seed, and each again.
+    let several = json!({ "messages": user("Tell me a story."), "temperature": 1.2, "max_tokens": 16, "n": 4, "seed": 7 });
+    let texts = |answer: &Value| -> Vec<String> {
+        let choices = answer["choices"].as_array().expect("choices");
+        choices
+            .iter()
+            .map(|choice| choice["message"]["content"].to_string())
+            .collect()
+    };
+    let first = texts(&server.ok(CHAT, &several));
+    assert_eq!(first.len(), 4);
+    assert!(first.iter().any(|text| *text != first[0]), "{first:?}");
+    assert_eq!(texts(&server.ok(CHAT, &several)), first);
+
+    // The same by the other interfaces.
+    let anthropic = server.ok(
+        "/v1/messages",
+        &json!({ "messages": user("What is a lighthouse for?"), "temperature": 0, "max_tokens": 24 }),
+    );
+    assert_eq!(anthropic["content"][0]["text"], text);
+    assert_eq!(anthropic["stop_reason"], "max_tokens");
+    let response = server.ok(
+        "/v1/responses",
+        &json!({ "input": "What is a lighthouse for?", "temperature": 0, "max_output_tokens": 24 }),
+    );
+    assert_eq!(response["output"][0]["content"][0]["text"], text);
+    assert_eq!(
+        response["incomplete_details"]["reason"],
+        "max_output_tokens"
+    );
+    let prompt = server.ok(
+        "/apply-template",
+        &json!({ "messages": user("What is a lighthouse for?") }),
+    );
+    let completed = server.ok(
+        "/v1/completions",
+        &json!({ "prompt": prompt["prompt"], "temperature": 0, "max_tokens": 24 }),
+    );
+    assert_eq!(completed["choices"][0]["text"], text);
+
+    a_second_turn_is_not_read_again(&server);
+}
+
+/// What was said before is kept, and gone on from.
+fn a_second_turn_is_not_read_again(server: &Server) {
+    let document = "The lighthouse keeper counted ships, and wrote their names down. ".repeat(40);
+    let system = json!({ "role": "system", "content": document });
+    let ask = |messages: Vec<Value>| {
+        let body = json!({ "messages": messages, "temperature": 0, "max_tokens": 20 });
+        server.ok(CHAT, &body)
+    };
+    let question = json!({ "role": "user", "content": "What did the keeper count?" });
+    let first = ask(vec![system.clone(), question.clone()]);
+    let answer =
+        json!({ "role": "assistant", "content": first["choices"][0]["message"]["content"] });
+    let next = json!({ "role": "user", "content": "And what did he write down?" });
+    let second = ask(vec![system, question, answer, next]);
+    let usage = &second["usage"];
+    let (read, reused) = (
+        usage["prompt_tokens"].as_u64(),
+        &usage["prompt_tokens_details"]["cached_tokens"],
+    );
+    assert!(reused.as_u64().map(|reused| reused + 80) > read, "{usage}");
+    assert!(server.figure("walsh_prompt_tokens_reused_total") > 400.0);
+}
+
+#[test]
+fn models_have_names_and_others_are_refused() {
+    let folder = super::Folder::new();
+    let other = Tiny {
+        name: "Other",
+        first_norm: 2.0,
+        ..Tiny::default()
+    };
+    let other = format!("other={}", folder.argument("b.gguf", &other.gguf()));
+    let server = Server::tiny(&["--model", &other]);
+    let listed = server.get("/v1/models").json();
+    let names: Vec<&Value> = listed["data"]
+        .as_array()
+        .expect("models")
+        .iter()
+        .map(|m| &m["id"])
+        .collect();
+    assert_eq!(names, ["tiny", "other"]);
+    assert_eq!(server.get("/v1/models/other").json()["id"], "other");
+    assert_eq!(server.get("/v1/models/none").status, 404);
+    let ask = |model: Option<&str>| {
+        let body = json!({ "model": model, "prompt": "ab", "max_tokens": 8, "temperature": 0 });
+        server.ok("/v1/completions", &body)["choices"][0]["text"].clone()
+    };
+    assert_eq!(ask(None), ask(Some("tiny")));
+    assert_ne!(ask(None), ask(Some("other")));
+    assert_eq!(
+        server.get("/metrics.json").json()["models"]
+            .as_array()
+            .map(Vec::len),
+        Some(2)
+    );
+    let error = server.refused(
+        CHAT,
+        &json!({ "model": "gpt-4", "messages": user("a") }),
+        404,
+    );
+    assert_eq!(
+        (&error["code"], &error["param"]),
+        (&json!("model_not_found"), &json!("model"))
+    );
+}
+
+#[test]
+fn completions_take_texts_and_tokens_and_echo_them() {
+    let server = Server::tiny(&["--kv", "f32"]);
+    let ask = |body: Value| server.ok("/v1/completions", &body);
+    let tokens = server.ok("/tokenize", &json!({ "content": "abc" }))["tokens"].clone();
+    assert_eq!(
+        server.ok("/detokenize", &json!({ "tokens": tokens }))["content"],
+        "abc"
+    );
+    let body = |prompt: Value| json!({ "prompt": prompt, "max_tokens": 5, "temperature": 0, "ignore_eos": true });
+    let texts = |answer: &Value| -> Vec<Value> {
+        answer["choices"]
+            .as_array()
+            .expect("choices")
+            .iter()
+            .map(|c| c["text"].clone())
+            .collect()
+    };
+    let text = texts(&ask(body(json!("abc"))));
+    assert_eq!(texts(&ask(body(json!(["abc", "xyz"]))))[0], text[0]);
+    assert_eq!(
+        texts(&ask(body(json!([tokens, tokens])))),
+        [text[0].clone(), text[0].clone()]
+    );
+    let mut echo = body(json!("abc"));
+    echo["echo"] = true.into();
+    echo["logprobs"] = 2.into();
+    let echoed = ask(echo.clone());
+    let choice = &echoed["choices"][0];
+    assert_eq!(
+        choice["text"],
+        format!("abc{}", text[0].as_str().expect("a text"))
+    );
+    let columns = &choice["logprobs"];
+    let all = columns["tokens"].as_array().expect("tokens").len();
+    assert_eq!(all, tokens.as_array().expect("tokens").len() + 5);
+    for column in ["token_logprobs", "top_logprobs", "text_offset"] {
+        assert_eq!(
+            columns[column].as_array().map(Vec::len),
+            Some(all),
+            "{column}"
+        );
+    }
+    assert!(columns["token_logprobs"][0].is_null());
+    // Nothing is generated: what a text is worth.
+    echo["max_tokens"] = 0.into();
+    let scored = ask(echo);
+    let (some, every) = (
+        &scored["choices"][0]["logprobs"]["token_logprobs"],
+        &columns["token_logprobs"],
+    );
+    let some = some.as_array().expect("an array");
+    assert_eq!(some[..], every.as_array().expect("an array")[..some.len()]);
+    assert_eq!(scored["usage"]["completion_tokens"], 0);
+    // A gap, of a model that was not trained to fill one.
+    let error = server.refused(
+        "/v1/completions",
+        &json!({ "prompt": "a", "suffix": "b" }),
+        400,
+    );
+    assert_eq!(error["param"], "suffix");
+}
+
+#[test]
+fn a_gap_is_filled_by_models_that_were_trained_to() {
+    let names = ["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"];
+    let server = Server::of(&Tiny::with_control(&names), &["--log", "off"]);
+    let tokens = |text: &str| {
+        let body = json!({ "content": text, "parse_special": true });
+        server.ok("/tokenize", &body)["tokens"].clone()
+    };
+    let ask = |body: Value| server.ok("/v1/completions", &body);
+    let common = json!({ "max_tokens": 6, "temperature": 0, "ignore_eos": true });
+    let mut gap = common.clone();
+    gap["prompt"] = "fn a(".into();
+    gap["suffix"] = ") {}".into();
+    let mut written = common;
+    written["prompt"] = tokens("<|fim_prefix|>fn a(<|fim_suffix|>) {}<|fim_middle|>");
+    let (gap, written) = (ask(gap), ask(written));
+    assert_eq!(gap["choices"][0]["text"], written["choices"][0]["text"]);
+    assert_eq!(gap["usage"], written["usage"]);
+}
+
+#[test]
+fn embeddings_are_unit_vectors_of_texts_alone() {
+    let server = Server::tiny(&["--kv", "f32"]);
+    let ask = |body: Value| server.ok("/v1/embeddings", &body);
+    let vector = |value: &Value| -> Vec<f64> {
+        value
+            .as_array()
+            .expect("a vector")
+            .iter()
+            .map(|x| x.as_f64().expect("a number"))
+            .collect()
+    };
+    let both = ask(json!({ "input": ["abc", "something else"] }));
+    assert_eq!(both["pooling"], "mean");
+    let one = vector(&both["data"][0]["embedding"]);
+    let length: f64 = one.iter().map(|x| x * x).sum();
+    assert!((length - 1.0).abs() < 1e-5, "{length}");
+    assert_eq!(
+        vector(&ask(json!({ "input": "abc" }))["data"][0]["embedding"]),
+        one
+    );
+    assert_ne!(vector(&both["data"][1]["embedding"]), one);
+    let last = ask(json!({ "input": "abc", "pooling": "last" }));
+    assert_eq!(last["pooling"], "last");
+    assert_ne!(vector(&last["data"][0]["embedding"]), one);
+    let coded = ask(json!({ "input": "abc", "encoding_format": "base64" }));
+    let coded = coded["data"][0]["embedding"]
+        .as_str()
+        .expect("a text")
+        .len();
+    assert_eq!(coded, (one.len() * 4).div_ceil(3) * 4);
+    for (body, param) in [
+        (json!({ "input": [] }), "input"),
+        (json!({ "input": "a", "dimensions": 3 }), "dimensions"),
+        (
+            json!({ "input": "a", "encoding_format": "hex" }),
+            "encoding_format",
+        ),
+        (json!({ "input": "a", "pooling": "max" }), "pooling"),
+    ] {
+        assert_eq!(server.refused("/v1/embeddings", &body, 400)["param"], param);
+    }
+}
+
+#[test]
+fn responses_go_on_from_earlier_ones() {
+    let server = Server::tiny(&[]);
+    let ask = |body: Value| server.ok("/v1/responses", &body);
+    let common = |input: Value| json!({ "input": input, "temperature": 0, "max_output_tokens": 6 });
+    let first = ask(common(json!("abc")));
+    let id = first["id"].as_str().expect("an id").to_owned();
+    let said = first["output"][0]["content"][0]["text"].clone();
+    let mut next = common(json!("def"));
+    next["previous_response_id"] = id.as_str().into();
+    let all = common(json!([
+        { "role": "user", "content": "abc" },
+        { "type": "message", "role": "assistant", "content": [{ "type": "output_text", "text": said }] },
+        { "role": "user", "content": [{ "type": "input_text", "text": "def" }] },
+    ]));
+    let (next, all) = (ask(next), ask(all));
+    assert_eq!(next["output"][0]["content"], all["output"][0]["content"]);
+    assert_eq!(next["usage"]["input_tokens"], all["usage"]["input_tokens"]);
+    let path = format!("/v1/responses/{id}");
+    assert_eq!(server.get(&path).json(), first);
+    let deleted = request(server.address, "DELETE", &path, &[], b"").expect("an answer");
+    assert_eq!(deleted.json()["deleted"], true);
+    assert_eq!(server.get(&path).status, 404);
+    let mut gone = common(json!("def"));
+    gone["previous_response_id"] = id.into();
+    assert_eq!(
+        server.refused("/v1/responses", &gone, 404)["param"],
+        "previous_response_id"
+    );
+    let mut streamed = common(json!("abc"));
+    streamed["stream"] = true.into();
+    let events = server.post("/v1/responses", &streamed).events();
+    let kinds: Vec<&str> = events
+        .iter()
+        .filter_map(|event| event["type"].as_str())
+        .collect();
+    let expected = [
+        "response.created",
+        "response.in_progress",
+        "response.output_item.added",
+        "response.content_part.added",
+    ];
+    assert_eq!(kinds[..4], expected);
+    let expected = [
+        "response.output_text.done",
+        "response.content_part.done",
+        "response.output_item.done",
+        "response.incomplete",
+    ];
+    assert_eq!(kinds[kinds.len() - 4..], expected);
+    for (number, event) in events.iter().enumerate() {
+        assert_eq!(event["sequence_number"], number);
+    }
+    let delta = |event: &Value| event["delta"].as_str().map(str::to_owned);
+    let text: String = events.iter().filter_map(delta).collect();
+    assert_eq!(first["output"][0]["content"][0]["text"], text);
+}
+
+#[test]
+fn the_page_and_what_describes_the_server_are_there() {
+    let server = Server::tiny(&["--kv", "4bit"]);
+    let page = server.get("/");
+    assert_eq!(page.status, 200);
+    assert!(
+        page.header("content-type")
+            .is_some_and(|kind| kind.starts_with("text/html"))
+    );
+    assert!(
+        page.header("content-security-policy")
+            .is_some_and(|p| p.contains("default-src 'self'"))
+    );
+    let text = page.text();
+    let names = |text: &str, start: &str| -> Vec<String> {
+        let parts = text.split('"').filter_map(|part| part.strip_prefix(start));
+        parts.map(str::to_owned).collect()
+    };
+    let mut files = names(&text, "page/");
+    let mut seen = 0;
+    // What it names, and what its scripts import.
+    while let Some(file) = files.get(seen).cloned() {
+        let answer = server.get(&format!("/page/{file}"));
+        assert_eq!(answer.status, 200, "{file}");
+        let more = names(&answer.text(), "./")
+            .into_iter()
+            .filter(|name| name.ends_with(".js"));
+        let more: Vec<String> = more.filter(|name| !files.contains(name)).collect();
+        files.extend(more);
+        seen += 1;
+    }
+    assert!(seen > 10, "{files:?}");
+    assert_eq!(server.get("/health").json()["status"], "ok");
+    let props = server.get("/props").json();
+    assert_eq!(
+        (&props["model"], &props["context"]),
+        (&json!("tiny"), &json!(256))
+    );
+    assert_eq!(
+        props["total_slots"],
+        server.get("/slots").json().as_array().map_or(0, Vec::len)
+    );
+    let saved = server.post("/slots/0?action=save", &json!({ "filename": "x" }));
+    assert_eq!(saved.status, 501);
+    server.ok(
+        "/v1/completions",
+        &json!({ "prompt": "abc", "max_tokens": 4, "ignore_eos": true }),
+    );
+    assert_eq!(server.figure("walsh_generated_tokens_total"), 4.0);
+    assert_eq!(
+        server.figure("walsh_time_between_tokens_seconds_count"),
+        3.0
+    );
+    assert_eq!(
+        server.figure("walsh_time_to_first_token_seconds_count"),
+        1.0
+    );
+}
+
+#[test]
+fn a_document_describes_what_there_is() {
+    let server = Server::tiny(&["--log", "off"]);
+    let document = server.get("/openapi.json").json();
+    assert_eq!(document["openapi"].as_str().map(|v| &v[..2]), Some("3."));
+    let paths = document["paths"].as_object().expect("paths");
+    for path in [
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/responses",
+        "/v1/embeddings",
+        "/v1/messages",
+        "/tokenize",
+    ] {
+        let operation = &paths[path]["post"];
+        let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
+        assert!(
+            schema.is_object() && operation["responses"]["4XX"].is_object(),
+            "{path}: {operation}"
+        );
+    }
+    // What is described takes what is described, and nothing of it is unknown.
+    let text = document.to_string();
+    for field in [
+        "max_completion_tokens",
+        "response_format",
+        "presence_penalty",
+        "min_p",
+        "previous_response_id",
+        "pooling",
+    ] {
+        assert!(text.contains(&format!("\"{field}\"")), "{field}");
+    }
+}
+
+#[test]
+fn what_goes_wrong_with_the_folder_of_prefixes_is_told() {
+    let folder = super::Folder::new();
+    let path = folder.path().join("prefixes");
+    let options = ["--prefix-folder", path.to_str().expect("UTF-8")];
+    let system =
+        json!({ "role": "system", "content": "Say little, and that with care. ".repeat(4) });
+    let body = json!({ "messages": [system, user("a")[0]], "max_tokens": 2, "temperature": 0 });
+    let mut server = Server::tiny(&options);
+    let text = |server: &Server| server.ok(CHAT, &body)["choices"][0]["message"].clone();
+    let first = text(&server);
+    server.signal(libc::SIGTERM);
+    assert_eq!(server.status().code(), Some(0));
+    let mut damaged = 0;
+    for entry in std::fs::read_dir(&path).expect("the folder") {
+        for file in std::fs::read_dir(entry.expect("a folder").path()).expect("a folder") {
+            std::fs::write(file.expect("a file").path(), b"damaged").expect("written");
+            damaged += 1;
+        }
+    }
+    assert!(damaged > 0);
+    let server = Server::tiny(&options);
+    assert_eq!(text(&server), first);
+    let told = || {
+        server
+            .said()
+            .contains("beginnings of prompts")
+            .then_some(())
+    };
+    super::wait(told).expect("it is told");
+}

@@ -1,0 +1,278 @@
+//! The models of a server: opened when they are first asked for, closed when they are idle for long or their memory is
+//! needed.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex as SyncMutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Mutex;
+use walsh_runtime::chat::Template;
+use walsh_runtime::{Engine, EngineOptions, EngineStatus, Error, Model, Sampling};
+
+use crate::error::{ApiError, Result};
+use crate::metrics::{Metrics, Of};
+use crate::options::Offer;
+
+/// A model that is open.
+pub(crate) struct Served {
+    pub(crate) name: String,
+    pub(crate) engine: Engine,
+    /// Its chat template, or why it has none.
+    template: std::result::Result<Template, ApiError>,
+    /// What requests are sampled by that say nothing else.
+    pub(crate) sampling: Sampling,
+    pub(crate) of: Of,
+    is_trouble_told: AtomicBool,
+}
+
+impl Served {
+    fn open(offer: &Offer, options: &EngineOptions) -> walsh_runtime::Result<Self> {
+        let model = (offer.open)()?;
+        let sampling = model.recommended_sampling().otherwise(Sampling {
+            temperature: 0.7,
+            ..Sampling::default()
+        });
+        let template = model.chat_template().map_err(ApiError::from);
+        let options = EngineOptions {
+            context: context(&model, options)?,
+            ..options.clone()
+        };
+        Ok(Self {
+            name: offer.name.clone(),
+            engine: Engine::new(model, options)?,
+            template,
+            sampling,
+            of: Of {
+                model: offer.name.clone(),
+            },
+            is_trouble_told: AtomicBool::new(false),
+        })
+    }
+
+    /// Logs what goes wrong with the folder of prefixes, once: answers stay what they are.
+    pub(crate) fn tell_trouble(&self) {
+        if let Some(trouble) = self.engine.folder_trouble()
+            && !self.is_trouble_told.swap(true, Ordering::Relaxed)
+        {
+            tracing::warn!(model = self.name, trouble, "beginnings of prompts");
+        }
+    }
+
+    /// Its chat template.
+    pub(crate) fn template(&self) -> Result<&Template> {
+        self.template.as_ref().map_err(Clone::clone)
+    }
+}
+
+/// The most tokens of a text: as asked for, or else as many as the model was made for and memory holds of one text.
+fn context(model: &Model, options: &EngineOptions) -> walsh_runtime::Result<usize> {
+    if options.context > 0 {
+        return Ok(options.context);
+    }
+    let budget = match options.kv_memory {
+        0 => model
+            .device()
+            .available_bytes()
+            .map_or(u64::MAX, |free| free / 2),
+        memory => memory,
+    };
+    // What is kept besides keys and values has its part.
+    let most = budget / 4 * 3 / model.kv_bytes_per_token(&options.kv)?.max(1);
+    let made_for = model.config().context;
+    let context = made_for
+        .min(usize::try_from(most).unwrap_or(usize::MAX))
+        .max(1);
+    if context < made_for {
+        tracing::warn!(context, made_for, "memory holds no longer text");
+    }
+    Ok(context)
+}
+
+/// A model of the server.
+struct Entry {
+    offer: Offer,
+    open: Mutex<Option<Arc<Served>>>,
+    /// When it was last asked for.
+    asked: SyncMutex<Instant>,
+}
+
+impl Entry {
+    /// Closes the model if nobody uses it and it was idle for so long.
+    fn close(&self, idle: Duration, metrics: &Metrics) -> bool {
+        // Who holds the lock opens it.
+        let Ok(mut open) = self.open.try_lock() else {
+            return false;
+        };
+        let asked = *self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_idle = open
+            .as_ref()
+            .is_some_and(|served| Arc::strong_count(served) == 1 && asked.elapsed() >= idle);
+        if let Some(served) = open.take_if(|_| is_idle) {
+            metrics.note(&served.of, &closed(served.engine.status()));
+            tracing::info!(model = self.offer.name, "closed");
+        }
+        is_idle
+    }
+}
+
+/// What is left of an engine that is closed.
+fn closed(status: EngineStatus) -> EngineStatus {
+    EngineStatus {
+        pages: 0,
+        pages_kept: 0,
+        ..status
+    }
+}
+
+/// All models of a server.
+pub(crate) struct Models {
+    entries: Vec<Entry>,
+    metrics: Arc<Metrics>,
+    options: EngineOptions,
+    /// When the server was started, in seconds since 1970.
+    pub(crate) started: u64,
+    /// Requests that are being served or wait.
+    active: Arc<AtomicUsize>,
+    most: usize,
+}
+
+/// A place among the requests that are served or wait.
+pub(crate) struct Place(Arc<AtomicUsize>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Models {
+    pub(crate) fn new(
+        offers: Vec<Offer>,
+        mut options: EngineOptions,
+        queue: usize,
+        metrics: &Arc<Metrics>,
+    ) -> Self {
+        options.kv_memory /= offers.len().max(1) as u64;
+        let entry = |offer| Entry {
+            offer,
+            open: Mutex::new(None),
+            asked: SyncMutex::new(Instant::now()),
+        };
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        Self {
+            metrics: Arc::clone(metrics),
+            most: options.sequences + queue,
+            entries: offers.into_iter().map(entry).collect(),
+            options,
+            started: now.map_or(0, |since| since.as_secs()),
+            active: Arc::default(),
+        }
+    }
+
+    /// Their names, the first being the one that is meant where none is named.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.iter().map(|entry| entry.offer.name.as_str())
+    }
+
+    /// Takes a place in line, if there is one.
+    pub(crate) fn place(&self) -> Result<Place> {
+        let place = Place(Arc::clone(&self.active));
+        match self.active.fetch_add(1, Ordering::Relaxed) {
+            waiting if waiting >= self.most => Err(ApiError::overloaded(waiting)),
+            _ => Ok(place),
+        }
+    }
+
+    fn entry(&self, name: Option<&str>) -> Result<&Entry> {
+        let found = match name.filter(|name| !name.is_empty()) {
+            None => self.entries.first(),
+            Some(name) => self.entries.iter().find(|entry| entry.offer.name == name),
+        };
+        found.ok_or_else(|| {
+            let names: Vec<&str> = self.names().collect();
+            let name = name.unwrap_or_default();
+            let message = format!("there is no model {name:?} here, but {}", names.join(", "));
+            let error = ApiError::not_found("model_not_found", message);
+            ApiError {
+                param: Some("model".into()),
+                ..error
+            }
+        })
+    }
+
+    /// Whether a name is that of a model.
+    pub(crate) fn check(&self, name: &str) -> Result<()> {
+        self.entry(Some(name)).map(|_| ())
+    }
+
+    /// A model, opened first if need be. Where memory is missing for it, those that nobody uses are closed.
+    pub(crate) async fn get(self: &Arc<Self>, name: Option<&str>) -> Result<Arc<Served>> {
+        let entry = self.entry(name)?;
+        *entry.asked.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        let mut open = entry.open.lock().await;
+        if let Some(served) = &*open {
+            return Ok(Arc::clone(served));
+        }
+        let (models, name) = (Arc::clone(self), entry.offer.name.clone());
+        let opened = tokio::task::spawn_blocking(move || models.open(&name)).await??;
+        let served = Arc::new(opened);
+        *open = Some(Arc::clone(&served));
+        Ok(served)
+    }
+
+    fn open(&self, name: &str) -> Result<Served> {
+        let entry = self.entry(Some(name))?;
+        let started = Instant::now();
+        loop {
+            match Served::open(&entry.offer, &self.options) {
+                Ok(served) => {
+                    let seconds = started.elapsed().as_secs_f64();
+                    tracing::info!(model = name, seconds, "opened");
+                    return Ok(served);
+                }
+                Err(error) if is_out_of_memory(&error) && self.close_one() => {}
+                Err(error) => {
+                    tracing::error!(model = name, %error, "cannot be opened");
+                    return Err(error.into());
+                }
+            }
+        }
+    }
+
+    /// Closes the model that was not asked for the longest, of those that nobody uses.
+    fn close_one(&self) -> bool {
+        let asked = |entry: &&Entry| *entry.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut entries: Vec<&Entry> = self.entries.iter().collect();
+        entries.sort_by_key(asked);
+        entries
+            .into_iter()
+            .any(|entry| entry.close(Duration::ZERO, &self.metrics))
+    }
+
+    /// Closes the models that were idle for so long.
+    pub(crate) fn close_idle(&self, idle: Duration) {
+        for entry in &self.entries {
+            entry.close(idle, &self.metrics);
+        }
+    }
+
+    /// Those that are open now.
+    pub(crate) fn opened(&self) -> Vec<Arc<Served>> {
+        let open = |entry: &Entry| entry.open.try_lock().ok()?.as_ref().map(Arc::clone);
+        self.entries.iter().filter_map(open).collect()
+    }
+
+    /// Notes what the engines say of themselves.
+    pub(crate) fn note(&self) {
+        for served in self.opened() {
+            self.metrics.note(&served.of, &served.engine.status());
+        }
+    }
+}
+
+fn is_out_of_memory(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::NoRoom { .. } | Error::Core(walsh_runtime::CoreError::OutOfMemory { .. })
+    )
+}

@@ -1,0 +1,300 @@
+//! `POST /v1/responses`, and the responses that are kept for later ones.
+
+mod input;
+mod kept;
+mod writer;
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use walsh_runtime::Finish;
+use walsh_runtime::chat::{Dialogue, ToolChoice};
+
+pub(crate) use self::kept::Kept;
+use self::writer::ResponseWriter;
+use crate::answer::{Ended, Whole, sum};
+use crate::api::Failures;
+use crate::ask::{self, Ask};
+use crate::body::Body;
+use crate::error::{ApiError, Result};
+use crate::knobs::{self, Knobs};
+use crate::{App, Asked, events, new_id, now};
+
+#[derive(Deserialize, utoipa::ToSchema)]
+struct Responses {
+    model: Option<String>,
+    input: Value,
+    instructions: Option<String>,
+    previous_response_id: Option<String>,
+    tools: Option<Vec<Value>>,
+    tool_choice: Option<Value>,
+    parallel_tool_calls: Option<bool>,
+    text: Option<Value>,
+    reasoning: Option<Value>,
+    max_output_tokens: Option<i64>,
+    stream: Option<bool>,
+    store: Option<bool>,
+    background: Option<bool>,
+    metadata: Option<Value>,
+}
+
+/// What a response says of its request, and what it is made of.
+struct Head {
+    /// The response's object without its output.
+    object: Value,
+    id: String,
+    /// The messages that were read, to go on from later; none where nothing is kept.
+    messages: Option<Vec<Map<String, Value>>>,
+    app: Arc<App>,
+}
+
+/// Goes on with a conversation, of which what came before may be kept here.
+#[utoipa::path(
+    post,
+    path = "/v1/responses",
+    request_body = knobs::With<Responses>,
+    responses((status = 200, description = "The response, or with `stream` server-sent events", body = Value, content_type = "application/json"), Failures)
+)]
+pub(crate) async fn respond(
+    State(app): State<Arc<App>>,
+    Extension(asked): Extension<Asked>,
+    Body(body): Body,
+) -> Result<Response> {
+    let asks: Responses = knobs::read(&body)?;
+    let given: Knobs = knobs::read(&body)?;
+    let place = app.models.place()?;
+    if asks.background == Some(true) {
+        return Err(ApiError::field(
+            "background",
+            "background: responses are made while the client waits",
+        ));
+    }
+    let choice = super::chat::tool_choice(asks.tool_choice.as_ref())?;
+    let tools = asks.tools.as_deref().map(input::tools).transpose()?;
+    let (given_tools, tools) = ask::tools(tools, &choice)?;
+    let mut messages = match &asks.previous_response_id {
+        Some(id) => app.kept.messages(id)?,
+        None => Vec::new(),
+    };
+    messages.extend(input::messages(&asks.input)?);
+    let read = ask::messages(instructed(asks.instructions.as_deref(), &messages))?;
+    let format = asks.text.as_ref().and_then(|text| text.get("format"));
+    let constraint = ask::form(format, "text.format")?;
+    let served = app.models.get(asks.model.as_deref()).await?;
+    let mut request = given.request(&served, asked.client.as_deref())?;
+    request.constraint = constraint;
+    request.max_tokens = knobs::most_tokens("max_output_tokens", asks.max_output_tokens)?;
+    let sampling = request.sampling;
+    let mut variables = Map::new();
+    if let Some(effort) = asks
+        .reasoning
+        .as_ref()
+        .and_then(|reasoning| reasoning["effort"].as_str())
+    {
+        variables.insert("reasoning_effort".into(), effort.into());
+    }
+    let parallel = asks.parallel_tool_calls.unwrap_or(true);
+    let answers = Ask {
+        served: Arc::clone(&served),
+        dialogue: Dialogue {
+            messages: read,
+            tools: given_tools,
+            variables,
+            continues: false,
+        },
+        tools,
+        choice: choice.clone(),
+        parallel,
+        request,
+        answers: 1,
+    };
+    let answers = answers.submit(&app, place).await?;
+    let id = new_id("resp_");
+    let store = asks.store.unwrap_or(true);
+    let object = json!({
+        "id": id,
+        "object": "response",
+        "created_at": now(),
+        "status": "in_progress",
+        "background": false,
+        "error": null,
+        "incomplete_details": null,
+        "instructions": asks.instructions,
+        "max_output_tokens": asks.max_output_tokens,
+        "metadata": asks.metadata.unwrap_or(json!({})),
+        "model": served.name,
+        "output": [],
+        "parallel_tool_calls": parallel,
+        "previous_response_id": asks.previous_response_id,
+        "reasoning": asks.reasoning.unwrap_or(json!({ "effort": null, "summary": null })),
+        "store": store,
+        "temperature": sampling.temperature,
+        "text": asks.text.unwrap_or(json!({ "format": { "type": "text" } })),
+        "tool_choice": match choice {
+            ToolChoice::None => json!("none"),
+            ToolChoice::Auto => json!("auto"),
+            ToolChoice::Required => json!("required"),
+            ToolChoice::Named(name) => json!({ "type": "function", "name": name }),
+        },
+        "tools": asks.tools.unwrap_or_default(),
+        "top_p": sampling.top_p,
+        "truncation": "disabled",
+        "usage": null,
+        "user": null,
+    });
+    let head = Head {
+        object,
+        id,
+        messages: store.then_some(messages),
+        app: Arc::clone(&app),
+    };
+    if asks.stream.unwrap_or(false) {
+        return Ok(events::respond(answers, ResponseWriter::new(head)));
+    }
+    let wholes = answers.whole().await?;
+    let missing = || ApiError::internal("there is no answer, which is a fault of Walsh");
+    let whole = wholes.first().ok_or_else(missing)?;
+    app.log_text("answer", &whole.text);
+    let output = output(whole);
+    let object = head.ended(whole.ended()?, output);
+    Ok(Json(object).into_response())
+}
+
+/// Messages with the instructions of this request before them.
+fn instructed(
+    instructions: Option<&str>,
+    messages: &[Map<String, Value>],
+) -> Vec<Map<String, Value>> {
+    let system = instructions.map(|text| {
+        let message = [("role", "system"), ("content", text)];
+        message
+            .map(|(name, value)| (name.to_owned(), value.into()))
+            .into_iter()
+            .collect()
+    });
+    let mut all: Vec<Map<String, Value>> = system.into_iter().collect();
+    all.extend_from_slice(messages);
+    all
+}
+
+/// A response that is kept.
+#[utoipa::path(
+    get,
+    path = "/v1/responses/{id}",
+    params(("id" = String, Path)),
+    responses((status = 200, description = "The response", body = Value, content_type = "application/json"), Failures)
+)]
+pub(crate) async fn get(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>> {
+    Ok(Json(app.kept.object(&id)?))
+}
+
+/// Forgets a response.
+#[utoipa::path(
+    delete,
+    path = "/v1/responses/{id}",
+    params(("id" = String, Path)),
+    responses((status = 200, description = "What was forgotten", body = Value, content_type = "application/json"), Failures)
+)]
+pub(crate) async fn delete(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>> {
+    app.kept.remove(&id)?;
+    Ok(Json(
+        json!({ "id": id, "object": "response", "deleted": true }),
+    ))
+}
+
+/// The items of an answer.
+fn output(whole: &Whole) -> Vec<Value> {
+    let mut items = Vec::new();
+    if !whole.reasoning.is_empty() {
+        items.push(reasoning_item(&new_id("rs_"), &whole.reasoning));
+    }
+    if !whole.text.is_empty() || whole.calls.is_empty() {
+        items.push(message_item(&new_id("msg_"), Some(&whole.text)));
+    }
+    for call in &whole.calls {
+        let ids = (new_id("fc_"), new_id("call_"));
+        items.push(call_item(&ids, &call.name, Some(&call.arguments)));
+    }
+    items
+}
+
+fn reasoning_item(id: &str, text: &str) -> Value {
+    let content = json!([{ "type": "reasoning_text", "text": text }]);
+    json!({ "id": id, "type": "reasoning", "summary": [], "content": content })
+}
+
+/// A message, with its text once it is complete.
+fn message_item(id: &str, text: Option<&str>) -> Value {
+    let content: Vec<Value> = text.into_iter().map(text_part).collect();
+    json!({
+        "id": id,
+        "type": "message",
+        "status": status(text),
+        "role": "assistant",
+        "content": content,
+    })
+}
+
+fn text_part(text: &str) -> Value {
+    json!({ "type": "output_text", "text": text, "annotations": [], "logprobs": [] })
+}
+
+/// A call, with its arguments once they are complete.
+fn call_item((id, call_id): &(String, String), name: &str, arguments: Option<&str>) -> Value {
+    json!({
+        "id": id,
+        "type": "function_call",
+        "status": status(arguments),
+        "call_id": call_id,
+        "name": name,
+        "arguments": arguments.unwrap_or_default(),
+    })
+}
+
+fn status(whole: Option<&str>) -> &'static str {
+    match whole {
+        Some(_) => "completed",
+        None => "in_progress",
+    }
+}
+
+impl Head {
+    /// The response with all of its output; kept, if it is to be.
+    fn ended(&self, ended: &Ended, output: Vec<Value>) -> Value {
+        let mut object = self.object.clone();
+        let whole = matches!(ended.finish, Finish::End | Finish::Stop);
+        object["status"] = if whole { "completed" } else { "incomplete" }.into();
+        if !whole {
+            object["incomplete_details"] = json!({ "reason": "max_output_tokens" });
+        }
+        let tokens = sum([ended]);
+        object["usage"] = json!({
+            "input_tokens": tokens.prompt,
+            "input_tokens_details": { "cached_tokens": tokens.cached },
+            "output_tokens": tokens.generated,
+            "output_tokens_details": { "reasoning_tokens": tokens.reasoning },
+            "total_tokens": tokens.prompt + tokens.generated,
+        });
+        let said = Value::Array(output);
+        if let Some(messages) = &self.messages
+            && let Ok(more) = input::messages(&said)
+        {
+            let messages = messages.iter().cloned().chain(more).collect();
+            object["output"] = said;
+            self.app.kept.keep(&self.id, object.clone(), messages);
+            return object;
+        }
+        object["output"] = said;
+        object
+    }
+}
