@@ -3,6 +3,7 @@
 //! What may come next depends on the tokens so far alone, so that a thread works it out while the device runs the step
 //! whose logits it is for.
 
+mod numbers;
 mod said;
 #[cfg(test)]
 pub(crate) mod shapes;
@@ -18,6 +19,7 @@ use llguidance::toktrie::{ApproximateTokEnv, SimpleVob, TokEnv};
 use llguidance::{Matcher, ParserFactory};
 use serde_json::{Map, Value, json};
 
+use self::numbers::Numbers;
 use self::said::one_line;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
@@ -26,13 +28,14 @@ use crate::{Error, Result};
 const MOST_BYTES: usize = 4 << 20;
 
 /// The space between two parts of JSON: a model that may put more of it goes on with it for ever.
-const WHITESPACE: &str = r" |\n[ \t]{0,32}";
+const WHITESPACE: &str = r" |\n( {0,32}|\t{0,16})";
 
 /// The form that a generated text is to have, from its first byte to its last: the prompt is no part of it, and the text
 /// ends where the form allows nothing more. Where tokens are cut does not matter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Constraint {
-    /// JSON by a JSON schema. References are to parts of the schema itself (`#/...`). Between
+    /// JSON by a JSON schema. References are to parts of the schema itself (`#/...`). Numbers have at most 20 digits behind
+    /// each other, unless the schema asks for more. Between
     /// two parts of the JSON there is a space, a line's end with what the next line is indented by, or nothing.
     JsonSchema(String),
     /// What a regular expression matches as a whole, without looking around.
@@ -96,6 +99,8 @@ struct Job {
 pub(crate) struct Guides {
     factory: ParserFactory,
     jobs: Sender<Job>,
+    /// The tokens that begin with a digit.
+    digits: Arc<SimpleVob>,
 }
 
 impl Guides {
@@ -127,7 +132,12 @@ impl Guides {
         thread
             .spawn(work)
             .map_err(|error| Error::constraint(format!("its thread cannot be started: {error}")))?;
-        Ok(Self { factory, jobs })
+        let digits = Arc::new(numbers::digits(tokenizer));
+        Ok(Self {
+            factory,
+            jobs,
+            digits,
+        })
     }
 
     /// Begins a text.
@@ -148,7 +158,10 @@ impl Guides {
         let (told, next) = channel();
         // Its other end is here.
         let _ = told.send(Ok(first));
+        let is_json = matches!(constraint, Constraint::JsonSchema(_));
+        let numbers = (Numbers::default(), Arc::clone(&self.digits));
         Ok(Guide {
+            numbers: is_json.then_some(numbers),
             jobs: self.jobs.clone(),
             next,
             matcher: None,
@@ -171,6 +184,8 @@ fn what_is_next(mut matcher: Box<Matcher>) -> Next {
 
 /// A text under a constraint: [`mask`](Self::mask) and [`accept`](Self::accept) in turns.
 pub(crate) struct Guide {
+    /// Where a text of JSON is, and the tokens that begin with a digit.
+    numbers: Option<(Numbers, Arc<SimpleVob>)>,
     jobs: Sender<Job>,
     next: Receiver<Next>,
     /// What goes on, once it is known what may come next.
@@ -187,7 +202,19 @@ impl Guide {
         let ended = |_| Error::constraint("the thread that tells what may come next has ended");
         let (matcher, allowed) = next.map_err(ended)??;
         self.matcher = Some(matcher);
-        forbid(&allowed, logits);
+        let long = self
+            .numbers
+            .as_ref()
+            .filter(|(numbers, _)| numbers.is_long());
+        let without = long.map(|(_, digits)| digits.as_slice());
+        // Where nothing but digits may follow, they do.
+        let without = without.filter(|digits| {
+            let pairs = allowed.as_slice().iter().zip(*digits);
+            pairs
+                .into_iter()
+                .any(|(allowed, digits)| allowed & !digits != 0)
+        });
+        forbid(allowed.as_slice(), without.unwrap_or_default(), logits);
         if logits.iter().all(|logit| *logit == f32::NEG_INFINITY) {
             return Err(Error::constraint(
                 "of the tokens that it allows, logits and biases leave none",
@@ -196,9 +223,12 @@ impl Guide {
         Ok(())
     }
 
-    /// Goes on with a token that is allowed and does not end the text: what may follow is worked out beside what is done
+    /// Goes on with a token, of these bytes, that is allowed and does not end the text: what may follow is worked out beside what is done
     /// until it is asked for.
-    pub(crate) fn accept(&mut self, token: i32) {
+    pub(crate) fn accept(&mut self, token: i32, bytes: &[u8]) {
+        if let Some((numbers, _)) = &mut self.numbers {
+            numbers.push(bytes);
+        }
         if let Some(matcher) = self.matcher.take() {
             let (told, next) = channel();
             self.next = next;
@@ -212,9 +242,12 @@ impl Guide {
     }
 }
 
-/// Makes logits −∞ where a set of tokens has none.
-fn forbid(allowed: &SimpleVob, logits: &mut [f32]) {
-    let sets = allowed.as_slice().iter().chain(std::iter::repeat(&0));
+/// Makes logits −∞ where a set of tokens has none, or another has one.
+fn forbid(allowed: &[u32], without: &[u32], logits: &mut [f32]) {
+    let (allowed, without) = (allowed.iter().copied(), without.iter().copied());
+    let sets = allowed.chain(std::iter::repeat(0));
+    let without = without.chain(std::iter::repeat(0));
+    let sets = sets.zip(without).map(|(set, without)| set & !without);
     for (logits, set) in logits.chunks_mut(u32::BITS as usize).zip(sets) {
         for (bit, logit) in logits.iter_mut().enumerate() {
             if set >> bit & 1 == 0 {

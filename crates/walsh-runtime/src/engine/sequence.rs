@@ -446,7 +446,7 @@ impl Sequence {
             return Some(Finish::End);
         }
         if let Some(guide) = &mut self.guide {
-            guide.accept(token);
+            guide.accept(token, &self.model.tokenizer().token_bytes(token));
         }
         if self.is_penalised() {
             *self.counts.entry(token).or_default() += 1;

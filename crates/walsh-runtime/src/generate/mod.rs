@@ -282,7 +282,7 @@ impl Generation<'_> {
             return self.end(Finish::End);
         }
         if let Some(guide) = &mut self.guide {
-            guide.accept(token);
+            guide.accept(token, &model.tokenizer().token_bytes(token));
         }
         self.session.hold(token);
         let piece = self.decoder.push(model.tokenizer(), token);

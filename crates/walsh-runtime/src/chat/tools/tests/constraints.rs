@@ -63,7 +63,7 @@ impl Place {
                 };
             let token = from[random.below(from.len())];
             bytes.extend_from_slice(&self.tokenizer.token_bytes(token));
-            guide.accept(token);
+            guide.accept(token, &self.tokenizer.token_bytes(token));
         }
         None
     }
