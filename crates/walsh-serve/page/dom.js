@@ -67,5 +67,5 @@ export const count = (number) => number.toLocaleString("en");
 /** Lets a text area be as high as its text, up to the style's limit. */
 export function fit(area) {
   area.style.height = "auto";
-  area.style.height = `${area.scrollHeight + 2}px`;
+  area.style.height = `${area.scrollHeight + area.offsetHeight - area.clientHeight}px`;
 }

@@ -78,6 +78,8 @@ class Page {
     });
     window.addEventListener("storage", (event) => this.follow(event));
     window.addEventListener("pagehide", () => this.answers.leave());
+    // Taken up again as it was left, but for the answers that were being written.
+    window.addEventListener("pageshow", (event) => event.persisted && this.show());
   }
 
   // What is shown.
@@ -122,15 +124,19 @@ class Page {
 
   /** Asks what is served. Without an answer nothing can be sent, and that is said with a way to try again. */
   async connect() {
+    const asked = api.models();
+    // What is sent meanwhile waits for it.
+    this.connecting = asked.catch(() => {});
     try {
-      const names = await api.models();
+      const names = await asked;
       this.settings.offer(names);
       this.notice("server", names.length ? "" : "The server serves no model.", this.retry());
-      await this.describe();
+      this.describe();
     } catch (error) {
       if (error.status === 401) this.askForKey(() => this.connect());
       else this.notice("server", error.message, this.retry());
     }
+    this.connecting = null;
   }
 
   retry() {
@@ -207,6 +213,10 @@ class Page {
   send() {
     const { conversation } = this;
     const text = input.value;
+    if (this.connecting) {
+      this.connecting.then(() => this.send());
+      return;
+    }
     if (!text.trim() || this.answers.isRunning(conversation)) return;
     const parameters = this.parameters();
     if (!parameters) return;

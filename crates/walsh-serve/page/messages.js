@@ -16,6 +16,7 @@ export class Log {
   #toEnd = document.getElementById("to-end");
   #follows = true;
   #scheduled = 0;
+  #grown = new Set();
 
   constructor(actions) {
     this.actions = actions;
@@ -50,9 +51,12 @@ export class Log {
 
   /** Shows what has come of an answer, a little later: pieces come faster than eyes read. */
   grow(node) {
+    // One timer for all answers: a new one may begin while the last look at the one before is still to come.
+    this.#grown.add(node);
     this.#scheduled ||= setTimeout(() => {
       this.#scheduled = 0;
-      this.viewOf(node)?.refresh();
+      for (const grown of this.#grown) this.viewOf(grown)?.refresh();
+      this.#grown.clear();
       this.#keep();
     }, 40);
   }
@@ -210,7 +214,8 @@ class AnswerView extends MessageView {
     this.#trouble(writes);
     const busy = this.actions.isRunning(this.conversation);
     this.copy.hidden = writes || !node.content;
-    this.again.hidden = writes;
+    // Trouble has a button of its own.
+    this.again.hidden = writes || Boolean(problemOf(node, writes)?.retry);
     this.again.disabled = busy;
     this.refreshBranches(busy);
     const line = costs(node).join(" · ");
@@ -275,7 +280,7 @@ function problemOf(node, writes) {
     case "running":
       return { kind: "note", text: `The page was closed before the answer's end.${kept}`, retry: true };
     default:
-      if (node.finish === "length") return { kind: "note", text: "Cut off: the most tokens that were allowed are reached." };
+      if (node.finish === "length") return { kind: "note", text: "Cut off: no more tokens are allowed, or the context is full." };
       return some ? null : { kind: "note", text: "The answer is empty.", retry: true };
   }
 }

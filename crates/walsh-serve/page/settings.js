@@ -7,7 +7,7 @@ const NUMBERS = {
   temperature: { label: "Temperature", least: 0, most: 10 },
   top_p: { label: "Top p", least: 0, most: 1 },
   min_p: { label: "Min p", least: 0, most: 1 },
-  max_completion_tokens: { label: "Most tokens", least: 1, most: 1e9, whole: true },
+  max_completion_tokens: { label: "Max tokens", least: 1, most: 1e9, whole: true },
   seed: { label: "Seed", least: 0, most: Number.MAX_SAFE_INTEGER, whole: true },
 };
 
@@ -116,7 +116,7 @@ export class Settings {
   describe(props) {
     const list = document.getElementById("serves");
     list.replaceChildren();
-    const rows = [["KV cache", props?.kv], ["Context", number(props?.context, "tokens")], ["Device", props?.device], ["At once", number(props?.total_slots, "requests")]];
+    const rows = [["KV cache", props?.kv], ["Context", number(props?.context, "tokens")], ["Device", props?.device], ["Slots", number(props?.total_slots, "")]];
     for (const [name, value] of rows) {
       if (value) list.append(el("dt", {}, name), el("dd", {}, String(value)));
     }
@@ -144,4 +144,4 @@ export class Settings {
   }
 }
 
-const number = (value, unit) => (Number.isFinite(value) ? `${count(value)} ${unit}` : null);
+const number = (value, unit) => (Number.isFinite(value) ? `${count(value)} ${unit}`.trim() : null);

@@ -14,6 +14,8 @@ use crate::models::{Place, Served};
 
 /// What an answer says next.
 pub(crate) enum Said {
+    /// What was asked of the prompt's tokens, from the second on.
+    Prompt(Vec<Logprobs>),
     /// A piece of it, possibly an empty one.
     Piece(Piece),
     /// It has ended.
@@ -46,6 +48,9 @@ pub(crate) struct Answer {
     pub(crate) served: Arc<Served>,
     pub(crate) stream: Stream,
     parser: Option<OutputParser>,
+    is_prompt_told: bool,
+    /// Whether it is calls of tools alone: what was broken off before one is complete is no text then.
+    calls_only: bool,
     called: bool,
     reasoning: usize,
     asked: Instant,
@@ -57,12 +62,12 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// Asks an engine.
+    /// Asks an engine. With the parser goes whether the answer is calls of tools alone.
     pub(crate) fn new(
         app: &Arc<App>,
         served: &Arc<Served>,
         request: Request,
-        parser: Option<OutputParser>,
+        parser: Option<(OutputParser, bool)>,
     ) -> Result<Self> {
         app.metrics.requests.get_or_create(&served.of).inc();
         let failed = || app.metrics.failed.get_or_create(&served.of).inc();
@@ -73,7 +78,9 @@ impl Answer {
             app: Arc::clone(app),
             served: Arc::clone(served),
             stream,
-            parser,
+            calls_only: parser.as_ref().is_some_and(|(_, only)| *only),
+            parser: parser.map(|(parser, _)| parser),
+            is_prompt_told: false,
             called: false,
             reasoning: 0,
             asked: Instant::now(),
@@ -91,16 +98,50 @@ impl Answer {
         if self.over {
             return Poll::Ready(None);
         }
-        let piece = match self.stream.poll_next(context) {
-            Poll::Pending => return Poll::Pending,
-            Poll::Ready(None) => return Poll::Ready(self.end()),
-            Poll::Ready(Some(Err(error))) => {
+        let next = self.stream.poll_next(context);
+        if let Poll::Ready(next) = next {
+            return Poll::Ready(self.hear(next));
+        }
+        Poll::Pending
+    }
+
+    /// What the engine says, as clients are told it.
+    fn hear(
+        &mut self,
+        next: Option<walsh_runtime::Result<walsh_runtime::Piece>>,
+    ) -> Option<Result<Said>> {
+        let told = self
+            .stream
+            .prompt_logprobs()
+            .filter(|_| !self.is_prompt_told);
+        let told = told.map(<[Logprobs]>::to_vec);
+        let said = self.said(next);
+        match told {
+            None => said,
+            Some(told) => {
+                self.is_prompt_told = true;
+                match said {
+                    Some(Ok(said)) => self.rest.push_front(said),
+                    said => return said,
+                }
+                Some(Ok(Said::Prompt(told)))
+            }
+        }
+    }
+
+    fn said(
+        &mut self,
+        next: Option<walsh_runtime::Result<walsh_runtime::Piece>>,
+    ) -> Option<Result<Said>> {
+        let piece = match next {
+            None => return self.end(),
+            Some(Err(error)) => {
                 self.over = true;
                 let metrics = &self.app.metrics;
                 metrics.failed.get_or_create(&self.served.of).inc();
-                return Poll::Ready(Some(Err(error.into())));
+                return Some(Err(error.into()));
             }
-            Poll::Ready(Some(Ok(piece))) => piece,
+            Some(Ok(piece)) => piece,
         };
         if piece.token.is_some() {
             let (of, now) = (&self.served.of, Instant::now());
@@ -115,10 +156,10 @@ impl Answer {
             None => vec![Delta::Text(piece.text)],
         };
         self.note(&deltas);
-        Poll::Ready(Some(Ok(Said::Piece(Piece {
+        Some(Ok(Said::Piece(Piece {
             deltas,
             token: piece.token.zip(piece.logprobs),
-        }))))
+        })))
     }
 
     fn note(&mut self, deltas: &[Delta]) {
@@ -135,10 +176,11 @@ impl Answer {
         self.over = true;
         self.served.tell_trouble();
         let (finish, figures) = self.stream.finish().zip(self.stream.figures().copied())?;
-        let deltas = match &mut self.parser {
+        let mut deltas = match &mut self.parser {
             Some(parser) => parser.finish(),
             None => Vec::new(),
         };
+        deltas.retain(|delta| !self.calls_only || !matches!(delta, Delta::Text(_)));
         self.note(&deltas);
         let end = Said::End(Ended {
             finish,
@@ -226,7 +268,6 @@ impl Answers {
         }
         for (whole, answer) in wholes.iter_mut().zip(&self.answers) {
             whole.embedding = answer.stream.embedding().map(<[f32]>::to_vec);
-            whole.prompt = answer.stream.prompt_logprobs().map(<[Logprobs]>::to_vec);
         }
         Ok(wholes)
     }
@@ -256,6 +297,7 @@ pub(crate) struct Whole {
 impl Whole {
     fn take(&mut self, said: Said) {
         match said {
+            Said::Prompt(logprobs) => self.prompt = Some(logprobs),
             Said::End(ended) => self.ended = Some(ended),
             Said::Piece(piece) => {
                 self.tokens.extend(piece.token);

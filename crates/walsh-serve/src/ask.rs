@@ -8,7 +8,7 @@ use walsh_runtime::{Constraint, Request};
 
 use crate::App;
 use crate::answer::{Answer, Answers};
-use crate::error::{ApiError, Result};
+use crate::error::{About, ApiError, Result};
 use crate::models::{Place, Served};
 
 /// A conversation, and how it is to go on.
@@ -22,6 +22,8 @@ pub(crate) struct Ask {
     pub(crate) parallel: bool,
     /// The request, without its prompt.
     pub(crate) request: Request,
+    /// By which field the form of the answer came.
+    pub(crate) form: &'static str,
     /// How many answers are wanted.
     pub(crate) answers: usize,
 }
@@ -89,9 +91,10 @@ pub(crate) fn tools(
 impl Ask {
     /// Hands it to the engine.
     pub(crate) async fn submit(self, app: &Arc<App>, place: Place) -> Result<Answers> {
-        let app = Arc::clone(app);
+        let (app, form) = (Arc::clone(app), self.form);
         // Long texts, hostile templates and large schemas take their time.
-        tokio::task::spawn_blocking(move || self.submit_here(&app, place)).await?
+        let submitted = tokio::task::spawn_blocking(move || self.submit_here(&app, place)).await?;
+        submitted.map_err(|error| error.of(About::Form, form).of(About::Prompt, "messages"))
     }
 
     /// What counts the tokens of its prompt.
@@ -112,6 +115,7 @@ impl Ask {
             parallel,
             mut request,
             answers,
+            form: _,
         } = self;
         let template = served.template()?;
         let tokenizer = served.engine.model().tokenizer();
@@ -140,7 +144,8 @@ impl Ask {
                 seed: request.seed.wrapping_add(index as u64),
                 ..request.clone()
             };
-            Answer::new(app, &served, request, Some(parser()))
+            let only = matches!(choice, ToolChoice::Required | ToolChoice::Named(_));
+            Answer::new(app, &served, request, Some((parser(), only)))
         };
         let answers: Result<Vec<Answer>> = (0..answers).map(ask).collect();
         Ok(Answers::new(answers?, request.prompt.len(), place))

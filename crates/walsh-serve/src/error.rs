@@ -18,6 +18,16 @@ pub(crate) struct ApiError {
     pub(crate) message: String,
     /// In how many seconds to come again.
     pub(crate) retry_after: Option<u64>,
+    /// Whether it is about the form of the answer, or about a prompt that has nothing in it: whoever knows by which field
+    /// that came says so.
+    about: Option<About>,
+}
+
+/// What the engine finds wrong without knowing by which field it came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum About {
+    Form,
+    Prompt,
 }
 
 pub(crate) type Result<T> = std::result::Result<T, ApiError>;
@@ -31,7 +41,22 @@ impl ApiError {
             param: None,
             message: message.into(),
             retry_after: None,
+            about: None,
         }
+    }
+
+    /// Says which field of the request is wrong.
+    pub(crate) fn by(mut self, field: &str) -> Self {
+        self.param = Some(field.to_owned());
+        self
+    }
+
+    /// Says by which field came what it is about.
+    pub(crate) fn of(mut self, about: About, field: &str) -> Self {
+        if self.about == Some(about) && self.param.is_none() {
+            self.param = Some(field.to_owned());
+        }
+        self
     }
 
     /// The request is wrong.
@@ -56,6 +81,15 @@ impl ApiError {
 
     pub(crate) fn with_status(status: StatusCode, message: impl Into<String>) -> Self {
         Self::new(status, "invalid_request_error", message)
+    }
+
+    /// The server holds no conversations for Anthropic's clients, which know this code.
+    pub(crate) fn thread() -> Self {
+        let message = "thread: conversations are not held here: send all of it";
+        Self {
+            code: Some("thread_unsupported_request"),
+            ..Self::field("thread", message)
+        }
     }
 
     /// The key is missing or wrong.
@@ -117,7 +151,11 @@ impl ApiError {
             500.. => "api_error",
             _ => "invalid_request_error",
         };
-        json!({ "type": "error", "error": { "type": kind, "message": self.message } })
+        let mut error = json!({ "type": kind, "message": self.message });
+        if let Some(code) = self.code {
+            error["details"] = json!({ "error_code": code });
+        }
+        json!({ "type": "error", "error": error })
     }
 
     fn respond(&self, body: Value) -> Response {
@@ -154,19 +192,33 @@ impl From<ApiError> for AnthropicError {
 impl From<Error> for ApiError {
     fn from(error: Error) -> Self {
         let message = error.to_string();
-        match error {
+        match &error {
             Error::ContextFull { .. } => Self {
                 code: Some("context_length_exceeded"),
                 ..Self::bad(message)
             },
-            Error::Option { option, .. } => Self::field(option, message),
-            Error::Sampling { name, .. } => Self::field(name, message),
-            Error::EmptyPrompt
-            | Error::Constraint { .. }
-            | Error::Dialogue { .. }
-            | Error::Template { .. }
-            | Error::Text { .. }
-            | Error::Tokenizer { .. } => Self::bad(message),
+            Error::Option { option, .. } => Self::field(*option, message),
+            Error::Sampling { name, .. } => Self::field(*name, message),
+            Error::EmptyPrompt => Self {
+                about: Some(About::Prompt),
+                ..Self::bad(message)
+            },
+            Error::Constraint { .. } => Self {
+                about: Some(About::Form),
+                ..Self::bad(message)
+            },
+            // It begins with the place, where it is one of a message.
+            Error::Dialogue { what } => Self {
+                param: what
+                    .split(' ')
+                    .next()
+                    .filter(|place| place.starts_with("messages"))
+                    .map(str::to_owned),
+                ..Self::bad(message)
+            },
+            Error::Template { .. } | Error::Text { .. } | Error::Tokenizer { .. } => {
+                Self::bad(message)
+            }
             Error::NoRoom { .. } => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message)
             }

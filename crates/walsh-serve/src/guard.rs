@@ -18,6 +18,9 @@ use crate::{App, Asked, new_id};
 const PUBLIC: [&str; 3] = ["/", "/health", "/v1/health"];
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// What Anthropic's clients know it by.
+const ANTHROPIC_REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
+
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// Who may ask.
@@ -126,7 +129,9 @@ pub(crate) async fn guard(
         Err(error) => error.into_response(),
     };
     if let Ok(value) = HeaderValue::from_str(&id) {
-        response.headers_mut().insert(REQUEST_ID, value);
+        let headers = response.headers_mut();
+        headers.insert(ANTHROPIC_REQUEST_ID, value.clone());
+        headers.insert(REQUEST_ID, value);
     }
     tracing::info!(
         id,

@@ -108,8 +108,9 @@ impl Knobs {
             return Err(ApiError::field("stop", message));
         }
         let mut logit_bias = Vec::new();
+        let most = served.engine.model().config().vocabulary;
         for (token, bias) in self.logit_bias.iter().flatten() {
-            logit_bias.push(self::bias(token, bias)?);
+            logit_bias.push(self::bias(token, bias, most)?);
         }
         if self.ignore_eos == Some(true) {
             let ends = served.engine.model().tokenizer().ends();
@@ -164,12 +165,13 @@ fn penalty(name: &'static str, given: Option<f32>) -> Result<f32> {
 }
 
 /// An entry of `logit_bias`. As far down as it goes, a token cannot come.
-fn bias(token: &str, bias: &Value) -> Result<(i32, f32)> {
+fn bias(token: &str, bias: &Value, most: usize) -> Result<(i32, f32)> {
     let wrong =
         |what: &str| ApiError::field("logit_bias", format!("logit_bias: {token:?}: {what}"));
-    let id = token
-        .parse()
-        .map_err(|_| wrong("the name is no token's number"))?;
+    let id: Option<i32> = token.parse().ok();
+    let known = |id: &i32| usize::try_from(*id).is_ok_and(|id| id < most);
+    let id = id.filter(known);
+    let id = id.ok_or_else(|| wrong("the name is the number of no token"))?;
     let number = bias.as_f64().filter(|bias| (-100.0..=100.0).contains(bias));
     let number = number.ok_or_else(|| wrong("give a number from -100 to 100"))?;
     match number <= -100.0 {

@@ -192,11 +192,7 @@ impl Models {
             let names: Vec<&str> = self.names().collect();
             let name = name.unwrap_or_default();
             let message = format!("there is no model {name:?} here, but {}", names.join(", "));
-            let error = ApiError::not_found("model_not_found", message);
-            ApiError {
-                param: Some("model".into()),
-                ..error
-            }
+            ApiError::not_found("model_not_found", message).by("model")
         })
     }
 

@@ -64,7 +64,7 @@ fn wrong_requests_are_told_what_is_wrong() {
         (with("stop", json!(vec!["a"; 100])), "stop"),
         (with("logit_bias", json!({ "x": 1 })), "logit_bias"),
         (with("logit_bias", json!({ "5": 1000 })), "logit_bias"),
-        (with("logit_bias", json!({ "100000": 1 })), "token"),
+        (with("logit_bias", json!({ "100000": 1 })), "logit_bias"),
         (with("top_logprobs", json!(3)), "top_logprobs"),
         (with("seed", json!("x")), "seed"),
         (with("timeout", json!(-1)), "timeout"),

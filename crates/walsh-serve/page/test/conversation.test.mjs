@@ -40,6 +40,20 @@ pageTest("Shift+Enter begins a line, and nothing empty is sent", {}, async ({ pa
   assert.equal(mock.requests[0].messages[0].content, "a\nb");
 });
 
+pageTest("what is sent before the models are known waits for them", {
+  prepare: ({ mock }) => {
+    mock.slow = new Promise((resolve) => { mock.go = resolve; });
+  },
+}, async ({ page, mock }) => {
+  await send(page, "early");
+  await page.waitForTimeout(100);
+  assert.equal(mock.requests.length, 0);
+  mock.go();
+  await answers(page).getByText("You said: early").waitFor();
+  assert.equal(mock.requests.length, 1);
+  assert.equal(await page.locator("#notices").innerText(), "");
+});
+
 pageTest("an answer grows without what is there being touched", {}, async ({ page, mock }) => {
   const example = await readFile(new URL("example.md", import.meta.url), "utf8");
   let go;
@@ -77,6 +91,31 @@ pageTest("an answer grows without what is there being touched", {}, async ({ pag
   await page.locator("#conversations .open").click();
   assert.equal(await body.innerHTML(), grown);
   assert.deepEqual(await body.locator("> *").evaluateAll((all) => all.map((one) => one.tagName)), ["H4", "P", "OL", "DIV", "DIV", "BLOCKQUOTE", "UL"]);
+});
+
+pageTest("the first words are shown at once, however soon after another answer's end they come", {}, async ({ page, mock }) => {
+  let number = 0;
+  mock.script = async (request, answer) => {
+    number += 1;
+    answer.delta({ content: `words ${number}` });
+    // The second one says no more, so that nothing else makes the page look again.
+    if (number > 1) await answer.gone;
+    else answer.end();
+  };
+  await page.locator("#serves dd").first().waitFor();
+  // Within one task, as no person could: the second message is sent when the first answer ends.
+  await page.evaluate(() => {
+    const input = document.getElementById("input");
+    const form = document.getElementById("composer");
+    const say = () => { input.value = "q"; form.requestSubmit(); };
+    new MutationObserver((_, observer) => {
+      if (document.querySelector("#announcer").textContent) { observer.disconnect(); say(); }
+    }).observe(document.getElementById("announcer"), { childList: true });
+    say();
+  });
+  await answers(page).last().getByText("words 2").waitFor({ timeout: 2000 });
+  await page.keyboard.press("Escape");
+  await settled(page);
 });
 
 pageTest("an answer is stopped by the button and by Escape", {}, async ({ page, mock }) => {
@@ -231,11 +270,12 @@ pageTest("thoughts and calls of tools are parts that open", {}, async ({ page, m
 
 pageTest("settings are sent, kept, and refused where they cannot be", {}, async ({ page, mock }) => {
   const panel = page.getByRole("complementary", { name: "Settings and cache" });
-  assert.equal(await panel.locator("#serves").innerText(), "KV cache\ntq4;recent=32:q8_0\nContext\n8,192 tokens\nDevice\ncpu:threads=2\nAt once\n4 requests");
+  await panel.getByText("Slots").waitFor();
+  assert.equal(await panel.locator("#serves").innerText(), "KV cache\ntq4;recent=32:q8_0\nContext\n8,192 tokens\nDevice\ncpu:threads=2\nSlots\n4");
   assert.equal(await panel.getByLabel("Temperature").getAttribute("placeholder"), "0.8");
   await panel.getByLabel("Model").selectOption("qwen2.5-coder-1.5b");
   await panel.getByLabel("System prompt").fill("Be brief.");
-  for (const [name, value] of [["Temperature", "0,5"], ["Top p", "0.9"], ["Min p", "0.1"], ["Most tokens", "64"], ["Seed", "7"]]) await panel.getByLabel(name).fill(value);
+  for (const [name, value] of [["Temperature", "0,5"], ["Top p", "0.9"], ["Min p", "0.1"], ["Max tokens", "64"], ["Seed", "7"]]) await panel.getByLabel(name).fill(value);
   await page.reload();
   await send(page, "q");
   await settled(page);
@@ -249,7 +289,7 @@ pageTest("settings are sent, kept, and refused where they cannot be", {}, async 
   assert.equal(mock.requests.length, 1);
   assert.equal(await page.locator("#input").inputValue(), "again");
   assert.ok(await panel.getByLabel("Top p").evaluate((field) => field === document.activeElement));
-  await panel.getByRole("button", { name: "As the server has them" }).click();
+  await panel.getByRole("button", { name: "Use the server's values" }).click();
   await page.locator("#input").press("Enter");
   await settled(page);
   assert.ok(!("top_p" in mock.requests[1]));
@@ -260,7 +300,7 @@ pageTest("the cache is shown, every two seconds, for as long as it can be seen",
   await bar.waitFor();
   const widths = await bar.evaluate((element) => [...element.children].map((part) => part.style.width));
   assert.deepEqual(widths, ["9.375%", "23.4375%"]);
-  assert.match(await page.locator("#counts").innerText(), /Requests running\n1\nRequests waiting\n2\nTokens read\n567\nTokens reused\n89/);
+  assert.match(await page.locator("#counts").innerText(), /Requests running\n0\nRequests waiting\n2\nTokens read\n567\nTokens reused\n89/);
   mock.pages = { used: 64, kept: 0, free: 64, total: 128 };
   await page.getByRole("img", { name: /^Pages: 64 used/ }).waitFor();
   await page.getByRole("button", { name: "Settings and cache" }).click();
@@ -297,7 +337,7 @@ pageTest("an answer and code are copied", { permissions: ["clipboard-read", "cli
 pageTest("everything is done with the keyboard alone", {}, async ({ page }) => {
   const focused = () => page.evaluate(() => {
     const element = document.activeElement;
-    return element.getAttribute("aria-label") ?? element.id ?? element.textContent.trim();
+    return element.getAttribute("aria-label") || element.id || element.textContent.trim();
   });
   const tabTo = async (name, key = "Tab") => {
     for (let steps = 0; steps < 60; steps += 1) {

@@ -11,6 +11,8 @@ async function fill({ page, mock }) {
   mock.script = async (request, answer) => {
     if (/unbroken/.test(request.messages.at(-1).content)) {
       await answer.say(`${"x".repeat(300)} https://example.com/${"y".repeat(200)} \`${"z".repeat(200)}\``, { every: 0, size: 50 });
+      // What has come is to be read before the connection breaks.
+      await answer.pause(300);
       return answer.cut();
     }
     answer.delta({ reasoning_content: "They ask about **lighthouses**.\n\n- A table would help" });
@@ -101,7 +103,7 @@ pageTest("the switch decides, also before the first paint", { colorScheme: "ligh
   await page.waitForFunction(() => document.body);
   assert.equal(await page.evaluate(() => document.documentElement.dataset.theme), "dark");
   assert.equal(await paper(), dark);
-  await page.getByRole("radio", { name: "System" }).check({ force: true });
+  await page.getByRole("radio", { name: "System" }).check();
   assert.equal(await paper(), light);
 });
 

@@ -89,6 +89,10 @@ export async function startMock({ port = 0 } = {}) {
       await answer.say(`You said: ${request.messages.at(-1).content}`);
       answer.end();
     },
+    running: 0,
+    generated: 0,
+    /** What the list of models waits for. */
+    slow: null,
     /** Answers instead of the API, where it gives true. */
     refuses: null,
   };
@@ -113,6 +117,7 @@ export async function startMock({ port = 0 } = {}) {
     if (mock.refuses?.(pathname, response)) return undefined;
     switch (`${request.method} ${pathname}`) {
       case "GET /v1/models":
+        await mock.slow;
         return json({ object: "list", data: mock.models.map((id) => ({ id, object: "model" })) });
       case "GET /props":
         return json({
@@ -121,12 +126,17 @@ export async function startMock({ port = 0 } = {}) {
         });
       case "GET /metrics.json":
         mock.looks += 1;
-        return json({ models: mock.models.map((model) => ({ model, running: 1, waiting: 2, pages: mock.pages, generated: 1234, read: 567, reused: 89 })) });
+        return json({ models: mock.models.map((model) => ({ model, running: mock.running, waiting: 2, pages: mock.pages, generated: mock.generated, read: 567, reused: 89 })) });
       case "POST /v1/chat/completions": {
         const asked = await body(request);
         mock.requests.push(asked);
         response.writeHead(200, { "content-type": "text/event-stream", "cache-control": "no-store" });
         const answer = new Answer(response);
+        mock.running += 1;
+        answer.gone.then(() => {
+          mock.running -= 1;
+          mock.generated += answer.tokens;
+        });
         answer.delta({ role: "assistant", content: "" });
         return mock.script(asked, answer);
       }

@@ -22,6 +22,10 @@ pub(super) struct Messages {
     tools: Option<Vec<Value>>,
     tool_choice: Option<Value>,
     thinking: Option<Value>,
+    output_config: Option<Value>,
+    /// What came before `output_config.format`.
+    output_format: Option<Value>,
+    thread: Option<Value>,
 }
 
 #[derive(Deserialize, utoipa::ToSchema)]
@@ -41,7 +45,16 @@ fn message(role: &str, content: String) -> Message {
 
 impl Messages {
     /// What is asked for of a model.
-    pub(super) fn ask(self, served: Arc<Served>, request: Request) -> Result<Ask> {
+    pub(super) fn ask(self, served: Arc<Served>, mut request: Request) -> Result<Ask> {
+        if self.thread.is_some() {
+            return Err(ApiError::thread());
+        }
+        let format = self
+            .output_config
+            .as_ref()
+            .and_then(|config| config.get("format"));
+        let format = format.or(self.output_format.as_ref());
+        request.constraint = ask::form(format, "output_config.format")?;
         let mut messages = Vec::new();
         if let Some(system) = &self.system {
             messages.push(message("system", ask::text(system, "system")?));
@@ -74,6 +87,7 @@ impl Messages {
             choice,
             parallel,
             request,
+            form: "output_config.format",
             answers: 1,
         })
     }

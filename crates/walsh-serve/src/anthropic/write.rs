@@ -171,6 +171,7 @@ impl Writer for MessageWriter {
                     self.delta(delta, &mut events);
                 }
             }
+            Said::Prompt(_) => {}
             Said::End(ended) => {
                 self.close(&mut events);
                 events.push(named(&json!({

@@ -147,6 +147,7 @@ pub(crate) async fn chat(
         choice,
         parallel: chat.parallel_tool_calls.unwrap_or(true),
         request,
+        form: "response_format",
         answers,
     };
     let answers = asks.submit(&app, place).await?;
@@ -324,6 +325,7 @@ impl Writer for ChatWriter {
                     events.push(self.chunk(index, &delta, (logprobs, None)));
                 }
             }
+            Said::Prompt(_) => {}
             Said::End(ended) => {
                 let reason = finish_reason(&ended);
                 events.push(self.chunk(index, &json!({}), (Value::Null, Some(reason))));

@@ -64,12 +64,15 @@ impl Prompts {
             Self::Tokens(tokens) => vec![tokens],
             Self::Several(several) => several,
         };
-        match prompts.is_empty() {
-            true => Err(ApiError::field(
-                field,
-                format!("{field} is empty: give a text"),
-            )),
-            false => Ok(prompts),
+        let most = tokenizer.vocab_size();
+        let known = |id: &i32| usize::try_from(*id).is_ok_and(|id| id < most);
+        let wrong = |what: String| Err(ApiError::field(field, format!("{field}{what}")));
+        match prompts.iter().flatten().find(|id| !known(id)) {
+            Some(id) => wrong(format!(": {id} is none of the vocabulary's {most} tokens")),
+            None if prompts.is_empty() || prompts.iter().any(Vec::is_empty) => {
+                wrong(" is empty: give a text".into())
+            }
+            None => Ok(prompts),
         }
     }
 }
@@ -252,6 +255,14 @@ impl Columns {
         }));
     }
 
+    /// The tokens of a prompt, of which the first has no log-probability.
+    fn push_prompt(&mut self, head: &Head, index: usize, known: &[Logprobs]) {
+        let known = std::iter::once(None).chain(known.iter().map(Some));
+        for (token, known) in head.prompt(index).iter().zip(known) {
+            self.push(head.tokenizer(), *token, known);
+        }
+    }
+
     fn value(&self) -> Value {
         json!({
             "tokens": self.tokens,
@@ -306,10 +317,7 @@ async fn whole(app: &App, answers: Answers, head: &Head) -> Result<Response> {
 fn columns(head: &Head, index: usize, answer: &Whole) -> Value {
     let (mut columns, tokenizer) = (Columns::default(), head.tokenizer());
     if let Some(prompt) = &answer.prompt {
-        let known = std::iter::once(None).chain(prompt.iter().map(Some));
-        for (token, known) in head.prompt(index).iter().zip(known) {
-            columns.push(tokenizer, *token, known);
-        }
+        columns.push_prompt(head, index, prompt);
     }
     for (token, known) in &answer.tokens {
         columns.push(tokenizer, *token, Some(known));
@@ -350,11 +358,24 @@ impl Writer for CompletionWriter {
 
     fn said(&mut self, index: usize, said: Said) -> Vec<Event> {
         let mut events = Vec::new();
-        if self.head.echo && !std::mem::replace(&mut self.begun[index], true) {
+        // With log-probabilities it is they that come first.
+        let echoes = self.head.echo && !self.begun[index];
+        if echoes {
+            self.begun[index] = true;
             let text = self.head.tokenizer().decode(self.head.prompt(index));
-            events.push(self.chunk(index, &text, (Value::Null, None)));
+            let logprobs = match &said {
+                Said::Prompt(known) => {
+                    let mut columns = Columns::default();
+                    columns.push_prompt(&self.head, index, known);
+                    self.offsets[index] = columns.offset;
+                    columns.value()
+                }
+                Said::Piece(_) | Said::End(_) => Value::Null,
+            };
+            events.push(self.chunk(index, &text, (logprobs, None)));
         }
         match said {
+            Said::Prompt(_) => {}
             Said::Piece(piece) => {
                 let mut text = String::new();
                 for delta in piece.deltas {

@@ -11,17 +11,19 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use walsh_runtime::Finish;
 use walsh_runtime::chat::{Dialogue, ToolChoice};
+use walsh_runtime::{Finish, Logprobs};
 
 pub(crate) use self::kept::Kept;
 use self::writer::ResponseWriter;
+use super::chat_logprobs;
 use crate::answer::{Ended, Whole, sum};
 use crate::api::Failures;
 use crate::ask::{self, Ask};
 use crate::body::Body;
 use crate::error::{ApiError, Result};
 use crate::knobs::{self, Knobs};
+use crate::models::Served;
 use crate::{App, Asked, events, new_id, now};
 
 #[derive(Deserialize, utoipa::ToSchema)]
@@ -39,6 +41,8 @@ struct Responses {
     stream: Option<bool>,
     store: Option<bool>,
     background: Option<bool>,
+    include: Option<Vec<String>>,
+    top_logprobs: Option<usize>,
     metadata: Option<Value>,
 }
 
@@ -50,6 +54,7 @@ struct Head {
     /// The messages that were read, to go on from later; none where nothing is kept.
     messages: Option<Vec<Map<String, Value>>>,
     app: Arc<App>,
+    served: Arc<Served>,
 }
 
 /// Goes on with a conversation, of which what came before may be kept here.
@@ -87,6 +92,9 @@ pub(crate) async fn respond(
     let served = app.models.get(asks.model.as_deref()).await?;
     let mut request = given.request(&served, asked.client.as_deref())?;
     request.constraint = constraint;
+    let includes = |what: &str| asks.include.iter().flatten().any(|name| name == what);
+    let top = knobs::top("top_logprobs", asks.top_logprobs.unwrap_or(0))?;
+    request.top_logprobs = includes("message.output_text.logprobs").then_some(top);
     request.max_tokens = knobs::most_tokens("max_output_tokens", asks.max_output_tokens)?;
     let sampling = request.sampling;
     let mut variables = Map::new();
@@ -110,6 +118,7 @@ pub(crate) async fn respond(
         choice: choice.clone(),
         parallel,
         request,
+        form: "text.format",
         answers: 1,
     };
     let answers = answers.submit(&app, place).await?;
@@ -147,6 +156,7 @@ pub(crate) async fn respond(
         "user": null,
     });
     let head = Head {
+        served: Arc::clone(&served),
         object,
         id,
         messages: store.then_some(messages),
@@ -159,7 +169,7 @@ pub(crate) async fn respond(
     let missing = || ApiError::internal("there is no answer, which is a fault of Walsh");
     let whole = wholes.first().ok_or_else(missing)?;
     app.log_text("answer", &whole.text);
-    let output = output(whole);
+    let output = output(whole, &head);
     let object = head.ended(whole.ended()?, output);
     Ok(Json(object).into_response())
 }
@@ -213,13 +223,15 @@ pub(crate) async fn delete(
 }
 
 /// The items of an answer.
-fn output(whole: &Whole) -> Vec<Value> {
+fn output(whole: &Whole, head: &Head) -> Vec<Value> {
     let mut items = Vec::new();
     if !whole.reasoning.is_empty() {
         items.push(reasoning_item(&new_id("rs_"), &whole.reasoning));
     }
     if !whole.text.is_empty() || whole.calls.is_empty() {
-        items.push(message_item(&new_id("msg_"), Some(&whole.text)));
+        let logprobs = whole.tokens.iter().map(|token| head.logprobs(token));
+        let part = text_part(&whole.text, logprobs.collect());
+        items.push(message_item(&new_id("msg_"), Some(part)));
     }
     for call in &whole.calls {
         let ids = (new_id("fc_"), new_id("call_"));
@@ -234,19 +246,18 @@ fn reasoning_item(id: &str, text: &str) -> Value {
 }
 
 /// A message, with its text once it is complete.
-fn message_item(id: &str, text: Option<&str>) -> Value {
-    let content: Vec<Value> = text.into_iter().map(text_part).collect();
+fn message_item(id: &str, part: Option<Value>) -> Value {
     json!({
         "id": id,
         "type": "message",
-        "status": status(text),
+        "status": status(part.is_some()),
         "role": "assistant",
-        "content": content,
+        "content": part.into_iter().collect::<Vec<_>>(),
     })
 }
 
-fn text_part(text: &str) -> Value {
-    json!({ "type": "output_text", "text": text, "annotations": [], "logprobs": [] })
+fn text_part(text: &str, logprobs: Vec<Value>) -> Value {
+    json!({ "type": "output_text", "text": text, "annotations": [], "logprobs": logprobs })
 }
 
 /// A call, with its arguments once they are complete.
@@ -254,21 +265,26 @@ fn call_item((id, call_id): &(String, String), name: &str, arguments: Option<&st
     json!({
         "id": id,
         "type": "function_call",
-        "status": status(arguments),
+        "status": status(arguments.is_some()),
         "call_id": call_id,
         "name": name,
         "arguments": arguments.unwrap_or_default(),
     })
 }
 
-fn status(whole: Option<&str>) -> &'static str {
-    match whole {
-        Some(_) => "completed",
-        None => "in_progress",
+fn status(is_whole: bool) -> &'static str {
+    match is_whole {
+        true => "completed",
+        false => "in_progress",
     }
 }
 
 impl Head {
+    /// What is told of a token.
+    fn logprobs(&self, token: &(i32, Logprobs)) -> Value {
+        chat_logprobs(self.served.engine.model().tokenizer(), token)
+    }
+
     /// The response with all of its output; kept, if it is to be.
     fn ended(&self, ended: &Ended, output: Vec<Value>) -> Value {
         let mut object = self.object.clone();

@@ -61,10 +61,7 @@ impl Kept {
 
     pub(super) fn messages(&self, id: &str) -> Result<Messages> {
         self.find(id, |entry| entry.messages.clone())
-            .map_err(|error| ApiError {
-                param: Some("previous_response_id".into()),
-                ..error
-            })
+            .map_err(|error| error.by("previous_response_id"))
     }
 
     pub(super) fn object(&self, id: &str) -> Result<Value> {

@@ -19,6 +19,7 @@ enum Open {
     Message {
         id: String,
         text: String,
+        logprobs: Vec<Value>,
     },
     Call {
         ids: (String, String),
@@ -27,10 +28,20 @@ enum Open {
     },
 }
 
+fn empty_message() -> Open {
+    Open::Message {
+        id: new_id("msg_"),
+        text: String::new(),
+        logprobs: Vec::new(),
+    }
+}
+
 pub(super) struct ResponseWriter {
     head: Head,
     open: Option<Open>,
     output: Vec<Value>,
+    /// Of tokens whose text has not come.
+    logprobs: Vec<Value>,
     sequence: u64,
 }
 
@@ -40,6 +51,7 @@ impl ResponseWriter {
             head,
             open: None,
             output: Vec::new(),
+            logprobs: Vec::new(),
             sequence: 0,
         }
     }
@@ -74,7 +86,7 @@ impl ResponseWriter {
             json!({ "output_index": place, "item": item }),
         ));
         if let Open::Message { id, .. } = &open {
-            let part = json!({ "content_index": 0, "part": text_part("") });
+            let part = json!({ "content_index": 0, "part": text_part("", Vec::new()) });
             events.push(self.item_event("response.content_part.added", id, part));
         }
         self.open = Some(open);
@@ -91,12 +103,18 @@ impl ResponseWriter {
                 events.push(self.item_event("response.reasoning_text.done", &id, done));
                 reasoning_item(&id, &text)
             }
-            Open::Message { id, text } => {
-                let done = json!({ "content_index": 0, "text": text, "logprobs": [] });
+            Open::Message {
+                id,
+                text,
+                mut logprobs,
+            } => {
+                logprobs.append(&mut self.logprobs);
+                let done = json!({ "content_index": 0, "text": text, "logprobs": logprobs });
                 events.push(self.item_event("response.output_text.done", &id, done));
-                let part = json!({ "content_index": 0, "part": text_part(&text) });
-                events.push(self.item_event("response.content_part.done", &id, part));
-                message_item(&id, Some(&text))
+                let part = text_part(&text, logprobs);
+                let done = json!({ "content_index": 0, "part": part });
+                events.push(self.item_event("response.content_part.done", &id, done));
+                message_item(&id, Some(part))
             }
             Open::Call {
                 ids,
@@ -117,13 +135,14 @@ impl ResponseWriter {
         match delta {
             Delta::Text(more) => {
                 if !matches!(self.open, Some(Open::Message { .. })) {
-                    let (id, text) = (new_id("msg_"), String::new());
-                    self.begin_item(Open::Message { id, text }, events);
+                    self.begin_item(empty_message(), events);
                 }
-                if let Some(Open::Message { id, text }) = &mut self.open {
+                if let Some(Open::Message { id, text, logprobs }) = &mut self.open {
                     text.push_str(&more);
+                    let new = std::mem::take(&mut self.logprobs);
+                    logprobs.extend_from_slice(&new);
                     let id = id.clone();
-                    let value = json!({ "content_index": 0, "delta": more, "logprobs": [] });
+                    let value = json!({ "content_index": 0, "delta": more, "logprobs": new });
                     events.push(self.item_event("response.output_text.delta", &id, value));
                 }
             }
@@ -180,15 +199,18 @@ impl Writer for ResponseWriter {
         let mut events = Vec::new();
         match said {
             Said::Piece(piece) => {
+                if let Some(token) = &piece.token {
+                    self.logprobs.push(self.head.logprobs(token));
+                }
                 for delta in piece.deltas {
                     self.delta(delta, &mut events);
                 }
             }
+            Said::Prompt(_) => {}
             Said::End(ended) => {
                 if self.open.is_none() && self.output.is_empty() {
                     // An answer without a word is a message, too.
-                    let (id, text) = (new_id("msg_"), String::new());
-                    self.begin_item(Open::Message { id, text }, &mut events);
+                    self.begin_item(empty_message(), &mut events);
                 }
                 self.close(&mut events);
                 let response = self.head.ended(&ended, std::mem::take(&mut self.output));
