@@ -278,8 +278,8 @@ impl Layers<'_> {
             context: self.options.context,
             kv: self.options.kv.clone(),
             chunk: self.options.chunk,
-            // A sequence decodes a token at a time.
-            scored: 1,
+            // Besides a sequence's next token, those that it may go on with are read.
+            scored: 1 + self.options.look_up,
         };
         KvCacheOptions {
             sequences: sequences as u64,

@@ -176,6 +176,8 @@ fn store_name(model: &Model, caches: &Caches, options: &EngineOptions) -> Result
     text(env!("CARGO_PKG_VERSION"));
     text(&model.fingerprint()?.to_string());
     text(&options.kv.to_string());
+    // What overlays have room for.
+    text(&options.look_up.to_string());
     text(&model.device().properties().to_string());
     for cache in &caches.layers {
         let preparation = cache.preparation();

@@ -8,6 +8,7 @@ mod caches;
 mod clients;
 mod folder;
 mod logprobs;
+mod look_up;
 mod pages;
 mod prefixes;
 mod rate;
@@ -56,6 +57,12 @@ pub struct EngineOptions {
     pub prefix_folder: Option<PathBuf>,
     /// The most bytes of all files of that folder; those that were of use the longest ago go.
     pub prefix_folder_bytes: u64,
+    /// The most tokens that are looked up for requests that [ask for it](Request::look_up):
+    /// where a text goes on as it did before, several of its tokens are read, and chosen, in
+    /// one step. 0 looks up none. Overlays have room for them, and are summed in another
+    /// order than without: of one engine, requests that look up and those that do not have
+    /// the same answers, to the bit.
+    pub look_up: usize,
     /// Whether a text goes on only from what it would have read itself by the same
     /// calls, to the bit, so that its answer does not depend on what else is served.
     /// Otherwise its calls may end where other texts were seen to part from it, and
@@ -76,6 +83,7 @@ impl Default for EngineOptions {
             keep_prefixes: true,
             prefix_folder: None,
             prefix_folder_bytes: 4 << 30,
+            look_up: 0,
             deterministic: false,
         }
     }
@@ -84,6 +92,9 @@ impl Default for EngineOptions {
 impl EngineOptions {
     /// The most texts at once: what a step's products have rows for.
     const MOST_SEQUENCES: usize = 1024;
+
+    /// The most tokens that are looked up: with the next, as many as attention takes in one pass over the codes.
+    const MOST_LOOKED_UP: usize = 7;
 
     /// The options with the defaults filled in.
     fn resolved(&self, model: &Model) -> Result<Self> {
@@ -104,6 +115,10 @@ impl EngineOptions {
                     size,
                 ));
             }
+        }
+        if self.look_up > Self::MOST_LOOKED_UP {
+            let expected = format_args!("at most {}", Self::MOST_LOOKED_UP);
+            return Err(Error::option("look_up", expected, self.look_up));
         }
         Ok(Self {
             context,
@@ -135,6 +150,10 @@ pub struct EngineStatus {
     pub reused: u64,
     /// Tokens that were chosen.
     pub generated: u64,
+    /// Tokens that were looked up, and read before they were chosen.
+    pub looked_up: u64,
+    /// Those of them that were chosen then.
+    pub found: u64,
     /// How often a text gave way to others.
     pub put_off: u64,
 }

@@ -29,6 +29,9 @@ pub struct Request {
     pub frequency_penalty: f32,
     /// The form that the text is to have.
     pub constraint: Option<Constraint>,
+    /// Whether tokens are looked up in the text so far, if the [engine](super::EngineOptions::look_up)
+    /// does that: the answer is the same, sooner where it repeats what was said.
+    pub look_up: bool,
     /// How many of the likeliest tokens come with each, with their log-probabilities
     /// by the model's own logits; `None` for no log-probabilities.
     pub top_logprobs: Option<usize>,
@@ -72,6 +75,7 @@ impl Request {
             presence_penalty: 0.0,
             frequency_penalty: 0.0,
             constraint: None,
+            look_up: false,
             top_logprobs: None,
             prompt_logprobs: None,
             pooling: None,

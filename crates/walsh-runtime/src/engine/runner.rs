@@ -284,10 +284,10 @@ impl Runner {
             let rows = sequence.next_rows();
             let range = rows.positions();
             match rows {
-                Rows::Decode(_) => decoded += 1,
+                Rows::Decode(_) => decoded += range.len(),
                 Rows::Prefill(_) => prefilled += range.len(),
             }
-            ids.extend_from_slice(&sequence.tokens()[range.clone()]);
+            ids.extend(range.clone().map(|position| sequence.token_at(position)));
             let slot = sequence.slot.unwrap_or_default() as i32;
             sequences.extend(range.clone().map(|_| slot));
             positions.extend(range.map(|position| position as i32));

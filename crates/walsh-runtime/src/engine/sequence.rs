@@ -1,5 +1,6 @@
 //! One request on its way.
 
+mod drafts;
 mod told;
 
 use std::collections::HashMap;
@@ -11,6 +12,7 @@ use sha2::{Digest, Sha256};
 use super::EngineOptions;
 use super::folder::Key;
 use super::logprobs::LogSoftmax;
+use super::look_up::LookUp;
 use super::prefixes::NodeId;
 use super::request::{Event, Logprobs, Outlet, Piece, Request};
 use crate::constraint::Guide;
@@ -55,6 +57,11 @@ pub(super) struct Sequence {
     begun: Option<Instant>,
     figures: Figures,
     prompt_read: Option<Instant>,
+    /// What may follow the text so far: tokens that are read with its last.
+    drafts: Vec<i32>,
+    look_up: LookUp,
+    /// How many tokens were looked up for this step.
+    looked_up: usize,
     /// How often the answer has each of its tokens, where that is penalised.
     counts: HashMap<i32, u32>,
     /// What is told of the prompt, as far as it was read.
@@ -66,8 +73,8 @@ pub(super) struct Sequence {
 /// What a sequence's next tokens attend over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Rows {
-    /// One token, over what is stored.
-    Decode(usize),
+    /// A token, over what is stored, and those that are looked up behind it.
+    Decode(Range<usize>),
     /// Tokens of the prompt, over each other as they are.
     Prefill(Range<usize>),
 }
@@ -84,8 +91,7 @@ impl Rows {
     /// Their positions.
     pub(super) fn positions(&self) -> Range<usize> {
         match self {
-            Self::Decode(position) => *position..position + 1,
-            Self::Prefill(positions) => positions.clone(),
+            Self::Decode(positions) | Self::Prefill(positions) => positions.clone(),
         }
     }
 }
@@ -123,6 +129,10 @@ impl Sequence {
                 let expected = format_args!("at most the vocabulary's {vocabulary}");
                 return Err(Error::option(name, expected, count));
             }
+        }
+        if request.look_up && options.look_up == 0 {
+            let expected = "false, since the engine was started without";
+            return Err(Error::option("look_up", expected, true));
         }
         for (name, penalty) in [
             ("presence_penalty", request.presence_penalty),
@@ -171,6 +181,9 @@ impl Sequence {
                 ..Figures::default()
             },
             prompt_read: None,
+            drafts: Vec::new(),
+            look_up: LookUp::new(options.look_up),
+            looked_up: 0,
             counts: HashMap::new(),
             prompt_logprobs: Vec::new(),
             pooled: Vec::new(),
@@ -243,7 +256,7 @@ impl Sequence {
                 reading: Reading::CodesAndFresh,
                 end,
             }) => Rows::Prefill(self.read..end),
-            _ => Rows::Decode(self.read),
+            _ => Rows::Decode(self.read..self.read + 1 + self.drafts.len()),
         }
     }
 
@@ -360,6 +373,7 @@ impl Sequence {
     pub(super) fn put_off(&mut self) {
         self.kept = None;
         self.read = 0;
+        self.drafts.clear();
         self.prompt_logprobs.clear();
         self.pooled.clear();
     }

@@ -147,10 +147,13 @@ impl Worker {
     fn plan(&mut self) -> Result<Vec<usize>> {
         while self.admit()? {}
         self.running.sort_by_key(Sequence::turn);
-        let reading = self.reading();
+        let (reading, read) = self.reading();
         let (mut batch, mut place) = (Vec::new(), 0);
+        // What prompts leave of a step's rows.
+        let mut room = self.runner.chunk.saturating_sub(read);
         while place < self.running.len() {
-            let sequence = &self.running[place];
+            let sequence = &mut self.running[place];
+            room -= sequence.draft(room);
             let rows = sequence.next_rows();
             if matches!(rows, Rows::Prefill(_)) && !reading.contains(&sequence.number) {
                 place += 1;
@@ -160,6 +163,14 @@ impl Worker {
             if self.runner.reserve(slot, &rows)? {
                 batch.push(place);
                 place += 1;
+            } else if sequence.drop_drafts() {
+                // Nobody gives way to what is only likely.
+                if self.runner.reserve(slot, &sequence.next_rows())? {
+                    batch.push(place);
+                    place += 1;
+                } else {
+                    self.put_off_last(place)?;
+                }
             } else {
                 self.put_off_last(place)?;
             }
@@ -169,7 +180,8 @@ impl Worker {
 
     /// The numbers of those that read a chunk of their prompt in the next step. In turns, who came first is the first, and
     /// who is done soonest: a short prompt waits for no long one, and a long one is read at half of its speed at least.
-    fn reading(&mut self) -> Vec<u64> {
+    /// How many rows that are, too.
+    fn reading(&mut self) -> (Vec<u64>, usize) {
         let rows = |sequence: &&Sequence| matches!(sequence.next_rows(), Rows::Prefill(_));
         let mut readers: Vec<&Sequence> = self.running.iter().filter(rows).collect();
         self.turn = !self.turn;
@@ -184,7 +196,8 @@ impl Worker {
             fits
         };
         readers.retain(fits);
-        readers.iter().map(|sequence| sequence.number).collect()
+        let numbers = readers.iter().map(|sequence| sequence.number).collect();
+        (numbers, read)
     }
 
     /// Lets one that waits begin, if there is room for it: of those of the highest priority, that whose client has had the
@@ -245,6 +258,12 @@ impl Worker {
                     self.step(vec![place]);
                 }
             }
+            Err(Error::Core(walsh::Error::Value { .. }))
+                if batch.iter().any(|place| self.running[*place].drop_drafts()) =>
+            {
+                // It may be what was looked up.
+                self.step(batch);
+            }
             Err(error @ Error::Core(walsh::Error::Value { .. })) => {
                 for place in batch {
                     let sequence = self.running.remove(place);
@@ -282,7 +301,10 @@ impl Worker {
             }
             match sequence.wants_nothing() {
                 true => over.push((place, Ok(Finish::MaxTokens))),
-                false => chosen.push((place, row)),
+                false => {
+                    let first = row - sequence.drafts() as i32;
+                    chosen.extend((first..=row).map(|row| (place, row)));
+                }
             }
         }
         match self.choose(&chosen, &mut over) {
@@ -291,7 +313,8 @@ impl Worker {
         }
     }
 
-    /// Chooses a token for each place behind its row, and notes who is at an end with it.
+    /// Chooses a token for each place behind its row, and notes who is at an end with it. Of a place with several rows, those
+    /// behind the first are of tokens that were looked up, and count as long as these are what is chosen.
     fn choose(
         &mut self,
         chosen: &[(usize, i32)],
@@ -300,37 +323,67 @@ impl Worker {
         if chosen.is_empty() {
             return Ok(());
         }
-        self.status.generated += chosen.len() as u64;
         let rows: Vec<i32> = chosen.iter().map(|(_, row)| *row).collect();
         let Self {
-            runner, running, ..
+            runner,
+            running,
+            status,
+            ..
         } = self;
         let likeliest = |(place, _): &(usize, i32)| running[*place].takes_likeliest();
-        if chosen.iter().all(likeliest) {
-            match runner.likeliest(&rows) {
-                Ok(tokens) => {
-                    for ((place, _), token) in chosen.iter().zip(tokens) {
-                        if let Some(finish) = running[*place].push(token, None) {
-                            over.push((*place, Ok(finish)));
-                        }
-                    }
-                    return Ok(());
-                }
+        let mut found = match chosen.iter().all(likeliest) {
+            false => None,
+            true => match runner.likeliest(&rows) {
+                Ok(tokens) => Some(tokens),
                 // Some row has a number that is none: the logits tell which.
-                Err(Error::Core(walsh::Error::Value { .. })) => {}
+                Err(Error::Core(walsh::Error::Value { .. })) => None,
                 Err(error) => return Err(error),
-            }
-        }
-        runner.logits(&rows, &mut |index, logits| {
+            },
+        };
+        // The place of the latest row, how many of its rows counted, and whether its next does.
+        let mut latest = (usize::MAX, 0, false);
+        let mut take = |index: usize, logits: Option<&mut [f32]>, token: i32| {
             let (place, _) = chosen[index];
             let sequence = &mut running[place];
-            let chosen = sequence.choose(logits);
-            match chosen.map(|(token, logprobs)| sequence.push(token, logprobs)) {
-                Ok(None) => {}
-                Ok(Some(finish)) => over.push((place, Ok(finish))),
-                Err(error) => over.push((place, Err(error))),
+            if latest.0 != place {
+                latest = (place, 0, true);
             }
-        })
+            if !latest.2 {
+                return;
+            }
+            let token = match logits {
+                None => Ok((token, None)),
+                Some(logits) => sequence.choose(logits),
+            };
+            let ended = token.map(|(token, logprobs)| sequence.push(token, logprobs));
+            latest.1 += 1;
+            latest.2 = match ended {
+                Ok(None) => sequence.confirm(),
+                Ok(Some(finish)) => {
+                    over.push((place, Ok(finish)));
+                    false
+                }
+                Err(error) => {
+                    over.push((place, Err(error)));
+                    false
+                }
+            };
+            status.generated += 1;
+            if !latest.2 {
+                let (looked_up, found) = sequence.note_found(latest.1 - 1);
+                status.looked_up += looked_up;
+                status.found += found;
+            }
+        };
+        match found.take() {
+            Some(tokens) => {
+                for (index, token) in tokens.into_iter().enumerate() {
+                    take(index, None, token);
+                }
+                Ok(())
+            }
+            None => runner.logits(&rows, &mut |index, logits| take(index, Some(logits), 0)),
+        }
     }
 
     /// Ends sequences, each with how it ends.

@@ -37,6 +37,19 @@ pub enum Special {
     Text,
 }
 
+/// What a model that was trained to fill gaps reads in front of the parts of a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Infill {
+    /// Before what stands in front of the gap.
+    pub prefix: i32,
+    /// Before what stands behind it.
+    pub suffix: i32,
+    /// Before what fills it.
+    pub middle: i32,
+    /// Before each file, where there are several.
+    pub file: Option<i32>,
+}
+
 /// Puts text into a model's tokens and back.
 #[derive(Debug)]
 pub struct Tokenizer {
@@ -47,7 +60,7 @@ pub struct Tokenizer {
     eos: Option<i32>,
     unknown: Option<i32>,
     ends: Vec<i32>,
-    infill: Option<[i32; 3]>,
+    infill: Option<Infill>,
     add_bos: bool,
     add_eos: bool,
 }
@@ -114,7 +127,12 @@ impl Tokenizer {
             eos: signed(roles.eos),
             unknown: signed(roles.unknown),
             ends: roles.ends.into_iter().map(|id| id as i32).collect(),
-            infill: roles.infill.map(|ids| ids.map(|id| id as i32)),
+            infill: roles.infill.map(|[prefix, suffix, middle]| Infill {
+                prefix: prefix as i32,
+                suffix: suffix as i32,
+                middle: middle as i32,
+                file: roles.file.map(|id| id as i32),
+            }),
             add_bos,
             add_eos,
         })
@@ -316,9 +334,8 @@ impl Tokenizer {
         &self.ends
     }
 
-    /// The tokens of a model that was trained to fill gaps: before the text in front of the gap, before the text behind it,
-    /// and before what fills it.
-    pub fn infill(&self) -> Option<[i32; 3]> {
+    /// The tokens of a model that was trained to fill gaps.
+    pub fn infill(&self) -> Option<Infill> {
         self.infill
     }
 

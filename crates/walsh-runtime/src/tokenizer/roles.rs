@@ -19,6 +19,8 @@ pub(super) struct Roles {
     /// Those before the text in front of a gap, before the text behind it, and before what fills it; only where all three
     /// are there.
     pub(super) infill: Option<[u32; 3]>,
+    /// That before each file of several.
+    pub(super) file: Option<u32>,
 }
 
 /// Tokens after which a model has nothing more to say, whatever else the file says of them.
@@ -145,7 +147,7 @@ impl Roles {
         for key in ["eot_token_id", "eom_token_id"] {
             ends.push(stated(vocab, key)?);
         }
-        let mut parts = Vec::new();
+        let (mut parts, mut file) = (Vec::new(), None);
         for infill in &INFILL {
             let mut ids = Vec::new();
             for key in infill.keys {
@@ -153,6 +155,9 @@ impl Roles {
             }
             if ids.is_empty() {
                 ids.extend(infill.names.iter().filter_map(|name| control(vocab, name)));
+            }
+            if infill.keys == ["fim_sep_token_id"] {
+                file = ids.first().copied();
             }
             if !infill.ends {
                 parts.extend(ids.first().copied());
@@ -171,6 +176,7 @@ impl Roles {
             unknown,
             ends,
             infill: parts.try_into().ok(),
+            file,
         })
     }
 }

@@ -14,6 +14,7 @@ mod exact;
 mod files;
 mod fits;
 mod hostile;
+mod look_up;
 mod packing;
 mod prefixes;
 mod texts;

@@ -62,7 +62,10 @@ impl Job {
             };
             // A sequence's blocks begin at its own first token, wherever that is among the op's: how its sums are cut must
             // not depend on the others. An item does those that begin among its tokens.
-            let most = self.shape.block_tokens();
+            // Where the cache alone is read, that is true of a sequence's tokens, too: one that was looked up has the sums that
+            // it has when it is decoded by itself.
+            let alone = !self.sequences.is_null() && self.fresh.is_none();
+            let most = if alone { 1 } else { self.shape.block_tokens() };
             let within = (next - all.start) % most;
             let tokens = next..all.end.min(next + most - within);
             left.start = tokens.end;
