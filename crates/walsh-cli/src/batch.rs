@@ -29,6 +29,7 @@ pub(crate) fn run(args: &Batch) -> Outcome {
             Some(Seed::Given(seed)) => seed,
             Some(Seed::Drawn) | None => models::drawn_seed(),
         },
+        look_up: args.engine.look_up > 0,
         ..Request::new(Vec::new())
     };
     if defaults.sampling.temperature > 0.0 {
@@ -59,6 +60,12 @@ pub(crate) fn run(args: &Batch) -> Outcome {
         status.steps,
         status.put_off,
     ));
+    if status.looked_up > 0 {
+        notes.note(format_args!(
+            "{} tokens looked up, {} of them found",
+            status.looked_up, status.found
+        ));
+    }
     if let Some(trouble) = engine.folder_trouble() {
         notes.note(format_args!("beginnings of prompts: {trouble}"));
     }
@@ -79,6 +86,7 @@ pub(crate) fn options(args: &EngineArgs) -> EngineOptions {
         context: args.context.map_or(0, usize::from),
         kv: args.kv.clone(),
         kv_memory: args.kv_memory.unwrap_or(0),
+        look_up: args.look_up,
         deterministic: args.deterministic,
         prefix_folder: args.prefix_folder.clone(),
         prefix_folder_bytes: args.prefix_folder_size,

@@ -198,7 +198,7 @@ mod tests {
             (&["generate", "-fa", "x"], "leave it out"),
             (&["chat", "--mirostat", "2"], "--top-k"),
             (&["generate", "-cnv", "x"], "walsh chat"),
-            (&["serve"], "no server"),
+            (&["ps"], "/metrics"),
             (&["generate", "-r", "User:", "x"], "--stop"),
         ] {
             let line = usage(arguments);

@@ -52,6 +52,8 @@ pub(crate) struct Knobs {
     stop: Option<Texts>,
     logit_bias: Option<Map<String, Value>>,
     ignore_eos: Option<bool>,
+    /// Whether tokens are looked up in the text so far; as the server was started if absent.
+    look_up: Option<bool>,
     priority: Option<Value>,
     /// Who asks, as OpenAI's clients say it.
     user: Option<String>,
@@ -148,6 +150,7 @@ impl Knobs {
             client: self.user.as_deref().or(client).map(str::to_owned),
             deadline: deadline.transpose()?,
             salt: self.salt.clone(),
+            look_up: self.look_up.unwrap_or(served.engine.options().look_up > 0),
             ..Request::new(Vec::new())
         })
     }

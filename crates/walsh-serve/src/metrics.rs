@@ -23,7 +23,7 @@ pub(crate) struct Of {
 type Reading = (&'static str, &'static str, fn(&EngineStatus) -> u64);
 
 /// Those that only grow.
-const COUNTED: [Reading; 5] = [
+const COUNTED: [Reading; 7] = [
     ("prompt_tokens", "Tokens of prompts that were read", |s| {
         s.read
     }),
@@ -34,6 +34,14 @@ const COUNTED: [Reading; 5] = [
     ),
     ("generated_tokens", "Tokens that were chosen", |s| {
         s.generated
+    }),
+    (
+        "tokens_looked_up",
+        "Tokens that were read before they were chosen",
+        |s| s.looked_up,
+    ),
+    ("tokens_found", "Those of them that were chosen", |s| {
+        s.found
     }),
     ("steps", "Runs of the model", |s| s.steps),
     ("put_off", "Texts that gave way to others", |s| s.put_off),

@@ -29,6 +29,8 @@ pub(crate) fn routes(app: &Arc<App>, limits: &Limits, origins: &[String]) -> Rou
         .routes(routes!(models::list))
         .routes(routes!(anthropic::messages))
         .routes(routes!(anthropic::count_tokens))
+        .routes(routes!(llama::completion::completion))
+        .routes(routes!(llama::completion::fill))
         .routes(routes!(llama::health))
         .routes(routes!(llama::props))
         .routes(routes!(llama::tokenize))

@@ -8,7 +8,7 @@ use walsh::{DeviceSpec, KvSpec};
 use walsh_runtime::store::Catalogue;
 
 use super::values::{
-    Seed, bytes, count, count_or_none, fraction, non_negative, positive, seed, stop_text,
+    Seed, bytes, count, count_or_none, fraction, looked_up, non_negative, positive, seed, stop_text,
 };
 
 /// Where named models are kept.
@@ -132,6 +132,11 @@ pub(crate) struct EngineArgs {
     /// The most that the files of that folder take; those used longest ago go
     #[arg(long, value_name = "SIZE", value_parser = bytes, requires = "prefix_folder", default_value = "4GB")]
     pub(crate) prefix_folder_size: u64,
+
+    /// Look up to N tokens up, where a text goes on as it did before, and read them in one step: 0 to 7.
+    /// The answer is the same; it comes sooner where it repeats what was said
+    #[arg(long, value_name = "N", default_value = "0", value_parser = looked_up)]
+    pub(crate) look_up: usize,
 
     /// Go on only from what a text's own calls would have left, to the bit: no answer depends on what
     /// else is served then, but beginnings are shared by messages and by 256 tokens alone

@@ -122,6 +122,14 @@ pub(super) fn count_or_none(text: &str) -> Result<usize, String> {
     whole(text, 0)
 }
 
+/// How many tokens are looked up: with the next, as many as are read in a step.
+pub(super) fn looked_up(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(value) if value <= 7 => Ok(value),
+        _ => Err("expected a whole number from 0 to 7".to_owned()),
+    }
+}
+
 pub(super) fn max_tokens(text: &str) -> Result<MaxTokens, String> {
     match text {
         "-1" => Ok(MaxTokens(None)),

@@ -131,6 +131,26 @@ fn a_second_turn_is_not_read_again(server: &Server) {
 }
 
 #[test]
+fn what_is_looked_up_comes_sooner_and_is_the_same() {
+    let server = Server::real(&["--look-up", "7", "--log", "off"]);
+    let text = "Ships: Anna, Berta, Clara, Dora, Emma, Frida, Greta.\n".repeat(3);
+    let body = |look_up: bool| {
+        let prompt = format!("{text}Ships:");
+        json!({ "prompt": prompt, "max_tokens": 48, "temperature": 0, "look_up": look_up })
+    };
+    let ask = |look_up| server.ok("/v1/completions", &body(look_up))["choices"][0]["text"].clone();
+    let plain = ask(false);
+    assert_eq!(server.figure("walsh_tokens_looked_up_total"), 0.0);
+    assert_eq!(ask(true), plain);
+    let found = || (server.figure("walsh_tokens_found_total") > 20.0).then_some(());
+    assert!(super::wait(found).is_some(), "{plain}");
+    // A server without it says so.
+    let without = Server::tiny(&["--log", "off"]);
+    let error = without.refused("/v1/completions", &body(true), 400);
+    assert_eq!(error["param"], "look_up");
+}
+
+#[test]
 fn models_have_names_and_others_are_refused() {
     let folder = super::Folder::new();
     let other = Tiny {
@@ -252,8 +272,76 @@ fn a_gap_is_filled_by_models_that_were_trained_to() {
     let mut written = common;
     written["prompt"] = tokens("<|fim_prefix|>fn a(<|fim_suffix|>) {}<|fim_middle|>");
     let (gap, written) = (ask(gap), ask(written));
-    assert_eq!(gap["choices"][0]["text"], written["choices"][0]["text"]);
+    let text = &gap["choices"][0]["text"];
+    assert_eq!(text, &written["choices"][0]["text"]);
     assert_eq!(gap["usage"], written["usage"]);
+    // As editors ask that know llama-server: with what is chosen before the gap, and files besides.
+    let editor = json!({
+        "input_prefix": "fn a", "prompt": "(", "input_suffix": ") {}", "n_predict": 6,
+        "temperature": 0, "ignore_eos": true,
+    });
+    let filled = server.ok("/infill", &editor);
+    assert_eq!(
+        (&filled["content"], &filled["stop_type"]),
+        (text, &json!("limit"))
+    );
+    let mut streamed = editor.clone();
+    streamed["stream"] = true.into();
+    let events = server.post("/infill", &streamed).events();
+    let pieces = events.iter().filter_map(|event| event["content"].as_str());
+    assert_eq!(&json!(pieces.collect::<String>()), text);
+    assert_eq!(events.last().expect("an end")["stop"], true);
+    let mut more = editor;
+    more["input_extra"] = json!([{ "filename": "b.rs", "text": "fn b() {}" }]);
+    let with_file = server.ok("/infill", &more);
+    let read = |answer: &Value| answer["tokens_evaluated"].as_u64().expect("a number");
+    assert_eq!(read(&with_file), read(&filled) + "fn b() {}\n".len() as u64);
+}
+
+#[test]
+fn completion_is_what_it_is_elsewhere() {
+    let server = Server::tiny(&["--log", "off"]);
+    let body = json!({ "prompt": "abc", "n_predict": 7, "temperature": 0, "ignore_eos": true, "n_probs": 2 });
+    let own = server.ok("/completion", &body);
+    let openai = json!({ "prompt": "abc", "max_tokens": 7, "temperature": 0, "ignore_eos": true });
+    let openai = server.ok("/v1/completions", &openai);
+    assert_eq!(own["content"], openai["choices"][0]["text"]);
+    assert_eq!(own["tokens_predicted"], 7);
+    let known = own["completion_probabilities"]
+        .as_array()
+        .expect("an array");
+    assert_eq!(
+        (
+            known.len(),
+            known[0]["top_logprobs"].as_array().map(Vec::len)
+        ),
+        (7, Some(2))
+    );
+    let text: Vec<char> = own["content"].as_str().expect("a text").chars().collect();
+    let stop = json!({ "prompt": "abc", "n_predict": 7, "temperature": 0, "ignore_eos": true, "stop": [text[2]] });
+    let stopped = server.ok("/completion", &stop);
+    assert_eq!(
+        (&stopped["stop_type"], &stopped["stopping_word"]),
+        (&json!("word"), &json!(text[2]))
+    );
+    for (body, param) in [
+        (json!({ "n_predict": 3 }), "prompt"),
+        (json!({ "prompt": ["a", "b"] }), "prompt"),
+        (
+            json!({ "prompt": "a", "grammar": "root ::= \"a\"" }),
+            "grammar",
+        ),
+        (
+            json!({ "prompt": "a", "json_schema": { "type": "nonsense" } }),
+            "json_schema",
+        ),
+    ] {
+        assert_eq!(
+            server.refused("/completion", &body, 400)["param"],
+            param,
+            "{body}"
+        );
+    }
 }
 
 #[test]

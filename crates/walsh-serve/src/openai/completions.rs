@@ -79,26 +79,47 @@ impl Prompts {
 
 /// The prompt of a gap between two texts.
 fn gap(before: Prompts, behind: &str, tokenizer: &Tokenizer) -> Result<Vec<Vec<i32>>> {
-    let wrong = |message: &str| ApiError::field("suffix", message);
-    let Some([prefix, suffix, middle]) = tokenizer.infill() else {
-        return Err(wrong(
-            "suffix: this model was not trained to fill gaps: its vocabulary has no tokens for that",
-        ));
-    };
     let Prompts::Text(before) = before else {
-        return Err(wrong("suffix goes with a prompt that is one text"));
+        let message = "suffix goes with a prompt that is one text";
+        return Err(ApiError::field("suffix", message));
+    };
+    let prompt = infill(&[], (&before, behind), tokenizer);
+    Ok(vec![prompt.map_err(|error| error.by("suffix"))?])
+}
+
+/// The prompt of a gap between two texts, with files that are there besides: their names and texts.
+pub(crate) fn infill(
+    files: &[(String, String)],
+    (before, behind): (&str, &str),
+    tokenizer: &Tokenizer,
+) -> Result<Vec<i32>> {
+    let Some(marks) = tokenizer.infill() else {
+        return Err(ApiError::bad(
+            "this model was not trained to fill gaps: its vocabulary has no tokens for that",
+        ));
     };
     let mut prompt: Vec<i32> = tokenizer
         .bos()
         .filter(|_| tokenizer.add_bos())
         .into_iter()
         .collect();
-    for (token, text) in [(prefix, before.as_str()), (suffix, behind)] {
-        prompt.push(token);
-        prompt.extend(tokenizer.encode_after(Some(token), text, Special::Text)?);
+    let mut push = |mark: i32, text: &str| -> Result<()> {
+        prompt.push(mark);
+        prompt.extend(tokenizer.encode_after(Some(mark), text, Special::Text)?);
+        Ok(())
+    };
+    let mut shown = String::new();
+    for (name, text) in files {
+        match marks.file {
+            Some(mark) => push(mark, &format!("{name}\n{text}\n"))?,
+            // Where files cannot be told apart, they are text in front.
+            None => shown += &format!("{text}\n"),
+        }
     }
-    prompt.push(middle);
-    Ok(vec![prompt])
+    push(marks.prefix, &(shown + before))?;
+    push(marks.suffix, behind)?;
+    prompt.push(marks.middle);
+    Ok(prompt)
 }
 
 /// Goes on with texts.

@@ -32,7 +32,7 @@ fn usage(usage: Usage) -> Value {
 }
 
 /// How long an answer took, in llama-server's words.
-fn timings(ended: &Ended) -> Value {
+pub(crate) fn timings(ended: &Ended) -> Value {
     let figures = &ended.figures;
     let ms = |time: std::time::Duration| time.as_secs_f64() * 1e3;
     json!({
@@ -53,7 +53,7 @@ fn token_text(tokenizer: &Tokenizer, token: i32) -> String {
 }
 
 /// A token and its log-probability; JSON has no −∞.
-fn token_logprob(tokenizer: &Tokenizer, token: i32, logprob: f32) -> Value {
+pub(crate) fn token_logprob(tokenizer: &Tokenizer, token: i32, logprob: f32) -> Value {
     let bytes = tokenizer.token_bytes(token);
     json!({
         "token": token_text(tokenizer, token),

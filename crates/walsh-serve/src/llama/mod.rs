@@ -1,4 +1,6 @@
-//! What llama-server's clients ask for besides.
+//! What llama-server's clients ask for.
+
+pub(crate) mod completion;
 
 use std::sync::Arc;
 
