@@ -134,7 +134,7 @@ pub(crate) struct EngineArgs {
     pub(crate) prefix_folder_size: u64,
 
     /// Look up to N tokens up, where a text goes on as it did before, and read them in one step: 0 to 7.
-    /// The answer is the same; it comes sooner where it repeats what was said
+    /// The answer is the same (on a GPU, up to rounding), and comes sooner where it repeats what was said
     #[arg(long, value_name = "N", default_value = "0", value_parser = looked_up)]
     pub(crate) look_up: usize,
 

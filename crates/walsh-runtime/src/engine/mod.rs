@@ -59,9 +59,10 @@ pub struct EngineOptions {
     pub prefix_folder_bytes: u64,
     /// The most tokens that are looked up for requests that [ask for it](Request::look_up):
     /// where a text goes on as it did before, several of its tokens are read, and chosen, in
-    /// one step. 0 looks up none. Overlays have room for them, and are summed in another
-    /// order than without: of one engine, requests that look up and those that do not have
-    /// the same answers, to the bit.
+    /// one step. 0 looks up none. Of one engine, requests that look up and those that do not
+    /// have the same answers where a row's sums do not depend on how many rows there are,
+    /// as on CPUs with packed weights; on GPUs they differ by rounding. Overlays have room
+    /// for what is looked up, and are summed in another order than by an engine without.
     pub look_up: usize,
     /// Whether a text goes on only from what it would have read itself by the same
     /// calls, to the bit, so that its answer does not depend on what else is served.

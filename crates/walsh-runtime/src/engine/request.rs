@@ -30,7 +30,8 @@ pub struct Request {
     /// The form that the text is to have.
     pub constraint: Option<Constraint>,
     /// Whether tokens are looked up in the text so far, if the [engine](super::EngineOptions::look_up)
-    /// does that: the answer is the same, sooner where it repeats what was said.
+    /// does that: the answer comes sooner where it repeats what was said, and is the same as far
+    /// as that says.
     pub look_up: bool,
     /// How many of the likeliest tokens come with each, with their log-probabilities
     /// by the model's own logits; `None` for no log-probabilities.
