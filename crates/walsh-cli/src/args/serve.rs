@@ -68,7 +68,7 @@ pub(crate) struct Serve {
     #[arg(long, conflicts_with_all = ["api_key", "api_key_file"])]
     pub(crate) no_auth: bool,
 
-    /// Let pages of an origin, such as https://example.org, use the server; * for all
+    /// Let pages of an origin, its scheme and host, use the server; * for all
     #[arg(long, value_name = "ORIGIN")]
     pub(crate) cors: Vec<String>,
 

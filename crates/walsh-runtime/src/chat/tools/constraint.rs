@@ -19,7 +19,7 @@ pub struct ToolRequest<'a> {
     pub tools: &'a [Tool],
     /// Whether something has to be.
     pub choice: &'a ToolChoice,
-    /// Whether there can be several calls.
+    /// Whether there can be several calls, up to 16.
     pub parallel: bool,
     /// The text of the prompt, which may have begun the answer's reasoning.
     pub prompt_text: &'a str,
@@ -63,6 +63,14 @@ impl Template {
         let text = grammar.text(must, Begun::of(request.prompt_text))?;
         Ok(Some(Constraint::Lark(text)))
     }
+}
+
+/// The most calls of an answer: a model that is held to calls may find no end to them.
+const MOST_CALLS: usize = 16;
+
+/// A part that comes as often as calls can follow the first.
+fn again(part: &str) -> String {
+    format!("({part}){{0,{}}}", MOST_CALLS - 1)
 }
 
 /// A grammar being written, in llguidance's kind of Lark.
@@ -167,7 +175,7 @@ impl Grammar<'_> {
         self.rule("body", &body);
         if must {
             self.rule("call", &format!("{begin} body"));
-            self.rule("more", "(\"\\n\" call)*");
+            self.rule("more", &again("\"\\n\" call"));
             return Ok(if self.several { "call more" } else { "call" });
         }
         let begins: &[&str] = match coder {
@@ -177,7 +185,7 @@ impl Grammar<'_> {
         self.until("before", BEGIN, &begins[1..]);
         self.plain("rest", begins);
         Ok(match self.several {
-            true => "(before body)* rest",
+            true => "(before body){0,16} rest",
             false => "(before body | rest)",
         })
     }
@@ -195,7 +203,7 @@ impl Grammar<'_> {
 
     fn llama(&mut self, must: bool) -> Result<&'static str> {
         self.objects("parameters");
-        self.rule("more", "(\"; \" call)*");
+        self.rule("more", &again("\"; \" call"));
         let calls = if self.several { "call more" } else { "call" };
         if must {
             return Ok(calls);
@@ -237,10 +245,10 @@ impl Grammar<'_> {
                 calls.push(format!("{name} {id} {mark} arguments_{index}"));
             }
             self.rule("call", &calls.join(" | "));
-            self.rule("more", &format!("({begin} call)*"));
+            self.rule("more", &again(&format!("{begin} call")));
         } else {
             self.objects("arguments");
-            self.rule("more", "(\", \" call)*");
+            self.rule("more", &again("\", \" call"));
         }
         let body = match (self.form.named, self.several) {
             (true, true) => "call more",
