@@ -196,8 +196,10 @@ impl Sampler {
     fn take_top_k(&mut self, logits: &[f32]) {
         self.candidates.clear();
         let k = self.options.top_k;
+        // What cannot be is no candidate: under a constraint nearly nothing can.
+        let can_be = |c: &Candidate| c.logit > f32::NEG_INFINITY;
         if k == 0 || k >= logits.len() {
-            self.candidates.extend(candidates(logits, 0));
+            self.candidates.extend(candidates(logits, 0).filter(can_be));
             return;
         }
         // So many blocks hold a logit at least as large as their k-th largest peak: the k most probable tokens are among
@@ -217,7 +219,7 @@ impl Sampler {
             if *peak >= least {
                 let of_block = candidates(logits, block * BLOCK);
                 self.candidates
-                    .extend(of_block.filter(|c| c.logit >= least));
+                    .extend(of_block.filter(|c| c.logit >= least && can_be(c)));
             }
         }
         self.candidates.sort_unstable_by(Candidate::order);
