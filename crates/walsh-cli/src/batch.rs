@@ -27,7 +27,7 @@ pub(crate) fn run(args: &Batch) -> Outcome {
         sampling: models::sampling(&args.sampling, &model, &notes),
         seed: match args.sampling.seed {
             Some(Seed::Given(seed)) => seed,
-            Some(Seed::Drawn) | None => models::drawn_seed(),
+            Some(Seed::Drawn) | None => walsh_runtime::sampling::drawn_seed(),
         },
         look_up: args.engine.look_up > 0,
         ..Request::new(Vec::new())

@@ -9,6 +9,7 @@ use serde_json::json;
 use walsh::formats::kv::Budget;
 use walsh::{Device, KvSpec};
 use walsh_runtime::chat::Template;
+use walsh_runtime::sampling::drawn_seed;
 use walsh_runtime::store::{Catalogue, State, Store, StoreOptions};
 use walsh_runtime::{
     CalibrationNotice, CalibrationOptions, Conversation, Error, Fit, Model, RestoreOptions,
@@ -345,10 +346,7 @@ pub(crate) fn sampling(args: &SamplingArgs, model: &Model, notes: &Notes) -> Sam
             output::one_line(&recommended.unsupported.join(", "))
         ));
     }
-    let otherwise = recommended.otherwise(Sampling {
-        temperature: 0.7,
-        ..Sampling::default()
-    });
+    let otherwise = recommended.or_usual();
     Sampling {
         temperature: args.temperature.unwrap_or(otherwise.temperature),
         top_k: args.top_k.unwrap_or(otherwise.top_k),
@@ -369,10 +367,4 @@ pub(crate) fn seed(sampling: &SamplingArgs, session: &SessionArgs) -> Option<u64
         None if session.load.is_some() => None,
         Some(Seed::Drawn) | None => Some(drawn_seed()),
     }
-}
-
-/// Differs from run to run, and is short enough to type.
-pub(crate) fn drawn_seed() -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(std::process::id()) & 0xffff_ffff
 }

@@ -29,6 +29,17 @@ pub(crate) struct Piece {
     pub(crate) token: Option<(i32, Logprobs)>,
 }
 
+impl Piece {
+    /// Its text, where there are no tools.
+    pub(crate) fn text(&self) -> String {
+        let texts = self.deltas.iter().filter_map(|delta| match delta {
+            Delta::Text(text) => Some(text.as_str()),
+            _ => None,
+        });
+        texts.collect()
+    }
+}
+
 /// How an answer has ended.
 #[derive(Debug, Clone)]
 pub(crate) struct Ended {
@@ -257,6 +268,12 @@ impl Answers {
     /// As [`poll`](Self::poll).
     pub(crate) async fn next(&mut self) -> Option<Result<(usize, Said)>> {
         std::future::poll_fn(|context| self.poll(context)).await
+    }
+
+    /// All of what the only one says.
+    pub(crate) async fn only(self) -> Result<Whole> {
+        let missing = || ApiError::internal("there is no answer, which is a fault of Walsh");
+        self.whole().await?.pop().ok_or_else(missing)
     }
 
     /// All of what they say.

@@ -61,11 +61,9 @@ async fn answer(app: &Arc<App>, asked: &Asked, body: &Value) -> Result<Response>
         let writer = MessageWriter::new(id, served.name.clone(), &answers);
         return Ok(events::respond(answers, writer));
     }
-    let wholes = answers.whole().await?;
-    let missing = || ApiError::internal("there is no answer, which is a fault of Walsh");
-    let whole = wholes.first().ok_or_else(missing)?;
+    let whole = answers.only().await?;
     app.log_text("answer", &whole.text);
-    Ok(Json(message(&id, &served.name, whole)?).into_response())
+    Ok(Json(message(&id, &served.name, &whole)?).into_response())
 }
 
 /// Counts the tokens of a conversation's prompt.

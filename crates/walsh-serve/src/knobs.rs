@@ -6,6 +6,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use walsh_runtime::Request;
+use walsh_runtime::sampling::drawn_seed;
+use walsh_runtime::tokenizer::Tokenizer;
 
 use crate::error::{ApiError, Result};
 use crate::models::Served;
@@ -110,13 +112,12 @@ impl Knobs {
             return Err(ApiError::field("stop", message));
         }
         let mut logit_bias = Vec::new();
-        let most = served.engine.model().config().vocabulary;
+        let tokenizer = served.engine.model().tokenizer();
         for (token, bias) in self.logit_bias.iter().flatten() {
-            logit_bias.push(self::bias(token, bias, most)?);
+            logit_bias.push(self::bias(token, bias, tokenizer)?);
         }
         if self.ignore_eos == Some(true) {
-            let ends = served.engine.model().tokenizer().ends();
-            logit_bias.extend(ends.iter().map(|end| (*end, f32::NEG_INFINITY)));
+            logit_bias.extend(tokenizer.ends().iter().map(|end| (*end, f32::NEG_INFINITY)));
         }
         let priority = match &self.priority {
             // Words are OpenAI's, and about prices.
@@ -141,7 +142,7 @@ impl Knobs {
             seed: self
                 .seed
                 .filter(|seed| *seed != -1)
-                .map_or_else(drawn, |seed| seed as u64),
+                .map_or_else(drawn_seed, |seed| seed as u64),
             logit_bias,
             presence_penalty: penalty("presence_penalty", self.presence_penalty)?,
             frequency_penalty: penalty("frequency_penalty", self.frequency_penalty)?,
@@ -168,12 +169,11 @@ fn penalty(name: &'static str, given: Option<f32>) -> Result<f32> {
 }
 
 /// An entry of `logit_bias`. As far down as it goes, a token cannot come.
-fn bias(token: &str, bias: &Value, most: usize) -> Result<(i32, f32)> {
+fn bias(token: &str, bias: &Value, tokenizer: &Tokenizer) -> Result<(i32, f32)> {
     let wrong =
         |what: &str| ApiError::field("logit_bias", format!("logit_bias: {token:?}: {what}"));
     let id: Option<i32> = token.parse().ok();
-    let known = |id: &i32| usize::try_from(*id).is_ok_and(|id| id < most);
-    let id = id.filter(known);
+    let id = id.filter(|id| tokenizer.has(*id));
     let id = id.ok_or_else(|| wrong("the name is the number of no token"))?;
     let number = bias.as_f64().filter(|bias| (-100.0..=100.0).contains(bias));
     let number = number.ok_or_else(|| wrong("give a number from -100 to 100"))?;
@@ -181,12 +181,6 @@ fn bias(token: &str, bias: &Value, most: usize) -> Result<(i32, f32)> {
         true => Ok((id, f32::NEG_INFINITY)),
         false => Ok((id, number as f32)),
     }
-}
-
-/// A seed for who gives none.
-fn drawn() -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(Instant::now()) & 0xffff_ffff
 }
 
 /// How many answers a request wants.

@@ -28,10 +28,7 @@ pub(crate) struct Served {
 impl Served {
     fn open(offer: &Offer, options: &EngineOptions) -> walsh_runtime::Result<Self> {
         let model = (offer.open)()?;
-        let sampling = model.recommended_sampling().otherwise(Sampling {
-            temperature: 0.7,
-            ..Sampling::default()
-        });
+        let sampling = model.recommended_sampling().or_usual();
         let template = model.chat_template().map_err(ApiError::from);
         let options = EngineOptions {
             context: context(&model, options)?,
@@ -158,13 +155,12 @@ impl Models {
             open: Mutex::new(None),
             asked: SyncMutex::new(Instant::now()),
         };
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         Self {
             metrics: Arc::clone(metrics),
             most: options.sequences + queue,
             entries: offers.into_iter().map(entry).collect(),
             options,
-            started: now.map_or(0, |since| since.as_secs()),
+            started: crate::now(),
             active: Arc::default(),
         }
     }
@@ -266,9 +262,16 @@ impl Models {
     }
 }
 
+/// Whether closing another model may help.
 fn is_out_of_memory(error: &Error) -> bool {
     matches!(
         error,
-        Error::NoRoom { .. } | Error::Core(walsh_runtime::CoreError::OutOfMemory { .. })
+        Error::NoRoom { .. }
+            | Error::Core(walsh_runtime::CoreError::OutOfMemory { .. })
+            // What an engine says when less is free than its pages take.
+            | Error::Option {
+                option: "kv_memory",
+                ..
+            }
     )
 }

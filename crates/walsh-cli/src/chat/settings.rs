@@ -57,7 +57,7 @@ impl Settings {
             "repetition_penalty" => sampling.repetition_penalty = parsed(&name, value, number)?,
             "seed" => {
                 change = Change::Seed(match value {
-                    "-1" => crate::models::drawn_seed(),
+                    "-1" => walsh_runtime::sampling::drawn_seed(),
                     _ => parsed(&name, value, "a whole number, or -1 for one that is drawn")?,
                 });
             }

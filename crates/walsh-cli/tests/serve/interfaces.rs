@@ -151,6 +151,27 @@ fn what_is_looked_up_comes_sooner_and_is_the_same() {
 }
 
 #[test]
+fn texts_are_logged_where_that_is_asked_for() {
+    for (options, logged) in [(&[][..], false), (&["--log-texts"][..], true)] {
+        let server = Server::tiny(&[&["--log", "json"][..], options].concat());
+        for path in [CHAT, "/v1/messages"] {
+            server.ok(
+                path,
+                &json!({ "messages": user("a secret of mine"), "max_tokens": 2 }),
+            );
+        }
+        let requests = || (server.said().matches("\"status\":200").count() >= 2).then_some(());
+        super::wait(requests).expect("they are logged");
+        assert_eq!(
+            server.said().contains("secret"),
+            logged,
+            "{}",
+            server.said()
+        );
+    }
+}
+
+#[test]
 fn models_have_names_and_others_are_refused() {
     let folder = super::Folder::new();
     let other = Tiny {

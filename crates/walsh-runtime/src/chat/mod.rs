@@ -125,9 +125,8 @@ impl Template {
     /// Lets the template name a special token. One that a model does not have stays undefined.
     fn name_token(&mut self, name: &str, token: Option<i32>, tokenizer: &Tokenizer) {
         if let Some(token) = token {
-            let text = tokenizer.token_bytes(token);
-            let text = String::from_utf8_lossy(&text).into_owned();
-            self.tokens.push((name.to_string(), text));
+            self.tokens
+                .push((name.to_string(), tokenizer.token_name(token)));
         }
     }
 

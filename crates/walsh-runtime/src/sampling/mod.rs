@@ -9,7 +9,7 @@ mod recommended;
 use std::cmp::Ordering;
 
 use crate::error::{Error, Result};
-pub use random::Random;
+pub use random::{Random, drawn_seed};
 pub use recommended::RecommendedSampling;
 
 /// How to choose the next token.

@@ -2,6 +2,13 @@
 
 use walsh::formats::random::SplitMix64;
 
+/// A seed that differs from run to run, and is short enough to type.
+#[must_use]
+pub fn drawn_seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(std::process::id()) & 0xffff_ffff
+}
+
 /// The stream of random numbers of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Random {

@@ -57,6 +57,15 @@ const IDLE: [&str; 8] = [
 ];
 
 impl RecommendedSampling {
+    /// What is recommended, and where nothing is what answers are usually sampled by: a temperature of 0.7.
+    #[must_use]
+    pub fn or_usual(&self) -> Sampling {
+        self.otherwise(Sampling {
+            temperature: 0.7,
+            ..Sampling::default()
+        })
+    }
+
     /// What is recommended, and `sampling` where nothing is.
     #[must_use]
     pub fn otherwise(&self, sampling: Sampling) -> Sampling {

@@ -339,6 +339,11 @@ impl Tokenizer {
         self.infill
     }
 
+    /// Whether the vocabulary has a token of this number.
+    pub fn has(&self, token: i32) -> bool {
+        self.id(token).is_some()
+    }
+
     /// What a token is called: its text, as far as that is UTF-8, or the name of a control token.
     pub fn token_name(&self, token: i32) -> String {
         String::from_utf8_lossy(&self.token_bytes(token)).into_owned()

@@ -8,7 +8,6 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use walsh_runtime::chat::Delta;
 use walsh_runtime::{Constraint, Finish, Logprobs, Request};
 
 use crate::answer::{Answer, Answers, Ended, Said};
@@ -137,9 +136,7 @@ async fn answer(
     if asks.stream.unwrap_or(false) {
         return Ok(events::respond(answers, writer));
     }
-    let wholes = answers.whole().await?;
-    let missing = || ApiError::internal("there is no answer, which is a fault of Walsh");
-    let whole = wholes.first().ok_or_else(missing)?;
+    let whole = answers.only().await?;
     app.log_text("answer", &whole.text);
     let mut object = writer.end_of(whole.ended()?, &whole.text);
     if top.is_some() {
@@ -203,12 +200,7 @@ impl Writer for CompletionWriter {
         match said {
             Said::Prompt(_) => Vec::new(),
             Said::Piece(piece) => {
-                let mut text = String::new();
-                for delta in piece.deltas {
-                    if let Delta::Text(more) = delta {
-                        text += &more;
-                    }
-                }
+                let text = piece.text();
                 let mut object = json!({ "index": 0, "content": text, "stop": false });
                 match &piece.token {
                     Some(token) => {

@@ -142,8 +142,7 @@ pub(crate) async fn detokenize(
     let asks: Detokenize = knobs::read(&body)?;
     let served = app.models.get(asks.model.as_deref()).await?;
     let tokenizer = served.engine.model().tokenizer();
-    let known = |id: &i32| usize::try_from(*id).is_ok_and(|id| id < tokenizer.vocab_size());
-    if let Some(id) = asks.tokens.iter().find(|id| !known(id)) {
+    if let Some(id) = asks.tokens.iter().find(|id| !tokenizer.has(**id)) {
         let message = format!(
             "tokens: {id} is none of the vocabulary's {}",
             tokenizer.vocab_size()

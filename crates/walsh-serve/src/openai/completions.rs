@@ -8,16 +8,15 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use walsh_runtime::chat::Delta;
 use walsh_runtime::tokenizer::{Special, Tokenizer};
 use walsh_runtime::{Logprobs, Request};
 
-use super::{finish_reason, finite, timings, token_text, usage};
+use super::{finish_reason, finite, timings, usage};
 use crate::answer::{Answer, Answers, Ended, Said, Usage, Whole};
 use crate::api::Failures;
 use crate::ask;
 use crate::body::Body;
-use crate::error::{ApiError, Result};
+use crate::error::{About, ApiError, Result};
 use crate::events::{self, Writer, data};
 use crate::knobs::{self, Knobs};
 use crate::models::Served;
@@ -65,9 +64,8 @@ impl Prompts {
             Self::Several(several) => several,
         };
         let most = tokenizer.vocab_size();
-        let known = |id: &i32| usize::try_from(*id).is_ok_and(|id| id < most);
         let wrong = |what: String| Err(ApiError::field(field, format!("{field}{what}")));
-        match prompts.iter().flatten().find(|id| !known(id)) {
+        match prompts.iter().flatten().find(|id| !tokenizer.has(**id)) {
             Some(id) => wrong(format!(": {id} is none of the vocabulary's {most} tokens")),
             None if prompts.is_empty() || prompts.iter().any(Vec::is_empty) => {
                 wrong(" is empty: give a text".into())
@@ -183,7 +181,8 @@ pub(crate) async fn completions(
                     seed: request.seed.wrapping_add(index as u64),
                     ..request.clone()
                 };
-                answers.push(Answer::new(&task, &with, request, None)?);
+                let answer = Answer::new(&task, &with, request, None);
+                answers.push(answer.map_err(|error| error.of(About::Form, "response_format"))?);
             }
         }
         let tokens = prompts.iter().map(Vec::len).sum();
@@ -263,7 +262,7 @@ struct Columns {
 
 impl Columns {
     fn push(&mut self, tokenizer: &Tokenizer, token: i32, known: Option<&Logprobs>) {
-        let text = token_text(tokenizer, token);
+        let text = tokenizer.token_name(token);
         self.offsets.push(self.offset);
         self.offset += text.chars().count();
         self.tokens.push(text);
@@ -271,7 +270,7 @@ impl Columns {
         self.top.push(known.map(|known| {
             let top = known.top.iter();
             let entry =
-                |(id, logprob): &(i32, f32)| (token_text(tokenizer, *id), finite(*logprob).into());
+                |(id, logprob): &(i32, f32)| (tokenizer.token_name(*id), finite(*logprob).into());
             top.map(entry).collect()
         }));
     }
@@ -398,12 +397,7 @@ impl Writer for CompletionWriter {
         match said {
             Said::Prompt(_) => {}
             Said::Piece(piece) => {
-                let mut text = String::new();
-                for delta in piece.deltas {
-                    if let Delta::Text(more) = delta {
-                        text += &more;
-                    }
-                }
+                let text = piece.text();
                 let logprobs = piece.token.map_or(Value::Null, |(token, known)| {
                     let mut columns = Columns {
                         offset: self.offsets[index],

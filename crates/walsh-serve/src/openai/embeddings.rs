@@ -69,25 +69,28 @@ pub(crate) async fn embeddings(
         );
         return Err(ApiError::field("dimensions", message));
     }
-    let prompts = asks
-        .input
-        .tokens(served.engine.model().tokenizer(), "input")?;
-    if prompts.len() > MOST_TEXTS {
-        let message = format!("input has {} texts: at most {MOST_TEXTS}", prompts.len());
-        return Err(ApiError::field("input", message));
-    }
-    let tokens = prompts.iter().map(Vec::len).sum();
-    let ask = |prompt| {
-        let request = Request {
-            max_tokens: Some(0),
-            pooling: Some(pooling),
-            client: asked.client.clone(),
-            ..Request::new(prompt)
+    let (task, with, client) = (Arc::clone(&app), Arc::clone(&served), asked.client);
+    let answers = tokio::task::spawn_blocking(move || -> Result<Answers> {
+        let tokenizer = with.engine.model().tokenizer();
+        let prompts = asks.input.tokens(tokenizer, "input")?;
+        if prompts.len() > MOST_TEXTS {
+            let message = format!("input has {} texts: at most {MOST_TEXTS}", prompts.len());
+            return Err(ApiError::field("input", message));
+        }
+        let tokens = prompts.iter().map(Vec::len).sum();
+        let ask = |prompt| {
+            let request = Request {
+                max_tokens: Some(0),
+                pooling: Some(pooling),
+                client: client.clone(),
+                ..Request::new(prompt)
+            };
+            Answer::new(&task, &with, request, None)
         };
-        Answer::new(&app, &served, request, None)
-    };
-    let answers: Result<Vec<Answer>> = prompts.into_iter().map(ask).collect();
-    let wholes = Answers::new(answers?, tokens, place).whole().await?;
+        let answers: Result<Vec<Answer>> = prompts.into_iter().map(ask).collect();
+        Ok(Answers::new(answers?, tokens, place))
+    });
+    let wholes = answers.await??.whole().await?;
     let (mut data, mut tokens) = (Vec::new(), 0);
     for (index, whole) in wholes.iter().enumerate() {
         tokens += whole.ended()?.figures.prompt_tokens;

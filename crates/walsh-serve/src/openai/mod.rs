@@ -47,16 +47,11 @@ pub(crate) fn timings(ended: &Ended) -> Value {
     })
 }
 
-/// The text of a token, as far as it is text.
-fn token_text(tokenizer: &Tokenizer, token: i32) -> String {
-    String::from_utf8_lossy(&tokenizer.token_bytes(token)).into_owned()
-}
-
 /// A token and its log-probability; JSON has no −∞.
 pub(crate) fn token_logprob(tokenizer: &Tokenizer, token: i32, logprob: f32) -> Value {
     let bytes = tokenizer.token_bytes(token);
     json!({
-        "token": token_text(tokenizer, token),
+        "token": tokenizer.token_name(token),
         "logprob": finite(logprob),
         "bytes": bytes.as_ref(),
     })

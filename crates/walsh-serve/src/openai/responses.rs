@@ -165,11 +165,9 @@ pub(crate) async fn respond(
     if asks.stream.unwrap_or(false) {
         return Ok(events::respond(answers, ResponseWriter::new(head)));
     }
-    let wholes = answers.whole().await?;
-    let missing = || ApiError::internal("there is no answer, which is a fault of Walsh");
-    let whole = wholes.first().ok_or_else(missing)?;
+    let whole = answers.only().await?;
     app.log_text("answer", &whole.text);
-    let output = output(whole, &head);
+    let output = output(&whole, &head);
     let object = head.ended(whole.ended()?, output);
     Ok(Json(object).into_response())
 }

@@ -27,6 +27,7 @@ impl Sequence {
 
     /// Forgets what was looked up; whether there was anything.
     pub(in crate::engine) fn drop_drafts(&mut self) -> bool {
+        self.looked_up = 0;
         !std::mem::take(&mut self.drafts).is_empty()
     }
 
