@@ -154,7 +154,11 @@ impl<'a> Bound<'a> {
             let given = &bytes[start..end];
             match &host.expected {
                 Some(expected) => expected
-                    .check(host.dtype, given, self.target.has_leave(&self.problem.name))
+                    .check(
+                        host.dtype,
+                        given,
+                        self.target.approximation(&self.problem.name),
+                    )
                     .map_err(|wrong| format!("tensor {index} {}: {wrong}", placed.tensor))?,
                 None if given != host.bytes => {
                     return Err(format!("tensor {index}: an input was written to"));

@@ -16,7 +16,20 @@ pub enum Expected {
         why: &'static str,
         /// What holds instead on a target that has leave to approximate.
         leave: Option<Leave>,
+        /// What holds instead on a target that multiplies halves.
+        halves: Option<Leave>,
     },
+}
+
+/// How a target may approximate a case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Approximation {
+    /// Not at all.
+    None,
+    /// By 8-bit numbers.
+    Integers,
+    /// By numbers of 16 bits.
+    Halves,
 }
 
 /// How much a target may approximate.
@@ -56,15 +69,20 @@ impl Expected {
             bounds,
             why,
             leave: None,
+            halves: None,
         }
     }
 
-    /// Compares a tensor's bytes, as they are on a target that approximates or
-    /// on one that does not.
+    /// Compares a tensor's bytes, as they are on a target that approximates so.
     ///
     /// # Errors
     /// The first difference, in words.
-    pub fn check(&self, dtype: DType, bytes: &[u8], approximates: bool) -> Result<(), String> {
+    pub fn check(
+        &self,
+        dtype: DType,
+        bytes: &[u8],
+        approximation: Approximation,
+    ) -> Result<(), String> {
         match self {
             Self::Exact(expected) if dtype == DType::F32 => check_floats(expected, bytes),
             Self::Exact(expected) => check_exact(expected, bytes),
@@ -73,8 +91,13 @@ impl Expected {
                 bounds,
                 why,
                 leave,
+                halves,
             } => {
-                let leave = leave.as_ref().filter(|_| approximates);
+                let leave = match approximation {
+                    Approximation::None => None,
+                    Approximation::Integers => leave.as_ref(),
+                    Approximation::Halves => halves.as_ref(),
+                };
                 let (bounds, why) = leave.map_or((bounds, why), |l| (&l.bounds, &l.why));
                 let mut given = vec![0.0f32; values.len()];
                 ggml::decode(dtype, bytes, &mut given).map_err(|error| error.to_string())?;
@@ -158,7 +181,8 @@ mod tests {
     #[test]
     fn differences_are_found() {
         let close = Expected::close(vec![1.0, f64::NAN, f64::INFINITY], 1e-3, 1.0, "test");
-        let check = |values: &[f32]| close.check(DType::F32, bytes(values), true);
+        let check =
+            |values: &[f32]| close.check(DType::F32, bytes(values), Approximation::Integers);
         check(&[1.0005, f32::NAN, f32::INFINITY]).unwrap();
         for wrong in [
             [1.01, f32::NAN, f32::INFINITY],
@@ -170,13 +194,29 @@ mod tests {
             assert!(check(&wrong).is_err(), "{wrong:?}");
         }
         let exact = Expected::f32(&[0.0]);
-        assert!(exact.check(DType::F32, bytes(&[-0.0]), true).is_err());
+        assert!(
+            exact
+                .check(DType::F32, bytes(&[-0.0]), Approximation::Integers)
+                .is_err()
+        );
         let strange = Expected::f32(&[f32::NAN]);
         strange
-            .check(DType::F32, bytes(&[f32::from_bits(0x7fff_ffff)]), true)
+            .check(
+                DType::F32,
+                bytes(&[f32::from_bits(0x7fff_ffff)]),
+                Approximation::Integers,
+            )
             .unwrap();
-        assert!(strange.check(DType::F32, bytes(&[0.0]), true).is_err());
-        assert!(exact.check(DType::F32, bytes(&[0.0, 0.0]), true).is_err());
+        assert!(
+            strange
+                .check(DType::F32, bytes(&[0.0]), Approximation::Integers)
+                .is_err()
+        );
+        assert!(
+            exact
+                .check(DType::F32, bytes(&[0.0, 0.0]), Approximation::Integers)
+                .is_err()
+        );
         let power = Expected::Close {
             values: vec![1.0; 100],
             bounds: vec![1e-3; 100],
@@ -186,12 +226,18 @@ mod tests {
                 squared_error: 100.0 * 1e-4,
                 why: "test",
             }),
+            halves: Some(Leave {
+                bounds: vec![0.01; 100],
+                squared_error: 100.0 * 1e-6,
+                why: "test",
+            }),
         };
-        let check =
-            |value: f32, approximates| power.check(DType::F32, bytes(&[value; 100]), approximates);
-        check(1.009, true).unwrap();
-        assert!(check(1.011, true).is_err());
-        check(1.0009, false).unwrap();
-        assert!(check(1.009, false).is_err());
+        let check = |value: f32, by| power.check(DType::F32, bytes(&[value; 100]), by);
+        check(1.009, Approximation::Integers).unwrap();
+        assert!(check(1.011, Approximation::Integers).is_err());
+        check(1.0009, Approximation::None).unwrap();
+        assert!(check(1.009, Approximation::None).is_err());
+        check(1.0009, Approximation::Halves).unwrap();
+        assert!(check(1.002, Approximation::Halves).is_err());
     }
 }

@@ -21,7 +21,7 @@ mod target;
 
 pub use arguments::{Arguments, Asked, HELP};
 pub use bound::Bound;
-pub use expected::{Expected, Leave};
+pub use expected::{Approximation, Expected, Leave};
 pub use problem::{Bind, HostTensor, Problem};
 pub use target::{TEAMS, Target, missing, targets};
 pub use walsh::formats::random::SplitMix64 as Rng;

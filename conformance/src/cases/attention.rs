@@ -541,10 +541,21 @@ fn expected(values: Vec<f64>, sizes: Magnitudes, options: &KvCacheOptions) -> Ex
         squared_error: values.len() as f64 * rms * rms / 4.0,
         why: "centroids on a grid of 255 steps",
     });
+    // Queries, centroids and weights as halves are each off by 2^-12 of themselves at most, a score by about as much of its
+    // deviation.
+    let half = 1e-3 * largest * sizes.score.hypot(1.0);
+    let finite = values.iter().filter(|value| value.is_finite());
+    let squares: f64 = finite.map(|value| value.powi(2)).sum();
+    let halves = Some(Leave {
+        bounds: vec![3.0 * half; values.len()],
+        squared_error: 4e-6 * squares * (sizes.score / 2.0).max(1.0).powi(2),
+        why: "products of halves, 2e-3 of the output's norm where scores are of usual size",
+    });
     Expected::Close {
         bounds: vec![1e-5 * largest; values.len()],
         values,
         leave,
+        halves,
         why: "f32 scores, exponentials and sums over exactly decoded codes",
     }
 }

@@ -84,6 +84,7 @@ pub(super) fn gated() -> Problems {
                 values,
                 bounds,
                 leave: None,
+                halves: None,
                 why: "an f32 exponential and three roundings",
             };
             let (gate, up) = (HostTensor::f32(shape, &gate), HostTensor::f32(shape, &up));
@@ -204,6 +205,7 @@ pub(super) fn soft_cap() -> Problems {
                 values,
                 bounds,
                 leave: None,
+                halves: None,
                 why: "an f32 tanh and two roundings",
             };
             let (tensors, out) = unary(place, shape, HostTensor::f32(shape, &input), expected);

@@ -125,6 +125,7 @@ fn expected(dtype: DType, values: Vec<f64>, input: &[f32], weight: &[f32], k: us
         values,
         bounds,
         why: "an f32 sum of products in many lanes",
+        halves: None,
         leave: dtype.is_quantised().then_some(Leave {
             bounds: loose,
             squared_error: 1e-4 * power,

@@ -165,6 +165,7 @@ fn expected(normed: Normed) -> Expected {
         values: normed.output,
         bounds,
         leave: None,
+        halves: None,
         why: "an f32 sum of squares in many lanes, and five roundings",
     }
 }

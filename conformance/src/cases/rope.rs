@@ -115,6 +115,7 @@ fn problem(case: Case) -> Problem {
         bounds: vec![2e-6; values.len()],
         values,
         leave: None,
+        halves: None,
         why: "angles in f64, then f32 sines and four roundings of numbers up to 5",
     };
     let input = HostTensor::f32(&shape, &input);

@@ -3,7 +3,10 @@ use std::collections::HashMap;
 use walsh::formats::ggml;
 use walsh::formats::kv::RowCodec;
 use walsh::formats::random::SplitMix64;
-use walsh::{DType, Device, KvCache, KvCacheOptions, KvRows, Result, Screen, ScreenSample, Tensor};
+use walsh::{
+    DType, Device, KeyPreparation, KvCache, KvCacheOptions, KvRows, Result, Screen, ScreenSample,
+    Tensor,
+};
 
 /// How many random bytes are made on the host; a tensor repeats them.
 const TILE_BYTES: usize = 4 << 20;
@@ -23,6 +26,9 @@ pub struct Maker {
     tiles: HashMap<DType, Vec<u8>>,
     vectors: Vec<Vectors>,
     outputs: Vec<Tensor>,
+    /// Those of tokens, which all ops of the workload share: what follows from them is worked out once, as in a model.
+    positions: Option<Tensor>,
+    sequences: Option<Tensor>,
     /// How many of them this op has taken.
     taken: usize,
     output_cache: Option<KvCache>,
@@ -44,6 +50,8 @@ impl Maker {
             tiles: HashMap::new(),
             vectors: Vec::new(),
             outputs: Vec::new(),
+            positions: None,
+            sequences: None,
             taken: 0,
             output_cache: None,
         }
@@ -105,6 +113,24 @@ impl Maker {
         self.device.tensor(&[count], &values)
     }
 
+    /// The positions of a workload's tokens.
+    pub(crate) fn positions(&mut self, values: &[i32]) -> Result<Tensor> {
+        if let Some(positions) = &self.positions {
+            return Ok(positions.clone());
+        }
+        let positions = self.device.tensor(&[values.len() as u64], values)?;
+        Ok(self.positions.insert(positions).clone())
+    }
+
+    /// The sequences of a workload's tokens, one of each.
+    pub(crate) fn sequences(&mut self, count: u64) -> Result<Tensor> {
+        if let Some(sequences) = &self.sequences {
+            return Ok(sequences.clone());
+        }
+        let sequences = self.ascending(0, count)?;
+        Ok(self.sequences.insert(sequences).clone())
+    }
+
     /// Random integers below `end`.
     pub(crate) fn ids(&mut self, end: u64, count: u64) -> Result<Tensor> {
         let random = &mut self.random;
@@ -133,10 +159,23 @@ impl Maker {
     /// A cache full of random vectors.
     pub(crate) fn cache(&mut self, options: KvCacheOptions) -> Result<KvCache> {
         let cache = KvCache::new(&self.device, options)?;
-        for rows in [&cache.key().rows, &cache.value().rows] {
-            self.fill_rows(rows)?;
+        for side in [cache.key(), cache.value()] {
+            self.fill_rows(&side.rows)?;
+            if let Some(overlay) = &side.overlay {
+                self.fill_rows(overlay)?;
+            }
         }
         Ok(cache)
+    }
+
+    /// One whose keys are prepared, as those of a calibrated model are.
+    pub(crate) fn prepared(&mut self, cache: KvCache) -> Result<KvCache> {
+        let shape = [cache.kv_heads(), cache.head_dim()];
+        let equaliser = vec![1.0f32; (shape[0] * shape[1]) as usize];
+        cache.with_preparation(KeyPreparation {
+            equaliser: Some(self.device.tensor(&shape, &equaliser)?),
+            center: Some(self.floats(&shape)?),
+        })
     }
 
     fn fill_rows(&mut self, rows: &KvRows) -> Result<()> {

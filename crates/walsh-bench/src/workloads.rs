@@ -1,10 +1,10 @@
-use walsh::formats::kv::KvCodecs;
+use walsh::formats::kv::{KvCodec, KvCodecs, Overlay};
 use walsh::ops::{
     Activation, Add, ArgMax, Attention, Direction, EmbeddingRows, Fresh, GatedActivation, KvDecode,
     KvStore, Mask, MatMul, MatMulTopK, Op, Operation, Pairing, RmsNorm, Rope, RopeConfig,
     RopeScaling, Rotate, Scale, SoftCap, SumBefore, TopK, VectorSpace,
 };
-use walsh::{CacheSide, DType, KvCacheOptions, Result};
+use walsh::{CacheSide, DType, KvCacheOptions, OverlayOptions, Result};
 
 use crate::{MOST_SETS, Maker};
 
@@ -69,7 +69,7 @@ impl Sizes {
         vocabulary: 131_072,
         rows: &[8, 16, 64, 512, 2048],
         chunk: 2048,
-        contexts: &[8 << 10, 32 << 10, 128 << 10],
+        contexts: &[4 << 10, 32 << 10, 128 << 10],
     };
 
     /// Large enough to run.
@@ -79,7 +79,7 @@ impl Sizes {
         vocabulary: 1024,
         rows: &[8],
         chunk: 16,
-        contexts: &[64],
+        contexts: &[64, 80],
     };
 
     /// A product of as many rows as a chunk has.
@@ -133,37 +133,119 @@ fn product(dtype: DType, [m, n, k]: [u64; 3]) -> Workload {
 /// Query heads, KV heads and numbers per head: of Llama 3 8B, and of Gemma 3 270M.
 const HEADS: [[u64; 3]; 2] = [[32, 8, 128], [4, 1, 256]];
 
+/// Those of other models, which fewer codecs are measured with.
+const OTHER_HEADS: [[u64; 3]; 7] = [
+    [16, 8, 256],
+    [16, 4, 256],
+    [16, 2, 512],
+    [9, 3, 64],
+    [28, 4, 128],
+    [24, 8, 96],
+    [12, 2, 128],
+];
+
 const CODECS: [&str; 6] = ["f16", "q8_0", "q4_0", "tq8", "tq4", "tq3"];
+
+/// Those that are measured at one shape alone.
+const OTHER_CODECS: [&str; 6] = ["bf16", "q5_0", "tq6", "tq5", "k=tq5,v=tq3", "tq2"];
 
 fn decodes(sizes: &Sizes, all: &mut Vec<Workload>) {
     for &context in sizes.contexts {
-        for [heads, kv_heads, dim] in HEADS {
-            for codec in CODECS {
-                let name = format!("{codec} [1, {heads}/{kv_heads}, {dim}] over {context}");
-                let make = move |maker: &mut Maker| {
-                    let options = KvCacheOptions::global(codecs(codec)?, kv_heads, dim, context);
-                    Ok(Attention {
-                        query: maker.floats(&[1, heads, dim])?,
-                        fresh: None,
-                        cache: maker.cache(options)?,
-                        positions: maker.ascending(context - 1, 1)?,
-                        sequences: None,
-                        mask: Mask::causal(dim),
-                        sinks: None,
-                        output: maker.output(DType::F32, &[1, heads, dim])?,
-                    }
-                    .into())
-                };
-                all.push(Workload::new(Attention::NAME, name, make).over(context));
-            }
+        for heads in HEADS {
+            all.extend(CODECS.map(|codec| decode(codec, heads, context)));
         }
+        all.extend(OTHER_CODECS.map(|codec| decode(codec, HEADS[0], context)));
+        all.push(policy(HEADS[0], context));
     }
+    for heads in OTHER_HEADS {
+        all.extend(["f16", "tq4"].map(|codec| decode(codec, heads, sizes.contexts[1])));
+    }
+    for codec in ["f16", "tq4"] {
+        all.push(batch(codec, HEADS[0], sizes.contexts[0]));
+    }
+}
+
+/// A token over a cache of one sequence.
+fn decode(codec: &'static str, [heads, kv_heads, dim]: [u64; 3], context: u64) -> Workload {
+    let name = format!("{codec} [1, {heads}/{kv_heads}, {dim}] over {context}");
+    let make = move |maker: &mut Maker| {
+        let options = KvCacheOptions::global(codecs(codec)?, kv_heads, dim, context);
+        Ok(Attention {
+            query: maker.floats(&[1, heads, dim])?,
+            fresh: None,
+            cache: maker.cache(options)?,
+            positions: maker.positions(&[context as i32 - 1])?,
+            sequences: None,
+            mask: Mask::causal(dim),
+            sinks: None,
+            output: maker.output(DType::F32, &[1, heads, dim])?,
+        }
+        .into())
+    };
+    Workload::new(Attention::NAME, name, make).over(context)
+}
+
+/// The same with prepared keys and an overlay, as a budget of four bits has them.
+fn policy([heads, kv_heads, dim]: [u64; 3], context: u64) -> Workload {
+    let name = format!("tq4 prepared, overlay [1, {heads}/{kv_heads}, {dim}] over {context}");
+    let make = move |maker: &mut Maker| {
+        let mut options = KvCacheOptions::global(codecs("tq4")?, kv_heads, dim, context);
+        options.overlay = Some(OverlayOptions {
+            tokens: Overlay {
+                first: 4,
+                recent: 32,
+                codec: Some(KvCodec::Dense(DType::Q8_0)),
+            },
+            slack: 0,
+        });
+        let cache = maker.cache(options)?;
+        Ok(Attention {
+            query: maker.floats(&[1, heads, dim])?,
+            fresh: None,
+            cache: maker.prepared(cache)?,
+            positions: maker.positions(&[context as i32 - 1])?,
+            sequences: None,
+            mask: Mask::causal(dim),
+            sinks: None,
+            output: maker.output(DType::F32, &[1, heads, dim])?,
+        }
+        .into())
+    };
+    Workload::new(Attention::NAME, name, make).over(context)
+}
+
+/// A token of each of many sequences of a quarter to twice a length.
+fn batch(codec: &'static str, [heads, kv_heads, dim]: [u64; 3], length: u64) -> Workload {
+    const SEQUENCES: u64 = 64;
+    let lengths: Vec<u64> = (0..SEQUENCES)
+        .map(|sequence| length / 4 + sequence * 37 % SEQUENCES * (length * 7 / 4) / SEQUENCES)
+        .collect();
+    let stored = lengths.iter().sum::<u64>() / SEQUENCES;
+    let name = format!("{codec} [{SEQUENCES}, {heads}/{kv_heads}, {dim}] over {stored} each");
+    let make = move |maker: &mut Maker| {
+        let mut options = KvCacheOptions::global(codecs(codec)?, kv_heads, dim, 2 * length);
+        options.sequences = SEQUENCES;
+        let positions: Vec<i32> = lengths.iter().map(|length| *length as i32 - 1).collect();
+        let output = maker.output(DType::F32, &[SEQUENCES, heads, dim])?;
+        Ok(Attention {
+            query: maker.floats(&[SEQUENCES, heads, dim])?,
+            fresh: None,
+            cache: maker.cache(options)?,
+            positions: maker.positions(&positions)?,
+            sequences: Some(maker.sequences(SEQUENCES)?),
+            mask: Mask::causal(dim),
+            sinks: None,
+            output,
+        }
+        .into())
+    };
+    Workload::new(Attention::NAME, name, make).over(stored)
 }
 
 fn prefills(sizes: &Sizes, all: &mut Vec<Workload>) {
     let [heads, kv_heads, dim] = HEADS[0];
     let chunk = sizes.chunk / 4;
-    for before in [0, sizes.contexts[0]] {
+    for before in [0, sizes.contexts[0], sizes.contexts[1]] {
         for codec in ["f16", "tq4"] {
             let name = format!("{codec} [{chunk}, {heads}/{kv_heads}, {dim}] behind {before}");
             let make = move |maker: &mut Maker| {
@@ -176,7 +258,7 @@ fn prefills(sizes: &Sizes, all: &mut Vec<Workload>) {
                         values: maker.floats(&[chunk, kv_heads, dim])?,
                     }),
                     cache: maker.cache(options)?,
-                    positions: maker.ascending(before, chunk)?,
+                    positions: maker.positions(&ascending(before, chunk))?,
                     sequences: None,
                     mask: Mask::causal(dim),
                     sinks: None,
@@ -187,6 +269,11 @@ fn prefills(sizes: &Sizes, all: &mut Vec<Workload>) {
             all.push(Workload::new(Attention::NAME, name, make).over(before));
         }
     }
+}
+
+/// The positions of a chunk.
+fn ascending(first: u64, count: u64) -> Vec<i32> {
+    (first..first + count).map(|n| n as i32).collect()
 }
 
 fn stores(sizes: &Sizes, all: &mut Vec<Workload>) {

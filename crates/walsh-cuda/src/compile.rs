@@ -69,6 +69,8 @@ impl Compiler for ForArchitecture {
 pub(crate) struct Text {
     /// The name of its entry point.
     pub(crate) symbol: String,
+    /// Threadgroup memory that its launches ask for.
+    pub(crate) dynamic_bytes: u32,
     source: String,
 }
 
@@ -76,6 +78,7 @@ impl Text {
     pub(crate) fn of(variant: &Variant) -> Self {
         Self {
             symbol: variant.symbol(),
+            dynamic_bytes: variant.dynamic_bytes(),
             source: variant.source(Platform::Cuda),
         }
     }
@@ -197,6 +200,7 @@ mod tests {
     fn text(source: &str) -> Text {
         Text {
             symbol: "walsh_test".into(),
+            dynamic_bytes: 0,
             source: source.into(),
         }
     }

@@ -29,7 +29,19 @@ pub fn limits(capability: (i32, i32), multiprocessors: u32, activations: Activat
         multiprocessors,
         threadgroup_bytes: THREADGROUP_BYTES,
         bfloat_matrices: capability >= BFLOAT_MATRICES,
+        fragment_bytes: fragment_bytes(capability),
         activations,
+    }
+}
+
+/// What a group may ask for at its launch, by the programming guide's table of compute capabilities; the least of all where it
+/// is not known.
+fn fragment_bytes(capability: (i32, i32)) -> u32 {
+    match capability {
+        (..8, _) => 0,
+        (8, 0 | 7) => 163 << 10,
+        (9 | 10, _) => 227 << 10,
+        _ => 99 << 10,
     }
 }
 

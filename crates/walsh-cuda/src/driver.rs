@@ -68,6 +68,7 @@ functions! {
     load_module = cuModuleLoadData(*mut CUmodule, *const c_void);
     unload_module = cuModuleUnload(CUmodule);
     module_function = cuModuleGetFunction(*mut CUfunction, CUmodule, *const c_char);
+    set_function_attribute = cuFuncSetAttribute(CUfunction, c_uint, c_int);
     create_graph = cuGraphCreate(*mut CUgraph, c_uint);
     destroy_graph = cuGraphDestroy(CUgraph);
     add_kernel = cuGraphAddKernelNode_v2(

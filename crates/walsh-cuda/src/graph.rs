@@ -100,7 +100,7 @@ impl Graph {
             blockDimX: dispatch.variant.threads(),
             blockDimY: 1,
             blockDimZ: 1,
-            sharedMemBytes: 0,
+            sharedMemBytes: dispatch.variant.dynamic_bytes(),
             kernelParams: parameters.as_mut_ptr(),
             extra: ptr::null_mut(),
             kern: ptr::null_mut(),

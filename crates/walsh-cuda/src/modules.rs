@@ -1,11 +1,11 @@
 //! Kernels loaded onto the device.
 
 use std::collections::HashMap;
-use std::ffi::CString;
+use std::ffi::{CString, c_int, c_uint};
 use std::ptr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cudarc::driver::sys::{CUfunction, CUmodule};
+use cudarc::driver::sys::{CUfunction, CUfunction_attribute as Attribute, CUmodule};
 use walsh_core::{Error, Result};
 use walsh_kernels::Variant;
 
@@ -26,7 +26,8 @@ unsafe impl Send for Module {}
 unsafe impl Sync for Module {}
 
 impl Module {
-    fn load(context: &Arc<Context>, code: &[u8], symbol: &str) -> Result<Self> {
+    fn load(context: &Arc<Context>, code: &[u8], text: &Text) -> Result<Self> {
+        let symbol = &text.symbol;
         let driver = context.driver;
         context.enter()?;
         let mut module = Self {
@@ -37,13 +38,41 @@ impl Module {
         // SAFETY: the context is current; the code is a whole file in the format that NVRTC gives.
         let status = unsafe { (driver.load_module)(&raw mut module.handle, code.as_ptr().cast()) };
         context.check(status, || format!("loading {symbol}"))?;
-        let name = CString::new(symbol).map_err(|_| context.failure("a name holds a zero"))?;
+        let name =
+            CString::new(symbol.as_str()).map_err(|_| context.failure("a name holds a zero"))?;
         // SAFETY: the module is loaded and the name ends with a zero byte.
         let status = unsafe {
             (driver.module_function)(&raw mut module.function, module.handle, name.as_ptr())
         };
         context.check(status, || format!("finding {symbol} in its code"))?;
+        if text.dynamic_bytes > 0 {
+            module.ask_for(text.dynamic_bytes)?;
+        }
         Ok(module)
+    }
+
+    /// Has its launches take threadgroup memory beyond what kernels may declare, and caches give way to it.
+    fn ask_for(&self, bytes: u32) -> Result<()> {
+        let context = &self.context;
+        for (attribute, value) in [
+            (
+                Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
+                bytes as c_int,
+            ),
+            (
+                Attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT,
+                100,
+            ),
+        ] {
+            // SAFETY: the function is of a loaded module of the current context.
+            let status = unsafe {
+                (context.driver.set_function_attribute)(self.function, attribute as c_uint, value)
+            };
+            context.check(status, || {
+                format!("asking for {bytes} bytes of a group's memory")
+            })?;
+        }
+        Ok(())
     }
 }
 
@@ -110,7 +139,7 @@ impl Modules {
 
     fn load(&self, text: &Text, code: &Code) -> Result<Module> {
         let context = &self.context;
-        let load = |code: &Code| Module::load(context, &code.bytes, &text.symbol);
+        let load = |code: &Code| Module::load(context, &code.bytes, text);
         let loaded = match load(code) {
             // What is kept may be whole and yet not for this driver.
             Err(_) if code.kept && context.enter().is_ok() => {

@@ -25,48 +25,6 @@ struct Shared {
     float keep[SIMDS][PAD];
 };
 
-// Where a row's query sees: positions of the zone.
-struct Seen {
-    int start, end;
-};
-
-inline Seen seen_by(constant AttentionPassArgs &args, device const int *entry) {
-    int own = entry[1];
-    int run_end = entry[6] + entry[5];
-    Seen seen;
-    seen.start = 0;
-    seen.end = own + 1;
-    if (args.window > 0u) seen.start = max(seen.start, own + 1 - int(args.window));
-    if (ZONE == 2) {
-        seen.start = max(seen.start, entry[6]);
-        return seen;
-    }
-    int existing = args.prefill ? entry[6] : run_end;
-    seen.start = max(seen.start, existing - int(args.capacity));
-    seen.end = min(seen.end, existing);
-    return seen;
-}
-
-// The first position of the overlay's recent ones for a query.
-inline int recent_start(constant AttentionPassArgs &args, int own) {
-    return max(own + 1 - int(args.recent), int(args.first));
-}
-
-// The first row of a sequence and KV head, of the codes or of the overlay.
-inline uint first_row_of(constant AttentionPassArgs &args, device const int *entry, uint head, uint slots, uint overlaid) {
-    return (uint(overlaid == 0u ? entry[7] : entry[0]) * args.kv_heads + head) * slots;
-}
-
-// The row behind it that holds a position; `pages` are the sequence's, where positions lie in pages.
-inline uint slot_of(constant AttentionPassArgs &args, device const int *pages, int position, uint overlaid) {
-    if (overlaid == 0u && PAGE > 0) {
-        return uint(pages[uint(position) / uint(PAGE)]) * uint(PAGE) + uint(position) % uint(PAGE);
-    }
-    if (overlaid == 0u) return uint(position) % args.capacity;
-    if (position < int(args.first)) return uint(position);
-    return args.first + uint(position) % args.ring;
-}
-
 // The number of the result of a row's part.
 inline uint result_of(constant AttentionPassArgs &args, uint row, uint head, uint part) {
     uint vector = row / args.group * args.heads + head * args.group + row % args.group;
@@ -87,23 +45,8 @@ inline void attention_pass(constant AttentionPassArgs &args, device const float 
     // Rows of a KV head: token by token, the heads of the group side by side.
     device const int *first_entry = slot_mapping + 8u * (first_row / args.group);
     device const int *last_entry = slot_mapping + 8u * ((first_row + rows - 1u) / args.group);
-    // What some row of the tile sees of the zone, as a range of places in line: an overlay's first tokens come before its
-    // recent ones.
-    Seen seen = seen_by(args, first_entry);
-    seen.end = seen_by(args, last_entry).end;
-    int skipped = 0;
-    if (ZONE == 0) {
-        seen.start = max(seen.start, int(args.first));
-        if (args.first + args.recent > 0u) seen.end = min(seen.end, recent_start(args, last_entry[1]));
-    }
-    int line = max(seen.end - seen.start, 0);
-    int leading = 0;
-    if (ZONE == 1) {
-        leading = max(min(seen.end, int(args.first)) - seen.start, 0);
-        skipped = max(seen.start + leading, args.recent > 0u ? recent_start(args, first_entry[1]) : seen.end);
-        line = leading + max(seen.end - skipped, 0);
-    }
-    int blocks = (line + 31) / 32;
+    Line line = line_of<ZONE>(args, first_entry, last_entry);
+    int blocks = (line.places + 31) / 32;
     int per_part = (blocks + int(args.parts) - 1) / int(args.parts);
     int block = int(at.x) * per_part;
     int last_block = min(block + per_part, blocks);
@@ -158,9 +101,8 @@ inline void attention_pass(constant AttentionPassArgs &args, device const float 
     simdgroup_barrier();
     for (block += int(at.simd); block < last_block; block += SIMDS) {
         int index = block * 32 + int(at.lane);
-        bool exists = index < line;
-        if (!exists) index = line - 1;
-        int position = ZONE == 1 && index >= leading ? skipped + index - leading : seen.start + index;
+        bool exists = index < line.places;
+        int position = position_at<ZONE>(line, min(index, line.places - 1));
         uint key_row;
         uint value_row;
         if (ZONE == 2) {
@@ -200,10 +142,8 @@ inline void attention_pass(constant AttentionPassArgs &args, device const float 
         for (uint row = 0; row < rows; row++) {
             uint token = (first_row + row) / args.group;
             device const int *entry = slot_mapping + 8u * token;
-            Seen own = seen_by(args, entry);
-            bool visible = exists && position >= own.start && position < own.end;
-            if (ZONE == 0 && args.first + args.recent > 0u) visible = visible && position < recent_start(args, entry[1]);
-            if (ZONE == 1) visible = visible && (position < int(args.first) || (args.recent > 0u && position >= recent_start(args, entry[1])));
+            Seen own = seen_by<ZONE>(args, entry);
+            bool visible = exists && sees<ZONE>(args, own, recent_start(args, entry[1]), position);
             float s = shared.weights[at.simd][0][row][at.lane];
             if (CENTER) {
                 uint vector = token * args.heads + head * args.group + (first_row + row) % args.group;
@@ -232,7 +172,7 @@ inline void attention_pass(constant AttentionPassArgs &args, device const float 
             UNROLL for (uint k = 0; k < COUNT; k++) out[row][k] *= keep;
         }
         // Values: COUNT numbers per lane, four positions at a time. Weights behind the last position are zero.
-        uint count = min(32u, uint(line - block * 32));
+        uint count = min(32u, uint(line.places - block * 32));
         for (uint source = 0; source < count; source += 4) {
             UNROLL for (uint next = 0; next < 4; next++) {
                 uint row_of = simd_shuffle(value_row, source + next);

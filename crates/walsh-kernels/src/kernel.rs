@@ -74,7 +74,7 @@ pub struct Kernel {
     pub includes: &'static [&'static str],
     /// Tables that it reads, generated from `walsh-formats`.
     pub tables: fn(&Variant) -> String,
-    /// The kernel's text.
+    /// The kernel's text; none when it is for the platforms of `native` alone.
     pub text: &'static str,
     /// Bodies for one platform, which replace `text` there.
     pub native: &'static [Native],
@@ -82,10 +82,22 @@ pub struct Kernel {
     pub constants: &'static [&'static str],
     /// The argument struct.
     pub args: ArgsLayout,
-    /// The buffers, at most nine.
+    /// The buffers, at most nine where the kernel is for every platform.
     pub buffers: &'static [Parameter],
     /// Whether the text defines `struct Shared`.
     pub shared: bool,
+}
+
+impl Kernel {
+    /// The text that a platform's compiler is given.
+    #[must_use]
+    pub fn text_on(&self, platform: Platform) -> &'static str {
+        let native = self
+            .native
+            .iter()
+            .find(|native| native.platform == platform);
+        native.map_or(self.text, |native| native.text)
+    }
 }
 
 /// No tables.
@@ -145,6 +157,15 @@ impl Variant {
         self.constant("THREADS") as u32
     }
 
+    /// Threadgroup memory that is asked for at the launch, in bytes: the constant `DYNAMIC` of a kernel that has one.
+    #[must_use]
+    pub fn dynamic_bytes(&self) -> u32 {
+        match self.kernel.constants.contains(&"DYNAMIC") {
+            true => self.constant("DYNAMIC") as u32,
+            false => 0,
+        }
+    }
+
     /// The name of the compiled entry point.
     #[must_use]
     pub fn symbol(&self) -> String {
@@ -180,8 +201,6 @@ impl Variant {
         let Kernel {
             name,
             includes,
-            text,
-            native,
             args,
             ..
         } = self.kernel;
@@ -200,8 +219,7 @@ impl Variant {
         for include in *includes {
             out.push_str(include);
         }
-        let native = native.iter().find(|native| native.platform == platform);
-        out.push_str(native.map_or(text, |native| native.text));
+        out.push_str(self.kernel.text_on(platform));
         let _ = writeln!(out, "\n}} // namespace {symbol}_text\n");
         out.push_str(&self.entry(platform, name, &symbol));
         out
@@ -232,21 +250,34 @@ impl Variant {
             format!("device {constness}{} *{}", buffer.kind, buffer.name)
         };
         let buffers = self.kernel.buffers;
-        let passed = if shared { "shared, " } else { "" };
+        let dynamic = self.dynamic_bytes() > 0;
+        let passed = match (shared, dynamic) {
+            (true, _) => "shared, ",
+            (false, true) => "(uchar *)walsh_memory, ",
+            (false, false) => "",
+        };
         match platform {
             Platform::Cuda => {
+                let has = |name| self.kernel.constants.contains(&name);
+                let bounds = if has("RESIDENT") { ", RESIDENT" } else { "" };
                 let parameters: String = buffers
                     .iter()
                     .map(|b| format!(", {}", pointer(b)))
                     .collect();
-                let declared = if shared {
-                    format!("    __shared__ {space}::Shared shared;\n")
-                } else {
-                    String::new()
+                let declared = match (shared, dynamic) {
+                    (true, _) => format!("    __shared__ {space}::Shared shared;\n"),
+                    (false, true) => {
+                        "    extern __shared__ __align__(1024) uint4 walsh_memory[];\n".into()
+                    }
+                    (false, false) => String::new(),
                 };
+                // A text that has something to do before it waits begins itself.
+                let begins = self.kernel.text_on(platform).contains("walsh_begin()");
+                let begin = if begins { "" } else { "    walsh_begin();\n" };
+                let bounds = bounds.replace("RESIDENT", &format!("{space}::RESIDENT"));
                 format!(
-                    "extern \"C\" __global__ void __launch_bounds__({space}::THREADS) {symbol}(const __grid_constant__ {space}::{args} args{parameters}) {{\n\
-                     {declared}    walsh_begin();\n\
+                    "extern \"C\" __global__ void __launch_bounds__({space}::THREADS{bounds}) {symbol}(const __grid_constant__ {space}::{args} args{parameters}) {{\n\
+                     {declared}{begin}\
                      \x20   Position at = {{blockIdx.x, blockIdx.y, blockIdx.z, threadIdx.x, threadIdx.x % 32, threadIdx.x / 32}};\n\
                      \x20   {space}::{name}(args, {names}{passed}at);\n}}\n"
                 )

@@ -19,6 +19,8 @@ pub struct Limits {
     pub threadgroup_bytes: u32,
     /// Whether it has instructions that multiply matrices of bfloat16.
     pub bfloat_matrices: bool,
+    /// The memory of a group of CUDA's own kernels of matrix fragments, in bytes; 0 where there are none.
+    pub fragment_bytes: u32,
     /// How products with block-quantised weights read their input.
     pub activations: Activations,
 }

@@ -35,6 +35,22 @@ pub(crate) fn centroids(name: &str, bits: TqBits) -> String {
     floats(name, &codebook(bits).centroids)
 }
 
+/// Words that the compiler knows.
+pub(crate) fn words(name: &str, values: &[u32]) -> String {
+    let values = values.iter().map(|word| format!("{word:#x}u"));
+    table("uint", name, values).replacen("TABLE", "constexpr", 1)
+}
+
+/// The centroids of a codebook as halves, two to a word.
+pub(crate) fn half_pairs(name: &str, bits: TqBits) -> String {
+    let half = |x: &f32| u32::from(half::f16::from_f32(*x).to_bits());
+    let pairs = codebook(bits).centroids.chunks(2);
+    let pairs: Vec<u32> = pairs
+        .map(|pair| half(&pair[0]) | half(&pair[1]) << 16)
+        .collect();
+    words(name, &pairs)
+}
+
 /// The boundaries of a codebook.
 pub(crate) fn boundaries(name: &str, bits: TqBits) -> String {
     floats(name, &codebook(bits).boundaries)

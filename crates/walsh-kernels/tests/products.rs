@@ -87,6 +87,7 @@ const H200: Limits = Limits {
     multiprocessors: 132,
     threadgroup_bytes: 48 << 10,
     bfloat_matrices: true,
+    fragment_bytes: 227 << 10,
     activations: Activations::Int8,
 };
 

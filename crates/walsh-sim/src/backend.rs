@@ -42,6 +42,7 @@ impl Default for SimOptions {
                 // What every Apple GPU has, the least of all.
                 threadgroup_bytes: 32 << 10,
                 bfloat_matrices: true,
+                fragment_bytes: 0,
                 activations: Activations::Int8,
             },
             most_steps: 1 << 30,

@@ -88,7 +88,10 @@ const MOST_BUFFERS: usize = 9;
 fn check_kernel(kernel: &Kernel) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut report = |what: String| wrong.push(format!("kernel {}: {what}", kernel.name));
-    if kernel.buffers.len() > MOST_BUFFERS {
+    let for_all = !kernel.text.is_empty();
+    let native = kernel.native.first().map_or("", |native| native.text);
+    let own = if for_all { kernel.text } else { native };
+    if for_all && kernel.buffers.len() > MOST_BUFFERS {
         report(format!(
             "{} buffers, at most {MOST_BUFFERS} are possible",
             kernel.buffers.len()
@@ -97,11 +100,11 @@ fn check_kernel(kernel: &Kernel) -> Vec<String> {
     if !kernel.constants.contains(&"THREADS") {
         report("THREADS is not among its constants".into());
     }
-    let text = Text::new(String::new(), kernel.text.to_owned());
+    let text = Text::new(String::new(), own.to_owned());
     if !text.defines(kernel.name) {
         report("its text defines no function of its name".into());
     }
-    let all: String = kernel.includes.concat() + kernel.text;
+    let all: String = kernel.includes.concat() + own;
     if Text::new(String::new(), all).declares_struct("Shared") != kernel.shared {
         report("its `shared` does not say whether its text has a `struct Shared`".into());
     }

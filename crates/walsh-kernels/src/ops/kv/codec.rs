@@ -82,6 +82,16 @@ impl Constants {
     }
 }
 
+/// Whether rows are plain halves.
+pub(super) fn is_halves(rows: Constants) -> bool {
+    rows.kind == kind(Storage::Float(FloatCodec::F16))
+}
+
+/// Whether rows are plain f32.
+pub(super) fn is_single(rows: Constants) -> bool {
+    rows.kind == kind(Storage::Float(FloatCodec::F32))
+}
+
 /// Whether a codec has norms for scales, and is encoded in double precision.
 pub(super) fn is_by_norm(codec: &RowCodec) -> bool {
     matches!(codec.storage(), Storage::Codebook(tq) if tq.scale != ScaleKind::LeastSquares)
@@ -241,6 +251,19 @@ pub(super) fn row_tables(variant: &Variant) -> String {
         None => tables::floats("CENTROIDS", &[0.0]),
     };
     rotation_tables(variant) + &numbers(&[]) + &forms(variant) + &book
+}
+
+/// The tables of attention that turns queries itself.
+pub(super) fn attention_tables(variant: &Variant) -> String {
+    let halves = [
+        ("KEY_HALVES", "KEY_KIND", "KEY_BITS"),
+        ("VALUE_HALVES", "VALUE_KIND", "VALUE_BITS"),
+    ]
+    .map(|(name, kind, bits)| match width(variant, kind, bits) {
+        Some(bits) => tables::half_pairs(name, bits),
+        None => tables::words(name, &[0]),
+    });
+    rotation_tables(variant) + &decoder_tables(variant) + &halves.concat()
 }
 
 /// The tables of an attention pass: forms, and the centroids of both sides.

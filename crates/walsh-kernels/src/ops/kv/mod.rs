@@ -23,5 +23,8 @@ pub(crate) const KERNELS: &[&Kernel] = &[
     &rotate::ROTATE,
     &attention::ATTENTION_QUERY,
     &attention::ATTENTION_PASS,
+    &attention::ATTENTION_TILES,
     &attention::ATTENTION_COMBINE,
+    &attention::ATTENTION_DECODE,
+    &attention::ATTENTION_MERGE,
 ];

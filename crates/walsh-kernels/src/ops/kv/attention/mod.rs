@@ -1,16 +1,30 @@
 //! Attention: queries turned, passes over zones of positions, their merge.
 
+mod decode;
+mod table;
+
 use walsh_core::ops::{Attention, Fresh};
-use walsh_core::{Buffer, KvRows, KvSide, Result, Span, Tensor};
+use walsh_core::{Activations, Buffer, KvRows, KvSide, Result, Span, Tensor};
 
 use super::codec::{self, Constants};
 use super::slot_mapping::{page_size, slot_mapping};
-use super::store::ROTATION;
-use crate::args::args;
-use crate::kernel::{Kernel, Variant, reads, writes};
-use crate::lower::{Lowering, layout};
+use crate::kernel::Variant;
+use crate::lower::{Limits, Lowering};
+use decode::Decode;
+pub(super) use decode::{ATTENTION_DECODE, ATTENTION_MERGE};
+pub(super) use table::{ATTENTION_COMBINE, ATTENTION_PASS, ATTENTION_QUERY, ATTENTION_TILES};
+use table::{AttentionCombineArgs, AttentionPassArgs, AttentionQueryArgs};
 
 const THREADS: i64 = 128;
+
+/// The fewest query rows that CUDA's own kernel for many of them gains by.
+const FEWEST_ROWS: u64 = 16;
+
+/// Threads of a group of that kernel.
+const TILE_THREADS: u64 = 128;
+
+/// Bytes of a group's memory that the driver takes for itself.
+const RESERVED: u64 = 1 << 10;
 
 /// Positions that a group of a pass takes at a time.
 const BLOCK: u64 = THREADS as u64;
@@ -18,167 +32,25 @@ const BLOCK: u64 = THREADS as u64;
 /// The most parts that a context is cut into.
 const MOST_PARTS: u64 = 256;
 
-args! {
-    /// Arguments of `attention_query`.
-    AttentionQueryArgs {
-        /// Query vectors.
-        vectors: u32,
-        /// Query heads.
-        heads: u32,
-        /// Query heads per KV head.
-        group: u32,
-        /// What queries are multiplied by.
-        scale: f32,
-    }
-
-    /// Arguments of `attention_pass`.
-    AttentionPassArgs {
-        /// Where the statistics begin in the partial results, in numbers.
-        statistics: u64,
-        /// Query heads.
-        heads: u32,
-        /// Query heads per KV head.
-        group: u32,
-        /// KV heads.
-        kv_heads: u32,
-        /// Rows of a unit: those of all tokens, or with sequences of one.
-        unit_rows: u32,
-        /// Tiles of a unit.
-        tiles: u32,
-        /// Numbers from one query vector to the next.
-        query_stride: u32,
-        /// Parts of this pass.
-        parts: u32,
-        /// Parts of all passes.
-        all_parts: u32,
-        /// The first part of this pass among all.
-        first_part: u32,
-        /// Positions that a query sees; 0 for all.
-        window: u32,
-        /// Whether the cache ends before the run of tokens.
-        prefill: u32,
-        /// Slots per KV head of the cache.
-        capacity: u32,
-        /// Rows per KV head of what keys are read from.
-        key_slots: u32,
-        /// The same for values.
-        value_slots: u32,
-        /// Whether keys are read from the overlay.
-        key_overlaid: u32,
-        /// The same for values.
-        value_overlaid: u32,
-        /// The overlay's first tokens.
-        first: u32,
-        /// The overlay's recent tokens.
-        recent: u32,
-        /// The overlay's slots of recent tokens.
-        ring: u32,
-        /// What queries are multiplied by here.
-        scale: f32,
-        /// The bound of scores; 0 for none.
-        softcap: f32,
-        /// What the keys' stored scales are multiplied by.
-        key_factor: f32,
-        /// The same for values.
-        value_factor: f32,
-        /// Entries of the page table per sequence.
-        per_sequence: u32,
-    }
-
-    /// Arguments of `attention_combine`.
-    AttentionCombineArgs {
-        /// Where the statistics begin in the partial results, in numbers.
-        statistics: u64,
-        /// Query heads.
-        heads: u32,
-        /// Parts of all passes.
-        all_parts: u32,
-        /// Those of stored keys and values, which come first.
-        stored_parts: u32,
-        /// Nothing.
-        padding: u32,
+/// Adds the dispatches of attention.
+pub(crate) fn attention(op: &Attention, lowering: &mut Lowering<'_>) -> Result<()> {
+    countable(op, lowering)?;
+    match Decode::of(op, lowering.limits()) {
+        Some(decode) => decode.lower(lowering),
+        None => Attend { op }.lower(lowering),
     }
 }
 
-pub(super) static ATTENTION_QUERY: Kernel = Kernel {
-    name: "attention_query",
-    includes: &[ROTATION],
-    tables: codec::rotation_tables,
-    text: include_str!("../../../kernels/attention_query.h"),
-    native: &[],
-    constants: &[
-        "THREADS",
-        "HEAD_DIM",
-        "EQUALISER",
-        "CENTER",
-        "ROTATE",
-        "ORDER",
-    ],
-    args: layout::<AttentionQueryArgs>(),
-    buffers: &[
-        reads("query", "float"),
-        reads("equaliser", "float"),
-        reads("center", "float"),
-        writes("output", "float"),
-    ],
-    shared: true,
-};
-
-pub(super) static ATTENTION_PASS: Kernel = Kernel {
-    name: "attention_pass",
-    includes: &[include_str!("../../../kernels/kv_decode.h")],
-    tables: codec::decoder_tables,
-    text: include_str!("../../../kernels/attention_pass.h"),
-    native: &[],
-    constants: &[
-        "THREADS",
-        "HEAD_DIM",
-        "ROWS",
-        "ZONE",
-        "PAGE",
-        "CENTER",
-        "KEY_KIND",
-        "KEY_BITS",
-        "KEY_BYTES",
-        "VALUE_KIND",
-        "VALUE_BITS",
-        "VALUE_BYTES",
-    ],
-    args: layout::<AttentionPassArgs>(),
-    buffers: &[
-        reads("query", "float"),
-        reads("keys", "uchar"),
-        reads("key_scales", "uchar"),
-        reads("values", "uchar"),
-        reads("value_scales", "uchar"),
-        reads("slot_mapping", "int"),
-        reads("table", "int"),
-        reads("status", "uint"),
-        writes("partial", "float"),
-    ],
-    shared: true,
-};
-
-pub(super) static ATTENTION_COMBINE: Kernel = Kernel {
-    name: "attention_combine",
-    includes: &[ROTATION],
-    tables: codec::rotation_tables,
-    text: include_str!("../../../kernels/attention_combine.h"),
-    native: &[],
-    constants: &["THREADS", "HEAD_DIM", "SINKS", "ROTATE", "ORDER"],
-    args: layout::<AttentionCombineArgs>(),
-    buffers: &[
-        reads("partial", "float"),
-        reads("sinks", "float"),
-        reads("status", "uint"),
-        writes("output", "float"),
-    ],
-    shared: true,
-};
-
-/// Adds the dispatches of attention.
-pub(crate) fn attention(op: &Attention, lowering: &mut Lowering<'_>) -> Result<()> {
-    Attend { op }.lower(lowering)
+/// Fails when kernels cannot count an op's numbers or its cache's rows in 32 bits.
+fn countable(op: &Attention, lowering: &Lowering<'_>) -> Result<()> {
+    lowering.countable(&[&op.query])?;
+    for side in [op.cache.key(), op.cache.value()] {
+        let rows = side.rows.codes.shape()[0] * side.rows.codes.shape()[1];
+        if rows > u64::from(u32::MAX) {
+            return Err(lowering.unsupported("the cache has 2^32 rows or more"));
+        }
+    }
+    Ok(())
 }
 
 /// Where a zone's positions are read from.
@@ -196,12 +68,22 @@ struct Pass {
     first_part: u64,
 }
 
+/// How query rows share a pass.
+#[derive(Clone, Copy)]
+struct Tiling {
+    /// Rows of a tile.
+    rows: u64,
+    /// Rows of a unit: those of all tokens, or with sequences of one.
+    unit_rows: u64,
+    /// Tiles of all units.
+    tiles: u64,
+    /// Whether they are those of CUDA's own kernel.
+    native: bool,
+}
+
 /// What all passes share.
 struct Shared {
-    /// Rows that share a pass.
-    rows: u64,
-    unit_rows: u64,
-    units: u64,
+    tiling: Tiling,
     all_parts: u64,
     slot_mapping: Buffer,
     partial: Buffer,
@@ -241,22 +123,10 @@ impl Attend<'_> {
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) -> Result<()> {
-        lowering.countable(&[&self.op.query])?;
         let cache = &self.op.cache;
-        for side in [cache.key(), cache.value()] {
-            let rows = side.rows.codes.shape()[0] * side.rows.codes.shape()[1];
-            if rows > u64::from(u32::MAX) {
-                return Err(lowering.unsupported("the cache has 2^32 rows or more"));
-            }
-        }
         let tokens = (&self.op.positions, self.op.sequences.as_ref());
         let slot_mapping = slot_mapping(tokens, self.op.token_limits(), cache, lowering)?;
-        let (units, unit_rows) = match self.op.sequences {
-            None => (1, self.tokens() * self.group()),
-            Some(_) => (self.tokens(), self.group()),
-        };
-        let rows = self.rows(unit_rows);
-        let tiles = units * unit_rows.div_ceil(rows);
+        let tiling = self.tiling(lowering.limits());
         let window = self.op.mask.window.map_or(u64::MAX, u64::from);
         let seen = cache.capacity().min(window.saturating_add(self.tokens()));
         let mut zones = vec![(Zone::Codes, seen)];
@@ -268,7 +138,7 @@ impl Attend<'_> {
         zones.extend(self.op.fresh.as_ref().map(|_| (Zone::Fresh, self.tokens())));
         let (mut passes, mut all_parts, mut stored_parts) = (Vec::new(), 0, 0);
         for (zone, positions) in zones {
-            let groups = tiles * cache.kv_heads();
+            let groups = tiling.tiles * cache.kv_heads();
             let parts = parts(positions, groups, lowering.limits().multiprocessors);
             passes.push(Pass {
                 zone,
@@ -287,9 +157,7 @@ impl Attend<'_> {
         }
         let partial = lowering.workspace((statistics + 2 * vectors * all_parts) * 4)?;
         let shared = Shared {
-            rows,
-            unit_rows,
-            units,
+            tiling,
             all_parts,
             slot_mapping,
             partial,
@@ -307,13 +175,46 @@ impl Attend<'_> {
         Ok(())
     }
 
-    /// Rows that share a pass: as many as registers hold the sums of.
-    fn rows(&self, unit_rows: u64) -> u64 {
+    /// How query rows share a pass: as many as registers hold the sums of.
+    fn tiling(&self, limits: Limits) -> Tiling {
+        let tokens = self.tokens();
+        if self.has_tiles(limits) {
+            let rows = tile_rows(self.head_dim());
+            // A sequence's last tile need not be full.
+            let runs = match self.op.sequences {
+                None => 0,
+                Some(_) => self.op.cache.sequences().min(tokens),
+            };
+            return Tiling {
+                rows,
+                unit_rows: tokens * self.group(),
+                tiles: (tokens * self.group()).div_ceil(rows) + runs,
+                native: true,
+            };
+        }
+        let (units, unit_rows) = match self.op.sequences {
+            None => (1, tokens * self.group()),
+            Some(_) => (tokens, self.group()),
+        };
         let most = match self.head_dim() {
             ..=256 => 8,
             _ => 4,
         };
-        unit_rows.next_power_of_two().min(most)
+        let rows = unit_rows.next_power_of_two().min(most);
+        Tiling {
+            rows,
+            unit_rows,
+            tiles: units * unit_rows.div_ceil(rows),
+            native: false,
+        }
+    }
+
+    /// Whether CUDA's own kernel for many rows takes the op.
+    fn has_tiles(&self, limits: Limits) -> bool {
+        let exact = limits.activations == Activations::F32;
+        let dim = self.head_dim();
+        let many = self.tokens() * self.group() >= FEWEST_ROWS;
+        !exact && many && limits.fragment_bytes > 0 && dim.is_multiple_of(16) && dim <= 256
     }
 
     /// The queries as stored keys meet them, and the workspace that they are in.
@@ -391,32 +292,21 @@ impl Attend<'_> {
             turned
         };
         let [key, value] = self.sides(pass.zone, lowering);
-        let variant = Variant::new(
-            &ATTENTION_PASS,
-            &[
-                ("THREADS", THREADS),
-                ("HEAD_DIM", self.head_dim() as i64),
-                ("ROWS", shared.rows as i64),
-                ("ZONE", pass.zone as i64),
-                ("PAGE", page_size(&self.op.cache)),
-                ("CENTER", i64::from(queries.center)),
-                ("KEY_KIND", key.constants.kind),
-                ("KEY_BITS", key.constants.bits),
-                ("KEY_BYTES", key.constants.bytes),
-                ("VALUE_KIND", value.constants.kind),
-                ("VALUE_BITS", value.constants.bits),
-                ("VALUE_BYTES", value.constants.bytes),
-            ],
+        let variant = self.variant(
+            pass,
+            [&key, &value],
+            queries.center,
+            (shared, lowering.limits()),
         );
         let (overlay, table) = (self.op.cache.overlay(), self.op.cache.table());
-        let tiles = shared.unit_rows.div_ceil(shared.rows);
+        let tiling = shared.tiling;
         let args = AttentionPassArgs {
             statistics: shared.statistics,
             heads: self.heads() as u32,
             group: self.group() as u32,
             kv_heads: self.op.cache.kv_heads() as u32,
-            unit_rows: shared.unit_rows as u32,
-            tiles: tiles as u32,
+            unit_rows: tiling.unit_rows as u32,
+            tiles: tiling.unit_rows.div_ceil(tiling.rows) as u32,
             query_stride: queries.stride as u32,
             parts: pass.parts as u32,
             all_parts: shared.all_parts as u32,
@@ -436,6 +326,8 @@ impl Attend<'_> {
             key_factor: key.factor,
             value_factor: value.factor,
             per_sequence: table.map_or(0, |table| table.shape()[1] as u32),
+            tokens: self.tokens() as u32,
+            sequences: u32::from(self.op.sequences.is_some()),
         };
         let spans = vec![
             queries.span.clone(),
@@ -448,8 +340,50 @@ impl Attend<'_> {
             lowering.verdict(),
             shared.partial.span(),
         ];
-        let groups = [pass.parts, shared.units * tiles, self.op.cache.kv_heads()];
+        let groups = [pass.parts, tiling.tiles, self.op.cache.kv_heads()];
         lowering.dispatch(variant, groups, &args, spans)
+    }
+
+    fn variant(
+        &self,
+        pass: &Pass,
+        [key, value]: [&Rows; 2],
+        center: bool,
+        (shared, limits): (&Shared, Limits),
+    ) -> Variant {
+        let dim = self.head_dim();
+        let rows = [
+            ("ZONE", pass.zone as i64),
+            ("PAGE", page_size(&self.op.cache)),
+            ("CENTER", i64::from(center)),
+            ("KEY_KIND", key.constants.kind),
+            ("KEY_BITS", key.constants.bits),
+            ("KEY_BYTES", key.constants.bytes),
+            ("VALUE_KIND", value.constants.kind),
+            ("VALUE_BITS", value.constants.bits),
+            ("VALUE_BYTES", value.constants.bytes),
+        ];
+        let (kernel, form) = if shared.tiling.native {
+            let form = TileForm::of(dim, [key.constants, value.constants], pass.zone, limits);
+            let form = vec![
+                ("THREADS", TILE_THREADS as i64),
+                ("RESIDENT", form.resident as i64),
+                ("DYNAMIC", form.bytes as i64),
+                ("HEAD_DIM", dim as i64),
+                ("ROWS", shared.tiling.rows as i64),
+                ("POSITIONS", form.positions as i64),
+                ("SOFTCAP", i64::from(self.op.mask.softcap.is_some())),
+            ];
+            (&ATTENTION_TILES, form)
+        } else {
+            let form = vec![
+                ("THREADS", THREADS),
+                ("HEAD_DIM", dim as i64),
+                ("ROWS", shared.tiling.rows as i64),
+            ];
+            (&ATTENTION_PASS, form)
+        };
+        Variant::new(kernel, &[&form[..], &rows].concat())
     }
 
     /// What a zone's keys and values are read from.
@@ -508,17 +442,23 @@ impl Attend<'_> {
 }
 
 /// Rows of keys or values as a pass reads them.
-struct Rows {
-    constants: Constants,
-    codes: Span,
-    scales: Span,
-    slots: u32,
+pub(super) struct Rows {
+    pub(super) constants: Constants,
+    pub(super) codes: Span,
+    pub(super) scales: Span,
+    pub(super) slots: u32,
     overlaid: bool,
-    factor: f32,
+    pub(super) factor: f32,
 }
 
 impl Rows {
-    fn of(rows: &KvRows, overlaid: bool, lowering: &Lowering<'_>) -> Self {
+    /// Whether the rows of every head begin at a multiple of 16 bytes.
+    pub(super) fn is_aligned(&self) -> bool {
+        let head = u64::from(self.slots) * self.constants.bytes as u64;
+        self.codes.offset.is_multiple_of(16) && head.is_multiple_of(16)
+    }
+
+    pub(super) fn of(rows: &KvRows, overlaid: bool, lowering: &Lowering<'_>) -> Self {
         Self {
             constants: Constants::of(&rows.codec),
             codes: rows.codes.span(),
@@ -530,6 +470,59 @@ impl Rows {
             overlaid,
             factor: rows.codec.scale_factor(),
         }
+    }
+}
+
+/// Query rows of a group of [`ATTENTION_TILES`], as many as registers hold the sums of.
+fn tile_rows(dim: u64) -> u64 {
+    if dim <= 128 { 128 } else { 64 }
+}
+
+/// How [`ATTENTION_TILES`] takes a zone.
+struct TileForm {
+    /// Positions of a tile of keys and values.
+    positions: u64,
+    /// The group's memory, in bytes.
+    bytes: u64,
+    /// Groups of a multiprocessor.
+    resident: u64,
+}
+
+impl TileForm {
+    /// The largest tiles that a device has room for, with two groups to a multiprocessor if possible.
+    fn of(dim: u64, sides: [Constants; 2], zone: Zone, limits: Limits) -> Self {
+        // The smallest fit into what every device has that has such kernels.
+        let most = if dim <= 128 && zone != Zone::Overlay {
+            64
+        } else {
+            32
+        };
+        let sizes = [64, 32].into_iter().filter(|size| *size <= most);
+        let room = u64::from(limits.fragment_bytes);
+        let fits = |positions: &u64| Self::bytes(dim, sides, *positions) <= room;
+        let positions = sizes.into_iter().find(fits).unwrap_or(16);
+        let bytes = Self::bytes(dim, sides, positions);
+        Self {
+            positions,
+            bytes,
+            resident: if 2 * bytes + RESERVED <= room { 2 } else { 1 },
+        }
+    }
+
+    /// What lies in a group's memory: halves of queries, keys and values, what is copied, places, notes and books.
+    fn bytes(dim: u64, sides: [Constants; 2], positions: u64) -> u64 {
+        let row = 2 * dim + 16;
+        let side = |side: Constants| {
+            let bytes = side.bytes as u64;
+            match codec::is_halves(side) {
+                true => 2 * positions * row,
+                false if codec::is_single(side) || !bytes.is_multiple_of(4) => positions * row,
+                false => positions * row + (positions * bytes).next_multiple_of(16),
+            }
+        };
+        let [key, value] = sides.map(side);
+        let rows = tile_rows(dim);
+        rows * row + key + value + 3 * positions * 32 + rows * 16 + 2 * 1024
     }
 }
 

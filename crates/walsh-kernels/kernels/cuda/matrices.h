@@ -1,0 +1,53 @@
+// Fragments of m16n8k16 matrices of halves.
+inline uint shared_at(const void *pointer) { return uint(__cvta_generic_to_shared(pointer)); }
+
+inline uint permuted(uint a, uint b, uint selector) { return __byte_perm(a, b, selector); }
+
+// Two floats as halves, the first in the low part.
+inline uint half_pair(float a, float b) {
+    uint pair;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(b), "f"(a));
+    return pair;
+}
+
+inline float power_of_two(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+inline float logarithm(float x) {
+    float y;
+    asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+// sums += a.b of a 16 x 16 and a 16 x 8 matrix.
+inline void multiply_add(float (&sums)[4], const uint (&a)[4], uint b_low, uint b_high) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b_low), "r"(b_high));
+}
+
+// Four 8 x 8 matrices of halves in shared memory: lane i names row i % 8 of matrix i / 8.
+inline void load_matrices(uint (&to)[4], uint row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                 : "r"(row)
+                 : "memory");
+}
+
+inline void load_matrices_transposed(uint (&to)[4], uint row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                 : "r"(row)
+                 : "memory");
+}
+
+// The largest power of two that divides a number, 16 at most.
+template <int NUMBER> struct Divides {
+    enum : int { LOW = NUMBER & -NUMBER, STEP = LOW > 16 || NUMBER == 0 ? 16 : LOW };
+};
+
+// Below every score.
+constexpr float LEAST = -1e30f;
