@@ -1,6 +1,7 @@
 //! The backend: memory, lists as graphs, runs.
 
 use std::cell::RefCell;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +12,7 @@ use walsh_core::{
     Access, Accesses, Activations, Backend, Buffer, Device, DeviceId, Error, HostBytes, KernelTime,
     Memory, Plan, Program, Properties, Recording, Result, Span,
 };
-use walsh_kernels::{CHECK_PASSED, Limits, List, Lowered, Variant};
+use walsh_kernels::{CHECK_PASSED, Dispatch, Fusion, Limits, List, Lowered};
 
 use crate::compile::{Builder, ForArchitecture};
 use crate::context::{Context, Event, Gpu, limits};
@@ -41,8 +42,8 @@ pub struct CudaOptions {
 /// How the kernels of a list follow each other. Results are the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Launches {
-    /// One after the other. A GPU of Hopper's kind or newer launches a kernel before the one in front of it has ended,
-    /// and has it wait for that end.
+    /// One after the other, neighbours of one kernel without a hazard between them as one launch. A GPU of Hopper's kind
+    /// or newer launches a kernel before the one in front of it has ended, and has it wait for that end.
     #[default]
     Early,
     /// One after the other, each when the one before has ended.
@@ -170,12 +171,18 @@ struct Cuda {
 struct CudaProgram {
     replay: Replay,
     lowered: Lowered,
-    modules: Vec<Arc<Module>>,
+    /// What the graph's launches use.
+    _modules: Vec<Arc<Module>>,
     /// Where the graph leaves the first status word; `None` when the list has no check.
     verdict: Option<Pinned>,
 }
 
 impl Program for CudaProgram {}
+
+/// Every dispatch as a launch of its own.
+fn apart(dispatches: &[Dispatch]) -> Vec<Range<usize>> {
+    (0..dispatches.len()).map(|at| at..at + 1).collect()
+}
 
 /// A list that is being recorded.
 struct CudaRecording {
@@ -229,18 +236,22 @@ impl Cuda {
 
     /// A lowered list as a graph.
     fn compile(&self, lowered: Lowered) -> Result<CudaProgram> {
-        let variants: Vec<&Variant> = lowered.dispatches.iter().map(|d| &d.variant).collect();
-        let modules = self.modules.get(&variants)?;
+        let launches = match self.parallel {
+            true => apart(&lowered.dispatches),
+            false => Fusion::launches(&lowered.dispatches),
+        };
+        let modules = self.modules_of(&lowered.dispatches, &launches)?;
         let verdict = (!lowered.checks.is_empty()).then(|| Pinned::new(&self.context, 4));
         let verdict = verdict.transpose()?;
         let _stream = self.lock()?;
         self.forget(&lowered)?;
         let mut graph = Graph::new(&self.context, self.early)?;
-        for (dispatch, module) in lowered.dispatches.iter().zip(&modules) {
-            if dispatch.barrier || !self.parallel {
+        for (launch, module) in launches.iter().zip(&modules) {
+            let dispatches = &lowered.dispatches[launch.clone()];
+            if !self.parallel || dispatches.iter().any(|dispatch| dispatch.barrier) {
                 graph.barrier()?;
             }
-            graph.kernel(module, dispatch)?;
+            graph.kernel(module, dispatches)?;
         }
         if let Some(verdict) = &verdict {
             graph.barrier()?;
@@ -249,9 +260,21 @@ impl Cuda {
         Ok(CudaProgram {
             replay: graph.finish()?,
             lowered,
-            modules,
+            _modules: modules,
             verdict,
         })
+    }
+
+    /// The kernels of launches.
+    fn modules_of(
+        &self,
+        dispatches: &[Dispatch],
+        launches: &[Range<usize>],
+    ) -> Result<Vec<Arc<Module>>> {
+        let fusions = launches
+            .iter()
+            .map(|launch| Fusion::of(&dispatches[launch.clone()]));
+        self.modules.get(&fusions.collect::<Vec<_>>())
     }
 
     /// Sets all status words of a list to "passed".
@@ -355,6 +378,8 @@ impl Backend for Cuda {
     fn profile(&self, program: &dyn Program) -> Result<Vec<KernelTime>> {
         let program = self.program(program)?;
         let dispatches = &program.lowered.dispatches;
+        // Each by itself, whatever the graph of the list has side by side.
+        let modules = self.modules_of(dispatches, &apart(dispatches))?;
         let mut stream = self.lock()?;
         let new_event = |_| Event::new(&self.context, 0);
         let events: Vec<Event> = (0..=dispatches.len())
@@ -364,10 +389,9 @@ impl Backend for Cuda {
         // not part of what is measured.
         let mut graph = Graph::new(&self.context, false)?;
         graph.event(&events[0])?;
-        for ((dispatch, module), event) in dispatches.iter().zip(&program.modules).zip(&events[1..])
-        {
+        for ((dispatch, module), event) in dispatches.iter().zip(&modules).zip(&events[1..]) {
             graph.barrier()?;
-            graph.kernel(module, dispatch)?;
+            graph.kernel(module, std::slice::from_ref(dispatch))?;
             graph.barrier()?;
             graph.event(event)?;
         }

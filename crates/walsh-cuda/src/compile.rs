@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use walsh_kernels::{Platform, Variant};
+use walsh_kernels::Fusion;
 
 use crate::disk::Disk;
 use crate::nvrtc::Nvrtc;
@@ -75,11 +75,11 @@ pub(crate) struct Text {
 }
 
 impl Text {
-    pub(crate) fn of(variant: &Variant) -> Self {
+    pub(crate) fn of(fusion: &Fusion) -> Self {
         Self {
-            symbol: variant.symbol(),
-            dynamic_bytes: variant.dynamic_bytes(),
-            source: variant.source(Platform::Cuda),
+            symbol: fusion.symbol(),
+            dynamic_bytes: fusion.dynamic_bytes(),
+            source: fusion.source(),
         }
     }
 }

@@ -9,7 +9,7 @@ use cudarc::driver::sys::{
     CUgraphNode, CUmemorytype,
 };
 use walsh_core::Result;
-use walsh_kernels::Dispatch;
+use walsh_kernels::{Dispatch, Fusion};
 
 use crate::context::{Context, Event};
 use crate::memory::{Pinned, address};
@@ -79,28 +79,40 @@ impl Graph {
         Ok(())
     }
 
-    /// Adds a launch.
-    pub(crate) fn kernel(&mut self, module: &Module, dispatch: &Dispatch) -> Result<()> {
-        let spans = dispatch.buffers.iter().map(|binding| &binding.span);
-        let addresses = spans.map(|span| address(&self.context, span));
-        let mut addresses = addresses.collect::<Result<Vec<CUdeviceptr>>>()?;
-        let mut parameters: Vec<*mut c_void> =
-            vec![dispatch.args.as_ptr().cast_mut().cast::<c_void>()];
-        parameters.extend(
-            addresses
-                .iter_mut()
-                .map(|a| ptr::from_mut(a).cast::<c_void>()),
-        );
-        let [x, y, z] = dispatch.groups;
+    /// Adds a launch: of one dispatch, or of several side by side.
+    pub(crate) fn kernel(&mut self, module: &Module, dispatches: &[Dispatch]) -> Result<()> {
+        let fusion = Fusion::of(dispatches);
+        let ([x, y, z], parts) = Fusion::grid(dispatches);
+        let mut addresses: Vec<Vec<CUdeviceptr>> = Vec::with_capacity(dispatches.len());
+        for dispatch in dispatches {
+            let spans = dispatch.buffers.iter().map(|binding| &binding.span);
+            let own = spans.map(|span| address(&self.context, span));
+            addresses.push(own.collect::<Result<_>>()?);
+        }
+        let mut parameters: Vec<*mut c_void> = Vec::new();
+        if !parts.is_empty() {
+            parameters.push(parts.as_ptr().cast_mut().cast());
+        }
+        for (dispatch, addresses) in dispatches.iter().zip(&mut addresses) {
+            parameters.push(dispatch.args.as_ptr().cast_mut().cast());
+            parameters.extend(
+                addresses
+                    .iter_mut()
+                    .map(|a| ptr::from_mut(a).cast::<c_void>()),
+            );
+        }
+        let threads = dispatches
+            .first()
+            .map_or(0, |first| first.variant.threads());
         let node = CUDA_KERNEL_NODE_PARAMS {
             func: module.function,
             gridDimX: x,
             gridDimY: y,
             gridDimZ: z,
-            blockDimX: dispatch.variant.threads(),
+            blockDimX: threads,
             blockDimY: 1,
             blockDimZ: 1,
-            sharedMemBytes: dispatch.variant.dynamic_bytes(),
+            sharedMemBytes: fusion.dynamic_bytes(),
             kernelParams: parameters.as_mut_ptr(),
             extra: ptr::null_mut(),
             kern: ptr::null_mut(),
@@ -114,8 +126,9 @@ impl Graph {
             false => (&self.previous, &[]),
         };
         let mut handle = ptr::null_mut();
-        // SAFETY: the kernel takes its argument struct, whose bytes are `args`, and one address per buffer: the entry
-        // point is written from the table that the dispatch was checked against. The driver copies them now.
+        // SAFETY: the kernel takes, after the parts of several, each dispatch's argument struct, whose bytes are `args`, and
+        // one address per buffer: the entry point is written from the table that dispatches were checked against. The
+        // driver copies them now.
         let code = unsafe {
             (self.context.driver.add_kernel)(
                 &raw mut handle,
@@ -125,7 +138,7 @@ impl Graph {
                 &raw const node,
             )
         };
-        let adding = || format!("adding {} to a graph", dispatch.variant.symbol());
+        let adding = || format!("adding {} to a graph", fusion.symbol());
         self.context.check(code, adding)?;
         for edge in edges {
             // SAFETY: both nodes are launches of this graph.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cudarc::driver::sys::{CUfunction, CUfunction_attribute as Attribute, CUmodule};
 use walsh_core::{Error, Result};
-use walsh_kernels::Variant;
+use walsh_kernels::Fusion;
 
 use crate::compile::{Builder, Code, ForArchitecture, Text};
 use crate::context::Context;
@@ -94,7 +94,7 @@ pub(crate) struct Modules {
     builder: Builder<ForArchitecture>,
     nvrtc_version: String,
     /// Held while kernels are compiled: what two lists need is compiled once.
-    loaded: Mutex<HashMap<Variant, Arc<Module>>>,
+    loaded: Mutex<HashMap<Fusion, Arc<Module>>>,
 }
 
 impl Modules {
@@ -111,30 +111,30 @@ impl Modules {
         }
     }
 
-    /// The kernel of each variant, in order.
+    /// The kernel of each launch, in order.
     ///
     /// # Errors
     /// When one does not compile, or the device does not take it.
-    pub(crate) fn get(&self, variants: &[&Variant]) -> Result<Vec<Arc<Module>>> {
+    pub(crate) fn get(&self, launches: &[Fusion]) -> Result<Vec<Arc<Module>>> {
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut missing: Vec<&Variant> = Vec::new();
-        for variant in variants {
-            if !loaded.contains_key(*variant) && !missing.contains(variant) {
-                missing.push(variant);
+        let mut missing: Vec<&Fusion> = Vec::new();
+        for launch in launches {
+            if !loaded.contains_key(launch) && !missing.contains(&launch) {
+                missing.push(launch);
             }
         }
-        let texts: Vec<Text> = missing.iter().map(|variant| Text::of(variant)).collect();
+        let texts: Vec<Text> = missing.iter().map(|launch| Text::of(launch)).collect();
         let codes = self.builder.all(&texts);
         let codes = codes.map_err(|message| self.context.failure(message))?;
-        for ((variant, text), code) in missing.iter().zip(&texts).zip(&codes) {
+        for ((launch, text), code) in missing.iter().zip(&texts).zip(&codes) {
             let module = self.load(text, code)?;
-            loaded.insert((*variant).clone(), Arc::new(module));
+            loaded.insert((*launch).clone(), Arc::new(module));
         }
-        let found = |variant: &&Variant| {
-            let module = loaded.get(*variant).cloned();
+        let found = |launch: &Fusion| {
+            let module = loaded.get(launch).cloned();
             module.ok_or_else(|| self.context.failure("a kernel is missing"))
         };
-        variants.iter().map(found).collect()
+        launches.iter().map(found).collect()
     }
 
     fn load(&self, text: &Text, code: &Code) -> Result<Module> {

@@ -89,38 +89,33 @@ inline float magnitude_at(float u, float inverse) {
     return as_type<float>(as_type<uint>(abs(u) * inverse) + (u > 0.0f ? 0u : 1u));
 }
 
-// Quantises a unit group at the best of the candidate scales; returns <u,c>/<c,c>. All candidates are tried side by side:
-// a number and its centroid have the same sign, so that magnitudes do.
+// Quantises a unit group at the best of the candidate scales; returns <u,c>/<c,c>. One candidate is tried after the other: side
+// by side they would take more code than caches of instructions keep, which a single token's vectors run through once.
+// A number and its centroid have the same sign, so that magnitudes do.
 inline float search(thread const float *u, uint first, uint end, threadgroup const float *centroids,
                     threadgroup const float *boundaries, thread float *best_inverse) {
-    float dot[CANDIDATES];
-    float square[CANDIDATES];
-    UNROLL for (uint candidate = 0; candidate < CANDIDATES; candidate++) {
-        dot[candidate] = 0.0f;
-        square[candidate] = 0.0f;
-    }
-    UNROLL for (uint c = 0; c < PER_LANE; c++) {
-        if (c >= first && c < end) {
-            UNROLL for (uint candidate = 0; candidate < CANDIDATES; candidate++) {
-                uint below;
-                float magnitude = magnitude_at(u[c], INVERSE_CANDIDATES[candidate]);
-                float centroid = centroid_of(magnitude, centroids, boundaries, &below);
-                dot[candidate] += abs(u[c]) * centroid;
-                square[candidate] += centroid * centroid;
-            }
-        }
-    }
     float best_gain = -1.0f;
     float best_factor = 0.0f;
     *best_inverse = 1.0f;
-    UNROLL for (uint candidate = 0; candidate < CANDIDATES; candidate++) {
-        float product = row_sum(dot[candidate]);
-        float norm = row_sum(square[candidate]);
+    ROLLED for (uint candidate = 0; candidate < CANDIDATES; candidate++) {
+        float inverse = INVERSE_CANDIDATES[candidate];
+        float dot = 0.0f;
+        float square = 0.0f;
+        UNROLL for (uint c = 0; c < PER_LANE; c++) {
+            if (c >= first && c < end) {
+                uint below;
+                float centroid = centroid_of(magnitude_at(u[c], inverse), centroids, boundaries, &below);
+                dot += abs(u[c]) * centroid;
+                square += centroid * centroid;
+            }
+        }
+        float product = row_sum(dot);
+        float norm = row_sum(square);
         float gain = product * product / norm;
         if (gain > best_gain) {
             best_gain = gain;
             best_factor = product / norm;
-            *best_inverse = INVERSE_CANDIDATES[candidate];
+            *best_inverse = inverse;
         }
     }
     return best_factor;

@@ -35,6 +35,17 @@ pub struct Parameter {
     pub touch: Touch,
 }
 
+impl Parameter {
+    /// Its declaration in the dialect.
+    pub(crate) fn pointer(&self) -> String {
+        let constness = match self.touch {
+            Touch::Reads => "const ",
+            Touch::Writes => "",
+        };
+        format!("device {constness}{} *{}", self.kind, self.name)
+    }
+}
+
 /// A buffer that a kernel reads.
 pub(crate) const fn reads(name: &'static str, kind: &'static str) -> Parameter {
     Parameter {
@@ -194,16 +205,20 @@ impl Variant {
         )
     }
 
-    /// Everything that is the variant's own, in a namespace of its own where the platform has them, and its entry
-    /// point.
+    /// The namespace of its text.
+    pub(crate) fn space(&self) -> String {
+        format!("{}_text", self.symbol())
+    }
+
+    /// Everything that is the variant's own, in a namespace of its own, and its entry point.
     #[must_use]
     pub fn body(&self, platform: Platform) -> String {
-        let Kernel {
-            name,
-            includes,
-            args,
-            ..
-        } = self.kernel;
+        self.text(platform) + &self.entry(platform, self.kernel.name, &self.symbol())
+    }
+
+    /// Everything that is the variant's own but its entry point.
+    pub(crate) fn text(&self, platform: Platform) -> String {
+        let Kernel { includes, args, .. } = self.kernel;
         let symbol = self.symbol();
         let mut out = format!("namespace {symbol}_text {{\nenum : int {{\n");
         for (name, value) in self.kernel.constants.iter().zip(&self.values) {
@@ -221,7 +236,6 @@ impl Variant {
         }
         out.push_str(self.kernel.text_on(platform));
         let _ = writeln!(out, "\n}} // namespace {symbol}_text\n");
-        out.push_str(&self.entry(platform, name, &symbol));
         out
     }
 
@@ -241,14 +255,6 @@ impl Variant {
             .iter()
             .map(|b| format!("{}, ", b.name))
             .collect();
-        let pointer = |buffer: &Parameter| {
-            let constness = if buffer.touch == Touch::Reads {
-                "const "
-            } else {
-                ""
-            };
-            format!("device {constness}{} *{}", buffer.kind, buffer.name)
-        };
         let buffers = self.kernel.buffers;
         let dynamic = self.dynamic_bytes() > 0;
         let passed = match (shared, dynamic) {
@@ -262,7 +268,7 @@ impl Variant {
                 let bounds = if has("RESIDENT") { ", RESIDENT" } else { "" };
                 let parameters: String = buffers
                     .iter()
-                    .map(|b| format!(", {}", pointer(b)))
+                    .map(|b| format!(", {}", b.pointer()))
                     .collect();
                 let declared = match (shared, dynamic) {
                     (true, _) => format!("    __shared__ {space}::Shared shared;\n"),
@@ -286,7 +292,7 @@ impl Variant {
                 let parameters: String = buffers
                     .iter()
                     .enumerate()
-                    .map(|(at, b)| format!(", {} [[buffer({})]]", pointer(b), at + 1))
+                    .map(|(at, b)| format!(", {} [[buffer({})]]", b.pointer(), at + 1))
                     .collect();
                 let declared = if shared {
                     format!("    threadgroup {space}::Shared shared;\n")

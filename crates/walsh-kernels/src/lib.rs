@@ -11,6 +11,7 @@
 mod args;
 mod check;
 mod dispatch;
+mod fusion;
 mod kernel;
 mod list;
 mod lower;
@@ -20,6 +21,7 @@ mod tables;
 pub use args::{ArgsLayout, Field};
 pub use check::{CHECK_PASSED, Check};
 pub use dispatch::{Binding, Dispatch, Lowered};
+pub use fusion::Fusion;
 pub use kernel::{Kernel, Native, Parameter, Platform, Touch, Variant};
 pub use list::{List, variants_of};
 pub use lower::{Allocate, Limits};

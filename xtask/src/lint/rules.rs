@@ -10,6 +10,7 @@ const WORDS: &[&str] = &[
     "constant",
     "threadgroup",
     "thread",
+    "ROLLED",
     "UNROLL",
     "TABLE",
     "as_type",

@@ -305,7 +305,9 @@ inline void take_overlay(const AttentionDecodeArgs &args, const uchar *keys, con
         slots[side] = slot_of(args, (const int *)nullptr, positions[side], 1u);
     }
     float scores[COLUMNS][4] = {};
-    for (uint step = 0; step < HEAD_DIM / 16; step++) {
+    UNROLL for (uint step = 0; step < HEAD_DIM / 16; step++) {
+        // Loads of all numbers at once would take registers from the sums.
+        if (step % 4u == 0u) asm volatile("" ::: "memory");
         uint a[4];
         UNROLL for (int i = 0; i < 4; i++) {
             const uchar *row = keys + slots[i % 2] * OVERLAY_KEY_BYTES;
@@ -339,8 +341,7 @@ inline void take_overlay(const AttentionDecodeArgs &args, const uchar *keys, con
         rows[i] = values + ulong(slot_of(args, (const int *)nullptr, position_at<1>(line, at), 1u)) * OVERLAY_VALUE_BYTES;
     }
     UNROLL for (int i = 0; i < HEAD_DIM / 16; i++) {
-        // Loads of all numbers at once would take registers from the sums.
-        asm volatile("" ::: "memory");
+        if (i % 4 == 0) asm volatile("" ::: "memory");
         uint a[4];
         UNROLL for (int j = 0; j < 4; j++) {
             uint number = Values::value_number(i, j % 2, g);

@@ -9,6 +9,7 @@ typedef unsigned long long ulong;
 #define threadgroup
 #define thread
 #define UNROLL _Pragma("unroll")
+#define ROLLED _Pragma("unroll 1")
 #define TABLE static const
 
 #define WALSH_LANES 0xffffffffu

@@ -9,6 +9,7 @@ typedef unsigned long long ulong;
 #define threadgroup
 #define thread
 #define UNROLL
+#define ROLLED
 // A section of their own tells the simulator where tables lie.
 #define TABLE static const __attribute__((section("walsh_table_data")))
 

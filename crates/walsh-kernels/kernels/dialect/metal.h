@@ -3,6 +3,7 @@
 using namespace metal;
 
 #define UNROLL _Pragma("clang loop unroll(full)")
+#define ROLLED _Pragma("clang loop unroll(disable)")
 #define TABLE constant const
 
 inline float half_to_float(ushort bits) { return float(as_type<half>(bits)); }
