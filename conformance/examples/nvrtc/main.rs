@@ -281,6 +281,7 @@ fn compile(nvrtc: &Nvrtc, wanted: &Wanted, arguments: &Arguments) -> (Usages, Ve
         done.1.extend(failures);
     });
     let (usages, mut failures) = done.into_inner().expect("nothing panics under the lock");
+    failures.extend(compile_fusions(nvrtc, wanted, architectures));
     // A kernel that nothing is known of was not compiled, whatever the reason.
     let expected: usize = options.iter().map(|(_, variants, _)| variants.len()).sum();
     if usages.len() + failures.len() < expected {
@@ -288,6 +289,32 @@ fn compile(nvrtc: &Nvrtc, wanted: &Wanted, arguments: &Arguments) -> (Usages, Ve
         failures.push(format!("{missing} kernels were not compiled"));
     }
     (usages, failures)
+}
+
+/// Compiles launches of several kernels, whose entry points no kernel has by itself; what fails.
+fn compile_fusions(nvrtc: &Nvrtc, wanted: &Wanted, architectures: &[Architecture]) -> Vec<String> {
+    let jobs: Vec<_> = architectures
+        .iter()
+        .flat_map(|architecture| {
+            let chosen = wanted.fusions.values();
+            let chosen = chosen.filter(|(_, limits)| limits.contains(&architecture.limits));
+            chosen.map(move |(fusion, _)| (&architecture.name, fusion))
+        })
+        .collect();
+    println!("{} launches of several kernels", jobs.len());
+    let failures = Mutex::new(Vec::new());
+    in_parallel(jobs.len(), &|at| {
+        let (architecture, fusion) = jobs[at];
+        let mut options = Nvrtc::options(architecture);
+        options.push(QUICK.into());
+        if let Err(log) = nvrtc.compile(&fusion.source(), &options) {
+            let mut failures = failures.lock().expect("nothing panics under the lock");
+            failures.push(format!("{} on {architecture}: {log}", fusion.symbol()));
+        }
+    });
+    failures
+        .into_inner()
+        .expect("nothing panics under the lock")
 }
 
 /// What a batch takes. One that fails is taken apart to name the kernel.

@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use walsh::ops::Op;
 use walsh::{
-    Accesses, Backend, Device, HostBytes, Memory, Plan, Program, Properties, Recording, Result,
-    Span,
+    Access, Accesses, Backend, Buffer, Device, DeviceId, HostBytes, Memory, Plan, Program,
+    Properties, Recording, Result, Span,
 };
-use walsh_kernels::{Limits, Variant};
+use walsh_kernels::{Fusion, Limits, List, Variant};
 
 /// The multiprocessors of a large GPU: kernels are chosen as for one.
 const MULTIPROCESSORS: u32 = 132;
@@ -32,6 +32,8 @@ pub(crate) struct Kernel {
 pub(crate) struct Wanted {
     /// Each kernel by its symbol.
     pub(crate) kernels: BTreeMap<String, Kernel>,
+    /// Launches of several kernels that a model needs, by their symbols, with the limits that they are chosen by.
+    pub(crate) fusions: BTreeMap<String, (Fusion, BTreeSet<usize>)>,
     /// What has no kernel, with the first reason and how often.
     pub(crate) missing: BTreeMap<&'static str, (String, usize)>,
 }
@@ -107,7 +109,20 @@ impl Backend for Recorder {
     }
 
     fn record(self: Arc<Self>) -> Box<dyn Recording> {
-        Box::new(Noting(self))
+        let list = |limits: &Limits| {
+            let device = DeviceId::unique();
+            let memory = move |bytes| {
+                let nothing = Box::new(Nothing);
+                Ok(Buffer::new(device, bytes, Access::ReadWrite, nothing))
+            };
+            List::new(*limits, Box::new(memory))
+        };
+        // What stands side by side is a matter of whole lists.
+        let lists = self.limits.iter().filter(|_| self.hot).map(list);
+        Box::new(Noting {
+            lists: lists.collect(),
+            recorder: self,
+        })
     }
 
     fn run(&self, _: &dyn Program) -> Result<()> {
@@ -116,12 +131,19 @@ impl Backend for Recorder {
 }
 
 /// A list whose kernels are noted.
-struct Noting(Arc<Recorder>);
+struct Noting {
+    recorder: Arc<Recorder>,
+    /// The list by each of the limits, for a model.
+    lists: Vec<List>,
+}
 
 impl Recording for Noting {
     /// An op without a kernel is noted and goes on: the others of its list are wanted, too.
-    fn push(&mut self, op: &Op, _: &Accesses) -> Result<Plan> {
-        let recorder = &self.0;
+    fn push(&mut self, op: &Op, accesses: &Accesses) -> Result<Plan> {
+        for list in &mut self.lists {
+            list.push(op, accesses)?;
+        }
+        let recorder = &self.recorder;
         let mut wanted = recorder
             .wanted
             .lock()
@@ -154,6 +176,20 @@ impl Recording for Noting {
     }
 
     fn finish(self: Box<Self>) -> Result<Box<dyn Program>> {
+        let wanted = &self.recorder.wanted;
+        let mut wanted = wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        for (number, list) in self.lists.into_iter().enumerate() {
+            let dispatches = list.finish()?.dispatches;
+            let launches = Fusion::launches(&dispatches).into_iter();
+            for launch in launches.filter(|launch| launch.len() > 1) {
+                let fusion = Fusion::of(&dispatches[launch]);
+                let entry = wanted.fusions.entry(fusion.symbol());
+                entry
+                    .or_insert_with(|| (fusion, BTreeSet::new()))
+                    .1
+                    .insert(number);
+            }
+        }
         Ok(Box::new(Nothing))
     }
 }
