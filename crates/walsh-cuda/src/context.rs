@@ -344,16 +344,18 @@ mod tests {
 
     #[test]
     fn kernels_are_chosen_by_what_a_capability_has() {
-        for (capability, bfloat_matrices) in [
-            ((7, 5), false),
-            ((8, 0), true),
-            ((8, 6), true),
-            ((9, 0), true),
-            ((12, 0), true),
+        for (capability, bfloat_matrices, fragment_kilobytes) in [
+            ((7, 5), false, 0),
+            ((8, 0), true, 163),
+            ((8, 6), true, 99),
+            ((9, 0), true, 227),
+            ((12, 0), true, 99),
         ] {
             assert!(gpu(capability).check().is_ok(), "{capability:?}");
             let limits = limits(capability, 40, Activations::Int8);
             assert_eq!(limits.bfloat_matrices, bfloat_matrices, "{capability:?}");
+            let bytes = fragment_kilobytes << 10;
+            assert_eq!(limits.fragment_bytes, bytes, "{capability:?}");
         }
         let error = gpu((7, 0)).check().unwrap_err();
         assert!(

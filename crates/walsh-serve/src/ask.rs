@@ -120,17 +120,22 @@ impl Ask {
         let template = served.template()?;
         let tokenizer = served.engine.model().tokenizer();
         let prompt = template.prompt(&dialogue, tokenizer)?;
+        let schema: Option<Value> = match &request.constraint {
+            Some(Constraint::JsonSchema(schema)) => serde_json::from_str(schema).ok(),
+            _ => None,
+        };
         let called = template.tool_constraint(&ToolRequest {
             tools: &tools,
             choice: &choice,
             parallel,
             prompt_text: &prompt.text,
+            answer: schema.as_ref(),
         })?;
         request.constraint = match (request.constraint, called) {
+            (None | Some(Constraint::JsonSchema(_)), Some(called)) => Some(called),
             (form, None) if form.is_none() || tools.is_empty() => form,
-            (None, called) => called,
             _ => {
-                let message = "a form of the answer and tools at once are more than can be kept: leave out response_format, or tools";
+                let message = "a regular expression or a grammar for the answer, and tools, are more than can be kept at once: leave out response_format, give it a schema, or leave out tools";
                 return Err(ApiError::bad(message));
             }
         };

@@ -177,10 +177,43 @@ fn the_second_turn(server: &Server) {
     );
     assert_eq!(server.refused(CHAT, &unknown, 400)["param"], "tool_choice");
     let both = ask(
-        json!("required"),
-        json!({ "response_format": { "type": "json_object" } }),
+        json!("auto"),
+        json!({ "response_format": { "type": "regex", "regex": "a+" } }),
     );
     server.refused(CHAT, &both, 400);
+}
+
+/// With tools and a schema an answer is a call, or text of the schema.
+#[test]
+fn what_is_said_beside_tools_is_of_the_schema() {
+    let server = Server::real(&["--log", "off"]);
+    let schema = json!({
+        "type": "object", "additionalProperties": false, "required": ["mood"],
+        "properties": { "mood": { "enum": ["good", "bad"] } },
+    });
+    let format =
+        json!({ "type": "json_schema", "json_schema": { "name": "mood", "schema": schema } });
+    let mut said = 0;
+    for (seed, choice) in ["auto", "auto", "none", "required"].into_iter().enumerate() {
+        let more = json!({ "response_format": format, "seed": seed, "temperature": 0.8 });
+        let answer = server.ok(CHAT, &ask(choice.into(), more));
+        let message = &answer["choices"][0]["message"];
+        let calls = message["tool_calls"].as_array().map_or(0, Vec::len);
+        match choice {
+            "none" => assert_eq!(calls, 0, "{answer}"),
+            "required" => assert!(calls > 0, "{answer}"),
+            _ => {}
+        }
+        if calls == 0 {
+            let content = message["content"].as_str().unwrap_or_default();
+            let value: Value = serde_json::from_str(content).expect("JSON");
+            let mood = value["mood"].as_str().unwrap_or_default();
+            assert!(["good", "bad"].contains(&mood), "{answer}");
+            assert_eq!(value.as_object().map(serde_json::Map::len), Some(1));
+            said += 1;
+        }
+    }
+    assert!(said > 0);
 }
 
 fn other_interfaces(server: &Server) {

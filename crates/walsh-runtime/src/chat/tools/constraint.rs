@@ -23,27 +23,42 @@ pub struct ToolRequest<'a> {
     pub parallel: bool,
     /// The text of the prompt, which may have begun the answer's reasoning.
     pub prompt_text: &'a str,
+    /// The JSON schema of what is said, behind any reasoning, where nothing is called; `None` where it may be any text.
+    pub answer: Option<&'a Value>,
 }
 
 impl Template {
     /// The form that an answer must have for its calls to be as asked; `None` where it may have any. Tools that are not
-    /// strict have calls with arguments by what is understood of their schema.
+    /// strict have calls with arguments by what is understood of their schema. What is said instead of calls is of the schema
+    /// that `answer` gives, behind what the model thinks first.
     ///
     /// # Errors
     /// [`Error::Dialogue`](crate::Error::Dialogue) when a call is asked for and there is no such tool, or a strict tool's
     /// schema asks for what the model's form of calls cannot be held to.
     pub fn tool_constraint(&self, request: &ToolRequest<'_>) -> Result<Option<Constraint>> {
-        let (tools, must) = match request.choice {
-            ToolChoice::None => return Ok(None),
-            ToolChoice::Auto if !request.tools.iter().any(|tool| tool.strict) => return Ok(None),
-            ToolChoice::Auto => (request.tools, false),
-            ToolChoice::Required if request.tools.is_empty() => {
+        let begun = Begun::of(request.prompt_text);
+        let strict = request.tools.iter().any(|tool| tool.strict);
+        let (tools, must) = match (request.choice, request.answer) {
+            (ToolChoice::None, None) => return Ok(None),
+            (ToolChoice::Auto, None) if !strict => return Ok(None),
+            (ToolChoice::None, Some(schema)) => match self.said_alone(begun, schema) {
+                Some(constraint) => return Ok(Some(constraint)),
+                None => (&[][..], false),
+            },
+            (ToolChoice::Auto, Some(schema)) if request.tools.is_empty() => {
+                match self.said_alone(begun, schema) {
+                    Some(constraint) => return Ok(Some(constraint)),
+                    None => (&[][..], false),
+                }
+            }
+            (ToolChoice::Auto, _) => (request.tools, false),
+            (ToolChoice::Required, _) if request.tools.is_empty() => {
                 return Err(wrong(
                     "a tool must be called, but there is none: give at least one",
                 ));
             }
-            ToolChoice::Required => (request.tools, true),
-            ToolChoice::Named(name) => {
+            (ToolChoice::Required, _) => (request.tools, true),
+            (ToolChoice::Named(name), _) => {
                 let tool = request.tools.iter().find(|tool| tool.name == *name);
                 let Some(tool) = tool else {
                     return Err(wrong(format!(
@@ -58,10 +73,18 @@ impl Template {
             form: &self.form,
             tools,
             several: request.parallel && !named,
+            answer: request.answer,
             rules: String::new(),
         };
-        let text = grammar.text(must, Begun::of(request.prompt_text))?;
+        let text = grammar.text(must, begun)?;
         Ok(Some(Constraint::Lark(text)))
+    }
+
+    /// The form of an answer that calls nothing, where it is all that the model writes: without marks of its own before it.
+    fn said_alone(&self, begun: Begun, schema: &Value) -> Option<Constraint> {
+        let thinks = matches!(begun, Begun::Open(_)) || !self.form.reasoning.is_empty();
+        let alone = self.form.format != Format::Harmony && !thinks;
+        alone.then(|| Constraint::JsonSchema(schema.to_string()))
     }
 }
 
@@ -78,16 +101,23 @@ struct Grammar<'a> {
     form: &'a Form,
     tools: &'a [Tool],
     several: bool,
+    /// The schema of what is said where nothing is called.
+    answer: Option<&'a Value>,
     rules: String,
 }
 
 impl Grammar<'_> {
     fn text(mut self, must: bool, begun: Begun) -> Result<String> {
+        if let Some(schema) = self.answer.filter(|_| !must) {
+            let schema = with_whitespace(schema.clone());
+            self.rule("answer", &format!("%json {schema}"));
+        }
         let start = match self.form.format {
             Format::Harmony => self.harmony(must)?,
             format => {
                 let reasoning = self.reasoning(begun);
                 let calls = match format {
+                    _ if self.tools.is_empty() => "answer",
                     Format::Llama => self.llama(must)?,
                     Format::Mistral => self.mistral(must)?,
                     _ => self.blocks(must)?,
@@ -178,6 +208,14 @@ impl Grammar<'_> {
             self.rule("more", &again("\"\\n\" call"));
             return Ok(if self.several { "call more" } else { "call" });
         }
+        if self.answer.is_some() {
+            self.rule("call", &format!("{begin} body"));
+            self.rule("more", &again("\"\\n\" call"));
+            return Ok(match self.several {
+                true => "(call more | answer)",
+                false => "(call | answer)",
+            });
+        }
         let begins: &[&str] = match coder {
             true => &[BEGIN, "<function="],
             false => &[BEGIN],
@@ -207,6 +245,12 @@ impl Grammar<'_> {
         let calls = if self.several { "call more" } else { "call" };
         if must {
             return Ok(calls);
+        }
+        if self.answer.is_some() {
+            return Ok(match self.several {
+                true => "(call more | answer)",
+                false => "(call | answer)",
+            });
         }
         // What begins with a brace would be read as a call.
         const MARK: &str = "<|python_tag|>";
@@ -257,9 +301,9 @@ impl Grammar<'_> {
             (false, false) => "\" \"? \"[\" call \"]\"",
         };
         self.rule("body", body);
-        if must {
+        if must || self.answer.is_some() {
             self.rule("calls", &format!("{begin} body"));
-            return Ok("calls");
+            return Ok(if must { "calls" } else { "(calls | answer)" });
         }
         self.until("before", BEGIN, &[]);
         self.plain("rest", &[BEGIN]);
@@ -283,17 +327,24 @@ impl Grammar<'_> {
                 "{channel} {to} {constrain} \"json\" {message} arguments_{index}"
             ));
         }
-        self.rule("call", &calls.join(" | "));
+        if !calls.is_empty() {
+            self.rule("call", &calls.join(" | "));
+        }
         self.until("said", "<|end|>", &[]);
         let said = format!("{message} said {start} \"assistant\"");
         self.rule("analysis", &format!("({channel} \"analysis\" {said})*"));
         if must {
             return Ok("analysis call".into());
         }
-        self.rule("preamble", &format!("({channel} \"commentary\" {said})?"));
-        self.plain("answer", &["<|start|>", "<|channel|>"]);
+        if self.answer.is_none() {
+            self.plain("answer", &["<|start|>", "<|channel|>"]);
+        }
         let answer = format!("{channel} \"final\" {message} answer {end}?");
         self.rule("final", &answer);
+        if self.tools.is_empty() {
+            return Ok("analysis final".into());
+        }
+        self.rule("preamble", &format!("({channel} \"commentary\" {said})?"));
         Ok("analysis (final | preamble call)".into())
     }
 

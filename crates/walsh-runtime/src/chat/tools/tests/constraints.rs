@@ -137,6 +137,7 @@ fn a_call_that_must_be_is() {
                 choice,
                 parallel: round % 2 == 0,
                 prompt_text: prompt,
+                answer: None,
             };
             let constraint = template.tool_constraint(&request).unwrap().unwrap();
             let Some(text) = place.draw(&constraint, &mut random) else {
@@ -182,6 +183,7 @@ fn calls_hold_on_real_vocabularies() {
                 choice: &choice,
                 parallel: true,
                 prompt_text: "",
+                answer: None,
             };
             let constraint = template.tool_constraint(&request).unwrap().unwrap();
             let Some(text) = place.draw(&constraint, &mut random) else {
@@ -212,6 +214,7 @@ fn a_call_that_may_be_is_of_its_schema() {
                 choice: &ToolChoice::Auto,
                 parallel: round % 2 == 0,
                 prompt_text: prompt,
+                answer: None,
             };
             let constraint = template.tool_constraint(&request).unwrap().unwrap();
             let Some(text) = place.draw(&constraint, &mut random) else {
@@ -226,6 +229,52 @@ fn a_call_that_may_be_is_of_its_schema() {
     }
 }
 
+/// Whatever a model says instead of a call is of the schema, and comes behind its reasoning.
+#[test]
+fn what_is_said_instead_of_a_call_is_of_its_schema() {
+    let place = Place::new(tokenizer());
+    let mut random = SplitMix64(17);
+    for (name, prompt) in FORMS {
+        let template = Template::from_source(&source(name), &place.tokenizer).unwrap();
+        let (mut said, mut called) = (0, 0);
+        for round in 0..60 {
+            let (all, shapes) = random_tools(&mut random, name == "coder");
+            // With tools that are strict, with tools that are not, and without any.
+            let mut tools = if round % 3 == 2 { Vec::new() } else { all };
+            for tool in &mut tools {
+                tool.strict = round % 3 == 0;
+            }
+            let choice = match round % 6 {
+                5 => ToolChoice::None,
+                _ => ToolChoice::Auto,
+            };
+            let shape = Shape::random(&mut random, 2);
+            let schema = shape.schema();
+            let request = ToolRequest {
+                tools: &tools,
+                choice: &choice,
+                parallel: round % 2 == 0,
+                prompt_text: prompt,
+                answer: Some(&schema),
+            };
+            let constraint = template.tool_constraint(&request).unwrap().unwrap();
+            let Some(text) = place.draw(&constraint, &mut random) else {
+                continue;
+            };
+            let (calls, other) = checked(&template, prompt, (&tools, &shapes), &text);
+            called += usize::from(calls > 0);
+            if calls == 0 {
+                let value = serde_json::from_str(other.trim());
+                let value: Value = value.unwrap_or_else(|error| panic!("{name}: {error}: {text}"));
+                assert!(shape.holds(&value), "{name}: {schema} of {text}");
+                said += 1;
+            }
+        }
+        println!("{name}: {said} said, {called} called");
+        assert!(said > 8 && called > 0, "{name} {said} {called}");
+    }
+}
+
 #[test]
 fn what_is_not_asked_for_is_not_held() {
     let tokenizer = tokenizer();
@@ -237,6 +286,7 @@ fn what_is_not_asked_for_is_not_held() {
             choice: &choice,
             parallel: true,
             prompt_text: "",
+            answer: None,
         })
     };
     assert_eq!(ask(&loose, ToolChoice::Auto).unwrap(), None);

@@ -1,125 +1,14 @@
-//! What products and embeddings are lowered to, on a device that runs nothing.
+//! What products and embeddings are lowered to.
 
-use std::sync::{Arc, Mutex};
-
-use walsh_core::ops::{EmbeddingRows, KvStore, MatMul, Op, Scale};
-use walsh_core::{
-    Access, Accesses, Activations, Backend, Buffer, Device, HostBytes, KvCache, KvCacheOptions,
-    Memory, OverlayOptions, Plan, Program, Properties, Recording, Result, Span, Tensor,
-};
+use walsh_core::ops::{EmbeddingRows, MatMul, Scale};
+use walsh_core::{Activations, Tensor};
 use walsh_formats::DType;
-use walsh_formats::kv::Overlay;
-use walsh_kernels::{Dispatch, Fusion, Limits, List, Platform, Touch};
+use walsh_kernels::{Dispatch, Limits, Touch};
 
-/// A device on paper: it lowers lists and keeps what they become.
-struct Paper {
-    properties: Properties,
-    limits: Limits,
-    lowered: Mutex<Vec<Dispatch>>,
-}
-
-struct Nothing;
-
-impl Memory for Nothing {}
-impl Program for Nothing {}
-
-impl Backend for Paper {
-    fn properties(&self) -> &Properties {
-        &self.properties
-    }
-
-    fn allocate(&self, _: u64) -> Result<Box<dyn Memory>> {
-        Ok(Box::new(Nothing))
-    }
-
-    fn import(&self, _: Arc<dyn HostBytes>) -> Result<Box<dyn Memory>> {
-        Ok(Box::new(Nothing))
-    }
-
-    fn write(&self, _: &Span, _: &[u8]) -> Result<()> {
-        Ok(())
-    }
-
-    fn read(&self, _: &Span, _: &mut [u8]) -> Result<()> {
-        Ok(())
-    }
-
-    fn record(self: Arc<Self>) -> Box<dyn Recording> {
-        let device = walsh_core::DeviceId::unique();
-        let allocate = move |bytes| {
-            let memory = Box::new(Nothing);
-            Ok(Buffer::new(device, bytes, Access::ReadWrite, memory))
-        };
-        Box::new(OnPaper {
-            list: List::new(self.limits, Box::new(allocate)),
-            paper: self,
-        })
-    }
-
-    fn run(&self, _: &dyn Program) -> Result<()> {
-        Ok(())
-    }
-}
-
-struct OnPaper {
-    paper: Arc<Paper>,
-    list: List,
-}
-
-impl Recording for OnPaper {
-    fn push(&mut self, op: &Op, accesses: &Accesses) -> Result<Plan> {
-        self.list.push(op, accesses)
-    }
-
-    fn finish(self: Box<Self>) -> Result<Box<dyn Program>> {
-        *self.paper.lowered.lock().unwrap() = self.list.finish()?.dispatches;
-        Ok(Box::new(Nothing))
-    }
-}
-
-struct Bench {
-    paper: Arc<Paper>,
-    device: Device,
-}
-
-/// What an H200 is.
-const H200: Limits = Limits {
-    backend: "paper",
-    multiprocessors: 132,
-    threadgroup_bytes: 48 << 10,
-    bfloat_matrices: true,
-    fragment_bytes: 227 << 10,
-    activations: Activations::Int8,
-};
+use crate::paper::{Bench, H200, h200, names};
 
 impl Bench {
-    fn new(limits: Limits) -> Self {
-        let paper = Arc::new(Paper {
-            properties: Properties {
-                backend: "paper",
-                name: "paper".into(),
-                architecture: "paper".into(),
-                parallelism: 132,
-            },
-            limits,
-            lowered: Mutex::default(),
-        });
-        let device = Device::new(paper.clone());
-        Self { paper, device }
-    }
-
-    fn tensor(&self, dtype: DType, shape: &[u64]) -> Tensor {
-        self.device.zeros(dtype, shape).unwrap()
-    }
-
-    /// A tensor that starts `offset` bytes into its buffer.
-    fn shifted(&self, dtype: DType, shape: &[u64], offset: u64) -> Tensor {
-        let bytes = self.tensor(dtype, shape).bytes();
-        let buffer = self.device.allocate(bytes + offset).unwrap();
-        Tensor::new(buffer, offset, dtype, shape).unwrap()
-    }
-
-    fn product(&self, weight: &Tensor, input: &Tensor) -> MatMul {
+    pub(crate) fn product(&self, weight: &Tensor, input: &Tensor) -> MatMul {
         MatMul {
             weight: weight.clone(),
             input: input.clone(),
@@ -128,30 +17,12 @@ impl Bench {
         }
     }
 
-    fn lower(&self, ops: Vec<Op>) -> Result<Vec<Dispatch>> {
-        let mut list = self.device.record();
-        for op in ops {
-            list.push(op)?;
-        }
-        list.finish()?;
-        Ok(std::mem::take(&mut self.paper.lowered.lock().unwrap()))
-    }
-
     /// What a product of this shape runs last.
     fn product_of(&self, dtype: DType, [m, n, k]: [u64; 3]) -> Dispatch {
         let weight = self.tensor(dtype, &[n, k]);
         let op = self.product(&weight, &self.tensor(DType::F32, &[m, k]));
         self.lower(vec![op.into()]).unwrap().pop().unwrap()
     }
-}
-
-fn h200() -> Bench {
-    Bench::new(H200)
-}
-
-fn names(dispatches: &[Dispatch]) -> Vec<&'static str> {
-    let name = |dispatch: &Dispatch| dispatch.variant.kernel().name;
-    dispatches.iter().map(name).collect()
 }
 
 #[test]
@@ -343,98 +214,5 @@ fn a_grid_that_no_device_has_is_refused() {
     assert!(
         error.contains("grid") && error.starts_with(expected),
         "{error}"
-    );
-}
-
-#[test]
-fn neighbours_of_one_kernel_without_a_hazard_are_one_launch() {
-    let bench = h200();
-    let input = bench.tensor(DType::F32, &[1, 512]);
-    let product = |dtype, n| bench.product(&bench.tensor(dtype, &[n, 512]), &input);
-    let first = product(DType::Q4K, 256);
-    let behind = bench.product(&bench.tensor(DType::Q4K, &[512, 256]), &first.output);
-    let ops: Vec<Op> = vec![
-        first.into(),
-        product(DType::Q4K, 32).into(),
-        product(DType::Q6K, 64).into(),
-        behind.into(),
-    ];
-    let lowered = bench.lower(ops).unwrap();
-    let launches = Fusion::launches(&lowered);
-    let kernels: Vec<(usize, &str)> = launches
-        .iter()
-        .map(|launch| (launch.len(), names(&lowered[launch.clone()])[0]))
-        .collect();
-    let quantise = (1, "quantise");
-    let wanted = [
-        quantise,
-        (3, "matmul_blocks"),
-        quantise,
-        (1, "matmul_blocks"),
-    ];
-    assert_eq!(kernels, wanted);
-    // Groups in line: those of each end where those of the next begin.
-    let three = &lowered[launches[1].clone()];
-    let (grid, parts) = Fusion::grid(three);
-    let ends: Vec<u32> = parts.chunks(4).map(|part| part[0]).collect();
-    let groups = three.iter().map(|d| d.groups.iter().product::<u32>());
-    let sums: Vec<u32> = groups
-        .scan(0, |sum, own| {
-            *sum += own;
-            Some(*sum)
-        })
-        .collect();
-    assert_eq!((grid, ends), ([sums[2], 1, 1], sums));
-    // One text of each variant, and one entry point that names all.
-    let fusion = Fusion::of(three);
-    let source = fusion.source();
-    let symbols: Vec<String> = three.iter().map(|d| d.variant.symbol()).collect();
-    assert_eq!(source.matches("__global__").count(), 1);
-    assert_eq!(fusion.symbol(), symbols.join("__"));
-    for symbol in symbols {
-        assert_eq!(
-            source
-                .matches(&format!("namespace {symbol}_text {{"))
-                .count(),
-            1
-        );
-    }
-    // A launch alone is what its variant is.
-    let alone = Fusion::of(&lowered[..1]);
-    assert_eq!(alone.symbol(), lowered[0].variant.symbol());
-    assert_eq!(alone.source(), lowered[0].variant.source(Platform::Cuda));
-    assert_eq!(Fusion::grid(&lowered[..1]), (lowered[0].groups, Vec::new()));
-}
-
-#[test]
-fn keys_values_and_their_overlays_are_stored_in_one_launch() {
-    let bench = h200();
-    let codecs = "tq4".parse().unwrap();
-    let mut options = KvCacheOptions::global(codecs, 8, 128, 64);
-    options.overlay = Some(OverlayOptions {
-        tokens: Overlay {
-            first: 4,
-            recent: 32,
-            codec: None,
-        },
-        slack: 0,
-    });
-    let numbers = || bench.tensor(DType::F32, &[1, 8, 128]);
-    let store = KvStore {
-        keys: Some(numbers()),
-        values: Some(numbers()),
-        positions: bench.tensor(DType::I32, &[1]),
-        sequences: None,
-        cache: KvCache::new(&bench.device, options).unwrap(),
-    };
-    let lowered = bench.lower(vec![store.into()]).unwrap();
-    let launches = Fusion::launches(&lowered);
-    let kernels: Vec<(usize, &str)> = launches
-        .iter()
-        .map(|launch| (launch.len(), names(&lowered[launch.clone()])[0]))
-        .collect();
-    assert_eq!(
-        kernels,
-        [(1, "kv_tokens"), (1, "kv_inspect"), (4, "kv_store")]
     );
 }
