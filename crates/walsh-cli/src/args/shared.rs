@@ -139,7 +139,8 @@ pub(crate) struct EngineArgs {
     pub(crate) look_up: usize,
 
     /// Go on only from what a text's own calls would have left, to the bit: no answer depends on what
-    /// else is served then, but beginnings are shared by messages and by 256 tokens alone
+    /// else is served then (on a GPU, but for rounding), and beginnings are shared by messages and by 256
+    /// tokens alone
     #[arg(long)]
     pub(crate) deterministic: bool,
 }

@@ -69,7 +69,8 @@ pub struct EngineOptions {
     /// Otherwise its calls may end where other texts were seen to part from it, and
     /// what was generated for others is gone on from too, as in a conversation: it was
     /// read token by token, over codes alone, and differs from a prompt that is read at
-    /// once by as much as rounding does.
+    /// once by as much as rounding does. On NVIDIA GPUs sums still differ by rounding:
+    /// attention shares contexts out by all that are in a step.
     pub deterministic: bool,
 }
 

@@ -7,8 +7,8 @@ use walsh_core::{Activations, CacheKind, KvRows, Result, Tensor};
 use super::super::codec::{self, Constants};
 use super::super::slot_mapping::{page_size, slot_mapping};
 use super::super::store::ROTATION;
-use super::Rows;
 use super::table::ZONES;
+use super::{RESERVED, Rows};
 use crate::args::args;
 use crate::kernel::{Kernel, Native, Platform, Variant, reads, writes};
 use crate::lower::{Limits, Lowering, layout};
@@ -18,9 +18,6 @@ const COLUMNS: u64 = 8;
 
 /// The most query rows of a unit: with more, decoding the cache for each eight costs more than what it saves.
 const MOST_ROWS: u64 = 64;
-
-/// Bytes of a group's memory that the driver takes for itself.
-const RESERVED: u64 = 1 << 10;
 
 const MERGE_THREADS: i64 = 128;
 
@@ -392,7 +389,8 @@ impl<'a> Decode<'a> {
 }
 
 impl Form {
-    /// The best form that a device has room for.
+    /// The best form that a device has room for: threads, groups of a multiprocessor, stages and positions of a tile, as they
+    /// were measured on an H200.
     fn of(op: &Attention, unit_rows: u64, limits: Limits) -> Option<Self> {
         let dim = op.cache.head_dim();
         // Sums of sixteen rows of wide heads would not fit into registers.
