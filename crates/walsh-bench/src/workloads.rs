@@ -4,7 +4,7 @@ use walsh::ops::{
     KvStore, Mask, MatMul, MatMulTopK, Op, Operation, Pairing, RmsNorm, Rope, RopeConfig,
     RopeScaling, Rotate, Scale, SoftCap, SumBefore, TopK, VectorSpace,
 };
-use walsh::{CacheSide, DType, KvCacheOptions, OverlayOptions, Result};
+use walsh::{CacheSide, DType, KvCache, KvCacheOptions, OverlayOptions, Result};
 
 use crate::{MOST_SETS, Maker};
 
@@ -170,17 +170,8 @@ fn decode(codec: &'static str, [heads, kv_heads, dim]: [u64; 3], context: u64) -
     let name = format!("{codec} [1, {heads}/{kv_heads}, {dim}] over {context}");
     let make = move |maker: &mut Maker| {
         let options = KvCacheOptions::global(codecs(codec)?, kv_heads, dim, context);
-        Ok(Attention {
-            query: maker.floats(&[1, heads, dim])?,
-            fresh: None,
-            cache: maker.cache(options)?,
-            positions: maker.positions(&[context as i32 - 1])?,
-            sequences: None,
-            mask: Mask::causal(dim),
-            sinks: None,
-            output: maker.output(DType::F32, &[1, heads, dim])?,
-        }
-        .into())
+        let cache = maker.cache(options)?;
+        attention(maker, heads, cache, &[context as i32 - 1])
     };
     Workload::new(Attention::NAME, name, make).over(context)
 }
@@ -199,17 +190,8 @@ fn policy([heads, kv_heads, dim]: [u64; 3], context: u64) -> Workload {
             slack: 0,
         });
         let cache = maker.cache(options)?;
-        Ok(Attention {
-            query: maker.floats(&[1, heads, dim])?,
-            fresh: None,
-            cache: maker.prepared(cache)?,
-            positions: maker.positions(&[context as i32 - 1])?,
-            sequences: None,
-            mask: Mask::causal(dim),
-            sinks: None,
-            output: maker.output(DType::F32, &[1, heads, dim])?,
-        }
-        .into())
+        let cache = maker.prepared(cache)?;
+        attention(maker, heads, cache, &[context as i32 - 1])
     };
     Workload::new(Attention::NAME, name, make).over(context)
 }
@@ -226,20 +208,27 @@ fn batch(codec: &'static str, [heads, kv_heads, dim]: [u64; 3], length: u64) -> 
         let mut options = KvCacheOptions::global(codecs(codec)?, kv_heads, dim, 2 * length);
         options.sequences = SEQUENCES;
         let positions: Vec<i32> = lengths.iter().map(|length| *length as i32 - 1).collect();
-        let output = maker.output(DType::F32, &[SEQUENCES, heads, dim])?;
-        Ok(Attention {
-            query: maker.floats(&[SEQUENCES, heads, dim])?,
-            fresh: None,
-            cache: maker.cache(options)?,
-            positions: maker.positions(&positions)?,
-            sequences: Some(maker.sequences(SEQUENCES)?),
-            mask: Mask::causal(dim),
-            sinks: None,
-            output,
-        }
-        .into())
+        let cache = maker.cache(options)?;
+        attention(maker, heads, cache, &positions)
     };
     Workload::new(Attention::NAME, name, make).over(stored)
+}
+
+/// Attention of a token of each of a cache's sequences.
+fn attention(maker: &mut Maker, heads: u64, cache: KvCache, positions: &[i32]) -> Result<Op> {
+    let (tokens, dim) = (positions.len() as u64, cache.head_dim());
+    let sequences = (tokens > 1).then(|| maker.sequences(tokens)).transpose()?;
+    Ok(Attention {
+        query: maker.floats(&[tokens, heads, dim])?,
+        fresh: None,
+        cache,
+        positions: maker.positions(positions)?,
+        sequences,
+        mask: Mask::causal(dim),
+        sinks: None,
+        output: maker.output(DType::F32, &[tokens, heads, dim])?,
+    }
+    .into())
 }
 
 fn prefills(sizes: &Sizes, all: &mut Vec<Workload>) {

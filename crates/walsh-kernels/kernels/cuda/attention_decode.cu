@@ -58,18 +58,6 @@ inline uint transposed(uint pair) {
     return turned;
 }
 
-template <int BYTES> inline void copy_async(uint to, const uchar *from) {
-    if constexpr (BYTES == 16) asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
-    if constexpr (BYTES == 8) asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" ::"r"(to), "l"(from) : "memory");
-    if constexpr (BYTES == 4) asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(to), "l"(from) : "memory");
-    if constexpr (BYTES == 2) asm volatile("st.shared.u16 [%0], %1;" ::"r"(to), "h"(*(const ushort *)from) : "memory");
-    if constexpr (BYTES == 1) asm volatile("st.shared.u8 [%0], %1;" ::"r"(to), "r"(uint(*from)) : "memory");
-}
-
-inline void end_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-
-template <int LEFT> inline void await_copies() { asm volatile("cp.async.wait_group %0;" ::"n"(LEFT) : "memory"); }
-
 // Rows of a tile that follow each other, from an address that is a multiple of 16.
 template <int BYTES, int STRIDE> inline void copy_tile(uint to, const uchar *from, uint lane) {
     const int ALL = TILE * BYTES / 16, OF_ROW = BYTES / 16 > 0 ? BYTES / 16 : 1;

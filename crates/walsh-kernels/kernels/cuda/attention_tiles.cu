@@ -120,9 +120,7 @@ template <int BYTES, int STEP> inline void read_bytes(const uchar *at, uint (&wo
 template <int KIND, int BITS, int BYTES>
 inline void stage_chunk(const uchar *row, uint chunk, float scale, const float *book, uchar *to) {
     uint pairs[CHUNK / 2];
-    if constexpr (KIND == KIND_F16) {
-        read_bytes<32, Divides<BYTES>::STEP>(row + chunk * 32u, pairs);
-    } else if constexpr (KIND == KIND_F32) {
+    if constexpr (KIND == KIND_F32) {
         uint words[CHUNK];
         read_bytes<64, 4>(row + chunk * 64u, words);
         UNROLL for (int i = 0; i < CHUNK / 2; i++) pairs[i] = half_pair(as_type<float>(words[2 * i]), as_type<float>(words[2 * i + 1]));
@@ -145,12 +143,6 @@ inline void stage_chunk(const uchar *row, uint chunk, float scale, const float *
     }
     ((uint4 *)to)[0] = make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
     ((uint4 *)to)[1] = make_uint4(pairs[4], pairs[5], pairs[6], pairs[7]);
-}
-
-template <int BYTES> inline void copy_async(uint to, const uchar *from) {
-    if constexpr (BYTES == 16) asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
-    if constexpr (BYTES == 8) asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" ::"r"(to), "l"(from) : "memory");
-    if constexpr (BYTES == 4) asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(to), "l"(from) : "memory");
 }
 
 // Sends for the rows of a tile.
@@ -371,7 +363,7 @@ inline void attention_tiles(const AttentionPassArgs &args, const float *query, c
     __syncthreads();
     copy_rows<KEY_KIND, KEY_BYTES, 0>(keys, places + block % 3 * POSITIONS, base + KEYS, block, at.index);
     copy_rows<VALUE_KIND, VALUE_BYTES, 1>(values, places + block % 3 * POSITIONS, base + VALUES, block, at.index);
-    asm volatile("cp.async.commit_group;" ::: "memory");
+    end_copies();
     stage_queries(args, query, slot_mapping, tile, head, memory, at);
     const RowNote *notes = (const RowNote *)(memory + ROW_NOTES);
     // What all rows see needs no look at each.
@@ -388,7 +380,7 @@ inline void attention_tiles(const AttentionPassArgs &args, const float *query, c
     }
     for (; block < last_block; block++) {
         const Place *these = places + block % 3 * POSITIONS, *next = places + (block + 1) % 3 * POSITIONS;
-        asm volatile("cp.async.wait_group 0;" ::: "memory");
+        await_copies<0>();
         __syncthreads();
         if (!KeySide::DIRECT || !ValueSide::DIRECT) {
             decode_rows<KEY_KIND, KEY_BITS, KEY_BYTES, 0>(keys, these, key_book, memory + KEYS, at.index);
@@ -400,7 +392,7 @@ inline void attention_tiles(const AttentionPassArgs &args, const float *query, c
         if (block + 1 < last_block) {
             copy_rows<KEY_KIND, KEY_BYTES, 0>(keys, next, base + KEYS, block + 1, at.index);
             copy_rows<VALUE_KIND, VALUE_BYTES, 1>(values, next, base + VALUES, block + 1, at.index);
-            asm volatile("cp.async.commit_group;" ::: "memory");
+            end_copies();
         }
         if (finds) later = find(min(block + 2, last_block - 1));
         int first = position_at<ZONE>(line, block * POSITIONS);

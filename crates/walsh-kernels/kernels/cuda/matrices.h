@@ -51,3 +51,16 @@ template <int NUMBER> struct Divides {
 
 // Below every score.
 constexpr float LEAST = -1e30f;
+
+// Bytes from device memory into shared memory, without waiting where there are four or more.
+template <int BYTES> inline void copy_async(uint to, const uchar *from) {
+    if constexpr (BYTES == 16) asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
+    if constexpr (BYTES == 8) asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" ::"r"(to), "l"(from) : "memory");
+    if constexpr (BYTES == 4) asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(to), "l"(from) : "memory");
+    if constexpr (BYTES == 2) asm volatile("st.shared.u16 [%0], %1;" ::"r"(to), "h"(*(const ushort *)from) : "memory");
+    if constexpr (BYTES == 1) asm volatile("st.shared.u8 [%0], %1;" ::"r"(to), "r"(uint(*from)) : "memory");
+}
+
+inline void end_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+template <int LEFT> inline void await_copies() { asm volatile("cp.async.wait_group %0;" ::"n"(LEFT) : "memory"); }

@@ -37,29 +37,30 @@ impl Template {
     /// schema asks for what the model's form of calls cannot be held to.
     pub fn tool_constraint(&self, request: &ToolRequest<'_>) -> Result<Option<Constraint>> {
         let begun = Begun::of(request.prompt_text);
-        let strict = request.tools.iter().any(|tool| tool.strict);
+        let tools = match request.choice {
+            ToolChoice::None => &[][..],
+            _ => request.tools,
+        };
         let (tools, must) = match (request.choice, request.answer) {
-            (ToolChoice::None, None) => return Ok(None),
-            (ToolChoice::Auto, None) if !strict => return Ok(None),
-            (ToolChoice::None, Some(schema)) => match self.said_alone(begun, schema) {
-                Some(constraint) => return Ok(Some(constraint)),
-                None => (&[][..], false),
-            },
-            (ToolChoice::Auto, Some(schema)) if request.tools.is_empty() => {
-                match self.said_alone(begun, schema) {
-                    Some(constraint) => return Ok(Some(constraint)),
-                    None => (&[][..], false),
-                }
+            (ToolChoice::None | ToolChoice::Auto, None)
+                if !tools.iter().any(|tool| tool.strict) =>
+            {
+                return Ok(None);
             }
-            (ToolChoice::Auto, _) => (request.tools, false),
-            (ToolChoice::Required, _) if request.tools.is_empty() => {
+            (ToolChoice::None | ToolChoice::Auto, Some(schema))
+                if tools.is_empty() && self.says_at_once(begun) =>
+            {
+                return Ok(Some(Constraint::JsonSchema(schema.to_string())));
+            }
+            (ToolChoice::None | ToolChoice::Auto, _) => (tools, false),
+            (ToolChoice::Required, _) if tools.is_empty() => {
                 return Err(wrong(
                     "a tool must be called, but there is none: give at least one",
                 ));
             }
-            (ToolChoice::Required, _) => (request.tools, true),
+            (ToolChoice::Required, _) => (tools, true),
             (ToolChoice::Named(name), _) => {
-                let tool = request.tools.iter().find(|tool| tool.name == *name);
+                let tool = tools.iter().find(|tool| tool.name == *name);
                 let Some(tool) = tool else {
                     return Err(wrong(format!(
                         "the tool {name} must be called, but is none of those given"
@@ -80,11 +81,10 @@ impl Template {
         Ok(Some(Constraint::Lark(text)))
     }
 
-    /// The form of an answer that calls nothing, where it is all that the model writes: without marks of its own before it.
-    fn said_alone(&self, begun: Begun, schema: &Value) -> Option<Constraint> {
+    /// Whether the model writes nothing before an answer that calls nothing: neither thoughts nor marks.
+    fn says_at_once(&self, begun: Begun) -> bool {
         let thinks = matches!(begun, Begun::Open(_)) || !self.form.reasoning.is_empty();
-        let alone = self.form.format != Format::Harmony && !thinks;
-        alone.then(|| Constraint::JsonSchema(schema.to_string()))
+        self.form.format != Format::Harmony && !thinks
     }
 }
 
@@ -203,18 +203,10 @@ impl Grammar<'_> {
         }
         let body = format!("\"\\n\" ({one}) \"\\n\" {end}");
         self.rule("body", &body);
-        if must {
+        if must || self.answer.is_some() {
             self.rule("call", &format!("{begin} body"));
             self.rule("more", &again("\"\\n\" call"));
-            return Ok(if self.several { "call more" } else { "call" });
-        }
-        if self.answer.is_some() {
-            self.rule("call", &format!("{begin} body"));
-            self.rule("more", &again("\"\\n\" call"));
-            return Ok(match self.several {
-                true => "(call more | answer)",
-                false => "(call | answer)",
-            });
+            return Ok(self.calls_or_answer(must));
         }
         let begins: &[&str] = match coder {
             true => &[BEGIN, "<function="],
@@ -226,6 +218,16 @@ impl Grammar<'_> {
             true => "(before body){0,16} rest",
             false => "(before body | rest)",
         })
+    }
+
+    /// Calls, or where they need not be the answer instead of them.
+    fn calls_or_answer(&self, must: bool) -> &'static str {
+        match (must, self.several) {
+            (true, true) => "call more",
+            (true, false) => "call",
+            (false, true) => "(call more | answer)",
+            (false, false) => "(call | answer)",
+        }
     }
 
     /// A call as JSON; gives the rule's name.
@@ -242,15 +244,8 @@ impl Grammar<'_> {
     fn llama(&mut self, must: bool) -> Result<&'static str> {
         self.objects("parameters");
         self.rule("more", &again("\"; \" call"));
-        let calls = if self.several { "call more" } else { "call" };
-        if must {
-            return Ok(calls);
-        }
-        if self.answer.is_some() {
-            return Ok(match self.several {
-                true => "(call more | answer)",
-                false => "(call | answer)",
-            });
+        if must || self.answer.is_some() {
+            return Ok(self.calls_or_answer(must));
         }
         // What begins with a brace would be read as a call.
         const MARK: &str = "<|python_tag|>";
