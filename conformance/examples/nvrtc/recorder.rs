@@ -1,7 +1,7 @@
 //! A device that runs nothing and notes which kernels it would need.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use walsh::ops::Op;
 use walsh::{
@@ -77,6 +77,12 @@ impl Recorder {
     }
 }
 
+impl Recorder {
+    fn lock(&self) -> MutexGuard<'_, Wanted> {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 struct Nothing;
 
 impl Memory for Nothing {}
@@ -117,8 +123,7 @@ impl Backend for Recorder {
             };
             List::new(*limits, Box::new(memory))
         };
-        // What stands side by side is a matter of whole lists.
-        let lists = self.limits.iter().filter(|_| self.hot).map(list);
+        let lists = self.limits.iter().map(list);
         Box::new(Noting {
             lists: lists.collect(),
             recorder: self,
@@ -133,39 +138,18 @@ impl Backend for Recorder {
 /// A list whose kernels are noted.
 struct Noting {
     recorder: Arc<Recorder>,
-    /// The list by each of the limits, for a model.
+    /// The list by each of the limits.
     lists: Vec<List>,
 }
 
 impl Recording for Noting {
-    /// An op without a kernel is noted and goes on: the others of its list are wanted, too.
+    /// An op without a kernel is noted and left out: the others of its list are wanted, too.
     fn push(&mut self, op: &Op, accesses: &Accesses) -> Result<Plan> {
         for list in &mut self.lists {
-            list.push(op, accesses)?;
-        }
-        let recorder = &self.recorder;
-        let mut wanted = recorder
-            .wanted
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        for (number, limits) in recorder.limits.iter().enumerate() {
-            match walsh_kernels::variants_of(op, limits) {
-                Ok(variants) => {
-                    for variant in variants {
-                        let entry = wanted.kernels.entry(variant.symbol());
-                        let kernel = entry.or_insert_with(|| Kernel {
-                            variant,
-                            hot: false,
-                            limits: BTreeSet::new(),
-                        });
-                        kernel.hot |= recorder.hot;
-                        kernel.limits.insert(number);
-                    }
-                }
-                Err(error) => {
-                    let entry = wanted.missing.entry(op.name());
-                    entry.or_insert((error.to_string(), 0)).1 += 1;
-                }
+            if let Err(error) = list.push(op, accesses) {
+                let mut wanted = self.recorder.lock();
+                let entry = wanted.missing.entry(op.name());
+                entry.or_insert((error.to_string(), 0)).1 += 1;
             }
         }
         Ok(Plan {
@@ -176,12 +160,24 @@ impl Recording for Noting {
     }
 
     fn finish(self: Box<Self>) -> Result<Box<dyn Program>> {
-        let wanted = &self.recorder.wanted;
-        let mut wanted = wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        let hot = self.recorder.hot;
         for (number, list) in self.lists.into_iter().enumerate() {
             let dispatches = list.finish()?.dispatches;
+            let mut wanted = self.recorder.lock();
+            for dispatch in &dispatches {
+                let variant = dispatch.variant.clone();
+                let entry = wanted.kernels.entry(variant.symbol());
+                let kernel = entry.or_insert_with(|| Kernel {
+                    variant,
+                    hot: false,
+                    limits: BTreeSet::new(),
+                });
+                kernel.hot |= hot;
+                kernel.limits.insert(number);
+            }
+            // What stands side by side in other lists is a matter of chance.
             let launches = Fusion::launches(&dispatches).into_iter();
-            for launch in launches.filter(|launch| launch.len() > 1) {
+            for launch in launches.filter(|launch| hot && launch.len() > 1) {
                 let fusion = Fusion::of(&dispatches[launch]);
                 let entry = wanted.fusions.entry(fusion.symbol());
                 entry

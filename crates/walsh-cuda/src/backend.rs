@@ -37,6 +37,9 @@ pub struct CudaOptions {
     pub nvrtc: Option<PathBuf>,
     /// How the kernels of a list follow each other.
     pub launches: Launches,
+    /// Whether every op has kernels of its own. Otherwise neighbours of a list are joined where there is a kernel for that:
+    /// products of one row with the norm before them and what is done with them, for one.
+    pub separate: bool,
 }
 
 /// How the kernels of a list follow each other. Results are the same.
@@ -96,7 +99,10 @@ pub fn open(options: CudaOptions) -> Result<Device> {
     let version = compiler.nvrtc.version();
     let builder = Builder::new(compiler, options.kernel_cache.clone().map(Disk::new));
     Ok(Device::new(Arc::new(Cuda {
-        limits: limits(gpu.capability, gpu.multiprocessors, options.activations),
+        limits: Limits {
+            joins: !options.separate,
+            ..limits(gpu.capability, gpu.multiprocessors, options.activations)
+        },
         properties: Properties {
             backend: "cuda",
             name: gpu.name.clone(),

@@ -30,6 +30,7 @@ pub fn limits(capability: (i32, i32), multiprocessors: u32, activations: Activat
         threadgroup_bytes: THREADGROUP_BYTES,
         bfloat_matrices: capability >= BFLOAT_MATRICES,
         fragment_bytes: fragment_bytes(capability),
+        joins: true,
         activations,
     }
 }

@@ -1,12 +1,4 @@
 // output = f(a, b), number by number; b repeats. MAP: 0 silu(a).b, 1 gelu_tanh(a).b, 2 a + b, 3 factor.a, 4 soft cap.
-inline float silu(float x) { return x / (1.0f + exp(-x)); }
-
-// GELU in its tanh form: x.sigmoid(2y) with y = sqrt(2/pi).(x + 0.044715.x^3).
-inline float gelu_tanh(float x) {
-    float y = 0.7978845608f * x * (1.0f + 0.044715f * x * x);
-    return x / (1.0f + exp(-2.0f * y));
-}
-
 inline void map(constant MapArgs &args, device const float *a, device const float *b, device float *output, Position at) {
     uint index = at.x * THREADS + at.index;
     if (index >= args.count) return;

@@ -9,20 +9,6 @@ struct Shared {
     float partial[SIMDS][PANEL * ROWS];
 };
 
-// What one head vector and two of codes add to a sum.
-inline float accumulate(float sum, thread const Run &run, thread const Vector *input) {
-    UNROLL for (int side = 0; side < HALVES; side++) {
-        int dot = 0;
-        UNROLL for (int i = 0; i < 8 / HALVES; i++) {
-            int word = side * 4 + i;
-            dot = dot4(run.codes[word], int(input[1 + word / 4].word[word % 4]), dot);
-        }
-        sum = fma(run.scale[side] * as_type<float>(input[0].word[0]), float(dot), sum);
-        if (MINIMA) sum = fma(-run.minimum[side], as_type<float>(input[0].word[HALVES == 1 ? 1 : 2 + side]), sum);
-    }
-    return sum;
-}
-
 inline void matmul_blocks(constant MatMulArgs &args, device const uchar *weight, device const uint *input, device const float *bias, device float *output, threadgroup Shared &shared, Position at) {
     uint split = args.split, share = at.simd % split;
     uint first = (at.x * (SIMDS / split) + at.simd / split) * PANEL, first_row = at.y * ROWS;

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use walsh_core::{Accesses, Buffer, Error, Result, Span};
+use walsh_core::ops::Op;
+use walsh_core::{Accesses, Buffer, Error, Plan, Result, Span};
 
 use crate::check::Check;
 use crate::kernel::{Touch, Variant};
@@ -14,6 +15,17 @@ pub struct Binding {
     pub span: Span,
     /// What is done with it.
     pub touch: Touch,
+}
+
+/// What a dispatch is of its op.
+#[derive(Debug, Clone)]
+pub(crate) enum Part {
+    /// One of the steps that it takes.
+    Step,
+    /// A form of its input, in workspace, that other ops may share: needed by whoever reads it.
+    Form,
+    /// All of this op, but forms of its input.
+    Whole(Box<Op>),
 }
 
 /// One launch of a kernel.
@@ -31,6 +43,8 @@ pub struct Dispatch {
     pub command: usize,
     /// Whether everything since the last barrier must end before it begins.
     pub barrier: bool,
+    /// What it is of its op.
+    pub(crate) part: Part,
 }
 
 impl Dispatch {
@@ -64,6 +78,8 @@ pub struct Lowered {
     pub status: Buffer,
     /// What the words of `status` behind the first are about.
     pub checks: Vec<Check>,
+    /// Commands that became something else together with their neighbours than they were pushed as.
+    pub plans: Vec<(usize, Plan)>,
     /// The backend that runs it, as errors name it.
     pub(crate) backend: &'static str,
 }

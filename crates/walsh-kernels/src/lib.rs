@@ -15,6 +15,7 @@ mod fusion;
 mod kernel;
 mod list;
 mod lower;
+mod neighbours;
 mod ops;
 mod tables;
 

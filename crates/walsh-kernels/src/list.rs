@@ -1,6 +1,6 @@
 //! Lists of ops, lowered one after the other.
 
-use walsh_core::ops::Op;
+use walsh_core::ops::{MatMul, Op, Operation};
 use walsh_core::{
     Access, Accesses, Buffer, DeviceId, HazardTracker, Memory, Plan, Result, Workspace,
 };
@@ -9,6 +9,7 @@ use crate::check::Check;
 use crate::dispatch::{Dispatch, Lowered};
 use crate::kernel::Variant;
 use crate::lower::{Allocate, Limits, Lowering, STATUS_WORDS};
+use crate::neighbours;
 use crate::ops;
 
 /// A command list that is being lowered.
@@ -18,7 +19,6 @@ pub struct List {
     /// Allocated with the first op.
     status: Option<Buffer>,
     workspace: Workspace,
-    hazards: HazardTracker,
     dispatches: Vec<Dispatch>,
     checks: Vec<Check>,
     commands: usize,
@@ -33,7 +33,6 @@ impl List {
             allocate,
             status: None,
             workspace: Workspace::default(),
-            hazards: HazardTracker::new(),
             dispatches: Vec::new(),
             checks: Vec::new(),
             commands: 0,
@@ -68,10 +67,7 @@ impl List {
             ..
         } = lowering;
         let plan = plan(&dispatches, taken);
-        for mut dispatch in dispatches {
-            dispatch.barrier = self.hazards.add(&dispatch.accesses());
-            self.dispatches.push(dispatch);
-        }
+        self.dispatches.extend(dispatches);
         self.checks.extend(checks);
         self.workspace = workspace;
         for written in &accesses.writes {
@@ -86,11 +82,31 @@ impl List {
     /// # Errors
     /// What `allocate` says.
     pub fn finish(mut self) -> Result<Lowered> {
+        let status = self.status()?;
+        let mut lowering = Lowering {
+            limits: self.limits,
+            allocate: &mut self.allocate,
+            workspace: self.workspace,
+            taken: 0,
+            dispatches: Vec::new(),
+            status: status.clone(),
+            checks: Vec::new(),
+            earlier_checks: self.checks.len(),
+            op: MatMul::NAME,
+            command: 0,
+        };
+        let plans = neighbours::join(self.dispatches, &mut lowering)?;
+        let mut dispatches = lowering.dispatches;
+        let mut hazards = HazardTracker::new();
+        for dispatch in &mut dispatches {
+            dispatch.barrier = hazards.add(&dispatch.accesses());
+        }
         Ok(Lowered {
             backend: self.limits.backend,
-            status: self.status()?,
-            dispatches: self.dispatches,
+            status,
+            dispatches,
             checks: self.checks,
+            plans,
         })
     }
 
@@ -104,7 +120,7 @@ impl List {
 }
 
 /// The kernels of an op, the groups of the largest and the workspace that they take.
-fn plan(dispatches: &[Dispatch], workspace: u64) -> Plan {
+pub(crate) fn plan(dispatches: &[Dispatch], workspace: u64) -> Plan {
     let names: Vec<String> = dispatches.iter().map(|d| d.variant.symbol()).collect();
     let pieces = dispatches
         .iter()
@@ -124,7 +140,7 @@ pub fn variants_of(op: &Op, limits: &Limits) -> Result<Vec<Variant>> {
     let mut list = imagined(*limits);
     list.push(op, &op.accesses())?;
     let variant = |dispatch: Dispatch| dispatch.variant;
-    Ok(list.dispatches.into_iter().map(variant).collect())
+    Ok(list.finish()?.dispatches.into_iter().map(variant).collect())
 }
 
 /// A list that nothing runs.
@@ -157,6 +173,7 @@ mod tests {
         threadgroup_bytes: 32 << 10,
         bfloat_matrices: true,
         fragment_bytes: 0,
+        joins: false,
         activations: Activations::Int8,
     };
 

@@ -1,11 +1,12 @@
 //! From ops to dispatches. What an op becomes is the business of its module.
 
 use bytemuck::bytes_of;
+use walsh_core::ops::Op;
 use walsh_core::{Activations, Buffer, Error, Purpose, Result, Span, Tensor, Workspace};
 
 use crate::args::Args;
 use crate::check::{Check, CheckKind};
-use crate::dispatch::{Binding, Dispatch, unsupported};
+use crate::dispatch::{Binding, Dispatch, Part, unsupported};
 use crate::kernel::Variant;
 
 /// What a device is, as far as the choice of kernels depends on it.
@@ -21,6 +22,8 @@ pub struct Limits {
     pub bfloat_matrices: bool,
     /// The memory of a group of CUDA's own kernels of matrix fragments, in bytes; 0 where there are none.
     pub fragment_bytes: u32,
+    /// Whether neighbours of a list become one launch of such a kernel, where there is one for them.
+    pub joins: bool,
     /// How products with block-quantised weights read their input.
     pub activations: Activations,
 }
@@ -98,8 +101,23 @@ impl Lowering<'_> {
             buffers,
             command: self.command,
             barrier: false,
+            part: Part::Step,
         });
         Ok(())
+    }
+
+    /// Says that the last dispatch is all of an op but the forms of its input.
+    pub(crate) fn computes(&mut self, op: impl Into<Op>) {
+        if let Some(last) = self.dispatches.last_mut() {
+            last.part = Part::Whole(Box::new(op.into()));
+        }
+    }
+
+    /// Says that the last dispatch makes a form of its input, in workspace, and does nothing else.
+    pub(crate) fn derives(&mut self) {
+        if let Some(last) = self.dispatches.last_mut() {
+            last.part = Part::Form;
+        }
     }
 
     /// What stands for a buffer that a variant does not touch.

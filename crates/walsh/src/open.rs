@@ -222,6 +222,9 @@ impl fmt::Display for DeviceSpec {
                 if options.launches != Launches::default() {
                     write!(f, ",launches={}", options.launches.name())?;
                 }
+                if options.separate {
+                    f.write_str(",ops=separate")?;
+                }
                 Ok(())
             }
         }
@@ -275,7 +278,7 @@ fn cpu_options(text: &str) -> Result<CpuOptions> {
 #[cfg(feature = "cuda")]
 fn cuda_options(text: &str) -> Result<CudaOptions> {
     let wrong = || {
-        let expected = "cuda or cuda:N,activations=NAME,launches=NAME with the GPU's number from 0, int8 or f32, and early, apart or parallel";
+        let expected = "cuda or cuda:N,activations=NAME,launches=NAME,ops=NAME with the GPU's number from 0, int8 or f32, early, apart or parallel, and joined or separate";
         Error::argument("device", "spec", expected, format_args!("{text:?}"))
     };
     let mut options = CudaOptions::default();
@@ -297,6 +300,13 @@ fn cuda_options(text: &str) -> Result<CudaOptions> {
             Some(("launches", name)) => {
                 let found = Launches::ALL.into_iter().find(|how| how.name() == name);
                 options.launches = found.ok_or_else(wrong)?;
+            }
+            Some(("ops", name)) => {
+                options.separate = match name {
+                    "joined" => false,
+                    "separate" => true,
+                    _ => return Err(wrong()),
+                };
             }
             _ => return Err(wrong()),
         }
@@ -376,6 +386,7 @@ mod tests {
         for text in [
             "cuda:2,launches=apart",
             "cuda:0,launches=parallel",
+            "cuda:0,ops=separate",
             "cuda:0,activations=f32,launches=apart",
         ] {
             assert_eq!(text.parse::<DeviceSpec>().unwrap().to_string(), text);

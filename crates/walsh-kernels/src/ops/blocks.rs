@@ -98,6 +98,15 @@ pub(crate) fn form(dtype: DType) -> Option<Form> {
     })
 }
 
+/// The widest loads that every block and wide field of a row allows that begins at such a multiple, in bytes.
+pub(super) fn alignment(dtype: DType) -> u64 {
+    match dtype.block_bytes() {
+        bytes if bytes % 16 == 0 => 16,
+        bytes if bytes % 4 == 0 => 4,
+        _ => 2,
+    }
+}
+
 /// What a variant's constant `TYPE` holds for a type.
 pub(crate) fn type_constant(dtype: DType) -> i64 {
     dtype.ggml_id().map_or(-1, i64::from)
@@ -105,7 +114,11 @@ pub(crate) fn type_constant(dtype: DType) -> i64 {
 
 /// The type that a variant is for, by the names of the texts; for blocks, their form.
 pub(crate) fn tables(variant: &Variant) -> String {
-    let stored = variant.constant("TYPE");
+    tables_of(variant.constant("TYPE"))
+}
+
+/// The same of a type by its constant.
+pub(super) fn tables_of(stored: i64) -> String {
     let known: Vec<(String, DType)> = names().collect();
     let mut constants: Vec<(&str, i64)> = known
         .iter()
@@ -117,15 +130,9 @@ pub(crate) fn tables(variant: &Variant) -> String {
     let blocks = dtype.and_then(|dtype| Some((dtype, form(dtype)?)));
     if let Some((dtype, form)) = blocks {
         let number = |value: usize| value as i64;
-        // The widest loads that every block and wide field of a staged row allows.
-        let align = match dtype.block_bytes() {
-            bytes if bytes % 16 == 0 => 16,
-            bytes if bytes % 4 == 0 => 4,
-            _ => 2,
-        };
         constants.extend([
             ("BLOCK_BYTES", number(dtype.block_bytes())),
-            ("BLOCK_ALIGN", align),
+            ("BLOCK_ALIGN", alignment(dtype) as i64),
             ("PARTS", number(form.parts)),
             ("RUNS", number(form.runs)),
             ("HALVES", number(form.halves)),

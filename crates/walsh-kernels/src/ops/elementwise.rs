@@ -33,7 +33,7 @@ enum Map {
 
 static MAP: Kernel = Kernel {
     name: "map",
-    includes: &[],
+    includes: &[include_str!("../../kernels/gates.h")],
     tables: no_tables,
     text: include_str!("../../kernels/map.h"),
     native: &[],
@@ -74,11 +74,15 @@ pub(crate) fn gated(op: &GatedActivation, lowering: &mut Lowering<'_>) -> Result
         Activation::Silu => Map::Silu,
         Activation::GeluTanh => Map::GeluTanh,
     };
-    map(kind, (&op.gate, Some(&op.up)), 0.0, &op.output, lowering)
+    map(kind, (&op.gate, Some(&op.up)), 0.0, &op.output, lowering)?;
+    lowering.computes(op.clone());
+    Ok(())
 }
 
 pub(crate) fn add(op: &Add, lowering: &mut Lowering<'_>) -> Result<()> {
-    map(Map::Add, (&op.a, Some(&op.b)), 0.0, &op.output, lowering)
+    map(Map::Add, (&op.a, Some(&op.b)), 0.0, &op.output, lowering)?;
+    lowering.computes(op.clone());
+    Ok(())
 }
 
 pub(crate) fn scale(op: &Scale, lowering: &mut Lowering<'_>) -> Result<()> {

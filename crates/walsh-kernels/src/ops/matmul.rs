@@ -150,6 +150,7 @@ static MATMUL_BLOCKS: Kernel = Kernel {
         include_str!("../../kernels/unit.h"),
         include_str!("../../kernels/stage.h"),
         include_str!("../../kernels/activations.h"),
+        include_str!("../../kernels/dot.h"),
     ],
     tables: blocks::tables,
     text: include_str!("../../kernels/matmul_blocks.h"),
@@ -367,7 +368,9 @@ fn with_blocks(op: &MatMul, form: &Form, lowering: &mut Lowering<'_>) -> Result<
         1,
     ];
     let spans = spans(op, input.span(), lowering);
-    lowering.dispatch(variant, groups, &args, spans)
+    lowering.dispatch(variant, groups, &args, spans)?;
+    lowering.computes(op.clone());
+    Ok(())
 }
 
 fn spans(op: &MatMul, input: Span, lowering: &Lowering<'_>) -> Vec<Span> {
@@ -427,6 +430,7 @@ fn quantised(input: &Tensor, runs: usize, lowering: &mut Lowering<'_>) -> Result
         let groups = [(rows * blocks).div_ceil(THREADS as u64 / 8), 1, 1];
         let spans = vec![input.span(), buffer.span()];
         lowering.dispatch(variant, groups, &args, spans)?;
+        lowering.derives();
         Ok(buffer)
     })
 }

@@ -5,8 +5,9 @@ mod elementwise;
 mod embedding;
 pub(crate) mod kv;
 pub(crate) mod matmul;
-mod norm;
+pub(crate) mod norm;
 mod rope;
+pub(crate) mod row;
 mod select;
 
 use walsh_core::formats::DType;
@@ -23,6 +24,7 @@ const KERNELS: &[&[&Kernel]] = &[
     rope::KERNELS,
     select::KERNELS,
     matmul::KERNELS,
+    row::KERNELS,
     embedding::KERNELS,
     kv::KERNELS,
 ];

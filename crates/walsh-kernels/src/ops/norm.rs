@@ -76,5 +76,7 @@ pub(crate) fn lower(op: &RmsNorm, lowering: &mut Lowering<'_>) -> Result<()> {
         width: width as u32,
         eps: op.eps,
     };
-    lowering.dispatch(variant, [op.input.row_count(), 1, 1], &args, spans)
+    lowering.dispatch(variant, [op.input.row_count(), 1, 1], &args, spans)?;
+    lowering.computes(op.clone());
+    Ok(())
 }

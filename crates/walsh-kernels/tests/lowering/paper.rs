@@ -88,6 +88,7 @@ pub(crate) const H200: Limits = Limits {
     threadgroup_bytes: 48 << 10,
     bfloat_matrices: true,
     fragment_bytes: 227 << 10,
+    joins: true,
     activations: Activations::Int8,
 };
 
