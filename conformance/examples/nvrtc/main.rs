@@ -76,6 +76,7 @@ const QUICK: &str = "--Ofast-compile=mid";
 /// The models whose kernels must not spill, and the caches that they are asked for with.
 const MODELS: &[&str] = &["llama3-8b:q4_k_m", "gemma3-27b:q4_k_m", "smollm2-135m:q4_0"];
 const CACHES: &[&str] = &["f16", "tq8", "tq4", "tq3"];
+const ROWS: &[usize] = &[8, 16, 32, 64];
 
 struct Arguments {
     library: PathBuf,
@@ -224,6 +225,10 @@ fn wanted(arguments: &Arguments) -> Result<Wanted, String> {
             let mut session = model.session(options).map_err(explain)?;
             session.prefill(&[1; 600]).map_err(explain)?;
             session.decode(1).map_err(explain)?;
+            // As many rows as several texts decode at once.
+            for rows in ROWS.iter().filter(|_| *cache == CACHES[0]) {
+                session.prefill(&vec![1; *rows]).map_err(explain)?;
+            }
         }
     }
     Ok(recorder.take())

@@ -36,7 +36,13 @@ impl fmt::Display for Properties {
 }
 
 /// A compiled command list, known only to the backend that made it.
-pub trait Program: Any + Send + Sync {}
+pub trait Program: Any + Send + Sync {
+    /// Commands that became something else together with their neighbours than they were
+    /// pushed as, by their numbers in the list.
+    fn joined(&self) -> &[(usize, Plan)] {
+        &[]
+    }
+}
 
 /// A command list that is being recorded, known only to the backend that began it.
 pub trait Recording: Send {

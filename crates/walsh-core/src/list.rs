@@ -12,7 +12,7 @@ use crate::{Error, Result};
 pub struct Command {
     /// The op.
     pub op: Op,
-    /// What it became when it was pushed.
+    /// What it has become; what it shares with its neighbours is said of each of them.
     pub plan: Plan,
     /// What it reads and writes.
     pub accesses: Accesses,
@@ -108,12 +108,17 @@ impl Recorder {
     /// # Errors
     /// When the device fails or memory is missing.
     pub fn finish(self) -> Result<Step> {
+        let program = self.recording.finish()?;
+        let mut commands = self.commands;
+        for (number, plan) in program.joined() {
+            if let Some(command) = commands.get_mut(*number) {
+                command.plan = plan.clone();
+            }
+        }
         Ok(Step {
             device: self.device.id(),
-            list: CommandList {
-                commands: self.commands,
-            },
-            program: self.recording.finish()?,
+            list: CommandList { commands },
+            program,
         })
     }
 

@@ -183,7 +183,11 @@ struct CudaProgram {
     verdict: Option<Pinned>,
 }
 
-impl Program for CudaProgram {}
+impl Program for CudaProgram {
+    fn joined(&self) -> &[(usize, Plan)] {
+        &self.lowered.joined
+    }
+}
 
 /// Every dispatch as a launch of its own.
 fn apart(dispatches: &[Dispatch]) -> Vec<Range<usize>> {

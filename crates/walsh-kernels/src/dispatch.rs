@@ -79,7 +79,7 @@ pub struct Lowered {
     /// What the words of `status` behind the first are about.
     pub checks: Vec<Check>,
     /// Commands that became something else together with their neighbours than they were pushed as.
-    pub plans: Vec<(usize, Plan)>,
+    pub joined: Vec<(usize, Plan)>,
     /// The backend that runs it, as errors name it.
     pub(crate) backend: &'static str,
 }

@@ -86,7 +86,8 @@ impl List {
         let mut lowering = Lowering {
             limits: self.limits,
             allocate: &mut self.allocate,
-            workspace: self.workspace,
+            // What ops took as they were pushed may be in use anywhere in the list.
+            workspace: Workspace::default(),
             taken: 0,
             dispatches: Vec::new(),
             status: status.clone(),
@@ -95,7 +96,7 @@ impl List {
             op: MatMul::NAME,
             command: 0,
         };
-        let plans = neighbours::join(self.dispatches, &mut lowering)?;
+        let joined = neighbours::join(self.dispatches, &mut lowering)?;
         let mut dispatches = lowering.dispatches;
         let mut hazards = HazardTracker::new();
         for dispatch in &mut dispatches {
@@ -106,7 +107,7 @@ impl List {
             status,
             dispatches,
             checks: self.checks,
-            plans,
+            joined,
         })
     }
 

@@ -1,5 +1,6 @@
-//! Neighbours of a list that become one launch: products of one row together with the norm before them, and the gate or the
-//! addition behind them. A launch leaves in memory all that its ops leave.
+//! Neighbours of a list that become one launch: products of a few rows together with the norm before them, and the gate or the
+//! addition behind them; the turning of queries and keys with the look at what is to be stored. A launch leaves in memory all
+//! that its ops leave.
 
 use std::collections::HashMap;
 
@@ -11,7 +12,11 @@ use crate::kernel::Touch;
 use crate::list::plan;
 use crate::lower::Lowering;
 use crate::ops::norm;
-use crate::ops::row::{MOST_PARTS, RowProducts, Shape, Then};
+use crate::ops::products::{MOST_PARTS, Products, Shape, Then, is_readable, most_types};
+use crate::ops::rope::RopeInspect;
+
+/// The dispatches that [`RopeInspect`] joins.
+const TURNING: usize = 3;
 
 /// Adds a list's dispatches, with neighbours joined where the device has a kernel for that; what commands have become that
 /// are not what they were pushed as.
@@ -25,37 +30,26 @@ pub(crate) fn join(
     }
     let written = Written::of(&dispatches);
     let mut list = List { dispatches };
-    let (mut plans, mut at) = (Vec::new(), 0);
+    let (mut plans, mut at, mut known) = (Vec::new(), 0, 0);
     while at < list.dispatches.len() {
+        // Forms of what has been overwritten since are no more.
+        for dispatch in &lowering.dispatches[known..] {
+            for span in dispatch.accesses().writes {
+                lowering.workspace.invalidate(&span);
+            }
+        }
+        known = lowering.dispatches.len();
+        if let Some(joined) = list.turning(at, lowering)? {
+            plans.extend(joined);
+            at += TURNING;
+            continue;
+        }
         let Some((group, shape)) = list.group(at, &written, lowering) else {
-            let dispatch = list.dispatches[at].clone();
-            lowering.dispatches.push(dispatch);
+            lowering.dispatches.push(list.dispatches[at].clone());
             at += 1;
             continue;
         };
-        let own = &list.dispatches[at..group.end];
-        let mut commands: Vec<usize> = own.iter().map(|dispatch| dispatch.command).collect();
-        commands.dedup();
-        let product = own.iter().find(|d| matches!(whole(d), Some(Op::MatMul(_))));
-        lowering.command = product.map_or(0, |product| product.command);
-        // Forms of the input that others may read, too: before the launch, which may write behind them, or behind the norm.
-        let forms = own.iter().filter(|d| matches!(d.part, Part::Form)).cloned();
-        let forms: Vec<Dispatch> = forms.collect();
-        let before = group.products.norm.is_none();
-        if before {
-            lowering.dispatches.extend(forms.iter().cloned());
-        }
-        let first = lowering.dispatches.len();
-        group.products.lower(&shape, lowering)?;
-        let joined = plan(&lowering.dispatches[first..], 0);
-        if !before {
-            lowering.dispatches.extend(forms);
-        }
-        if let Some(norm) = &group.sum_made {
-            list.replace_norm(group.end, norm, lowering)?;
-            commands.push(list.dispatches[group.end].command);
-        }
-        plans.extend(commands.into_iter().map(|command| (command, joined.clone())));
+        plans.extend(list.join(at, &group, &shape, lowering)?);
         at = group.end;
     }
     let all = std::mem::take(&mut lowering.dispatches);
@@ -69,6 +63,10 @@ fn whole(dispatch: &Dispatch) -> Option<&Op> {
         Part::Whole(op) => Some(op),
         Part::Step | Part::Form => None,
     }
+}
+
+fn is_form(dispatch: &Dispatch) -> bool {
+    matches!(dispatch.part, Part::Form)
 }
 
 fn same(a: &Tensor, b: &Tensor) -> bool {
@@ -104,7 +102,7 @@ struct List {
 
 /// Neighbours that can be one launch.
 struct Group {
-    products: RowProducts,
+    products: Products,
     /// Behind its last dispatch.
     end: usize,
     /// The norm that stands there, when the launch makes the sum that it takes.
@@ -112,10 +110,75 @@ struct Group {
 }
 
 impl List {
+    /// Joins the dispatches at a place that turn queries and keys and look at what is to be stored, if they stand there; what
+    /// their commands have become.
+    fn turning(
+        &self,
+        at: usize,
+        lowering: &mut Lowering<'_>,
+    ) -> Result<Option<impl Iterator<Item = (usize, Plan)> + use<>>> {
+        let Some([query, key, inspect]) = self.dispatches[at..].first_chunk::<TURNING>() else {
+            return Ok(None);
+        };
+        let three = RopeInspect {
+            query,
+            key,
+            inspect,
+        };
+        let first = lowering.dispatches.len();
+        lowering.command = query.command;
+        if !three.lower(lowering)? {
+            return Ok(None);
+        }
+        let joined = plan(&lowering.dispatches[first..], 0);
+        // The store has others, too.
+        let commands = [query.command, key.command];
+        Ok(Some(
+            commands
+                .into_iter()
+                .map(move |command| (command, joined.clone())),
+        ))
+    }
+
+    /// Adds a group's launch; what its commands have become.
+    fn join(
+        &mut self,
+        at: usize,
+        group: &Group,
+        shape: &Shape,
+        lowering: &mut Lowering<'_>,
+    ) -> Result<impl Iterator<Item = (usize, Plan)> + use<>> {
+        let own = &self.dispatches[at..group.end];
+        let mut commands: Vec<usize> = own.iter().map(|dispatch| dispatch.command).collect();
+        commands.dedup();
+        let product = own
+            .iter()
+            .find(|dispatch| matches!(whole(dispatch), Some(Op::MatMul(_))));
+        lowering.command = product.map_or(0, |product| product.command);
+        // Forms of the input that others may read, too: before the launch, which may write behind them, or behind the norm.
+        let forms: Vec<Dispatch> = own.iter().filter(|d| is_form(d)).cloned().collect();
+        let before = group.products.norm.is_none();
+        if before {
+            lowering.dispatches.extend(forms.iter().cloned());
+        }
+        let first = lowering.dispatches.len();
+        group.products.lower(shape, lowering)?;
+        let joined = plan(&lowering.dispatches[first..], 0);
+        if !before {
+            lowering.dispatches.extend(forms);
+        }
+        if let Some(norm) = &group.sum_made {
+            self.replace_norm(group.end, norm, lowering)?;
+            commands.push(self.dispatches[group.end].command);
+        }
+        Ok(commands
+            .into_iter()
+            .map(move |command| (command, joined.clone())))
+    }
+
     /// The op at or behind a place, forms of inputs passed over, and where it stands.
     fn next(&self, from: usize) -> Option<(usize, &Op)> {
-        let at = (from..self.dispatches.len())
-            .find(|at| !matches!(self.dispatches[*at].part, Part::Form))?;
+        let at = (from..self.dispatches.len()).find(|at| !is_form(&self.dispatches[*at]))?;
         Some((at, whole(&self.dispatches[at])?))
     }
 
@@ -138,15 +201,24 @@ impl List {
         if products.is_empty() {
             return None;
         }
-        let alone = RowProducts {
+        let alone = Products {
             norm,
             products,
             then: Then::Nothing,
         };
-        let with_end = self.then(&alone.products, end).map(|(then, end, sum_made)| {
-            let products = RowProducts { then, ..alone.clone() };
-            Group { products, end, sum_made }
-        });
+        let with_end = self
+            .then(&alone.products, end)
+            .map(|(then, end, sum_made)| {
+                let products = Products {
+                    then,
+                    ..alone.clone()
+                };
+                Group {
+                    products,
+                    end,
+                    sum_made,
+                }
+            });
         let alone = Group {
             products: alone,
             end,
@@ -161,7 +233,7 @@ impl List {
         })
     }
 
-    /// The products of one input from a place on, of at most two types, and where they end.
+    /// The products of one input from a place on that one kernel takes, and where they end.
     fn products(&self, norm: Option<&RmsNorm>, from: usize) -> (Vec<MatMul>, usize) {
         let mut products: Vec<MatMul> = Vec::new();
         let mut end = from;
@@ -174,8 +246,13 @@ impl List {
             types.push(product.weight.dtype());
             types.sort_by_key(|dtype| dtype.ggml_id());
             types.dedup();
-            let joins = input.is_none_or(|input| same(input, &product.input));
-            if !joins || types.len() > 2 || products.len() == MOST_PARTS {
+            let written = product.output.span();
+            let joins = input.is_none_or(|input| same(input, &product.input))
+                && types.len() <= most_types(&product.input)
+                && products.len() < MOST_PARTS
+                && is_readable(&product.weight)
+                && !products.iter().any(|p| p.output.span().overlaps(&written));
+            if !joins {
                 break;
             }
             products.push(product.clone());
@@ -244,7 +321,6 @@ impl List {
 fn without_unread_forms(dispatches: Vec<Dispatch>) -> Vec<Dispatch> {
     let mut needed: Vec<Span> = Vec::new();
     let mut kept: Vec<Dispatch> = Vec::with_capacity(dispatches.len());
-    let is_form = |dispatch: &Dispatch| matches!(dispatch.part, Part::Form);
     let forms: Vec<BufferId> = dispatches
         .iter()
         .filter(|dispatch| is_form(dispatch))

@@ -43,7 +43,7 @@ impl Default for SimOptions {
                 threadgroup_bytes: 32 << 10,
                 bfloat_matrices: true,
                 fragment_bytes: 0,
-                joins: false,
+                joins: true,
                 activations: Activations::Int8,
             },
             most_steps: 1 << 30,

@@ -29,6 +29,26 @@ inline void multiply_add(float (&sums)[4], const uint (&a)[4], uint b_low, uint 
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b_low), "r"(b_high));
 }
 
+// Two floats as bfloat16, the first in the low part.
+inline uint bfloat_pair(float a, float b) {
+    uint pair;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(b), "f"(a));
+    return pair;
+}
+
+inline uint fma_bfloats(uint a, uint b, uint c) {
+    uint d;
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+    return d;
+}
+
+// The same of bfloat16.
+inline void multiply_bfloats(float (&sums)[4], const uint (&a)[4], uint b_low, uint b_high) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b_low), "r"(b_high));
+}
+
 // Four 8 x 8 matrices of halves in shared memory: lane i names row i % 8 of matrix i / 8.
 inline void load_matrices(uint (&to)[4], uint row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"

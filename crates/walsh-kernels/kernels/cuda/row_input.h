@@ -49,37 +49,11 @@ inline float norm_factor(const float4 (&held)[HELD], uint width, float eps, Mark
     return scale / sqrt(squares / float(width) + eps * scale * scale);
 }
 
-// Four numbers to 8 bits, those of eight neighbouring lanes with one scale, as `quantise` does it.
+// Four numbers to 8 bits, as row_input's planes have them.
 inline void round_four(float4 numbers, uint four, bool live, uint *codes, uint plane) {
-    float x[4] = {numbers.x, numbers.y, numbers.z, numbers.w};
-    float most = 0.0f, broken = 0.0f;
-    UNROLL for (int i = 0; i < 4; i++) {
-        most = max(most, abs(x[i]));
-        broken += 0.0f * x[i];
-    }
-    UNROLL for (uint mask = 4; mask > 0; mask /= 2) {
-        most = max(most, simd_shuffle_xor(most, mask));
-        broken += simd_shuffle_xor(broken, mask);
-    }
-    // Below this a code's step has no reciprocal: such numbers are zeros.
-    bool some = broken == 0.0f && most > 1e-36f;
-    float scale = some ? most / 127.0f : broken, inverse = some ? 127.0f / most : 0.0f;
-    uint word = 0;
-    int sum = 0;
-    UNROLL for (int i = 0; i < 4; i++) {
-        int code = some ? int(rint(x[i] * inverse)) : 0;
-        word |= (uint(code) & 255) << (8 * i);
-        sum += code;
-    }
-    UNROLL for (uint mask = 2; mask > 0; mask /= 2) sum += simd_shuffle_xor(sum, mask);
-    int other = simd_shuffle_xor(sum, 4u);
+    Rounded rounded = round_eight(numbers);
     if (!live) return;
     uint part = four % 8, place = input_place(four / 8);
-    codes[4 * ((1 + part / 4) * plane + place) + part % 4] = word;
-    if (part != 0) return;
-    uint *head = codes + 4 * place;
-    head[0] = as_type<uint>(scale);
-    head[1] = as_type<uint>(scale * float(sum + other));
-    head[2] = as_type<uint>(scale * float(sum));
-    head[3] = as_type<uint>(scale * float(other));
+    codes[4 * ((1 + part / 4) * plane + place) + part % 4] = rounded.word;
+    if (part == 0) ((float4 *)codes)[place] = {rounded.scale, rounded.sum, rounded.low, rounded.high};
 }

@@ -4,6 +4,7 @@ use walsh_core::ops::MatMul;
 use walsh_core::{Buffer, Result, Span, Tensor};
 
 use super::blocks::{self, Form, form, type_constant};
+use super::products::MOST_ROWS;
 use crate::args::args;
 use crate::kernel::{Kernel, Native, Platform, Variant, reads, writes};
 use crate::lower::{Limits, Lowering, layout};
@@ -23,8 +24,8 @@ const ACTIVATION_WORDS: u64 = 12;
 /// Rows of activations are filled up to whole columns of tasks, one for each lane.
 const COLUMN: u64 = 32;
 
-/// The rows of input from which a product is computed in tiles.
-const TILED_ROWS: u32 = 33;
+/// The most rows of input of a product that is not computed in tiles.
+const FEW_ROWS: u64 = 32;
 
 /// The rows of the weight of a tile.
 const TILE_N: u64 = 64;
@@ -286,7 +287,15 @@ fn tile_rows(op: &MatMul, lowering: &Lowering<'_>) -> Option<u32> {
         return None;
     };
     let (rows, _) = TILES_M.iter().find(|(_, bytes)| memory >= *bytes)?;
-    let many = op.input.shape()[0] >= u64::from(TILED_ROWS);
+    let few = match lowering.limits() {
+        Limits {
+            joins: true,
+            fragment_bytes: 1..,
+            ..
+        } => MOST_ROWS,
+        _ => FEW_ROWS,
+    };
+    let many = op.input.shape()[0] > few;
     // Tiles round their input and the weights.
     (many && planes(lowering) == 1).then_some(*rows)
 }

@@ -6,8 +6,8 @@ mod embedding;
 pub(crate) mod kv;
 pub(crate) mod matmul;
 pub(crate) mod norm;
-mod rope;
-pub(crate) mod row;
+pub(crate) mod products;
+pub(crate) mod rope;
 mod select;
 
 use walsh_core::formats::DType;
@@ -24,7 +24,7 @@ const KERNELS: &[&[&Kernel]] = &[
     rope::KERNELS,
     select::KERNELS,
     matmul::KERNELS,
-    row::KERNELS,
+    products::KERNELS,
     embedding::KERNELS,
     kv::KERNELS,
 ];

@@ -2,10 +2,12 @@
 
 use std::f64::consts::TAU;
 
-use walsh_core::Result;
 use walsh_core::ops::{Pairing, Rope, RopeConfig};
+use walsh_core::{Result, Span};
 
+use super::kv::store::{FINDING, KV_INSPECT, KvInspectArgs};
 use crate::args::args;
+use crate::dispatch::Dispatch;
 use crate::kernel::{Kernel, Variant, no_tables, reads, writes};
 use crate::lower::{Lowering, layout};
 
@@ -40,6 +42,26 @@ args! {
         /// Pairs that turn.
         pairs: u32,
     }
+
+    /// Arguments of `rope_inspect`.
+    RopeInspectArgs {
+        /// Query heads of all tokens.
+        queries: u32,
+        /// Query heads of a token.
+        query_heads: u32,
+        /// KV heads of all tokens.
+        vectors: u32,
+        /// KV heads of a token.
+        kv_heads: u32,
+        /// Pairs that turn.
+        pairs: u32,
+        /// The number of the check.
+        check: u32,
+        /// Magnitudes stay below this, for keys and for values.
+        most: [f32; 2],
+        /// Norms stay below this, times 2⁻⁷⁰.
+        norm: [f32; 2],
+    }
 }
 
 static ROPE_TABLE: Kernel = Kernel {
@@ -70,7 +92,29 @@ static ROPE: Kernel = Kernel {
     shared: false,
 };
 
-pub(crate) const KERNELS: &[&Kernel] = &[&ROPE_TABLE, &ROPE];
+static ROPE_INSPECT: Kernel = Kernel {
+    name: "rope_inspect",
+    includes: &[FINDING],
+    tables: no_tables,
+    text: include_str!("../../kernels/rope_inspect.h"),
+    native: &[],
+    constants: &["THREADS", "HEAD_DIM", "HALVES", "EQUALISER", "CENTER"],
+    args: layout::<RopeInspectArgs>(),
+    buffers: &[
+        reads("query", "float"),
+        reads("key", "float"),
+        reads("values", "float"),
+        reads("table", "float"),
+        reads("equaliser", "float"),
+        reads("center", "float"),
+        writes("turned_query", "float"),
+        writes("turned_key", "float"),
+        writes("status", "uint"),
+    ],
+    shared: false,
+};
+
+pub(crate) const KERNELS: &[&Kernel] = &[&ROPE_TABLE, &ROPE, &ROPE_INSPECT];
 
 /// A frequency in radians per position as a fraction of a turn, in units of 2⁻⁶⁴.
 fn turns(frequency: f64) -> u64 {
@@ -132,7 +176,85 @@ pub(crate) fn lower(op: &Rope, lowering: &mut Lowering<'_>) -> Result<()> {
     let units = tokens * heads * (op.input.row_len() - pairs as u64);
     let groups = [units.div_ceil(THREADS as u64), 1, 1];
     let spans = vec![op.input.span(), table.span(), op.output.span()];
-    lowering.dispatch(variant, groups, &args, spans)
+    lowering.dispatch(variant, groups, &args, spans)?;
+    lowering.computes(op.clone());
+    Ok(())
+}
+
+/// The dispatches that turn queries and keys and look at what is to be stored, as they stand in a list.
+pub(crate) struct RopeInspect<'a> {
+    pub(crate) query: &'a Dispatch,
+    pub(crate) key: &'a Dispatch,
+    pub(crate) inspect: &'a Dispatch,
+}
+
+impl RopeInspect<'_> {
+    /// Adds one dispatch that does what the three do, where they fit each other; whether they do.
+    pub(crate) fn lower(&self, lowering: &mut Lowering<'_>) -> Result<bool> {
+        let is =
+            |dispatch: &Dispatch, kernel: &Kernel| dispatch.variant.kernel().name == kernel.name;
+        if !is(self.query, &ROPE) || !is(self.key, &ROPE) || !is(self.inspect, &KV_INSPECT) {
+            return Ok(false);
+        }
+        let [query, key]: [RopeArgs; 2] =
+            [self.query, self.key].map(|dispatch| bytemuck::pod_read_unaligned(&dispatch.args));
+        let inspect: KvInspectArgs = bytemuck::pod_read_unaligned(&self.inspect.args);
+        let span = |dispatch: &Dispatch, at: usize| dispatch.buffers[at].span.clone();
+        let [query_in, table, query_out] = [0, 1, 2].map(|at| span(self.query, at));
+        let [key_in, key_table, key_out] = [0, 1, 2].map(|at| span(self.key, at));
+        let [keys, values, equaliser, center, status] =
+            [0, 1, 2, 3, 4].map(|at| span(self.inspect, at));
+        let dim = self.inspect.variant.constant("HEAD_DIM");
+        let alike = self.query.variant == self.key.variant
+            && query.pairs == key.pairs
+            && query.head_dim == key.head_dim
+            && i64::from(key.head_dim) == dim
+            && table.same(&key_table)
+            && key_out.same(&keys)
+            && values.bytes == keys.bytes
+            && inspect.is_of_floats()
+            && (inspect.vectors, inspect.first, inspect.end) == (key.heads, 0, 2 * key.heads)
+            && inspect.kv_heads == key.heads_per_token;
+        // A vector is read and written by one simdgroup, all others at any time.
+        let own = |input: &Span, output: &Span| input.same(output) || !input.overlaps(output);
+        let apart = [&key_in, &key_out, &values, &table]
+            .iter()
+            .all(|span| !span.overlaps(&query_out))
+            && [&query_in, &values, &table]
+                .iter()
+                .all(|span| !span.overlaps(&key_out));
+        if !(alike && apart && own(&query_in, &query_out) && own(&key_in, &key_out)) {
+            return Ok(false);
+        }
+        let constant = |name| (name, self.inspect.variant.constant(name));
+        let variant = Variant::new(
+            &ROPE_INSPECT,
+            &[
+                ("THREADS", THREADS),
+                constant("HEAD_DIM"),
+                ("HALVES", self.query.variant.constant("HALVES")),
+                constant("EQUALISER"),
+                constant("CENTER"),
+            ],
+        );
+        let args = RopeInspectArgs {
+            queries: query.heads,
+            query_heads: query.heads_per_token,
+            vectors: key.heads,
+            kv_heads: key.heads_per_token,
+            pairs: key.pairs,
+            check: inspect.check,
+            most: inspect.most,
+            norm: inspect.norm,
+        };
+        let vectors = u64::from(query.heads) + 2 * u64::from(key.heads);
+        let groups = [vectors.div_ceil(THREADS as u64 / 32), 1, 1];
+        let spans = vec![
+            query_in, key_in, values, table, equaliser, center, query_out, key_out, status,
+        ];
+        lowering.dispatch(variant, groups, &args, spans)?;
+        Ok(true)
+    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use walsh_formats::DType;
 use walsh_formats::kv::Overlay;
 use walsh_kernels::{Dispatch, Fusion, Platform};
 
-use crate::paper::{h200, names};
+use crate::paper::{h200, names, separate};
 
 /// How many dispatches each launch has, and of which kernel.
 fn launches(lowered: &[Dispatch]) -> Vec<(usize, &'static str)> {
@@ -18,7 +18,7 @@ fn launches(lowered: &[Dispatch]) -> Vec<(usize, &'static str)> {
 
 #[test]
 fn neighbours_of_one_kernel_without_a_hazard_are_one_launch() {
-    let bench = h200();
+    let bench = separate();
     let input = bench.tensor(DType::F32, &[1, 512]);
     let product = |dtype, n| bench.product(&bench.tensor(dtype, &[n, 512]), &input);
     let first = product(DType::Q4K, 256);

@@ -20,7 +20,15 @@ struct Paper {
 struct Nothing;
 
 impl Memory for Nothing {}
-impl Program for Nothing {}
+
+/// What commands have become with their neighbours.
+struct Lowered(Vec<(usize, Plan)>);
+
+impl Program for Lowered {
+    fn joined(&self) -> &[(usize, Plan)] {
+        &self.0
+    }
+}
 
 impl Backend for Paper {
     fn properties(&self) -> &Properties {
@@ -71,8 +79,9 @@ impl Recording for OnPaper {
     }
 
     fn finish(self: Box<Self>) -> Result<Box<dyn Program>> {
-        *self.paper.lowered.lock().unwrap() = self.list.finish()?.dispatches;
-        Ok(Box::new(Nothing))
+        let lowered = self.list.finish()?;
+        *self.paper.lowered.lock().unwrap() = lowered.dispatches;
+        Ok(Box::new(Lowered(lowered.joined)))
     }
 }
 
@@ -120,17 +129,31 @@ impl Bench {
     }
 
     pub(crate) fn lower(&self, ops: Vec<Op>) -> Result<Vec<Dispatch>> {
+        self.record(ops).map(|(dispatches, _)| dispatches)
+    }
+
+    /// What a list becomes, and how it is printed.
+    pub(crate) fn record(&self, ops: Vec<Op>) -> Result<(Vec<Dispatch>, String)> {
         let mut list = self.device.record();
         for op in ops {
             list.push(op)?;
         }
-        list.finish()?;
-        Ok(std::mem::take(&mut self.paper.lowered.lock().unwrap()))
+        let text = list.finish()?.to_string();
+        let dispatches = std::mem::take(&mut *self.paper.lowered.lock().unwrap());
+        Ok((dispatches, text))
     }
 }
 
 pub(crate) fn h200() -> Bench {
     Bench::new(H200)
+}
+
+/// The same with every op by itself.
+pub(crate) fn separate() -> Bench {
+    Bench::new(Limits {
+        joins: false,
+        ..H200
+    })
 }
 
 pub(crate) fn names(dispatches: &[Dispatch]) -> Vec<&'static str> {

@@ -5,7 +5,7 @@ use walsh_core::{Activations, Tensor};
 use walsh_formats::DType;
 use walsh_kernels::{Dispatch, Limits, Touch};
 
-use crate::paper::{Bench, H200, h200, names};
+use crate::paper::{Bench, H200, names, separate};
 
 impl Bench {
     pub(crate) fn product(&self, weight: &Tensor, input: &Tensor) -> MatMul {
@@ -27,7 +27,7 @@ impl Bench {
 
 #[test]
 fn products_of_one_input_share_its_8_bit_form() {
-    let bench = h200();
+    let bench = separate();
     let input = bench.tensor(DType::F32, &[1, 512]);
     let product = |dtype| bench.product(&bench.tensor(dtype, &[64, 512]), &input);
     let overwrite = Scale {
@@ -59,7 +59,7 @@ fn products_of_one_input_share_its_8_bit_form() {
 
 #[test]
 fn the_kernel_follows_the_rows_of_the_input() {
-    let bench = h200();
+    let bench = separate();
     for (rows, bucket, groups) in [(1, 1, 1), (2, 4, 1), (4, 4, 1), (5, 8, 1), (20, 8, 3)] {
         let dispatch = bench.product_of(DType::Q4K, [rows, 64, 512]);
         assert_eq!(dispatch.variant.constant("ROWS"), bucket, "{rows} rows");
@@ -77,6 +77,7 @@ fn tiles_fit_the_threadgroup_memory() {
     let tile = |threadgroup_bytes| {
         let limits = Limits {
             threadgroup_bytes,
+            joins: false,
             ..H200
         };
         Bench::new(limits).product_of(DType::Q6K, [256, 64, 256])
@@ -101,6 +102,8 @@ fn an_input_that_is_to_stay_as_it_is_is_not_rounded_for_tiles() {
 fn a_device_without_products_of_bfloat16_matrices_has_no_tiles() {
     let older = Bench::new(Limits {
         bfloat_matrices: false,
+        fragment_bytes: 0,
+        joins: false,
         ..H200
     });
     for rows in [1, 33, 1025] {
@@ -113,7 +116,7 @@ fn a_device_without_products_of_bfloat16_matrices_has_no_tiles() {
 
 #[test]
 fn reshapes_of_an_input_share_no_8_bit_form() {
-    let bench = h200();
+    let bench = separate();
     let input = bench.tensor(DType::F32, &[1, 512]);
     let product = |k| {
         let input = input.reshape(&[512 / k, k]).unwrap();
@@ -129,7 +132,7 @@ fn reshapes_of_an_input_share_no_8_bit_form() {
 
 #[test]
 fn a_tile_is_shared_by_groups_where_there_are_few_tiles() {
-    let bench = h200();
+    let bench = separate();
     let weight = bench.tensor(DType::Q4K, &[1024, 4096]);
     let mut op = bench.product(&weight, &bench.tensor(DType::F32, &[100, 4096]));
     op.bias = Some(bench.tensor(DType::F32, &[1024]));
@@ -147,7 +150,7 @@ fn a_tile_is_shared_by_groups_where_there_are_few_tiles() {
 
 #[test]
 fn loads_are_as_wide_as_the_offset_and_the_rows_allow() {
-    let bench = h200();
+    let bench = separate();
     let align = |dtype, k, offset| {
         let weight = bench.shifted(dtype, &[3, k], offset);
         let op = bench.product(&weight, &bench.tensor(DType::F32, &[1, k]));
@@ -165,7 +168,7 @@ fn loads_are_as_wide_as_the_offset_and_the_rows_allow() {
 
 #[test]
 fn long_rows_are_shared_by_simdgroups_where_there_are_few() {
-    let bench = h200();
+    let bench = separate();
     // A simdgroup takes two rows and a stage of 4096 numbers, a group has four simdgroups.
     assert_eq!(
         bench.product_of(DType::Q4K, [1, 14336, 4096]).groups[0],
@@ -180,7 +183,7 @@ fn long_rows_are_shared_by_simdgroups_where_there_are_few() {
 
 #[test]
 fn ids_are_checked_before_rows_are_fetched() {
-    let bench = h200();
+    let bench = separate();
     let embedding = EmbeddingRows {
         table: bench.tensor(DType::Q5_0, &[100, 640]),
         ids: bench.tensor(DType::I32, &[3]),
@@ -196,7 +199,7 @@ fn ids_are_checked_before_rows_are_fetched() {
 
 #[test]
 fn an_input_of_2_to_the_31_numbers_is_refused() {
-    let bench = h200();
+    let bench = separate();
     let rows = (1 << 31) / 256;
     let weight = bench.tensor(DType::Q4K, &[1, 256]);
     let op = bench.product(&weight, &bench.tensor(DType::F32, &[rows, 256]));
@@ -206,7 +209,7 @@ fn an_input_of_2_to_the_31_numbers_is_refused() {
 
 #[test]
 fn a_grid_that_no_device_has_is_refused() {
-    let bench = h200();
+    let bench = separate();
     let weight = bench.tensor(DType::F16, &[1, 8]);
     let op = bench.product(&weight, &bench.tensor(DType::F32, &[8 * 70_000, 8]));
     let error = bench.lower(vec![op.into()]).unwrap_err().to_string();

@@ -5,7 +5,7 @@ mod codec;
 mod decode;
 mod rotate;
 mod slot_mapping;
-mod store;
+pub(crate) mod store;
 
 pub(crate) use attention::attention;
 pub(crate) use decode::decode;

@@ -1,5 +1,6 @@
 //! Storing keys and values.
 
+use walsh_core::formats::DType;
 use walsh_core::ops::KvStore;
 use walsh_core::{Buffer, CacheSide, KvRows, KvSide, Result, Tensor};
 
@@ -50,14 +51,22 @@ args! {
     }
 }
 
+impl KvInspectArgs {
+    /// Whether the vectors are of single floats.
+    pub(crate) fn is_of_floats(&self) -> bool {
+        codec::source(DType::F32) == Some(self.source)
+    }
+}
+
 pub(super) const SOURCE: &str = include_str!("../../../kernels/kv_source.h");
 pub(super) const ROTATION: &str = include_str!("../../../kernels/rotation.h");
+pub(crate) const FINDING: &str = include_str!("../../../kernels/kv_finding.h");
 const EXACT: &str = include_str!("../../../kernels/exact.h");
 const ENCODE: &str = include_str!("../../../kernels/kv_encode.h");
 
-pub(super) static KV_INSPECT: Kernel = Kernel {
+pub(crate) static KV_INSPECT: Kernel = Kernel {
     name: "kv_inspect",
-    includes: &[SOURCE],
+    includes: &[SOURCE, FINDING],
     tables: codec::kind_numbers,
     text: include_str!("../../../kernels/kv_inspect.h"),
     native: &[],

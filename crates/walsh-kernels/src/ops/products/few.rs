@@ -1,0 +1,283 @@
+//! Of two to sixty-four rows of input, by products of matrices of bfloat16.
+
+use walsh_core::{Buffer, Result};
+use walsh_formats::DType;
+
+use super::super::blocks::type_constant;
+use super::{BIASES, OUTPUTS, Parts, Products, Then, WEIGHTS, span, tables};
+use crate::args::args;
+use crate::kernel::{Kernel, Native, Platform, Variant, reads, writes};
+use crate::lower::{Limits, Lowering, layout};
+
+/// Threads of the group that makes the input's form.
+const THREADS: u64 = 256;
+
+/// The fewest and the most simdgroups of a group: small groups spread evenly.
+const SIMDS: [u64; 2] = [2, 8];
+
+/// Simdgroups that a multiprocessor has room for: sums of many columns take registers.
+fn resident(tiles: u64) -> u64 {
+    if tiles > 4 { 12 } else { 16 }
+}
+
+/// Pieces of a simdgroup's ring.
+const SLOTS: u64 = 2;
+
+/// The most rows of input.
+pub(crate) const MOST_ROWS: u64 = 64;
+
+/// The rows of a weight that a simdgroup takes.
+const UNIT_ROWS: u64 = 16;
+
+/// The 32-bit words of the input's form for each 32 numbers of eight rows.
+const FORM_WORDS: u64 = 128;
+
+args! {
+    /// Arguments of `round_rows`.
+    RoundRowsArgs {
+        /// Rows of the input.
+        rows: u32,
+        /// Blocks of 32 in a row.
+        blocks: u32,
+    }
+
+    /// Arguments of `matmul_few`.
+    MatMulFewArgs {
+        /// The bytes of a row of each weight.
+        row_bytes: [u64; 4],
+        /// Rows of each weight.
+        n: [u32; 4],
+        /// The first of its units of rows, among those of all.
+        first_unit: [u32; 4],
+        /// Blocks in a row of the weights.
+        blocks: u32,
+        /// Pieces of such a row.
+        stages: u32,
+        /// Units of all weights.
+        units: u32,
+        /// The weights with a bias, a bit each.
+        biased: u32,
+        /// Numbers of a row of the input.
+        k: u32,
+        /// Rows of the input.
+        rows: u32,
+    }
+}
+
+pub(super) static ROUND_ROWS: Kernel = Kernel {
+    name: "round_rows",
+    includes: &[include_str!("../../../kernels/cuda/matrices.h")],
+    tables: crate::kernel::no_tables,
+    text: "",
+    native: &[Native {
+        platform: Platform::Cuda,
+        text: include_str!("../../../kernels/cuda/round_rows.cu"),
+    }],
+    constants: &["THREADS", "TILES"],
+    args: layout::<RoundRowsArgs>(),
+    buffers: &[reads("input", "float"), writes("output", "uint")],
+    shared: false,
+};
+
+pub(super) static MATMUL_FEW: Kernel = Kernel {
+    name: "matmul_few",
+    includes: &[],
+    tables: tables_of_few,
+    text: "",
+    native: &[Native {
+        platform: Platform::Cuda,
+        text: include_str!("../../../kernels/cuda/matmul_few.cu"),
+    }],
+    constants: &[
+        "THREADS", "RESIDENT", "DYNAMIC", "TYPE", "TILES", "SPLIT", "SLOTS", "ADD",
+    ],
+    args: layout::<MatMulFewArgs>(),
+    buffers: &[
+        WEIGHTS[0],
+        WEIGHTS[1],
+        WEIGHTS[2],
+        WEIGHTS[3],
+        reads("input", "uint"),
+        BIASES[0],
+        BIASES[1],
+        BIASES[2],
+        BIASES[3],
+        reads("addend", "float"),
+        OUTPUTS[0],
+        OUTPUTS[1],
+        OUTPUTS[2],
+        OUTPUTS[3],
+        writes("joined", "float"),
+    ],
+    shared: false,
+};
+
+fn tables_of_few(variant: &Variant) -> String {
+    tables(
+        variant,
+        "",
+        include_str!("../../../kernels/cuda/few_rows.h"),
+    )
+}
+
+/// How a launch is cut.
+pub(crate) struct Shape {
+    /// Tiles of eight rows of input.
+    tiles: u64,
+    /// Simdgroups of a group.
+    simds: u64,
+    /// Those that share sixteen rows of a weight.
+    split: u64,
+    /// The memory of a group.
+    dynamic: u64,
+    /// Blocks of a row of the weights.
+    blocks: u64,
+    /// Pieces of one.
+    stages: u64,
+}
+
+/// Whether `few_rows.h` reads a type's codes word by word.
+fn knows(dtype: DType) -> bool {
+    matches!(
+        dtype,
+        DType::Q4_0
+            | DType::Q4_1
+            | DType::Q5_0
+            | DType::Q5_1
+            | DType::Q8_0
+            | DType::Q2K
+            | DType::Q3K
+            | DType::Q4K
+            | DType::Q5K
+            | DType::Q6K
+            | DType::IQ4NL
+            | DType::IQ4XS
+    )
+}
+
+/// Blocks of a piece, as `few_rows.h` counts them.
+fn stage(dtype: DType) -> u64 {
+    match (dtype.block_len(), dtype.block_bytes()) {
+        (256, 181..) => 1,
+        (256, _) => 2,
+        (_, ..=24) => 16,
+        _ => 8,
+    }
+}
+
+/// The bytes of a piece, as `few_rows.h` counts them.
+fn slot_bytes(dtype: DType) -> u64 {
+    let bytes = stage(dtype) * dtype.block_bytes() as u64;
+    UNIT_ROWS * 16 * ((bytes + 15 + 4 + 15) / 16 | 1)
+}
+
+/// How the launch is cut.
+pub(super) fn shape(products: &Products, limits: &Limits) -> Option<Shape> {
+    let rows = products.input().row_count();
+    let dtype = products.products[0].weight.dtype();
+    let fits = products.norm.is_none()
+        && !matches!(products.then, Then::Gated { .. })
+        && rows <= MOST_ROWS
+        && knows(dtype);
+    if !fits {
+        return None;
+    }
+    let tiles = rows.div_ceil(8).next_power_of_two();
+    let blocks = products.input().row_len() / dtype.block_len() as u64;
+    let stages = blocks.div_ceil(stage(dtype));
+    let units = u64::from(products.parts(UNIT_ROWS).units);
+    let [fewest, most] = SIMDS;
+    let wanted = u64::from(limits.multiprocessors) * resident(tiles);
+    let mut split = 1;
+    while split < most && split * 2 <= stages && units * split * 2 <= wanted {
+        split *= 2;
+    }
+    let simds = split.max(fewest);
+    let dynamic = (simds * SLOTS * slot_bytes(dtype)).max(simds * 512 * tiles);
+    (dynamic <= u64::from(limits.fragment_bytes)).then_some(Shape {
+        tiles,
+        simds,
+        split,
+        dynamic,
+        blocks,
+        stages,
+    })
+}
+
+/// Adds the launch, and the one that makes the input's form for it.
+pub(super) fn lower(products: &Products, shape: &Shape, lowering: &mut Lowering<'_>) -> Result<()> {
+    let form = rounded(products, shape, lowering)?;
+    let variant = Variant::new(
+        &MATMUL_FEW,
+        &[
+            ("THREADS", 32 * shape.simds as i64),
+            ("RESIDENT", (resident(shape.tiles) / shape.simds) as i64),
+            ("DYNAMIC", shape.dynamic as i64),
+            ("TYPE", type_constant(products.products[0].weight.dtype())),
+            ("TILES", shape.tiles as i64),
+            ("SPLIT", shape.split as i64),
+            ("SLOTS", SLOTS as i64),
+            ("ADD", i64::from(products.addend().is_some())),
+        ],
+    );
+    let Parts {
+        row_bytes,
+        n,
+        first_unit,
+        units,
+        biased,
+        ..
+    } = products.parts(UNIT_ROWS);
+    let args = MatMulFewArgs {
+        row_bytes,
+        n,
+        first_unit,
+        blocks: shape.blocks as u32,
+        stages: shape.stages as u32,
+        units,
+        biased,
+        k: products.input().row_len() as u32,
+        rows: products.input().row_count() as u32,
+    };
+    let mut spans: Vec<_> = products.each(lowering, |p| Some(&p.weight)).collect();
+    spans.push(form.span());
+    spans.extend(products.each(lowering, |p| p.bias.as_ref()));
+    spans.push(span(products.addend(), lowering));
+    spans.extend(products.each(lowering, |p| Some(&p.output)));
+    spans.push(span(products.joined(), lowering));
+    let groups = u64::from(units).div_ceil(shape.simds / shape.split);
+    lowering.dispatch(variant, [groups, 1, 1], &args, spans)
+}
+
+/// An input as bfloat16, in so many tiles.
+#[derive(PartialEq)]
+struct Rounded {
+    tiles: u64,
+    blocks: u64,
+}
+
+/// The input as bfloat16, tile by tile, made once for all products of it.
+fn rounded(products: &Products, shape: &Shape, lowering: &mut Lowering<'_>) -> Result<Buffer> {
+    let input = products.input();
+    let blocks = input.row_len() / 32;
+    let tiles = shape.tiles;
+    let (what, sources) = (Rounded { tiles, blocks }, vec![input.span()]);
+    if let Some(form) = lowering.known(&what, &sources) {
+        return Ok(form);
+    }
+    let form = lowering.workspace(4 * FORM_WORDS * blocks * tiles)?;
+    let args = RoundRowsArgs {
+        rows: input.row_count() as u32,
+        blocks: blocks as u32,
+    };
+    let variant = Variant::new(
+        &ROUND_ROWS,
+        &[("THREADS", THREADS as i64), ("TILES", tiles as i64)],
+    );
+    let groups = (32 * tiles * blocks).div_ceil(THREADS);
+    let spans = vec![input.span(), form.span()];
+    lowering.dispatch(variant, [groups, 1, 1], &args, spans)?;
+    lowering.derives();
+    lowering.keep(what, sources, form.clone());
+    Ok(form)
+}

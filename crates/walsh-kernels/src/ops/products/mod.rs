@@ -1,0 +1,293 @@
+//! Products of a few rows of input with what stands before and behind them, as launches of CUDA's own.
+
+mod few;
+mod row;
+
+use std::fmt::Write;
+
+use walsh_core::ops::{Activation, MatMul, RmsNorm};
+use walsh_core::{Result, Span, Tensor};
+
+use super::blocks;
+use crate::kernel::{Kernel, Parameter, Variant, reads, writes};
+use crate::lower::{Limits, Lowering};
+pub(crate) use few::MOST_ROWS;
+
+/// The most weights of a launch.
+pub(crate) const MOST_PARTS: usize = 4;
+
+pub(crate) const KERNELS: &[&Kernel] = &[&row::MATMUL_ROW, &few::ROUND_ROWS, &few::MATMUL_FEW];
+
+/// The most types of weights of a launch: its kernel has the code of each.
+pub(crate) fn most_types(input: &Tensor) -> usize {
+    if input.row_count() == 1 { 2 } else { 1 }
+}
+
+/// Whether a weight's rows begin where the wide fields of their blocks can be read.
+pub(crate) fn is_readable(weight: &Tensor) -> bool {
+    let row = weight.bytes() / weight.shape()[0];
+    (weight.offset() | row).is_multiple_of(blocks::alignment(weight.dtype()))
+}
+
+/// A variant's types, how each one's blocks are read in a namespace of its own.
+fn tables(variant: &Variant, before: &str, piece: &str) -> String {
+    let mut text = format!(
+        "{}{before}",
+        include_str!("../../../kernels/cuda/matrices.h")
+    );
+    let mut space = |name: &str, stored: i64| {
+        let _ = write!(
+            text,
+            "namespace {name} {{\n{}{}{piece}}} // namespace {name}\n",
+            blocks::tables_of(stored),
+            include_str!("../../../kernels/blocks.h")
+        );
+    };
+    space("type", variant.constant("TYPE"));
+    if variant.kernel().constants.contains(&"OTHER") {
+        match variant.constant("OTHER") {
+            ..0 => text.push_str("namespace other = type;\n"),
+            stored => space("other", stored),
+        }
+    }
+    text
+}
+
+/// What is done with products.
+#[derive(Debug, Clone)]
+pub(crate) enum Then {
+    /// They are the outputs, and that is all.
+    Nothing,
+    /// The first weight's are gated with the second's: `output = activation(first) . second`.
+    Gated {
+        /// The activation.
+        activation: Activation,
+        /// What it is written to.
+        output: Tensor,
+    },
+    /// Other rows are added to the only weight's.
+    Added {
+        /// The other rows.
+        addend: Tensor,
+        /// What the sum is written to.
+        sum: Tensor,
+    },
+}
+
+/// Products of a few rows.
+#[derive(Debug, Clone)]
+pub(crate) struct Products {
+    /// The norm whose output is the input; it has no addends.
+    pub(crate) norm: Option<RmsNorm>,
+    /// The products, of one input.
+    pub(crate) products: Vec<MatMul>,
+    /// What is done with them.
+    pub(crate) then: Then,
+}
+
+impl Products {
+    /// The types of the weights, each once.
+    fn types(&self) -> Vec<&MatMul> {
+        let mut types: Vec<&MatMul> = Vec::new();
+        for product in &self.products {
+            let known = |other: &&MatMul| other.weight.dtype() == product.weight.dtype();
+            if !types.iter().any(|other| known(&other)) {
+                types.push(product);
+            }
+        }
+        types
+    }
+
+    fn input(&self) -> &Tensor {
+        match &self.norm {
+            Some(norm) => &norm.input,
+            None => &self.products[0].input,
+        }
+    }
+
+    /// What the launch writes.
+    fn written(&self) -> Vec<&Tensor> {
+        let mut written: Vec<&Tensor> = self.products.iter().map(|p| &p.output).collect();
+        written.extend(self.norm.iter().map(|norm| &norm.output));
+        match &self.then {
+            Then::Nothing => {}
+            Then::Gated { output, .. } => written.push(output),
+            Then::Added { sum, .. } => written.push(sum),
+        }
+        written
+    }
+
+    /// What groups read while others write already.
+    fn shared(&self) -> Vec<&Tensor> {
+        let mut read = vec![self.input()];
+        read.extend(self.norm.iter().filter_map(|norm| norm.weight.as_ref()));
+        for product in &self.products {
+            read.push(&product.weight);
+            read.extend(&product.bias);
+        }
+        read
+    }
+
+    /// What is read before the launch waits for those before it.
+    pub(crate) fn read_early(&self) -> Vec<Span> {
+        let mut read: Vec<Span> = self.products.iter().map(|p| p.weight.span()).collect();
+        let norms = self.norm.iter().filter_map(|norm| norm.weight.as_ref());
+        read.extend(norms.map(Tensor::span));
+        read
+    }
+
+    /// Whether a device's kernel takes it: how its launch is cut then.
+    pub(crate) fn shape(&self, limits: &Limits) -> Option<Shape> {
+        let aligned = |tensor: &Tensor| tensor.offset().is_multiple_of(16);
+        let norms = self.norm.iter();
+        let mut aligned_norms =
+            norms.map(|norm| norm.weight.as_ref().is_some_and(aligned) && aligned(&norm.output));
+        let fits = limits.fragment_bytes > 0
+            && limits.activations == walsh_core::Activations::Int8
+            && (1..=MOST_PARTS).contains(&self.products.len())
+            && self.types().len() <= most_types(self.input())
+            && self.products.iter().all(|p| is_readable(&p.weight))
+            && aligned(self.input())
+            && aligned_norms.all(|aligned| aligned);
+        match (fits, self.input().row_count()) {
+            (false, _) => None,
+            (true, 1) => row::shape(self, limits).map(Shape::Row),
+            (true, _) => few::shape(self, limits).map(Shape::Few),
+        }
+    }
+
+    /// Whether no group reads what another writes.
+    pub(crate) fn is_sound(&self) -> bool {
+        let written = self.written();
+        let overlap = |a: &Tensor, b: &Tensor| a.span().overlaps(&b.span());
+        let read = self.shared();
+        if written.iter().any(|w| read.iter().any(|r| overlap(w, r))) {
+            return false;
+        }
+        // An addend's number is read by who writes the sum.
+        if let Then::Added { addend, sum } = &self.then {
+            let others = written.iter().filter(|w| !w.span().same(&sum.span()));
+            if others.clone().any(|w| overlap(w, addend))
+                || (overlap(addend, sum) && !addend.span().same(&sum.span()))
+            {
+                return false;
+            }
+        }
+        let mut pairs = written
+            .iter()
+            .enumerate()
+            .flat_map(|(at, a)| written[at + 1..].iter().map(move |b| (a, b)));
+        pairs.all(|(a, b)| {
+            // The gated numbers may take the place of what they are made of.
+            let in_place = matches!(&self.then, Then::Gated { output, .. } if b.span().same(&output.span()) && a.span().same(&b.span()));
+            in_place || !overlap(a, b)
+        })
+    }
+
+    /// Adds the launch.
+    pub(crate) fn lower(&self, shape: &Shape, lowering: &mut Lowering<'_>) -> Result<()> {
+        match shape {
+            Shape::Row(shape) => row::lower(self, shape, lowering),
+            Shape::Few(shape) => few::lower(self, shape, lowering),
+        }
+    }
+
+    /// The numbers that every kernel is told of its weights, where a unit is `panel` rows.
+    fn parts(&self, panel: u64) -> Parts {
+        let first = self.products[0].weight.dtype();
+        let mut parts = Parts {
+            row_bytes: [0; 4],
+            n: [0; 4],
+            first_unit: [u32::MAX; 4],
+            units: 0,
+            second: 0,
+            biased: 0,
+        };
+        for (at, product) in self.products.iter().enumerate() {
+            let rows = product.weight.shape()[0];
+            parts.row_bytes[at] = product.weight.bytes() / rows;
+            parts.n[at] = rows as u32;
+            parts.first_unit[at] = parts.units;
+            parts.second |= u32::from(product.weight.dtype() != first) << at;
+            parts.biased |= u32::from(product.bias.is_some()) << at;
+            parts.units += rows.div_ceil(panel) as u32;
+        }
+        parts
+    }
+
+    /// What of each product a kernel has as buffers, one for each weight that there may be.
+    fn each<'a>(
+        &'a self,
+        lowering: &Lowering<'_>,
+        what: impl Fn(&'a MatMul) -> Option<&'a Tensor>,
+    ) -> impl Iterator<Item = Span> {
+        let nothing = lowering.nothing();
+        let span = |at: usize| self.products.get(at).and_then(&what).map(Tensor::span);
+        let spans: Vec<Option<Span>> = (0..MOST_PARTS).map(span).collect();
+        spans
+            .into_iter()
+            .map(move |span| span.unwrap_or_else(|| nothing.clone()))
+    }
+
+    /// The other rows that are added.
+    fn addend(&self) -> Option<&Tensor> {
+        match &self.then {
+            Then::Added { addend, .. } => Some(addend),
+            Then::Nothing | Then::Gated { .. } => None,
+        }
+    }
+
+    /// What is made of the products.
+    fn joined(&self) -> Option<&Tensor> {
+        match &self.then {
+            Then::Nothing => None,
+            Then::Gated { output, .. } => Some(output),
+            Then::Added { sum, .. } => Some(sum),
+        }
+    }
+}
+
+/// See [`Products::parts`].
+struct Parts {
+    row_bytes: [u64; 4],
+    n: [u32; 4],
+    first_unit: [u32; 4],
+    units: u32,
+    /// The weights of the second type, a bit each.
+    second: u32,
+    /// The weights with a bias, a bit each.
+    biased: u32,
+}
+
+/// How a launch is cut.
+pub(crate) enum Shape {
+    /// Of one row of input.
+    Row(row::Shape),
+    /// Of a few.
+    Few(few::Shape),
+}
+
+/// A tensor's range, or nothing.
+fn span(tensor: Option<&Tensor>, lowering: &Lowering<'_>) -> Span {
+    tensor.map_or_else(|| lowering.nothing(), Tensor::span)
+}
+
+/// The buffers of weights, and of what is added to and made of their products.
+const WEIGHTS: [Parameter; MOST_PARTS] = [
+    reads("weight_0", "uchar"),
+    reads("weight_1", "uchar"),
+    reads("weight_2", "uchar"),
+    reads("weight_3", "uchar"),
+];
+const BIASES: [Parameter; MOST_PARTS] = [
+    reads("bias_0", "float"),
+    reads("bias_1", "float"),
+    reads("bias_2", "float"),
+    reads("bias_3", "float"),
+];
+const OUTPUTS: [Parameter; MOST_PARTS] = [
+    writes("output_0", "float"),
+    writes("output_1", "float"),
+    writes("output_2", "float"),
+    writes("output_3", "float"),
+];

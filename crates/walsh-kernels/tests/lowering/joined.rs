@@ -1,0 +1,337 @@
+//! Which neighbours become one launch of a kernel for them.
+
+use walsh_core::ops::{
+    Activation, Add, GatedActivation, KvStore, MatMul, Op, Pairing, RmsNorm, Rope, RopeConfig,
+    Scale, SumBefore,
+};
+use walsh_core::{KvCache, KvCacheOptions, Tensor};
+use walsh_formats::DType;
+use walsh_kernels::{Dispatch, Limits};
+
+use crate::paper::{Bench, H200, h200, names, separate};
+
+const WIDTH: u64 = 512;
+const INNER: u64 = 1024;
+
+/// The tensors of a block of a transformer.
+struct Block<'a> {
+    bench: &'a Bench,
+    stream: Tensor,
+    hidden: Tensor,
+    gate: Tensor,
+    up: Tensor,
+    norm: Tensor,
+}
+
+impl<'a> Block<'a> {
+    fn new(bench: &'a Bench, rows: u64) -> Self {
+        let floats = |width| bench.tensor(DType::F32, &[rows, width]);
+        Self {
+            bench,
+            stream: floats(WIDTH),
+            hidden: floats(WIDTH),
+            gate: floats(INNER),
+            up: floats(INNER),
+            norm: bench.tensor(DType::F32, &[WIDTH]),
+        }
+    }
+
+    fn weight(&self, dtype: DType, n: u64, k: u64) -> Tensor {
+        self.bench.tensor(dtype, &[n, k])
+    }
+
+    /// A product of a weight of its own.
+    fn product(&self, dtype: DType, input: &Tensor, output: &Tensor) -> MatMul {
+        MatMul {
+            weight: self.weight(dtype, output.shape()[1], input.shape()[1]),
+            input: input.clone(),
+            bias: None,
+            output: output.clone(),
+        }
+    }
+
+    /// A product into a tensor of its own.
+    fn projection(&self, dtype: DType, n: u64) -> MatMul {
+        let rows = self.hidden.shape()[0];
+        let output = self.bench.tensor(DType::F32, &[rows, n]);
+        self.product(dtype, &self.hidden, &output)
+    }
+
+    fn norm(&self, adds: bool) -> RmsNorm {
+        let before = adds.then(|| SumBefore {
+            addend: self.stream.clone(),
+            sum: self.stream.clone(),
+        });
+        RmsNorm {
+            input: if adds { &self.hidden } else { &self.stream }.clone(),
+            before,
+            weight: Some(self.norm.clone()),
+            eps: 1e-5,
+            after: None,
+            output: self.hidden.clone(),
+        }
+    }
+
+    fn gated(&self) -> GatedActivation {
+        GatedActivation {
+            gate: self.gate.clone(),
+            up: self.up.clone(),
+            activation: Activation::Silu,
+            output: self.gate.clone(),
+        }
+    }
+
+    fn add(&self) -> Add {
+        Add {
+            a: self.stream.clone(),
+            b: self.hidden.clone(),
+            output: self.stream.clone(),
+        }
+    }
+
+    /// Two blocks but for their attention, the last with an addition at its end.
+    fn ops(&self) -> Vec<Op> {
+        let q = DType::Q4K;
+        let attended = self.bench.tensor(DType::F32, self.hidden.shape());
+        let mut ops: Vec<Op> = Vec::new();
+        for block in 0..2 {
+            ops.extend([
+                self.norm(block > 0).into(),
+                self.projection(q, WIDTH).into(),
+                self.projection(q, 128).into(),
+                self.projection(DType::Q6K, 128).into(),
+                self.product(q, &attended, &self.hidden).into(),
+                self.norm(true).into(),
+                self.product(q, &self.hidden, &self.gate).into(),
+                self.product(q, &self.hidden, &self.up).into(),
+                self.gated().into(),
+                self.product(DType::Q6K, &self.gate, &self.hidden).into(),
+            ]);
+        }
+        ops.push(self.add().into());
+        ops
+    }
+}
+
+/// The constants of a dispatch that say what it does beside its products.
+fn does(dispatch: &Dispatch) -> [i64; 3] {
+    ["NORM", "GATED", "ADD"].map(|name| dispatch.variant.constant(name))
+}
+
+#[test]
+fn a_block_of_one_row_is_four_launches_beside_its_attention() {
+    let bench = h200();
+    let block = Block::new(&bench, 1);
+    let (lowered, text) = bench.record(block.ops()).unwrap();
+    assert_eq!(names(&lowered), ["matmul_row"; 8]);
+    let expected = [[1, 0, 0], [0, 0, 1], [1, 1, 0], [0, 0, 1]];
+    let done: Vec<[i64; 3]> = lowered.iter().map(does).collect();
+    assert_eq!(done, [expected, expected].concat());
+    // Attention would stand behind the first; the second does not read what it leaves.
+    let barriers: Vec<bool> = lowered.iter().map(|dispatch| dispatch.barrier).collect();
+    assert_eq!(barriers[2..4], [true, true]);
+    // The norm writes its output, and so does every product: nothing is missing in memory.
+    let gate = lowered[2].accesses().writes;
+    for tensor in [&block.hidden, &block.gate, &block.up] {
+        assert!(gate.iter().any(|span| span.same(&tensor.span())));
+    }
+    // The list says what its commands have become.
+    let lines: Vec<&str> = text.lines().filter(|line| *line != "---").collect();
+    assert_eq!(lines.len(), 21);
+    assert!(
+        lines.iter().all(|line| line.contains("matmul_row")),
+        "{text}"
+    );
+}
+
+#[test]
+fn some_rows_share_a_form_of_their_input_and_add_in_the_product() {
+    let bench = h200();
+    let block = Block::new(&bench, 8);
+    let lowered = bench.lower(block.ops()[..10].to_vec()).unwrap();
+    let (form, product) = ("round_rows", "matmul_few");
+    let expected = [
+        "rms_norm", form, product, product, form, product, "rms_norm", form, product, "map", form,
+        product,
+    ];
+    assert_eq!(names(&lowered), expected);
+    // Sixteen rows of a weight are a unit; those of q and k are one launch.
+    assert_eq!(lowered[2].variant.constant("TILES"), 1);
+    assert_eq!(lowered[5].variant.constant("ADD"), 1);
+    // The sum that the next norm begins with is made by the product.
+    assert_eq!(lowered[6].variant.constant("BEFORE"), 0);
+}
+
+#[test]
+fn rows_beyond_the_few_are_computed_in_tiles() {
+    let bench = h200();
+    for (rows, kernel) in [(2, "matmul_few"), (64, "matmul_few"), (65, "matmul_tiles")] {
+        let block = Block::new(&bench, rows);
+        let lowered = bench
+            .lower(vec![block.projection(DType::Q4K, 4096).into()])
+            .unwrap();
+        assert!(names(&lowered).contains(&kernel), "{rows}");
+    }
+}
+
+#[test]
+fn a_device_that_is_told_so_keeps_ops_apart() {
+    let bench = separate();
+    let block = Block::new(&bench, 1);
+    let lowered = bench.lower(block.ops()).unwrap();
+    assert!(!names(&lowered).contains(&"matmul_row"));
+    let exact = Bench::new(Limits {
+        activations: walsh_core::Activations::F32,
+        ..H200
+    });
+    let block = Block::new(&exact, 1);
+    let lowered = exact.lower(block.ops()).unwrap();
+    assert!(!names(&lowered).contains(&"matmul_row"));
+}
+
+#[test]
+fn what_is_written_over_while_others_read_it_is_not_joined() {
+    let bench = h200();
+    let block = Block::new(&bench, 1);
+    // The product's output takes the place of the norm's input.
+    let square = block.product(DType::Q4K, &block.hidden, &block.stream);
+    let lowered = bench
+        .lower(vec![block.norm(false).into(), square.into()])
+        .unwrap();
+    assert_eq!(names(&lowered), ["rms_norm", "matmul_row"]);
+    assert!(lowered[1].barrier);
+    // A norm in its own place.
+    let in_place = RmsNorm {
+        output: block.stream.clone(),
+        ..block.norm(false)
+    };
+    let product = block.product(DType::Q4K, &block.stream, &block.gate);
+    let lowered = bench.lower(vec![in_place.into(), product.into()]).unwrap();
+    assert_eq!(names(&lowered), ["rms_norm", "matmul_row"]);
+    // Two products into one tensor.
+    let twice = [(); 2].map(|()| block.product(DType::Q4K, &block.hidden, &block.gate).into());
+    let lowered = bench.lower(twice.to_vec()).unwrap();
+    assert_eq!(names(&lowered), ["matmul_row"; 2]);
+    assert!(lowered[1].barrier);
+}
+
+#[test]
+fn weights_that_the_list_writes_are_not_read_before_their_time() {
+    let bench = h200();
+    let block = Block::new(&bench, 1);
+    let scale = Scale {
+        input: block.norm.clone(),
+        factor: 2.0,
+        output: block.norm.clone(),
+    };
+    let ops: Vec<Op> = vec![
+        scale.into(),
+        block.norm(false).into(),
+        block.projection(DType::Q4K, 128).into(),
+    ];
+    let lowered = bench.lower(ops).unwrap();
+    assert_eq!(names(&lowered), ["map", "rms_norm", "matmul_row"]);
+}
+
+#[test]
+fn a_form_that_another_kernel_reads_stays() {
+    let bench = h200();
+    let block = Block::new(&bench, 8);
+    // A weight that does not begin at a multiple of sixteen is read by the dialect's kernel.
+    let odd = MatMul {
+        weight: bench.shifted(DType::Q4K, &[128, WIDTH], 8),
+        ..block.projection(DType::Q4K, 128)
+    };
+    let ops: Vec<Op> = vec![
+        block.projection(DType::Q4K, 128).into(),
+        odd.into(),
+        block.projection(DType::Q4K, 64).into(),
+    ];
+    let lowered = bench.lower(ops).unwrap();
+    let expected = [
+        "round_rows",
+        "matmul_few",
+        "quantise",
+        "matmul_blocks",
+        "matmul_few",
+    ];
+    let mut given = names(&lowered);
+    // Which form comes first does not matter.
+    given[..3].sort_unstable();
+    let mut sorted = expected;
+    sorted[..3].sort_unstable();
+    assert_eq!(given, sorted);
+    // Each in memory of its own.
+    let forms = ["round_rows", "quantise"].map(|name| {
+        let form = lowered.iter().find(|d| d.variant.kernel().name == name);
+        form.unwrap().accesses().writes[0].buffer.id()
+    });
+    assert_ne!(forms[0], forms[1]);
+}
+
+#[test]
+fn a_form_of_what_has_been_overwritten_is_made_again() {
+    let bench = h200();
+    let block = Block::new(&bench, 8);
+    let overwrite = Scale {
+        input: block.gate.clone(),
+        factor: 2.0,
+        output: block.gate.clone(),
+    };
+    let product = || block.product(DType::Q4K, &block.gate, &block.hidden);
+    let ops: Vec<Op> = vec![product().into(), overwrite.into(), product().into()];
+    let lowered = bench.lower(ops).unwrap();
+    let (form, product) = ("round_rows", "matmul_few");
+    assert_eq!(names(&lowered), [form, product, "map", form, product]);
+    assert!(lowered[3].barrier);
+}
+
+/// What two layers of the same turning and storing become; angles and slots are worked out in the first.
+fn stored_keys(bench: &Bench, query: &Tensor, key: &Tensor, values: &Tensor) -> Vec<Dispatch> {
+    let positions = bench.tensor(DType::I32, &[2]);
+    let options = KvCacheOptions::global("tq4".parse().unwrap(), 4, 128, 64);
+    let turn = |input: &Tensor| Rope {
+        input: input.clone(),
+        positions: positions.clone(),
+        config: RopeConfig::new(128, 1e4, Pairing::HalfSplit),
+        output: input.clone(),
+    };
+    let store = || KvStore {
+        keys: Some(key.clone()),
+        values: Some(values.clone()),
+        positions: positions.clone(),
+        sequences: None,
+        cache: KvCache::new(&bench.device, options).unwrap(),
+    };
+    let layer = || -> [Op; 3] { [turn(query).into(), turn(key).into(), store().into()] };
+    bench.lower([layer(), layer()].concat()).unwrap()
+}
+
+#[test]
+fn keys_are_looked_at_where_they_are_turned() {
+    let bench = h200();
+    let heads = |heads| bench.tensor(DType::F32, &[2, heads, 128]);
+    let (query, key, values) = (heads(8), heads(4), heads(4));
+    let lowered = stored_keys(&bench, &query, &key, &values);
+    let first = [
+        "rope_table",
+        "rope",
+        "rope",
+        "kv_tokens",
+        "kv_inspect",
+        "kv_store",
+        "kv_store",
+    ];
+    let second = ["rope_inspect", "kv_store", "kv_store"];
+    assert_eq!(names(&lowered), [&first[..], &second].concat());
+    // Four vectors to a group: of two tokens 8 query heads, and twice 4 of keys and values.
+    assert_eq!(lowered[7].groups, [8, 1, 1]);
+    assert!(
+        lowered[8].barrier,
+        "nothing is stored before all has been looked at"
+    );
+    // Values that lie where queries are turned are not looked at meanwhile.
+    let shared = query.reshape(&[4, 4, 128]).unwrap().rows(0..2).unwrap();
+    let lowered = stored_keys(&bench, &query, &key, &shared);
+    assert!(!names(&lowered).contains(&"rope_inspect"));
+}
