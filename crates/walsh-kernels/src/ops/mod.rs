@@ -3,6 +3,7 @@
 mod blocks;
 mod elementwise;
 mod embedding;
+mod experts;
 pub(crate) mod kv;
 pub(crate) mod matmul;
 mod norm;
@@ -24,6 +25,7 @@ const KERNELS: &[&[&Kernel]] = &[
     select::KERNELS,
     matmul::KERNELS,
     embedding::KERNELS,
+    experts::KERNELS,
     kv::KERNELS,
 ];
 
@@ -54,6 +56,9 @@ pub(crate) fn lower(op: &Op, lowering: &mut Lowering<'_>) -> Result<()> {
         Op::Rotate(op) => kv::rotate(op, lowering),
         Op::Attention(op) => kv::attention(op, lowering),
         Op::MatMul(op) => matmul::lower(op, lowering),
+        Op::ExpertRoute(op) => experts::route(op, lowering),
+        Op::ExpertMatMul(op) => experts::products(op, lowering),
+        Op::ExpertSum(op) => experts::sum(op, lowering),
     }
 }
 
