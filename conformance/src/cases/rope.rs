@@ -18,6 +18,7 @@ const YARN: RopeScaling = RopeScaling::Yarn {
     attention_factor: 1.0,
     beta_fast: 32.0,
     beta_slow: 1.0,
+    rounded: true,
 };
 
 const YARN_LINEAR: RopeScaling = RopeScaling::Yarn {
@@ -27,6 +28,7 @@ const YARN_LINEAR: RopeScaling = RopeScaling::Yarn {
     attention_factor: 0.9,
     beta_fast: 32.0,
     beta_slow: 1.0,
+    rounded: true,
 };
 
 /// A case's sizes and frequencies.

@@ -344,6 +344,7 @@ fn rope() {
             attention_factor,
             beta_fast: 32.0,
             beta_slow,
+            rounded: true,
         })
     };
     good(yarn(4.0, 4096, 1.0, 1.0));

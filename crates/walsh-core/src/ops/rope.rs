@@ -56,6 +56,8 @@ pub enum RopeScaling {
         beta_fast: f32,
         /// Rotations below which it is fully stretched (the paper's 1).
         beta_slow: f32,
+        /// Whether the blend begins and ends at whole pairs.
+        rounded: bool,
     },
 }
 
@@ -128,6 +130,7 @@ impl RopeConfig {
                 extrapolation,
                 beta_fast,
                 beta_slow,
+                rounded,
                 ..
             } => {
                 // The pair whose frequency turns `rotations` times over the
@@ -137,8 +140,11 @@ impl RopeConfig {
                     self.dims as f64 * (context / (f64::from(rotations) * 2.0 * PI)).ln()
                         / (2.0 * f64::from(self.base).ln())
                 };
-                let low = pair_of(beta_fast).floor().max(0.0);
-                let high = pair_of(beta_slow).ceil().min(self.dims as f64 - 1.0);
+                let (mut low, mut high) = (pair_of(beta_fast), pair_of(beta_slow));
+                if rounded {
+                    (low, high) = (low.floor(), high.ceil());
+                }
+                let (low, high) = (low.max(0.0), high.min(self.dims as f64 - 1.0));
                 let ramp = ((pair - low) / (high - low).max(0.001)).clamp(0.0, 1.0);
                 let keep = (1.0 - ramp) * f64::from(extrapolation);
                 frequency * (keep + (1.0 - keep) / f64::from(factor))
@@ -206,6 +212,7 @@ impl RopeConfig {
                 attention_factor,
                 beta_fast,
                 beta_slow,
+                ..
             } => {
                 check.positive("config.scaling.factor", factor)?;
                 check.positive("config.scaling.original_context", original_context as f32)?;

@@ -19,6 +19,21 @@ const SMALL: Shape = Shape {
     ..SHAPES[2]
 };
 
+/// A mixture of experts in small, of rows that are multiples of 256 and others.
+const MIXTURE: Shape = Shape {
+    name: "mixture",
+    layers: 3,
+    width: 256,
+    heads: 4,
+    kv_heads: 2,
+    head_dim: 64,
+    feed_forward: 96,
+    experts: Some([8, 3]),
+    vocabulary: 700,
+    context: 512,
+    ..SHAPES[3]
+};
+
 fn model(shape: &'static Shape, mix: Mix) -> Model {
     let device = walsh::open("cpu:threads=2").expect("the CPU");
     Model::synthetic(&device, &Synthetic { shape, mix }).expect("a model")
