@@ -62,10 +62,10 @@ MODELS = {
     "granite": lambda: transformers.GraniteForCausalLM(
         transformers.GraniteConfig(
             **PLAIN_HEADS,
-            embedding_multiplier=12.0,
+            embedding_multiplier=2.0,
             logits_scaling=8.0,
-            residual_multiplier=0.22,
-            attention_multiplier=0.0625,
+            residual_multiplier=0.7,
+            attention_multiplier=0.15,
         )
     ),
     "granitemoe": lambda: transformers.GraniteMoeForCausalLM(
@@ -73,10 +73,10 @@ MODELS = {
             **{**PLAIN_HEADS, "intermediate_size": 16},
             num_local_experts=5,
             num_experts_per_tok=2,
-            embedding_multiplier=12.0,
+            embedding_multiplier=2.0,
             logits_scaling=8.0,
-            residual_multiplier=0.22,
-            attention_multiplier=0.0625,
+            residual_multiplier=0.7,
+            attention_multiplier=0.15,
         )
     ),
     "gpt-oss": lambda: transformers.GptOssForCausalLM(
