@@ -63,7 +63,7 @@ pub const TABLES: &[Table] = &[
     table("MatMul", matmul::matmul),
     table("MatMulTopK", select::matmul_top_k),
     table("ExpertRoute", experts::route),
-    shared(2, table("ExpertMatMul", experts::products)),
+    table("ExpertMatMul", experts::products),
     table("ExpertSum", experts::sum),
     table("KvStore", kv::kv_store),
     shared(4, table("Rotate", rotate::rotate)),

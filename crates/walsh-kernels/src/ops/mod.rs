@@ -26,6 +26,7 @@ const KERNELS: &[&[&Kernel]] = &[
     matmul::KERNELS,
     embedding::KERNELS,
     experts::KERNELS,
+    experts::TILE_KERNELS,
     kv::KERNELS,
 ];
 

@@ -45,7 +45,16 @@ fn products_of_one_input_share_its_form_and_the_check_of_ids() {
     let [check, form, blocks] = ["check_ids", "quantise", "expert_blocks"];
     assert_eq!(
         names(&lowered),
-        [check, form, blocks, blocks, "expert_floats", "map", form, blocks]
+        [
+            check,
+            form,
+            blocks,
+            blocks,
+            "expert_floats",
+            "map",
+            form,
+            blocks
+        ]
     );
     // Two rows of the weight to each of four simdgroups, for eight slots.
     assert_eq!(lowered[2].groups, [768 / 2 / 4 * 8, 1, 1]);
@@ -62,7 +71,15 @@ fn many_tokens_are_put_in_the_order_of_their_experts() {
         let [tiles, scatter] = ["expert_tiles", "expert_scatter"];
         assert_eq!(
             names(&lowered),
-            ["check_ids", "expert_order", "expert_gather", tiles, scatter, tiles, scatter],
+            [
+                "check_ids",
+                "expert_order",
+                "expert_gather",
+                tiles,
+                scatter,
+                tiles,
+                scatter
+            ],
             "{tokens} tokens"
         );
         // Each of 128 experts may have a tile that is not full.
