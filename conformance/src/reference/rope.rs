@@ -72,6 +72,10 @@ pub fn rope(input: &[f32], positions: &[i32], head_dim: usize, config: &RopeConf
     let token = input.len() / positions.len();
     let pairs = config.dims as usize / 2;
     for (tokens, position) in out.chunks_exact_mut(token).zip(positions) {
+        let warmth = config.temperature.map_or(1.0, |of| {
+            let times = (f64::from(*position) / f64::from(of.context)).floor();
+            1.0 + f64::from(of.scale) * (1.0 + times).ln()
+        });
         for head in tokens.chunks_exact_mut(head_dim) {
             for i in 0..pairs {
                 let (first, second) = match config.pairing {
@@ -80,6 +84,7 @@ pub fn rope(input: &[f32], positions: &[i32], head_dim: usize, config: &RopeConf
                 };
                 let (frequency, magnitude) = frequency(config, i);
                 let (sin, cos) = (f64::from(*position) * frequency).sin_cos();
+                let magnitude = magnitude * warmth;
                 let (a, b) = (head[first], head[second]);
                 head[first] = (a * cos - b * sin) * magnitude;
                 head[second] = (a * sin + b * cos) * magnitude;

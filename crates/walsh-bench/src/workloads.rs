@@ -397,6 +397,7 @@ fn norms(sizes: &Sizes, rows: u64, all: &mut Vec<Workload>) {
                 pairing: Pairing::Pairwise,
                 scaling: RopeScaling::None,
                 factors: None,
+                temperature: None,
             },
             output: maker.output(DType::F32, &[rows, heads, dim])?,
         }

@@ -26,7 +26,7 @@ pub use kv::KvStore;
 pub use kv_decode::{KvDecode, VectorSpace};
 pub use matmul::{MatMul, MatMulTopK};
 pub use norm::{RmsNorm, SumBefore};
-pub use rope::{Pairing, Rope, RopeConfig, RopeScaling};
+pub use rope::{Pairing, Rope, RopeConfig, RopeScaling, Temperature};
 pub use rotate::{Direction, Rotate};
 pub use select::{ArgMax, TopK};
 

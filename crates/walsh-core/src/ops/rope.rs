@@ -61,6 +61,25 @@ pub enum RopeScaling {
     },
 }
 
+/// What numbers are multiplied by as positions grow: `1 + scale · ln(1 + ⌊position / context⌋)`.
+/// Queries behind the context of the training stay as sharp as those within it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Temperature {
+    /// How much a doubling of `position / context` adds, over ln 2.
+    pub scale: f32,
+    /// The positions before which nothing changes; above 0.
+    pub context: u32,
+}
+
+impl Temperature {
+    /// The factor at a position from 0 on.
+    #[must_use]
+    pub fn factor(self, position: i32) -> f64 {
+        let times = f64::from(position.max(0).cast_unsigned() / self.context.max(1));
+        1.0 + f64::from(self.scale) * times.ln_1p()
+    }
+}
+
 /// The frequencies of a rotary position embedding.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RopeConfig {
@@ -75,6 +94,8 @@ pub struct RopeConfig {
     /// Divisors of the `dims / 2` frequencies, such as a model file's
     /// `rope_freqs.weight`.
     pub factors: Option<Vec<f32>>,
+    /// What heads are multiplied by beside; all of their numbers rotate then.
+    pub temperature: Option<Temperature>,
 }
 
 impl RopeConfig {
@@ -87,6 +108,7 @@ impl RopeConfig {
             pairing,
             scaling: RopeScaling::None,
             factors: None,
+            temperature: None,
         }
     }
 
@@ -178,6 +200,14 @@ impl RopeConfig {
             );
         }
         check.positive("config.base", self.base)?;
+        if let Some(Temperature { scale, context }) = self.temperature {
+            check.finite("config.temperature.scale", scale)?;
+            check.positive("config.temperature.context", context as f32)?;
+            if self.dims != head_dim {
+                let expected = format!("the head size {head_dim} with a temperature");
+                return check.fail("config.dims", expected, self.dims);
+            }
+        }
         if let Some(factors) = &self.factors {
             if factors.len() as u64 != self.dims / 2 {
                 return check.fail(

@@ -27,6 +27,8 @@ pub enum Architecture {
     GraniteMoe,
     /// gpt-oss.
     GptOss,
+    /// Ministral 3.
+    Mistral3,
 }
 
 /// What norms of their own queries and keys have.
@@ -54,6 +56,7 @@ impl Architecture {
         ("granite", Architecture::Granite),
         ("granitemoe", Architecture::GraniteMoe),
         ("gpt-oss", Architecture::GptOss),
+        ("mistral3", Architecture::Mistral3),
     ];
 
     pub(super) fn named(name: &str) -> Option<Self> {
@@ -134,7 +137,7 @@ impl Architecture {
     pub(super) fn rotates_pairwise(self) -> bool {
         matches!(
             self,
-            Self::Llama | Self::SmolLm3 | Self::Granite | Self::GraniteMoe
+            Self::Llama | Self::SmolLm3 | Self::Granite | Self::GraniteMoe | Self::Mistral3
         )
     }
 
@@ -172,7 +175,7 @@ impl Architecture {
             Self::Qwen3 | Self::Gemma2 | Self::Gemma3 => (ATTENTION, false),
             Self::Qwen3Moe | Self::GraniteMoe => (WITH_OUTPUT, false),
             Self::GptOss => (EXPERTS, false),
-            Self::Olmo2 | Self::Phi3 => (&[], false),
+            Self::Olmo2 | Self::Phi3 | Self::Mistral3 => (&[], false),
         }
     }
 

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 
 use walsh::formats::gguf::{Array, Metadata, Value};
-use walsh::ops::{Activation, Pairing, RopeConfig, RopeScaling};
+use walsh::ops::{Activation, Pairing, RopeConfig, RopeScaling, Temperature};
 
 use super::architecture::Architecture;
 use super::keys;
@@ -57,6 +57,8 @@ pub struct ModelConfig {
     pub embedding_scale: f32,
     /// What attention scores are multiplied by.
     pub attention_scale: f32,
+    /// What queries are multiplied by beside, as positions grow.
+    pub query_temperature: Option<Temperature>,
     /// The bound of attention scores.
     pub attention_softcap: Option<f32>,
     /// What logits are multiplied by.
@@ -227,6 +229,7 @@ impl Reader<'_, '_> {
                 _ => self.multiplier("embedding_scale")?,
             },
             attention_scale,
+            query_temperature: self.temperature()?,
             attention_softcap: softcap("attn_logit_softcapping", 50.0)?,
             logit_scale: 1.0 / self.multiplier("logit_scale")?,
             residual_scale: self.multiplier("residual_scale")?,
@@ -333,6 +336,7 @@ impl Reader<'_, '_> {
             },
             scaling: self.scaling()?,
             factors,
+            temperature: None,
         })
     }
 
@@ -403,7 +407,8 @@ impl Reader<'_, '_> {
             },
         };
         let factor = factor.unwrap_or(1.0);
-        let attention_factor = self.positive("rope.scaling.attn_factor")?.unwrap_or(1.0);
+        let attention_factor =
+            self.positive("rope.scaling.attn_factor")?.unwrap_or(1.0) / self.mitigation(factor)?;
         let (factor, extrapolation) = match kind {
             Some("none") => (1.0, 0.0),
             None | Some("linear") => (factor, 0.0),
@@ -434,22 +439,27 @@ impl Reader<'_, '_> {
                 factor => RopeScaling::Linear { factor },
             });
         }
-        let original_context = match self.opt_size("rope.scaling.original_context_length")? {
-            Some(context) if context > 0 => context,
-            _ => self.size("context_length")?,
-        };
         let number = |name: &str, default: f32| -> Result<f32> {
             Ok(self.positive(name)?.unwrap_or(default))
         };
         Ok(RopeScaling::Yarn {
             factor,
-            original_context: original_context.min(LARGEST) as u32,
+            original_context: self.original_context()?,
             extrapolation,
             attention_factor,
             beta_fast: number("rope.scaling.yarn_beta_fast", 32.0)?,
             beta_slow: number("rope.scaling.yarn_beta_slow", 1.0)?,
             rounded: self.architecture != Architecture::GptOss,
         })
+    }
+
+    /// The context of the training before a stretch, in tokens.
+    fn original_context(&self) -> Result<u32> {
+        let context = match self.opt_size("rope.scaling.original_context_length")? {
+            Some(context) if context > 0 => context,
+            _ => self.size("context_length")?,
+        };
+        Ok(context.min(LARGEST) as u32)
     }
 
     /// A size that is stated once, or for each of `layers` layers and the same for all.

@@ -60,15 +60,15 @@ impl std::fmt::Display for Plain {
 }
 
 use Architecture::{
-    Gemma2, Gemma3, GptOss, Granite, GraniteMoe, Llama, Olmo2, Phi3, Qwen2, Qwen3, Qwen3Moe,
-    SmolLm3,
+    Gemma2, Gemma3, GptOss, Granite, GraniteMoe, Llama, Mistral3, Olmo2, Phi3, Qwen2, Qwen3,
+    Qwen3Moe, SmolLm3,
 };
 use Plain::{Bool, Number, Text};
 use Role::{Inert, Only, Read};
 
 const ALL: &[Architecture] = &[
     Llama, Qwen2, Qwen3, Gemma2, Gemma3, Qwen3Moe, SmolLm3, Olmo2, Phi3, Granite, GraniteMoe,
-    GptOss,
+    GptOss, Mistral3,
 ];
 /// Those whose layers may slide.
 const SLIDING: &[Architecture] = &[Gemma2, Gemma3, Phi3, GptOss];
@@ -76,21 +76,30 @@ const SLIDING: &[Architecture] = &[Gemma2, Gemma3, Phi3, GptOss];
 const BASES: &[Architecture] = &[Gemma2, Gemma3];
 /// Those whose layers never do.
 const GLOBAL: &[Architecture] = &[
-    Llama, Qwen2, Qwen3, Qwen3Moe, SmolLm3, Olmo2, Granite, GraniteMoe,
+    Llama, Qwen2, Qwen3, Qwen3Moe, SmolLm3, Olmo2, Granite, GraniteMoe, Mistral3,
 ];
 /// Those with multipliers.
 const SCALED: &[Architecture] = &[Granite, GraniteMoe];
 /// Those without, and without one of embeddings either.
-const UNSCALED: &[Architecture] = &[Llama, Qwen2, Qwen3, Qwen3Moe, SmolLm3, Olmo2, Phi3, GptOss];
+const UNSCALED: &[Architecture] = &[
+    Llama, Qwen2, Qwen3, Qwen3Moe, SmolLm3, Olmo2, Phi3, GptOss, Mistral3,
+];
 const GEMMAS: &[Architecture] = &[Gemma2, Gemma3];
+/// Those whose queries have a temperature by position.
+const WARM: &[Architecture] = &[Mistral3];
+/// Those without.
+const COLD: &[Architecture] = &[
+    Llama, Qwen2, Qwen3, Gemma2, Gemma3, Qwen3Moe, SmolLm3, Olmo2, Phi3, Granite, GraniteMoe,
+    GptOss,
+];
 /// Those with experts, whose width they state apart or as that of all.
 const EXPERTS: &[Architecture] = &[Qwen3Moe, GraniteMoe, GptOss];
 const APART: &[Architecture] = &[Qwen3Moe, GptOss];
 const TOGETHER: &[Architecture] = &[
-    Llama, Qwen2, Qwen3, Gemma2, Gemma3, SmolLm3, Olmo2, Phi3, Granite, GraniteMoe,
+    Llama, Qwen2, Qwen3, Gemma2, Gemma3, SmolLm3, Olmo2, Phi3, Granite, GraniteMoe, Mistral3,
 ];
 const DENSE: &[Architecture] = &[
-    Llama, Qwen2, Qwen3, Gemma2, Gemma3, SmolLm3, Olmo2, Phi3, Granite,
+    Llama, Qwen2, Qwen3, Gemma2, Gemma3, SmolLm3, Olmo2, Phi3, Granite, Mistral3,
 ];
 
 const NONE: &[Plain] = &[Number(0.0)];
@@ -132,8 +141,10 @@ const OF_ARCHITECTURES: &[(&str, &[Architecture], Role)] = &[
     ("attention.max_alibi_bias", ALL, Only(NONE)),
     ("attention.output_scale", ALL, Only(NO_FACTOR)),
     ("attention.value_scale", ALL, Only(NO_FACTOR)),
-    ("attention.temperature_length", ALL, Only(NONE)),
-    ("attention.temperature_scale", ALL, Only(NONE)),
+    ("attention.temperature_length", WARM, Read),
+    ("attention.temperature_length", COLD, Only(NONE)),
+    ("attention.temperature_scale", WARM, Read),
+    ("attention.temperature_scale", COLD, Only(NONE)),
     ("logit_scale", SCALED, Read),
     ("logit_scale", UNSCALED, Only(NO_FACTOR)),
     ("logit_scale", GEMMAS, Only(NO_FACTOR)),
@@ -162,7 +173,8 @@ const OF_ARCHITECTURES: &[(&str, &[Architecture], Role)] = &[
     ("rope.scaling.yarn_beta_fast", ALL, Read),
     ("rope.scaling.yarn_beta_slow", ALL, Read),
     ("rope.scaling.yarn_attn_factor", ALL, Only(&[Number(1.0)])),
-    ("rope.scaling.yarn_log_multiplier", ALL, Only(NONE)),
+    ("rope.scaling.yarn_log_multiplier", WARM, Read),
+    ("rope.scaling.yarn_log_multiplier", COLD, Only(NONE)),
     ("rope.scaling.alpha", ALL, Only(NO_FACTOR)),
     // How the model was trained, not how it runs.
     ("rope.scaling.finetuned", ALL, Inert),

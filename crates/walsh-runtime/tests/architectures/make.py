@@ -79,6 +79,24 @@ MODELS = {
             attention_multiplier=0.15,
         )
     ),
+    # The temperature shows from the ninth token on.
+    "mistral3": lambda: transformers.Ministral3ForCausalLM(
+        transformers.Ministral3Config(
+            **COMMON,
+            rope_parameters=dict(
+                rope_type="yarn",
+                rope_theta=10000.0,
+                factor=16.0,
+                original_max_position_embeddings=8,
+                max_position_embeddings=256,
+                beta_fast=32.0,
+                beta_slow=1.0,
+                mscale_all_dim=1.0,
+                mscale=1.0,
+                llama_4_scaling_beta=0.5,
+            ),
+        )
+    ),
     "gpt-oss": lambda: transformers.GptOssForCausalLM(
         transformers.GptOssConfig(
             **{**COMMON, "tie_word_embeddings": False, "intermediate_size": 16},
@@ -128,6 +146,8 @@ def convert(folder, architecture, file):
     import gguf
 
     found = conversion.get_model_class(architecture)
+    # What this one writes it leaves to another.
+    found = getattr(found, "Ministral3Model", found)
     tiny = type("Tiny", (found,), {"set_vocab": vocabulary, "model_arch": found.model_arch})
     with torch.inference_mode():
         tiny(folder, gguf.LlamaFileType.ALL_F32, file, use_temp_file=False, eager=True, model_name="tiny").write()

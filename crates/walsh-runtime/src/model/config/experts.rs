@@ -1,6 +1,6 @@
-//! What metadata says about experts and multipliers.
+//! What metadata says about experts, multipliers and temperatures.
 
-use walsh::ops::{ExpertRoute, Scoring};
+use walsh::ops::{ExpertRoute, Scoring, Temperature};
 
 use super::{Architecture, Reader, keys};
 use crate::{Error, Result};
@@ -67,11 +67,47 @@ impl Reader<'_, '_> {
         Ok(stated.unwrap_or(true))
     }
 
-    /// A factor that files of some families state, 1 for all others; 0 stands for what is not set.
-    pub(super) fn multiplier(&self, name: &str) -> Result<f32> {
-        if !keys::is_read(name, self.architecture) || self.opt_f32(name)? == Some(0.0) {
+    /// The temperature of queries by position, of families that have one.
+    pub(super) fn temperature(&self) -> Result<Option<Temperature>> {
+        let (scale, length) = (
+            "attention.temperature_scale",
+            "attention.temperature_length",
+        );
+        if !keys::is_read(scale, self.architecture) {
+            return Ok(None);
+        }
+        let context = match self.opt_size(length)? {
+            Some(context) if context > 0 => context.min(super::LARGEST) as u32,
+            _ => self.original_context()?,
+        };
+        let scale = self.positive_or_none(scale)?;
+        Ok(scale.map(|scale| Temperature { scale, context }))
+    }
+
+    /// What the stretch's own magnitude is divided by: the same at a weight that the file states, for a stretch by
+    /// `factor`.
+    pub(super) fn mitigation(&self, factor: f32) -> Result<f32> {
+        let weight = "rope.scaling.yarn_log_multiplier";
+        if !keys::is_read(weight, self.architecture) {
             return Ok(1.0);
         }
-        Ok(self.positive(name)?.unwrap_or(1.0))
+        let weight = self.positive_or_none(weight)?.unwrap_or(0.0);
+        Ok(1.0 + 0.1 * weight * factor.max(1.0).ln())
+    }
+
+    /// A number above zero; 0 stands for what is not set.
+    fn positive_or_none(&self, name: &str) -> Result<Option<f32>> {
+        match self.opt_f32(name)? {
+            Some(0.0) => Ok(None),
+            _ => self.positive(name),
+        }
+    }
+
+    /// A factor that files of some families state, 1 for all others; 0 stands for what is not set.
+    pub(super) fn multiplier(&self, name: &str) -> Result<f32> {
+        match keys::is_read(name, self.architecture) {
+            true => Ok(self.positive_or_none(name)?.unwrap_or(1.0)),
+            false => Ok(1.0),
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use walsh::ops::{
     Attention, ExpertMatMul, ExpertRoute, ExpertSum, Fresh, GatedActivation, KvStore, Mask, MatMul,
-    RmsNorm, Rope, Scale, SumBefore,
+    RmsNorm, Rope, RopeConfig, Scale, SumBefore,
 };
 use walsh::{KvCache, Recorder, Tensor};
 
@@ -115,11 +115,15 @@ impl Block<'_> {
             }
         }
         if let Some(rope) = &config.rope {
-            for heads in [&a.query, &a.key] {
+            let queries = RopeConfig {
+                temperature: self.config.query_temperature,
+                ..rope.clone()
+            };
+            for (heads, config) in [(&a.query, queries), (&a.key, rope.clone())] {
                 self.list.push(Rope {
                     input: heads.clone(),
                     positions: a.positions.clone(),
-                    config: rope.clone(),
+                    config,
                     output: heads.clone(),
                 })?;
             }
