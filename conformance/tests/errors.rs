@@ -7,8 +7,8 @@ use std::sync::Arc;
 use conformance::cases::{TABLES, Table};
 use conformance::{Problem, Target, targets};
 use walsh::ops::{
-    ArgMax, Attention, EmbeddingRows, KvDecode, KvStore, Mask, MatMulTopK, Op, Scale, TopK,
-    VectorSpace,
+    ArgMax, Attention, EmbeddingRows, ExpertMatMul, ExpertRoute, KvDecode, KvStore, Mask,
+    MatMulTopK, Op, Scale, Scoring, TopK, VectorSpace,
 };
 use walsh::{
     CacheKind, CacheSide, DType, Device, Error, KvCache, KvCacheOptions, ScreenSample, Tensor,
@@ -173,6 +173,84 @@ fn rows_with_nan_have_no_largest_number() {
         device.write(&input, &[1.0f32; 120]).unwrap();
         device.run(&max).unwrap();
         device.run(&top).unwrap();
+    });
+}
+
+#[test]
+fn logits_that_are_not_finite_choose_no_experts() {
+    each_target(|device| {
+        let logits = device.zeros(DType::F32, &[3, 40]).unwrap();
+        let bias = device.zeros(DType::F32, &[40]).unwrap();
+        let route = |scoring, bias: Option<&Tensor>| {
+            step(
+                device,
+                [ExpertRoute {
+                    logits: logits.clone(),
+                    bias: bias.cloned(),
+                    scoring,
+                    scale: 1.0,
+                    ids: device.zeros(DType::I32, &[3, 4]).unwrap(),
+                    weights: device.zeros(DType::F32, &[3, 4]).unwrap(),
+                }
+                .into()],
+            )
+        };
+        let plain = route(Scoring::SoftmaxOfChosen, None);
+        let biased = route(Scoring::Sigmoid { normalised: true }, Some(&bias));
+        for odd in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for place in [40, 55, 79] {
+                let mut numbers = [1.0f32; 120];
+                numbers[place] = odd;
+                device.write(&logits, &numbers).unwrap();
+                for step in [&plain, &biased] {
+                    assert_refused(device, step, "ExpertRoute", &["row 1", "not finite"]);
+                }
+            }
+            // All of a row.
+            let mut numbers = [1.0f32; 120];
+            numbers[..40].fill(odd);
+            device.write(&logits, &numbers).unwrap();
+            assert_refused(device, &plain, "ExpertRoute", &["row 0", "not finite"]);
+            device.write(&logits, &[1.0f32; 120]).unwrap();
+            let mut numbers = [0.0f32; 40];
+            numbers[33] = odd;
+            device.write(&bias, &numbers).unwrap();
+            assert_refused(device, &biased, "ExpertRoute", &["the bias", "not finite"]);
+            device.write(&bias, &[0.0f32; 40]).unwrap();
+        }
+        device.run(&plain).unwrap();
+        device.run(&biased).unwrap();
+    });
+}
+
+/// With one token, several, and so many that a GPU puts them in order.
+#[test]
+fn ids_of_no_expert_are_refused() {
+    each_target(|device| {
+        for dtype in [DType::Q8_0, DType::F32] {
+            for tokens in [1u64, 3, 40] {
+                let ids = device.zeros(DType::I32, &[tokens, 2]).unwrap();
+                let product = |width: u64| ExpertMatMul {
+                    weight: device.zeros(dtype, &[4, width, 64]).unwrap(),
+                    ids: ids.clone(),
+                    input: device.zeros(DType::F32, &[tokens, 64]).unwrap(),
+                    bias: None,
+                    output: device.zeros(DType::F32, &[tokens, 2, width]).unwrap(),
+                };
+                // The second takes the word of the first that its ids are good.
+                let products = step(device, [product(16).into(), product(20).into()]);
+                let right = vec![3i32; 2 * tokens as usize];
+                for id in [4, -1, i32::MAX, i32::MIN] {
+                    let mut wrong = right.clone();
+                    *wrong.last_mut().unwrap() = id;
+                    device.write(&ids, &wrong).unwrap();
+                    let words = [&format!("id {id} is none of 4 experts")[..]];
+                    assert_refused(device, &products, "ExpertMatMul", &words);
+                }
+                device.write(&ids, &right).unwrap();
+                device.run(&products).unwrap();
+            }
+        }
     });
 }
 

@@ -7,8 +7,9 @@ use conformance::{Rng, targets};
 use walsh::formats::ggml;
 use walsh::formats::kv::Overlay;
 use walsh::ops::{
-    Activation, Add, ArgMax, Attention, EmbeddingRows, Fresh, GatedActivation, KvDecode, KvStore,
-    Mask, MatMul, Op, Pairing, RmsNorm, Rope, RopeConfig, Scale, SoftCap, SumBefore, VectorSpace,
+    Activation, Add, ArgMax, Attention, EmbeddingRows, ExpertMatMul, ExpertRoute, Fresh,
+    GatedActivation, KvDecode, KvStore, Mask, MatMul, Op, Pairing, RmsNorm, Rope, RopeConfig,
+    Scale, Scoring, SoftCap, SumBefore, VectorSpace,
 };
 use walsh::{
     Activations, Buffer, CacheKind, CacheSide, DType, Device, KvCache, KvCacheOptions,
@@ -30,6 +31,8 @@ struct World {
     positions: Tensor,
     /// Weights with rows of the arena's width, and of half of it.
     quantised: [Tensor; 2],
+    /// As many experts as a row has numbers, so that the index of any is one.
+    experts: Tensor,
     /// A ring, and a global cache with an overlay.
     caches: [KvCache; 2],
 }
@@ -47,6 +50,16 @@ impl World {
                 .tensor_from_bytes(DType::Q4_0, &[WIDTH, k], &blocks)
                 .unwrap()
         });
+        let mut blocks = Vec::new();
+        for _ in 0..WIDTH {
+            let weights = rng.normals((WIDTH * WIDTH) as usize);
+            let mut of_expert = vec![0; weights.len() / 32 * DType::Q4_0.block_bytes()];
+            ggml::encode(DType::Q4_0, &weights, &mut of_expert).unwrap();
+            blocks.extend(of_expert);
+        }
+        let experts = device
+            .tensor_from_bytes(DType::Q4_0, &[WIDTH; 3], &blocks)
+            .unwrap();
         let ids: Vec<i32> = (0..TOKENS as i32).map(|i| i * 7 % 64).collect();
         let positions: Vec<i32> = (50..50 + TOKENS as i32).collect();
         let ring = KvCacheOptions {
@@ -76,6 +89,7 @@ impl World {
             ids: device.tensor(&[TOKENS], &ids).unwrap(),
             positions: device.tensor(&[TOKENS], &positions).unwrap(),
             quantised,
+            experts,
             caches: [ring, global].map(|options| KvCache::new(device, options).unwrap()),
             device: device.clone(),
         }
@@ -108,7 +122,7 @@ impl World {
     fn op(&self, rng: &mut Rng) -> Op {
         let rows = 1 + rng.below(MOST) as u64;
         let tokens = TOKENS;
-        match rng.below(13) {
+        match rng.below(15) {
             0 => Scale {
                 input: self.view(rng, rows),
                 factor: 0.75,
@@ -197,6 +211,28 @@ impl World {
                 output: self.heads(rng, tokens, 1),
             }
             .into(),
+            12 => ExpertMatMul {
+                weight: self.experts.clone(),
+                ids: self.ids.reshape(&[tokens, 1]).unwrap(),
+                input: self.view(rng, tokens),
+                bias: None,
+                output: self.heads(rng, tokens, 1),
+            }
+            .into(),
+            13 => {
+                let weights = self.view(rng, 1).buffer().clone();
+                let row = rng.below(ROWS as usize) as u64;
+                ExpertRoute {
+                    logits: self.view(rng, tokens),
+                    bias: None,
+                    scoring: Scoring::Sigmoid { normalised: false },
+                    scale: 1.0,
+                    ids: self.ids.reshape(&[tokens, 1]).unwrap(),
+                    weights: Tensor::new(weights, 4 * row * WIDTH, DType::F32, &[tokens, 1])
+                        .unwrap(),
+                }
+                .into()
+            }
             _ => self.attention(rng, tokens),
         }
     }

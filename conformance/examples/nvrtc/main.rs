@@ -74,7 +74,12 @@ const SPILLED: u32 = 80;
 const QUICK: &str = "--Ofast-compile=mid";
 
 /// The models whose kernels must not spill, and the caches that they are asked for with.
-const MODELS: &[&str] = &["llama3-8b:q4_k_m", "gemma3-27b:q4_k_m", "smollm2-135m:q4_0"];
+const MODELS: &[&str] = &[
+    "llama3-8b:q4_k_m",
+    "gemma3-27b:q4_k_m",
+    "smollm2-135m:q4_0",
+    "qwen3-30b-a3b:q4_k_m",
+];
 const CACHES: &[&str] = &["f16", "tq8", "tq4", "tq3"];
 const ROWS: &[usize] = &[8, 16, 32, 64];
 

@@ -1,7 +1,7 @@
 use walsh::ops::{Activation, Add, GatedActivation, Scale, SoftCap};
 
 use super::{Problems, count, rng};
-use crate::reference::{gelu_tanh, silu, softcap};
+use crate::reference::{clamped_swish, gelu_tanh, silu, softcap};
 use crate::{Expected, HostTensor, Problem};
 
 /// Around the sizes of vectors and of work items.
@@ -56,7 +56,11 @@ fn lively(rng: &mut crate::Rng, n: usize) -> Vec<f32> {
 
 pub(super) fn gated() -> Problems {
     let mut problems = Vec::new();
-    for activation in [Activation::Silu, Activation::GeluTanh] {
+    let clamped = Activation::ClampedSwish {
+        alpha: 1.702,
+        limit: 7.0,
+    };
+    for activation in [Activation::Silu, Activation::GeluTanh, clamped] {
         for (place, shape) in PLACES
             .iter()
             .flat_map(|p| SHAPES.iter().map(move |s| (*p, *s)))
@@ -65,20 +69,29 @@ pub(super) fn gated() -> Problems {
             let (seed, mut rng) = rng(&name);
             let gate = lively(&mut rng, count(shape));
             let up = rng.normals(count(shape));
-            let f = match activation {
-                Activation::Silu => silu,
-                Activation::GeluTanh => gelu_tanh,
+            let f = |gate: f64, up: f64| match activation {
+                Activation::Silu => silu(gate) * up,
+                Activation::GeluTanh => gelu_tanh(gate) * up,
+                Activation::ClampedSwish { alpha, limit } => {
+                    clamped_swish([gate, up], f64::from(alpha), f64::from(limit))
+                }
             };
             let pairs = gate.iter().zip(&up);
             let values: Vec<f64> = pairs
-                .map(|(g, u)| f(f64::from(*g)) * f64::from(*u))
+                .map(|(g, u)| f(f64::from(*g), f64::from(*u)))
                 .collect();
             // Where the activation is near zero, an absolute error of one unit
             // of the gate's magnitude counts.
             let bounds = gate
                 .iter()
                 .zip(&up)
-                .map(|(g, u)| 4e-7 * f64::from(g.abs().max(1e-3) * u.abs()) + 1e-36)
+                .map(|(g, u)| match activation {
+                    // The sum of up and 1, and a gate that is at most the limit.
+                    Activation::ClampedSwish { .. } => {
+                        2e-6 * f64::from(g.abs().clamp(1e-3, 60.0) * (u.abs() + 1.0))
+                    }
+                    _ => 4e-7 * f64::from(g.abs().max(1e-3) * u.abs()) + 1e-36,
+                })
                 .collect();
             let expected = Expected::Close {
                 values,

@@ -84,7 +84,9 @@ fn problem(case: Case) -> Problem {
             *value += f64::from(*bias);
         }
     }
-    let expected = expected(dtype, values, &input, &weight, k);
+    let expected = expected(dtype, values, |index| {
+        (&input[index / n * k..][..k], &weight[index % n * k..][..k])
+    });
     let mut tensors = vec![
         HostTensor::stored(dtype, &[n as u64, k as u64], stored),
         HostTensor::f32(&[m as u64, k as u64], &input),
@@ -104,15 +106,18 @@ fn problem(case: Case) -> Problem {
     })
 }
 
-fn expected(dtype: DType, values: Vec<f64>, input: &[f32], weight: &[f32], k: usize) -> Expected {
-    let n = weight.len() / k;
+/// What products must be near to, of the factors of each.
+pub(super) fn expected<'a>(
+    dtype: DType,
+    values: Vec<f64>,
+    factors: impl Fn(usize) -> (&'a [f32], &'a [f32]),
+) -> Expected {
     // What the squares of the products' sums come to when signs are random:
     // results that happen to cancel ask for no more accuracy than others.
     let mut power = 0.0;
     let (mut bounds, mut loose) = (Vec::new(), Vec::new());
     for (index, value) in values.iter().enumerate() {
-        let x = &input[index / n * k..][..k];
-        let w = &weight[index % n * k..][..k];
+        let (x, w) = factors(index);
         let products = x.iter().zip(w).map(|(x, w)| f64::from(*x) * f64::from(*w));
         let magnitude: f64 = products.clone().map(f64::abs).sum();
         let squares = products.map(|p| p * p).sum::<f64>().max(value * value);

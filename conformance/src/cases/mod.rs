@@ -3,6 +3,7 @@
 mod attention;
 mod elementwise;
 mod embedding;
+mod experts;
 mod host_cache;
 mod kv;
 mod kv_decode;
@@ -61,6 +62,9 @@ pub const TABLES: &[Table] = &[
     table("TopK", select::top_k),
     table("MatMul", matmul::matmul),
     table("MatMulTopK", select::matmul_top_k),
+    table("ExpertRoute", experts::route),
+    table("ExpertMatMul", experts::products),
+    table("ExpertSum", experts::sum),
     table("KvStore", kv::kv_store),
     shared(4, table("Rotate", rotate::rotate)),
     shared(4, table("KvDecode", kv_decode::kv_decode)),

@@ -1,5 +1,5 @@
 use walsh::DType;
-use walsh::ops::{Pairing, Rope, RopeConfig, RopeScaling};
+use walsh::ops::{Pairing, Rope, RopeConfig, RopeScaling, Temperature};
 
 use super::{Problems, rng};
 use crate::{Expected, HostTensor, Problem, reference};
@@ -18,6 +18,7 @@ const YARN: RopeScaling = RopeScaling::Yarn {
     attention_factor: 1.0,
     beta_fast: 32.0,
     beta_slow: 1.0,
+    rounded: true,
 };
 
 const YARN_LINEAR: RopeScaling = RopeScaling::Yarn {
@@ -27,6 +28,18 @@ const YARN_LINEAR: RopeScaling = RopeScaling::Yarn {
     attention_factor: 0.9,
     beta_fast: 32.0,
     beta_slow: 1.0,
+    rounded: true,
+};
+
+/// Whose blend begins and ends between pairs.
+const YARN_EXACT: RopeScaling = RopeScaling::Yarn {
+    factor: 32.0,
+    original_context: 4096,
+    extrapolation: 1.0,
+    attention_factor: 1.0,
+    beta_fast: 32.0,
+    beta_slow: 1.0,
+    rounded: false,
 };
 
 /// A case's sizes and frequencies.
@@ -66,6 +79,7 @@ pub(super) fn rope() -> Problems {
             LLAMA3,
             YARN,
             YARN_LINEAR,
+            YARN_EXACT,
         ] {
             problems.push(problem(Case {
                 tokens: 9,
@@ -78,6 +92,19 @@ pub(super) fn rope() -> Problems {
                 in_place: true,
             }));
         }
+        problems.push(problem(Case {
+            tokens: 9,
+            heads: 2,
+            head_dim: 64,
+            config: RopeConfig {
+                temperature: Some(Temperature {
+                    scale: 0.1,
+                    context: 511,
+                }),
+                ..RopeConfig::new(64, 1_000_000.0, pairing)
+            },
+            in_place: true,
+        }));
         let factors = (0..32).map(|i| 1.0 + i as f32 / 4.0).collect();
         problems.push(problem(Case {
             tokens: 9,

@@ -16,3 +16,12 @@ pub fn gelu_tanh(x: f64) -> f64 {
 pub fn softcap(x: f64, cap: f64) -> f64 {
     cap * (x / cap).tanh()
 }
+
+/// `g · sigmoid(alpha · g) · (u + 1)` of a gate g that is at most the limit and u within it.
+#[must_use]
+pub fn clamped_swish([gate, up]: [f64; 2], alpha: f64, limit: f64) -> f64 {
+    // A bound leaves what is no number.
+    let below = |x: f64, most: f64| if x > most { most } else { x };
+    let (gate, up) = (below(gate, limit), -below(-below(up, limit), limit));
+    gate / (1.0 + (-alpha * gate).exp()) * (up + 1.0)
+}

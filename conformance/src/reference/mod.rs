@@ -2,11 +2,13 @@
 
 mod attention;
 mod elementwise;
+mod experts;
 mod norm;
 mod rope;
 
 pub use attention::{AttentionShape, Row, Softmax, attention};
-pub use elementwise::{gelu_tanh, silu, softcap};
+pub use elementwise::{clamped_swish, gelu_tanh, silu, softcap};
+pub use experts::{route, weighted_sum};
 pub use norm::{Norm, Normed, rms_norm};
 pub use rope::rope;
 

@@ -40,14 +40,16 @@ fn frequency(config: &RopeConfig, i: usize) -> (f64, f64) {
             attention_factor,
             beta_fast,
             beta_slow,
+            rounded,
         } => {
             let factor = f64::from(factor);
             let correction = |beta: f32| {
                 dims * (f64::from(original_context) / (f64::from(beta) * TAU)).ln()
                     / (2.0 * base.ln())
             };
-            let low = correction(beta_fast).floor().max(0.0);
-            let high = correction(beta_slow).ceil().min(dims - 1.0);
+            let whole = |x: f64, round: fn(f64) -> f64| if rounded { round(x) } else { x };
+            let low = whole(correction(beta_fast), f64::floor).max(0.0);
+            let high = whole(correction(beta_slow), f64::ceil).min(dims - 1.0);
             let ramp = ((i as f64 - low) / (high - low).max(0.001)).clamp(0.0, 1.0);
             let mix = (1.0 - ramp) * f64::from(extrapolation);
             let magnitude = if extrapolation == 0.0 {
@@ -70,6 +72,10 @@ pub fn rope(input: &[f32], positions: &[i32], head_dim: usize, config: &RopeConf
     let token = input.len() / positions.len();
     let pairs = config.dims as usize / 2;
     for (tokens, position) in out.chunks_exact_mut(token).zip(positions) {
+        let warmth = config.temperature.map_or(1.0, |of| {
+            let times = (f64::from(*position) / f64::from(of.context)).floor();
+            1.0 + f64::from(of.scale) * (1.0 + times).ln()
+        });
         for head in tokens.chunks_exact_mut(head_dim) {
             for i in 0..pairs {
                 let (first, second) = match config.pairing {
@@ -78,6 +84,7 @@ pub fn rope(input: &[f32], positions: &[i32], head_dim: usize, config: &RopeConf
                 };
                 let (frequency, magnitude) = frequency(config, i);
                 let (sin, cos) = (f64::from(*position) * frequency).sin_cos();
+                let magnitude = magnitude * warmth;
                 let (a, b) = (head[first], head[second]);
                 head[first] = (a * cos - b * sin) * magnitude;
                 head[second] = (a * sin + b * cos) * magnitude;

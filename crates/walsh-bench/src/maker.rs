@@ -138,6 +138,19 @@ impl Maker {
         self.device.tensor(&[count], &values)
     }
 
+    /// Random experts of tokens; those of a token differ where the number of experts is a power of two.
+    pub(crate) fn experts(&mut self, count: u64, [tokens, used]: [u64; 2]) -> Result<Tensor> {
+        let mut values = Vec::new();
+        for _ in 0..tokens {
+            let (first, step) = (
+                self.random.bits() % count,
+                2 * (self.random.bits() % count) + 1,
+            );
+            values.extend((0..used).map(|slot| ((first + slot * step) % count) as i32));
+        }
+        self.device.tensor(&[tokens, used], &values)
+    }
+
     /// What all ops of the workload write.
     pub(crate) fn output(&mut self, dtype: DType, shape: &[u64]) -> Result<Tensor> {
         if self.taken == self.outputs.len() {

@@ -1,8 +1,9 @@
 use walsh::formats::kv::{KvCodec, KvCodecs, Overlay};
 use walsh::ops::{
-    Activation, Add, ArgMax, Attention, Direction, EmbeddingRows, Fresh, GatedActivation, KvDecode,
-    KvStore, Mask, MatMul, MatMulTopK, Op, Operation, Pairing, RmsNorm, Rope, RopeConfig,
-    RopeScaling, Rotate, Scale, SoftCap, SumBefore, TopK, VectorSpace,
+    Activation, Add, ArgMax, Attention, Direction, EmbeddingRows, ExpertMatMul, ExpertRoute,
+    ExpertSum, Fresh, GatedActivation, KvDecode, KvStore, Mask, MatMul, MatMulTopK, Op, Operation,
+    Pairing, RmsNorm, Rope, RopeConfig, RopeScaling, Rotate, Scale, Scoring, SoftCap, SumBefore,
+    TopK, VectorSpace,
 };
 use walsh::{CacheSide, DType, KvCache, KvCacheOptions, OverlayOptions, Result};
 
@@ -59,6 +60,19 @@ pub struct Sizes {
     chunk: u64,
     /// How many tokens caches hold.
     contexts: &'static [u64],
+    experts: Experts,
+}
+
+/// A mixture of experts.
+#[derive(Debug, Clone, Copy)]
+struct Experts {
+    count: u64,
+    used: u64,
+    /// The width of the stream, and that inside an expert.
+    width: u64,
+    inner: u64,
+    /// How many tokens products have, a single one apart.
+    tokens: &'static [u64],
 }
 
 impl Sizes {
@@ -70,6 +84,14 @@ impl Sizes {
         rows: &[8, 16, 64, 512, 2048],
         chunk: 2048,
         contexts: &[4 << 10, 32 << 10, 128 << 10],
+        // Qwen 3's of 30 billion parameters.
+        experts: Experts {
+            count: 128,
+            used: 8,
+            width: 2048,
+            inner: 768,
+            tokens: &[8, 64, 512],
+        },
     };
 
     /// Large enough to run.
@@ -80,6 +102,13 @@ impl Sizes {
         rows: &[8],
         chunk: 16,
         contexts: &[64, 80],
+        experts: Experts {
+            count: 8,
+            used: 2,
+            width: 256,
+            inner: 96,
+            tokens: &[8],
+        },
     };
 
     /// A product of as many rows as a chunk has.
@@ -101,6 +130,7 @@ pub fn workloads(sizes: &Sizes) -> Vec<Workload> {
         elementwise(sizes, rows, &mut all);
     }
     selections(sizes, &mut all);
+    mixtures(sizes.experts, &mut all);
     all
 }
 
@@ -367,6 +397,7 @@ fn norms(sizes: &Sizes, rows: u64, all: &mut Vec<Workload>) {
                 pairing: Pairing::Pairwise,
                 scaling: RopeScaling::None,
                 factors: None,
+                temperature: None,
             },
             output: maker.output(DType::F32, &[rows, heads, dim])?,
         }
@@ -473,4 +504,51 @@ fn selections(sizes: &Sizes, all: &mut Vec<Workload>) {
             .into())
         },
     ));
+}
+
+fn mixtures(sizes: Experts, all: &mut Vec<Workload>) {
+    let Experts {
+        count,
+        used,
+        width,
+        inner,
+        ..
+    } = sizes;
+    for &tokens in [1].iter().chain(sizes.tokens) {
+        let name = format!("{used} of [{tokens}, {count}]");
+        all.push(Workload::new(ExpertRoute::NAME, name, move |maker| {
+            Ok(ExpertRoute {
+                logits: maker.floats(&[tokens, count])?,
+                bias: None,
+                scoring: Scoring::SoftmaxOfChosen,
+                scale: 1.0,
+                ids: maker.output(DType::I32, &[tokens, used])?,
+                weights: maker.output(DType::F32, &[tokens, used])?,
+            }
+            .into())
+        }));
+        for dtype in [DType::Q4K, DType::Q8_0, DType::F16] {
+            let name = format!("{dtype} [{tokens}, {used}, {width}] · [{count}, {inner}, {width}]");
+            all.push(Workload::new(ExpertMatMul::NAME, name, move |maker| {
+                Ok(ExpertMatMul {
+                    weight: maker.product_weight(dtype, &[count, inner, width])?,
+                    ids: maker.experts(count, [tokens, used])?,
+                    input: maker.floats(&[tokens, width])?,
+                    bias: None,
+                    output: maker.output(DType::F32, &[tokens, used, inner])?,
+                }
+                .into())
+            }));
+        }
+        let name = format!("[{tokens}, {used}, {width}]");
+        all.push(Workload::new(ExpertSum::NAME, name, move |maker| {
+            Ok(ExpertSum {
+                input: maker.floats(&[tokens, used, width])?,
+                weights: maker.floats(&[tokens, used])?,
+                onto: None,
+                output: maker.output(DType::F32, &[tokens, width])?,
+            }
+            .into())
+        }));
+    }
 }

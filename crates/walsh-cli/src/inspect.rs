@@ -35,6 +35,10 @@ fn describe(model: &Inspection) -> String {
             ranges(&shape.sliding_layers)
         )
     });
+    let experts = match (shape.experts, shape.experts_used) {
+        (Some(count), Some(used)) => format!(" in each of {count} experts, {used} to a token"),
+        _ => String::new(),
+    };
     let mut types = Table::new(&["type", "tensors", "weights", "size", "share"]);
     let total: u64 = model.tensors.iter().map(|share| share.bytes).sum();
     for share in &model.tensors {
@@ -89,7 +93,7 @@ fn describe(model: &Inspection) -> String {
     format!(
         "{name}, {architecture}, {parameters:.1} million weights, {size}\n\
          {path}\n\
-         {layers} layers of width {width}, feed-forward {feed_forward}{windows}\n\
+         {layers} layers of width {width}, feed-forward {feed_forward}{experts}{windows}\n\
          {heads} query heads and {kv_heads} KV heads of {head_dim}\n\
          vocabulary of {vocabulary}, trained for a context of {context}\n\
          \nWeights by type\n{types}\
@@ -107,6 +111,7 @@ fn describe(model: &Inspection) -> String {
         layers = shape.layers,
         width = shape.width,
         feed_forward = shape.feed_forward,
+        experts = experts,
         heads = shape.heads,
         kv_heads = shape.kv_heads,
         head_dim = shape.head_dim,

@@ -406,21 +406,22 @@ impl Device {
         Ok(())
     }
 
-    /// The weights, `[N, K]` each, as products of this device read them fastest:
+    /// The weights, `[N, K]` or of experts `[E, N, K]` each, as products of this device read them fastest:
     /// copied into another order where that pays and the device's settings and
     /// memory allow it ([`Tensor::is_packed`] says whether), otherwise the very
     /// tensors. Packed weights take as much memory again, are weights of
-    /// [`MatMul`](crate::ops::MatMul) and nothing else, and do not follow what is
-    /// written to those that they were made of.
+    /// [`MatMul`](crate::ops::MatMul) and [`ExpertMatMul`](crate::ops::ExpertMatMul) and
+    /// nothing else, and do not follow what is written to those that they were made of.
     ///
     /// # Errors
-    /// When a weight is another device's, is packed already or has not two
+    /// When a weight is another device's, is packed already or has not two or three
     /// dimensions, the device fails, or it was told to pack and memory is missing.
     pub fn pack(&self, weights: &[Tensor]) -> Result<Vec<Tensor>> {
         for weight in weights {
             self.check_transfer("pack", weight, weight.bytes() as usize)?;
-            if weight.shape().len() != 2 {
-                return Err(Error::argument("pack", "weight", "of 2 dimensions", weight));
+            if !matches!(weight.shape().len(), 2 | 3) {
+                let expected = "of 2 or 3 dimensions";
+                return Err(Error::argument("pack", "weight", expected, weight));
             }
         }
         let packed = self.backend.pack(weights)?;

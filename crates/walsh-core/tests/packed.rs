@@ -3,7 +3,7 @@
 mod common;
 
 use common::{assert_says, fake};
-use walsh_core::ops::{EmbeddingRows, MatMul};
+use walsh_core::ops::{EmbeddingRows, ExpertMatMul, MatMul};
 use walsh_core::{Device, Tensor};
 use walsh_formats::DType;
 
@@ -38,6 +38,24 @@ fn products_take_a_packed_weight() {
         input: device.zeros(DType::F32, &[1, 32]).unwrap(),
         bias: None,
         output: device.zeros(DType::F32, &[1, 16]).unwrap(),
+    })
+    .unwrap();
+    list.finish().unwrap();
+}
+
+#[test]
+fn experts_are_packed_together() {
+    let (device, _) = fake();
+    let weight = device.zeros(DType::Q4_0, &[2, 16, 32]).unwrap();
+    let packed = device.pack(&[weight]).unwrap().remove(0);
+    assert!(packed.is_packed() && packed.shape() == [2, 16, 32]);
+    let mut list = device.record();
+    list.push(ExpertMatMul {
+        weight: packed,
+        ids: device.zeros(DType::I32, &[1, 1]).unwrap(),
+        input: device.zeros(DType::F32, &[1, 32]).unwrap(),
+        bias: None,
+        output: device.zeros(DType::F32, &[1, 1, 16]).unwrap(),
     })
     .unwrap();
     list.finish().unwrap();
@@ -79,5 +97,5 @@ fn what_cannot_be_packed_is_refused() {
     assert_says(device.pack(&[packed(&device)]), &["pack", "packed weight"]);
     assert_says(other.pack(&[weight(&device)]), &["on this device"]);
     let vector = device.zeros(DType::Q4_0, &[32]).unwrap();
-    assert_says(device.pack(&[vector]), &["2 dimensions"]);
+    assert_says(device.pack(&[vector]), &["2 or 3 dimensions"]);
 }

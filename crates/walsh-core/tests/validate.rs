@@ -6,7 +6,7 @@ use common::{bad, f32s, good, hollow, i32s, shifted};
 use walsh_core::Tensor;
 use walsh_core::ops::{
     Activation, Add, ArgMax, EmbeddingRows, GatedActivation, MatMul, Pairing, RmsNorm, Rope,
-    RopeConfig, RopeScaling, Scale, SoftCap, SumBefore, TopK,
+    RopeConfig, RopeScaling, Scale, SoftCap, SumBefore, Temperature, TopK,
 };
 use walsh_formats::DType;
 
@@ -317,6 +317,18 @@ fn rope() {
     for base in [0.0, -1.0, f32::NAN] {
         bad(with(RopeConfig { base, ..plain() }), &["config.base"]);
     }
+    let warm = |scale, context, dims| {
+        let temperature = Some(Temperature { scale, context });
+        with(RopeConfig {
+            dims,
+            temperature,
+            ..plain()
+        })
+    };
+    good(warm(0.1, 8192, 64));
+    bad(warm(f32::NAN, 8192, 64), &["temperature.scale", "finite"]);
+    bad(warm(0.1, 0, 64), &["temperature.context", "above 0"]);
+    bad(warm(0.1, 8192, 62), &["config.dims", "head size 64"]);
     for factors in [vec![1.0; 31], vec![0.0; 32], vec![f32::NAN; 32]] {
         let factors = Some(factors);
         bad(with(RopeConfig { factors, ..plain() }), &["config.factors"]);
@@ -344,6 +356,7 @@ fn rope() {
             attention_factor,
             beta_fast: 32.0,
             beta_slow,
+            rounded: true,
         })
     };
     good(yarn(4.0, 4096, 1.0, 1.0));

@@ -25,5 +25,8 @@ pub(crate) fn lower(op: &Op, lowering: &mut Lowering) -> Result<()> {
         Op::SoftCap(op) => ops::elementwise::lower_softcap(op, lowering),
         Op::ArgMax(op) => ops::select::lower_argmax(op, lowering),
         Op::TopK(op) => ops::select::lower_topk(op, lowering),
+        Op::ExpertRoute(op) => ops::experts::lower_route(op, lowering),
+        Op::ExpertMatMul(op) => matmul::lower_experts(op, lowering),
+        Op::ExpertSum(op) => ops::experts::lower_sum(op, lowering),
     }
 }

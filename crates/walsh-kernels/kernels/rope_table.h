@@ -16,7 +16,9 @@ inline void rope_table(constant RopeTableArgs &args, device const int *positions
     float sine = (quarter & 1u) ? c : s;
     if (quarter == 1u || quarter == 2u) cosine = -cosine;
     if (quarter == 2u || quarter == 3u) sine = -sine;
+    float magnitude = args.magnitude;
+    if (args.context != 0) magnitude *= fma(args.scale, log(1.0f + float(uint(positions[token]) / args.context)), 1.0f);
     device float *row = output + token * 2u * args.pairs;
-    row[pair] = cosine * args.magnitude;
-    row[args.pairs + pair] = sine * args.magnitude;
+    row[pair] = cosine * magnitude;
+    row[args.pairs + pair] = sine * magnitude;
 }

@@ -37,6 +37,10 @@ pub(crate) enum CheckKind {
     },
     /// A row of numbers to choose from; the word holds the row.
     Row,
+    /// The experts of slots, `i32`.
+    Experts { ids: Span, experts: u64 },
+    /// The logits of experts; the word holds the row.
+    Logits,
 }
 
 /// The error that the words of a status buffer tell of.
@@ -107,6 +111,16 @@ pub(crate) fn outcome(
                 item % kv_heads,
                 codecs[side],
             )
+        }
+        CheckKind::Experts { ids, experts } => {
+            let ids = numbers(ids)?;
+            match ids.get(detail as usize) {
+                Some(id) => format!("id {id} is none of {experts} experts"),
+                None => format!("an id is none of {experts} experts"),
+            }
+        }
+        CheckKind::Logits => {
+            format!("row {detail} of the logits or the bias holds a number that is not finite")
         }
         CheckKind::Row => format!("row {detail} of the input holds a NaN"),
     };

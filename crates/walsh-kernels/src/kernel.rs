@@ -75,7 +75,8 @@ pub struct Native {
 
 /// An entry of the kernel table.
 ///
-/// The text defines `struct Shared` when the kernel has threadgroup memory, and a function of the kernel's name:
+/// The text, or one that it builds on, defines `struct Shared` when the kernel has threadgroup memory, and a function of
+/// the kernel's name:
 /// `inline void NAME(constant ARGS &args, device TYPE *buffer…, threadgroup Shared &shared, Position at)`.
 #[derive(Debug, Clone, Copy)]
 pub struct Kernel {

@@ -41,8 +41,14 @@ pub struct Shape {
     pub layers: usize,
     /// The width of the residual stream.
     pub width: usize,
-    /// The width inside the feed-forward part.
+    /// The width inside the feed-forward part, or inside each expert of it.
     pub feed_forward: usize,
+    /// How many experts a layer has, where its feed-forward part is a mixture.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub experts: Option<usize>,
+    /// How many of them a token goes to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub experts_used: Option<usize>,
     /// Query heads.
     pub heads: usize,
     /// KV heads.
@@ -149,6 +155,8 @@ pub fn inspect(model: &Model, specs: &[KvSpec], context: usize) -> Result<Inspec
             layers: config.layers.len(),
             width: config.width,
             feed_forward: config.feed_forward,
+            experts: config.experts.map(|experts| experts.count),
+            experts_used: config.experts.map(|experts| experts.used),
             heads: config.heads,
             kv_heads: config.kv_heads,
             head_dim: config.head_dim,

@@ -61,7 +61,8 @@ pub use fit::{Fit, FitOptions, LayerStats, Sensitivity, SideStats, fit, stored_s
 pub use generate::{Figures, Finish, GenerateOptions, Generation};
 pub use inspect::{Inspection, KvCost, MetadataEntry, Shape, TypeShare, inspect};
 pub use model::{
-    Architecture, Fingerprint, LayerConfig, Model, ModelConfig, Synthetic, TensorSummary,
+    Architecture, ExpertsConfig, Fingerprint, LayerConfig, Model, ModelConfig, Synthetic,
+    TensorSummary,
 };
 pub use perplexity::{
     PerplexityOptions, PerplexityProgress, PerplexityReport, PerplexityResult, perplexity,

@@ -100,12 +100,11 @@ fn check_kernel(kernel: &Kernel) -> Vec<String> {
     if !kernel.constants.contains(&"THREADS") {
         report("THREADS is not among its constants".into());
     }
-    let text = Text::new(String::new(), own.to_owned());
-    if !text.defines(kernel.name) {
-        report("its text defines no function of its name".into());
+    let all = Text::new(String::new(), kernel.includes.concat() + own);
+    if !all.defines(kernel.name) {
+        report("its text, with what it builds on, defines no function of its name".into());
     }
-    let all: String = kernel.includes.concat() + own;
-    if Text::new(String::new(), all).declares_struct("Shared") != kernel.shared {
+    if all.declares_struct("Shared") != kernel.shared {
         report("its `shared` does not say whether its text has a `struct Shared`".into());
     }
     let end = kernel

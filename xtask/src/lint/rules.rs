@@ -26,6 +26,7 @@ const WORDS: &[&str] = &[
     "atomic_min",
     "fma",
     "exp",
+    "log",
     "tanh",
     "cos",
     "sin",

@@ -9,12 +9,20 @@ use crate::hazard::Accesses;
 use crate::tensor::Tensor;
 
 /// The function that a gate passes through.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Activation {
     /// `x · sigmoid(x)`.
     Silu,
     /// GELU in its tanh form (Hendrycks and Gimpel, arXiv 1606.08415).
     GeluTanh,
+    /// `g · sigmoid(alpha · g)` of the gate g, which is at most the limit; it multiplies
+    /// `u + 1`, where u is `up` between minus the limit and the limit (gpt-oss).
+    ClampedSwish {
+        /// The factor inside the sigmoid; finite.
+        alpha: f32,
+        /// The bound; above 0.
+        limit: f32,
+    },
 }
 
 /// `output = activation(gate) · up` (Shazeer, arXiv 2002.05202).
@@ -77,6 +85,10 @@ impl Operation for GatedActivation {
         let check = Check(Self::NAME);
         check_map(check, "gate", &self.gate, &self.output)?;
         check.f32("up", &self.up, self.gate.shape())?;
+        if let Activation::ClampedSwish { alpha, limit } = self.activation {
+            check.finite("activation.alpha", alpha)?;
+            check.positive("activation.limit", limit)?;
+        }
         check.in_place_or_disjoint("output", &self.output, &[&self.up])
     }
 

@@ -6,6 +6,7 @@ mod check;
 mod cost;
 mod elementwise;
 mod embedding;
+mod experts;
 mod kv;
 mod kv_decode;
 mod matmul;
@@ -20,11 +21,12 @@ pub use attention::{Attention, Fresh, Mask};
 pub use cost::Cost;
 pub use elementwise::{Activation, Add, GatedActivation, Scale, SoftCap};
 pub use embedding::EmbeddingRows;
+pub use experts::{ExpertMatMul, ExpertRoute, ExpertSum, Scoring};
 pub use kv::KvStore;
 pub use kv_decode::{KvDecode, VectorSpace};
 pub use matmul::{MatMul, MatMulTopK};
 pub use norm::{RmsNorm, SumBefore};
-pub use rope::{Pairing, Rope, RopeConfig, RopeScaling};
+pub use rope::{Pairing, Rope, RopeConfig, RopeScaling, Temperature};
 pub use rotate::{Direction, Rotate};
 pub use select::{ArgMax, TopK};
 
@@ -141,4 +143,7 @@ ops!(
     SoftCap,
     ArgMax,
     TopK,
+    ExpertRoute,
+    ExpertMatMul,
+    ExpertSum,
 );

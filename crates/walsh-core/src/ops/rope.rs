@@ -56,7 +56,28 @@ pub enum RopeScaling {
         beta_fast: f32,
         /// Rotations below which it is fully stretched (the paper's 1).
         beta_slow: f32,
+        /// Whether the blend begins and ends at whole pairs.
+        rounded: bool,
     },
+}
+
+/// What numbers are multiplied by as positions grow: `1 + scale · ln(1 + ⌊position / context⌋)`.
+/// Queries behind the context of the training stay as sharp as those within it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Temperature {
+    /// How much a doubling of `position / context` adds, over ln 2.
+    pub scale: f32,
+    /// The positions before which nothing changes; above 0.
+    pub context: u32,
+}
+
+impl Temperature {
+    /// The factor at a position from 0 on.
+    #[must_use]
+    pub fn factor(self, position: i32) -> f64 {
+        let times = f64::from(position.max(0).cast_unsigned() / self.context.max(1));
+        1.0 + f64::from(self.scale) * times.ln_1p()
+    }
 }
 
 /// The frequencies of a rotary position embedding.
@@ -73,6 +94,8 @@ pub struct RopeConfig {
     /// Divisors of the `dims / 2` frequencies, such as a model file's
     /// `rope_freqs.weight`.
     pub factors: Option<Vec<f32>>,
+    /// What heads are multiplied by beside; all of their numbers rotate then.
+    pub temperature: Option<Temperature>,
 }
 
 impl RopeConfig {
@@ -85,6 +108,7 @@ impl RopeConfig {
             pairing,
             scaling: RopeScaling::None,
             factors: None,
+            temperature: None,
         }
     }
 
@@ -128,6 +152,7 @@ impl RopeConfig {
                 extrapolation,
                 beta_fast,
                 beta_slow,
+                rounded,
                 ..
             } => {
                 // The pair whose frequency turns `rotations` times over the
@@ -137,8 +162,11 @@ impl RopeConfig {
                     self.dims as f64 * (context / (f64::from(rotations) * 2.0 * PI)).ln()
                         / (2.0 * f64::from(self.base).ln())
                 };
-                let low = pair_of(beta_fast).floor().max(0.0);
-                let high = pair_of(beta_slow).ceil().min(self.dims as f64 - 1.0);
+                let (mut low, mut high) = (pair_of(beta_fast), pair_of(beta_slow));
+                if rounded {
+                    (low, high) = (low.floor(), high.ceil());
+                }
+                let (low, high) = (low.max(0.0), high.min(self.dims as f64 - 1.0));
                 let ramp = ((pair - low) / (high - low).max(0.001)).clamp(0.0, 1.0);
                 let keep = (1.0 - ramp) * f64::from(extrapolation);
                 frequency * (keep + (1.0 - keep) / f64::from(factor))
@@ -172,6 +200,14 @@ impl RopeConfig {
             );
         }
         check.positive("config.base", self.base)?;
+        if let Some(Temperature { scale, context }) = self.temperature {
+            check.finite("config.temperature.scale", scale)?;
+            check.positive("config.temperature.context", context as f32)?;
+            if self.dims != head_dim {
+                let expected = format!("the head size {head_dim} with a temperature");
+                return check.fail("config.dims", expected, self.dims);
+            }
+        }
         if let Some(factors) = &self.factors {
             if factors.len() as u64 != self.dims / 2 {
                 return check.fail(
@@ -206,6 +242,7 @@ impl RopeConfig {
                 attention_factor,
                 beta_fast,
                 beta_slow,
+                ..
             } => {
                 check.positive("config.scaling.factor", factor)?;
                 check.positive("config.scaling.original_context", original_context as f32)?;

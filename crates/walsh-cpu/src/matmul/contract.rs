@@ -133,11 +133,47 @@ impl Job {
 /// The kernel's instruction set is available; the job's operands are good for its shape; scratch is as the plan asks.
 pub(super) type Kernel = unsafe fn(&Job, &mut [u8]);
 
+/// The rows that a layout is prepared from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Source<'a> {
+    /// Rows of `k` floats, one after the other.
+    pub(super) input: *const f32,
+    /// Which of them is each row of the layout, times `each`; the rows in their order where there is none.
+    pub(super) order: Option<&'a [u32]>,
+    /// How many numbers of the order stand for one row.
+    pub(super) each: usize,
+}
+
+impl Source<'_> {
+    /// All rows, in their order.
+    pub(super) fn of(input: *const f32) -> Self {
+        Source {
+            input,
+            order: None,
+            each: 1,
+        }
+    }
+
+    /// A row of the layout, of `k` floats.
+    ///
+    /// # Safety
+    /// The layout has the row, and the input the rows that the order names.
+    #[inline(always)]
+    pub(super) unsafe fn row(&self, row: usize, k: usize) -> *const f32 {
+        let row = match self.order {
+            None => row,
+            Some(order) => order[row] as usize / self.each,
+        };
+        // SAFETY: the caller's.
+        unsafe { self.input.add(row * k) }
+    }
+}
+
 /// Prepares work items of an input: [`InputLayout::prepare`].
 ///
 /// # Safety
 /// As there.
-pub(super) type Preparation = unsafe fn(&InputLayout, Range<usize>, *const f32, *mut u8);
+pub(super) type Preparation = unsafe fn(&InputLayout, Range<usize>, Source<'_>, *mut u8);
 
 /// Writes so many words of each of sixteen rows side by side: word `i` of row `r` to word `16 · i + r`.
 ///
@@ -290,6 +326,35 @@ impl InputLayout {
     /// else touches an item's part of `prepared`. The instruction set of the layout is available.
     pub unsafe fn prepare(&self, items: Range<usize>, input: *const f32, prepared: *mut u8) {
         // SAFETY: the caller's.
-        unsafe { (self.kernels.prepare)(self, items, input, prepared) }
+        unsafe { self.prepare_from(items, Source::of(input), prepared) }
+    }
+
+    /// The same of rows in an order.
+    ///
+    /// # Safety
+    /// As for `prepare`, of the rows that the order names.
+    pub(super) unsafe fn prepare_from(
+        &self,
+        items: Range<usize>,
+        source: Source<'_>,
+        prepared: *mut u8,
+    ) {
+        // SAFETY: the caller's.
+        unsafe { (self.kernels.prepare)(self, items, source, prepared) }
+    }
+
+    /// The layout of `m` rows, each of which lies as the one row of this layout does.
+    pub(super) fn of_rows(self, m: usize) -> InputLayout {
+        debug_assert_eq!(self.m, 1, "rows that lie by themselves");
+        let arrangement = match self.arrangement {
+            Arrangement::Tiles(_) => Arrangement::Tiles(Tiles::new(m, 1)),
+            Arrangement::FloatTiles(_) => Arrangement::FloatTiles(Tiles::new(m, 1)),
+            rows => rows,
+        };
+        InputLayout {
+            m,
+            arrangement,
+            ..self
+        }
     }
 }

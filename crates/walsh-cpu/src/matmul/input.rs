@@ -10,7 +10,7 @@
 
 use std::ops::Range;
 
-use super::contract::InputLayout;
+use super::contract::{InputLayout, Source};
 use super::layout::{Arrangement, BLOCK, BlockQ8, CHUNK, GROUP, RowParts};
 use crate::simd::{Primitives, Quantised};
 
@@ -24,7 +24,7 @@ impl InputLayout {
         &self,
         p: P,
         items: Range<usize>,
-        input: *const f32,
+        source: Source<'_>,
         prepared: *mut u8,
     ) {
         let chunks = self.k.div_ceil(CHUNK);
@@ -37,14 +37,14 @@ impl InputLayout {
                     Arrangement::Plain => {}
                     Arrangement::Rows => {
                         let row = prepared.add(part * RowParts::new(self.k).stride());
-                        self.quantise_row(p, values, input.add(part * self.k), row);
+                        self.quantise_row(p, values, source.row(part, self.k), row);
                     }
                     Arrangement::Tiles(tiles) => {
                         let rows = tiles.rows(part);
-                        self.quantise_tile(p, rows, values, (input, prepared));
+                        self.quantise_tile(p, rows, values, (source, prepared));
                     }
                     Arrangement::FloatTiles(tiles) => {
-                        self.interleave(tiles.rows(part), values, input, prepared);
+                        self.interleave(tiles.rows(part), values, source, prepared);
                     }
                 }
             }
@@ -104,22 +104,23 @@ impl InputLayout {
     }
 
     /// # Safety
-    /// `input` and `prepared` are those of `prepare`.
+    /// `source` and `prepared` are those of `prepare`.
     #[inline(always)]
     unsafe fn quantise_tile<P: Primitives>(
         &self,
         p: P,
         rows: Range<usize>,
         values: Range<usize>,
-        (input, prepared): (*const f32, *mut u8),
+        (source, prepared): (Source<'_>, *mut u8),
     ) {
         let blocks = self.k / BLOCK;
         // SAFETY: a row takes a record for each block whatever the tile, so tiles lie where their first row says.
         unsafe {
             let tile = prepared.cast::<BlockQ8>().add(rows.start * blocks);
             for (lane, row) in rows.clone().enumerate() {
+                let row = source.row(row, self.k);
                 for block in values.start / BLOCK..values.end / BLOCK {
-                    let values = input.add(row * self.k + block * BLOCK);
+                    let values = row.add(block * BLOCK);
                     let quantised = p.quantise(&*values.cast::<[f32; BLOCK]>());
                     let [first, second] = quantised.sums;
                     tile.add(block * rows.len() + lane).write(BlockQ8 {
@@ -133,23 +134,23 @@ impl InputLayout {
     }
 
     /// # Safety
-    /// `input` and `prepared` are those of `prepare`.
+    /// `source` and `prepared` are those of `prepare`.
     #[inline(always)]
     unsafe fn interleave(
         &self,
         rows: Range<usize>,
         values: Range<usize>,
-        input: *const f32,
+        source: Source<'_>,
         prepared: *mut u8,
     ) {
         // SAFETY: as for `quantise_tile`, with four bytes for each value.
         unsafe {
             let tile = prepared.cast::<f32>().add(rows.start * self.k);
             let count = rows.len();
-            for value in values {
-                for (lane, row) in rows.clone().enumerate() {
-                    tile.add(value * count + lane)
-                        .write(input.add(row * self.k + value).read());
+            for (lane, row) in rows.enumerate() {
+                let row = source.row(row, self.k);
+                for value in values.clone() {
+                    tile.add(value * count + lane).write(row.add(value).read());
                 }
             }
         }

@@ -10,6 +10,7 @@
 mod blocks;
 mod coarse;
 mod contract;
+mod experts;
 mod float;
 mod input;
 mod kernel;
@@ -40,6 +41,7 @@ mod tests;
 
 pub(crate) use coarse::{coarse_copy, coarsens};
 pub use contract::{InputLayout, Operands, ProductError, ProductShape};
+pub(crate) use experts::lower_experts;
 pub(crate) use op::lower;
 pub use pack::{PackWeights, Packing, UnknownPacking};
 pub(crate) use pack::{Repacking, pack};

@@ -19,26 +19,33 @@ pub(super) fn product_plan(
     input: &Tensor,
     target: Target,
 ) -> Result<ProductPlan> {
-    let size = |size: u64| {
-        usize::try_from(size)
-            .map_err(|_| unsupported(op, "it is larger than this machine's memory"))
-    };
     let shape = ProductShape {
         weight: weight.dtype(),
-        m: size(input.shape()[0])?,
-        n: size(weight.shape()[0])?,
-        k: size(weight.shape()[1])?,
+        m: size(op, input.shape()[0])?,
+        n: size(op, weight.shape()[0])?,
+        k: size(op, weight.shape()[1])?,
         packed: weight.is_packed(),
     };
     let plan = plan_shape(op, shape, target)?;
+    check_address(op, weight)?;
+    Ok(plan)
+}
+
+/// Blocks lie on even addresses.
+pub(super) fn check_address(op: &'static str, weight: &Tensor) -> Result<()> {
     let start = crate::memory::address(weight.buffer(), weight.offset())?;
-    if shape.weight.is_quantised() && !start.cast::<u16>().is_aligned() {
+    if weight.dtype().is_quantised() && !start.cast::<u16>().is_aligned() {
         return Err(unsupported(
             op,
             "a block-quantised weight lies at an odd address",
         ));
     }
-    Ok(plan)
+    Ok(())
+}
+
+/// A size as this machine counts.
+pub(super) fn size(op: &'static str, size: u64) -> Result<usize> {
+    usize::try_from(size).map_err(|_| unsupported(op, "it is larger than this machine's memory"))
 }
 
 /// The plan of a product of this shape.

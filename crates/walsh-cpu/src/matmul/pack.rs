@@ -1,6 +1,6 @@
 //! Packed weights: sixteen rows side by side.
 //!
-//! A packed weight is a row of *panels*. A panel has sixteen rows of the weight, block by block; within a block it has
+//! A packed weight is a row of *panels*; one of experts is their rows one after the other, where each has whole panels. A panel has sixteen rows of the weight, block by block; within a block it has
 //! each 32-bit word of the sixteen blocks side by side, so that one vector holds a word of every row, and what lies `at`
 //! bytes into a block lies `16 · at` bytes into these. Blocks of an odd number of half-words (`q4_0`, `q5_0`, `q8_0`,
 //! `iq4_nl`, `q3_K`, `q6_K`) have their scale, a half-precision number, apart: sixteen of them side by side. So a packed
@@ -187,8 +187,13 @@ pub(crate) fn pack(
 ) -> Result<Vec<Option<CpuMemory>>> {
     let size = |dimension: u64| usize::try_from(dimension).ok();
     let packing = |weight: &Tensor| {
-        let (n, k) = (size(weight.shape()[0])?, size(weight.shape()[1])?);
-        Packing::new(how.isa, weight.dtype(), n, k)
+        let (n, k) = (size(weight.row_count())?, size(weight.row_len())?);
+        // Each expert's rows begin with a panel.
+        let whole = match weight.shape() {
+            [_, rows, _] => rows.is_multiple_of(LANES as u64),
+            _ => true,
+        };
+        Packing::new(how.isa, weight.dtype(), n, k).filter(|_| whole)
     };
     let none = || weights.iter().map(|_| None).collect();
     let packings: Vec<_> = match how.packing {

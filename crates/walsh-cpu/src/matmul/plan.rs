@@ -75,6 +75,38 @@ impl ProductPlan {
             return Err(ProductError::Packed { isa, weight });
         }
         let layout = InputLayout::new(kernels, activations, shape);
+        let plan = ProductPlan {
+            kernels,
+            shape,
+            row_bytes,
+            layout,
+            item: (0, 0),
+        };
+        Ok(plan.divided(threads))
+    }
+
+    /// The same product with so many rows of input and of the weight, for one thread.
+    pub(super) fn part(&self, m: usize, n: usize, activations: Activations) -> ProductPlan {
+        let shape = ProductShape { m, n, ..self.shape };
+        let layout = InputLayout::new(self.kernels, activations, shape);
+        let plan = ProductPlan {
+            shape,
+            layout,
+            ..self.clone()
+        };
+        plan.divided(1)
+    }
+
+    /// The plan with its work divided for a team.
+    fn divided(self, threads: usize) -> ProductPlan {
+        let ProductPlan {
+            kernels,
+            shape,
+            row_bytes,
+            layout,
+            ..
+        } = self;
+        let n = shape.n;
         let item = match layout.arrangement {
             Arrangement::Plain | Arrangement::Rows => (dot_rows(n, row_bytes, threads), 1),
             _ if shape.is_packed_row() => {
@@ -84,13 +116,17 @@ impl ProductPlan {
                 divide_tiles(n, kernels.panel_rows, tiles, threads)
             }
         };
-        Ok(ProductPlan {
-            kernels,
-            shape,
-            row_bytes,
-            layout,
-            item,
-        })
+        ProductPlan { item, ..self }
+    }
+
+    /// The bytes of a row of the weight.
+    pub(super) fn row_bytes(&self) -> usize {
+        self.row_bytes
+    }
+
+    /// The weight rows of the panels that a work item of tiles has at most.
+    pub(super) fn most_panels(&self) -> usize {
+        tile::PANELS * self.kernels.panel_rows
     }
 
     /// The form in which the input is read.
@@ -149,6 +185,11 @@ impl ProductPlan {
                 tile::scratch_bytes(self.kernels.panel_rows, rows)
             }
         }
+    }
+
+    /// The scratch bytes of a [part](Self::part) with at most so many rows of input.
+    pub(super) fn most_scratch_bytes(&self, rows: usize) -> usize {
+        tile::scratch_bytes(self.kernels.panel_rows, rows).max(rows * 4)
     }
 
     /// Computes some work items.

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::blocks::{Decode, Decoded, with_block};
-use super::contract::{InputLayout, Job, Kernel, Kernels, ProductShape};
+use super::contract::{InputLayout, Job, Kernel, Kernels, ProductShape, Source};
 use super::float::{Blocks, Float, with_float};
 use super::layout::{BLOCK, GROUP, RowParts};
 use crate::isa::Isa;
@@ -27,9 +27,14 @@ pub(super) static KERNELS: Kernels = Kernels {
 
 /// # Safety
 /// As for [`InputLayout::prepare`].
-unsafe fn prepare(layout: &InputLayout, items: Range<usize>, input: *const f32, prepared: *mut u8) {
+unsafe fn prepare(
+    layout: &InputLayout,
+    items: Range<usize>,
+    source: Source<'_>,
+    prepared: *mut u8,
+) {
     // SAFETY: the caller's.
-    unsafe { layout.prepare_with(Portable::new(), items, input, prepared) }
+    unsafe { layout.prepare_with(Portable::new(), items, source, prepared) }
 }
 
 fn kernel(shape: ProductShape) -> Kernel {

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::blocks::with_block;
-use super::contract::{InputLayout, Kernel, Kernels, ProductShape};
+use super::contract::{InputLayout, Kernel, Kernels, ProductShape, Source};
 use super::float::{Blocks, with_float};
 use super::kernel::kernel;
 #[cfg(target_arch = "x86_64")]
@@ -49,7 +49,7 @@ pub(super) fn kernels(isa: Isa) -> &'static Kernels {
 unsafe fn prepare<P: Products>(
     layout: &InputLayout,
     items: Range<usize>,
-    input: *const f32,
+    source: Source<'_>,
     prepared: *mut u8,
 ) {
     // SAFETY: the caller promises the instruction set.
@@ -57,7 +57,7 @@ unsafe fn prepare<P: Products>(
     p.run(Prepare {
         layout,
         items,
-        input,
+        source,
         prepared,
     });
 }
@@ -66,7 +66,7 @@ unsafe fn prepare<P: Products>(
 struct Prepare<'a> {
     layout: &'a InputLayout,
     items: Range<usize>,
-    input: *const f32,
+    source: Source<'a>,
     prepared: *mut u8,
 }
 
@@ -78,7 +78,7 @@ impl<P: Products> Work<P> for Prepare<'_> {
         // SAFETY: promised to `prepare`.
         unsafe {
             self.layout
-                .prepare_with(p.set(), self.items, self.input, self.prepared);
+                .prepare_with(p.set(), self.items, self.source, self.prepared);
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::team::{Phase, Scratch};
 enum Map {
     Silu,
     GeluTanh,
+    ClampedSwish { alpha: f32, limit: f32 },
     Add,
     Scale(f32),
     SoftCap(f32),
@@ -36,6 +37,7 @@ pub(crate) fn lower_gated(op: &GatedActivation, lowering: &mut Lowering) -> Resu
     let map = match op.activation {
         Activation::Silu => Map::Silu,
         Activation::GeluTanh => Map::GeluTanh,
+        Activation::ClampedSwish { alpha, limit } => Map::ClampedSwish { alpha, limit },
     };
     let phase = Elementwise {
         isa: lowering.target().isa,
@@ -109,6 +111,14 @@ impl Map {
         match self {
             Map::Silu => s.mul(silu(s, a), b),
             Map::GeluTanh => s.mul(gelu_tanh(s, a), b),
+            Map::ClampedSwish { alpha, limit } => {
+                let (most, least) = (s.splat(limit), s.splat(-limit));
+                let gate = s.pick_below(most, a, most, a);
+                let up = s.pick_below(most, b, most, b);
+                let up = s.pick_below(up, least, least, up);
+                let swish = s.mul(gate, sigmoid(s, s.mul(gate, s.splat(alpha))));
+                s.mul(swish, s.add(up, s.splat(1.0)))
+            }
             Map::Add => s.add(a, b),
             Map::Scale(factor) => s.mul(a, s.splat(factor)),
             Map::SoftCap(cap) => {
@@ -128,6 +138,9 @@ unsafe fn map_all<S: Simd>(s: S, map: Map, numbers: Numbers) {
         match map {
             Map::Silu => each::<S, true>(s, numbers, Map::Silu),
             Map::GeluTanh => each::<S, true>(s, numbers, Map::GeluTanh),
+            Map::ClampedSwish { alpha, limit } => {
+                each::<S, true>(s, numbers, Map::ClampedSwish { alpha, limit });
+            }
             Map::Add => each::<S, true>(s, numbers, Map::Add),
             Map::Scale(factor) => each::<S, false>(s, numbers, Map::Scale(factor)),
             Map::SoftCap(cap) => each::<S, false>(s, numbers, Map::SoftCap(cap)),

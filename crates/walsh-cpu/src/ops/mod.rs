@@ -2,6 +2,7 @@
 
 pub(crate) mod elementwise;
 pub(crate) mod embedding;
+pub(crate) mod experts;
 pub(crate) mod norm;
 pub(crate) mod rope;
 pub(crate) mod select;

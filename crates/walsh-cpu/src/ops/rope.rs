@@ -1,7 +1,7 @@
 use std::ops::Range;
 
 use walsh_core::Result;
-use walsh_core::ops::{Operation, Pairing, Rope, RopeConfig};
+use walsh_core::ops::{Operation, Pairing, Rope, RopeConfig, Temperature};
 
 use crate::isa::Isa;
 use crate::lowering::Lowering;
@@ -18,6 +18,7 @@ struct Table {
     positions: View<i32>,
     frequencies: Vec<f64>,
     magnitude: f64,
+    temperature: Option<Temperature>,
     output: View<f32>,
 }
 
@@ -43,6 +44,7 @@ pub(crate) fn lower(op: &Rope, lowering: &mut Lowering) -> Result<()> {
             positions: View::of(&op.positions)?,
             frequencies,
             magnitude,
+            temperature: op.config.temperature,
             output: View::range(buffer, 0, bytes)?,
         })
     })?;
@@ -88,13 +90,15 @@ impl Phase for Table {
                 )
             };
             let (cosines, sines) = row.split_at_mut(pairs);
+            let temperature = self.temperature.map_or(1.0, |of| of.factor(position));
+            let magnitude = self.magnitude * temperature;
             for i in 0..pairs {
                 // In f64 throughout: at position 100,000 an f32 angle or
                 // frequency is off by 0.004.
                 let angle = f64::from(position) * self.frequencies[i];
                 let (sin, cos) = angle.sin_cos();
-                cosines[i] = (cos * self.magnitude) as f32;
-                sines[i] = (sin * self.magnitude) as f32;
+                cosines[i] = (cos * magnitude) as f32;
+                sines[i] = (sin * magnitude) as f32;
             }
         }
     }

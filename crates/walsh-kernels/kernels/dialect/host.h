@@ -107,6 +107,7 @@ inline void atomic_min(device uint *at, uint value) { walsh_atomic_min(at, value
 
 inline float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 inline float exp(float x) { return __builtin_expf(x); }
+inline float log(float x) { return __builtin_logf(x); }
 inline float tanh(float x) { return __builtin_tanhf(x); }
 inline float cos(float x) { return __builtin_cosf(x); }
 inline float sin(float x) { return __builtin_sinf(x); }

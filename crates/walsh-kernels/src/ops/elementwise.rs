@@ -18,6 +18,8 @@ args! {
         period: u32,
         /// The factor or the cap.
         factor: f32,
+        /// The bound of a gate.
+        limit: f32,
     }
 }
 
@@ -29,6 +31,7 @@ enum Map {
     Add = 2,
     Scale = 3,
     SoftCap = 4,
+    ClampedSwish = 5,
 }
 
 static MAP: Kernel = Kernel {
@@ -52,7 +55,7 @@ pub(crate) const KERNELS: &[&Kernel] = &[&MAP];
 fn map(
     map: Map,
     (a, b): (&Tensor, Option<&Tensor>),
-    factor: f32,
+    factors: [f32; 2],
     output: &Tensor,
     lowering: &mut Lowering<'_>,
 ) -> Result<()> {
@@ -62,7 +65,8 @@ fn map(
     let args = MapArgs {
         count: count as u32,
         period: b.map_or(1, |b| b.elements() as u32),
-        factor,
+        factor: factors[0],
+        limit: factors[1],
     };
     let b = b.map_or_else(|| lowering.nothing(), Tensor::span);
     let groups = [count.div_ceil(THREADS as u64), 1, 1];
@@ -70,17 +74,20 @@ fn map(
 }
 
 pub(crate) fn gated(op: &GatedActivation, lowering: &mut Lowering<'_>) -> Result<()> {
-    let kind = match op.activation {
-        Activation::Silu => Map::Silu,
-        Activation::GeluTanh => Map::GeluTanh,
+    let (kind, factors) = match op.activation {
+        Activation::Silu => (Map::Silu, [0.0; 2]),
+        Activation::GeluTanh => (Map::GeluTanh, [0.0; 2]),
+        Activation::ClampedSwish { alpha, limit } => (Map::ClampedSwish, [alpha, limit]),
     };
-    map(kind, (&op.gate, Some(&op.up)), 0.0, &op.output, lowering)?;
+    let operands = (&op.gate, Some(&op.up));
+    map(kind, operands, factors, &op.output, lowering)?;
     lowering.computes(op.clone());
     Ok(())
 }
 
 pub(crate) fn add(op: &Add, lowering: &mut Lowering<'_>) -> Result<()> {
-    map(Map::Add, (&op.a, Some(&op.b)), 0.0, &op.output, lowering)?;
+    let operands = (&op.a, Some(&op.b));
+    map(Map::Add, operands, [0.0; 2], &op.output, lowering)?;
     lowering.computes(op.clone());
     Ok(())
 }
@@ -89,7 +96,7 @@ pub(crate) fn scale(op: &Scale, lowering: &mut Lowering<'_>) -> Result<()> {
     map(
         Map::Scale,
         (&op.input, None),
-        op.factor,
+        [op.factor, 0.0],
         &op.output,
         lowering,
     )
@@ -99,7 +106,7 @@ pub(crate) fn soft_cap(op: &SoftCap, lowering: &mut Lowering<'_>) -> Result<()> 
     map(
         Map::SoftCap,
         (&op.input, None),
-        op.cap,
+        [op.cap, 0.0],
         &op.output,
         lowering,
     )

@@ -1,7 +1,7 @@
 //! Rows of embedding tables.
 
-use walsh_core::Result;
 use walsh_core::ops::EmbeddingRows;
+use walsh_core::{Result, Tensor};
 
 use super::blocks::{self, form, type_constant};
 use super::matmul::row_alignment;
@@ -91,22 +91,32 @@ static EMBEDDING_FLOATS: Kernel = Kernel {
 
 pub(crate) const KERNELS: &[&Kernel] = &[&CHECK_IDS, &EMBEDDING, &EMBEDDING_FLOATS];
 
+/// Adds the check that ids are below a number.
+pub(super) fn check_ids(
+    ids: &Tensor,
+    rows: u64,
+    kind: CheckKind,
+    lowering: &mut Lowering<'_>,
+) -> Result<()> {
+    let args = CheckIdsArgs {
+        count: ids.elements() as u32,
+        // Ids are of 31 bits: a longer table takes them all.
+        table_rows: rows.min(1 << 31) as u32,
+        check: lowering.check(kind)?,
+    };
+    let variant = Variant::new(&CHECK_IDS, &[("THREADS", THREADS)]);
+    let spans = vec![ids.span(), lowering.status()];
+    lowering.dispatch(variant, [1, 1, 1], &args, spans)
+}
+
 pub(crate) fn lower(op: &EmbeddingRows, lowering: &mut Lowering<'_>) -> Result<()> {
     lowering.countable(&[&op.ids, &op.output])?;
     let table_rows = op.table.row_count();
-    let check = lowering.check(CheckKind::Ids {
+    let kind = CheckKind::Ids {
         ids: op.ids.span(),
         rows: table_rows,
-    })?;
-    let args = CheckIdsArgs {
-        count: op.ids.elements() as u32,
-        // Ids are of 31 bits: a longer table takes them all.
-        table_rows: table_rows.min(1 << 31) as u32,
-        check,
     };
-    let variant = Variant::new(&CHECK_IDS, &[("THREADS", THREADS)]);
-    let spans = vec![op.ids.span(), lowering.status()];
-    lowering.dispatch(variant, [1, 1, 1], &args, spans)?;
+    check_ids(&op.ids, table_rows, kind, lowering)?;
 
     let (dtype, width) = (op.table.dtype(), op.table.row_len());
     let row_bytes = op.table.bytes() / table_rows;

@@ -10,10 +10,10 @@ use crate::kernel::{Kernel, Native, Platform, Variant, reads, writes};
 use crate::lower::{Limits, Lowering, layout};
 
 /// Threads of a group.
-const THREADS: i64 = 128;
+pub(super) const THREADS: i64 = 128;
 
 /// Simdgroups of a group.
-const SIMDS: u64 = THREADS as u64 / 32;
+pub(super) const SIMDS: u64 = THREADS as u64 / 32;
 
 /// The most groups that share a tile.
 const MOST_PARTS: u64 = 8;
@@ -25,10 +25,10 @@ const ACTIVATION_WORDS: u64 = 12;
 const COLUMN: u64 = 32;
 
 /// The most rows of input of a product that is not computed in tiles.
-const FEW_ROWS: u64 = 32;
+pub(super) const FEW_ROWS: u64 = 32;
 
 /// The rows of the weight of a tile.
-const TILE_N: u64 = 64;
+pub(super) const TILE_N: u64 = 64;
 
 /// The rows of the input of a tile, and the threadgroup memory that a device must have for it; the best first.
 const TILES_M: [(u32, u32); 2] = [(128, 48 << 10), (64, 32 << 10)];
@@ -73,8 +73,8 @@ args! {
         split: u32,
         /// Whether there is a bias.
         biased: u32,
-        /// Fills the struct up to a multiple of eight bytes.
-        unused: u32,
+        /// Slots that share a row of the input, in products with experts.
+        slots: u32,
     }
 
     /// Arguments of `narrow_rows`.
@@ -127,8 +127,8 @@ args! {
         split: u32,
         /// Whether there is a bias.
         biased: u32,
-        /// Fills the struct up to a multiple of eight bytes.
-        unused: u32,
+        /// Slots that share a row of the input, in products with experts.
+        slots: u32,
     }
 }
 
@@ -301,7 +301,7 @@ fn tile_rows(op: &MatMul, lowering: &Lowering<'_>) -> Option<u32> {
 }
 
 /// How often an input is rounded to 8 bits: once, or, for the precision of single floats, what that leaves twice more.
-fn planes(lowering: &Lowering<'_>) -> u64 {
+pub(super) fn planes(lowering: &Lowering<'_>) -> u64 {
     match lowering.limits().activations {
         walsh_core::Activations::Int8 => 1,
         walsh_core::Activations::F32 => 3,
@@ -327,7 +327,7 @@ fn row_bucket(rows: u32) -> i64 {
 }
 
 /// How many simdgroups share a row that is read in `stages`: as many as it takes to have `wanted` of them.
-fn split(stages: u64, panels: u64, wanted: u64) -> u64 {
+pub(super) fn split(stages: u64, panels: u64, wanted: u64) -> u64 {
     let mut split = 1;
     while split < SIMDS && split * 2 <= stages && panels * split < wanted {
         split *= 2;
@@ -369,7 +369,7 @@ fn with_blocks(op: &MatMul, form: &Form, lowering: &mut Lowering<'_>) -> Result<
         blocks: blocks as u32,
         split: split as u32,
         biased: u32::from(op.bias.is_some()),
-        unused: 0,
+        slots: 1,
     };
     let groups = [
         panels.div_ceil(SIMDS / split),
@@ -407,7 +407,11 @@ fn derive(
 }
 
 /// The input in 8 bits, for weights whose tasks are of so many runs.
-fn quantised(input: &Tensor, runs: usize, lowering: &mut Lowering<'_>) -> Result<Buffer> {
+pub(super) fn quantised(
+    input: &Tensor,
+    runs: usize,
+    lowering: &mut Lowering<'_>,
+) -> Result<Buffer> {
     let planes = planes(lowering);
     let [rows, blocks] = [input.shape()[0], input.row_len() / 32];
     let what = Activations::Quantised {
@@ -547,7 +551,7 @@ fn with_floats(op: &MatMul, lowering: &mut Lowering<'_>) -> Result<()> {
         k,
         split: split as u32,
         biased: u32::from(op.bias.is_some()),
-        unused: 0,
+        slots: 1,
     };
     let groups = [
         u64::from(n).div_ceil(SIMDS / split),

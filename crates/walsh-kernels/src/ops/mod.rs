@@ -3,6 +3,7 @@
 mod blocks;
 mod elementwise;
 mod embedding;
+mod experts;
 pub(crate) mod kv;
 pub(crate) mod matmul;
 pub(crate) mod norm;
@@ -26,6 +27,8 @@ const KERNELS: &[&[&Kernel]] = &[
     matmul::KERNELS,
     products::KERNELS,
     embedding::KERNELS,
+    experts::KERNELS,
+    experts::TILE_KERNELS,
     kv::KERNELS,
 ];
 
@@ -56,6 +59,9 @@ pub(crate) fn lower(op: &Op, lowering: &mut Lowering<'_>) -> Result<()> {
         Op::Rotate(op) => kv::rotate(op, lowering),
         Op::Attention(op) => kv::attention(op, lowering),
         Op::MatMul(op) => matmul::lower(op, lowering),
+        Op::ExpertRoute(op) => experts::route(op, lowering),
+        Op::ExpertMatMul(op) => experts::products(op, lowering),
+        Op::ExpertSum(op) => experts::sum(op, lowering),
     }
 }
 

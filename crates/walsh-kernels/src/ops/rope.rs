@@ -27,7 +27,11 @@ args! {
         pairs: u32,
         /// What cosines and sines are multiplied by.
         magnitude: f32,
-        /// Nothing.
+        /// The positions before which no temperature shows, or 0 where there is none.
+        context: u32,
+        /// The temperature's scale.
+        scale: f32,
+        /// Fills the struct up to a multiple of eight bytes.
         padding: u32,
     }
 
@@ -148,6 +152,8 @@ pub(crate) fn lower(op: &Rope, lowering: &mut Lowering<'_>) -> Result<()> {
                 count: count as u32,
                 pairs: pairs as u32,
                 magnitude: magnitude as f32,
+                context: op.config.temperature.map_or(0, |of| of.context),
+                scale: op.config.temperature.map_or(0.0, |of| of.scale),
                 padding: 0,
             };
             for (out, frequency) in args.turns.iter_mut().zip(frequencies) {

@@ -22,11 +22,13 @@ args! {
     }
 }
 
+const BEST: &str = include_str!("../../kernels/best.h");
+
 const ORDER: &str = include_str!("../../kernels/select.h");
 
 static ARG_MAX: Kernel = Kernel {
     name: "arg_max",
-    includes: &[ORDER],
+    includes: &[BEST, ORDER],
     tables: no_tables,
     text: include_str!("../../kernels/arg_max.h"),
     native: &[],
@@ -42,7 +44,7 @@ static ARG_MAX: Kernel = Kernel {
 
 static TOP_K: Kernel = Kernel {
     name: "top_k",
-    includes: &[ORDER],
+    includes: &[BEST, ORDER],
     tables: no_tables,
     text: include_str!("../../kernels/top_k.h"),
     native: &[],

@@ -216,7 +216,12 @@ impl KeyMoments {
 
     /// What keys are divided by, `[kv_heads][head_dim]`: the same for the two channels that RoPE turns into each other,
     /// and of geometric mean 1 over a head.
-    pub(crate) fn equaliser(&self, rope: &RopeConfig, head_dim: usize, centered: bool) -> Vec<f32> {
+    pub(crate) fn equaliser(
+        &self,
+        rope: Option<&RopeConfig>,
+        head_dim: usize,
+        centered: bool,
+    ) -> Vec<f32> {
         let mut out = Vec::with_capacity(self.key_square.len());
         for head in 0..self.key_square.len() / head_dim {
             let at = head * head_dim;
@@ -252,7 +257,7 @@ impl KeyMoments {
     pub(crate) fn preparation(
         &self,
         device: &Device,
-        (config, rope): (&ModelConfig, &RopeConfig),
+        (config, rope): (&ModelConfig, Option<&RopeConfig>),
         kv: &LayerKv,
     ) -> Result<KeyPreparation> {
         let shape = [config.kv_heads as u64, config.head_dim as u64];
@@ -272,7 +277,10 @@ impl KeyMoments {
 }
 
 /// The channel of a head that RoPE turns together with this one; itself where there is none.
-fn partner(rope: &RopeConfig, channel: usize) -> usize {
+fn partner(rope: Option<&RopeConfig>, channel: usize) -> usize {
+    let Some(rope) = rope else {
+        return channel;
+    };
     let dims = rope.dims as usize;
     match rope.pairing {
         _ if channel >= dims => channel,

@@ -29,7 +29,7 @@ fn channels_that_rope_turns_together_share_a_factor() {
         (Pairing::HalfSplit, 8, [(0, 4), (1, 5), (3, 7)]),
         (Pairing::HalfSplit, 4, [(0, 2), (1, 3), (5, 5)]),
     ] {
-        let e = moments().equaliser(&rope(pairing, dims), DIM, false);
+        let e = moments().equaliser(Some(&rope(pairing, dims)), DIM, false);
         assert_eq!(e.len(), 2 * DIM);
         for head in [0, DIM] {
             for (a, b) in pairs {
@@ -46,7 +46,7 @@ fn channels_that_rope_turns_together_share_a_factor() {
 fn keys_and_queries_come_out_alike() {
     // Without pairs, what remains of k/e is to what remains of q·e as everywhere else.
     let moments = moments();
-    let e = moments.equaliser(&rope(Pairing::Pairwise, 0), DIM, false);
+    let e = moments.equaliser(Some(&rope(Pairing::Pairwise, 0)), DIM, false);
     let ratio = |c: usize| {
         let (k, q) = (moments.key_square[c].sqrt(), moments.query_square[c].sqrt());
         (k / e[c]) / (q * e[c])
@@ -62,7 +62,7 @@ fn channels_without_keys_or_queries_are_left_alone() {
     moments.key_square[3] = 0.0;
     moments.query_square[5] = 0.0;
     moments.key_square[6] = f32::INFINITY;
-    let e = moments.equaliser(&rope(Pairing::Pairwise, 0), DIM, false);
+    let e = moments.equaliser(Some(&rope(Pairing::Pairwise, 0)), DIM, false);
     assert!(e.iter().all(|x| x.is_finite() && *x > 0.0));
 }
 

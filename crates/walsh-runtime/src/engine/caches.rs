@@ -85,7 +85,7 @@ impl Caches {
             let cache = KvCache::new(device, cache)?;
             let mut cache = cache.with_table(groups[group].table.clone())?;
             if let Some(found) = calibration.filter(|_| kv.needs_calibration()) {
-                let shape = (model.config(), &layer.rope);
+                let shape = (model.config(), layer.rope.as_ref());
                 let preparation = found.layers[index].preparation(device, shape, kv)?;
                 cache = cache.with_preparation(preparation)?;
             }

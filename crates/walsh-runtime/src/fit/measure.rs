@@ -184,7 +184,7 @@ pub(super) fn layer_cache(
         return Ok(cache);
     }
     let moments = &model.calibration()?.layers[index];
-    let preparation = moments.preparation(device, (config, &layer.rope), kv)?;
+    let preparation = moments.preparation(device, (config, layer.rope.as_ref()), kv)?;
     Ok(cache.with_preparation(preparation)?)
 }
 

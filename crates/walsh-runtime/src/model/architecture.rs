@@ -13,6 +13,32 @@ pub enum Architecture {
     Gemma2,
     /// Gemma 3, text.
     Gemma3,
+    /// Qwen 3, mixtures of experts.
+    Qwen3Moe,
+    /// SmolLM 3.
+    SmolLm3,
+    /// OLMo 2.
+    Olmo2,
+    /// Phi 3 and 4, of contexts that need no stretch.
+    Phi3,
+    /// Granite 3 and 4, dense.
+    Granite,
+    /// Granite 3, mixtures of experts.
+    GraniteMoe,
+    /// gpt-oss.
+    GptOss,
+    /// Ministral 3.
+    Mistral3,
+}
+
+/// What norms of their own queries and keys have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum HeadNorms {
+    None,
+    /// One for all heads, of each head's numbers.
+    OfHeads,
+    /// Of all heads' numbers together.
+    OfRows,
 }
 
 impl Architecture {
@@ -23,6 +49,14 @@ impl Architecture {
         ("qwen3", Architecture::Qwen3),
         ("gemma2", Architecture::Gemma2),
         ("gemma3", Architecture::Gemma3),
+        ("qwen3moe", Architecture::Qwen3Moe),
+        ("smollm3", Architecture::SmolLm3),
+        ("olmo2", Architecture::Olmo2),
+        ("phi3", Architecture::Phi3),
+        ("granite", Architecture::Granite),
+        ("granitemoe", Architecture::GraniteMoe),
+        ("gpt-oss", Architecture::GptOss),
+        ("mistral3", Architecture::Mistral3),
     ];
 
     pub(super) fn named(name: &str) -> Option<Self> {
@@ -50,18 +84,66 @@ impl Architecture {
         match self {
             Self::Gemma2 => Some(2),
             Self::Gemma3 => Some(6),
+            Self::GptOss => Some(2),
+            // All layers slide.
+            Self::Phi3 => Some(0),
             _ => None,
         }
     }
 
-    /// Whether queries and keys have norms of their own.
-    pub(super) fn has_head_norms(self) -> bool {
-        matches!(self, Self::Qwen3 | Self::Gemma3)
+    /// The norms of queries and keys.
+    pub(super) fn head_norms(self) -> HeadNorms {
+        match self {
+            Self::Qwen3 | Self::Qwen3Moe | Self::Gemma3 => HeadNorms::OfHeads,
+            Self::Olmo2 => HeadNorms::OfRows,
+            _ => HeadNorms::None,
+        }
+    }
+
+    /// Whether attention and the feed-forward part take the norm of the stream, rather than the stream.
+    pub(super) fn has_pre_norms(self) -> bool {
+        self != Self::Olmo2
+    }
+
+    /// What the norm before the feed-forward part is called.
+    pub(super) fn feed_forward_norm(self) -> &'static str {
+        match self {
+            Self::GptOss => "post_attention_norm",
+            _ => "ffn_norm",
+        }
+    }
+
+    /// Whether feed-forward parts are mixtures of experts.
+    pub(super) fn has_experts(self) -> bool {
+        matches!(self, Self::Qwen3Moe | Self::GraniteMoe | Self::GptOss)
+    }
+
+    /// Whether the weights of queries, keys and values are one tensor, and those of the gate and what it passes.
+    pub(super) fn is_fused(self) -> bool {
+        self == Self::Phi3
+    }
+
+    /// Whether each head has a logit that only takes weight away.
+    pub(super) fn has_sinks(self) -> bool {
+        self == Self::GptOss
+    }
+
+    /// Whether a layer's queries and keys rotate.
+    pub(super) fn rotates(self, layer: usize) -> bool {
+        self != Self::SmolLm3 || !(layer + 1).is_multiple_of(4)
+    }
+
+    /// Whether numbers rotate in pairs of neighbours, as converters lay them out for the families of Llama's form.
+    pub(super) fn rotates_pairwise(self) -> bool {
+        matches!(
+            self,
+            Self::Llama | Self::SmolLm3 | Self::Granite | Self::GraniteMoe | Self::Mistral3
+        )
     }
 
     /// Whether the outputs of attention and of the feed-forward part have norms of their own.
     pub(super) fn has_post_norms(self) -> bool {
-        self.is_gemma()
+        self.is_gemma() || self == Self::Olmo2
     }
 
     /// The products of a block that may have a bias, and whether the output's may.
@@ -76,10 +158,24 @@ impl Architecture {
             "ffn_up",
             "ffn_down",
         ];
+        const WITH_OUTPUT: &[&str] = &["attn_q", "attn_k", "attn_v", "attn_output"];
+        const EXPERTS: &[&str] = &[
+            "attn_q",
+            "attn_k",
+            "attn_v",
+            "attn_output",
+            "ffn_gate_inp",
+            "ffn_gate_exps",
+            "ffn_up_exps",
+            "ffn_down_exps",
+        ];
         match self {
-            Self::Llama => (ALL, false),
+            Self::Llama | Self::SmolLm3 | Self::Granite => (ALL, false),
             Self::Qwen2 => (ATTENTION, true),
             Self::Qwen3 | Self::Gemma2 | Self::Gemma3 => (ATTENTION, false),
+            Self::Qwen3Moe | Self::GraniteMoe => (WITH_OUTPUT, false),
+            Self::GptOss => (EXPERTS, false),
+            Self::Olmo2 | Self::Phi3 | Self::Mistral3 => (&[], false),
         }
     }
 

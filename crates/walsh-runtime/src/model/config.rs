@@ -4,19 +4,30 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 
 use walsh::formats::gguf::{Array, Metadata, Value};
-use walsh::ops::{Activation, Pairing, RopeConfig, RopeScaling};
+use walsh::ops::{Activation, Pairing, RopeConfig, RopeScaling, Temperature};
 
 use super::architecture::Architecture;
 use super::keys;
 use crate::{Error, Result};
+
+/// Returns with a one-line reason.
+macro_rules! reject {
+    ($reader:ident, $($reason:tt)*) => {
+        return Err(Error::model($reader.path, format!($($reason)*)))
+    };
+}
+
+mod experts;
+
+pub use experts::ExpertsConfig;
 
 /// What differs from layer to layer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LayerConfig {
     /// How many positions a query sees; `None` for all.
     pub window: Option<usize>,
-    /// The layer's rotary embedding.
-    pub rope: RopeConfig,
+    /// The layer's rotary embedding; none where positions are not told.
+    pub rope: Option<RopeConfig>,
 }
 
 /// A model's shape.
@@ -26,8 +37,10 @@ pub struct ModelConfig {
     pub architecture: Architecture,
     /// The width of the residual stream.
     pub width: usize,
-    /// The width inside the feed-forward part.
+    /// The width inside the feed-forward part, or inside each expert of it.
     pub feed_forward: usize,
+    /// The experts of the feed-forward part, where it is a mixture.
+    pub experts: Option<ExpertsConfig>,
     /// Query heads.
     pub heads: usize,
     /// KV heads.
@@ -44,10 +57,16 @@ pub struct ModelConfig {
     pub embedding_scale: f32,
     /// What attention scores are multiplied by.
     pub attention_scale: f32,
+    /// What queries are multiplied by beside, as positions grow.
+    pub query_temperature: Option<Temperature>,
     /// The bound of attention scores.
     pub attention_softcap: Option<f32>,
+    /// What logits are multiplied by.
+    pub logit_scale: f32,
     /// The bound of logits.
     pub logit_softcap: Option<f32>,
+    /// What attention and the feed-forward part add to the stream is multiplied by.
+    pub residual_scale: f32,
     /// The gate's function.
     pub activation: Activation,
     /// One entry per layer.
@@ -108,13 +127,6 @@ struct Reader<'m, 'a> {
     architecture: Architecture,
 }
 
-/// Returns with a one-line reason.
-macro_rules! reject {
-    ($reader:ident, $($reason:tt)*) => {
-        return Err(Error::model($reader.path, format!($($reason)*)))
-    };
-}
-
 impl Reader<'_, '_> {
     fn key(&self, name: &str) -> String {
         debug_assert!(
@@ -143,20 +155,18 @@ impl Reader<'_, '_> {
             return Err(self.no_model_has("block_count", layers));
         }
         let width = self.size("embedding_length")?;
-        let feed_forward = self.opt_uniform("feed_forward_length", layers)?;
+        let inner = self.feed_forward_key();
+        let feed_forward = self.opt_uniform(inner, layers)?;
         let heads = self.opt_uniform("attention.head_count", layers)?;
         let kv_heads = self.opt_uniform("attention.head_count_kv", layers)?;
-        let [feed_forward, heads] = [
-            ("feed_forward_length", feed_forward),
-            ("attention.head_count", heads),
-        ]
-        .map(|(name, value)| value.ok_or_else(|| self.missing(name)));
+        let [feed_forward, heads] = [(inner, feed_forward), ("attention.head_count", heads)]
+            .map(|(name, value)| value.ok_or_else(|| self.missing(name)));
         let (feed_forward, heads) = (feed_forward?, heads?);
         let kv_heads = kv_heads.unwrap_or(heads);
         let context = self.size("context_length")?;
         for (name, value) in [
             ("embedding_length", width),
-            ("feed_forward_length", feed_forward),
+            (inner, feed_forward),
             ("attention.head_count", heads),
             ("attention.head_count_kv", kv_heads),
             ("context_length", context),
@@ -207,24 +217,30 @@ impl Reader<'_, '_> {
             architecture,
             width: width as usize,
             feed_forward: feed_forward as usize,
+            experts: self.experts()?,
             heads: heads as usize,
             kv_heads: kv_heads as usize,
             head_dim: head_dim as usize,
             vocabulary,
             context: context as usize,
             norm_eps,
-            embedding_scale: if architecture.is_gemma() {
-                (width as f32).sqrt()
-            } else {
-                1.0
+            embedding_scale: match architecture {
+                _ if architecture.is_gemma() => (width as f32).sqrt(),
+                _ => self.multiplier("embedding_scale")?,
             },
             attention_scale,
+            query_temperature: self.temperature()?,
             attention_softcap: softcap("attn_logit_softcapping", 50.0)?,
+            logit_scale: 1.0 / self.multiplier("logit_scale")?,
+            residual_scale: self.multiplier("residual_scale")?,
             logit_softcap: softcap("final_logit_softcapping", 30.0)?,
-            activation: if architecture.is_gemma() {
-                Activation::GeluTanh
-            } else {
-                Activation::Silu
+            activation: match architecture {
+                _ if architecture.is_gemma() => Activation::GeluTanh,
+                Architecture::GptOss => Activation::ClampedSwish {
+                    alpha: 1.702,
+                    limit: 7.0,
+                },
+                _ => Activation::Silu,
             },
             layers: layer_configs,
         })
@@ -281,14 +297,14 @@ impl Reader<'_, '_> {
         if self.architecture.window_period().is_some() {
             self.equal("rope.dimension_count_swa", global.dims)?;
         }
-        let layer = |window: Option<usize>| LayerConfig {
+        let layer = |(index, window): (usize, Option<usize>)| LayerConfig {
             window,
-            rope: match window {
+            rope: self.architecture.rotates(index).then(|| match window {
                 Some(_) => local.clone(),
                 None => global.clone(),
-            },
+            }),
         };
-        Ok(sliding.into_iter().map(layer).collect())
+        Ok(sliding.into_iter().enumerate().map(layer).collect())
     }
 
     /// The rotary embedding of layers that attend globally.
@@ -313,13 +329,14 @@ impl Reader<'_, '_> {
         Ok(RopeConfig {
             dims,
             base: self.positive("rope.freq_base")?.unwrap_or(10_000.0),
-            pairing: if self.architecture == Architecture::Llama {
+            pairing: if self.architecture.rotates_pairwise() {
                 Pairing::Pairwise
             } else {
                 Pairing::HalfSplit
             },
             scaling: self.scaling()?,
             factors,
+            temperature: None,
         })
     }
 
@@ -390,7 +407,8 @@ impl Reader<'_, '_> {
             },
         };
         let factor = factor.unwrap_or(1.0);
-        let attention_factor = self.positive("rope.scaling.attn_factor")?.unwrap_or(1.0);
+        let attention_factor =
+            self.positive("rope.scaling.attn_factor")?.unwrap_or(1.0) / self.mitigation(factor)?;
         let (factor, extrapolation) = match kind {
             Some("none") => (1.0, 0.0),
             None | Some("linear") => (factor, 0.0),
@@ -421,21 +439,27 @@ impl Reader<'_, '_> {
                 factor => RopeScaling::Linear { factor },
             });
         }
-        let original_context = match self.opt_size("rope.scaling.original_context_length")? {
-            Some(context) if context > 0 => context,
-            _ => self.size("context_length")?,
-        };
         let number = |name: &str, default: f32| -> Result<f32> {
             Ok(self.positive(name)?.unwrap_or(default))
         };
         Ok(RopeScaling::Yarn {
             factor,
-            original_context: original_context.min(LARGEST) as u32,
+            original_context: self.original_context()?,
             extrapolation,
             attention_factor,
             beta_fast: number("rope.scaling.yarn_beta_fast", 32.0)?,
             beta_slow: number("rope.scaling.yarn_beta_slow", 1.0)?,
+            rounded: self.architecture != Architecture::GptOss,
         })
+    }
+
+    /// The context of the training before a stretch, in tokens.
+    fn original_context(&self) -> Result<u32> {
+        let context = match self.opt_size("rope.scaling.original_context_length")? {
+            Some(context) if context > 0 => context,
+            _ => self.size("context_length")?,
+        };
+        Ok(context.min(LARGEST) as u32)
     }
 
     /// A size that is stated once, or for each of `layers` layers and the same for all.
@@ -529,6 +553,7 @@ fn unstretched(scaling: RopeScaling) -> RopeScaling {
             attention_factor,
             beta_fast,
             beta_slow,
+            rounded,
             ..
         } => RopeScaling::Yarn {
             factor: 1.0,
@@ -537,6 +562,7 @@ fn unstretched(scaling: RopeScaling) -> RopeScaling {
             attention_factor,
             beta_fast,
             beta_slow,
+            rounded,
         },
         _ => RopeScaling::None,
     }

@@ -1,17 +1,17 @@
 //! A model as a list of ops.
 
+mod block;
+
 use std::ops::Range;
 
 use walsh::formats::DType;
-use walsh::ops::{
-    Add, ArgMax, Attention, EmbeddingRows, Fresh, GatedActivation, KvStore, Mask, MatMul,
-    MatMulTopK, RmsNorm, Rope, SoftCap, SumBefore, TopK,
-};
+use walsh::ops::{Add, ArgMax, EmbeddingRows, MatMulTopK, RmsNorm, Scale, SoftCap, TopK};
 use walsh::{Device, KvCache, Recorder, Screen, Step, Tensor};
 
-use super::config::{LayerConfig, ModelConfig};
-use super::weights::{Layer, Linear, Weights};
+use super::config::ModelConfig;
+use super::weights::Weights;
 use crate::Result;
+use block::{Block, linear};
 
 /// Which keys and values a chunk's tokens attend over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -69,6 +69,19 @@ impl TopTokens {
     }
 }
 
+/// What a mixture of experts needs beside gates.
+#[derive(Debug)]
+struct Mixture {
+    /// `[rows, experts]`.
+    logits: Tensor,
+    /// `i32 [rows, used]`.
+    ids: Tensor,
+    /// `[rows, used]`.
+    weights: Tensor,
+    /// `[rows, used, width]`.
+    results: Tensor,
+}
+
 /// The intermediates of a chunk, allocated once for the largest.
 #[derive(Debug)]
 pub(crate) struct Intermediates {
@@ -92,8 +105,10 @@ pub(crate) struct Intermediates {
     /// `[rows, kv_heads, head_dim]`.
     pub(crate) value: Tensor,
     attended: Tensor,
+    /// `[rows, feed_forward]`, or of each expert of a row `[rows, used, feed_forward]`.
     gate: Tensor,
     up: Tensor,
+    mixture: Option<Mixture>,
 }
 
 impl Intermediates {
@@ -109,6 +124,22 @@ impl Intermediates {
             let shape = [rows as u64, heads as u64, config.head_dim as u64];
             device.zeros(DType::F32, &shape)
         };
+        let inner = |config: &ModelConfig| {
+            let (rows, inner) = (rows as u64, config.feed_forward as u64);
+            match &config.experts {
+                Some(experts) => device.zeros(DType::F32, &[rows, experts.used as u64, inner]),
+                None => device.zeros(DType::F32, &[rows, inner]),
+            }
+        };
+        let mixture = config.experts.map(|experts| {
+            let [rows, used, width] = [rows, experts.used, config.width].map(|size| size as u64);
+            Ok::<_, walsh::Error>(Mixture {
+                logits: device.zeros(DType::F32, &[rows, experts.count as u64])?,
+                ids: device.zeros(DType::I32, &[rows, used])?,
+                weights: device.zeros(DType::F32, &[rows, used])?,
+                results: device.zeros(DType::F32, &[rows, used, width])?,
+            })
+        });
         Ok(Self {
             ids: device.zeros(DType::I32, &[rows as u64])?,
             positions: device.zeros(DType::I32, &[rows as u64])?,
@@ -121,8 +152,9 @@ impl Intermediates {
             key: heads(config.kv_heads)?,
             value: heads(config.kv_heads)?,
             attended: heads(config.heads)?,
-            gate: floats(rows, config.feed_forward)?,
-            up: floats(rows, config.feed_forward)?,
+            gate: inner(config)?,
+            up: inner(config)?,
+            mixture: mixture.transpose()?,
         })
     }
 
@@ -148,6 +180,15 @@ impl Intermediates {
             attended: first(&self.attended)?,
             gate: first(&self.gate)?,
             up: first(&self.up)?,
+            mixture: match &self.mixture {
+                None => None,
+                Some(all) => Some(Mixture {
+                    logits: first(&all.logits)?,
+                    ids: first(&all.ids)?,
+                    weights: first(&all.weights)?,
+                    results: first(&all.results)?,
+                }),
+            },
         })
     }
 }
@@ -316,11 +357,12 @@ impl Graph<'_> {
     /// the stream is whole.
     fn push_layer(&self, block: &mut Block<'_>, index: usize, pending: bool) -> Result<bool> {
         let layer = &self.weights.layers[index];
-        block.norm_stream(pending, &layer.attention_norm)?;
-        block.attention(layer, &self.config.layers[index], &self.caches[index])?;
+        let input = block.norm_stream(pending, layer.attention_norm.as_ref())?;
+        let config = &self.config.layers[index];
+        block.attention(&input, layer, (config, &self.caches[index]))?;
         let pending = block.end_part(layer.attention_post_norm.as_ref())?;
-        block.norm_stream(pending, &layer.feed_forward_norm)?;
-        block.feed_forward(layer)?;
+        let input = block.norm_stream(pending, layer.feed_forward_norm.as_ref())?;
+        block.feed_forward(&input, layer)?;
         let pending = block.end_part(layer.feed_forward_post_norm.as_ref())?;
         let is_last = index + 1 == self.caches.len();
         if is_last && pending {
@@ -399,6 +441,13 @@ impl Graph<'_> {
     fn push_logits(&self, list: &mut Recorder, hidden: &Tensor) -> Result<()> {
         let logits = self.intermediates.logits.rows(0..hidden.shape()[0])?;
         linear(list, &self.weights.output, hidden, &logits)?;
+        if self.config.logit_scale != 1.0 {
+            list.push(Scale {
+                input: logits.clone(),
+                factor: self.config.logit_scale,
+                output: logits.clone(),
+            })?;
+        }
         if let Some(cap) = self.config.logit_softcap {
             list.push(SoftCap {
                 input: logits.clone(),
@@ -408,184 +457,4 @@ impl Graph<'_> {
         }
         Ok(())
     }
-}
-
-/// Records the parts of one transformer block after another.
-struct Block<'a> {
-    config: &'a ModelConfig,
-    a: &'a Intermediates,
-    /// What the rows attend over, in their order.
-    parts: Vec<Part>,
-    /// `i32 [rows]`: each row's sequence, where there are several.
-    sequences: Option<Tensor>,
-    list: Recorder,
-}
-
-impl Block<'_> {
-    /// hidden = norm(stream), after adding what is pending in hidden to the
-    /// stream.
-    fn norm_stream(&mut self, pending: bool, weight: &Tensor) -> Result<()> {
-        let a = self.a;
-        let (input, before) = if pending {
-            let before = SumBefore {
-                addend: a.stream.clone(),
-                sum: a.stream.clone(),
-            };
-            (a.hidden.clone(), Some(before))
-        } else {
-            (a.stream.clone(), None)
-        };
-        self.list.push(RmsNorm {
-            input,
-            before,
-            weight: Some(weight.clone()),
-            eps: self.config.norm_eps,
-            after: None,
-            output: a.hidden.clone(),
-        })?;
-        Ok(())
-    }
-
-    /// Ends a part whose output is in hidden. With a norm of its own it joins
-    /// the stream at once; without, the next norm adds it. Returns whether it is
-    /// still pending.
-    fn end_part(&mut self, norm: Option<&Tensor>) -> Result<bool> {
-        let Some(weight) = norm else {
-            return Ok(true);
-        };
-        let a = self.a;
-        self.list.push(RmsNorm {
-            input: a.hidden.clone(),
-            before: None,
-            weight: Some(weight.clone()),
-            eps: self.config.norm_eps,
-            after: Some(a.stream.clone()),
-            output: a.stream.clone(),
-        })?;
-        Ok(false)
-    }
-
-    fn attention(&mut self, layer: &Layer, config: &LayerConfig, cache: &KvCache) -> Result<()> {
-        let a = self.a;
-        for (part, output) in [
-            (&layer.query, &a.query),
-            (&layer.key, &a.key),
-            (&layer.value, &a.value),
-        ] {
-            linear(&mut self.list, part, &a.hidden, &flat(output)?)?;
-        }
-        for (norm, heads) in [(&layer.query_norm, &a.query), (&layer.key_norm, &a.key)] {
-            if let Some(weight) = norm {
-                self.list.push(RmsNorm {
-                    input: heads.clone(),
-                    before: None,
-                    weight: Some(weight.clone()),
-                    eps: self.config.norm_eps,
-                    after: None,
-                    output: heads.clone(),
-                })?;
-            }
-        }
-        for heads in [&a.query, &a.key] {
-            self.list.push(Rope {
-                input: heads.clone(),
-                positions: a.positions.clone(),
-                config: config.rope.clone(),
-                output: heads.clone(),
-            })?;
-        }
-        let parts = self.parts.clone();
-        let stores = |reading| parts.iter().filter(move |part| part.reading == reading);
-        for part in stores(Reading::Codes) {
-            self.store(part, cache)?;
-        }
-        for part in &parts {
-            self.attend(part, config, cache)?;
-        }
-        for part in stores(Reading::CodesAndFresh) {
-            self.store(part, cache)?;
-        }
-        let attended = flat(&a.attended)?;
-        linear(
-            &mut self.list,
-            &layer.attention_output,
-            &attended,
-            &a.hidden,
-        )
-    }
-
-    /// Stores the keys and values of a part's rows.
-    fn store(&mut self, Part { rows, .. }: &Part, cache: &KvCache) -> Result<()> {
-        let a = self.a;
-        self.list.push(KvStore {
-            keys: Some(a.key.rows(rows.clone())?),
-            values: Some(a.value.rows(rows.clone())?),
-            positions: a.positions.rows(rows.clone())?,
-            sequences: self.sequences_of(rows)?,
-            cache: cache.clone(),
-        })?;
-        Ok(())
-    }
-
-    /// Lets a part's rows attend.
-    fn attend(&mut self, part: &Part, config: &LayerConfig, cache: &KvCache) -> Result<()> {
-        let (a, rows) = (self.a, &part.rows);
-        let of_part = |tensor: &Tensor| tensor.rows(rows.clone());
-        let fresh = match part.reading {
-            Reading::Codes => None,
-            Reading::CodesAndFresh => Some(Fresh {
-                keys: of_part(&a.key)?,
-                values: of_part(&a.value)?,
-            }),
-        };
-        self.list.push(Attention {
-            query: of_part(&a.query)?,
-            fresh,
-            cache: cache.clone(),
-            positions: of_part(&a.positions)?,
-            sequences: self.sequences_of(rows)?,
-            mask: Mask {
-                scale: self.config.attention_scale,
-                window: config.window.map(|window| window as u32),
-                softcap: self.config.attention_softcap,
-            },
-            sinks: None,
-            output: of_part(&a.attended)?,
-        })?;
-        Ok(())
-    }
-
-    fn sequences_of(&self, rows: &Range<u64>) -> Result<Option<Tensor>> {
-        let of_rows = |sequences: &Tensor| sequences.rows(rows.clone());
-        Ok(self.sequences.as_ref().map(of_rows).transpose()?)
-    }
-
-    fn feed_forward(&mut self, layer: &Layer) -> Result<()> {
-        let a = self.a;
-        linear(&mut self.list, &layer.gate, &a.hidden, &a.gate)?;
-        linear(&mut self.list, &layer.up, &a.hidden, &a.up)?;
-        self.list.push(GatedActivation {
-            gate: a.gate.clone(),
-            up: a.up.clone(),
-            activation: self.config.activation,
-            output: a.gate.clone(),
-        })?;
-        linear(&mut self.list, &layer.down, &a.gate, &a.hidden)
-    }
-}
-
-fn linear(list: &mut Recorder, linear: &Linear, input: &Tensor, output: &Tensor) -> Result<()> {
-    list.push(MatMul {
-        weight: linear.weight.clone(),
-        input: input.clone(),
-        bias: linear.bias.clone(),
-        output: output.clone(),
-    })?;
-    Ok(())
-}
-
-/// `[rows, heads, head_dim]` as `[rows, heads · head_dim]`.
-fn flat(heads: &Tensor) -> Result<Tensor> {
-    let rows = heads.shape()[0];
-    Ok(heads.reshape(&[rows, heads.elements() / rows])?)
 }

@@ -59,15 +59,48 @@ impl std::fmt::Display for Plain {
     }
 }
 
-use Architecture::{Gemma2, Gemma3, Llama, Qwen2, Qwen3};
+use Architecture::{
+    Gemma2, Gemma3, GptOss, Granite, GraniteMoe, Llama, Mistral3, Olmo2, Phi3, Qwen2, Qwen3,
+    Qwen3Moe, SmolLm3,
+};
 use Plain::{Bool, Number, Text};
 use Role::{Inert, Only, Read};
 
-const ALL: &[Architecture] = &[Llama, Qwen2, Qwen3, Gemma2, Gemma3];
+const ALL: &[Architecture] = &[
+    Llama, Qwen2, Qwen3, Gemma2, Gemma3, Qwen3Moe, SmolLm3, Olmo2, Phi3, Granite, GraniteMoe,
+    GptOss, Mistral3,
+];
 /// Those whose layers may slide.
-const SLIDING: &[Architecture] = &[Gemma2, Gemma3];
+const SLIDING: &[Architecture] = &[Gemma2, Gemma3, Phi3, GptOss];
+/// Those whose sliding layers may have another base.
+const BASES: &[Architecture] = &[Gemma2, Gemma3];
 /// Those whose layers never do.
-const GLOBAL: &[Architecture] = &[Llama, Qwen2, Qwen3];
+const GLOBAL: &[Architecture] = &[
+    Llama, Qwen2, Qwen3, Qwen3Moe, SmolLm3, Olmo2, Granite, GraniteMoe, Mistral3,
+];
+/// Those with multipliers.
+const SCALED: &[Architecture] = &[Granite, GraniteMoe];
+/// Those without, and without one of embeddings either.
+const UNSCALED: &[Architecture] = &[
+    Llama, Qwen2, Qwen3, Qwen3Moe, SmolLm3, Olmo2, Phi3, GptOss, Mistral3,
+];
+const GEMMAS: &[Architecture] = &[Gemma2, Gemma3];
+/// Those whose queries have a temperature by position.
+const WARM: &[Architecture] = &[Mistral3];
+/// Those without.
+const COLD: &[Architecture] = &[
+    Llama, Qwen2, Qwen3, Gemma2, Gemma3, Qwen3Moe, SmolLm3, Olmo2, Phi3, Granite, GraniteMoe,
+    GptOss,
+];
+/// Those with experts, whose width they state apart or as that of all.
+const EXPERTS: &[Architecture] = &[Qwen3Moe, GraniteMoe, GptOss];
+const APART: &[Architecture] = &[Qwen3Moe, GptOss];
+const TOGETHER: &[Architecture] = &[
+    Llama, Qwen2, Qwen3, Gemma2, Gemma3, SmolLm3, Olmo2, Phi3, Granite, GraniteMoe, Mistral3,
+];
+const DENSE: &[Architecture] = &[
+    Llama, Qwen2, Qwen3, Gemma2, Gemma3, SmolLm3, Olmo2, Phi3, Granite, Mistral3,
+];
 
 const NONE: &[Plain] = &[Number(0.0)];
 /// Factors: some converters write 0 for none.
@@ -79,7 +112,10 @@ const OF_ARCHITECTURES: &[(&str, &[Architecture], Role)] = &[
     ("block_count", ALL, Read),
     ("context_length", ALL, Read),
     ("embedding_length", ALL, Read),
-    ("feed_forward_length", ALL, Read),
+    ("feed_forward_length", TOGETHER, Read),
+    // Of layers without experts, of which these have none.
+    ("feed_forward_length", APART, Inert),
+    ("expert_feed_forward_length", APART, Read),
     ("attention.head_count", ALL, Read),
     ("attention.head_count_kv", ALL, Read),
     ("attention.key_length", ALL, Read),
@@ -105,11 +141,18 @@ const OF_ARCHITECTURES: &[(&str, &[Architecture], Role)] = &[
     ("attention.max_alibi_bias", ALL, Only(NONE)),
     ("attention.output_scale", ALL, Only(NO_FACTOR)),
     ("attention.value_scale", ALL, Only(NO_FACTOR)),
-    ("attention.temperature_length", ALL, Only(NONE)),
-    ("attention.temperature_scale", ALL, Only(NONE)),
-    ("logit_scale", ALL, Only(NO_FACTOR)),
-    ("residual_scale", ALL, Only(NO_FACTOR)),
-    ("embedding_scale", GLOBAL, Only(NO_FACTOR)),
+    ("attention.temperature_length", WARM, Read),
+    ("attention.temperature_length", COLD, Only(NONE)),
+    ("attention.temperature_scale", WARM, Read),
+    ("attention.temperature_scale", COLD, Only(NONE)),
+    ("logit_scale", SCALED, Read),
+    ("logit_scale", UNSCALED, Only(NO_FACTOR)),
+    ("logit_scale", GEMMAS, Only(NO_FACTOR)),
+    ("residual_scale", SCALED, Read),
+    ("residual_scale", UNSCALED, Only(NO_FACTOR)),
+    ("residual_scale", GEMMAS, Only(NO_FACTOR)),
+    ("embedding_scale", SCALED, Read),
+    ("embedding_scale", UNSCALED, Only(NO_FACTOR)),
     ("use_parallel_residual", ALL, Only(&[Bool(false)])),
     // Who sees whom.
     ("attention.causal", ALL, Only(&[Bool(true)])),
@@ -120,7 +163,7 @@ const OF_ARCHITECTURES: &[(&str, &[Architecture], Role)] = &[
     ("rope.dimension_count", ALL, Read),
     ("rope.dimension_count_swa", SLIDING, Read),
     ("rope.freq_base", ALL, Read),
-    ("rope.freq_base_swa", SLIDING, Read),
+    ("rope.freq_base_swa", BASES, Read),
     ("rope.scale_linear", ALL, Read),
     ("rope.scaling.type", ALL, Read),
     ("rope.scaling.factor", ALL, Read),
@@ -130,13 +173,35 @@ const OF_ARCHITECTURES: &[(&str, &[Architecture], Role)] = &[
     ("rope.scaling.yarn_beta_fast", ALL, Read),
     ("rope.scaling.yarn_beta_slow", ALL, Read),
     ("rope.scaling.yarn_attn_factor", ALL, Only(&[Number(1.0)])),
-    ("rope.scaling.yarn_log_multiplier", ALL, Only(NONE)),
+    ("rope.scaling.yarn_log_multiplier", WARM, Read),
+    ("rope.scaling.yarn_log_multiplier", COLD, Only(NONE)),
     ("rope.scaling.alpha", ALL, Only(NO_FACTOR)),
     // How the model was trained, not how it runs.
     ("rope.scaling.finetuned", ALL, Inert),
+    // Experts.
+    ("expert_count", EXPERTS, Read),
+    ("expert_used_count", EXPERTS, Read),
+    ("expert_weights_norm", &[Qwen3Moe], Read),
+    (
+        "expert_weights_norm",
+        &[GraniteMoe, GptOss],
+        Only(&[Bool(true)]),
+    ),
+    ("expert_weights_scale", EXPERTS, Only(NO_FACTOR)),
+    // Softmax of all logits, and of those chosen.
+    (
+        "expert_gating_func",
+        &[Qwen3Moe, GraniteMoe],
+        Only(&[Number(0.0), Number(1.0)]),
+    ),
+    (
+        "expert_gating_func",
+        &[GptOss],
+        Only(&[Number(0.0), Number(3.0)]),
+    ),
     // Parts that these models lack.
-    ("expert_count", ALL, Only(NONE)),
-    ("expert_used_count", ALL, Only(NONE)),
+    ("expert_count", DENSE, Only(NONE)),
+    ("expert_used_count", DENSE, Only(NONE)),
     ("expert_shared_count", ALL, Only(NONE)),
     ("expert_group_count", ALL, Only(NONE)),
     ("expert_group_used_count", ALL, Only(NONE)),

@@ -21,7 +21,7 @@ use walsh::formats::kv::{KvCodec, KvSpec, LayerKv, RowCodec};
 use walsh::{Device, tensor_bytes};
 
 pub use architecture::Architecture;
-pub use config::{LayerConfig, ModelConfig};
+pub use config::{ExpertsConfig, LayerConfig, ModelConfig};
 use file::ModelFiles;
 pub use fingerprint::Fingerprint;
 pub(crate) use keys::number;

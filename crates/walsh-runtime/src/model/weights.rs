@@ -7,11 +7,11 @@ use std::path::Path;
 use walsh::formats::DType;
 use walsh::{Buffer, Device, Tensor};
 
-use super::architecture::Architecture;
+use super::architecture::{Architecture, HeadNorms};
 use super::config::ModelConfig;
 use crate::{Error, Result};
 
-/// A matrix product's weight with its optional bias.
+/// A matrix product's weight, or those of experts, with its optional bias.
 #[derive(Debug, Clone)]
 pub(crate) struct Linear {
     pub(crate) weight: Tensor,
@@ -22,15 +22,19 @@ pub(crate) struct Linear {
 /// `None`.
 #[derive(Debug)]
 pub(crate) struct Layer {
-    pub(crate) attention_norm: Tensor,
+    pub(crate) attention_norm: Option<Tensor>,
     pub(crate) query: Linear,
     pub(crate) key: Linear,
     pub(crate) value: Linear,
     pub(crate) query_norm: Option<Tensor>,
     pub(crate) key_norm: Option<Tensor>,
+    /// A logit of each head that no value belongs to.
+    pub(crate) sinks: Option<Tensor>,
     pub(crate) attention_output: Linear,
     pub(crate) attention_post_norm: Option<Tensor>,
-    pub(crate) feed_forward_norm: Tensor,
+    pub(crate) feed_forward_norm: Option<Tensor>,
+    /// What chooses experts, where gate, up and down are theirs.
+    pub(crate) router: Option<Linear>,
     pub(crate) gate: Linear,
     pub(crate) up: Linear,
     pub(crate) down: Linear,
@@ -51,16 +55,18 @@ pub(crate) struct Weights {
 
 impl Layer {
     /// The weights of its products.
-    fn products(&mut self) -> [&mut Tensor; 7] {
-        [
-            &mut self.query.weight,
-            &mut self.key.weight,
-            &mut self.value.weight,
-            &mut self.attention_output.weight,
-            &mut self.gate.weight,
-            &mut self.up.weight,
-            &mut self.down.weight,
-        ]
+    fn products(&mut self) -> impl Iterator<Item = &mut Tensor> {
+        let always = [
+            &mut self.query,
+            &mut self.key,
+            &mut self.value,
+            &mut self.attention_output,
+            &mut self.gate,
+            &mut self.up,
+            &mut self.down,
+        ];
+        let linears = always.into_iter().chain(&mut self.router);
+        linears.map(|linear| &mut linear.weight)
     }
 }
 
@@ -73,7 +79,9 @@ impl Weights {
     /// # Errors
     /// When the device fails, or was told to pack and memory is missing.
     pub(super) fn pack(&mut self, device: &Device, config: &ModelConfig) -> Result<u64> {
-        let products = self.output.bias.is_none() && config.logit_softcap.is_none();
+        let products = self.output.bias.is_none()
+            && config.logit_softcap.is_none()
+            && config.logit_scale == 1.0;
         self.screened = products && device.screens(&self.output.weight);
         let mut places: Vec<&mut Tensor> = Vec::new();
         if !self.screened {
@@ -183,6 +191,49 @@ impl Loader<'_> {
         self.optional(&format!("{name}.bias"), &[rows])
     }
 
+    /// Products of experts, `shape` each.
+    fn experts(&self, name: &str, [count, rows, columns]: [usize; 3]) -> Result<Linear> {
+        let weight = self.required(&format!("{name}.weight"), &[count, rows, columns])?;
+        let name = format!("{name}.bias");
+        let bias = self.optional(&name, &[count, rows])?;
+        if let Some(bias) = bias.as_ref().filter(|bias| bias.dtype() != DType::F32) {
+            let why = format!(
+                "tensor {name} is {}, but biases must be f32: convert the model again",
+                bias.dtype()
+            );
+            return Err(Error::model(self.path, why));
+        }
+        Ok(Linear { weight, bias })
+    }
+
+    /// Products of one input whose weights are one tensor, of so many rows each.
+    fn fused<const N: usize>(
+        &self,
+        name: &str,
+        rows: [usize; N],
+        columns: usize,
+    ) -> Result<[Linear; N]> {
+        let shape = [rows.iter().sum(), columns];
+        let weight = self.required(&format!("{name}.weight"), &shape)?;
+        let mut first = 0;
+        let parts = rows.map(|rows| {
+            let range = first..first + rows as u64;
+            first = range.end;
+            weight.rows(range)
+        });
+        let mut linears = Vec::with_capacity(N);
+        for part in parts {
+            linears.push(Linear {
+                weight: part?,
+                bias: None,
+            });
+        }
+        // As many as there are rows.
+        linears
+            .try_into()
+            .map_err(|_| Error::model(self.path, format!("tensor {name}.weight has no parts")))
+    }
+
     fn layer(&self, config: &ModelConfig, index: usize) -> Result<Layer> {
         let architecture = config.architecture;
         let (biases, _) = architecture.biases();
@@ -194,21 +245,54 @@ impl Loader<'_> {
         };
         let (width, inner, head) = (config.width, config.feed_forward, config.head_dim);
         let (queries, keys) = (config.heads * head, config.kv_heads * head);
-        let head_norms = architecture.has_head_norms();
+        let pre_norms = architecture.has_pre_norms();
         let post_norms = architecture.has_post_norms();
+        let head_norms = architecture.head_norms();
+        let [query_norm, key_norm] = match head_norms {
+            HeadNorms::OfRows => [queries, keys],
+            _ => [head, head],
+        };
+        let [query, key, value] = match architecture.is_fused() {
+            true => self.fused(&name("attn_qkv"), [queries, keys, keys], width)?,
+            false => [
+                linear("attn_q", queries, width)?,
+                linear("attn_k", keys, width)?,
+                linear("attn_v", keys, width)?,
+            ],
+        };
+        let [gate, up, down] = match &config.experts {
+            Some(experts) => [
+                self.experts(&name("ffn_gate_exps"), [experts.count, inner, width])?,
+                self.experts(&name("ffn_up_exps"), [experts.count, inner, width])?,
+                self.experts(&name("ffn_down_exps"), [experts.count, width, inner])?,
+            ],
+            None if architecture.is_fused() => {
+                let [gate, up] = self.fused(&name("ffn_up"), [inner, inner], width)?;
+                [gate, up, linear("ffn_down", width, inner)?]
+            }
+            None => [
+                linear("ffn_gate", inner, width)?,
+                linear("ffn_up", inner, width)?,
+                linear("ffn_down", width, inner)?,
+            ],
+        };
+        let router = config.experts.as_ref();
+        let router = router.map(|experts| linear("ffn_gate_inp", experts.count, width));
         Ok(Layer {
-            attention_norm: vector("attn_norm", width)?,
-            query: linear("attn_q", queries, width)?,
-            key: linear("attn_k", keys, width)?,
-            value: linear("attn_v", keys, width)?,
-            query_norm: norm(head_norms, "attn_q_norm", head)?,
-            key_norm: norm(head_norms, "attn_k_norm", head)?,
+            attention_norm: norm(pre_norms, "attn_norm", width)?,
+            query,
+            key,
+            value,
+            query_norm: norm(head_norms != HeadNorms::None, "attn_q_norm", query_norm)?,
+            key_norm: norm(head_norms != HeadNorms::None, "attn_k_norm", key_norm)?,
+            sinks: norm(architecture.has_sinks(), "attn_sinks", config.heads)?,
             attention_output: linear("attn_output", width, queries)?,
             attention_post_norm: norm(post_norms, "post_attention_norm", width)?,
-            feed_forward_norm: vector("ffn_norm", width)?,
-            gate: linear("ffn_gate", inner, width)?,
-            up: linear("ffn_up", inner, width)?,
-            down: linear("ffn_down", width, inner)?,
+            feed_forward_norm: norm(pre_norms, architecture.feed_forward_norm(), width)?,
+            router: router.transpose()?,
+            gate,
+            up,
+            down,
             feed_forward_post_norm: norm(post_norms, "post_ffw_norm", width)?,
         })
     }
@@ -287,11 +371,10 @@ impl Loader<'_> {
         };
         self.check_biases(config)?;
         // The configuration has read them.
-        if config
-            .layers
-            .iter()
-            .any(|layer| layer.rope.factors.is_some())
-            && let Some(factors) = self.places.get(ROPE_FACTORS)
+        if config.layers.iter().any(|layer| {
+            let rope = layer.rope.as_ref();
+            rope.is_some_and(|rope| rope.factors.is_some())
+        }) && let Some(factors) = self.places.get(ROPE_FACTORS)
         {
             factors.used.set(true);
         }

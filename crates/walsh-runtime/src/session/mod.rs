@@ -96,7 +96,7 @@ impl Session {
             let mut cache = KvCache::new(&device, cache_options(config, layer, kv, &options))?;
             if let Some(calibration) = calibration.filter(|_| kv.needs_calibration()) {
                 let moments = &calibration.layers[index];
-                let shape = (config, &layer.rope);
+                let shape = (config, layer.rope.as_ref());
                 cache = cache.with_preparation(moments.preparation(&device, shape, kv)?)?;
             }
             caches.push(cache);

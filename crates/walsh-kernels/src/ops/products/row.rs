@@ -103,10 +103,23 @@ fn slot_bytes(product: &MatMul, form: &Form, panel: u64) -> u64 {
     panel * ((form.stage as u64 * block + 15 + 4 + 15) / 16 * 16)
 }
 
+/// What gates products, as the text numbers it; `None` where it does not have that.
+fn gate(then: &Then) -> Option<i64> {
+    match then {
+        Then::Nothing | Then::Added { .. } => Some(0),
+        Then::Gated { activation, .. } => match activation {
+            Activation::Silu => Some(1),
+            Activation::GeluTanh => Some(2),
+            Activation::ClampedSwish { .. } => None,
+        },
+    }
+}
+
 /// How the launch is cut.
 pub(super) fn shape(products: &Products, limits: &Limits) -> Option<Shape> {
     let types = products.types();
-    let gated = matches!(products.then, Then::Gated { .. });
+    let gate = gate(&products.then)?;
+    let gated = gate != 0;
     // The two of a gate walk in step.
     if gated && types.len() > 1 {
         return None;
@@ -134,6 +147,7 @@ pub(super) fn shape(products: &Products, limits: &Limits) -> Option<Shape> {
     (dynamic <= u64::from(limits.fragment_bytes)).then(|| Shape {
         held,
         panel,
+        gate,
         code_bytes,
         dynamic,
         blocks: types.iter().zip(forms).map(blocks).collect(),
@@ -143,13 +157,6 @@ pub(super) fn shape(products: &Products, limits: &Limits) -> Option<Shape> {
 /// Adds the launch.
 pub(super) fn lower(products: &Products, shape: &Shape, lowering: &mut Lowering<'_>) -> Result<()> {
     let types = products.types();
-    let gated = match &products.then {
-        Then::Gated { activation, .. } => match activation {
-            Activation::Silu => 1,
-            Activation::GeluTanh => 2,
-        },
-        Then::Nothing | Then::Added { .. } => 0,
-    };
     let stored = |p: &&MatMul| type_constant(p.weight.dtype());
     let variant = Variant::new(
         &MATMUL_ROW,
@@ -163,7 +170,7 @@ pub(super) fn lower(products: &Products, shape: &Shape, lowering: &mut Lowering<
             ("SLOTS", SLOTS as i64),
             ("HELD", shape.held as i64),
             ("NORM", i64::from(products.norm.is_some())),
-            ("GATED", gated),
+            ("GATED", shape.gate),
             ("ADD", i64::from(products.addend().is_some())),
         ],
     );
@@ -177,7 +184,7 @@ pub(super) fn lower(products: &Products, shape: &Shape, lowering: &mut Lowering<
         biased,
     } = products.parts(shape.panel);
     // The two of a gate make one unit of a row of each.
-    let units = if gated == 0 { units } else { n[0] };
+    let units = if shape.gate == 0 { units } else { n[0] };
     let mut args = MatMulRowArgs {
         row_bytes,
         n,
@@ -213,6 +220,8 @@ pub(crate) struct Shape {
     held: u64,
     /// Rows of the weights that a simdgroup takes at a time.
     panel: u64,
+    /// What the products of two weights are gated with, as the text numbers it; 0 where they are not.
+    gate: i64,
     /// The bytes of the input's 8-bit form.
     code_bytes: u64,
     /// The memory of a group.

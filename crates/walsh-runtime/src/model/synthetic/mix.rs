@@ -25,6 +25,8 @@ pub(super) enum Role {
     Value(usize),
     /// Leads this layer's feed-forward part back to the stream.
     Down(usize),
+    /// Chooses experts, with numbers as they are.
+    Router,
     /// Anything else.
     Other,
 }
@@ -43,6 +45,7 @@ impl Mix {
     /// The type of a matrix with rows of `columns` numbers, in a model of `layers` layers.
     pub(super) fn dtype(self, role: Role, columns: u64, layers: usize) -> DType {
         let wanted = match (self, role) {
+            (_, Role::Router) => DType::F32,
             (Mix::Pure(dtype), _) => dtype,
             (Mix::WithOutput(_) | Mix::Q4KM, Role::Output) => DType::Q6K,
             (Mix::WithOutput(dtype), _) => dtype,

@@ -70,7 +70,9 @@ impl Synthetic {
 
     fn dtype(&self, weight: &Weight) -> DType {
         match weight.shape.as_slice() {
-            [_, columns] => self.mix.dtype(weight.role, *columns, self.shape.layers),
+            [_, columns] | [_, _, columns] => {
+                self.mix.dtype(weight.role, *columns, self.shape.layers)
+            }
             _ => DType::F32,
         }
     }

@@ -16,7 +16,11 @@ pub(super) struct Shape {
     pub(super) heads: usize,
     pub(super) kv_heads: usize,
     pub(super) head_dim: usize,
+    /// The width inside the feed-forward part, or inside each expert of it.
     pub(super) feed_forward: usize,
+    /// How many experts there are, and how many a token goes to.
+    pub(super) experts: Option<[usize; 2]>,
+    pub(super) multipliers: Option<Multipliers>,
     pub(super) vocabulary: usize,
     pub(super) context: u32,
     pub(super) rope_base: f32,
@@ -25,6 +29,16 @@ pub(super) struct Shape {
     pub(super) norm_eps: f32,
     /// Whether the embedding table also makes the logits.
     pub(super) tied: bool,
+}
+
+/// What some families multiply by.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Multipliers {
+    embeddings: f32,
+    residuals: f32,
+    scores: f32,
+    /// What logits are divided by.
+    logits: f32,
 }
 
 pub(super) const SHAPES: &[Shape] = &[
@@ -37,6 +51,8 @@ pub(super) const SHAPES: &[Shape] = &[
         kv_heads: 3,
         head_dim: 64,
         feed_forward: 1536,
+        experts: None,
+        multipliers: None,
         vocabulary: 49_152,
         context: 8192,
         rope_base: 100_000.0,
@@ -53,6 +69,8 @@ pub(super) const SHAPES: &[Shape] = &[
         kv_heads: 8,
         head_dim: 128,
         feed_forward: 14_336,
+        experts: None,
+        multipliers: None,
         vocabulary: 128_256,
         context: 8192,
         rope_base: 500_000.0,
@@ -69,10 +87,53 @@ pub(super) const SHAPES: &[Shape] = &[
         kv_heads: 16,
         head_dim: 128,
         feed_forward: 21_504,
+        experts: None,
+        multipliers: None,
         vocabulary: 262_144,
         context: 131_072,
         rope_base: 1_000_000.0,
         window: Some(1024),
+        norm_eps: 1e-6,
+        tied: true,
+    },
+    Shape {
+        name: "qwen3-30b-a3b",
+        architecture: Architecture::Qwen3Moe,
+        layers: 48,
+        width: 2048,
+        heads: 32,
+        kv_heads: 4,
+        head_dim: 128,
+        feed_forward: 768,
+        experts: Some([128, 8]),
+        multipliers: None,
+        vocabulary: 151_936,
+        context: 40_960,
+        rope_base: 1_000_000.0,
+        window: None,
+        norm_eps: 1e-6,
+        tied: false,
+    },
+    Shape {
+        name: "granite3-3b-a800m",
+        architecture: Architecture::GraniteMoe,
+        layers: 32,
+        width: 1536,
+        heads: 24,
+        kv_heads: 8,
+        head_dim: 64,
+        feed_forward: 512,
+        experts: Some([40, 8]),
+        multipliers: Some(Multipliers {
+            embeddings: 12.0,
+            residuals: 0.22,
+            scores: 0.015_625,
+            logits: 6.0,
+        }),
+        vocabulary: 49_155,
+        context: 131_072,
+        rope_base: 10_000_000.0,
+        window: None,
         norm_eps: 1e-6,
         tied: true,
     },
@@ -130,12 +191,25 @@ impl Shape {
         add("attn_v", &[keys, width], Role::Value(layer));
         add("attn_output", &[width, queries], Role::Other);
         add("ffn_norm", &[width], Role::Other);
-        add("ffn_gate", &[inner, width], Role::Other);
-        add("ffn_up", &[inner, width], Role::Other);
-        add("ffn_down", &[width, inner], Role::Down(layer));
-        if self.architecture == Architecture::Gemma3 {
+        match self.experts {
+            None => {
+                add("ffn_gate", &[inner, width], Role::Other);
+                add("ffn_up", &[inner, width], Role::Other);
+                add("ffn_down", &[width, inner], Role::Down(layer));
+            }
+            Some([count, _]) => {
+                add("ffn_gate_inp", &[count, width], Role::Router);
+                add("ffn_gate_exps", &[count, inner, width], Role::Other);
+                add("ffn_up_exps", &[count, inner, width], Role::Other);
+                add("ffn_down_exps", &[count, width, inner], Role::Down(layer));
+            }
+        }
+        let gemma = self.architecture == Architecture::Gemma3;
+        if gemma || self.architecture == Architecture::Qwen3Moe {
             add("attn_q_norm", &[dim], Role::Other);
             add("attn_k_norm", &[dim], Role::Other);
+        }
+        if gemma {
             add("post_attention_norm", &[width], Role::Other);
             add("post_ffw_norm", &[width], Role::Other);
         }
@@ -150,19 +224,33 @@ impl Shape {
         let sizes = [
             ("block_count", self.layers),
             ("embedding_length", self.width),
-            ("feed_forward_length", self.feed_forward),
             ("attention.head_count", self.heads),
             ("attention.head_count_kv", self.kv_heads),
             ("attention.key_length", self.head_dim),
             ("attention.value_length", self.head_dim),
         ];
-        for (key, size) in sizes {
+        let inner = match self.architecture {
+            Architecture::Qwen3Moe => "expert_feed_forward_length",
+            _ => "feed_forward_length",
+        };
+        let experts = self
+            .experts
+            .iter()
+            .flat_map(|[count, used]| [("expert_count", *count), ("expert_used_count", *used)]);
+        let feed_forward = [(inner, self.feed_forward)];
+        for (key, size) in sizes.into_iter().chain(feed_forward).chain(experts) {
             writer.set(&format!("{family}.{key}"), size as u64)?;
         }
         let mut set = |key: &str, value: NewValue| writer.set(&format!("{family}.{key}"), value);
         set("context_length", self.context.into())?;
         set("rope.freq_base", self.rope_base.into())?;
         set("attention.layer_norm_rms_epsilon", self.norm_eps.into())?;
+        if let Some(multipliers) = self.multipliers {
+            set("embedding_scale", multipliers.embeddings.into())?;
+            set("residual_scale", multipliers.residuals.into())?;
+            set("attention.scale", multipliers.scores.into())?;
+            set("logit_scale", multipliers.logits.into())?;
+        }
         if let Some(window) = self.window {
             set("attention.sliding_window", window.into())?;
         }

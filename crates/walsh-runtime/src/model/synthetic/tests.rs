@@ -19,6 +19,21 @@ const SMALL: Shape = Shape {
     ..SHAPES[2]
 };
 
+/// A mixture of experts in small, of rows that are multiples of 256 and others.
+const MIXTURE: Shape = Shape {
+    name: "mixture",
+    layers: 3,
+    width: 256,
+    heads: 4,
+    kv_heads: 2,
+    head_dim: 64,
+    feed_forward: 96,
+    experts: Some([8, 3]),
+    vocabulary: 700,
+    context: 512,
+    ..SHAPES[3]
+};
+
 fn model(shape: &'static Shape, mix: Mix) -> Model {
     let device = walsh::open("cpu:threads=2").expect("the CPU");
     Model::synthetic(&device, &Synthetic { shape, mix }).expect("a model")
@@ -78,7 +93,9 @@ fn the_mix_is_that_of_known_files() {
 
 #[test]
 fn logits_stay_finite_through_all_layers_and_differ() {
-    let all = Mix::NAMES.iter().map(|&(_, mix)| model(&SMALL, mix));
+    let mixes = || Mix::NAMES.iter().map(|&(_, mix)| mix);
+    let all = mixes().map(|mix| model(&SMALL, mix));
+    let all = all.chain(mixes().map(|mix| model(&MIXTURE, mix)));
     let deep = ["q4_k_m", "q4_0"].map(|mix| {
         let device = walsh::open("cpu:threads=2").expect("the CPU");
         let synthetic = format!("smollm2-135m:{mix}").parse().expect("known");

@@ -1,0 +1,230 @@
+//! Each architecture against transformers: tiny random models, whose logits were computed there by `make.py`.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use walsh_runtime::{Model, Session, SessionOptions};
+
+/// How far logits may be off, as a share of the largest: sums of f32 in another order.
+const TOLERANCE: f64 = 2e-5;
+
+struct Golden {
+    path: PathBuf,
+    tokens: Vec<i32>,
+    logits: Vec<Vec<f64>>,
+}
+
+fn golden() -> Vec<Golden> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/architectures");
+    let files = std::fs::read_dir(&folder).expect("the folder");
+    let mut paths: Vec<PathBuf> = files.map(|file| file.expect("a file").path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|kind| kind == "gguf"));
+    paths.sort();
+    let read = |path: PathBuf| {
+        let text = std::fs::read_to_string(path.with_extension("json")).expect("logits");
+        let json: Value = serde_json::from_str(&text).expect("JSON");
+        let row = |row: &Value| -> Vec<f64> {
+            let numbers = row.as_array().expect("a row").iter();
+            numbers.map(|x| x.as_f64().expect("a number")).collect()
+        };
+        Golden {
+            path,
+            tokens: row(&json["tokens"]).iter().map(|x| *x as i32).collect(),
+            logits: json["logits"]
+                .as_array()
+                .expect("rows")
+                .iter()
+                .map(row)
+                .collect(),
+        }
+    };
+    paths.into_iter().map(read).collect()
+}
+
+fn session(golden: &Golden, device: &str) -> Session {
+    let device = walsh::open(device).expect("the processor");
+    let model = Model::open(&device, &golden.path).expect("the model");
+    let options = SessionOptions {
+        context: 64,
+        kv: "f32".parse().expect("a SPEC"),
+        chunk: 8,
+        ..SessionOptions::default()
+    };
+    model.session(options).expect("a session")
+}
+
+#[track_caller]
+fn assert_near(golden: &Golden, position: usize, given: &[f32]) -> f64 {
+    let expected = &golden.logits[position];
+    let largest = expected.iter().fold(0.0f64, |most, x| most.max(x.abs()));
+    let pairs = expected.iter().zip(given);
+    let off = pairs.fold(0.0f64, |most, (x, y)| most.max((x - f64::from(*y)).abs()));
+    let share = off / largest;
+    let name = golden.path.display();
+    assert!(
+        share < TOLERANCE,
+        "{name}: position {position} is off by {share:.2e}"
+    );
+    share
+}
+
+/// In whole chunks, a token at a time, and in chunks behind tokens.
+#[test]
+fn logits_are_those_of_transformers() {
+    let all = golden();
+    assert!(all.len() >= 8, "{} models", all.len());
+    for golden in &all {
+        let mut most = 0.0f64;
+        for device in ["cpu:threads=1", "cpu:threads=2,isa=portable"] {
+            let last = golden.tokens.len() - 1;
+            let mut session = session(golden, device);
+            session.prefill(&golden.tokens).expect("read");
+            most = most.max(assert_near(golden, last, session.logits()));
+            session.truncate(0).expect("cut back");
+            for (position, &token) in golden.tokens.iter().enumerate() {
+                session.decode(token).expect("read");
+                most = most.max(assert_near(golden, position, session.logits()));
+            }
+            session.truncate(0).expect("cut back");
+            let (first, rest) = golden.tokens.split_at(3);
+            for &token in first {
+                session.decode(token).expect("read");
+            }
+            session.prefill(rest).expect("read");
+            most = most.max(assert_near(golden, last, session.logits()));
+        }
+        let name = golden.path.file_stem().expect("a name").display();
+        println!("{name}: off by {most:.1e} of the largest logit at most");
+    }
+}
+
+/// A file of these models with other bytes, and why it is refused.
+fn refused(name: &str, change: impl Fn(&mut Vec<u8>)) -> String {
+    let golden = golden();
+    let of_name = |golden: &&Golden| golden.path.file_stem().is_some_and(|stem| stem == name);
+    let found = golden.iter().find(of_name).expect("a model");
+    let mut bytes = std::fs::read(&found.path).expect("the file");
+    change(&mut bytes);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("model.gguf");
+    std::fs::write(&path, bytes).expect("the file is written");
+    let device = walsh::open("cpu:threads=1").expect("the processor");
+    let error = Model::open(&device, path)
+        .expect_err("an error")
+        .to_string();
+    assert!(!error.contains('\n'), "{error}");
+    error
+}
+
+fn place(bytes: &[u8], of: &str) -> usize {
+    let found = bytes
+        .windows(of.len())
+        .position(|part| part == of.as_bytes());
+    found.unwrap_or_else(|| panic!("{of} is not there"))
+}
+
+/// Gives a key of 32 bits another value.
+fn set(bytes: &mut [u8], key: &str, value: u32) {
+    let behind = place(bytes, key) + key.len() + 4;
+    bytes[behind..behind + 4].copy_from_slice(&value.to_le_bytes());
+}
+
+/// Gives a tensor another name of the same length.
+fn rename(bytes: &mut [u8], from: &str, to: &str) {
+    let place = place(bytes, from);
+    bytes[place..place + to.len()].copy_from_slice(to.as_bytes());
+}
+
+#[test]
+fn experts_that_contradict_themselves_are_refused() {
+    let (count, used) = ("qwen3moe.expert_count", "qwen3moe.expert_used_count");
+    let inner = "qwen3moe.expert_feed_forward_length";
+    for (key, value, words) in [
+        (count, 0, "expert_count is 0, but only 1 to 512"),
+        (count, 513, "expert_count is 513, but only 1 to 512"),
+        (
+            count,
+            4,
+            "tensor blk.0.ffn_gate_exps.weight has the shape [5, 16, 32]",
+        ),
+        (used, 0, "expert_used_count is 0, but only 1 to 32"),
+        (used, 6, "6 of 5 experts"),
+        (used, 33, "expert_used_count is 33"),
+        (inner, 0, "expert_feed_forward_length is 0"),
+        (inner, 8, "the metadata asks for [5, 8, 32]"),
+    ] {
+        let error = refused("qwen3moe", |bytes| set(bytes, key, value));
+        assert!(error.contains(words), "{key} = {value}: {error}");
+    }
+}
+
+#[test]
+fn parts_that_are_half_there_are_refused() {
+    for (model, from, to, words) in [
+        (
+            "qwen3moe",
+            "blk.1.ffn_gate_inp.weight",
+            "blk.1.ffn_gate_inq.weight",
+            "tensor blk.1.ffn_gate_inp.weight is missing",
+        ),
+        (
+            "qwen3moe",
+            "blk.1.ffn_up_exps.weight",
+            "blk.1.ffn_up_shexp.weigh",
+            "tensor blk.1.ffn_up_exps.weight is missing",
+        ),
+        (
+            "gpt-oss",
+            "blk.1.attn_sinks.weight",
+            "blk.1.attn_sinkz.weight",
+            "tensor blk.1.attn_sinks.weight is missing",
+        ),
+        (
+            "gpt-oss",
+            "blk.1.ffn_up_exps.bias",
+            "blk.1.ffn_up_expz.bias",
+            "tensor blk.1.ffn_up_exps.bias is missing, and blk.0.ffn_up_exps.bias is there",
+        ),
+        (
+            "olmo2",
+            "blk.0.post_ffw_norm.weight",
+            "blk.0.post_ffz_norm.weight",
+            "tensor blk.0.post_ffw_norm.weight is missing",
+        ),
+        (
+            "phi3",
+            "blk.0.attn_qkv.weight",
+            "blk.0.attn_qqq.weight",
+            "tensor blk.0.attn_qkv.weight is missing",
+        ),
+    ] {
+        let error = refused(model, |bytes| rename(bytes, from, to));
+        assert!(error.contains(words), "{model} {to}: {error}");
+    }
+}
+
+#[test]
+fn keys_that_no_part_heeds_are_refused() {
+    let refused = |model, from, to| refused(model, |bytes| rename(bytes, from, to));
+    let error = refused("smollm3", "smollm3.vocab_size", "smollm3.vocab_sizf");
+    assert!(
+        error.contains("smollm3.vocab_sizf is 260, which is not known"),
+        "{error}"
+    );
+    let error = refused(
+        "granite",
+        "granite.residual_scale",
+        "granite.temperat_scale",
+    );
+    assert!(error.contains("granite.temperat_scale"), "{error}");
+    // Where layers never slide, a window is more than is computed.
+    let error = refused(
+        "olmo2",
+        "olmo2.attention.value_length",
+        "olmo2.attention.sliding_wind",
+    );
+    assert!(
+        error.contains("olmo2.attention.sliding_wind is 16"),
+        "{error}"
+    );
+}

@@ -1,0 +1,175 @@
+"""Makes a tiny random model of each architecture, and what transformers computes with it.
+
+    make.py CONVERTER [NAME...]
+
+CONVERTER is a checkout of llama.cpp, whose convert_hf_to_gguf.py writes the GGUF files, with f32 weights. It runs where
+torch and transformers 5.24 are. Beside each NAME.gguf lies NAME.json: tokens, and the logits behind each of them.
+"""
+
+import json
+import pathlib
+import sys
+import tempfile
+
+import torch
+import transformers
+
+VOCABULARY = 260
+TOKENS = 14
+
+COMMON = dict(
+    vocab_size=VOCABULARY,
+    hidden_size=32,
+    intermediate_size=40,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    head_dim=16,
+    max_position_embeddings=256,
+    bos_token_id=0,
+    eos_token_id=1,
+    pad_token_id=None,
+    tie_word_embeddings=True,
+)
+
+# With heads whose size is the width over their number.
+PLAIN_HEADS = {**COMMON, "num_attention_heads": 2, "num_key_value_heads": 1}
+PLAIN_HEADS.pop("head_dim")
+
+MODELS = {
+    "qwen3moe": lambda: transformers.Qwen3MoeForCausalLM(
+        transformers.Qwen3MoeConfig(
+            **COMMON,
+            num_experts=5,
+            num_experts_per_tok=2,
+            moe_intermediate_size=16,
+            norm_topk_prob=True,
+            rope_theta=10000.0,
+        )
+    ),
+    # The fourth layer attends without RoPE.
+    "smollm3": lambda: transformers.SmolLM3ForCausalLM(
+        transformers.SmolLM3Config(
+            **{**PLAIN_HEADS, "num_hidden_layers": 4, "intermediate_size": 24}, rope_theta=10000.0
+        )
+    ),
+    "olmo2": lambda: transformers.Olmo2ForCausalLM(
+        transformers.Olmo2Config(**{**COMMON, "tie_word_embeddings": False}, rope_theta=10000.0)
+    ),
+    "phi3": lambda: transformers.Phi3ForCausalLM(
+        transformers.Phi3Config(**{**PLAIN_HEADS, "tie_word_embeddings": False}, sliding_window=6)
+    ),
+    "granite": lambda: transformers.GraniteForCausalLM(
+        transformers.GraniteConfig(
+            **PLAIN_HEADS,
+            embedding_multiplier=2.0,
+            logits_scaling=8.0,
+            residual_multiplier=0.7,
+            attention_multiplier=0.15,
+        )
+    ),
+    "granitemoe": lambda: transformers.GraniteMoeForCausalLM(
+        transformers.GraniteMoeConfig(
+            **{**PLAIN_HEADS, "intermediate_size": 16},
+            num_local_experts=5,
+            num_experts_per_tok=2,
+            embedding_multiplier=2.0,
+            logits_scaling=8.0,
+            residual_multiplier=0.7,
+            attention_multiplier=0.15,
+        )
+    ),
+    # The temperature shows from the ninth token on.
+    "mistral3": lambda: transformers.Ministral3ForCausalLM(
+        transformers.Ministral3Config(
+            **COMMON,
+            rope_parameters=dict(
+                rope_type="yarn",
+                rope_theta=10000.0,
+                factor=16.0,
+                original_max_position_embeddings=8,
+                max_position_embeddings=256,
+                beta_fast=32.0,
+                beta_slow=1.0,
+                mscale_all_dim=1.0,
+                mscale=1.0,
+                llama_4_scaling_beta=0.5,
+            ),
+        )
+    ),
+    "gpt-oss": lambda: transformers.GptOssForCausalLM(
+        transformers.GptOssConfig(
+            **{**COMMON, "tie_word_embeddings": False, "intermediate_size": 16},
+            num_local_experts=4,
+            num_experts_per_tok=2,
+            sliding_window=8,
+        )
+    ),
+}
+
+
+def randomise(model):
+    """Weights of a magnitude that keeps the stream's, and norms and biases that show when they are left out."""
+    generator = torch.Generator().manual_seed(20)
+    for name, parameter in model.named_parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        if "norm" in name:
+            value = 1 + 0.2 * noise
+        elif "embed_tokens" in name:
+            value = 0.5 * noise
+        elif parameter.dim() == 1 or name.endswith("bias"):
+            value = 0.3 * noise
+        elif "sinks" in name:
+            value = noise
+        else:
+            fan_in = 32 if name.endswith(("gate_up_proj", "down_proj")) and parameter.dim() == 3 else parameter.shape[-1]
+            value = noise / fan_in**0.5
+            if "gate.weight" in name or "router" in name:
+                value = 3 * value
+        parameter.data.copy_(value)
+
+
+def vocabulary(self):
+    """The 256 bytes, and names that stand for nothing."""
+    tokens = [f"<0x{byte:02X}>" for byte in range(256)]
+    tokens += [f"<unused{index}>" for index in range(VOCABULARY - 256)]
+    writer = self.gguf_writer
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(tokens)
+    writer.add_token_scores([0.0] * VOCABULARY)
+    writer.add_token_types([6] * 256 + [5] * (VOCABULARY - 256))
+    writer.add_add_bos_token(False)
+
+
+def convert(folder, architecture, file):
+    import conversion
+    import gguf
+
+    found = conversion.get_model_class(architecture)
+    # What this one writes it leaves to another.
+    found = getattr(found, "Ministral3Model", found)
+    tiny = type("Tiny", (found,), {"set_vocab": vocabulary, "model_arch": found.model_arch})
+    with torch.inference_mode():
+        tiny(folder, gguf.LlamaFileType.ALL_F32, file, use_temp_file=False, eager=True, model_name="tiny").write()
+
+
+def main():
+    converter, *names = sys.argv[1:]
+    sys.path.insert(0, converter)
+    sys.path.insert(0, str(pathlib.Path(converter) / "gguf-py"))
+    here = pathlib.Path(__file__).parent
+    for name in names or MODELS:
+        model = MODELS[name]().float().eval()
+        randomise(model)
+        tokens = [(7 * i * i + 31 * i + 5) % VOCABULARY for i in range(TOKENS)]
+        with torch.inference_mode():
+            logits = model(torch.tensor([tokens])).logits[0]
+        rows = [[float(f"{number:.7g}") for number in row.tolist()] for row in logits]
+        (here / f"{name}.json").write_text(json.dumps({"tokens": tokens, "logits": rows}) + "\n")
+        with tempfile.TemporaryDirectory() as folder:
+            model.save_pretrained(folder)
+            convert(pathlib.Path(folder), model.config.architectures[0], here / f"{name}.gguf")
+        print(name, (here / f"{name}.gguf").stat().st_size, float(logits.abs().max()))
+
+
+main()
