@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use walsh_core::Activations;
 
+use super::blocks;
 use super::contract::{InputLayout, Job, Kernels, Operands, ProductError, ProductShape};
 use super::layout::{Arrangement, LANES, Tiles};
 use super::{registry, tile};
@@ -69,7 +70,7 @@ impl ProductPlan {
         let kernels = registry::kernels(isa);
         if packed
             && !(kernels.packs.is_some()
-                && weight.is_quantised()
+                && blocks::is_side_by_side(weight)
                 && activations == Activations::Int8)
         {
             return Err(ProductError::Packed { isa, weight });

@@ -21,15 +21,15 @@ trait Sink<B> {
     /// Whether the blocks are part of a stream, in which others are fetched ahead.
     const STREAM: bool;
 
-    /// Takes `64 · vectors` values: a group, or two blocks of it of which the first is value `at`.
+    /// Takes `64 · vectors` values from value `at` on: of a group, or two blocks of it.
     ///
     /// # Safety
     /// They are among those that the sink was made for.
     unsafe fn take(&mut self, s: Avx512, group: &Group, at: usize, vectors: usize);
 }
 
-/// Decodes the first `values` values, whole blocks, from a block on: whole groups, then pairs of blocks. An odd last block
-/// is decoded beside an empty one.
+/// Decodes the first `values` values, whole blocks, from a block on: whole groups, then pairs of blocks of 32. An odd last
+/// block is decoded beside an empty one, and so are a group's last larger blocks.
 ///
 /// # Safety
 /// The blocks are readable, and the sink was made for them.
@@ -48,6 +48,15 @@ unsafe fn decode<B: Wide, S: Sink<B>>(s: Avx512, blocks: *const B, values: usize
             blocks = blocks.add(many);
         }
         if B::LEN == GROUP {
+            return;
+        }
+        if B::LEN > BLOCK {
+            let (at, left) = (values / GROUP * GROUP, values % GROUP);
+            if left > 0 {
+                let mut group = [B::zeroed(); GROUP / (2 * BLOCK)];
+                blocks.copy_to_nonoverlapping(group.as_mut_ptr(), left / B::LEN);
+                sink.take(s, &B::wide(s, &group[..many]), at, left / (2 * BLOCK));
+            }
             return;
         }
         for at in (values / GROUP * GROUP..values).step_by(2 * BLOCK) {
@@ -463,10 +472,11 @@ mod tests {
         let s = unsafe { <Avx512 as Products>::new_unchecked() };
         for dtype in block_types() {
             // Whole groups, a pair of blocks, and a single one.
-            let lengths: &[usize] = if dtype.block_len() == 32 {
-                &[32, 64, 576, 800]
-            } else {
-                &[256, 1024]
+            let lengths: &[usize] = match dtype.block_len() {
+                32 => &[32, 64, 576, 800],
+                64 => &[64, 256, 448],
+                128 => &[128, 256, 640],
+                _ => &[256, 1024],
             };
             for &length in lengths {
                 let row = &random_weights(dtype, 1, length, 11);

@@ -31,6 +31,16 @@ pub(crate) trait Primitives: Copy + 'static {
         indices
     }
 
+    /// Each bit, the lowest first, as a byte with all of its bits.
+    #[inline(always)]
+    fn masks(self, bits: u32) -> [u8; 32] {
+        let mut masks = [0; 32];
+        for (i, mask) in masks.iter_mut().enumerate() {
+            *mask = 0u8.wrapping_sub((bits >> i & 1) as u8);
+        }
+        masks
+    }
+
     /// 32 numbers in 8 bits.
     #[inline(always)]
     fn quantise(self, values: &[f32; 32]) -> Quantised {
@@ -117,6 +127,8 @@ pub(crate) trait Register: Primitives {
 )]
 pub(crate) trait Unpack: Register {
     unsafe fn load_words(self, p: *const u8) -> Self::Words;
+    /// As many bytes as there are lanes, side by side, as words.
+    unsafe fn load_bytes(self, p: *const u8) -> Self::Words;
     /// As many half-precision numbers as there are lanes, side by side.
     unsafe fn load_halves(self, p: *const u8) -> Self::Numbers;
     /// A number in all lanes, from where it lies.
@@ -137,6 +149,8 @@ pub(crate) trait Unpack: Register {
     fn look_up(self, table: &[u8; 16], indices: Self::Words) -> Self::Words;
     /// Bits `4 · quad` to `4 · quad + 3` of each word as bits 4 of its bytes.
     fn fifth_bits(self, a: Self::Words, quad: usize) -> Self::Words;
+    /// What [`e8m0`](walsh_formats::ggml::e8m0) makes of each word, which is a byte.
+    fn powers(self, a: Self::Words) -> Self::Numbers;
     /// The lower halves and the upper halves of the words as half-precision numbers.
     fn widen_words(self, a: Self::Words) -> [Self::Numbers; 2];
     /// Fetches as many of the bytes that come later in a stream as are read now, from `at` on. There may be none.
@@ -145,13 +159,14 @@ pub(crate) trait Unpack: Register {
     fn fetch(self, line: *const u8);
 }
 
-/// Words and half-precision numbers from any places, one for each lane.
+/// Words, bytes and half-precision numbers from any places, one for each lane.
 ///
 /// # Safety of the methods
 /// As of those of [`Register`].
 #[cfg(target_arch = "x86_64")]
 pub(crate) trait Gather: Unpack {
     unsafe fn gather_words(self, place: impl Fn(usize) -> *const u8) -> Self::Words;
+    unsafe fn gather_bytes(self, place: impl Fn(usize) -> *const u8) -> Self::Words;
     unsafe fn gather_halves(self, place: impl Fn(usize) -> *const u8) -> Self::Numbers;
 }
 

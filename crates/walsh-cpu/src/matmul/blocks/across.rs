@@ -21,6 +21,9 @@ pub(in crate::matmul) trait SideBySide: Copy {
     /// The word at `at` of every row's block.
     fn word(self, at: usize) -> Word<Self>;
 
+    /// The byte at `at` of every row's block, as a word.
+    fn byte(self, at: usize) -> Word<Self>;
+
     /// The half-precision number at `at` of every row's block.
     fn halves(self, at: usize) -> <Self::Set as Register>::Numbers;
 

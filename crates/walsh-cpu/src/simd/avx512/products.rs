@@ -33,6 +33,7 @@ impl Primitives for Avx512 {
         fn look_up_all(self, table: &[u8; 16], indices: [u8; 32]) -> [u8; 32] {
             self.avx2().look_up_all(table, indices)
         }
+        fn masks(self, bits: u32) -> [u8; 32] { self.avx2().masks(bits) }
         fn quantise(self, values: &[f32; 32]) -> Quantised {
             let (first, second) = (_mm512_loadu_ps(values.as_ptr()), _mm512_loadu_ps(values.as_ptr().add(16)));
             // As integers, magnitudes compare like the numbers do, and infinity and NaN are above all others.
@@ -109,6 +110,7 @@ impl Register for Avx512 {
 impl Unpack for Avx512 {
     operations! {
         unsafe fn load_words(self, p: *const u8) -> __m512i { _mm512_loadu_si512(p.cast()) }
+        unsafe fn load_bytes(self, p: *const u8) -> __m512i { _mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast())) }
         unsafe fn load_halves(self, p: *const u8) -> __m512 { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
         fn broadcast(self, from: &i32) -> __m512i { broadcast(from) }
         fn bytes(self, x: u8) -> __m512i { _mm512_set1_epi8(x as i8) }
@@ -133,6 +135,12 @@ impl Unpack for Avx512 {
             let quads = _mm512_loadu_si512(FIFTH_BITS.as_ptr().cast());
             _mm512_permutexvar_epi32(self.shr(a, 4 * quad), quads)
         }
+        fn powers(self, a: __m512i) -> __m512 {
+            let large = _mm512_slli_epi32::<23>(_mm512_sub_epi32(a, _mm512_set1_epi32(1)));
+            let is_small = _mm512_cmplt_epi32_mask(a, _mm512_set1_epi32(2));
+            let small = _mm512_set1_epi32(0x0020_0000);
+            _mm512_castsi512_ps(_mm512_mask_sllv_epi32(large, is_small, small, a))
+        }
         fn widen_words(self, a: __m512i) -> [__m512; 2] {
             let high = self.shr(a, 16);
             [
@@ -152,6 +160,13 @@ impl Gather for Avx512 {
             let four = |i: usize| _mm_set_epi32(word(i + 3), word(i + 2), word(i + 1), word(i));
             let low = _mm512_castsi256_si512(_mm256_set_m128i(four(4), four(0)));
             _mm512_inserti64x4::<1>(low, _mm256_set_m128i(four(12), four(8)))
+        }
+        unsafe fn gather_bytes(self, place: impl Fn(usize) -> *const u8) -> __m512i {
+            let mut bytes = [0; 16];
+            for (lane, byte) in bytes.iter_mut().enumerate() {
+                *byte = *place(lane);
+            }
+            self.load_bytes(bytes.as_ptr())
         }
         unsafe fn gather_halves(self, place: impl Fn(usize) -> *const u8) -> __m512 {
             let half = |lane: usize| place(lane).cast::<i16>().read_unaligned();

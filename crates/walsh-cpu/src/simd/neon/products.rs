@@ -35,6 +35,16 @@ impl Primitives for Neon {
             }
             bytes
         }
+        fn masks(self, bits: u32) -> [u8; 32] {
+            let own = vreinterpretq_u8_u64(vdupq_n_u64(0x8040_2010_0804_0201));
+            let mut masks = [0; 32];
+            for half in 0..2 {
+                let [first, second, ..] = (bits >> (16 * half)).to_le_bytes();
+                let spread = vcombine_u8(vdup_n_u8(first), vdup_n_u8(second));
+                vst1q_u8(masks.as_mut_ptr().add(16 * half), vtstq_u8(spread, own));
+            }
+            masks
+        }
     }
 }
 

@@ -1,0 +1,293 @@
+//! The types whose codes are points of grids: `iq3_s`, `iq3_xxs`, `iq2_s`, `iq2_xs`, `iq2_xxs`, `iq1_m` and `iq1_s`.
+
+use walsh_formats::ggml::{
+    BlockIq1M, BlockIq1S, BlockIq2S, BlockIq2Xs, BlockIq2Xxs, BlockIq3S, BlockIq3Xxs, Grid,
+    IQ1_GRID, IQ2_S_GRID, IQ2_XS_GRID, IQ2_XXS_GRID, IQ3_S_GRID, IQ3_XXS_GRID,
+};
+
+use super::along::symmetric_runs;
+use super::{Decode, Decoded};
+#[cfg(target_arch = "x86_64")]
+use super::{Group, Wide};
+#[cfg(target_arch = "x86_64")]
+use crate::simd::Avx512;
+use crate::simd::Primitives;
+
+/// The code that stands for zero where values are at most 15 eighths or units of a scale.
+const SMALL: u8 = 16;
+
+/// The code that stands for zero where they are at most 62.
+const LARGE: u8 = 64;
+
+/// Points of eight values as the codes of positive values, eight to a word.
+struct Eights<const N: usize>([u64; N]);
+
+/// Points of four.
+struct Fours<const N: usize>([u32; N]);
+
+/// The codes of a point: `zero` and `factor` times each value.
+const fn codes_of(grid: Grid, point: usize, zero: u8, factor: i8) -> u64 {
+    let (mut codes, mut i) = (0, 0);
+    while i < grid.values {
+        let code = zero.wrapping_add_signed(factor * grid.value(point, i));
+        codes |= (code as u64) << (8 * i);
+        i += 1;
+    }
+    codes
+}
+
+impl<const N: usize> Eights<N> {
+    const fn of(grid: Grid, zero: u8, factor: i8) -> Self {
+        assert!(grid.values == 8 && grid.points.len() == N);
+        let (mut points, mut i) = ([0; N], 0);
+        while i < N {
+            points[i] = codes_of(grid, i, zero, factor);
+            i += 1;
+        }
+        Eights(points)
+    }
+
+    /// The codes of four points.
+    #[inline(always)]
+    fn codes(&self, index: impl Fn(usize) -> usize) -> [u8; 32] {
+        let mut words = [0; 4];
+        for (i, word) in words.iter_mut().enumerate() {
+            *word = self.0[index(i) % N];
+        }
+        bytemuck::cast(words)
+    }
+}
+
+impl<const N: usize> Fours<N> {
+    const fn of(grid: Grid, zero: u8) -> Self {
+        assert!(grid.values == 4 && grid.points.len() == N);
+        let (mut points, mut i) = ([0; N], 0);
+        while i < N {
+            points[i] = codes_of(grid, i, zero, 1) as u32;
+            i += 1;
+        }
+        Fours(points)
+    }
+
+    /// The codes of eight points.
+    #[inline(always)]
+    fn codes(&self, index: impl Fn(usize) -> usize) -> [u8; 32] {
+        let mut words = [0; 8];
+        for (i, word) in words.iter_mut().enumerate() {
+            *word = self.0[index(i) % N];
+        }
+        bytemuck::cast(words)
+    }
+}
+
+static IQ3_S: Fours<512> = Fours::of(IQ3_S_GRID, SMALL);
+static IQ3_XXS: Fours<256> = Fours::of(IQ3_XXS_GRID, LARGE);
+static IQ2_S: Eights<1024> = Eights::of(IQ2_S_GRID, LARGE, 1);
+static IQ2_XS: Eights<512> = Eights::of(IQ2_XS_GRID, LARGE, 1);
+static IQ2_XXS: Eights<256> = Eights::of(IQ2_XXS_GRID, LARGE, 1);
+/// In eighths.
+static IQ1: Eights<2048> = Eights::of(IQ1_GRID, SMALL, 8);
+
+/// Mirrors the codes whose bit of `signs` is set at `zero`, which is above all they stand for.
+#[inline(always)]
+fn with_signs<P: Primitives>(p: P, codes: [u8; 32], signs: u32, zero: u8) -> [u8; 32] {
+    let (mut codes, masks) = (codes, p.masks(signs));
+    for (code, mask) in codes.iter_mut().zip(masks) {
+        // 2·zero − 1 is all bits of a code: the code's complement is that less the code.
+        *code = (*code ^ mask & (2 * zero - 1)).wrapping_add(mask & 1);
+    }
+    codes
+}
+
+/// The signs of 32 values of which an even number of each eight is negative: from seven bits each.
+#[inline(always)]
+fn even_signs(word: u32) -> u32 {
+    // Seven bits to a byte.
+    let pairs = word & 0x3fff | (word & 0x0fff_c000) << 2;
+    let sevens = pairs & 0x007f_007f | (pairs & 0x3f80_3f80) << 1;
+    let mut parity = sevens ^ sevens >> 4;
+    parity ^= parity >> 2;
+    parity ^= parity >> 1;
+    sevens | (parity & 0x0101_0101) << 7
+}
+
+/// The runs' scales: `scale[j] = unit · (½ + nibbles[j])`, and what they take away.
+#[inline(always)]
+fn half_steps(out: &mut Decoded<'_>, unit: f32, nibbles: impl Iterator<Item = u32>) {
+    for ((scale, min), nibble) in out.scales.iter_mut().zip(&mut *out.mins).zip(nibbles) {
+        *scale = unit * (0.5 + nibble as f32);
+        *min = f32::from(LARGE) * *scale;
+    }
+}
+
+/// The nibbles of bytes, in order.
+#[inline(always)]
+fn nibbles_of(bytes: &[u8]) -> impl Iterator<Item = u32> {
+    bytes
+        .iter()
+        .flat_map(|byte| [u32::from(byte & 15), u32::from(byte >> 4)])
+}
+
+impl Decode for BlockIq3S {
+    const RUN: usize = 32;
+    const TOP: u8 = SMALL + 15;
+    const ZERO: Option<u8> = Some(SMALL);
+
+    #[inline(always)]
+    fn decode<P: Primitives>(&self, p: P, mut out: Decoded<'_>) {
+        let signs = self.signs.as_chunks::<4>().0;
+        for (run, codes) in out.codes.chunks_exact_mut(32).enumerate() {
+            let (low, high) = (&self.qs[8 * run..8 * run + 8], usize::from(self.qh[run]));
+            let found = IQ3_S.codes(|i| usize::from(low[i]) | high << (8 - i) & 256);
+            let found = with_signs(p, found, u32::from_le_bytes(signs[run]), SMALL);
+            codes.copy_from_slice(&found);
+        }
+        let ints = nibbles_of(&self.scales).map(|nibble| 1 + 2 * nibble as i32);
+        symmetric_runs(&mut out, p.widen(self.d), f32::from(SMALL), ints);
+    }
+}
+
+impl Decode for BlockIq3Xxs {
+    const RUN: usize = 32;
+    const TOP: u8 = LARGE + 62;
+    const ZERO: Option<u8> = Some(LARGE);
+
+    #[inline(always)]
+    fn decode<P: Primitives>(&self, p: P, mut out: Decoded<'_>) {
+        for (run, codes) in out.codes.chunks_exact_mut(32).enumerate() {
+            let low = &self.qs[8 * run..8 * run + 8];
+            let found = IQ3_XXS.codes(|i| usize::from(low[i]));
+            let signs = even_signs(u32::from_le_bytes(self.signs[run]));
+            codes.copy_from_slice(&with_signs(p, found, signs, LARGE));
+        }
+        let nibbles = self.signs.iter().map(|word| u32::from(word[3] >> 4));
+        half_steps(&mut out, 0.5 * p.widen(self.d), nibbles);
+    }
+}
+
+impl Decode for BlockIq2S {
+    const RUN: usize = 16;
+    const TOP: u8 = LARGE + 43;
+    const ZERO: Option<u8> = Some(LARGE);
+
+    #[inline(always)]
+    fn decode<P: Primitives>(&self, p: P, mut out: Decoded<'_>) {
+        let signs = self.signs.as_chunks::<4>().0;
+        for (part, codes) in out.codes.chunks_exact_mut(32).enumerate() {
+            let (low, high) = (&self.qs[4 * part..4 * part + 4], usize::from(self.qh[part]));
+            let found = IQ2_S.codes(|i| usize::from(low[i]) | high << (8 - 2 * i) & 0x300);
+            let found = with_signs(p, found, u32::from_le_bytes(signs[part]), LARGE);
+            codes.copy_from_slice(&found);
+        }
+        half_steps(&mut out, 0.25 * p.widen(self.d), nibbles_of(&self.scales));
+    }
+}
+
+impl Decode for BlockIq2Xs {
+    const RUN: usize = 16;
+    const TOP: u8 = LARGE + 43;
+    const ZERO: Option<u8> = Some(LARGE);
+
+    #[inline(always)]
+    fn decode<P: Primitives>(&self, p: P, mut out: Decoded<'_>) {
+        let parts = self.qs.chunks_exact(4);
+        for (words, codes) in parts.zip(out.codes.chunks_exact_mut(32)) {
+            let found = IQ2_XS.codes(|i| usize::from(words[i]));
+            let seven = |i: usize| u32::from(words[i] >> 9) << (7 * i);
+            let signs = even_signs(seven(0) | seven(1) | seven(2) | seven(3));
+            codes.copy_from_slice(&with_signs(p, found, signs, LARGE));
+        }
+        half_steps(&mut out, 0.25 * p.widen(self.d), nibbles_of(&self.scales));
+    }
+}
+
+impl Decode for BlockIq2Xxs {
+    const RUN: usize = 32;
+    const TOP: u8 = LARGE + 43;
+    const ZERO: Option<u8> = Some(LARGE);
+
+    #[inline(always)]
+    fn decode<P: Primitives>(&self, p: P, mut out: Decoded<'_>) {
+        let runs = self.qs.iter().zip(out.codes.chunks_exact_mut(32));
+        for (bytes, codes) in runs {
+            let found = IQ2_XXS.codes(|i| usize::from(bytes[i]));
+            let word = u32::from_le_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]);
+            codes.copy_from_slice(&with_signs(p, found, even_signs(word), LARGE));
+        }
+        let nibbles = self.qs.iter().map(|bytes| u32::from(bytes[7] >> 4));
+        half_steps(&mut out, 0.25 * p.widen(self.d), nibbles);
+    }
+}
+
+/// The codes of 32 values of `iq1_m` and `iq1_s`, in eighths. Twelve bits of an index: the point, and whether it is
+/// shifted down.
+#[inline(always)]
+fn shifted(index: impl Fn(usize) -> usize) -> [u8; 32] {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let mut words: [u64; 4] = bytemuck::cast(IQ1.codes(&index));
+    for (i, word) in words.iter_mut().enumerate() {
+        *word = *word + ONES - ((index(i) >> 11 & 1) as u64 * (2 * ONES));
+    }
+    bytemuck::cast(words)
+}
+
+impl Decode for BlockIq1M {
+    const RUN: usize = 16;
+    const TOP: u8 = SMALL + 9;
+    const ZERO: Option<u8> = Some(SMALL);
+
+    #[inline(always)]
+    fn decode<P: Primitives>(&self, p: P, mut out: Decoded<'_>) {
+        let parts = self.qs.chunks_exact(4).zip(self.qh.chunks_exact(2));
+        for ((low, high), codes) in parts.zip(out.codes.chunks_exact_mut(32)) {
+            let high = usize::from(high[0]) | usize::from(high[1]) << 8;
+            let found = shifted(|i| usize::from(low[i]) | (high >> (4 * i) & 15) << 8);
+            codes.copy_from_slice(&found);
+        }
+        let words = self.scales.iter();
+        let ints = words.flat_map(|word| [0, 3, 6, 9].map(|by| word >> by & 7));
+        let ints = ints.map(|int| 1 + 2 * i32::from(int));
+        symmetric_runs(&mut out, 0.125 * p.widen(self.d()), f32::from(SMALL), ints);
+    }
+}
+
+impl Decode for BlockIq1S {
+    const RUN: usize = 32;
+    const TOP: u8 = SMALL + 9;
+    const ZERO: Option<u8> = Some(SMALL);
+
+    #[inline(always)]
+    fn decode<P: Primitives>(&self, p: P, mut out: Decoded<'_>) {
+        let parts = self.qs.chunks_exact(4).zip(self.qh);
+        for ((low, word), codes) in parts.zip(out.codes.chunks_exact_mut(32)) {
+            let (high, shift) = (usize::from(word), usize::from(word >> 15) << 11);
+            let found = shifted(|i| usize::from(low[i]) | (high >> (3 * i) & 7) << 8 | shift);
+            codes.copy_from_slice(&found);
+        }
+        let ints = self.qh.iter().map(|word| 1 + 2 * i32::from(word >> 12 & 7));
+        symmetric_runs(&mut out, 0.125 * p.widen(self.d), f32::from(SMALL), ints);
+    }
+}
+
+/// Decoders into wide registers that are those along a row.
+macro_rules! plainly {
+    ($($block:ty),*) => {
+        $(#[cfg(target_arch = "x86_64")]
+        impl Wide for $block {
+            #[inline(always)]
+            fn wide(s: Avx512, blocks: &[Self]) -> Group {
+                s.plainly(blocks)
+            }
+        })*
+    };
+}
+
+plainly!(
+    BlockIq3S,
+    BlockIq3Xxs,
+    BlockIq2S,
+    BlockIq2Xs,
+    BlockIq2Xxs,
+    BlockIq1M,
+    BlockIq1S
+);

@@ -1,0 +1,154 @@
+//! `tq1_0`, `tq2_0`, `q1_0` and `q2_0`: one scale, and codes of two to four values.
+
+use half::f16;
+use walsh_formats::ggml::{BlockQ1_0, BlockQ2_0, BlockTq1_0, BlockTq2_0, POWERS_OF_3};
+
+use super::along::{array, each};
+use super::{Decode, Decoded};
+#[cfg(target_arch = "x86_64")]
+use super::{Group, Wide, wide::four};
+use crate::simd::Primitives;
+#[cfg(target_arch = "x86_64")]
+use crate::simd::{Avx512, Register};
+
+/// Fills in runs that all have the scale `d`; codes of one are zero.
+#[inline(always)]
+fn single_scale<P: Primitives>(p: P, d: f16, scales: &mut [f32], mins: &mut [f32]) {
+    let d = p.widen(d);
+    scales.fill(d);
+    mins.fill(d);
+}
+
+/// Digit `n` of ternary numbers.
+#[inline(always)]
+fn digits<const N: usize>(bytes: &[u8; N], n: usize) -> [u8; N] {
+    each(*bytes, |byte| {
+        (u16::from(byte.wrapping_mul(POWERS_OF_3[n])) * 3 >> 8) as u8
+    })
+}
+
+impl Decode for BlockTq1_0 {
+    const RUN: usize = 32;
+    const TOP: u8 = 2;
+    const ZERO: Option<u8> = Some(1);
+
+    #[inline(always)]
+    fn decode<P: Primitives>(&self, p: P, out: Decoded<'_>) {
+        let (first, rest) = out.codes.split_at_mut(5 * 32);
+        let (second, last) = rest.split_at_mut(5 * 16);
+        let bytes: [u8; 32] = array(&self.qs);
+        for (n, codes) in first.chunks_exact_mut(32).enumerate() {
+            codes.copy_from_slice(&digits(&bytes, n));
+        }
+        let bytes: [u8; 16] = array(&self.qs[32..]);
+        for (n, codes) in second.chunks_exact_mut(16).enumerate() {
+            codes.copy_from_slice(&digits(&bytes, n));
+        }
+        for (n, codes) in last.chunks_exact_mut(4).enumerate() {
+            codes.copy_from_slice(&digits(&self.qh, n));
+        }
+        single_scale(p, self.d, out.scales, out.mins);
+    }
+}
+
+impl Decode for BlockTq2_0 {
+    const RUN: usize = 32;
+    const TOP: u8 = 3;
+    const ZERO: Option<u8> = Some(1);
+
+    #[inline(always)]
+    fn decode<P: Primitives>(&self, p: P, out: Decoded<'_>) {
+        for (codes, packed) in out
+            .codes
+            .chunks_exact_mut(128)
+            .zip(self.qs.chunks_exact(32))
+        {
+            let packed: [u8; 32] = array(packed);
+            for (shift, codes) in codes.chunks_exact_mut(32).enumerate() {
+                codes.copy_from_slice(&each(packed, |byte| byte >> (2 * shift) & 3));
+            }
+        }
+        single_scale(p, self.d, out.scales, out.mins);
+    }
+}
+
+impl Decode for BlockQ1_0 {
+    const RUN: usize = 32;
+    const TOP: u8 = 2;
+    const ZERO: Option<u8> = Some(1);
+
+    #[inline(always)]
+    fn decode<P: Primitives>(&self, p: P, out: Decoded<'_>) {
+        let words = self.qs.as_chunks::<4>().0;
+        for (codes, word) in out.codes.chunks_exact_mut(32).zip(words) {
+            let masks = p.masks(u32::from_le_bytes(*word));
+            codes.copy_from_slice(&each(masks, |mask| mask & 2));
+        }
+        single_scale(p, self.d, out.scales, out.mins);
+    }
+}
+
+impl Decode for BlockQ2_0 {
+    const RUN: usize = 32;
+    const TOP: u8 = 3;
+    const ZERO: Option<u8> = Some(1);
+
+    #[inline(always)]
+    fn decode<P: Primitives>(&self, p: P, out: Decoded<'_>) {
+        let mut words = [0u32; 16];
+        for (word, byte) in words.iter_mut().zip(self.qs) {
+            let pairs = (u32::from(byte) | u32::from(byte) << 12) & 0x000f_000f;
+            *word = (pairs | pairs << 6) & 0x0303_0303;
+        }
+        out.codes.copy_from_slice(bytemuck::bytes_of(&words));
+        single_scale(p, self.d, out.scales, out.mins);
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Wide for BlockTq1_0 {
+    #[inline(always)]
+    fn wide(s: Avx512, blocks: &[Self]) -> Group {
+        s.plainly(blocks)
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Wide for BlockTq2_0 {
+    #[inline(always)]
+    fn wide(s: Avx512, blocks: &[Self]) -> Group {
+        let block = &blocks[0];
+        Group {
+            codes: four!(|vector| s.bit_pairs(&block.qs, vector)),
+            scales: s.numbers(s.widen(block.d)),
+            mins: s.numbers(0.0),
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Wide for BlockQ1_0 {
+    #[inline(always)]
+    fn wide(s: Avx512, blocks: &[Self]) -> Group {
+        Group {
+            codes: four!(|vector| {
+                let bits: [u8; 8] = array(&blocks[vector / 2].qs[8 * (vector % 2)..]);
+                s.set_to_two(u64::from_le_bytes(bits))
+            }),
+            scales: s.equal_scales([blocks[0].d, blocks[0].d, blocks[1].d, blocks[1].d]),
+            mins: s.numbers(0.0),
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Wide for BlockQ2_0 {
+    #[inline(always)]
+    fn wide(s: Avx512, blocks: &[Self]) -> Group {
+        Group {
+            codes: four!(|vector| s.bit_pairs_in_order(&blocks[vector].qs)),
+            scales: s.equal_scales([blocks[0].d, blocks[1].d, blocks[2].d, blocks[3].d]),
+            mins: s.numbers(0.0),
+        }
+    }
+}
