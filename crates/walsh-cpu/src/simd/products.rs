@@ -82,6 +82,14 @@ pub(super) fn scale_of(largest: u32) -> (f32, f32) {
     }
 }
 
+/// What a float of 8 bits is multiplied by once its bits are where single precision has them: the difference of the
+/// biases.
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    allow(dead_code, reason = "packed panels are of x86")
+)]
+pub(crate) const SMALL_FLOAT_UNIT: f32 = f32::from_bits((119 + 127) << 23);
+
 /// Adding it leaves a small number, rounded to an integer, in the low bits.
 pub(crate) const SHIFT: f32 = 12_582_912.0; // 1.5 · 2²³
 
@@ -151,6 +159,8 @@ pub(crate) trait Unpack: Register {
     fn fifth_bits(self, a: Self::Words, quad: usize) -> Self::Words;
     /// What [`e8m0`](walsh_formats::ggml::e8m0) makes of each word, which is a byte.
     fn powers(self, a: Self::Words) -> Self::Numbers;
+    /// What [`ue4m3`](walsh_formats::ggml::ue4m3) makes of each word, which is a byte.
+    fn small_floats(self, a: Self::Words) -> Self::Numbers;
     /// The lower halves and the upper halves of the words as half-precision numbers.
     fn widen_words(self, a: Self::Words) -> [Self::Numbers; 2];
     /// Fetches as many of the bytes that come later in a stream as are read now, from `at` on. There may be none.

@@ -4,7 +4,7 @@ use std::mem::offset_of;
 
 use walsh_formats::ggml::{BlockMxfp4, BlockNvfp4, FP4_VALUES, e8m0, ue4m3};
 
-use super::across::{self, quads, run_without_min};
+use super::across::{self, field, quads, run_without_min};
 use super::along::{array, nibbles};
 use super::{Codes, Columns, Decode, Decoded, Kept, Part, Run, SideBySide};
 #[cfg(target_arch = "x86_64")]
@@ -102,6 +102,29 @@ impl Decode for BlockNvfp4 {
             *scale = ue4m3(d);
             *min = f32::from(ZERO) * *scale;
         }
+    }
+}
+
+impl Columns for BlockNvfp4 {
+    #[inline(always)]
+    fn start<W: SideBySide>(blocks: W, kept: &mut Kept<W::Set>) {
+        kept.ints[0] = blocks.word(offset_of!(Self, d));
+    }
+
+    #[inline(always)]
+    fn run<S: Unpack>(s: S, kept: &Kept<S>, run: usize) -> Run<S> {
+        let byte = s.and(s.shr(kept.ints[0], 8 * run), s.words(255));
+        run_without_min(s, s.small_floats(byte))
+    }
+
+    #[inline(always)]
+    fn codes<W: SideBySide>(blocks: W, part: Part, _: &mut Kept<W::Set>) -> Codes<W::Set> {
+        let s = blocks.set();
+        let packed = blocks.columns(offset_of!(Self, qs) + 16 * part.index);
+        quads!(|quad| {
+            let packed = packed[quad / 4 * 2 + quad % 2];
+            s.look_up(&CODES, field(s, packed, quad / 2 % 2 * 4, 15))
+        })
     }
 }
 

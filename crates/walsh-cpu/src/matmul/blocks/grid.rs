@@ -7,17 +7,13 @@ use walsh_formats::ggml::{
 
 use super::along::symmetric_runs;
 use super::{Decode, Decoded};
-#[cfg(target_arch = "x86_64")]
-use super::{Group, Wide};
-#[cfg(target_arch = "x86_64")]
-use crate::simd::Avx512;
 use crate::simd::Primitives;
 
 /// The code that stands for zero where values are at most 15 eighths or units of a scale.
-const SMALL: u8 = 16;
+pub(super) const SMALL: u8 = 16;
 
 /// The code that stands for zero where they are at most 62.
-const LARGE: u8 = 64;
+pub(super) const LARGE: u8 = 64;
 
 /// Points of eight values as the codes of positive values, eight to a word.
 struct Eights<const N: usize>([u64; N]);
@@ -219,16 +215,37 @@ impl Decode for BlockIq2Xxs {
     }
 }
 
-/// The codes of 32 values of `iq1_m` and `iq1_s`, in eighths. Twelve bits of an index: the point, and whether it is
+/// The codes of eight values of `iq1_m` and `iq1_s`, in eighths. Twelve bits of an index: the point, and whether it is
 /// shifted down.
 #[inline(always)]
-fn shifted(index: impl Fn(usize) -> usize) -> [u8; 32] {
+pub(super) fn shifted_point(index: usize) -> u64 {
     const ONES: u64 = 0x0101_0101_0101_0101;
-    let mut words: [u64; 4] = bytemuck::cast(IQ1.codes(&index));
+    let shift = [ONES, ONES.wrapping_neg()][index >> 11 & 1];
+    IQ1.0[index % 2048].wrapping_add(shift)
+}
+
+/// The codes of 32 such values.
+#[inline(always)]
+fn shifted(index: impl Fn(usize) -> usize) -> [u8; 32] {
+    let mut words = [0; 4];
     for (i, word) in words.iter_mut().enumerate() {
-        *word = *word + ONES - ((index(i) >> 11 & 1) as u64 * (2 * ONES));
+        *word = shifted_point(index(i));
     }
     bytemuck::cast(words)
+}
+
+/// Point `i` of a block of `iq1_m`, and whether it is shifted down.
+#[inline(always)]
+pub(super) fn index_of_iq1_m(block: &BlockIq1M, i: usize) -> usize {
+    let high = block.qh[i / 2] >> (4 * (i % 2)) & 15;
+    usize::from(block.qs[i]) | usize::from(high) << 8
+}
+
+/// The same of `iq1_s`.
+#[inline(always)]
+pub(super) fn index_of_iq1_s(block: &BlockIq1S, i: usize) -> usize {
+    let word = usize::from(block.qh[i / 4]);
+    usize::from(block.qs[i]) | (word >> (3 * (i % 4)) & 7 | word >> 12 & 8) << 8
 }
 
 impl Decode for BlockIq1M {
@@ -238,10 +255,8 @@ impl Decode for BlockIq1M {
 
     #[inline(always)]
     fn decode<P: Primitives>(&self, p: P, mut out: Decoded<'_>) {
-        let parts = self.qs.chunks_exact(4).zip(self.qh.chunks_exact(2));
-        for ((low, high), codes) in parts.zip(out.codes.chunks_exact_mut(32)) {
-            let high = usize::from(high[0]) | usize::from(high[1]) << 8;
-            let found = shifted(|i| usize::from(low[i]) | (high >> (4 * i) & 15) << 8);
+        for (part, codes) in out.codes.chunks_exact_mut(32).enumerate() {
+            let found = shifted(|i| index_of_iq1_m(self, 4 * part + i));
             codes.copy_from_slice(&found);
         }
         let words = self.scales.iter();
@@ -258,36 +273,11 @@ impl Decode for BlockIq1S {
 
     #[inline(always)]
     fn decode<P: Primitives>(&self, p: P, mut out: Decoded<'_>) {
-        let parts = self.qs.chunks_exact(4).zip(self.qh);
-        for ((low, word), codes) in parts.zip(out.codes.chunks_exact_mut(32)) {
-            let (high, shift) = (usize::from(word), usize::from(word >> 15) << 11);
-            let found = shifted(|i| usize::from(low[i]) | (high >> (3 * i) & 7) << 8 | shift);
+        for (part, codes) in out.codes.chunks_exact_mut(32).enumerate() {
+            let found = shifted(|i| index_of_iq1_s(self, 4 * part + i));
             codes.copy_from_slice(&found);
         }
         let ints = self.qh.iter().map(|word| 1 + 2 * i32::from(word >> 12 & 7));
         symmetric_runs(&mut out, 0.125 * p.widen(self.d), f32::from(SMALL), ints);
     }
 }
-
-/// Decoders into wide registers that are those along a row.
-macro_rules! plainly {
-    ($($block:ty),*) => {
-        $(#[cfg(target_arch = "x86_64")]
-        impl Wide for $block {
-            #[inline(always)]
-            fn wide(s: Avx512, blocks: &[Self]) -> Group {
-                s.plainly(blocks)
-            }
-        })*
-    };
-}
-
-plainly!(
-    BlockIq3S,
-    BlockIq3Xxs,
-    BlockIq2S,
-    BlockIq2Xs,
-    BlockIq2Xxs,
-    BlockIq1M,
-    BlockIq1S
-);

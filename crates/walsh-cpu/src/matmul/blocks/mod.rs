@@ -19,6 +19,8 @@ mod across;
 mod along;
 mod float4;
 mod grid;
+#[cfg(target_arch = "x86_64")]
+mod grid_wide;
 mod iq4;
 mod k;
 mod legacy;
@@ -88,13 +90,15 @@ pub(super) struct Part {
 }
 
 /// Evaluates an expression in which a name stands for the block struct of a type that decodes side by side, or another
-/// for types that do not: they have nothing to look up in tables larger than a register, and are packed.
+/// for types that do not. What decodes side by side is packed; what has to be looked up in tables larger than a register
+/// is not.
 macro_rules! with_columns {
     ($dtype:expr, $block:ident => $body:expr, else => $other:expr) => {
         $crate::matmul::blocks::with_columns!(@ $dtype, $block => $body, $other;
             Q4_0 BlockQ4_0, Q4_1 BlockQ4_1, Q5_0 BlockQ5_0, Q5_1 BlockQ5_1, Q8_0 BlockQ8_0,
             Q2K BlockQ2K, Q3K BlockQ3K, Q4K BlockQ4K, Q5K BlockQ5K, Q6K BlockQ6K,
-            IQ4NL BlockIq4Nl, IQ4XS BlockIq4Xs, MXFP4 BlockMxfp4)
+            IQ4NL BlockIq4Nl, IQ4XS BlockIq4Xs, MXFP4 BlockMxfp4, NVFP4 BlockNvfp4,
+            TQ2_0 BlockTq2_0, Q1_0 BlockQ1_0, Q2_0 BlockQ2_0)
     };
     (@ $dtype:expr, $block:ident => $body:expr, $other:expr; $($variant:ident $type:ident),*) => {
         match $dtype {

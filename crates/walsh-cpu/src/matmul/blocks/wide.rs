@@ -79,7 +79,7 @@ impl Avx512 {
         }
 
         /// `low` in the lower eight float lanes, `high` in the upper.
-        fn number_halves(self, low: f32, high: f32) -> __m512 {
+        pub(super) fn number_halves(self, low: f32, high: f32) -> __m512 {
             _mm512_mask_blend_ps(0xff00, _mm512_set1_ps(low), _mm512_set1_ps(high))
         }
 
@@ -216,12 +216,7 @@ impl Avx512 {
 
         /// The sixteen scales of four blocks of `nvfp4`.
         pub(super) fn scales_of_nvfp4(self, scales: [[u8; 4]; 4]) -> __m512 {
-            let bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(scales.as_ptr().cast()));
-            let some = _mm512_cmpneq_epi32_mask(bytes, _mm512_set1_epi32(0x7f));
-            let bits = _mm512_slli_epi32::<20>(_mm512_and_si512(bytes, _mm512_set1_epi32(0x7f)));
-            // As single precision but for the bias of the exponent.
-            let factor = f32::from_bits((119 + 127) << 23);
-            _mm512_maskz_mul_ps(some, _mm512_castsi512_ps(bits), _mm512_set1_ps(factor))
+            self.small_floats(_mm512_cvtepu8_epi32(_mm_loadu_si128(scales.as_ptr().cast())))
         }
 
         /// The nibbles of 32 bytes: of each eight, the low ones, then the high ones.
@@ -232,8 +227,10 @@ impl Avx512 {
             _mm512_and_si512(shifted, self.bytes(15))
         }
 
-        /// A two for each bit that is set.
-        pub(super) fn set_to_two(self, bits: u64) -> __m512i { _mm512_maskz_set1_epi8(bits, 2) }
+        /// A code for each bit that is set.
+        pub(super) fn bits_as(self, code: u8, bits: u64) -> __m512i {
+            _mm512_maskz_set1_epi8(bits, code.cast_signed())
+        }
 
         /// 64 values of two bits, four to a byte.
         pub(super) fn bit_pairs_in_order(self, packed: &[u8; 16]) -> __m512i {

@@ -13,8 +13,8 @@ use half::f16;
 
 use super::Avx2;
 use crate::simd::{
-    ColumnProducts, Primitives, Products, Quads, Register, RowProducts, Scales, Unpack, Work,
-    compiled_for, operations,
+    ColumnProducts, Primitives, Products, Quads, Register, RowProducts, SMALL_FLOAT_UNIT, Scales,
+    Unpack, Work, compiled_for, operations,
 };
 
 impl Primitives for Avx2 {
@@ -146,6 +146,12 @@ impl Unpack for Avx2 {
             let large = _mm256_slli_epi32::<23>(_mm256_sub_epi32(a, _mm256_set1_epi32(1)));
             let is_large = _mm256_cmpgt_epi32(a, _mm256_set1_epi32(1));
             _mm256_castsi256_ps(_mm256_blendv_epi8(small, large, is_large))
+        }
+        fn small_floats(self, a: __m256i) -> __m256 {
+            let most = _mm256_set1_epi32(0x7f);
+            let bits = _mm256_slli_epi32::<20>(_mm256_and_si256(a, most));
+            let bits = _mm256_andnot_si256(_mm256_cmpeq_epi32(a, most), bits);
+            _mm256_mul_ps(_mm256_castsi256_ps(bits), _mm256_set1_ps(SMALL_FLOAT_UNIT))
         }
         fn widen_words(self, a: __m256i) -> [__m256; 2] {
             // Lower halves, then upper ones, in each half of the vector; then in all of it.

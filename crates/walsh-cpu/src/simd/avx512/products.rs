@@ -7,8 +7,8 @@ use half::f16;
 use super::Avx512;
 use crate::simd::products::scale_of;
 use crate::simd::{
-    ColumnProducts, Gather, Primitives, Products, Quads, Quantised, Register, Unpack, Work,
-    compiled_for, operations,
+    ColumnProducts, Gather, Primitives, Products, Quads, Quantised, Register, SMALL_FLOAT_UNIT,
+    Unpack, Work, compiled_for, operations,
 };
 
 /// What the four bits of an index add to a quad.
@@ -140,6 +140,12 @@ impl Unpack for Avx512 {
             let is_small = _mm512_cmplt_epi32_mask(a, _mm512_set1_epi32(2));
             let small = _mm512_set1_epi32(0x0020_0000);
             _mm512_castsi512_ps(_mm512_mask_sllv_epi32(large, is_small, small, a))
+        }
+        fn small_floats(self, a: __m512i) -> __m512 {
+            let most = _mm512_set1_epi32(0x7f);
+            let bits = _mm512_slli_epi32::<20>(_mm512_and_si512(a, most));
+            let some = _mm512_cmpneq_epi32_mask(a, most);
+            _mm512_maskz_mul_ps(some, _mm512_castsi512_ps(bits), _mm512_set1_ps(SMALL_FLOAT_UNIT))
         }
         fn widen_words(self, a: __m512i) -> [__m512; 2] {
             let high = self.shr(a, 16);
