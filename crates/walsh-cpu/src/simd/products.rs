@@ -41,6 +41,18 @@ pub(crate) trait Primitives: Copy + 'static {
         masks
     }
 
+    /// 32 codes, of which those whose bit of `signs` is set are mirrored at `zero`: a power of two above all that they
+    /// stand for.
+    #[inline(always)]
+    fn mirrored(self, codes: [u64; 4], signs: u32, zero: u8) -> [u8; 32] {
+        let mut codes: [u8; 32] = bytemuck::cast(codes);
+        for (code, mask) in codes.iter_mut().zip(self.masks(signs)) {
+            // 2·zero − 1 is all bits of a code: a code's complement is that less the code.
+            *code = (*code ^ mask & (2 * zero - 1)).wrapping_sub(mask);
+        }
+        codes
+    }
+
     /// 32 numbers in 8 bits.
     #[inline(always)]
     fn quantise(self, values: &[f32; 32]) -> Quantised {

@@ -15,6 +15,8 @@ use crate::{Error, Result};
 #[derive(Debug, Clone)]
 pub(crate) struct Linear {
     pub(crate) weight: Tensor,
+    /// What the product is multiplied by before the bias is added, where a file has it beside the weight.
+    pub(crate) scale: Option<f32>,
     pub(crate) bias: Option<Tensor>,
 }
 
@@ -73,7 +75,8 @@ impl Weights {
     /// # Errors
     /// When the device fails, or was told to pack and memory is missing.
     pub(super) fn pack(&mut self, device: &Device, config: &ModelConfig) -> Result<u64> {
-        let products = self.output.bias.is_none() && config.logit_softcap.is_none();
+        let Linear { scale, bias, .. } = &self.output;
+        let products = scale.is_none() && bias.is_none() && config.logit_softcap.is_none();
         self.screened = products && device.screens(&self.output.weight);
         let mut places: Vec<&mut Tensor> = Vec::new();
         if !self.screened {
@@ -122,6 +125,7 @@ impl Place {
 /// Hands out tensors by name, and checks that each has the shape that the
 /// configuration asks for.
 pub(super) struct Loader<'a> {
+    pub(super) device: &'a Device,
     pub(super) path: &'a Path,
     pub(super) places: HashMap<String, Place>,
 }
@@ -171,8 +175,28 @@ impl Loader<'_> {
     fn linear(&self, name: &str, shape: [usize; 2], biased: bool) -> Result<Linear> {
         Ok(Linear {
             weight: self.required(&format!("{name}.weight"), &shape)?,
+            scale: self.scale(name)?,
             bias: self.bias(name, shape[0], biased)?,
         })
+    }
+
+    /// The scale of a whole weight: files have it where blocks alone cannot hold it, as those of NVFP4. What such files say
+    /// of inputs beside it is for products whose inputs have four bits too.
+    fn scale(&self, name: &str) -> Result<Option<f32>> {
+        if let Some(place) = self.places.get(&format!("{name}.input_scale")) {
+            place.used.set(true);
+        }
+        let name = format!("{name}.scale");
+        let Some(tensor) = self.optional(&name, &[1])? else {
+            return Ok(None);
+        };
+        match self.device.read::<f32>(&tensor)?.as_slice() {
+            [scale] if scale.is_finite() => Ok(Some(*scale)),
+            _ => Err(Error::model(
+                self.path,
+                format!("tensor {name} is no finite number: convert the model again"),
+            )),
+        }
     }
 
     /// The bias of a product, if the architecture may have one here and the file has.
@@ -273,6 +297,7 @@ impl Loader<'_> {
                 Some(weight) => weight,
                 None => embedding.clone(),
             },
+            scale: self.scale("output")?,
             bias: self.bias("output", config.vocabulary, config.architecture.biases().1)?,
         };
         let layers: Result<Vec<_>> = (0..config.layers.len())

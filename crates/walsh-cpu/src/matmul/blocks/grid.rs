@@ -45,12 +45,12 @@ impl<const N: usize> Eights<N> {
 
     /// The codes of four points.
     #[inline(always)]
-    fn codes(&self, index: impl Fn(usize) -> usize) -> [u8; 32] {
+    fn codes(&self, index: impl Fn(usize) -> usize) -> [u64; 4] {
         let mut words = [0; 4];
         for (i, word) in words.iter_mut().enumerate() {
             *word = self.0[index(i) % N];
         }
-        bytemuck::cast(words)
+        words
     }
 }
 
@@ -67,12 +67,13 @@ impl<const N: usize> Fours<N> {
 
     /// The codes of eight points.
     #[inline(always)]
-    fn codes(&self, index: impl Fn(usize) -> usize) -> [u8; 32] {
-        let mut words = [0; 8];
+    fn codes(&self, index: impl Fn(usize) -> usize) -> [u64; 4] {
+        let mut words = [0; 4];
         for (i, word) in words.iter_mut().enumerate() {
-            *word = self.0[index(i) % N];
+            let code = |i: usize| u64::from(self.0[index(i) % N]);
+            *word = code(2 * i) | code(2 * i + 1) << 32;
         }
-        bytemuck::cast(words)
+        words
     }
 }
 
@@ -83,17 +84,6 @@ static IQ2_XS: Eights<512> = Eights::of(IQ2_XS_GRID, LARGE, 1);
 static IQ2_XXS: Eights<256> = Eights::of(IQ2_XXS_GRID, LARGE, 1);
 /// In eighths.
 static IQ1: Eights<2048> = Eights::of(IQ1_GRID, SMALL, 8);
-
-/// Mirrors the codes whose bit of `signs` is set at `zero`, which is above all they stand for.
-#[inline(always)]
-fn with_signs<P: Primitives>(p: P, codes: [u8; 32], signs: u32, zero: u8) -> [u8; 32] {
-    let (mut codes, masks) = (codes, p.masks(signs));
-    for (code, mask) in codes.iter_mut().zip(masks) {
-        // 2·zero − 1 is all bits of a code: the code's complement is that less the code.
-        *code = (*code ^ mask & (2 * zero - 1)).wrapping_add(mask & 1);
-    }
-    codes
-}
 
 /// The signs of 32 values of which an even number of each eight is negative: from seven bits each.
 #[inline(always)]
@@ -107,21 +97,19 @@ fn even_signs(word: u32) -> u32 {
     sevens | (parity & 0x0101_0101) << 7
 }
 
-/// The runs' scales: `scale[j] = unit · (½ + nibbles[j])`, and what they take away.
+/// The runs' scales: `scale[j] = unit · (½ + nibble j)`, and what they take away.
 #[inline(always)]
-fn half_steps(out: &mut Decoded<'_>, unit: f32, nibbles: impl Iterator<Item = u32>) {
-    for ((scale, min), nibble) in out.scales.iter_mut().zip(&mut *out.mins).zip(nibbles) {
-        *scale = unit * (0.5 + nibble as f32);
+fn half_steps(out: &mut Decoded<'_>, unit: f32, nibble: impl Fn(usize) -> u8) {
+    for (run, (scale, min)) in out.scales.iter_mut().zip(&mut *out.mins).enumerate() {
+        *scale = unit * (0.5 + f32::from(nibble(run)));
         *min = f32::from(LARGE) * *scale;
     }
 }
 
-/// The nibbles of bytes, in order.
+/// Nibble `i` of some bytes.
 #[inline(always)]
-fn nibbles_of(bytes: &[u8]) -> impl Iterator<Item = u32> {
-    bytes
-        .iter()
-        .flat_map(|byte| [u32::from(byte & 15), u32::from(byte >> 4)])
+fn nibble(bytes: &[u8], i: usize) -> u8 {
+    bytes[i / 2] >> (4 * (i % 2)) & 15
 }
 
 impl Decode for BlockIq3S {
@@ -135,10 +123,10 @@ impl Decode for BlockIq3S {
         for (run, codes) in out.codes.chunks_exact_mut(32).enumerate() {
             let (low, high) = (&self.qs[8 * run..8 * run + 8], usize::from(self.qh[run]));
             let found = IQ3_S.codes(|i| usize::from(low[i]) | high << (8 - i) & 256);
-            let found = with_signs(p, found, u32::from_le_bytes(signs[run]), SMALL);
+            let found = p.mirrored(found, u32::from_le_bytes(signs[run]), SMALL);
             codes.copy_from_slice(&found);
         }
-        let ints = nibbles_of(&self.scales).map(|nibble| 1 + 2 * nibble as i32);
+        let ints = (0..8).map(|run| 1 + 2 * i32::from(nibble(&self.scales, run)));
         symmetric_runs(&mut out, p.widen(self.d), f32::from(SMALL), ints);
     }
 }
@@ -154,10 +142,9 @@ impl Decode for BlockIq3Xxs {
             let low = &self.qs[8 * run..8 * run + 8];
             let found = IQ3_XXS.codes(|i| usize::from(low[i]));
             let signs = even_signs(u32::from_le_bytes(self.signs[run]));
-            codes.copy_from_slice(&with_signs(p, found, signs, LARGE));
+            codes.copy_from_slice(&p.mirrored(found, signs, LARGE));
         }
-        let nibbles = self.signs.iter().map(|word| u32::from(word[3] >> 4));
-        half_steps(&mut out, 0.5 * p.widen(self.d), nibbles);
+        half_steps(&mut out, 0.5 * p.widen(self.d), |run| self.signs[run][3] >> 4);
     }
 }
 
@@ -172,10 +159,11 @@ impl Decode for BlockIq2S {
         for (part, codes) in out.codes.chunks_exact_mut(32).enumerate() {
             let (low, high) = (&self.qs[4 * part..4 * part + 4], usize::from(self.qh[part]));
             let found = IQ2_S.codes(|i| usize::from(low[i]) | high << (8 - 2 * i) & 0x300);
-            let found = with_signs(p, found, u32::from_le_bytes(signs[part]), LARGE);
+            let found = p.mirrored(found, u32::from_le_bytes(signs[part]), LARGE);
             codes.copy_from_slice(&found);
         }
-        half_steps(&mut out, 0.25 * p.widen(self.d), nibbles_of(&self.scales));
+        let unit = 0.25 * p.widen(self.d);
+        half_steps(&mut out, unit, |run| nibble(&self.scales, run));
     }
 }
 
@@ -191,9 +179,10 @@ impl Decode for BlockIq2Xs {
             let found = IQ2_XS.codes(|i| usize::from(words[i]));
             let seven = |i: usize| u32::from(words[i] >> 9) << (7 * i);
             let signs = even_signs(seven(0) | seven(1) | seven(2) | seven(3));
-            codes.copy_from_slice(&with_signs(p, found, signs, LARGE));
+            codes.copy_from_slice(&p.mirrored(found, signs, LARGE));
         }
-        half_steps(&mut out, 0.25 * p.widen(self.d), nibbles_of(&self.scales));
+        let unit = 0.25 * p.widen(self.d);
+        half_steps(&mut out, unit, |run| nibble(&self.scales, run));
     }
 }
 
@@ -208,10 +197,9 @@ impl Decode for BlockIq2Xxs {
         for (bytes, codes) in runs {
             let found = IQ2_XXS.codes(|i| usize::from(bytes[i]));
             let word = u32::from_le_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]);
-            codes.copy_from_slice(&with_signs(p, found, even_signs(word), LARGE));
+            codes.copy_from_slice(&p.mirrored(found, even_signs(word), LARGE));
         }
-        let nibbles = self.qs.iter().map(|bytes| u32::from(bytes[7] >> 4));
-        half_steps(&mut out, 0.25 * p.widen(self.d), nibbles);
+        half_steps(&mut out, 0.25 * p.widen(self.d), |run| self.qs[run][7] >> 4);
     }
 }
 
@@ -226,12 +214,12 @@ pub(super) fn shifted_point(index: usize) -> u64 {
 
 /// The codes of 32 such values.
 #[inline(always)]
-fn shifted(index: impl Fn(usize) -> usize) -> [u8; 32] {
+fn shifted<P: Primitives>(p: P, index: impl Fn(usize) -> usize) -> [u8; 32] {
     let mut words = [0; 4];
     for (i, word) in words.iter_mut().enumerate() {
         *word = shifted_point(index(i));
     }
-    bytemuck::cast(words)
+    p.mirrored(words, 0, SMALL)
 }
 
 /// Point `i` of a block of `iq1_m`, and whether it is shifted down.
@@ -256,12 +244,11 @@ impl Decode for BlockIq1M {
     #[inline(always)]
     fn decode<P: Primitives>(&self, p: P, mut out: Decoded<'_>) {
         for (part, codes) in out.codes.chunks_exact_mut(32).enumerate() {
-            let found = shifted(|i| index_of_iq1_m(self, 4 * part + i));
+            let found = shifted(p, |i| index_of_iq1_m(self, 4 * part + i));
             codes.copy_from_slice(&found);
         }
-        let words = self.scales.iter();
-        let ints = words.flat_map(|word| [0, 3, 6, 9].map(|by| word >> by & 7));
-        let ints = ints.map(|int| 1 + 2 * i32::from(int));
+        let int = |run: usize| self.scales[run / 4] >> (3 * (run % 4)) & 7;
+        let ints = (0..16).map(|run| 1 + 2 * i32::from(int(run)));
         symmetric_runs(&mut out, 0.125 * p.widen(self.d()), f32::from(SMALL), ints);
     }
 }
@@ -274,7 +261,7 @@ impl Decode for BlockIq1S {
     #[inline(always)]
     fn decode<P: Primitives>(&self, p: P, mut out: Decoded<'_>) {
         for (part, codes) in out.codes.chunks_exact_mut(32).enumerate() {
-            let found = shifted(|i| index_of_iq1_s(self, 4 * part + i));
+            let found = shifted(p, |i| index_of_iq1_s(self, 4 * part + i));
             codes.copy_from_slice(&found);
         }
         let ints = self.qh.iter().map(|word| 1 + 2 * i32::from(word >> 12 & 7));

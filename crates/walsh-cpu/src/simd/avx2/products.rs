@@ -39,16 +39,12 @@ impl Primitives for Avx2 {
             _mm256_storeu_si256(bytes.as_mut_ptr().cast(), _mm256_shuffle_epi8(table, indices));
             bytes
         }
-        fn masks(self, bits: u32) -> [u8; 32] {
-            // Each byte goes to the eight bytes of its bits, which keep their own.
-            let (first, second) = (0x0101_0101_0101_0101, 0x0202_0202_0202_0202);
-            let bytes = _mm256_set_epi64x(first | second, second, first, 0);
-            let spread = _mm256_shuffle_epi8(_mm256_set1_epi32(bits as i32), bytes);
-            let own = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
-            let set = _mm256_cmpeq_epi8(_mm256_and_si256(spread, own), own);
-            let mut masks = [0; 32];
-            _mm256_storeu_si256(masks.as_mut_ptr().cast(), set);
-            masks
+        fn masks(self, bits: u32) -> [u8; 32] { self.array(self.mask_vector(bits)) }
+        fn mirrored(self, codes: [u64; 4], signs: u32, zero: u8) -> [u8; 32] {
+            let [a, b, c, d] = codes.map(u64::cast_signed);
+            let (codes, mask) = (_mm256_set_epi64x(d, c, b, a), self.mask_vector(signs));
+            let all = _mm256_and_si256(mask, self.bytes(2 * zero - 1));
+            self.array(_mm256_sub_epi8(_mm256_xor_si256(codes, all), mask))
         }
     }
 }
@@ -208,6 +204,23 @@ pub(crate) const fn pairs_in_16_bits(top: u8) -> usize {
 
 impl Avx2 {
     operations! {
+        /// Each bit as a byte with all of its bits.
+        fn mask_vector(self, bits: u32) -> __m256i {
+            // Each byte goes to the eight bytes of its bits, which keep their own.
+            let (first, second) = (0x0101_0101_0101_0101, 0x0202_0202_0202_0202);
+            let bytes = _mm256_set_epi64x(first | second, second, first, 0);
+            let spread = _mm256_shuffle_epi8(_mm256_set1_epi32(bits as i32), bytes);
+            let own = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
+            _mm256_cmpeq_epi8(_mm256_and_si256(spread, own), own)
+        }
+
+        /// The bytes of a vector.
+        fn array(self, a: __m256i) -> [u8; 32] {
+            let mut bytes = [0; 32];
+            _mm256_storeu_si256(bytes.as_mut_ptr().cast(), a);
+            bytes
+        }
+
         /// Codes that are signed numbers where they are full 8-bit codes.
         fn signed(self, codes: __m256i, top: u8) -> Codes {
             let magnitude = if top == 255 { _mm256_abs_epi8(codes) } else { codes };

@@ -34,6 +34,9 @@ impl Primitives for Avx512 {
             self.avx2().look_up_all(table, indices)
         }
         fn masks(self, bits: u32) -> [u8; 32] { self.avx2().masks(bits) }
+        fn mirrored(self, codes: [u64; 4], signs: u32, zero: u8) -> [u8; 32] {
+            self.avx2().mirrored(codes, signs, zero)
+        }
         fn quantise(self, values: &[f32; 32]) -> Quantised {
             let (first, second) = (_mm512_loadu_ps(values.as_ptr()), _mm512_loadu_ps(values.as_ptr().add(16)));
             // As integers, magnitudes compare like the numbers do, and infinity and NaN are above all others.
