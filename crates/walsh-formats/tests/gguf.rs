@@ -21,7 +21,10 @@ fn tensors_of_every_type_are_read() {
         }
         let name = dtype.name().to_uppercase();
         let tensor = gguf.tensor(&name).unwrap_or_else(|| panic!("{name}"));
-        assert_eq!((tensor.dtype, tensor.shape.as_slice()), (dtype, &[2u64, 256][..]));
+        assert_eq!(
+            (tensor.dtype, tensor.shape.as_slice()),
+            (dtype, &[2u64, 256][..])
+        );
         let stored = golden.tensor(&format!("decode.{name}.bytes")).unwrap();
         assert_eq!(
             gguf.data(tensor),

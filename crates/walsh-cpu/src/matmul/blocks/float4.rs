@@ -19,6 +19,9 @@ const ZERO: u8 = 16;
 /// The largest code.
 const TOP: u8 = ZERO + 12;
 
+/// The low nibbles of eight bytes.
+const NIBBLES: u64 = 0x0f0f_0f0f_0f0f_0f0f;
+
 /// The codes of indices.
 const CODES: [u8; 16] = {
     let mut codes = [ZERO; 16];
@@ -90,13 +93,13 @@ impl Decode for BlockNvfp4 {
 
     #[inline(always)]
     fn decode<P: Primitives>(&self, p: P, out: Decoded<'_>) {
-        let runs = self.qs.chunks_exact(8).zip(out.codes.chunks_exact_mut(16));
-        for (packed, codes) in runs {
-            nibbles::<8>(array(packed), codes);
-        }
-        for codes in out.codes.chunks_exact_mut(32) {
-            let looked_up = p.look_up_all(&CODES, array(codes));
-            codes.copy_from_slice(&looked_up);
+        let halves = self.qs.as_chunks::<16>().0;
+        for (packed, codes) in halves.iter().zip(out.codes.chunks_exact_mut(32)) {
+            let runs: [u64; 2] = bytemuck::cast(*packed);
+            let low = runs.map(|run| run & NIBBLES);
+            let high = runs.map(|run| run >> 4 & NIBBLES);
+            let indices = [low[0], high[0], low[1], high[1]];
+            codes.copy_from_slice(&p.look_up_all(&CODES, bytemuck::cast(indices)));
         }
         for ((scale, min), d) in out.scales.iter_mut().zip(out.mins).zip(self.d) {
             *scale = ue4m3(d);

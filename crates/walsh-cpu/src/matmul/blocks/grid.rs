@@ -16,7 +16,7 @@ pub(super) const SMALL: u8 = 16;
 pub(super) const LARGE: u8 = 64;
 
 /// Points of eight values as the codes of positive values, eight to a word.
-struct Eights<const N: usize>([u64; N]);
+pub(super) struct Eights<const N: usize>(pub(super) [u64; N]);
 
 /// Points of four.
 struct Fours<const N: usize>([u32; N]);
@@ -83,7 +83,7 @@ static IQ2_S: Eights<1024> = Eights::of(IQ2_S_GRID, LARGE, 1);
 static IQ2_XS: Eights<512> = Eights::of(IQ2_XS_GRID, LARGE, 1);
 static IQ2_XXS: Eights<256> = Eights::of(IQ2_XXS_GRID, LARGE, 1);
 /// In eighths.
-static IQ1: Eights<2048> = Eights::of(IQ1_GRID, SMALL, 8);
+pub(super) static IQ1: Eights<2048> = Eights::of(IQ1_GRID, SMALL, 8);
 
 /// The signs of 32 values of which an even number of each eight is negative: from seven bits each.
 #[inline(always)]
@@ -144,7 +144,9 @@ impl Decode for BlockIq3Xxs {
             let signs = even_signs(u32::from_le_bytes(self.signs[run]));
             codes.copy_from_slice(&p.mirrored(found, signs, LARGE));
         }
-        half_steps(&mut out, 0.5 * p.widen(self.d), |run| self.signs[run][3] >> 4);
+        half_steps(&mut out, 0.5 * p.widen(self.d), |run| {
+            self.signs[run][3] >> 4
+        });
     }
 }
 
@@ -206,7 +208,7 @@ impl Decode for BlockIq2Xxs {
 /// The codes of eight values of `iq1_m` and `iq1_s`, in eighths. Twelve bits of an index: the point, and whether it is
 /// shifted down.
 #[inline(always)]
-pub(super) fn shifted_point(index: usize) -> u64 {
+fn shifted_point(index: usize) -> u64 {
     const ONES: u64 = 0x0101_0101_0101_0101;
     let shift = [ONES, ONES.wrapping_neg()][index >> 11 & 1];
     IQ1.0[index % 2048].wrapping_add(shift)
@@ -224,14 +226,14 @@ fn shifted<P: Primitives>(p: P, index: impl Fn(usize) -> usize) -> [u8; 32] {
 
 /// Point `i` of a block of `iq1_m`, and whether it is shifted down.
 #[inline(always)]
-pub(super) fn index_of_iq1_m(block: &BlockIq1M, i: usize) -> usize {
+fn index_of_iq1_m(block: &BlockIq1M, i: usize) -> usize {
     let high = block.qh[i / 2] >> (4 * (i % 2)) & 15;
     usize::from(block.qs[i]) | usize::from(high) << 8
 }
 
 /// The same of `iq1_s`.
 #[inline(always)]
-pub(super) fn index_of_iq1_s(block: &BlockIq1S, i: usize) -> usize {
+fn index_of_iq1_s(block: &BlockIq1S, i: usize) -> usize {
     let word = usize::from(block.qh[i / 4]);
     usize::from(block.qs[i]) | (word >> (3 * (i % 4)) & 7 | word >> 12 & 8) << 8
 }

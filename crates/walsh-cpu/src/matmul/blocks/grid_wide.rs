@@ -11,7 +11,7 @@ use walsh_formats::ggml::{
     IQ2_S_GRID, IQ2_XS_GRID, IQ2_XXS_GRID, IQ3_S_GRID, IQ3_XXS_GRID,
 };
 
-use super::grid::{LARGE, SMALL, index_of_iq1_m, index_of_iq1_s, shifted_point};
+use super::grid::{IQ1, LARGE, SMALL};
 use super::wide::four;
 use super::{Group, Wide};
 use crate::simd::{Avx512, Primitives, Register, Unpack, operations};
@@ -193,11 +193,68 @@ impl Avx512 {
         /// 32 numbers below 256 of as many bytes.
         fn widened(self, bytes: __m256i) -> __m512i { _mm512_cvtepu8_epi16(bytes) }
 
-        /// Eight words as one vector.
-        fn vector(self, word: impl Fn(usize) -> u64) -> __m512i {
-            let word = |i: usize| word(i).cast_signed();
-            _mm512_set_epi64(word(7), word(6), word(5), word(4), word(3), word(2), word(1), word(0))
+        /// The indices of `iq1_s`, and which of their points are shifted down.
+        fn indices_of_iq1_s(self, block: &BlockIq1S) -> ([u16; 32], u32) {
+            // Each word in all words of its four, which take their three bits of it.
+            let words = _mm512_cvtepu16_epi64(_mm_loadu_si128(block.qh.as_ptr().cast()));
+            let first = _mm512_set1_epi64(0x0100_0100_0100_0100);
+            let second = _mm512_set_epi64(0x0808_0808_0808_0808, 0, 0x0808_0808_0808_0808, 0, 0x0808_0808_0808_0808, 0, 0x0808_0808_0808_0808, 0);
+            let spread = _mm512_shuffle_epi8(words, _mm512_or_si512(first, second));
+            let high = _mm512_srlv_epi16(spread, _mm512_set1_epi64(0x0009_0006_0003_0000));
+            let high = _mm512_slli_epi16::<8>(_mm512_and_si512(high, _mm512_set1_epi16(7)));
+            (self.stored(_mm512_or_si512(self.shorts(&block.qs), high)), _mm512_movepi16_mask(spread))
         }
+
+        /// The same of `iq1_m`.
+        fn indices_of_iq1_m(self, block: &BlockIq1M) -> ([u16; 32], u32) {
+            let bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(block.qh.as_ptr().cast()));
+            let nibbles = _mm512_or_si512(bytes, _mm512_slli_epi32::<12>(bytes));
+            let high = _mm512_and_si512(nibbles, _mm512_set1_epi32(0x0007_0007));
+            let down = _mm512_test_epi16_mask(nibbles, _mm512_set1_epi16(8));
+            (self.stored(_mm512_or_si512(self.shorts(&block.qs), _mm512_slli_epi16::<8>(high))), down)
+        }
+
+        /// Numbers of 16 bits, in memory.
+        fn stored(self, numbers: __m512i) -> [u16; 32] {
+            let mut to = [0; 32];
+            _mm512_storeu_si512(to.as_mut_ptr().cast(), numbers);
+            to
+        }
+
+        /// Eight points of `iq1_m` and `iq1_s`, of which some are shifted down.
+        fn shifted_points(self, indices: &[u16; 8], down: u8) -> __m512i {
+            let [a, b, c, d, e, f, g, h] = *indices;
+            let points = _mm512_set_epi64(point(h), point(g), point(f), point(e), point(d), point(c), point(b), point(a));
+            let ones = self.bytes(1);
+            _mm512_mask_sub_epi8(_mm512_add_epi8(points, ones), _mm512_movepi8_mask(_mm512_movm_epi64(down)), points, ones)
+        }
+
+        /// The scales of `iq1_s`, in eighths, and `SMALL` times them.
+        fn scales_of_iq1_s(self, block: &BlockIq1S) -> __m512 {
+            let words = _mm256_cvtepu16_epi32(_mm_loadu_si128(block.qh.as_ptr().cast()));
+            let ints = _mm256_and_si256(_mm256_srli_epi32::<12>(words), _mm256_set1_epi32(7));
+            self.half_steps_of_8(ints, 0.25 * self.widen(block.d), SMALL)
+        }
+
+        /// The scales of `iq1_m`, in eighths.
+        fn scales_of_iq1_m(self, block: &BlockIq1M) -> __m512 {
+            let words = _mm_loadl_epi64(block.scales.as_ptr().cast());
+            let four = _mm512_permutexvar_epi32(
+                _mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0),
+                _mm512_castsi128_si512(_mm_cvtepu16_epi32(words)),
+            );
+            let by = _mm512_set_epi32(9, 6, 3, 0, 9, 6, 3, 0, 9, 6, 3, 0, 9, 6, 3, 0);
+            let ints = _mm512_and_si512(_mm512_srlv_epi32(four, by), _mm512_set1_epi32(7));
+            let steps = _mm512_add_ps(_mm512_cvtepi32_ps(ints), self.numbers(0.5));
+            _mm512_mul_ps(steps, self.numbers(0.25 * self.widen(block.d())))
+        }
+    }
+
+    /// A group of points of `iq1_m` and `iq1_s`.
+    #[inline(always)]
+    fn codes_of_shifted(self, (indices, down): ([u16; 32], u32)) -> [__m512i; 4] {
+        let eights = indices.as_chunks::<8>().0;
+        four!(|vector| self.shifted_points(&eights[vector], (down >> (8 * vector)) as u8))
     }
 
     /// A group of a type of points of eight values.
@@ -224,6 +281,12 @@ impl Avx512 {
     }
 }
 
+/// A point of `iq1_m` and `iq1_s`, without its shift.
+#[inline(always)]
+fn point(index: u16) -> i64 {
+    IQ1.0[usize::from(index) % IQ1.0.len()].cast_signed()
+}
+
 /// Signs, a bit each.
 #[inline(always)]
 fn bits(signs: &[u8; 32]) -> [u64; 4] {
@@ -238,9 +301,12 @@ impl Wide for BlockIq3S {
     #[inline(always)]
     fn wide(s: Avx512, blocks: &[Self]) -> Group {
         let block = &blocks[0];
-        let points = |upper| s.points(IQ3_S_GRID, s.indices_of_iq3_s(block, upper));
+        let points = [
+            s.points(IQ3_S_GRID, s.indices_of_iq3_s(block, false)),
+            s.points(IQ3_S_GRID, s.indices_of_iq3_s(block, true)),
+        ];
         Group {
-            codes: s.codes_of_fours([points(false), points(true)], bits(&block.signs), &IQ3_S),
+            codes: s.codes_of_fours(points, bits(&block.signs), &IQ3_S),
             scales: s.scales_of_iq3_s(block, SMALL),
             mins: s.numbers(0.0),
         }
@@ -253,10 +319,13 @@ impl Wide for BlockIq3Xxs {
         let block = &blocks[0];
         let words = s.words_of(&block.signs);
         let halves = block.qs.as_chunks::<32>().0;
-        let points = |half: usize| s.points(IQ3_XXS_GRID, s.shorts(&halves[half]));
+        let points = [
+            s.points(IQ3_XXS_GRID, s.shorts(&halves[0])),
+            s.points(IQ3_XXS_GRID, s.shorts(&halves[1])),
+        ];
         let signs = s.even_signs(s.sevens(words));
         Group {
-            codes: s.codes_of_fours([points(0), points(1)], signs, &IQ3_XXS),
+            codes: s.codes_of_fours(points, signs, &IQ3_XXS),
             scales: s.half_steps_of_8(s.top_nibbles(words), 0.5 * s.widen(block.d), LARGE),
             mins: s.numbers(0.0),
         }
@@ -311,17 +380,9 @@ impl Wide for BlockIq1M {
     #[inline(always)]
     fn wide(s: Avx512, blocks: &[Self]) -> Group {
         let block = &blocks[0];
-        let mut ints = [0.0; 16];
-        for (run, int) in ints.iter_mut().enumerate() {
-            *int = f32::from(1 + 2 * (block.scales[run / 4] >> (3 * (run % 4)) & 7));
-        }
-        // SAFETY: sixteen numbers.
-        let ints = unsafe { s.load_numbers(ints.as_ptr()) };
-        let scales = s.mul(ints, s.numbers(0.125 * s.widen(block.d())));
+        let scales = s.scales_of_iq1_m(block);
         Group {
-            codes: four!(|vector| {
-                s.vector(|i| shifted_point(index_of_iq1_m(block, 8 * vector + i)))
-            }),
+            codes: s.codes_of_shifted(s.indices_of_iq1_m(block)),
             scales,
             mins: s.mul(scales, s.numbers(f32::from(SMALL))),
         }
@@ -332,18 +393,9 @@ impl Wide for BlockIq1S {
     #[inline(always)]
     fn wide(s: Avx512, blocks: &[Self]) -> Group {
         let block = &blocks[0];
-        let mut ints = [0.0; 16];
-        for (run, int) in ints.iter_mut().enumerate() {
-            *int = f32::from(1 + 2 * (block.qh[run % 8] >> 12 & 7));
-        }
-        // SAFETY: sixteen numbers.
-        let ints = unsafe { s.load_numbers(ints.as_ptr()) };
-        let unit = 0.125 * s.widen(block.d);
         Group {
-            codes: four!(|vector| {
-                s.vector(|i| shifted_point(index_of_iq1_s(block, 8 * vector + i)))
-            }),
-            scales: s.mul(ints, s.number_halves(unit, f32::from(SMALL) * unit)),
+            codes: s.codes_of_shifted(s.indices_of_iq1_s(block)),
+            scales: s.scales_of_iq1_s(block),
             mins: s.numbers(0.0),
         }
     }

@@ -135,7 +135,9 @@ fn a_scale_beside_a_weight_multiplies_its_products() {
     let plain = logits(1.0, None).expect("runs");
     assert_eq!(logits(2.0, Some(0.5)).expect("runs"), plain);
     assert_ne!(logits(1.0, Some(0.5)).expect("runs"), plain);
-    let error = logits(1.0, Some(f32::NAN)).expect_err("refused").to_string();
+    let error = logits(1.0, Some(f32::NAN))
+        .expect_err("refused")
+        .to_string();
     assert!(error.contains("blk.2.ffn_down.scale"), "{error}");
 }
 
