@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use safetensors::SafeTensors;
 use walsh_formats::DType;
 use walsh_formats::gguf::write::{NewTensor, NewValue, Writer};
 use walsh_formats::gguf::{Gguf, GgufError, Value, ValueType, check_split, split_info, split_path};

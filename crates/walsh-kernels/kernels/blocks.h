@@ -210,14 +210,14 @@ inline void load_points(threadgroup const Vector *staged, uint block, uint run, 
         ulong point = GRID[index];
         // An eighth up or down, in eighths that are raised by 128.
         bool down = STORED == IQ1_M ? (high >> (4 * i) & 8) != 0 : (high & 0x8000) != 0;
-        UNROLL for (int half = 0; half < 1 + EIGHTS; half++) {
-            uint word = uint(point >> (32 * half));
+        UNROLL for (int part = 0; part < 1 + EIGHTS; part++) {
+            uint word = uint(point >> (32 * part));
             if (STORED == IQ1_S || STORED == IQ1_M) {
                 word = (down ? word - 0x01010101u : word + 0x01010101u) ^ 0x80808080u;
             } else {
-                word = negated(word, signs[0] >> (32 / POINTS * i + 4 * half));
+                word = negated(word, signs[0] >> (32 / POINTS * i + 4 * part));
             }
-            values.codes[i * (1 + EIGHTS) + half] = int(word);
+            values.codes[i * (1 + EIGHTS) + part] = int(word);
         }
     }
     ushort bits = 0;

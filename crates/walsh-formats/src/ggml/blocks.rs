@@ -99,7 +99,8 @@ impl Form {
                 Role::SpreadScale => {
                     let bits = f16::from_f32(scale).to_bits();
                     for (quarter, word) in bytes.chunks_exact_mut(2).enumerate() {
-                        word[1] = word[1] & 15 | (bits >> (4 * quarter) & 15) as u8 * 16;
+                        let upper = (bits >> (4 * quarter) & 15) as u8;
+                        word[1] = (word[1] & 15) | (upper << 4);
                     }
                 }
                 _ => {}

@@ -51,7 +51,8 @@ blocks! {
 /// What a byte is multiplied by to bring ternary digit `n` to the front.
 pub const POWERS_OF_3: [u8; 5] = [1, 3, 9, 27, 81];
 
-/// Ternary digit `n`, the first most significant, of a byte, which is a fraction of 256.
+/// Ternary digit `n` (below 5), the first most significant, of a byte, which is a fraction of 256.
+#[inline]
 pub const fn ternary_digit(byte: u8, n: usize) -> u8 {
     ((byte.wrapping_mul(POWERS_OF_3[n]) as u16 * 3) >> 8) as u8
 }

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use walsh::formats::DType;
 use walsh::ops::{
-    Add, ArgMax, Attention, EmbeddingRows, Fresh, GatedActivation, KvStore, Mask, MatMul,
-    MatMulTopK, RmsNorm, Rope, Scale, SoftCap, SumBefore, TopK,
+    Add, ArgMax, Attention, EmbeddingRows, Fresh, GatedActivation, KvStore, Mask, MatMulTopK,
+    RmsNorm, Rope, SoftCap, SumBefore, TopK,
 };
 use walsh::{Device, KvCache, Recorder, Screen, Step, Tensor};
 
@@ -575,30 +575,7 @@ impl Block<'_> {
 }
 
 fn linear(list: &mut Recorder, linear: &Linear, input: &Tensor, output: &Tensor) -> Result<()> {
-    let product = |bias: &Option<Tensor>| MatMul {
-        weight: linear.weight.clone(),
-        input: input.clone(),
-        bias: bias.clone(),
-        output: output.clone(),
-    };
-    let Some(factor) = linear.scale else {
-        list.push(product(&linear.bias))?;
-        return Ok(());
-    };
-    list.push(product(&None))?;
-    list.push(Scale {
-        input: output.clone(),
-        factor,
-        output: output.clone(),
-    })?;
-    if let Some(bias) = &linear.bias {
-        list.push(Add {
-            a: output.clone(),
-            b: bias.clone(),
-            output: output.clone(),
-        })?;
-    }
-    Ok(())
+    linear.record(list, input, output)
 }
 
 /// `[rows, heads, head_dim]` as `[rows, heads · head_dim]`.

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use walsh::formats::DType;
-use walsh::{Buffer, Device, Tensor};
+use walsh::ops::{Add, MatMul, Scale};
+use walsh::{Buffer, Device, Recorder, Tensor};
 
 use super::architecture::Architecture;
 use super::config::ModelConfig;
@@ -49,6 +50,43 @@ pub(crate) struct Weights {
     pub(crate) output: Linear,
     /// Whether the likeliest tokens are to be found without all of the output's weight.
     pub(crate) screened: bool,
+}
+
+impl Linear {
+    /// Records the product of rows.
+    pub(crate) fn record(
+        &self,
+        list: &mut Recorder,
+        input: &Tensor,
+        output: &Tensor,
+    ) -> Result<()> {
+        let bias = self.bias.clone();
+        let (early, late) = match self.scale {
+            None => (bias, None),
+            Some(_) => (None, bias),
+        };
+        list.push(MatMul {
+            weight: self.weight.clone(),
+            input: input.clone(),
+            bias: early,
+            output: output.clone(),
+        })?;
+        if let Some(factor) = self.scale {
+            list.push(Scale {
+                input: output.clone(),
+                factor,
+                output: output.clone(),
+            })?;
+        }
+        if let Some(bias) = late {
+            list.push(Add {
+                a: output.clone(),
+                b: bias,
+                output: output.clone(),
+            })?;
+        }
+        Ok(())
+    }
 }
 
 impl Layer {

@@ -3,7 +3,7 @@
 use std::mem::offset_of;
 
 use half::f16;
-use walsh_formats::ggml::{BlockQ1_0, BlockQ2_0, BlockTq1_0, BlockTq2_0, POWERS_OF_3};
+use walsh_formats::ggml::{BlockQ1_0, BlockQ2_0, BlockTq1_0, BlockTq2_0, ternary_digit};
 
 use super::across::{bit_pairs, quads, run_without_min};
 use super::along::{array, each, pairs_of_bits};
@@ -31,9 +31,7 @@ const BIT_UNIT: f32 = 2.0 / BIT as f32;
 /// Digit `n` of ternary numbers.
 #[inline(always)]
 fn digits<const N: usize>(bytes: &[u8; N], n: usize) -> [u8; N] {
-    each(*bytes, |byte| {
-        (u16::from(byte.wrapping_mul(POWERS_OF_3[n])) * 3 >> 8) as u8
-    })
+    each(*bytes, |byte| ternary_digit(byte, n))
 }
 
 impl Decode for BlockTq1_0 {
