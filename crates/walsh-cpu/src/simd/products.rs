@@ -96,10 +96,7 @@ pub(super) fn scale_of(largest: u32) -> (f32, f32) {
 
 /// What a float of 8 bits is multiplied by once its bits are where single precision has them: the difference of the
 /// biases.
-#[cfg_attr(
-    not(target_arch = "x86_64"),
-    allow(dead_code, reason = "packed panels are of x86")
-)]
+#[cfg(target_arch = "x86_64")]
 pub(crate) const SMALL_FLOAT_UNIT: f32 = f32::from_bits((119 + 127) << 23);
 
 /// Adding it leaves a small number, rounded to an integer, in the low bits.

@@ -10,8 +10,8 @@ use super::{Codes, Columns, Decode, Decoded, Kept, Part, Run, SideBySide};
 #[cfg(target_arch = "x86_64")]
 use super::{Group, Wide};
 #[cfg(target_arch = "x86_64")]
-use crate::simd::Avx512;
-use crate::simd::{Primitives, Register, Unpack};
+use crate::simd::{Avx512, Register};
+use crate::simd::{Primitives, Unpack};
 
 /// The code that stands for zero.
 const ZERO: u8 = 16;
