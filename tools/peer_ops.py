@@ -24,8 +24,11 @@ CPU = ctypes.CDLL(str(LIBRARIES / "libggml-cpu.so"), mode=ctypes.RTLD_GLOBAL)
 
 TYPES = {
     "f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "q2_K": 10, "q3_K": 11, "q4_K": 12,
-    "q5_K": 13, "q6_K": 14, "iq4_nl": 20, "iq4_xs": 23, "bf16": 30,
+    "q5_K": 13, "q6_K": 14, "iq2_xxs": 16, "iq2_xs": 17, "iq3_xxs": 18, "iq1_s": 19, "iq4_nl": 20, "iq3_s": 21,
+    "iq2_s": 22, "iq4_xs": 23, "iq1_m": 29, "bf16": 30, "tq1_0": 34, "tq2_0": 35, "mxfp4": 39, "nvfp4": 40, "q1_0": 41,
+    "q2_0": 42,
 }  # fmt: skip
+NEED_IMPORTANCE = {"iq2_xxs", "iq2_xs", "iq1_s"}
 REPACK = "_Z35ggml_backend_cpu_repack_buffer_typev"
 
 
@@ -78,7 +81,10 @@ def fill(tensors, dtype, rows, width):
     data = values.tobytes()
     if dtype != "f32":
         packed = ctypes.create_string_buffer(values.nbytes)
-        data = packed.raw[: quantize(TYPES[dtype], values.ctypes.data, packed, 0, few, width, None)]
+        # What no type of so few bits is encoded without: that all numbers matter alike.
+        importance = np.ones(width, np.float32)
+        weights = importance.ctypes.data if dtype in NEED_IMPORTANCE else None
+        data = packed.raw[: quantize(TYPES[dtype], values.ctypes.data, packed, 0, few, width, weights)]
     data *= -(-rows // few)
     for tensor in tensors:
         set_tensor(tensor, data, 0, nbytes(tensor))

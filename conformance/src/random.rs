@@ -1,6 +1,6 @@
 use half::f16;
 use walsh::DType;
-use walsh::formats::ggml::{self, Role};
+use walsh::formats::ggml;
 use walsh::formats::random::SplitMix64 as Rng;
 
 /// `count` numbers as stored bytes of a weight type: random codes, under scales
@@ -18,15 +18,12 @@ pub(crate) fn blocks(rng: &mut Rng, dtype: DType, count: usize) -> Vec<u8> {
     };
     let block_bytes = dtype.block_bytes();
     let mut bytes = rng.bytes(count / dtype.block_len() * block_bytes);
-    let scale_at = form.at(Role::Scale).expect("every block has a scale");
     for block in bytes.chunks_exact_mut(block_bytes) {
-        let mut put = |at: usize, value: f32| {
-            block[at..at + 2].copy_from_slice(&f16::from_f32(value).to_le_bytes());
-        };
         let scale = 0.02 * rng.normal();
-        put(scale_at, scale);
+        form.set_scale(block, scale);
         if let Some((at, factor)) = form.centring() {
-            put(at, factor * scale * (1.0 + 0.2 * rng.normal()));
+            let minimum = factor * scale * (1.0 + 0.2 * rng.normal());
+            block[at..at + 2].copy_from_slice(&f16::from_f32(minimum).to_le_bytes());
         }
     }
     bytes

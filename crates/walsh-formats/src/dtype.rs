@@ -105,6 +105,32 @@ dtypes! {
     IQ4NL = "iq4_nl", Some(20), 32 in 18 of BlockIq4Nl;
     /// 4-bit indices into a fixed table, blocks of 256; every 32 values have a 6-bit scale.
     IQ4XS = "iq4_xs", Some(23), 256 in 136 of BlockIq4Xs;
+    /// 4-bit floats (E2M1), blocks of 32 with a power of two for their scale.
+    MXFP4 = "mxfp4", Some(39), 32 in 17 of BlockMxfp4;
+    /// 4-bit floats (E2M1), blocks of 64; every 16 values have an 8-bit float (UE4M3) for their scale.
+    NVFP4 = "nvfp4", Some(40), 64 in 36 of BlockNvfp4;
+    /// Points of a grid of 512 for every 4 values, and signs, blocks of 256; every 32 values have a 4-bit scale.
+    IQ3S = "iq3_s", Some(21), 256 in 110 of BlockIq3S;
+    /// Points of a grid of 256 for every 4 values, and signs, blocks of 256; every 32 values have a 4-bit scale.
+    IQ3XXS = "iq3_xxs", Some(18), 256 in 98 of BlockIq3Xxs;
+    /// Points of a grid of 1024 for every 8 values, and signs, blocks of 256; every 16 values have a 4-bit scale.
+    IQ2S = "iq2_s", Some(22), 256 in 82 of BlockIq2S;
+    /// Points of a grid of 512 for every 8 values, and signs, blocks of 256; every 16 values have a 4-bit scale.
+    IQ2XS = "iq2_xs", Some(17), 256 in 74 of BlockIq2Xs;
+    /// Points of a grid of 256 for every 8 values, and signs, blocks of 256; every 32 values have a 4-bit scale.
+    IQ2XXS = "iq2_xxs", Some(16), 256 in 66 of BlockIq2Xxs;
+    /// Points of a grid of 2048 for every 8 values, blocks of 256; every 16 values have a 3-bit scale, every 8 a shift.
+    IQ1M = "iq1_m", Some(29), 256 in 56 of BlockIq1M;
+    /// Points of a grid of 2048 for every 8 values, blocks of 256; every 32 values have a 3-bit scale and a shift.
+    IQ1S = "iq1_s", Some(19), 256 in 50 of BlockIq1S;
+    /// Three values, five to a byte, blocks of 256 with one scale.
+    TQ1_0 = "tq1_0", Some(34), 256 in 54 of BlockTq1_0;
+    /// Three values in 2 bits each, blocks of 256 with one scale.
+    TQ2_0 = "tq2_0", Some(35), 256 in 66 of BlockTq2_0;
+    /// 1 bit, blocks of 128 with one scale.
+    Q1_0 = "q1_0", Some(41), 128 in 18 of BlockQ1_0;
+    /// 2 bits, blocks of 64 with one scale.
+    Q2_0 = "q2_0", Some(42), 64 in 18 of BlockQ2_0;
 }
 
 impl DType {

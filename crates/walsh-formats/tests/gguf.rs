@@ -2,11 +2,39 @@
 
 use std::path::Path;
 
+use safetensors::SafeTensors;
 use walsh_formats::DType;
 use walsh_formats::gguf::write::{NewTensor, NewValue, Writer};
 use walsh_formats::gguf::{Gguf, GgufError, Value, ValueType, check_split, split_info, split_path};
 
 static SMALL: &[u8] = include_bytes!("golden/small.gguf");
+static TYPES: &[u8] = include_bytes!("golden/types.gguf");
+static GGML: &[u8] = include_bytes!("golden/ggml.safetensors");
+
+#[test]
+fn tensors_of_every_type_are_read() {
+    let gguf = Gguf::parse(TYPES).unwrap();
+    let golden = SafeTensors::deserialize(GGML).unwrap();
+    for &dtype in DType::ALL {
+        // The package has no such type, or no numbers of it.
+        if !dtype.is_real() || dtype == DType::Q2_0 {
+            continue;
+        }
+        let name = dtype.name().to_uppercase();
+        let tensor = gguf.tensor(&name).unwrap_or_else(|| panic!("{name}"));
+        assert_eq!(
+            (tensor.dtype, tensor.shape.as_slice()),
+            (dtype, &[2u64, 256][..])
+        );
+        let stored = golden.tensor(&format!("decode.{name}.bytes")).unwrap();
+        assert_eq!(
+            gguf.data(tensor),
+            &stored.data()[..tensor.bytes as usize],
+            "{name}"
+        );
+    }
+    assert_eq!(gguf.tensors().len(), DType::ALL.len() - 3);
+}
 
 #[test]
 fn every_metadata_type_is_read() {

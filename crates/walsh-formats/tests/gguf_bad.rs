@@ -186,8 +186,8 @@ fn bad_tensors_are_refused_by_name() {
     };
     let one = |ne: &[u64], id, offset| Raw::new(1, 0).tensor("blk.0.w", ne, (id, offset));
     says(
-        one(&[32], 16, 0).data(64),
-        &["blk.0.w", "type 16 (iq2_xxs)", "q4_K"],
+        one(&[32], 15, 0).data(64),
+        &["blk.0.w", "type 15 (q8_K)", "q4_K"],
     );
     says(one(&[32], 4, 0).data(64), &["blk.0.w", "type 4,"]);
     says(one(&[32], 99, 0).data(64), &["blk.0.w", "type 99,"]);

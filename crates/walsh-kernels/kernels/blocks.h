@@ -14,6 +14,8 @@ struct Run {
     float minimum[HALVES];
 };
 
+inline uint byte_of(uint word, int i) { return word >> (8 * i) & 255; }
+
 // COUNT words from a byte on; blocks start at multiples of BLOCK_ALIGN bytes, and so do their wide fields.
 template <int COUNT> inline void fetch(threadgroup const Vector *staged, uint byte, thread uint *to) {
     threadgroup const uint *words = (threadgroup const uint *)staged + byte / 4;
@@ -34,9 +36,21 @@ template <int COUNT> inline void fetch(threadgroup const Vector *staged, uint by
     }
 }
 
-inline float fetch_half(threadgroup const Vector *staged, uint byte) {
-    return half_to_float(((threadgroup const ushort *)staged)[byte / 2]);
+inline uint fetch_byte(threadgroup const Vector *staged, uint byte) { return ((threadgroup const uchar *)staged)[byte]; }
+
+inline uint fetch_short(threadgroup const Vector *staged, uint byte) {
+    return ((threadgroup const ushort *)staged)[byte / 2];
 }
+
+inline float fetch_half(threadgroup const Vector *staged, uint byte) {
+    return half_to_float(ushort(fetch_short(staged, byte)));
+}
+
+// Half of the power of two that a byte stands for.
+inline float power_of(uint e) { return as_type<float>(e < 2 ? 0x00200000u << e : (e - 1) << 23); }
+
+// Half of the 8-bit float that a byte stands for: as single precision but for the bias of its exponent, 2^119.
+inline float small_float(uint bits) { return bits == 0x7f ? 0.0f : as_type<float>((bits & 0x7f) << 20) * as_type<float>(0x7b000000u); }
 
 // The 6-bit scales and minima of a part of q4_K and q5_K: four bytes of each. Those of the second part have their low
 // four bits in the third word and the others above the scales and minima of the first.
@@ -80,16 +94,42 @@ inline void load_scales(threadgroup const Vector *staged, uint block, uint part,
     if (STORED == IQ4_XS) {
         uint low[1];
         fetch<1>(staged, block + SCALES_AT, low);
-        scales[0] = unpack_iq4(low[0], ((threadgroup const ushort *)staged)[(block + SCALES_HIGH_AT) / 2], part);
+        scales[0] = unpack_iq4(low[0], fetch_short(staged, block + SCALES_HIGH_AT), part);
     }
 }
 
 // Bit i of four to bit 0 of byte i.
 inline uint spread(uint bits) { return (bits & 15) * 0x00204081u & 0x01010101u; }
 
+// Four times two bits to a byte each.
+inline uint spread_pairs(uint bits) {
+    uint halves = (bits | bits << 12) & 0x000f000fu;
+    return (halves | halves << 6) & 0x03030303u;
+}
+
+// Ternary digit `n` of each byte, the first most significant: bytes are fractions of 256.
+inline uint ternary_digits(uint bytes, uint n) {
+    uint power = POWERS_OF_3[n], digits = 0;
+    UNROLL for (int i = 0; i < 2; i++) {
+        uint fractions = (bytes >> (8 * i) & 0x00ff00ffu) * power & 0x00ff00ffu;
+        digits |= (fractions * 3 >> 8 & 0x00030003u) << (8 * i);
+    }
+    return digits;
+}
+
+// The codes of a run of tq1_0: five digits of 32 bytes, five of 16, and four of the last four.
+inline void load_ternary(threadgroup const Vector *staged, uint block, uint run, thread int *codes) {
+    UNROLL for (int i = 0; i < 8; i++) {
+        uint quad = 8 * run + i, late = quad - 40, last = quad - 60, word[1];
+        uint at = quad < 40 ? LOW_AT + 4 * (quad % 8) : quad < 60 ? LOW_AT + 32 + 4 * (late % 4) : uint(HIGH_AT);
+        fetch<1>(staged, block + at, word);
+        codes[i] = int(ternary_digits(word[0], quad < 40 ? quad / 8 : quad < 60 ? late / 4 : last));
+    }
+}
+
 // The values of four 4-bit indices.
 inline uint look_up(uint indices) {
-    ulong low = ulong(IQ4_WORDS[1]) << 32 | IQ4_WORDS[0], high = ulong(IQ4_WORDS[3]) << 32 | IQ4_WORDS[2];
+    ulong low = ulong(VALUES[1]) << 32 | VALUES[0], high = ulong(VALUES[3]) << 32 | VALUES[2];
     uint values = 0;
     UNROLL for (int i = 0; i < 4; i++) {
         uint index = indices >> (8 * i);
@@ -104,36 +144,122 @@ inline void load_codes(threadgroup const Vector *staged, uint block, uint part, 
     uint at = block + LOW_AT + part * LOW_STEP, low[LOW], high[HIGH > 0 ? HIGH : 1];
     if (STORED == Q4_K || STORED == Q5_K) at += 32 * (run / 2);
     if (STORED == Q6_K) at += 32 * (run % 2);
-    if (STORED == IQ4_XS) at += 16 * run;
+    if (STORED == IQ4_XS || STORED == NVFP4) at += 16 * run;
+    if (STORED == Q1_0 || STORED == Q2_0) at += 4 * LOW * run;
     fetch<LOW>(staged, at, low);
     if (HIGH > 0) fetch<HIGH>(staged, block + HIGH_AT + part * HIGH_STEP, high);
     UNROLL for (int i = 0; i < 8; i++) {
         uint code = low[i % LOW];
-        if (LOW == 4) code = code >> (4 * (i / 4)) & 0x0f0f0f0fu;
+        if (STORED == NVFP4) code = low[i / 4 * 2 + i % 2] >> (4 * (i / 2 % 2)) & 0x0f0f0f0fu;
+        if (LOW == 4 && STORED != NVFP4) code = code >> (4 * (i / 4)) & 0x0f0f0f0fu;
         if (STORED == Q4_K || STORED == Q5_K) code = code >> (4 * (run % 2)) & 0x0f0f0f0fu;
         if (STORED == Q6_K) code = code >> (4 * (run / 2)) & 0x0f0f0f0fu;
-        if (STORED == Q2_K || STORED == Q3_K) code = code >> (2 * run) & 0x03030303u;
+        if (STORED == Q2_K || STORED == Q3_K || STORED == TQ2_0) code = code >> (2 * run) & 0x03030303u;
+        if (STORED == Q1_0) code = spread(code >> (4 * i)) << 1;
+        if (STORED == Q2_0) code = spread_pairs(byte_of(low[i / 4 % LOW], i % 4));
         if (STORED == Q5_0 || STORED == Q5_1) code |= spread(high[0] >> (4 * i)) << 4;
         if (STORED == Q3_K) code |= (high[i % LOW] >> (4 * part + run) & 0x01010101u) << 2;
         if (STORED == Q5_K) code |= (high[i % LOW] >> (4 * part + run) & 0x01010101u) << 4;
         if (STORED == Q6_K) code |= (high[i % LOW] >> (2 * run) & 0x03030303u) << 4;
-        if (STORED == IQ4_NL || STORED == IQ4_XS) code = look_up(code);
+        if (STORED == IQ4_NL || STORED == IQ4_XS || STORED == MXFP4 || STORED == NVFP4) code = look_up(code);
         codes[i] = int(code);
     }
 }
 
-inline uint byte_of(uint word, int i) { return word >> (8 * i) & 255; }
+// The signs of 32 values of which an even number of each eight is negative: from seven bits each.
+inline uint even_signs(uint word) {
+    uint pairs = (word & 0x3fff) | (word & 0x0fffc000) << 2;
+    uint sevens = (pairs & 0x007f007fu) | (pairs & 0x3f803f80u) << 1;
+    uint parity = sevens ^ sevens >> 4;
+    parity ^= parity >> 2;
+    parity ^= parity >> 1;
+    return sevens | (parity & 0x01010101u) << 7;
+}
+
+// Four values that are not zero, negated where the lowest bits of `signs` are set.
+inline uint negated(uint values, uint signs) {
+    uint mask = spread(signs) * 255;
+    return (values ^ mask) + (mask & 0x01010101u);
+}
+
+// A run of a type whose codes are points of a grid, of eight values or of four.
+inline void load_points(threadgroup const Vector *staged, uint block, uint run, thread Run &values) {
+    enum : int { EIGHTS = POINTS == 4 };
+    uint low[LOW], high = 0, signs[1] = {0}, scales = 0;
+    fetch<LOW>(staged, block + LOW_AT + 4 * LOW * run, low);
+    if (STORED == IQ3_S || STORED == IQ2_S) high = fetch_byte(staged, block + HIGH_AT + run);
+    if (STORED == IQ1_S || STORED == IQ1_M) high = fetch_short(staged, block + HIGH_AT + 2 * run);
+    if (SIGNS_AT > 0) fetch<1>(staged, block + SIGNS_AT + 4 * run, signs);
+    if (STORED == IQ2_XXS) signs[0] = low[LOW - 1];
+    if (STORED == IQ2_XS) {
+        UNROLL for (int i = 0; i < 4; i++) signs[0] |= (low[i / 2 % LOW] >> (16 * (i % 2) + 9) & 127) << (7 * i);
+    }
+    if (STORED == IQ3_XXS || STORED == IQ2_XXS) scales = signs[0] >> 28;
+    if (STORED == IQ3_S) scales = fetch_byte(staged, block + SCALES_AT + run / 2) >> (run % 2 * 4) & 15;
+    if (STORED == IQ2_S || STORED == IQ2_XS) scales = fetch_byte(staged, block + SCALES_AT + run);
+    if (STORED == IQ1_S) scales = high >> 12 & 7;
+    if (STORED == IQ1_M) scales = fetch_short(staged, block + SCALES_AT + run / 2 * 2) >> (run % 2 * 6) & 63;
+    if (STORED == IQ3_XXS || STORED == IQ2_XS || STORED == IQ2_XXS) signs[0] = even_signs(signs[0]);
+    UNROLL for (int i = 0; i < POINTS; i++) {
+        uint index = byte_of(low[i / 4 % LOW], i % 4);
+        if (STORED == IQ2_XS) index = low[i / 2 % LOW] >> (16 * (i % 2)) & 511;
+        if (STORED == IQ3_S) index |= (high >> i & 1) << 8;
+        if (STORED == IQ2_S) index |= (high >> (2 * i) & 3) << 8;
+        if (STORED == IQ1_S) index |= (high >> (3 * i) & 7) << 8;
+        if (STORED == IQ1_M) index |= (high >> (4 * i) & 7) << 8;
+        ulong point = GRID[index];
+        // An eighth up or down, in eighths that are raised by 128.
+        bool down = STORED == IQ1_M ? (high >> (4 * i) & 8) != 0 : (high & 0x8000) != 0;
+        UNROLL for (int part = 0; part < 1 + EIGHTS; part++) {
+            uint word = uint(point >> (32 * part));
+            if (STORED == IQ1_S || STORED == IQ1_M) {
+                word = (down ? word - 0x01010101u : word + 0x01010101u) ^ 0x80808080u;
+            } else {
+                word = negated(word, signs[0] >> (32 / POINTS * i + 4 * part));
+            }
+            values.codes[i * (1 + EIGHTS) + part] = int(word);
+        }
+    }
+    ushort bits = 0;
+    if (STORED == IQ1_M) {
+        UNROLL for (int i = 0; i < 4; i++) bits |= ushort(fetch_short(staged, block + SCALES_AT + 2 * i) >> 12 << (4 * i));
+    } else {
+        bits = ushort(fetch_short(staged, block + D_AT));
+    }
+    float d = half_to_float(bits);
+    UNROLL for (int side = 0; side < HALVES; side++) {
+        float factor = 0.0f;
+        if (STORED == IQ3_S) factor = d * float(1 + 2 * scales);
+        if (STORED == IQ3_XXS) factor = d * (0.5f + float(scales)) * 0.5f;
+        if (STORED == IQ2_XXS) factor = d * (0.5f + float(scales)) * 0.25f;
+        if (STORED == IQ2_S || STORED == IQ2_XS) factor = d * (0.5f + float(scales >> (4 * side) & 15)) * 0.25f;
+        if (STORED == IQ1_S) factor = d * float(1 + 2 * scales) * 0.125f;
+        if (STORED == IQ1_M) factor = d * float(1 + 2 * (scales >> (3 * side) & 7)) * 0.125f;
+        values.scale[side] = factor;
+        values.minimum[side] = 0.0f;
+    }
+}
 
 // A run of a task of the blocks from byte `base` on.
 inline Run load_run(threadgroup const Vector *staged, uint base, uint task, int run) {
     uint block = base + task / PARTS * BLOCK_BYTES, part = task % PARTS, scales[2];
-    load_scales(staged, block, part, scales);
-    float d = fetch_half(staged, block + D_AT), m = M_AT >= 0 ? fetch_half(staged, block + M_AT) : 0.0f;
     Run values;
-    load_codes(staged, block, part, run, values.codes);
+    if (POINTS > 0) {
+        load_points(staged, block, part * RUNS + run, values);
+        return values;
+    }
+    load_scales(staged, block, part, scales);
+    float d = D_AT >= 0 ? fetch_half(staged, block + D_AT) : 0.0f, m = M_AT >= 0 ? fetch_half(staged, block + M_AT) : 0.0f;
+    if (STORED == TQ1_0) {
+        load_ternary(staged, block, part * RUNS + run, values.codes);
+    } else {
+        load_codes(staged, block, part, run, values.codes);
+    }
     UNROLL for (int side = 0; side < HALVES; side++) {
         uint packed = byte_of(run < 2 ? scales[0] : scales[1], 2 * (run % 2) + side), single = byte_of(scales[0], run);
         float factor = d;
+        if (STORED == MXFP4) factor = power_of(fetch_byte(staged, block + SCALES_AT));
+        if (STORED == NVFP4) factor = small_float(fetch_byte(staged, block + SCALES_AT + 2 * run + side));
         if (STORED == Q4_K || STORED == Q5_K) factor = d * float(single);
         if (STORED == Q2_K) factor = d * float(packed & 15);
         if (STORED == Q3_K) factor = d * float(int(packed) - 32);

@@ -1,5 +1,8 @@
 // The widest loads that every row of a tensor in blocks allows: ALIGN bytes.
 template <int BYTES> struct Piece;
+template <> struct Piece<1> {
+    typedef uchar Type;
+};
 template <> struct Piece<2> {
     typedef ushort Type;
 };

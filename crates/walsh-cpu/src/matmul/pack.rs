@@ -2,9 +2,9 @@
 //!
 //! A packed weight is a row of *panels*; one of experts is their rows one after the other, where each has whole panels. A panel has sixteen rows of the weight, block by block; within a block it has
 //! each 32-bit word of the sixteen blocks side by side, so that one vector holds a word of every row, and what lies `at`
-//! bytes into a block lies `16 · at` bytes into these. Blocks of an odd number of half-words (`q4_0`, `q5_0`, `q8_0`,
-//! `iq4_nl`, `q3_K`, `q6_K`) have their scale, a half-precision number, apart: sixteen of them side by side. So a packed
-//! weight is as large as its rows, rounded up to sixteen, and no bit of it is another.
+//! bytes into a block lies `16 · at` bytes into these. Blocks that are no whole number of words (`q4_0`, `q5_0`, `q8_0`,
+//! `iq4_nl`, `q3_K`, `q6_K`, `mxfp4`) have their scale, of one byte or two, apart: sixteen of them side by side. So a
+//! packed weight is as large as its rows, rounded up to sixteen, and no bit of it is another.
 //!
 //! With one row of input a kernel reads a panel from end to end, as one stream, and adds up sixteen results at once,
 //! without moving a code from one lane to another. What rows need for that, transposing, is done once.
@@ -16,8 +16,9 @@ use std::sync::Arc;
 
 use walsh_core::{Error, Result, Tensor};
 use walsh_formats::DType;
-use walsh_formats::ggml::{self, Role};
+use walsh_formats::ggml::{self, Field, Role};
 
+use super::blocks;
 use super::contract::Transposition;
 use super::layout::LANES;
 use super::registry;
@@ -88,8 +89,8 @@ pub struct Packing {
     n: usize,
     row_bytes: usize,
     block_bytes: usize,
-    /// Where the half-word lies that blocks of an odd number of them have apart: their scale, the first field or the last.
-    apart: Option<usize>,
+    /// What blocks that are no whole number of words have apart: their scale, the first field or the last.
+    apart: Option<Field>,
     transpose: Transposition,
 }
 
@@ -99,14 +100,17 @@ impl Packing {
     pub fn new(isa: Isa, weight: DType, n: usize, k: usize) -> Option<Packing> {
         let row_bytes = usize::try_from(weight.row_bytes(k as u64)?).ok()?;
         let transpose = registry::kernels(isa).packs?;
-        let form = ggml::form(weight).filter(|_| n >= LANES)?;
+        let packs = n >= LANES && blocks::is_side_by_side(weight);
+        let form = ggml::form(weight).filter(|_| packs)?;
         let block_bytes = weight.block_bytes();
-        let is_odd = !block_bytes.is_multiple_of(4);
+        let is_apart = |field: &Field| {
+            matches!(field.role, Role::Scale | Role::PowerScale) && field.bytes == block_bytes % 4
+        };
         Some(Packing {
             n,
             row_bytes,
             block_bytes,
-            apart: form.at(Role::Scale).filter(|_| is_odd),
+            apart: form.fields.iter().copied().find(is_apart),
             transpose,
         })
     }
@@ -145,8 +149,8 @@ impl Packing {
         let rows = index * LANES..((index + 1) * LANES).min(self.n);
         let words = match self.apart {
             None => 0..self.block_bytes,
-            Some(0) => 2..self.block_bytes,
-            Some(last) => 0..last,
+            Some(Field { at: 0, bytes, .. }) => bytes..self.block_bytes,
+            Some(last) => 0..last.at,
         };
         // SAFETY: the caller's; what lies `at` bytes into a block lies sixteen times as far into the panel's.
         unsafe {
@@ -161,11 +165,12 @@ impl Packing {
                 });
                 let words_of = blocks.map(|block| block.add(words.start));
                 (self.transpose)(&words_of, words.len() / 4, to.add(LANES * words.start));
-                if let Some(at) = self.apart {
-                    let to = to.add(LANES * at).cast::<u16>();
+                if let Some(Field { at, bytes, .. }) = self.apart {
+                    let to = to.add(LANES * at);
                     for (lane, block) in blocks.into_iter().enumerate() {
-                        let half = block.add(at).cast::<u16>().read_unaligned();
-                        to.add(lane).write_unaligned(half);
+                        block
+                            .add(at)
+                            .copy_to_nonoverlapping(to.add(lane * bytes), bytes);
                     }
                 }
             }

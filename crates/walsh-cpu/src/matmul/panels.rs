@@ -12,10 +12,14 @@ use crate::simd::{Gather, Unpack};
 macro_rules! for_parts {
     ($block:ident, |$part:ident| $body:expr) => {{
         for_parts!(@ 0, $part, $body);
-        if $block::LEN > BLOCK {
+        if $block::LEN >= 2 * BLOCK {
             for_parts!(@ 1, $part, $body);
+        }
+        if $block::LEN >= 4 * BLOCK {
             for_parts!(@ 2, $part, $body);
             for_parts!(@ 3, $part, $body);
+        }
+        if $block::LEN >= 8 * BLOCK {
             for_parts!(@ 4, $part, $body);
             for_parts!(@ 5, $part, $body);
             for_parts!(@ 6, $part, $body);
@@ -89,6 +93,7 @@ impl<S: Unpack> Panel for PackedPanel<S> {
                 s: self.s,
                 words: block.add(4 * lane),
                 halves: block.add(2 * lane),
+                bytes: block.add(lane),
                 block: PhantomData,
             }
         }
@@ -114,6 +119,8 @@ pub(super) struct InPanel<S, B> {
     words: *const u8,
     /// The same for half-words.
     halves: *const u8,
+    /// The same for bytes.
+    bytes: *const u8,
     block: PhantomData<B>,
 }
 
@@ -140,6 +147,13 @@ impl<S: Unpack, B: Decode> SideBySide for InPanel<S, B> {
         assert!(at + 4 <= size_of::<B>());
         // SAFETY: the words lie within the block of the panel.
         unsafe { self.s.load_words(self.words.add(LANES * at)) }
+    }
+
+    #[inline(always)]
+    fn byte(self, at: usize) -> S::Words {
+        assert!(at < size_of::<B>());
+        // SAFETY: as above.
+        unsafe { self.s.load_bytes(self.bytes.add(LANES * at)) }
     }
 
     #[inline(always)]
@@ -268,6 +282,12 @@ impl<S: Gather, B: Decode> SideBySide for InRows<'_, S, B> {
     fn word(self, at: usize) -> S::Words {
         // SAFETY: places of four bytes.
         unsafe { self.s.gather_words(|lane| self.place(lane, at, 4)) }
+    }
+
+    #[inline(always)]
+    fn byte(self, at: usize) -> S::Words {
+        // SAFETY: places of a byte.
+        unsafe { self.s.gather_bytes(|lane| self.place(lane, at, 1)) }
     }
 
     #[inline(always)]

@@ -167,7 +167,7 @@ mod x86 {
     use std::sync::OnceLock;
 
     use super::*;
-    use crate::matmul::blocks::Decode;
+    use crate::matmul::blocks::{Decode, Wide, is_side_by_side, with_columns};
     use crate::matmul::fill::FromPanels;
     use crate::matmul::layout::BLOCK;
     use crate::matmul::stream::{self, Packed, PackedRow, Stored, Streamed};
@@ -203,6 +203,7 @@ mod x86 {
             isa,
             dot_rows: rows::ROWS,
             float_dot_rows: rows::ROWS,
+            planes: |_| 1,
             tile_rows: tile_rows::<P, MOST>,
             float_tile_rows: FLOAT_TILE,
             packs: Some(transpose::<P>),
@@ -237,14 +238,18 @@ mod x86 {
     }
 
     fn tile<P: Stage + ColumnProducts, const MOST: usize>(shape: ProductShape) -> Kernel {
-        with_block!(shape.weight, B => {
-            match (shape.packed, streams::<P>(shape)) {
+        if !shape.packed {
+            return with_block!(shape.weight, B => kernel::<P, Tiled<FromRows, B, MOST>> as Kernel, else => {
+                unreachable!("other weights take floats")
+            });
+        }
+        with_columns!(shape.weight, B => {
+            match streams::<P>(shape) {
                 _ if shape.is_packed_row() => kernel::<P, PackedRow<B>> as Kernel,
-                (true, true) => kernel::<P, Streamed<Packed, B, 1>>,
-                (true, false) => kernel::<P, Tiled<FromPanels, B, MOST>>,
-                (false, _) => kernel::<P, Tiled<FromRows, B, MOST>>,
+                true => kernel::<P, Streamed<Packed, B, 1>>,
+                false => kernel::<P, Tiled<FromPanels, B, MOST>>,
             }
-        }, else => unreachable!("other weights take floats"))
+        }, else => unreachable!("plans refuse other packed weights"))
     }
 
     impl Stage for Avx2 {}
@@ -261,6 +266,7 @@ mod x86 {
         isa: Isa::Avx512,
         dot_rows: 1,
         float_dot_rows: wide::FLOAT_ROWS,
+        planes: |weight| with_block!(weight, B => B::PLANES, else => 1),
         tile_rows: avx512_tile_rows,
         float_tile_rows: FLOAT_TILE,
         packs: Some(transpose::<Avx512>),
@@ -292,24 +298,33 @@ mod x86 {
         })
     }
 
+    /// Whether weights are decoded into registers, a row to a lane, and multiplied there.
+    fn avx512_streams(shape: ProductShape) -> bool {
+        shape.m <= stream_rows() && is_side_by_side(shape.weight)
+    }
+
     fn avx512_tile_rows(shape: ProductShape) -> usize {
-        if shape.m > stream_rows() {
-            AVX512_TILE
-        } else {
+        if avx512_streams(shape) {
             stream::ROWS
+        } else {
+            AVX512_TILE
         }
     }
 
     fn avx512_tile(shape: ProductShape) -> Kernel {
-        with_block!(shape.weight, B => {
-            match (shape.packed, shape.m > stream_rows()) {
+        if !shape.packed && !avx512_streams(shape) {
+            return with_block!(shape.weight, B => kernel::<Avx512, Tiled<FromRows, B, AVX512_TILE>> as Kernel, else => {
+                unreachable!("other weights take floats")
+            });
+        }
+        with_columns!(shape.weight, B => {
+            match (shape.packed, avx512_streams(shape)) {
                 _ if shape.is_packed_row() => kernel::<Avx512, PackedRow<B>> as Kernel,
-                (true, false) => kernel::<Avx512, Streamed<Packed, B, AVX512_TOGETHER>>,
-                (true, true) => kernel::<Avx512, Tiled<FromPanels, B, AVX512_TILE>>,
-                (false, false) => kernel::<Avx512, Streamed<Stored, B, AVX512_TOGETHER>>,
-                (false, true) => kernel::<Avx512, Tiled<FromRows, B, AVX512_TILE>>,
+                (true, true) => kernel::<Avx512, Streamed<Packed, B, AVX512_TOGETHER>>,
+                (true, false) => kernel::<Avx512, Tiled<FromPanels, B, AVX512_TILE>>,
+                (false, _) => kernel::<Avx512, Streamed<Stored, B, AVX512_TOGETHER>>,
             }
-        }, else => unreachable!("other weights take floats"))
+        }, else => unreachable!("plans refuse other packed weights, and do not stream them"))
     }
 
     fn avx512_float_dot(shape: ProductShape) -> Kernel {
@@ -347,6 +362,7 @@ mod neon {
             isa,
             dot_rows: rows::ROWS,
             float_dot_rows: rows::ROWS,
+            planes: |_| 1,
             tile_rows: |_| TILE,
             float_tile_rows: FLOAT_TILE,
             packs: None,

@@ -20,16 +20,18 @@ pub(super) const FLOAT_ROWS: usize = 4;
 trait Sink<B> {
     /// Whether the blocks are part of a stream, in which others are fetched ahead.
     const STREAM: bool;
+    /// Whether it takes codes in planes, where a type has them.
+    const PLANES: bool = false;
 
-    /// Takes `64 · vectors` values: a group, or two blocks of it of which the first is value `at`.
+    /// Takes `64 · vectors` values from value `at` on: of a group, or two blocks of it.
     ///
     /// # Safety
     /// They are among those that the sink was made for.
     unsafe fn take(&mut self, s: Avx512, group: &Group, at: usize, vectors: usize);
 }
 
-/// Decodes the first `values` values, whole blocks, from a block on: whole groups, then pairs of blocks. An odd last block
-/// is decoded beside an empty one.
+/// Decodes the first `values` values, whole blocks, from a block on: whole groups, then pairs of blocks of 32. An odd last
+/// block is decoded beside an empty one, and so are a group's last larger blocks.
 ///
 /// # Safety
 /// The blocks are readable, and the sink was made for them.
@@ -43,11 +45,25 @@ unsafe fn decode<B: Wide, S: Sink<B>>(s: Avx512, blocks: *const B, values: usize
             if S::STREAM {
                 s.fetch_ahead(blocks.cast(), many * size_of::<B>());
             }
-            let decoded = B::wide(s, std::slice::from_raw_parts(blocks, many));
+            let many_blocks = std::slice::from_raw_parts(blocks, many);
+            let decoded = if S::PLANES {
+                B::in_planes(s, many_blocks)
+            } else {
+                B::wide(s, many_blocks)
+            };
             sink.take(s, &decoded, group * GROUP, 4);
             blocks = blocks.add(many);
         }
         if B::LEN == GROUP {
+            return;
+        }
+        if B::LEN > BLOCK {
+            let (at, left) = (values / GROUP * GROUP, values % GROUP);
+            if left > 0 {
+                let mut group = [B::zeroed(); GROUP / (2 * BLOCK)];
+                blocks.copy_to_nonoverlapping(group.as_mut_ptr(), left / B::LEN);
+                sink.take(s, &B::wide(s, &group[..many]), at, left / (2 * BLOCK));
+            }
             return;
         }
         for at in (values / GROUP * GROUP..values).step_by(2 * BLOCK) {
@@ -110,6 +126,7 @@ impl Dot {
 
 impl<B: Wide> Sink<B> for Dot {
     const STREAM: bool = true;
+    const PLANES: bool = true;
 
     #[inline(always)]
     unsafe fn take(&mut self, s: Avx512, group: &Group, at: usize, vectors: usize) {
@@ -131,6 +148,19 @@ impl<B: Wide> Sink<B> for Dot {
                 scales
             };
             let codes = self.input.add(at);
+            if B::PLANES > 1 {
+                for stretch in 0..4 / B::PLANES {
+                    let mut dots = s.no_codes();
+                    for vector in stretch * B::PLANES..(stretch + 1) * B::PLANES {
+                        let values = s.load_words(codes.add(vector * 64));
+                        dots = s.add_dot(dots, group.codes[vector], values);
+                    }
+                    let scales = s.spread_planes::<B>(scales, stretch);
+                    let sum = &mut self.products[stretch];
+                    *sum = s.mul_add(s.to_numbers(dots), scales, *sum);
+                }
+                return;
+            }
             for vector in 0..vectors {
                 let values = s.load_words(codes.add(vector * 64));
                 let dots = s.to_numbers(s.dot(group.codes[vector], values));
@@ -354,6 +384,11 @@ impl Avx512 {
         /// The upper eight lanes, and zeros.
         fn upper_half(self, a: __m512) -> __m512 { _mm512_maskz_mov_ps(0xff00, a) }
 
+        /// The products of unsigned and signed bytes, added in fours to sums.
+        fn add_dot(self, sums: __m512i, codes: __m512i, values: __m512i) -> __m512i {
+            _mm512_dpbusd_epi32(sums, codes, values)
+        }
+
         /// The products of unsigned and signed bytes, added in fours.
         fn dot(self, codes: __m512i, values: __m512i) -> __m512i {
             _mm512_dpbusd_epi32(_mm512_setzero_si512(), codes, values)
@@ -386,6 +421,22 @@ impl Avx512 {
                 _mm512_add_epi32(lane, _mm512_set1_epi32(2 * vector as i32))
             };
             _mm512_permutexvar_ps(runs, scales)
+        }
+    }
+
+    /// The scales of the runs of a stretch of planes, each in the lanes of its run's codes: a lane has four of each plane.
+    #[inline(always)]
+    fn spread_planes<B: Wide>(self, scales: __m512, stretch: usize) -> __m512 {
+        let lanes_of_run = B::RUN / (4 * B::PLANES);
+        if lanes_of_run == 1 {
+            return scales;
+        }
+        // SAFETY: the token exists only where the set does.
+        unsafe {
+            let lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+            let runs = self.shr(lanes, lanes_of_run.trailing_zeros() as usize);
+            let first = self.words((stretch * 16 / lanes_of_run) as i32);
+            _mm512_permutexvar_ps(_mm512_add_epi32(runs, first), scales)
         }
     }
 
@@ -463,10 +514,11 @@ mod tests {
         let s = unsafe { <Avx512 as Products>::new_unchecked() };
         for dtype in block_types() {
             // Whole groups, a pair of blocks, and a single one.
-            let lengths: &[usize] = if dtype.block_len() == 32 {
-                &[32, 64, 576, 800]
-            } else {
-                &[256, 1024]
+            let lengths: &[usize] = match dtype.block_len() {
+                32 => &[32, 64, 576, 800],
+                64 => &[64, 256, 448],
+                128 => &[128, 256, 640],
+                _ => &[256, 1024],
             };
             for &length in lengths {
                 let row = &random_weights(dtype, 1, length, 11);

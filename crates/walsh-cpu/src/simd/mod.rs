@@ -27,7 +27,7 @@ pub(crate) use bytes::Bytes;
 pub(crate) use neon::{Neon, NeonProducts};
 pub(crate) use portable::Portable;
 #[cfg(target_arch = "x86_64")]
-pub(crate) use products::{ColumnProducts, Gather};
+pub(crate) use products::{ColumnProducts, Gather, SMALL_FLOAT_UNIT};
 pub(crate) use products::{
     Numbers, Primitives, Products, Quads, Quantised, Register, RowProducts, SHIFT, Scales, Unpack,
     Work,

@@ -31,6 +31,28 @@ pub(crate) trait Primitives: Copy + 'static {
         indices
     }
 
+    /// Each bit, the lowest first, as a byte with all of its bits.
+    #[inline(always)]
+    fn masks(self, bits: u32) -> [u8; 32] {
+        let mut masks = [0; 32];
+        for (i, mask) in masks.iter_mut().enumerate() {
+            *mask = 0u8.wrapping_sub((bits >> i & 1) as u8);
+        }
+        masks
+    }
+
+    /// 32 codes, of which those whose bit of `signs` is set are mirrored at `zero`: a power of two above all that they
+    /// stand for.
+    #[inline(always)]
+    fn mirrored(self, codes: [u64; 4], signs: u32, zero: u8) -> [u8; 32] {
+        let mut codes: [u8; 32] = bytemuck::cast(codes);
+        for (code, mask) in codes.iter_mut().zip(self.masks(signs)) {
+            // 2·zero − 1 is all bits of a code: a code's complement is that less the code.
+            *code = (*code ^ mask & (2 * zero - 1)).wrapping_sub(mask);
+        }
+        codes
+    }
+
     /// 32 numbers in 8 bits.
     #[inline(always)]
     fn quantise(self, values: &[f32; 32]) -> Quantised {
@@ -71,6 +93,11 @@ pub(super) fn scale_of(largest: u32) -> (f32, f32) {
         (magnitude / 127.0, 127.0 / magnitude)
     }
 }
+
+/// What a float of 8 bits is multiplied by once its bits are where single precision has them: the difference of the
+/// biases.
+#[cfg(target_arch = "x86_64")]
+pub(crate) const SMALL_FLOAT_UNIT: f32 = f32::from_bits((119 + 127) << 23);
 
 /// Adding it leaves a small number, rounded to an integer, in the low bits.
 pub(crate) const SHIFT: f32 = 12_582_912.0; // 1.5 · 2²³
@@ -117,6 +144,8 @@ pub(crate) trait Register: Primitives {
 )]
 pub(crate) trait Unpack: Register {
     unsafe fn load_words(self, p: *const u8) -> Self::Words;
+    /// As many bytes as there are lanes, side by side, as words.
+    unsafe fn load_bytes(self, p: *const u8) -> Self::Words;
     /// As many half-precision numbers as there are lanes, side by side.
     unsafe fn load_halves(self, p: *const u8) -> Self::Numbers;
     /// A number in all lanes, from where it lies.
@@ -137,6 +166,10 @@ pub(crate) trait Unpack: Register {
     fn look_up(self, table: &[u8; 16], indices: Self::Words) -> Self::Words;
     /// Bits `4 · quad` to `4 · quad + 3` of each word as bits 4 of its bytes.
     fn fifth_bits(self, a: Self::Words, quad: usize) -> Self::Words;
+    /// What [`e8m0`](walsh_formats::ggml::e8m0) makes of each word, which is a byte.
+    fn powers(self, a: Self::Words) -> Self::Numbers;
+    /// What [`ue4m3`](walsh_formats::ggml::ue4m3) makes of each word, which is a byte.
+    fn small_floats(self, a: Self::Words) -> Self::Numbers;
     /// The lower halves and the upper halves of the words as half-precision numbers.
     fn widen_words(self, a: Self::Words) -> [Self::Numbers; 2];
     /// Fetches as many of the bytes that come later in a stream as are read now, from `at` on. There may be none.
@@ -145,13 +178,14 @@ pub(crate) trait Unpack: Register {
     fn fetch(self, line: *const u8);
 }
 
-/// Words and half-precision numbers from any places, one for each lane.
+/// Words, bytes and half-precision numbers from any places, one for each lane.
 ///
 /// # Safety of the methods
 /// As of those of [`Register`].
 #[cfg(target_arch = "x86_64")]
 pub(crate) trait Gather: Unpack {
     unsafe fn gather_words(self, place: impl Fn(usize) -> *const u8) -> Self::Words;
+    unsafe fn gather_bytes(self, place: impl Fn(usize) -> *const u8) -> Self::Words;
     unsafe fn gather_halves(self, place: impl Fn(usize) -> *const u8) -> Self::Numbers;
 }
 

@@ -4,13 +4,15 @@
 //! more than that. In the field's comments, `d` is the block's scale and `x` a decoded value.
 
 use bytemuck::Pod;
+use half::f16;
 
+use super::float4::{e8m0, ue4m3};
 use crate::dtype::DType;
 
-/// The values of a block of the K types and of IQ4_XS.
+/// The values of a block of the K types, of the IQ types but IQ4_NL, and of TQ1_0 and TQ2_0.
 pub const SUPER_BLOCK: usize = 256;
 
-/// The values of a block of the other quantised types.
+/// The values of a block of most other quantised types.
 pub const BLOCK: usize = 32;
 
 /// A block as it lies in a file.
@@ -48,6 +50,13 @@ pub struct Field {
 pub enum Role {
     /// The block's scale, or the scale of its scales: half precision.
     Scale,
+    /// The block's scale as a power of two: a byte, see [`e8m0`](super::e8m0).
+    PowerScale,
+    /// The scales of runs as floats of a byte, see [`ue4m3`](super::ue4m3).
+    FloatScales,
+    /// The scales of runs, and the scale of those scales: half precision, a quarter of it in the upper four bits of each
+    /// of four words.
+    SpreadScale,
     /// What is added to all values: half precision.
     Minimum,
     /// The scale of the minima, which are subtracted: half precision.
@@ -56,6 +65,8 @@ pub enum Role {
     Codes,
     /// The bits of the codes above those.
     HighCodes,
+    /// The signs of values whose codes have none, and perhaps the scales of runs beside them.
+    Signs,
     /// The scales of runs of values, their minima among them, or the scales' low bits.
     Scales,
     /// The bits of the scales above those.
@@ -73,12 +84,46 @@ impl Form {
         self.field(role).map(|field| field.at)
     }
 
+    /// Gives a block a scale, or its scales a scale: as near to `scale` as the block holds, and but its magnitude where
+    /// it holds no sign.
+    ///
+    /// # Panics
+    /// When `block` is shorter than the form's.
+    pub fn set_scale(&self, block: &mut [u8], scale: f32) {
+        for field in self.fields {
+            let bytes = &mut block[field.at..field.at + field.bytes];
+            match field.role {
+                Role::Scale => bytes.copy_from_slice(&f16::from_f32(scale).to_le_bytes()),
+                Role::PowerScale => bytes.fill(nearest(e8m0, scale.abs())),
+                Role::FloatScales => bytes.fill(nearest(ue4m3, scale.abs())),
+                Role::SpreadScale => {
+                    let bits = f16::from_f32(scale).to_bits();
+                    for (quarter, word) in bytes.chunks_exact_mut(2).enumerate() {
+                        let upper = (bits >> (4 * quarter) & 15) as u8;
+                        word[1] = (word[1] & 15) | (upper << 4);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
     /// Where the field of a minimum begins, and at how many times the scale in it random codes average to zero.
     pub fn centring(&self) -> Option<(usize, f32)> {
         let mean = ((1u32 << self.bits) - 1) as f32 / 2.0;
         let added = self.at(Role::Minimum).map(|at| (at, -mean));
         added.or_else(|| self.at(Role::MinimumScale).map(|at| (at, mean)))
     }
+}
+
+/// The byte that stands for the number nearest to `scale`, and for more than zero.
+fn nearest(number: fn(u8) -> f32, scale: f32) -> u8 {
+    let apart = |byte: &u8| (number(*byte) - scale).abs();
+    let bytes = (0..=0x7e).chain(0x80..=u8::MAX);
+    bytes
+        .filter(|byte| number(*byte) > 0.0)
+        .min_by(|a, b| apart(a).total_cmp(&apart(b)))
+        .unwrap_or(0)
 }
 
 /// The form of a type's blocks; `None` for types that have none.

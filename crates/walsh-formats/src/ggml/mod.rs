@@ -4,18 +4,27 @@
 //! agree bit for bit with the Python package `gguf`, as do the encoders for the types that it encodes.
 
 mod blocks;
+mod float4;
+mod grid;
+mod grids;
+mod iq;
 mod iq4;
 mod k;
 mod legacy;
 mod random;
 mod reference;
+mod ternary;
 
 pub use blocks::{BLOCK, Block, Field, Form, Role, SUPER_BLOCK, form};
+pub use float4::*;
+pub use grid::*;
+pub use iq::*;
 pub use iq4::*;
 pub use k::*;
 pub use legacy::*;
 pub use random::random;
 pub use reference::{decode, encode, encodes};
+pub use ternary::*;
 
 #[cfg(target_endian = "big")]
 compile_error!("GGML's blocks are little-endian and are read in place");

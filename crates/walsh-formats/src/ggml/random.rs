@@ -3,7 +3,7 @@
 use half::f16;
 
 use super::reference::check_length;
-use super::{Form, Role, decode, encode, form};
+use super::{Form, decode, encode, form};
 use crate::dtype::DType;
 use crate::error::FormatError;
 use crate::random::SplitMix64;
@@ -32,11 +32,10 @@ pub fn random(
     for word in out.chunks_mut(8) {
         word.copy_from_slice(&random.bits().to_le_bytes()[..word.len()]);
     }
-    let places = Scales::of(&form);
     let measured = SAMPLE.min(blocks);
     let sample = &mut out[..measured * dtype.block_bytes()];
     for block in sample.chunks_exact_mut(dtype.block_bytes()) {
-        places.put(block, 1.0, 1.0);
+        put(&form, block, 1.0, 1.0);
     }
     let unit = deviation_of(dtype, sample)?;
     for block in out.chunks_exact_mut(dtype.block_bytes()) {
@@ -44,7 +43,7 @@ pub fn random(
         let size = 0.75 + 0.5 * fraction(word);
         let sign = if word & 1 == 0 { 1.0 } else { -1.0 };
         let minimum = 0.9 + 0.2 * fraction(word << 32);
-        places.put(block, sign * size * deviation / unit, minimum);
+        put(&form, block, sign * size * deviation / unit, minimum);
     }
     Ok(())
 }
@@ -52,30 +51,12 @@ pub fn random(
 /// How many blocks say how far the values of random codes spread.
 const SAMPLE: usize = 256;
 
-/// Where a block's half floats lie.
-struct Scales {
-    scale: usize,
-    /// With the factor of the scale at which random codes average to zero.
-    minimum: Option<(usize, f32)>,
-}
-
-impl Scales {
-    fn of(form: &Form) -> Self {
-        Self {
-            scale: form.at(Role::Scale).unwrap_or(0),
-            minimum: form.centring(),
-        }
-    }
-
-    /// Sets the scale, and the minimum to so much of what centres the values.
-    fn put(&self, block: &mut [u8], scale: f32, minimum: f32) {
-        let mut half = |at: usize, value: f32| {
-            block[at..at + 2].copy_from_slice(&f16::from_f32(value).to_le_bytes());
-        };
-        half(self.scale, scale);
-        if let Some((at, factor)) = self.minimum {
-            half(at, factor * scale * minimum);
-        }
+/// Sets a block's scale, and its minimum to so much of what centres the values.
+fn put(form: &Form, block: &mut [u8], scale: f32, minimum: f32) {
+    form.set_scale(block, scale);
+    if let Some((at, factor)) = form.centring() {
+        let half = f16::from_f32(factor * scale * minimum);
+        block[at..at + 2].copy_from_slice(&half.to_le_bytes());
     }
 }
 

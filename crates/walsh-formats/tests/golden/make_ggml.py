@@ -2,9 +2,9 @@
 """Writes ggml.safetensors, what the tests in ../ggml.rs compare with.
 
     python3 -m venv V && V/bin/pip install gguf==0.19.0 numpy==2.4.6 safetensors==0.8.0 llama-cpp-python==0.3.36
-    V/bin/python make_ggml.py [--seed N] [--scale N] [OUTPUT]
+    V/bin/python make_ggml.py [--seed N] [--scale N] [--ggml LIBGGML_BASE] [OUTPUT]
 
-Decoding: random bytes of every type, and what `gguf.quants.dequantize` makes of them.
+Decoding: random bytes of every type, and what `gguf.quants.dequantize` makes of them, or libggml where it has no such type.
 Encoding: values of several distributions, and what `gguf.quants.quantize` makes of them. The package
 does not encode IQ4_NL; there the oracle is the squared error of libggml's encoder, block by block.
 """
@@ -20,7 +20,10 @@ from gguf.quants import dequantize, quantize
 from safetensors.numpy import save_file
 
 DECODED = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K",
-           "IQ4_NL", "IQ4_XS"]
+           "IQ4_NL", "IQ4_XS", "MXFP4", "NVFP4", "IQ3_S", "IQ3_XXS", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S", "TQ1_0",
+           "TQ2_0"]
+# What the package does not decode (nor, in part, know), and libggml does: values and bytes of a block.
+DECODED_BY_GGML = {"Q1_0": (128, 18), "Q2_0": (64, 18)}
 ENCODED = ["F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"]
 
 
@@ -49,11 +52,25 @@ def inputs(rng, scale):
     return np.where(rows == 0, np.float32(0), rows)
 
 
-def ggml_iq4_nl(values):
-    import llama_cpp
+def ggml_library(path):
+    if path is None:
+        import llama_cpp
 
-    library = pathlib.Path(llama_cpp.__file__).parent / "lib" / "libggml-base.so"
-    ggml = ctypes.CDLL(str(library))
+        path = pathlib.Path(llama_cpp.__file__).parent / "lib" / "libggml-base.so"
+    return ctypes.CDLL(str(path))
+
+
+def ggml_decoded(ggml, name, stored, values):
+    """What libggml makes of blocks."""
+    decode = getattr(ggml, f"dequantize_row_{name.lower()}")
+    decode.restype = None
+    decode.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64]
+    out = np.zeros(values, np.float32)
+    decode(stored.ctypes.data, out.ctypes.data, values)
+    return out
+
+
+def ggml_iq4_nl(ggml, values):
     ggml.ggml_quantize_chunk.restype = ctypes.c_size_t
     ggml.ggml_quantize_chunk.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p] + [ctypes.c_int64] * 3 + [
         ctypes.c_void_p]
@@ -67,11 +84,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--scale", type=int, default=1, help="how many times the committed file's size")
+    parser.add_argument("--ggml", type=pathlib.Path, help="libggml-base.so, where llama-cpp-python is not installed")
     parser.add_argument("output", nargs="?", default=pathlib.Path(__file__).with_name("ggml.safetensors"))
     options = parser.parse_args()
     rng = np.random.default_rng(options.seed)
     warnings.simplefilter("ignore", RuntimeWarning)  # NaN scales are part of random bytes
 
+    ggml = ggml_library(options.ggml)
     tensors = {}
     for name in DECODED:
         block_len, block_bytes = GGML_QUANT_SIZES[Type[name]]
@@ -79,12 +98,16 @@ def main():
         stored = rng.integers(0, 256, (blocks, block_bytes), np.uint8)
         tensors[f"decode.{name}.bytes"] = stored
         tensors[f"decode.{name}.values"] = dequantize(stored, Type[name]).astype(np.float32).reshape(-1)
+    for name, (block_len, block_bytes) in DECODED_BY_GGML.items():
+        stored = rng.integers(0, 256, (options.scale * 2048 // block_len, block_bytes), np.uint8)
+        tensors[f"decode.{name}.bytes"] = stored
+        tensors[f"decode.{name}.values"] = ggml_decoded(ggml, name, stored, options.scale * 2048)
 
     values = inputs(rng, options.scale)
     tensors["encode.values"] = values.reshape(-1)
     for name in ENCODED:
         tensors[f"encode.{name}.bytes"] = quantize(values, Type[name]).view(np.uint8).reshape(-1)
-    decoded = dequantize(ggml_iq4_nl(values), Type.IQ4_NL)
+    decoded = dequantize(ggml_iq4_nl(ggml, values), Type.IQ4_NL)
     error = (decoded.astype(np.float64) - values) ** 2
     tensors["encode.IQ4_NL.ggml_error"] = error.sum(axis=-1)
     save_file(tensors, options.output)

@@ -1,22 +1,47 @@
 #!/usr/bin/env python3
-"""Writes small.gguf with the Python package `gguf`: every type of metadata value, and four tensors.
+"""Writes two files with the Python package `gguf`. small.gguf: every type of metadata value, and four tensors.
+types.gguf: a tensor of every type that the package knows, of the bytes that ggml.safetensors has.
 
-    python3 -m venv V && V/bin/pip install gguf==0.19.0 numpy==2.4.6
-    V/bin/python make_gguf.py [OUTPUT]
+    python3 -m venv V && V/bin/pip install gguf==0.19.0 numpy==2.4.6 safetensors==0.8.0
+    V/bin/python make_gguf.py
 
-The tests in ../gguf.rs read this file, and write one that must equal it byte for byte.
+The tests in ../gguf.rs read these files, and write one that must equal small.gguf byte for byte.
 """
 
 import pathlib
-import sys
 
 import numpy as np
-from gguf import GGMLQuantizationType, GGUFValueType, GGUFWriter
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType, GGUFWriter
+from safetensors.numpy import load_file
+
+HERE = pathlib.Path(__file__).parent
+ROWS, COLUMNS = 2, 256
 
 
-def main():
-    output = sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).with_name("small.gguf")
-    writer = GGUFWriter(output, "llama")
+def write(writer):
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def types():
+    writer = GGUFWriter(HERE / "types.gguf", "llama")
+    golden = load_file(HERE / "ggml.safetensors")
+    for name, dtype in GGMLQuantizationType.__members__.items():
+        stored = golden.get(f"decode.{name}.bytes")
+        if stored is None:
+            continue
+        block_len, block_bytes = GGML_QUANT_SIZES[dtype]
+        stored = stored.reshape(-1)[: ROWS * COLUMNS // block_len * block_bytes].reshape(ROWS, -1)
+        # The package takes floats as what they are, and blocks as bytes.
+        floats = {"F32": np.float32, "F16": np.float16}.get(name)
+        writer.add_tensor(name, stored if floats is None else stored.view(floats), raw_dtype=dtype)
+    write(writer)
+
+
+def small():
+    writer = GGUFWriter(HERE / "small.gguf", "llama")
     writer.add_custom_alignment(64)
     writer.add_uint8("t.u8", 200)
     writer.add_int8("t.i8", -100)
@@ -42,11 +67,9 @@ def main():
     writer.add_tensor("f16", np.arange(5, dtype=np.float16))
     writer.add_tensor("q8_0", np.arange(4 * 34, dtype=np.uint8).reshape(2, 68), raw_dtype=GGMLQuantizationType.Q8_0)
     writer.add_tensor("i32", np.arange(24, dtype=np.int32).reshape(1, 2, 3, 4))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    write(writer)
 
 
 if __name__ == "__main__":
-    main()
+    small()
+    types()

@@ -3,10 +3,10 @@
 use std::fmt::Write;
 
 use walsh_formats::DType;
-use walsh_formats::ggml::{self, IQ4_VALUES, Role, SUPER_BLOCK};
+use walsh_formats::ggml::{self, FP4_VALUES, IQ4_VALUES, POWERS_OF_3, Role, SUPER_BLOCK};
 
 use crate::kernel::Variant;
-use crate::tables::table;
+use crate::tables::{table, words};
 
 /// The types by the names that the texts use: GGML's, in capitals.
 fn names() -> impl Iterator<Item = (String, DType)> {
@@ -27,7 +27,9 @@ struct Words {
 pub(crate) struct Form {
     low: Words,
     high: Words,
-    d: usize,
+    signs: usize,
+    /// `None` where no half-precision number of its own is a block's scale.
+    d: Option<usize>,
     minimum: Option<usize>,
     scales: usize,
     scales_high: usize,
@@ -50,23 +52,36 @@ impl Form {
     }
 }
 
+/// The fields that runs have their scales in.
+const SCALES: [Role; 4] = [
+    Role::Scales,
+    Role::SpreadScale,
+    Role::FloatScales,
+    Role::PowerScale,
+];
+
 /// The form of a type; `None` for those that have no blocks.
 pub(crate) fn form(dtype: DType) -> Option<Form> {
     let block = ggml::form(dtype)?;
     // blocks.h knows these types: how it reads the scales of another is to be written there.
     let halves = match dtype {
         DType::Q2K | DType::Q3K | DType::Q6K => 2,
+        DType::NVFP4 | DType::IQ2S | DType::IQ2XS | DType::IQ1M => 2,
         DType::Q4_0 | DType::Q4_1 | DType::Q5_0 | DType::Q5_1 | DType::Q8_0 | DType::IQ4NL => 1,
-        DType::Q4K | DType::Q5K | DType::IQ4XS => 1,
+        DType::Q4K | DType::Q5K | DType::IQ4XS | DType::MXFP4 => 1,
+        DType::IQ3S | DType::IQ3XXS | DType::IQ2XXS | DType::IQ1S => 1,
+        DType::TQ1_0 | DType::TQ2_0 | DType::Q1_0 | DType::Q2_0 => 1,
         DType::F32 | DType::F16 | DType::BF16 | DType::I32 | DType::U8 => return None,
     };
     let at = |role| block.at(role).unwrap_or(0);
     let is_large = dtype.block_len() == SUPER_BLOCK;
     let parts = if is_large { 2 } else { 1 };
+    let runs = dtype.block_len() / 32 / parts;
     let codes = block.field(Role::Codes)?;
-    // 32 bytes hold a code of each value of a run, but where nibbles of one run share bytes.
+    // 32 bytes hold a code of each value of a run, but where a run has bytes of its own.
     let low = match dtype {
-        DType::IQ4XS => 4,
+        DType::IQ4XS | DType::NVFP4 | DType::Q1_0 | DType::Q2_0 => codes.bytes / (4 * runs * parts),
+        _ if ggml::grid(dtype).is_some() => codes.bytes / (4 * runs * parts),
         _ => (codes.bytes / 4).min(8),
     };
     let high = block.field(Role::HighCodes);
@@ -82,18 +97,22 @@ pub(crate) fn form(dtype: DType) -> Option<Form> {
             count: low,
         },
         high,
-        d: at(Role::Scale),
+        signs: at(Role::Signs),
+        d: block.at(Role::Scale),
         minimum: block.at(Role::Minimum).or(block.at(Role::MinimumScale)),
-        scales: at(Role::Scales),
+        scales: at(SCALES
+            .into_iter()
+            .find(|role| block.at(*role).is_some())
+            .unwrap_or(Role::Scales)),
         scales_high: at(Role::HighScales),
         halves,
         zero: block.zero,
-        runs: if is_large { 4 } else { 1 },
+        runs,
         parts,
-        stage: match (is_large, dtype) {
-            (true, _) => 16,
-            (false, DType::Q8_0) => 64,
-            (false, _) => 128,
+        stage: match dtype {
+            _ if is_large => 16,
+            DType::Q8_0 => 64,
+            _ => 128 / runs,
         },
     })
 }
@@ -103,7 +122,8 @@ pub(super) fn alignment(dtype: DType) -> u64 {
     match dtype.block_bytes() {
         bytes if bytes % 16 == 0 => 16,
         bytes if bytes % 4 == 0 => 4,
-        _ => 2,
+        bytes if bytes % 2 == 0 => 2,
+        _ => 1,
     }
 }
 
@@ -144,11 +164,16 @@ pub(super) fn tables_of(stored: i64) -> String {
             ("HIGH", number(form.high.count)),
             ("HIGH_AT", number(form.high.at)),
             ("HIGH_STEP", number(form.high.step)),
-            ("D_AT", number(form.d)),
+            ("SIGNS_AT", number(form.signs)),
+            ("D_AT", form.d.map_or(-1, number)),
             ("M_AT", form.minimum.map_or(-1, number)),
             ("SCALES_AT", number(form.scales)),
             ("SCALES_HIGH_AT", number(form.scales_high)),
             ("ZERO", i64::from(form.zero)),
+            (
+                "POINTS",
+                ggml::grid(dtype).map_or(0, |grid| number(32 / grid.values)),
+            ),
             (
                 "MINIMA",
                 i64::from(form.zero != 0 || form.minimum.is_some()),
@@ -160,19 +185,44 @@ pub(super) fn tables_of(stored: i64) -> String {
         let _ = writeln!(text, "    {name} = {value},");
     }
     text.push_str("};\n");
-    if blocks.is_some() {
-        text.push_str(&iq4_words());
+    if let Some((dtype, _)) = blocks {
+        text.push_str(&values(dtype));
+        text.push_str(&points(dtype));
+        text.push_str(&words("POWERS_OF_3", &POWERS_OF_3.map(u32::from)));
     }
     text
 }
 
-/// The values of the 4-bit indices of IQ4, four to a word.
-fn iq4_words() -> String {
-    let words = IQ4_VALUES.as_chunks::<4>().0.iter().map(|bytes| {
-        format!(
-            "{:#x}u",
-            u32::from_le_bytes(bytes.map(|byte| byte.cast_unsigned()))
-        )
-    });
-    table("uint", "IQ4_WORDS", words)
+/// The values of 4-bit indices, four to a word.
+fn values(dtype: DType) -> String {
+    let values = match dtype {
+        DType::MXFP4 | DType::NVFP4 => FP4_VALUES,
+        _ => IQ4_VALUES,
+    };
+    let word = |bytes: &[i8; 4]| u32::from_le_bytes(bytes.map(|byte| byte.cast_unsigned()));
+    let values = values.as_chunks::<4>().0.iter().map(word);
+    table("uint", "VALUES", values.map(|word| format!("{word:#x}u")))
+}
+
+/// The points of a type's grid, a byte for each value. Those that are shifted by eighths are in eighths, raised by 128.
+fn points(dtype: DType) -> String {
+    let Some(grid) = ggml::grid(dtype) else {
+        return table("uint", "GRID", [0u32]);
+    };
+    let is_shifted = matches!(dtype, DType::IQ1S | DType::IQ1M);
+    let code = |value: i8| match is_shifted {
+        true => 128u8.wrapping_add_signed(8 * value),
+        false => value.cast_unsigned(),
+    };
+    let point = |point| {
+        let values = (0..grid.values).rev();
+        values.fold(0u64, |word, i| {
+            word << 8 | u64::from(code(grid.value(point, i)))
+        })
+    };
+    let points = (0..grid.points.len()).map(point);
+    match grid.values {
+        8 => table("ulong", "GRID", points.map(|point| format!("{point:#x}ul"))),
+        _ => table("uint", "GRID", points.map(|point| format!("{point:#x}u"))),
+    }
 }

@@ -115,6 +115,7 @@ impl Parts {
         }
         let tensors = summarise(self.places.values())?;
         let loader = Loader {
+            device,
             path,
             places: self.places,
         };

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use walsh::formats::DType;
-use walsh::{Buffer, Device, Tensor};
+use walsh::ops::{Add, MatMul, Scale};
+use walsh::{Buffer, Device, Recorder, Tensor};
 
 use super::architecture::{Architecture, HeadNorms};
 use super::config::ModelConfig;
@@ -15,6 +16,8 @@ use crate::{Error, Result};
 #[derive(Debug, Clone)]
 pub(crate) struct Linear {
     pub(crate) weight: Tensor,
+    /// What the product is multiplied by before the bias is added, where a file has it beside the weight.
+    pub(crate) scale: Option<f32>,
     pub(crate) bias: Option<Tensor>,
 }
 
@@ -53,6 +56,43 @@ pub(crate) struct Weights {
     pub(crate) screened: bool,
 }
 
+impl Linear {
+    /// Records the product of rows.
+    pub(crate) fn record(
+        &self,
+        list: &mut Recorder,
+        input: &Tensor,
+        output: &Tensor,
+    ) -> Result<()> {
+        let bias = self.bias.clone();
+        let (early, late) = match self.scale {
+            None => (bias, None),
+            Some(_) => (None, bias),
+        };
+        list.push(MatMul {
+            weight: self.weight.clone(),
+            input: input.clone(),
+            bias: early,
+            output: output.clone(),
+        })?;
+        if let Some(factor) = self.scale {
+            list.push(Scale {
+                input: output.clone(),
+                factor,
+                output: output.clone(),
+            })?;
+        }
+        if let Some(bias) = late {
+            list.push(Add {
+                a: output.clone(),
+                b: bias,
+                output: output.clone(),
+            })?;
+        }
+        Ok(())
+    }
+}
+
 impl Layer {
     /// The weights of its products.
     fn products(&mut self) -> impl Iterator<Item = &mut Tensor> {
@@ -79,7 +119,9 @@ impl Weights {
     /// # Errors
     /// When the device fails, or was told to pack and memory is missing.
     pub(super) fn pack(&mut self, device: &Device, config: &ModelConfig) -> Result<u64> {
-        let products = self.output.bias.is_none()
+        let Linear { scale, bias, .. } = &self.output;
+        let products = scale.is_none()
+            && bias.is_none()
             && config.logit_softcap.is_none()
             && config.logit_scale == 1.0;
         self.screened = products && device.screens(&self.output.weight);
@@ -130,6 +172,7 @@ impl Place {
 /// Hands out tensors by name, and checks that each has the shape that the
 /// configuration asks for.
 pub(super) struct Loader<'a> {
+    pub(super) device: &'a Device,
     pub(super) path: &'a Path,
     pub(super) places: HashMap<String, Place>,
 }
@@ -179,8 +222,28 @@ impl Loader<'_> {
     fn linear(&self, name: &str, shape: [usize; 2], biased: bool) -> Result<Linear> {
         Ok(Linear {
             weight: self.required(&format!("{name}.weight"), &shape)?,
+            scale: self.scale(name)?,
             bias: self.bias(name, shape[0], biased)?,
         })
+    }
+
+    /// The scale of a whole weight: files have it where blocks alone cannot hold it, as those of NVFP4. What such files say
+    /// of inputs beside it is for products whose inputs have four bits too.
+    fn scale(&self, name: &str) -> Result<Option<f32>> {
+        if let Some(place) = self.places.get(&format!("{name}.input_scale")) {
+            place.used.set(true);
+        }
+        let name = format!("{name}.scale");
+        let Some(tensor) = self.optional(&name, &[1])? else {
+            return Ok(None);
+        };
+        match self.device.read::<f32>(&tensor)?.as_slice() {
+            [scale] if scale.is_finite() => Ok(Some(*scale)),
+            _ => Err(Error::model(
+                self.path,
+                format!("tensor {name} is no finite number: convert the model again"),
+            )),
+        }
     }
 
     /// The bias of a product, if the architecture may have one here and the file has.
@@ -203,7 +266,12 @@ impl Loader<'_> {
             );
             return Err(Error::model(self.path, why));
         }
-        Ok(Linear { weight, bias })
+        // Scales of NVFP4 beside each expert would be a tensor that nothing reads, which is refused.
+        Ok(Linear {
+            weight,
+            scale: None,
+            bias,
+        })
     }
 
     /// Products of one input whose weights are one tensor, of so many rows each.
@@ -221,10 +289,12 @@ impl Loader<'_> {
             first = range.end;
             weight.rows(range)
         });
+        let scale = self.scale(name)?;
         let mut linears = Vec::with_capacity(N);
         for part in parts {
             linears.push(Linear {
                 weight: part?,
+                scale,
                 bias: None,
             });
         }
@@ -357,6 +427,7 @@ impl Loader<'_> {
                 Some(weight) => weight,
                 None => embedding.clone(),
             },
+            scale: self.scale("output")?,
             bias: self.bias("output", config.vocabulary, config.architecture.biases().1)?,
         };
         let layers: Result<Vec<_>> = (0..config.layers.len())

@@ -21,6 +21,9 @@ pub(in crate::matmul) trait SideBySide: Copy {
     /// The word at `at` of every row's block.
     fn word(self, at: usize) -> Word<Self>;
 
+    /// The byte at `at` of every row's block, as a word.
+    fn byte(self, at: usize) -> Word<Self>;
+
     /// The half-precision number at `at` of every row's block.
     fn halves(self, at: usize) -> <Self::Set as Register>::Numbers;
 
@@ -95,6 +98,22 @@ pub(super) fn field<S: Unpack>(s: S, words: S::Words, by: usize, mask: u8) -> S:
 #[inline(always)]
 pub(super) fn nibbles<S: Unpack>(s: S, packed: [S::Words; 4]) -> Codes<S> {
     quads!(|quad| field(s, packed[quad % 4], quad / 4 * 4, 15))
+}
+
+/// The two-bit codes of types whose 32 bytes serve four parts. The first part of each half keeps what the next three read.
+#[inline(always)]
+pub(super) fn bit_pairs<W: SideBySide>(
+    blocks: W,
+    at: usize,
+    part: usize,
+    kept: &mut Kept<W::Set>,
+) -> Codes<W::Set> {
+    let s = blocks.set();
+    if part.is_multiple_of(4) {
+        blocks.keep(at + 8 * part, &mut kept.low[..8]);
+    }
+    let (at, by) = (at + part / 4 * 32, part % 4 * 2);
+    quads!(|quad| field(s, blocks.kept(at, &kept.low[..8], quad), by, 3))
 }
 
 /// The lower and the upper half of each word, widened.

@@ -30,6 +30,17 @@ pub(super) fn nibbles<const N: usize>(packed: [u8; N], codes: &mut [u8]) {
     codes[N..2 * N].copy_from_slice(&each(packed, |byte| byte >> 4));
 }
 
+/// Codes of two bits: 32 bytes have those of 128 values, the first 32 in their lowest bits.
+#[inline(always)]
+pub(super) fn pairs_of_bits(packed: &[u8; 64], codes: &mut [u8]) {
+    for (codes, packed) in codes.chunks_exact_mut(128).zip(packed.chunks_exact(32)) {
+        let packed: [u8; 32] = array(packed);
+        for (shift, codes) in codes.chunks_exact_mut(32).enumerate() {
+            codes.copy_from_slice(&each(packed, |byte| byte >> (2 * shift) & 3));
+        }
+    }
+}
+
 /// Ors what `bits` gives for each byte of `mask` into 32 codes.
 #[inline(always)]
 pub(super) fn or_bits(mask: [u8; 32], codes: &mut [u8], bits: impl Fn(u8) -> u8) {

@@ -4,8 +4,10 @@ use std::mem::offset_of;
 
 use walsh_formats::ggml::{BlockQ2K, BlockQ3K, BlockQ4K, BlockQ5K, BlockQ6K};
 
-use super::across::{Planes, field, keep_factors, offset_run, quads, run_without_min, scaled};
-use super::along::{array, bit_planes, each, nibbles, or_bits, symmetric_runs};
+use super::across::{
+    Planes, bit_pairs, field, keep_factors, offset_run, quads, run_without_min, scaled,
+};
+use super::along::{array, bit_planes, nibbles, or_bits, pairs_of_bits, symmetric_runs};
 use super::{Codes, Columns, Decode, Decoded, Kept, Part, Run, SideBySide};
 #[cfg(target_arch = "x86_64")]
 use super::{Group, Wide, wide::four};
@@ -53,17 +55,6 @@ fn asymmetric_runs(out: &mut Decoded<'_>, [d, dmin]: [f32; 2], ints: &[u8; 16]) 
     }
     for (min, &int) in out.mins.iter_mut().zip(&ints[8..]) {
         *min = dmin * f32::from(int);
-    }
-}
-
-/// The low two bits of the codes of `q2_K` and `q3_K`.
-#[inline(always)]
-fn pairs_of_bits(packed: &[u8; 64], codes: &mut [u8]) {
-    for (codes, packed) in codes.chunks_exact_mut(128).zip(packed.chunks_exact(32)) {
-        let packed: [u8; 32] = array(packed);
-        for (shift, codes) in codes.chunks_exact_mut(32).enumerate() {
-            codes.copy_from_slice(&each(packed, |byte| byte >> (2 * shift) & 3));
-        }
     }
 }
 
@@ -194,23 +185,6 @@ fn nibble_parts<W: SideBySide>(
     }
     let (at, by) = (at + part / 2 * 32, 4 * (part % 2));
     quads!(|quad| field(s, blocks.kept(at, &kept.low[..8], quad), by, 15))
-}
-
-/// The two-bit codes of `q2_K` and `q3_K`: 32 bytes serve four parts. The first part of each half keeps what the next three
-/// read.
-#[inline(always)]
-fn bit_pairs<W: SideBySide>(
-    blocks: W,
-    at: usize,
-    part: usize,
-    kept: &mut Kept<W::Set>,
-) -> Codes<W::Set> {
-    let s = blocks.set();
-    if part.is_multiple_of(4) {
-        blocks.keep(at + 8 * part, &mut kept.low[..8]);
-    }
-    let (at, by) = (at + part / 4 * 32, part % 4 * 2);
-    quads!(|quad| field(s, blocks.kept(at, &kept.low[..8], quad), by, 3))
 }
 
 impl Columns for BlockQ2K {

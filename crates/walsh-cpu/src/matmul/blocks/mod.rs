@@ -1,14 +1,15 @@
 //! Blocks as integer codes with a scale and a minimum for each run of them: what every product kernel computes on.
 //!
 //! A decoded value is `scale · code − minimum` with an unsigned 8-bit code. Types that are symmetric about zero have
-//! their offset in the minimum. Each family of types has a file with its decoders: along a row ([`Decode`]), across rows,
-//! a row to each lane ([`Columns`]), and into wide registers ([`Wide`]).
+//! their offset in the minimum. Each family of types has a file with its decoders: along a row ([`Decode`]), into wide
+//! registers ([`Wide`]), and, for the types of [`with_columns`], across rows, a row to each lane ([`Columns`]).
 
 #![cfg_attr(
     not(target_arch = "x86_64"),
     allow(dead_code, reason = "weights are packed on x86 alone")
 )]
 
+use walsh_formats::DType;
 use walsh_formats::ggml::Block;
 pub(super) use walsh_formats::with_block;
 
@@ -16,10 +17,15 @@ use crate::simd::{Primitives, Unpack};
 
 mod across;
 mod along;
+mod float4;
+mod grid;
+#[cfg(target_arch = "x86_64")]
+mod grid_wide;
 mod iq4;
 mod k;
 mod legacy;
 mod small;
+mod ternary;
 #[cfg(target_arch = "x86_64")]
 mod wide;
 
@@ -83,26 +89,66 @@ pub(super) struct Part {
     pub(super) signed: bool,
 }
 
+/// Evaluates an expression in which a name stands for the block struct of a type that decodes side by side, or another
+/// for types that do not. What decodes side by side is packed; what has to be looked up in tables larger than a register
+/// is not.
+macro_rules! with_columns {
+    ($dtype:expr, $block:ident => $body:expr, else => $other:expr) => {
+        $crate::matmul::blocks::with_columns!(@ $dtype, $block => $body, $other;
+            Q4_0 BlockQ4_0, Q4_1 BlockQ4_1, Q5_0 BlockQ5_0, Q5_1 BlockQ5_1, Q8_0 BlockQ8_0,
+            Q2K BlockQ2K, Q3K BlockQ3K, Q4K BlockQ4K, Q5K BlockQ5K, Q6K BlockQ6K,
+            IQ4NL BlockIq4Nl, IQ4XS BlockIq4Xs, MXFP4 BlockMxfp4, NVFP4 BlockNvfp4,
+            TQ2_0 BlockTq2_0, Q1_0 BlockQ1_0, Q2_0 BlockQ2_0)
+    };
+    (@ $dtype:expr, $block:ident => $body:expr, $other:expr; $($variant:ident $type:ident),*) => {
+        match $dtype {
+            $(walsh_formats::DType::$variant => {
+                type $block = walsh_formats::ggml::$type;
+                $body
+            })*
+            _ => $other,
+        }
+    };
+}
+pub(super) use with_columns;
+
+/// Whether a type decodes side by side.
+pub(super) fn is_side_by_side(dtype: DType) -> bool {
+    fn decodes<B: Columns>() -> bool {
+        true
+    }
+    with_columns!(dtype, B => decodes::<B>(), else => false)
+}
+
 /// A block type that decodes into registers of 64 bytes.
 #[cfg(target_arch = "x86_64")]
 pub(super) trait Wide: Decode {
-    /// Decodes the values of some blocks: of one of 256 values, or of two or eight of 32.
+    /// Decodes the values of some blocks: of 256 values, or of two blocks of 32.
     fn wide(s: crate::simd::Avx512, blocks: &[Self]) -> Group;
+
+    /// The planes that [`in_planes`](Wide::in_planes) decodes to: 1, 2 or 4, and more than one for blocks of 256 alone.
+    const PLANES: usize = 1;
+
+    /// The same with codes in planes, as [`Planes`](super::layout::Planes) says.
+    #[inline(always)]
+    fn in_planes(s: crate::simd::Avx512, blocks: &[Self]) -> Group {
+        Self::wide(s, blocks)
+    }
 }
 
 /// A block type with all decoders that this machine's architecture has.
 #[cfg(target_arch = "x86_64")]
-pub(super) trait Decoders: Columns + Wide {}
+pub(super) trait Decoders: Wide {}
 
 #[cfg(target_arch = "x86_64")]
-impl<B: Columns + Wide> Decoders for B {}
+impl<B: Wide> Decoders for B {}
 
 /// A block type with all decoders that this machine's architecture has.
 #[cfg(not(target_arch = "x86_64"))]
-pub(super) trait Decoders: Columns {}
+pub(super) trait Decoders: Decode {}
 
 #[cfg(not(target_arch = "x86_64"))]
-impl<B: Columns> Decoders for B {}
+impl<B: Decode> Decoders for B {}
 
 #[cfg(test)]
 mod tests {

@@ -2,9 +2,12 @@
 
 use std::arch::x86_64::*;
 
+use half::f16;
 use walsh_formats::ggml::{Block, BlockIq4Xs, BlockQ3K, BlockQ6K};
 
-use crate::simd::{Avx512, Primitives, Unpack, operations};
+use super::{Decode, Decoded};
+use crate::matmul::layout::GROUP;
+use crate::simd::{Avx512, Primitives, Register, Unpack, operations};
 
 /// Up to 256 decoded values.
 pub(in crate::matmul) struct Group {
@@ -68,7 +71,7 @@ pub(super) trait Small: Block {
 impl Avx512 {
     operations! {
         /// No codes.
-        pub(super) fn no_codes(self) -> __m512i { _mm512_setzero_si512() }
+        pub(in crate::matmul) fn no_codes(self) -> __m512i { _mm512_setzero_si512() }
 
         /// `low` in the lower half of the 64-bit lanes, `high` in the upper.
         fn halves_of(self, low: i64, high: i64) -> __m512i {
@@ -76,7 +79,7 @@ impl Avx512 {
         }
 
         /// `low` in the lower eight float lanes, `high` in the upper.
-        fn number_halves(self, low: f32, high: f32) -> __m512 {
+        pub(super) fn number_halves(self, low: f32, high: f32) -> __m512 {
             _mm512_mask_blend_ps(0xff00, _mm512_set1_ps(low), _mm512_set1_ps(high))
         }
 
@@ -203,6 +206,48 @@ impl Avx512 {
             _mm512_and_si512(code, self.bytes(63))
         }
 
+        /// The scales of so many blocks of `mxfp4`, then `offset` times them as minima; zeros for the others of eight.
+        pub(super) fn scales_of_mxfp4(self, exponents: [u8; 8], count: usize, offset: f32) -> __m512 {
+            let bytes = _mm_set1_epi64x(i64::from_le_bytes(exponents));
+            let powers = self.powers(_mm512_cvtepu8_epi32(bytes));
+            let live = ((1u32 << count) - 1) as __mmask16;
+            _mm512_maskz_mul_ps(live | live << 8, powers, self.number_halves(1.0, offset))
+        }
+
+        /// The sixteen scales of four blocks of `nvfp4`.
+        pub(super) fn scales_of_nvfp4(self, scales: [[u8; 4]; 4]) -> __m512 {
+            self.small_floats(_mm512_cvtepu8_epi32(_mm_loadu_si128(scales.as_ptr().cast())))
+        }
+
+        /// The nibbles of 32 bytes: of each eight, the low ones, then the high ones.
+        pub(super) fn nibbles_of_runs(self, packed: &[u8; 32]) -> __m512i {
+            let bytes = _mm512_castsi256_si512(_mm256_loadu_si256(packed.as_ptr().cast()));
+            let runs = _mm512_permutexvar_epi64(_mm512_set_epi64(3, 3, 2, 2, 1, 1, 0, 0), bytes);
+            let shifted = _mm512_srlv_epi64(runs, _mm512_set_epi64(4, 0, 4, 0, 4, 0, 4, 0));
+            _mm512_and_si512(shifted, self.bytes(15))
+        }
+
+        /// A code for each bit that is set.
+        pub(super) fn bits_as(self, code: u8, bits: u64) -> __m512i {
+            _mm512_maskz_set1_epi8(bits, code.cast_signed())
+        }
+
+        /// 64 values of two bits, four to a byte.
+        pub(super) fn bit_pairs_in_order(self, packed: &[u8; 16]) -> __m512i {
+            let words = _mm512_cvtepu8_epi32(_mm_loadu_si128(packed.as_ptr().cast()));
+            let halves = _mm512_or_si512(words, _mm512_slli_epi32::<12>(words));
+            let halves = _mm512_and_si512(halves, _mm512_set1_epi32(0x000f_000f));
+            let bytes = _mm512_or_si512(halves, _mm512_slli_epi32::<6>(halves));
+            _mm512_and_si512(bytes, self.bytes(3))
+        }
+
+        /// The scales of four times two runs, and minima that are the same.
+        pub(super) fn equal_scales(self, [a, b, c, d]: [f16; 4]) -> __m512 {
+            let bits = |half: f16| half.to_bits().cast_signed();
+            let (a, b, c, d) = (bits(a), bits(b), bits(c), bits(d));
+            _mm512_cvtph_ps(_mm256_broadcastsi128_si256(_mm_set_epi16(d, d, c, c, b, b, a, a)))
+        }
+
         /// Eight scales of `iq4_xs`, then `offset` times them as minima.
         pub(super) fn scales_of_iq4_xs(self, block: &BlockIq4Xs, offset: f32) -> __m512 {
             // Bits 0 to 3 of a scale are those of its nibble; bits 4 and 5 are its pair among the upper half of the
@@ -218,6 +263,32 @@ impl Avx512 {
             let ints = _mm512_cvtepi32_ps(_mm512_broadcast_i64x4(ints));
             let d = self.widen(block.d);
             _mm512_mul_ps(ints, self.number_halves(d, offset * d))
+        }
+    }
+
+    /// A group by the decoder along a row.
+    #[inline(always)]
+    pub(super) fn plainly<B: Decode>(self, blocks: &[B]) -> Group {
+        let (mut codes, mut scales, mut mins) = ([0; GROUP], [0.0; GROUP / 16], [0.0; GROUP / 16]);
+        let runs = B::LEN / B::RUN;
+        for (i, block) in blocks.iter().enumerate() {
+            let out = Decoded {
+                codes: &mut codes[i * B::LEN..(i + 1) * B::LEN],
+                scales: &mut scales[i * runs..(i + 1) * runs],
+                mins: &mut mins[i * runs..(i + 1) * runs],
+            };
+            block.decode(self, out);
+        }
+        if B::RUN == 32 {
+            scales[8..].copy_from_slice(&mins[..8]);
+        }
+        // SAFETY: the arrays have the sizes of the registers.
+        unsafe {
+            Group {
+                codes: four!(|vector| self.load_words(codes.as_ptr().add(64 * vector))),
+                scales: self.load_numbers(scales.as_ptr()),
+                mins: self.load_numbers(mins.as_ptr()),
+            }
         }
     }
 

@@ -13,8 +13,8 @@ use half::f16;
 
 use super::Avx2;
 use crate::simd::{
-    ColumnProducts, Primitives, Products, Quads, Register, RowProducts, Scales, Unpack, Work,
-    compiled_for, operations,
+    ColumnProducts, Primitives, Products, Quads, Register, RowProducts, SMALL_FLOAT_UNIT, Scales,
+    Unpack, Work, compiled_for, operations,
 };
 
 impl Primitives for Avx2 {
@@ -38,6 +38,13 @@ impl Primitives for Avx2 {
             let indices = _mm256_loadu_si256(indices.as_ptr().cast());
             _mm256_storeu_si256(bytes.as_mut_ptr().cast(), _mm256_shuffle_epi8(table, indices));
             bytes
+        }
+        fn masks(self, bits: u32) -> [u8; 32] { self.array(self.mask_vector(bits)) }
+        fn mirrored(self, codes: [u64; 4], signs: u32, zero: u8) -> [u8; 32] {
+            let [a, b, c, d] = codes.map(u64::cast_signed);
+            let (codes, mask) = (_mm256_set_epi64x(d, c, b, a), self.mask_vector(signs));
+            let all = _mm256_and_si256(mask, self.bytes(2 * zero - 1));
+            self.array(_mm256_sub_epi8(_mm256_xor_si256(codes, all), mask))
         }
     }
 }
@@ -96,6 +103,7 @@ const NEAR: usize = 4 << 10;
 impl Unpack for Avx2 {
     operations! {
         unsafe fn load_words(self, p: *const u8) -> __m256i { _mm256_loadu_si256(p.cast()) }
+        unsafe fn load_bytes(self, p: *const u8) -> __m256i { _mm256_cvtepu8_epi32(_mm_loadl_epi64(p.cast())) }
         unsafe fn load_halves(self, p: *const u8) -> __m256 { _mm256_cvtph_ps(_mm_loadu_si128(p.cast())) }
         fn broadcast(self, from: &i32) -> __m256i { broadcast(from) }
         fn bytes(self, x: u8) -> __m256i { _mm256_set1_epi8(x as i8) }
@@ -128,6 +136,18 @@ impl Unpack for Avx2 {
             let spread = _mm256_shuffle_epi8(upper, _mm256_or_si256(first, byte));
             let own = _mm256_and_si256(spread, _mm256_set1_epi32(0x8040_2010_u32 as i32));
             _mm256_min_epu8(own, self.bytes(16))
+        }
+        fn powers(self, a: __m256i) -> __m256 {
+            let small = _mm256_sllv_epi32(_mm256_set1_epi32(0x0020_0000), a);
+            let large = _mm256_slli_epi32::<23>(_mm256_sub_epi32(a, _mm256_set1_epi32(1)));
+            let is_large = _mm256_cmpgt_epi32(a, _mm256_set1_epi32(1));
+            _mm256_castsi256_ps(_mm256_blendv_epi8(small, large, is_large))
+        }
+        fn small_floats(self, a: __m256i) -> __m256 {
+            let most = _mm256_set1_epi32(0x7f);
+            let bits = _mm256_slli_epi32::<20>(_mm256_and_si256(a, most));
+            let bits = _mm256_andnot_si256(_mm256_cmpeq_epi32(a, most), bits);
+            _mm256_mul_ps(_mm256_castsi256_ps(bits), _mm256_set1_ps(SMALL_FLOAT_UNIT))
         }
         fn widen_words(self, a: __m256i) -> [__m256; 2] {
             // Lower halves, then upper ones, in each half of the vector; then in all of it.
@@ -184,6 +204,23 @@ pub(crate) const fn pairs_in_16_bits(top: u8) -> usize {
 
 impl Avx2 {
     operations! {
+        /// Each bit as a byte with all of its bits.
+        fn mask_vector(self, bits: u32) -> __m256i {
+            // Each byte goes to the eight bytes of its bits, which keep their own.
+            let (first, second) = (0x0101_0101_0101_0101, 0x0202_0202_0202_0202);
+            let bytes = _mm256_set_epi64x(first | second, second, first, 0);
+            let spread = _mm256_shuffle_epi8(_mm256_set1_epi32(bits as i32), bytes);
+            let own = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
+            _mm256_cmpeq_epi8(_mm256_and_si256(spread, own), own)
+        }
+
+        /// The bytes of a vector.
+        fn array(self, a: __m256i) -> [u8; 32] {
+            let mut bytes = [0; 32];
+            _mm256_storeu_si256(bytes.as_mut_ptr().cast(), a);
+            bytes
+        }
+
         /// Codes that are signed numbers where they are full 8-bit codes.
         fn signed(self, codes: __m256i, top: u8) -> Codes {
             let magnitude = if top == 255 { _mm256_abs_epi8(codes) } else { codes };

@@ -7,8 +7,8 @@ use half::f16;
 use super::Avx512;
 use crate::simd::products::scale_of;
 use crate::simd::{
-    ColumnProducts, Gather, Primitives, Products, Quads, Quantised, Register, Unpack, Work,
-    compiled_for, operations,
+    ColumnProducts, Gather, Primitives, Products, Quads, Quantised, Register, SMALL_FLOAT_UNIT,
+    Unpack, Work, compiled_for, operations,
 };
 
 /// What the four bits of an index add to a quad.
@@ -32,6 +32,10 @@ impl Primitives for Avx512 {
         unsafe fn widen_all(self, from: *const f16, to: &mut [f32]) { self.avx2().widen_all(from, to) }
         fn look_up_all(self, table: &[u8; 16], indices: [u8; 32]) -> [u8; 32] {
             self.avx2().look_up_all(table, indices)
+        }
+        fn masks(self, bits: u32) -> [u8; 32] { self.avx2().masks(bits) }
+        fn mirrored(self, codes: [u64; 4], signs: u32, zero: u8) -> [u8; 32] {
+            self.avx2().mirrored(codes, signs, zero)
         }
         fn quantise(self, values: &[f32; 32]) -> Quantised {
             let (first, second) = (_mm512_loadu_ps(values.as_ptr()), _mm512_loadu_ps(values.as_ptr().add(16)));
@@ -109,6 +113,7 @@ impl Register for Avx512 {
 impl Unpack for Avx512 {
     operations! {
         unsafe fn load_words(self, p: *const u8) -> __m512i { _mm512_loadu_si512(p.cast()) }
+        unsafe fn load_bytes(self, p: *const u8) -> __m512i { _mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast())) }
         unsafe fn load_halves(self, p: *const u8) -> __m512 { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
         fn broadcast(self, from: &i32) -> __m512i { broadcast(from) }
         fn bytes(self, x: u8) -> __m512i { _mm512_set1_epi8(x as i8) }
@@ -133,6 +138,18 @@ impl Unpack for Avx512 {
             let quads = _mm512_loadu_si512(FIFTH_BITS.as_ptr().cast());
             _mm512_permutexvar_epi32(self.shr(a, 4 * quad), quads)
         }
+        fn powers(self, a: __m512i) -> __m512 {
+            let large = _mm512_slli_epi32::<23>(_mm512_sub_epi32(a, _mm512_set1_epi32(1)));
+            let is_small = _mm512_cmplt_epi32_mask(a, _mm512_set1_epi32(2));
+            let small = _mm512_set1_epi32(0x0020_0000);
+            _mm512_castsi512_ps(_mm512_mask_sllv_epi32(large, is_small, small, a))
+        }
+        fn small_floats(self, a: __m512i) -> __m512 {
+            let most = _mm512_set1_epi32(0x7f);
+            let bits = _mm512_slli_epi32::<20>(_mm512_and_si512(a, most));
+            let some = _mm512_cmpneq_epi32_mask(a, most);
+            _mm512_maskz_mul_ps(some, _mm512_castsi512_ps(bits), _mm512_set1_ps(SMALL_FLOAT_UNIT))
+        }
         fn widen_words(self, a: __m512i) -> [__m512; 2] {
             let high = self.shr(a, 16);
             [
@@ -152,6 +169,13 @@ impl Gather for Avx512 {
             let four = |i: usize| _mm_set_epi32(word(i + 3), word(i + 2), word(i + 1), word(i));
             let low = _mm512_castsi256_si512(_mm256_set_m128i(four(4), four(0)));
             _mm512_inserti64x4::<1>(low, _mm256_set_m128i(four(12), four(8)))
+        }
+        unsafe fn gather_bytes(self, place: impl Fn(usize) -> *const u8) -> __m512i {
+            let mut bytes = [0; 16];
+            for (lane, byte) in bytes.iter_mut().enumerate() {
+                *byte = *place(lane);
+            }
+            self.load_bytes(bytes.as_ptr())
         }
         unsafe fn gather_halves(self, place: impl Fn(usize) -> *const u8) -> __m512 {
             let half = |lane: usize| place(lane).cast::<i16>().read_unaligned();

@@ -35,6 +35,24 @@ impl Primitives for Neon {
             }
             bytes
         }
+        fn masks(self, bits: u32) -> [u8; 32] {
+            let mut masks = [0; 32];
+            for half in 0..2 {
+                vst1q_u8(masks.as_mut_ptr().add(16 * half), self.mask_vector(bits >> (16 * half)));
+            }
+            masks
+        }
+        fn mirrored(self, codes: [u64; 4], signs: u32, zero: u8) -> [u8; 32] {
+            let mut bytes = [0; 32];
+            for half in 0..2 {
+                let pair = vcombine_u64(vcreate_u64(codes[2 * half]), vcreate_u64(codes[2 * half + 1]));
+                let mask = self.mask_vector(signs >> (16 * half));
+                let all = vandq_u8(mask, vdupq_n_u8(2 * zero - 1));
+                let mirrored = vsubq_u8(veorq_u8(vreinterpretq_u8_u64(pair), all), mask);
+                vst1q_u8(bytes.as_mut_ptr().add(16 * half), mirrored);
+            }
+            bytes
+        }
     }
 }
 
@@ -96,6 +114,13 @@ impl Neon {
                 vreinterpretq_s32_s64(vzip1q_s64(ab_high, cd_high)),
                 vreinterpretq_s32_s64(vzip2q_s64(ab_high, cd_high)),
             ]
+        }
+
+        /// Each of sixteen bits as a byte with all of its bits.
+        fn mask_vector(self, bits: u32) -> uint8x16_t {
+            let own = vreinterpretq_u8_u64(vdupq_n_u64(0x8040_2010_0804_0201));
+            let [first, second, ..] = bits.to_le_bytes();
+            vtstq_u8(vcombine_u8(vdup_n_u8(first), vdup_n_u8(second)), own)
         }
 
         /// Sixteen codes as signed numbers: less 128 where they take all 8 bits. Such types are symmetric, and lose their

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use walsh::ops::{
-    Attention, ExpertMatMul, ExpertRoute, ExpertSum, Fresh, GatedActivation, KvStore, Mask, MatMul,
+    Attention, ExpertMatMul, ExpertRoute, ExpertSum, Fresh, GatedActivation, KvStore, Mask,
     RmsNorm, Rope, RopeConfig, Scale, SumBefore,
 };
 use walsh::{KvCache, Recorder, Tensor};
@@ -269,13 +269,7 @@ pub(super) fn linear(
     input: &Tensor,
     output: &Tensor,
 ) -> Result<()> {
-    list.push(MatMul {
-        weight: linear.weight.clone(),
-        input: input.clone(),
-        bias: linear.bias.clone(),
-        output: output.clone(),
-    })?;
-    Ok(())
+    linear.record(list, input, output)
 }
 
 /// `[rows, heads, head_dim]` as `[rows, heads · head_dim]`.

@@ -38,6 +38,21 @@ impl Mix {
         ("q5_0", Mix::WithOutput(DType::Q5_0)),
         ("q6_k", Mix::Pure(DType::Q6K)),
         ("q8_0", Mix::Pure(DType::Q8_0)),
+        ("mxfp4", Mix::WithOutput(DType::MXFP4)),
+        ("nvfp4", Mix::WithOutput(DType::NVFP4)),
+        ("iq4_nl", Mix::WithOutput(DType::IQ4NL)),
+        ("iq4_xs", Mix::WithOutput(DType::IQ4XS)),
+        ("iq3_s", Mix::WithOutput(DType::IQ3S)),
+        ("iq3_xxs", Mix::WithOutput(DType::IQ3XXS)),
+        ("iq2_s", Mix::WithOutput(DType::IQ2S)),
+        ("iq2_xs", Mix::WithOutput(DType::IQ2XS)),
+        ("iq2_xxs", Mix::WithOutput(DType::IQ2XXS)),
+        ("iq1_m", Mix::WithOutput(DType::IQ1M)),
+        ("iq1_s", Mix::WithOutput(DType::IQ1S)),
+        ("tq1_0", Mix::WithOutput(DType::TQ1_0)),
+        ("tq2_0", Mix::WithOutput(DType::TQ2_0)),
+        ("q1_0", Mix::WithOutput(DType::Q1_0)),
+        ("q2_0", Mix::WithOutput(DType::Q2_0)),
         ("f16", Mix::Pure(DType::F16)),
         ("bf16", Mix::Pure(DType::BF16)),
     ];
@@ -57,7 +72,7 @@ impl Mix {
         if columns.is_multiple_of(wanted.block_len() as u64) {
             return wanted;
         }
-        // Rows that are no multiple of 256 take the next type up with blocks of 32.
+        // Rows that are no whole blocks take a type with blocks of 32, of no fewer bits.
         match wanted {
             DType::Q6K => DType::Q8_0,
             _ => DType::Q5_0,

@@ -133,20 +133,25 @@ impl Model {
                 size_text(available),
             )));
         }
-        let header = synthetic.shape.header(&synthetic.to_string())?;
-        let files = ModelFiles::in_memory(PathBuf::from(synthetic.to_string()), header);
+        synthetic.parts(device)?.assemble(device)
+    }
+}
+
+impl Synthetic {
+    fn parts(&self, device: &Device) -> Result<Parts> {
+        let header = self.shape.header(&self.to_string())?;
+        let files = ModelFiles::in_memory(PathBuf::from(self.to_string()), header);
         let config = {
             let parsed = files.parse()?;
-            let vocabulary = synthetic.shape.vocabulary;
+            let vocabulary = self.shape.vocabulary;
             ModelConfig::read(&files.path, parsed[0].metadata(), vocabulary, None)?
         };
-        let parts = Parts {
+        Ok(Parts {
             config,
-            places: synthetic.places(device)?,
+            places: self.places(device)?,
             calibrations: CalibrationOptions::default(),
             files,
-        };
-        parts.assemble(device)
+        })
     }
 }
 

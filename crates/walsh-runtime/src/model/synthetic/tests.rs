@@ -120,6 +120,45 @@ fn logits_stay_finite_through_all_layers_and_differ() {
 }
 
 #[test]
+fn a_scale_beside_a_weight_multiplies_its_products() {
+    const NAME: &str = "blk.2.ffn_down";
+    let device = walsh::open("cpu:threads=2").expect("the CPU");
+    // The logits, with a weight changed and a scale beside it.
+    let logits = |factor: f32, scale: Option<f32>| {
+        let synthetic = Synthetic {
+            shape: &SMALL,
+            mix: Mix::Pure(DType::F32),
+        };
+        let mut parts = synthetic.parts(&device)?;
+        let place = &parts.places[&format!("{NAME}.weight")];
+        let weight = Tensor::new(place.buffer.clone(), place.offset, DType::F32, &place.shape)?;
+        let changed = device.read::<f32>(&weight)?.into_iter();
+        let changed: Vec<f32> = changed.map(|x| x * factor).collect();
+        device.write(&weight, &changed)?;
+        for (name, scale) in [("scale", scale), ("input_scale", scale)] {
+            if let Some(scale) = scale {
+                let place = Place::of(&device.tensor(&[1], &[scale])?);
+                parts.places.insert(format!("{NAME}.{name}"), place);
+            }
+        }
+        let model = parts.assemble(&device)?;
+        let mut session = model.session(SessionOptions {
+            context: 16,
+            ..SessionOptions::default()
+        })?;
+        session.prefill(&[1, 50, 200, 3])?;
+        Ok::<_, Error>(session.logits().to_vec())
+    };
+    let plain = logits(1.0, None).expect("runs");
+    assert_eq!(logits(2.0, Some(0.5)).expect("runs"), plain);
+    assert_ne!(logits(1.0, Some(0.5)).expect("runs"), plain);
+    let error = logits(1.0, Some(f32::NAN))
+        .expect_err("refused")
+        .to_string();
+    assert!(error.contains("blk.2.ffn_down.scale"), "{error}");
+}
+
+#[test]
 fn a_synthetic_model_takes_text_and_calibrates() {
     let model = model(&SMALL, Mix::Q4KM);
     assert_eq!(model.config().layers[5].window, None);

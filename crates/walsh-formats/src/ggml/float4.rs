@@ -1,0 +1,72 @@
+//! Floats of four bits, with scales that are powers of two (MXFP4) or floats of eight bits (NVFP4).
+
+use super::blocks::{BLOCK, blocks};
+use super::legacy::nibble;
+use super::reference::Reference;
+
+/// Twice the values that the codes of MXFP4 and NVFP4 stand for: E2M1 floats. The scales are halved for it.
+pub const FP4_VALUES: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+
+/// The values of a block of NVFP4.
+const NVFP4_BLOCK: usize = 64;
+
+/// The values that share a scale of NVFP4.
+const NVFP4_RUN: usize = 16;
+
+blocks! {
+    /// x = [`e8m0`]\(e\)·[`FP4_VALUES`]\[q\].
+    BlockMxfp4: MXFP4, 4 bits, zero at 0 {
+        /// The scale.
+        e: u8 as PowerScale,
+        /// The codes, as in [`BlockQ4_0`](super::BlockQ4_0).
+        qs: [u8; 16] as Codes,
+    }
+
+    /// x = [`ue4m3`]\(d\)·[`FP4_VALUES`]\[q\] for each run of 16 values. What a file's tensor is multiplied by beside that
+    /// lies in a tensor of its own.
+    BlockNvfp4: NVFP4, 4 bits, zero at 0 {
+        /// The scales.
+        d: [u8; 4] as FloatScales,
+        /// Run j has its codes in bytes 8·j to 8·j + 7: value i in the low nibble of byte i, value i + 8 in the high one.
+        qs: [u8; 32] as Codes,
+    }
+}
+
+/// Half of the power of two that a byte stands for: 2^(e − 128). 255 is no NaN, as in GGML.
+#[inline]
+pub const fn e8m0(e: u8) -> f32 {
+    f32::from_bits(match e {
+        0 | 1 => 0x0020_0000 << e,
+        _ => (e as u32 - 1) << 23,
+    })
+}
+
+/// Half of the number that a byte stands for: four bits of exponent, with a bias of 7, and three of fraction. The topmost
+/// bit says nothing, and 127 is zero, as in GGML.
+#[inline]
+pub const fn ue4m3(bits: u8) -> f32 {
+    if bits == 0x7f {
+        return 0.0;
+    }
+    // As single precision the exponent has a bias of 127; subnormal numbers are subnormal there too. Times 2^119, exactly.
+    f32::from_bits((bits as u32 & 0x7f) << 20) * f32::from_bits((119 + 127) << 23)
+}
+
+impl Reference<BLOCK> for BlockMxfp4 {
+    fn decode(&self, out: &mut [f32; BLOCK]) {
+        let d = e8m0(self.e);
+        for (i, value) in out.iter_mut().enumerate() {
+            *value = d * f32::from(FP4_VALUES[usize::from(nibble(&self.qs, i))]);
+        }
+    }
+}
+
+impl Reference<NVFP4_BLOCK> for BlockNvfp4 {
+    fn decode(&self, out: &mut [f32; NVFP4_BLOCK]) {
+        for (i, value) in out.iter_mut().enumerate() {
+            let (run, at) = (i / NVFP4_RUN, i % NVFP4_RUN);
+            let code = self.qs[8 * run + at % 8] >> (4 * (at / 8)) & 15;
+            *value = ue4m3(self.d[run]) * f32::from(FP4_VALUES[usize::from(code)]);
+        }
+    }
+}
