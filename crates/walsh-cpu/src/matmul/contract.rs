@@ -7,7 +7,7 @@ use std::ops::Range;
 use walsh_core::Activations;
 use walsh_formats::DType;
 
-use super::layout::{Arrangement, BLOCK, BlockQ8, CHUNK, LANES, Planes, RowParts, Tiles};
+use super::layout::{Arrangement, BLOCK, BlockQ8, CHUNK, LANES, RowParts, Tiles};
 use crate::isa::Isa;
 
 /// What a product is planned from: `output[m, n] = Σ_k input[m, k] · weight[n, k]`.
@@ -193,8 +193,6 @@ pub(super) struct Kernels {
     pub(super) dot_rows: usize,
     /// The same for rows of floats.
     pub(super) float_dot_rows: usize,
-    /// The planes of the codes that the dot kernels take, by the weight's type: see [`Planes`].
-    pub(super) planes: fn(DType) -> usize,
     /// The most rows of a tile of quantised activations, in products of a shape.
     pub(super) tile_rows: fn(ProductShape) -> usize,
     /// The most rows of a tile of floats.
@@ -234,7 +232,7 @@ impl Kernels {
     pub(super) fn of_layout(&self, layout: &InputLayout) -> Choice {
         match layout.arrangement {
             Arrangement::Plain => self.float_dot,
-            Arrangement::Rows(_) => self.dot,
+            Arrangement::Rows => self.dot,
             Arrangement::Tiles(_) => self.tile,
             Arrangement::FloatTiles(_) => self.float_tile,
         }
@@ -269,7 +267,7 @@ impl InputLayout {
         let quantised = weight.is_quantised() && activations == Activations::Int8;
         let arrangement = if quantised {
             if m <= kernels.dot_rows && !packed {
-                Arrangement::Rows(Planes((kernels.planes)(weight)))
+                Arrangement::Rows
             } else {
                 Arrangement::Tiles(Tiles::new(m, (kernels.tile_rows)(shape)))
             }
@@ -295,7 +293,7 @@ impl InputLayout {
     pub fn bytes(&self) -> usize {
         match self.arrangement {
             Arrangement::Plain => 0,
-            Arrangement::Rows(_) => self.m * RowParts::new(self.k).stride(),
+            Arrangement::Rows => self.m * RowParts::new(self.k).stride(),
             Arrangement::Tiles(_) => self.m * (self.k / BLOCK) * size_of::<BlockQ8>(),
             Arrangement::FloatTiles(_) => self.m * self.k * 4,
         }
@@ -306,7 +304,7 @@ impl InputLayout {
         let chunks = self.k.div_ceil(CHUNK);
         match self.arrangement {
             Arrangement::Plain => 0,
-            Arrangement::Rows(_) => self.m * chunks,
+            Arrangement::Rows => self.m * chunks,
             Arrangement::Tiles(tiles) | Arrangement::FloatTiles(tiles) => tiles.count() * chunks,
         }
     }

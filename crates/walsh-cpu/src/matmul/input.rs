@@ -11,7 +11,7 @@
 use std::ops::Range;
 
 use super::contract::{InputLayout, Source};
-use super::layout::{Arrangement, BLOCK, BlockQ8, CHUNK, GROUP, Planes, RowParts};
+use super::layout::{Arrangement, BLOCK, BlockQ8, CHUNK, GROUP, RowParts};
 use crate::simd::{Primitives, Quantised};
 
 impl InputLayout {
@@ -35,9 +35,9 @@ impl InputLayout {
             unsafe {
                 match self.arrangement {
                     Arrangement::Plain => {}
-                    Arrangement::Rows(planes) => {
+                    Arrangement::Rows => {
                         let row = prepared.add(part * RowParts::new(self.k).stride());
-                        self.quantise_row(p, values, source.row(part, self.k), (row, planes));
+                        self.quantise_row(p, values, source.row(part, self.k), row);
                     }
                     Arrangement::Tiles(tiles) => {
                         let rows = tiles.rows(part);
@@ -69,7 +69,7 @@ impl InputLayout {
         p: P,
         values: Range<usize>,
         input: *const f32,
-        (row, planes): (*mut u8, Planes),
+        row: *mut u8,
     ) {
         let parts = RowParts::new(self.k);
         // SAFETY: the offsets are those of `RowParts`, for blocks below `groups · 8`; the input's last block is whole
@@ -78,14 +78,7 @@ impl InputLayout {
             let by_32 = row.add(parts.runs_of_32()).cast::<f32>();
             let by_16 = row.add(parts.runs_of_16()).cast::<f32>();
             let put = |block: usize, quantised: &Quantised| {
-                if planes == Planes(1) {
-                    row.cast::<[i8; BLOCK]>().add(block).write(quantised.codes);
-                } else {
-                    for (i, &code) in quantised.codes.iter().enumerate() {
-                        let place = planes.place(block * BLOCK + i);
-                        row.cast::<i8>().add(place).write(code);
-                    }
-                }
+                row.cast::<[i8; BLOCK]>().add(block).write(quantised.codes);
                 let Quantised { scale, sums, .. } = *quantised;
                 let [first, second] = sums;
                 let (group, index) = (block / 8, block % 8);
@@ -174,7 +167,6 @@ const NOTHING: Quantised = Quantised {
 #[cfg(test)]
 mod tests {
     use walsh_core::Activations;
-    use walsh_formats::DType;
 
     use super::*;
     use crate::isa::Isa;
@@ -219,16 +211,11 @@ mod tests {
         let input: Vec<f32> = (0..13 * k)
             .map(|i| (i as f32 * 0.37).sin() * (i as f32 * 0.0013).exp())
             .collect();
-        // Codes in one, two and four planes.
-        let weights = [DType::Q4_0, DType::IQ3S, DType::IQ2S];
-        for (m, weight) in [1, 13]
-            .into_iter()
-            .flat_map(|m| weights.map(|weight| (m, weight)))
-        {
+        for m in [1, 13] {
             for isa in Isa::available() {
                 // The same arrangement, prepared by another instruction set.
                 let shape = ProductShape {
-                    weight,
+                    weight: walsh_formats::DType::Q4_0,
                     m,
                     n: 1,
                     k,
@@ -251,7 +238,7 @@ mod tests {
                     };
                     prepared
                 });
-                assert!(found == expected, "{isa} {weight} m={m}");
+                assert!(found == expected, "{isa} m={m}");
             }
         }
     }

@@ -47,7 +47,7 @@ pub(super) const LANES: usize = 16;
 /// The values of a row of the input that one work item prepares.
 pub(super) const CHUNK: usize = 2048;
 
-/// Where a row's parts lie: codes, in the order that [`Planes`] says, and for each group of 256 values
+/// Where a row's parts lie: 256 codes, and for each group of 256 values
 /// - 8 scales and 8 sums (each sum times its scale), for weights with runs of 32;
 /// - 16 scales and 16 sums, for weights with runs of 16.
 ///
@@ -118,28 +118,13 @@ impl Tiles {
     }
 }
 
-/// The order of a row's codes: of each `64 · n` values, in `n` planes, value `n · b + k` is code `b` of plane `k`. Weights
-/// whose codes share bytes are brought into such an order with less work than into that of the values, which is one plane's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Planes(pub(super) usize);
-
-impl Planes {
-    /// Where a value's code lies.
-    #[inline(always)]
-    pub(super) fn place(self, value: usize) -> usize {
-        let stretch = 64 * self.0;
-        let (start, at) = (value / stretch * stretch, value % stretch);
-        start + at % self.0 * 64 + at / self.0
-    }
-}
-
 /// How prepared activations are arranged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Arrangement {
     /// The input itself.
     Plain,
     /// Quantised rows, as [`RowParts`] says.
-    Rows(Planes),
+    Rows,
     /// Quantised tiles: for each block of 32 values a [`BlockQ8`] of every row.
     Tiles(Tiles),
     /// Tiles of floats: `[k][rows]`.
@@ -149,17 +134,6 @@ pub(super) enum Arrangement {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn planes_have_a_place_for_each_value() {
-        for planes in [1, 2, 4] {
-            let mut places: Vec<_> = (0..512).map(|value| Planes(planes).place(value)).collect();
-            assert_eq!(places[planes], 1);
-            places.sort();
-            assert!(places.into_iter().eq(0..512));
-        }
-        assert_eq!(Planes(4).place(256 + 4 * 9 + 3), 256 + 3 * 64 + 9);
-    }
 
     #[test]
     fn tiles_cover_the_rows_evenly() {

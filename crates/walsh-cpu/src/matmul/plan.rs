@@ -109,7 +109,7 @@ impl ProductPlan {
         } = self;
         let n = shape.n;
         let item = match layout.arrangement {
-            Arrangement::Plain | Arrangement::Rows(_) => (dot_rows(n, row_bytes, threads), 1),
+            Arrangement::Plain | Arrangement::Rows => (dot_rows(n, row_bytes, threads), 1),
             _ if shape.is_packed_row() => {
                 (dot_rows(n, row_bytes, threads).next_multiple_of(LANES), 1)
             }
@@ -147,7 +147,7 @@ impl ProductPlan {
 
     fn tile_items(&self) -> usize {
         match self.layout.arrangement {
-            Arrangement::Plain | Arrangement::Rows(_) => 1,
+            Arrangement::Plain | Arrangement::Rows => 1,
             Arrangement::Tiles(tiles) | Arrangement::FloatTiles(tiles) => {
                 tiles.count().div_ceil(self.item.1)
             }
@@ -172,7 +172,7 @@ impl ProductPlan {
         let once = self.shape.is_packed_row()
             || matches!(
                 self.layout.arrangement,
-                Arrangement::Plain | Arrangement::Rows(_)
+                Arrangement::Plain | Arrangement::Rows
             );
         once.then_some(self.item.0 * self.row_bytes)
     }
@@ -180,7 +180,7 @@ impl ProductPlan {
     /// The scratch bytes of a work item.
     pub fn scratch_bytes(&self) -> usize {
         match self.layout.arrangement {
-            Arrangement::Plain | Arrangement::Rows(_) => self.shape.m * 4,
+            Arrangement::Plain | Arrangement::Rows => self.shape.m * 4,
             Arrangement::Tiles(tiles) | Arrangement::FloatTiles(tiles) => {
                 let rows = tiles.start(self.item.1.min(tiles.count()));
                 tile::scratch_bytes(self.kernels.panel_rows, rows)
@@ -205,7 +205,7 @@ impl ProductPlan {
             let column = item / per_column * self.item.0;
             let columns = column..(column + self.item.0).min(self.shape.n);
             let tiles = match self.layout.arrangement {
-                Arrangement::Plain | Arrangement::Rows(_) => 0..0,
+                Arrangement::Plain | Arrangement::Rows => 0..0,
                 Arrangement::Tiles(tiles) | Arrangement::FloatTiles(tiles) => {
                     let tile = item % per_column * self.item.1;
                     tile..(tile + self.item.1).min(tiles.count())
@@ -244,7 +244,7 @@ impl ProductPlan {
     pub(super) fn takes_single_rows(&self) -> bool {
         let few = matches!(
             self.layout.arrangement,
-            Arrangement::Plain | Arrangement::Rows(_)
+            Arrangement::Plain | Arrangement::Rows
         );
         few && !self.shape.packed
     }

@@ -14,7 +14,6 @@ pub(super) static KERNELS: Kernels = Kernels {
     isa: Isa::Portable,
     dot_rows: usize::MAX,
     float_dot_rows: usize::MAX,
-    planes: |_| 1,
     tile_rows: |_| 1,
     float_tile_rows: 1,
     packs: None,

@@ -167,7 +167,7 @@ mod x86 {
     use std::sync::OnceLock;
 
     use super::*;
-    use crate::matmul::blocks::{Decode, Wide, is_side_by_side, with_columns};
+    use crate::matmul::blocks::{Decode, is_side_by_side, with_columns};
     use crate::matmul::fill::FromPanels;
     use crate::matmul::layout::BLOCK;
     use crate::matmul::stream::{self, Packed, PackedRow, Stored, Streamed};
@@ -203,7 +203,6 @@ mod x86 {
             isa,
             dot_rows: rows::ROWS,
             float_dot_rows: rows::ROWS,
-            planes: |_| 1,
             tile_rows: tile_rows::<P, MOST>,
             float_tile_rows: FLOAT_TILE,
             packs: Some(transpose::<P>),
@@ -266,7 +265,6 @@ mod x86 {
         isa: Isa::Avx512,
         dot_rows: 1,
         float_dot_rows: wide::FLOAT_ROWS,
-        planes: |weight| with_block!(weight, B => B::PLANES, else => 1),
         tile_rows: avx512_tile_rows,
         float_tile_rows: FLOAT_TILE,
         packs: Some(transpose::<Avx512>),
@@ -362,7 +360,6 @@ mod neon {
             isa,
             dot_rows: rows::ROWS,
             float_dot_rows: rows::ROWS,
-            planes: |_| 1,
             tile_rows: |_| TILE,
             float_tile_rows: FLOAT_TILE,
             packs: None,

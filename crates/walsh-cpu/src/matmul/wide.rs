@@ -20,8 +20,6 @@ pub(super) const FLOAT_ROWS: usize = 4;
 trait Sink<B> {
     /// Whether the blocks are part of a stream, in which others are fetched ahead.
     const STREAM: bool;
-    /// Whether it takes codes in planes, where a type has them.
-    const PLANES: bool = false;
 
     /// Takes `64 · vectors` values from value `at` on: of a group, or two blocks of it.
     ///
@@ -45,12 +43,7 @@ unsafe fn decode<B: Wide, S: Sink<B>>(s: Avx512, blocks: *const B, values: usize
             if S::STREAM {
                 s.fetch_ahead(blocks.cast(), many * size_of::<B>());
             }
-            let many_blocks = std::slice::from_raw_parts(blocks, many);
-            let decoded = if S::PLANES {
-                B::in_planes(s, many_blocks)
-            } else {
-                B::wide(s, many_blocks)
-            };
+            let decoded = B::wide(s, std::slice::from_raw_parts(blocks, many));
             sink.take(s, &decoded, group * GROUP, 4);
             blocks = blocks.add(many);
         }
@@ -126,7 +119,6 @@ impl Dot {
 
 impl<B: Wide> Sink<B> for Dot {
     const STREAM: bool = true;
-    const PLANES: bool = true;
 
     #[inline(always)]
     unsafe fn take(&mut self, s: Avx512, group: &Group, at: usize, vectors: usize) {
@@ -148,19 +140,6 @@ impl<B: Wide> Sink<B> for Dot {
                 scales
             };
             let codes = self.input.add(at);
-            if B::PLANES > 1 {
-                for stretch in 0..4 / B::PLANES {
-                    let mut dots = s.no_codes();
-                    for vector in stretch * B::PLANES..(stretch + 1) * B::PLANES {
-                        let values = s.load_words(codes.add(vector * 64));
-                        dots = s.add_dot(dots, group.codes[vector], values);
-                    }
-                    let scales = s.spread_planes::<B>(scales, stretch);
-                    let sum = &mut self.products[stretch];
-                    *sum = s.mul_add(s.to_numbers(dots), scales, *sum);
-                }
-                return;
-            }
             for vector in 0..vectors {
                 let values = s.load_words(codes.add(vector * 64));
                 let dots = s.to_numbers(s.dot(group.codes[vector], values));
@@ -384,11 +363,6 @@ impl Avx512 {
         /// The upper eight lanes, and zeros.
         fn upper_half(self, a: __m512) -> __m512 { _mm512_maskz_mov_ps(0xff00, a) }
 
-        /// The products of unsigned and signed bytes, added in fours to sums.
-        fn add_dot(self, sums: __m512i, codes: __m512i, values: __m512i) -> __m512i {
-            _mm512_dpbusd_epi32(sums, codes, values)
-        }
-
         /// The products of unsigned and signed bytes, added in fours.
         fn dot(self, codes: __m512i, values: __m512i) -> __m512i {
             _mm512_dpbusd_epi32(_mm512_setzero_si512(), codes, values)
@@ -421,22 +395,6 @@ impl Avx512 {
                 _mm512_add_epi32(lane, _mm512_set1_epi32(2 * vector as i32))
             };
             _mm512_permutexvar_ps(runs, scales)
-        }
-    }
-
-    /// The scales of the runs of a stretch of planes, each in the lanes of its run's codes: a lane has four of each plane.
-    #[inline(always)]
-    fn spread_planes<B: Wide>(self, scales: __m512, stretch: usize) -> __m512 {
-        let lanes_of_run = B::RUN / (4 * B::PLANES);
-        if lanes_of_run == 1 {
-            return scales;
-        }
-        // SAFETY: the token exists only where the set does.
-        unsafe {
-            let lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-            let runs = self.shr(lanes, lanes_of_run.trailing_zeros() as usize);
-            let first = self.words((stretch * 16 / lanes_of_run) as i32);
-            _mm512_permutexvar_ps(_mm512_add_epi32(runs, first), scales)
         }
     }
 

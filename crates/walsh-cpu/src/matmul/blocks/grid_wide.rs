@@ -107,62 +107,17 @@ impl Avx512 {
         }
 
         /// Signs of which an even number of each eight is set: the eighth bit of each byte from the other seven.
-        fn even_signs(self, sevens: __m256i) -> __m256i {
+        fn even_signs(self, sevens: __m256i) -> [u64; 4] {
             // The parity of four bits, as a topmost bit.
             let odd = _mm256_broadcastsi128_si256(_mm_set_epi64x(0x0080_8000_8000_0080, 0x8000_0080_0080_8000_u64 as i64));
             let nibbles = _mm256_set1_epi8(15);
             let low = _mm256_shuffle_epi8(odd, _mm256_and_si256(sevens, nibbles));
             let high = _mm256_and_si256(_mm256_srli_epi16::<4>(sevens), nibbles);
             let high = _mm256_shuffle_epi8(odd, high);
-            _mm256_ternarylogic_epi32::<0x96>(sevens, low, high)
-        }
-
-        /// Signs, a bit each.
-        fn sign_words(self, signs: __m256i) -> [u64; 4] {
+            let signs = _mm256_ternarylogic_epi32::<0x96>(sevens, low, high);
             let mut words = [0; 4];
             _mm256_storeu_si256(words.as_mut_ptr().cast(), signs);
             words
-        }
-
-        /// 32 bytes.
-        fn load_signs(self, signs: &[u8; 32]) -> __m256i { _mm256_loadu_si256(signs.as_ptr().cast()) }
-
-        /// The signs of four values in bits 2 to 5 of the byte that has their digits, from where those of a plane come
-        /// down to bit 2.
-        fn sign_nibbles(self, signs: __m256i) -> __m512i {
-            let words = _mm512_cvtepu8_epi16(signs);
-            let nibbles = _mm512_or_si512(words, _mm512_slli_epi16::<4>(words));
-            _mm512_slli_epi16::<2>(_mm512_and_si512(nibbles, self.bytes(15)))
-        }
-
-        /// The codes of a plane of points of eight values.
-        fn plane_of_eights(self, points: __m512i, signs: __m512i, plane: usize) -> __m512i {
-            let digits = _mm512_srl_epi16(points, _mm_cvtsi32_si128(2 * plane as i32));
-            let signs = _mm512_srl_epi16(signs, _mm_cvtsi32_si128(plane as i32));
-            // The third operand selects: its bits take those of the second.
-            let both = _mm512_ternarylogic_epi32::<0xd8>(signs, digits, self.bytes(3));
-            self.look_up(&IQ2, _mm512_and_si512(both, self.bytes(7)))
-        }
-
-        /// Both planes of points of four values, and of half of the signs.
-        fn planes_of_fours(self, points: __m512i, signs: __m128i, codes: &[u8; 16]) -> [__m512i; 2] {
-            // Each byte of signs goes to the four bytes of its values' digits.
-            let bytes = _mm512_set_epi32(
-                0x0f0f_0f0f, 0x0e0e_0e0e, 0x0d0d_0d0d, 0x0c0c_0c0c, 0x0b0b_0b0b, 0x0a0a_0a0a, 0x0909_0909, 0x0808_0808,
-                0x0707_0707, 0x0606_0606, 0x0505_0505, 0x0404_0404, 0x0303_0303, 0x0202_0202, 0x0101_0101, 0,
-            );
-            let spread = _mm512_shuffle_epi8(_mm512_broadcast_i32x4(signs), bytes);
-            let even = _mm512_test_epi8_mask(spread, _mm512_set1_epi32(0x4010_0401));
-            let odd = _mm512_test_epi8_mask(spread, _mm512_set1_epi32(0x8020_0802_u32 as i32));
-            let nibbles = self.bytes(15);
-            let low = _mm512_and_si512(points, nibbles);
-            let high = _mm512_and_si512(_mm512_srli_epi16::<4>(points), nibbles);
-            [self.signed(low, even, codes, NEGATIVE[1]), self.signed(high, odd, codes, NEGATIVE[1])]
-        }
-
-        /// The halves of signs.
-        fn sign_halves(self, signs: __m256i) -> [__m128i; 2] {
-            [_mm256_castsi256_si128(signs), _mm256_extracti128_si256::<1>(signs)]
         }
 
         /// Four times seven bits of each word as bytes.
@@ -230,7 +185,7 @@ impl Avx512 {
         }
 
         /// The indices of `iq2_xs`, with their signs above them, and the signs alone.
-        fn indices_of_iq2_xs(self, block: &BlockIq2Xs) -> (__m512i, __m256i) {
+        fn indices_of_iq2_xs(self, block: &BlockIq2Xs) -> (__m512i, [u64; 4]) {
             let words = _mm512_loadu_si512(block.qs.as_ptr().cast());
             (words, self.even_signs(_mm512_cvtepi16_epi8(_mm512_srli_epi16::<9>(words))))
         }
@@ -304,12 +259,7 @@ impl Avx512 {
 
     /// A group of a type of points of eight values.
     #[inline(always)]
-    fn codes_of_eights<const PLANES: bool>(self, points: __m512i, signs: __m256i) -> [__m512i; 4] {
-        if PLANES {
-            let signs = self.sign_nibbles(signs);
-            return four!(|plane| self.plane_of_eights(points, signs, plane));
-        }
-        let signs = self.sign_words(signs);
+    fn codes_of_eights(self, points: __m512i, signs: [u64; 4]) -> [__m512i; 4] {
         four!(|vector| {
             let digits = self.pairs_of_points(points, vector);
             self.signed(digits, signs[vector], &IQ2, NEGATIVE[0])
@@ -318,19 +268,12 @@ impl Avx512 {
 
     /// A group of a type of points of four values.
     #[inline(always)]
-    fn codes_of_fours<const PLANES: bool>(
+    fn codes_of_fours(
         self,
         points: [__m512i; 2],
-        signs: __m256i,
+        signs: [u64; 4],
         codes: &[u8; 16],
     ) -> [__m512i; 4] {
-        if PLANES {
-            let [low, high] = self.sign_halves(signs);
-            let [a, b] = self.planes_of_fours(points[0], low, codes);
-            let [c, d] = self.planes_of_fours(points[1], high, codes);
-            return [a, b, c, d];
-        }
-        let signs = self.sign_words(signs);
         four!(|vector| {
             let digits = self.nibbles_of_points(points[vector / 2], vector % 2 == 1);
             self.signed(digits, signs[vector], codes, NEGATIVE[1])
@@ -344,98 +287,94 @@ fn point(index: u16) -> i64 {
     IQ1.0[usize::from(index) % IQ1.0.len()].cast_signed()
 }
 
-/// Decodes by a function of a block, in the order of the values and in planes.
-macro_rules! in_planes {
-    ($block:ty, $planes:literal, $group:ident) => {
-        impl Wide for $block {
-            const PLANES: usize = $planes;
+/// Signs, a bit each.
+#[inline(always)]
+fn bits(signs: &[u8; 32]) -> [u64; 4] {
+    let mut words = [0; 4];
+    for (word, bytes) in words.iter_mut().zip(signs.as_chunks::<8>().0) {
+        *word = u64::from_le_bytes(*bytes);
+    }
+    words
+}
 
-            #[inline(always)]
-            fn wide(s: Avx512, blocks: &[Self]) -> Group {
-                $group::<false>(s, &blocks[0])
-            }
-
-            #[inline(always)]
-            fn in_planes(s: Avx512, blocks: &[Self]) -> Group {
-                $group::<true>(s, &blocks[0])
-            }
+impl Wide for BlockIq3S {
+    #[inline(always)]
+    fn wide(s: Avx512, blocks: &[Self]) -> Group {
+        let block = &blocks[0];
+        let points = [
+            s.points(IQ3_S_GRID, s.indices_of_iq3_s(block, false)),
+            s.points(IQ3_S_GRID, s.indices_of_iq3_s(block, true)),
+        ];
+        Group {
+            codes: s.codes_of_fours(points, bits(&block.signs), &IQ3_S),
+            scales: s.scales_of_iq3_s(block, SMALL),
+            mins: s.numbers(0.0),
         }
-    };
-}
-
-#[inline(always)]
-fn group_of_iq3_s<const PLANES: bool>(s: Avx512, block: &BlockIq3S) -> Group {
-    let points = [
-        s.points(IQ3_S_GRID, s.indices_of_iq3_s(block, false)),
-        s.points(IQ3_S_GRID, s.indices_of_iq3_s(block, true)),
-    ];
-    Group {
-        codes: s.codes_of_fours::<PLANES>(points, s.load_signs(&block.signs), &IQ3_S),
-        scales: s.scales_of_iq3_s(block, SMALL),
-        mins: s.numbers(0.0),
     }
 }
 
-in_planes!(BlockIq3S, 2, group_of_iq3_s);
-
-#[inline(always)]
-fn group_of_iq3_xxs<const PLANES: bool>(s: Avx512, block: &BlockIq3Xxs) -> Group {
-    let words = s.words_of(&block.signs);
-    let halves = block.qs.as_chunks::<32>().0;
-    let points = [
-        s.points(IQ3_XXS_GRID, s.shorts(&halves[0])),
-        s.points(IQ3_XXS_GRID, s.shorts(&halves[1])),
-    ];
-    let signs = s.even_signs(s.sevens(words));
-    Group {
-        codes: s.codes_of_fours::<PLANES>(points, signs, &IQ3_XXS),
-        scales: s.half_steps_of_8(s.top_nibbles(words), 0.5 * s.widen(block.d), LARGE),
-        mins: s.numbers(0.0),
+impl Wide for BlockIq3Xxs {
+    #[inline(always)]
+    fn wide(s: Avx512, blocks: &[Self]) -> Group {
+        let block = &blocks[0];
+        let words = s.words_of(&block.signs);
+        let halves = block.qs.as_chunks::<32>().0;
+        let points = [
+            s.points(IQ3_XXS_GRID, s.shorts(&halves[0])),
+            s.points(IQ3_XXS_GRID, s.shorts(&halves[1])),
+        ];
+        let signs = s.even_signs(s.sevens(words));
+        Group {
+            codes: s.codes_of_fours(points, signs, &IQ3_XXS),
+            scales: s.half_steps_of_8(s.top_nibbles(words), 0.5 * s.widen(block.d), LARGE),
+            mins: s.numbers(0.0),
+        }
     }
 }
 
-in_planes!(BlockIq3Xxs, 2, group_of_iq3_xxs);
-
-#[inline(always)]
-fn group_of_iq2_s<const PLANES: bool>(s: Avx512, block: &BlockIq2S) -> Group {
-    let scales = s.half_steps_of_16(&block.scales, 0.25 * s.widen(block.d));
-    Group {
-        codes: s.codes_of_eights::<PLANES>(
-            s.points(IQ2_S_GRID, s.indices_of_iq2_s(block)),
-            s.load_signs(&block.signs),
-        ),
-        scales,
-        mins: s.mul(scales, s.numbers(f32::from(LARGE))),
+impl Wide for BlockIq2S {
+    #[inline(always)]
+    fn wide(s: Avx512, blocks: &[Self]) -> Group {
+        let block = &blocks[0];
+        let scales = s.half_steps_of_16(&block.scales, 0.25 * s.widen(block.d));
+        Group {
+            codes: s.codes_of_eights(
+                s.points(IQ2_S_GRID, s.indices_of_iq2_s(block)),
+                bits(&block.signs),
+            ),
+            scales,
+            mins: s.mul(scales, s.numbers(f32::from(LARGE))),
+        }
     }
 }
 
-in_planes!(BlockIq2S, 4, group_of_iq2_s);
-
-#[inline(always)]
-fn group_of_iq2_xs<const PLANES: bool>(s: Avx512, block: &BlockIq2Xs) -> Group {
-    let (indices, signs) = s.indices_of_iq2_xs(block);
-    let scales = s.half_steps_of_16(&block.scales, 0.25 * s.widen(block.d));
-    Group {
-        codes: s.codes_of_eights::<PLANES>(s.points(IQ2_XS_GRID, indices), signs),
-        scales,
-        mins: s.mul(scales, s.numbers(f32::from(LARGE))),
+impl Wide for BlockIq2Xs {
+    #[inline(always)]
+    fn wide(s: Avx512, blocks: &[Self]) -> Group {
+        let block = &blocks[0];
+        let (indices, signs) = s.indices_of_iq2_xs(block);
+        let scales = s.half_steps_of_16(&block.scales, 0.25 * s.widen(block.d));
+        Group {
+            codes: s.codes_of_eights(s.points(IQ2_XS_GRID, indices), signs),
+            scales,
+            mins: s.mul(scales, s.numbers(f32::from(LARGE))),
+        }
     }
 }
 
-in_planes!(BlockIq2Xs, 4, group_of_iq2_xs);
-
-#[inline(always)]
-fn group_of_iq2_xxs<const PLANES: bool>(s: Avx512, block: &BlockIq2Xxs) -> Group {
-    let [indices, words] = s.word_pairs(&block.qs);
-    let points = s.points(IQ2_XXS_GRID, s.widened(indices));
-    Group {
-        codes: s.codes_of_eights::<PLANES>(points, s.even_signs(s.sevens(words))),
-        scales: s.half_steps_of_8(s.top_nibbles(words), 0.25 * s.widen(block.d), LARGE),
-        mins: s.numbers(0.0),
+impl Wide for BlockIq2Xxs {
+    #[inline(always)]
+    fn wide(s: Avx512, blocks: &[Self]) -> Group {
+        let block = &blocks[0];
+        let [indices, words] = s.word_pairs(&block.qs);
+        let points = s.points(IQ2_XXS_GRID, s.widened(indices));
+        Group {
+            codes: s.codes_of_eights(points, s.even_signs(s.sevens(words))),
+            scales: s.half_steps_of_8(s.top_nibbles(words), 0.25 * s.widen(block.d), LARGE),
+            mins: s.numbers(0.0),
+        }
     }
 }
-
-in_planes!(BlockIq2Xxs, 4, group_of_iq2_xxs);
 
 impl Wide for BlockIq1M {
     #[inline(always)]

@@ -125,15 +125,6 @@ pub(super) fn is_side_by_side(dtype: DType) -> bool {
 pub(super) trait Wide: Decode {
     /// Decodes the values of some blocks: of 256 values, or of two blocks of 32.
     fn wide(s: crate::simd::Avx512, blocks: &[Self]) -> Group;
-
-    /// The planes that [`in_planes`](Wide::in_planes) decodes to: 1, 2 or 4, and more than one for blocks of 256 alone.
-    const PLANES: usize = 1;
-
-    /// The same with codes in planes, as [`Planes`](super::layout::Planes) says.
-    #[inline(always)]
-    fn in_planes(s: crate::simd::Avx512, blocks: &[Self]) -> Group {
-        Self::wide(s, blocks)
-    }
 }
 
 /// A block type with all decoders that this machine's architecture has.

@@ -71,7 +71,7 @@ pub(super) trait Small: Block {
 impl Avx512 {
     operations! {
         /// No codes.
-        pub(in crate::matmul) fn no_codes(self) -> __m512i { _mm512_setzero_si512() }
+        pub(super) fn no_codes(self) -> __m512i { _mm512_setzero_si512() }
 
         /// `low` in the lower half of the 64-bit lanes, `high` in the upper.
         fn halves_of(self, low: i64, high: i64) -> __m512i {
