@@ -181,7 +181,7 @@ fn product(case: Case) -> Problem {
         });
         values.extend(products.into_iter().zip(added).map(|(a, b)| a + b));
     }
-    let expected = expected(dtype, values, |at| (row(at / n), column(at / n, at % n)));
+    let expected = expected(dtype, n, values, |at| (row(at / n), column(at / n, at % n)));
     let [tokens, slots, experts, n, k] = [tokens, slots, experts, n, k].map(|size| size as u64);
     let input_shape: &[u64] = if apart {
         &[tokens, slots, k]

@@ -88,7 +88,7 @@ fn problem(case: Case) -> Problem {
             *value += f64::from(*bias);
         }
     }
-    let expected = expected(dtype, values, |index| {
+    let expected = expected(dtype, n, values, |index| {
         (&input[index / n * k..][..k], &weight[index % n * k..][..k])
     });
     let mut tensors = vec![
@@ -110,9 +110,10 @@ fn problem(case: Case) -> Problem {
     })
 }
 
-/// What products must be near to, of the factors of each.
+/// What products must be near to, of the factors of each; `n` of them make a row of the output.
 pub(super) fn expected<'a>(
     dtype: DType,
+    n: usize,
     values: Vec<f64>,
     factors: impl Fn(usize) -> (&'a [f32], &'a [f32]),
 ) -> Expected {

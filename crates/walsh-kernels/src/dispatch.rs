@@ -48,6 +48,20 @@ pub struct Dispatch {
 }
 
 impl Dispatch {
+    /// A dispatch that is all of a list's first command, and no op that others could join.
+    #[must_use]
+    pub fn alone(variant: Variant, groups: [u32; 3], args: Vec<u8>, buffers: Vec<Binding>) -> Self {
+        Self {
+            variant,
+            groups,
+            args,
+            buffers,
+            command: 0,
+            barrier: false,
+            part: Part::Step,
+        }
+    }
+
     /// What it reads and writes.
     #[must_use]
     pub fn accesses(&self) -> Accesses {

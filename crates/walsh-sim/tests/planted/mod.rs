@@ -66,14 +66,14 @@ impl Launch {
 
     pub(crate) fn of(&self, kernel: &'static Kernel, input: Span, output: Span) -> Dispatch {
         let bind = |span, touch| Binding { span, touch };
-        Dispatch {
-            variant: Variant::new(kernel, &[("THREADS", self.threads)]),
-            groups: self.groups,
-            args: self.count.to_le_bytes().to_vec(),
-            buffers: vec![bind(input, Touch::Reads), bind(output, Touch::Writes)],
-            command: 0,
-            barrier: self.barrier,
-        }
+        let mut dispatch = Dispatch::alone(
+            Variant::new(kernel, &[("THREADS", self.threads)]),
+            self.groups,
+            self.count.to_le_bytes().to_vec(),
+            vec![bind(input, Touch::Reads), bind(output, Touch::Writes)],
+        );
+        dispatch.barrier = self.barrier;
+        dispatch
     }
 }
 
