@@ -95,7 +95,11 @@ pub(super) fn products() -> Problems {
     for dtype in super::weight_types() {
         let block = dtype.block_len();
         let few = if block == 1 { 38 } else { block };
-        let many = if block == 1 { 514 } else { 3 * block.max(96) };
+        let many = if block == 1 {
+            514
+        } else {
+            3 * 96usize.next_multiple_of(block)
+        };
         for (tokens, slots, experts, n, k) in [
             (1, 1, 1, 1, few),
             (1, 3, 5, 33, many),

@@ -19,7 +19,8 @@ inline void look(thread Finding &finding, float x, bool key, ulong place, device
 // Whether a vector of all lanes' findings stays below the limits of its side.
 inline bool fits(Finding finding, float limit, float norm_limit) {
     float most = simd_max(finding.finite ? finding.most : as_type<float>(0x7f800000u));
-    return most < limit && sqrt(simd_sum(finding.squares)) < norm_limit;
+    float norm = sqrt(simd_sum(finding.squares));
+    return most < limit && norm < norm_limit;
 }
 
 // Has a check fail for a vector of a side.

@@ -69,8 +69,9 @@ fn is_form(dispatch: &Dispatch) -> bool {
     matches!(dispatch.part, Part::Form)
 }
 
+/// Whether two tensors are one: reshapes of it are others.
 fn same(a: &Tensor, b: &Tensor) -> bool {
-    a.span().same(&b.span())
+    a.span().same(&b.span()) && a.shape() == b.shape()
 }
 
 /// What a list writes.

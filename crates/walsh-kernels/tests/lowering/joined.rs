@@ -270,6 +270,21 @@ fn a_form_that_another_kernel_reads_stays() {
 }
 
 #[test]
+fn reshapes_of_an_input_are_other_inputs() {
+    let bench = h200();
+    let input = bench.tensor(DType::F32, &[1, WIDTH]);
+    let product = |k| {
+        let input = input.reshape(&[WIDTH / k, k]).unwrap();
+        bench.product(&bench.tensor(DType::Q8_0, &[64, k]), &input)
+    };
+    let ops = [WIDTH, 256, 128, WIDTH].map(|k| product(k).into()).to_vec();
+    let lowered = bench.lower(ops).unwrap();
+    let few = ["round_rows", "matmul_few"];
+    let expected = [&["matmul_row"][..], &few, &few, &["matmul_row"]].concat();
+    assert_eq!(names(&lowered), expected);
+}
+
+#[test]
 fn a_form_of_what_has_been_overwritten_is_made_again() {
     let bench = h200();
     let block = Block::new(&bench, 8);

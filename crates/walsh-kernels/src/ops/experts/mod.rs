@@ -82,6 +82,7 @@ static BLOCKS: Kernel = Kernel {
         include_str!("../../../kernels/unit.h"),
         include_str!("../../../kernels/stage.h"),
         include_str!("../../../kernels/activations.h"),
+        include_str!("../../../kernels/dot.h"),
         include_str!("../../../kernels/matmul_blocks.h"),
     ],
     tables: blocks::tables,

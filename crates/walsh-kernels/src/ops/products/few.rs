@@ -166,7 +166,7 @@ fn stage(dtype: DType) -> u64 {
 /// The bytes of a piece, as `few_rows.h` counts them.
 fn slot_bytes(dtype: DType) -> u64 {
     let bytes = stage(dtype) * dtype.block_bytes() as u64;
-    UNIT_ROWS * 16 * ((bytes + 15 + 4 + 15) / 16 | 1)
+    UNIT_ROWS * 16 * ((bytes + 15 + 4).div_ceil(16) | 1)
 }
 
 /// How the launch is cut.

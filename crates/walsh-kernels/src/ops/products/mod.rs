@@ -91,7 +91,7 @@ impl Products {
         let mut types: Vec<&MatMul> = Vec::new();
         for product in &self.products {
             let known = |other: &&MatMul| other.weight.dtype() == product.weight.dtype();
-            if !types.iter().any(|other| known(&other)) {
+            if !types.iter().any(known) {
                 types.push(product);
             }
         }

@@ -100,7 +100,7 @@ fn tables_of_row(variant: &Variant) -> String {
 /// The bytes of a piece of a type's rows, as `row_piece.h` counts them.
 fn slot_bytes(product: &MatMul, form: &Form, panel: u64) -> u64 {
     let block = product.weight.dtype().block_bytes() as u64;
-    panel * ((form.stage as u64 * block + 15 + 4 + 15) / 16 * 16)
+    panel * (form.stage as u64 * block + 15 + 4).next_multiple_of(16)
 }
 
 /// What gates products, as the text numbers it; `None` where it does not have that.
