@@ -60,8 +60,9 @@ pub const BACKENDS: &[BackendInfo] = &[
 /// `cpu:threads=4`, `cpu:threads=2,isa=avx2`, `cpu:activations=f32` (see
 /// [`Activations`](crate::Activations)), `cpu:packing=never` (see
 /// [`PackWeights`](crate::PackWeights)), `cuda` for the first NVIDIA GPU,
-/// `cuda:1` for the second, `cuda:0,activations=f32`, `cuda:0,launches=apart`. A backend that this build does not have is an error
-/// when the text is read; it is never replaced by another.
+/// `cuda:1` for the second, `cuda:0,activations=f32`, `cuda:0,launches=apart`,
+/// `cuda:0,ops=separate`. A backend that this build does not have is an error when the
+/// text is read; it is never replaced by another.
 ///
 /// ```
 /// use walsh::DeviceSpec;
