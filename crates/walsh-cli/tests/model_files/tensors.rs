@@ -8,7 +8,7 @@ use crate::{TOKENS, logits, of, open, refused};
 #[test]
 fn tensors_that_nothing_uses_are_refused() {
     for (architecture, name, shape) in [
-        ("llama", "blk.0.attn_q.scale", &[1][..]),
+        ("llama", "blk.0.attn_norm.scale", &[1][..]),
         ("llama", "blk.0.attn_sub_norm.weight", &[64]),
         ("llama", "blk.2.attn_norm.weight", &[64]),
         ("llama", "blk.0.attn_q_norm.weight", &[64]),

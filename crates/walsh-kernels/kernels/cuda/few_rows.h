@@ -6,6 +6,8 @@ enum : int {
     // banks of their own.
     CHUNKS_FEW = (STAGE_FEW * BLOCK_BYTES + 15 + 4 + 15) / 16 | 1,
     SLOT_FEW = 16 * 16 * CHUNKS_FEW,
+    // Runs of a task whose numbers are in registers together: sums of many columns take them, too.
+    RUNS_HELD = TILES > 4 ? 1 : RUNS,
     // Whether codes may be negative.
     SIGNED = STORED == Q8_0 || STORED == IQ4_NL || STORED == IQ4_XS
 };
@@ -73,7 +75,7 @@ inline void multiply_rows(const uchar *slot, const uchar *weight, ulong row_byte
     }
     const uint4 *numbers = input + ulong(block * PARTS * RUNS * TILES) * 32 + lane;
     for (uint task = 0; task < count * PARTS; task++) {
-        UNROLL for (int r = 0; r < RUNS; r++) {
+        ROLLED for (int turn = 0; turn < RUNS; turn += RUNS_HELD) UNROLL for (int r = turn; r < turn + RUNS_HELD; r++) {
             // Of either half of 32 numbers the two pairs of two rows.
             uint a[2][4];
             UNROLL for (int side = 0; side < 2; side++) {

@@ -15,8 +15,10 @@ const THREADS: u64 = 256;
 /// The fewest and the most simdgroups of a group: small groups spread evenly.
 const SIMDS: [u64; 2] = [2, 8];
 
-/// Simdgroups that a multiprocessor has room for.
-const RESIDENT: u64 = 16;
+/// Simdgroups that a multiprocessor has room for: sums of many columns take registers.
+fn resident(tiles: u64) -> u64 {
+    if tiles > 4 { 12 } else { 16 }
+}
 
 /// Pieces of a simdgroup's ring.
 const SLOTS: u64 = 2;
@@ -185,7 +187,7 @@ pub(super) fn shape(products: &Products, limits: &Limits) -> Option<Shape> {
     let stages = blocks.div_ceil(stage(dtype));
     let units = u64::from(products.parts(UNIT_ROWS).units);
     let [fewest, most] = SIMDS;
-    let wanted = u64::from(limits.multiprocessors) * RESIDENT;
+    let wanted = u64::from(limits.multiprocessors) * resident(tiles);
     let mut split = 1;
     while split < most && split * 2 <= stages && units * split * 2 <= wanted {
         split *= 2;
@@ -209,7 +211,7 @@ pub(super) fn lower(products: &Products, shape: &Shape, lowering: &mut Lowering<
         &MATMUL_FEW,
         &[
             ("THREADS", 32 * shape.simds as i64),
-            ("RESIDENT", (RESIDENT / shape.simds) as i64),
+            ("RESIDENT", (resident(shape.tiles) / shape.simds) as i64),
             ("DYNAMIC", shape.dynamic as i64),
             ("TYPE", type_constant(products.products[0].weight.dtype())),
             ("TILES", shape.tiles as i64),
