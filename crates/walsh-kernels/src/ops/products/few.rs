@@ -57,10 +57,10 @@ args! {
         units: u32,
         /// The weights with a bias, a bit each.
         biased: u32,
-        /// Numbers of a row of the input.
-        k: u32,
         /// Rows of the input.
         rows: u32,
+        /// Fills the struct up to a multiple of eight bytes.
+        unused: u32,
     }
 }
 
@@ -236,8 +236,8 @@ pub(super) fn lower(products: &Products, shape: &Shape, lowering: &mut Lowering<
         stages: shape.stages as u32,
         units,
         biased,
-        k: products.input().row_len() as u32,
         rows: products.input().row_count() as u32,
+        unused: 0,
     };
     let mut spans: Vec<_> = products.each(lowering, |p| Some(&p.weight)).collect();
     spans.push(form.span());
