@@ -129,6 +129,11 @@ impl Lowering<'_> {
         }
     }
 
+    /// A tensor's range, or what stands for one that is not there.
+    pub(crate) fn span(&self, tensor: Option<&Tensor>) -> Span {
+        tensor.map_or_else(|| self.nothing(), Tensor::span)
+    }
+
     /// Workspace of at least `bytes`. Its contents are unspecified; give it back with [`release`](Self::release) once
     /// the dispatches that use it are added.
     pub(crate) fn workspace(&mut self, bytes: u64) -> Result<Buffer> {

@@ -2,7 +2,7 @@
 //! addition behind them; the turning of queries and keys with the look at what is to be stored. A launch leaves in memory all
 //! that its ops leave.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use walsh_core::ops::{MatMul, Op, RmsNorm};
 use walsh_core::{BufferId, Plan, Result, Span, Tensor};
@@ -322,7 +322,7 @@ impl List {
 fn without_unread_forms(dispatches: Vec<Dispatch>) -> Vec<Dispatch> {
     let mut needed: Vec<Span> = Vec::new();
     let mut kept: Vec<Dispatch> = Vec::with_capacity(dispatches.len());
-    let forms: Vec<BufferId> = dispatches
+    let forms: HashSet<BufferId> = dispatches
         .iter()
         .filter(|dispatch| is_form(dispatch))
         .flat_map(|dispatch| dispatch.accesses().writes)

@@ -68,7 +68,7 @@ fn map(
         factor: factors[0],
         limit: factors[1],
     };
-    let b = b.map_or_else(|| lowering.nothing(), Tensor::span);
+    let b = lowering.span(b);
     let groups = [count.div_ceil(THREADS as u64), 1, 1];
     lowering.dispatch(variant, groups, &args, vec![a.span(), b, output.span()])
 }

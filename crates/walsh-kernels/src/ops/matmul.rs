@@ -4,7 +4,7 @@ use walsh_core::ops::MatMul;
 use walsh_core::{Buffer, Result, Span, Tensor};
 
 use super::blocks::{self, Form, form, type_constant};
-use super::products::MOST_ROWS;
+use super::products::Products;
 use crate::args::args;
 use crate::kernel::{Kernel, Native, Platform, Variant, reads, writes};
 use crate::lower::{Limits, Lowering, layout};
@@ -287,15 +287,7 @@ fn tile_rows(op: &MatMul, lowering: &Lowering<'_>) -> Option<u32> {
         return None;
     };
     let (rows, _) = TILES_M.iter().find(|(_, bytes)| memory >= *bytes)?;
-    let few = match lowering.limits() {
-        Limits {
-            joins: true,
-            fragment_bytes: 1..,
-            ..
-        } => MOST_ROWS,
-        _ => FEW_ROWS,
-    };
-    let many = op.input.shape()[0] > few;
+    let many = op.input.shape()[0] > FEW_ROWS && !Products::join(op, &lowering.limits());
     // Tiles round their input and the weights.
     (many && planes(lowering) == 1).then_some(*rows)
 }
@@ -383,10 +375,7 @@ fn with_blocks(op: &MatMul, form: &Form, lowering: &mut Lowering<'_>) -> Result<
 }
 
 fn spans(op: &MatMul, input: Span, lowering: &Lowering<'_>) -> Vec<Span> {
-    let bias = op
-        .bias
-        .as_ref()
-        .map_or_else(|| lowering.nothing(), Tensor::span);
+    let bias = lowering.span(op.bias.as_ref());
     vec![op.weight.span(), input, bias, op.output.span()]
 }
 

@@ -61,8 +61,7 @@ pub(crate) fn lower(op: &RmsNorm, lowering: &mut Lowering<'_>) -> Result<()> {
             ("AFTER", i64::from(op.after.is_some())),
         ],
     );
-    let nothing = lowering.nothing();
-    let span = |tensor: Option<&Tensor>| tensor.map_or_else(|| nothing.clone(), Tensor::span);
+    let span = |tensor: Option<&Tensor>| lowering.span(tensor);
     let before = op.before.as_ref();
     let spans = vec![
         op.input.span(),

@@ -172,6 +172,14 @@ fn rows_beyond_the_few_are_computed_in_tiles() {
             .unwrap();
         assert!(names(&lowered).contains(&kernel), "{rows}");
     }
+    // Types that the kernel of few rows does not read are in tiles from fewer rows on.
+    for (rows, kernel) in [(32, "matmul_blocks"), (33, "matmul_tiles")] {
+        let block = Block::new(&bench, rows);
+        let lowered = bench
+            .lower(vec![block.projection(DType::IQ3S, 4096).into()])
+            .unwrap();
+        assert!(names(&lowered).contains(&kernel), "{rows}");
+    }
 }
 
 #[test]

@@ -124,11 +124,6 @@ pub(crate) const KERNELS: &[&Kernel] = &[&ROUTE, &SUM, &BLOCKS, &FLOATS];
 
 pub(crate) use tiles::KERNELS as TILE_KERNELS;
 
-/// A tensor that an op may lack.
-fn optional(tensor: Option<&Tensor>, lowering: &Lowering<'_>) -> Span {
-    tensor.map_or_else(|| lowering.nothing(), Tensor::span)
-}
-
 pub(crate) fn route(op: &ExpertRoute, lowering: &mut Lowering<'_>) -> Result<()> {
     lowering.countable(&[&op.logits])?;
     let check = lowering.check(CheckKind::Logits)?;
@@ -154,7 +149,7 @@ pub(crate) fn route(op: &ExpertRoute, lowering: &mut Lowering<'_>) -> Result<()>
     };
     let spans = vec![
         op.logits.span(),
-        optional(op.bias.as_ref(), lowering),
+        lowering.span(op.bias.as_ref()),
         op.ids.span(),
         op.weights.span(),
         lowering.status(),
@@ -175,7 +170,7 @@ pub(crate) fn sum(op: &ExpertSum, lowering: &mut Lowering<'_>) -> Result<()> {
     let spans = vec![
         op.input.span(),
         op.weights.span(),
-        optional(op.onto.as_ref(), lowering),
+        lowering.span(op.onto.as_ref()),
         op.output.span(),
     ];
     lowering.dispatch(
@@ -247,11 +242,7 @@ fn checked(ids: &Tensor, experts: u64, lowering: &mut Lowering<'_>) -> Result<()
 
 /// The buffers of a product whose input is in some form, up to the ids.
 fn spans(op: &ExpertMatMul, input: Span, last: [Span; 2], lowering: &Lowering<'_>) -> Vec<Span> {
-    let mut spans = vec![
-        op.weight.span(),
-        input,
-        optional(op.bias.as_ref(), lowering),
-    ];
+    let mut spans = vec![op.weight.span(), input, lowering.span(op.bias.as_ref())];
     spans.extend(last);
     spans
 }

@@ -97,8 +97,7 @@ pub(crate) fn decode(op: &KvDecode, lowering: &mut Lowering<'_>) -> Result<()> {
             .ok_or_else(|| lowering.unsupported("the output is not of floats"))?,
         factor: rows.codec.scale_factor(),
     };
-    let nothing = lowering.nothing();
-    let span = |tensor: Option<&Tensor>| tensor.map_or_else(|| nothing.clone(), Tensor::span);
+    let span = |tensor: Option<&Tensor>| lowering.span(tensor);
     let spans = vec![
         rows.codes.span(),
         span(rows.scales.as_ref()),

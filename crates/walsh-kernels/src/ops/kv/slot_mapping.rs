@@ -138,8 +138,7 @@ pub(super) fn slot_mapping(
             ("PAGE", page_size(cache)),
         ],
     );
-    let nothing = lowering.nothing();
-    let span = |tensor: Option<&Tensor>| tensor.map_or_else(|| nothing.clone(), Tensor::span);
+    let span = |tensor: Option<&Tensor>| lowering.span(tensor);
     let spans = vec![
         positions.span(),
         span(sequences),

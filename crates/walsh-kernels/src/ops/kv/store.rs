@@ -196,12 +196,7 @@ fn inspect(op: &KvStore, lowering: &mut Lowering<'_>) -> Result<()> {
             ("CENTER", i64::from(preparation.center.is_some())),
         ],
     );
-    let nothing = lowering.nothing();
-    let span = |tensor: &Option<Tensor>| {
-        tensor
-            .as_ref()
-            .map_or_else(|| nothing.clone(), Tensor::span)
-    };
+    let span = |tensor: &Option<Tensor>| lowering.span(tensor.as_ref());
     let spans = vec![
         span(&op.keys),
         span(&op.values),
@@ -259,8 +254,7 @@ impl Storing<'_> {
             field,
             factor: codec::norm_factor(&rows.codec),
         };
-        let nothing = lowering.nothing();
-        let span = |tensor: Option<&Tensor>| tensor.map_or_else(|| nothing.clone(), Tensor::span);
+        let span = |tensor: Option<&Tensor>| lowering.span(tensor);
         let spans = vec![
             self.source.span(),
             self.slot_mapping.span(),

@@ -4,7 +4,7 @@ use walsh_core::{Buffer, Result};
 use walsh_formats::DType;
 
 use super::super::blocks::type_constant;
-use super::{BIASES, OUTPUTS, Parts, Products, Then, WEIGHTS, span, tables};
+use super::{BIASES, OUTPUTS, Parts, Products, Then, WEIGHTS, tables};
 use crate::args::args;
 use crate::kernel::{Kernel, Native, Platform, Variant, reads, writes};
 use crate::lower::{Limits, Lowering, layout};
@@ -24,7 +24,7 @@ fn resident(tiles: u64) -> u64 {
 const SLOTS: u64 = 2;
 
 /// The most rows of input.
-pub(crate) const MOST_ROWS: u64 = 64;
+const MOST_ROWS: u64 = 64;
 
 /// The rows of a weight that a simdgroup takes.
 const UNIT_ROWS: u64 = 16;
@@ -242,9 +242,9 @@ pub(super) fn lower(products: &Products, shape: &Shape, lowering: &mut Lowering<
     let mut spans: Vec<_> = products.each(lowering, |p| Some(&p.weight)).collect();
     spans.push(form.span());
     spans.extend(products.each(lowering, |p| p.bias.as_ref()));
-    spans.push(span(products.addend(), lowering));
+    spans.push(lowering.span(products.addend()));
     spans.extend(products.each(lowering, |p| Some(&p.output)));
-    spans.push(span(products.joined(), lowering));
+    spans.push(lowering.span(products.joined()));
     let groups = u64::from(units).div_ceil(shape.simds / shape.split);
     lowering.dispatch(variant, [groups, 1, 1], &args, spans)
 }

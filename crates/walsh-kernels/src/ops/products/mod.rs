@@ -11,7 +11,6 @@ use walsh_core::{Result, Span, Tensor};
 use super::blocks;
 use crate::kernel::{Kernel, Parameter, Variant, reads, writes};
 use crate::lower::{Limits, Lowering};
-pub(crate) use few::MOST_ROWS;
 
 /// The most weights of a launch.
 pub(crate) const MOST_PARTS: usize = 4;
@@ -86,6 +85,16 @@ pub(crate) struct Products {
 }
 
 impl Products {
+    /// Whether a product, alone or with others, is what a device's kernel for joined neighbours takes.
+    pub(crate) fn join(op: &MatMul, limits: &Limits) -> bool {
+        let alone = Self {
+            norm: None,
+            products: vec![op.clone()],
+            then: Then::Nothing,
+        };
+        limits.joins && alone.shape(limits).is_some()
+    }
+
     /// The types of the weights, each once.
     fn types(&self) -> Vec<&MatMul> {
         let mut types: Vec<&MatMul> = Vec::new();
@@ -109,11 +118,7 @@ impl Products {
     fn written(&self) -> Vec<&Tensor> {
         let mut written: Vec<&Tensor> = self.products.iter().map(|p| &p.output).collect();
         written.extend(self.norm.iter().map(|norm| &norm.output));
-        match &self.then {
-            Then::Nothing => {}
-            Then::Gated { output, .. } => written.push(output),
-            Then::Added { sum, .. } => written.push(sum),
-        }
+        written.extend(self.joined());
         written
     }
 
@@ -265,11 +270,6 @@ pub(crate) enum Shape {
     Row(row::Shape),
     /// Of a few.
     Few(few::Shape),
-}
-
-/// A tensor's range, or nothing.
-fn span(tensor: Option<&Tensor>, lowering: &Lowering<'_>) -> Span {
-    tensor.map_or_else(|| lowering.nothing(), Tensor::span)
 }
 
 /// The buffers of weights, and of what is added to and made of their products.

@@ -4,7 +4,7 @@ use walsh_core::Result;
 use walsh_core::ops::{Activation, MatMul};
 
 use super::super::blocks::{Form, form, type_constant};
-use super::{BIASES, OUTPUTS, Parts, Products, Then, WEIGHTS, span, tables};
+use super::{BIASES, OUTPUTS, Parts, Products, Then, WEIGHTS, tables};
 use crate::args::args;
 use crate::kernel::{Kernel, Native, Platform, Variant, reads, writes};
 use crate::lower::{Limits, Lowering, layout};
@@ -204,12 +204,12 @@ pub(super) fn lower(products: &Products, shape: &Shape, lowering: &mut Lowering<
     }
     let mut spans: Vec<_> = products.each(lowering, |p| Some(&p.weight)).collect();
     spans.push(products.input().span());
-    spans.push(span(norm.and_then(|norm| norm.weight.as_ref()), lowering));
+    spans.push(lowering.span(norm.and_then(|norm| norm.weight.as_ref())));
     spans.extend(products.each(lowering, |p| p.bias.as_ref()));
-    spans.push(span(products.addend(), lowering));
-    spans.push(span(norm.map(|norm| &norm.output), lowering));
+    spans.push(lowering.span(products.addend()));
+    spans.push(lowering.span(norm.map(|norm| &norm.output)));
     spans.extend(products.each(lowering, |p| Some(&p.output)));
-    spans.push(span(products.joined(), lowering));
+    spans.push(lowering.span(products.joined()));
     let groups = u64::from(units.min(lowering.limits().multiprocessors));
     lowering.dispatch(variant, [groups, 1, 1], &args, spans)
 }

@@ -336,7 +336,7 @@ impl Attend<'_> {
             value.codes,
             value.scales,
             shared.slot_mapping.span(),
-            table.map_or_else(|| lowering.nothing(), Tensor::span),
+            lowering.span(table),
             lowering.verdict(),
             shared.partial.span(),
         ];
@@ -432,7 +432,7 @@ impl Attend<'_> {
         let sinks = self.op.sinks.as_ref();
         let spans = vec![
             shared.partial.span(),
-            sinks.map_or_else(|| lowering.nothing(), Tensor::span),
+            lowering.span(sinks),
             lowering.verdict(),
             self.op.output.span(),
         ];
@@ -462,10 +462,7 @@ impl Rows {
         Self {
             constants: Constants::of(&rows.codec),
             codes: rows.codes.span(),
-            scales: rows
-                .scales
-                .as_ref()
-                .map_or_else(|| lowering.nothing(), Tensor::span),
+            scales: lowering.span(rows.scales.as_ref()),
             slots: rows.codes.shape()[1] as u32,
             overlaid,
             factor: rows.codec.scale_factor(),
