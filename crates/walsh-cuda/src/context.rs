@@ -18,6 +18,9 @@ const LEAST_CAPABILITY: (c_int, c_int) = (7, 5);
 /// The compute capability from which on tensor cores multiply matrices of bfloat16.
 const BFLOAT_MATRICES: (c_int, c_int) = (8, 0);
 
+/// The first compute capability with clusters of groups.
+const CLUSTERS: (i32, i32) = (9, 0);
+
 /// The threadgroup memory that a kernel may declare without asking for more at its launch.
 const THREADGROUP_BYTES: u32 = 48 << 10;
 
@@ -30,6 +33,7 @@ pub fn limits(capability: (i32, i32), multiprocessors: u32, activations: Activat
         threadgroup_bytes: THREADGROUP_BYTES,
         bfloat_matrices: capability >= BFLOAT_MATRICES,
         fragment_bytes: fragment_bytes(capability),
+        cluster_groups: if capability >= CLUSTERS { 8 } else { 1 },
         joins: true,
         activations,
     }

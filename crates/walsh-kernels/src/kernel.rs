@@ -282,8 +282,13 @@ impl Variant {
                 let begins = self.kernel.text_on(platform).contains("walsh_begin()");
                 let begin = if begins { "" } else { "    walsh_begin();\n" };
                 let bounds = bounds.replace("RESIDENT", &format!("{space}::RESIDENT"));
+                // Groups that see each other's memory.
+                let cluster = match has("CLUSTER") && self.constant("CLUSTER") > 1 {
+                    true => format!(" __cluster_dims__({space}::CLUSTER, 1, 1)"),
+                    false => String::new(),
+                };
                 format!(
-                    "extern \"C\" __global__ void __launch_bounds__({space}::THREADS{bounds}) {symbol}(const __grid_constant__ {space}::{args} args{parameters}) {{\n\
+                    "extern \"C\" __global__ void __launch_bounds__({space}::THREADS{bounds}){cluster} {symbol}(const __grid_constant__ {space}::{args} args{parameters}) {{\n\
                      {declared}{begin}\
                      \x20   Position at = {{blockIdx.x, blockIdx.y, blockIdx.z, threadIdx.x, threadIdx.x % 32, threadIdx.x / 32}};\n\
                      \x20   {space}::{name}(args, {names}{passed}at);\n}}\n"

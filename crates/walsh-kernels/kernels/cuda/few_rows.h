@@ -1,25 +1,81 @@
-// Rows of a weight in blocks as first matrices of m16n8k16 products of bfloat16, out of a simdgroup's ring: sixteen rows,
-// STAGE_FEW blocks of each.
+// Rows of a weight in blocks as first matrices of m16n8k16 products, out of a group's ring: sixteen rows of each simdgroup,
+// STAGE_FEW blocks of each, and the same blocks of the input.
 enum : int {
-    STAGE_FEW = PARTS > 1 ? BLOCK_BYTES > 180 ? 1 : 2 : BLOCK_BYTES <= 24 ? 16 : 8,
-    // Rows start at any even byte, copies at multiples of sixteen; the last word of a block may end behind it. Eight rows lie in
-    // banks of their own.
-    CHUNKS_FEW = (STAGE_FEW * BLOCK_BYTES + 15 + 4 + 15) / 16 | 1,
+    // Whether numbers are halves: a weight is a scale of six or eight bits times a code, which a half holds, and what both are
+    // multiplied with belongs to 256 weights. Otherwise they are bfloat16.
+    HALVED = STORED == Q4_K || STORED == Q5_K || STORED == Q6_K,
+    STAGE_FEW = PARTS > 1 ? BLOCK_BYTES > 180 ? 1 : 2 : BLOCK_BYTES > 24 ? 8 : 16,
+    STAGE_RUNS = STAGE_FEW * PARTS * RUNS,
+    // Rows start at multiples of BLOCK_ALIGN bytes, copies at multiples of sixteen; the last word of a block may end behind it.
+    // Then eight rows lie in banks of their own, too.
+    CHUNKS_FEW = BLOCK_ALIGN == 16 ? STAGE_FEW * BLOCK_BYTES / 16 : (STAGE_FEW * BLOCK_BYTES + 15 + 4 + 15) / 16 | 1,
     SLOT_FEW = 16 * 16 * CHUNKS_FEW,
+    COPIES = (16 * CHUNKS_FEW + 31) / 32,
+    // The input's numbers, and what follows them where they are halves.
+    INPUT_SLOT = (STAGE_RUNS + (HALVED ? STAGE_FEW : 0)) * TILES * 512,
     // Runs of a task whose numbers are in registers together: sums of many columns take them, too.
     RUNS_HELD = TILES > 4 ? 1 : RUNS,
+    PAIRS_HELD = TILES > 4 ? 1 : 4,
     // Whether codes may be negative.
     SIGNED = STORED == Q8_0 || STORED == IQ4_NL || STORED == IQ4_XS
 };
 
-// Begins to copy `count` blocks from `block` on of a simdgroup's rows, of which the last are the weight's last again.
-inline void copy_rows(uint to, const uchar *weight, ulong row_bytes, uint first, uint n, uint block, uint count, uint lane) {
-    UNROLL for (uint i = 0; i < (16 * CHUNKS_FEW + 31) / 32; i++) {
-        uint chunk = i * 32 + lane, row = chunk / CHUNKS_FEW, place = chunk % CHUNKS_FEW;
-        if (row >= 16) break;
-        const uchar *from = weight + ulong(min(first + row, n - 1)) * row_bytes + block * BLOCK_BYTES;
-        uint shift = BLOCK_ALIGN == 16 ? 0 : uint(ulong(from) % 16);
-        if (16 * place < shift + count * BLOCK_BYTES) copy_async<16>(to + 16 * chunk, from - shift + 16 * place);
+// Where a stage's first blocks begin in a slot: of the two rows that a lane multiplies.
+struct Bases {
+    uint at[2];
+};
+
+// A simdgroup's rows of a weight, of which the last are the weight's last again.
+struct Rows {
+    const uchar *origin;
+    // Where the rows begin behind the first one of which a lane copies something, those of every 32 chunks.
+    uint copied[COPIES];
+    // Where the first blocks of the two rows that a lane multiplies begin.
+    uint begin[2];
+
+    inline Rows(const uchar *weight, ulong row_bytes, uint first, uint n, uint lane) {
+        origin = weight + ulong(first) * row_bytes;
+        auto row = [&](uint i) { return min(i, n - 1 - first) * uint(row_bytes); };
+        UNROLL for (uint i = 0; i < COPIES; i++) {
+            uint chunk = min(32 * i + lane, 16 * CHUNKS_FEW - 1u);
+            copied[i] = row(chunk / CHUNKS_FEW) + 16 * (chunk % CHUNKS_FEW);
+        }
+        UNROLL for (int side = 0; side < 2; side++) begin[side] = uint(ulong(origin)) + row(8 * side + lane / 4);
+    }
+
+    // Begins to copy `count` blocks of each row; where enough others follow, some of their bytes too.
+    inline void copy(uint to, uint block, uint count, uint blocks, uint lane) const {
+        bool last = block + STAGE_FEW + 4 > blocks;
+        static_assert(CHUNKS_FEW * 16 <= (STAGE_FEW + 4) * BLOCK_BYTES, "four blocks are more than what is copied beyond a stage");
+        const uchar *first = origin + block * BLOCK_BYTES;
+        UNROLL for (uint i = 0; i < COPIES; i++) {
+            uint chunk = 32 * i + lane;
+            const uchar *from = first + copied[i];
+            uint shift = BLOCK_ALIGN == 16 ? 0 : uint(ulong(from) % 16);
+            if (16 * CHUNKS_FEW % 32 != 0 && chunk >= 16 * CHUNKS_FEW) continue;
+            if (last && 16 * (chunk % CHUNKS_FEW) >= shift + count * BLOCK_BYTES) continue;
+            copy_async<16>(to + 16 * chunk, from - shift);
+        }
+    }
+
+    inline Bases bases(uint block) const {
+        Bases bases;
+        UNROLL for (int side = 0; side < 2; side++) bases.at[side] = BLOCK_ALIGN == 16 ? 0 : (begin[side] + block * BLOCK_BYTES) % 16;
+        return bases;
+    }
+};
+
+// Begins to copy `count` blocks of the input, a group together.
+inline void copy_input(uint to, const uint4 *input, uint block, uint count, uint blocks, uint index) {
+    const uint4 *numbers = input + ulong(block * (PARTS * RUNS * TILES)) * 32, *sides = input + ulong(blocks * (PARTS * RUNS) + block) * (TILES * 32);
+    uint vectors = count * (PARTS * RUNS * TILES * 32);
+    UNROLL for (uint i = 0; i < STAGE_RUNS * TILES * 32; i += THREADS) {
+        if (i + index < vectors) copy_async<16>(to + 16 * (i + index), (const uchar *)(numbers + i + index));
+    }
+    if (HALVED) {
+        UNROLL for (uint i = 0; i < STAGE_FEW * TILES * 32; i += THREADS) {
+            if (i + index < count * TILES * 32) copy_async<16>(to + 16 * (STAGE_RUNS * TILES * 32 + i + index), (const uchar *)(sides + i + index));
+        }
     }
 }
 
@@ -66,14 +122,10 @@ inline void decode_four(uint codes, uint scale, uint minimum, uint &low, uint &h
     high = fma_bfloats(high, scale, minimum);
 }
 
-// Adds the products of a piece, which begins at a block of the weight's rows, with TILES tiles of eight rows of the input.
-inline void multiply_rows(const uchar *slot, const uchar *weight, ulong row_bytes, uint first, uint n, uint block, uint count, const uint4 *input, uint lane, float (&sums)[TILES][4]) {
-    uint g = lane / 4, q = lane % 4, base[2];
-    UNROLL for (int side = 0; side < 2; side++) {
-        ulong from = ulong(weight) + ulong(min(first + 8 * side + g, n - 1)) * row_bytes + block * BLOCK_BYTES;
-        base[side] = BLOCK_ALIGN == 16 ? 0 : uint(from % 16);
-    }
-    const uint4 *numbers = input + ulong(block * PARTS * RUNS * TILES) * 32 + lane;
+// Adds the products of a stage with TILES tiles of eight rows of the input.
+inline void multiply_bfloat_rows(const uchar *slot, const Bases &base, uint count, const uint4 *input, uint lane, float (&sums)[TILES][4]) {
+    uint g = lane / 4, q = lane % 4;
+    const uint4 *numbers = input + lane;
     for (uint task = 0; task < count * PARTS; task++) {
         ROLLED for (int turn = 0; turn < RUNS; turn += RUNS_HELD) UNROLL for (int r = turn; r < turn + RUNS_HELD; r++) {
             // Of either half of 32 numbers the two pairs of two rows.
@@ -81,8 +133,8 @@ inline void multiply_rows(const uchar *slot, const uchar *weight, ulong row_byte
             UNROLL for (int side = 0; side < 2; side++) {
                 const Vector *row = (const Vector *)(slot + (8 * side + g) * (16 * CHUNKS_FEW));
                 uint codes[2];
-                Run run = load_run(row, base[side], task, r);
-                load_pair(row, base[side] + task / PARTS * BLOCK_BYTES, task % PARTS, r, q, codes);
+                Run run = load_run(row, base.at[side], task, r);
+                load_pair(row, base.at[side] + task / PARTS * BLOCK_BYTES, task % PARTS, r, q, codes);
                 UNROLL for (int half = 0; half < 2; half++) {
                     float scale = run.scale[HALVES == 1 ? 0 : half], minimum = MINIMA ? -run.minimum[HALVES == 1 ? 0 : half] : 0.0f;
                     decode_four(codes[half], bfloat_pair(scale, scale), bfloat_pair(minimum, minimum), a[half][side], a[half][2 + side]);
@@ -94,5 +146,148 @@ inline void multiply_rows(const uchar *slot, const uchar *weight, ulong row_byte
                 multiply_bfloats(sums[tile], a[1], b.z, b.w);
             }
         }
+    }
+}
+
+// What is common to a block's weights of a row, and its scales and minima, a byte each.
+struct Head {
+    float scale, minimum;
+    uint scales[4], minima[2];
+};
+
+inline Head load_head(const Vector *row, uint block) {
+    Head head = {};
+    if (STORED == Q6_K) {
+        head.scale = fetch_half(row, block + D_AT);
+        fetch<4>(row, block + SCALES_AT, head.scales);
+        // Signed ones as 128 more.
+        UNROLL for (int i = 0; i < 4; i++) head.scales[i] ^= 0x80808080u;
+    } else {
+        Vector all = row[block / 16];
+        head.scale = half_to_float(ushort(all.word[D_AT / 4] >> (8 * (D_AT % 4))));
+        head.minimum = half_to_float(ushort(all.word[M_AT / 4] >> (8 * (M_AT % 4))));
+        UNROLL for (int part = 0; part < 2; part++) {
+            uint both[2];
+            unpack_k4(all.word + SCALES_AT / 4, part, both);
+            head.scales[part] = both[0];
+            head.minima[part] = both[1];
+        }
+    }
+    return head;
+}
+
+// The bits of a where the mask has ones, and all of b, in one instruction.
+inline uint masked_or(uint a, uint mask, uint b) {
+    uint c;
+    asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(c) : "r"(a), "r"(mask), "r"(b));
+    return c;
+}
+
+// Four codes as halves, as pairs of the first and the third, the second and the fourth, out of the low four bits of a word's bytes
+// or the high ones: 1024 more than the code, or than sixteen times the code.
+inline void code_pairs(uint low, uint high, int nibble, uint (&pairs)[2]) {
+    UNROLL for (int i = 0; i < 2; i++) {
+        uint own = low >> (8 * i), above = high >> (8 * i);
+        pairs[i] = masked_or(own, 0x000f000fu << (4 * nibble), 0x64006400u);
+        // The bits above are the lowest of their bytes; of q6_K those for the high four are four further.
+        if (STORED == Q5_K) pairs[i] = masked_or(above << (4 + 3 * nibble), 0x00100010u << (4 * nibble), pairs[i]);
+        if (STORED == Q6_K) pairs[i] = masked_or(above << 4, 0x00300030u << (4 * nibble), pairs[i]);
+    }
+}
+
+// The same as products of codes and a scale, a byte of a word.
+inline void scale_pairs(uint scales, uint byte, int nibble, uint (&pairs)[2]) {
+    // As halves: 1024 more than the scale's byte.
+    uint scale = permuted(scales, 0x64646464u, 0x4040 + 0x0101 * byte);
+    // Less 1152 or 1024, a sixteenth of all where codes are sixteen times themselves.
+    if (STORED == Q6_K) {
+        scale = nibble ? fma_halves(scale, 0x2c002c00u, 0xd480d480u) : fma_halves(scale, 0x3c003c00u, 0xe480e480u);
+        // Less 1536 or 1056.
+        UNROLL for (int i = 0; i < 2; i++) pairs[i] = multiply_halves(fma_halves(pairs[i], 0x3c003c00u, nibble ? 0xe600e600u : 0xe420e420u), scale);
+    } else {
+        scale = nibble ? fma_halves(scale, 0x2c002c00u, 0xd400d400u) : fma_halves(scale, 0x3c003c00u, 0xe400e400u);
+        uint offset = multiply_halves(scale, 0xe400e400u);
+        UNROLL for (int i = 0; i < 2; i++) pairs[i] = fma_halves(pairs[i], scale, offset);
+    }
+}
+
+// A word of few that are in registers.
+template <int COUNT> inline uint chosen_word(const uint (&words)[COUNT], uint place) {
+    uint word = words[0];
+    UNROLL for (uint i = 1; i < COUNT; i++) word = place == i ? words[i] : word;
+    return word;
+}
+
+// The same in halves: what belongs to 256 weights comes behind their sums.
+inline void multiply_half_rows(const uchar *slot, const Bases &base, uint count, const uint4 *input, uint lane, float (&sums)[TILES][4]) {
+    uint g = lane / 4, q = lane % 4;
+    ROLLED for (uint block = 0; block < count; block++) {
+        const uint4 *numbers = input + block * (PARTS * RUNS * TILES * 32) + lane, *sides = input + (STAGE_RUNS + block) * (TILES * 32) + lane;
+        Head heads[2];
+        const Vector *rows[2];
+        uint begin[2];
+        UNROLL for (int side = 0; side < 2; side++) {
+            rows[side] = (const Vector *)(slot + (8 * side + g) * (16 * CHUNKS_FEW));
+            begin[side] = base.at[side] + block * BLOCK_BYTES;
+            heads[side] = load_head(rows[side], begin[side]);
+        }
+        float inner[TILES][4] = {};
+        // The runs whose codes are halves of the same bytes: neighbours, those of q6_K two apart.
+        ROLLED for (uint turn = 0; turn < 4; turn += PAIRS_HELD) UNROLL for (uint pair = turn; pair < turn + PAIRS_HELD; pair++) {
+            uint run = STORED == Q6_K ? pair / 2 * 4 + pair % 2 : 2 * pair;
+            uint low[2][2], high[2][2], scales[2][2];
+            UNROLL for (int side = 0; side < 2; side++) {
+                UNROLL for (int half = 0; half < 2; half++) {
+                    low[side][half] = word_of(rows[side], begin[side] + LOW_AT + 32 * pair + 4 * q + 16 * half);
+                    uint above = STORED == Q5_K ? 0 : pair / 2 * HIGH_STEP;
+                    high[side][half] = HIGH > 0 ? word_of(rows[side], begin[side] + HIGH_AT + above + 4 * q + 16 * half) >> (STORED == Q5_K ? 2 * pair : 2 * (pair % 2)) : 0;
+                }
+                UNROLL for (int nibble = 0; nibble < 2; nibble++) {
+                    uint word = STORED == Q6_K ? chosen_word(heads[side].scales, pair / 2 * 2 + nibble) : chosen_word(heads[side].scales, pair / 2);
+                    scales[side][nibble] = word >> (16 * (pair % 2));
+                }
+            }
+            UNROLL for (int nibble = 0; nibble < 2; nibble++) {
+                uint a[2][4];
+                UNROLL for (int side = 0; side < 2; side++) {
+                    UNROLL for (int half = 0; half < 2; half++) {
+                        uint pairs[2];
+                        code_pairs(low[side][half], high[side][half], nibble, pairs);
+                        scale_pairs(scales[side][nibble], STORED == Q6_K ? half : nibble, nibble, pairs);
+                        a[half][side] = pairs[0];
+                        a[half][2 + side] = pairs[1];
+                    }
+                }
+                UNROLL for (int tile = 0; tile < TILES; tile++) {
+                    uint4 b = numbers[((run + (STORED == Q6_K ? 2 : 1) * nibble) * TILES + tile) * 32];
+                    multiply_add(inner[tile], a[0], b.x, b.y);
+                    multiply_add(inner[tile], a[1], b.z, b.w);
+                }
+            }
+        }
+        uint minima[4];
+        UNROLL for (int side = 0; side < 2; side++) {
+            uint two = (q / 2 == 0 ? heads[side].minima[0] : heads[side].minima[1]) >> (16 * (q % 2));
+            minima[side] = minima[2 + side] = fma_halves(permuted(two, 0x64646464u, 0x4140), 0x3c003c00u, 0xe400e400u);
+        }
+        UNROLL for (int tile = 0; tile < TILES; tile++) {
+            uint4 side = sides[tile * 32];
+            float below[4] = {};
+            if (MINIMA) multiply_add(below, minima, side.x, side.y);
+            UNROLL for (int i = 0; i < 4; i++) {
+                const Head &head = heads[i / 2];
+                float product = head.scale * inner[tile][i];
+                if (MINIMA) product = fma(-head.minimum, below[i], product);
+                sums[tile][i] = fma(as_type<float>(i % 2 == 0 ? side.z : side.w), product, sums[tile][i]);
+            }
+        }
+    }
+}
+
+inline void multiply_rows(const uchar *slot, const Bases &base, uint count, const uint4 *input, uint lane, float (&sums)[TILES][4]) {
+    if constexpr (HALVED) {
+        multiply_half_rows(slot, base, count, input, lane, sums);
+    } else {
+        multiply_bfloat_rows(slot, base, count, input, lane, sums);
     }
 }

@@ -32,12 +32,6 @@ inline uint subtract_halves(uint a, uint b) {
     return c;
 }
 
-inline uint multiply_halves(uint a, uint b) {
-    uint c;
-    asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(c) : "r"(a), "r"(b));
-    return c;
-}
-
 inline uint shared_word(uint at) {
     uint word;
     asm("ld.shared.u32 %0, [%1];" : "=r"(word) : "r"(at));

@@ -36,6 +36,18 @@ inline uint bfloat_pair(float a, float b) {
     return pair;
 }
 
+inline uint fma_halves(uint a, uint b, uint c) {
+    uint d;
+    asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+    return d;
+}
+
+inline uint multiply_halves(uint a, uint b) {
+    uint d;
+    asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
+    return d;
+}
+
 inline uint fma_bfloats(uint a, uint b, uint c) {
     uint d;
     asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));

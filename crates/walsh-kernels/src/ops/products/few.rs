@@ -3,8 +3,8 @@
 use walsh_core::{Buffer, Result};
 use walsh_formats::DType;
 
-use super::super::blocks::type_constant;
-use super::{BIASES, OUTPUTS, Parts, Products, Then, WEIGHTS, tables};
+use super::super::blocks::{alignment, type_constant};
+use super::{BIASES, OUTPUTS, Parts, Products, Then, WEIGHTS, row_bytes, tables};
 use crate::args::args;
 use crate::kernel::{Kernel, Native, Platform, Variant, reads, writes};
 use crate::lower::{Limits, Lowering, layout};
@@ -12,19 +12,31 @@ use crate::lower::{Limits, Lowering, layout};
 /// Threads of the group that makes the input's form.
 const THREADS: u64 = 256;
 
-/// The fewest and the most simdgroups of a group: small groups spread evenly.
-const SIMDS: [u64; 2] = [2, 8];
+/// Simdgroups of a group: the more, the less often the input is read, and the longer they wait for each other.
+const SIMDS: [u64; 2] = [4, 8];
 
-/// Simdgroups that a multiprocessor has room for: sums of many columns take registers.
-fn resident(tiles: u64) -> u64 {
-    if tiles > 4 { 12 } else { 16 }
+/// The most simdgroups that a multiprocessor has room for: sums of many columns take registers.
+fn resident_simds(tiles: u64) -> u64 {
+    if tiles > 4 { 8 } else { 16 }
 }
 
-/// Pieces of a simdgroup's ring.
-const SLOTS: u64 = 2;
+/// The fewest that keep it busy.
+const FEWEST_SIMDS: u64 = 8;
+
+/// Stages that a group's beginning and end take as long as.
+const AROUND: u64 = 2;
+
+/// The memory of a multiprocessor that each group takes besides its own.
+const RESERVED: u64 = 1024;
+
+/// The most slots of a group's ring.
+const MOST_SLOTS: u64 = 4;
 
 /// The most rows of input.
 const MOST_ROWS: u64 = 64;
+
+/// The kernel counts the bytes of sixteen rows in 32 bits.
+const MOST_ROW_BYTES: u64 = 1 << 28;
 
 /// The rows of a weight that a simdgroup takes.
 const UNIT_ROWS: u64 = 16;
@@ -73,7 +85,7 @@ pub(super) static ROUND_ROWS: Kernel = Kernel {
         platform: Platform::Cuda,
         text: include_str!("../../../kernels/cuda/round_rows.cu"),
     }],
-    constants: &["THREADS", "TILES"],
+    constants: &["THREADS", "TILES", "HALVES"],
     args: layout::<RoundRowsArgs>(),
     buffers: &[reads("input", "float"), writes("output", "uint")],
     shared: false,
@@ -89,7 +101,7 @@ pub(super) static MATMUL_FEW: Kernel = Kernel {
         text: include_str!("../../../kernels/cuda/matmul_few.cu"),
     }],
     constants: &[
-        "THREADS", "RESIDENT", "DYNAMIC", "TYPE", "TILES", "SPLIT", "SLOTS", "ADD",
+        "THREADS", "RESIDENT", "DYNAMIC", "CLUSTER", "TYPE", "TILES", "SLOTS", "ADD",
     ],
     args: layout::<MatMulFewArgs>(),
     buffers: &[
@@ -124,15 +136,19 @@ fn tables_of_few(variant: &Variant) -> String {
 pub(crate) struct Shape {
     /// Tiles of eight rows of input.
     tiles: u64,
-    /// Simdgroups of a group.
+    /// Simdgroups of a group, each with sixteen rows of a weight.
     simds: u64,
-    /// Those that share sixteen rows of a weight.
-    split: u64,
+    /// Groups that share such rows.
+    cluster: u64,
+    /// Groups that a multiprocessor has room for.
+    resident: u64,
+    /// Slots of a group's ring.
+    slots: u64,
     /// The memory of a group.
     dynamic: u64,
     /// Blocks of a row of the weights.
     blocks: u64,
-    /// Pieces of one.
+    /// Stages of one.
     stages: u64,
 }
 
@@ -155,20 +171,31 @@ fn knows(dtype: DType) -> bool {
     )
 }
 
-/// Blocks of a piece, as `few_rows.h` counts them.
+/// Whether `few_rows.h` computes in halves, or in bfloat16.
+fn halved(dtype: DType) -> bool {
+    matches!(dtype, DType::Q4K | DType::Q5K | DType::Q6K)
+}
+
+/// Blocks of a stage, as `few_rows.h` counts them.
 fn stage(dtype: DType) -> u64 {
     match (dtype.block_len(), dtype.block_bytes()) {
         (256, 181..) => 1,
         (256, _) => 2,
-        (_, ..=24) => 16,
-        _ => 8,
+        (_, 25..) => 8,
+        _ => 16,
     }
 }
 
-/// The bytes of a piece, as `few_rows.h` counts them.
-fn slot_bytes(dtype: DType) -> u64 {
+/// The bytes of a slot of a ring, as `few_rows.h` counts them.
+fn slot_bytes(dtype: DType, simds: u64, tiles: u64) -> u64 {
     let bytes = stage(dtype) * dtype.block_bytes() as u64;
-    UNIT_ROWS * 16 * ((bytes + 15 + 4).div_ceil(16) | 1)
+    let chunks = match alignment(dtype) {
+        16 => bytes / 16,
+        _ => (bytes + 15 + 4).div_ceil(16) | 1,
+    };
+    let parts = stage(dtype) * dtype.block_len() as u64 / 32;
+    let sides = if halved(dtype) { stage(dtype) } else { 0 };
+    simds * UNIT_ROWS * 16 * chunks + 4 * FORM_WORDS * (parts + sides) * tiles
 }
 
 /// How the launch is cut.
@@ -178,7 +205,11 @@ pub(super) fn shape(products: &Products, limits: &Limits) -> Option<Shape> {
     let fits = products.norm.is_none()
         && !matches!(products.then, Then::Gated { .. })
         && rows <= MOST_ROWS
-        && knows(dtype);
+        && knows(dtype)
+        && products
+            .products
+            .iter()
+            .all(|p| row_bytes(&p.weight) < MOST_ROW_BYTES);
     if !fits {
         return None;
     }
@@ -186,21 +217,35 @@ pub(super) fn shape(products: &Products, limits: &Limits) -> Option<Shape> {
     let blocks = products.input().row_len() / dtype.block_len() as u64;
     let stages = blocks.div_ceil(stage(dtype));
     let units = u64::from(products.parts(UNIT_ROWS).units);
-    let [fewest, most] = SIMDS;
-    let wanted = u64::from(limits.multiprocessors) * resident(tiles);
-    let mut split = 1;
-    while split < most && split * 2 <= stages && units * split * 2 <= wanted {
-        split *= 2;
-    }
-    let simds = split.max(fewest);
-    let dynamic = (simds * SLOTS * slot_bytes(dtype)).max(simds * 512 * tiles);
-    (dynamic <= u64::from(limits.fragment_bytes)).then_some(Shape {
-        tiles,
-        simds,
-        split,
-        dynamic,
-        blocks,
-        stages,
+    let room = u64::from(limits.fragment_bytes) + RESERVED;
+    let cut = |simds: u64, cluster: u64| {
+        let bytes = slot_bytes(dtype, simds, tiles);
+        let most = (resident_simds(tiles) / simds).max(1);
+        let least = FEWEST_SIMDS.div_ceil(simds).min(most);
+        (least..=most).rev().find_map(|resident| {
+            let slots = ((room / resident - RESERVED) / bytes).min(MOST_SLOTS);
+            let dynamic = (slots * bytes).max(simds * 512 * tiles);
+            (slots >= 2 && dynamic + RESERVED <= room).then_some(Shape {
+                tiles,
+                simds,
+                cluster,
+                resident,
+                slots,
+                dynamic,
+                blocks,
+                stages,
+            })
+        })
+    };
+    let most = u64::from(limits.cluster_groups).min(stages);
+    let cuts = SIMDS
+        .iter()
+        .flat_map(|&simds| (1..=most).filter_map(move |c| cut(simds, c)));
+    // What multiprocessors do until the last group has ended.
+    cuts.min_by_key(|cut| {
+        let groups = units.div_ceil(cut.simds) * cut.cluster;
+        let waves = groups.div_ceil(u64::from(limits.multiprocessors) * cut.resident);
+        waves * (stages.div_ceil(cut.cluster) + AROUND) * cut.resident * cut.simds
     })
 }
 
@@ -211,12 +256,12 @@ pub(super) fn lower(products: &Products, shape: &Shape, lowering: &mut Lowering<
         &MATMUL_FEW,
         &[
             ("THREADS", 32 * shape.simds as i64),
-            ("RESIDENT", (resident(shape.tiles) / shape.simds) as i64),
+            ("RESIDENT", shape.resident as i64),
             ("DYNAMIC", shape.dynamic as i64),
+            ("CLUSTER", shape.cluster as i64),
             ("TYPE", type_constant(products.products[0].weight.dtype())),
             ("TILES", shape.tiles as i64),
-            ("SPLIT", shape.split as i64),
-            ("SLOTS", SLOTS as i64),
+            ("SLOTS", shape.slots as i64),
             ("ADD", i64::from(products.addend().is_some())),
         ],
     );
@@ -245,36 +290,50 @@ pub(super) fn lower(products: &Products, shape: &Shape, lowering: &mut Lowering<
     spans.push(lowering.span(products.addend()));
     spans.extend(products.each(lowering, |p| Some(&p.output)));
     spans.push(lowering.span(products.joined()));
-    let groups = u64::from(units).div_ceil(shape.simds / shape.split);
+    let groups = u64::from(units).div_ceil(shape.simds) * shape.cluster;
     lowering.dispatch(variant, [groups, 1, 1], &args, spans)
 }
 
-/// An input as bfloat16, in so many tiles.
+/// An input as halves or as bfloat16, in so many tiles.
 #[derive(PartialEq)]
 struct Rounded {
     tiles: u64,
     blocks: u64,
+    halves: bool,
 }
 
-/// The input as bfloat16, tile by tile, made once for all products of it.
+/// The input rounded, tile by tile, made once for all products of it that read it so.
 fn rounded(products: &Products, shape: &Shape, lowering: &mut Lowering<'_>) -> Result<Buffer> {
     let input = products.input();
     let blocks = input.row_len() / 32;
     let tiles = shape.tiles;
-    let (what, sources) = (Rounded { tiles, blocks }, vec![input.span()]);
+    let halves = halved(products.products[0].weight.dtype());
+    let what = Rounded {
+        tiles,
+        blocks,
+        halves,
+    };
+    let sources = vec![input.span()];
     if let Some(form) = lowering.known(&what, &sources) {
         return Ok(form);
     }
-    let form = lowering.workspace(4 * FORM_WORDS * blocks * tiles)?;
+    // Halves have as many words again for each 256 numbers.
+    let parts = blocks + if halves { blocks / 8 } else { 0 };
+    let form = lowering.workspace(4 * FORM_WORDS * parts * tiles)?;
     let args = RoundRowsArgs {
         rows: input.row_count() as u32,
         blocks: blocks as u32,
     };
     let variant = Variant::new(
         &ROUND_ROWS,
-        &[("THREADS", THREADS as i64), ("TILES", tiles as i64)],
+        &[
+            ("THREADS", THREADS as i64),
+            ("TILES", tiles as i64),
+            ("HALVES", i64::from(halves)),
+        ],
     );
-    let groups = (32 * tiles * blocks).div_ceil(THREADS);
+    // A simdgroup takes 256 numbers of a row.
+    let groups = (8 * tiles * blocks.div_ceil(8)).div_ceil(THREADS / 32);
     let spans = vec![input.span(), form.span()];
     lowering.dispatch(variant, [groups, 1, 1], &args, spans)?;
     lowering.derives();

@@ -24,8 +24,11 @@ pub(crate) fn most_types(input: &Tensor) -> usize {
 
 /// Whether a weight's rows begin where the wide fields of their blocks can be read.
 pub(crate) fn is_readable(weight: &Tensor) -> bool {
-    let row = weight.bytes() / weight.shape()[0];
-    (weight.offset() | row).is_multiple_of(blocks::alignment(weight.dtype()))
+    (weight.offset() | row_bytes(weight)).is_multiple_of(blocks::alignment(weight.dtype()))
+}
+
+fn row_bytes(weight: &Tensor) -> u64 {
+    weight.bytes() / weight.shape()[0]
 }
 
 /// A variant's types, how each one's blocks are read in a namespace of its own.
