@@ -27,6 +27,8 @@ mod open;
 mod pipelines;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use device::{MetalOptions, limits};
 pub use open::{Examination, FoundGpu, examine, open};

@@ -40,6 +40,7 @@ pub fn device(seed: u64, activations: Activations) -> Result<Device> {
 /// Something that is done wrong between the backend and the mock, at the dispatch of this number, counted from the mock's
 /// beginning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(not(test), allow(dead_code))] // the crate's own tests plant them
 pub(crate) enum Mistake {
     /// The barrier in front of it is left out.
     NoBarrier(usize),
@@ -51,14 +52,16 @@ pub(crate) enum Mistake {
     Swapped(usize, usize, usize),
     /// The last buffer of it is left out.
     Unbound(usize),
-    /// A buffer of it is given back before it has run.
+    /// A buffer of it is given back before it is encoded.
     Freed(usize, usize),
+    /// A buffer of it is given back before it has run.
+    FreedEarly(usize, usize),
     /// It has fewer threads.
     Threads(usize),
     /// It has one byte of arguments less.
     Args(usize),
-    /// The GPU breaks at it.
-    Broken(usize),
+    /// The GPU breaks at every dispatch of this kernel.
+    Broken(&'static str),
     /// The GPU has no memory for it.
     Memory(usize),
     /// The GPU is lost at it.
@@ -78,6 +81,8 @@ struct Seen {
 pub(crate) struct Mock {
     facts: Facts,
     simulator: Simulator,
+    /// The simulator as the owner of buffers.
+    memory: Device,
     seen: Arc<Mutex<Seen>>,
     pub(crate) mistake: Option<Mistake>,
     /// What compiled kernels are said to be.
@@ -143,7 +148,14 @@ fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
 impl Mock {
     pub(crate) fn new(seed: u64) -> Result<Self> {
         let limits = limits(Activations::default());
+        let simulator = Simulator::new(SimOptions {
+            seed,
+            limits,
+            ..SimOptions::default()
+        })?;
         Ok(Self {
+            memory: simulator.device(),
+            simulator,
             facts: Facts {
                 name: "a mock".into(),
                 apple7: true,
@@ -153,11 +165,6 @@ impl Mock {
                 working_set: 1 << 33,
                 page: PAGE,
             },
-            simulator: Simulator::new(SimOptions {
-                seed,
-                limits,
-                ..SimOptions::default()
-            })?,
             seen: Arc::default(),
             mistake: None,
             compiled: Compiled {
@@ -228,16 +235,16 @@ impl Mock {
             if !lock(&self.seen).live.contains(&used.id) {
                 return Some(format!("is given `{name}`, which was given back"));
             }
-            let end = used.offset.checked_add(used.bytes);
-            if end.is_none_or(|end| end > used.buffer.bytes()) {
-                return Some(format!("is given more of `{name}` than there is"));
-            }
             let step = alignment(parameter.kind);
             if !used.offset.is_multiple_of(step) {
                 return Some(format!(
                     "is given `{name}` at {}, which is no multiple of {step}",
                     used.offset
                 ));
+            }
+            let end = used.offset.checked_add(used.bytes);
+            if end.is_none_or(|end| end > used.buffer.bytes()) {
+                return Some(format!("is given more of `{name}` than there is"));
             }
             if parameter.touch == Touch::Writes && used.over_host && used.bytes > 0 {
                 return Some(format!(
@@ -325,7 +332,7 @@ impl Api for Mock {
     fn allocate(&self, bytes: u64, storage: Storage) -> Option<MockMemory> {
         let buffer = match storage {
             Storage::Private if self.forgets => self.simulator.workspace(bytes),
-            _ => self.simulator.device().allocate(bytes),
+            _ => self.memory.allocate(bytes),
         };
         Some(self.remember(buffer.ok()?, storage, false))
     }
@@ -337,7 +344,7 @@ impl Api for Mock {
         }
         let bytes = bytes as usize;
         let host = Arc::new(Host { base, bytes });
-        let buffer = self.simulator.device().import(host).ok()?;
+        let buffer = self.memory.import(host).ok()?;
         lock(&self.seen).wrapped += 1;
         Some(self.remember(buffer, Storage::Shared, true))
     }
@@ -350,7 +357,7 @@ impl Api for Mock {
         );
         let bytes = data.len() as u64;
         let tensor = Tensor::new(memory.buffer.clone(), at, DType::U8, &[bytes]);
-        let written = tensor.and_then(|to| self.simulator.device().write_bytes(&to, data));
+        let written = tensor.and_then(|to| self.memory.write_bytes(&to, data));
         written.expect("the range lies within a buffer that is written");
     }
 
@@ -362,7 +369,7 @@ impl Api for Mock {
         );
         let bytes = data.len() as u64;
         let tensor = Tensor::new(memory.buffer.clone(), at, DType::U8, &[bytes]);
-        let read = tensor.and_then(|from| self.simulator.device().read_bytes(&from, data));
+        let read = tensor.and_then(|from| self.memory.read_bytes(&from, data));
         read.expect("the range lies within a buffer");
     }
 
@@ -413,7 +420,8 @@ impl Api for Mock {
             return;
         }
         let before = conflict(&commands.touched, variant, &used).map(|t| t.symbol.clone());
-        match (std::mem::take(&mut commands.barrier), before) {
+        let barrier = std::mem::take(&mut commands.barrier);
+        match (barrier, before) {
             (true, None) => commands.complain(format!("a barrier before {symbol} is for nothing")),
             (false, Some(before)) => {
                 commands.complain(format!("no barrier keeps {symbol} behind {before}"));
@@ -421,7 +429,6 @@ impl Api for Mock {
             (true, Some(_)) => commands.touched.clear(),
             (false, None) => {}
         }
-        let barrier = commands.touched.is_empty() && !commands.dispatches.is_empty();
         let mut bindings = Vec::new();
         for (used, parameter) in used.into_iter().zip(variant.kernel().buffers) {
             commands.used.push(used.id);
@@ -444,10 +451,8 @@ impl Api for Mock {
             });
         }
         let failed = match self.mistake {
-            Some(Mistake::Broken(at)) if at == number => Some(Failure::Other("it broke".into())),
-            Some(Mistake::Broken(at)) if at < number => {
-                // It breaks whenever it runs: at the same kernel of a list that runs again.
-                None
+            Some(Mistake::Broken(name)) if name == variant.kernel().name => {
+                Some(Failure::Other("it broke".into()))
             }
             Some(Mistake::Memory(at)) if at == number => Some(Failure::OutOfMemory),
             Some(Mistake::Lost(at)) if at == number => Some(Failure::Lost("it is gone".into())),
@@ -455,6 +460,13 @@ impl Api for Mock {
         };
         if let Some(failed) = failed {
             commands.wrong.get_or_insert(failed);
+        }
+        if let Some(Mistake::FreedEarly(at, buffer)) = self.mistake
+            && at == number
+        {
+            lock(&self.seen)
+                .live
+                .remove(&launch.buffers[buffer].memory.id);
         }
         let mut dispatch = Dispatch::alone(variant.clone(), launch.groups, args, bindings);
         dispatch.barrier = barrier;
