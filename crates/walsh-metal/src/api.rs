@@ -118,6 +118,19 @@ pub(crate) trait Api: Send + Sync + Sized + 'static {
     /// As for [`write`](Self::write).
     unsafe fn read(&self, memory: &Self::Memory, at: u64, data: &mut [u8]);
 
+    /// Copies bytes from one buffer to another on the GPU; the seconds that it took.
+    ///
+    /// # Safety
+    /// The ranges lie within their buffers and do not overlap, and nothing else touches them meanwhile.
+    ///
+    /// # Errors
+    /// What became of it.
+    unsafe fn copy(
+        &self,
+        from: &Bound<'_, Self::Memory>,
+        to: &Bound<'_, Self::Memory>,
+    ) -> Result<f64, Failure>;
+
     /// Compiles a text and prepares its entry point, both without the liberties of fast mathematics.
     ///
     /// # Errors

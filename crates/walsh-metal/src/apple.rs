@@ -7,13 +7,13 @@ use objc2::rc::{Retained, autoreleasepool};
 use objc2::runtime::ProtocolObject;
 use objc2_foundation::{NSError, NSPageSize, NSString};
 use objc2_metal::{
-    MTLBarrierScope, MTLBuffer, MTLCommandBuffer, MTLCommandBufferError, MTLCommandBufferStatus,
-    MTLCommandEncoder, MTLCommandQueue, MTLCompileOptions, MTLComputeCommandEncoder,
-    MTLComputePipelineState, MTLCopyAllDevices, MTLDevice, MTLDispatchType, MTLGPUFamily,
-    MTLLanguageVersion, MTLLibrary, MTLResourceOptions, MTLSize,
+    MTLBarrierScope, MTLBlitCommandEncoder, MTLBuffer, MTLCommandBuffer, MTLCommandBufferError,
+    MTLCommandBufferStatus, MTLCommandEncoder, MTLCommandQueue, MTLCompileOptions,
+    MTLComputeCommandEncoder, MTLComputePipelineState, MTLCopyAllDevices, MTLDevice,
+    MTLDispatchType, MTLGPUFamily, MTLLanguageVersion, MTLLibrary, MTLResourceOptions, MTLSize,
 };
 
-use crate::api::{Api, Compiled, Facts, Failure, Launch, Storage};
+use crate::api::{Api, Bound, Compiled, Facts, Failure, Launch, Storage};
 
 /// A GPU with a queue of its own.
 pub(crate) struct Apple {
@@ -141,6 +141,32 @@ impl Api for Apple {
         }
     }
 
+    unsafe fn copy(
+        &self,
+        from: &Bound<'_, AppleMemory>,
+        to: &Bound<'_, AppleMemory>,
+    ) -> Result<f64, Failure> {
+        autoreleasepool(|_| {
+            let none = |what| Failure::Other(format!("Metal gives no {what}"));
+            let buffer = self.queue.commandBufferWithUnretainedReferences();
+            let buffer = buffer.ok_or_else(|| none("command buffer"))?;
+            let encoder = buffer.blitCommandEncoder();
+            let encoder = encoder.ok_or_else(|| none("encoder"))?;
+            // SAFETY: the caller's ranges lie within their buffers, which outlive the copy.
+            unsafe {
+                encoder.copyFromBuffer_sourceOffset_toBuffer_destinationOffset_size(
+                    &from.memory.0,
+                    from.offset as usize,
+                    &to.memory.0,
+                    to.offset as usize,
+                    from.bytes as usize,
+                );
+            }
+            encoder.endEncoding();
+            ended(&buffer)
+        })
+    }
+
     fn compile(&self, source: &str, symbol: &str) -> Result<(Self::Pipeline, Compiled), String> {
         autoreleasepool(|_| {
             let options = MTLCompileOptions::new();
@@ -216,17 +242,22 @@ impl Api for Apple {
             let buffer = commands.buffer.clone();
             // Ends the encoder.
             drop(commands);
-            buffer.commit();
-            buffer.waitUntilCompleted();
-            if buffer.status() == MTLCommandBufferStatus::Completed {
-                return Ok(buffer.GPUEndTime() - buffer.GPUStartTime());
-            }
-            Err(match buffer.error() {
-                Some(error) => failed(&error),
-                None => Failure::Other("the command buffer ended without a reason".into()),
-            })
+            ended(&buffer)
         })
     }
+}
+
+/// Runs a command buffer to its end; the seconds that the GPU took.
+fn ended(buffer: &ProtocolObject<dyn MTLCommandBuffer>) -> Result<f64, Failure> {
+    buffer.commit();
+    buffer.waitUntilCompleted();
+    if buffer.status() == MTLCommandBufferStatus::Completed {
+        return Ok(buffer.GPUEndTime() - buffer.GPUStartTime());
+    }
+    Err(match buffer.error() {
+        Some(error) => failed(&error),
+        None => Failure::Other("the command buffer ended without a reason".into()),
+    })
 }
 
 /// What an error of a command buffer means.

@@ -16,6 +16,12 @@ use crate::device::{self, MetalOptions, failure, limits};
 use crate::memory::{MetalMemory, bound};
 use crate::pipelines::Pipelines;
 
+/// What a copy bandwidth is measured over, in bytes: many times what caches hold.
+const COPIED: u64 = 512 << 20;
+
+/// How often it is measured; the best counts.
+const COPIES: usize = 10;
+
 /// A device over these calls.
 ///
 /// # Errors
@@ -273,6 +279,17 @@ impl<A: Api> Backend for Metal<A> {
         self.get(from, data)
     }
 
+    fn copy(&self, from: &Span, to: &Span) -> Result<()> {
+        let _work = self.lock()?;
+        if from.bytes == 0 {
+            return Ok(());
+        }
+        // SAFETY: `Device` has checked both ranges, and the lock keeps all else away.
+        let copied = unsafe { self.api.copy(&self.bound(from)?, &self.bound(to)?) };
+        copied.map_err(|failed| self.error(failed, "copying"))?;
+        Ok(())
+    }
+
     fn available_bytes(&self) -> Option<u64> {
         let all = self.api.facts().working_set;
         Some(all.saturating_sub(self.api.allocated()))
@@ -332,5 +349,28 @@ impl<A: Api> Backend for Metal<A> {
 
     fn submit_seconds(&self) -> Option<f64> {
         Some(self.submitting.load(Ordering::Relaxed) as f64 / 1e9)
+    }
+
+    fn memory_bandwidth(&self) -> Result<f64> {
+        let memory = || -> Result<Buffer> {
+            let memory = MetalMemory::new(&self.api, &self.spec, COPIED, Storage::Shared)?;
+            let memory: Box<dyn Memory> = Box::<MetalMemory<A>>::new(memory);
+            Ok(Buffer::new(
+                self.workspace,
+                COPIED,
+                Access::ReadWrite,
+                memory,
+            ))
+        };
+        let (from, to) = (memory()?.span(), memory()?.span());
+        let _work = self.lock()?;
+        let mut best = f64::INFINITY;
+        for _ in 0..COPIES {
+            // SAFETY: both ranges are whole buffers, which nobody else has.
+            let copied = unsafe { self.api.copy(&self.bound(&from)?, &self.bound(&to)?) };
+            let seconds = copied.map_err(|failed| self.error(failed, "copying"))?;
+            best = best.min(seconds);
+        }
+        Ok(2.0 * COPIED as f64 / best)
     }
 }

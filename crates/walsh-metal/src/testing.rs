@@ -19,7 +19,7 @@ use walsh_formats::DType;
 use walsh_kernels::{Binding, Dispatch, Platform, Touch, Variant, kernels};
 use walsh_sim::{SimOptions, Simulator};
 
-use crate::api::{Api, Compiled, Facts, Failure, Launch, Storage};
+use crate::api::{Api, Bound, Compiled, Facts, Failure, Launch, Storage};
 use crate::device::{LANES, MOST_ARGS, MetalOptions, limits};
 
 /// The page of the hosts that tests run on.
@@ -371,6 +371,23 @@ impl Api for Mock {
         let tensor = Tensor::new(memory.buffer.clone(), at, DType::U8, &[bytes]);
         let read = tensor.and_then(|from| self.memory.read_bytes(&from, data));
         read.expect("the range lies within a buffer");
+    }
+
+    unsafe fn copy(
+        &self,
+        from: &Bound<'_, MockMemory>,
+        to: &Bound<'_, MockMemory>,
+    ) -> std::result::Result<f64, Failure> {
+        if to.memory.over_host {
+            return Err(Failure::Other("a copy writes the host's memory".into()));
+        }
+        let mut bytes = vec![0; from.bytes as usize];
+        // SAFETY: the caller's ranges.
+        unsafe {
+            self.read(from.memory, from.offset, &mut bytes);
+            self.write(to.memory, to.offset, &bytes);
+        }
+        Ok(1e-6)
     }
 
     fn compile(
