@@ -28,10 +28,12 @@ const HELP: &str = "\
 Compiles every kernel's text for Metal, with no Metal.
 
 Usage: msl --clang FILE --headers FOLDER [--quick]
+       msl --metal [--quick]
 
 Options:
       --clang FILE      clang++, version 19 or newer
       --headers FOLDER  Where metal_stdlib is
+      --metal           Has Metal itself compile them, on a Mac
       --quick           Leaves out the kernels that the conformance cases alone need
   -h, --help            Prints this";
 
@@ -112,7 +114,7 @@ fn main() -> ExitCode {
         clang: PathBuf::new(),
         headers: PathBuf::new(),
     };
-    let mut quick = false;
+    let (mut quick, mut metal) = (false, false);
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let mut value = || PathBuf::from(arguments.next().unwrap_or_default());
@@ -120,6 +122,7 @@ fn main() -> ExitCode {
             "--clang" => compiler.clang = value(),
             "--headers" => compiler.headers = value(),
             "--quick" => quick = true,
+            "--metal" => metal = true,
             "-h" | "--help" => {
                 println!("{HELP}");
                 return ExitCode::SUCCESS;
@@ -130,7 +133,7 @@ fn main() -> ExitCode {
             }
         }
     }
-    match run(&compiler, quick) {
+    match run((!metal).then_some(&compiler), quick) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -140,12 +143,15 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(compiler: &Compiler, quick: bool) -> Result<bool, String> {
-    let (planted, mut wrong) = planted::found(compiler)?;
-    println!(
-        "{} of {planted} planted mistakes are found",
-        planted - wrong.len()
-    );
+/// Has a compiler, or Metal itself, compile all; whether nothing is wrong.
+fn run(compiler: Option<&Compiler>, quick: bool) -> Result<bool, String> {
+    let mut wrong = Vec::new();
+    if let Some(compiler) = compiler {
+        let (planted, missed) = planted::found(compiler)?;
+        let found = planted - missed.len();
+        println!("{found} of {planted} planted mistakes are found");
+        wrong = missed;
+    }
     let limits = [Activations::Int8, Activations::F32].map(walsh_metal::limits);
     let wanted = Recorder::wanted(limits.to_vec(), !quick)?;
     for (op, (reason, times)) in &wanted.missing {
@@ -153,18 +159,10 @@ fn run(compiler: &Compiler, quick: bool) -> Result<bool, String> {
     }
     let variants: Vec<&Variant> = wanted.kernels.values().map(|k| &k.variant).collect();
     let begun = Instant::now();
-    let failures = Mutex::new(Vec::new());
-    let batches: Vec<&[&Variant]> = variants.chunks(BATCH).collect();
-    in_parallel(batches.len(), &|at| {
-        let found = compile(compiler, batches[at]);
-        failures
-            .lock()
-            .expect("nothing panics under the lock")
-            .extend(found);
-    });
-    let failures = failures
-        .into_inner()
-        .expect("nothing panics under the lock");
+    let failures = match compiler {
+        Some(compiler) => compiled(compiler, &variants),
+        None => walsh_metal::refused(0, &variants).map_err(|error| error.to_string())?,
+    };
     println!(
         "{} kernels compiled as Metal's, {} failed ({:.1} s)",
         variants.len(),
@@ -176,6 +174,20 @@ fn run(compiler: &Compiler, quick: bool) -> Result<bool, String> {
         println!("FAILED {line}");
     }
     Ok(wrong.is_empty() && !variants.is_empty())
+}
+
+/// Compiles in batches, on as many threads as the machine runs; what fails.
+fn compiled(compiler: &Compiler, variants: &[&Variant]) -> Vec<String> {
+    let failures = Mutex::new(Vec::new());
+    let batches: Vec<&[&Variant]> = variants.chunks(BATCH).collect();
+    in_parallel(batches.len(), &|at| {
+        let found = compile(compiler, batches[at]);
+        let mut failures = failures.lock().expect("nothing panics under the lock");
+        failures.extend(found);
+    });
+    failures
+        .into_inner()
+        .expect("nothing panics under the lock")
 }
 
 /// The kernels of a batch that do not compile, each with what is wrong.

@@ -31,4 +31,4 @@ pub mod testing;
 mod tests;
 
 pub use device::{MetalOptions, limits};
-pub use open::{Examination, FoundGpu, examine, open};
+pub use open::{Examination, FoundGpu, examine, open, refused};

@@ -1,6 +1,7 @@
 //! Opening a GPU, and looking at what there is.
 
 use walsh_core::{Device, Result};
+use walsh_kernels::Variant;
 
 use crate::api::Facts;
 use crate::device::{MetalOptions, check, failure, spec};
@@ -79,10 +80,31 @@ pub fn open(options: MetalOptions) -> Result<Device> {
     }
     #[cfg(not(target_vendor = "apple"))]
     {
-        let why = "this system has no Metal, which is Apple's: use another device";
-        Err(failure(&spec, why))
+        Err(failure(&spec, NO_METAL))
     }
 }
+
+/// Has a GPU's compiler make a pipeline of each variant, as a list would; what it does not take, each with the kernel's
+/// name and the compiler's words.
+///
+/// # Errors
+/// As [`open`].
+pub fn refused(ordinal: u32, variants: &[&Variant]) -> Result<Vec<String>> {
+    #[cfg(target_vendor = "apple")]
+    {
+        let api = crate::apple::Apple::open(ordinal).map_err(|why| failure(&spec(ordinal), why))?;
+        Ok(crate::pipelines::refused(&api, variants))
+    }
+    #[cfg(not(target_vendor = "apple"))]
+    {
+        let _ = variants;
+        Err(failure(&spec(ordinal), NO_METAL))
+    }
+}
+
+/// Why there is no device elsewhere.
+#[cfg(not(target_vendor = "apple"))]
+const NO_METAL: &str = "this system has no Metal, which is Apple's: use another device";
 
 #[cfg(test)]
 mod tests {

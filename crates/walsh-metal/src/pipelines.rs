@@ -49,12 +49,21 @@ impl<A: Api> Pipelines<A> {
     }
 }
 
+/// What Metal does not take of some variants, each with the kernel's name.
+pub(crate) fn refused<A: Api>(api: &A, variants: &[&Variant]) -> Vec<String> {
+    let made = in_parallel(api, variants).into_iter();
+    made.filter_map(Result::err).collect()
+}
+
+/// Where a thread puts what it has compiled.
+type Made<A> = Mutex<Option<Result<<A as Api>::Pipeline, String>>>;
+
 /// Compiles variants on as many threads as the machine runs.
-fn in_parallel<A: Api>(api: &A, variants: &[&Variant]) -> Vec<Result<A::Pipeline, String>> {
+fn in_parallel<'v, A: Api>(api: &A, variants: &[&'v Variant]) -> Vec<Result<A::Pipeline, String>> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let next = AtomicUsize::new(0);
-    let jobs: Vec<(&Variant, Mutex<Option<Result<A::Pipeline, String>>>)> =
-        variants.iter().map(|v| (*v, Mutex::default())).collect();
+    let job = |variant: &&'v Variant| (*variant, Mutex::default());
+    let jobs: Vec<(&Variant, Made<A>)> = variants.iter().map(job).collect();
     let work = || {
         let number = || next.fetch_add(1, Ordering::Relaxed);
         while let Some((variant, place)) = jobs.get(number()) {
@@ -68,7 +77,7 @@ fn in_parallel<A: Api>(api: &A, variants: &[&Variant]) -> Vec<Result<A::Pipeline
         }
         work();
     });
-    let outcome = |(_, made): (&Variant, Mutex<Option<_>>)| {
+    let outcome = |(_, made): (&Variant, Made<A>)| {
         let made = made.into_inner().unwrap_or_else(PoisonError::into_inner);
         made.unwrap_or_else(|| Err("a thread that compiles kernels ended early".into()))
     };
