@@ -50,6 +50,7 @@ impl<A: Api> Pipelines<A> {
 }
 
 /// What Metal does not take of some variants, each with the kernel's name.
+#[cfg_attr(not(target_vendor = "apple"), allow(dead_code))]
 pub(crate) fn refused<A: Api>(api: &A, variants: &[&Variant]) -> Vec<String> {
     let made = in_parallel(api, variants).into_iter();
     made.filter_map(Result::err).collect()

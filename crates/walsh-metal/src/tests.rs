@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use walsh_core::ops::{Add, EmbeddingRows, MatMul, RmsNorm, Scale};
 use walsh_core::{Activations, Device, Error, HostBytes, Result, Step, Tensor};
 use walsh_formats::DType;
+use walsh_kernels::{Kernel, Variant, kernels};
 use walsh_sim::SimOptions;
 
 use crate::api::Compiled;
@@ -270,6 +271,13 @@ fn what_only_a_run_can_know_is_reported_and_leaves_the_list_usable() {
     assert_eq!(device.read::<f32>(&list.outputs[3]).unwrap(), expected()[3]);
 }
 
+/// Some value for each of a kernel's constants: a group of 64 threads.
+fn constants(kernel: &Kernel) -> Vec<(&'static str, i64)> {
+    let names = kernel.constants.iter().copied();
+    let value = |name| if name == "THREADS" { 64 } else { 1 };
+    names.map(|name| (name, value(name))).collect()
+}
+
 #[test]
 fn kernels_that_a_gpu_cannot_run_are_named() {
     let right = Compiled {
@@ -305,6 +313,14 @@ fn kernels_that_a_gpu_cannot_run_are_named() {
         };
         let error = error.to_string();
         assert!(error.contains("walsh_") && error.contains(words), "{error}");
+        let mut mock = Mock::new(1).unwrap();
+        mock.compiled = compiled;
+        let variant = Variant::new(kernels()[0], &constants(kernels()[0]));
+        let refused = crate::pipelines::refused(&mock, &[&variant]);
+        assert!(
+            refused.len() == 1 && refused[0].contains(words),
+            "{refused:?}"
+        );
     }
 }
 
