@@ -11,7 +11,6 @@
 
 use std::collections::HashSet;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use walsh_core::{Activations, Buffer, Device, HostBytes, Result, Span, Tensor};
@@ -71,6 +70,8 @@ pub(crate) enum Mistake {
 /// What the mock knows of its buffers, and has seen.
 #[derive(Default)]
 struct Seen {
+    /// How many there were, which numbers them.
+    buffers: u64,
     live: HashSet<u64>,
     dispatches: usize,
     barriers: usize,
@@ -187,9 +188,10 @@ impl Mock {
     }
 
     fn remember(&self, buffer: Buffer, storage: Storage, over_host: bool) -> MockMemory {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        lock(&self.seen).live.insert(id);
+        let mut seen = lock(&self.seen);
+        let id = seen.buffers;
+        seen.buffers += 1;
+        seen.live.insert(id);
         MockMemory {
             id,
             buffer,
