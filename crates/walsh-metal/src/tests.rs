@@ -446,3 +446,19 @@ fn a_buffer_beyond_what_the_gpu_has_is_refused() {
     );
     assert!(device.allocate(0).is_ok());
 }
+
+#[test]
+fn tensors_are_copied_on_the_gpu_and_never_over_what_is_only_read() {
+    let device = planted(None).unwrap();
+    let buffer = device.allocate(1024).unwrap();
+    let part = |at, count| Tensor::new(buffer.clone(), at, DType::F32, &[count]).unwrap();
+    let (from, to) = (part(4, 50), part(512, 50));
+    device.write(&from, &numbers(50, 9)).unwrap();
+    device.copy(&from, &to).unwrap();
+    assert_eq!(device.read::<f32>(&to).unwrap(), numbers(50, 9));
+    device.copy(&part(0, 0), &part(1024, 0)).unwrap();
+    let bytes: Arc<[u8]> = vec![0; 200].into();
+    let host = device.import(Arc::new(bytes)).unwrap();
+    let read_only = Tensor::new(host, 0, DType::F32, &[50]).unwrap();
+    assert!(device.copy(&from, &read_only).is_err());
+}
