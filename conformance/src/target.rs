@@ -38,6 +38,7 @@ impl Target {
         let approximates = match &spec {
             DeviceSpec::Cpu(options) => options.activations == Activations::Int8,
             DeviceSpec::Cuda(options) => options.activations == Activations::Int8,
+            DeviceSpec::Metal(options) => options.activations == Activations::Int8,
             _ => true,
         };
         let packs = match &spec {
@@ -131,24 +132,28 @@ pub fn targets() -> Result<Vec<Target>> {
             ))?);
         }
     }
-    for name in [GPU.to_owned(), format!("{GPU},activations=f32")] {
-        targets.extend(Target::open(&name));
+    for (_, name) in GPUS {
+        for name in [name.to_owned(), format!("{name},activations=f32")] {
+            targets.extend(Target::open(&name));
+        }
     }
     Ok(targets)
 }
 
-/// The GPU that cases run on.
-const GPU: &str = "cuda:0";
+/// The GPUs that cases run on, where they are there, by their backends.
+const GPUS: [(&str, &str); 2] = [("cuda", "cuda:0"), ("metal", "metal:0")];
 
 /// The instruction sets and backends that did not run, each with the reason.
 #[must_use]
 pub fn missing() -> Vec<String> {
     let sets = Isa::ALL.iter().filter(|isa| !isa.is_available());
     let sets = sets.map(|isa| format!("isa={isa} (not on this machine)"));
-    let reason = |backend: &&BackendInfo| match Target::open(GPU) {
-        _ if !backend.in_build => Some("not in this build".to_owned()),
-        Err(error) if backend.name == "cuda" => Some(error.to_string()),
-        _ => None,
+    let reason = |backend: &&BackendInfo| {
+        if !backend.in_build {
+            return Some("not in this build".to_owned());
+        }
+        let (_, gpu) = GPUS.iter().find(|(name, _)| *name == backend.name)?;
+        Target::open(gpu).err().map(|error| error.to_string())
     };
     let backends = BACKENDS.iter().filter_map(|b| Some((b.name, reason(&b)?)));
     sets.chain(backends.map(|(name, reason)| format!("{name} ({reason})")))

@@ -3,7 +3,7 @@
 
 mod simulated;
 
-use conformance::{Rng, targets};
+use conformance::{Rng, Target, targets};
 use walsh::formats::ggml;
 use walsh::formats::kv::Overlay;
 use walsh::ops::{
@@ -300,12 +300,24 @@ impl IntoOp for MatMul {
     }
 }
 
+/// Every device, the simulator, and the Metal backend over its mock, which looks at each barrier.
+fn everything() -> Vec<Target> {
+    let simulator = simulated::target(1).unwrap();
+    let metal = Target {
+        name: "metal's mock".into(),
+        device: walsh_metal::testing::device(1, Activations::Int8).unwrap(),
+        ..simulator.clone()
+    };
+    let mut targets = targets().unwrap();
+    targets.extend([simulator, metal]);
+    targets
+}
+
 #[test]
 fn a_list_gives_what_its_ops_give_one_by_one() {
     let (mut barriers, mut commands) = (0, 0);
     let (mut compared, mut cut_short) = (0, 0);
-    let simulator = simulated::target(1);
-    for target in targets().unwrap().into_iter().chain(simulator) {
+    for target in everything() {
         for seed in 0..12 {
             let case = format!("{} seed {seed}", target.name);
             let (together, alone) = (
@@ -392,8 +404,7 @@ fn products_of_reshapes_are_those_of_each_alone() {
 
 #[test]
 fn threads_share_a_device() {
-    let simulator = simulated::target(1);
-    for target in targets().unwrap().into_iter().chain(simulator) {
+    for target in everything() {
         let (device, name) = (&target.device, &target.name);
         std::thread::scope(|scope| {
             for thread in 0..4u64 {

@@ -14,12 +14,9 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::Instant;
 
-use conformance::cases::TABLES;
-use conformance::{Bound, Target};
-use recorder::{Recorder, Wanted};
+use recorder::{CACHES, MODELS, Recorder, Wanted};
 use walsh::cuda::{Nvrtc, Usage, VERBOSE, in_parallel};
 use walsh_kernels::{Limits, Platform, Variant};
-use walsh_runtime::{Model, SessionOptions, Synthetic};
 
 /// What `--help` prints.
 const HELP: &str = "\
@@ -34,6 +31,14 @@ Options:
       --quick               Leaves out the conformance cases
       --thorough            Compiles all kernels as a device does and for every architecture, not those of models alone
   -h, --help                Prints this";
+
+/// The multiprocessors of a large GPU: kernels are chosen as for one.
+const MULTIPROCESSORS: u32 = 132;
+
+/// What kernels are chosen by on a large GPU of a compute capability.
+fn limits(capability: (i32, i32)) -> Limits {
+    walsh::cuda::limits(capability, MULTIPROCESSORS, walsh::Activations::Int8)
+}
 
 /// What is compiled for unless the command line says otherwise: the first of what has no products of bfloat16 matrices, and
 /// of each kind that has.
@@ -53,7 +58,7 @@ impl Architecture {
             .trim_end_matches(|last: char| last.is_ascii_lowercase())
             .parse()
             .map_err(|_| format!("--architecture {name}: a name such as sm_90a"))?;
-        let wanted = recorder::limits((number / 10, number % 10));
+        let wanted = limits((number / 10, number % 10));
         let found = known.iter().position(|limits| *limits == wanted);
         let limits = found.unwrap_or_else(|| {
             known.push(wanted);
@@ -72,16 +77,6 @@ const SPILLED: u32 = 80;
 
 /// The option that has the compiler take less time.
 const QUICK: &str = "--Ofast-compile=mid";
-
-/// The models whose kernels must not spill, and the caches that they are asked for with.
-const MODELS: &[&str] = &[
-    "llama3-8b:q4_k_m",
-    "gemma3-27b:q4_k_m",
-    "smollm2-135m:q4_0",
-    "qwen3-30b-a3b:q4_k_m",
-];
-const CACHES: &[&str] = &["f16", "tq8", "tq4", "tq3"];
-const ROWS: &[usize] = &[8, 16, 32, 64];
 
 struct Arguments {
     library: PathBuf,
@@ -154,7 +149,7 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<bool, String> {
     let nvrtc = Nvrtc::load(Some(&arguments.library))?;
     let begun = Instant::now();
-    let wanted = wanted(arguments)?;
+    let wanted = Recorder::wanted(arguments.limits.clone(), !arguments.quick)?;
     let hot = wanted.kernels.values().filter(|kernel| kernel.hot).count();
     println!(
         "{} kernels are wanted, {hot} of them by models ({:.1} s)",
@@ -198,45 +193,6 @@ fn run(arguments: &Arguments) -> Result<bool, String> {
 fn names(architectures: &[Architecture], between: &str) -> String {
     let names: Vec<&str> = architectures.iter().map(|a| a.name.as_str()).collect();
     names.join(between)
-}
-
-/// Every kernel that a case or a model needs.
-fn wanted(arguments: &Arguments) -> Result<Wanted, String> {
-    let recorder = Recorder::new(arguments.limits.clone());
-    let target = Target {
-        name: "nvrtc".into(),
-        device: recorder.device(false),
-        approximates: true,
-        extends: false,
-        packs: false,
-        team: None,
-    };
-    for table in TABLES.iter().filter(|_| !arguments.quick) {
-        for problem in table.problems() {
-            Bound::new(&problem, &target).map_err(|error| format!("{}: {error}", problem.name))?;
-        }
-    }
-    let device = recorder.device(true);
-    for name in MODELS {
-        let explain = |error: walsh_runtime::Error| format!("{name}: {error}");
-        let synthetic: Synthetic = name.parse().map_err(explain)?;
-        let model = Model::synthetic(&device, &synthetic).map_err(explain)?;
-        for cache in CACHES {
-            let options = SessionOptions {
-                context: 2048,
-                kv: cache.parse().map_err(|error| format!("{cache}: {error}"))?,
-                ..SessionOptions::default()
-            };
-            let mut session = model.session(options).map_err(explain)?;
-            session.prefill(&[1; 600]).map_err(explain)?;
-            session.decode(1).map_err(explain)?;
-            // As many rows as several texts decode at once.
-            for rows in ROWS.iter().filter(|_| *cache == CACHES[0]) {
-                session.prefill(&vec![1; *rows]).map_err(explain)?;
-            }
-        }
-    }
-    Ok(recorder.take())
 }
 
 /// A text to compile: some kernels for one architecture.
@@ -331,12 +287,6 @@ fn compile_fusions(nvrtc: &Nvrtc, wanted: &Wanted, architectures: &[Architecture
 fn compile_batch(nvrtc: &Nvrtc, job: Job<'_>) -> (Vec<Usage>, Vec<String>) {
     let mut source = Variant::header(Platform::Cuda);
     for variant in job.batch {
-        if variant.kernel().name.starts_with("attention_") {
-            let _ = std::fs::write(
-                format!("/tmp/src/{}.cu", variant.symbol()),
-                variant.source(Platform::Cuda),
-            );
-        }
         source.push_str(&variant.body(Platform::Cuda));
     }
     match nvrtc.compile(&source, job.options) {

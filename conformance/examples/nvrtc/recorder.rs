@@ -1,22 +1,29 @@
-//! A device that runs nothing and notes which kernels it would need.
+//! A device that runs nothing and notes which kernels it would need: what compile gates compile.
+
+#![allow(dead_code)] // each gate uses its part
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use conformance::cases::TABLES;
+use conformance::{Bound, Target};
 use walsh::ops::Op;
 use walsh::{
-    Access, Accesses, Backend, Buffer, Device, DeviceId, HostBytes, Memory, Plan, Program,
-    Properties, Recording, Result, Span,
+    Access, Accesses, Backend, Buffer, Device, DeviceId, Error, HostBytes, Memory, Plan, Program,
+    Properties, Recording, Span,
 };
 use walsh_kernels::{Fusion, Limits, List, Variant};
+use walsh_runtime::{Model, SessionOptions, Synthetic};
 
-/// The multiprocessors of a large GPU: kernels are chosen as for one.
-const MULTIPROCESSORS: u32 = 132;
-
-/// What kernels are chosen by on a large GPU of a compute capability.
-pub(crate) fn limits(capability: (i32, i32)) -> Limits {
-    walsh::cuda::limits(capability, MULTIPROCESSORS, walsh::Activations::Int8)
-}
+/// The models whose kernels are asked for, and the caches that they are asked for with.
+pub(crate) const MODELS: &[&str] = &[
+    "llama3-8b:q4_k_m",
+    "gemma3-27b:q4_k_m",
+    "smollm2-135m:q4_0",
+    "qwen3-30b-a3b:q4_k_m",
+];
+pub(crate) const CACHES: &[&str] = &["f16", "tq8", "tq4", "tq3"];
+const ROWS: &[usize] = &[8, 16, 32, 64];
 
 /// A kernel that was asked for.
 pub(crate) struct Kernel {
@@ -49,13 +56,13 @@ pub(crate) struct Recorder {
 
 impl Recorder {
     /// A recorder of what is chosen by each of some limits.
-    pub(crate) fn new(limits: Vec<Limits>) -> Self {
+    fn new(limits: Vec<Limits>) -> Self {
         Self {
             properties: Properties {
-                backend: "nvrtc",
+                backend: "nobody's",
                 name: "a GPU that is not there".into(),
                 architecture: "any".into(),
-                parallelism: MULTIPROCESSORS as usize,
+                parallelism: 1,
             },
             limits,
             wanted: Arc::default(),
@@ -64,16 +71,54 @@ impl Recorder {
     }
 
     /// A device that notes for the same list; `hot` for models.
-    pub(crate) fn device(&self, hot: bool) -> Device {
+    fn device(&self, hot: bool) -> Device {
         Device::new(Arc::new(Self {
             hot,
             ..self.clone()
         }))
     }
 
-    pub(crate) fn take(&self) -> Wanted {
-        let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::take(&mut *wanted)
+    /// Every kernel that models need and, where they are asked for too, the cases of conformance.
+    ///
+    /// # Errors
+    /// What has no list.
+    pub(crate) fn wanted(limits: Vec<Limits>, cases: bool) -> Result<Wanted, String> {
+        let recorder = Self::new(limits);
+        let target = Target {
+            name: recorder.properties.name.clone(),
+            device: recorder.device(false),
+            approximates: true,
+            extends: false,
+            packs: false,
+            team: None,
+        };
+        for table in TABLES.iter().filter(|_| cases) {
+            for problem in table.problems() {
+                Bound::new(&problem, &target)
+                    .map_err(|error| format!("{}: {error}", problem.name))?;
+            }
+        }
+        let device = recorder.device(true);
+        for name in MODELS {
+            let explain = |error: walsh_runtime::Error| format!("{name}: {error}");
+            let synthetic: Synthetic = name.parse().map_err(explain)?;
+            let model = Model::synthetic(&device, &synthetic).map_err(explain)?;
+            for cache in CACHES {
+                let options = SessionOptions {
+                    context: 2048,
+                    kv: cache.parse().map_err(|error| format!("{cache}: {error}"))?,
+                    ..SessionOptions::default()
+                };
+                let mut session = model.session(options).map_err(explain)?;
+                session.prefill(&[1; 600]).map_err(explain)?;
+                session.decode(1).map_err(explain)?;
+                // As many rows as several texts decode at once.
+                for rows in ROWS.iter().filter(|_| *cache == CACHES[0]) {
+                    session.prefill(&vec![1; *rows]).map_err(explain)?;
+                }
+            }
+        }
+        Ok(std::mem::take(&mut *recorder.lock()))
     }
 }
 
@@ -93,23 +138,23 @@ impl Backend for Recorder {
         &self.properties
     }
 
-    fn allocate(&self, _: u64) -> Result<Box<dyn Memory>> {
+    fn allocate(&self, _: u64) -> Result<Box<dyn Memory>, Error> {
         Ok(Box::new(Nothing))
     }
 
-    fn import(&self, _: Arc<dyn HostBytes>) -> Result<Box<dyn Memory>> {
+    fn import(&self, _: Arc<dyn HostBytes>) -> Result<Box<dyn Memory>, Error> {
         Ok(Box::new(Nothing))
     }
 
-    fn write(&self, _: &Span, _: &[u8]) -> Result<()> {
+    fn write(&self, _: &Span, _: &[u8]) -> Result<(), Error> {
         Ok(())
     }
 
-    fn copy(&self, _: &Span, _: &Span) -> Result<()> {
+    fn copy(&self, _: &Span, _: &Span) -> Result<(), Error> {
         Ok(())
     }
 
-    fn read(&self, _: &Span, data: &mut [u8]) -> Result<()> {
+    fn read(&self, _: &Span, data: &mut [u8]) -> Result<(), Error> {
         data.fill(0);
         Ok(())
     }
@@ -130,7 +175,7 @@ impl Backend for Recorder {
         })
     }
 
-    fn run(&self, _: &dyn Program) -> Result<()> {
+    fn run(&self, _: &dyn Program) -> Result<(), Error> {
         Ok(())
     }
 }
@@ -144,7 +189,7 @@ struct Noting {
 
 impl Recording for Noting {
     /// An op without a kernel is noted and left out: the others of its list are wanted, too.
-    fn push(&mut self, op: &Op, accesses: &Accesses) -> Result<Plan> {
+    fn push(&mut self, op: &Op, accesses: &Accesses) -> Result<Plan, Error> {
         for list in &mut self.lists {
             if let Err(error) = list.push(op, accesses) {
                 let mut wanted = self.recorder.lock();
@@ -159,7 +204,7 @@ impl Recording for Noting {
         })
     }
 
-    fn finish(self: Box<Self>) -> Result<Box<dyn Program>> {
+    fn finish(self: Box<Self>) -> Result<Box<dyn Program>, Error> {
         let hot = self.recorder.hot;
         for (number, list) in self.lists.into_iter().enumerate() {
             let dispatches = list.finish()?.dispatches;

@@ -234,7 +234,10 @@ fn run(command: &str, folder: &Folder) -> Result<(), String> {
         .output()
         .expect("a shell");
     let words = String::from_utf8_lossy(&output.stderr).into_owned();
-    if command.contains("cuda:") && words.contains("CUDA") && output.status.code() == Some(1) {
+    let refused = |device: &str, word: &str| command.contains(device) && words.contains(word);
+    let lacks = refused("cuda:", "CUDA") && output.status.code() == Some(1)
+        || refused("metal:", "not in this build") && output.status.code() == Some(2);
+    if lacks {
         println!("not run, it needs a GPU: {command}");
         return Ok(());
     }

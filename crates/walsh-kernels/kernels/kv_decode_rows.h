@@ -8,7 +8,7 @@ struct Shared {
 
 inline void kv_decode_rows(constant KvDecodeArgs &args, device const uchar *codes, device const uchar *scales,
                            device const int *slot_mapping, device const uint *status, device const float *equaliser,
-                           device const float *center, device float *output, threadgroup Shared &shared, Position at) {
+                           device const float *center, device uchar *output, threadgroup Shared &shared, Position at) {
     if (status[0] != 0xffffffffu) return;
     uint l = at.lane % 16u;
     uint mine = at.index / 16u;

@@ -154,7 +154,8 @@ inline float encode_normed(thread const Wide *v, uint first, uint end, uint l, f
     bool zero = spread.sigma.high == 0.0f;
     Wide one = {1.0f, 0.0f};
     Wide wide_factor = {factor, 0.0f};
-    Wide divisor = zero ? one : wide_quotient(spread.sigma, wide_factor);
+    Wide divisor = one;
+    if (!zero) divisor = wide_quotient(spread.sigma, wide_factor);
     UNROLL for (uint c = 0; c < PER_LANE; c++) {
         if (c >= first && c < end) codes[l + 16u * c] = uchar(code_of_wide(wide_quotient(v[c], divisor), boundaries));
     }

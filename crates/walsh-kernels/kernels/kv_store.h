@@ -11,7 +11,7 @@ struct Shared {
     alignas(16) uchar bytes[VECTORS][(CODE_BYTES + 15) / 16 * 16];
 };
 
-inline void kv_store(constant KvStoreArgs &args, device const float *source, device const int *slot_mapping,
+inline void kv_store(constant KvStoreArgs &args, device const uchar *source, device const int *slot_mapping,
                      device const uint *status, device uchar *codes, device uchar *scales,
                      device const float *equaliser, device const float *center, threadgroup Shared &shared,
                      Position at) {

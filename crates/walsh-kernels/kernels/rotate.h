@@ -5,7 +5,7 @@ struct Shared {
     float rows[ORDER > 1 ? VECTORS : 1][ORDER > 1 ? HEAD_DIM : 1];
 };
 
-inline void rotate(constant RotateArgs &args, device const float *input, device float *output,
+inline void rotate(constant RotateArgs &args, device const uchar *input, device uchar *output,
                    threadgroup Shared &shared, Position at) {
     uint l = at.lane % 16u;
     uint mine = at.index / 16u;

@@ -18,7 +18,8 @@ template <int COUNT> inline void load_turn(device const uchar *from, thread cons
         device const Unit *units = (device const Unit *)(from + rows[row]);
         UNROLL for (int i = 0; i < LANE_VECTORS; i++) {
             uint index = unit_of(turn, i, lane);
-            held.units[row][i] = index < count / ALIGN ? units[index] : Unit();
+            held.units[row][i] = Unit();
+            if (index < count / ALIGN) held.units[row][i] = units[index];
         }
     }
 }

@@ -36,7 +36,9 @@ inline uint stage_tile(constant TilesArgs &args, device const uchar *weight, uin
         Unit held[TURN];
         UNROLL for (int i = 0; i < TURN; i++) {
             uint at = first + i * THREADS, row = min(first_row + at / UNITS, args.n - 1), unit = at % UNITS;
-            held[i] = unit < live && at < ALL ? ((device const Unit *)(from + row * args.row_bytes))[unit] : Unit();
+            // Not by `?`, which takes no struct of one address space beside one of another.
+            held[i] = Unit();
+            if (unit < live && at < ALL) held[i] = ((device const Unit *)(from + row * args.row_bytes))[unit];
         }
         UNROLL for (int i = 0; i < TURN; i++) {
             uint at = first + i * THREADS;
@@ -78,7 +80,8 @@ inline void load_input(constant TilesArgs &args, device const Vector *input, uin
     UNROLL for (int i = 0; i < INPUT_VECTORS; i++) {
         uint at = i * THREADS + index, row = first_row + at / ROW_VECTORS, part = at % ROW_VECTORS;
         uint vector = ((task + part / 4) * RUNS + run) * 4 + part % 4;
-        held.vectors[i] = row < args.rows && vector < pitch ? input[ulong(row) * pitch + vector] : Vector();
+        held.vectors[i] = Vector();
+        if (row < args.rows && vector < pitch) held.vectors[i] = input[ulong(row) * pitch + vector];
     }
 }
 

@@ -300,13 +300,14 @@ impl Variant {
                     .enumerate()
                     .map(|(at, b)| format!(", {} [[buffer({})]]", b.pointer(), at + 1))
                     .collect();
+                let threads = self.threads();
                 let declared = if shared {
                     format!("    threadgroup {space}::Shared shared;\n")
                 } else {
                     String::new()
                 };
                 format!(
-                    "kernel void {symbol}(constant {space}::{args} &args [[buffer(0)]]{parameters}, uint3 group [[threadgroup_position_in_grid]], uint index [[thread_index_in_threadgroup]]) {{\n\
+                    "[[kernel, max_total_threads_per_threadgroup({threads})]] void {symbol}(constant {space}::{args} &args [[buffer(0)]]{parameters}, uint3 group [[threadgroup_position_in_grid]], uint index [[thread_index_in_threadgroup]]) {{\n\
                      {declared}    Position at = {{group.x, group.y, group.z, index, index % 32, index / 32}};\n\
                      \x20   {space}::{name}(args, {names}{passed}at);\n}}\n"
                 )

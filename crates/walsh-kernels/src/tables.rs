@@ -35,10 +35,15 @@ pub(crate) fn centroids(name: &str, bits: TqBits) -> String {
     floats(name, &codebook(bits).centroids)
 }
 
-/// Words that the compiler knows.
+/// Words of a table.
 pub(crate) fn words(name: &str, values: &[u32]) -> String {
     let values = values.iter().map(|word| format!("{word:#x}u"));
-    table("uint", name, values).replacen("TABLE", "constexpr", 1)
+    table("uint", name, values)
+}
+
+/// Words that CUDA's compiler knows. In Metal's language what a program has is `constant`, and no more.
+pub(crate) fn known_words(name: &str, values: &[u32]) -> String {
+    words(name, values).replacen("TABLE", "constexpr", 1)
 }
 
 /// The centroids of a codebook as halves, two to a word.
@@ -48,7 +53,7 @@ pub(crate) fn half_pairs(name: &str, bits: TqBits) -> String {
     let pairs: Vec<u32> = pairs
         .map(|pair| half(&pair[0]) | half(&pair[1]) << 16)
         .collect();
-    words(name, &pairs)
+    known_words(name, &pairs)
 }
 
 /// The boundaries of a codebook.

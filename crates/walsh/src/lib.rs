@@ -26,3 +26,8 @@ pub use walsh_cpu::{CpuOptions, Isa, PackWeights, Threads};
 pub use walsh_cuda as cuda;
 #[cfg(feature = "cuda")]
 pub use walsh_cuda::CudaOptions;
+
+#[cfg(feature = "metal")]
+pub use walsh_metal as metal;
+#[cfg(feature = "metal")]
+pub use walsh_metal::MetalOptions;

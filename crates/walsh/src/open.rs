@@ -8,6 +8,8 @@ use walsh_core::{Activations, Device, Error, Result};
 use walsh_cpu::{CpuOptions, Isa, PackWeights, Threads};
 #[cfg(feature = "cuda")]
 use walsh_cuda::{CudaOptions, Launches};
+#[cfg(feature = "metal")]
+use walsh_metal::MetalOptions;
 
 /// A backend that Walsh is designed for, whether or not this build has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +32,8 @@ impl BackendInfo {
         match self.name {
             #[cfg(feature = "cuda")]
             "cuda" => walsh_cuda::examine(None).lines(),
+            #[cfg(feature = "metal")]
+            "metal" => walsh_metal::examine().lines(),
             _ => vec!["in this build".into()],
         }
     }
@@ -49,8 +53,8 @@ pub const BACKENDS: &[BackendInfo] = &[
     },
     BackendInfo {
         name: "metal",
-        in_build: false,
-        remedy: "this version of Walsh has no Metal backend yet; use cpu",
+        in_build: cfg!(all(feature = "metal", target_vendor = "apple")),
+        remedy: "Metal is Apple's: build Walsh with its feature `metal` on a Mac, or use another device",
     },
 ];
 
@@ -61,7 +65,7 @@ pub const BACKENDS: &[BackendInfo] = &[
 /// [`Activations`](crate::Activations)), `cpu:packing=never` (see
 /// [`PackWeights`](crate::PackWeights)), `cuda` for the first NVIDIA GPU,
 /// `cuda:1` for the second, `cuda:0,activations=f32`, `cuda:0,launches=apart`,
-/// `cuda:0,ops=separate`. A backend that this build does not have is an error when the
+/// `cuda:0,ops=separate`, `metal` for the first of Apple's GPUs, `metal:0,activations=f32`. A backend that this build does not have is an error when the
 /// text is read; it is never replaced by another.
 ///
 /// ```
@@ -71,8 +75,10 @@ pub const BACKENDS: &[BackendInfo] = &[
 /// assert_eq!(spec.to_string(), "cpu:threads=2");
 /// assert_eq!(spec.open()?.properties().parallelism, 2);
 ///
+/// # if !cfg!(target_vendor = "apple") {
 /// let error = "metal".parse::<DeviceSpec>().unwrap_err();
-/// assert!(error.to_string().contains("no Metal backend"));
+/// assert!(error.to_string().contains("not in this build"));
+/// # }
 /// # Ok::<(), walsh::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,6 +90,9 @@ pub enum DeviceSpec {
     /// An NVIDIA GPU.
     #[cfg(feature = "cuda")]
     Cuda(CudaOptions),
+    /// A GPU of Apple's. The text of one is an error where this build has no Metal.
+    #[cfg(feature = "metal")]
+    Metal(MetalOptions),
 }
 
 impl DeviceSpec {
@@ -98,6 +107,8 @@ impl DeviceSpec {
             Self::Cpu(options) => walsh_cpu::open(*options),
             #[cfg(feature = "cuda")]
             Self::Cuda(options) => walsh_cuda::open(options.clone()),
+            #[cfg(feature = "metal")]
+            Self::Metal(options) => walsh_metal::open(*options),
         }
     }
 
@@ -114,6 +125,9 @@ impl DeviceSpec {
                 kernel_cache: Some(folder.to_owned()),
                 ..options
             }),
+            // Metal keeps what it compiles itself.
+            #[cfg(feature = "metal")]
+            Self::Metal(options) => Self::Metal(options),
         }
     }
 
@@ -131,8 +145,8 @@ impl DeviceSpec {
                 threads: Threads::Count(threads),
                 ..options
             })),
-            #[cfg(feature = "cuda")]
-            Self::Cuda(_) => Err(Error::argument(
+            #[cfg(any(feature = "cuda", feature = "metal"))]
+            _ => Err(Error::argument(
                 "device",
                 "threads",
                 "left out for a GPU",
@@ -178,6 +192,8 @@ impl FromStr for DeviceSpec {
             "cpu" => cpu_options(text).map(Self::Cpu),
             #[cfg(feature = "cuda")]
             "cuda" => cuda_options(text).map(Self::Cuda),
+            #[cfg(feature = "metal")]
+            "metal" => metal_options(text).map(Self::Metal),
             _ => Err(unavailable(text, backend.remedy)),
         }
     }
@@ -225,6 +241,14 @@ impl fmt::Display for DeviceSpec {
                 }
                 if options.separate {
                     f.write_str(",ops=separate")?;
+                }
+                Ok(())
+            }
+            #[cfg(feature = "metal")]
+            Self::Metal(options) => {
+                write!(f, "metal:{}", options.ordinal)?;
+                if options.activations != Activations::default() {
+                    write!(f, ",activations={}", options.activations)?;
                 }
                 Ok(())
             }
@@ -287,12 +311,7 @@ fn cuda_options(text: &str) -> Result<CudaOptions> {
         return Ok(options);
     };
     let mut settings = settings.split(',');
-    let number = settings.next().unwrap_or_default();
-    // `parse` alone takes a plus sign.
-    if !number.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(wrong());
-    }
-    options.ordinal = number.parse().map_err(|_| wrong())?;
+    options.ordinal = ordinal(settings.next()).ok_or_else(wrong)?;
     for setting in settings {
         match setting.split_once('=') {
             Some(("activations", name)) => {
@@ -313,6 +332,34 @@ fn cuda_options(text: &str) -> Result<CudaOptions> {
         }
     }
     Ok(options)
+}
+
+#[cfg(feature = "metal")]
+fn metal_options(text: &str) -> Result<MetalOptions> {
+    let wrong = || {
+        let expected =
+            "metal or metal:N,activations=NAME with the GPU's number from 0, and int8 or f32";
+        Error::argument("device", "spec", expected, format_args!("{text:?}"))
+    };
+    let mut options = MetalOptions::default();
+    let Some((_, settings)) = text.split_once(':') else {
+        return Ok(options);
+    };
+    let mut settings = settings.split(',');
+    options.ordinal = ordinal(settings.next()).ok_or_else(wrong)?;
+    for setting in settings {
+        let activations = setting.strip_prefix("activations=").ok_or_else(wrong)?;
+        options.activations = activations.parse().map_err(|_| wrong())?;
+    }
+    Ok(options)
+}
+
+/// A GPU's number.
+#[cfg(any(feature = "cuda", feature = "metal"))]
+fn ordinal(text: Option<&str>) -> Option<u32> {
+    // `parse` alone takes a plus sign.
+    let text = text.filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?;
+    text.parse().ok()
 }
 
 fn unavailable(device: &str, remedy: &str) -> Error {
@@ -366,7 +413,6 @@ mod tests {
             ("cpu:activations", "cpu:threads=N"),
             ("cpu:packing=yes", "auto, always or never"),
             ("cpu:threads=1,", "cpu:threads=N"),
-            ("metal", "no Metal backend"),
         ] {
             let error = text.parse::<DeviceSpec>().unwrap_err().to_string();
             assert!(error.contains(hint), "{text}: {error}");
@@ -404,6 +450,40 @@ mod tests {
         ] {
             let error = text.parse::<DeviceSpec>().unwrap_err().to_string();
             assert!(error.contains("cuda:N"), "{text}: {error}");
+        }
+    }
+
+    #[cfg(feature = "metal")]
+    #[test]
+    fn a_gpu_of_apples_is_named_by_its_number() {
+        for (text, whole) in [
+            ("metal", "metal:0"),
+            ("metal:1", "metal:1"),
+            ("metal:0,activations=f32", "metal:0,activations=f32"),
+            ("metal:0,activations=int8", "metal:0"),
+        ] {
+            let spec = DeviceSpec::Metal(metal_options(text).unwrap());
+            assert_eq!(spec.to_string(), whole);
+            assert!(spec.with_threads(2).is_err());
+        }
+        for text in [
+            "metal:",
+            "metal:x",
+            "metal:+1",
+            "metal:0,launches=apart",
+            "metal:0,",
+        ] {
+            let error = metal_options(text).unwrap_err().to_string();
+            assert!(error.contains("metal:N"), "{text}: {error}");
+        }
+    }
+
+    #[cfg(not(all(feature = "metal", target_vendor = "apple")))]
+    #[test]
+    fn a_build_without_metal_says_so() {
+        for text in ["metal", "metal:0", "metal:x"] {
+            let error = open(text).unwrap_err().to_string();
+            assert!(error.contains("not in this build: "), "{error}");
         }
     }
 

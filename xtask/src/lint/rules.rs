@@ -37,6 +37,9 @@ const WORDS: &[&str] = &[
     "abs",
 ];
 
+/// Those of them that are address spaces.
+const SPACES: [&str; 4] = ["device", "constant", "threadgroup", "thread"];
+
 /// A dialect that is longer is a language.
 const MOST_WORDS: usize = 30;
 
@@ -229,7 +232,8 @@ pub(super) fn check(texts: &[Text]) -> Vec<String> {
     let parsed: Vec<Vec<Token<'_>>> = texts.iter().map(|text| tokens(&text.source)).collect();
     let all: Vec<Function<'_>> = parsed.iter().flat_map(|tokens| functions(tokens)).collect();
     let mut known: BTreeSet<&str> = all.iter().map(|function| function.name).collect();
-    known.extend(parsed.iter().flat_map(|tokens| structs(tokens)));
+    let declared: BTreeSet<&str> = parsed.iter().flat_map(|tokens| structs(tokens)).collect();
+    known.extend(&declared);
     let together = collective_functions(&all);
     let mut found = Vec::new();
     for (text, tokens) in texts.iter().zip(&parsed) {
@@ -240,6 +244,7 @@ pub(super) fn check(texts: &[Text]) -> Vec<String> {
         check.lines();
         check.words(tokens);
         check.calls(tokens, &known);
+        check.pointers(tokens, &declared);
         check.conditions(tokens, &together);
     }
     found.extend(recursion(&all));
@@ -324,6 +329,36 @@ impl Check<'_> {
                     line,
                     format!("`{name}` is neither in the dialect nor in a text"),
                 );
+            }
+        }
+    }
+
+    /// Pointers and references say where they point: a Metal kernel has no address space that is meant otherwise, and no
+    /// compiler here asks for it.
+    fn pointers(&mut self, tokens: &[Token<'_>], declared: &BTreeSet<&str>) {
+        let is_type = |token: &Token<'_>| {
+            TYPES.contains(&token.text)
+                || declared.contains(token.text)
+                || token.kind == Kind::Word && token.text.ends_with("Args")
+        };
+        for (index, token) in tokens.iter().enumerate() {
+            // `Vector *v`, `Vector &v`, and `Vector (*v)[2]`, a pointer to an array.
+            let to_array = index > 1 && tokens[index - 1].text == "(";
+            let declarator = ["*", "&"].contains(&token.text);
+            let Some(kind) = index.checked_sub(1 + usize::from(to_array)) else {
+                continue;
+            };
+            if !declarator || !is_type(&tokens[kind]) {
+                continue;
+            }
+            let words = tokens[..kind].iter().rev();
+            let mut words = words.take_while(|token| token.kind == Kind::Word);
+            if !words.any(|token| SPACES.contains(&token.text)) {
+                let what = format!(
+                    "`{} {}` names no address space",
+                    tokens[kind].text, token.text
+                );
+                self.report(token.line, what);
             }
         }
     }
@@ -467,6 +502,10 @@ mod tests {
             ("float kernel = x;", "`kernel` is a word of Metal's"),
             ("static float y = 1.0f;", "`static`"),
             ("float *y = new float[2];", "`new`"),
+            ("float *y = output;", "`float *` names no address space"),
+            ("const Vector &y = v[0];", "`Vector &` names no"),
+            ("x = *(const uint *)output;", "`uint *` names no"),
+            ("Unit (*y)[2];", "`Unit *` names no"),
             ("x = blockIdx.x;", "`blockIdx`"),
             ("x = metal::fma(x, x, x);", "`metal`"),
             ("x = __expf(x);", "`__expf` belongs to a platform"),

@@ -8,6 +8,7 @@ const LAYERS: &[&str] = &[
     "walsh-sim",
     "walsh-cpu",
     "walsh-cuda",
+    "walsh-metal",
     "walsh",
     "walsh-bench",
     "walsh-runtime",

@@ -36,6 +36,7 @@ const RULES: &[Confined] = &[
         except: &[
             "crates/walsh-cpu",
             "crates/walsh-cuda",
+            "crates/walsh-metal",
             "crates/walsh-sim",
             "crates/walsh-core/src/buffer.rs",
             "crates/walsh-runtime/src/model/file.rs",

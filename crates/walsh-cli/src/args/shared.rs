@@ -36,11 +36,12 @@ pub(crate) struct ModelArgs {
 /// What runs it.
 #[derive(Debug, Args)]
 pub(crate) struct DeviceArgs {
-    /// The device: cuda:0 for the first NVIDIA GPU; cpu, or cpu:SETTING,... with isa=portable, avx2,
-    /// avxvnni, avx512, neon, neon-dotprod or neon-i8mm; activations=int8 or f32: the precision in
-    /// which products with quantised weights read their input; and packing=auto, always or never:
-    /// whether weights are copied into the order that products read fastest (auto: where that gains
-    /// and takes at most half of the memory that is free)
+    /// The device: cuda:0 for the first NVIDIA GPU; metal:0 for the first of Apple's, on a Mac; cpu,
+    /// or cpu:SETTING,... with isa=portable, avx2, avxvnni, avx512, neon, neon-dotprod or neon-i8mm;
+    /// activations=int8 or f32: the precision in which products with quantised weights read their
+    /// input; and packing=auto, always or never: whether weights are copied into the order that
+    /// products read fastest (auto: where that gains and takes at most half of the memory that is
+    /// free)
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub(crate) device: DeviceSpec,
 

@@ -2,6 +2,13 @@
 #include <metal_stdlib>
 using namespace metal;
 
+// Every product and sum is rounded on its own.
+#pragma clang fp contract(off)
+#if __METAL_VERSION__ >= 320
+#pragma METAL fp contract(off)
+#pragma METAL fp math_mode(safe)
+#endif
+
 #define UNROLL _Pragma("clang loop unroll(full)")
 #define ROLLED _Pragma("clang loop unroll(disable)")
 #define TABLE constant const

@@ -261,7 +261,7 @@ pub(super) fn attention_tables(variant: &Variant) -> String {
     ]
     .map(|(name, kind, bits)| match width(variant, kind, bits) {
         Some(bits) => tables::half_pairs(name, bits),
-        None => tables::words(name, &[0]),
+        None => tables::known_words(name, &[0]),
     });
     rotation_tables(variant) + &decoder_tables(variant) + &halves.concat()
 }

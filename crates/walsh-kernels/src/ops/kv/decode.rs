@@ -57,7 +57,7 @@ pub(super) static KV_DECODE_ROWS: Kernel = Kernel {
         reads("status", "uint"),
         reads("equaliser", "float"),
         reads("center", "float"),
-        writes("output", "float"),
+        writes("output", "uchar"),
     ],
     shared: true,
 };

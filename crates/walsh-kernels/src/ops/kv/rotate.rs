@@ -30,7 +30,7 @@ pub(super) static ROTATE: Kernel = Kernel {
     native: &[],
     constants: &["THREADS", "HEAD_DIM", "FORWARD", "ROTATE", "ORDER"],
     args: layout::<RotateArgs>(),
-    buffers: &[reads("input", "float"), writes("output", "float")],
+    buffers: &[reads("input", "uchar"), writes("output", "uchar")],
     shared: true,
 };
 

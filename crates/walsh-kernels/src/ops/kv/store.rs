@@ -73,8 +73,8 @@ pub(crate) static KV_INSPECT: Kernel = Kernel {
     constants: &["THREADS", "HEAD_DIM", "EQUALISER", "CENTER"],
     args: layout::<KvInspectArgs>(),
     buffers: &[
-        reads("keys", "float"),
-        reads("values", "float"),
+        reads("keys", "uchar"),
+        reads("values", "uchar"),
         reads("equaliser", "float"),
         reads("center", "float"),
         writes("status", "uint"),
@@ -101,7 +101,7 @@ pub(super) static KV_STORE: Kernel = Kernel {
     ],
     args: layout::<KvStoreArgs>(),
     buffers: &[
-        reads("source", "float"),
+        reads("source", "uchar"),
         reads("slot_mapping", "int"),
         reads("status", "uint"),
         writes("codes", "uchar"),
