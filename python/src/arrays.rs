@@ -1,0 +1,119 @@
+//! Arrays of numpy's: what comes in is checked and copied while Python waits, so that nobody can change it while it is
+//! used; what goes out takes the memory over.
+
+use std::ops::Range;
+use std::thread::{available_parallelism, scope};
+
+use numpy::{Element, PyArrayDyn, PyArrayMethods, PyUntypedArray, PyUntypedArrayMethods};
+use pyo3::prelude::*;
+
+use crate::errors::{Failure, Result};
+
+/// How many numbers are copied, and worked on, at a time.
+pub(crate) const CHUNK: usize = 1 << 21;
+
+/// An array of one type whose numbers follow each other.
+pub(crate) struct Input<'py, T: Element> {
+    array: Bound<'py, PyArrayDyn<T>>,
+    name: &'static str,
+    shape: Vec<usize>,
+}
+
+impl<'py, T: Element + Copy> Input<'py, T> {
+    /// An array of so many dimensions.
+    pub(crate) fn new(name: &'static str, given: &Bound<'py, PyAny>, rank: usize) -> Result<Self> {
+        let expected = numpy::dtype::<T>(given.py());
+        let Ok(array) = given.cast::<PyArrayDyn<T>>() else {
+            let found = match given.cast::<PyUntypedArray>() {
+                Ok(array) => format!("is of {}", array.dtype()),
+                Err(_) => format!("is a {}", given.get_type().name()?),
+            };
+            return Err(Failure::array(format!(
+                "{name} must be an array of {expected}, but {found}: convert it by numpy.ascontiguousarray(x, numpy.{expected})"
+            )));
+        };
+        let array = array.clone();
+        if !array.is_c_contiguous() {
+            return Err(Failure::array(format!(
+                "{name} must be contiguous: make it so by numpy.ascontiguousarray(x)"
+            )));
+        }
+        let shape = array.shape().to_vec();
+        if shape.len() != rank {
+            return Err(Failure::array(format!(
+                "{name} must have {rank} dimensions, but has the shape {shape:?}"
+            )));
+        }
+        Ok(Self { array, name, shape })
+    }
+
+    pub(crate) fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// A copy of some of its numbers.
+    pub(crate) fn copy(&self, range: Range<usize>) -> Result<Vec<T>> {
+        let changed = || {
+            Failure::array(format!(
+                "{} was changed in size while it was read",
+                self.name
+            ))
+        };
+        let reader = self.array.try_readonly().map_err(|_| changed())?;
+        let numbers = reader.as_slice().map_err(|_| changed())?;
+        let numbers = numbers.get(range).ok_or_else(changed)?;
+        Ok(numbers.to_vec())
+    }
+
+    /// A copy of all.
+    pub(crate) fn all(&self) -> Result<Vec<T>> {
+        self.copy(0..self.shape.iter().product())
+    }
+}
+
+/// Some rows' part of an output.
+pub(crate) struct Part<'a, A, B> {
+    /// Which rows.
+    pub(crate) rows: Range<usize>,
+    pub(crate) first: &'a mut [A],
+    pub(crate) second: &'a mut [B],
+}
+
+/// Does work for all rows, side by side on the processor's cores: outputs have so many numbers for each row.
+pub(crate) fn in_parts<A: Send, B: Send>(
+    rows: usize,
+    (mut first, first_len): (&mut [A], usize),
+    (mut second, second_len): (&mut [B], usize),
+    work: &(impl Fn(Part<'_, A, B>) -> Result<()> + Sync),
+) -> Result<()> {
+    let threads = available_parallelism().map_or(1, usize::from);
+    let step = rows.div_ceil(threads).max(1);
+    let mut parts = Vec::new();
+    let mut start = 0;
+    while start < rows {
+        let end = rows.min(start + step);
+        let (own_first, rest_first) = first.split_at_mut((end - start) * first_len);
+        let (own_second, rest_second) = second.split_at_mut((end - start) * second_len);
+        (first, second) = (rest_first, rest_second);
+        parts.push(Part {
+            rows: start..end,
+            first: own_first,
+            second: own_second,
+        });
+        start = end;
+    }
+    scope(|scope| {
+        let threads: Vec<_> = parts
+            .into_iter()
+            .map(|part| scope.spawn(move || work(part)))
+            .collect();
+        let mut done = Ok(());
+        for thread in threads {
+            let ended = thread
+                .join()
+                .unwrap_or_else(|_| Err(Failure::internal("a thread has failed")));
+            done = done.and(ended);
+        }
+        done
+    })
+}
