@@ -12,7 +12,29 @@ import os
 
 from . import _errors, _walsh, gguf, kv
 from ._engine import ChatAnswer, ChatReply, Engine, ToolCall
-from ._errors import *  # noqa: F403
+from ._errors import (
+    ArrayError,
+    BusyError,
+    CancelledError,
+    ChatError,
+    ClosedError,
+    ConstraintError,
+    ContextError,
+    DeviceError,
+    EngineError,
+    Error,
+    FileError,
+    ForkError,
+    FormatError,
+    InternalError,
+    MeasureError,
+    ModelError,
+    OptionError,
+    OutOfMemoryError,
+    SavedError,
+    StoreError,
+    TokenizerError,
+)
 from ._model import ChatPrompt, Message, Model, Session
 from ._options import Options, RequestOptions
 from ._perplexity import Perplexity, PerplexityReport, perplexity
@@ -21,30 +43,50 @@ from .llama import Llama
 
 __all__ = [
     "Answer",
+    "ArrayError",
+    "BusyError",
+    "CancelledError",
     "ChatAnswer",
+    "ChatError",
     "ChatPrompt",
     "ChatReply",
+    "ClosedError",
+    "ConstraintError",
+    "ContextError",
+    "DeviceError",
     "Engine",
+    "EngineError",
+    "Error",
     "Figures",
+    "FileError",
+    "ForkError",
+    "FormatError",
+    "InternalError",
     "Llama",
     "Logprobs",
+    "MeasureError",
     "Message",
     "Model",
+    "ModelError",
+    "OptionError",
     "Options",
+    "OutOfMemoryError",
     "Perplexity",
     "PerplexityReport",
     "Piece",
     "Reply",
     "RequestOptions",
+    "SavedError",
     "Session",
+    "StoreError",
     "Text",
+    "TokenizerError",
     "ToolCall",
     "gguf",
     "kv",
     "models",
     "perplexity",
 ]
-__all__ += _errors.__all__
 
 # They are the package's, wherever they are written.
 for _name in _errors.__all__:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ class Tensor:
 
 def types() -> dict[str, BlockType]:
     """Every type that numbers are stored in, by its name."""
-    return {name: BlockType(name, *rest) for name, *rest in _walsh.block_types()}
+    return {line[0]: BlockType(*line) for line in _walsh.block_types()}
 
 
 def decode(blocks: NDArray[np.uint8] | bytes, type: str) -> NDArray[np.float32]:
@@ -77,7 +78,8 @@ def encode(x: NDArray[np.float32], type: str) -> NDArray[np.uint8]:
         )
     if not x.flags.c_contiguous:
         raise ArrayError("x must be contiguous: make it so by numpy.ascontiguousarray(x)")
-    return _walsh.block_encode(type, x.reshape(-1)).reshape(*x.shape[:-1], -1)
+    encoded = _walsh.block_encode(type, x.reshape(-1))
+    return encoded.reshape(*x.shape[:-1], encoded.size // max(math.prod(x.shape[:-1]), 1))
 
 
 class File:

@@ -6,6 +6,7 @@ float32; arrays have to be contiguous.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -96,7 +97,7 @@ def _rows(name: str, x: NDArray[_Scalar]) -> NDArray[_Scalar]:
         raise ArrayError(f"{name} must have vectors as its last axis, but its shape is {x.shape}")
     if not x.flags.c_contiguous:
         raise ArrayError(f"{name} must be contiguous: make it so by numpy.ascontiguousarray(x)")
-    return x.reshape(-1, x.shape[-1])
+    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 
 def codecs() -> list[str]:
@@ -118,8 +119,9 @@ def encode(x: NDArray[np.float32], codec: str) -> Encoded:
     shape = x.shape[:-1]
     typed = None
     if dtype is not None:
-        typed = scales.view(np.float16 if dtype == "f16" else np.float32).reshape(*shape, -1)
-    return Encoded(name, x.shape[-1], codes.reshape(*shape, -1), typed)
+        typed = scales.view(np.float16 if dtype == "f16" else np.float32)
+        typed = typed.reshape(*shape, typed.shape[-1])
+    return Encoded(name, x.shape[-1], codes.reshape(*shape, codes.shape[-1]), typed)
 
 
 def decode(encoded: Encoded, *, rotated: bool = False) -> NDArray[np.float32]:
