@@ -83,7 +83,10 @@ impl Layer {
     }
 
     fn heads(&self) -> [usize; 2] {
-        [self.cache.kv_heads() as usize, self.cache.head_dim() as usize]
+        [
+            self.cache.kv_heads() as usize,
+            self.cache.head_dim() as usize,
+        ]
     }
 
     fn positions(&self, first: usize, count: usize) -> Result<walsh::Tensor> {
@@ -94,7 +97,10 @@ impl Layer {
     fn store(&mut self, keys: &[f32], values: &[f32]) -> Result<()> {
         let [heads, head_dim] = self.heads();
         let row = heads * head_dim;
-        for (keys, values) in keys.chunks(MOST_ROWS * row).zip(values.chunks(MOST_ROWS * row)) {
+        for (keys, values) in keys
+            .chunks(MOST_ROWS * row)
+            .zip(values.chunks(MOST_ROWS * row))
+        {
             let count = keys.len() / row;
             let shape = [count as u64, heads as u64, head_dim as u64];
             let mut list = self.device.record();

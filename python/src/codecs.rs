@@ -36,13 +36,19 @@ pub(crate) fn kv_layout(codec: &str, head_dim: usize) -> Result<Layout> {
     ))
 }
 
+/// Bytes of codes and of scales.
+type Encoded<'py> = (Bound<'py, PyArray2<u8>>, Bound<'py, PyArray2<u8>>);
+
+/// Centroids and boundaries.
+type Book<'py> = (Bound<'py, PyArray1<f64>>, Bound<'py, PyArray1<f32>>);
+
 /// Rows of f32 `[n, head_dim]` as bytes of codes `[n, code_bytes]` and bytes of scales `[n, scale_bytes]`.
 #[pyfunction]
 pub(crate) fn kv_encode<'py>(
     py: Python<'py>,
     codec: &str,
     rows: &Bound<'py, PyAny>,
-) -> Result<(Bound<'py, PyArray2<u8>>, Bound<'py, PyArray2<u8>>)> {
+) -> Result<Encoded<'py>> {
     let input = Input::<f32>::new("x", rows, 2)?;
     let [count, head_dim] = [input.shape()[0], input.shape()[1]];
     let codec = row_codec(codec, head_dim)?;
@@ -175,13 +181,9 @@ pub(crate) fn rotation_signs(py: Python<'_>, head_dim: usize) -> Result<Bound<'_
 
 /// The centroids of a codebook in double precision, and the boundaries between them.
 #[pyfunction]
-pub(crate) fn codebook<'py>(
-    py: Python<'py>,
-    bits: usize,
-) -> Result<(Bound<'py, PyArray1<f64>>, Bound<'py, PyArray1<f32>>)> {
-    let known = TqBits::from_bits(bits).ok_or_else(|| {
-        Failure::option(format!("bits is {bits}: give 2, 3, 4, 5, 6 or 8"))
-    })?;
+pub(crate) fn codebook<'py>(py: Python<'py>, bits: usize) -> Result<Book<'py>> {
+    let known = TqBits::from_bits(bits)
+        .ok_or_else(|| Failure::option(format!("bits is {bits}: give 2, 3, 4, 5, 6 or 8")))?;
     let book = book(known);
     Ok((
         book.exact.clone().into_pyarray(py),

@@ -1,8 +1,8 @@
 //! Engines: many requests at once.
 
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
-use std::io::{ErrorKind, Read, Write};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -191,10 +191,12 @@ impl PyStream {
             bell: Arc::clone(&bell.0),
             tag,
         }));
-        self.with(|stream| match stream.poll_next(&mut Context::from_waker(&waker)) {
-            Poll::Ready(next) => Ok((true, next.transpose()?.map(piece))),
-            Poll::Pending => Ok((false, None)),
-        })?
+        self.with(
+            |stream| match stream.poll_next(&mut Context::from_waker(&waker)) {
+                Poll::Ready(next) => Ok((true, next.transpose()?.map(piece))),
+                Poll::Pending => Ok((false, None)),
+            },
+        )?
     }
 
     /// Ends the text within a step.
@@ -215,7 +217,9 @@ impl PyStream {
     #[getter]
     fn figures<'py>(&self, py: Python<'py>) -> Result<Option<Bound<'py, PyDict>>> {
         let figures = self.with(|stream| stream.figures().copied())?;
-        figures.map(|figures| figures_dict(py, &figures)).transpose()
+        figures
+            .map(|figures| figures_dict(py, &figures))
+            .transpose()
     }
 
     #[getter]
@@ -247,7 +251,11 @@ struct Ring {
 
 impl Wake for Ring {
     fn wake(self: Arc<Self>) {
-        let mut tags = self.bell.tags.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tags = self
+            .bell
+            .tags
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         tags.push(self.tag);
         // A socket that is full rings already, and one whose loop has gone is heard by nobody.
         let _ = (&self.bell.rings).write(&[0]);

@@ -124,7 +124,8 @@ fn named(name: &'static str, what: String) -> PyErr {
         let module = MODULE.get_or_try_init(py, || {
             PyModule::import(py, "walsh._errors").map(Bound::unbind)
         });
-        let class = module.and_then(|module| Ok(module.bind(py).getattr(name)?.cast_into::<PyType>()?));
+        let class =
+            module.and_then(|module| Ok(module.bind(py).getattr(name)?.cast_into::<PyType>()?));
         match class {
             Ok(class) => PyErr::from_type(class, (what,)),
             Err(error) => error,

@@ -116,9 +116,9 @@ pub(crate) fn gguf_parse<'py>(
     py: Python<'py>,
     bytes: &Bound<'py, PyAny>,
 ) -> Result<(u32, Bound<'py, PyDict>, Vec<Tensor>)> {
-    let array = bytes.cast::<PyArrayDyn<u8>>().map_err(|_| {
-        Failure::array("a file's bytes must be an array of uint8")
-    })?;
+    let array = bytes
+        .cast::<PyArrayDyn<u8>>()
+        .map_err(|_| Failure::array("a file's bytes must be an array of uint8"))?;
     let reader = array
         .try_readonly()
         .map_err(|_| Failure::array("a file's bytes are being written"))?;

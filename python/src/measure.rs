@@ -16,7 +16,7 @@ use crate::wait::wait;
 /// What is measured.
 #[derive(Debug, FromPyObject)]
 #[pyo3(from_item_all)]
-struct Measuring {
+pub(crate) struct Measuring {
     /// The text itself, or else the file that has it.
     text: Option<String>,
     path: Option<PathBuf>,

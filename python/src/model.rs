@@ -87,7 +87,9 @@ fn bytes(progress: Progress) -> Option<(usize, usize)> {
 }
 
 /// A listener of Python's, called with what is done and what there is to do. What it raises is told to nobody.
-pub(crate) fn listener(progress: Option<Py<PyAny>>) -> Option<Arc<walsh_runtime::ProgressListener>> {
+pub(crate) fn listener(
+    progress: Option<Py<PyAny>>,
+) -> Option<Arc<walsh_runtime::ProgressListener>> {
     let listener = progress?;
     Some(Arc::new(move |progress: walsh_runtime::Progress| {
         Python::attach(|py| {

@@ -74,7 +74,9 @@ fn count(name: &str, given: Option<i64>) -> Result<Option<usize>> {
     match given {
         None | Some(-1) => Ok(None),
         Some(given) => usize::try_from(given).map(Some).map_err(|_| {
-            Failure::option(format!("{name} is {given}: give 0 or more, or -1 for no bound"))
+            Failure::option(format!(
+                "{name} is {given}: give 0 or more, or -1 for no bound"
+            ))
         }),
     }
 }

@@ -178,11 +178,7 @@ impl PySession {
     }
 
     /// The vector behind each token: the residual stream behind the output norm.
-    fn states<'py>(
-        &self,
-        py: Python<'py>,
-        tokens: Vec<i32>,
-    ) -> Result<Bound<'py, PyArray2<f32>>> {
+    fn states<'py>(&self, py: Python<'py>, tokens: Vec<i32>) -> Result<Bound<'py, PyArray2<f32>>> {
         let width = self.0.look(|session| session.model().config().width)?;
         let rows = tokens.len();
         let states = self.work(py, |session| {
@@ -217,13 +213,15 @@ impl PySession {
         session.set_seed(knobs.given_seed()?.unwrap_or_else(drawn_seed));
         let session = lease.take()?.into_inner()?;
         let begun = wait(py, &cancel, || {
-            Running::try_new_or_recover(MutBorrow::new(session), |session| {
+            let running = Running::try_new_or_recover(MutBorrow::new(session), |session| {
                 session.borrow_mut().generate_from(&tokens, options)
-            })
+            });
+            running.map_err(Box::new)
         })?;
         let running = match begun.value {
             Ok(running) => running,
-            Err((session, error)) => {
+            Err(failed) => {
+                let (session, error) = *failed;
                 lease.put(Own::new(session.into_inner()));
                 return Err(begun.signal.map_or(error.into(), Failure::from));
             }
@@ -257,18 +255,21 @@ pub(crate) fn matrix<'py, T: numpy::Element>(
 
 /// The logarithm of a token's probability, and whether it is the likeliest, the first of equals.
 fn likelihood(logits: &[f32], token: usize) -> (f64, bool) {
-    let (best, peak) = logits
-        .iter()
-        .enumerate()
-        .fold((0, f32::NEG_INFINITY), |best, (at, &logit)| {
-            if logit > best.1 { (at, logit) } else { best }
-        });
+    let (best, peak) =
+        logits
+            .iter()
+            .enumerate()
+            .fold((0, f32::NEG_INFINITY), |best, (at, &logit)| {
+                if logit > best.1 { (at, logit) } else { best }
+            });
     let peak = f64::from(peak);
     let sum: f64 = logits
         .iter()
         .map(|logit| (f64::from(*logit) - peak).exp())
         .sum();
-    let logit = logits.get(token).map_or(f64::NEG_INFINITY, |l| f64::from(*l));
+    let logit = logits
+        .get(token)
+        .map_or(f64::NEG_INFINITY, |l| f64::from(*l));
     (logit - peak - sum.ln(), best == token)
 }
 
@@ -291,7 +292,10 @@ pub(crate) fn figures_dict<'py>(py: Python<'py>, figures: &Figures) -> Result<Bo
     dict.set_item("prompt_seconds", figures.prompt_time.as_secs_f64())?;
     dict.set_item("generated_tokens", figures.generated_tokens)?;
     dict.set_item("generated_seconds", figures.generated_time.as_secs_f64())?;
-    dict.set_item("first_token_seconds", figures.first_token_time.as_secs_f64())?;
+    dict.set_item(
+        "first_token_seconds",
+        figures.first_token_time.as_secs_f64(),
+    )?;
     Ok(dict)
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,13 +15,17 @@ from . import _walsh
 from ._errors import OptionError
 from ._model import Message, Model, _dumps, _ids, _size
 from ._options import RequestOptions, knobs
-from ._text import Answer, Figures, Reply
+from ._text import Answer, Figures, Piece, Reply
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
 #: Whether tools may or must be called: ``none``, ``auto``, ``required``, or a tool's name.
 ToolChoice = str
+
+#: Of an answer: what it is (``text``, ``reasoning``, ``call`` or ``arguments``), of which call, and the
+#: text or the tool's name.
+Said = tuple[str, int, str]
 
 
 @dataclass
@@ -51,7 +55,7 @@ class ChatAnswer:
     #: What it took.
     figures: Figures | None = None
 
-    def _hear(self, said: list[tuple[str, int, str]]) -> None:
+    def _hear(self, said: list[Said]) -> None:
         for kind, index, text in said:
             if kind == "text":
                 self.text += text
@@ -71,22 +75,45 @@ class ChatReply(Reply):
         super().__init__(stream, keep)
         self._parser = parser
 
+    def next_said(self) -> tuple[Piece | None, list[Said]]:
+        """The next token, waited for, and what is certain of the answer by it; at the end no token,
+        and the rest."""
+        piece = self.next_piece()
+        return piece, self._parser.finish() if piece is None else self._parser.push(piece.text)
+
+    async def anext_said(self) -> tuple[Piece | None, list[Said]]:
+        """As :meth:`next_said`, within an event loop."""
+        piece = await self.anext_piece()
+        return piece, self._parser.finish() if piece is None else self._parser.push(piece.text)
+
+    def said(self) -> Iterator[Said]:
+        """What is said, thought and called, as it comes."""
+        piece: Piece | None = None
+        while True:
+            piece, said = self.next_said()
+            yield from said
+            if piece is None:
+                return
+
     def answer(self) -> ChatAnswer:
         """The whole answer, waited for."""
         answer = ChatAnswer()
-        while (piece := self.next_piece()) is not None:
-            answer._hear(self._parser.push(piece.text))
-        return self._end(answer)
+        while True:
+            piece, said = self.next_said()
+            answer._hear(said)
+            if piece is None:
+                return self._end(answer)
 
     async def aanswer(self) -> ChatAnswer:
         """As :meth:`answer`, within an event loop."""
         answer = ChatAnswer()
-        while (piece := await self.anext_piece()) is not None:
-            answer._hear(self._parser.push(piece.text))
-        return self._end(answer)
+        while True:
+            piece, said = await self.anext_said()
+            answer._hear(said)
+            if piece is None:
+                return self._end(answer)
 
     def _end(self, answer: ChatAnswer) -> ChatAnswer:
-        answer._hear(self._parser.finish())
         answer.finish, answer.tokens, answer.figures = self.finish, self.tokens, self.figures
         return answer
 

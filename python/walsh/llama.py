@@ -471,11 +471,14 @@ class Llama:
     def _chat(self, reply: ChatReply, head: dict[str, Any], logprobs: bool) -> dict[str, Any]:
         told: list[dict[str, Any]] = []
         said: list[tuple[str, int, str]] = []
-        while (piece := reply.next_piece()) is not None:
-            said += reply._parser.push(piece.text)
+        piece: Piece | None = None
+        while True:
+            piece, now = reply.next_said()
+            said += now
+            if piece is None:
+                break
             if logprobs:
                 told += self._token(piece)
-        said += reply._parser.finish()
         text = "".join(part for kind, _, part in said if kind == "text")
         message: dict[str, Any] = {"role": "assistant", "content": text}
         thought = "".join(part for kind, _, part in said if kind == "reasoning")
@@ -513,15 +516,9 @@ class Llama:
         called = False
         yield chunk({"role": "assistant"}, None)
         try:
-            while True:
-                piece = reply.next_piece()
-                parser = reply._parser
-                said = parser.finish() if piece is None else parser.push(piece.text)
-                for kind, index, text in said:
-                    called = called or kind == "call"
-                    yield chunk(_delta(kind, index, text), None)
-                if piece is None:
-                    break
+            for kind, index, text in reply.said():
+                called = called or kind == "call"
+                yield chunk(_delta(kind, index, text), None)
         finally:
             reply.close()
         yield chunk({}, "tool_calls" if called else _reason(reply))

@@ -13,6 +13,7 @@ const LAYERS: &[&str] = &[
     "walsh-runtime",
     "walsh-report",
     "walsh-serve",
+    "walsh-python",
     "walsh-cli",
     "conformance",
     "xtask",
