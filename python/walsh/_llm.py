@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import llm
+import llm.parts
 from pydantic import Field
 
 import walsh
@@ -25,6 +26,12 @@ def _engine(name: str) -> walsh.Engine:
         if engine is None or engine.closed:
             engine = _open[name] = walsh.Engine(name)
         return engine
+
+
+def _message(message: Any) -> walsh.Message:
+    """A message of llm's. What is not text, such as a picture, is refused by llm before."""
+    parts = (part.text for part in message.parts if isinstance(part, llm.parts.TextPart))
+    return {"role": message.role, "content": "".join(parts)}
 
 
 class WalshModel(llm.Model):  # type: ignore[misc, unused-ignore]
@@ -57,15 +64,7 @@ class WalshModel(llm.Model):  # type: ignore[misc, unused-ignore]
         conversation: Any = None,
     ) -> Iterator[str]:
         """Answers, piece by piece."""
-        messages: list[walsh.Message] = []
-        system = prompt.system
-        for earlier in conversation.responses if conversation is not None else ():
-            system = earlier.prompt.system or system
-            messages.append({"role": "user", "content": earlier.prompt.prompt})
-            messages.append({"role": "assistant", "content": earlier.text_or_raise()})
-        if system:
-            messages.insert(0, {"role": "system", "content": system})
-        messages.append({"role": "user", "content": prompt.prompt})
+        messages: list[walsh.Message] = [_message(message) for message in prompt.messages]
         given = prompt.options.model_dump(exclude_none=True)
         given.setdefault("max_tokens", None)
         if prompt.schema:
