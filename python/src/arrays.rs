@@ -71,48 +71,28 @@ impl<'py, T: Element + Copy> Input<'py, T> {
     }
 }
 
-/// Some rows' part of an output.
-pub(crate) struct Part<'a, A, B> {
-    /// Which rows.
-    pub(crate) rows: Range<usize>,
-    pub(crate) first: &'a mut [A],
-    pub(crate) second: &'a mut [B],
-}
-
-/// Does work for all rows, side by side on the processor's cores: outputs have so many numbers for each row.
-pub(crate) fn in_parts<A: Send, B: Send>(
+/// Does work for all rows, side by side on the processor's cores: which rows, and their part of an output that has so many
+/// numbers for each.
+pub(crate) fn in_parts<T: Send>(
     rows: usize,
-    (mut first, first_len): (&mut [A], usize),
-    (mut second, second_len): (&mut [B], usize),
-    work: &(impl Fn(Part<'_, A, B>) -> Result<()> + Sync),
+    (mut out, len): (&mut [T], usize),
+    work: &(impl Fn(Range<usize>, &mut [T]) -> Result<()> + Sync),
 ) -> Result<()> {
     let threads = available_parallelism().map_or(1, usize::from);
     let step = rows.div_ceil(threads).max(1);
-    let mut parts = Vec::new();
-    let mut start = 0;
-    while start < rows {
-        let end = rows.min(start + step);
-        let (own_first, rest_first) = first.split_at_mut((end - start) * first_len);
-        let (own_second, rest_second) = second.split_at_mut((end - start) * second_len);
-        (first, second) = (rest_first, rest_second);
-        parts.push(Part {
-            rows: start..end,
-            first: own_first,
-            second: own_second,
-        });
-        start = end;
-    }
     scope(|scope| {
-        let threads: Vec<_> = parts
-            .into_iter()
-            .map(|part| scope.spawn(move || work(part)))
-            .collect();
+        let mut running = Vec::new();
+        for start in (0..rows).step_by(step) {
+            let end = rows.min(start + step);
+            let (part, rest) = out.split_at_mut((end - start) * len);
+            out = rest;
+            running.push(scope.spawn(move || work(start..end, part)));
+        }
         let mut done = Ok(());
-        for thread in threads {
-            let ended = thread
-                .join()
-                .unwrap_or_else(|_| Err(Failure::internal("a thread has failed")));
-            done = done.and(ended);
+        for thread in running {
+            let ended = thread.join();
+            let failed = |_| Err(Failure::internal("a thread has failed"));
+            done = done.and(ended.unwrap_or_else(failed));
         }
         done
     })

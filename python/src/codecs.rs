@@ -8,6 +8,7 @@ use walsh::formats::rotation::Rotation;
 
 use crate::arrays::{CHUNK, Input, in_parts};
 use crate::errors::{Failure, Result};
+use crate::processor::Encoder;
 use crate::session::matrix;
 
 fn row_codec(codec: &str, head_dim: usize) -> Result<RowCodec> {
@@ -55,29 +56,21 @@ pub(crate) fn kv_encode<'py>(
     let [code, scale] = [codec.code_bytes(), codec.scale_bytes()];
     let mut codes = vec![0; count * code];
     let mut scales = vec![0; count * scale];
-    let step = (CHUNK / head_dim).max(1);
-    for start in (0..count).step_by(step) {
+    let step = (CHUNK / head_dim).max(1).min(count);
+    let mut encoder: Option<(usize, Encoder)> = None;
+    for start in (0..count).step_by(step.max(1)) {
         let end = count.min(start + step);
+        let rows = end - start;
         let numbers = input.copy(start * head_dim..end * head_dim)?;
         let codes = &mut codes[start * code..end * code];
         let scales = &mut scales[start * scale..end * scale];
         py.detach(|| {
-            in_parts(end - start, (codes, code), (scales, scale), &|part| {
-                let mut scratch = vec![0.0; head_dim];
-                for (at, row) in part.rows.clone().enumerate() {
-                    codec
-                        .encode_row(
-                            &numbers[row * head_dim..(row + 1) * head_dim],
-                            &mut scratch,
-                            &mut part.first[at * code..(at + 1) * code],
-                            &mut part.second[at * scale..(at + 1) * scale],
-                        )
-                        .map_err(|error| {
-                            Failure::Named("FormatError", format!("row {}: {error}", start + row))
-                        })?;
-                }
-                Ok(())
-            })
+            // The last rows may be fewer.
+            let (_, encoder) = match encoder.take().filter(|(made, _)| *made == rows) {
+                Some(made) => encoder.insert(made),
+                None => encoder.insert((rows, Encoder::new(codec.codec(), rows, head_dim)?)),
+            };
+            encoder.encode(start, &numbers, codes, scales)
         })?;
         py.check_signals()?;
     }
@@ -130,9 +123,8 @@ pub(crate) fn kv_decode<'py>(
         let read_scales = scales.copy(start * scale..end * scale)?;
         let out = &mut out[start * head_dim..end * head_dim];
         py.detach(|| {
-            in_parts(end - start, (out, head_dim), (&mut [(); 0], 0), &|part| {
-                let into = part.first.chunks_exact_mut(head_dim);
-                for (row, into) in part.rows.zip(into) {
+            in_parts(end - start, (out, head_dim), &|rows, part| {
+                for (row, into) in rows.zip(part.chunks_exact_mut(head_dim)) {
                     let codes = &read_codes[row * code..(row + 1) * code];
                     let scales = &read_scales[row * scale..(row + 1) * scale];
                     match reading.rotated {
@@ -160,8 +152,8 @@ pub(crate) fn rotate<'py>(
     let rotation = Rotation::new(head_dim)?;
     let mut out = input.all()?;
     py.detach(|| {
-        in_parts(count, (&mut out, head_dim), (&mut [(); 0], 0), &|part| {
-            for row in part.first.chunks_exact_mut(head_dim) {
+        in_parts(count, (&mut out, head_dim), &|_, part| {
+            for row in part.chunks_exact_mut(head_dim) {
                 match inverse {
                     true => rotation.inverse(row),
                     false => rotation.forward(row),

@@ -63,9 +63,9 @@ pub(crate) fn block_decode<'py>(
         let blocks = input.copy(start * size..end * size)?;
         let out = &mut out[start * len..end * len];
         py.detach(|| {
-            in_parts(end - start, (out, len), (&mut [(); 0], 0), &|part| {
-                let bytes = &blocks[part.rows.start * size..part.rows.end * size];
-                Ok(ggml::decode(dtype, bytes, part.first)?)
+            in_parts(end - start, (out, len), &|rows, part| {
+                let bytes = &blocks[rows.start * size..rows.end * size];
+                Ok(ggml::decode(dtype, bytes, part)?)
             })
         })?;
         py.check_signals()?;
@@ -97,9 +97,9 @@ pub(crate) fn block_encode<'py>(
         let values = input.copy(start * len..end * len)?;
         let out = &mut out[start * size..end * size];
         py.detach(|| {
-            in_parts(end - start, (out, size), (&mut [(); 0], 0), &|part| {
-                let values = &values[part.rows.start * len..part.rows.end * len];
-                Ok(ggml::encode(dtype, values, part.first)?)
+            in_parts(end - start, (out, size), &|rows, part| {
+                let values = &values[rows.start * len..rows.end * len];
+                Ok(ggml::encode(dtype, values, part)?)
             })
         })?;
         py.check_signals()?;

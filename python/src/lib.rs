@@ -11,6 +11,7 @@ mod measure;
 mod model;
 mod options;
 mod parser;
+mod processor;
 mod session;
 mod slot;
 mod wait;

@@ -78,6 +78,26 @@ def test_every_codec_loses_what_its_bits_say(codec: str) -> None:
     assert np.array_equal(again.decode()[-28:], back.reshape(28, 64))
 
 
+@pytest.mark.parametrize("codec", ["tq2", "tq3", "tq5+norot", "tq6+norm", "q4_0+rot", "bf16"])
+@pytest.mark.parametrize("head_dim", [64, 80, 96, 112, 256, 512])
+def test_every_head_size(codec: str, head_dim: int) -> None:
+    x = vectors(5, head_dim)
+    if codec == "q4_0+rot" and head_dim % 32:
+        with pytest.raises(walsh.FormatError, match="q4_0"):
+            kv.encode(x, codec)
+        return
+    back = kv.encode(x, codec).decode()
+    assert np.mean((back - x) ** 2) < 0.2
+
+
+def test_rows_that_cannot_be_encoded_are_named() -> None:
+    x = np.zeros((40_000, 64), np.float32)
+    x[33_333, 5] = np.inf
+    with pytest.raises(walsh.FormatError, match="row 33333"):
+        kv.encode(x, "tq4")
+    assert not kv.encode(x[:33_333], "tq4").decode().any()
+
+
 def test_nothing_is_an_array_too() -> None:
     x = np.zeros((0, 64), np.float32)
     assert kv.encode(x, "tq4").decode().shape == (0, 64)

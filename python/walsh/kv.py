@@ -128,6 +128,7 @@ def decode(encoded: Encoded, *, rotated: bool = False) -> NDArray[np.float32]:
     """The vectors, ``[..., head_dim]``; with ``rotated`` as they lie, in rotated space."""
     codes = _rows("codes", encoded.codes)
     _, _, _, dtype, _ = _walsh.kv_layout(encoded.codec, encoded.head_dim)
+    scales: NDArray[np.uint8]
     if dtype is None:
         scales = np.zeros((codes.shape[0], 0), np.uint8)
     else:
