@@ -71,6 +71,23 @@ impl<'py, T: Element + Copy> Input<'py, T> {
     }
 }
 
+/// Memory for so many values; where there is none, an error instead of the end of the process.
+pub(crate) fn room<T>(count: usize) -> Result<Vec<T>> {
+    let mut values = Vec::new();
+    values.try_reserve_exact(count).map_err(|_| {
+        let bytes = count.saturating_mul(size_of::<T>());
+        let what = format!("no memory for an array of {bytes} bytes: ask for less at a time");
+        Failure::Named("OutOfMemoryError", what)
+    })?;
+    Ok(values)
+}
+
+/// So many zeros, whose memory is not touched yet.
+pub(crate) fn zeros<T: Copy + Default>(count: usize) -> Result<Vec<T>> {
+    drop(room::<T>(count)?);
+    Ok(vec![T::default(); count])
+}
+
 /// Does work for all rows, side by side on the processor's cores: which rows, and their part of an output that has so many
 /// numbers for each.
 pub(crate) fn in_parts<T: Send>(

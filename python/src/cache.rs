@@ -1,6 +1,6 @@
 //! A KV cache of one layer on a device, to store into and to attend over.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Arc;
 
 use numpy::{IntoPyArray, PyArray3, PyArrayMethods};
 use pyo3::prelude::*;
@@ -10,7 +10,7 @@ use walsh::{CacheSide, DType, Device, DeviceSpec, KvCache, KvCacheOptions, Overl
 
 use crate::arrays::Input;
 use crate::errors::{Failure, Result};
-use crate::slot::Own;
+use crate::slot::Slot;
 
 /// The most tokens that are stored or attended for at a time.
 const MOST_ROWS: usize = 256;
@@ -43,12 +43,12 @@ struct Layer {
 
 /// Keys and values of one layer and one sequence, as codes.
 #[pyclass(frozen, module = "walsh._walsh", name = "Cache")]
-pub(crate) struct PyCache(Mutex<Own<Layer>>);
+pub(crate) struct PyCache(Arc<Slot<Layer>>);
 
 impl PyCache {
     fn with<T>(&self, work: impl FnOnce(&mut Layer) -> Result<T>) -> Result<T> {
-        let mut layer = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        work(layer.get()?)
+        // Lent, not locked: who waited for a lock with the interpreter's would wait for ever.
+        work(self.0.lend()?.get()?)
     }
 }
 
@@ -163,7 +163,7 @@ impl PyCache {
     #[new]
     fn new(py: Python<'_>, making: Making) -> Result<Self> {
         let layer = py.detach(|| Layer::new(&making))?;
-        Ok(Self(Mutex::new(Own::new(layer))))
+        Ok(Self(Slot::new("cache", layer)))
     }
 
     #[getter]

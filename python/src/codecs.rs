@@ -6,7 +6,7 @@ use walsh::formats::codebook::{TqBits, codebook as book};
 use walsh::formats::kv::{KvCodec, RowCodec};
 use walsh::formats::rotation::Rotation;
 
-use crate::arrays::{CHUNK, Input, in_parts};
+use crate::arrays::{CHUNK, Input, in_parts, room, zeros};
 use crate::errors::{Failure, Result};
 use crate::processor::Encoder;
 use crate::session::matrix;
@@ -54,8 +54,8 @@ pub(crate) fn kv_encode<'py>(
     let [count, head_dim] = [input.shape()[0], input.shape()[1]];
     let codec = row_codec(codec, head_dim)?;
     let [code, scale] = [codec.code_bytes(), codec.scale_bytes()];
-    let mut codes = vec![0; count * code];
-    let mut scales = vec![0; count * scale];
+    let mut codes = zeros(count * code)?;
+    let mut scales = zeros(count * scale)?;
     let step = (CHUNK / head_dim).max(1).min(count);
     let mut encoder: Option<(usize, Encoder)> = None;
     for start in (0..count).step_by(step.max(1)) {
@@ -115,7 +115,7 @@ pub(crate) fn kv_decode<'py>(
             )));
         }
     }
-    let mut out = vec![0.0; count * head_dim];
+    let mut out = zeros(count * head_dim)?;
     let step = (CHUNK / head_dim).max(1);
     for start in (0..count).step_by(step) {
         let end = count.min(start + step);
@@ -150,18 +150,25 @@ pub(crate) fn rotate<'py>(
     let input = Input::<f32>::new("x", rows, 2)?;
     let [count, head_dim] = [input.shape()[0], input.shape()[1]];
     let rotation = Rotation::new(head_dim)?;
-    let mut out = input.all()?;
-    py.detach(|| {
-        in_parts(count, (&mut out, head_dim), &|_, part| {
-            for row in part.chunks_exact_mut(head_dim) {
-                match inverse {
-                    true => rotation.inverse(row),
-                    false => rotation.forward(row),
+    let mut out = room(count * head_dim)?;
+    let step = (CHUNK / head_dim).max(1);
+    for start in (0..count).step_by(step) {
+        let end = count.min(start + step);
+        let mut numbers = input.copy(start * head_dim..end * head_dim)?;
+        py.detach(|| {
+            in_parts(end - start, (&mut numbers, head_dim), &|_, part| {
+                for row in part.chunks_exact_mut(head_dim) {
+                    match inverse {
+                        true => rotation.inverse(row),
+                        false => rotation.forward(row),
+                    }
                 }
-            }
-            Ok(())
-        })
-    })?;
+                Ok(())
+            })
+        })?;
+        out.extend_from_slice(&numbers);
+        py.check_signals()?;
+    }
     matrix(py, out, [count, head_dim])
 }
 

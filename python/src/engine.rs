@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::task::{Context, Poll, Wake, Waker};
 
@@ -90,7 +90,10 @@ impl PyEngine {
         let request = knobs.request(engine.model(), prompt)?;
         // Large schemas take their time.
         let stream = py.detach(|| engine.submit(request))?;
-        Ok(PyStream(Mutex::new(Some(Own::new(stream)))))
+        Ok(PyStream {
+            stream: Mutex::new(Own::new(stream)),
+            is_cancelled: AtomicBool::new(false),
+        })
     }
 
     fn status<'py>(&self, py: Python<'py>) -> Result<Bound<'py, PyDict>> {
@@ -138,11 +141,15 @@ fn piece(piece: Piece) -> PyPiece {
 
 /// The answer to a request, piece by piece.
 #[pyclass(frozen, module = "walsh._walsh", name = "Stream")]
-pub(crate) struct PyStream(Mutex<Option<Own<Stream>>>);
+pub(crate) struct PyStream {
+    stream: Mutex<Own<Stream>>,
+    /// Set to end it while a thread waits for its next piece.
+    is_cancelled: AtomicBool,
+}
 
 impl PyStream {
-    fn lock(&self) -> Result<MutexGuard<'_, Option<Own<Stream>>>> {
-        match self.0.try_lock() {
+    fn lock(&self) -> Result<MutexGuard<'_, Own<Stream>>> {
+        match self.stream.try_lock() {
             Ok(guard) => Ok(guard),
             Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
             Err(TryLockError::WouldBlock) => Err(Failure::Named(
@@ -153,13 +160,7 @@ impl PyStream {
     }
 
     fn with<T>(&self, read: impl FnOnce(&mut Stream) -> T) -> Result<T> {
-        match &mut *self.lock()? {
-            Some(stream) => Ok(read(stream.get()?)),
-            None => Err(Failure::Named(
-                "ClosedError",
-                "the request was closed: submit it again".into(),
-            )),
-        }
+        Ok(read(self.lock()?.get()?))
     }
 }
 
@@ -168,11 +169,11 @@ impl PyStream {
     /// The next piece; nothing once it has ended.
     fn next(&self, py: Python<'_>) -> Result<Option<PyPiece>> {
         let mut guard = self.lock()?;
-        let Some(stream) = &mut *guard else {
-            return Ok(None);
-        };
-        let stream = stream.get()?;
+        let stream = guard.get()?;
         loop {
+            if self.is_cancelled.load(Ordering::Relaxed) {
+                stream.cancel();
+            }
             match py.detach(|| stream.poll(GLANCE)) {
                 Poll::Ready(next) => return Ok(next.transpose()?.map(piece)),
                 Poll::Pending => {
@@ -199,9 +200,17 @@ impl PyStream {
         )?
     }
 
-    /// Ends the text within a step.
+    /// Ends the text soon, also while another thread waits for its next piece.
     fn cancel(&self) -> Result<()> {
-        self.with(|stream| stream.cancel())
+        self.is_cancelled.store(true, Ordering::Relaxed);
+        match self.stream.try_lock() {
+            Ok(mut stream) => {
+                stream.get()?.cancel();
+                Ok(())
+            }
+            // Who waits looks at the flag.
+            Err(_) => Ok(()),
+        }
     }
 
     #[getter]

@@ -8,7 +8,7 @@ use walsh::DType;
 use walsh::formats::ggml;
 use walsh::formats::gguf::{Gguf, Value};
 
-use crate::arrays::{CHUNK, Input, in_parts};
+use crate::arrays::{CHUNK, Input, in_parts, zeros};
 use crate::errors::{Failure, Result};
 
 fn dtype(name: &str) -> Result<DType> {
@@ -56,7 +56,7 @@ pub(crate) fn block_decode<'py>(
         )));
     }
     let count = given / size;
-    let mut out = vec![0.0; count * len];
+    let mut out = zeros(count * len)?;
     let step = (CHUNK / len).max(1);
     for start in (0..count).step_by(step) {
         let end = count.min(start + step);
@@ -90,7 +90,7 @@ pub(crate) fn block_encode<'py>(
         )));
     }
     let count = given / len;
-    let mut out = vec![0; count * size];
+    let mut out = zeros(count * size)?;
     let step = (CHUNK / len).max(1);
     for start in (0..count).step_by(step) {
         let end = count.min(start + step);

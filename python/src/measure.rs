@@ -9,7 +9,7 @@ use walsh_report::{Provenance, ReportPage};
 use walsh_runtime::{PerplexityOptions, PerplexityReport, TextReader};
 
 use crate::errors::{Failure, Result};
-use crate::model::{PyModel, listener};
+use crate::model::{Listener, PyModel};
 use crate::options::spec;
 use crate::wait::wait;
 
@@ -50,14 +50,14 @@ pub(crate) fn perplexity(
         kv: kv.collect::<Result<_>>()?,
         cancel: Arc::clone(&cancel),
     };
-    let listener = listener(progress);
+    let listener = Listener::new(progress, &cancel);
     let measured = wait(py, &cancel, || {
         let mut text = match (&measuring.text, &measuring.path) {
             (Some(text), _) => TextReader::new("the text", text.as_bytes()),
             (None, path) => TextReader::open(path.as_deref().unwrap_or(Path::new("")))?,
         };
         walsh_runtime::perplexity(&model, &mut text, &options, &mut |progress| {
-            if let Some(listener) = &listener {
+            if let Some(listener) = &listener.told {
                 listener(walsh_runtime::Progress {
                     done: progress.chunk,
                     total: progress.chunks,
@@ -65,6 +65,7 @@ pub(crate) fn perplexity(
             }
         })
     })?;
+    listener.check()?;
     Ok(PyReport {
         report: measured.or_signal()??,
         provenance: Provenance::new(&model, ["walsh.perplexity".into()]),

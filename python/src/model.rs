@@ -1,8 +1,8 @@
 //! Models: opened by path or name, their tokens, their chat templates, and sessions over them.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
@@ -86,20 +86,39 @@ fn bytes(progress: Progress) -> Option<(usize, usize)> {
     Some((usize::try_from(done).ok()?, usize::try_from(total).ok()?))
 }
 
-/// A listener of Python's, called with what is done and what there is to do. What it raises is told to nobody.
-pub(crate) fn listener(
-    progress: Option<Py<PyAny>>,
-) -> Option<Arc<walsh_runtime::ProgressListener>> {
-    let listener = progress?;
-    Some(Arc::new(move |progress: walsh_runtime::Progress| {
-        Python::attach(|py| {
-            if let Err(error) = listener.call1(py, (progress.done, progress.total)) {
-                error.write_unraisable(py, None);
-            }
-        });
-    }))
+/// A listener of Python's, called with what is done and what there is to do.
+pub(crate) struct Listener {
+    pub(crate) told: Option<Arc<walsh_runtime::ProgressListener>>,
+    raised: Arc<Mutex<Option<PyErr>>>,
 }
 
+impl Listener {
+    /// What the listener raises sets `cancel`.
+    pub(crate) fn new(progress: Option<Py<PyAny>>, cancel: &Arc<AtomicBool>) -> Self {
+        let raised = Arc::<Mutex<Option<PyErr>>>::default();
+        let told = progress.map(|listener| {
+            let (raised, cancel) = (Arc::clone(&raised), Arc::clone(cancel));
+            let tell = move |progress: walsh_runtime::Progress| {
+                let told = Python::attach(|py| {
+                    let told = listener.call1(py, (progress.done, progress.total));
+                    told.map(drop)
+                });
+                if let Err(error) = told {
+                    *raised.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                    cancel.store(true, Ordering::Relaxed);
+                }
+            };
+            Arc::new(tell) as Arc<walsh_runtime::ProgressListener>
+        });
+        Self { told, raised }
+    }
+
+    /// What it has raised, as an error.
+    pub(crate) fn check(&self) -> Result<()> {
+        let mut raised = self.raised.lock().unwrap_or_else(PoisonError::into_inner);
+        raised.take().map_or(Ok(()), |error| Err(error.into()))
+    }
+}
 /// A conversation, as JSON.
 #[derive(Debug, FromPyObject)]
 #[pyo3(from_item_all)]
@@ -155,11 +174,13 @@ impl PyModel {
     #[new]
     fn open(py: Python<'_>, opening: Opening, progress: Option<Py<PyAny>>) -> Result<Self> {
         let cancel = Arc::new(AtomicBool::new(false));
+        let listener = Listener::new(progress, &cancel);
         let watch = Watch {
             cancel: Arc::clone(&cancel),
-            progress: listener(progress),
+            progress: listener.told.clone(),
         };
         let opened = wait(py, &cancel, || opening.open(&watch))?;
+        listener.check()?;
         Ok(Self(Shared::new("model", opened.or_signal()??)))
     }
 
@@ -202,25 +223,33 @@ impl PyModel {
         Ok(dict)
     }
 
-    fn tokenize(&self, text: &[u8], whole: bool, parse_special: bool) -> Result<Vec<i32>> {
+    fn tokenize(
+        &self,
+        py: Python<'_>,
+        text: &[u8],
+        whole: bool,
+        parse_special: bool,
+    ) -> Result<Vec<i32>> {
         let model = self.get()?;
         let (tokenizer, special) = (model.tokenizer(), special(parse_special));
-        Ok(match whole {
-            true => tokenizer.encode_prompt_bytes(text, special)?,
-            false => tokenizer.encode_bytes(text, special)?,
-        })
+        let tokens = py.detach(|| match whole {
+            true => tokenizer.encode_prompt_bytes(text, special),
+            false => tokenizer.encode_bytes(text, special),
+        });
+        Ok(tokens?)
     }
 
     /// The tokens of a text that goes on behind a token, or begins one that is to go on.
     fn tokenize_after(
         &self,
+        py: Python<'_>,
         previous: Option<i32>,
         text: &str,
         parse_special: bool,
     ) -> Result<Vec<i32>> {
         let model = self.get()?;
-        let tokenizer = model.tokenizer();
-        Ok(tokenizer.encode_after(previous, text, special(parse_special))?)
+        let (tokenizer, special) = (model.tokenizer(), special(parse_special));
+        Ok(py.detach(|| tokenizer.encode_after(previous, text, special))?)
     }
 
     fn detokenize(&self, tokens: Vec<i32>) -> Result<String> {

@@ -11,6 +11,7 @@ use self_cell::{MutBorrow, self_cell};
 use walsh_runtime::sampling::drawn_seed;
 use walsh_runtime::{Figures, Finish, Generation, Session, Watch};
 
+use crate::arrays::room;
 use crate::errors::{Failure, Result};
 use crate::options::Knobs;
 use crate::slot::{Lease, Own, Slot};
@@ -141,8 +142,8 @@ impl PySession {
     ) -> Result<Bound<'py, PyArray2<f32>>> {
         let vocabulary = self.0.look(|session| session.model().config().vocabulary)?;
         let rows = tokens.len().saturating_sub(first);
+        let mut logits = room(rows.saturating_mul(vocabulary))?;
         let logits = self.work(py, |session| {
-            let mut logits = Vec::with_capacity(rows.saturating_mul(vocabulary));
             session.score(&tokens, first, &mut |_, row| {
                 logits.extend_from_slice(row);
                 Ok(())
@@ -181,8 +182,8 @@ impl PySession {
     fn states<'py>(&self, py: Python<'py>, tokens: Vec<i32>) -> Result<Bound<'py, PyArray2<f32>>> {
         let width = self.0.look(|session| session.model().config().width)?;
         let rows = tokens.len();
+        let mut states = room(rows.saturating_mul(width))?;
         let states = self.work(py, |session| {
-            let mut states = Vec::with_capacity(rows.saturating_mul(width));
             session.read_states(&tokens, &mut |_, row| {
                 states.extend_from_slice(row);
                 Ok(())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
 import shutil
 import signal
 import threading
@@ -348,6 +349,58 @@ def test_threads_that_share_a_session_are_told_so(model: walsh.Model) -> None:
         thread.join()
     assert len(found) == 80 and "done" in found
     session.close()
+
+
+def test_threads_that_share_a_cache_do_not_wait_for_ever() -> None:
+    cache = kv.Cache("tq4+plain", kv_heads=4, head_dim=128, capacity=4096)
+    rows = np.ones((64, 4, 128), np.float32)
+    stored: list[int] = []
+
+    def use() -> None:
+        for _ in range(10):
+            try:
+                cache.store(rows, rows)
+                stored.append(64)
+                cache.attend(rows[:1])
+            except walsh.BusyError:
+                pass
+
+    threads = [threading.Thread(target=use) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert not any(thread.is_alive() for thread in threads)
+    assert len(cache) == sum(stored) > 0
+
+
+def test_a_request_is_cancelled_from_another_thread(engine: walsh.Engine) -> None:
+    ends = {token: -100.0 for token in engine.model.ends}
+    reply = engine.submit(PROMPT, max_tokens=None, logit_bias=ends)
+    threading.Timer(0.2, reply.cancel).start()
+    start = time.monotonic()
+    assert reply.read().finish == "cancelled" and time.monotonic() - start < 5
+
+
+def test_what_a_listener_raises_ends_the_call(model: walsh.Model, text: str) -> None:
+    def refuse(done: int, total: int) -> None:
+        raise LookupError("enough")
+
+    with pytest.raises(LookupError, match="enough"):
+        walsh.perplexity(model, text, context=64, progress=refuse)
+
+
+def test_more_than_there_is_memory_for(model: walsh.Model) -> None:
+    with model.session(context=8192) as session:
+        limit = resource.getrlimit(resource.RLIMIT_AS)
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 30), limit[1]))
+        try:
+            with pytest.raises(walsh.OutOfMemoryError, match="no memory"):
+                session.score([1] * 8000)
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, limit)
+        assert session.position == 0
 
 
 def test_other_threads_go_on_while_a_model_computes(model: walsh.Model) -> None:

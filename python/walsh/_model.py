@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _walsh
-from ._errors import ChatError, ForkError, OptionError
+from ._errors import ChatError, ClosedError, ForkError, OptionError
 from ._options import Options, knobs
 from ._text import Answer, SessionText, Text
 
@@ -372,6 +372,8 @@ class Model:
         given: dict[str, Any],
         own: tuple[str | None, int | None],
     ) -> SessionText:
+        if self._native.closed:
+            raise ClosedError("the model was closed: open it again")
         if own != (None, None):
             session = self.session(kv=own[0], context=own[1])._native
             return SessionText(session.generate(tokens, given), session.close)
@@ -381,9 +383,6 @@ class Model:
             session.reset()
         except (IndexError, ForkError):
             session = self._native.session(self._context, self._kv)
-        if self._native.closed:
-            session.close()
-            self._native.sampling()
         try:
             generation = session.generate(tokens, given)
         except BaseException:

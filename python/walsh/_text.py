@@ -365,7 +365,7 @@ class Reply(Text):
             self._stream.cancel()
 
     def close(self) -> None:
-        if self._stream is not None:
-            self._stream.cancel()
-            self._stream = None
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.cancel()
             self._finish = "cancelled"
