@@ -19,7 +19,7 @@ def vectors(*shape: int) -> NDArray[np.float32]:
 
 
 def hadamard(size: int) -> NDArray[np.float64]:
-    matrix = np.ones((1, 1))
+    matrix: NDArray[np.float64] = np.ones((1, 1))
     while len(matrix) < size:
         matrix = np.block([[matrix, matrix], [matrix, -matrix]])
     return matrix

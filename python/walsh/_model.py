@@ -354,7 +354,8 @@ class Model:
     ) -> Answer | Text:
         """Answers a question, or the messages of a conversation, as :meth:`generate` does.
 
-        The whole conversation is read; an :class:`Engine` reads what it knows but once, and has tools.
+        The whole conversation is read, and the answer is the text as the model writes it. An
+        :class:`Engine` reads what it knows but once, and tells reasoning and calls of tools apart.
         """
         given = knobs("chat", options)
         prompt = self.chat_prompt(messages, variables=variables)
