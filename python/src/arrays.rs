@@ -53,6 +53,15 @@ impl<'py, T: Element + Copy> Input<'py, T> {
 
     /// A copy of some of its numbers.
     pub(crate) fn copy(&self, range: Range<usize>) -> Result<Vec<T>> {
+        self.with(range, |numbers| Ok(numbers.to_vec()))
+    }
+
+    /// Looks at some of its numbers, with the interpreter's lock held: nobody changes them meanwhile.
+    pub(crate) fn with<R>(
+        &self,
+        range: Range<usize>,
+        look: impl FnOnce(&[T]) -> Result<R>,
+    ) -> Result<R> {
         let changed = || {
             Failure::array(format!(
                 "{} was changed in size while it was read",
@@ -61,8 +70,7 @@ impl<'py, T: Element + Copy> Input<'py, T> {
         };
         let reader = self.array.try_readonly().map_err(|_| changed())?;
         let numbers = reader.as_slice().map_err(|_| changed())?;
-        let numbers = numbers.get(range).ok_or_else(changed)?;
-        Ok(numbers.to_vec())
+        look(numbers.get(range).ok_or_else(changed)?)
     }
 
     /// A copy of all.

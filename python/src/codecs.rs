@@ -11,6 +11,9 @@ use crate::errors::{Failure, Result};
 use crate::processor::Encoder;
 use crate::session::matrix;
 
+/// How many numbers are encoded at a time: as many as caches hold, so that they are read from memory but once.
+const ENCODED: usize = 1 << 18;
+
 fn row_codec(codec: &str, head_dim: usize) -> Result<RowCodec> {
     Ok(RowCodec::new(codec.parse::<KvCodec>()?, head_dim)?)
 }
@@ -56,22 +59,22 @@ pub(crate) fn kv_encode<'py>(
     let [code, scale] = [codec.code_bytes(), codec.scale_bytes()];
     let mut codes = zeros(count * code)?;
     let mut scales = zeros(count * scale)?;
-    let step = (CHUNK / head_dim).max(1).min(count);
+    let step = (ENCODED / head_dim).max(1).min(count);
     let mut encoder: Option<(usize, Encoder)> = None;
     for start in (0..count).step_by(step.max(1)) {
         let end = count.min(start + step);
         let rows = end - start;
-        let numbers = input.copy(start * head_dim..end * head_dim)?;
+        // The last rows may be fewer.
+        let (_, encoder) = match encoder.take().filter(|(made, _)| *made == rows) {
+            Some(made) => encoder.insert(made),
+            None => encoder.insert((rows, Encoder::new(codec.codec(), rows, head_dim)?)),
+        };
+        input.with(start * head_dim..end * head_dim, |numbers| {
+            encoder.take(numbers)
+        })?;
         let codes = &mut codes[start * code..end * code];
         let scales = &mut scales[start * scale..end * scale];
-        py.detach(|| {
-            // The last rows may be fewer.
-            let (_, encoder) = match encoder.take().filter(|(made, _)| *made == rows) {
-                Some(made) => encoder.insert(made),
-                None => encoder.insert((rows, Encoder::new(codec.codec(), rows, head_dim)?)),
-            };
-            encoder.encode(start, &numbers, codes, scales)
-        })?;
+        py.detach(|| encoder.encode(start, codes, scales))?;
         py.check_signals()?;
     }
     Ok((

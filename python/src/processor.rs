@@ -56,18 +56,17 @@ impl Encoder {
         })
     }
 
-    /// Encodes rows, of which the first has the number `first` in messages.
-    pub(crate) fn encode(
-        &self,
-        first: usize,
-        numbers: &[f32],
-        codes: &mut [u8],
-        scales: &mut [u8],
-    ) -> Result<()> {
-        self.device.write(&self.input, numbers)?;
+    /// Takes a copy of the rows.
+    pub(crate) fn take(&self, numbers: &[f32]) -> Result<()> {
+        Ok(self.device.write(&self.input, numbers)?)
+    }
+
+    /// Encodes the rows that it has, of which the first has the number `first` in messages.
+    pub(crate) fn encode(&self, first: usize, codes: &mut [u8], scales: &mut [u8]) -> Result<()> {
         if let Err(error) = self.device.run(&self.step) {
             // The codec says of a row what the device says of a position.
-            return Err(self.refusal(first, numbers).unwrap_or(error.into()));
+            let numbers: Vec<f32> = self.device.read(&self.input)?;
+            return Err(self.refusal(first, &numbers).unwrap_or(error.into()));
         }
         let rows = &self.cache.key().rows;
         self.device.read_bytes(&rows.codes, codes)?;
