@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 
 from . import _errors, _walsh, gguf, kv
+from ._arguments import Message
 from ._engine import ChatAnswer, ChatReply, Engine, ToolCall
 from ._errors import (
     ArrayError,
@@ -35,7 +36,7 @@ from ._errors import (
     StoreError,
     TokenizerError,
 )
-from ._model import ChatPrompt, Message, Model, Session
+from ._model import ChatPrompt, Model, Session
 from ._options import Options, RequestOptions
 from ._perplexity import Perplexity, PerplexityReport, perplexity
 from ._text import Answer, Figures, Logprobs, Piece, Reply, Text

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _walsh
+from ._arguments import Message, _dumps, _ids, _size
 from ._errors import OptionError
-from ._model import Message, Model, _dumps, _ids, _size
+from ._model import Model
 from ._options import RequestOptions, knobs
 from ._text import Answer, Figures, Piece, Reply
 

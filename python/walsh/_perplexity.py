@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import _walsh
-from ._model import Model, Progress, _size
+from ._arguments import Progress, _size
+from ._model import Model
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _walsh
+from ._arguments import _size
 from ._errors import ArrayError
-from ._model import _size
 
 if TYPE_CHECKING:
     from ._model import Model

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from ._arguments import Message
 from ._engine import ChatReply, Engine
 from ._errors import OptionError
-from ._model import Message, Model
+from ._model import Model
 from ._text import Piece, Reply
 from .gguf import File
 
