@@ -14,6 +14,7 @@ const LAYERS: &[&str] = &[
     "walsh-runtime",
     "walsh-report",
     "walsh-serve",
+    "walsh-python",
     "walsh-cli",
     "conformance",
     "xtask",

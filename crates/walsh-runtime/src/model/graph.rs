@@ -272,6 +272,13 @@ impl Graph<'_> {
         Ok(list.finish()?)
     }
 
+    /// From the first `rows` rows of the residual stream to what logits are products of, in `hidden`.
+    pub(crate) fn states(&self, rows: usize) -> Result<Step> {
+        let mut list = self.device.record();
+        self.push_output_norm_of(&mut list, 0..rows as u64)?;
+        Ok(list.finish()?)
+    }
+
     fn push_vectors(&self, list: &mut Recorder, rows: &Tensor) -> Result<Tensor> {
         let a = self.intermediates;
         let hidden = a.hidden.rows(0..rows.elements())?;

@@ -7,6 +7,7 @@ mod memory;
 mod options;
 mod profile;
 mod save;
+mod states;
 
 use walsh::{Device, KvCache, Step};
 
@@ -32,6 +33,7 @@ const KEPT_STEPS: usize = 6;
 enum StepKey {
     Body(usize, Reading),
     Head(usize, usize),
+    Vectors(usize),
     Token(Wanted),
 }
 
@@ -571,6 +573,7 @@ impl Session {
         match key {
             StepKey::Body(rows, reading) => self.graph().body(rows, reading),
             StepKey::Head(first, count) => self.graph().head(first, count),
+            StepKey::Vectors(rows) => self.graph().states(rows),
             StepKey::Token(wanted) => self.graph().token(wanted),
         }
     }

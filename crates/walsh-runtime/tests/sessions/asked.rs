@@ -5,11 +5,12 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 
 use walsh_runtime::{
-    Engine, EngineOptions, Finish, Logprobs, Model, Piece, Pooling, Request, Sampling, Stream,
+    Engine, EngineOptions, Error, Finish, Logprobs, Model, Piece, Pooling, Request, Sampling,
+    Stream,
 };
 
 use super::engine::{all, greedy, idle, options, place};
-use super::text;
+use super::{SessionOptions, text};
 use crate::tiny::Tiny;
 
 fn engine(model: &Model, kv: &str) -> Engine {
@@ -110,6 +111,51 @@ fn a_mean_is_that_of_the_vectors_behind_each_token() {
     assert_eq!(ask(&long, Pooling::Mean), alone);
     drop(others);
     idle(&engine);
+}
+
+#[test]
+fn states_are_the_vectors_of_a_text_that_goes_on() {
+    let (_folder, model) = place(&Tiny::default());
+    let engine = engine(&model, "f32");
+    let options = SessionOptions {
+        kv: "f32".parse().expect("a SPEC"),
+        chunk: 16,
+        ..SessionOptions::default()
+    };
+    let prompt = text(40, 5);
+    let mut plain = model.session(options.clone()).expect("a session");
+    plain.prefill(&prompt).expect("room");
+    let mut session = model.session(options).expect("a session");
+    let mut states: Vec<Vec<f32>> = Vec::new();
+    let read = session.read_states(&prompt, &mut |at, state| {
+        assert_eq!(at, states.len());
+        states.push(state.to_vec());
+        Ok(())
+    });
+    read.expect("room");
+    assert_eq!(states.len(), prompt.len());
+    for end in [1, 16, 17, 40] {
+        let request = Request {
+            pooling: Some(Pooling::Last),
+            ..greedy(prompt[..end].to_vec(), 0)
+        };
+        let mut stream = engine.submit(request).expect("a stream");
+        assert!(stream.next().is_none());
+        let vector = stream.embedding().expect("a vector");
+        for (state, expected) in states[end - 1].iter().zip(vector) {
+            assert!(close(*state, *expected), "{state} {expected}");
+        }
+    }
+    // It is the session that reading alone gives, to the bit.
+    assert_eq!(session.tokens(), plain.tokens());
+    assert_eq!(session.logits(), plain.logits());
+    // What is refused is no part of the text, and what was read before stays.
+    let refused = session.read_states(&text(10, 1), &mut |_, _| Err(Error::EmptyPrompt));
+    assert!(matches!(refused, Err(Error::EmptyPrompt)));
+    assert!(session.read_states(&[], &mut |_, _| Ok(())).is_err());
+    assert!(session.read_states(&[-1], &mut |_, _| Ok(())).is_err());
+    session.truncate(40).expect("what it has");
+    session.prefill(&text(3, 3)).expect("room");
 }
 
 #[test]
