@@ -220,22 +220,34 @@ fn search_blocks<B: Reference<N>, const N: usize>(
     importance: Option<&[f32]>,
     out: &mut [u8],
 ) -> Result<(), FormatError> {
+    // The same arithmetic with wider registers. Nothing is contracted, so that files do not depend on the machine.
     #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("avx2") {
-        // SAFETY: the machine has AVX2.
-        return unsafe { search_blocks_avx2::<B, N>(values, importance, out) };
+    {
+        if std::arch::is_x86_feature_detected!("avx512f") {
+            #[target_feature(enable = "avx512f")]
+            fn avx512<B: Reference<N>, const N: usize>(
+                values: &[f32],
+                importance: Option<&[f32]>,
+                out: &mut [u8],
+            ) -> Result<(), FormatError> {
+                search_groups::<B, N>(values, importance, out)
+            }
+            // SAFETY: the machine has AVX-512.
+            return unsafe { avx512::<B, N>(values, importance, out) };
+        }
+        if std::arch::is_x86_feature_detected!("avx2") {
+            #[target_feature(enable = "avx2")]
+            fn avx2<B: Reference<N>, const N: usize>(
+                values: &[f32],
+                importance: Option<&[f32]>,
+                out: &mut [u8],
+            ) -> Result<(), FormatError> {
+                search_groups::<B, N>(values, importance, out)
+            }
+            // SAFETY: the machine has AVX2.
+            return unsafe { avx2::<B, N>(values, importance, out) };
+        }
     }
-    search_groups::<B, N>(values, importance, out)
-}
-
-/// The same arithmetic with wider registers. Nothing is contracted, so that files do not depend on the machine.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn search_blocks_avx2<B: Reference<N>, const N: usize>(
-    values: &[f32],
-    importance: Option<&[f32]>,
-    out: &mut [u8],
-) -> Result<(), FormatError> {
     search_groups::<B, N>(values, importance, out)
 }
 

@@ -124,16 +124,16 @@ impl<const N: usize, const L: usize> Runs<N, L> {
                 let weight = self.weight[l];
                 let determinant = weight * squares - codes * codes;
                 let has_both = determinant > 1e-6 * weight * squares;
-                let per = if has_both { 1.0 / determinant } else { 0.0 };
+                let per = ratio(1.0, determinant, 0.0);
                 let scale = (weight * along - value[l] * codes) * per;
                 let min = (squares * value[l] - codes * along) * per;
-                let (scale, min) = if !is_free && (min > 0.0 || !has_both) {
-                    (ratio(along, squares, 0.0), 0.0)
-                } else {
-                    (scale, min)
-                };
+                // Without a minimum.
+                let alone = ratio(along, squares, 0.0);
+                let is_alone = !is_free & ((min > 0.0) | !has_both);
+                let scale = if is_alone { alone } else { scale };
+                let min = if is_alone { 0.0 } else { min };
                 let gain = scale * along + min * value[l];
-                let is_better = gain > fit.gain[l] && scale > 0.0;
+                let is_better = (gain > fit.gain[l]) & (scale > 0.0);
                 fit.gain[l] = if is_better { gain } else { fit.gain[l] };
                 fit.scale[l] = if is_better { scale } else { fit.scale[l] };
                 fit.min[l] = if is_better { min } else { fit.min[l] };
@@ -210,7 +210,7 @@ impl<const L: usize> Affine<L> {
         let runs: Runs<N, L> = group.runs();
         let fit = runs.affine_fit(Search {
             most,
-            steps: 8,
+            steps: 4,
             is_free: false,
         });
         let minima = fit.min.map(|min| -min);
@@ -344,7 +344,7 @@ impl<const L: usize> Spans<L> {
         let runs: Runs<N, L> = group.runs();
         let fit = runs.affine_fit(Search {
             most,
-            steps: 8,
+            steps: 4,
             is_free: true,
         });
         let (mut d, mut m) = ([f16::ZERO; L], [f16::ZERO; L]);

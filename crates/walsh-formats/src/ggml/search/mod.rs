@@ -123,13 +123,17 @@ fn rounded_within(value: f32, least: f32, most: f32) -> f32 {
 /// 1 / scale, or 0 of zero.
 #[inline(always)]
 fn inverse(scale: f32) -> f32 {
-    if scale == 0.0 { 0.0 } else { 1.0 / scale }
+    let is_zero = scale == 0.0;
+    let inverse = 1.0 / if is_zero { 1.0 } else { scale };
+    if is_zero { 0.0 } else { inverse }
 }
 
-/// a / b, or `other` where `b` is not above zero.
+/// a / b, or `other` where `b` is not above zero. (Divided either way, so that lanes need not part.)
 #[inline(always)]
 fn ratio(a: f32, b: f32, other: f32) -> f32 {
-    if b > 0.0 { a / b } else { other }
+    let is_there = b > 0.0;
+    let ratio = a / if is_there { b } else { 1.0 };
+    if is_there { ratio } else { other }
 }
 
 /// The scale of whole numbers from `least` to `most` that is nearest to ideal scales: the sum of their squared
