@@ -19,6 +19,7 @@ mod models;
 mod output;
 mod perplexity;
 mod progress;
+mod quantize;
 mod serve;
 mod stream;
 mod terminal;
@@ -59,6 +60,7 @@ fn run(command: Command) -> Outcome {
         Command::Fit(args) => fit::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::BenchOps(args) => bench_ops::run(&args),
+        Command::Quantize(args) => quantize::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => completions::run(&args),
     }

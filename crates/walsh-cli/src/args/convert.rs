@@ -1,0 +1,65 @@
+//! The commands that make models of models.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::Args;
+use walsh_convert::{Mix, Override};
+
+use super::shared::Cache;
+use super::values::count;
+
+/// `walsh quantize`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The types and their mixes are llama.cpp's: q8_0, q6_k, q5_k_m, q5_k_s, q5_1, q5_0, q4_k_m, q4_k_s,
+q4_1, q4_0, iq4_nl, iq4_xs, mxfp4_moe, q3_k_l, q3_k_m, q3_k_s, q2_k, and f32, f16, bf16.
+OUT appears when it is whole: a run that is ended leaves nothing under its name.
+
+Examples:
+  walsh quantize ./my-f16.gguf ./my-q4.gguf
+  walsh quantize ./my-f16.gguf ./my-q5.gguf --type q5_k_m --tensor 'ffn_down=q6_k'
+  walsh quantize ./my-f16.gguf ./my-iq4.gguf --type iq4_xs --imatrix ./my.imatrix.gguf
+  walsh quantize ./my-f16.gguf ./my-q4.gguf --dry-run")]
+pub(crate) struct Quantize {
+    /// The model to quantise: a GGUF file, or a model's name as for 'walsh pull'
+    #[arg(value_name = "IN")]
+    pub(crate) input: String,
+
+    /// The GGUF file to write
+    #[arg(value_name = "OUT")]
+    pub(crate) output: PathBuf,
+
+    /// The type of most tensors, and which get another
+    #[arg(short, long = "type", value_name = "TYPE", default_value = "q4_k_m")]
+    pub(crate) mix: Mix,
+
+    /// How much each column of the weights matters, as 'walsh imatrix' and llama.cpp measure it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) imatrix: Option<PathBuf>,
+
+    /// A type for the tensors whose names a regular expression is found in; may be given several times, and the first
+    /// that fits counts
+    #[arg(long = "tensor", value_name = "REGEX=TYPE")]
+    pub(crate) tensors: Vec<Override>,
+
+    /// Quantise what is quantised already, which loses more than quantising the original
+    #[arg(long)]
+    pub(crate) allow_requantize: bool,
+
+    /// Show what would become of each tensor, and write nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+
+    /// Threads [default: one per core]
+    #[arg(short = 't', long, value_name = "N", value_parser = count)]
+    #[arg(allow_negative_numbers = true)]
+    pub(crate) threads: Option<NonZeroUsize>,
+
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) cache: Cache,
+}
