@@ -8,7 +8,7 @@ use walsh_formats::gguf::write::NewValue;
 use walsh_formats::gguf::{self, Gguf};
 use walsh_formats::{DType, ggml};
 
-use crate::{Error, Result};
+use crate::{Error, Result, hf};
 
 /// The files of a model, mapped. They must not be changed meanwhile.
 #[derive(Debug)]
@@ -35,7 +35,22 @@ pub struct Tensor<'a> {
     pub dtype: DType,
     /// Its lengths, outermost first.
     pub shape: Vec<u64>,
-    pub(crate) data: &'a [u8],
+    pub(crate) data: Data<'a>,
+}
+
+/// Where the values of a tensor lie.
+#[derive(Debug)]
+pub(crate) enum Data<'a> {
+    /// In the order that they are to have.
+    Stored(&'a [u8]),
+    /// The same, made for the purpose.
+    Made(Vec<u8>),
+    /// Matrix after matrix of a stack, whose rows may have another order.
+    Rows {
+        parts: Vec<&'a [u8]>,
+        /// Where halves of heads of so many rows are to become neighbours: how many.
+        turned: Option<u64>,
+    },
 }
 
 impl Files {
@@ -116,16 +131,20 @@ impl Files {
                     name: tensor.name.to_owned(),
                     dtype: tensor.dtype,
                     shape: tensor.shape.clone(),
-                    data: &map[start..start + tensor.bytes as usize],
+                    data: Data::Stored(&map[start..start + tensor.bytes as usize]),
                 });
             }
         }
-        tensors.sort_by(|a, b| (layer(&a.name), &a.name).cmp(&(layer(&b.name), &b.name)));
-        Ok(Source { metadata, tensors })
+        Ok(Source::new(metadata, tensors))
     }
 }
 
-impl Source<'_> {
+impl<'a> Source<'a> {
+    pub(crate) fn new(metadata: Vec<(String, NewValue)>, mut tensors: Vec<Tensor<'a>>) -> Self {
+        tensors.sort_by(|a, b| (layer(&a.name), &a.name).cmp(&(layer(&b.name), &b.name)));
+        Source { metadata, tensors }
+    }
+
     /// The value of a metadata key.
     pub fn get(&self, key: &str) -> Option<&NewValue> {
         let mut pairs = self.metadata.iter();
@@ -192,14 +211,33 @@ impl Tensor<'_> {
 
     /// The bytes of all values.
     pub fn bytes(&self) -> u64 {
-        self.data.len() as u64
+        match &self.data {
+            Data::Stored(data) => data.len() as u64,
+            Data::Made(data) => data.len() as u64,
+            Data::Rows { parts, .. } => parts.iter().map(|part| part.len() as u64).sum(),
+        }
+    }
+
+    /// The stored bytes of a row.
+    pub(crate) fn row(&self, row: usize) -> &[u8] {
+        let rows = self.rows().max(1) as usize;
+        let bytes = self.bytes() as usize / rows;
+        let (data, row) = match &self.data {
+            Data::Stored(data) => (*data, row),
+            Data::Made(data) => (&**data, row),
+            Data::Rows { parts, turned } => {
+                let each = rows / parts.len().max(1);
+                let at = row % each;
+                let at = turned.map_or(at, |head| hf::turned(at as u64, head) as usize);
+                (parts[row / each], at)
+            }
+        };
+        &data[row * bytes..(row + 1) * bytes]
     }
 
     /// Decodes a row.
     pub(crate) fn read(&self, row: usize, out: &mut [f32]) -> Result<()> {
-        let bytes = self.data.len() / self.rows().max(1) as usize;
-        let stored = &self.data[row * bytes..(row + 1) * bytes];
-        ggml::decode(self.dtype, stored, out).map_err(|error| Error::Values {
+        ggml::decode(self.dtype, self.row(row), out).map_err(|error| Error::Values {
             tensor: self.name.clone(),
             error,
         })

@@ -1,6 +1,6 @@
 //! Writing what was planned: tensor after tensor, rows on all threads.
 
-use std::io::Write;
+use std::io::{BufWriter, Write};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -50,7 +50,7 @@ impl Plan<'_> {
     /// Those of `out`, values that their type does not hold, and [`Error::Cancelled`]. What was written stays.
     pub fn write(&self, out: &mut dyn Write, options: &mut WriteOptions<'_>) -> Result<()> {
         let writer = self.writer()?;
-        let mut file = writer.stream(out)?;
+        let mut file = writer.stream(BufWriter::with_capacity(1 << 20, out))?;
         let (total, _) = self.bytes();
         let mut done = 0;
         for (tensor, planned) in self.source.tensors.iter().zip(&self.tensors) {
@@ -74,7 +74,9 @@ impl Plan<'_> {
                 });
                 let count = slab_rows.min(rows - first);
                 if planned.from == planned.to {
-                    file.put(&tensor.data[first * row_bytes..(first + count) * row_bytes])?;
+                    for row in first..first + count {
+                        file.put(tensor.row(row))?;
+                    }
                     continue;
                 }
                 slab.resize(count * row_bytes, 0);

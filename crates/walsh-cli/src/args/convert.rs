@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use clap::Args;
 use walsh_convert::{Mix, Override};
 
-use super::shared::Cache;
-use super::values::count;
+use super::shared::{Cache, ModelArgs};
+use super::values::{chunk_tokens, count};
 
 /// `walsh quantize`.
 #[derive(Debug, Args)]
@@ -62,4 +62,42 @@ pub(crate) struct Quantize {
 
     #[command(flatten)]
     pub(crate) cache: Cache,
+}
+
+/// `walsh imatrix`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The file is llama.cpp's: the squares of what each column of the weights is multiplied by, added up over
+chunks of a text, which should be like what the model is to read and write. 100 chunks are a good start.
+Take the least quantised model that there is.
+
+Examples:
+  walsh imatrix --model ./my-f16.gguf --file book.txt --output ./my.imatrix.gguf --chunks 100
+  walsh quantize ./my-f16.gguf ./my-q4.gguf --imatrix ./my.imatrix.gguf")]
+pub(crate) struct Imatrix {
+    /// The text to read
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: PathBuf,
+
+    /// The file to write
+    #[arg(short, long, value_name = "OUT")]
+    pub(crate) output: PathBuf,
+
+    /// Tokens in a chunk
+    #[arg(
+        short,
+        long,
+        alias = "ctx-size",
+        value_name = "N",
+        default_value_t = 512
+    )]
+    #[arg(value_parser = chunk_tokens, allow_negative_numbers = true)]
+    pub(crate) context: usize,
+
+    /// Read at most N chunks [default: all that the file has]
+    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
+    pub(crate) chunks: Option<NonZeroUsize>,
+
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
 }
