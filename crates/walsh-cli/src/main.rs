@@ -6,6 +6,7 @@ mod bench;
 mod bench_ops;
 mod chat;
 mod completions;
+mod convert;
 mod cut_short;
 mod doctor;
 mod failure;
@@ -63,6 +64,7 @@ fn run(command: Command) -> Outcome {
         Command::BenchOps(args) => bench_ops::run(&args),
         Command::Quantize(args) => quantize::run(&args),
         Command::Imatrix(args) => imatrix::run(&args),
+        Command::Convert(args) => convert::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => completions::run(&args),
     }

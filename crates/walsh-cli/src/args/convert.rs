@@ -9,6 +9,36 @@ use walsh_convert::{Mix, Override};
 use super::shared::{Cache, ModelArgs};
 use super::values::{chunk_tokens, count};
 
+/// What all files are made with.
+#[derive(Debug, Args)]
+pub(crate) struct Making {
+    /// The GGUF file to write
+    #[arg(value_name = "OUT")]
+    pub(crate) output: PathBuf,
+
+    /// How much each column of the weights matters, as 'walsh imatrix' and llama.cpp measure it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) imatrix: Option<PathBuf>,
+
+    /// A type for the tensors whose names a regular expression is found in; may be given several times, and the first
+    /// that fits counts
+    #[arg(long = "tensor", value_name = "REGEX=TYPE")]
+    pub(crate) tensors: Vec<Override>,
+
+    /// Show what would become of each tensor, and write nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+
+    /// Threads [default: one per core]
+    #[arg(short = 't', long, value_name = "N", value_parser = count)]
+    #[arg(allow_negative_numbers = true)]
+    pub(crate) threads: Option<NonZeroUsize>,
+
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 /// `walsh quantize`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -26,42 +56,43 @@ pub(crate) struct Quantize {
     #[arg(value_name = "IN")]
     pub(crate) input: String,
 
-    /// The GGUF file to write
-    #[arg(value_name = "OUT")]
-    pub(crate) output: PathBuf,
-
     /// The type of most tensors, and which get another
     #[arg(short, long = "type", value_name = "TYPE", default_value = "q4_k_m")]
     pub(crate) mix: Mix,
-
-    /// How much each column of the weights matters, as 'walsh imatrix' and llama.cpp measure it
-    #[arg(long, value_name = "FILE")]
-    pub(crate) imatrix: Option<PathBuf>,
-
-    /// A type for the tensors whose names a regular expression is found in; may be given several times, and the first
-    /// that fits counts
-    #[arg(long = "tensor", value_name = "REGEX=TYPE")]
-    pub(crate) tensors: Vec<Override>,
 
     /// Quantise what is quantised already, which loses more than quantising the original
     #[arg(long)]
     pub(crate) allow_requantize: bool,
 
-    /// Show what would become of each tensor, and write nothing
-    #[arg(long)]
-    pub(crate) dry_run: bool,
-
-    /// Threads [default: one per core]
-    #[arg(short = 't', long, value_name = "N", value_parser = count)]
-    #[arg(allow_negative_numbers = true)]
-    pub(crate) threads: Option<NonZeroUsize>,
-
-    /// Print JSON
-    #[arg(long)]
-    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) making: Making,
 
     #[command(flatten)]
     pub(crate) cache: Cache,
+}
+
+/// `walsh convert`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The folder has config.json, model.safetensors or its shards, and tokenizer.json or tokenizer.model: the
+weights in f32, f16 or bf16. Families: Llama, Mistral, Qwen 2 and 3 (with experts too), Gemma 3 (text),
+Phi 3, SmolLM 3, OLMo 2. Commands that take a model take such a folder too, and keep what it is converted
+to in the cache folder.
+
+Examples:
+  walsh convert ./my-model ./my-model.gguf
+  walsh convert ./my-model ./my-model-q4.gguf --type q4_k_m")]
+pub(crate) struct Convert {
+    /// The folder
+    #[arg(value_name = "DIR")]
+    pub(crate) folder: PathBuf,
+
+    /// The type of most tensors, as for 'walsh quantize' [default: as they are stored]
+    #[arg(short, long = "type", value_name = "TYPE")]
+    pub(crate) mix: Option<Mix>,
+
+    #[command(flatten)]
+    pub(crate) making: Making,
 }
 
 /// `walsh imatrix`.

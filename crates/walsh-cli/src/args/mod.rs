@@ -11,7 +11,7 @@ mod values;
 
 use clap::{Parser, Subcommand};
 
-pub(crate) use convert::{Imatrix, Quantize};
+pub(crate) use convert::{Convert, Imatrix, Making, Quantize};
 pub(crate) use foreign::advice;
 pub(crate) use measure::{Bench, BenchOps, Fidelity, Fit, Perplexity};
 pub(crate) use models::{Completions, Doctor, Inspect, List, Pull, Remove};
@@ -90,6 +90,8 @@ pub(crate) enum Command {
     /// Quantise a model: a GGUF file of other types
     #[command(alias = "quantise")]
     Quantize(Quantize),
+    /// Convert a folder of safetensors to a GGUF file
+    Convert(Convert),
     /// Measure on a text how much each column of a model's weights matters, for 'walsh quantize'
     Imatrix(Imatrix),
     /// Show what Walsh finds on this machine

@@ -54,7 +54,7 @@ MODELS = {
         "sentencepiece", None),
     "smollm3": (lambda: transformers.SmolLM3ForCausalLM(transformers.SmolLM3Config(
         **{**PLAIN, "num_hidden_layers": 4, "intermediate_size": 24}, rope_theta=10000.0)), torch.bfloat16, "dbrx", None),
-    "olmo2": (lambda: transformers.Olmo2ForCausalLM(transformers.Olmo2Config(**{**COMMON, **UNTIED})), torch.float16,
+    "olmo2": (lambda: transformers.Olmo2ForCausalLM(transformers.Olmo2Config(**{**PLAIN, **UNTIED})), torch.float16,
               "gpt-2", None),
 }
 
@@ -110,7 +110,7 @@ def sentence_piece(folder):
               "add_bos_token": True, "add_eos_token": False, "chat_template": TEMPLATE,
               "added_tokens_decoder": {str(index): {"content": content, "special": special} for index, content, special in
                                        [(0, "<unk>", True), (1, "<s>", True), (2, "</s>", True),
-                                        (VOCABULARY - 2, "<start_of_turn>", False), (VOCABULARY - 1, "<|ctrl|>", False)]}}
+                                        (VOCABULARY - 2, "<start_of_turn>", False), (VOCABULARY - 1, "<|endoftext|>", False)]}}
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
