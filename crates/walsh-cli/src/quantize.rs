@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use serde_json::json;
 use walsh_convert::{Error, Files, Imatrix, Mix, Plan, PlanOptions, Source, WriteOptions};
-use walsh_runtime::Replacement;
+use walsh_runtime::{Replacement, check_writable};
 
 use crate::args::{Making, Quantize};
 use crate::failure::{Failure, Outcome};
@@ -50,6 +50,9 @@ pub(crate) struct Maker<'a> {
 impl Maker<'_> {
     /// Plans the file, writes it unless that is not wanted, and reports.
     pub(crate) fn run(&self, source: &Source<'_>) -> Outcome {
+        if !self.making.dry_run {
+            check_writable(&self.making.output)?;
+        }
         let imatrix = self.making.imatrix.as_deref().map(Imatrix::open);
         let imatrix = imatrix.transpose()?;
         let options = PlanOptions {

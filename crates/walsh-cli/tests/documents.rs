@@ -179,7 +179,11 @@ fn reader() -> Folder {
         ..Tiny::default()
     };
     folder.file("my-f16.gguf", &halves.gguf());
-    copy("crates/walsh-convert/tests/folders/qwen3", "my-model", &folder);
+    copy(
+        "crates/walsh-convert/tests/folders/qwen3",
+        "my-model",
+        &folder,
+    );
     let book = fs::read_to_string(root().join("tests/data/persuasion.txt")).expect("the text");
     let beginning: String = book.chars().take(3000).collect();
     let article: String = book.chars().take(100).collect();

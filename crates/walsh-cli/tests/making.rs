@@ -153,8 +153,13 @@ fn a_disk_that_is_full_leaves_nothing() {
         });
     }
     let ran = support::Ran::new(command.output().expect("the command starts"));
-    ran.fails(1, "out.gguf");
-    assert!(ran.err.contains("would take"), "{ran:?}");
+    assert_eq!(ran.status, Some(1), "{ran:?}");
+    let last = ran.err.lines().last().unwrap_or_default();
+    assert!(last.starts_with("walsh: cannot write"), "{ran:?}");
+    assert!(
+        last.contains("out.gguf") && last.contains("would take"),
+        "{ran:?}"
+    );
     assert_eq!(names(folder.path()), ["f16.gguf"]);
 }
 

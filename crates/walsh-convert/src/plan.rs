@@ -111,8 +111,10 @@ impl<'a> Plan<'a> {
             ));
         }
         if options.imatrix.is_some() {
+            // Embeddings have none, and the output's weight seldom has one.
             let without = |planned: &&Planned| {
-                planned.from != planned.to && !planned.is_weighted && is_searched(planned.to)
+                let is_usual = planned.name.starts_with("blk.") && !planned.is_weighted;
+                is_usual && planned.from != planned.to && is_searched(planned.to)
             };
             let names = tensors.iter().filter(without).map(|planned| &*planned.name);
             let names: Vec<&str> = names.collect();

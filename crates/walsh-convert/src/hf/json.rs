@@ -65,8 +65,8 @@ impl Json {
     }
 
     pub(super) fn array(&self, key: &str) -> Result<&[Value]> {
-        let value = self.get(key).and_then(Value::as_array);
-        Ok(value.ok_or_else(|| self.wrong(format!("{key} is missing or no array")))?)
+        let value = self.get(key).and_then(Value::as_array).map(Vec::as_slice);
+        value.ok_or_else(|| self.wrong(format!("{key} is missing or no array")))
     }
 
     fn typed<'a, T>(

@@ -1,6 +1,6 @@
 //! Tensors of safetensors files, by their names and in the order of rows that they have in GGUF.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 
 use memmap2::Mmap;
@@ -47,7 +47,7 @@ pub(super) fn read<'a>(
         let file = SafeTensors::deserialize(map)
             .map_err(|error| Error::file(path, format!("{error}: download it again")))?;
         for (name, view) in file.tensors() {
-            let tensor = open(path, map, &name, &view)?;
+            let tensor = open(path, &name, &view)?;
             if let Some(other) = stored.insert(name.clone(), tensor) {
                 return Err(Error::file(
                     path,
@@ -108,12 +108,7 @@ pub(super) fn read<'a>(
     Ok(tensors)
 }
 
-fn open<'a>(
-    path: &'a PathBuf,
-    map: &'a Mmap,
-    name: &str,
-    view: &TensorView<'a>,
-) -> Result<Stored<'a>> {
+fn open<'a>(path: &'a PathBuf, name: &str, view: &TensorView<'a>) -> Result<Stored<'a>> {
     let dtype = match view.dtype() {
         Dtype::F32 => DType::F32,
         Dtype::F16 => DType::F16,
@@ -125,7 +120,6 @@ fn open<'a>(
             ));
         }
     };
-    let _ = map;
     Ok(Stored {
         path,
         dtype,
@@ -345,8 +339,7 @@ fn stacked<'a>(
 
 /// Every layer has what the first one has, and the rest is there.
 fn check_whole(tensors: &[Tensor<'_>], shape: &Shape) -> Result<()> {
-    let names: std::collections::HashSet<&str> =
-        tensors.iter().map(|tensor| &*tensor.name).collect();
+    let names: HashSet<&str> = tensors.iter().map(|tensor| &*tensor.name).collect();
     let mut expected = vec![
         "token_embd.weight".to_owned(),
         "output_norm.weight".to_owned(),
@@ -358,7 +351,7 @@ fn check_whole(tensors: &[Tensor<'_>], shape: &Shape) -> Result<()> {
         let rest = name.strip_prefix("blk.")?;
         Some(rest.split_once('.')?.1)
     });
-    let parts: std::collections::BTreeSet<&str> = all.collect();
+    let parts: BTreeSet<&str> = all.collect();
     for needed in ["attn_output.weight", "ffn_up"] {
         if !parts.iter().any(|part| part.starts_with(needed)) {
             expected.push(format!("blk.0.{needed}"));
