@@ -225,7 +225,7 @@ impl<const L: usize> Affine<L> {
         };
         let mut least = f32::INFINITY;
         let value = runs.along();
-        for _ in 0..3 {
+        for _ in 0..2 {
             let (next, error, sums) = runs.neighbours(group, state, (most, levels), &value);
             if error >= least {
                 break;
