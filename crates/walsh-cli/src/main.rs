@@ -6,12 +6,14 @@ mod bench;
 mod bench_ops;
 mod chat;
 mod completions;
+mod convert;
 mod cut_short;
 mod doctor;
 mod failure;
 mod fidelity;
 mod fit;
 mod generate;
+mod imatrix;
 mod input;
 mod inspect;
 mod interrupt;
@@ -19,6 +21,7 @@ mod models;
 mod output;
 mod perplexity;
 mod progress;
+mod quantize;
 mod serve;
 mod stream;
 mod terminal;
@@ -59,6 +62,9 @@ fn run(command: Command) -> Outcome {
         Command::Fit(args) => fit::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::BenchOps(args) => bench_ops::run(&args),
+        Command::Quantize(args) => quantize::run(&args),
+        Command::Imatrix(args) => imatrix::run(&args),
+        Command::Convert(args) => convert::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => completions::run(&args),
     }

@@ -22,7 +22,7 @@ use crate::args::{
 use crate::failure::{Failure, Outcome};
 use crate::output::{self, Notes, Table};
 use crate::progress::Bar;
-use crate::{input, interrupt};
+use crate::{convert, input, interrupt};
 
 /// The store in the folder that the arguments name.
 pub(crate) fn store(cache: &Cache) -> Outcome<Store> {
@@ -45,6 +45,9 @@ pub(crate) fn resolve(
         Err(_) if Path::new(model).is_file() => return Ok(PathBuf::from(model)),
         store => store?,
     };
+    if convert::is_folder(Path::new(model)) {
+        return convert::resolve(Path::new(model), &store, notes, cancel);
+    }
     let mut bar = Bar::new(model, notes);
     let watch = Watch::cancelled_by(cancel);
     let resolved = store.resolve(model, &watch, &mut |progress| bar.pull(progress));

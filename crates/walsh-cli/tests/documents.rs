@@ -13,6 +13,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use support::{Folder, root, tiny::Tiny};
+use walsh::formats::DType;
 
 /// Sizes that would take long, and models that are too large to be fetched for this.
 const SMALLER: [(&str, &str); 19] = [
@@ -138,6 +139,7 @@ fn shortened(command: &str) -> String {
         "fidelity" => &["--task sums", "--count 1"],
         "fit" => &["--model ./my.gguf", "--tokens 64", "--cache-dir cache"],
         "rm" => &["--cache-dir cache"],
+        "imatrix" => &["--context 64"],
         "serve" => &["--port 0"],
         _ => &[],
     };
@@ -156,11 +158,32 @@ fn shortened(command: &str) -> String {
     command
 }
 
+/// Copies the files of one of the repository's folders.
+fn copy(from: &str, to: &str, folder: &Folder) {
+    let to = folder.path().join(to);
+    fs::create_dir_all(&to).expect("a folder");
+    for entry in fs::read_dir(root().join(from)).expect("the folder") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().expect("a name");
+        fs::copy(&path, to.join(name)).expect("a copy");
+    }
+}
+
 /// A folder with all that the documents' commands find in a reader's.
 fn reader() -> Folder {
     let folder = Folder::new();
     let make = |name: &str| fs::create_dir_all(folder.path().join(name)).expect("a folder");
     folder.file("my.gguf", &Tiny::default().gguf());
+    let halves = Tiny {
+        dtype: DType::F16,
+        ..Tiny::default()
+    };
+    folder.file("my-f16.gguf", &halves.gguf());
+    copy(
+        "crates/walsh-convert/tests/folders/qwen3",
+        "my-model",
+        &folder,
+    );
     let book = fs::read_to_string(root().join("tests/data/persuasion.txt")).expect("the text");
     let beginning: String = book.chars().take(3000).collect();
     let article: String = book.chars().take(100).collect();

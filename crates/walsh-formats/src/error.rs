@@ -55,6 +55,16 @@ pub enum FormatError {
         /// The value.
         value: f32,
     },
+    /// An importance of values that cannot be one.
+    #[error(
+        "{what} given as the importance of {values} values: give as many numbers, finite and from 0 on"
+    )]
+    Importance {
+        /// What is wrong with it.
+        what: String,
+        /// The number of values.
+        values: usize,
+    },
     /// There is no encoder (or decoder) of 32-bit floats for this type.
     #[error("{what} {dtype} is not supported: use one of {supported}")]
     Unsupported {

@@ -2,9 +2,23 @@
 
 use safetensors::SafeTensors;
 use walsh_formats::DType;
-use walsh_formats::ggml::{decode, encode, encodes};
+use walsh_formats::ggml::{decode, encode, encode_weighted, encodes};
 
 static GOLDEN: &[u8] = include_bytes!("golden/ggml.safetensors");
+
+/// The types whose encoders search, with an importance and without.
+const SEARCHED: [DType; 7] = [
+    DType::Q2K,
+    DType::Q3K,
+    DType::Q4K,
+    DType::Q5K,
+    DType::Q6K,
+    DType::IQ4NL,
+    DType::IQ4XS,
+];
+
+/// The types that are searched where there is an importance.
+const SEARCHED_WITH_IMPORTANCE: [DType; 4] = [DType::Q4_0, DType::Q4_1, DType::Q5_0, DType::Q5_1];
 
 fn golden() -> SafeTensors<'static> {
     SafeTensors::deserialize(GOLDEN).expect("the golden file is whole")
@@ -70,7 +84,7 @@ fn values_encode_as_in_gguf() {
     let golden = golden();
     let values = f32s(&golden, "encode.values");
     for &dtype in DType::ALL {
-        if !encodes(dtype) || matches!(dtype, DType::F32 | DType::IQ4NL) {
+        if !encodes(dtype) || dtype == DType::F32 || SEARCHED.contains(&dtype) {
             continue;
         }
         let expected = bytes(
@@ -100,37 +114,81 @@ fn single_precision_is_stored_as_it_is() {
 }
 
 #[test]
-fn iq4_nl_encodes_at_least_as_well_as_ggml() {
+fn searches_find_no_more_error_than_ggml() {
     let golden = golden();
-    let values = f32s(&golden, "encode.values");
-    let theirs = f64s(&golden, "encode.IQ4_NL.ggml_error");
-    assert_eq!(theirs.len() * 32, values.len());
-    let mut stored = vec![0; values.len() / 32 * 18];
-    encode(DType::IQ4NL, &values, &mut stored).unwrap();
-    let mut decoded = vec![0.0; values.len()];
-    decode(DType::IQ4NL, &stored, &mut decoded).unwrap();
-    let (mut better, mut sum, mut their_sum) = (0, 0.0, 0.0);
-    for (block, &theirs) in theirs.iter().enumerate() {
-        let range = 32 * block..32 * block + 32;
-        let pairs = values[range.clone()].iter().zip(&decoded[range]);
-        let error: f64 = pairs
-            .map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2))
-            .sum();
-        // GGML weighs the large values more, so that a block may come out either way.
-        let size: f64 = values[32 * block..32 * block + 32]
-            .iter()
-            .map(|a| f64::from(*a).powi(2))
-            .sum();
-        assert!(
-            error <= 1.25 * theirs + 1e-7 * size,
-            "block {block}: {error:e} against {theirs:e}"
-        );
-        better += usize::from(error <= theirs);
-        if size > 0.0 {
+    let values = f32s(&golden, "search.values");
+    let importance = f32s(&golden, "search.importance");
+    let flat = vec![1.0; importance.len()];
+    let weighed = SEARCHED.iter().chain(&SEARCHED_WITH_IMPORTANCE);
+    let plain = SEARCHED.iter().map(|dtype| (dtype, "plain", &flat));
+    for (&dtype, way, weights) in plain.chain(weighed.map(|dtype| (dtype, "weighed", &importance)))
+    {
+        let name = dtype.name().to_uppercase();
+        let theirs = f64s(&golden, &format!("search.{name}.{way}"));
+        let columns = weights.len();
+        assert_eq!(theirs.len() * columns, values.len());
+        let mut stored = vec![0; columns / dtype.block_len() * dtype.block_bytes()];
+        let mut decoded = vec![0.0; columns];
+        let (mut sum, mut their_sum) = (0.0, 0.0);
+        for (row, (values, theirs)) in values.chunks(columns).zip(theirs).enumerate() {
+            match way {
+                "plain" => encode(dtype, values, &mut stored).unwrap(),
+                _ => encode_weighted(dtype, values, weights, &mut stored).unwrap(),
+            }
+            decode(dtype, &stored, &mut decoded).unwrap();
+            let pairs = values.iter().zip(&decoded).zip(weights);
+            let error: f64 = pairs
+                .map(|((a, b), w)| f64::from(*w) * (f64::from(*a) - f64::from(*b)).powi(2))
+                .sum();
+            // Both weigh the large values more, so that a row of few blocks that matter may come out either way.
+            assert!(
+                error <= 1.25 * theirs,
+                "{dtype}, {way}, row {row}: {error:e} against {theirs:e}"
+            );
+            let size: f64 = values.iter().map(|a| f64::from(*a).powi(2)).sum();
             sum += error / size;
             their_sum += theirs / size;
         }
+        assert!(
+            sum <= their_sum,
+            "{dtype}, {way}: {sum} against {their_sum}"
+        );
     }
-    assert!(sum <= their_sum, "{sum} against {their_sum}");
-    assert!(better > theirs.len() / 2, "{better} of {}", theirs.len());
+}
+
+#[test]
+fn an_importance_is_as_many_numbers_from_zero_on() {
+    let mut out = [0; 144];
+    for bad in [
+        vec![1.0; 255],
+        vec![-1.0; 256],
+        vec![f32::NAN; 256],
+        vec![f32::INFINITY; 256],
+    ] {
+        let error = encode_weighted(DType::Q4K, &[1.0; 256], &bad, &mut out).unwrap_err();
+        assert!(
+            error.to_string().contains("importance of 256 values"),
+            "{error}"
+        );
+    }
+    // One that says nothing is none.
+    let values: Vec<f32> = (0..256).map(|i| (i as f32).sin()).collect();
+    let mut plain = [0; 144];
+    encode(DType::Q4K, &values, &mut plain).unwrap();
+    for none in [0.0, 1.0, 3e38] {
+        encode_weighted(DType::Q4K, &values, &[none; 256], &mut out).unwrap();
+        assert_eq!(out, plain);
+    }
+}
+
+#[test]
+fn searched_blocks_need_no_whole_group() {
+    let values: Vec<f32> = (0..352).map(|i| (i as f32 * 0.37).sin()).collect();
+    let mut stored = [0; 11 * 18];
+    encode(DType::IQ4NL, &values, &mut stored).unwrap();
+    let mut decoded = [0.0; 352];
+    decode(DType::IQ4NL, &stored, &mut decoded).unwrap();
+    for (value, decoded) in values.iter().zip(decoded) {
+        assert!((value - decoded).abs() < 0.12, "{value} became {decoded}");
+    }
 }

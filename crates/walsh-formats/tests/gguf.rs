@@ -441,3 +441,54 @@ fn parts_are_named_from_1_on() {
         assert_eq!(split_path(Path::new(name), 0, 3), None, "{name}");
     }
 }
+
+#[test]
+fn a_streamed_file_is_the_one_that_is_written_at_once() {
+    let shapes: [&[u64]; 3] = [&[3], &[2, 32], &[5]];
+    let types = [DType::F32, DType::Q8_0, DType::F16];
+    let data: Vec<Vec<u8>> = [12, 68, 10].map(|len| (0..len).collect()).to_vec();
+    let (mut whole, mut declared) = (Writer::new(), Writer::new());
+    for (index, (shape, dtype)) in shapes.into_iter().zip(types).enumerate() {
+        let name = format!("tensor {index}");
+        declared.declare(&name, dtype, shape).unwrap();
+        whole
+            .tensor(NewTensor {
+                name: &name,
+                dtype,
+                shape,
+                data: data[index].as_slice().into(),
+            })
+            .unwrap();
+    }
+    let mut stream = declared.stream(Vec::new()).unwrap();
+    stream.put(&data[0]).unwrap();
+    stream.put(&data[1][..40]).unwrap();
+    // More than the tensor lacks, which changes nothing.
+    assert!(stream.put(&data[1][39..]).is_err());
+    stream.put(&data[1][40..]).unwrap();
+    stream.put(&data[2]).unwrap();
+    assert!(stream.put(&[0]).is_err());
+    let streamed = stream.finish().unwrap();
+    assert_eq!(streamed, whole.to_bytes());
+    assert_eq!(streamed.len() as u64, declared.file_bytes());
+
+    let mut short = declared.stream(Vec::new()).unwrap();
+    short.put(&data[0]).unwrap();
+    assert!(short.finish().is_err());
+    assert!(declared.declare("tensor 0", DType::F32, &[1]).is_err());
+    assert!(declared.declare("codes", DType::U8, &[1]).is_err());
+}
+
+#[test]
+fn metadata_is_copied_as_it_is() {
+    let mut writer = Writer::new();
+    writer.set("a", vec!["x", "y"]).unwrap();
+    writer.set("b", 7_u16).unwrap();
+    writer.set("c", vec![1.5_f32]).unwrap();
+    let bytes = writer.to_bytes();
+    let mut copy = Writer::new();
+    for (key, value) in Gguf::parse(&bytes).unwrap().metadata().iter() {
+        copy.set(key, NewValue::try_from(*value).unwrap()).unwrap();
+    }
+    assert_eq!(copy.to_bytes(), bytes);
+}

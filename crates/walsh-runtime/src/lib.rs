@@ -26,6 +26,7 @@ mod error;
 mod fidelity;
 mod fit;
 mod generate;
+mod importance;
 mod inspect;
 mod model;
 mod perplexity;
@@ -59,6 +60,7 @@ pub use fidelity::{
 };
 pub use fit::{Fit, FitOptions, LayerStats, Sensitivity, SideStats, fit, stored_stats};
 pub use generate::{Figures, Finish, GenerateOptions, Generation};
+pub use importance::{ColumnSquares, Importance, ImportanceOptions, importance};
 pub use inspect::{Inspection, KvCost, MetadataEntry, Shape, TypeShare, inspect};
 pub use model::{
     Architecture, ExpertsConfig, Fingerprint, LayerConfig, Model, ModelConfig, Synthetic,

@@ -3,6 +3,7 @@
 /// From the lowest layer up: a crate may depend on those before it.
 const LAYERS: &[&str] = &[
     "walsh-formats",
+    "walsh-convert",
     "walsh-core",
     "walsh-kernels",
     "walsh-sim",

@@ -39,6 +39,8 @@ const RULES: &[Confined] = &[
             "crates/walsh-metal",
             "crates/walsh-sim",
             "crates/walsh-core/src/buffer.rs",
+            "crates/walsh-formats/src/ggml/reference.rs",
+            "crates/walsh-convert/src/source.rs",
             "crates/walsh-runtime/src/model/file.rs",
             "crates/walsh-runtime/src/perplexity/softmax.rs",
             "crates/walsh-cli/src/cut_short.rs",

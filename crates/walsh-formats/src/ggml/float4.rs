@@ -1,8 +1,8 @@
 //! Floats of four bits, with scales that are powers of two (MXFP4) or floats of eight bits (NVFP4).
 
 use super::blocks::{BLOCK, blocks};
-use super::legacy::nibble;
-use super::reference::Reference;
+use super::legacy::{nibble, pack_low};
+use super::reference::{Encoder, Reference, largest};
 
 /// Twice the values that the codes of MXFP4 and NVFP4 stand for: E2M1 floats. The scales are halved for it.
 pub const FP4_VALUES: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
@@ -53,11 +53,46 @@ pub const fn ue4m3(bits: u8) -> f32 {
 }
 
 impl Reference<BLOCK> for BlockMxfp4 {
+    const ENCODER: Option<Encoder<Self, BLOCK>> = Some(Self::encode);
+
     fn decode(&self, out: &mut [f32; BLOCK]) {
         let d = e8m0(self.e);
         for (i, value) in out.iter_mut().enumerate() {
             *value = d * f32::from(FP4_VALUES[usize::from(nibble(&self.qs, i))]);
         }
+    }
+}
+
+impl BlockMxfp4 {
+    /// The power of two two below the largest magnitude, whose codes reach up to six times it.
+    fn encode(values: &[f32; BLOCK]) -> Option<Self> {
+        let peak = values[largest(values)].abs();
+        // The logarithm is rounded to single precision before its fraction goes, as in GGML: a number just below a power
+        // of two may count as that power.
+        let exponent = libm::floorf(libm::log2(f64::from(peak)) as f32);
+        let e = if peak > 0.0 {
+            (exponent + 125.0).max(0.0) as u8
+        } else {
+            0
+        };
+        let d = e8m0(e);
+        let codes = values.map(|value| {
+            let apart =
+                |code: &u8| (d * f32::from(FP4_VALUES[usize::from(*code)]) - value.abs()).abs();
+            // Of two as near the first.
+            let code = (0..8)
+                .min_by(|a, b| apart(a).total_cmp(&apart(b)))
+                .unwrap_or(0);
+            if value < 0.0 && code > 0 {
+                code + 8
+            } else {
+                code
+            }
+        });
+        Some(BlockMxfp4 {
+            e,
+            qs: pack_low(&codes),
+        })
     }
 }
 

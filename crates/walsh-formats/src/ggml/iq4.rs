@@ -1,11 +1,11 @@
 //! The types whose 4-bit codes are indices into a table.
 
-use bytemuck::Zeroable;
 use half::f16;
 
 use super::blocks::{BLOCK, SUPER_BLOCK, blocks};
 use super::legacy::{nibble, pack_low};
-use super::reference::{Encoder, Reference, half, inverse, largest};
+use super::reference::Reference;
+use super::search::{Group, Symmetric, Table};
 
 /// The values that the 4-bit indices of IQ4_NL and IQ4_XS stand for.
 pub const IQ4_VALUES: [i8; 16] = [
@@ -35,7 +35,7 @@ blocks! {
 }
 
 impl Reference<BLOCK> for BlockIq4Nl {
-    const ENCODER: Option<Encoder<Self, BLOCK>> = Some(Self::encode);
+    const SEARCHES: bool = true;
 
     fn decode(&self, out: &mut [f32; BLOCK]) {
         let d = self.d.to_f32();
@@ -43,48 +43,22 @@ impl Reference<BLOCK> for BlockIq4Nl {
             *value = d * f32::from(IQ4_VALUES[usize::from(nibble(&self.qs, i))]);
         }
     }
-}
-
-impl BlockIq4Nl {
-    /// The table is not symmetric, so that both signs of the scale are worth a try. For given indices the
-    /// best scale follows by least squares; what remains is the search for the indices, from scales that
-    /// put the largest value near either end of the table. Candidates are judged after rounding the scale,
-    /// which matters where it is subnormal.
-    fn encode(values: &[f32; BLOCK]) -> Option<Self> {
-        const STEPS: i8 = 8;
-        let peak = values[largest(values)];
-        if peak == 0.0 {
-            return Some(BlockIq4Nl {
-                qs: [nearest_iq4(0.0) * 0x11; 16],
-                ..BlockIq4Nl::zeroed()
-            });
+    #[inline(always)]
+    fn search(group: &Group, blocks: &mut [Self]) -> Option<()> {
+        let (d, codes) = Symmetric::<8>::apart::<Table, BLOCK>(group, 7)?;
+        for (l, (block, codes)) in blocks.iter_mut().zip(codes.as_chunks().0).enumerate() {
+            *block = BlockIq4Nl {
+                d: d[l],
+                qs: pack_low(codes),
+            };
         }
-        // In units of the peak, so that squares neither overflow nor vanish.
-        let unit = values.map(|value| value / peak);
-        let mut best: Option<(f32, BlockIq4Nl)> = None;
-        for end in [IQ4_VALUES[0], IQ4_VALUES[15]] {
-            for step in -STEPS..=STEPS {
-                let inverse = f32::from(end) + f32::from(step);
-                let (mut along, mut square) = (0.0, 0.0);
-                for value in unit {
-                    let stored = iq4(nearest_iq4(value * inverse));
-                    along += stored * value;
-                    square += stored * stored;
-                }
-                let Some(d) = half(along / square * peak) else {
-                    continue;
-                };
-                let (error, block) = iq4_nl_with_scale(values, d, peak);
-                if best.is_none_or(|best| error < best.0) {
-                    best = Some((error, block));
-                }
-            }
-        }
-        best.map(|best| best.1)
+        Some(())
     }
 }
 
 impl Reference<SUPER_BLOCK> for BlockIq4Xs {
+    const SEARCHES: bool = true;
+
     fn decode(&self, out: &mut [f32; SUPER_BLOCK]) {
         let d = self.d.to_f32();
         for (run, values) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
@@ -97,33 +71,26 @@ impl Reference<SUPER_BLOCK> for BlockIq4Xs {
             }
         }
     }
-}
-
-/// The index of the table's value nearest to `value`.
-fn nearest_iq4(value: f32) -> u8 {
-    let mut index = 0;
-    for pair in IQ4_VALUES.windows(2) {
-        let middle = (f32::from(pair[0]) + f32::from(pair[1])) / 2.0;
-        index += u8::from(value > middle);
+    #[inline(always)]
+    fn search(group: &Group, blocks: &mut [Self]) -> Option<()> {
+        let found = Symmetric::<8>::of::<Table, BLOCK>(group, 7, (-32.0, 31.0))?;
+        let (mut scales_h, mut scales_l) = (0, [0; 4]);
+        for (run, scale) in found.scales.iter().enumerate() {
+            let code = (scale + 32.0) as u8;
+            scales_l[run / 2] |= (code & 15) << (4 * (run % 2));
+            scales_h |= u16::from(code >> 4) << (2 * run);
+        }
+        let mut qs = [0; 128];
+        let runs = found.codes.as_chunks().0;
+        for (bytes, codes) in qs.as_chunks_mut().0.iter_mut().zip(runs) {
+            *bytes = pack_low(codes);
+        }
+        blocks[0] = BlockIq4Xs {
+            d: found.d,
+            scales_h,
+            scales_l,
+            qs,
+        };
+        Some(())
     }
-    index
-}
-
-/// The value that an index of the 4-bit table stands for.
-fn iq4(index: u8) -> f32 {
-    f32::from(IQ4_VALUES[usize::from(index)])
-}
-
-/// The block with this scale, and its squared error in units of `peak`.
-fn iq4_nl_with_scale(values: &[f32; BLOCK], d: f16, peak: f32) -> (f32, BlockIq4Nl) {
-    let scale = d.to_f32();
-    let inverse = inverse(scale);
-    let codes = values.map(|value| nearest_iq4(value * inverse));
-    let mut error = 0.0;
-    for (value, index) in values.iter().zip(codes) {
-        let difference = (value - scale * iq4(index)) / peak;
-        error += difference * difference;
-    }
-    let qs = pack_low(&codes);
-    (error, BlockIq4Nl { d, qs })
 }

@@ -4,6 +4,7 @@ use half::f16;
 
 use super::blocks::{SUPER_BLOCK, blocks};
 use super::reference::Reference;
+use super::search::{Affine, Even, Group, Symmetric};
 
 blocks! {
     /// x = d·scale·q − dmin·min for each run of 16 values.
@@ -71,6 +72,8 @@ blocks! {
 }
 
 impl Reference<SUPER_BLOCK> for BlockQ2K {
+    const SEARCHES: bool = true;
+
     fn decode(&self, out: &mut [f32; SUPER_BLOCK]) {
         let (d, dmin) = (self.d.to_f32(), self.dmin.to_f32());
         for (i, value) in out.iter_mut().enumerate() {
@@ -80,9 +83,28 @@ impl Reference<SUPER_BLOCK> for BlockQ2K {
             *value = scale * f32::from(two_bits(&self.qs, i)) - min;
         }
     }
+
+    #[inline(always)]
+    fn search(group: &Group, blocks: &mut [Self]) -> Option<()> {
+        let found = Affine::<16>::of::<16>(group, 3.0, 15.0)?;
+        let scales = found.scales.into_iter().zip(found.minima);
+        let mut packed = [0; 16];
+        for (byte, (scale, min)) in packed.iter_mut().zip(scales) {
+            *byte = scale as u8 | (min as u8) << 4;
+        }
+        blocks[0] = BlockQ2K {
+            scales: packed,
+            qs: pack_two_bits(&found.codes),
+            d: found.d,
+            dmin: found.dmin,
+        };
+        Some(())
+    }
 }
 
 impl Reference<SUPER_BLOCK> for BlockQ3K {
+    const SEARCHES: bool = true;
+
     fn decode(&self, out: &mut [f32; SUPER_BLOCK]) {
         let d = self.d.to_f32();
         for (i, value) in out.iter_mut().enumerate() {
@@ -94,9 +116,33 @@ impl Reference<SUPER_BLOCK> for BlockQ3K {
             *value = scale * (f32::from(two_bits(&self.qs, i) | (third << 2)) - 4.0);
         }
     }
+
+    #[inline(always)]
+    fn search(group: &Group, blocks: &mut [Self]) -> Option<()> {
+        let found = Symmetric::<16>::of::<Even<4>, 16>(group, 8, (-32.0, 31.0))?;
+        let mut scales = [0; 12];
+        for (run, scale) in found.scales.iter().enumerate() {
+            let code = (scale + 32.0) as u8;
+            scales[run % 8] |= (code & 15) << (4 * (run / 8));
+            scales[8 + run % 4] |= (code >> 4) << (2 * (run / 4));
+        }
+        let mut hmask = [0; 32];
+        for (i, code) in found.codes.iter().enumerate() {
+            hmask[i % 32] |= (code >> 2) << (i / 32);
+        }
+        blocks[0] = BlockQ3K {
+            hmask,
+            qs: pack_two_bits(&found.codes),
+            scales,
+            d: found.d,
+        };
+        Some(())
+    }
 }
 
 impl Reference<SUPER_BLOCK> for BlockQ4K {
+    const SEARCHES: bool = true;
+
     fn decode(&self, out: &mut [f32; SUPER_BLOCK]) {
         let (d, dmin) = (self.d.to_f32(), self.dmin.to_f32());
         for (i, value) in out.iter_mut().enumerate() {
@@ -105,9 +151,23 @@ impl Reference<SUPER_BLOCK> for BlockQ4K {
             *value = d * f32::from(scale) * q - dmin * f32::from(min);
         }
     }
+
+    #[inline(always)]
+    fn search(group: &Group, blocks: &mut [Self]) -> Option<()> {
+        let found = Affine::<8>::of::<32>(group, 15.0, 63.0)?;
+        blocks[0] = BlockQ4K {
+            d: found.d,
+            dmin: found.dmin,
+            scales: pack_scales_k4(&found),
+            qs: pack_four_bits(&found.codes),
+        };
+        Some(())
+    }
 }
 
 impl Reference<SUPER_BLOCK> for BlockQ5K {
+    const SEARCHES: bool = true;
+
     fn decode(&self, out: &mut [f32; SUPER_BLOCK]) {
         let (d, dmin) = (self.d.to_f32(), self.dmin.to_f32());
         for (i, value) in out.iter_mut().enumerate() {
@@ -117,9 +177,28 @@ impl Reference<SUPER_BLOCK> for BlockQ5K {
             *value = d * f32::from(scale) * q - dmin * f32::from(min);
         }
     }
+
+    #[inline(always)]
+    fn search(group: &Group, blocks: &mut [Self]) -> Option<()> {
+        let found = Affine::<8>::of::<32>(group, 31.0, 63.0)?;
+        let mut qh = [0; 32];
+        for (i, code) in found.codes.iter().enumerate() {
+            qh[i % 32] |= (code >> 4) << (i / 32);
+        }
+        blocks[0] = BlockQ5K {
+            d: found.d,
+            dmin: found.dmin,
+            scales: pack_scales_k4(&found),
+            qh,
+            qs: pack_four_bits(&found.codes),
+        };
+        Some(())
+    }
 }
 
 impl Reference<SUPER_BLOCK> for BlockQ6K {
+    const SEARCHES: bool = true;
+
     fn decode(&self, out: &mut [f32; SUPER_BLOCK]) {
         let d = self.d.to_f32();
         for (i, value) in out.iter_mut().enumerate() {
@@ -129,6 +208,23 @@ impl Reference<SUPER_BLOCK> for BlockQ6K {
             *value = scale * (f32::from(low | (high << 4)) - 32.0);
         }
     }
+
+    #[inline(always)]
+    fn search(group: &Group, blocks: &mut [Self]) -> Option<()> {
+        let found = Symmetric::<16>::of::<Even<32>, 16>(group, 8, (-128.0, 127.0))?;
+        let mut ql = [0; 128];
+        for (i, code) in found.codes.iter().enumerate() {
+            ql[64 * (i / 128) + i % 64] |= (code & 15) << (4 * (i / 64 % 2));
+        }
+        let high = found.codes.map(|code| code >> 4);
+        blocks[0] = BlockQ6K {
+            ql,
+            qh: pack_two_bits(&high),
+            scales: found.scales.map(|scale| scale as i8),
+            d: found.d,
+        };
+        Some(())
+    }
 }
 
 /// The low two bits of value `i` of a block of the 2-bit and 3-bit types.
@@ -137,9 +233,44 @@ fn two_bits(qs: &[u8; 64], i: usize) -> u8 {
     (qs[32 * half + byte] >> (2 * shift)) & 3
 }
 
+/// The low two bits of codes, where [`two_bits`] finds them.
+fn pack_two_bits(codes: &[u8; SUPER_BLOCK]) -> [u8; 64] {
+    let mut qs = [0; 64];
+    for (i, code) in codes.iter().enumerate() {
+        qs[32 * (i / 128) + i % 32] |= (code & 3) << (2 * (i / 32 % 4));
+    }
+    qs
+}
+
 /// The low four bits of value `i` of a block of Q4_K and Q5_K.
 fn four_bits(qs: &[u8; 128], i: usize) -> u8 {
     (qs[32 * (i / 64) + i % 32] >> (4 * (i / 32 % 2))) & 15
+}
+
+/// The low four bits of codes, where [`four_bits`] finds them.
+fn pack_four_bits(codes: &[u8; SUPER_BLOCK]) -> [u8; 128] {
+    let mut qs = [0; 128];
+    for (i, code) in codes.iter().enumerate() {
+        qs[32 * (i / 64) + i % 32] |= (code & 15) << (4 * (i / 32 % 2));
+    }
+    qs
+}
+
+/// Scales and minima of 6 bits, where [`scale_min_k4`] finds them.
+fn pack_scales_k4(found: &Affine<8>) -> [u8; 12] {
+    let mut packed = [0; 12];
+    for j in 0..8 {
+        let (scale, min) = (found.scales[j] as u8, found.minima[j] as u8);
+        if j < 4 {
+            packed[j] |= scale;
+            packed[j + 4] |= min;
+        } else {
+            packed[j + 4] = (scale & 15) | (min & 15) << 4;
+            packed[j - 4] |= (scale >> 4) << 6;
+            packed[j] |= (min >> 4) << 6;
+        }
+    }
+    packed
 }
 
 /// The 6-bit scale and minimum of run `j` (0 to 7) of 32 values in a block of Q4_K or Q5_K.

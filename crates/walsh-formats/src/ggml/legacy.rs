@@ -4,6 +4,7 @@ use half::f16;
 
 use super::blocks::{BLOCK, blocks};
 use super::reference::{Encoder, Reference, half, inverse, largest};
+use super::search::{Even, Group, Spans, Symmetric};
 
 blocks! {
     /// x = d·(q − 8).
@@ -57,12 +58,25 @@ blocks! {
 
 impl Reference<BLOCK> for BlockQ4_0 {
     const ENCODER: Option<Encoder<Self, BLOCK>> = Some(Self::encode);
+    const SEARCHES: bool = true;
 
     fn decode(&self, out: &mut [f32; BLOCK]) {
         let d = self.d.to_f32();
         for (i, value) in out.iter_mut().enumerate() {
             *value = d * (f32::from(nibble(&self.qs, i)) - 8.0);
         }
+    }
+
+    #[inline(always)]
+    fn search(group: &Group, blocks: &mut [Self]) -> Option<()> {
+        let (d, codes) = Symmetric::<8>::apart::<Even<8>, BLOCK>(group, 8)?;
+        for (l, (block, codes)) in blocks.iter_mut().zip(codes.as_chunks().0).enumerate() {
+            *block = BlockQ4_0 {
+                d: d[l],
+                qs: pack_low(codes),
+            };
+        }
+        Some(())
     }
 }
 
@@ -78,12 +92,26 @@ impl BlockQ4_0 {
 
 impl Reference<BLOCK> for BlockQ4_1 {
     const ENCODER: Option<Encoder<Self, BLOCK>> = Some(Self::encode);
+    const SEARCHES: bool = true;
 
     fn decode(&self, out: &mut [f32; BLOCK]) {
         let (d, m) = (self.d.to_f32(), self.m.to_f32());
         for (i, value) in out.iter_mut().enumerate() {
             *value = d * f32::from(nibble(&self.qs, i)) + m;
         }
+    }
+
+    #[inline(always)]
+    fn search(group: &Group, blocks: &mut [Self]) -> Option<()> {
+        let found = Spans::<8>::of::<BLOCK>(group, 15.0)?;
+        for (l, (block, codes)) in blocks.iter_mut().zip(found.codes.as_chunks().0).enumerate() {
+            *block = BlockQ4_1 {
+                d: found.d[l],
+                m: found.m[l],
+                qs: pack_low(codes),
+            };
+        }
+        Some(())
     }
 }
 
@@ -100,12 +128,26 @@ impl BlockQ4_1 {
 
 impl Reference<BLOCK> for BlockQ5_0 {
     const ENCODER: Option<Encoder<Self, BLOCK>> = Some(Self::encode);
+    const SEARCHES: bool = true;
 
     fn decode(&self, out: &mut [f32; BLOCK]) {
         let d = self.d.to_f32();
         for (i, value) in out.iter_mut().enumerate() {
             *value = d * (f32::from(five_bits(&self.qs, self.qh, i)) - 16.0);
         }
+    }
+
+    #[inline(always)]
+    fn search(group: &Group, blocks: &mut [Self]) -> Option<()> {
+        let (d, codes) = Symmetric::<8>::apart::<Even<16>, BLOCK>(group, 8)?;
+        for (l, (block, codes)) in blocks.iter_mut().zip(codes.as_chunks().0).enumerate() {
+            *block = BlockQ5_0 {
+                d: d[l],
+                qh: pack_fifth(codes),
+                qs: pack_low(codes),
+            };
+        }
+        Some(())
     }
 }
 
@@ -122,12 +164,27 @@ impl BlockQ5_0 {
 
 impl Reference<BLOCK> for BlockQ5_1 {
     const ENCODER: Option<Encoder<Self, BLOCK>> = Some(Self::encode);
+    const SEARCHES: bool = true;
 
     fn decode(&self, out: &mut [f32; BLOCK]) {
         let (d, m) = (self.d.to_f32(), self.m.to_f32());
         for (i, value) in out.iter_mut().enumerate() {
             *value = d * f32::from(five_bits(&self.qs, self.qh, i)) + m;
         }
+    }
+
+    #[inline(always)]
+    fn search(group: &Group, blocks: &mut [Self]) -> Option<()> {
+        let found = Spans::<8>::of::<BLOCK>(group, 31.0)?;
+        for (l, (block, codes)) in blocks.iter_mut().zip(found.codes.as_chunks().0).enumerate() {
+            *block = BlockQ5_1 {
+                d: found.d[l],
+                m: found.m[l],
+                qh: pack_fifth(codes),
+                qs: pack_low(codes),
+            };
+        }
+        Some(())
     }
 }
 

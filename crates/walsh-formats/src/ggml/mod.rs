@@ -1,7 +1,7 @@
 //! GGML's blocks: layouts, and reference decoding and encoding.
 //!
 //! The decoders are the definition of what a stored tensor means; kernels are tested against them. They
-//! agree bit for bit with the Python package `gguf`, as do the encoders for the types that it encodes.
+//! agree bit for bit with the Python package `gguf`, as do the encoders that round without a search.
 
 mod blocks;
 mod float4;
@@ -13,6 +13,7 @@ mod k;
 mod legacy;
 mod random;
 mod reference;
+mod search;
 mod ternary;
 
 pub use blocks::{BLOCK, Block, Field, Form, Role, SUPER_BLOCK, form};
@@ -23,7 +24,7 @@ pub use iq4::*;
 pub use k::*;
 pub use legacy::*;
 pub use random::random;
-pub use reference::{decode, encode, encodes};
+pub use reference::{decode, encode, encode_weighted, encodes};
 pub use ternary::*;
 
 #[cfg(target_endian = "big")]

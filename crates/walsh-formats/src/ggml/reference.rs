@@ -4,6 +4,7 @@ use bytemuck::bytes_of;
 use half::{bf16, f16};
 
 use super::blocks::Block;
+use super::search::{GROUP, Group};
 use crate::dtype::DType;
 use crate::error::{FormatError, join_names};
 
@@ -12,10 +13,19 @@ pub(super) type Encoder<B, const N: usize> = fn(&[f32; N]) -> Option<B>;
 
 /// A block of `N` values, and what it means.
 pub(super) trait Reference<const N: usize>: Block {
-    /// `None` for types that are only read.
+    /// GGML's rounding; `None` for types that are only read, or are made by a search alone.
     const ENCODER: Option<Encoder<Self, N>> = None;
 
+    /// Whether [`search`](Self::search) makes blocks.
+    const SEARCHES: bool = false;
+
     fn decode(&self, out: &mut [f32; N]);
+
+    /// Makes the blocks of a group; `None`: the scale of one does not fit half precision.
+    fn search(group: &Group, blocks: &mut [Self]) -> Option<()> {
+        let _ = (group, blocks);
+        None
+    }
 }
 
 /// Decodes `out.len()` values from exactly the bytes that they take.
@@ -45,15 +55,14 @@ pub fn decode(dtype: DType, bytes: &[u8], out: &mut [f32]) -> Result<(), FormatE
 
 /// Whether [`encode`] writes a type.
 pub fn encodes(dtype: DType) -> bool {
-    with_block!(dtype, B => B::ENCODER.is_some(), else => dtype.is_real())
+    with_block!(dtype, B => B::ENCODER.is_some() || B::SEARCHES, else => dtype.is_real())
 }
 
 /// Encodes `values` into exactly the bytes that they take, for the types that [`encodes`] names.
 ///
-/// Values are rounded to the nearest that the type holds, in the manner of GGML's reference: the result
-/// is bit-equal to the `quantize` of the Python package `gguf`, which has all of these types except
-/// IQ4_NL. Q4_0 and Q5_0 scale a block so that its largest magnitude gets the most negative code; Q4_1 and
-/// Q5_1 span minimum to maximum; IQ4_NL searches the scale of least squared error.
+/// Floats, Q4_0 to Q8_0 and MXFP4 are rounded in the manner of GGML's reference, bit for bit: Q4_0 and Q5_0 scale a
+/// block so that its largest magnitude gets the most negative code; Q4_1 and Q5_1 span minimum to maximum. The K types,
+/// IQ4_NL and IQ4_XS are searched: their scales are those of about the least squared error.
 ///
 /// NaN, an infinity, or a value too large for the type (or its half-precision scale) is an error; the
 /// contents of `out` are then unspecified. Values so small that the scale rounds to zero are stored as
@@ -63,17 +72,7 @@ pub fn encodes(dtype: DType) -> bool {
 /// [`FormatError::NotFinite`] and [`FormatError::OutOfRange`] as above, [`FormatError::PartialBlock`] and
 /// [`FormatError::ByteLength`] for lengths that do not go together, [`FormatError::Unsupported`] for other types.
 pub fn encode(dtype: DType, values: &[f32], out: &mut [u8]) -> Result<(), FormatError> {
-    check_length(dtype, values.len(), out.len())?;
-    if !encodes(dtype) {
-        return Err(unsupported("encoding to", dtype, encodes));
-    }
-    if let Some(index) = values.iter().position(|value| !value.is_finite()) {
-        return Err(FormatError::NotFinite {
-            dtype,
-            index,
-            value: values[index],
-        });
-    }
+    check_source(dtype, values, out)?;
     match dtype {
         DType::F16 => encode_elements(dtype, values, out, |value| {
             let half = f16::from_f32(value);
@@ -85,8 +84,57 @@ pub fn encode(dtype: DType, values: &[f32], out: &mut [u8]) -> Result<(), Format
         }),
         _ => with_block!(dtype, B => match B::ENCODER {
             Some(encoder) => encode_blocks(encoder, values, out),
-            None => Err(unsupported("encoding to", dtype, encodes)),
+            None => search_blocks::<B, { B::DTYPE.block_len() }>(values, None, out),
         }, else => encode_elements(dtype, values, out, |value| Some(value.to_le_bytes()))),
+    }
+}
+
+/// Encodes as [`encode`] does, with an importance for each value: how much a squared error of it counts, such as the mean
+/// square of what a column of weights is multiplied by. Types whose scale follows from the largest value (Q8_0, MXFP4)
+/// and floats have no use for it.
+///
+/// # Errors
+/// As [`encode`]; and [`FormatError::Importance`] for numbers that are negative, not finite, or not as many as values.
+pub fn encode_weighted(
+    dtype: DType,
+    values: &[f32],
+    importance: &[f32],
+    out: &mut [u8],
+) -> Result<(), FormatError> {
+    if importance.len() != values.len() {
+        return Err(FormatError::Importance {
+            what: format!("{} numbers", importance.len()),
+            values: values.len(),
+        });
+    }
+    let is_bad = |number: &f32| !(number.is_finite() && *number >= 0.0);
+    if let Some(index) = importance.iter().position(is_bad) {
+        return Err(FormatError::Importance {
+            what: format!("{} at {index}", importance[index]),
+            values: values.len(),
+        });
+    }
+    check_source(dtype, values, out)?;
+    with_block!(dtype, B => if B::SEARCHES {
+        search_blocks::<B, { B::DTYPE.block_len() }>(values, Some(importance), out)
+    } else {
+        encode(dtype, values, out)
+    }, else => encode(dtype, values, out))
+}
+
+/// Checks that values can be encoded, as far as it does not depend on their size.
+fn check_source(dtype: DType, values: &[f32], out: &[u8]) -> Result<(), FormatError> {
+    check_length(dtype, values.len(), out.len())?;
+    if !encodes(dtype) {
+        return Err(unsupported("encoding to", dtype, encodes));
+    }
+    match values.iter().position(|value| !value.is_finite()) {
+        Some(index) => Err(FormatError::NotFinite {
+            dtype,
+            index,
+            value: values[index],
+        }),
+        None => Ok(()),
     }
 }
 
@@ -166,6 +214,75 @@ fn encode_blocks<B: Block, const N: usize>(
     Ok(())
 }
 
+/// Encodes by searching: group after group, the last one filled up with zeros.
+fn search_blocks<B: Reference<N>, const N: usize>(
+    values: &[f32],
+    importance: Option<&[f32]>,
+    out: &mut [u8],
+) -> Result<(), FormatError> {
+    // The same arithmetic with wider registers. Nothing is contracted, so that files do not depend on the machine.
+    #[cfg(target_arch = "x86_64")]
+    {
+        if std::arch::is_x86_feature_detected!("avx512f") {
+            #[target_feature(enable = "avx512f")]
+            fn avx512<B: Reference<N>, const N: usize>(
+                values: &[f32],
+                importance: Option<&[f32]>,
+                out: &mut [u8],
+            ) -> Result<(), FormatError> {
+                search_groups::<B, N>(values, importance, out)
+            }
+            // SAFETY: the machine has AVX-512.
+            return unsafe { avx512::<B, N>(values, importance, out) };
+        }
+        if std::arch::is_x86_feature_detected!("avx2") {
+            #[target_feature(enable = "avx2")]
+            fn avx2<B: Reference<N>, const N: usize>(
+                values: &[f32],
+                importance: Option<&[f32]>,
+                out: &mut [u8],
+            ) -> Result<(), FormatError> {
+                search_groups::<B, N>(values, importance, out)
+            }
+            // SAFETY: the machine has AVX2.
+            return unsafe { avx2::<B, N>(values, importance, out) };
+        }
+    }
+    search_groups::<B, N>(values, importance, out)
+}
+
+#[inline(always)]
+fn search_groups<B: Reference<N>, const N: usize>(
+    values: &[f32],
+    importance: Option<&[f32]>,
+    out: &mut [u8],
+) -> Result<(), FormatError> {
+    let mut blocks = vec![B::zeroed(); GROUP / N];
+    for (index, values) in values.chunks(GROUP).enumerate() {
+        let at = index * GROUP;
+        let importance = importance.map(|all| filled(&all[at..at + values.len()]));
+        let group = Group::new(&filled(values), importance.as_ref());
+        B::search(&group, &mut blocks).ok_or_else(|| {
+            let largest = largest(values);
+            FormatError::OutOfRange {
+                dtype: B::DTYPE,
+                index: at + largest,
+                value: values[largest],
+            }
+        })?;
+        let bytes = bytemuck::cast_slice(&blocks[..values.len() / N]);
+        out[at / N * size_of::<B>()..][..bytes.len()].copy_from_slice(bytes);
+    }
+    Ok(())
+}
+
+/// A group of values; those that are not there are zero.
+fn filled(values: &[f32]) -> [f32; GROUP] {
+    let mut group = [0.0; GROUP];
+    group[..values.len()].copy_from_slice(values);
+    group
+}
+
 /// Where the first value of the largest magnitude stands.
 pub(super) fn largest(values: &[f32]) -> usize {
     let mut best = 0;
@@ -208,7 +325,7 @@ mod tests {
     fn what_is_not_finite_is_refused_with_its_place() {
         for dtype in encodable() {
             for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-                let mut values = [1.0; 64];
+                let mut values = [1.0; 256];
                 values[40] = bad;
                 let error = encoded(dtype, &values).unwrap_err();
                 assert!(
@@ -222,10 +339,11 @@ mod tests {
     #[test]
     fn what_is_too_large_is_refused_with_its_place() {
         for dtype in encodable() {
-            if dtype == DType::F32 {
+            // MXFP4's powers of two reach as far as single precision.
+            if matches!(dtype, DType::F32 | DType::MXFP4) {
                 continue;
             }
-            let mut values = [1.0; 64];
+            let mut values = [1.0; 256];
             values[33] = f32::MAX;
             let error = encoded(dtype, &values).unwrap_err();
             assert!(
@@ -239,8 +357,8 @@ mod tests {
     fn zeros_and_tiny_values_decode_to_zero() {
         for dtype in encodable() {
             for value in [0.0, -0.0, 1e-44, -1e-44, 1e-39] {
-                let bytes = encoded(dtype, &[value; 32]).unwrap();
-                let mut out = [1.0; 32];
+                let bytes = encoded(dtype, &[value; 256]).unwrap();
+                let mut out = [1.0; 256];
                 decode(dtype, &bytes, &mut out).unwrap();
                 let small = 1e-38 * f32::from(matches!(dtype, DType::F32 | DType::BF16) as u8);
                 assert!(out.iter().all(|value| value.abs() <= small), "{dtype}");
@@ -272,8 +390,8 @@ mod tests {
 
     #[test]
     fn types_without_an_encoder_say_so() {
-        let mut out = [0; 144];
-        let error = encode(DType::Q4K, &[0.0; 256], &mut out).unwrap_err();
-        assert!(error.to_string().contains("q4_K"), "{error}");
+        let mut out = [0; 82];
+        let error = encode(DType::IQ2S, &[0.0; 256], &mut out).unwrap_err();
+        assert!(error.to_string().contains("iq2_s"), "{error}");
     }
 }

@@ -24,10 +24,10 @@
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 
 use super::error::{GgufError, shown};
-use super::{DEFAULT_ALIGNMENT, MAX_ARRAY_DEPTH, MAX_DIMENSIONS, ValueType};
+use super::{DEFAULT_ALIGNMENT, MAX_ARRAY_DEPTH, MAX_DIMENSIONS, Value, ValueType};
 use crate::dtype::DType;
 
 /// A metadata value to be written. `From` makes one of Rust's integers, floats, booleans, strings and
@@ -119,6 +119,35 @@ impl NewValue {
     }
 }
 
+impl TryFrom<Value<'_>> for NewValue {
+    type Error = GgufError;
+
+    /// A copy of a file's value.
+    ///
+    /// # Errors
+    /// Those of the elements of an array, such as text that is not UTF-8.
+    fn try_from(value: Value<'_>) -> Result<NewValue, GgufError> {
+        Ok(match value {
+            Value::U8(value) => NewValue::U8(value),
+            Value::I8(value) => NewValue::I8(value),
+            Value::U16(value) => NewValue::U16(value),
+            Value::I16(value) => NewValue::I16(value),
+            Value::U32(value) => NewValue::U32(value),
+            Value::I32(value) => NewValue::I32(value),
+            Value::F32(value) => NewValue::F32(value),
+            Value::Bool(value) => NewValue::Bool(value),
+            Value::String(value) => NewValue::String(value.to_owned()),
+            Value::U64(value) => NewValue::U64(value),
+            Value::I64(value) => NewValue::I64(value),
+            Value::F64(value) => NewValue::F64(value),
+            Value::Array(array) => {
+                let values = array.values().map(|value| NewValue::try_from(value?));
+                NewValue::Array(array.element_type(), values.collect::<Result<_, _>>()?)
+            }
+        })
+    }
+}
+
 macro_rules! from {
     ($($type:ty => $variant:ident,)*) => {$(
         impl From<$type> for NewValue {
@@ -170,6 +199,8 @@ struct Tensor<'a> {
     name: String,
     ggml_id: u32,
     shape: Vec<u64>,
+    bytes: u64,
+    /// Empty where the data is streamed.
     data: Cow<'a, [u8]>,
 }
 
@@ -251,6 +282,28 @@ impl<'a> Writer<'a> {
             shape,
             data,
         } = tensor;
+        let bytes = super::tensor_bytes(name, dtype, shape)?;
+        if bytes != data.len() as u64 {
+            return Err(GgufError::Write {
+                what: format!(
+                    "tensor {}: {dtype} values of shape {shape:?} take {bytes} bytes, but {} are given",
+                    shown(name),
+                    data.len()
+                ),
+            });
+        }
+        self.declare(name, dtype, shape)?;
+        if let Some(declared) = self.tensors.last_mut() {
+            declared.data = data;
+        }
+        Ok(())
+    }
+
+    /// Adds a tensor whose data comes later, through [`stream`](Self::stream).
+    ///
+    /// # Errors
+    /// As [`tensor`](Self::tensor).
+    pub fn declare(&mut self, name: &str, dtype: DType, shape: &[u64]) -> Result<(), GgufError> {
         let fail = |what: &str| {
             let what = format!("tensor {}: {what}", shown(name));
             Err(GgufError::Write { what })
@@ -262,12 +315,6 @@ impl<'a> Writer<'a> {
             return fail("it has more than four dimensions, join some");
         }
         let bytes = super::tensor_bytes(name, dtype, shape)?;
-        if bytes != data.len() as u64 {
-            return fail(&format!(
-                "{dtype} values of shape {shape:?} take {bytes} bytes, but {} are given",
-                data.len()
-            ));
-        }
         if !self.names.insert(name.to_owned()) {
             let name = shown(name);
             return Err(GgufError::DuplicateTensor { name });
@@ -276,7 +323,8 @@ impl<'a> Writer<'a> {
             name: name.to_owned(),
             ggml_id,
             shape: shape.to_vec(),
-            data,
+            bytes,
+            data: Cow::Borrowed(&[]),
         });
         Ok(())
     }
@@ -296,6 +344,32 @@ impl<'a> Writer<'a> {
             out.write_all(&padding)?;
         }
         Ok(())
+    }
+
+    /// Writes the head of the file, whose tensors' data is then put one after the other.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn stream<W: Write>(&self, mut out: W) -> io::Result<Streamed<'_, W>> {
+        let mut header = self.header();
+        self.pad(&mut header);
+        out.write_all(&header)?;
+        Ok(Streamed {
+            tensors: self.tensors.iter(),
+            missing: 0,
+            padding: 0,
+            alignment: self.alignment,
+            out,
+        })
+    }
+
+    /// The bytes of the file.
+    pub fn file_bytes(&self) -> u64 {
+        let data = self.tensors.iter();
+        let data: u64 = data
+            .map(|tensor| tensor.bytes.next_multiple_of(self.alignment))
+            .sum();
+        self.padded(self.header().len()) as u64 + data
     }
 
     /// The file in memory.
@@ -328,7 +402,7 @@ impl<'a> Writer<'a> {
             out.extend((value.value_type() as u32).to_le_bytes());
             value.write(&mut out);
         }
-        let mut offset = 0;
+        let mut offset = 0_u64;
         for tensor in &self.tensors {
             write_string(&tensor.name, &mut out);
             out.extend((tensor.shape.len() as u32).to_le_bytes());
@@ -336,11 +410,65 @@ impl<'a> Writer<'a> {
                 out.extend(length.to_le_bytes());
             }
             out.extend(tensor.ggml_id.to_le_bytes());
-            out.extend((offset as u64).to_le_bytes());
-            offset += self.padded(tensor.data.len());
+            out.extend(offset.to_le_bytes());
+            offset += tensor.bytes.next_multiple_of(self.alignment);
         }
         out
     }
+}
+
+/// A file whose head is written, and whose tensors follow in the order in which they were declared.
+#[derive(Debug)]
+pub struct Streamed<'w, W> {
+    tensors: std::slice::Iter<'w, Tensor<'w>>,
+    /// What the tensor that is being put lacks.
+    missing: u64,
+    padding: u64,
+    alignment: u64,
+    out: W,
+}
+
+impl<W: Write> Streamed<'_, W> {
+    /// Writes the next piece of data, which lies within one tensor.
+    ///
+    /// # Errors
+    /// Those of the file, and [`io::ErrorKind::InvalidInput`] for more data than the tensor has.
+    pub fn put(&mut self, data: &[u8]) -> io::Result<()> {
+        while self.missing == 0 && !data.is_empty() {
+            let Some(tensor) = self.tensors.next() else {
+                return Err(misfit("data behind the last tensor"));
+            };
+            self.missing = tensor.bytes;
+            self.padding = tensor.bytes.next_multiple_of(self.alignment) - tensor.bytes;
+        }
+        let Some(missing) = self.missing.checked_sub(data.len() as u64) else {
+            return Err(misfit("more data than the tensor has"));
+        };
+        self.out.write_all(data)?;
+        self.missing = missing;
+        if missing == 0 {
+            io::copy(&mut io::repeat(0).take(self.padding), &mut self.out)?;
+            self.padding = 0;
+        }
+        Ok(())
+    }
+
+    /// The end of the file.
+    ///
+    /// # Errors
+    /// Those of the file, and [`io::ErrorKind::InvalidInput`] where data is missing.
+    pub fn finish(mut self) -> io::Result<W> {
+        let is_whole = self.missing == 0 && self.tensors.all(|tensor| tensor.bytes == 0);
+        if !is_whole {
+            return Err(misfit("less data than the tensors have"));
+        }
+        self.out.flush()?;
+        Ok(self.out)
+    }
+}
+
+fn misfit(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, what)
 }
 
 fn write_string(value: &str, out: &mut Vec<u8>) {

@@ -5,8 +5,8 @@
     V/bin/python make_ggml.py [--seed N] [--scale N] [--ggml LIBGGML_BASE] [OUTPUT]
 
 Decoding: random bytes of every type, and what `gguf.quants.dequantize` makes of them, or libggml where it has no such type.
-Encoding: values of several distributions, and what `gguf.quants.quantize` makes of them. The package
-does not encode IQ4_NL; there the oracle is the squared error of libggml's encoder, block by block.
+Encoding: values of several distributions, and what `gguf.quants.quantize` makes of them, or libggml of MXFP4. For types
+that are searched the oracle is the squared error of libggml's encoder, row by row, with an importance and without.
 """
 
 import argparse
@@ -25,6 +25,8 @@ DECODED = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K",
 # What the package does not decode (nor, in part, know), and libggml does: values and bytes of a block.
 DECODED_BY_GGML = {"Q1_0": (128, 18), "Q2_0": (64, 18)}
 ENCODED = ["F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"]
+SEARCHED = ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS"]
+SEARCHED_WITH_IMPORTANCE = ["Q4_0", "Q4_1", "Q5_0", "Q5_1"]
 
 
 def inputs(rng, scale):
@@ -70,14 +72,35 @@ def ggml_decoded(ggml, name, stored, values):
     return out
 
 
-def ggml_iq4_nl(ggml, values):
+def ggml_encoded(ggml, name, values, importance=None):
+    """What libggml makes of rows of values."""
     ggml.ggml_quantize_chunk.restype = ctypes.c_size_t
     ggml.ggml_quantize_chunk.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p] + [ctypes.c_int64] * 3 + [
         ctypes.c_void_p]
-    out = np.zeros((len(values), 18), np.uint8)
+    rows, columns = values.shape
+    block_len, block_bytes = GGML_QUANT_SIZES[Type[name]]
+    out = np.zeros((rows, columns // block_len * block_bytes), np.uint8)
     source = np.ascontiguousarray(values)
-    ggml.ggml_quantize_chunk(Type.IQ4_NL.value, source.ctypes.data, out.ctypes.data, 0, len(values), 32, None)
+    weights = None if importance is None else importance.ctypes.data
+    ggml.ggml_quantize_chunk(Type[name].value, source.ctypes.data, out.ctypes.data, 0, rows, columns, weights)
     return out
+
+
+def searched_inputs(rng, scale):
+    """Rows of 512 values: what weights look like, and what searches trip over."""
+    normal = rng.standard_normal((4 * scale, 512))
+    outliers = np.where(rng.uniform(size=normal.shape) < 0.02, 8 * normal, normal)
+    rows = [
+        0.02 * normal,
+        0.02 * outliers,
+        normal * np.exp(rng.uniform(-3, 3, (4 * scale, 16))).repeat(32, axis=1),
+        np.sign(normal) * np.abs(normal) ** 3,
+        np.abs(normal[:2]),
+        -np.abs(normal[:2]),
+        np.where(rng.uniform(size=(2, 512)) < 0.95, 0, normal[:2]),
+        np.where(np.arange(512) < 300, 0, normal[:1]),
+    ]
+    return np.concatenate(rows).astype(np.float32)
 
 
 def main():
@@ -107,9 +130,18 @@ def main():
     tensors["encode.values"] = values.reshape(-1)
     for name in ENCODED:
         tensors[f"encode.{name}.bytes"] = quantize(values, Type[name]).view(np.uint8).reshape(-1)
-    decoded = dequantize(ggml_iq4_nl(ggml, values), Type.IQ4_NL)
-    error = (decoded.astype(np.float64) - values) ** 2
-    tensors["encode.IQ4_NL.ggml_error"] = error.sum(axis=-1)
+    tensors["encode.MXFP4.bytes"] = ggml_encoded(ggml, "MXFP4", values).reshape(-1)
+    values = searched_inputs(rng, options.scale)
+    importance = np.exp(1.5 * rng.standard_normal(values.shape[1])).astype(np.float32)
+    tensors["search.values"] = values
+    tensors["search.importance"] = importance
+    for name in SEARCHED + SEARCHED_WITH_IMPORTANCE:
+        for way, given in [("plain", None), ("weighed", importance)]:
+            if given is None and name not in SEARCHED:
+                continue
+            decoded = dequantize(ggml_encoded(ggml, name, values, given), Type[name]).astype(np.float64)
+            error = (decoded - values) ** 2 * (1 if given is None else given)
+            tensors[f"search.{name}.{way}"] = error.sum(axis=-1)
     save_file(tensors, options.output)
 
 

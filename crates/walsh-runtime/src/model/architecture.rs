@@ -119,7 +119,7 @@ impl Architecture {
     }
 
     /// Whether the weights of queries, keys and values are one tensor, and those of the gate and what it passes.
-    pub(super) fn is_fused(self) -> bool {
+    pub(crate) fn is_fused(self) -> bool {
         self == Self::Phi3
     }
 

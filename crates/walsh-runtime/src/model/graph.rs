@@ -112,6 +112,11 @@ pub(crate) struct Intermediates {
 }
 
 impl Intermediates {
+    /// `i32 [rows, used]`: the experts of each row, where there are any.
+    pub(crate) fn experts(&self) -> Option<&Tensor> {
+        Some(&self.mixture.as_ref()?.ids)
+    }
+
     pub(crate) fn new(
         device: &Device,
         config: &ModelConfig,
@@ -193,6 +198,32 @@ impl Intermediates {
     }
 }
 
+/// Copies of what a block's products take as their inputs, but the router's of experts.
+#[derive(Debug)]
+pub(crate) struct Taps {
+    /// `[rows, width]`: of queries, keys and values.
+    pub(crate) attention: Tensor,
+    /// `[rows, heads, head_dim]`: of the attention's output.
+    pub(crate) attended: Tensor,
+    /// `[rows, width]`: of gate and up.
+    pub(crate) feed_forward: Tensor,
+    /// As gate: of down.
+    pub(crate) down: Tensor,
+}
+
+impl Taps {
+    /// For as many rows as the intermediates have.
+    pub(crate) fn new(device: &Device, intermediates: &Intermediates) -> Result<Self> {
+        let like = |tensor: &Tensor| device.zeros(DType::F32, tensor.shape());
+        Ok(Self {
+            attention: like(&intermediates.hidden)?,
+            attended: like(&intermediates.attended)?,
+            feed_forward: like(&intermediates.hidden)?,
+            down: like(&intermediates.gate)?,
+        })
+    }
+}
+
 /// What lists are recorded from.
 pub(crate) struct Graph<'a> {
     pub(crate) device: &'a Device,
@@ -242,6 +273,7 @@ impl Graph<'_> {
             a: &a,
             parts,
             sequences: Some(sequences.rows(0..end)?),
+            taps: None,
             list: self.device.record(),
         };
         self.push_body(&mut block)?;
@@ -324,7 +356,19 @@ impl Graph<'_> {
     /// leave each block's queries, keys and values to be read in between.
     pub(crate) fn layer(&self, rows: usize, index: usize, reading: Reading) -> Result<Step> {
         let a = self.intermediates.rows(rows)?;
-        let mut block = self.block(&a, reading);
+        self.single_layer(self.block(&a, reading), index)
+    }
+
+    /// The same for all rows that there is room for, which leaves copies of its products' inputs.
+    pub(crate) fn tapped_layer(&self, index: usize, reading: Reading, taps: &Taps) -> Result<Step> {
+        let block = Block {
+            taps: Some(taps),
+            ..self.block(self.intermediates, reading)
+        };
+        self.single_layer(block, index)
+    }
+
+    fn single_layer(&self, mut block: Block<'_>, index: usize) -> Result<Step> {
         let pending = match index.checked_sub(1) {
             None => {
                 self.embed(&mut block)?;
@@ -345,6 +389,7 @@ impl Graph<'_> {
                 rows: 0..intermediates.ids.elements(),
             }],
             sequences: None,
+            taps: None,
             list: self.device.record(),
         }
     }

@@ -227,7 +227,7 @@ pub fn perplexity(
 }
 
 /// The tokens of a text: all, or the first so many.
-fn read_tokens(
+pub(crate) fn read_tokens(
     tokenizer: &Tokenizer,
     text: &mut TextReader<'_>,
     most: Option<usize>,

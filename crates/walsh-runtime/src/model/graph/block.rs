@@ -8,7 +8,7 @@ use walsh::ops::{
 };
 use walsh::{KvCache, Recorder, Tensor};
 
-use super::{Intermediates, Mixture, Part, Reading};
+use super::{Intermediates, Mixture, Part, Reading, Taps};
 use crate::Result;
 use crate::model::config::{ExpertsConfig, LayerConfig, ModelConfig};
 use crate::model::weights::{Layer, Linear};
@@ -21,6 +21,8 @@ pub(super) struct Block<'a> {
     pub(super) parts: Vec<Part>,
     /// `i32 [rows]`: each row's sequence, where there are several.
     pub(super) sequences: Option<Tensor>,
+    /// Where inputs of products are copied to.
+    pub(super) taps: Option<&'a Taps>,
     pub(super) list: Recorder,
 }
 
@@ -90,6 +92,7 @@ impl Block<'_> {
         (config, cache): (&LayerConfig, &KvCache),
     ) -> Result<()> {
         let a = self.a;
+        self.tap(input, |taps| &taps.attention)?;
         for (part, output) in [
             (&layer.query, &a.query),
             (&layer.key, &a.key),
@@ -139,6 +142,7 @@ impl Block<'_> {
         for part in stores(Reading::CodesAndFresh) {
             self.store(part, cache)?;
         }
+        self.tap(&a.attended, |taps| &taps.attended)?;
         let attended = flat(&a.attended)?;
         linear(
             &mut self.list,
@@ -201,6 +205,7 @@ impl Block<'_> {
 
     pub(super) fn feed_forward(&mut self, input: &Tensor, layer: &Layer) -> Result<()> {
         let a = self.a;
+        self.tap(input, |taps| &taps.feed_forward)?;
         if let (Some(experts), Some(router), Some(mixture)) =
             (&self.config.experts, &layer.router, &a.mixture)
         {
@@ -221,6 +226,18 @@ impl Block<'_> {
             activation: self.config.activation,
             output: a.gate.clone(),
         })?;
+        self.tap(&a.gate, |taps| &taps.down)
+    }
+
+    /// Copies an input of products, where that is wanted.
+    fn tap(&mut self, input: &Tensor, which: impl Fn(&Taps) -> &Tensor) -> Result<()> {
+        if let Some(taps) = self.taps {
+            self.list.push(Scale {
+                input: input.clone(),
+                factor: 1.0,
+                output: which(taps).clone(),
+            })?;
+        }
         Ok(())
     }
 

@@ -1,0 +1,276 @@
+//! `walsh quantize`, `walsh imatrix` and `walsh convert`: files that are made, and what leaves none behind.
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use support::tiny::{LAYERS, Tiny, WIDTH};
+use support::{Folder, root, walsh};
+use walsh::formats::DType;
+use walsh::formats::gguf::Gguf;
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("UTF-8")
+}
+
+fn tiny(folder: &Folder, dtype: DType) -> PathBuf {
+    let tiny = Tiny {
+        dtype,
+        ..Tiny::default()
+    };
+    folder.file(&format!("{dtype}.gguf"), &tiny.gguf())
+}
+
+/// What a model makes of a prompt, greedily.
+fn answer(model: &Path, more: &[&str]) -> String {
+    let fixed = [
+        "generate",
+        "--temperature",
+        "0",
+        "--max-tokens",
+        "4",
+        "--threads",
+        "1",
+        "--model",
+    ];
+    let words = fixed.iter().copied().chain([text(model), "abc"]);
+    walsh(words.chain(more.iter().copied())).ok()
+}
+
+/// The names in a folder, hidden ones too.
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).expect("a folder");
+    let names = entries.map(|entry| entry.expect("an entry").file_name());
+    let mut names: Vec<String> = names
+        .map(|name| name.into_string().expect("UTF-8"))
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_model_is_quantised_and_answers() {
+    let folder = Folder::new();
+    let model = tiny(&folder, DType::F16);
+    let out = folder.path().join("out.gguf");
+    let report = walsh([
+        "quantize",
+        text(&model),
+        text(&out),
+        "--type",
+        "q8_0",
+        "--tensor",
+        "ffn_up=q5_0",
+        "--json",
+    ])
+    .json();
+    let tensors = report["tensors"].as_array().expect("tensors");
+    let of = |name: &str| {
+        let mut all = tensors.iter();
+        all.find(|tensor| tensor["name"] == name).expect("a tensor")
+    };
+    assert_eq!(of("blk.0.ffn_up.weight")["to"], "q5_0");
+    assert_eq!(of("blk.1.ffn_down.weight")["to"], "q8_0");
+    assert_eq!(of("blk.1.attn_norm.weight")["to"], "f32");
+    let bytes = fs::read(&out).expect("the file");
+    let file = Gguf::parse(&bytes).expect("a model");
+    for tensor in file.tensors() {
+        assert_eq!(of(tensor.name)["to"], tensor.dtype.name());
+        assert_eq!(of(tensor.name)["bytes_to"], tensor.bytes);
+    }
+    // Eight bits change no likeliest token of so small a model.
+    let eight = folder.path().join("eight.gguf");
+    walsh([
+        "quantize",
+        text(&model),
+        text(&eight),
+        "-t",
+        "1",
+        "--type",
+        "Q8_0",
+    ])
+    .ok();
+    assert_eq!(answer(&eight, &[]), answer(&model, &[]));
+    answer(&out, &[]);
+}
+
+#[test]
+fn a_dry_run_writes_nothing_and_says_what_it_would() {
+    let folder = Folder::new();
+    let model = tiny(&folder, DType::Q8_0);
+    let out = folder.path().join("out.gguf");
+    let table = walsh(["quantize", text(&model), text(&out), "--dry-run"]).ok();
+    assert!(
+        table.contains("blk.0.attn_q.weight") && table.contains("would be"),
+        "{table}"
+    );
+    assert_eq!(names(folder.path()), ["q8_0.gguf"]);
+}
+
+#[test]
+fn what_cannot_be_made_leaves_nothing() {
+    let folder = Folder::new();
+    let model = tiny(&folder, DType::F16);
+    let quantised = tiny(&folder, DType::Q8_0);
+    let out = folder.path().join("out.gguf");
+    let (model, quantised, out) = (text(&model), text(&quantised), text(&out));
+    walsh(["quantize", quantised, out]).fails(1, "--allow-requantize");
+    walsh(["quantize", model, model]).fails(2, "the model that is read");
+    walsh(["quantize", model, out, "--type", "q4_k_x"]).fails(2, "q4_k_m");
+    walsh(["quantize", model, out, "--tensor", "attn_q"]).fails(2, "REGEX=TYPE");
+    walsh(["quantize", model, out, "--imatrix", model]).fails(1, "importance matrix");
+    walsh(["quantize", model, text(folder.path())]).fails(1, "no file");
+    let nowhere = folder.path().join("no/such/out.gguf");
+    walsh(["quantize", model, text(&nowhere)]).fails(1, "no folder");
+    walsh(["convert", text(folder.path()), out]).fails(1, "config.json");
+    walsh(["convert", "/no/such/folder", out]).fails(1, "config.json");
+    assert_eq!(names(folder.path()), ["f16.gguf", "q8_0.gguf"]);
+}
+
+/// As on a disk that is full: no file grows beyond a few thousand bytes.
+#[cfg(unix)]
+#[test]
+fn a_disk_that_is_full_leaves_nothing() {
+    use std::os::unix::process::CommandExt;
+
+    let folder = Folder::new();
+    let model = tiny(&folder, DType::F16);
+    let mut command = support::command();
+    command
+        .args(["quantize", text(&model)])
+        .arg(folder.path().join("out.gguf"));
+    // SAFETY: system calls are all that happens between fork and exec.
+    unsafe {
+        command.pre_exec(|| {
+            let limit = libc::rlimit {
+                rlim_cur: 10_000,
+                rlim_max: 10_000,
+            };
+            libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+            libc::setrlimit(libc::RLIMIT_FSIZE, &limit);
+            Ok(())
+        });
+    }
+    let ran = support::Ran::new(command.output().expect("the command starts"));
+    assert_eq!(ran.status, Some(1), "{ran:?}");
+    let last = ran.err.lines().last().unwrap_or_default();
+    assert!(last.starts_with("walsh: cannot write"), "{ran:?}");
+    assert!(
+        last.contains("out.gguf") && last.contains("would take"),
+        "{ran:?}"
+    );
+    assert_eq!(names(folder.path()), ["f16.gguf"]);
+}
+
+#[test]
+fn an_importance_is_measured_and_used() {
+    let folder = Folder::new();
+    let model = tiny(&folder, DType::F16);
+    let words = "It is a truth universally acknowledged. ".repeat(12);
+    let book = folder.file("book.txt", words.as_bytes());
+    let importance = folder.path().join("my.imatrix.gguf");
+    let said = walsh([
+        "imatrix",
+        "--model",
+        text(&model),
+        "--file",
+        text(&book),
+        "--output",
+        text(&importance),
+        "--context",
+        "64",
+        "--chunks",
+        "3",
+        "--threads",
+        "1",
+    ])
+    .ok();
+    assert!(said.contains("3 chunks of 64 tokens"), "{said}");
+    let bytes = fs::read(&importance).expect("the file");
+    let file = Gguf::parse(&bytes).expect("a file");
+    let metadata = file.metadata();
+    assert_eq!(metadata.str("general.type").expect("a type"), "imatrix");
+    assert_eq!(metadata.u32("imatrix.chunk_count").expect("a count"), 3);
+    assert_eq!(metadata.u32("imatrix.chunk_size").expect("a size"), 64);
+    let floats = |name: &str| -> Vec<f32> {
+        let tensor = file.tensor(name).unwrap_or_else(|| panic!("{name}"));
+        let chunks = file.data(tensor).as_chunks().0;
+        chunks
+            .iter()
+            .map(|bytes| f32::from_le_bytes(*bytes))
+            .collect()
+    };
+    for layer in 0..LAYERS {
+        for part in [
+            "attn_q",
+            "attn_k",
+            "attn_v",
+            "attn_output",
+            "ffn_gate",
+            "ffn_up",
+            "ffn_down",
+        ] {
+            assert_eq!(
+                floats(&format!("blk.{layer}.{part}.weight.counts")),
+                [192.0]
+            );
+        }
+        // A norm makes the mean square of each row one, and its weights here are ones.
+        let sums = floats(&format!("blk.{layer}.attn_q.weight.in_sum2"));
+        assert_eq!(sums.len(), WIDTH);
+        let mean = sums.iter().sum::<f32>() / (192 * WIDTH) as f32;
+        assert!((mean - 1.0).abs() < 0.01, "{mean}");
+        assert_eq!(sums, floats(&format!("blk.{layer}.attn_v.weight.in_sum2")));
+    }
+    assert_eq!(file.tensors().len(), 2 * 7 * LAYERS);
+    let out = folder.path().join("out.gguf");
+    let report = walsh([
+        "quantize",
+        text(&model),
+        text(&out),
+        "--type",
+        "q4_0",
+        "--imatrix",
+        text(&importance),
+        "--json",
+    ])
+    .json();
+    let tensors = report["tensors"].as_array().expect("tensors");
+    let weighted = tensors.iter().filter(|tensor| tensor["weighted"] == true);
+    assert_eq!(weighted.count(), 7 * LAYERS);
+    answer(&out, &[]);
+}
+
+#[test]
+fn folders_are_converted_and_run() {
+    let folder = Folder::new();
+    let cache = folder.path().join("cache");
+    for name in [
+        "qwen3", "llama", "gemma3", "mistral", "smollm3", "olmo2", "phi3", "qwen2", "qwen3moe",
+    ] {
+        let source = root().join("crates/walsh-convert/tests/folders").join(name);
+        let out = folder.path().join(format!("{name}.gguf"));
+        walsh(["convert", text(&source), text(&out)]).ok();
+        let from_file = answer(&out, &[]);
+        let direct = answer(&source, &["--cache-dir", text(&cache)]);
+        assert_eq!(from_file, direct, "{name}");
+        // Once converted, it is there.
+        let kept = names(&cache.join("converted"));
+        assert_eq!(answer(&source, &["--cache-dir", text(&cache)]), direct);
+        assert_eq!(names(&cache.join("converted")), kept);
+    }
+    let source = root().join("crates/walsh-convert/tests/folders/qwen3");
+    let out = folder.path().join("q8.gguf");
+    let report = walsh([
+        "convert",
+        text(&source),
+        text(&out),
+        "--type",
+        "q8_0",
+        "--json",
+    ])
+    .json();
+    assert_eq!(report["type"], "q8_0");
+    answer(&out, &[]);
+}

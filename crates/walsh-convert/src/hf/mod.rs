@@ -1,0 +1,126 @@
+//! Folders as the Hugging Face hub has them: safetensors beside a configuration and a tokenizer.
+
+mod config;
+mod family;
+mod json;
+mod sentencepiece;
+mod tensors;
+mod tokenizer;
+
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+use walsh_formats::DType;
+
+use crate::source::{Source, map};
+use crate::{Error, Mix, Result};
+use family::Family;
+use json::Json;
+pub(crate) use tensors::turned;
+
+/// A model's folder, with its tensors mapped. Its files must not be changed meanwhile.
+#[derive(Debug)]
+pub struct Folder {
+    path: PathBuf,
+    config: Json,
+    shards: Vec<(PathBuf, Mmap)>,
+}
+
+impl Folder {
+    /// Reads a folder's configuration and maps its tensors.
+    ///
+    /// # Errors
+    /// When files are missing, or the configuration names shards that are not there.
+    pub fn open(path: &Path) -> Result<Folder> {
+        let config = Json::open(&path.join("config.json"))?;
+        let mut shards = Vec::new();
+        for name in shard_names(path)? {
+            let path = path.join(name);
+            let map = map(&path)?;
+            shards.push((path, map));
+        }
+        Ok(Folder {
+            path: path.to_owned(),
+            config,
+            shards,
+        })
+    }
+
+    /// The files that hold the tensors.
+    pub fn shards(&self) -> impl Iterator<Item = &Path> {
+        self.shards.iter().map(|(path, _)| path.as_path())
+    }
+
+    /// The model, as a GGUF file has it.
+    ///
+    /// # Errors
+    /// When its family is not known, a file is damaged, or what it says of itself does not go together.
+    pub fn source(&self) -> Result<Source<'_>> {
+        let family = Family::of(&self.config)?;
+        let shape = config::Shape::read(&self.config, family)?;
+        let mut metadata = config::metadata(&self.path, &self.config, (family, &shape))?;
+        metadata.extend(tokenizer::metadata(
+            &self.path,
+            &self.config,
+            (family, &shape),
+        )?);
+        let tensors = tensors::read(&self.shards, family, &shape)?;
+        Ok(Source::new(metadata, tensors))
+    }
+}
+
+/// The mix that leaves a model's weights in the type that most of them have.
+pub fn kept(source: &Source<'_>) -> Mix {
+    let mut largest = (0, DType::F16);
+    for dtype in [DType::F32, DType::F16, DType::BF16] {
+        let tensors = source.tensors.iter();
+        let own = tensors.filter(|tensor| tensor.dtype == dtype && tensor.dimensions() > 1);
+        let bytes = own.map(|tensor| tensor.bytes()).sum();
+        if bytes > largest.0 {
+            largest = (bytes, dtype);
+        }
+    }
+    match largest.1 {
+        DType::F32 => Mix::F32,
+        DType::BF16 => Mix::BF16,
+        _ => Mix::F16,
+    }
+}
+
+/// The names of the files with tensors: those of the index, or the only one.
+fn shard_names(folder: &Path) -> Result<Vec<String>> {
+    const INDEX: &str = "model.safetensors.index.json";
+    let index = folder.join(INDEX);
+    if !index.is_file() {
+        let single = "model.safetensors".to_owned();
+        if folder.join(&single).is_file() {
+            return Ok(vec![single]);
+        }
+        return Err(Error::file(
+            folder,
+            format!(
+                "there is neither model.safetensors nor {INDEX}: give the folder of a whole model, with its weights as safetensors"
+            ),
+        ));
+    }
+    let json = Json::open(&index)?;
+    let map = json.object("weight_map")?;
+    let mut names = Vec::new();
+    for value in map.values() {
+        let name = value.as_str().unwrap_or_default();
+        let is_plain = !name.is_empty() && !name.contains(['/', '\\']) && name != "..";
+        if !is_plain {
+            return Err(Error::file(
+                &index,
+                format!("{value} is no name of a file beside it: download the folder again"),
+            ));
+        }
+        names.push(name.to_owned());
+    }
+    names.sort();
+    names.dedup();
+    if names.is_empty() {
+        return Err(Error::file(&index, "it names no files: download it again"));
+    }
+    Ok(names)
+}

@@ -1,0 +1,380 @@
+//! Tensors of safetensors files, by their names and in the order of rows that they have in GGUF.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::path::PathBuf;
+
+use memmap2::Mmap;
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+use walsh_formats::{DType, ggml};
+
+use super::config::Shape;
+use super::family::Family;
+use crate::source::{Data, Tensor};
+use crate::{Error, Result};
+
+/// A tensor as the folder has it.
+struct Stored<'a> {
+    path: &'a PathBuf,
+    dtype: DType,
+    shape: Vec<u64>,
+    data: &'a [u8],
+}
+
+/// What a tensor becomes.
+struct Place {
+    name: String,
+    shape: Vec<u64>,
+    /// The heads whose rows change their order.
+    heads: Option<u32>,
+    /// Whether it is added to one.
+    is_shifted: bool,
+    /// Its number in a stack of experts.
+    expert: Option<u32>,
+}
+
+/// All tensors of a model.
+///
+/// # Errors
+/// When a shard is damaged, a tensor is there twice, missing, unknown, or of another shape than the configuration says.
+pub(super) fn read<'a>(
+    shards: &'a [(PathBuf, Mmap)],
+    family: Family,
+    shape: &Shape,
+) -> Result<Vec<Tensor<'a>>> {
+    let mut stored: HashMap<String, Stored<'a>> = HashMap::new();
+    for (path, map) in shards {
+        let file = SafeTensors::deserialize(map)
+            .map_err(|error| Error::file(path, format!("{error}: download it again")))?;
+        for (name, view) in file.tensors() {
+            let tensor = open(path, &name, &view)?;
+            if let Some(other) = stored.insert(name.clone(), tensor) {
+                return Err(Error::file(
+                    path,
+                    format!("tensor {name} is in {} too", other.path.display()),
+                ));
+            }
+        }
+    }
+    let mut tensors = Vec::new();
+    let mut stacks: BTreeMap<String, BTreeMap<u32, (Place, Stored<'a>)>> = BTreeMap::new();
+    let mut names: Vec<String> = stored.keys().cloned().collect();
+    names.sort();
+    for name in names {
+        let Some(tensor) = stored.remove(&name) else {
+            continue;
+        };
+        let Some(place) = place(&name, family, shape).map_err(|what| {
+            let name: String = name.chars().take(80).collect();
+            Error::file(tensor.path, format!("tensor {name:?} {what}"))
+        })?
+        else {
+            continue;
+        };
+        if place.shape != tensor.shape {
+            return Err(Error::file(
+                tensor.path,
+                format!(
+                    "tensor {name} has the shape {:?}, but config.json asks for {:?}: the files are not of one model",
+                    tensor.shape, place.shape
+                ),
+            ));
+        }
+        match place.expert {
+            None => tensors.push(made(place, &tensor)?),
+            Some(expert) => {
+                let stack = stacks.entry(place.name.clone()).or_default();
+                stack.insert(expert, (place, tensor));
+            }
+        }
+    }
+    for (name, stack) in stacks {
+        tensors.push(stacked(name, stack, shape)?);
+    }
+    if let Some(factors) = &shape.rope_factors {
+        tensors.push(Tensor {
+            name: "rope_freqs.weight".to_owned(),
+            dtype: DType::F32,
+            shape: vec![factors.len() as u64],
+            data: Data::Made(
+                factors
+                    .iter()
+                    .flat_map(|factor| factor.to_le_bytes())
+                    .collect(),
+            ),
+        });
+    }
+    check_whole(&tensors, shape)?;
+    Ok(tensors)
+}
+
+fn open<'a>(path: &'a PathBuf, name: &str, view: &TensorView<'a>) -> Result<Stored<'a>> {
+    let dtype = match view.dtype() {
+        Dtype::F32 => DType::F32,
+        Dtype::F16 => DType::F16,
+        Dtype::BF16 => DType::BF16,
+        other => {
+            return Err(Error::file(
+                path,
+                format!("tensor {name} is {other:?}: weights in F32, F16 or BF16 are converted"),
+            ));
+        }
+    };
+    Ok(Stored {
+        path,
+        dtype,
+        shape: view.shape().iter().map(|length| *length as u64).collect(),
+        data: view.data(),
+    })
+}
+
+/// Where a tensor belongs; nowhere where GGUF has no use for it.
+fn place(name: &str, family: Family, shape: &Shape) -> Result<Option<Place>, String> {
+    let unknown = || "is of no part that its family is known to have".to_owned();
+    let [width, inner, vocabulary] = [shape.width, shape.inner, shape.vocabulary].map(u64::from);
+    let queries = u64::from(shape.heads) * u64::from(shape.head);
+    let keys = u64::from(shape.kv_heads) * u64::from(shape.head);
+    let plain = |name: &str, lengths: &[u64]| {
+        Ok(Some(Place {
+            name: name.to_owned(),
+            shape: lengths.to_vec(),
+            heads: None,
+            is_shifted: false,
+            expert: None,
+        }))
+    };
+    let norm = |name: String, length: u64| {
+        Ok(Some(Place {
+            name,
+            shape: vec![length],
+            heads: None,
+            is_shifted: family.has_shifted_norms(),
+            expert: None,
+        }))
+    };
+    match name {
+        "model.embed_tokens.weight" => return plain("token_embd.weight", &[vocabulary, width]),
+        "model.norm.weight" => return norm("output_norm.weight".to_owned(), width),
+        // It is the embedding's.
+        "lm_head.weight" if shape.is_tied => return Ok(None),
+        "lm_head.weight" => return plain("output.weight", &[vocabulary, width]),
+        _ => {}
+    }
+    let rest = name.strip_prefix("model.layers.").ok_or_else(unknown)?;
+    let (layer, rest) = rest.split_once('.').ok_or_else(unknown)?;
+    let layer: u32 = layer.parse().map_err(|_| unknown())?;
+    if layer >= shape.layers {
+        return Err(format!(
+            "is of a layer that config.json does not have, which says {}",
+            shape.layers
+        ));
+    }
+    // Older files store what follows from the configuration.
+    if rest == "self_attn.rotary_emb.inv_freq" {
+        return Ok(None);
+    }
+    let (part, kind) = rest.rsplit_once('.').ok_or_else(unknown)?;
+    if kind != "weight" && kind != "bias" {
+        return Err(unknown());
+    }
+    let named = |part: &str| format!("blk.{layer}.{part}.{kind}");
+    if let Some(part) = family.norm(part) {
+        return norm(named(part), width);
+    }
+    let of_rows = family == Family::Olmo2;
+    match part {
+        "self_attn.q_norm" => {
+            return norm(
+                named("attn_q_norm"),
+                if of_rows {
+                    queries
+                } else {
+                    u64::from(shape.head)
+                },
+            );
+        }
+        "self_attn.k_norm" => {
+            return norm(
+                named("attn_k_norm"),
+                if of_rows { keys } else { u64::from(shape.head) },
+            );
+        }
+        _ => {}
+    }
+    let mut expert = None;
+    let mut part = part;
+    let mut inner = inner;
+    if let (Some(rest), Some((count, width))) = (part.strip_prefix("mlp.experts."), shape.experts) {
+        let (number, rest) = rest.split_once('.').ok_or_else(unknown)?;
+        let number: u32 = number.parse().map_err(|_| unknown())?;
+        if number >= count {
+            return Err(format!(
+                "is of an expert that config.json does not have, which says {count}"
+            ));
+        }
+        expert = Some(number);
+        inner = width.into();
+        part = rest;
+    } else if let (Some((count, _)), "mlp.gate") = (shape.experts, part) {
+        return plain(&named("ffn_gate_inp"), &[u64::from(count), width]);
+    } else if let Some(rest) = part
+        .strip_prefix("mlp.")
+        .filter(|_| shape.experts.is_none())
+    {
+        part = rest;
+    }
+    let is_fused = family == Family::Phi3;
+    let (to, rows, columns, heads) = match (part, is_fused) {
+        ("self_attn.q_proj", false) => ("attn_q", queries, width, Some(shape.heads)),
+        ("self_attn.k_proj", false) => ("attn_k", keys, width, Some(shape.kv_heads)),
+        ("self_attn.v_proj", false) => ("attn_v", keys, width, None),
+        ("self_attn.qkv_proj", true) => ("attn_qkv", queries + 2 * keys, width, None),
+        ("self_attn.o_proj", _) => ("attn_output", width, queries, None),
+        ("gate_proj", false) => ("ffn_gate", inner, width, None),
+        ("up_proj", false) => ("ffn_up", inner, width, None),
+        ("gate_up_proj", true) => ("ffn_up", 2 * inner, width, None),
+        ("down_proj", _) => ("ffn_down", width, inner, None),
+        _ => return Err(unknown()),
+    };
+    let to = match expert {
+        Some(_) => format!("{to}_exps"),
+        None => to.to_owned(),
+    };
+    Ok(Some(Place {
+        name: named(&to),
+        shape: match kind {
+            "bias" => vec![rows],
+            _ => vec![rows, columns],
+        },
+        heads: heads.filter(|_| family.turns_neighbours()),
+        is_shifted: false,
+        expert,
+    }))
+}
+
+/// A tensor in its place. Vectors are single precision in GGUF, and so is what chooses experts.
+fn made<'a>(place: Place, stored: &Stored<'a>) -> Result<Tensor<'a>> {
+    let is_vector = place.shape.len() == 1;
+    if !is_vector && !place.name.ends_with("ffn_gate_inp.weight") {
+        return Ok(Tensor {
+            name: place.name,
+            dtype: stored.dtype,
+            data: Data::Rows {
+                parts: vec![stored.data],
+                turned: place.heads.map(|heads| place.shape[0] / u64::from(heads)),
+            },
+            shape: place.shape,
+        });
+    }
+    let count = place.shape.iter().product::<u64>() as usize;
+    let mut values = vec![0.0; count];
+    ggml::decode(stored.dtype, stored.data, &mut values).map_err(|error| Error::Values {
+        tensor: place.name.clone(),
+        error,
+    })?;
+    if place.is_shifted {
+        values.iter_mut().for_each(|value| *value += 1.0);
+    }
+    let head = place.heads.map(|heads| place.shape[0] / u64::from(heads));
+    let source = |index: usize| match head {
+        Some(head) => turned(index as u64, head) as usize,
+        None => index,
+    };
+    Ok(Tensor {
+        name: place.name,
+        dtype: DType::F32,
+        data: Data::Made(
+            (0..count)
+                .flat_map(|index| values[source(index)].to_le_bytes())
+                .collect(),
+        ),
+        shape: place.shape,
+    })
+}
+
+/// The row of which GGUF's row `row` is a copy: halves of a head become neighbours.
+pub(crate) fn turned(row: u64, head: u64) -> u64 {
+    let (first, at) = (row / head * head, row % head);
+    first + at % 2 * (head / 2) + at / 2
+}
+
+fn stacked<'a>(
+    name: String,
+    stack: BTreeMap<u32, (Place, Stored<'a>)>,
+    shape: &Shape,
+) -> Result<Tensor<'a>> {
+    let count = shape.experts.map_or(0, |(count, _)| count);
+    let incomplete = |what: String| Error::Asked(format!("{name}: {what}"));
+    if stack.len() != count as usize {
+        return Err(incomplete(format!(
+            "there are {} experts of {count}: shards are missing",
+            stack.len()
+        )));
+    }
+    let mut parts = Vec::with_capacity(stack.len());
+    let mut kind = None;
+    for (_, (place, stored)) in stack {
+        let (lengths, dtype) = kind.get_or_insert((place.shape, stored.dtype));
+        if *dtype != stored.dtype {
+            return Err(incomplete(format!(
+                "experts are {dtype} and {}: convert them to one type",
+                stored.dtype
+            )));
+        }
+        parts.push((stored.data, lengths.clone()));
+    }
+    let (lengths, dtype) = kind.ok_or_else(|| incomplete("there are no experts".to_owned()))?;
+    let mut whole = vec![u64::from(count)];
+    whole.extend(lengths);
+    Ok(Tensor {
+        name,
+        dtype,
+        shape: whole,
+        data: Data::Rows {
+            parts: parts.into_iter().map(|(data, _)| data).collect(),
+            turned: None,
+        },
+    })
+}
+
+/// Every layer has what the first one has, and the rest is there.
+fn check_whole(tensors: &[Tensor<'_>], shape: &Shape) -> Result<()> {
+    let names: HashSet<&str> = tensors.iter().map(|tensor| &*tensor.name).collect();
+    let mut expected = vec![
+        "token_embd.weight".to_owned(),
+        "output_norm.weight".to_owned(),
+    ];
+    if !shape.is_tied {
+        expected.push("output.weight".to_owned());
+    }
+    let all = names.iter().filter_map(|name| {
+        let rest = name.strip_prefix("blk.")?;
+        Some(rest.split_once('.')?.1)
+    });
+    let parts: BTreeSet<&str> = all.collect();
+    for needed in ["attn_output.weight", "ffn_up"] {
+        if !parts.iter().any(|part| part.starts_with(needed)) {
+            expected.push(format!("blk.0.{needed}"));
+        }
+    }
+    for layer in 0..shape.layers {
+        expected.extend(parts.iter().map(|part| format!("blk.{layer}.{part}")));
+    }
+    match expected.iter().find(|name| !names.contains(name.as_str())) {
+        None => Ok(()),
+        Some(name) => Err(Error::Asked(format!(
+            "there is nothing for {name}: a file with tensors is missing, or config.json is of another model"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::turned;
+
+    #[test]
+    fn halves_of_heads_become_neighbours() {
+        let rows: Vec<u64> = (0..12).map(|row| turned(row, 6)).collect();
+        assert_eq!(rows, [0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11]);
+    }
+}

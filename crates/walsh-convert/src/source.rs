@@ -1,0 +1,265 @@
+//! Models as GGUF has them, with rows that can be read.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+use walsh_formats::gguf::write::NewValue;
+use walsh_formats::gguf::{self, Gguf};
+use walsh_formats::{DType, ggml};
+
+use crate::{Error, Result, hf};
+
+/// The files of a model, mapped. They must not be changed meanwhile.
+#[derive(Debug)]
+pub struct Files {
+    pub(crate) paths: Vec<PathBuf>,
+    maps: Vec<Mmap>,
+}
+
+/// A model: metadata in order, and tensors.
+#[derive(Debug)]
+pub struct Source<'a> {
+    /// The metadata.
+    pub metadata: Vec<(String, NewValue)>,
+    /// The tensors, in the order of layers and then of names, which is that of the files that are written.
+    pub tensors: Vec<Tensor<'a>>,
+}
+
+/// A tensor of a model.
+#[derive(Debug)]
+pub struct Tensor<'a> {
+    /// Its name in GGUF.
+    pub name: String,
+    /// How it is stored.
+    pub dtype: DType,
+    /// Its lengths, outermost first.
+    pub shape: Vec<u64>,
+    pub(crate) data: Data<'a>,
+}
+
+/// Where the values of a tensor lie.
+#[derive(Debug)]
+pub(crate) enum Data<'a> {
+    /// In the order that they are to have.
+    Stored(&'a [u8]),
+    /// The same, made for the purpose.
+    Made(Vec<u8>),
+    /// Matrix after matrix of a stack, whose rows may have another order.
+    Rows {
+        parts: Vec<&'a [u8]>,
+        /// Where halves of heads of so many rows are to become neighbours: how many.
+        turned: Option<u64>,
+    },
+}
+
+impl Files {
+    /// Maps a model's file, or all parts of a split one.
+    ///
+    /// # Errors
+    /// When a file is missing, empty, no file or no GGUF file.
+    pub fn open(path: &Path) -> Result<Files> {
+        let first = map(path)?;
+        let damaged = |error| Error::Gguf {
+            path: path.to_owned(),
+            error,
+        };
+        let head = Gguf::parse(&first).map_err(damaged)?;
+        let split = gguf::split_info(head.metadata()).map_err(damaged)?;
+        let Some(split) = split else {
+            return Ok(Files {
+                paths: vec![path.to_owned()],
+                maps: vec![first],
+            });
+        };
+        let mut files = Files {
+            paths: Vec::new(),
+            maps: Vec::new(),
+        };
+        for number in 0..split.count {
+            let part = gguf::split_path(path, number, split.count).ok_or_else(|| {
+                let count = split.count;
+                Error::file(
+                    path,
+                    format!(
+                        "it is one of {count} parts, but its name does not end in -00001-of-{count:05}.gguf: give the parts their original names"
+                    ),
+                )
+            })?;
+            files.maps.push(map(&part)?);
+            files.paths.push(part);
+        }
+        Ok(files)
+    }
+
+    /// Whether `path` is one of the files.
+    pub fn contain(&self, path: &Path) -> bool {
+        let Ok(path) = fs::canonicalize(path) else {
+            return false;
+        };
+        let mut own = self.paths.iter();
+        own.any(|own| fs::canonicalize(own).is_ok_and(|own| own == path))
+    }
+
+    /// The model in the files.
+    ///
+    /// # Errors
+    /// When a file is damaged, or a part of another model.
+    pub fn source(&self) -> Result<Source<'_>> {
+        let mut parts = Vec::new();
+        for (path, map) in self.paths.iter().zip(&self.maps) {
+            let parsed = Gguf::parse(map);
+            parts.push(parsed.map_err(|error| Error::Gguf {
+                path: path.clone(),
+                error,
+            })?);
+        }
+        if parts.len() > 1 {
+            gguf::check_split(&parts)?;
+        }
+        let mut metadata = Vec::new();
+        for (key, value) in parts[0].metadata().iter() {
+            if !key.starts_with("split.") {
+                metadata.push((key.to_owned(), NewValue::try_from(*value)?));
+            }
+        }
+        let mut tensors = Vec::new();
+        for (part, map) in parts.iter().zip(&self.maps) {
+            for tensor in part.tensors() {
+                let start = tensor.offset as usize;
+                tensors.push(Tensor {
+                    name: tensor.name.to_owned(),
+                    dtype: tensor.dtype,
+                    shape: tensor.shape.clone(),
+                    data: Data::Stored(&map[start..start + tensor.bytes as usize]),
+                });
+            }
+        }
+        Ok(Source::new(metadata, tensors))
+    }
+}
+
+impl<'a> Source<'a> {
+    pub(crate) fn new(metadata: Vec<(String, NewValue)>, mut tensors: Vec<Tensor<'a>>) -> Self {
+        tensors.sort_by(|a, b| (layer(&a.name), &a.name).cmp(&(layer(&b.name), &b.name)));
+        Source { metadata, tensors }
+    }
+
+    /// The value of a metadata key.
+    pub fn get(&self, key: &str) -> Option<&NewValue> {
+        let mut pairs = self.metadata.iter();
+        Some(&pairs.find(|pair| pair.0 == key)?.1)
+    }
+
+    /// The name of the architecture, or nothing.
+    pub(crate) fn architecture(&self) -> &str {
+        match self.get("general.architecture") {
+            Some(NewValue::String(name)) => name,
+            _ => "",
+        }
+    }
+
+    /// A non-negative number of the architecture's metadata; of an array the first.
+    pub(crate) fn number(&self, key: &str) -> Option<u64> {
+        whole(self.get(&format!("{}.{key}", self.architecture()))?)
+    }
+}
+
+/// A value as a non-negative whole number; of an array the first.
+fn whole(value: &NewValue) -> Option<u64> {
+    match value {
+        NewValue::U8(value) => Some((*value).into()),
+        NewValue::U16(value) => Some((*value).into()),
+        NewValue::U32(value) => Some((*value).into()),
+        NewValue::U64(value) => Some(*value),
+        NewValue::I8(value) => u64::try_from(*value).ok(),
+        NewValue::I16(value) => u64::try_from(*value).ok(),
+        NewValue::I32(value) => u64::try_from(*value).ok(),
+        NewValue::I64(value) => u64::try_from(*value).ok(),
+        NewValue::Array(_, values) => whole(values.first()?),
+        _ => None,
+    }
+}
+
+impl Tensor<'_> {
+    /// The length of a row.
+    pub(crate) fn columns(&self) -> u64 {
+        self.shape.last().copied().unwrap_or(1)
+    }
+
+    /// The number of rows.
+    pub(crate) fn rows(&self) -> u64 {
+        let outer = self.shape.split_last();
+        outer.map_or(1, |(_, outer)| outer.iter().product())
+    }
+
+    /// The rows of each matrix of a stack of them.
+    pub(crate) fn rows_per_matrix(&self) -> u64 {
+        self.shape.iter().rev().nth(1).copied().unwrap_or(1)
+    }
+
+    /// The number of matrices.
+    pub(crate) fn matrices(&self) -> u64 {
+        self.shape.iter().rev().skip(2).product()
+    }
+
+    /// The number of dimensions, without leading ones of a single entry.
+    pub(crate) fn dimensions(&self) -> usize {
+        let leading = self.shape.iter().take_while(|length| **length == 1).count();
+        (self.shape.len() - leading).max(1)
+    }
+
+    /// The bytes of all values.
+    pub fn bytes(&self) -> u64 {
+        match &self.data {
+            Data::Stored(data) => data.len() as u64,
+            Data::Made(data) => data.len() as u64,
+            Data::Rows { parts, .. } => parts.iter().map(|part| part.len() as u64).sum(),
+        }
+    }
+
+    /// The stored bytes of a row.
+    pub(crate) fn row(&self, row: usize) -> &[u8] {
+        let rows = self.rows().max(1) as usize;
+        let bytes = self.bytes() as usize / rows;
+        let (data, row) = match &self.data {
+            Data::Stored(data) => (*data, row),
+            Data::Made(data) => (&**data, row),
+            Data::Rows { parts, turned } => {
+                let each = rows / parts.len().max(1);
+                let at = row % each;
+                let at = turned.map_or(at, |head| hf::turned(at as u64, head) as usize);
+                (parts[row / each], at)
+            }
+        };
+        &data[row * bytes..(row + 1) * bytes]
+    }
+
+    /// Decodes a row.
+    pub(crate) fn read(&self, row: usize, out: &mut [f32]) -> Result<()> {
+        ggml::decode(self.dtype, self.row(row), out).map_err(|error| Error::Values {
+            tensor: self.name.clone(),
+            error,
+        })
+    }
+}
+
+/// The layer that a tensor's name says it is of; those of no layer come first.
+pub(crate) fn layer(name: &str) -> Option<u64> {
+    let rest = name.strip_prefix("blk.")?;
+    rest.split_once('.')?.0.parse().ok()
+}
+
+pub(crate) fn map(path: &Path) -> Result<Mmap> {
+    let failed = |error: std::io::Error| Error::file(path, error);
+    let metadata = fs::metadata(path).map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(Error::file(path, "it is no file: check the path"));
+    }
+    if metadata.len() == 0 {
+        return Err(Error::file(path, "it is empty: make it again"));
+    }
+    let file = File::open(path).map_err(failed)?;
+    // SAFETY: the map is read-only, and the contract of `Files` forbids changing the file meanwhile.
+    unsafe { Mmap::map(&file) }.map_err(failed)
+}
