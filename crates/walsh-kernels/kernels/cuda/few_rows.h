@@ -45,16 +45,16 @@ struct Rows {
 
     // Begins to copy `count` blocks of each row; where enough others follow, some of their bytes too.
     inline void copy(uint to, uint block, uint count, uint blocks, uint lane) const {
-        bool last = block + STAGE_FEW + 4 > blocks;
         static_assert(CHUNKS_FEW * 16 <= (STAGE_FEW + 4) * BLOCK_BYTES, "four blocks are more than what is copied beyond a stage");
-        const uchar *first = origin + block * BLOCK_BYTES;
+        bool whole = block + STAGE_FEW + (BLOCK_ALIGN == 16 ? 0 : 4) <= blocks;
+        const uchar *first = settled(origin + block * BLOCK_BYTES);
+        to += 16 * lane;
         UNROLL for (uint i = 0; i < COPIES; i++) {
             uint chunk = 32 * i + lane;
             const uchar *from = first + copied[i];
             uint shift = BLOCK_ALIGN == 16 ? 0 : uint(ulong(from) % 16);
             if (16 * CHUNKS_FEW % 32 != 0 && chunk >= 16 * CHUNKS_FEW) continue;
-            if (last && 16 * (chunk % CHUNKS_FEW) >= shift + count * BLOCK_BYTES) continue;
-            copy_async<16>(to + 16 * chunk, from - shift);
+            if (whole || 16 * (chunk % CHUNKS_FEW) < shift + count * BLOCK_BYTES) copy_async<16>(to + 512 * i, from - shift);
         }
     }
 
@@ -65,18 +65,20 @@ struct Rows {
     }
 };
 
-// Begins to copy `count` blocks of the input, a group together.
+// Begins to copy so many vectors of VECTORS, a group together.
+template <uint VECTORS> inline void copy_vectors(uint to, const uint4 *vectors, uint count, uint index) {
+    const uchar *from = settled((const uchar *)(vectors + index));
+    to += 16 * index;
+    UNROLL for (uint i = 0; i < VECTORS; i += THREADS) {
+        if (i + index < count) copy_async<16>(to + 16 * i, from + 16 * i);
+    }
+}
+
+// Begins to copy `count` blocks of the input.
 inline void copy_input(uint to, const uint4 *input, uint block, uint count, uint blocks, uint index) {
     const uint4 *numbers = input + ulong(block * (PARTS * RUNS * TILES)) * 32, *sides = input + ulong(blocks * (PARTS * RUNS) + block) * (TILES * 32);
-    uint vectors = count * (PARTS * RUNS * TILES * 32);
-    UNROLL for (uint i = 0; i < STAGE_RUNS * TILES * 32; i += THREADS) {
-        if (i + index < vectors) copy_async<16>(to + 16 * (i + index), (const uchar *)(numbers + i + index));
-    }
-    if (HALVED) {
-        UNROLL for (uint i = 0; i < STAGE_FEW * TILES * 32; i += THREADS) {
-            if (i + index < count * TILES * 32) copy_async<16>(to + 16 * (STAGE_RUNS * TILES * 32 + i + index), (const uchar *)(sides + i + index));
-        }
-    }
+    copy_vectors<STAGE_RUNS * TILES * 32>(to, numbers, count * (PARTS * RUNS * TILES * 32), index);
+    if (HALVED) copy_vectors<STAGE_FEW * TILES * 32>(to + 16 * (STAGE_RUNS * TILES * 32), sides, count * TILES * 32, index);
 }
 
 inline uint word_of(const Vector *staged, uint byte) {
@@ -184,14 +186,15 @@ inline uint masked_or(uint a, uint mask, uint b) {
 }
 
 // Four codes as halves, as pairs of the first and the third, the second and the fourth, out of the low four bits of a word's bytes
-// or the high ones: 1024 more than the code, or than sixteen times the code.
-inline void code_pairs(uint low, uint high, int nibble, uint (&pairs)[2]) {
+// or the high ones: 1024 more than the code, or than sixteen times the code. The bits above begin at `bit` of their bytes.
+inline void code_pairs(uint low, uint high, int nibble, int bit, uint (&pairs)[2]) {
     UNROLL for (int i = 0; i < 2; i++) {
-        uint own = low >> (8 * i), above = high >> (8 * i);
-        pairs[i] = masked_or(own, 0x000f000fu << (4 * nibble), 0x64006400u);
-        // The bits above are the lowest of their bytes; of q6_K those for the high four are four further.
-        if (STORED == Q5_K) pairs[i] = masked_or(above << (4 + 3 * nibble), 0x00100010u << (4 * nibble), pairs[i]);
-        if (STORED == Q6_K) pairs[i] = masked_or(above << 4, 0x00300030u << (4 * nibble), pairs[i]);
+        pairs[i] = masked_or(low >> (8 * i), 0x000f000fu << (4 * nibble), 0x64006400u);
+        // In one shift: what is beside the bits is masked.
+        int left = 4 + 4 * nibble - bit - 8 * i;
+        uint above = left < 0 ? high >> -left : high << left;
+        if (STORED == Q5_K) pairs[i] = masked_or(above, 0x00100010u << (4 * nibble), pairs[i]);
+        if (STORED == Q6_K) pairs[i] = masked_or(above, 0x00300030u << (4 * nibble), pairs[i]);
     }
 }
 
@@ -211,6 +214,12 @@ inline void scale_pairs(uint scales, uint byte, int nibble, uint (&pairs)[2]) {
     }
 }
 
+// A word that begins so many bits behind a whole one.
+inline uint shifted_word(const uint *words, uint shift) {
+    if (BLOCK_ALIGN >= 4) return words[0];
+    return uint((ulong(words[1]) << 32 | words[0]) >> shift);
+}
+
 // A word of few that are in registers.
 template <int COUNT> inline uint chosen_word(const uint (&words)[COUNT], uint place) {
     uint word = words[0];
@@ -224,23 +233,27 @@ inline void multiply_half_rows(const uchar *slot, const Bases &base, uint count,
     ROLLED for (uint block = 0; block < count; block++) {
         const uint4 *numbers = input + block * (PARTS * RUNS * TILES * 32) + lane, *sides = input + (STAGE_RUNS + block) * (TILES * 32) + lane;
         Head heads[2];
-        const Vector *rows[2];
-        uint begin[2];
+        // A lane's words of a row: the q-th of every four.
+        const uint *words[2];
+        uint shifts[2];
         UNROLL for (int side = 0; side < 2; side++) {
-            rows[side] = (const Vector *)(slot + (8 * side + g) * (16 * CHUNKS_FEW));
-            begin[side] = base.at[side] + block * BLOCK_BYTES;
-            heads[side] = load_head(rows[side], begin[side]);
+            const uchar *row = slot + (8 * side + g) * (16 * CHUNKS_FEW);
+            uint at = base.at[side] + block * BLOCK_BYTES;
+            heads[side] = load_head((const Vector *)row, at);
+            words[side] = (const uint *)row + at / 4 + q;
+            shifts[side] = at % 4 * 8;
         }
         float inner[TILES][4] = {};
         // The runs whose codes are halves of the same bytes: neighbours, those of q6_K two apart.
         ROLLED for (uint turn = 0; turn < 4; turn += PAIRS_HELD) UNROLL for (uint pair = turn; pair < turn + PAIRS_HELD; pair++) {
-            uint run = STORED == Q6_K ? pair / 2 * 4 + pair % 2 : 2 * pair;
-            uint low[2][2], high[2][2], scales[2][2];
+            uint run = STORED == Q6_K ? pair / 2 * 4 + pair % 2 : 2 * pair, bit = STORED == Q6_K ? 2 * (pair % 2) : 2 * pair;
+            uint low[2][2], high[2][2] = {}, scales[2][2];
             UNROLL for (int side = 0; side < 2; side++) {
                 UNROLL for (int half = 0; half < 2; half++) {
-                    low[side][half] = word_of(rows[side], begin[side] + LOW_AT + 32 * pair + 4 * q + 16 * half);
-                    uint above = STORED == Q5_K ? 0 : pair / 2 * HIGH_STEP;
-                    high[side][half] = HIGH > 0 ? word_of(rows[side], begin[side] + HIGH_AT + above + 4 * q + 16 * half) >> (STORED == Q5_K ? 2 * pair : 2 * (pair % 2)) : 0;
+                    low[side][half] = shifted_word(words[side] + LOW_AT / 4 + 8 * pair + 4 * half, shifts[side]);
+                    if (HIGH == 0) continue;
+                    uint above = HIGH_AT / 4 + 4 * half + (STORED == Q5_K ? 0 : pair / 2 * (HIGH_STEP / 4));
+                    high[side][half] = shifted_word(words[side] + above, shifts[side]) >> (PAIRS_HELD == 1 ? bit : 0);
                 }
                 UNROLL for (int nibble = 0; nibble < 2; nibble++) {
                     uint word = STORED == Q6_K ? chosen_word(heads[side].scales, pair / 2 * 2 + nibble) : chosen_word(heads[side].scales, pair / 2);
@@ -252,7 +265,7 @@ inline void multiply_half_rows(const uchar *slot, const Bases &base, uint count,
                 UNROLL for (int side = 0; side < 2; side++) {
                     UNROLL for (int half = 0; half < 2; half++) {
                         uint pairs[2];
-                        code_pairs(low[side][half], high[side][half], nibble, pairs);
+                        code_pairs(low[side][half], high[side][half], nibble, (PAIRS_HELD == 1 ? 0 : bit) + (STORED == Q6_K ? 4 : 1) * nibble, pairs);
                         scale_pairs(scales[side][nibble], STORED == Q6_K ? half : nibble, nibble, pairs);
                         a[half][side] = pairs[0];
                         a[half][2 + side] = pairs[1];

@@ -55,6 +55,7 @@ inline void matmul_few(constant MatMulFewArgs &args, device const uchar *weight_
     uint first = (unit - args.first_unit[part]) * ROWS, n = args.n[part];
     type::Rows rows(chosen(part, weight_0, weight_1, weight_2, weight_3), args.row_bytes[part], first, n, at.lane);
     uint ring = shared_at(memory);
+    asm volatile("" : "+r"(ring));
     auto count = [&](uint stage) { return min(args.blocks - stage * type::STAGE_FEW, uint(type::STAGE_FEW)); };
     auto fetch_weights = [&](uint turn) {
         uint stage = begin + turn;
