@@ -183,6 +183,56 @@ fn rows_beyond_the_few_are_computed_in_tiles() {
 }
 
 #[test]
+fn groups_of_a_few_rows_fit_a_multiprocessor_and_take_every_row() {
+    let types = [
+        DType::Q4_0,
+        DType::Q8_0,
+        DType::Q2K,
+        DType::Q4K,
+        DType::Q5K,
+        DType::Q6K,
+        DType::IQ4XS,
+    ];
+    let shapes = [(16, 256), (1023, 512), (4096, 14336), (131_072, 4096)];
+    // What groups may ask for, in KB, and the most rows for which two stages of anything fit.
+    for (kilobytes, most_rows) in [(99, 32), (163, 32), (227, 64)] {
+        for cluster_groups in [1, 8] {
+            let bench = Bench::new(Limits {
+                fragment_bytes: kilobytes << 10,
+                cluster_groups,
+                ..H200
+            });
+            for dtype in types {
+                for (n, k) in shapes {
+                    for rows in [2, 9, 17, 64].into_iter().filter(|rows| *rows <= most_rows) {
+                        let product = MatMul {
+                            weight: bench.tensor(dtype, &[n, k]),
+                            input: bench.tensor(DType::F32, &[rows, k]),
+                            bias: None,
+                            output: bench.tensor(DType::F32, &[rows, n]),
+                        };
+                        let lowered = bench.lower(vec![product.into()]).unwrap();
+                        let what = format!("{dtype} [{n}, {k}], {rows} rows, {kilobytes} KB");
+                        assert_eq!(names(&lowered), ["round_rows", "matmul_few"], "{what}");
+                        let variant = &lowered[1].variant;
+                        let [simds, cluster, resident, slots, bytes] =
+                            ["THREADS", "CLUSTER", "RESIDENT", "SLOTS", "DYNAMIC"]
+                                .map(|name| variant.constant(name) as u64);
+                        let (simds, groups) = (simds / 32, u64::from(lowered[1].groups[0]));
+                        assert!((1..=u64::from(cluster_groups)).contains(&cluster), "{what}");
+                        assert!(slots >= 2 && groups.is_multiple_of(cluster), "{what}");
+                        let room = u64::from(kilobytes + 1) << 10;
+                        assert!(resident * (bytes + 1024) <= room, "{what}");
+                        let rows_taken = groups / cluster * simds * 16;
+                        assert!((n..n + simds * 16).contains(&rows_taken), "{what}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn a_device_that_is_told_so_keeps_ops_apart() {
     let bench = separate();
     let block = Block::new(&bench, 1);

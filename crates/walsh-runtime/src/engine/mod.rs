@@ -70,8 +70,8 @@ pub struct EngineOptions {
     /// what was generated for others is gone on from too, as in a conversation: it was
     /// read token by token, over codes alone, and differs from a prompt that is read at
     /// once by as much as rounding does. On NVIDIA GPUs sums still differ by rounding:
-    /// products of one row are of numbers in 8 bits and those of several of bfloat16,
-    /// and attention shares contexts out by all that are in a step.
+    /// products of one row are of numbers in 8 bits and those of several of halves or
+    /// bfloat16, and attention shares contexts out by all that are in a step.
     pub deterministic: bool,
 }
 

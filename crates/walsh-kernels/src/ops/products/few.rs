@@ -1,4 +1,4 @@
-//! Of two to sixty-four rows of input, by products of matrices of bfloat16.
+//! Of two to sixty-four rows of input, by products of matrices of halves or of bfloat16.
 
 use walsh_core::{Buffer, Result};
 use walsh_formats::DType;
@@ -22,6 +22,9 @@ fn resident_simds(tiles: u64) -> u64 {
 
 /// The fewest that keep it busy.
 const FEWEST_SIMDS: u64 = 8;
+
+/// Simdgroups of a group where a multiprocessor has little memory.
+const SMALL_SIMDS: [u64; 2] = [4, 2];
 
 /// Stages that a group's beginning and end take as long as.
 const AROUND: u64 = 2;
@@ -218,10 +221,10 @@ pub(super) fn shape(products: &Products, limits: &Limits) -> Option<Shape> {
     let stages = blocks.div_ceil(stage(dtype));
     let units = u64::from(products.parts(UNIT_ROWS).units);
     let room = u64::from(limits.fragment_bytes) + RESERVED;
-    let cut = |simds: u64, cluster: u64| {
+    let cut = |simds: u64, fewest: u64, cluster: u64| {
         let bytes = slot_bytes(dtype, simds, tiles);
         let most = (resident_simds(tiles) / simds).max(1);
-        let least = FEWEST_SIMDS.div_ceil(simds).min(most);
+        let least = fewest.div_ceil(simds).min(most);
         (least..=most).rev().find_map(|resident| {
             let slots = ((room / resident - RESERVED) / bytes).min(MOST_SLOTS);
             let dynamic = (slots * bytes).max(simds * 512 * tiles);
@@ -238,15 +241,17 @@ pub(super) fn shape(products: &Products, limits: &Limits) -> Option<Shape> {
         })
     };
     let most = u64::from(limits.cluster_groups).min(stages);
-    let cuts = SIMDS
-        .iter()
-        .flat_map(|&simds| (1..=most).filter_map(move |c| cut(simds, c)));
-    // What multiprocessors do until the last group has ended.
-    cuts.min_by_key(|cut| {
-        let groups = units.div_ceil(cut.simds) * cut.cluster;
-        let waves = groups.div_ceil(u64::from(limits.multiprocessors) * cut.resident);
-        waves * (stages.div_ceil(cut.cluster) + AROUND) * cut.resident * cut.simds
-    })
+    let best = |all: &[u64], fewest: u64| {
+        let cuts = all.iter();
+        let cuts = cuts.flat_map(|&simds| (1..=most).filter_map(move |c| cut(simds, fewest, c)));
+        // What multiprocessors do until the last group has ended.
+        cuts.min_by_key(|cut| {
+            let groups = units.div_ceil(cut.simds) * cut.cluster;
+            let waves = groups.div_ceil(u64::from(limits.multiprocessors) * cut.resident);
+            waves * (stages.div_ceil(cut.cluster) + AROUND) * cut.resident * cut.simds
+        })
+    };
+    best(&SIMDS, FEWEST_SIMDS).or_else(|| best(&SMALL_SIMDS, 1))
 }
 
 /// Adds the launch, and the one that makes the input's form for it.
