@@ -90,21 +90,15 @@ inline uint word_of(const Vector *staged, uint byte) {
 // Words q and q + 4 of the codes of a run.
 inline void load_pair(const Vector *staged, uint block, uint part, int run, uint q, uint (&codes)[2]) {
     uint at = block + LOW_AT + part * LOW_STEP;
-    if (STORED == Q4_K || STORED == Q5_K) at += 32 * (run / 2);
-    if (STORED == Q6_K) at += 32 * (run % 2);
     if (STORED == IQ4_XS) at += 16 * run;
     uint bits = HIGH == 1 ? word_of(staged, block + HIGH_AT) >> (4 * q) : 0;
     UNROLL for (int i = 0; i < 2; i++) {
         uint code = word_of(staged, at + 4 * q + (LOW == 4 ? 0 : 16 * i));
         uint high = HIGH > 1 ? word_of(staged, block + HIGH_AT + part * HIGH_STEP + 4 * q + 16 * i) : 0;
         if (LOW == 4) code = code >> (4 * i) & 0x0f0f0f0fu;
-        if (STORED == Q4_K || STORED == Q5_K) code = code >> (4 * (run % 2)) & 0x0f0f0f0fu;
-        if (STORED == Q6_K) code = code >> (4 * (run / 2)) & 0x0f0f0f0fu;
         if (STORED == Q2_K || STORED == Q3_K) code = code >> (2 * run) & 0x03030303u;
         if (STORED == Q5_0 || STORED == Q5_1) code |= spread(bits >> (16 * i)) << 4;
         if (STORED == Q3_K) code |= (high >> (4 * part + run) & 0x01010101u) << 2;
-        if (STORED == Q5_K) code |= (high >> (4 * part + run) & 0x01010101u) << 4;
-        if (STORED == Q6_K) code |= (high >> (2 * run) & 0x03030303u) << 4;
         if (STORED == IQ4_NL || STORED == IQ4_XS) code = look_up(code);
         codes[i] = code;
     }
