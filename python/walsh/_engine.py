@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -13,13 +12,14 @@ from numpy.typing import NDArray
 
 from . import _walsh
 from ._arguments import Message, _dumps, _ids, _size
+from ._closing import Closing
 from ._errors import OptionError
 from ._model import Model
 from ._options import RequestOptions, knobs
 from ._text import Answer, Figures, Piece, Reply
 
 if TYPE_CHECKING:
-    from typing_extensions import Self, Unpack
+    from typing_extensions import Unpack
 
 #: Whether tools may or must be called: ``none``, ``auto``, ``required``, or a tool's name.
 ToolChoice = str
@@ -119,7 +119,7 @@ class ChatReply(Reply):
         return answer
 
 
-class Engine:
+class Engine(Closing):
     """Serves many requests at once with one model, from any threads and event loops.
 
     ``sequences`` is the most texts at once, ``context`` the most tokens of a text (0: the model's
@@ -316,14 +316,3 @@ class Engine:
     def closed(self) -> bool:
         """Whether it was closed."""
         return self._native.closed
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

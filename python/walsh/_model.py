@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
@@ -12,15 +11,16 @@ from numpy.typing import NDArray
 
 from . import _walsh
 from ._arguments import Message, Progress, _dumps, _ids, _size
+from ._closing import Closing
 from ._errors import ClosedError, ForkError
 from ._options import Options, knobs
 from ._text import Answer, SessionText, Text
 
 if TYPE_CHECKING:
-    from typing_extensions import Self, Unpack
+    from typing_extensions import Unpack
 
 
-class Model:
+class Model(Closing):
     """A language model, ready to run.
 
     ``model`` is a name such as ``smollm2-135m`` (fetched when it is not here yet), the path of a GGUF
@@ -353,17 +353,6 @@ class Model:
         """Whether it was closed."""
         return self._native.closed
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
 
 class ChatPrompt:
     """What a chat template makes of a conversation."""
@@ -380,7 +369,7 @@ class ChatPrompt:
         return f"<walsh.ChatPrompt of {len(self.tokens)} tokens>"
 
 
-class Session:
+class Session(Closing):
     """A text in the making: what was read of it lies in KV caches of its own.
 
     Sessions are made by :meth:`Model.session`. One thread at a time uses a session.
@@ -540,14 +529,3 @@ class Session:
     def closed(self) -> bool:
         """Whether it was closed."""
         return self._native.closed
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import weakref
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
-from types import TracebackType
 from typing import TYPE_CHECKING, TypedDict
 
 from . import _walsh
+from ._closing import Closing
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -56,7 +56,7 @@ class Answer(str):
         return (str(self), self.finish, self.tokens, self.figures)
 
 
-class Text(ABC, Iterator[str], AsyncIterator[str]):
+class Text(Closing, Iterator[str], AsyncIterator[str]):
     """A text that comes piece by piece, for ``for`` and ``async for``.
 
     Pieces are of whole characters. Closing it, or letting it go, ends the text.
@@ -126,17 +126,6 @@ class Text(ABC, Iterator[str], AsyncIterator[str]):
                 raise StopAsyncIteration
             if piece:
                 return piece
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class SessionText(Text):

@@ -6,17 +6,14 @@ import math
 import mmap
 import os
 from dataclasses import dataclass
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import _walsh
+from ._closing import Closing
 from ._errors import ArrayError, ClosedError, FileError, ModelError, OptionError
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 __all__ = ["BlockType", "File", "Tensor", "decode", "encode", "types"]
 
@@ -82,7 +79,7 @@ def encode(x: NDArray[np.float32], type: str) -> NDArray[np.uint8]:
     return encoded.reshape(*x.shape[:-1], encoded.size // max(math.prod(x.shape[:-1]), 1))
 
 
-class File:
+class File(Closing):
     """A GGUF file, mapped: its metadata, and its tensors, which are read when they are asked for.
 
     The file must not be made shorter while it is open.
@@ -131,14 +128,3 @@ class File:
         if self._map is not None:
             self._map.close()
             self._map = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -10,21 +10,18 @@ import json
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ._arguments import Message
+from ._closing import Closing
 from ._engine import ChatReply, Engine
 from ._errors import OptionError
 from ._model import Model
 from ._text import Piece, Reply
 from .gguf import File
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 __all__ = ["Llama"]
 
@@ -67,7 +64,7 @@ def _logit_bias(bias: Mapping[Any, float] | None) -> dict[int, float] | None:
     return None if bias is None else {int(token): float(value) for token, value in bias.items()}
 
 
-class Llama:
+class Llama(Closing):
     """A model that answers as llama-cpp-python's ``Llama`` does.
 
     ``model_path`` is a file, or a name as for :class:`walsh.Model`; ``n_gpu_layers`` other than 0 stands
@@ -528,17 +525,6 @@ class Llama:
         """Lets the model go."""
         self._engine.close()
         self._model.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _normalised(rows: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -3,6 +3,7 @@
 use safetensors::SafeTensors;
 use walsh_formats::DType;
 use walsh_formats::ggml::{decode, encode, encode_weighted, encodes};
+use walsh_formats::random::SplitMix64;
 
 static GOLDEN: &[u8] = include_bytes!("golden/ggml.safetensors");
 
@@ -153,6 +154,38 @@ fn searches_find_no_more_error_than_ggml() {
             sum <= their_sum,
             "{dtype}, {way}: {sum} against {their_sum}"
         );
+    }
+}
+
+#[test]
+fn a_column_that_counts_for_nearly_all_costs_no_more_than_without_an_importance() {
+    let mut random = SplitMix64(5);
+    for &dtype in SEARCHED.iter().chain(&SEARCHED_WITH_IMPORTANCE) {
+        let mut stored = vec![0; 256 / dtype.block_len() * dtype.block_bytes()];
+        let mut decoded = vec![0.0; 256];
+        for spread in [1e3, 1e5] {
+            for _ in 0..1000 {
+                let values = random.normals(256);
+                let mut weights = vec![1.0; 256];
+                weights[random.below(256)] = spread;
+                let mut error = |stored: &[u8]| -> f64 {
+                    decode(dtype, stored, &mut decoded).unwrap();
+                    let pairs = values.iter().zip(&decoded).zip(&weights);
+                    pairs
+                        .map(|((a, b), w)| f64::from(*w) * (f64::from(*a) - f64::from(*b)).powi(2))
+                        .sum()
+                };
+                encode(dtype, &values, &mut stored).unwrap();
+                let plain = error(&stored);
+                encode_weighted(dtype, &values, &weights, &mut stored).unwrap();
+                let weighed = error(&stored);
+                // Where that column's value happens to be a half's, a block without may come out better.
+                assert!(
+                    weighed <= 4.0 * plain,
+                    "{dtype}, {spread:e}: {weighed:e} against {plain:e}"
+                );
+            }
+        }
     }
 }
 

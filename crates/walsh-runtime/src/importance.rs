@@ -7,9 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use walsh::{CacheKind, DType, KvCache, KvCacheOptions, KvCodec, KvCodecs};
-
-use crate::model::graph::{Graph, Intermediates, Reading, Taps};
+use crate::model::graph::{Intermediates, Layerwise, Reading, Taps};
 use crate::perplexity::read_tokens;
 use crate::{Error, Model, Result, TextReader, Watch};
 
@@ -54,6 +52,9 @@ pub fn importance(
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Importance> {
     let (device, config, context) = (model.device(), model.config(), options.context);
+    if context == 0 {
+        return Err(Error::measure("a chunk needs at least one token"));
+    }
     if context > config.context {
         return Err(Error::measure(format!(
             "the model takes {} tokens, and a chunk has {context}: use smaller chunks",
@@ -71,34 +72,11 @@ pub fn importance(
     }
     let tokenizer = model.tokenizer();
     let bos = tokenizer.bos().filter(|_| tokenizer.add_bos());
-    let intermediates = Intermediates::new(device, config, context, 1)?;
-    let taps = Taps::new(device, &intermediates)?;
-    let positions: Vec<i32> = (0..context).map(|position| position as i32).collect();
-    device.write(&intermediates.positions, &positions)?;
-    // One cache serves all layers: nothing is read from it.
-    let cache = KvCache::new(
-        device,
-        KvCacheOptions {
-            kind: CacheKind::Ring,
-            ..KvCacheOptions::global(
-                KvCodecs::both(KvCodec::Dense(DType::F32)),
-                config.kv_heads as u64,
-                config.head_dim as u64,
-                1,
-            )
-        },
-    )?;
-    let caches = vec![cache; config.layers.len()];
-    let graph = Graph {
-        device,
-        config,
-        weights: model.weights(),
-        screen: None,
-        caches: &caches,
-        intermediates: &intermediates,
-    };
+    let layerwise = Layerwise::new(model, context)?;
+    let (graph, intermediates) = (layerwise.graph(), &layerwise.intermediates);
+    let taps = Taps::new(device, intermediates)?;
     let watch = Watch::cancelled_by(&options.cancel);
-    let steps = (0..caches.len())
+    let steps = (0..config.layers.len())
         .map(|layer| graph.tapped_layer(layer, Reading::CodesAndFresh, &taps))
         .collect::<Result<Vec<_>>>()?;
     let mut found = Collector {
@@ -114,7 +92,7 @@ pub fn importance(
         for (layer, step) in steps.iter().enumerate() {
             watch.check()?;
             device.run(step)?;
-            found.look(layer, &taps, &intermediates)?;
+            found.look(layer, &taps, intermediates)?;
         }
         progress(index + 1, chunks);
     }

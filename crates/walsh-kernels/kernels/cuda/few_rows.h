@@ -28,7 +28,7 @@ struct Bases {
 // A simdgroup's rows of a weight, of which the last are the weight's last again.
 struct Rows {
     const uchar *origin;
-    // Where the rows begin behind the first one of which a lane copies something, those of every 32 chunks.
+    // How far behind the first row's beginning lies what a lane copies of a stage: one chunk of every 32.
     uint copied[COPIES];
     // Where the first blocks of the two rows that a lane multiplies begin.
     uint begin[2];

@@ -1,7 +1,7 @@
 // Fragments of m16n8k16 matrices of halves.
 inline uint shared_at(const void *pointer) { return uint(__cvta_generic_to_shared(pointer)); }
 
-// The same, which the compiler does not take apart: what is added to it is added to the whole.
+// A pointer that the compiler does not take apart again: what is added to it is added to the whole.
 inline const uchar *settled(const uchar *pointer) {
     asm volatile("" : "+l"(pointer));
     return pointer;

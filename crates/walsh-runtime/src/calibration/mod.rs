@@ -17,9 +17,9 @@ use std::sync::atomic::AtomicBool;
 
 use walsh::formats::kv::LayerKv;
 use walsh::ops::{Pairing, RopeConfig};
-use walsh::{CacheKind, DType, Device, KeyPreparation, KvCache, KvCacheOptions, KvCodec, KvCodecs};
+use walsh::{Device, KeyPreparation};
 
-use crate::model::graph::{Graph, Intermediates, Reading};
+use crate::model::graph::{Layerwise, Reading};
 use crate::tokenizer::Special;
 use crate::{Error, Model, ModelConfig, Result, Watch};
 
@@ -131,39 +131,17 @@ impl Calibration {
         let mut tokens = model.tokenizer().encode_prompt(TEXT, Special::Text)?;
         tokens.truncate(TOKENS.min(config.context));
         let rows = tokens.len();
-        let intermediates = Intermediates::new(device, config, rows, 1)?;
-        let positions: Vec<i32> = (0..rows).map(|position| position as i32).collect();
+        let layerwise = Layerwise::new(model, rows)?;
+        let (graph, intermediates) = (layerwise.graph(), &layerwise.intermediates);
         device.write(&intermediates.ids, &tokens)?;
-        device.write(&intermediates.positions, &positions)?;
-        // One cache serves all layers: nothing is read from it.
-        let cache = KvCache::new(
-            device,
-            KvCacheOptions {
-                kind: CacheKind::Ring,
-                ..KvCacheOptions::global(
-                    KvCodecs::both(KvCodec::Dense(DType::F32)),
-                    config.kv_heads as u64,
-                    config.head_dim as u64,
-                    1,
-                )
-            },
-        )?;
-        let caches = vec![cache; config.layers.len()];
-        let graph = Graph {
-            device,
-            config,
-            weights: model.weights(),
-            screen: None,
-            caches: &caches,
-            intermediates: &intermediates,
-        };
-        let mut layers = Vec::with_capacity(caches.len());
-        for index in 0..caches.len() {
+        let count = config.layers.len();
+        let mut layers = Vec::with_capacity(count);
+        for index in 0..count {
             device.run(&graph.layer(rows, index, Reading::CodesAndFresh)?)?;
             let keys: Vec<f32> = device.read(&intermediates.key)?;
             let queries: Vec<f32> = device.read(&intermediates.query)?;
             layers.push(KeyMoments::of(config, &keys, &queries));
-            progress(index + 1, caches.len())?;
+            progress(index + 1, count)?;
         }
         Ok(Self { layers })
     }

@@ -1,6 +1,7 @@
 //! A model as a list of ops.
 
 mod block;
+mod layerwise;
 
 use std::ops::Range;
 
@@ -12,6 +13,8 @@ use super::config::ModelConfig;
 use super::weights::Weights;
 use crate::Result;
 use block::{Block, linear};
+
+pub(crate) use layerwise::Layerwise;
 
 /// Which keys and values a chunk's tokens attend over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

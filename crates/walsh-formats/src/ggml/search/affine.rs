@@ -45,16 +45,8 @@ struct Fit<const L: usize> {
     squares: [f32; L],
 }
 
-/// What is searched.
-#[derive(Clone, Copy)]
-struct Search {
-    /// The largest code.
-    most: f32,
-    /// How many scales are tried to either side of the range's.
-    steps: i8,
-    /// Whether the minimum may be above zero.
-    is_free: bool,
-}
+/// How many scales are tried to either side of the range's.
+const STEPS: i8 = 4;
 
 impl<const N: usize, const L: usize> Runs<N, L> {
     #[inline(always)]
@@ -91,24 +83,23 @@ impl<const N: usize, const L: usize> Runs<N, L> {
         along
     }
 
-    #[inline(always)]
-    fn affine_fit(&self, search: Search) -> Fit<L> {
-        let Search {
-            most,
-            steps,
-            is_free,
-        } = search;
-        let mut low = self.values[0];
-        let mut high = self.values[0];
+    /// The least and the largest value of each run.
+    fn bounds(&self) -> ([f32; L], [f32; L]) {
+        let (mut low, mut high) = (self.values[0], self.values[0]);
         for values in &self.values {
             for l in 0..L {
                 low[l] = smaller(low[l], values[l]);
                 high[l] = larger(high[l], values[l]);
             }
         }
-        if !is_free {
-            low = low.map(|low| smaller(low, 0.0));
-        }
+        (low, high)
+    }
+
+    /// Scales and minima, up to zero, of least error.
+    #[inline(always)]
+    fn affine_fit(&self, most: f32) -> Fit<L> {
+        let (low, high) = self.bounds();
+        let low = low.map(|low| smaller(low, 0.0));
         let value = self.along();
         // A run of one value has no scale.
         let mut fit = Fit {
@@ -120,16 +111,12 @@ impl<const N: usize, const L: usize> Runs<N, L> {
         let mut consider = |scale: [f32; L], min: [f32; L]| {
             let sums = self.affine_sums(&scale, &min, most);
             for l in 0..L {
-                let (codes, squares, along) = (sums.codes[l], sums.squares[l], sums.along[l]);
-                let weight = self.weight[l];
-                let determinant = weight * squares - codes * codes;
-                let has_both = determinant > 1e-6 * weight * squares;
-                let per = ratio(1.0, determinant, 0.0);
-                let scale = (weight * along - value[l] * codes) * per;
-                let min = (squares * value[l] - codes * along) * per;
+                let (squares, along) = (sums.squares[l], sums.along[l]);
+                let (determinant, scale, min) = self.solved(l, &sums, &value);
+                let has_both = determinant > 1e-6 * self.weight[l] * squares;
                 // Without a minimum.
+                let is_alone = (min > 0.0) | !has_both;
                 let alone = ratio(along, squares, 0.0);
-                let is_alone = !is_free & ((min > 0.0) | !has_both);
                 let scale = if is_alone { alone } else { scale };
                 let min = if is_alone { 0.0 } else { min };
                 let gain = scale * along + min * value[l];
@@ -141,27 +128,64 @@ impl<const N: usize, const L: usize> Runs<N, L> {
             }
             (fit.scale, fit.min)
         };
-        let mut range = [0.0; L];
-        for l in 0..L {
-            range[l] = high[l] - low[l];
-        }
         let mut found = ([0.0; L], low);
-        // The least value has code 0, or is cut off by half a step.
-        for cut in [0.0, 0.5] {
-            for step in -steps..=steps {
-                let codes = most + cut + f32::from(step) / f32::from(steps);
-                let scale = range.map(|range| range / codes);
-                let mut min = low;
-                for l in 0..L {
-                    min[l] += cut * scale[l];
-                }
-                found = consider(scale, min);
-            }
+        for (scale, min) in tries(low, high, most) {
+            found = consider(scale, min);
         }
         for _ in 0..3 {
             found = consider(found.0, found.1);
         }
         fit
+    }
+
+    /// Scales and minima of any sign of least error.
+    ///
+    /// Where one value counts for nearly all, what least squares find is lost in rounding: what they find is kept only where
+    /// the error itself is smaller.
+    #[inline(always)]
+    fn free_fit(&self, most: f32) -> ([f32; L], [f32; L]) {
+        let (low, high) = self.bounds();
+        let value = self.along();
+        let mut least = [f32::INFINITY; L];
+        // A run of one value has no scale.
+        let (mut scales, mut minima) = ([0.0; L], low);
+        let mut consider = |scale: [f32; L], min: [f32; L]| {
+            let sums = self.affine_sums(&scale, &min, most);
+            for l in 0..L {
+                let is_better = (sums.error[l] < least[l]) & (scale[l] > 0.0);
+                least[l] = if is_better { sums.error[l] } else { least[l] };
+                scales[l] = if is_better { scale[l] } else { scales[l] };
+                minima[l] = if is_better { min[l] } else { minima[l] };
+            }
+            let solved: [_; L] = std::array::from_fn(|l| self.solved(l, &sums, &value));
+            let solved = (
+                solved.map(|(_, scale, _)| scale),
+                solved.map(|(_, _, min)| min),
+            );
+            (solved, (scales, minima))
+        };
+        let mut found = ([0.0; L], low);
+        for (scale, min) in tries(low, high, most) {
+            let (solved, _) = consider(scale, min);
+            (_, found) = consider(solved.0, solved.1);
+        }
+        for _ in 0..3 {
+            let (solved, _) = consider(found.0, found.1);
+            (_, found) = consider(solved.0, solved.1);
+        }
+        found
+    }
+
+    /// The scale and the minimum of a run that least squares give for its codes, and the determinant of their equations.
+    #[inline(always)]
+    fn solved(&self, l: usize, sums: &Sums<L>, value: &[f32; L]) -> (f32, f32, f32) {
+        let (codes, squares, along) = (sums.codes[l], sums.squares[l], sums.along[l]);
+        let weight = self.weight[l];
+        let determinant = weight * squares - codes * codes;
+        let per = ratio(1.0, determinant, 0.0);
+        let scale = (weight * along - value[l] * codes) * per;
+        let min = (squares * value[l] - codes * along) * per;
+        (determinant, scale, min)
     }
 
     fn affine_codes(&self, scale: &[f32; L], min: &[f32; L], most: f32) -> [u8; GROUP] {
@@ -175,6 +199,22 @@ impl<const N: usize, const L: usize> Runs<N, L> {
         }
         codes
     }
+}
+
+/// Scales and minima to begin with: the least value has code 0, or is cut off by half a step.
+#[inline(always)]
+fn tries<const L: usize>(
+    low: [f32; L],
+    high: [f32; L],
+    most: f32,
+) -> impl Iterator<Item = ([f32; L], [f32; L])> {
+    [0.0, 0.5].into_iter().flat_map(move |cut| {
+        (-STEPS..=STEPS).map(move |step| {
+            let codes = most + cut + f32::from(step) / f32::from(STEPS);
+            let scale: [f32; L] = std::array::from_fn(|l| (high[l] - low[l]) / codes);
+            (scale, std::array::from_fn(|l| low[l] + cut * scale[l]))
+        })
+    })
 }
 
 /// A group's scales on the way.
@@ -208,11 +248,7 @@ impl<const L: usize> Affine<L> {
         levels: f32,
     ) -> Option<Self> {
         let runs: Runs<N, L> = group.runs();
-        let fit = runs.affine_fit(Search {
-            most,
-            steps: 4,
-            is_free: false,
-        });
+        let fit = runs.affine_fit(most);
         let minima = fit.min.map(|min| -min);
         let d = group.half(common_scale(&fit.scale, &fit.squares, (0.0, levels)))?;
         let dmin = group.half(common_scale(&minima, &runs.weight, (0.0, levels)))?;
@@ -342,15 +378,11 @@ impl<const L: usize> Spans<L> {
     #[inline(always)]
     pub(in crate::ggml) fn of<const N: usize>(group: &Group, most: f32) -> Option<Self> {
         let runs: Runs<N, L> = group.runs();
-        let fit = runs.affine_fit(Search {
-            most,
-            steps: 4,
-            is_free: true,
-        });
+        let (scale, min) = runs.free_fit(most);
         let (mut d, mut m) = ([f16::ZERO; L], [f16::ZERO; L]);
         for l in 0..L {
-            d[l] = group.half(fit.scale[l])?;
-            m[l] = group.half(fit.min[l])?;
+            d[l] = group.half(scale[l])?;
+            m[l] = group.half(min[l])?;
         }
         let scale = d.map(|half| group.scale(half));
         let min = m.map(|half| group.scale(half));

@@ -56,7 +56,7 @@ impl Group {
         if let Some(importance) = importance.filter(|_| most > 0.0) {
             for (weight, importance) in weights.iter_mut().zip(importance) {
                 // A column that no text has reached yet is not one that may become anything.
-                *weight *= larger(importance / most, 1e-7);
+                *weight *= larger(importance / most, 1e-5);
             }
         }
         Group {
