@@ -20,7 +20,7 @@ use std::time::Instant;
 use entries::rewritten;
 use recorder::Recorder;
 use walsh::Activations;
-use walsh::cuda::in_parallel;
+use walsh_kernels::in_parallel;
 use walsh_kernels::{Platform, Variant};
 
 /// What `--help` prints.

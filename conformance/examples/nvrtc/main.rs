@@ -15,7 +15,8 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use recorder::{CACHES, MODELS, Recorder, Wanted};
-use walsh::cuda::{Nvrtc, Usage, VERBOSE, in_parallel};
+use walsh::cuda::{Nvrtc, Usage, VERBOSE};
+use walsh_kernels::in_parallel;
 use walsh_kernels::{Limits, Platform, Variant};
 
 /// What `--help` prints.

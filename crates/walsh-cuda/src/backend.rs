@@ -304,17 +304,13 @@ impl Cuda {
         if word == CHECK_PASSED.to_ne_bytes() {
             return Ok(());
         }
-        let lowered = &program.lowered;
-        let mut bytes = vec![0; 4 * (1 + lowered.checks.len())];
-        stream.read(address(&self.context, &lowered.status.span())?, &mut bytes)?;
-        self.forget(lowered)?;
-        let words = bytes.as_chunks::<4>().0.iter();
-        let words: Vec<u32> = words.map(|word| u32::from_ne_bytes(*word)).collect();
         let stream = RefCell::new(stream);
-        lowered.outcome(&words, &|span, data| {
+        let outcome = program.lowered.outcome(&|span, data| {
             let mut stream = stream.borrow_mut();
             stream.read(address(&self.context, span)?, data)
-        })
+        });
+        self.forget(&program.lowered)?;
+        outcome
     }
 }
 

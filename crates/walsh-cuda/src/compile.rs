@@ -1,42 +1,11 @@
 //! From variants of kernels to machine code: in parallel, and kept on disk.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use walsh_kernels::Fusion;
+use walsh_kernels::{Fusion, complaint, in_parallel};
 
 use crate::disk::Disk;
 use crate::nvrtc::Nvrtc;
-
-/// The most threads that compile at once.
-const MOST_THREADS: usize = 16;
-
-/// The stack of a thread that compiles: NVRTC takes more than a thread of Rust's has.
-const STACK: usize = 64 << 20;
-
-/// Calls `work` with each number below `count`, on threads on which NVRTC may be called. What no thread could be had
-/// for is left out.
-pub fn in_parallel(count: usize, work: &(dyn Fn(usize) + Sync)) {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let next = AtomicUsize::new(0);
-    let take_turns = || {
-        loop {
-            let at = next.fetch_add(1, Ordering::Relaxed);
-            if at >= count {
-                return;
-            }
-            work(at);
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 0..threads.min(MOST_THREADS).min(count) {
-            let thread = std::thread::Builder::new().stack_size(STACK);
-            if thread.spawn_scoped(scope, take_turns).is_err() {
-                return;
-            }
-        }
-    });
-}
 
 /// Makes machine code of a text.
 pub(crate) trait Compiler: Sync {
@@ -129,7 +98,7 @@ impl<C: Compiler> Builder<C> {
     /// When it does not compile.
     pub(crate) fn anew(&self, text: &Text) -> Result<Code, String> {
         let compiled = self.compiler.compile(&text.source);
-        let bytes = compiled.map_err(|log| complaint(&text.symbol, &log))?;
+        let bytes = compiled.map_err(|log| complaint("NVRTC", &text.symbol, &log))?;
         if let Some(disk) = &self.disk {
             // A folder that cannot be written costs the time to compile again, and nothing else.
             let _ = disk.store(&self.key(text), &bytes);
@@ -153,17 +122,11 @@ impl<C: Compiler> Builder<C> {
     }
 }
 
-/// What a compiler's log says, in one line.
-fn complaint(symbol: &str, log: &str) -> String {
-    let lines = log.lines().map(str::trim).filter(|line| !line.is_empty());
-    let lines: Vec<&str> = lines.take(3).collect();
-    format!("NVRTC does not compile {symbol}: {}", lines.join(" / "))
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
     use std::path::Path;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
 

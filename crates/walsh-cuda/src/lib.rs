@@ -24,7 +24,6 @@ mod transfer;
 mod usage;
 
 pub use backend::{CudaOptions, Launches, open};
-pub use compile::in_parallel;
 pub use context::limits;
 pub use examine::{Examination, FoundGpu, examine};
 pub use nvrtc::{Compiled, Nvrtc};

@@ -99,16 +99,20 @@ pub struct Lowered {
 }
 
 impl Lowered {
-    /// The error that a run ended with, if any, from the words of `status`.
+    /// The error that a run ended with, if any.
     ///
     /// # Errors
     /// [`Error::Value`]; what `read` says when the device fails.
-    pub fn outcome(
-        &self,
-        words: &[u32],
-        read: &dyn Fn(&Span, &mut [u8]) -> Result<()>,
-    ) -> Result<()> {
-        crate::check::outcome(self.backend, &self.checks, words, read)
+    pub fn outcome(&self, read: &dyn Fn(&Span, &mut [u8]) -> Result<()>) -> Result<()> {
+        let status = Span {
+            bytes: 4 * (1 + self.checks.len() as u64),
+            ..self.status.span()
+        };
+        let mut bytes = vec![0; status.bytes as usize];
+        read(&status, &mut bytes)?;
+        let words = bytes.as_chunks::<4>().0.iter();
+        let words: Vec<u32> = words.map(|word| u32::from_ne_bytes(*word)).collect();
+        crate::check::outcome(self.backend, &self.checks, &words, read)
     }
 }
 

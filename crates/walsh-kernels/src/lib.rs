@@ -10,6 +10,7 @@
 
 mod args;
 mod check;
+mod compile;
 mod dispatch;
 mod fusion;
 mod kernel;
@@ -21,6 +22,7 @@ mod tables;
 
 pub use args::{ArgsLayout, Field};
 pub use check::{CHECK_PASSED, Check};
+pub use compile::{complaint, in_parallel};
 pub use dispatch::{Binding, Dispatch, Lowered};
 pub use fusion::Fusion;
 pub use kernel::{Kernel, Native, Parameter, Platform, Touch, Variant};

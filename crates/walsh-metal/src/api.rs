@@ -121,7 +121,8 @@ pub(crate) trait Api: Send + Sync + Sized + 'static {
     /// Copies bytes from one buffer to another on the GPU; the seconds that it took.
     ///
     /// # Safety
-    /// The ranges lie within their buffers and do not overlap, and nothing else touches them meanwhile.
+    /// The ranges lie within their buffers and do not overlap, and nothing else touches them meanwhile. They begin at words
+    /// and are whole words.
     ///
     /// # Errors
     /// What became of it.

@@ -1,5 +1,6 @@
 //! The backend: memory, lists as dispatches, runs.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
@@ -116,12 +117,12 @@ impl<A: Api> Metal<A> {
         ))
     }
 
-    /// What Metal's failure means. One that loses the GPU loses it for good.
-    fn error(&self, failed: Failure, doing: &str) -> Error {
+    /// What Metal's failure means, of work on so many bytes. One that loses the GPU loses it for good.
+    fn error(&self, failed: Failure, doing: &str, bytes: u64) -> Error {
         match failed {
             Failure::OutOfMemory => Error::OutOfMemory {
                 device: self.spec.clone(),
-                bytes: 0,
+                bytes,
             },
             Failure::Lost(why) => {
                 let why = format!("{doing} failed: {why}");
@@ -212,7 +213,7 @@ impl<A: Api> Metal<A> {
     /// by one, until one of them fails, to name its kernel.
     fn blame(&self, program: &MetalProgram<A>, failed: Failure) -> Error {
         if !matches!(failed, Failure::Other(_)) {
-            return self.error(failed, "running a list");
+            return self.error(failed, "running a list", used(&program.lowered.dispatches));
         }
         let dispatches = program.lowered.dispatches.chunks(1);
         for (dispatch, pipeline) in dispatches.zip(program.pipelines.chunks(1)) {
@@ -221,14 +222,14 @@ impl<A: Api> Metal<A> {
                 Ok(Err(failed)) => {
                     let symbol = dispatch.first().map(|dispatch| dispatch.variant.symbol());
                     let doing = format!("running {}", symbol.unwrap_or_default());
-                    return self.error(failed, &doing);
+                    return self.error(failed, &doing, used(dispatch));
                 }
                 Err(error) => return error,
             }
         }
         let count = program.lowered.dispatches.len();
         let doing = format!("running a list of {count} kernels, none of which fails by itself,");
-        self.error(failed, &doing)
+        self.error(failed, &doing, used(&program.lowered.dispatches))
     }
 
     /// What the checks of a run that has ended say.
@@ -236,22 +237,33 @@ impl<A: Api> Metal<A> {
         if lowered.checks.is_empty() {
             return Ok(());
         }
-        let word = Span {
-            bytes: 4,
-            ..lowered.status.span()
-        };
-        let mut first = [0; 4];
-        self.get(&word, &mut first)?;
-        if first == CHECK_PASSED.to_ne_bytes() {
-            return Ok(());
+        let outcome = lowered.outcome(&|span, data| self.get(span, data));
+        if outcome.is_err() {
+            self.forget(lowered)?;
         }
-        let mut bytes = vec![0; 4 * (1 + lowered.checks.len())];
-        self.get(&lowered.status.span(), &mut bytes)?;
-        self.forget(lowered)?;
-        let words = bytes.as_chunks::<4>().0.iter();
-        let words: Vec<u32> = words.map(|word| u32::from_ne_bytes(*word)).collect();
-        lowered.outcome(&words, &|span, data| self.get(span, data))
+        outcome
     }
+
+    /// A buffer that no user sees.
+    fn own_buffer(&self, bytes: u64, storage: Storage) -> Result<Buffer> {
+        let memory = MetalMemory::new(&self.api, &self.spec, bytes, storage)?;
+        let memory = Box::new(memory);
+        Ok(Buffer::new(
+            self.workspace,
+            bytes,
+            Access::ReadWrite,
+            memory,
+        ))
+    }
+}
+
+/// The bytes of all buffers that dispatches use.
+fn used(dispatches: &[Dispatch]) -> u64 {
+    let bindings = dispatches.iter().flat_map(|dispatch| &dispatch.buffers);
+    let buffers: HashMap<_, _> = bindings
+        .map(|binding| (binding.span.buffer.id(), binding.span.buffer.bytes()))
+        .collect();
+    buffers.values().sum()
 }
 
 impl<A: Api> Backend for Metal<A> {
@@ -284,9 +296,18 @@ impl<A: Api> Backend for Metal<A> {
         if from.bytes == 0 {
             return Ok(());
         }
+        // Metal copies words.
+        if [from.offset, to.offset, from.bytes]
+            .iter()
+            .any(|bytes| !bytes.is_multiple_of(4))
+        {
+            let mut data = vec![0; from.bytes as usize];
+            self.get(from, &mut data)?;
+            return self.put(to, &data);
+        }
         // SAFETY: `Device` has checked both ranges, and the lock keeps all else away.
         let copied = unsafe { self.api.copy(&self.bound(from)?, &self.bound(to)?) };
-        copied.map_err(|failed| self.error(failed, "copying"))?;
+        copied.map_err(|failed| self.error(failed, "copying", from.bytes))?;
         Ok(())
     }
 
@@ -301,14 +322,7 @@ impl<A: Api> Backend for Metal<A> {
         let metal = self.clone();
         let allocate = move |bytes| {
             let storage = std::mem::replace(&mut storage, Storage::Private);
-            let memory = MetalMemory::new(&metal.api, &metal.spec, bytes, storage)?;
-            let memory = Box::new(memory);
-            Ok(Buffer::new(
-                metal.workspace,
-                bytes,
-                Access::ReadWrite,
-                memory,
-            ))
+            metal.own_buffer(bytes, storage)
         };
         Box::new(MetalRecording {
             list: List::new(self.limits, Box::new(allocate)),
@@ -321,7 +335,12 @@ impl<A: Api> Backend for Metal<A> {
         let _work = self.lock()?;
         match self.execute(&program.lowered.dispatches, &program.pipelines)? {
             Ok(_) => self.outcome(&program.lowered),
-            Err(failed) => Err(self.blame(program, failed)),
+            Err(failed) => {
+                let error = self.blame(program, failed);
+                // What checks of a broken run said is nothing to the next.
+                self.forget(&program.lowered)?;
+                Err(error)
+            }
         }
     }
 
@@ -333,9 +352,13 @@ impl<A: Api> Backend for Metal<A> {
         for (alone, pipeline) in dispatches.zip(program.pipelines.chunks(1)) {
             for dispatch in alone {
                 let symbol = dispatch.variant.symbol();
-                let seconds = self.execute(alone, pipeline)?;
-                let seconds =
-                    seconds.map_err(|failed| self.error(failed, &format!("running {symbol}")))?;
+                let seconds = match self.execute(alone, pipeline)? {
+                    Ok(seconds) => seconds,
+                    Err(failed) => {
+                        self.forget(&program.lowered)?;
+                        return Err(self.error(failed, &format!("running {symbol}"), used(alone)));
+                    }
+                };
                 times.push(KernelTime {
                     command: dispatch.command,
                     kernel: symbol,
@@ -352,23 +375,14 @@ impl<A: Api> Backend for Metal<A> {
     }
 
     fn memory_bandwidth(&self) -> Result<f64> {
-        let memory = || -> Result<Buffer> {
-            let memory = MetalMemory::new(&self.api, &self.spec, COPIED, Storage::Shared)?;
-            let memory: Box<dyn Memory> = Box::<MetalMemory<A>>::new(memory);
-            Ok(Buffer::new(
-                self.workspace,
-                COPIED,
-                Access::ReadWrite,
-                memory,
-            ))
-        };
-        let (from, to) = (memory()?.span(), memory()?.span());
+        let from = self.own_buffer(COPIED, Storage::Shared)?.span();
+        let to = self.own_buffer(COPIED, Storage::Shared)?.span();
         let _work = self.lock()?;
         let mut best = f64::INFINITY;
         for _ in 0..COPIES {
             // SAFETY: both ranges are whole buffers, which nobody else has.
             let copied = unsafe { self.api.copy(&self.bound(&from)?, &self.bound(&to)?) };
-            let seconds = copied.map_err(|failed| self.error(failed, "copying"))?;
+            let seconds = copied.map_err(|failed| self.error(failed, "copying", COPIED))?;
             best = best.min(seconds);
         }
         Ok(2.0 * COPIED as f64 / best)

@@ -4,7 +4,7 @@
 //!
 //! - Kernels are the texts of [`walsh_kernels`]; Metal compiles each when a list first needs it, fast mathematics off.
 //! - A run of a command list is one command buffer: dispatches side by side, with a barrier where the list has one.
-//! - Memory is shared with the host: a mapped file is read where it lies, and nothing is copied between the two.
+//! - Memory is shared with the host: a mapped file is read where it lies, other memory of the host is copied once.
 //! - A command buffer that fails is an error with the kernel's name; a GPU that is lost says so at every later call.
 //!
 //! All that decides is free of the platform and written against one trait of Metal's calls, which Apple's bindings

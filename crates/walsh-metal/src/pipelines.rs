@@ -1,10 +1,9 @@
 //! Kernels of one device: each is compiled when a list first needs it.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use walsh_kernels::{Dispatch, Platform, Variant};
+use walsh_kernels::{Dispatch, Platform, Variant, complaint, in_parallel};
 
 use crate::api::{Api, Compiled};
 use crate::device::{LANES, MOST_ARGS};
@@ -38,8 +37,8 @@ impl<A: Api> Pipelines<A> {
                 missing.push(variant);
             }
         }
-        for (variant, made) in missing.iter().zip(in_parallel(api, &missing)) {
-            ready.insert((*variant).clone(), Arc::new(made?));
+        for (variant, pipeline) in missing.iter().zip(made(api, &missing)) {
+            ready.insert((*variant).clone(), Arc::new(pipeline?));
         }
         let found = |dispatch: &Dispatch| {
             let pipeline = ready.get(&dispatch.variant).cloned();
@@ -52,37 +51,27 @@ impl<A: Api> Pipelines<A> {
 /// What Metal does not take of some variants, each with the kernel's name.
 #[cfg_attr(not(target_vendor = "apple"), allow(dead_code))]
 pub(crate) fn refused<A: Api>(api: &A, variants: &[&Variant]) -> Vec<String> {
-    let made = in_parallel(api, variants).into_iter();
-    made.filter_map(Result::err).collect()
+    made(api, variants)
+        .into_iter()
+        .filter_map(Result::err)
+        .collect()
 }
 
 /// Where a thread puts what it has compiled.
 type Made<A> = Mutex<Option<Result<<A as Api>::Pipeline, String>>>;
 
-/// Compiles variants on as many threads as the machine runs.
-fn in_parallel<'v, A: Api>(api: &A, variants: &[&'v Variant]) -> Vec<Result<A::Pipeline, String>> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let next = AtomicUsize::new(0);
-    let job = |variant: &&'v Variant| (*variant, Mutex::default());
-    let jobs: Vec<(&Variant, Made<A>)> = variants.iter().map(job).collect();
-    let work = || {
-        let number = || next.fetch_add(1, Ordering::Relaxed);
-        while let Some((variant, place)) = jobs.get(number()) {
-            let pipeline = make(api, variant);
-            *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(pipeline);
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 1..threads.min(variants.len()) {
-            scope.spawn(work);
-        }
-        work();
+/// Compiles variants, some at a time.
+fn made<A: Api>(api: &A, variants: &[&Variant]) -> Vec<Result<A::Pipeline, String>> {
+    let places: Vec<Made<A>> = variants.iter().map(|_| Mutex::default()).collect();
+    in_parallel(variants.len(), &|at| {
+        let pipeline = make(api, variants[at]);
+        *places[at].lock().unwrap_or_else(PoisonError::into_inner) = Some(pipeline);
     });
-    let outcome = |(_, made): (&Variant, Made<A>)| {
-        let made = made.into_inner().unwrap_or_else(PoisonError::into_inner);
-        made.unwrap_or_else(|| Err("a thread that compiles kernels ended early".into()))
+    let outcome = |place: Made<A>| {
+        let made = place.into_inner().unwrap_or_else(PoisonError::into_inner);
+        made.unwrap_or_else(|| Err("there is no thread to be had that compiles kernels".into()))
     };
-    jobs.into_iter().map(outcome).collect()
+    places.into_iter().map(outcome).collect()
 }
 
 fn make<A: Api>(api: &A, variant: &Variant) -> Result<A::Pipeline, String> {
@@ -95,7 +84,7 @@ fn make<A: Api>(api: &A, variant: &Variant) -> Result<A::Pipeline, String> {
     }
     let (pipeline, compiled) = api
         .compile(&variant.source(Platform::Metal), &symbol)
-        .map_err(|log| format!("Metal does not compile {symbol}: {}", first_lines(&log)))?;
+        .map_err(|log| complaint("Metal", &symbol, &log))?;
     runs(variant, &compiled, api.facts().threadgroup_bytes)
         .map_err(|why| format!("{symbol} does not run on this GPU: {why}"))?;
     Ok(pipeline)
@@ -123,10 +112,4 @@ fn runs(variant: &Variant, compiled: &Compiled, threadgroup_bytes: u64) -> Resul
         ));
     }
     Ok(())
-}
-
-/// What a compiler says first, as one line.
-fn first_lines(log: &str) -> String {
-    let lines = log.lines().map(str::trim).filter(|line| !line.is_empty());
-    lines.take(3).collect::<Vec<_>>().join(" / ")
 }

@@ -383,6 +383,10 @@ impl Api for Mock {
         if to.memory.over_host {
             return Err(Failure::Other("a copy writes the host's memory".into()));
         }
+        let ranges = [from.offset, to.offset, from.bytes];
+        if !ranges.iter().all(|bytes| bytes.is_multiple_of(4)) {
+            return Err(Failure::Other("a copy is not of whole words".into()));
+        }
         let mut bytes = vec![0; from.bytes as usize];
         // SAFETY: the caller's ranges.
         unsafe {

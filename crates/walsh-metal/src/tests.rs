@@ -243,7 +243,17 @@ fn missing_memory_and_a_lost_gpu_are_errors_of_their_own() {
     let list = List::new(&device).unwrap();
     let error = device.run(&list.step).unwrap_err();
     assert!(matches!(error, Error::OutOfMemory { .. }), "{error}");
+    assert!(!error.to_string().contains(" 0 bytes"), "{error}");
     device.run(&list.step).unwrap();
+
+    // What checks said of a run that failed is nothing to the next.
+    let device = planted(Mistake::Memory(3)).unwrap();
+    let list = List::new(&device).unwrap();
+    device.write(&list.ids, &[4i32, 7, 6]).unwrap();
+    assert!(device.run(&list.step).is_err());
+    device.write(&list.ids, &[4i32, 0, 6]).unwrap();
+    device.run(&list.step).unwrap();
+    assert_eq!(device.read::<f32>(&list.outputs[3]).unwrap(), expected()[3]);
 
     let device = planted(Mistake::Lost(3)).unwrap();
     let list = List::new(&device).unwrap();
@@ -457,6 +467,13 @@ fn tensors_are_copied_on_the_gpu_and_never_over_what_is_only_read() {
     device.copy(&from, &to).unwrap();
     assert_eq!(device.read::<f32>(&to).unwrap(), numbers(50, 9));
     device.copy(&part(0, 0), &part(1024, 0)).unwrap();
+    // What is no whole words, which Metal does not copy, too.
+    let bytes = |at, count| Tensor::new(buffer.clone(), at, DType::U8, &[count]).unwrap();
+    for (from, to, count) in [(5, 801, 3), (4, 802, 8), (7, 803, 1)] {
+        device.copy(&bytes(from, count), &bytes(to, count)).unwrap();
+        let read = |tensor: &Tensor| device.read::<u8>(tensor).unwrap();
+        assert_eq!(read(&bytes(to, count)), read(&bytes(from, count)));
+    }
     let bytes: Arc<[u8]> = vec![0; 200].into();
     let host = device.import(Arc::new(bytes)).unwrap();
     let read_only = Tensor::new(host, 0, DType::F32, &[50]).unwrap();

@@ -233,12 +233,11 @@ impl Backend for Sim {
             .downcast_ref::<SimProgram>()
             .ok_or_else(|| failure("the step was compiled by another backend".into()))?;
         let status = program.lowered.status.span();
-        let mut words = vec![CHECK_PASSED; status.bytes as usize / 4];
+        let words = vec![CHECK_PASSED; status.bytes as usize / 4];
         self.write(&status, bytemuck::cast_slice(&words))?;
         self.run_launches(&program.launches)?;
-        self.read(&status, bytemuck::cast_slice_mut(&mut words))?;
         let read = |span: &Span, data: &mut [u8]| self.read(span, data);
-        program.lowered.outcome(&words, &read)
+        program.lowered.outcome(&read)
     }
 }
 
