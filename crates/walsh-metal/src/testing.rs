@@ -134,6 +134,8 @@ pub(crate) struct MockCommands {
     barrier: bool,
     /// What was wrong first.
     wrong: Option<Failure>,
+    /// The dispatch at which the GPU fails, behind all before it, and how.
+    fails: Option<(usize, Failure)>,
 }
 
 impl MockCommands {
@@ -482,7 +484,8 @@ impl Api for Mock {
             _ => None,
         };
         if let Some(failed) = failed {
-            commands.wrong.get_or_insert(failed);
+            let at = commands.dispatches.len();
+            commands.fails.get_or_insert((at, failed));
         }
         if let Some(Mistake::FreedEarly(at, buffer)) = self.mistake
             && at == number
@@ -508,6 +511,7 @@ impl Api for Mock {
             dispatches,
             used,
             wrong,
+            fails,
             barrier,
             ..
         } = commands;
@@ -520,6 +524,10 @@ impl Api for Mock {
         let live = |seen: &Seen| used.iter().all(|id| seen.live.contains(id));
         if !live(&lock(&self.seen)) {
             return Err(Failure::Other("a buffer was given back too early".into()));
+        }
+        if let Some((at, failed)) = fails {
+            let ran = self.simulator.run(&dispatches[..at]);
+            return Err(ran.map_or_else(|error| Failure::Other(error.to_string()), |_| failed));
         }
         let ran = self.simulator.run(&dispatches);
         ran.map_err(|error| Failure::Other(error.to_string()))?;
