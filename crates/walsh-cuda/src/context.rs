@@ -21,6 +21,9 @@ const BFLOAT_MATRICES: (c_int, c_int) = (8, 0);
 /// The first compute capability with clusters of groups.
 const CLUSTERS: (i32, i32) = (9, 0);
 
+/// The one whose warpgroups multiply matrices together.
+const WARPGROUPS: (i32, i32) = (9, 0);
+
 /// The threadgroup memory that a kernel may declare without asking for more at its launch.
 const THREADGROUP_BYTES: u32 = 48 << 10;
 
@@ -33,6 +36,7 @@ pub fn limits(capability: (i32, i32), multiprocessors: u32, activations: Activat
         threadgroup_bytes: THREADGROUP_BYTES,
         bfloat_matrices: capability >= BFLOAT_MATRICES,
         fragment_bytes: fragment_bytes(capability),
+        warpgroup_matrices: capability == WARPGROUPS,
         cluster_groups: if capability >= CLUSTERS { 8 } else { 1 },
         joins: true,
         activations,

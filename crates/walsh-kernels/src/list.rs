@@ -174,6 +174,7 @@ mod tests {
         threadgroup_bytes: 32 << 10,
         bfloat_matrices: true,
         fragment_bytes: 0,
+        warpgroup_matrices: false,
         cluster_groups: 1,
         joins: false,
         activations: Activations::Int8,

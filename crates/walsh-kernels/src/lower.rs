@@ -22,6 +22,8 @@ pub struct Limits {
     pub bfloat_matrices: bool,
     /// The memory of a group of CUDA's own kernels of matrix fragments, in bytes; 0 where there are none.
     pub fragment_bytes: u32,
+    /// Whether warpgroups multiply matrices together, the second out of a group's memory.
+    pub warpgroup_matrices: bool,
     /// The most groups that can see each other's memory, 1 where none can.
     pub cluster_groups: u32,
     /// Whether neighbours of a list become one launch of such a kernel, where there is one for them.

@@ -31,6 +31,7 @@ pub fn limits(activations: Activations) -> Limits {
         // Tiles are faster than dot products of bytes, for which these GPUs have no instruction.
         bfloat_matrices: true,
         fragment_bytes: 0,
+        warpgroup_matrices: false,
         cluster_groups: 1,
         joins: true,
         activations,

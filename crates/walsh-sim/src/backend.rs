@@ -43,6 +43,7 @@ impl Default for SimOptions {
                 threadgroup_bytes: 32 << 10,
                 bfloat_matrices: true,
                 fragment_bytes: 0,
+                warpgroup_matrices: false,
                 cluster_groups: 1,
                 joins: true,
                 activations: Activations::Int8,

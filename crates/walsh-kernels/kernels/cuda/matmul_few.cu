@@ -9,7 +9,7 @@ enum : int {
     SIMDS = THREADS / 32,
     ROWS = 16,
     COLUMNS = 8 * TILES,
-    WEIGHTS = SIMDS * type::SLOT_FEW,
+    WEIGHTS = SIMDS * type::SLOT_BYTES,
     SLOT = WEIGHTS + type::INPUT_SLOT
 };
 static_assert(SLOTS * SLOT <= DYNAMIC && SIMDS * 4 * ROWS * COLUMNS <= DYNAMIC, "the ring, and the sums where it was, fit the group's memory");
@@ -56,14 +56,14 @@ inline void matmul_few(constant MatMulFewArgs &args, device const uchar *weight_
     type::Rows rows(chosen(part, weight_0, weight_1, weight_2, weight_3), args.row_bytes[part], first, n, at.lane);
     uint ring = shared_at(memory);
     asm volatile("" : "+r"(ring));
-    auto count = [&](uint stage) { return min(args.blocks - stage * type::STAGE_FEW, uint(type::STAGE_FEW)); };
+    auto count = [&](uint stage) { return min(args.blocks - stage * STAGE_BLOCKS, uint(STAGE_BLOCKS)); };
     auto fetch_weights = [&](uint turn) {
         uint stage = begin + turn;
-        if (some && stage < end) rows.copy(ring + turn % SLOTS * SLOT + at.simd * type::SLOT_FEW, stage * type::STAGE_FEW, count(stage), args.blocks, at.lane);
+        if (some && stage < end) rows.copy(ring + turn % SLOTS * SLOT + at.simd * type::SLOT_BYTES, stage * STAGE_BLOCKS, count(stage), args.blocks, at.lane);
     };
     auto fetch_input = [&](uint turn) {
         uint stage = begin + turn;
-        if (stage < end) type::copy_input(ring + turn % SLOTS * SLOT + WEIGHTS, (const uint4 *)input, stage * type::STAGE_FEW, count(stage), args.blocks, at.index);
+        if (stage < end) type::copy_input(ring + turn % SLOTS * SLOT + WEIGHTS, (const uint4 *)input, stage * STAGE_BLOCKS, count(stage), args.blocks, at.index);
     };
     UNROLL for (uint turn = 0; turn < SLOTS - 1; turn++) {
         fetch_weights(turn);
@@ -84,7 +84,7 @@ inline void matmul_few(constant MatMulFewArgs &args, device const uchar *weight_
         fetch_input(turn + SLOTS - 1);
         end_copies();
         const uchar *slot = memory + turn % SLOTS * SLOT;
-        if (some) type::multiply_rows(slot + at.simd * type::SLOT_FEW, rows.bases(stage * type::STAGE_FEW), count(stage), (const uint4 *)(slot + WEIGHTS), at.lane, sums);
+        if (some) type::multiply_rows(slot + at.simd * type::SLOT_BYTES, rows.bases(stage * STAGE_BLOCKS), count(stage), (const uint4 *)(slot + WEIGHTS), at.lane, sums);
     }
     // Sums meet where the rings were: of each simdgroup column after column of its rows.
     await_copies<0>();

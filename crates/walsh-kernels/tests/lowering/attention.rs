@@ -131,6 +131,7 @@ fn devices_that_keep_to_f32_or_lack_fragments_have_the_dialect_alone() {
         },
         Limits {
             fragment_bytes: 0,
+            warpgroup_matrices: false,
             cluster_groups: 1,
             ..H200
         },
@@ -150,6 +151,7 @@ fn groups_ask_for_no_more_than_a_device_has() {
     for room in [99 << 10, 163 << 10, 227 << 10] {
         let bench = Bench::new(Limits {
             fragment_bytes: room,
+            warpgroup_matrices: false,
             cluster_groups: 1,
             ..H200
         });

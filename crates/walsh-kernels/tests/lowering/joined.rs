@@ -165,12 +165,23 @@ fn some_rows_share_a_form_of_their_input_and_add_in_the_product() {
 #[test]
 fn rows_beyond_the_few_are_computed_in_tiles() {
     let bench = h200();
-    for (rows, kernel) in [(2, "matmul_few"), (64, "matmul_few"), (65, "matmul_tiles")] {
-        let block = Block::new(&bench, rows);
-        let lowered = bench
-            .lower(vec![block.projection(DType::Q4K, 4096).into()])
-            .unwrap();
-        assert!(names(&lowered).contains(&kernel), "{rows}");
+    let earlier = Bench::new(Limits {
+        warpgroup_matrices: false,
+        ..H200
+    });
+    let (few, tiles, wgmma) = ("matmul_few", "matmul_tiles", "matmul_wgmma");
+    let expected = [(2, few, few), (32, few, few), (33, few, wgmma)];
+    for (rows, before, kernel) in expected
+        .into_iter()
+        .chain([(64, few, wgmma), (65, tiles, wgmma)])
+    {
+        for (bench, kernel) in [(&earlier, before), (&bench, kernel)] {
+            let block = Block::new(bench, rows);
+            let lowered = bench
+                .lower(vec![block.projection(DType::Q4K, 4096).into()])
+                .unwrap();
+            assert!(names(&lowered).contains(&kernel), "{rows}");
+        }
     }
     // Types that the kernel of few rows does not read are in tiles from fewer rows on.
     for (rows, kernel) in [(32, "matmul_blocks"), (33, "matmul_tiles")] {
@@ -179,6 +190,89 @@ fn rows_beyond_the_few_are_computed_in_tiles() {
             .lower(vec![block.projection(DType::IQ3S, 4096).into()])
             .unwrap();
         assert!(names(&lowered).contains(&kernel), "{rows}");
+    }
+}
+
+#[test]
+fn many_rows_share_slabs_of_their_input_and_add_in_the_product() {
+    let bench = h200();
+    let block = Block::new(&bench, 300);
+    let lowered = bench.lower(block.ops()[..10].to_vec()).unwrap();
+    let (form, product) = ("slab_rows", "matmul_wgmma");
+    // q and k are one launch, of one type; so are gate and up.
+    let expected = [
+        "rms_norm", form, product, product, form, product, "rms_norm", form, product, "map", form,
+        product,
+    ];
+    assert_eq!(names(&lowered), expected);
+    let adds: Vec<i64> = lowered
+        .iter()
+        .filter(|dispatch| dispatch.variant.kernel().name == product)
+        .map(|dispatch| dispatch.variant.constant("ADD"))
+        .collect();
+    assert_eq!(adds, [0, 0, 1, 0, 0]);
+}
+
+#[test]
+fn groups_of_many_rows_fit_a_multiprocessor_and_take_every_row() {
+    let bench = h200();
+    let types = [
+        DType::Q4_0,
+        DType::Q4_1,
+        DType::Q5_0,
+        DType::Q5_1,
+        DType::Q8_0,
+        DType::IQ4NL,
+    ];
+    let large = [
+        DType::Q2K,
+        DType::Q3K,
+        DType::Q4K,
+        DType::Q5K,
+        DType::Q6K,
+        DType::IQ4XS,
+    ];
+    let shapes = [
+        (16, 256),
+        (1023, 512),
+        (4096, 14336),
+        (14336, 4096),
+        (131_072, 4096),
+    ];
+    for dtype in types.into_iter().chain(large) {
+        for (n, k) in shapes.into_iter().chain([(100, 256), (4096, 2048 + 256)]) {
+            for rows in [33, 48, 64, 65, 130, 200, 512, 2048] {
+                let product = MatMul {
+                    weight: bench.tensor(dtype, &[n, k]),
+                    input: bench.tensor(DType::F32, &[rows, k]),
+                    bias: None,
+                    output: bench.tensor(DType::F32, &[rows, n]),
+                };
+                let lowered = bench.lower(vec![product.into()]).unwrap();
+                let what = format!("{dtype} [{n}, {k}], {rows} rows");
+                assert_eq!(names(&lowered), ["slab_rows", "matmul_wgmma"], "{what}");
+                let variant = &lowered[1].variant;
+                let constant = |name| variant.constant(name) as u64;
+                let [cluster, columns, bytes] = ["CLUSTER", "COLUMNS", "DYNAMIC"].map(constant);
+                let (warpgroups, resident) = (constant("THREADS") / 128, constant("RESIDENT"));
+                // Sums take half as many registers as there are columns.
+                assert!(resident * warpgroups * columns <= 512, "{what}");
+                assert!(resident * (bytes + 1024) <= 228 << 10, "{what}");
+                // What is read, read next, and not yet ordered again.
+                let together = if dtype == DType::Q6K { 2 } else { 1 };
+                let fewest = 2 * together + warpgroups - 1;
+                assert!(
+                    constant("SLOTS") >= 2 && constant("INPUT_SLOTS") >= fewest,
+                    "{what}"
+                );
+                let (groups, tiles) = (u64::from(lowered[1].groups[0]), rows.div_ceil(columns));
+                assert!((1..=8).contains(&cluster), "{what}");
+                let units = groups / cluster / tiles * warpgroups;
+                assert_eq!(groups, units / warpgroups * tiles * cluster, "{what}");
+                assert!((n..n + 64 * warpgroups).contains(&(64 * units)), "{what}");
+                assert_eq!(u64::from(lowered[0].groups[0]), tiles * columns, "{what}");
+            }
+        }
     }
 }
 
@@ -199,6 +293,7 @@ fn groups_of_a_few_rows_fit_a_multiprocessor_and_take_every_row() {
         for cluster_groups in [1, 8] {
             let bench = Bench::new(Limits {
                 fragment_bytes: kilobytes << 10,
+                warpgroup_matrices: false,
                 cluster_groups,
                 ..H200
             });

@@ -97,6 +97,7 @@ pub(crate) const H200: Limits = Limits {
     threadgroup_bytes: 48 << 10,
     bfloat_matrices: true,
     fragment_bytes: 227 << 10,
+    warpgroup_matrices: true,
     cluster_groups: 8,
     joins: true,
     activations: Activations::Int8,

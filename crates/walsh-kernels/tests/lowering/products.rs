@@ -103,6 +103,7 @@ fn a_device_without_products_of_bfloat16_matrices_has_no_tiles() {
     let older = Bench::new(Limits {
         bfloat_matrices: false,
         fragment_bytes: 0,
+        warpgroup_matrices: false,
         cluster_groups: 1,
         joins: false,
         ..H200

@@ -3,8 +3,8 @@
 use walsh_core::{Buffer, Result};
 use walsh_formats::DType;
 
-use super::super::blocks::{alignment, type_constant};
-use super::{BIASES, OUTPUTS, Parts, Products, Then, WEIGHTS, row_bytes, tables};
+use super::super::blocks::type_constant;
+use super::{BIASES, OUTPUTS, Parts, Products, Then, WEIGHTS, packed, tables};
 use crate::args::args;
 use crate::kernel::{Kernel, Native, Platform, Variant, reads, writes};
 use crate::lower::{Limits, Lowering, layout};
@@ -37,9 +37,6 @@ const MOST_SLOTS: u64 = 4;
 
 /// The most rows of input.
 const MOST_ROWS: u64 = 64;
-
-/// The kernel counts the bytes of sixteen rows in 32 bits.
-const MOST_ROW_BYTES: u64 = 1 << 28;
 
 /// The rows of a weight that a simdgroup takes.
 const UNIT_ROWS: u64 = 16;
@@ -104,7 +101,15 @@ pub(super) static MATMUL_FEW: Kernel = Kernel {
         text: include_str!("../../../kernels/cuda/matmul_few.cu"),
     }],
     constants: &[
-        "THREADS", "RESIDENT", "DYNAMIC", "CLUSTER", "TYPE", "TILES", "SLOTS", "ADD",
+        "THREADS",
+        "RESIDENT",
+        "DYNAMIC",
+        "CLUSTER",
+        "TYPE",
+        "STAGE_BLOCKS",
+        "TILES",
+        "SLOTS",
+        "ADD",
     ],
     args: layout::<MatMulFewArgs>(),
     buffers: &[
@@ -131,7 +136,10 @@ fn tables_of_few(variant: &Variant) -> String {
     tables(
         variant,
         "",
-        include_str!("../../../kernels/cuda/few_rows.h"),
+        concat!(
+            include_str!("../../../kernels/cuda/packed_rows.h"),
+            include_str!("../../../kernels/cuda/few_rows.h")
+        ),
     )
 }
 
@@ -155,31 +163,7 @@ pub(crate) struct Shape {
     stages: u64,
 }
 
-/// Whether `few_rows.h` reads a type's codes word by word.
-fn knows(dtype: DType) -> bool {
-    matches!(
-        dtype,
-        DType::Q4_0
-            | DType::Q4_1
-            | DType::Q5_0
-            | DType::Q5_1
-            | DType::Q8_0
-            | DType::Q2K
-            | DType::Q3K
-            | DType::Q4K
-            | DType::Q5K
-            | DType::Q6K
-            | DType::IQ4NL
-            | DType::IQ4XS
-    )
-}
-
-/// Whether `few_rows.h` computes in halves, or in bfloat16.
-fn halved(dtype: DType) -> bool {
-    matches!(dtype, DType::Q4K | DType::Q5K | DType::Q6K)
-}
-
-/// Blocks of a stage, as `few_rows.h` counts them.
+/// Blocks of a stage.
 fn stage(dtype: DType) -> u64 {
     match (dtype.block_len(), dtype.block_bytes()) {
         (256, 181..) => 1,
@@ -189,16 +173,15 @@ fn stage(dtype: DType) -> u64 {
     }
 }
 
-/// The bytes of a slot of a ring, as `few_rows.h` counts them.
+/// The bytes of a slot of a ring.
 fn slot_bytes(dtype: DType, simds: u64, tiles: u64) -> u64 {
-    let bytes = stage(dtype) * dtype.block_bytes() as u64;
-    let chunks = match alignment(dtype) {
-        16 => bytes / 16,
-        _ => (bytes + 15 + 4).div_ceil(16) | 1,
-    };
     let parts = stage(dtype) * dtype.block_len() as u64 / 32;
-    let sides = if halved(dtype) { stage(dtype) } else { 0 };
-    simds * UNIT_ROWS * 16 * chunks + 4 * FORM_WORDS * (parts + sides) * tiles
+    let sides = if packed::halved(dtype) {
+        stage(dtype)
+    } else {
+        0
+    };
+    simds * packed::slot_bytes(dtype, stage(dtype)) + 4 * FORM_WORDS * (parts + sides) * tiles
 }
 
 /// How the launch is cut.
@@ -208,11 +191,8 @@ pub(super) fn shape(products: &Products, limits: &Limits) -> Option<Shape> {
     let fits = products.norm.is_none()
         && !matches!(products.then, Then::Gated { .. })
         && rows <= MOST_ROWS
-        && knows(dtype)
-        && products
-            .products
-            .iter()
-            .all(|p| row_bytes(&p.weight) < MOST_ROW_BYTES);
+        && packed::knows(dtype)
+        && packed::countable(products);
     if !fits {
         return None;
     }
@@ -265,6 +245,10 @@ pub(super) fn lower(products: &Products, shape: &Shape, lowering: &mut Lowering<
             ("DYNAMIC", shape.dynamic as i64),
             ("CLUSTER", shape.cluster as i64),
             ("TYPE", type_constant(products.products[0].weight.dtype())),
+            (
+                "STAGE_BLOCKS",
+                stage(products.products[0].weight.dtype()) as i64,
+            ),
             ("TILES", shape.tiles as i64),
             ("SLOTS", shape.slots as i64),
             ("ADD", i64::from(products.addend().is_some())),
@@ -312,7 +296,7 @@ fn rounded(products: &Products, shape: &Shape, lowering: &mut Lowering<'_>) -> R
     let input = products.input();
     let blocks = input.row_len() / 32;
     let tiles = shape.tiles;
-    let halves = halved(products.products[0].weight.dtype());
+    let halves = packed::halved(products.products[0].weight.dtype());
     let what = Rounded {
         tiles,
         blocks,

@@ -1,7 +1,9 @@
 //! Products of a few rows of input with what stands before and behind them, as launches of CUDA's own.
 
 mod few;
+mod packed;
 mod row;
+mod wgmma;
 
 use std::fmt::Write;
 
@@ -15,7 +17,13 @@ use crate::lower::{Limits, Lowering};
 /// The most weights of a launch.
 pub(crate) const MOST_PARTS: usize = 4;
 
-pub(crate) const KERNELS: &[&Kernel] = &[&row::MATMUL_ROW, &few::ROUND_ROWS, &few::MATMUL_FEW];
+pub(crate) const KERNELS: &[&Kernel] = &[
+    &row::MATMUL_ROW,
+    &few::ROUND_ROWS,
+    &few::MATMUL_FEW,
+    &wgmma::SLAB_ROWS,
+    &wgmma::MATMUL_WGMMA,
+];
 
 /// The most types of weights of a launch: its kernel has the code of each.
 pub(crate) fn most_types(input: &Tensor) -> usize {
@@ -160,7 +168,10 @@ impl Products {
         match (fits, self.input().row_count()) {
             (false, _) => None,
             (true, 1) => row::shape(self, limits).map(Shape::Row),
-            (true, _) => few::shape(self, limits).map(Shape::Few),
+            (true, _) => {
+                let many = wgmma::shape(self, limits).map(Shape::Wgmma);
+                many.or_else(|| few::shape(self, limits).map(Shape::Few))
+            }
         }
     }
 
@@ -197,6 +208,7 @@ impl Products {
         match shape {
             Shape::Row(shape) => row::lower(self, shape, lowering),
             Shape::Few(shape) => few::lower(self, shape, lowering),
+            Shape::Wgmma(shape) => wgmma::lower(self, shape, lowering),
         }
     }
 
@@ -273,6 +285,8 @@ pub(crate) enum Shape {
     Row(row::Shape),
     /// Of a few.
     Few(few::Shape),
+    /// Of many.
+    Wgmma(wgmma::Shape),
 }
 
 /// The buffers of weights, and of what is added to and made of their products.
