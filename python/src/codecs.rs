@@ -8,7 +8,7 @@ use walsh::formats::rotation::Rotation;
 
 use crate::arrays::{CHUNK, Input, in_parts, room, zeros};
 use crate::errors::{Failure, Result};
-use crate::processor::Encoder;
+use crate::processor::{Encoder, processor};
 use crate::session::matrix;
 
 /// How many numbers are encoded at a time: as many as caches hold, so that they are read from memory but once.
@@ -67,7 +67,11 @@ pub(crate) fn kv_encode<'py>(
         // The last rows may be fewer.
         let (_, encoder) = match encoder.take().filter(|(made, _)| *made == rows) {
             Some(made) => encoder.insert(made),
-            None => encoder.insert((rows, Encoder::new(codec.codec(), rows, head_dim)?)),
+            None => {
+                let device = processor(py)?;
+                let made = py.detach(|| Encoder::new(&device, codec.codec(), [rows, head_dim]))?;
+                encoder.insert((rows, made))
+            }
         };
         input.with(start * head_dim..end * head_dim, |numbers| {
             encoder.take(numbers)

@@ -5,19 +5,19 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, MutexGuard};
 use std::task::{Context, Poll, Wake, Waker};
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use walsh_runtime::{Engine, EngineOptions, Logprobs, Piece, Stream};
+use walsh_runtime::{Engine, EngineOptions, Finish, Logprobs, Piece, Stream};
 
 use crate::errors::{Failure, Result};
 use crate::model::PyModel;
 use crate::options::{Knobs, spec};
-use crate::session::{figures_dict, finish_name};
-use crate::slot::{Own, Shared};
-use crate::wait::{GLANCE, wait};
+use crate::session::{figures_dict, two_readers};
+use crate::slot::{Lock, Own, Shared};
+use crate::wait::GLANCE;
 
 /// How an engine is started; what is absent is as the library has it.
 #[derive(Debug, FromPyObject)]
@@ -68,9 +68,8 @@ pub(crate) struct PyEngine(Shared<Engine>);
 impl PyEngine {
     #[new]
     fn start(py: Python<'_>, model: &PyModel, starting: Starting) -> Result<Self> {
-        let (model, options) = (model.get()?, starting.options()?);
-        let cancel = Arc::new(AtomicBool::new(false));
-        let engine = wait(py, &cancel, || Engine::new(model, options))?;
+        let (opened, options) = (model.get()?, starting.options()?);
+        let engine = model.wait(py, None, || Engine::new(opened, options))?;
         Ok(Self(Shared::new("engine", engine.or_signal()??)))
     }
 
@@ -91,7 +90,7 @@ impl PyEngine {
         // Large schemas take their time.
         let stream = py.detach(|| engine.submit(request))?;
         Ok(PyStream {
-            stream: Mutex::new(Own::new(stream)),
+            stream: Lock::new(Own::new(stream)),
             is_cancelled: AtomicBool::new(false),
         })
     }
@@ -142,21 +141,14 @@ fn piece(piece: Piece) -> PyPiece {
 /// The answer to a request, piece by piece.
 #[pyclass(frozen, module = "walsh._walsh", name = "Stream")]
 pub(crate) struct PyStream {
-    stream: Mutex<Own<Stream>>,
+    stream: Lock<Own<Stream>>,
     /// Set to end it while a thread waits for its next piece.
     is_cancelled: AtomicBool,
 }
 
 impl PyStream {
     fn lock(&self) -> Result<MutexGuard<'_, Own<Stream>>> {
-        match self.stream.try_lock() {
-            Ok(guard) => Ok(guard),
-            Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => Err(Failure::Named(
-                "BusyError",
-                "two threads want the next piece of a text: let one of them read it".into(),
-            )),
-        }
+        self.stream.try_lock()?.ok_or_else(two_readers)
     }
 
     fn with<T>(&self, read: impl FnOnce(&mut Stream) -> T) -> Result<T> {
@@ -203,19 +195,16 @@ impl PyStream {
     /// Ends the text soon, also while another thread waits for its next piece.
     fn cancel(&self) -> Result<()> {
         self.is_cancelled.store(true, Ordering::Relaxed);
-        match self.stream.try_lock() {
-            Ok(mut stream) => {
-                stream.get()?.cancel();
-                Ok(())
-            }
-            // Who waits looks at the flag.
-            Err(_) => Ok(()),
+        // Who waits looks at the flag.
+        if let Some(mut stream) = self.stream.try_lock()? {
+            stream.get()?.cancel();
         }
+        Ok(())
     }
 
     #[getter]
     fn finish(&self) -> Result<Option<&'static str>> {
-        self.with(|stream| stream.finish().map(finish_name))
+        self.with(|stream| stream.finish().map(Finish::name))
     }
 
     #[getter]
@@ -250,7 +239,7 @@ struct Chime {
     hears: UnixStream,
     rings: UnixStream,
     /// Who is rung for.
-    tags: Mutex<Vec<u64>>,
+    tags: Lock<Vec<u64>>,
 }
 
 struct Ring {
@@ -260,11 +249,10 @@ struct Ring {
 
 impl Wake for Ring {
     fn wake(self: Arc<Self>) {
-        let mut tags = self
-            .bell
-            .tags
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        // In a forked process no engine rings.
+        let Ok(mut tags) = self.bell.tags.lock() else {
+            return;
+        };
         tags.push(self.tag);
         // A socket that is full rings already, and one whose loop has gone is heard by nobody.
         let _ = (&self.bell.rings).write(&[0]);
@@ -291,7 +279,7 @@ impl PyBell {
         Ok(Self(Arc::new(Chime {
             hears,
             rings,
-            tags: Mutex::default(),
+            tags: Lock::new(Vec::new()),
         })))
     }
 
@@ -300,7 +288,9 @@ impl PyBell {
     }
 
     /// Who was rung for since the last call.
-    fn heard(&self) -> Vec<u64> {
+    fn heard(&self) -> Result<Vec<u64>> {
+        // First: in a forked process the bytes are its parent's.
+        let mut tags = self.0.tags.lock()?;
         let mut buffer = [0; 256];
         loop {
             match (&self.0.hears).read(&mut buffer) {
@@ -310,7 +300,6 @@ impl PyBell {
                 Err(_) => break,
             }
         }
-        let mut tags = self.0.tags.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::take(&mut *tags)
+        Ok(std::mem::take(&mut *tags))
     }
 }

@@ -11,7 +11,6 @@ use walsh_runtime::{PerplexityOptions, PerplexityReport, TextReader};
 use crate::errors::{Failure, Result};
 use crate::model::{Listener, PyModel};
 use crate::options::spec;
-use crate::wait::wait;
 
 /// What is measured.
 #[derive(Debug, FromPyObject)]
@@ -41,7 +40,7 @@ pub(crate) fn perplexity(
     measuring: Measuring,
     progress: Option<Py<PyAny>>,
 ) -> Result<PyReport> {
-    let model = model.get()?;
+    let measured = model.get()?;
     let cancel = Arc::new(AtomicBool::new(false));
     let kv = measuring.kv.iter().map(|kv| spec(Some(kv)));
     let options = PerplexityOptions {
@@ -51,12 +50,12 @@ pub(crate) fn perplexity(
         cancel: Arc::clone(&cancel),
     };
     let listener = Listener::new(progress, &cancel);
-    let measured = wait(py, &cancel, || {
+    let report = model.wait(py, Some(&cancel), || {
         let mut text = match (&measuring.text, &measuring.path) {
             (Some(text), _) => TextReader::new("the text", text.as_bytes()),
             (None, path) => TextReader::open(path.as_deref().unwrap_or(Path::new("")))?,
         };
-        walsh_runtime::perplexity(&model, &mut text, &options, &mut |progress| {
+        walsh_runtime::perplexity(&measured, &mut text, &options, &mut |progress| {
             if let Some(listener) = &listener.told {
                 listener(walsh_runtime::Progress {
                     done: progress.chunk,
@@ -67,8 +66,8 @@ pub(crate) fn perplexity(
     })?;
     listener.check()?;
     Ok(PyReport {
-        report: measured.or_signal()??,
-        provenance: Provenance::new(&model, ["walsh.perplexity".into()]),
+        report: report.or_signal()??,
+        provenance: Provenance::new(&measured, ["walsh.perplexity".into()]),
         text: measuring.path.unwrap_or("a text".into()),
     })
 }

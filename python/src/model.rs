@@ -17,7 +17,7 @@ use crate::errors::{Failure, Result};
 use crate::options;
 use crate::session::PySession;
 use crate::slot::Shared;
-use crate::wait::wait;
+use crate::wait::{Waited, wait};
 
 /// How a model is opened.
 #[derive(Debug, FromPyObject)]
@@ -64,11 +64,13 @@ impl Opening {
         })
     }
 
+    /// `watch` ends the fetching, and what the model calibrates later.
     fn open(&self, watch: &Watch) -> Result<Model> {
         let device = self.device()?;
         let path = self.path(watch)?;
         let calibrations = CalibrationOptions {
             folder: self.store().ok().map(|store| store.calibration_folder()),
+            cancel: Arc::clone(&watch.cancel),
             ..CalibrationOptions::default()
         };
         Ok(Model::open_with(&device, path, calibrations)?)
@@ -148,11 +150,31 @@ pub(crate) fn json<T: serde::de::DeserializeOwned>(what: &str, text: &str) -> Re
 
 /// A model, ready to run.
 #[pyclass(frozen, module = "walsh._walsh", name = "Model")]
-pub(crate) struct PyModel(Shared<Model>);
+pub(crate) struct PyModel {
+    model: Shared<Model>,
+    /// Set to end a calibration, whichever call it is for.
+    cancel: Arc<AtomicBool>,
+}
 
 impl PyModel {
     pub(crate) fn get(&self) -> Result<Model> {
-        self.0.get()
+        self.model.get()
+    }
+
+    /// As [`wait`], for work that may calibrate the model; `own` is what ends the rest of it.
+    pub(crate) fn wait<T: Send>(
+        &self,
+        py: Python<'_>,
+        own: Option<&AtomicBool>,
+        work: impl FnOnce() -> T + Send,
+    ) -> Result<Waited<T>> {
+        let cancels: Vec<&AtomicBool> = own.into_iter().chain([&*self.cancel]).collect();
+        let waited = wait(py, &cancels, work);
+        // Who has set it takes it back, and nobody else: another's calibration may have yet to look.
+        if !matches!(waited, Ok(Waited { signal: None, .. })) {
+            self.cancel.store(false, Ordering::Relaxed);
+        }
+        waited
     }
 
     pub(crate) fn template(&self) -> Result<(Model, Template)> {
@@ -179,9 +201,10 @@ impl PyModel {
             cancel: Arc::clone(&cancel),
             progress: listener.told.clone(),
         };
-        let opened = wait(py, &cancel, || opening.open(&watch))?;
+        let opened = wait(py, &[&cancel], || opening.open(&watch))?;
         listener.check()?;
-        Ok(Self(Shared::new("model", opened.or_signal()??)))
+        let model = Shared::new("model", opened.or_signal()??);
+        Ok(Self { model, cancel })
     }
 
     /// What is known of it.
@@ -287,8 +310,7 @@ impl PyModel {
     #[pyo3(signature = (context, kv))]
     fn session(&self, py: Python<'_>, context: usize, kv: Option<&str>) -> Result<PySession> {
         let (model, options) = (self.get()?, options::session(context, kv)?);
-        let cancel = Arc::new(AtomicBool::new(false));
-        let session = wait(py, &cancel, || model.session(options))?;
+        let session = self.wait(py, None, || model.session(options))?;
         Ok(PySession::new(session.or_signal()??))
     }
 
@@ -308,7 +330,7 @@ impl PyModel {
             cancel: Arc::new(AtomicBool::new(false)),
         };
         let cancel = Arc::clone(&options.cancel);
-        let session = wait(py, &cancel, || model.restore(path, options))?;
+        let session = self.wait(py, Some(&cancel), || model.restore(path, options))?;
         Ok(PySession::new(session.or_signal()??))
     }
 
@@ -326,8 +348,7 @@ impl PyModel {
     /// that of the queries that meet them.
     fn calibration(&self, py: Python<'_>, layer: usize) -> Result<(Vec<f32>, Vec<f32>, Vec<f32>)> {
         let model = self.get()?;
-        let cancel = Arc::new(AtomicBool::new(false));
-        let found = wait(py, &cancel, || model.calibration().cloned())?;
+        let found = self.wait(py, None, || model.calibration().cloned())?;
         let found = found.or_signal()??;
         let layers = found.layers.len();
         let moments = found.layers.into_iter().nth(layer).ok_or_else(|| {
@@ -338,11 +359,11 @@ impl PyModel {
 
     #[getter]
     fn closed(&self) -> Result<bool> {
-        self.0.is_closed()
+        self.model.is_closed()
     }
 
     fn close(&self, py: Python<'_>) -> Result<()> {
-        let model = self.0.close()?;
+        let model = self.model.close()?;
         py.detach(|| drop(model));
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use pyo3::prelude::*;
 use walsh::formats::kv::{KvCodec, KvCodecs, RowCodec};
 use walsh::ops::KvStore;
 use walsh::{DType, Device, KvCache, KvCacheOptions, Step, Tensor};
@@ -10,15 +11,17 @@ use crate::errors::{Failure, Result};
 use crate::slot::Own;
 
 /// The device of this process, opened when it is first needed.
-pub(crate) fn processor() -> Result<Device> {
+pub(crate) fn processor(py: Python<'_>) -> Result<Device> {
+    // It is locked with the interpreter's lock held alone, so that nobody holds it where a process is forked.
     static OPENED: Mutex<Option<Own<Device>>> = Mutex::new(None);
-    let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(device) = opened.as_ref().and_then(|device| device.look().ok()) {
-        return Ok(device.clone());
-    }
+    let opened = || OPENED.lock().unwrap_or_else(PoisonError::into_inner);
     // What a process that was forked has is its parent's.
-    let device = walsh::open("cpu")?;
-    *opened = Some(Own::new(device.clone()));
+    let known = opened().as_ref().and_then(|own| own.look().ok().cloned());
+    if let Some(device) = known {
+        return Ok(device);
+    }
+    let device = py.detach(|| walsh::open("cpu"))?;
+    *opened() = Some(Own::new(device.clone()));
     Ok(device)
 }
 
@@ -32,11 +35,14 @@ pub(crate) struct Encoder {
 }
 
 impl Encoder {
-    pub(crate) fn new(codec: KvCodec, rows: usize, head_dim: usize) -> Result<Self> {
-        let device = processor()?;
+    pub(crate) fn new(
+        device: &Device,
+        codec: KvCodec,
+        [rows, head_dim]: [usize; 2],
+    ) -> Result<Self> {
         let codecs = KvCodecs::both(codec);
         let (count, width) = (rows as u64, head_dim as u64);
-        let cache = KvCache::new(&device, KvCacheOptions::global(codecs, 1, width, count))?;
+        let cache = KvCache::new(device, KvCacheOptions::global(codecs, 1, width, count))?;
         let input = device.zeros(DType::F32, &[count, 1, width])?;
         let positions: Vec<i32> = (0..rows).map(|row| row as i32).collect();
         let mut list = device.record();
@@ -50,7 +56,7 @@ impl Encoder {
         Ok(Self {
             step: list.finish()?,
             codec: RowCodec::new(codec, head_dim)?,
-            device,
+            device: device.clone(),
             input,
             cache,
         })

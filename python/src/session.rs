@@ -2,19 +2,19 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use self_cell::{MutBorrow, self_cell};
 use walsh_runtime::sampling::drawn_seed;
-use walsh_runtime::{Figures, Finish, Generation, Session, Watch};
+use walsh_runtime::{Figures, Finish, Generation, Session, Watch, log_likelihood};
 
 use crate::arrays::room;
 use crate::errors::{Failure, Result};
 use crate::options::Knobs;
-use crate::slot::{Lease, Own, Slot};
+use crate::slot::{Lease, Lock, Own, Slot};
 use crate::wait::wait;
 
 type Dependent<'s> = Generation<'s>;
@@ -47,7 +47,7 @@ impl PySession {
         let session = lease.get()?;
         let cancel = Arc::new(AtomicBool::new(false));
         session.set_watch(Watch::cancelled_by(&cancel));
-        let done = wait(py, &cancel, || {
+        let done = wait(py, &[&cancel], || {
             let done = work(session);
             session.set_watch(Watch::default());
             done
@@ -84,19 +84,8 @@ impl PySession {
     }
 
     #[getter]
-    fn seed(&self) -> Result<u64> {
-        self.0.look(Session::seed)
-    }
-
-    #[getter]
     fn closed(&self) -> Result<bool> {
         self.0.is_closed()
-    }
-
-    fn set_seed(&self, seed: u64) -> Result<()> {
-        let mut lease = self.0.lend()?;
-        lease.get()?.set_seed(seed);
-        Ok(())
     }
 
     fn reset(&self) -> Result<()> {
@@ -167,7 +156,7 @@ impl PySession {
             // Behind the last there is nothing to compare with.
             session.score(&tokens[..next.max(1)], first - 1, &mut |at, logits| {
                 if let Some(token) = tokens.get(at + 1) {
-                    let (likelihood, is_best) = likelihood(logits, *token as usize);
+                    let (likelihood, is_best) = log_likelihood(logits, *token)?;
                     found.0.push(likelihood);
                     found.1.push(is_best);
                 }
@@ -213,7 +202,7 @@ impl PySession {
         let options = knobs.generate(session.model(), &cancel)?;
         session.set_seed(knobs.given_seed()?.unwrap_or_else(drawn_seed));
         let session = lease.take()?.into_inner()?;
-        let begun = wait(py, &cancel, || {
+        let begun = wait(py, &[&cancel], || {
             let running = Running::try_new_or_recover(MutBorrow::new(session), |session| {
                 session.borrow_mut().generate_from(&tokens, options)
             });
@@ -232,7 +221,7 @@ impl PySession {
             return Err(signal.into());
         }
         Ok(PyGeneration {
-            running: Mutex::new(Some((Own::new(running), lease))),
+            running: Lock::new(Some((Own::new(running), lease))),
             told: Mutex::new(Told::default()),
             cancel,
         })
@@ -254,37 +243,6 @@ pub(crate) fn matrix<'py, T: numpy::Element>(
     Ok(values.into_pyarray(py).reshape(shape)?)
 }
 
-/// The logarithm of a token's probability, and whether it is the likeliest, the first of equals.
-fn likelihood(logits: &[f32], token: usize) -> (f64, bool) {
-    let (best, peak) =
-        logits
-            .iter()
-            .enumerate()
-            .fold((0, f32::NEG_INFINITY), |best, (at, &logit)| {
-                if logit > best.1 { (at, logit) } else { best }
-            });
-    let peak = f64::from(peak);
-    let sum: f64 = logits
-        .iter()
-        .map(|logit| (f64::from(*logit) - peak).exp())
-        .sum();
-    let logit = logits
-        .get(token)
-        .map_or(f64::NEG_INFINITY, |l| f64::from(*l));
-    (logit - peak - sum.ln(), best == token)
-}
-
-/// Why a generation ended.
-pub(crate) fn finish_name(finish: Finish) -> &'static str {
-    match finish {
-        Finish::End => "end",
-        Finish::Stop => "stop",
-        Finish::MaxTokens => "max_tokens",
-        Finish::ContextFull => "context_full",
-        Finish::Cancelled => "cancelled",
-    }
-}
-
 /// What a generation took, times in seconds.
 pub(crate) fn figures_dict<'py>(py: Python<'py>, figures: &Figures) -> Result<Bound<'py, PyDict>> {
     let dict = PyDict::new(py);
@@ -300,6 +258,12 @@ pub(crate) fn figures_dict<'py>(py: Python<'py>, figures: &Figures) -> Result<Bo
     Ok(dict)
 }
 
+/// Of two threads that read one text.
+pub(crate) fn two_readers() -> Failure {
+    let what = "two threads want the next piece of a text: let one of them read it";
+    Failure::Named("BusyError", what.into())
+}
+
 /// What is known of a generation, also when it has ended.
 #[derive(Default)]
 struct Told {
@@ -312,7 +276,7 @@ struct Told {
 #[pyclass(frozen, module = "walsh._walsh", name = "Generation")]
 pub(crate) struct PyGeneration {
     /// There until it ends.
-    running: Mutex<Option<(Own<Running>, Lease<Session>)>>,
+    running: Lock<Option<(Own<Running>, Lease<Session>)>>,
     told: Mutex<Told>,
     cancel: Arc<AtomicBool>,
 }
@@ -336,14 +300,7 @@ impl PyGeneration {
 impl PyGeneration {
     /// The next piece; nothing once it has ended.
     fn next(&self, py: Python<'_>) -> Result<Option<String>> {
-        let mut guard = match self.running.try_lock() {
-            Ok(guard) => guard,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => {
-                let what = "two threads want the next piece of a text: let one of them read it";
-                return Err(Failure::Named("BusyError", what.into()));
-            }
-        };
+        let mut guard = self.running.try_lock()?.ok_or_else(two_readers)?;
         let Some((running, _)) = &mut *guard else {
             return Ok(None);
         };
@@ -370,7 +327,7 @@ impl PyGeneration {
 
     #[getter]
     fn finish(&self) -> Option<&'static str> {
-        self.told().finish.map(finish_name)
+        self.told().finish.map(Finish::name)
     }
 
     #[getter]
@@ -392,17 +349,13 @@ impl PyGeneration {
     /// Ends it, and gives the session back. A piece that another thread is about to get is waited for.
     fn close(&self, py: Python<'_>) -> Result<()> {
         self.cancel();
-        py.detach(|| {
-            let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-            Self::end(&mut running)
-        })
+        py.detach(|| Self::end(&mut *self.running.lock()?))
     }
 }
 
 impl Drop for PyGeneration {
     fn drop(&mut self) {
-        let running = self.running.get_mut();
         // In a forked process there is nothing to give back.
-        let _ = Self::end(running.unwrap_or_else(PoisonError::into_inner));
+        let _ = Self::end(self.running.get_mut());
     }
 }

@@ -1,6 +1,6 @@
 //! What Python objects hold: at most one uses it at a time, it can be closed, and a forked process has none of it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use crate::errors::{Failure, Result};
 
@@ -22,25 +22,18 @@ impl<T> Own<T> {
 
     /// The value, in the process that made it.
     pub(crate) fn get(&mut self) -> Result<&mut T> {
-        self.check()?;
+        check(self.process)?;
         self.value.as_mut().ok_or_else(gone)
     }
 
     pub(crate) fn look(&self) -> Result<&T> {
-        self.check()?;
+        check(self.process)?;
         self.value.as_ref().ok_or_else(gone)
     }
 
     pub(crate) fn into_inner(mut self) -> Result<T> {
-        self.check()?;
+        check(self.process)?;
         self.value.take().ok_or_else(gone)
-    }
-
-    fn check(&self) -> Result<()> {
-        match self.process == std::process::id() {
-            true => Ok(()),
-            false => Err(forked()),
-        }
     }
 }
 
@@ -49,6 +42,14 @@ impl<T> Drop for Own<T> {
         if self.process != std::process::id() {
             std::mem::forget(self.value.take());
         }
+    }
+}
+
+/// Whether this is the process that made something.
+fn check(process: u32) -> Result<()> {
+    match process == std::process::id() {
+        true => Ok(()),
+        false => Err(forked()),
     }
 }
 
@@ -64,6 +65,41 @@ fn forked() -> Failure {
     )
 }
 
+/// A lock of the process that made it: one that another thread held when the process was forked is never taken.
+pub(crate) struct Lock<T> {
+    value: Mutex<T>,
+    process: u32,
+}
+
+impl<T> Lock<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self {
+            value: Mutex::new(value),
+            process: std::process::id(),
+        }
+    }
+
+    pub(crate) fn lock(&self) -> Result<MutexGuard<'_, T>> {
+        check(self.process)?;
+        Ok(self.value.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The value, unless somebody has it.
+    pub(crate) fn try_lock(&self) -> Result<Option<MutexGuard<'_, T>>> {
+        check(self.process)?;
+        match self.value.try_lock() {
+            Ok(guard) => Ok(Some(guard)),
+            Err(TryLockError::Poisoned(poisoned)) => Ok(Some(poisoned.into_inner())),
+            Err(TryLockError::WouldBlock) => Ok(None),
+        }
+    }
+
+    /// The value, which nobody else can have, in any process.
+    pub(crate) fn get_mut(&mut self) -> &mut T {
+        self.value.get_mut().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Where a value is.
 enum State<T> {
     Here(Own<T>),
@@ -74,8 +110,7 @@ enum State<T> {
 
 /// A value that is lent to one user after the other.
 pub(crate) struct Slot<T> {
-    state: Mutex<State<T>>,
-    process: u32,
+    state: Lock<State<T>>,
     /// What it is, in messages.
     what: &'static str,
 }
@@ -83,23 +118,14 @@ pub(crate) struct Slot<T> {
 impl<T> Slot<T> {
     pub(crate) fn new(what: &'static str, value: T) -> Arc<Self> {
         Arc::new(Self {
-            state: Mutex::new(State::Here(Own::new(value))),
-            process: std::process::id(),
+            state: Lock::new(State::Here(Own::new(value))),
             what,
         })
     }
 
-    /// The state; a lock that another thread held when the process was forked is never taken.
-    fn state(&self) -> Result<MutexGuard<'_, State<T>>> {
-        if self.process != std::process::id() {
-            return Err(forked());
-        }
-        Ok(self.state.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
     /// Takes the value for as long as the lease lives.
     pub(crate) fn lend(self: &Arc<Self>) -> Result<Lease<T>> {
-        let mut state = self.state()?;
+        let mut state = self.state.lock()?;
         match std::mem::replace(&mut *state, State::Lent) {
             State::Here(value) => Ok(Lease {
                 value: Some(value),
@@ -115,7 +141,7 @@ impl<T> Slot<T> {
 
     /// Looks at the value while nobody uses it.
     pub(crate) fn look<R>(&self, look: impl FnOnce(&T) -> R) -> Result<R> {
-        match &*self.state()? {
+        match &*self.state.lock()? {
             State::Here(value) => Ok(look(value.look()?)),
             State::Lent => Err(busy(self.what)),
             State::Closed => Err(closed(self.what)),
@@ -124,7 +150,7 @@ impl<T> Slot<T> {
 
     /// Closes it: the value is handed out to be dropped, or is dropped when it comes back.
     pub(crate) fn close(&self) -> Result<Option<Own<T>>> {
-        match std::mem::replace(&mut *self.state()?, State::Closed) {
+        match std::mem::replace(&mut *self.state.lock()?, State::Closed) {
             State::Here(value) => Ok(Some(value)),
             State::Lent | State::Closed => Ok(None),
         }
@@ -132,14 +158,15 @@ impl<T> Slot<T> {
 
     /// Whether it was closed.
     pub(crate) fn is_closed(&self) -> Result<bool> {
-        Ok(matches!(*self.state()?, State::Closed))
+        Ok(matches!(*self.state.lock()?, State::Closed))
     }
 
-    fn take_back(&self, value: Own<T>) {
-        if let Ok(mut state) = self.state()
+    /// Takes the value back; one that was lost closes it.
+    fn take_back(&self, value: Option<Own<T>>) {
+        if let Ok(mut state) = self.state.lock()
             && matches!(*state, State::Lent)
         {
-            *state = State::Here(value);
+            *state = value.map_or(State::Closed, State::Here);
         }
     }
 }
@@ -169,49 +196,38 @@ impl<T> Lease<T> {
 
 impl<T> Drop for Lease<T> {
     fn drop(&mut self) {
-        if let Some(value) = self.value.take() {
-            self.slot.take_back(value);
-        }
+        self.slot.take_back(self.value.take());
     }
 }
 
 /// A value that all may use at once, until it is closed.
 pub(crate) struct Shared<T> {
-    value: Mutex<Option<Own<T>>>,
-    process: u32,
+    value: Lock<Option<Own<T>>>,
     what: &'static str,
 }
 
 impl<T: Clone> Shared<T> {
     pub(crate) fn new(what: &'static str, value: T) -> Self {
         Self {
-            value: Mutex::new(Some(Own::new(value))),
-            process: std::process::id(),
+            value: Lock::new(Some(Own::new(value))),
             what,
         }
     }
 
-    fn lock(&self) -> Result<MutexGuard<'_, Option<Own<T>>>> {
-        if self.process != std::process::id() {
-            return Err(forked());
-        }
-        Ok(self.value.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
     /// A handle of it.
     pub(crate) fn get(&self) -> Result<T> {
-        match &*self.lock()? {
+        match &*self.value.lock()? {
             Some(value) => Ok(value.look()?.clone()),
             None => Err(closed(self.what)),
         }
     }
 
     pub(crate) fn close(&self) -> Result<Option<Own<T>>> {
-        Ok(self.lock()?.take())
+        Ok(self.value.lock()?.take())
     }
 
     pub(crate) fn is_closed(&self) -> Result<bool> {
-        Ok(self.lock()?.is_none())
+        Ok(self.value.lock()?.is_none())
     }
 }
 

@@ -1,6 +1,5 @@
 //! Calls that take long: Python's other threads go on meanwhile, and Ctrl-C ends them.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread::{Builder, scope};
@@ -30,10 +29,10 @@ impl<T> Waited<T> {
 }
 
 /// Does work in a thread of its own, while this one looks for signals, which Python tells its main thread alone. One that
-/// raises an exception sets `cancel`, upon which the work is to end soon.
+/// raises an exception sets `cancels`, upon which the work is to end soon.
 pub(crate) fn wait<T: Send>(
     py: Python<'_>,
-    cancel: &Arc<AtomicBool>,
+    cancels: &[&AtomicBool],
     work: impl FnOnce() -> T + Send,
 ) -> Result<Waited<T>> {
     let mut signal = None;
@@ -56,7 +55,9 @@ pub(crate) fn wait<T: Send>(
             if signal.is_none()
                 && let Err(raised) = py.check_signals()
             {
-                cancel.store(true, Ordering::Relaxed);
+                for cancel in cancels {
+                    cancel.store(true, Ordering::Relaxed);
+                }
                 signal = Some(raised);
             }
         }

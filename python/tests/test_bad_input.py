@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -250,6 +251,45 @@ def test_a_forked_process_is_told_so(
 
 
 @pytest.mark.filterwarnings("ignore:This process")
+def test_a_process_is_forked_while_a_thread_reads(model: walsh.Model) -> None:
+    stream = model.generate(PROMPT, max_tokens=400, temperature=0, stream=True)
+
+    def read() -> None:
+        while stream.finish is None:
+            with suppress(walsh.BusyError, StopIteration):
+                next(stream)
+
+    def is_read() -> bool:
+        try:
+            next(stream)
+        except walsh.BusyError:
+            return True
+        return False
+
+    def work() -> bool:
+        uses: list[Callable[[], Any]] = [stream.close, lambda: next(stream)]
+        for use in uses:
+            try:
+                use()
+            except walsh.ForkError:
+                continue
+            return False
+        return True
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    for _ in range(5):
+        # The thread holds what it reads, and in the child nobody lets that go.
+        while not is_read():
+            pass
+        assert in_child(work)
+    assert stream.finish is None
+    stream.cancel()
+    thread.join(30)
+    assert stream.finish == "cancelled"
+
+
+@pytest.mark.filterwarnings("ignore:This process")
 def test_a_forked_process_can_open_a_model_of_its_own(model: walsh.Model) -> None:
     path = model.path
 
@@ -299,6 +339,26 @@ def test_control_c_ends_every_call_that_takes_long(
         session.reset()
         assert model.generate(PROMPT, max_tokens=1, temperature=0) == " Paris"
     session.close()
+
+
+def test_control_c_ends_a_calibration(model: walsh.Model, tmp_path: Path) -> None:
+    def kept() -> list[Path]:
+        return [path for path in tmp_path.rglob("*") if path.is_file()]
+
+    # With one thread it takes long on any machine.
+    with walsh.Model(model.path, threads=1, cache_dir=tmp_path) as own:
+        calls: list[Callable[[], Any]] = [
+            lambda: kv.calibrate(own, 0),
+            lambda: own.session(kv="4bit"),
+            lambda: walsh.Engine(own, kv="4bit"),
+            lambda: walsh.perplexity(own, PROMPT * 100, kv=["4bit"], context=64),
+        ]
+        for call in calls:
+            assert interrupted(call, 0.02) < 5
+            # What was measured to the end would be kept.
+            assert not kept()
+        assert kv.calibrate(own, 0).key_mean.shape == (3, 64)
+        assert len(kept()) == 1
 
 
 def test_a_model_whose_file_is_deleted_goes_on(model: walsh.Model, tmp_path: Path) -> None:

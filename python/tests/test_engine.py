@@ -93,6 +93,18 @@ async def test_cancelling_a_task_ends_the_request(engine: walsh.Engine) -> None:
     assert await asyncio.to_thread(idle, engine)
 
 
+async def test_a_second_task_leaves_a_reply_to_the_first(engine: walsh.Engine) -> None:
+    # A prompt that takes a while: the first task waits for it.
+    reply = engine.submit("one two three " * 100, max_tokens=6, temperature=0)
+    first = asyncio.create_task(reply.anext_piece())
+    await asyncio.sleep(0)
+    with pytest.raises(walsh.BusyError, match="two tasks"):
+        await reply.anext_piece()
+    assert await asyncio.wait_for(first, 30) is not None
+    answer = await reply.aread()
+    assert (len(answer.tokens), answer.finish) == (6, "max_tokens")
+
+
 async def test_event_loops_come_and_go(engine: walsh.Engine) -> None:
     def apart() -> str:
         return asyncio.run(engine.agenerate(PROMPT, max_tokens=2, temperature=0))

@@ -139,6 +139,13 @@ def test_a_stream_that_is_let_go_leaves_the_model_usable(model: walsh.Model) -> 
     assert model.generate(PROMPT, max_tokens=2, temperature=0) == " Paris."
 
 
+def test_a_session_that_was_lost_is_made_anew(own_model: walsh.Model) -> None:
+    own_model.generate(PROMPT, max_tokens=1)
+    # As a fault of Walsh leaves it.
+    own_model._spare[0].close()
+    assert own_model.generate(PROMPT, max_tokens=1, temperature=0) == " Paris"
+
+
 def test_cancelling_ends_a_text(model: walsh.Model) -> None:
     stream = model.generate(PROMPT, max_tokens=50, temperature=0, stream=True)
     next(stream)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +105,31 @@ def test_a_session_is_used_by_one_at_a_time(model: walsh.Model) -> None:
         stream.close()
         assert session.position >= len(model.tokenize(PROMPT))
         session.read(" x")
+
+
+def test_a_second_reader_of_a_text_leaves_it_to_the_first(model: walsh.Model) -> None:
+    whole = model.generate(PROMPT, max_tokens=40, temperature=0)
+    stream = model.generate(PROMPT, max_tokens=40, temperature=0, stream=True)
+    busy: list[str] = []
+
+    def read() -> None:
+        while True:
+            try:
+                next(stream)
+            except walsh.BusyError as error:
+                busy.append(str(error))
+                # The other may read meanwhile.
+                time.sleep(0.001)
+            except StopIteration:
+                return
+
+    threads = [threading.Thread(target=read) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert busy and "let one of them read it" in busy[0]
+    assert (stream.finish, stream.tokens) == (whole.finish, whole.tokens)
 
 
 def test_a_text_that_does_not_fit_leaves_the_session_as_it_was(model: walsh.Model) -> None:

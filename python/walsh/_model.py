@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from . import _walsh
 from ._arguments import Message, Progress, _dumps, _ids, _size
 from ._closing import Closing
-from ._errors import ClosedError, ForkError
+from ._errors import ClosedError
 from ._options import Options, knobs
 from ._text import Answer, SessionText, Text
 
@@ -327,7 +327,7 @@ class Model(Closing):
         try:
             session = self._spare.pop()
             session.reset()
-        except (IndexError, ForkError):
+        except (IndexError, ClosedError):
             session = self._native.session(self._context, self._kv)
         try:
             generation = session.generate(tokens, given)

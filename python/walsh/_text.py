@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
 import weakref
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 from . import _walsh
 from ._closing import Closing
+from ._errors import BusyError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -143,6 +145,9 @@ class SessionText(Text):
     def _pull(self) -> str | None:
         try:
             piece = self._generation.next()
+        except BusyError:
+            # The text is another thread's, and goes on.
+            raise
         except BaseException:
             self.close()
             raise
@@ -203,6 +208,10 @@ class Piece:
     logprobs: Logprobs | None
 
 
+#: A piece as the native part tells it; None at the end.
+_Native = tuple[int | None, str, tuple[float, list[tuple[int, float]]] | None] | None
+
+
 class _Hub:
     """Tells the tasks of an event loop of pieces that have come."""
 
@@ -217,9 +226,7 @@ class _Hub:
             if future is not None and not future.done():
                 future.set_result(None)
 
-    async def next(
-        self, stream: _walsh.Stream
-    ) -> tuple[int | None, str, tuple[float, list[tuple[int, float]]] | None] | None:
+    async def next(self, stream: _walsh.Stream) -> _Native:
         loop, tag = asyncio.get_running_loop(), next(self.tags)
         try:
             while True:
@@ -256,6 +263,8 @@ class Reply(Text):
     def __init__(self, stream: _walsh.Stream, keep: object = None) -> None:
         self._stream: _walsh.Stream | None = stream
         self._keep = keep
+        # Held by the task that waits for a piece: the engine wakes but one.
+        self._awaited = threading.Lock()
         self._tokens: list[int] = []
         self._finish: str | None = None
         self._figures: Figures = {
@@ -270,9 +279,7 @@ class Reply(Text):
         self._prompt_logprobs: list[Logprobs] | None = None
         self._embedding: list[float] | None = None
 
-    def _heard(
-        self, piece: tuple[int | None, str, tuple[float, list[tuple[int, float]]] | None] | None
-    ) -> Piece | None:
+    def _heard(self, piece: _Native) -> Piece | None:
         if piece is None:
             self._note_end()
             return None
@@ -305,13 +312,20 @@ class Reply(Text):
         """As :meth:`next_piece`, within an event loop."""
         if self._stream is None:
             return None
+        if not self._awaited.acquire(blocking=False):
+            raise BusyError("two tasks want the next piece of a text: let one of them read it")
+        try:
+            return self._heard(await self._anext(self._stream))
+        finally:
+            self._awaited.release()
+
+    async def _anext(self, stream: _walsh.Stream) -> _Native:
         try:
             hub = _hub()
         except NotImplementedError:
             # A loop that watches no sockets.
-            loop = asyncio.get_running_loop()
-            return self._heard(await loop.run_in_executor(None, self._stream.next))
-        return self._heard(await hub.next(self._stream))
+            return await asyncio.get_running_loop().run_in_executor(None, stream.next)
+        return await hub.next(stream)
 
     def _pull(self) -> str | None:
         piece = self.next_piece()

@@ -3,6 +3,7 @@
 use std::collections::hash_map::DefaultHasher;
 use std::fs;
 use std::hash::{Hash, Hasher};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -17,18 +18,15 @@ use crate::output::{Notes, shown_path};
 use crate::quantize::{Job, Maker, threads};
 
 pub(crate) fn run(args: &Convert) -> Outcome {
-    let notes = Notes::for_figures(args.making.json);
-    let cancel = interrupt::on_interrupt()?;
-    let folder = Folder::open(&args.folder)?;
-    let source = folder.source()?;
     let maker = Maker {
         making: &args.making,
-        mix: args.mix.unwrap_or_else(|| kept(&source)),
+        mix: args.mix,
         allow_requantize: false,
-        notes,
-        cancel,
+        notes: Notes::for_figures(args.making.json),
+        cancel: interrupt::on_interrupt()?,
     };
-    maker.run(&source)
+    maker.check_output()?;
+    maker.of_folder(&args.folder)
 }
 
 /// Whether a path leads to a folder of the kind that is converted.
@@ -44,10 +42,9 @@ pub(crate) fn resolve(
     notes: &Notes,
     cancel: &Arc<AtomicBool>,
 ) -> Outcome<PathBuf> {
-    let kept_in = store.folder().join("converted");
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let name = format!("{name}-{:016x}.gguf", state(path)?);
-    let target = kept_in.join(name);
+    let kept_in = store.converted_folder();
+    let Name { of_path, whole } = Name::of(path)?;
+    let target = kept_in.join(&whole);
     if target.is_file() {
         return Ok(target);
     }
@@ -72,6 +69,12 @@ pub(crate) fn resolve(
         notes,
     };
     job.write(&target)?;
+    if let Err(error) = remove_older(&kept_in, &of_path, &whole) {
+        notes.note(format_args!(
+            "what the folder was converted to earlier cannot be removed from {}: {error}",
+            shown_path(&kept_in)
+        ));
+    }
     notes.note(format_args!(
         "{} is converted to {}, which is kept",
         shown_path(path),
@@ -80,20 +83,59 @@ pub(crate) fn resolve(
     Ok(target)
 }
 
-/// A number that changes with the folder's place and with the names, sizes and times of its files.
-fn state(path: &Path) -> Outcome<u64> {
-    let failed = |error| Failure::run(format_args!("cannot read {}: {error}", shown_path(path)));
-    let mut files = Vec::new();
-    for entry in fs::read_dir(path).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        // Behind links, of which caches of hubs are full.
-        let metadata = fs::metadata(entry.path()).map_err(failed)?;
-        let changed = metadata.modified().map_err(failed)?;
-        files.push((entry.file_name(), metadata.len(), changed));
+/// The name of the file that a folder is converted to.
+struct Name {
+    /// What it starts with whatever the folder's state is.
+    of_path: String,
+    whole: String,
+}
+
+impl Name {
+    /// It changes with the folder's place, with what converts, and with the sizes and times of the files that are read.
+    fn of(path: &Path) -> Outcome<Name> {
+        /// Names of files have 255 bytes at most.
+        const MOST: usize = 200;
+        let failed = |path: &Path, error| {
+            Failure::run(format_args!("cannot read {}: {error}", shown_path(path)))
+        };
+        let place = fs::canonicalize(path).map_err(|error| failed(path, error))?;
+        let mut state = DefaultHasher::new();
+        (env!("CARGO_PKG_VERSION"), Folder::CONVERTER).hash(&mut state);
+        for file in Folder::files(path)? {
+            // Behind links, of which caches of hubs are full.
+            let metadata = fs::metadata(&file).map_err(|error| failed(&file, error))?;
+            let changed = metadata.modified().map_err(|error| failed(&file, error))?;
+            (file.file_name(), metadata.len(), changed).hash(&mut state);
+        }
+        let name = place.file_name().unwrap_or_default().to_string_lossy();
+        let name = &name[..name.floor_char_boundary(MOST)];
+        let mut of_place = DefaultHasher::new();
+        place.hash(&mut of_place);
+        let of_path = format!("{name}-{:016x}-", of_place.finish());
+        Ok(Name {
+            whole: format!("{of_path}{:016x}.gguf", state.finish()),
+            of_path,
+        })
     }
-    files.sort();
-    let mut hasher = DefaultHasher::new();
-    fs::canonicalize(path).map_err(failed)?.hash(&mut hasher);
-    files.hash(&mut hasher);
-    Ok(hasher.finish())
+}
+
+/// Removes what a folder was converted to in states that it is no longer in.
+fn remove_older(kept_in: &Path, of_path: &str, current: &str) -> io::Result<()> {
+    for entry in fs::read_dir(kept_in)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let is_of_path = name.strip_prefix(of_path).is_some_and(|state| {
+            let state = state.strip_suffix(".gguf").unwrap_or_default();
+            u64::from_str_radix(state, 16).is_ok()
+        });
+        if is_of_path && name != current {
+            match fs::remove_file(entry.path()) {
+                // Another process has removed it meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                removed => removed?,
+            }
+        }
+    }
+    Ok(())
 }

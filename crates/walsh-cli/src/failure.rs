@@ -65,6 +65,15 @@ impl From<walsh_runtime::Error> for Failure {
     }
 }
 
+impl From<walsh_convert::Error> for Failure {
+    fn from(error: walsh_convert::Error) -> Self {
+        match error {
+            walsh_convert::Error::Cancelled => Self::Interrupted,
+            error => Self::run(error),
+        }
+    }
+}
+
 impl From<walsh::Error> for Failure {
     fn from(error: walsh::Error) -> Self {
         Self::run(error)

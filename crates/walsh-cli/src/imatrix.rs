@@ -1,22 +1,32 @@
 //! `walsh imatrix`.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
-use walsh_convert::Collected;
+use walsh_convert::{Collected, Files, Folder};
 use walsh_runtime::{ImportanceOptions, Replacement, TextReader, check_writable, importance};
 
 use crate::args::Imatrix;
 use crate::failure::{Failure, Outcome};
 use crate::output::{self, Notes, shown_path};
 use crate::progress::Steps;
-use crate::{interrupt, models};
+use crate::quantize::check_apart;
+use crate::{convert, interrupt, models};
 
 pub(crate) fn run(args: &Imatrix) -> Outcome {
     let mut text = TextReader::open(&args.file)?;
     check_writable(&args.output)?;
+    let given = Path::new(&args.model.model);
+    let mut inputs = vec![args.file.clone(), given.to_owned()];
+    if convert::is_folder(given) {
+        inputs.extend(Folder::files(given)?);
+    }
+    check_apart(&args.output, &inputs)?;
     let notes = Notes::for_figures(false);
     let cancel = interrupt::on_interrupt()?;
     let model = models::open(&args.model, &notes, &cancel)?;
+    // Of a model in parts all, and one that was asked for by its name.
+    check_apart(&args.output, Files::open(model.path())?.paths())?;
     let options = ImportanceOptions {
         context: args.context,
         chunks: args.chunks.map(usize::from),

@@ -1,62 +1,84 @@
 //! `walsh quantize`.
 
+use std::fs;
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::Instant;
 
 use serde_json::json;
-use walsh_convert::{Error, Files, Imatrix, Mix, Plan, PlanOptions, Source, WriteOptions};
+use walsh_convert::{
+    Error, Files, Folder, Imatrix, Mix, Plan, PlanOptions, Source, WriteOptions, kept,
+};
 use walsh_runtime::{Replacement, check_writable};
 
 use crate::args::{Making, Quantize};
 use crate::failure::{Failure, Outcome};
 use crate::output::{self, Notes, Table, bytes, shown_path};
 use crate::progress::Bar;
-use crate::{interrupt, models};
+use crate::{convert, interrupt, models};
 
 pub(crate) fn run(args: &Quantize) -> Outcome {
-    let notes = Notes::for_figures(args.making.json);
-    let cancel = interrupt::on_interrupt()?;
-    let path = models::resolve(&args.input, &args.cache, &notes, &cancel)?;
-    let files = Files::open(&path)?;
-    if files.contain(&args.making.output) {
-        return Err(Failure::Usage(format!(
-            "{} is the model that is read: give another file to write",
-            shown_path(&args.making.output)
-        )));
-    }
     let maker = Maker {
         making: &args.making,
-        mix: args.mix,
+        mix: Some(args.mix),
         allow_requantize: args.allow_requantize,
-        notes,
-        cancel,
+        notes: Notes::for_figures(args.making.json),
+        cancel: interrupt::on_interrupt()?,
     };
-    maker.run(&files.source()?)
+    // Before a model is fetched for it.
+    maker.check_output()?;
+    let given = Path::new(&args.input);
+    if convert::is_folder(given) {
+        return maker.of_folder(given);
+    }
+    let path = models::resolve(&args.input, &args.cache, &maker.notes, &maker.cancel)?;
+    let files = Files::open(&path)?;
+    maker.check_inputs(files.paths())?;
+    maker.make(&files.source()?)
 }
 
 /// What makes a file of a model, whatever it comes from.
 pub(crate) struct Maker<'a> {
     pub(crate) making: &'a Making,
-    pub(crate) mix: Mix,
+    /// Where none is given, the type that most weights have.
+    pub(crate) mix: Option<Mix>,
     pub(crate) allow_requantize: bool,
     pub(crate) notes: Notes,
     pub(crate) cancel: Arc<AtomicBool>,
 }
 
 impl Maker<'_> {
-    /// Plans the file, writes it unless that is not wanted, and reports.
-    pub(crate) fn run(&self, source: &Source<'_>) -> Outcome {
-        if !self.making.dry_run {
-            check_writable(&self.making.output)?;
+    /// Finds out whether the file can be written, if it is to be.
+    pub(crate) fn check_output(&self) -> Outcome {
+        match self.making.dry_run {
+            true => Ok(()),
+            false => Ok(check_writable(&self.making.output)?),
         }
+    }
+
+    fn check_inputs(&self, inputs: &[PathBuf]) -> Outcome {
+        let output = &self.making.output;
+        check_apart(output, self.making.imatrix.as_slice())?;
+        check_apart(output, inputs)
+    }
+
+    /// Makes the file of a folder.
+    pub(crate) fn of_folder(&self, path: &Path) -> Outcome {
+        let folder = Folder::open(path)?;
+        self.check_inputs(&Folder::files(path)?)?;
+        self.make(&folder.source()?)
+    }
+
+    /// Plans the file, writes it unless that is not wanted, and reports.
+    fn make(&self, source: &Source<'_>) -> Outcome {
         let imatrix = self.making.imatrix.as_deref().map(Imatrix::open);
         let imatrix = imatrix.transpose()?;
+        let mix = self.mix.unwrap_or_else(|| kept(source));
         let options = PlanOptions {
-            mix: self.mix,
+            mix,
             overrides: &self.making.tensors,
             imatrix: imatrix.as_ref(),
             // Nothing is lost by looking.
@@ -76,7 +98,76 @@ impl Maker<'_> {
             };
             job.write(&self.making.output)?;
         }
-        self.report(&plan, started)
+        self.report(&plan, mix, started)
+    }
+
+    fn report(&self, plan: &Plan<'_>, mix: Mix, started: Instant) -> Outcome {
+        let making = self.making;
+        let (before, after) = plan.bytes();
+        let bits = |bytes: u64| 8.0 * bytes as f64 / plan.values().max(1) as f64;
+        if making.json {
+            let tensors = plan.tensors.iter().map(|tensor| {
+                json!({
+                    "name": tensor.name,
+                    "shape": tensor.shape,
+                    "from": tensor.from.name(),
+                    "to": tensor.to.name(),
+                    "bytes_from": tensor.bytes_from,
+                    "bytes_to": tensor.bytes_to,
+                    "weighted": tensor.is_weighted,
+                })
+            });
+            return output::print_json(&json!({
+                "type": mix.name(),
+                "tensors": tensors.collect::<Vec<_>>(),
+                "bytes_from": before,
+                "bytes_to": after,
+                "bits_per_weight": bits(after),
+                "seconds": (!making.dry_run).then(|| started.elapsed().as_secs_f64()),
+                "notes": self.notes.kept(),
+            }));
+        }
+        let mut text = String::new();
+        if making.dry_run {
+            let mut table = Table::new(&["tensor", "shape", "from", "to", "size"]);
+            for tensor in &plan.tensors {
+                let shape: Vec<String> = tensor.shape.iter().map(u64::to_string).collect();
+                table.row(vec![
+                    tensor.name.clone(),
+                    shape.join("×"),
+                    tensor.from.to_string(),
+                    tensor.to.to_string(),
+                    bytes(tensor.bytes_to),
+                ]);
+            }
+            text = table.to_string();
+        }
+        let what = if making.dry_run { "would be" } else { "is" };
+        text.push_str(&format!(
+            "{} {what} {} of weights, {:.2} bits each, from {} and {:.2}\n",
+            shown_path(&making.output),
+            bytes(after),
+            bits(after),
+            bytes(before),
+            bits(before)
+        ));
+        output::print(&text)
+    }
+}
+
+/// Refuses a file to write that is one of those that are read.
+pub(crate) fn check_apart(output: &Path, inputs: &[PathBuf]) -> Outcome {
+    // What is not there yet is none of them.
+    let Ok(place) = fs::canonicalize(output) else {
+        return Ok(());
+    };
+    let is_output = |input: &PathBuf| fs::canonicalize(input).is_ok_and(|input| input == place);
+    match inputs.iter().any(is_output) {
+        true => Err(Failure::Usage(format!(
+            "{} is one of the files that are read: give another file to write",
+            shown_path(output)
+        ))),
+        false => Ok(()),
     }
 }
 
@@ -117,69 +208,5 @@ impl Job<'_> {
             error => error.into(),
         })?;
         Ok(file.commit()?)
-    }
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        match error {
-            Error::Cancelled => Self::Interrupted,
-            error => Self::run(error),
-        }
-    }
-}
-
-impl Maker<'_> {
-    fn report(&self, plan: &Plan<'_>, started: Instant) -> Outcome {
-        let making = self.making;
-        let (before, after) = plan.bytes();
-        let bits = |bytes: u64| 8.0 * bytes as f64 / plan.values().max(1) as f64;
-        if making.json {
-            let tensors = plan.tensors.iter().map(|tensor| {
-                json!({
-                    "name": tensor.name,
-                    "shape": tensor.shape,
-                    "from": tensor.from.name(),
-                    "to": tensor.to.name(),
-                    "bytes_from": tensor.bytes_from,
-                    "bytes_to": tensor.bytes_to,
-                    "weighted": tensor.is_weighted,
-                })
-            });
-            return output::print_json(&json!({
-                "type": self.mix.name(),
-                "tensors": tensors.collect::<Vec<_>>(),
-                "bytes_from": before,
-                "bytes_to": after,
-                "bits_per_weight": bits(after),
-                "seconds": (!making.dry_run).then(|| started.elapsed().as_secs_f64()),
-                "notes": self.notes.kept(),
-            }));
-        }
-        let mut text = String::new();
-        if making.dry_run {
-            let mut table = Table::new(&["tensor", "shape", "from", "to", "size"]);
-            for tensor in &plan.tensors {
-                let shape: Vec<String> = tensor.shape.iter().map(u64::to_string).collect();
-                table.row(vec![
-                    tensor.name.clone(),
-                    shape.join("×"),
-                    tensor.from.to_string(),
-                    tensor.to.to_string(),
-                    bytes(tensor.bytes_to),
-                ]);
-            }
-            text = table.to_string();
-        }
-        let what = if making.dry_run { "would be" } else { "is" };
-        text.push_str(&format!(
-            "{} {what} {} of weights, {:.2} bits each, from {} and {:.2}\n",
-            shown_path(&making.output),
-            bytes(after),
-            bits(after),
-            bytes(before),
-            bits(before)
-        ));
-        output::print(&text)
     }
 }

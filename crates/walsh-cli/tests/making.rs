@@ -38,6 +38,16 @@ fn answer(model: &Path, more: &[&str]) -> String {
     walsh(words.chain(more.iter().copied())).ok()
 }
 
+/// A copy of one of the folders of tiny models.
+fn copied(name: &str, to: &Path) -> PathBuf {
+    fs::create_dir(to).expect("a folder");
+    let source = root().join("crates/walsh-convert/tests/folders").join(name);
+    for name in names(&source) {
+        fs::copy(source.join(&name), to.join(&name)).expect("a copy");
+    }
+    to.to_owned()
+}
+
 /// The names in a folder, hidden ones too.
 fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).expect("a folder");
@@ -116,16 +126,69 @@ fn what_cannot_be_made_leaves_nothing() {
     let out = folder.path().join("out.gguf");
     let (model, quantised, out) = (text(&model), text(&quantised), text(&out));
     walsh(["quantize", quantised, out]).fails(1, "--allow-requantize");
-    walsh(["quantize", model, model]).fails(2, "the model that is read");
     walsh(["quantize", model, out, "--type", "q4_k_x"]).fails(2, "q4_k_m");
     walsh(["quantize", model, out, "--tensor", "attn_q"]).fails(2, "REGEX=TYPE");
     walsh(["quantize", model, out, "--imatrix", model]).fails(1, "importance matrix");
+    walsh(["quantize", model, out, "--tensor", "attn_w=q8_0"]).fails(1, "\"attn_w\"");
+    let named = ["--type", "f16", "--tensor", "attn_norm=q8_0"];
+    walsh([&["quantize", model, out], &named[..]].concat()).fails(1, "\"attn_norm\"");
     walsh(["quantize", model, text(folder.path())]).fails(1, "no file");
     let nowhere = folder.path().join("no/such/out.gguf");
     walsh(["quantize", model, text(&nowhere)]).fails(1, "no folder");
+    // Before anything is looked for that is to be read.
+    walsh(["quantize", "no-such-model", text(&nowhere)]).fails(1, "no folder");
+    walsh(["convert", "/no/such/folder", text(&nowhere)]).fails(1, "no folder");
     walsh(["convert", text(folder.path()), out]).fails(1, "config.json");
     walsh(["convert", "/no/such/folder", out]).fails(1, "config.json");
     assert_eq!(names(folder.path()), ["f16.gguf", "q8_0.gguf"]);
+}
+
+#[test]
+fn what_is_read_is_not_written_over() {
+    const SAID: &str = "one of the files that are read";
+    let folder = Folder::new();
+    let model = tiny(&folder, DType::F16);
+    let book = folder.file("book.txt", b"It is a truth universally acknowledged.");
+    let matrix = folder.file("my.imatrix.gguf", b"GGUF");
+    let source = copied("mistral", &folder.path().join("mistral"));
+    let inner = names(&source);
+    let inner = inner.iter().map(|name| source.join(name));
+    let inner: Vec<PathBuf> = inner.collect();
+    let all = [&model, &book, &matrix].into_iter().chain(&inner);
+    let before: Vec<Vec<u8>> = all
+        .clone()
+        .map(|path| fs::read(path).expect("it"))
+        .collect();
+    let out = folder.path().join("out.gguf");
+    let (model, book, matrix, out) = (text(&model), text(&book), text(&matrix), text(&out));
+
+    walsh(["quantize", model, model]).fails(2, SAID);
+    walsh(["quantize", model, matrix, "--imatrix", matrix]).fails(2, SAID);
+    let given = ["--imatrix", matrix];
+    walsh([&["convert", text(&source), matrix], &given[..]].concat()).fails(2, SAID);
+    for file in &inner {
+        walsh(["convert", text(&source), text(file)]).fails(2, SAID);
+        walsh(["quantize", text(&source), text(file)]).fails(2, SAID);
+    }
+    #[cfg(unix)]
+    {
+        let link = folder.path().join("link.gguf");
+        std::os::unix::fs::symlink(model, &link).expect("a link");
+        walsh(["quantize", model, text(&link)]).fails(2, SAID);
+        fs::remove_file(link).expect("the link");
+    }
+    let measured = ["--file", book, "--threads", "1", "--context", "8"];
+    for (given, output) in [
+        (model, model),
+        (model, book),
+        (text(&source), text(&inner[0])),
+    ] {
+        let words = ["imatrix", "--model", given, "--output", output];
+        walsh([&words[..], &measured[..]].concat()).fails(2, SAID);
+    }
+    let after: Vec<Vec<u8>> = all.map(|path| fs::read(path).expect("it")).collect();
+    assert!(after == before);
+    assert!(!Path::new(out).exists());
 }
 
 /// As on a disk that is full: no file grows beyond a few thousand bytes.
@@ -273,4 +336,65 @@ fn folders_are_converted_and_run() {
     .json();
     assert_eq!(report["type"], "q8_0");
     answer(&out, &[]);
+}
+
+#[test]
+fn folders_are_converted_anew_when_what_is_read_has_changed() {
+    let folder = Folder::new();
+    let source = copied("qwen3", &folder.path().join("qwen3"));
+    let cache = folder.path().join("cache");
+    let kept_in = cache.join("converted");
+    let run = || answer(&source, &["--cache-dir", text(&cache)]);
+    let first = run();
+    let kept = names(&kept_in);
+    assert_eq!(kept.len(), 1);
+    assert!(kept[0].starts_with("qwen3-"), "{kept:?}");
+
+    // What conversion does not read.
+    fs::write(source.join("README.md"), "words").expect("a file");
+    #[cfg(unix)]
+    std::os::unix::fs::symlink("/no/such/file", source.join("flax_model.msgpack")).expect("a link");
+    let written = |name: &str| {
+        let metadata = fs::metadata(kept_in.join(name)).expect("the file");
+        metadata.modified().expect("a time")
+    };
+    let at = written(&kept[0]);
+    assert_eq!(run(), first);
+    assert_eq!(names(&kept_in), kept);
+    assert_eq!(written(&kept[0]), at);
+
+    // Another folder of the same name, and a file of somebody's.
+    let other = folder.path().join("other");
+    fs::create_dir(&other).expect("a folder");
+    let other = copied("qwen3", &other.join("qwen3"));
+    answer(&other, &["--cache-dir", text(&cache)]);
+    assert_eq!(names(&kept_in).len(), 2);
+    let place = kept[0].rsplit_once('-').expect("a name").0;
+    fs::write(kept_in.join(format!("{place}-mine.gguf")), "mine").expect("a file");
+
+    let config = source.join("config.json");
+    let changed = fs::read_to_string(&config).expect("it") + "\n";
+    fs::write(&config, changed).expect("a file");
+    assert_eq!(run(), first);
+    let now = names(&kept_in);
+    assert_eq!(now.len(), 3, "{now:?}");
+    assert!(!now.contains(&kept[0]), "{now:?}");
+    let own = now.iter().filter(|name| name.starts_with(place));
+    assert_eq!(own.count(), 2, "{now:?}");
+}
+
+#[test]
+fn a_folder_is_quantised_without_a_file_between() {
+    let folder = Folder::new();
+    let source = copied("qwen3", &folder.path().join("qwen3"));
+    let cache = folder.path().join("cache");
+    let (direct, between) = (folder.path().join("a.gguf"), folder.path().join("b.gguf"));
+    let options = ["--type", "q8_0", "--cache-dir", text(&cache)];
+    walsh([&["quantize", text(&source), text(&direct)], &options[..]].concat()).ok();
+    assert!(!cache.exists());
+    let whole = folder.path().join("whole.gguf");
+    walsh(["convert", text(&source), text(&whole)]).ok();
+    walsh([&["quantize", text(&whole), text(&between)], &options[..]].concat()).ok();
+    let [direct, between] = [direct, between].map(|path| fs::read(path).expect("a file"));
+    assert!(direct == between);
 }

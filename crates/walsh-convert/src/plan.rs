@@ -50,7 +50,8 @@ impl FromStr for Override {
 pub struct PlanOptions<'a> {
     /// The types of all tensors but those that are named.
     pub mix: Mix,
-    /// Types of named tensors; the first that fits counts. Tensors that a mix keeps as they are stay so.
+    /// Types of named tensors; the first that fits counts, and each counts for one at least. Tensors that a mix keeps as
+    /// they are stay so.
     pub overrides: &'a [Override],
     /// How much each column of each tensor matters.
     pub imatrix: Option<&'a Imatrix>,
@@ -93,16 +94,24 @@ impl<'a> Plan<'a> {
     /// Decides on every tensor.
     ///
     /// # Errors
-    /// When a tensor is quantised already and that is not allowed, the importance does not fit the model, or a type cannot
-    /// be written.
+    /// When a tensor is quantised already and that is not allowed, the importance does not fit the model, a type cannot be
+    /// written, or an override is of no tensor.
     pub fn new(source: &'a Source<'a>, options: &PlanOptions<'a>) -> Result<Plan<'a>> {
+        let mut is_used = vec![false; options.overrides.len()];
         let mut picker = Picker::new(options.mix, source, options.imatrix.is_some());
         let mut tensors = Vec::with_capacity(source.tensors.len());
         let mut replaced = 0;
         for tensor in &source.tensors {
-            let (to, is_replaced) = decide(tensor, options, &mut picker);
+            let (to, is_replaced) = decide(tensor, (options, &mut is_used), &mut picker);
             replaced += usize::from(is_replaced);
             tensors.push(planned(tensor, to, options)?);
+        }
+        let mut overrides = options.overrides.iter().zip(is_used);
+        if let Some((unused, _)) = overrides.find(|(_, is_used)| !is_used) {
+            return Err(Error::Asked(format!(
+                "{:?}: no tensor gets its type by this expression: it is found in no name, in those of tensors that stay as they are, or an earlier expression takes them all; leave it out or give another",
+                unused.expression.as_str()
+            )));
         }
         let mut notes = Vec::new();
         if replaced > 0 {
@@ -114,7 +123,7 @@ impl<'a> Plan<'a> {
             // Embeddings have none, and the output's weight seldom has one.
             let without = |planned: &&Planned| {
                 let is_usual = planned.name.starts_with("blk.") && !planned.is_weighted;
-                is_usual && planned.from != planned.to && is_searched(planned.to)
+                is_usual && planned.from != planned.to && ggml::searches(planned.to)
             };
             let names = tensors.iter().filter(without).map(|planned| &*planned.name);
             let names: Vec<&str> = names.collect();
@@ -179,16 +188,23 @@ impl<'a> Plan<'a> {
 }
 
 /// The type of a tensor, and whether it is another than was chosen because of its rows' length.
-fn decide(tensor: &Tensor<'_>, options: &PlanOptions<'_>, picker: &mut Picker) -> (DType, bool) {
+fn decide(
+    tensor: &Tensor<'_>,
+    (options, is_used): (&PlanOptions<'_>, &mut [bool]),
+    picker: &mut Picker,
+) -> (DType, bool) {
     if !mix::is_chosen(tensor) {
         return (tensor.dtype, false);
     }
-    if !options.mix.base().is_quantised() {
-        return (options.mix.base(), false);
-    }
     let mut overrides = options.overrides.iter();
-    let named = overrides.find(|named| named.expression.is_match(&tensor.name));
-    let wanted = named.map_or_else(|| picker.pick(tensor), |named| named.dtype);
+    let named = overrides.position(|named| named.expression.is_match(&tensor.name));
+    let wanted = match named {
+        Some(index) => {
+            is_used[index] = true;
+            options.overrides[index].dtype
+        }
+        None => picker.pick(tensor),
+    };
     let to = mix::fitting(wanted, tensor.columns());
     (to, to != wanted)
 }
@@ -225,9 +241,4 @@ fn planned(tensor: &Tensor<'_>, to: DType, options: &PlanOptions<'_>) -> Result<
             .ok_or_else(|| Error::Asked(format!("tensor {} is too large for {to}", tensor.name)))?,
         is_weighted: importance.is_some(),
     })
-}
-
-/// Whether an importance changes what is written.
-fn is_searched(dtype: DType) -> bool {
-    dtype.is_quantised() && !matches!(dtype, DType::Q8_0 | DType::MXFP4)
 }

@@ -13,7 +13,7 @@ use crate::{Error, Result, hf};
 /// The files of a model, mapped. They must not be changed meanwhile.
 #[derive(Debug)]
 pub struct Files {
-    pub(crate) paths: Vec<PathBuf>,
+    paths: Vec<PathBuf>,
     maps: Vec<Mmap>,
 }
 
@@ -92,13 +92,9 @@ impl Files {
         Ok(files)
     }
 
-    /// Whether `path` is one of the files.
-    pub fn contain(&self, path: &Path) -> bool {
-        let Ok(path) = fs::canonicalize(path) else {
-            return false;
-        };
-        let mut own = self.paths.iter();
-        own.any(|own| fs::canonicalize(own).is_ok_and(|own| own == path))
+    /// Where they are.
+    pub fn paths(&self) -> &[PathBuf] {
+        &self.paths
     }
 
     /// The model in the files.

@@ -54,6 +54,10 @@ impl Plan<'_> {
         let (total, _) = self.bytes();
         let mut done = 0;
         for (tensor, planned) in self.source.tensors.iter().zip(&self.tensors) {
+            // Without values there are no rows to go over, however many the shape counts.
+            if tensor.bytes() == 0 {
+                continue;
+            }
             let work = Work {
                 tensor,
                 planned,

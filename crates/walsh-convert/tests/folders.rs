@@ -151,20 +151,29 @@ fn folders_are_quantised_on_the_way() -> Result {
     Ok(())
 }
 
-/// A copy of a folder in which a file is changed.
-fn changed(name: &str, file: &str, change: impl Fn(Vec<u8>) -> Option<Vec<u8>>) -> Result<String> {
+fn copy(name: &str) -> Result<tempfile::TempDir> {
     let copy = tempfile::tempdir()?;
     for entry in fs::read_dir(folders().join(name))? {
         let entry = entry?;
         fs::copy(entry.path(), copy.path().join(entry.file_name()))?;
     }
+    Ok(copy)
+}
+
+/// What is said of a copy of a folder in which a file is changed.
+fn changed(name: &str, file: &str, change: impl Fn(Vec<u8>) -> Option<Vec<u8>>) -> Result<String> {
+    let copy = copy(name)?;
     let path = copy.path().join(file);
     match change(fs::read(&path)?) {
         Some(bytes) => fs::write(&path, bytes)?,
         None => fs::remove_file(&path)?,
     }
-    match converted(copy.path(), None) {
-        Ok(_) => Err(format!("{name} with another {file} was not refused").into()),
+    complaint(copy.path())
+}
+
+fn complaint(folder: &Path) -> Result<String> {
+    match converted(folder, None) {
+        Ok(_) => Err(format!("{} was not refused", folder.display()).into()),
         Err(error) => {
             let text = error.to_string();
             assert!(!text.contains('\n'), "{text}");
@@ -226,6 +235,21 @@ fn what_contradicts_itself_is_refused() -> Result {
         ),
         (config("\"silu\"", "\"relu\"")?, "relu"),
         (
+            config("\"rope_type\": \"default\"", "\"rope_type\": \"linear\"")?,
+            "factor is missing",
+        ),
+        (
+            changed(
+                "qwen3moe",
+                "config.json",
+                replaced(
+                    "\"moe_intermediate_size\": 16",
+                    "\"moe_intermediate_size\": 0",
+                ),
+            )?,
+            "contradict",
+        ),
+        (
             changed(
                 "qwen2",
                 "tokenizer.json",
@@ -255,6 +279,85 @@ fn what_contradicts_itself_is_refused() -> Result {
         ),
     ] {
         assert!(text.contains(part), "{part:?} is not in {text:?}");
+    }
+    Ok(())
+}
+
+/// Sizes that nothing could hold are found out before anything is made of them.
+#[test]
+fn sizes_are_held_to_the_tensors_first() -> Result {
+    for (name, from, to, part) in [
+        (
+            "qwen2",
+            "\"vocab_size\": 360",
+            "\"vocab_size\": 2147483647",
+            "config.json asks for [2147483647",
+        ),
+        (
+            "qwen2",
+            "\"num_hidden_layers\": 2",
+            "\"num_hidden_layers\": 2147483647",
+            "blk.2.",
+        ),
+        (
+            "llama",
+            "\"head_dim\": 16",
+            "\"head_dim\": 2147483646",
+            "config.json asks for",
+        ),
+    ] {
+        let text = changed(name, "config.json", replaced(from, to))?;
+        assert!(text.contains(part), "{part:?} is not in {text:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn frequencies_that_cannot_be_divided_are_refused() -> Result {
+    for (from, to) in [
+        ("\"factor\": 8.0", "\"factor\": 0.0"),
+        ("\"factor\": 8.0", "\"factor\": -8.0"),
+        ("\"factor\": 8.0", "\"factor\": 1e300"),
+        ("\"low_freq_factor\": 1.0", "\"low_freq_factor\": 4.0"),
+        ("\"rope_theta\": 500000.0", "\"rope_theta\": -1.0"),
+    ] {
+        let text = changed("llama", "config.json", replaced(from, to))?;
+        assert!(text.contains("cannot be divided"), "{to}: {text}");
+    }
+    Ok(())
+}
+
+#[test]
+fn files_that_are_too_large_are_not_read() -> Result {
+    for (name, file) in [
+        ("qwen2", "tokenizer.json"),
+        ("gemma3", "tokenizer.model"),
+        ("llama", "chat_template.jinja"),
+    ] {
+        let copy = copy(name)?;
+        let large = fs::File::options()
+            .write(true)
+            .open(copy.path().join(file))?;
+        // A hole, which takes no room.
+        large.set_len((512 << 20) + 1)?;
+        let text = complaint(copy.path())?;
+        assert!(text.contains(file) && text.contains("512 MiB"), "{text}");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_files_that_are_read_are_known() -> Result {
+    for name in FAMILIES {
+        let folder = folders().join(name);
+        let mut all = Vec::new();
+        for entry in fs::read_dir(&folder)? {
+            all.push(entry?.path());
+        }
+        let mut found = Folder::files(&folder)?;
+        all.sort();
+        found.sort();
+        assert_eq!(found, all);
     }
     Ok(())
 }

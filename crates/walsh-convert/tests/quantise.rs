@@ -127,7 +127,7 @@ fn importance(folder: &Path, columns: &[(&str, usize, usize)]) -> Result<(PathBu
 fn tensors_are_encoded_row_by_row_and_the_rest_is_kept() -> Result {
     let folder = tempfile::tempdir()?;
     let path = model(folder.path(), DType::F16, |_, _| {})?;
-    let overrides = ["attn_v=q5_1".parse()?, "attn=q8_0".parse()?];
+    let overrides = ["attn_v=q5_1".parse()?, "attn|token=q8_0".parse()?];
     let options = options(Mix::Q4KS, &overrides, None);
     let out = quantised(&path, &options, 2)?;
     assert!(out == quantised(&path, &options, 1)?);
@@ -155,13 +155,82 @@ fn tensors_are_encoded_row_by_row_and_the_rest_is_kept() -> Result {
     assert_eq!(
         seen,
         [
-            ("token_embd.weight", DType::Q6K),
+            ("token_embd.weight", DType::Q8_0),
             ("blk.0.attn_norm.weight", DType::F32),
             ("blk.0.attn_q.bias", DType::F32),
             ("blk.0.attn_v.weight", DType::Q5_1),
             ("blk.0.ffn_down_exps.weight", DType::Q4K),
         ]
     );
+    Ok(())
+}
+
+#[test]
+fn tensors_without_values_are_written() -> Result {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("empty.gguf");
+    let mut writer = Writer::new();
+    writer.set("general.architecture", "llama")?;
+    let ones = vec![0; 2 * 256];
+    for (name, shape, data) in [
+        ("blk.0.attn_k.weight", &[4, 0][..], &[][..]),
+        ("blk.0.attn_q.weight", &[1 << 62, 0], &[]),
+        ("blk.0.attn_v.weight", &[0, 256], &[]),
+        ("blk.0.ffn_up.weight", &[1, 256], &ones),
+        ("blk.0.ffn_up_exps.weight", &[0, 1 << 30, 256], &[]),
+    ] {
+        writer.tensor(NewTensor {
+            name,
+            dtype: DType::F16,
+            shape,
+            data: data.into(),
+        })?;
+    }
+    fs::write(&path, writer.to_bytes())?;
+    for mix in [Mix::Q4KM, Mix::F16] {
+        let out = quantised(&path, &options(mix, &[], None), 2)?;
+        let file = Gguf::parse(&out)?;
+        let lengths = file.tensors().iter().map(|tensor| tensor.bytes);
+        assert_eq!(lengths.filter(|bytes| *bytes > 0).count(), 1);
+        let tensor = file.tensor("blk.0.attn_q.weight").ok_or("no tensor")?;
+        assert_eq!(tensor.shape, [1 << 62, 0]);
+    }
+    Ok(())
+}
+
+#[test]
+fn named_tensors_get_their_types_in_every_mix() -> Result {
+    let folder = tempfile::tempdir()?;
+    let path = model(folder.path(), DType::F16, |_, _| {})?;
+    let chosen = |mix, texts: &[&str]| -> Result<Vec<DType>> {
+        let overrides: std::result::Result<Vec<Override>, _> =
+            texts.iter().map(|text| text.parse()).collect();
+        let planned = plan(&path, &options(mix, &overrides?, None))?;
+        let named = planned.iter().filter(|tensor| tensor.shape.len() > 1);
+        Ok(named.map(|tensor| tensor.to).collect())
+    };
+    for (mix, base) in [
+        (Mix::F32, DType::F32),
+        (Mix::F16, DType::F16),
+        (Mix::BF16, DType::BF16),
+    ] {
+        assert_eq!(
+            chosen(mix, &["attn_v=q8_0"])?,
+            [base, DType::Q8_0, base],
+            "{mix}"
+        );
+    }
+    for mix in [Mix::F16, Mix::Q4KM] {
+        for texts in [
+            // Found in no name, in that of a tensor that stays, and behind another.
+            &["attn_w=q8_0"][..],
+            &["attn_v=q8_0", "attn_norm=q8_0"],
+            &["attn=q8_0", "attn_v=q5_1"],
+        ] {
+            let (name, _) = texts[texts.len() - 1].split_once('=').ok_or("no type")?;
+            refused(chosen(mix, texts), &format!("{name:?}"));
+        }
+    }
     Ok(())
 }
 
@@ -289,6 +358,6 @@ fn a_run_that_is_cancelled_ends() -> Result {
         },
     );
     assert!(matches!(ended, Err(walsh_convert::Error::Cancelled)));
-    assert!(files.contain(&path) && !files.contain(&folder.path().join("other.gguf")));
+    assert!(matches!(files.paths(), [own] if *own == path));
     Ok(())
 }

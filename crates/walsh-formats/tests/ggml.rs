@@ -2,7 +2,7 @@
 
 use safetensors::SafeTensors;
 use walsh_formats::DType;
-use walsh_formats::ggml::{decode, encode, encode_weighted, encodes};
+use walsh_formats::ggml::{decode, encode, encode_weighted, encodes, searches};
 use walsh_formats::random::SplitMix64;
 
 static GOLDEN: &[u8] = include_bytes!("golden/ggml.safetensors");
@@ -102,6 +102,14 @@ fn values_encode_as_in_gguf() {
             let source = &values[at..at + dtype.block_len()];
             assert_eq!(found, expected, "{dtype}: block {i} of {source:?}");
         }
+    }
+}
+
+#[test]
+fn types_that_are_searched_are_known() {
+    for &dtype in DType::ALL {
+        let is_searched = SEARCHED.contains(&dtype) || SEARCHED_WITH_IMPORTANCE.contains(&dtype);
+        assert_eq!(searches(dtype), is_searched, "{dtype}");
     }
 }
 

@@ -275,20 +275,13 @@ fn answer(
         }
     });
     match answered {
-        Ok(None) => return None,
+        Ok(None | Some((Finish::Cancelled, _))) => return None,
         Ok(Some((finish, figures))) => {
-            let finish = match finish {
-                Finish::End => "end",
-                Finish::Stop => "stop",
-                Finish::MaxTokens => "max_tokens",
-                Finish::ContextFull => "context_full",
-                Finish::Cancelled => return None,
-            };
             report.prompt_tokens += figures.prompt_tokens;
             report.reused_tokens += figures.reused_tokens;
             report.generated_tokens += figures.generated_tokens;
             fields.insert("text".into(), text.into());
-            fields.insert("finish".into(), finish.into());
+            fields.insert("finish".into(), finish.name().into());
             fields.insert("prompt_tokens".into(), figures.prompt_tokens.into());
             fields.insert("generated_tokens".into(), figures.generated_tokens.into());
         }

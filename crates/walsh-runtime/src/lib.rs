@@ -67,7 +67,8 @@ pub use model::{
     TensorSummary,
 };
 pub use perplexity::{
-    PerplexityOptions, PerplexityProgress, PerplexityReport, PerplexityResult, perplexity,
+    PerplexityOptions, PerplexityProgress, PerplexityReport, PerplexityResult, log_likelihood,
+    perplexity,
 };
 pub use sampling::{RecommendedSampling, Sampling};
 pub use session::{DEFAULT_CONTEXT, RestoreOptions, Session, SessionOptions};

@@ -21,7 +21,7 @@ pub(crate) struct Making {
     pub(crate) imatrix: Option<PathBuf>,
 
     /// A type for the tensors whose names a regular expression is found in; may be given several times, and the first
-    /// that fits counts
+    /// that fits counts; one that no tensor gets its type by is an error
     #[arg(long = "tensor", value_name = "REGEX=TYPE")]
     pub(crate) tensors: Vec<Override>,
 
@@ -52,7 +52,7 @@ Examples:
   walsh quantize ./my-f16.gguf ./my-iq4.gguf --type iq4_xs --imatrix ./my.imatrix.gguf
   walsh quantize ./my-f16.gguf ./my-q4.gguf --dry-run")]
 pub(crate) struct Quantize {
-    /// The model to quantise: a GGUF file, or a model's name as for 'walsh pull'
+    /// The model to quantise: a GGUF file, a folder as for 'walsh convert', or a model's name as for 'walsh pull'
     #[arg(value_name = "IN")]
     pub(crate) input: String,
 

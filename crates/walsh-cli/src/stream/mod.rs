@@ -55,13 +55,7 @@ pub(crate) fn print_pieces(
 
 impl Ended {
     fn reason(&self) -> &'static str {
-        match self.finish {
-            Some(Finish::End) => "end",
-            Some(Finish::Stop) => "stop",
-            Some(Finish::MaxTokens) => "max_tokens",
-            Some(Finish::ContextFull) => "context_full",
-            Some(Finish::Cancelled) | None => "cancelled",
-        }
+        self.finish.unwrap_or(Finish::Cancelled).name()
     }
 
     /// Prints the figures on standard error, for people or as one line of JSON

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use walsh_formats::gguf::write::NewValue;
 
+use super::GENERATION;
 use super::family::Family;
 use super::json::Json;
 use crate::Result;
@@ -24,8 +25,6 @@ pub(super) struct Shape {
     pub(super) is_tied: bool,
     /// How many experts, and their width.
     pub(super) experts: Option<(u32, u32)>,
-    /// What the frequencies of rotary embeddings are divided by.
-    pub(super) rope_factors: Option<Vec<f32>>,
 }
 
 impl Shape {
@@ -60,9 +59,11 @@ impl Shape {
                 .opt_bool("tie_word_embeddings")?
                 .unwrap_or(family == Family::Gemma3),
             experts,
-            rope_factors: rope_factors(config, family, head)?,
         };
+        let (experts, expert_width) = shape.experts.unwrap_or((1, 1));
         let sizes = [
+            experts,
+            expert_width,
             shape.layers,
             width,
             shape.inner,
@@ -243,6 +244,11 @@ fn scaling(config: &Json, rope: &Json) -> Result<Vec<(&'static str, NewValue)>> 
                 }
             }
         }
+        (Some(kind @ ("linear" | "yarn")), None) => {
+            return Err(config.wrong(format!(
+                "its rotary embeddings are stretched by {kind:?}, but factor is missing, which says by how much"
+            )));
+        }
         (Some(other), _) => {
             return Err(config.wrong(format!(
                 "its rotary embeddings are stretched by {other:?}, which is not converted: use a model without, or with linear, yarn or llama3"
@@ -254,7 +260,7 @@ fn scaling(config: &Json, rope: &Json) -> Result<Vec<(&'static str, NewValue)>> 
 
 /// The divisors that Llama 3.1's configurations give frequencies: those of waves that are long against the context that the
 /// model was first trained for.
-fn rope_factors(config: &Json, family: Family, head: u32) -> Result<Option<Vec<f32>>> {
+pub(super) fn rope_factors(config: &Json, family: Family, head: u32) -> Result<Option<Vec<f32>>> {
     let rope = rope(config);
     if rope_type(&rope)? != Some("llama3") {
         return Ok(None);
@@ -274,9 +280,9 @@ fn rope_factors(config: &Json, family: Family, head: u32) -> Result<Option<Vec<f
         number("high_freq_factor", 4.0)?,
     );
     let original = number("original_max_position_embeddings", 8192.0)?;
-    let factors = (0..head / 2).map(|pair| {
+    let factor_of = |pair: u32| {
         let exponent = f64::from(2 * pair) / f64::from(head);
-        let wave = std::f64::consts::TAU * theta.powf(exponent);
+        let wave = std::f64::consts::TAU * libm::pow(theta, exponent);
         if wave < original / high {
             1.0
         } else if wave > original / low {
@@ -285,8 +291,20 @@ fn rope_factors(config: &Json, family: Family, head: u32) -> Result<Option<Vec<f
             let smooth = (original / wave - low) / (high - low);
             (1.0 / ((1.0 - smooth) / factor + smooth)) as f32
         }
-    });
-    Ok(Some(factors.collect()))
+    };
+    let factors: Vec<f32> = (0..head / 2).map(factor_of).collect();
+    // Others lead to divisions by zero, or to frequencies that are not finite.
+    let is_usable = factor > 0.0 && low < high;
+    if !is_usable
+        || factors
+            .iter()
+            .any(|factor| !(factor.is_finite() && *factor > 0.0))
+    {
+        return Err(config.wrong(
+            "its frequencies cannot be divided: factor, rope_theta and original_max_position_embeddings are above zero, and low_freq_factor is below high_freq_factor",
+        ));
+    }
+    Ok(Some(factors))
 }
 
 /// Refuses settings that change what is computed and have no place in GGUF.
@@ -339,7 +357,7 @@ fn check(config: &Json, family: Family) -> Result<()> {
 /// What the makers recommend for sampling.
 fn sampling(folder: &Path) -> Result<Pairs> {
     let mut pairs = Vec::new();
-    let Some(config) = Json::open_optional(&folder.join("generation_config.json"))? else {
+    let Some(config) = Json::open_optional(&folder.join(GENERATION))? else {
         return Ok(pairs);
     };
     // Without sampling the others say nothing.

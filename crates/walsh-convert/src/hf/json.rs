@@ -1,14 +1,10 @@
 //! JSON files, with errors that say which file and key is meant.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
 use crate::{Error, Result};
-
-/// Most that is read of a JSON file: vocabularies have tens of megabytes.
-const MOST: u64 = 512 << 20;
 
 /// An object, and the file it is from.
 #[derive(Clone, Debug)]
@@ -19,12 +15,7 @@ pub(super) struct Json {
 
 impl Json {
     pub(super) fn open(path: &Path) -> Result<Json> {
-        let failed = |error: std::io::Error| Error::file(path, error);
-        let metadata = fs::metadata(path).map_err(failed)?;
-        if !metadata.is_file() || metadata.len() > MOST {
-            return Err(Error::file(path, "it is no file of a size that JSON has"));
-        }
-        let text = fs::read(path).map_err(failed)?;
+        let text = super::read(path)?;
         let value: Value =
             serde_json::from_slice(&text).map_err(|error| Error::file(path, error))?;
         if !value.is_object() {

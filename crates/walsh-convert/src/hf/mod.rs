@@ -7,6 +7,7 @@ mod sentencepiece;
 mod tensors;
 mod tokenizer;
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
@@ -18,6 +19,31 @@ use family::Family;
 use json::Json;
 pub(crate) use tensors::turned;
 
+const CONFIG: &str = "config.json";
+const GENERATION: &str = "generation_config.json";
+const TOKENIZER: &str = "tokenizer.json";
+const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+const SENTENCE_PIECE: &str = "tokenizer.model";
+const TEMPLATE: &str = "chat_template.jinja";
+const TEMPLATE_JSON: &str = "chat_template.json";
+const INDEX: &str = "model.safetensors.index.json";
+const SINGLE: &str = "model.safetensors";
+
+/// All that is read beside the files with tensors, where it is there.
+const NAMED: [&str; 8] = [
+    CONFIG,
+    GENERATION,
+    TOKENIZER,
+    TOKENIZER_CONFIG,
+    SENTENCE_PIECE,
+    TEMPLATE,
+    TEMPLATE_JSON,
+    INDEX,
+];
+
+/// Most that is read of a file without tensors: vocabularies have tens of megabytes.
+const MOST: u64 = 512 << 20;
+
 /// A model's folder, with its tensors mapped. Its files must not be changed meanwhile.
 #[derive(Debug)]
 pub struct Folder {
@@ -27,12 +53,26 @@ pub struct Folder {
 }
 
 impl Folder {
+    /// Raised with every change of what folders are converted to, so that what was kept is made anew.
+    pub const CONVERTER: u32 = 1;
+
+    /// The files that a folder's conversion reads, of those that are there.
+    ///
+    /// # Errors
+    /// When it has no files with tensors, or a damaged index of them.
+    pub fn files(path: &Path) -> Result<Vec<PathBuf>> {
+        let named = NAMED.iter().map(|name| path.join(name));
+        let mut files: Vec<PathBuf> = named.filter(|path| path.is_file()).collect();
+        files.extend(shard_names(path)?.iter().map(|name| path.join(name)));
+        Ok(files)
+    }
+
     /// Reads a folder's configuration and maps its tensors.
     ///
     /// # Errors
     /// When files are missing, or the configuration names shards that are not there.
     pub fn open(path: &Path) -> Result<Folder> {
-        let config = Json::open(&path.join("config.json"))?;
+        let config = Json::open(&path.join(CONFIG))?;
         let mut shards = Vec::new();
         for name in shard_names(path)? {
             let path = path.join(name);
@@ -46,11 +86,6 @@ impl Folder {
         })
     }
 
-    /// The files that hold the tensors.
-    pub fn shards(&self) -> impl Iterator<Item = &Path> {
-        self.shards.iter().map(|(path, _)| path.as_path())
-    }
-
     /// The model, as a GGUF file has it.
     ///
     /// # Errors
@@ -59,12 +94,15 @@ impl Folder {
         let family = Family::of(&self.config)?;
         let shape = config::Shape::read(&self.config, family)?;
         let mut metadata = config::metadata(&self.path, &self.config, (family, &shape))?;
+        // What the configuration claims holds once the tensors have its sizes: what is made of it comes behind.
+        let mut tensors = tensors::read(&self.shards, family, &shape)?;
+        let factors = config::rope_factors(&self.config, family, shape.head)?;
+        tensors.extend(factors.map(tensors::rope_factors));
         metadata.extend(tokenizer::metadata(
             &self.path,
             &self.config,
             (family, &shape),
         )?);
-        let tensors = tensors::read(&self.shards, family, &shape)?;
         Ok(Source::new(metadata, tensors))
     }
 }
@@ -87,19 +125,30 @@ pub fn kept(source: &Source<'_>) -> Mix {
     }
 }
 
+/// The bytes of a file without tensors.
+fn read(path: &Path) -> Result<Vec<u8>> {
+    let failed = |error: std::io::Error| Error::file(path, error);
+    let metadata = fs::metadata(path).map_err(failed)?;
+    if !metadata.is_file() || metadata.len() > MOST {
+        return Err(Error::file(
+            path,
+            "it is no file of at most 512 MiB, as all but tensors are: download it again",
+        ));
+    }
+    fs::read(path).map_err(failed)
+}
+
 /// The names of the files with tensors: those of the index, or the only one.
 fn shard_names(folder: &Path) -> Result<Vec<String>> {
-    const INDEX: &str = "model.safetensors.index.json";
     let index = folder.join(INDEX);
     if !index.is_file() {
-        let single = "model.safetensors".to_owned();
-        if folder.join(&single).is_file() {
-            return Ok(vec![single]);
+        if folder.join(SINGLE).is_file() {
+            return Ok(vec![SINGLE.to_owned()]);
         }
         return Err(Error::file(
             folder,
             format!(
-                "there is neither model.safetensors nor {INDEX}: give the folder of a whole model, with its weights as safetensors"
+                "there is neither {SINGLE} nor {INDEX}: give the folder of a whole model, with its weights as safetensors"
             ),
         ));
     }

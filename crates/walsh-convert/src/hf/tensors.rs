@@ -91,21 +91,19 @@ pub(super) fn read<'a>(
     for (name, stack) in stacks {
         tensors.push(stacked(name, stack, shape)?);
     }
-    if let Some(factors) = &shape.rope_factors {
-        tensors.push(Tensor {
-            name: "rope_freqs.weight".to_owned(),
-            dtype: DType::F32,
-            shape: vec![factors.len() as u64],
-            data: Data::Made(
-                factors
-                    .iter()
-                    .flat_map(|factor| factor.to_le_bytes())
-                    .collect(),
-            ),
-        });
-    }
     check_whole(&tensors, shape)?;
     Ok(tensors)
+}
+
+/// The tensor of what the frequencies of rotary embeddings are divided by.
+pub(super) fn rope_factors(factors: Vec<f32>) -> Tensor<'static> {
+    let bytes = factors.iter().flat_map(|factor| factor.to_le_bytes());
+    Tensor {
+        name: "rope_freqs.weight".to_owned(),
+        dtype: DType::F32,
+        shape: vec![factors.len() as u64],
+        data: Data::Made(bytes.collect()),
+    }
 }
 
 fn open<'a>(path: &'a PathBuf, name: &str, view: &TensorView<'a>) -> Result<Stored<'a>> {
@@ -357,10 +355,13 @@ fn check_whole(tensors: &[Tensor<'_>], shape: &Shape) -> Result<()> {
             expected.push(format!("blk.0.{needed}"));
         }
     }
-    for layer in 0..shape.layers {
-        expected.extend(parts.iter().map(|part| format!("blk.{layer}.{part}")));
-    }
-    match expected.iter().find(|name| !names.contains(name.as_str())) {
+    // One name after the other: how many layers there are is a claim so far.
+    let layers = (0..shape.layers).flat_map(|layer| {
+        let parts = parts.iter();
+        parts.map(move |part| format!("blk.{layer}.{part}"))
+    });
+    let mut expected = expected.into_iter().chain(layers);
+    match expected.find(|name| !names.contains(name.as_str())) {
         None => Ok(()),
         Some(name) => Err(Error::Asked(format!(
             "there is nothing for {name}: a file with tensors is missing, or config.json is of another model"

@@ -1,7 +1,6 @@
 //! Tokenizers: `tokenizer.json`, or `tokenizer.model` where it is a SentencePiece model, as `tokenizer.ggml.*`.
 
 use std::collections::HashMap;
-use std::fs;
 use std::path::Path;
 
 use serde_json::Value;
@@ -11,7 +10,9 @@ use walsh_formats::gguf::write::NewValue;
 use super::config::{Pairs, Shape};
 use super::family::Family;
 use super::json::Json;
-use super::sentencepiece;
+use super::{
+    SENTENCE_PIECE, TEMPLATE, TEMPLATE_JSON, TOKENIZER, TOKENIZER_CONFIG, read, sentencepiece,
+};
 use crate::{Error, Result};
 
 /// Kinds of tokens, as GGUF counts them.
@@ -42,10 +43,10 @@ pub(super) fn metadata(
     config: &Json,
     (family, shape): (Family, &Shape),
 ) -> Result<Pairs> {
-    let own = Json::open_optional(&folder.join("tokenizer_config.json"))?;
+    let own = Json::open_optional(&folder.join(TOKENIZER_CONFIG))?;
     let own = own.unwrap_or_else(|| config.within("no such key"));
-    let tokenizer = Json::open_optional(&folder.join("tokenizer.json"))?;
-    let sentences = folder.join("tokenizer.model");
+    let tokenizer = Json::open_optional(&folder.join(TOKENIZER))?;
+    let sentences = folder.join(SENTENCE_PIECE);
     let count = shape.vocabulary as usize;
     let mut pairs = Pairs::new();
     let mut set = |key: &str, value: NewValue| pairs.push((format!("tokenizer.ggml.{key}"), value));
@@ -124,7 +125,7 @@ fn unused(count: usize) -> Vocabulary {
 }
 
 fn of_sentence_piece(path: &Path, count: usize) -> Result<Vocabulary> {
-    let bytes = fs::read(path).map_err(|error| Error::file(path, error))?;
+    let bytes = read(path)?;
     let pieces = sentencepiece::pieces(&bytes)
         .ok_or_else(|| Error::file(path, "it is no SentencePiece model: download it again"))?;
     let mut found = unused(count);
@@ -414,12 +415,12 @@ fn template(folder: &Path, own: &Json) -> Result<Option<String>> {
     if let Some(Value::String(template)) = own.get("chat_template") {
         return Ok(Some(template.clone()));
     }
-    let path = folder.join("chat_template.jinja");
+    let path = folder.join(TEMPLATE);
     if path.is_file() {
-        let text = fs::read_to_string(&path).map_err(|error| Error::file(&path, error))?;
+        let text = String::from_utf8(read(&path)?).map_err(|error| Error::file(&path, error))?;
         return Ok(Some(text));
     }
-    let json = Json::open_optional(&folder.join("chat_template.json"))?;
+    let json = Json::open_optional(&folder.join(TEMPLATE_JSON))?;
     Ok(match json {
         Some(json) => json.opt_str("chat_template")?.map(str::to_owned),
         None => None,

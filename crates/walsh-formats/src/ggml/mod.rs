@@ -24,7 +24,7 @@ pub use iq4::*;
 pub use k::*;
 pub use legacy::*;
 pub use random::random;
-pub use reference::{decode, encode, encode_weighted, encodes};
+pub use reference::{decode, encode, encode_weighted, encodes, searches};
 pub use ternary::*;
 
 #[cfg(target_endian = "big")]

@@ -58,6 +58,11 @@ pub fn encodes(dtype: DType) -> bool {
     with_block!(dtype, B => B::ENCODER.is_some() || B::SEARCHES, else => dtype.is_real())
 }
 
+/// Whether [`encode_weighted`] makes use of an importance for a type.
+pub fn searches(dtype: DType) -> bool {
+    with_block!(dtype, B => B::SEARCHES, else => false)
+}
+
 /// Encodes `values` into exactly the bytes that they take, for the types that [`encodes`] names.
 ///
 /// Floats, Q4_0 to Q8_0 and MXFP4 are rounded in the manner of GGML's reference, bit for bit: Q4_0 and Q5_0 scale a

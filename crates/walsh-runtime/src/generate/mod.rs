@@ -60,6 +60,20 @@ pub enum Finish {
     Cancelled,
 }
 
+impl Finish {
+    /// Its name in programs: `end`, `stop`, `max_tokens`, `context_full` or `cancelled`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::End => "end",
+            Self::Stop => "stop",
+            Self::MaxTokens => "max_tokens",
+            Self::ContextFull => "context_full",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
 /// What a generation took.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Figures {

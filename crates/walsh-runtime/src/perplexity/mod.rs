@@ -23,6 +23,7 @@ use crate::tokenizer::{Special, Tokenizer};
 use crate::{Error, Model, Result, Session, SessionOptions, TextReader, Watch};
 pub(crate) use pieces::in_parallel;
 use pieces::{Pieces, Predictor};
+pub use softmax::log_likelihood;
 pub(crate) use softmax::{Normaliser, divergence};
 use stats::Scores;
 

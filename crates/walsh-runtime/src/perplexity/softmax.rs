@@ -3,6 +3,8 @@
 //! The exponential is a polynomial in plain arithmetic, which the compiler
 //! vectorises; rows of 262,144 logits are scored by the thousand.
 
+use crate::{Error, Result};
+
 /// What turns a row's logits into log-probabilities.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Normaliser {
@@ -28,6 +30,27 @@ impl Normaliser {
     pub(crate) fn log_probability(&self, logit: f32) -> f64 {
         f64::from(logit) - self.log_sum
     }
+}
+
+/// The natural logarithm of a token's probability by a row of logits, and
+/// whether it is the likeliest there, the first of equals.
+///
+/// # Errors
+/// When a logit is not finite, or the token is none of the row's.
+pub fn log_likelihood(logits: &[f32], token: i32) -> Result<(f64, bool)> {
+    let row = Normaliser::new(logits).ok_or_else(|| Error::Logits {
+        what: "a logit is not finite".into(),
+    })?;
+    let id = usize::try_from(token).ok().filter(|id| *id < logits.len());
+    let id = id.ok_or_else(|| {
+        let vocabulary = logits.len();
+        Error::option(
+            "token",
+            format_args!("below the vocabulary's {vocabulary}"),
+            token,
+        )
+    })?;
+    Ok((row.log_probability(logits[id]), row.top == id))
 }
 
 /// KL(reference ‖ other) in nats, over two rows of the same length.
@@ -232,9 +255,30 @@ mod tests {
     }
 
     #[test]
-    fn the_top_is_the_first_of_equals() {
-        let norm = Normaliser::new(&[0.0, 3.0, 1.0, 3.0]).expect("finite");
-        assert_eq!(norm.top, 1);
+    fn the_likeliest_is_the_first_of_equals() {
+        let logits = [0.0, 3.0, 1.0, 3.0];
+        let found = |token| log_likelihood(&logits, token).expect("finite");
+        assert_eq!(
+            [0, 1, 2, 3].map(|token| found(token).1),
+            [false, true, false, false]
+        );
+        assert!((found(1).0 - log_softmax(&logits)[1]).abs() < 1e-6);
+        assert_eq!(found(1).0, found(3).0);
+    }
+
+    #[test]
+    fn what_has_no_likelihood_is_refused() {
+        assert!(matches!(
+            log_likelihood(&[0.0, f32::NAN], 0),
+            Err(Error::Logits { .. })
+        ));
+        for token in [-1, 2] {
+            let refused = log_likelihood(&[0.0, 1.0], token).expect_err("no token of two");
+            assert!(
+                refused.to_string().contains("below the vocabulary's 2"),
+                "{refused}"
+            );
+        }
     }
 
     #[test]

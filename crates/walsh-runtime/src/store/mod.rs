@@ -199,6 +199,11 @@ impl Store {
         self.beside("kernels")
     }
 
+    /// The folder that files of converted folders are kept in.
+    pub fn converted_folder(&self) -> PathBuf {
+        self.beside("converted")
+    }
+
     /// The file that keeps what is typed in conversations.
     pub fn history_file(&self) -> PathBuf {
         self.beside("chat-history")
