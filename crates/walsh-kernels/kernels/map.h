@@ -1,21 +1,29 @@
-// output = f(a, b), number by number; b repeats. MAP: 0 silu(a).b, 1 gelu_tanh(a).b, 2 a + b, 3 factor.a, 4 soft cap, 5 g.sigmoid(factor.g).(u + 1)
-// of a gate g up to the limit and u within it.
+// output = f(a, b), number by number, EACH of them a thread; b repeats. MAP: 0 silu(a).b, 1 gelu_tanh(a).b, 2 a + b, 3 factor.a,
+// 4 soft cap, 5 g.sigmoid(factor.g).(u + 1) of a gate g up to the limit and u within it.
+enum : int { HAS_B = MAP != 3 && MAP != 4 };
+
+struct alignas(4 * EACH) Numbers {
+    float x[EACH];
+};
+
+inline float mapped(constant MapArgs &args, float a, float b) {
+    if (MAP == 0) return silu(a) * b;
+    if (MAP == 1) return gelu_tanh(a) * b;
+    if (MAP == 2) return a + b;
+    if (MAP == 3) return args.factor * a;
+    if (MAP == 4) return args.factor * tanh(a / args.factor);
+    // A comparison with what is no number is false: it stays.
+    a = a > args.limit ? args.limit : a;
+    b = b > args.limit ? args.limit : b;
+    b = b < -args.limit ? -args.limit : b;
+    return a / (1.0f + exp(-args.factor * a)) * (b + 1.0f);
+}
+
 inline void map(constant MapArgs &args, device const float *a, device const float *b, device float *output, Position at) {
-    uint index = at.x * THREADS + at.index;
-    if (index >= args.count) return;
-    float x = a[index];
-    if (MAP == 0) x = silu(x) * b[index];
-    if (MAP == 1) x = gelu_tanh(x) * b[index];
-    if (MAP == 2) x = x + b[index % args.period];
-    if (MAP == 3) x = args.factor * x;
-    if (MAP == 5) {
-        // A comparison with what is no number is false: it stays.
-        float u = b[index];
-        x = x > args.limit ? args.limit : x;
-        u = u > args.limit ? args.limit : u;
-        u = u < -args.limit ? -args.limit : u;
-        x = x / (1.0f + exp(-args.factor * x)) * (u + 1.0f);
-    }
-    if (MAP == 4) x = args.factor * tanh(x / args.factor);
-    output[index] = x;
+    uint place = at.x * THREADS + at.index;
+    if (place >= args.count / EACH) return;
+    Numbers numbers = ((device const Numbers *)a)[place], others = numbers;
+    if (HAS_B) others = ((device const Numbers *)b)[MAP == 2 ? place % (args.period / EACH) : place];
+    UNROLL for (int i = 0; i < EACH; i++) numbers.x[i] = mapped(args, numbers.x[i], others.x[i]);
+    ((device Numbers *)output)[place] = numbers;
 }

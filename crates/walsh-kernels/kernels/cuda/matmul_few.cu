@@ -6,41 +6,12 @@
 // Weights do not depend on what runs before: rings are full of them when a group begins to wait for the input.
 
 enum : int {
-    SIMDS = THREADS / 32,
     ROWS = 16,
     COLUMNS = 8 * TILES,
     WEIGHTS = SIMDS * type::SLOT_BYTES,
     SLOT = WEIGHTS + type::INPUT_SLOT
 };
-static_assert(SLOTS * SLOT <= DYNAMIC && SIMDS * 4 * ROWS * COLUMNS <= DYNAMIC, "the ring, and the sums where it was, fit the group's memory");
-
-template <typename T> inline T *chosen(uint part, T *a, T *b, T *c, T *d) { return part == 0 ? a : part == 1 ? b : part == 2 ? c : d; }
-
-// Waits for the groups of the cluster.
-inline void cluster_barrier() {
-#if __CUDA_ARCH__ >= 900
-    if (CLUSTER > 1) {
-        asm volatile("barrier.cluster.arrive.aligned;" ::: "memory");
-        asm volatile("barrier.cluster.wait.aligned;" ::: "memory");
-        return;
-    }
-#endif
-    __syncthreads();
-}
-
-// A number of another group's memory, where it lies in the own one.
-inline float number_of(const float *own, uint group) {
-#if __CUDA_ARCH__ >= 900
-    if (CLUSTER > 1) {
-        uint at;
-        float number;
-        asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(at) : "r"(shared_at(own)), "r"(group));
-        asm volatile("ld.shared::cluster.f32 %0, [%1];" : "=f"(number) : "r"(at) : "memory");
-        return number;
-    }
-#endif
-    return *own;
-}
+static_assert(SLOTS * SLOT <= DYNAMIC && 4 * PITCH * COLUMNS <= DYNAMIC, "the ring, and the sums where it was, fit the group's memory");
 
 inline void matmul_few(constant MatMulFewArgs &args, device const uchar *weight_0, device const uchar *weight_1, device const uchar *weight_2, device const uchar *weight_3,
                        device const uint *input, device const float *bias_0, device const float *bias_1, device const float *bias_2, device const float *bias_3,
@@ -51,7 +22,7 @@ inline void matmul_few(constant MatMulFewArgs &args, device const uchar *weight_
     // A simdgroup behind the last unit has no weights.
     uint unit = group * SIMDS + at.simd;
     bool some = unit < args.units;
-    uint part = (unit >= args.first_unit[1]) + (unit >= args.first_unit[2]) + (unit >= args.first_unit[3]);
+    uint part = part_of(args, unit);
     uint first = (unit - args.first_unit[part]) * ROWS, n = args.n[part];
     type::Rows rows(chosen(part, weight_0, weight_1, weight_2, weight_3), args.row_bytes[part], first, n, at.lane);
     uint ring = shared_at(memory);
@@ -86,31 +57,13 @@ inline void matmul_few(constant MatMulFewArgs &args, device const uchar *weight_
         const uchar *slot = memory + turn % SLOTS * SLOT;
         if (some) type::multiply_rows(slot + at.simd * type::SLOT_BYTES, rows.bases(stage * STAGE_BLOCKS), count(stage), (const uint4 *)(slot + WEIGHTS), at.lane, sums);
     }
-    // Sums meet where the rings were: of each simdgroup column after column of its rows.
+    // Sums meet where the rings were.
     await_copies<0>();
     __syncthreads();
-    float *meeting = (float *)memory;
     UNROLL for (int tile = 0; tile < TILES; tile++) {
         UNROLL for (int i = 0; i < 4; i++) {
-            uint row = at.lane / 4 + 8 * (i / 2), column = 8 * tile + at.lane % 4 * 2 + i % 2;
-            meeting[(at.simd * COLUMNS + column) * ROWS + row] = sums[tile][i];
+            meeting_at(memory, at.simd * ROWS + at.lane / 4 + 8 * (i / 2), 8 * tile + at.lane % 4 * 2 + i % 2) = sums[tile][i];
         }
     }
-    cluster_barrier();
-    for (uint number = share * THREADS + at.index; number < SIMDS * ROWS * COLUMNS; number += CLUSTER * THREADS) {
-        uint row = number % ROWS, column = number / ROWS % COLUMNS, own = group * SIMDS + number / (ROWS * COLUMNS);
-        if (own >= args.units || column >= args.rows) continue;
-        uint from = (own >= args.first_unit[1]) + (own >= args.first_unit[2]) + (own >= args.first_unit[3]);
-        uint place = (own - args.first_unit[from]) * ROWS + row;
-        if (place >= args.n[from]) continue;
-        float parts[CLUSTER], sum = 0.0f;
-        UNROLL for (int other = 0; other < CLUSTER; other++) parts[other] = number_of(meeting + number, other);
-        UNROLL for (int other = 0; other < CLUSTER; other++) sum += parts[other];
-        if ((args.biased >> from & 1) != 0) sum += chosen(from, bias_0, bias_1, bias_2, bias_3)[place];
-        ulong to = ulong(column) * args.n[from] + place;
-        chosen(from, output_0, output_1, output_2, output_3)[to] = sum;
-        if (ADD) joined[to] = sum + addend[to];
-    }
-    // A group's memory stays until all have read it.
-    if (CLUSTER > 1) cluster_barrier();
+    add_up<ROWS, COLUMNS>(args, group * SIMDS, 0, bias_0, bias_1, bias_2, bias_3, addend, output_0, output_1, output_2, output_3, joined, nullptr, memory, at);
 }

@@ -8,7 +8,6 @@
 
 enum : int {
     WARPGROUPS = THREADS / 128,
-    SIMDS = 4 * WARPGROUPS,
     // How many turns behind its own the lane that orders the input fills slots again: the others may be behind it by as many.
     BEHIND = WARPGROUPS - 1,
     ROWS = 64,
@@ -17,15 +16,11 @@ enum : int {
     SLAB = 128 * COLUMNS,
     TOGETHER = type::STORED == type::Q6_K ? 2 : 1,
     WEIGHTS_AT = INPUT_SLOTS * SLAB,
-    BARRIERS_AT = WEIGHTS_AT + SLOTS * SIMDS * type::SLOT_BYTES,
-    // Columns of sums lie apart so that the four that a simdgroup writes at once are in banks of their own.
-    PITCH = WARPGROUPS * ROWS + 4
+    BARRIERS_AT = WEIGHTS_AT + SLOTS * SIMDS * type::SLOT_BYTES
 };
 static_assert(BARRIERS_AT + 16 * INPUT_SLOTS <= DYNAMIC && 4 * (PITCH + 1) * COLUMNS <= DYNAMIC, "the rings, and the sums where they were, fit the group's memory");
 static_assert(INPUT_SLOTS >= 2 * TOGETHER + BEHIND, "what is read, what is read next, and what is not yet ordered again");
 static_assert(STAGE_BLOCKS * type::PARTS * type::RUNS * 32 == DEPTH, "a stage is as deep as the input's");
-
-template <typename T> inline T *chosen(uint part, T *a, T *b, T *c, T *d) { return part == 0 ? a : part == 1 ? b : part == 2 ? c : d; }
 
 // A barrier in the group's memory, which turns over when so many have arrived and so many bytes have come.
 inline void begin_barrier(uint barrier, uint count) { asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(barrier), "r"(count) : "memory"); }
@@ -73,26 +68,6 @@ inline ulong matrix_at(uint at, uint behind) {
     ulong matrix;
     asm("mov.b64 %0, {%1, %2};" : "=l"(matrix) : "r"((at >> 4 | 1u << 16) + behind / 16), "r"(1u << 30 | 64u));
     return matrix;
-}
-
-// Waits for the groups of the cluster.
-inline void cluster_barrier() {
-    if (CLUSTER > 1) {
-        asm volatile("barrier.cluster.arrive.aligned;" ::: "memory");
-        asm volatile("barrier.cluster.wait.aligned;" ::: "memory");
-    } else {
-        __syncthreads();
-    }
-}
-
-// A number of another group's memory, where it lies in the own one.
-inline float number_of(const float *own, uint group) {
-    if (CLUSTER == 1) return *own;
-    uint at;
-    float number;
-    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(at) : "r"(shared_at(own)), "r"(group));
-    asm volatile("ld.shared::cluster.f32 %0, [%1];" : "=f"(number) : "r"(at) : "memory");
-    return number;
 }
 
 // A place in the input's ring, and how often it has gone round.
@@ -241,7 +216,7 @@ inline void matmul_wgmma(constant MatMulWgmmaArgs &args, device const uchar *wei
     __syncthreads();
     // A warpgroup behind the last unit reads the last one's weights again.
     uint unit = min(first_unit + at.simd / 4, args.units - 1);
-    uint part = (unit >= args.first_unit[1]) + (unit >= args.first_unit[2]) + (unit >= args.first_unit[3]);
+    uint part = part_of(args, unit);
     // So does a simdgroup behind the last row.
     uint n = args.n[part], first = min((unit - args.first_unit[part]) * ROWS + at.simd % 4 * 16, n - 1);
     type::Rows rows(chosen(part, weight_0, weight_1, weight_2, weight_3), args.row_bytes[part], first, n, at.lane);
@@ -307,44 +282,12 @@ inline void matmul_wgmma(constant MatMulWgmmaArgs &args, device const uchar *wei
     await_copies<0>();
     // Sums meet where the rings were, which all have read: column after column of a group's rows.
     __syncthreads();
-    float *meeting = (float *)memory;
     UNROLL for (int i = 0; i < COLUMNS / 2; i++) {
-        uint row = at.simd * 16 + at.lane / 4 + 8 * (i / 2 % 2), column = i / 4 * 8 + at.lane % 4 * 2 + i % 2;
-        meeting[column * PITCH + row] = sums[i] * stage.factor(i / 2 % 2);
+        meeting_at(memory, at.simd * 16 + at.lane / 4 + 8 * (i / 2 % 2), i / 4 * 8 + at.lane % 4 * 2 + i % 2) = sums[i] * stage.factor(i / 2 % 2);
     }
-    float *powers = meeting + COLUMNS * PITCH;
+    float *powers = (float *)memory + COLUMNS * PITCH;
     const float *column_powers = (const float *)((const uchar *)input + args.slabs * pitch) + first_column;
-    for (uint column = at.index; column < COLUMNS; column += THREADS) powers[column] = type::HALVED ? column_powers[column] : 1.0f;
-    cluster_barrier();
-    // A lane takes one row after the other, of units that its whole simdgroup knows, and of each some columns at once.
-    enum : int { STEP = CLUSTER * SIMDS, AT_ONCE = COLUMNS >= 8 * STEP ? 8 : COLUMNS >= 2 * STEP ? 2 : 1 };
-    uint columns = min(args.rows - first_column, uint(COLUMNS));
-    for (uint i = 0; i < 2 * WARPGROUPS; i++) {
-        uint own = first_unit + i / 2, from = (own >= args.first_unit[1]) + (own >= args.first_unit[2]) + (own >= args.first_unit[3]);
-        uint place = (own - args.first_unit[from]) * ROWS + i % 2 * 32 + at.lane, pitch = args.n[from];
-        if (own >= args.units || place >= pitch) continue;
-        float *output = chosen(from, output_0, output_1, output_2, output_3);
-        float bias = (args.biased >> from & 1) != 0 ? chosen(from, bias_0, bias_1, bias_2, bias_3)[place] : 0.0f;
-        const float *own_sums = meeting + 32 * i + at.lane;
-        for (uint first = share + CLUSTER * at.simd; first < columns; first += AT_ONCE * STEP) {
-            float added[AT_ONCE], parts[AT_ONCE][CLUSTER];
-            UNROLL for (uint j = 0; j < AT_ONCE; j++) {
-                uint column = min(first + j * STEP, columns - 1);
-                if (ADD) added[j] = addend[ulong(first_column + column) * pitch + place];
-                UNROLL for (int other = 0; other < CLUSTER; other++) parts[j][other] = number_of(own_sums + column * PITCH, other);
-            }
-            UNROLL for (uint j = 0; j < AT_ONCE; j++) {
-                uint column = first + j * STEP;
-                if (column >= columns) break;
-                float sum = 0.0f;
-                UNROLL for (int other = 0; other < CLUSTER; other++) sum += parts[j][other];
-                sum = sum * powers[column] + bias;
-                ulong to = ulong(first_column + column) * pitch + place;
-                output[to] = sum;
-                if (ADD) joined[to] = sum + added[j];
-            }
-        }
-    }
-    // A group's memory stays until all have read it.
-    if (CLUSTER > 1) cluster_barrier();
+    for (uint column = at.index; type::HALVED && column < COLUMNS; column += THREADS) powers[column] = column_powers[column];
+    add_up<ROWS, COLUMNS>(args, first_unit, first_column, bias_0, bias_1, bias_2, bias_3, addend, output_0, output_1, output_2, output_3, joined,
+                          type::HALVED ? powers : nullptr, memory, at);
 }

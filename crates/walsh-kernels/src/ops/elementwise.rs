@@ -9,6 +9,9 @@ use crate::lower::{Lowering, layout};
 
 const THREADS: i64 = 256;
 
+/// Numbers of a thread where they lie well.
+const WIDE: u64 = 4;
+
 args! {
     /// Arguments of `map`.
     MapArgs {
@@ -40,7 +43,7 @@ static MAP: Kernel = Kernel {
     tables: no_tables,
     text: include_str!("../../kernels/map.h"),
     native: &[],
-    constants: &["THREADS", "MAP"],
+    constants: &["THREADS", "MAP", "EACH"],
     args: layout::<MapArgs>(),
     buffers: &[
         reads("a", "float"),
@@ -60,7 +63,21 @@ fn map(
     lowering: &mut Lowering<'_>,
 ) -> Result<()> {
     lowering.countable(&[a])?;
-    let variant = Variant::new(&MAP, &[("THREADS", THREADS), ("MAP", map as i64)]);
+    let wide = |tensor: &Tensor| {
+        tensor.offset().is_multiple_of(4 * WIDE) && tensor.elements().is_multiple_of(WIDE)
+    };
+    let each = match [a, output].into_iter().chain(b).all(wide) {
+        true => WIDE,
+        false => 1,
+    };
+    let variant = Variant::new(
+        &MAP,
+        &[
+            ("THREADS", THREADS),
+            ("MAP", map as i64),
+            ("EACH", each as i64),
+        ],
+    );
     let count = a.elements();
     let args = MapArgs {
         count: count as u32,
@@ -69,7 +86,7 @@ fn map(
         limit: factors[1],
     };
     let b = lowering.span(b);
-    let groups = [count.div_ceil(THREADS as u64), 1, 1];
+    let groups = [count.div_ceil(each * THREADS as u64), 1, 1];
     lowering.dispatch(variant, groups, &args, vec![a.span(), b, output.span()])
 }
 

@@ -135,7 +135,7 @@ pub(super) static MATMUL_FEW: Kernel = Kernel {
 fn tables_of_few(variant: &Variant) -> String {
     tables(
         variant,
-        "",
+        include_str!("../../../kernels/cuda/cluster_sums.h"),
         concat!(
             include_str!("../../../kernels/cuda/packed_rows.h"),
             include_str!("../../../kernels/cuda/few_rows.h")
@@ -207,7 +207,7 @@ pub(super) fn shape(products: &Products, limits: &Limits) -> Option<Shape> {
         let least = fewest.div_ceil(simds).min(most);
         (least..=most).rev().find_map(|resident| {
             let slots = ((room / resident - RESERVED) / bytes).min(MOST_SLOTS);
-            let dynamic = (slots * bytes).max(simds * 512 * tiles);
+            let dynamic = (slots * bytes).max((simds * 512 + 128) * tiles);
             (slots >= 2 && dynamic + RESERVED <= room).then_some(Shape {
                 tiles,
                 simds,

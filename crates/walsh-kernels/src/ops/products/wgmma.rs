@@ -30,17 +30,17 @@ const SIMDS: u64 = 4;
 const FEWEST_ROWS: u64 = 33;
 
 /// Rows of input that a group takes at a time.
-const COLUMNS: [u64; 4] = [32, 64, 128, 256];
+const COLUMNS: [u64; 3] = [64, 128, 256];
 
-/// Warpgroups of a group: they share what is read of the input.
-const WARPGROUPS: [u64; 3] = [3, 2, 1];
+/// How many groups may share the stages of the same rows: few values, as each is a kernel of its own.
+const CLUSTERS: [u64; 4] = [1, 2, 4, 8];
 
-/// The most warpgroups that a multiprocessor has room for: sums of many columns take registers.
-fn resident_warpgroups(columns: u64) -> u64 {
+/// Warpgroups of a group, which share what is read of the input, and the most groups of a multiprocessor: sums of many columns take
+/// registers.
+fn warpgroups(columns: u64) -> (u64, u64) {
     match columns {
-        ..=64 => 4,
-        65..=128 => 3,
-        _ => 2,
+        ..=64 => (1, 4),
+        _ => (2, 1),
     }
 }
 
@@ -63,9 +63,6 @@ const AROUND: u64 = 2;
 fn stage_cycles(columns: u64) -> u64 {
     950 + 9 * columns / 2
 }
-
-/// The cycles that a warpgroup decodes and waits for a stage while no other does.
-const ALONE: u64 = 800;
 
 /// The memory of a multiprocessor that each group takes besides its own.
 const RESERVED: u64 = 1024;
@@ -170,7 +167,7 @@ pub(super) static MATMUL_WGMMA: Kernel = Kernel {
 fn tables_of_wgmma(variant: &Variant) -> String {
     let mut text = tables(
         variant,
-        "",
+        include_str!("../../../kernels/cuda/cluster_sums.h"),
         include_str!("../../../kernels/cuda/packed_rows.h"),
     );
     let halves = packed::is_halved(variant.constant("TYPE"));
@@ -272,8 +269,8 @@ pub(super) fn shape(products: &Products, limits: &Limits) -> Option<Shape> {
     let stages = width.div_ceil(DEPTH);
     let units = u64::from(products.parts(UNIT_ROWS).units);
     let room = u64::from(limits.fragment_bytes) + RESERVED;
-    let cut = |columns: u64, warpgroups: u64, cluster: u64| {
-        let most = resident_warpgroups(columns) / warpgroups;
+    let cut = |columns: u64, cluster: u64| {
+        let (warpgroups, most) = warpgroups(columns);
         (1..=most).rev().find_map(|resident| {
             let bytes = room / resident - RESERVED;
             let (slots, input_slots, dynamic) = rings(dtype, columns, warpgroups * SIMDS, bytes)?;
@@ -292,12 +289,12 @@ pub(super) fn shape(products: &Products, limits: &Limits) -> Option<Shape> {
             })
         })
     };
-    let most = u64::from(limits.cluster_groups).min(stages);
     // Twice as many columns as there are rows are never better.
     let columns = COLUMNS.into_iter().filter(|columns| *columns < 2 * rows);
-    let cuts = columns.flat_map(|columns| WARPGROUPS.map(|warpgroups| (columns, warpgroups)));
-    let cuts = cuts.flat_map(|(columns, warpgroups)| {
-        (1..=most).filter_map(move |cluster| cut(columns, warpgroups, cluster))
+    let most = u64::from(limits.cluster_groups).min(stages);
+    let cuts = columns.flat_map(|columns| {
+        let clusters = CLUSTERS.into_iter().filter(|cluster| *cluster <= most);
+        clusters.filter_map(move |cluster| cut(columns, cluster))
     });
     // What multiprocessors do until the last group has ended.
     cuts.min_by_key(|cut| {
@@ -305,9 +302,7 @@ pub(super) fn shape(products: &Products, limits: &Limits) -> Option<Shape> {
         let groups = units.div_ceil(cut.warpgroups) * tiles * cut.cluster;
         let waves = groups.div_ceil(u64::from(limits.multiprocessors) * cut.resident);
         let stages = stages.div_ceil(cut.cluster) + AROUND;
-        let cycles = stage_cycles(cut.columns);
-        let busy = (cut.resident * cut.warpgroups * cycles).max(cycles + ALONE);
-        waves * stages * busy
+        waves * stages * cut.resident * cut.warpgroups * stage_cycles(cut.columns)
     })
 }
 
