@@ -1,5 +1,5 @@
 // output = f(a, b), number by number; b repeats. MAP: 0 silu(a).b, 1 gelu_tanh(a).b, 2 a + b, 3 factor.a, 4 soft cap, 5 g.sigmoid(factor.g).(u + 1)
-// of a gate g up to the limit and u within it.
+// of a gate g up to the limit and u within it, 6 sigmoid(a).b.
 inline void map(constant MapArgs &args, device const float *a, device const float *b, device float *output, Position at) {
     uint index = at.x * THREADS + at.index;
     if (index >= args.count) return;
@@ -16,6 +16,7 @@ inline void map(constant MapArgs &args, device const float *a, device const floa
         u = u < -args.limit ? -args.limit : u;
         x = x / (1.0f + exp(-args.factor * x)) * (u + 1.0f);
     }
+    if (MAP == 6) x = b[index] / (1.0f + exp(-x));
     if (MAP == 4) x = args.factor * tanh(x / args.factor);
     output[index] = x;
 }
