@@ -401,7 +401,7 @@ impl Runner {
             config: self.model.config(),
             weights: self.model.weights(),
             screen: None,
-            caches: &self.caches.layers,
+            memory: &self.caches.layers,
             intermediates: &self.intermediates,
         };
         match key {
