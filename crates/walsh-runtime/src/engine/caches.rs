@@ -359,7 +359,7 @@ impl Layers<'_> {
     }
 
     /// Divides the budget: overlays have what all sequences need, pages what is left or as much as they can use, and copies
-    /// of overlays up to a quarter of that.
+    /// of overlays up to a quarter of that, or where layers keep a state as much again.
     fn divide(&self, shares: &mut [Share]) -> Result<Option<usize>> {
         let overlay = self.overlay_bytes()?;
         let sequences = self.options.sequences as u64;
@@ -367,7 +367,12 @@ impl Layers<'_> {
         let all = |share: &Share| share.page_bytes * share.most as u64;
         let pages_of_one: u64 = shares.iter().map(all).sum();
         let keeps_copies = overlay.is_some() && self.options.keep_prefixes;
-        let with_copies = |pages: u64| pages + if keeps_copies { pages / 4 } else { 0 };
+        // Pages behind which no state is kept are of no use to others: states have as much as they.
+        let share = match self.model.config().recurrent {
+            Some(_) => 1,
+            None => 4,
+        };
+        let with_copies = |pages: u64| pages + if keeps_copies { pages / share } else { 0 };
         let one = fixed + pages_of_one;
         let full = fixed + with_copies(sequences * pages_of_one);
         let free = self.model.device().available_bytes();
@@ -397,7 +402,7 @@ impl Layers<'_> {
         }
         let room = budget.min(full) - fixed;
         let for_pages = match keeps_copies {
-            true => (room / 5 * 4).max(pages_of_one),
+            true => (room / (share + 1) * share).max(pages_of_one),
             false => room,
         };
         // Every group gets the same part of what it could use, and room for one sequence at least.

@@ -5,7 +5,7 @@ use walsh::KvCache;
 use super::Session;
 use super::history::Call;
 use crate::model::memory::LayerState;
-use crate::{Error, Result};
+use crate::{Error, Result, Watch};
 
 /// Which lengths of the text there are states of, slot by slot. The first slot has those that runs go on from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,7 +82,8 @@ impl Session {
         Ok(())
     }
 
-    /// Sees to it that the states are those behind what was read: a run that has failed may have changed them.
+    /// Sees to it that the states are those behind what was read: a run that has failed may have changed them. Nobody ends
+    /// that early: the text would be cut short.
     pub(super) fn settle(&mut self) -> Result<()> {
         let stored = self.history.stored;
         if !self.keeps_states() || self.states.lengths[0] == Some(stored) {
@@ -91,7 +92,11 @@ impl Session {
         let tokens = self.history.tokens.clone();
         let again = self.cut_back(stored);
         self.history.tokens = tokens;
-        self.read_again(&again, &self.watch.clone())
+        let read = self.read_again(&again, &Watch::default());
+        if read.is_err() {
+            self.history.drop_waiting();
+        }
+        read
     }
 
     /// Notes a call that has read waiting tokens.
