@@ -174,8 +174,11 @@ unsafe fn convolve_taps<S: Simd, const TAPS: usize>(s: S, piece: ConvPiece) {
     unsafe {
         for first in (0..piece.count).step_by(LANES) {
             let mut by_tap = [[0.0f32; LANES]; TAPS];
-            for (lane, tap) in (0..LANES).flat_map(|lane| (0..TAPS).map(move |tap| (lane, tap))) {
-                by_tap[tap][lane] = *piece.weight.add((first + lane) * TAPS + tap);
+            let own = std::slice::from_raw_parts(piece.weight.add(first * TAPS), LANES * TAPS);
+            for tap in 0..TAPS {
+                for lane in 0..LANES {
+                    by_tap[tap][lane] = own[lane * TAPS + tap];
+                }
             }
             let weights = by_tap.map(|numbers| s.read(&numbers));
             // The latest inputs, the oldest first; the last is the row's own.
