@@ -45,12 +45,12 @@ pub(super) struct Multipliers {
 /// Layers that keep a state; every fourth attends.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct States {
-    heads: usize,
-    key_heads: usize,
+    pub(super) heads: usize,
+    pub(super) key_heads: usize,
     /// Numbers of a key, and of a value.
-    dim: usize,
+    pub(super) dim: usize,
     /// The width inside the expert that all tokens share.
-    shared: Option<usize>,
+    pub(super) shared: Option<usize>,
 }
 
 /// Taps of short convolutions, and how often a layer attends.
