@@ -168,7 +168,7 @@ fn what_states_do_not_allow_is_refused() {
         chunks: None,
         cancel: Default::default(),
     };
-    let bytes = vec![b'a'; 100];
+    let bytes = [b'a'; 100];
     let mut reader = TextReader::new("a text", &bytes[..]);
     let found = importance(&place.model, &mut reader, &options, &mut |_, _| {});
     let error = found.expect_err("refused");

@@ -105,7 +105,7 @@ impl Reader<'_, '_> {
             None => {
                 let interval = self.opt_size("full_attention_interval")?.unwrap_or(4);
                 // The last of each interval attends; of intervals of 0 none does.
-                let recurs = |layer: u64| interval == 0 || (layer + 1) % interval != 0;
+                let recurs = |layer: u64| !(layer + 1).is_multiple_of(interval);
                 (0..count as u64).map(recurs).collect()
             }
         };

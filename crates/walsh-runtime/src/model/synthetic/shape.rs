@@ -279,7 +279,9 @@ impl Shape {
             ));
         };
         add("attn_norm", &[width], Role::Other);
-        let states = self.states.filter(|_| (layer + 1) % INTERVAL != 0);
+        let states = self
+            .states
+            .filter(|_| !(layer + 1).is_multiple_of(INTERVAL));
         if let Some(States {
             heads,
             key_heads,
