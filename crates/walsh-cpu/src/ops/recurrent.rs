@@ -108,7 +108,7 @@ struct Conv {
 }
 
 /// Channels of a work item.
-const CHANNELS: usize = 64;
+const CHANNELS: usize = 128;
 
 pub(crate) fn lower_conv(op: &ShortConv, lowering: &mut Lowering) -> Result<()> {
     let tokens = (&op.positions, op.sequences.as_ref());
@@ -166,43 +166,69 @@ unsafe fn convolve_piece<S: Simd>(s: S, piece: ConvPiece) {
     }
 }
 
+/// What lies before a sequence's first token.
+static NOTHING: [f32; CHANNELS] = [0.0; CHANNELS];
+
+impl ConvPiece {
+    /// The inputs of a row, which may lie before the run.
+    ///
+    /// # Safety
+    /// As for [`convolve`]; the row is at most the taps but one before the run.
+    #[inline(always)]
+    unsafe fn row(&self, row: isize) -> *const f32 {
+        // SAFETY: the caller's.
+        unsafe {
+            match row {
+                0.. => self.input.offset(row * self.channels as isize),
+                _ if self.begins => NOTHING.as_ptr(),
+                _ => {
+                    let kept = self.taps as isize - 1 + row;
+                    self.state.offset(kept * self.channels as isize)
+                }
+            }
+        }
+    }
+}
+
+/// Row by row, since those of a chunk lie far from each other.
+///
 /// # Safety
 /// As for [`convolve`], and there are so many taps.
 #[inline(always)]
 unsafe fn convolve_taps<S: Simd, const TAPS: usize>(s: S, piece: ConvPiece) {
-    // SAFETY: the caller's pointers.
+    // SAFETY: the caller's pointers; there are at most so many channels.
     unsafe {
+        // Of each vector of channels, tap after tap.
+        let mut weights = [[[0.0f32; LANES]; TAPS]; CHANNELS / LANES];
         for first in (0..piece.count).step_by(LANES) {
-            let mut by_tap = [[0.0f32; LANES]; TAPS];
             let own = std::slice::from_raw_parts(piece.weight.add(first * TAPS), LANES * TAPS);
+            let weights = &mut weights[first / LANES];
             for tap in 0..TAPS {
                 for lane in 0..LANES {
-                    by_tap[tap][lane] = own[lane * TAPS + tap];
+                    weights[tap][lane] = own[lane * TAPS + tap];
                 }
             }
-            let weights = by_tap.map(|numbers| s.read(&numbers));
-            // The latest inputs, the oldest first; the last is the row's own.
-            let mut latest = [s.splat(0.0); TAPS];
-            if !piece.begins {
-                for (tap, latest) in latest.iter_mut().enumerate().skip(1) {
-                    *latest = s.load(piece.state.add((tap - 1) * piece.channels + first));
-                }
+        }
+        for row in 0..piece.rows {
+            let mut inputs = [std::ptr::null(); TAPS];
+            for (tap, input) in inputs.iter_mut().enumerate() {
+                *input = piece.row((row + tap) as isize - (TAPS as isize - 1));
             }
-            for row in 0..piece.rows {
-                let at = row * piece.channels + first;
+            let output = piece.output.add(row * piece.channels);
+            for (vector, weights) in weights[..piece.count / LANES].iter().enumerate() {
+                let first = vector * LANES;
+                let mut sum = s.mul(s.read(&weights[0]), s.load(inputs[0].add(first)));
                 for tap in 1..TAPS {
-                    latest[tap - 1] = latest[tap];
+                    sum = s.fma(s.read(&weights[tap]), s.load(inputs[tap].add(first)), sum);
                 }
-                latest[TAPS - 1] = s.load(piece.input.add(at));
-                let mut sum = s.mul(weights[0], latest[0]);
-                for tap in 1..TAPS {
-                    sum = s.fma(weights[tap], latest[tap], sum);
-                }
-                s.store(piece.output.add(at), silu(s, sum));
+                s.store(output.add(first), silu(s, sum));
             }
-            for (tap, latest) in latest.iter().enumerate().skip(1) {
-                s.store(piece.state.add((tap - 1) * piece.channels + first), *latest);
-            }
+        }
+        // What is kept moves towards the first: each row is read before it is written to.
+        for kept in 0..TAPS - 1 {
+            let latest = piece.row((piece.rows + kept) as isize - (TAPS as isize - 1));
+            let to = piece.state.add(kept * piece.channels);
+            std::ptr::copy(latest, to, piece.count);
         }
     }
 }
@@ -383,33 +409,42 @@ unsafe fn follow_columns<S: Simd, const VECTORS: usize>(s: S, piece: DeltaPiece)
             let rate = 1.0 / (1.0 + (-*piece.rate.add(scalars)).exp());
             let key_norm = norm(s, key, key_dim);
             let query_norm = norm(s, query, key_dim) / (key_dim as f32).sqrt();
-            let mut found = [s.splat(0.0); VECTORS];
-            for row in 0..key_dim {
-                let k = s.splat(*key.add(row));
-                for vector in 0..VECTORS {
-                    found[vector] = s.fma(s.load(state(row, vector)), k, found[vector]);
+            // Sums of rows in turns: one after the other they would wait for each other.
+            let mut sums = [[s.splat(0.0); VECTORS]; 2];
+            for row in (0..key_dim).step_by(2) {
+                for turn in 0..2 {
+                    let k = s.splat(*key.add(row + turn));
+                    for vector in 0..VECTORS {
+                        let old = s.load(state(row + turn, vector));
+                        sums[turn][vector] = s.fma(old, k, sums[turn][vector]);
+                    }
                 }
             }
             let (kept, fade) = (s.splat(decay), s.splat(-decay * key_norm));
             let step = s.splat(rate * key_norm);
-            let mut change = found;
+            let mut change = sums[0];
             for vector in 0..VECTORS {
+                let found = s.add(sums[0][vector], sums[1][vector]);
                 let v = s.load(value.add(vector * LANES));
-                change[vector] = s.mul(step, s.fma(fade, found[vector], v));
+                change[vector] = s.mul(step, s.fma(fade, found, v));
             }
-            let mut read = [s.splat(0.0); VECTORS];
-            for row in 0..key_dim {
-                let (k, q) = (s.splat(*key.add(row)), s.splat(*query.add(row)));
-                for vector in 0..VECTORS {
-                    let old = s.mul(kept, s.load(state(row, vector)));
-                    let new = s.fma(k, change[vector], old);
-                    s.store(state(row, vector), new);
-                    read[vector] = s.fma(q, new, read[vector]);
+            let mut sums = [[s.splat(0.0); VECTORS]; 2];
+            for row in (0..key_dim).step_by(2) {
+                for turn in 0..2 {
+                    let row = row + turn;
+                    let (k, q) = (s.splat(*key.add(row)), s.splat(*query.add(row)));
+                    for vector in 0..VECTORS {
+                        let old = s.mul(kept, s.load(state(row, vector)));
+                        let new = s.fma(k, change[vector], old);
+                        s.store(state(row, vector), new);
+                        sums[turn][vector] = s.fma(q, new, sums[turn][vector]);
+                    }
                 }
             }
             for vector in 0..VECTORS {
                 let output = piece.output.add(outputs + vector * LANES);
-                s.store(output, s.mul(s.splat(query_norm), read[vector]));
+                let read = s.add(sums[0][vector], sums[1][vector]);
+                s.store(output, s.mul(s.splat(query_norm), read));
             }
         }
     }
