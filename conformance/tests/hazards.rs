@@ -9,7 +9,7 @@ use walsh::formats::kv::Overlay;
 use walsh::ops::{
     Activation, Add, ArgMax, Attention, EmbeddingRows, ExpertMatMul, ExpertRoute, Fresh,
     GatedActivation, KvDecode, KvStore, Mask, MatMul, Op, Pairing, RmsNorm, Rope, RopeConfig,
-    Scale, Scoring, SoftCap, SumBefore, VectorSpace,
+    Scale, Scoring, ShortConv, SoftCap, SumBefore, VectorSpace,
 };
 use walsh::{
     Activations, Buffer, CacheKind, CacheSide, DType, Device, KvCache, KvCacheOptions,
@@ -122,7 +122,7 @@ impl World {
     fn op(&self, rng: &mut Rng) -> Op {
         let rows = 1 + rng.below(MOST) as u64;
         let tokens = TOKENS;
-        match rng.below(15) {
+        match rng.below(16) {
             0 => Scale {
                 input: self.view(rng, rows),
                 factor: 0.75,
@@ -233,6 +233,16 @@ impl World {
                 }
                 .into()
             }
+            // Its state is read and written.
+            14 => ShortConv {
+                input: self.view(rng, tokens),
+                weight: self.view(rng, 4).reshape(&[WIDTH, 4]).unwrap(),
+                state: self.view(rng, 3).reshape(&[1, 3, WIDTH]).unwrap(),
+                positions: self.positions.clone(),
+                sequences: None,
+                output: self.view(rng, tokens),
+            }
+            .into(),
             _ => self.attention(rng, tokens),
         }
     }

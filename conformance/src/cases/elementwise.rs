@@ -1,7 +1,7 @@
 use walsh::ops::{Activation, Add, GatedActivation, Scale, SoftCap};
 
 use super::{Problems, count, rng};
-use crate::reference::{clamped_swish, gelu_tanh, silu, softcap};
+use crate::reference::{clamped_swish, gelu_tanh, sigmoid, silu, softcap};
 use crate::{Expected, HostTensor, Problem};
 
 /// Around the sizes of vectors and of work items.
@@ -60,7 +60,12 @@ pub(super) fn gated() -> Problems {
         alpha: 1.702,
         limit: 7.0,
     };
-    for activation in [Activation::Silu, Activation::GeluTanh, clamped] {
+    for activation in [
+        Activation::Silu,
+        Activation::Sigmoid,
+        Activation::GeluTanh,
+        clamped,
+    ] {
         for (place, shape) in PLACES
             .iter()
             .flat_map(|p| SHAPES.iter().map(move |s| (*p, *s)))
@@ -71,6 +76,7 @@ pub(super) fn gated() -> Problems {
             let up = rng.normals(count(shape));
             let f = |gate: f64, up: f64| match activation {
                 Activation::Silu => silu(gate) * up,
+                Activation::Sigmoid => sigmoid(gate) * up,
                 Activation::GeluTanh => gelu_tanh(gate) * up,
                 Activation::ClampedSwish { alpha, limit } => {
                     clamped_swish([gate, up], f64::from(alpha), f64::from(limit))
@@ -90,6 +96,7 @@ pub(super) fn gated() -> Problems {
                     Activation::ClampedSwish { .. } => {
                         2e-6 * f64::from(g.abs().clamp(1e-3, 60.0) * (u.abs() + 1.0))
                     }
+                    Activation::Sigmoid => 4e-7 * f64::from(u.abs()) + 1e-36,
                     _ => 4e-7 * f64::from(g.abs().max(1e-3) * u.abs()) + 1e-36,
                 })
                 .collect();

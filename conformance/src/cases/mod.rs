@@ -9,6 +9,7 @@ mod kv;
 mod kv_decode;
 mod matmul;
 mod norm;
+mod recurrent;
 mod rope;
 mod rotate;
 mod select;
@@ -65,6 +66,8 @@ pub const TABLES: &[Table] = &[
     table("ExpertRoute", experts::route),
     table("ExpertMatMul", experts::products),
     table("ExpertSum", experts::sum),
+    table("ShortConv", recurrent::short_conv),
+    table("DeltaRule", recurrent::delta_rule),
     table("KvStore", kv::kv_store),
     shared(4, table("Rotate", rotate::rotate)),
     shared(4, table("KvDecode", kv_decode::kv_decode)),

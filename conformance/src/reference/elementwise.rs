@@ -1,3 +1,9 @@
+/// `1 / (1 + e⁻ˣ)`.
+#[must_use]
+pub fn sigmoid(x: f64) -> f64 {
+    1.0 / (1.0 + (-x).exp())
+}
+
 /// `x · sigmoid(x)`.
 #[must_use]
 pub fn silu(x: f64) -> f64 {

@@ -4,12 +4,14 @@ mod attention;
 mod elementwise;
 mod experts;
 mod norm;
+mod recurrent;
 mod rope;
 
 pub use attention::{AttentionShape, Row, Softmax, attention};
-pub use elementwise::{clamped_swish, gelu_tanh, silu, softcap};
+pub use elementwise::{clamped_swish, gelu_tanh, sigmoid, silu, softcap};
 pub use experts::{route, weighted_sum};
 pub use norm::{Norm, Normed, rms_norm};
+pub use recurrent::{DeltaHead, DeltaToken, short_conv};
 pub use rope::rope;
 
 use walsh::DType;

@@ -19,7 +19,7 @@ const TILE_ROWS: usize = 1024;
 /// What ops only read is made anew for each of them, so that it comes from memory and not from a cache.
 /// What they write is shared, so that each waits for the one before, as in a model.
 pub struct Maker {
-    device: Device,
+    pub(crate) device: Device,
     random: SplitMix64,
     /// The number of the op that tensors are made for.
     pub(crate) index: usize,

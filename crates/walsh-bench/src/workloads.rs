@@ -1,3 +1,5 @@
+mod recurrent;
+
 use walsh::formats::kv::{KvCodec, KvCodecs, Overlay};
 use walsh::ops::{
     Activation, Add, ArgMax, Attention, Direction, EmbeddingRows, ExpertMatMul, ExpertRoute,
@@ -8,6 +10,7 @@ use walsh::ops::{
 use walsh::{CacheSide, DType, KvCache, KvCacheOptions, OverlayOptions, Result};
 
 use crate::{MOST_SETS, Maker};
+use recurrent::Recurrent;
 
 /// An op at one size.
 pub struct Workload {
@@ -61,6 +64,7 @@ pub struct Sizes {
     /// How many tokens caches hold.
     contexts: &'static [u64],
     experts: Experts,
+    recurrent: Recurrent,
 }
 
 /// A mixture of experts.
@@ -92,6 +96,13 @@ impl Sizes {
             inner: 768,
             tokens: &[8, 64, 512],
         },
+        // Qwen 3.5's of 35 billion parameters.
+        recurrent: Recurrent {
+            heads: 32,
+            key_heads: 16,
+            dim: 128,
+            tokens: &[512],
+        },
     };
 
     /// Large enough to run.
@@ -107,6 +118,12 @@ impl Sizes {
             used: 2,
             width: 256,
             inner: 96,
+            tokens: &[8],
+        },
+        recurrent: Recurrent {
+            heads: 4,
+            key_heads: 2,
+            dim: 32,
             tokens: &[8],
         },
     };
@@ -131,6 +148,7 @@ pub fn workloads(sizes: &Sizes) -> Vec<Workload> {
     }
     selections(sizes, &mut all);
     mixtures(sizes.experts, &mut all);
+    recurrent::workloads(sizes.recurrent, &mut all);
     all
 }
 

@@ -35,6 +35,14 @@ fn describe(model: &Inspection) -> String {
             ranges(&shape.sliding_layers)
         )
     });
+    let states = shape.state_bytes.map_or(String::new(), |state| {
+        format!(
+            "\nno keys and values on {} layers, counted from 0: {}; they keep {} of a text, whatever its length",
+            shape.recurrent_layers.len(),
+            ranges(&shape.recurrent_layers),
+            bytes(state)
+        )
+    });
     let experts = match (shape.experts, shape.experts_used) {
         (Some(count), Some(used)) => format!(" in each of {count} experts, {used} to a token"),
         _ => String::new(),
@@ -93,11 +101,11 @@ fn describe(model: &Inspection) -> String {
     format!(
         "{name}, {architecture}, {parameters:.1} million weights, {size}\n\
          {path}\n\
-         {layers} layers of width {width}, feed-forward {feed_forward}{experts}{windows}\n\
+         {layers} layers of width {width}, feed-forward {feed_forward}{experts}{windows}{states}\n\
          {heads} query heads and {kv_heads} KV heads of {head_dim}\n\
          vocabulary of {vocabulary}, trained for a context of {context}\n\
          \nWeights by type\n{types}\
-         \nKV cache, all layers (sliding layers keep their window and the chunk in flight)\n{kv}{free}\
+         \nKV cache, all layers{of_them} (sliding layers keep their window and the chunk in flight)\n{kv}{free}\
          \n{meanings}\
          \nMetadata\n{metadata}",
         free = free.map_or(String::new(), |free| {
@@ -112,6 +120,14 @@ fn describe(model: &Inspection) -> String {
         width = shape.width,
         feed_forward = shape.feed_forward,
         experts = experts,
+        of_them = match shape.recurrent_layers.len() {
+            0 => String::new(),
+            without => format!(
+                " that have one, {} of {}",
+                shape.layers - without,
+                shape.layers
+            ),
+        },
         heads = shape.heads,
         kv_heads = shape.kv_heads,
         head_dim = shape.head_dim,

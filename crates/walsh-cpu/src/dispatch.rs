@@ -28,5 +28,7 @@ pub(crate) fn lower(op: &Op, lowering: &mut Lowering) -> Result<()> {
         Op::ExpertRoute(op) => ops::experts::lower_route(op, lowering),
         Op::ExpertMatMul(op) => matmul::lower_experts(op, lowering),
         Op::ExpertSum(op) => ops::experts::lower_sum(op, lowering),
+        Op::ShortConv(op) => ops::recurrent::lower_conv(op, lowering),
+        Op::DeltaRule(op) => ops::recurrent::lower_delta(op, lowering),
     }
 }

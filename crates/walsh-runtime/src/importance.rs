@@ -52,6 +52,11 @@ pub fn importance(
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Importance> {
     let (device, config, context) = (model.device(), model.config(), options.context);
+    if config.recurrent.is_some() {
+        return Err(Error::measure(
+            "the importance of layers that keep a state cannot be measured yet: quantise without",
+        ));
+    }
     if context == 0 {
         return Err(Error::measure("a chunk needs at least one token"));
     }

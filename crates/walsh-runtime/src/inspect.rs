@@ -63,6 +63,13 @@ pub struct Shape {
     pub window: Option<usize>,
     /// The layers that slide, counted from 0; all others attend globally.
     pub sliding_layers: Vec<usize>,
+    /// The layers that keep a state of fixed size instead of keys and values, counted from 0: no SPEC changes what they
+    /// take.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub recurrent_layers: Vec<usize>,
+    /// The bytes of a text's state in all of these, whatever its length.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state_bytes: Option<u64>,
 }
 
 /// The tensors of one storage type.
@@ -91,7 +98,7 @@ pub struct KvCost {
     /// Bits for a number, overlays not counted.
     pub bits_per_value: Option<f64>,
     /// Bytes for a session whose [context](Inspection::context) is full, overlays
-    /// included.
+    /// included; states of layers that keep one are not.
     pub session_bytes: Option<u64>,
     /// Why the SPEC does not fit.
     pub why_not: Option<String>,
@@ -144,6 +151,7 @@ pub fn inspect(model: &Model, specs: &[KvSpec], context: usize) -> Result<Inspec
         }
     });
     let layers = config.layers.iter().enumerate();
+    let recurrent = layers.clone().filter(|(_, layer)| layer.recurrent);
     let sliding = layers.filter(|(_, layer)| layer.window.is_some());
     Ok(Inspection {
         name: model.name().to_owned(),
@@ -164,6 +172,8 @@ pub fn inspect(model: &Model, specs: &[KvSpec], context: usize) -> Result<Inspec
             context: config.context,
             window: config.layers.iter().find_map(|layer| layer.window),
             sliding_layers: sliding.map(|(index, _)| index).collect(),
+            recurrent_layers: recurrent.map(|(index, _)| index).collect(),
+            state_bytes: Some(config.state_bytes()).filter(|bytes| *bytes > 0),
         },
         tensors: model
             .tensors()

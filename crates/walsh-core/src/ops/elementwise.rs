@@ -13,6 +13,8 @@ use crate::tensor::Tensor;
 pub enum Activation {
     /// `x · sigmoid(x)`.
     Silu,
+    /// `sigmoid(x)`.
+    Sigmoid,
     /// GELU in its tanh form (Hendrycks and Gimpel, arXiv 1606.08415).
     GeluTanh,
     /// `g · sigmoid(alpha · g)` of the gate g, which is at most the limit; it multiplies

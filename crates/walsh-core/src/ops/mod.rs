@@ -11,6 +11,7 @@ mod kv;
 mod kv_decode;
 mod matmul;
 mod norm;
+mod recurrent;
 mod rope;
 mod rotate;
 mod select;
@@ -26,6 +27,7 @@ pub use kv::KvStore;
 pub use kv_decode::{KvDecode, VectorSpace};
 pub use matmul::{MatMul, MatMulTopK};
 pub use norm::{RmsNorm, SumBefore};
+pub use recurrent::{DeltaRule, HeadOrder, ShortConv};
 pub use rope::{Pairing, Rope, RopeConfig, RopeScaling, Temperature};
 pub use rotate::{Direction, Rotate};
 pub use select::{ArgMax, TopK};
@@ -146,4 +148,6 @@ ops!(
     ExpertRoute,
     ExpertMatMul,
     ExpertSum,
+    ShortConv,
+    DeltaRule,
 );

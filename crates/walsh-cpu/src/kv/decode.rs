@@ -52,7 +52,7 @@ pub(crate) fn lower(op: &KvDecode, lowering: &mut Lowering) -> Result<()> {
     let rows = &op.cache.side(op.side).rows;
     let codec = &rows.codec;
     lowering.kernel(format!("kv_decode.{}.{isa}", codec.codec()));
-    let checked = positions::checked(&tokens, &op.cache, lowering)?;
+    let checked = positions::checked(&tokens, op.cache.table(), lowering)?;
     let [equaliser, center] = op.undone().map(|tensor| tensor.map(View::of).transpose());
     let decode = Decode {
         isa,

@@ -4,7 +4,7 @@ pub(crate) mod attention;
 mod codec;
 pub(crate) mod decode;
 mod pages;
-mod positions;
+pub(crate) mod positions;
 mod rotate;
 pub(crate) mod store;
 pub(crate) mod turn;

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use walsh_core::{Buffer, Error, KvCache, Result, Tensor, TokenLimits};
+use walsh_core::{Buffer, Error, Result, Tensor, TokenLimits};
 
 use crate::lowering::{Fault, Lowering};
 use crate::memory::View;
@@ -21,14 +21,15 @@ pub(crate) struct Tokens<'a> {
     pub(crate) limits: TokenLimits,
 }
 
-/// Adds, unless it is there already, the check that tokens keep to their limits. The phases that rely on it read the
+/// Adds, unless it is there already, the check that tokens keep to their limits, and the page table with them where the
+/// cache has one. The phases that rely on it read the
 /// buffer that comes back, so that they run later.
 pub(crate) fn checked(
     tokens: &Tokens<'_>,
-    cache: &KvCache,
+    table: Option<&Tensor>,
     lowering: &mut Lowering,
 ) -> Result<Buffer> {
-    let sources = [Some(tokens.positions), tokens.sequences, cache.table()];
+    let sources = [Some(tokens.positions), tokens.sequences, table];
     let sources: Vec<_> = sources.into_iter().flatten().map(Tensor::span).collect();
     let checked = Checked {
         limits: tokens.limits,
@@ -39,7 +40,7 @@ pub(crate) fn checked(
             op: tokens.op,
             positions: View::of(tokens.positions)?,
             sequences: tokens.sequences.map(View::of).transpose()?,
-            table: cache.table().map(View::of).transpose()?,
+            table: table.map(View::of).transpose()?,
             limits: tokens.limits,
             fault,
         })

@@ -13,6 +13,7 @@ use crate::team::{Phase, Scratch};
 #[derive(Clone, Copy)]
 enum Map {
     Silu,
+    Sigmoid,
     GeluTanh,
     ClampedSwish { alpha: f32, limit: f32 },
     Add,
@@ -36,6 +37,7 @@ const PIECE: usize = 1024;
 pub(crate) fn lower_gated(op: &GatedActivation, lowering: &mut Lowering) -> Result<()> {
     let map = match op.activation {
         Activation::Silu => Map::Silu,
+        Activation::Sigmoid => Map::Sigmoid,
         Activation::GeluTanh => Map::GeluTanh,
         Activation::ClampedSwish { alpha, limit } => Map::ClampedSwish { alpha, limit },
     };
@@ -110,6 +112,7 @@ impl Map {
     fn of<S: Simd>(self, s: S, a: S::F, b: S::F) -> S::F {
         match self {
             Map::Silu => s.mul(silu(s, a), b),
+            Map::Sigmoid => s.mul(sigmoid(s, a), b),
             Map::GeluTanh => s.mul(gelu_tanh(s, a), b),
             Map::ClampedSwish { alpha, limit } => {
                 let (most, least) = (s.splat(limit), s.splat(-limit));
@@ -137,6 +140,7 @@ unsafe fn map_all<S: Simd>(s: S, map: Map, numbers: Numbers) {
     unsafe {
         match map {
             Map::Silu => each::<S, true>(s, numbers, Map::Silu),
+            Map::Sigmoid => each::<S, true>(s, numbers, Map::Sigmoid),
             Map::GeluTanh => each::<S, true>(s, numbers, Map::GeluTanh),
             Map::ClampedSwish { alpha, limit } => {
                 each::<S, true>(s, numbers, Map::ClampedSwish { alpha, limit });
@@ -196,7 +200,7 @@ fn sigmoid<S: Simd>(s: S, x: S::F) -> S::F {
 
 /// `x · sigmoid(x)`.
 #[inline(always)]
-fn silu<S: Simd>(s: S, x: S::F) -> S::F {
+pub(super) fn silu<S: Simd>(s: S, x: S::F) -> S::F {
     s.mul(x, sigmoid(s, x))
 }
 

@@ -4,6 +4,7 @@ pub(crate) mod elementwise;
 pub(crate) mod embedding;
 pub(crate) mod experts;
 pub(crate) mod norm;
+pub(crate) mod recurrent;
 pub(crate) mod rope;
 pub(crate) mod select;
 

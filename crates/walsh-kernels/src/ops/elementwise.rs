@@ -35,6 +35,7 @@ enum Map {
     Scale = 3,
     SoftCap = 4,
     ClampedSwish = 5,
+    Sigmoid = 6,
 }
 
 static MAP: Kernel = Kernel {
@@ -94,6 +95,7 @@ pub(crate) fn gated(op: &GatedActivation, lowering: &mut Lowering<'_>) -> Result
     let (kind, factors) = match op.activation {
         Activation::Silu => (Map::Silu, [0.0; 2]),
         Activation::GeluTanh => (Map::GeluTanh, [0.0; 2]),
+        Activation::Sigmoid => (Map::Sigmoid, [0.0; 2]),
         Activation::ClampedSwish { alpha, limit } => (Map::ClampedSwish, [alpha, limit]),
     };
     let operands = (&op.gate, Some(&op.up));

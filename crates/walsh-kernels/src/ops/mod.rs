@@ -8,6 +8,7 @@ pub(crate) mod kv;
 pub(crate) mod matmul;
 pub(crate) mod norm;
 pub(crate) mod products;
+mod recurrent;
 pub(crate) mod rope;
 mod select;
 
@@ -29,6 +30,7 @@ const KERNELS: &[&[&Kernel]] = &[
     embedding::KERNELS,
     experts::KERNELS,
     experts::TILE_KERNELS,
+    recurrent::KERNELS,
     kv::KERNELS,
 ];
 
@@ -62,6 +64,8 @@ pub(crate) fn lower(op: &Op, lowering: &mut Lowering<'_>) -> Result<()> {
         Op::ExpertRoute(op) => experts::route(op, lowering),
         Op::ExpertMatMul(op) => experts::products(op, lowering),
         Op::ExpertSum(op) => experts::sum(op, lowering),
+        Op::ShortConv(op) => recurrent::conv(op, lowering),
+        Op::DeltaRule(op) => recurrent::delta(op, lowering),
     }
 }
 

@@ -6,3 +6,4 @@ mod joined;
 mod launches;
 mod paper;
 mod products;
+mod recurrent;

@@ -140,7 +140,10 @@ impl Calibration {
             device.run(&graph.layer(rows, index, Reading::CodesAndFresh)?)?;
             let keys: Vec<f32> = device.read(&intermediates.key)?;
             let queries: Vec<f32> = device.read(&intermediates.query)?;
-            layers.push(KeyMoments::of(config, &keys, &queries));
+            layers.push(match config.layers[index].recurrent {
+                true => KeyMoments::none(config),
+                false => KeyMoments::of(config, &keys, &queries),
+            });
             progress(index + 1, count)?;
         }
         Ok(Self { layers })
@@ -148,6 +151,16 @@ impl Calibration {
 }
 
 impl KeyMoments {
+    /// Those of a layer without keys.
+    fn none(config: &ModelConfig) -> Self {
+        let zeros = vec![0.0; config.kv_heads * config.head_dim];
+        Self {
+            key_mean: zeros.clone(),
+            key_square: zeros.clone(),
+            query_square: zeros,
+        }
+    }
+
     /// The moments of `[tokens, kv_heads, head_dim]` keys and `[tokens, heads, head_dim]` queries.
     fn of(config: &ModelConfig, keys: &[f32], queries: &[f32]) -> Self {
         let dim = config.head_dim;

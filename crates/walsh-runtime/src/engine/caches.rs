@@ -7,6 +7,7 @@ use walsh::{CacheKind, DType, Device, KvCache, KvCacheOptions, KvRows, KvSide, L
 use super::EngineOptions;
 use super::folder::Left;
 use super::pages::{PAGE, PageCopy, PageGroup};
+use crate::model::memory::{LayerMemory, LayerState};
 use crate::session::cache_options;
 use crate::size::size_text;
 use crate::{Error, LayerConfig, Model, Result, SessionOptions};
@@ -32,10 +33,10 @@ impl Group {
 
 /// The caches of all layers.
 pub(super) struct Caches {
-    pub(super) layers: Vec<KvCache>,
+    pub(super) layers: Vec<LayerMemory>,
     pub(super) groups: Vec<Group>,
-    /// How many copies there is room for of what a slot has in overlays, which lie behind those of the slots; `None` where
-    /// there are no overlays.
+    /// How many copies there is room for of what a slot has in overlays and states, which lie behind those of the slots;
+    /// `None` where there is neither.
     pub(super) copies: Option<usize>,
     slots: usize,
 }
@@ -70,10 +71,15 @@ impl Caches {
                 device.zeros(DType::I32, &[sequences as u64, entries])?,
             ));
         }
-        let mut caches = Vec::new();
+        let mut memory: Vec<LayerMemory> = Vec::new();
         let calibration = specs.iter().any(LayerKv::needs_calibration);
         let calibration = calibration.then(|| model.calibration()).transpose()?;
         for (index, (layer, kv)) in model.config().layers.iter().zip(&specs).enumerate() {
+            if let Some(recurrent) = model.config().recurrent.filter(|_| layer.recurrent) {
+                let state = LayerState::new(device, &recurrent, sequences)?;
+                memory.push(LayerMemory::State(state));
+                continue;
+            }
             let window = layers.window(layer);
             let group = shares.iter().position(|share| share.window == window);
             let group = group.unwrap_or_default();
@@ -89,10 +95,10 @@ impl Caches {
                 let preparation = found.layers[index].preparation(device, shape, kv)?;
                 cache = cache.with_preparation(preparation)?;
             }
-            caches.push(cache);
+            memory.push(cache.into());
         }
         Ok(Self {
-            layers: caches,
+            layers: memory,
             groups,
             copies,
             slots: options.sequences,
@@ -115,7 +121,8 @@ impl Caches {
     fn slots_of(&self, group: &Group) -> Result<Vec<Tensor>> {
         let mut all = Vec::new();
         for layer in &group.layers {
-            for tensor in sides(&self.layers[*layer]).flat_map(|side| tensors(&side.rows)) {
+            let sides = self.layers[*layer].cache().into_iter().flat_map(sides);
+            for tensor in sides.flat_map(|side| tensors(&side.rows)) {
                 let [heads, slots, width] = [0, 1, 2].map(|dim| tensor.shape()[dim]);
                 for head in 0..heads {
                     all.push(tensor.rows(head..head + 1)?.reshape(&[slots, width])?);
@@ -125,7 +132,7 @@ impl Caches {
         Ok(all)
     }
 
-    /// Makes a copy of what a slot has in overlays.
+    /// Makes a copy of what a slot has in overlays and states.
     pub(super) fn save_overlay(&self, device: &Device, slot: usize, copy: usize) -> Result<()> {
         self.copy_overlay(device, slot, self.slots + copy)
     }
@@ -161,10 +168,17 @@ impl Caches {
         Ok(pieces)
     }
 
-    /// What a slot has in overlays.
+    /// What a slot has in overlays, and its states.
     fn overlays(&self, slot: usize) -> Result<Vec<Tensor>> {
         let mut pieces = Vec::new();
-        for cache in &self.layers {
+        for layer in &self.layers {
+            let cache = match layer {
+                LayerMemory::Cache(cache) => cache,
+                LayerMemory::State(state) => {
+                    pieces.extend(state.slot(slot)?);
+                    continue;
+                }
+            };
             let first = slot as u64 * cache.kv_heads();
             for tensor in sides(cache)
                 .filter_map(|side| side.overlay.as_ref())
@@ -262,6 +276,13 @@ struct Layers<'a> {
 }
 
 impl Layers<'_> {
+    /// Those that keep keys and values, with how they do.
+    fn cached(&self) -> impl Iterator<Item = (&LayerConfig, &LayerKv)> {
+        let config = self.model.config();
+        let of = |index: usize| (&config.layers[index], &self.specs[index]);
+        config.cached_layers().map(of)
+    }
+
     /// How far back a layer sees, where its pages can be given back before the sequence ends.
     fn window(&self, layer: &LayerConfig) -> Option<usize> {
         let within = |window: &usize| window + self.options.chunk + PAGE < self.options.context;
@@ -289,10 +310,11 @@ impl Layers<'_> {
         }
     }
 
-    /// The bytes of a sequence's overlays; `None` where there are none.
+    /// The bytes of a sequence's overlays and states; `None` where there are none.
     fn overlay_bytes(&self) -> Result<Option<u64>> {
-        let mut bytes = None;
-        for (layer, kv) in self.model.config().layers.iter().zip(self.specs) {
+        let states = self.model.config().state_bytes();
+        let mut bytes = (states > 0).then_some(states);
+        for (layer, kv) in self.cached() {
             let cache = self.cache(layer, kv, (1, CacheKind::Global));
             let Some(overlay) = cache.overlay else {
                 continue;
@@ -311,7 +333,7 @@ impl Layers<'_> {
     fn shares(&self) -> Result<(Vec<Share>, Option<usize>)> {
         let (options, chunk) = (self.options, self.options.chunk);
         let mut shares: Vec<Share> = Vec::new();
-        for (layer, kv) in self.model.config().layers.iter().zip(self.specs) {
+        for (layer, kv) in self.cached() {
             let window = self.window(layer);
             let index = shares.iter().position(|share| share.window == window);
             let index = index.unwrap_or_else(|| {
@@ -337,7 +359,7 @@ impl Layers<'_> {
     }
 
     /// Divides the budget: overlays have what all sequences need, pages what is left or as much as they can use, and copies
-    /// of overlays up to a quarter of that.
+    /// of overlays up to a quarter of that, or where layers keep a state as much again.
     fn divide(&self, shares: &mut [Share]) -> Result<Option<usize>> {
         let overlay = self.overlay_bytes()?;
         let sequences = self.options.sequences as u64;
@@ -345,7 +367,12 @@ impl Layers<'_> {
         let all = |share: &Share| share.page_bytes * share.most as u64;
         let pages_of_one: u64 = shares.iter().map(all).sum();
         let keeps_copies = overlay.is_some() && self.options.keep_prefixes;
-        let with_copies = |pages: u64| pages + if keeps_copies { pages / 4 } else { 0 };
+        // Pages behind which no state is kept are of no use to others: states have as much as they.
+        let share = match self.model.config().recurrent {
+            Some(_) => 1,
+            None => 4,
+        };
+        let with_copies = |pages: u64| pages + if keeps_copies { pages / share } else { 0 };
         let one = fixed + pages_of_one;
         let full = fixed + with_copies(sequences * pages_of_one);
         let free = self.model.device().available_bytes();
@@ -375,7 +402,7 @@ impl Layers<'_> {
         }
         let room = budget.min(full) - fixed;
         let for_pages = match keeps_copies {
-            true => (room / 5 * 4).max(pages_of_one),
+            true => (room / (share + 1) * share).max(pages_of_one),
             false => room,
         };
         // Every group gets the same part of what it could use, and room for one sequence at least.

@@ -179,7 +179,7 @@ fn store_name(model: &Model, caches: &Caches, options: &EngineOptions) -> Result
     // What overlays have room for.
     text(&options.look_up.to_string());
     text(&model.device().properties().to_string());
-    for cache in &caches.layers {
+    for cache in caches.layers.iter().filter_map(|layer| layer.cache()) {
         let preparation = cache.preparation();
         for tensor in [&preparation.equaliser, &preparation.center] {
             let mut bytes = vec![0; tensor.as_ref().map_or(0, |tensor| tensor.bytes() as usize)];

@@ -61,7 +61,8 @@ pub struct EngineOptions {
     /// where a text goes on as it did before, several of its tokens are read, and chosen, in
     /// one step. 0 looks up none. Of one engine, requests that look up and those that do not
     /// have the same answers where a row's sums do not depend on how many rows there are,
-    /// as on CPUs with packed weights; on GPUs they differ by rounding. Overlays have room
+    /// as on CPUs with packed weights; on GPUs they differ by rounding. Models whose layers
+    /// keep a state take 0 alone. Overlays have room
     /// for what is looked up, and are summed in another order than by an engine without.
     pub look_up: usize,
     /// Whether a text goes on only from what it would have read itself by the same
@@ -121,6 +122,11 @@ impl EngineOptions {
         }
         if self.look_up > Self::MOST_LOOKED_UP {
             let expected = format_args!("at most {}", Self::MOST_LOOKED_UP);
+            return Err(Error::option("look_up", expected, self.look_up));
+        }
+        if self.look_up > 0 && model.config().recurrent.is_some() {
+            // What was looked up in vain would have to be taken back out of states.
+            let expected = "0 with a model whose layers keep a state";
             return Err(Error::option("look_up", expected, self.look_up));
         }
         Ok(Self {

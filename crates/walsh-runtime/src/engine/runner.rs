@@ -90,6 +90,11 @@ impl Runner {
         })
     }
 
+    /// Whether layers keep states, which a run that fails leaves changed.
+    pub(super) fn keeps_states(&self) -> bool {
+        self.model.config().recurrent.is_some()
+    }
+
     /// Gives a slot the pages for what is to be read next; whether there are enough.
     pub(super) fn reserve(&mut self, slot: usize, rows: &Rows) -> Result<bool> {
         let positions = rows.positions();
@@ -401,7 +406,7 @@ impl Runner {
             config: self.model.config(),
             weights: self.model.weights(),
             screen: None,
-            caches: &self.caches.layers,
+            memory: &self.caches.layers,
             intermediates: &self.intermediates,
         };
         match key {

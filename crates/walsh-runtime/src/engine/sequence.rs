@@ -30,6 +30,8 @@ pub(super) struct Sequence {
     tokens: Vec<i32>,
     /// How many tokens the caches hold.
     read: usize,
+    /// Up to here it is read by itself.
+    alone_until: usize,
     /// The calls that have read it so far. Where some of it is to be read again, it is by the same.
     calls: Vec<Call>,
     /// Where calls of the prompt end, in ascending order, besides at multiples of the chunk behind them.
@@ -164,6 +166,7 @@ impl Sequence {
             model: model.clone(),
             tokens: prompt.clone(),
             read: 0,
+            alone_until: 0,
             calls: Vec::new(),
             marks,
             exact: options.deterministic,

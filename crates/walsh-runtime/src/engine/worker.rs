@@ -147,6 +147,9 @@ impl Worker {
     fn plan(&mut self) -> Result<Vec<usize>> {
         while self.admit()? {}
         self.running.sort_by_key(Sequence::turn);
+        if let Some(alone) = self.running.iter().find(|sequence| sequence.is_alone()) {
+            return self.plan_alone(alone.number);
+        }
         let (reading, read) = self.reading();
         let (mut batch, mut place) = (Vec::new(), 0);
         // What prompts leave of a step's rows.
@@ -176,6 +179,27 @@ impl Worker {
             }
         }
         Ok(batch)
+    }
+
+    /// One that is read by itself is the next step, whoever gives way to it.
+    fn plan_alone(&mut self, number: u64) -> Result<Vec<usize>> {
+        loop {
+            let found = self.running.iter().position(|s| s.number == number);
+            let Some(place) = found else {
+                return Ok(Vec::new());
+            };
+            let sequence = &self.running[place];
+            let slot = sequence.slot.unwrap_or_default();
+            if self.runner.reserve(slot, &sequence.next_rows())? {
+                return Ok(vec![place]);
+            }
+            let others = (0..self.running.len()).filter(|other| *other != place);
+            match others.max_by_key(|other| self.running[*other].turn()) {
+                Some(last) => self.put_off(last)?,
+                // There are pages for one text at least.
+                None => return Ok(Vec::new()),
+            }
+        }
     }
 
     /// The numbers of those that read a chunk of their prompt in the next step. In turns, who came first is the first, and
@@ -234,16 +258,22 @@ impl Worker {
     /// is kept of it, if nobody has needed that.
     fn put_off_last(&mut self, from: usize) -> Result<()> {
         let last = (from..self.running.len()).max_by_key(|place| self.running[*place].turn());
-        let Some(place) = last else {
-            return Ok(());
-        };
+        last.map_or(Ok(()), |place| self.put_off(place))
+    }
+
+    fn put_off(&mut self, place: usize) -> Result<()> {
         let mut sequence = self.running.remove(place);
         let kept = self.runner.keep(&mut sequence);
+        self.wait_again(sequence);
+        kept
+    }
+
+    /// Puts one that runs back in line.
+    fn wait_again(&mut self, mut sequence: Sequence) {
         self.leave(&mut sequence);
         sequence.put_off();
         self.status.put_off += 1;
         self.wait(sequence);
-        kept
     }
 
     /// Runs a step, and hands out what comes of it.
@@ -252,6 +282,16 @@ impl Worker {
         let sequences: Vec<&Sequence> = batch.iter().map(|place| &self.running[*place]).collect();
         match self.runner.read(&sequences) {
             Ok(rows) => self.advance(&batch, &rows),
+            Err(Error::Core(walsh::Error::Value { .. }))
+                if batch.len() > 1 && self.runner.keeps_states() =>
+            {
+                // Layers' states have gone on: each goes back to what was kept before, and is read by itself up to here.
+                for place in batch.into_iter().rev() {
+                    let mut sequence = self.running.remove(place);
+                    sequence.read_alone();
+                    self.wait_again(sequence);
+                }
+            }
             Err(Error::Core(walsh::Error::Value { .. })) if batch.len() > 1 => {
                 // One of them has numbers that cannot be stored: each is read by itself, and the others go on.
                 for place in batch.into_iter().rev() {

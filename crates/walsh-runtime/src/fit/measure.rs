@@ -12,6 +12,7 @@ use walsh::{CacheKind, DType, KvCache, KvCacheOptions, KvCodec, KvCodecs, LayerK
 use super::allot::WIDTHS;
 use super::{Fit, Sensitivity, file};
 use crate::model::graph::{Graph, Intermediates, Reading};
+use crate::model::memory::LayerMemory;
 use crate::perplexity::{Normaliser, divergence, in_parallel};
 use crate::session::{SessionOptions, cache_options};
 use crate::tokenizer::Special;
@@ -118,7 +119,7 @@ struct Run<'a> {
     logit_rows: usize,
     intermediates: Intermediates,
     /// Each layer's cache: one that keeps nothing, since nothing is read from it.
-    caches: Vec<KvCache>,
+    caches: Vec<LayerMemory>,
     /// Each layer as it is.
     steps: Vec<Step>,
     reference: Predictions,
@@ -133,6 +134,11 @@ struct Run<'a> {
 /// So many tokens of the text, and their positions, where lists find them.
 pub(super) fn read_text(model: &Model, rows: usize, logit_rows: usize) -> Result<Intermediates> {
     let (device, config) = (model.device(), model.config());
+    if config.recurrent.is_some() {
+        return Err(Error::measure(
+            "layers that keep a state have no keys and values to be fitted: give the model's others a SPEC",
+        ));
+    }
     let mut tokens = model.tokenizer().encode_prompt(TEXT, Special::Text)?;
     let (least, most) = (FitOptions::LEAST_TOKENS, tokens.len().min(config.context));
     if most < least {
@@ -203,7 +209,7 @@ impl<'a> Run<'a> {
             rows,
             logit_rows,
             intermediates,
-            caches: vec![idle_cache(model)?; count],
+            caches: vec![idle_cache(model)?.into(); count],
             steps: Vec::with_capacity(count),
             reference: Predictions::default(),
             before: 0,
@@ -233,7 +239,7 @@ impl<'a> Run<'a> {
             config: self.model.config(),
             weights: self.model.weights(),
             screen: None,
-            caches: &self.caches,
+            memory: &self.caches,
             intermediates: &self.intermediates,
         }
     }
@@ -288,9 +294,10 @@ impl<'a> Run<'a> {
     fn divergence_with(&mut self, codecs: KvCodecs) -> Result<f64> {
         let layer = self.before;
         let mut caches = self.caches.clone();
-        caches[layer] = layer_cache(self.model, layer, self.rows, &LayerKv::standard(codecs))?;
+        caches[layer] =
+            layer_cache(self.model, layer, self.rows, &LayerKv::standard(codecs))?.into();
         let graph = Graph {
-            caches: &caches,
+            memory: &caches,
             ..self.graph()
         };
         let quantised = graph.layer(self.rows, layer, Reading::Codes)?;

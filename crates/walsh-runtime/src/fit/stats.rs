@@ -6,6 +6,7 @@ use walsh::{CacheSide, DType, Device, KeyPreparation, KvCache, KvRows, KvSpec, T
 
 use super::measure::{FitOptions, idle_cache, layer_cache, read_text};
 use crate::model::graph::{Graph, Reading};
+use crate::model::memory::LayerMemory;
 use crate::{Model, Result};
 
 /// What is stored of the keys or of the values of a layer.
@@ -39,13 +40,13 @@ pub fn stored_stats(model: &Model, spec: &KvSpec, options: &FitOptions) -> Resul
     let (device, rows) = (model.device(), options.tokens);
     let specs = model.layer_specs(spec)?;
     let intermediates = read_text(model, rows, 1)?;
-    let caches = vec![idle_cache(model)?; specs.len()];
+    let caches = vec![LayerMemory::from(idle_cache(model)?); specs.len()];
     let graph = Graph {
         device,
         config: model.config(),
         weights: model.weights(),
         screen: None,
-        caches: &caches,
+        memory: &caches,
         intermediates: &intermediates,
     };
     let decoded = device.zeros(DType::F32, intermediates.key.shape())?;

@@ -1,5 +1,7 @@
 //! The families of models, and what makes them differ.
 
+use walsh::ops::HeadOrder;
+
 /// The families of models that run, by `general.architecture`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Architecture {
@@ -29,6 +31,12 @@ pub enum Architecture {
     GptOss,
     /// Ministral 3.
     Mistral3,
+    /// Qwen3-Next.
+    Qwen3Next,
+    /// Qwen 3.5 and 3.6, dense.
+    Qwen35,
+    /// Qwen 3.5 and 3.6, mixtures of experts.
+    Qwen35Moe,
 }
 
 /// What norms of their own queries and keys have.
@@ -57,6 +65,9 @@ impl Architecture {
         ("granitemoe", Architecture::GraniteMoe),
         ("gpt-oss", Architecture::GptOss),
         ("mistral3", Architecture::Mistral3),
+        ("qwen3next", Architecture::Qwen3Next),
+        ("qwen35", Architecture::Qwen35),
+        ("qwen35moe", Architecture::Qwen35Moe),
     ];
 
     pub(super) fn named(name: &str) -> Option<Self> {
@@ -95,6 +106,7 @@ impl Architecture {
     pub(super) fn head_norms(self) -> HeadNorms {
         match self {
             Self::Qwen3 | Self::Qwen3Moe | Self::Gemma3 => HeadNorms::OfHeads,
+            _ if self.is_hybrid() => HeadNorms::OfHeads,
             Self::Olmo2 => HeadNorms::OfRows,
             _ => HeadNorms::None,
         }
@@ -109,13 +121,32 @@ impl Architecture {
     pub(super) fn feed_forward_norm(self) -> &'static str {
         match self {
             Self::GptOss => "post_attention_norm",
+            _ if self.is_hybrid() => "post_attention_norm",
             _ => "ffn_norm",
         }
     }
 
     /// Whether feed-forward parts are mixtures of experts.
     pub(super) fn has_experts(self) -> bool {
-        matches!(self, Self::Qwen3Moe | Self::GraniteMoe | Self::GptOss)
+        matches!(self, Self::Qwen3Moe | Self::GraniteMoe | Self::GptOss) || self.has_shared_expert()
+    }
+
+    /// Whether every token goes to one more expert, by a gate of its own.
+    pub(super) fn has_shared_expert(self) -> bool {
+        matches!(self, Self::Qwen3Next | Self::Qwen35Moe)
+    }
+
+    /// Whether some layers keep a state instead of keys and values, and what the others attend to passes a gate.
+    pub(super) fn is_hybrid(self) -> bool {
+        matches!(self, Self::Qwen3Next | Self::Qwen35 | Self::Qwen35Moe)
+    }
+
+    /// Which key head belongs to a head of a layer with a state, as converters order them.
+    pub(super) fn head_order(self) -> HeadOrder {
+        match self {
+            Self::Qwen3Next => HeadOrder::Grouped,
+            _ => HeadOrder::Tiled,
+        }
     }
 
     /// Whether the weights of queries, keys and values are one tensor, and those of the gate and what it passes.
@@ -176,6 +207,7 @@ impl Architecture {
             Self::Qwen3Moe | Self::GraniteMoe => (WITH_OUTPUT, false),
             Self::GptOss => (EXPERTS, false),
             Self::Olmo2 | Self::Phi3 | Self::Mistral3 => (&[], false),
+            Self::Qwen3Next | Self::Qwen35 | Self::Qwen35Moe => (&[], false),
         }
     }
 

@@ -18,8 +18,10 @@ macro_rules! reject {
 }
 
 mod experts;
+mod recurrent;
 
 pub use experts::ExpertsConfig;
+pub use recurrent::RecurrentConfig;
 
 /// What differs from layer to layer.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,6 +30,8 @@ pub struct LayerConfig {
     pub window: Option<usize>,
     /// The layer's rotary embedding; none where positions are not told.
     pub rope: Option<RopeConfig>,
+    /// Whether it keeps a state of fixed size instead of keys and values.
+    pub recurrent: bool,
 }
 
 /// A model's shape.
@@ -69,6 +73,10 @@ pub struct ModelConfig {
     pub residual_scale: f32,
     /// The gate's function.
     pub activation: Activation,
+    /// What layers are that keep a state, where there are some.
+    pub recurrent: Option<RecurrentConfig>,
+    /// How many layers of the file, behind all others, only guess further tokens and are left out.
+    pub guessing_layers: usize,
     /// One entry per layer.
     pub layers: Vec<LayerConfig>,
 }
@@ -188,6 +196,7 @@ impl Reader<'_, '_> {
             return Err(self.missing(norm_eps));
         };
         let layer_configs = self.layers(layers as usize, head_dim, factors)?;
+        let recurrent = self.recurrent()?;
         let largest_gemma = match architecture {
             Architecture::Gemma2 => layers == 46,
             Architecture::Gemma3 => layers == 62,
@@ -242,6 +251,8 @@ impl Reader<'_, '_> {
                 },
                 _ => Activation::Silu,
             },
+            recurrent,
+            guessing_layers: self.guessing_layers(layers as usize)?,
             layers: layer_configs,
         })
     }
@@ -297,14 +308,18 @@ impl Reader<'_, '_> {
         if self.architecture.window_period().is_some() {
             self.equal("rope.dimension_count_swa", global.dims)?;
         }
+        let recurrent = self.recurrent_layers(count)?;
         let layer = |(index, window): (usize, Option<usize>)| LayerConfig {
             window,
             rope: self.architecture.rotates(index).then(|| match window {
                 Some(_) => local.clone(),
                 None => global.clone(),
             }),
+            recurrent: recurrent[index],
         };
-        Ok(sliding.into_iter().enumerate().map(layer).collect())
+        let layers = sliding.into_iter().enumerate().map(layer);
+        // What guesses further tokens lies behind those that compute.
+        Ok(layers.take(count - self.guessing_layers(count)?).collect())
     }
 
     /// The rotary embedding of layers that attend globally.
@@ -390,7 +405,7 @@ impl Reader<'_, '_> {
             Some(slides) => Ok(slides),
             None => reject!(
                 self,
-                "metadata key {key} must have an entry for each layer, true where it slides: convert the model again"
+                "metadata key {key} must have an entry for each layer, true or false: convert the model again"
             ),
         }
     }

@@ -1,18 +1,21 @@
 //! A model as a list of ops.
 
 mod block;
+mod hybrid;
 mod layerwise;
 
 use std::ops::Range;
 
 use walsh::formats::DType;
 use walsh::ops::{Add, ArgMax, EmbeddingRows, MatMulTopK, RmsNorm, Scale, SoftCap, TopK};
-use walsh::{Device, KvCache, Recorder, Screen, Step, Tensor};
+use walsh::{Device, Recorder, Screen, Step, Tensor};
 
 use super::config::ModelConfig;
+use super::memory::LayerMemory;
 use super::weights::Weights;
 use crate::Result;
 use block::{Block, linear};
+use hybrid::Hybrid;
 
 pub(crate) use layerwise::Layerwise;
 
@@ -112,6 +115,7 @@ pub(crate) struct Intermediates {
     gate: Tensor,
     up: Tensor,
     mixture: Option<Mixture>,
+    hybrid: Option<Hybrid>,
 }
 
 impl Intermediates {
@@ -163,6 +167,7 @@ impl Intermediates {
             gate: inner(config)?,
             up: inner(config)?,
             mixture: mixture.transpose()?,
+            hybrid: Hybrid::new(device, config, rows)?,
         })
     }
 
@@ -196,6 +201,10 @@ impl Intermediates {
                     weights: first(&all.weights)?,
                     results: first(&all.results)?,
                 }),
+            },
+            hybrid: match &self.hybrid {
+                None => None,
+                Some(hybrid) => Some(hybrid.rows(rows)?),
             },
         })
     }
@@ -234,13 +243,14 @@ pub(crate) struct Graph<'a> {
     pub(crate) weights: &'a Weights,
     /// What finds the likeliest tokens, for lists that do.
     pub(crate) screen: Option<&'a Screen>,
-    pub(crate) caches: &'a [KvCache],
+    /// Of each layer.
+    pub(crate) memory: &'a [LayerMemory],
     pub(crate) intermediates: &'a Intermediates,
 }
 
 impl Graph<'_> {
     /// From the ids of `rows` tokens to the residual stream behind the last
-    /// block; their keys and values are stored.
+    /// block; what their keys and values are is stored, and states go on to the last.
     pub(crate) fn body(&self, rows: usize, reading: Reading) -> Result<Step> {
         let a = self.intermediates.rows(rows)?;
         let mut block = self.block(&a, reading);
@@ -349,7 +359,7 @@ impl Graph<'_> {
     fn push_body(&self, block: &mut Block<'_>) -> Result<()> {
         self.embed(block)?;
         let mut pending = false;
-        for index in 0..self.caches.len() {
+        for index in 0..self.memory.len() {
             pending = self.push_layer(block, index, pending)?;
         }
         Ok(())
@@ -414,12 +424,12 @@ impl Graph<'_> {
         let layer = &self.weights.layers[index];
         let input = block.norm_stream(pending, layer.attention_norm.as_ref())?;
         let config = &self.config.layers[index];
-        block.attention(&input, layer, (config, &self.caches[index]))?;
+        block.mix(&input, layer, (config, &self.memory[index]))?;
         let pending = block.end_part(layer.attention_post_norm.as_ref())?;
         let input = block.norm_stream(pending, layer.feed_forward_norm.as_ref())?;
         block.feed_forward(&input, layer)?;
         let pending = block.end_part(layer.feed_forward_post_norm.as_ref())?;
-        let is_last = index + 1 == self.caches.len();
+        let is_last = index + 1 == self.memory.len();
         if is_last && pending {
             let a = block.a;
             block.list.push(Add {

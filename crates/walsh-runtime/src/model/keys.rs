@@ -61,28 +61,39 @@ impl std::fmt::Display for Plain {
 
 use Architecture::{
     Gemma2, Gemma3, GptOss, Granite, GraniteMoe, Llama, Mistral3, Olmo2, Phi3, Qwen2, Qwen3,
-    Qwen3Moe, SmolLm3,
+    Qwen3Moe, Qwen3Next, Qwen35, Qwen35Moe, SmolLm3,
 };
 use Plain::{Bool, Number, Text};
 use Role::{Inert, Only, Read};
 
 const ALL: &[Architecture] = &[
     Llama, Qwen2, Qwen3, Gemma2, Gemma3, Qwen3Moe, SmolLm3, Olmo2, Phi3, Granite, GraniteMoe,
+    GptOss, Mistral3, Qwen3Next, Qwen35, Qwen35Moe,
+];
+/// Those with layers that keep a state.
+const HYBRID: &[Architecture] = &[Qwen3Next, Qwen35, Qwen35Moe];
+/// Those without.
+const ATTENDING: &[Architecture] = &[
+    Llama, Qwen2, Qwen3, Gemma2, Gemma3, Qwen3Moe, SmolLm3, Olmo2, Phi3, Granite, GraniteMoe,
     GptOss, Mistral3,
 ];
+/// Those with an expert that all tokens share.
+const SHARING: &[Architecture] = &[Qwen3Next, Qwen35Moe];
 /// Those whose layers may slide.
 const SLIDING: &[Architecture] = &[Gemma2, Gemma3, Phi3, GptOss];
 /// Those whose sliding layers may have another base.
 const BASES: &[Architecture] = &[Gemma2, Gemma3];
 /// Those whose layers never do.
 const GLOBAL: &[Architecture] = &[
-    Llama, Qwen2, Qwen3, Qwen3Moe, SmolLm3, Olmo2, Granite, GraniteMoe, Mistral3,
+    Llama, Qwen2, Qwen3, Qwen3Moe, SmolLm3, Olmo2, Granite, GraniteMoe, Mistral3, Qwen3Next,
+    Qwen35, Qwen35Moe,
 ];
 /// Those with multipliers.
 const SCALED: &[Architecture] = &[Granite, GraniteMoe];
 /// Those without, and without one of embeddings either.
 const UNSCALED: &[Architecture] = &[
-    Llama, Qwen2, Qwen3, Qwen3Moe, SmolLm3, Olmo2, Phi3, GptOss, Mistral3,
+    Llama, Qwen2, Qwen3, Qwen3Moe, SmolLm3, Olmo2, Phi3, GptOss, Mistral3, Qwen3Next, Qwen35,
+    Qwen35Moe,
 ];
 const GEMMAS: &[Architecture] = &[Gemma2, Gemma3];
 /// Those whose queries have a temperature by position.
@@ -90,16 +101,17 @@ const WARM: &[Architecture] = &[Mistral3];
 /// Those without.
 const COLD: &[Architecture] = &[
     Llama, Qwen2, Qwen3, Gemma2, Gemma3, Qwen3Moe, SmolLm3, Olmo2, Phi3, Granite, GraniteMoe,
-    GptOss,
+    GptOss, Qwen3Next, Qwen35, Qwen35Moe,
 ];
 /// Those with experts, whose width they state apart or as that of all.
-const EXPERTS: &[Architecture] = &[Qwen3Moe, GraniteMoe, GptOss];
-const APART: &[Architecture] = &[Qwen3Moe, GptOss];
+const EXPERTS: &[Architecture] = &[Qwen3Moe, GraniteMoe, GptOss, Qwen3Next, Qwen35Moe];
+const APART: &[Architecture] = &[Qwen3Moe, GptOss, Qwen3Next, Qwen35Moe];
 const TOGETHER: &[Architecture] = &[
     Llama, Qwen2, Qwen3, Gemma2, Gemma3, SmolLm3, Olmo2, Phi3, Granite, GraniteMoe, Mistral3,
+    Qwen35,
 ];
 const DENSE: &[Architecture] = &[
-    Llama, Qwen2, Qwen3, Gemma2, Gemma3, SmolLm3, Olmo2, Phi3, Granite, Mistral3,
+    Llama, Qwen2, Qwen3, Gemma2, Gemma3, SmolLm3, Olmo2, Phi3, Granite, Mistral3, Qwen35,
 ];
 
 const NONE: &[Plain] = &[Number(0.0)];
@@ -178,10 +190,27 @@ const OF_ARCHITECTURES: &[(&str, &[Architecture], Role)] = &[
     ("rope.scaling.alpha", ALL, Only(NO_FACTOR)),
     // How the model was trained, not how it runs.
     ("rope.scaling.finetuned", ALL, Inert),
+    // Where positions are of images: those of a text are one number.
+    ("rope.dimension_sections", HYBRID, Inert),
+    // Layers that keep a state.
+    ("attention.recurrent_layers", HYBRID, Read),
+    ("full_attention_interval", HYBRID, Read),
+    ("ssm.conv_kernel", HYBRID, Read),
+    ("ssm.state_size", HYBRID, Read),
+    ("ssm.inner_size", HYBRID, Read),
+    ("ssm.group_count", HYBRID, Read),
+    ("ssm.time_step_rank", HYBRID, Read),
+    // Layers behind the last that guess further tokens: what the model itself computes does not depend on them.
+    ("nextn_predict_layers", HYBRID, Read),
     // Experts.
+    ("expert_shared_feed_forward_length", SHARING, Read),
     ("expert_count", EXPERTS, Read),
     ("expert_used_count", EXPERTS, Read),
-    ("expert_weights_norm", &[Qwen3Moe], Read),
+    (
+        "expert_weights_norm",
+        &[Qwen3Moe, Qwen3Next, Qwen35Moe],
+        Read,
+    ),
     (
         "expert_weights_norm",
         &[GraniteMoe, GptOss],
@@ -191,7 +220,7 @@ const OF_ARCHITECTURES: &[(&str, &[Architecture], Role)] = &[
     // Softmax of all logits, and of those chosen.
     (
         "expert_gating_func",
-        &[Qwen3Moe, GraniteMoe],
+        &[Qwen3Moe, GraniteMoe, Qwen3Next, Qwen35Moe],
         Only(&[Number(0.0), Number(1.0)]),
     ),
     (
@@ -206,7 +235,7 @@ const OF_ARCHITECTURES: &[(&str, &[Architecture], Role)] = &[
     ("expert_group_count", ALL, Only(NONE)),
     ("expert_group_used_count", ALL, Only(NONE)),
     ("leading_dense_block_count", ALL, Only(NONE)),
-    ("nextn_predict_layers", ALL, Only(NONE)),
+    ("nextn_predict_layers", ATTENDING, Only(NONE)),
     // A model that makes one vector of a text makes no text.
     ("pooling_type", ALL, Only(NONE)),
 ];

@@ -6,6 +6,7 @@ mod file;
 pub(crate) mod fingerprint;
 pub(crate) mod graph;
 mod keys;
+pub(crate) mod memory;
 mod screening;
 pub(crate) mod steps;
 mod synthetic;
@@ -21,7 +22,7 @@ use walsh::formats::kv::{KvCodec, KvSpec, LayerKv, RowCodec};
 use walsh::{Device, tensor_bytes};
 
 pub use architecture::Architecture;
-pub use config::{ExpertsConfig, LayerConfig, ModelConfig};
+pub use config::{ExpertsConfig, LayerConfig, ModelConfig, RecurrentConfig};
 use file::ModelFiles;
 pub use fingerprint::Fingerprint;
 pub(crate) use keys::number;
@@ -310,7 +311,8 @@ impl Model {
     /// not the model's.
     pub fn kv_bytes_per_token(&self, spec: &KvSpec) -> Result<u64> {
         let mut bytes = 0;
-        for layer in self.layer_specs(spec)? {
+        let specs = self.layer_specs(spec)?;
+        for layer in self.config().cached_layers().map(|index| &specs[index]) {
             for codec in [layer.codecs.key, layer.codecs.value] {
                 bytes += self.row_bytes(codec)?;
             }
@@ -324,13 +326,14 @@ impl Model {
     /// As [`kv_bytes_per_token`](Self::kv_bytes_per_token).
     pub fn kv_bits_per_value(&self, spec: &KvSpec) -> Result<f64> {
         let config = self.config();
-        let numbers = 2 * config.layers.len() * config.kv_heads * config.head_dim;
+        let layers = config.cached_layers().count();
+        let numbers = 2 * layers * config.kv_heads * config.head_dim;
         Ok(8.0 * self.kv_bytes_per_token(spec)? as f64 / numbers as f64)
     }
 
     /// The bytes that the KV caches of a session take when the context is full:
     /// sliding layers hold their window and the chunk in flight, all others the whole
-    /// context.
+    /// context; layers that keep a [state](ModelConfig::state_bytes) have none.
     ///
     /// # Errors
     /// As [`kv_bytes_per_token`](Self::kv_bytes_per_token), and when a size is out of
@@ -340,8 +343,12 @@ impl Model {
         let options = &options.resolved(self)?;
         let mut bytes = 0u64;
         let mut add = |row: u64, rows: u64| bytes = bytes.saturating_add(row.saturating_mul(rows));
-        for (layer, kv) in config.layers.iter().zip(self.layer_specs(&options.kv)?) {
-            let cache = cache_options(config, layer, &kv, options);
+        let specs = self.layer_specs(&options.kv)?;
+        for (layer, kv) in config
+            .cached_layers()
+            .map(|at| (&config.layers[at], &specs[at]))
+        {
+            let cache = cache_options(config, layer, kv, options);
             for codec in [kv.codecs.key, kv.codecs.value] {
                 add(self.row_bytes(codec)?, cache.capacity);
                 let Some(overlay) = cache.overlay else {

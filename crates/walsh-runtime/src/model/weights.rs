@@ -11,6 +11,9 @@ use walsh::{Buffer, Device, Recorder, Tensor};
 use super::architecture::{Architecture, HeadNorms};
 use super::config::ModelConfig;
 use crate::{Error, Result};
+pub(crate) use hybrid::{Recurring, SharedExpert, Steps};
+
+mod hybrid;
 
 /// A matrix product's weight, or those of experts, with its optional bias.
 #[derive(Debug, Clone)]
@@ -21,11 +24,10 @@ pub(crate) struct Linear {
     pub(crate) bias: Option<Tensor>,
 }
 
-/// The tensors of one transformer block. Norms that an architecture lacks are
-/// `None`.
+/// The tensors of attention. Norms that an architecture lacks are `None`.
 #[derive(Debug)]
-pub(crate) struct Layer {
-    pub(crate) attention_norm: Option<Tensor>,
+pub(crate) struct Attending {
+    /// Where attention is gated, of each head its query and its gate.
     pub(crate) query: Linear,
     pub(crate) key: Linear,
     pub(crate) value: Linear,
@@ -33,7 +35,22 @@ pub(crate) struct Layer {
     pub(crate) key_norm: Option<Tensor>,
     /// A logit of each head that no value belongs to.
     pub(crate) sinks: Option<Tensor>,
-    pub(crate) attention_output: Linear,
+    pub(crate) output: Linear,
+}
+
+/// What a block takes from other tokens by.
+#[derive(Debug)]
+pub(crate) enum Mixer {
+    Attention(Box<Attending>),
+    Recurrent(Box<Recurring>),
+}
+
+/// The tensors of one transformer block. Norms that an architecture lacks are
+/// `None`.
+#[derive(Debug)]
+pub(crate) struct Layer {
+    pub(crate) attention_norm: Option<Tensor>,
+    pub(crate) mixer: Mixer,
     pub(crate) attention_post_norm: Option<Tensor>,
     pub(crate) feed_forward_norm: Option<Tensor>,
     /// What chooses experts, where gate, up and down are theirs.
@@ -41,6 +58,8 @@ pub(crate) struct Layer {
     pub(crate) gate: Linear,
     pub(crate) up: Linear,
     pub(crate) down: Linear,
+    /// The expert that all tokens share.
+    pub(crate) shared: Option<SharedExpert>,
     pub(crate) feed_forward_post_norm: Option<Tensor>,
 }
 
@@ -93,20 +112,28 @@ impl Linear {
     }
 }
 
-impl Layer {
-    /// The weights of its products.
-    fn products(&mut self) -> impl Iterator<Item = &mut Tensor> {
-        let always = [
+impl Attending {
+    fn products(&mut self) -> Vec<&mut Linear> {
+        vec![
             &mut self.query,
             &mut self.key,
             &mut self.value,
-            &mut self.attention_output,
-            &mut self.gate,
-            &mut self.up,
-            &mut self.down,
-        ];
-        let linears = always.into_iter().chain(&mut self.router);
-        linears.map(|linear| &mut linear.weight)
+            &mut self.output,
+        ]
+    }
+}
+
+impl Layer {
+    /// The weights of its products.
+    fn products(&mut self) -> impl Iterator<Item = &mut Tensor> {
+        let mixer = match &mut self.mixer {
+            Mixer::Attention(attention) => attention.products(),
+            Mixer::Recurrent(recurrent) => recurrent.products(),
+        };
+        let always = [&mut self.gate, &mut self.up, &mut self.down];
+        let linears = mixer.into_iter().chain(always).chain(&mut self.router);
+        let shared = self.shared.iter_mut().flat_map(SharedExpert::products);
+        linears.chain(shared).map(|linear| &mut linear.weight)
     }
 }
 
@@ -313,22 +340,14 @@ impl Loader<'_> {
         let linear = |part: &str, rows, columns| {
             self.linear(&name(part), [rows, columns], biases.contains(&part))
         };
-        let (width, inner, head) = (config.width, config.feed_forward, config.head_dim);
-        let (queries, keys) = (config.heads * head, config.kv_heads * head);
+        let (width, inner) = (config.width, config.feed_forward);
         let pre_norms = architecture.has_pre_norms();
         let post_norms = architecture.has_post_norms();
-        let head_norms = architecture.head_norms();
-        let [query_norm, key_norm] = match head_norms {
-            HeadNorms::OfRows => [queries, keys],
-            _ => [head, head],
-        };
-        let [query, key, value] = match architecture.is_fused() {
-            true => self.fused(&name("attn_qkv"), [queries, keys, keys], width)?,
-            false => [
-                linear("attn_q", queries, width)?,
-                linear("attn_k", keys, width)?,
-                linear("attn_v", keys, width)?,
-            ],
+        let mixer = match config.recurrent.filter(|_| config.layers[index].recurrent) {
+            Some(recurrent) => {
+                Mixer::Recurrent(Box::new(self.recurring(config, recurrent, index)?))
+            }
+            None => Mixer::Attention(Box::new(self.attending(config, index)?)),
         };
         let [gate, up, down] = match &config.experts {
             Some(experts) => [
@@ -350,20 +369,52 @@ impl Loader<'_> {
         let router = router.map(|experts| linear("ffn_gate_inp", experts.count, width));
         Ok(Layer {
             attention_norm: norm(pre_norms, "attn_norm", width)?,
-            query,
-            key,
-            value,
-            query_norm: norm(head_norms != HeadNorms::None, "attn_q_norm", query_norm)?,
-            key_norm: norm(head_norms != HeadNorms::None, "attn_k_norm", key_norm)?,
-            sinks: norm(architecture.has_sinks(), "attn_sinks", config.heads)?,
-            attention_output: linear("attn_output", width, queries)?,
+            mixer,
             attention_post_norm: norm(post_norms, "post_attention_norm", width)?,
             feed_forward_norm: norm(pre_norms, architecture.feed_forward_norm(), width)?,
             router: router.transpose()?,
             gate,
             up,
             down,
+            shared: self.shared_expert(config, index)?,
             feed_forward_post_norm: norm(post_norms, "post_ffw_norm", width)?,
+        })
+    }
+
+    fn attending(&self, config: &ModelConfig, index: usize) -> Result<Attending> {
+        let architecture = config.architecture;
+        let (biases, _) = architecture.biases();
+        let name = |part: &str| format!("blk.{index}.{part}");
+        let vector = |part: &str, len| self.required(&name(&format!("{part}.weight")), &[len]);
+        let norm = |exists: bool, part: &str, len| exists.then(|| vector(part, len)).transpose();
+        let linear = |part: &str, rows, columns| {
+            self.linear(&name(part), [rows, columns], biases.contains(&part))
+        };
+        let (width, head) = (config.width, config.head_dim);
+        let (queries, keys) = (config.heads * head, config.kv_heads * head);
+        // Of each head its query, and its gate where there is one.
+        let asked = queries * if architecture.is_hybrid() { 2 } else { 1 };
+        let head_norms = architecture.head_norms();
+        let [query_norm, key_norm] = match head_norms {
+            HeadNorms::OfRows => [queries, keys],
+            _ => [head, head],
+        };
+        let [query, key, value] = match architecture.is_fused() {
+            true => self.fused(&name("attn_qkv"), [queries, keys, keys], width)?,
+            false => [
+                linear("attn_q", asked, width)?,
+                linear("attn_k", keys, width)?,
+                linear("attn_v", keys, width)?,
+            ],
+        };
+        Ok(Attending {
+            query,
+            key,
+            value,
+            query_norm: norm(head_norms != HeadNorms::None, "attn_q_norm", query_norm)?,
+            key_norm: norm(head_norms != HeadNorms::None, "attn_k_norm", key_norm)?,
+            sinks: norm(architecture.has_sinks(), "attn_sinks", config.heads)?,
+            output: linear("attn_output", width, queries)?,
         })
     }
 
@@ -441,6 +492,7 @@ impl Loader<'_> {
             screened: false,
         };
         self.check_biases(config)?;
+        self.leave_guessing_out(config);
         // The configuration has read them.
         if config.layers.iter().any(|layer| {
             let rope = layer.rope.as_ref();

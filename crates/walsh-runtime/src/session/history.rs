@@ -51,10 +51,10 @@ impl History {
     /// Takes tokens back: `position` are left, of which those from the start of
     /// some call on wait to be read again. Returns the calls that do it.
     ///
-    /// A call that is cut counts as the shorter one, so it is run again. So is all
-    /// else, when what a length of `earliest` or more tokens left behind is gone.
-    pub(super) fn cut(&mut self, position: usize, earliest: usize) -> Vec<Call> {
-        let Range { start, end } = self.calls_around(position, earliest);
+    /// A call that is cut counts as the shorter one, so it is run again. So is what
+    /// follows the longest beginning that can be returned to; nothing always can.
+    pub(super) fn cut(&mut self, position: usize, returns: &dyn Fn(usize) -> bool) -> Vec<Call> {
+        let Range { start, end } = self.calls_around(position, returns);
         let mut again = self.calls[start..end].to_vec();
         let kept: usize = self.calls[..start].iter().map(|call| call.rows).sum();
         let rows: usize = again.iter().map(|call| call.rows).sum();
@@ -68,21 +68,16 @@ impl History {
     }
 
     /// The calls that are to be run again for `position` tokens to be left.
-    fn calls_around(&self, position: usize, earliest: usize) -> Range<usize> {
+    fn calls_around(&self, position: usize, returns: &dyn Fn(usize) -> bool) -> Range<usize> {
         // Where a call ends at or before the position, and where the first one
         // ends at or behind it.
-        let (mut start, mut end) = (0, 0);
-        let (mut start_tokens, mut tokens) = (0, 0);
+        let (mut start, mut end, mut tokens) = (0, 0, 0);
         while tokens < position && end < self.calls.len() {
             tokens += self.calls[end].rows;
             end += 1;
-            if tokens <= position {
-                (start, start_tokens) = (end, tokens);
+            if tokens <= position && returns(tokens) {
+                start = end;
             }
-        }
-        // Nothing is needed to start from nothing.
-        if start_tokens < earliest {
-            start = 0;
         }
         start..end
     }
@@ -119,7 +114,7 @@ mod tests {
     fn at_the_end_of_a_call_nothing_is_read_again() {
         for (position, calls) in [(0, 0), (4, 1), (5, 2), (6, 3), (8, 5), (10, 6)] {
             let mut cut = history();
-            assert_eq!(cut.cut(position, 0), []);
+            assert_eq!(cut.cut(position, &|_| true), []);
             assert_eq!(cut.calls, history().calls[..calls]);
             assert_eq!(cut.stored, position);
             assert_eq!(cut.tokens, history().tokens[..position]);
@@ -129,25 +124,36 @@ mod tests {
     #[test]
     fn a_call_that_is_cut_is_run_again_shorter() {
         let mut cut = history();
-        assert_eq!(cut.cut(9, 0), [call(Reading::Codes, 1)]);
+        assert_eq!(cut.cut(9, &|_| true), [call(Reading::Codes, 1)]);
         assert_eq!((cut.stored, cut.waiting()), (8, &[8][..]));
         let mut cut = history();
-        assert_eq!(cut.cut(3, 0), [call(Reading::CodesAndFresh, 3)]);
+        assert_eq!(cut.cut(3, &|_| true), [call(Reading::CodesAndFresh, 3)]);
         assert_eq!((cut.stored, cut.waiting()), (0, &[0, 1, 2][..]));
+    }
+
+    #[test]
+    fn what_follows_the_latest_state_is_read_again() {
+        let mut cut = history();
+        let again = cut.cut(9, &|length| length == 5);
+        assert_eq!(again[..3], history().calls[2..5]);
+        assert_eq!(again[3..], [call(Reading::Codes, 1)]);
+        assert_eq!((cut.stored, cut.waiting().len()), (5, 4));
+        let mut cut = history();
+        assert_eq!(cut.cut(5, &|length| length == 5), []);
     }
 
     #[test]
     fn what_was_overwritten_is_read_from_the_start() {
         let mut cut = history();
-        let again = cut.cut(9, 9);
+        let again = cut.cut(9, &|length| length >= 9);
         assert_eq!(again.len(), 6);
         assert_eq!(again[..5], history().calls[..5]);
         assert_eq!(again[5], call(Reading::Codes, 1));
         assert_eq!((cut.stored, cut.waiting().len()), (0, 9));
         let mut cut = history();
-        assert_eq!(cut.cut(9, 8).len(), 1);
+        assert_eq!(cut.cut(9, &|length| length >= 8).len(), 1);
         let mut cut = history();
-        assert_eq!(cut.cut(0, 9), []);
+        assert_eq!(cut.cut(0, &|length| length >= 9), []);
         assert_eq!(cut, History::default());
     }
 }

@@ -3,7 +3,9 @@
 
 use walsh::{Device, KeyPreparation, Tensor};
 
+use super::recurrent::States;
 use super::{Logits, Session, SessionOptions};
+use crate::model::memory::LayerMemory;
 use crate::{Error, Model, Result};
 
 /// The most bytes that pass through the host at a time, whole rows at least.
@@ -12,14 +14,15 @@ const PIECE_BYTES: u64 = 1 << 20;
 /// Refuses a session, whose options are resolved, that its device could not hold once
 /// its context is full.
 pub(super) fn check_room(model: &Model, options: &SessionOptions) -> Result<()> {
-    let needed = model.kv_bytes(options)?;
+    let states = model.config().state_bytes() * States::SLOTS as u64;
+    let needed = model.kv_bytes(options)?.saturating_add(states);
     match model.device().available_bytes() {
         Some(available) if available < needed => Err(Error::NoRoom {
             context: options.context,
             kv: options.kv.clone(),
             needed,
             available,
-            most: most_tokens(model, options, available)?,
+            most: most_tokens(model, options, available.saturating_sub(states))?,
         }),
         _ => Ok(()),
     }
@@ -44,13 +47,21 @@ fn most_tokens(model: &Model, options: &SessionOptions, bytes: u64) -> Result<us
 
 impl Session {
     /// The parts of all caches that hold what was read, in a fixed order, and what
-    /// keys were prepared with: it belongs to the codes.
+    /// keys were prepared with: it belongs to the codes. Of layers that keep a state, the state.
     pub(super) fn parts(&self) -> Result<Vec<Tensor>> {
         let mut parts = Vec::new();
-        for cache in &self.caches {
-            parts.extend(cache.parts(self.history.stored as u64)?);
-            let KeyPreparation { equaliser, center } = cache.preparation();
-            parts.extend(equaliser.iter().chain(center).cloned());
+        self.check_states()?;
+        for memory in &self.memory {
+            match memory {
+                LayerMemory::Cache(cache) => {
+                    parts.extend(cache.parts(self.history.stored as u64)?);
+                    let KeyPreparation { equaliser, center } = cache.preparation();
+                    parts.extend(equaliser.iter().chain(center).cloned());
+                }
+                // Nothing has a state of its own.
+                LayerMemory::State(_) if self.history.stored == 0 => {}
+                LayerMemory::State(state) => parts.extend(state.slot(0)?),
+            }
         }
         Ok(parts)
     }
@@ -63,6 +74,7 @@ impl Session {
     pub fn fork(&self) -> Result<Self> {
         let mut fork = Self::new(self.model.clone(), self.options.clone())?;
         fork.history.clone_from(&self.history);
+        fork.note_states();
         fork.reached = self.reached;
         if self.newest_logits == Logits::Here {
             fork.logits.clone_from(&self.logits);

@@ -6,12 +6,15 @@ mod likeliest;
 mod memory;
 mod options;
 mod profile;
+mod recurrent;
+mod returns;
 mod save;
 mod states;
 
 use walsh::{Device, KvCache, Step};
 
 use crate::model::graph::{Graph, Intermediates, Reading, Wanted};
+use crate::model::memory::{LayerMemory, LayerState};
 use crate::model::steps::Steps;
 use crate::sampling::Random;
 use crate::{Error, Model, Result, Watch};
@@ -19,6 +22,7 @@ pub(crate) use fields::{Fields, FieldsReader};
 use history::{Call, History};
 pub(crate) use options::cache_options;
 pub use options::{DEFAULT_CONTEXT, SessionOptions};
+use recurrent::States;
 pub use save::RestoreOptions;
 pub(crate) use save::{KIND, restore_sections};
 
@@ -55,7 +59,10 @@ enum Logits {
 pub struct Session {
     model: Model,
     device: Device,
-    caches: Vec<KvCache>,
+    /// Of each layer.
+    memory: Vec<LayerMemory>,
+    /// Which lengths of the text there are states of.
+    states: States,
     intermediates: Intermediates,
     steps: Steps<StepKey>,
     /// As asked for, with the defaults filled in.
@@ -93,15 +100,20 @@ impl Session {
             .needs_calibration()
             .then(|| model.calibration())
             .transpose()?;
-        let mut caches = Vec::with_capacity(layers.len());
+        let mut memory = Vec::with_capacity(layers.len());
         for (index, (layer, kv)) in config.layers.iter().zip(&layers).enumerate() {
+            if let Some(recurrent) = config.recurrent.filter(|_| layer.recurrent) {
+                let state = LayerState::new(&device, &recurrent, States::SLOTS)?;
+                memory.push(LayerMemory::State(state));
+                continue;
+            }
             let mut cache = KvCache::new(&device, cache_options(config, layer, kv, &options))?;
             if let Some(calibration) = calibration.filter(|_| kv.needs_calibration()) {
                 let moments = &calibration.layers[index];
                 let shape = (config, layer.rope.as_ref());
                 cache = cache.with_preparation(moments.preparation(&device, shape, kv)?)?;
             }
-            caches.push(cache);
+            memory.push(cache.into());
         }
         let row_bytes = config.vocabulary * size_of::<f32>();
         let logit_rows = (LOGIT_BYTES / row_bytes).clamp(1, options.chunk);
@@ -109,7 +121,8 @@ impl Session {
         let logits = vec![0.0; config.vocabulary];
         Ok(Self {
             device,
-            caches,
+            memory,
+            states: States::default(),
             intermediates,
             steps: Steps::new(KEPT_STEPS),
             options,
@@ -159,7 +172,7 @@ impl Session {
     /// take only what was read until then.
     #[must_use]
     pub fn kv_bytes(&self) -> u64 {
-        self.caches.iter().map(KvCache::bytes).sum()
+        self.caches().map(KvCache::bytes).sum()
     }
 
     /// The logits behind the latest token that was read, one per entry of the
@@ -214,100 +227,13 @@ impl Session {
     pub fn reset(&mut self) {
         self.history.clear();
         self.reached = 0;
+        self.states = States::default();
         self.forget_logits();
     }
 
     fn forget_logits(&mut self) {
         self.logits.fill(0.0);
         self.newest_logits = Logits::Unknown;
-    }
-
-    /// Takes the tokens from number `position` on back. What is read next gives
-    /// the same logits, to the bit, as in a session that never read them and was
-    /// otherwise given the same calls; a call that `position` cuts in two counts
-    /// as its first half.
-    ///
-    /// That costs nothing where a call ended at `position` and no sliding-window
-    /// layer has overwritten what the tokens before it attend to. Else the cut
-    /// call, or all tokens up to `position`, are read again, which takes as long
-    /// as it did the first time.
-    ///
-    /// When a token that was read is taken back, the logits are zeros until the
-    /// next one.
-    ///
-    /// # Errors
-    /// When it holds fewer, or reading again fails or is cancelled; it holds then what
-    /// could be read.
-    pub fn truncate(&mut self, position: usize) -> Result<()> {
-        if position > self.position() {
-            return Err(Error::option(
-                "position",
-                format_args!("at most {}", self.position()),
-                position,
-            ));
-        }
-        if position >= self.history.stored {
-            self.history.tokens.truncate(position);
-            return Ok(());
-        }
-        self.forget_logits();
-        let again = self.history.cut(position, self.earliest_return());
-        let read = self.read_again(&again, &self.watch.clone());
-        self.history.drop_waiting();
-        read
-    }
-
-    /// Reads waiting tokens by calls that were cut off the history.
-    fn read_again(&mut self, calls: &[Call], watch: &Watch) -> Result<()> {
-        if self.history.stored == 0 {
-            self.reached = 0;
-        }
-        let total = calls.iter().map(|call| call.rows).sum();
-        let mut done = 0;
-        for call in calls {
-            watch.tell(done, total);
-            watch.check()?;
-            self.advance(*call)?;
-            done += call.rows;
-        }
-        watch.tell(done, total);
-        Ok(())
-    }
-
-    /// Sees to it that what follows the latest token can be chosen: it is held, or the
-    /// logits are known. Where they are not, the call that read it is run again.
-    ///
-    /// # Errors
-    /// When nothing was read, or as [`truncate`](Self::truncate).
-    pub(crate) fn recall_logits(&mut self, watch: &Watch) -> Result<()> {
-        let Some(&last) = self.history.calls.last() else {
-            return self.held().map(drop).ok_or(Error::EmptyPrompt);
-        };
-        if self.held().is_some() || self.newest_logits != Logits::Unknown {
-            return self.fetch_waiting_logits();
-        }
-        watch.check()?;
-        let start = self.history.stored - last.rows;
-        let tokens = self.history.tokens.clone();
-        let mut again = self.history.cut(start, self.earliest_return());
-        again.push(last);
-        self.history.tokens = tokens;
-        let read = self.read_again(&again, watch);
-        self.history.drop_waiting();
-        read?;
-        self.read_logits(last.rows - 1)
-    }
-
-    /// The least length above zero that all caches can be cut back to.
-    fn earliest_return(&self) -> usize {
-        let reached = self.reached as u64;
-        let layers = self.caches.iter().zip(&self.model.config().layers);
-        let earliest = layers.map(|(cache, layer)| {
-            let window = layer.window.map_or(u64::MAX, |window| window as u64);
-            cache.earliest_return(reached, window)
-        });
-        // A length that does not fit is one that cannot be reached.
-        usize::try_from(earliest.max().unwrap_or(0)).unwrap_or(usize::MAX)
     }
 
     /// How many more tokens can be read, a held one included.
@@ -350,6 +276,7 @@ impl Session {
             rows: 1,
         };
         self.check_tokens(self.history.stored, &self.history.waiting()[..1])?;
+        self.settle()?;
         if self.newest_logits != Logits::Here {
             // The run overwrites what they could be fetched from.
             self.newest_logits = Logits::Unknown;
@@ -357,7 +284,7 @@ impl Session {
         self.feed(call)?;
         self.run_with(key, run)?;
         self.latest_rows = 1;
-        self.history.note(call);
+        self.note(call);
         Ok(())
     }
 
@@ -388,6 +315,7 @@ impl Session {
     }
 
     fn read_waiting(&mut self, watch: &Watch) -> Result<()> {
+        self.keep_states()?;
         let total = self.history.waiting().len();
         let mut rows = 0;
         while !self.history.waiting().is_empty() {
@@ -395,12 +323,17 @@ impl Session {
             watch.tell(total - waiting, total);
             watch.check()?;
             rows = waiting.min(self.options.chunk);
+            if rows == waiting {
+                // What comes of the last chunk alone can be asked for again.
+                self.keep_states()?;
+            }
             self.advance(Call {
                 reading: Reading::CodesAndFresh,
                 rows,
             })?;
         }
         watch.tell(total, total);
+        self.keep_states()?;
         self.read_logits(rows - 1)
     }
 
@@ -501,10 +434,11 @@ impl Session {
     /// Runs waiting tokens through the blocks.
     fn advance(&mut self, call: Call) -> Result<()> {
         self.forget_logits();
+        self.settle()?;
         self.feed(call)?;
         self.run(StepKey::Body(call.rows, call.reading))?;
         self.latest_rows = call.rows;
-        self.history.note(call);
+        self.note(call);
         Ok(())
     }
 
@@ -522,6 +456,7 @@ impl Session {
             .write(&a.positions.rows(0..rows as u64)?, &positions)?;
         // Whether or not the run ends well, it may have written so far.
         self.reached = self.reached.max(stored + rows);
+        self.states.leave();
         Ok(())
     }
 
@@ -564,7 +499,7 @@ impl Session {
             config: self.model.config(),
             weights: self.model.weights(),
             screen: self.model.screen(),
-            caches: &self.caches,
+            memory: &self.memory,
             intermediates: &self.intermediates,
         }
     }

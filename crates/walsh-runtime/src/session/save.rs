@@ -11,7 +11,7 @@
 //! | `CALL` | the calls that read them, 4 bytes each: twice the number of tokens, plus 1 where they attended to each other unquantised |
 //! | `LOGI` | the logits behind the latest token that was read, `f32`; zeros where they are not known |
 //! | `RAND` | numbers: the seed of the stream of random numbers, and its state |
-//! | `CACH` | the parts of the caches (see [`KvCache::parts`](walsh::KvCache::parts)), layer after layer, as they lie in memory |
+//! | `CACH` | the parts of the caches (see [`KvCache::parts`](walsh::KvCache::parts)), layer after layer, as they lie in memory; of layers that keep a state, that behind the latest token that was read |
 //! | `CHAT` | of conversations alone: see [`Conversation`](crate::Conversation) |
 //!
 //! Version 1 has no section `RAND`: the stream starts anew there, from seed 0.
@@ -187,6 +187,7 @@ pub(crate) fn restore_sections<R: Read>(
         scored: meta.scored,
     })?;
     session.history = history;
+    session.note_states();
     session.reached = meta.reached;
     if logits.iter().any(|logit| *logit != 0.0) {
         session.logits = logits;

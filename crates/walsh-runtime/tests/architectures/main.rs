@@ -3,6 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use walsh::formats::DType;
+use walsh::formats::gguf::Gguf;
+use walsh::formats::gguf::write::{NewTensor, NewValue, Writer};
 use walsh_runtime::{Model, Session, SessionOptions};
 
 /// How far logits may be off, as a share of the largest: sums of f32 in another order.
@@ -72,7 +75,7 @@ fn assert_near(golden: &Golden, position: usize, given: &[f32]) -> f64 {
 #[test]
 fn logits_are_those_of_transformers() {
     let all = golden();
-    assert!(all.len() >= 8, "{} models", all.len());
+    assert!(all.len() >= 11, "{} models", all.len());
     for golden in &all {
         let mut most = 0.0f64;
         for device in ["cpu:threads=1", "cpu:threads=2,isa=portable"] {
@@ -159,6 +162,64 @@ fn experts_that_contradict_themselves_are_refused() {
 }
 
 #[test]
+fn states_that_contradict_themselves_are_refused() {
+    let [inner, heads, keys, dim, taps, shared] = [
+        "qwen35moe.ssm.inner_size",
+        "qwen35moe.ssm.time_step_rank",
+        "qwen35moe.ssm.group_count",
+        "qwen35moe.ssm.state_size",
+        "qwen35moe.ssm.conv_kernel",
+        "qwen35moe.expert_shared_feed_forward_length",
+    ];
+    for (key, value, words) in [
+        (inner, 0, "ssm.inner_size is 0, which no model has"),
+        (inner, 1 << 30, "which no model has"),
+        (inner, 62, "62 numbers of 4 heads"),
+        (inner, 128, "the metadata asks for [192, 4]"),
+        (heads, 0, "ssm.time_step_rank is 0"),
+        (heads, 3, "64 numbers of 3 heads"),
+        (
+            heads,
+            2,
+            "tensor blk.0.ssm_alpha.weight has the shape [4, 32]",
+        ),
+        (heads, 8, "a state of 8 numbers are not supported"),
+        (keys, 0, "ssm.group_count is 0"),
+        (keys, 3, "share 3 key heads"),
+        (keys, 4, "the metadata asks for [192, 4]"),
+        (dim, 0, "a state of 0 numbers"),
+        (dim, 24, "a multiple of 16, at most 256"),
+        (dim, 512, "a multiple of 16, at most 256"),
+        (dim, 32, "the metadata asks for [192, 4]"),
+        (taps, 1, "ssm.conv_kernel is 1, but only 2 to 4"),
+        (taps, 5, "ssm.conv_kernel is 5, but only 2 to 4"),
+        (taps, 3, "the metadata asks for [128, 3]"),
+        (shared, 0, "expert_shared_feed_forward_length is 0"),
+        (shared, 24, "the metadata asks for [24, 32]"),
+    ] {
+        let error = refused("qwen35moe", |bytes| set(bytes, key, value));
+        assert!(error.contains(words), "{key} = {value}: {error}");
+    }
+    // Which layers attend, in the wrong number, of none, and of others.
+    let layers = "qwen35moe.attention.recurrent_layers";
+    let flags = |bytes: &[u8]| place(bytes, layers) + layers.len() + 4 + 4 + 8;
+    let error = refused("qwen35moe", |bytes| {
+        let at = flags(bytes);
+        bytes[at + 1] = 1;
+    });
+    assert!(error.contains("no layer attends"), "{error}");
+    let error = refused("qwen35moe", |bytes| {
+        let at = flags(bytes);
+        bytes[at] = 0;
+    });
+    assert!(error.contains("blk.0.attn_q"), "{error}");
+    let error = refused("qwen35moe", |bytes| {
+        set(bytes, "qwen35moe.block_count", 2);
+    });
+    assert!(error.contains("3 entries for 2 layers"), "{error}");
+}
+
+#[test]
 fn parts_that_are_half_there_are_refused() {
     for (model, from, to, words) in [
         (
@@ -190,6 +251,30 @@ fn parts_that_are_half_there_are_refused() {
             "blk.0.post_ffw_norm.weight",
             "blk.0.post_ffz_norm.weight",
             "tensor blk.0.post_ffw_norm.weight is missing",
+        ),
+        (
+            "qwen35",
+            "blk.0.ssm_norm.weight",
+            "blk.0.ssm_nomr.weight",
+            "tensor blk.0.ssm_norm.weight is missing",
+        ),
+        (
+            "qwen35",
+            "blk.2.ssm_conv1d.weight",
+            "blk.2.ssm_conv2d.weight",
+            "tensor blk.2.ssm_conv1d.weight is missing",
+        ),
+        (
+            "qwen3next",
+            "blk.0.ssm_ba.weight",
+            "blk.0.ssm_bb.weight",
+            "tensor blk.0.ssm_alpha.weight is missing",
+        ),
+        (
+            "qwen35moe",
+            "blk.1.ffn_gate_inp_shexp.weight",
+            "blk.1.ffn_gate_imp_shexp.weight",
+            "tensor blk.1.ffn_gate_inp_shexp.weight is missing",
         ),
         (
             "phi3",
@@ -227,4 +312,87 @@ fn keys_that_no_part_heeds_are_refused() {
         error.contains("olmo2.attention.sliding_wind is 16"),
         "{error}"
     );
+}
+
+/// The logits behind a model's tokens, with other metadata (`None` takes a key away) and more tensors of ones.
+fn logits_with(
+    golden: &Golden,
+    metadata: &[(&str, Option<NewValue>)],
+    tensors: &[(&str, &[u64])],
+) -> Vec<f32> {
+    let bytes = std::fs::read(&golden.path).expect("the file");
+    let gguf = Gguf::parse(&bytes).expect("a file");
+    let mut writer = Writer::new();
+    for (key, value) in gguf.metadata().iter() {
+        let key = key.to_string();
+        // The writer states its own alignment.
+        if key != "general.alignment" && !metadata.iter().any(|(other, _)| *other == key) {
+            let value = NewValue::try_from(*value).expect("a value");
+            writer.set(&key, value).expect("a new key");
+        }
+    }
+    for (key, value) in metadata {
+        if let Some(value) = value {
+            writer.set(key, value.clone()).expect("a new key");
+        }
+    }
+    for tensor in gguf.tensors() {
+        let new = NewTensor {
+            name: tensor.name,
+            dtype: DType::F32,
+            shape: &tensor.shape,
+            data: gguf.data(tensor).into(),
+        };
+        writer.tensor(new).expect("a new tensor");
+    }
+    for (name, shape) in tensors {
+        let ones = vec![1.0f32; shape.iter().product::<u64>() as usize];
+        let data: Vec<u8> = ones.iter().flat_map(|one| one.to_le_bytes()).collect();
+        let new = NewTensor {
+            name,
+            dtype: DType::F32,
+            shape,
+            data: data.into(),
+        };
+        writer.tensor(new).expect("a new tensor");
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("model.gguf");
+    std::fs::write(&path, writer.to_bytes()).expect("the file is written");
+    let changed = Golden {
+        path,
+        tokens: golden.tokens.clone(),
+        logits: Vec::new(),
+    };
+    let mut session = session(&changed, "cpu:threads=1");
+    session.prefill(&changed.tokens).expect("read");
+    session.logits().to_vec()
+}
+
+/// Files state which layers keep a state one by one or by an interval, and may end with layers that only guess.
+#[test]
+fn hybrids_are_the_same_in_all_their_forms() {
+    let all = golden();
+    let golden = all
+        .iter()
+        .find(|golden| golden.path.ends_with("qwen35.gguf"));
+    let golden = golden.expect("a model");
+    let expected = logits_with(golden, &[], &[]);
+    assert_near(golden, golden.tokens.len() - 1, &expected);
+    let interval = [
+        ("qwen35.attention.recurrent_layers", None),
+        ("qwen35.full_attention_interval", Some(2u32.into())),
+    ];
+    assert_eq!(logits_with(golden, &interval, &[]), expected);
+    let layers = "qwen35.attention.recurrent_layers";
+    let guessing = [
+        ("qwen35.block_count", Some(4u32.into())),
+        ("qwen35.nextn_predict_layers", Some(1u32.into())),
+        (layers, Some(vec![true, false, true, false].into())),
+    ];
+    let tensors: [(&str, &[u64]); 2] = [
+        ("blk.3.nextn.eh_proj.weight", &[32, 64]),
+        ("blk.3.attn_norm.weight", &[32]),
+    ];
+    assert_eq!(logits_with(golden, &guessing, &tensors), expected);
 }

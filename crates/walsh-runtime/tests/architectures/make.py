@@ -107,6 +107,42 @@ MODELS = {
     ),
 }
 
+# Layers with a state around one that attends: heads whose keys are shared, and a rotation of half of their numbers.
+HYBRID = dict(
+    **{**COMMON, "num_hidden_layers": 3, "intermediate_size": 24},
+    layer_types=["linear_attention", "full_attention", "linear_attention"],
+    linear_num_key_heads=2,
+    linear_num_value_heads=4,
+    linear_key_head_dim=16,
+    linear_value_head_dim=16,
+    linear_conv_kernel_dim=4,
+)
+HYBRID_EXPERTS = dict(
+    num_experts=4,
+    num_experts_per_tok=2,
+    moe_intermediate_size=8,
+    shared_expert_intermediate_size=12,
+)
+ROTATION = dict(rope_type="default", rope_theta=10000.0, partial_rotary_factor=0.5, mrope_section=[2, 1, 1])
+
+MODELS |= {
+    "qwen3next": lambda: transformers.Qwen3NextForCausalLM(
+        transformers.Qwen3NextConfig(
+            **HYBRID, **HYBRID_EXPERTS, norm_topk_prob=True, rope_theta=10000.0, partial_rotary_factor=0.5
+        )
+    ),
+    "qwen35": lambda: transformers.Qwen3_5ForCausalLM(
+        transformers.Qwen3_5TextConfig(**HYBRID, rope_parameters=ROTATION)
+    ),
+    "qwen35moe": lambda: transformers.Qwen3_5MoeForCausalLM(
+        transformers.Qwen3_5MoeTextConfig(**HYBRID, **HYBRID_EXPERTS, rope_parameters=ROTATION)
+    ),
+}
+
+
+def zero_centred(model, name):
+    return model.config.model_type.startswith(("qwen3_next", "qwen3_5")) and "linear_attn" not in name
+
 
 def randomise(model):
     """Weights of a magnitude that keeps the stream's, and norms and biases that show when they are left out."""
@@ -114,9 +150,12 @@ def randomise(model):
     for name, parameter in model.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator)
         if "norm" in name:
-            value = 1 + 0.2 * noise
+            # Some families store what is added to one.
+            value = (0 if zero_centred(model, name) else 1) + 0.2 * noise
         elif "embed_tokens" in name:
             value = 0.5 * noise
+        elif name.endswith("A_log"):
+            value = 0.7 * noise
         elif parameter.dim() == 1 or name.endswith("bias"):
             value = 0.3 * noise
         elif "sinks" in name:
@@ -148,7 +187,7 @@ def convert(folder, architecture, file):
     found = conversion.get_model_class(architecture)
     # What this one writes it leaves to another.
     found = getattr(found, "Ministral3Model", found)
-    tiny = type("Tiny", (found,), {"set_vocab": vocabulary, "model_arch": found.model_arch})
+    tiny = type("Tiny", (found,), {"set_vocab": vocabulary, "model_arch": found.model_arch, "no_mtp": True})
     with torch.inference_mode():
         tiny(folder, gguf.LlamaFileType.ALL_F32, file, use_temp_file=False, eager=True, model_name="tiny").write()
 

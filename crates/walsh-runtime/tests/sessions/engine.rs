@@ -6,7 +6,7 @@ use walsh_runtime::{
     Engine, EngineOptions, Error, Finish, Model, Piece, Request, Sampling, Stream,
 };
 
-use super::{Place, open_on, text};
+use super::{Place, of_architecture, open_on, text};
 use crate::tiny::Tiny;
 
 /// A device on which the sums of a row do not depend on how many rows there are.
@@ -16,6 +16,13 @@ pub(super) fn place(tiny: &Tiny) -> (tempfile::TempDir, Model) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let model = open_on(DEVICE, &folder, "model.gguf", &tiny.gguf());
     (folder, model)
+}
+
+/// The same with caches that only grow, with windows and with states.
+pub(super) fn places() -> [(tempfile::TempDir, Model); 3] {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let model = open_on(DEVICE, &folder, "model.gguf", &of_architecture("qwen35moe"));
+    [place(&Tiny::default()), place(&sliding()), (folder, model)]
 }
 
 pub(super) fn sliding() -> Tiny {
@@ -68,8 +75,7 @@ pub(super) fn idle(engine: &Engine) {
 
 #[test]
 fn a_text_is_the_same_alone_and_among_others() {
-    for tiny in [Tiny::default(), sliding()] {
-        let (_folder, model) = place(&tiny);
+    for (_folder, model) in places() {
         for kv in ["f16", "tq4", "4bit", "tq4;first=2;recent=5"] {
             let requests: Vec<Request> = (0..7)
                 .map(|index| greedy(text(3 + 29 * index, index as i32), 5 + 13 * (index % 4)))

@@ -1,6 +1,6 @@
 use walsh_runtime::{GenerateOptions, Model, RestoreOptions, Sampling, Session, SessionOptions};
 
-use super::{Place, global, go_on, options, sliding, text};
+use super::{Place, global, go_on, hybrid, options, places, sliding, text};
 
 const SPECS: [&str; 5] = [
     "f16",
@@ -50,7 +50,7 @@ fn restored(place: &Place, session: &Session) -> Session {
 
 #[test]
 fn a_session_goes_on_bit_for_bit_in_another_context() {
-    for place in [global(), sliding()] {
+    for place in places() {
         for kv in [
             "f16",
             "tq4",
@@ -91,7 +91,7 @@ fn a_chunk_below_what_is_scored_at_a_time_bounds_it() {
 
 #[test]
 fn a_restored_session_goes_on_bit_for_bit() {
-    for place in [global(), sliding()] {
+    for place in places() {
         for kv in SPECS {
             // Empty, within the ring, in the middle of its second round, scored.
             for count in [0, 7, 19, 25, 30] {
@@ -135,7 +135,7 @@ fn a_token_that_waits_is_saved_too() {
 
 #[test]
 fn a_cut_session_is_one_that_never_read_the_rest() {
-    for place in [global(), sliding()] {
+    for place in places() {
         for kv in SPECS {
             let whole = fresh(&place.model, kv, 30);
             for position in 0..=30 {
@@ -152,13 +152,18 @@ fn a_cut_session_is_one_that_never_read_the_rest() {
 
 #[test]
 fn cutting_again_and_again_stays_exact() {
-    let place = sliding();
+    for place in [sliding(), hybrid()] {
+        cut_again_and_again(&place);
+    }
+}
+
+fn cut_again_and_again(place: &Place) {
     let mut session = fresh(&place.model, "tq4;first=2;recent=5", 30);
     // What a cut leaves in the ring is not what lay there before.
     for position in [29, 26, 25, 22, 20, 17, 16, 9, 8, 3] {
         session.truncate(position).expect("cut");
         let mut fork = session.fork().expect("a fork");
-        let mut restored = restored(&place, &session);
+        let mut restored = restored(place, &session);
         let expected = go_on(
             &mut fresh(&place.model, "tq4;first=2;recent=5", position),
             5,
@@ -212,7 +217,12 @@ fn cutting_off_a_token_that_waits_keeps_the_logits() {
 
 #[test]
 fn what_was_refused_leaves_no_trace() {
-    let place = sliding();
+    for place in [sliding(), hybrid()] {
+        refuse_much(&place);
+    }
+}
+
+fn refuse_much(place: &Place) {
     for count in [5, 19, 27] {
         let mut session = fresh(&place.model, "tq4;first=2;recent=5", count);
         assert!(session.prefill(&text(60, 3)).is_err(), "no room");
@@ -233,7 +243,7 @@ fn what_was_refused_leaves_no_trace() {
 
 #[test]
 fn a_fork_and_its_origin_go_their_own_ways() {
-    for place in [global(), sliding()] {
+    for place in places() {
         let mut origin = fresh(&place.model, "k=tq5,v=tq3", 23);
         let mut fork = origin.fork().expect("a fork");
         assert_eq!(fork.logits(), origin.logits());
@@ -250,7 +260,7 @@ fn a_fork_and_its_origin_go_their_own_ways() {
 
 #[test]
 fn a_restored_session_may_hold_more_than_before() {
-    for place in [global(), sliding()] {
+    for place in places() {
         // With 16, the sliding layer holds all positions before and a ring after.
         for context in [16, 32] {
             let mut small = place
@@ -289,7 +299,7 @@ fn tokens_are_those_of_the_text() {
 
 #[test]
 fn the_likeliest_token_is_that_of_the_logits() {
-    for place in [global(), sliding()] {
+    for place in places() {
         let mut by_host = fresh(&place.model, "tq4", 19);
         let mut on_device = fresh(&place.model, "tq4", 19);
         for token in text(6, 3) {

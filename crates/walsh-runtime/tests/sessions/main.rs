@@ -14,6 +14,7 @@ mod exact;
 mod files;
 mod fits;
 mod hostile;
+mod hybrids;
 mod look_up;
 mod packing;
 mod prefixes;
@@ -65,6 +66,25 @@ fn sliding() -> Place {
         window: Some(12),
         ..Tiny::default()
     })
+}
+
+/// A file of the tests of architectures.
+fn of_architecture(name: &str) -> Vec<u8> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/architectures");
+    let path = PathBuf::from(folder).join(format!("{name}.gguf"));
+    std::fs::read(path).expect("the file")
+}
+
+/// Of three layers, the second attends and the others keep a state; experts, one of them shared.
+fn hybrid() -> Place {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let model = open(&folder, "model.gguf", &of_architecture("qwen35moe"));
+    Place { folder, model }
+}
+
+/// What is to be exact with caches that only grow, with rings and with states.
+fn places() -> [Place; 3] {
+    [global(), sliding(), hybrid()]
 }
 
 /// Chunks of 8: a ring holds 20 positions then, and an overlay 4 more tokens than are read as recent.

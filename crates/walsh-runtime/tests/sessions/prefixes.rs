@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use walsh_runtime::{Engine, EngineOptions, Figures, Finish, Model, Piece, Request, Stream};
 
-use super::engine::{all, greedy, idle, options, place, sliding};
+use super::engine::{all, greedy, idle, options, place, places};
 use super::text;
 use crate::tiny::Tiny;
 
@@ -39,8 +39,7 @@ fn anew(model: &Model, options: &EngineOptions, request: &Request) -> Vec<Piece>
 
 #[test]
 fn a_document_is_read_once() {
-    for tiny in [Tiny::default(), sliding()] {
-        let (_folder, model) = place(&tiny);
+    for (_folder, model) in places() {
         for kv in SPECS {
             let options = EngineOptions {
                 chunk: 64,
@@ -80,8 +79,7 @@ fn a_document_is_read_once() {
 
 #[test]
 fn texts_that_part_anywhere_read_less_than_a_chunk_again() {
-    for tiny in [Tiny::default(), sliding()] {
-        let (_folder, model) = place(&tiny);
+    for (_folder, model) in places() {
         for kv in SPECS {
             for deterministic in [true, false] {
                 let options = EngineOptions {
@@ -248,11 +246,10 @@ fn any_request(lots: &mut Lots, documents: &[Vec<i32>]) -> Request {
 
 #[test]
 fn a_thousand_that_come_and_go_are_answered_as_they_would_be_alone() {
-    for (tiny, kv) in [
-        (Tiny::default(), "f16"),
-        (sliding(), "tq4;first=2;recent=5"),
-    ] {
-        let (_folder, model) = place(&tiny);
+    for ((_folder, model), kv) in places()
+        .into_iter()
+        .zip(["f16", "tq4;first=2;recent=5", "f16"])
+    {
         let mut lots = Lots(9);
         let documents: Vec<Vec<i32>> = (0..3).map(|seed| text(160, seed)).collect();
         let mut options = EngineOptions {
@@ -365,8 +362,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn what_was_read_is_found_after_a_restart() {
-    for tiny in [Tiny::default(), sliding()] {
-        let (_folder, model) = place(&tiny);
+    for (_folder, model) in places() {
         for kv in SPECS {
             let folder = tempfile::tempdir().expect("a temporary folder");
             let options = EngineOptions {
@@ -395,7 +391,7 @@ fn what_was_read_is_found_after_a_restart() {
             }
             // Nobody else's: another SPEC, another salt.
             let other = EngineOptions {
-                kv: "q8_0".parse().expect("a SPEC"),
+                kv: "tq6".parse().expect("a SPEC"),
                 ..options.clone()
             };
             assert_eq!(ask(&start(&other), &request(0)).1.reused_tokens, 0);

@@ -99,7 +99,7 @@ pub(crate) fn lower(op: &Attention, lowering: &mut Lowering) -> Result<()> {
         sequences: op.sequences.as_ref(),
         limits: op.token_limits(),
     };
-    let checked = positions::checked(&tokens, &op.cache, lowering)?;
+    let checked = positions::checked(&tokens, op.cache.table(), lowering)?;
     let bytes = (shape.partials(parts) * size_of::<f32>()) as u64;
     let workspace = (parts > 1).then(|| lowering.workspace(bytes)).transpose()?;
     let job = job(op, (shape, parts), workspace.as_ref(), lowering.target())?;

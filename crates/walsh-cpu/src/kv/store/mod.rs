@@ -214,7 +214,7 @@ pub(crate) fn lower(op: &KvStore, lowering: &mut Lowering) -> Result<()> {
     };
     let isa = lowering.target().isa;
     lowering.kernel(format!("kv_store.{}.{isa}", op.cache.codecs()));
-    let checked = positions::checked(&tokens, &op.cache, lowering)?;
+    let checked = positions::checked(&tokens, op.cache.table(), lowering)?;
     let sides = op.sides();
     let sides = sides.map(|(side, source)| Side::new(side, source, &op.cache));
     let overlay = op.cache.overlay();

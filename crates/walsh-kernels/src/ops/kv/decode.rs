@@ -67,7 +67,7 @@ pub(crate) fn decode(op: &KvDecode, lowering: &mut Lowering<'_>) -> Result<()> {
     let slot_mapping = slot_mapping(
         (&op.positions, op.sequences.as_ref()),
         op.token_limits(),
-        &op.cache,
+        Some(&op.cache),
         lowering,
     )?;
     let rows = &op.cache.side(op.side).rows;

@@ -4,7 +4,7 @@ mod attention;
 mod codec;
 mod decode;
 mod rotate;
-mod slot_mapping;
+pub(super) mod slot_mapping;
 pub(crate) mod store;
 
 pub(crate) use attention::attention;

@@ -81,21 +81,23 @@ pub(super) fn page_size(cache: &KvCache) -> i64 {
 }
 
 /// The slot mapping of an op's tokens, worked out once for all ops that keep to the same limits and whose caches are alike.
-pub(super) fn slot_mapping(
+/// Without a cache it says whose the tokens are, and which belong together.
+pub(in crate::ops) fn slot_mapping(
     (positions, sequences): (&Tensor, Option<&Tensor>),
     limits: TokenLimits,
-    cache: &KvCache,
+    cache: Option<&KvCache>,
     lowering: &mut Lowering<'_>,
 ) -> Result<Buffer> {
-    let overlay = cache.overlay();
+    let overlay = cache.and_then(KvCache::overlay);
+    let table = cache.and_then(KvCache::table);
     let geometry = Geometry {
         limits,
-        capacity: cache.capacity(),
+        capacity: cache.map_or(1, KvCache::capacity),
         first: overlay.map_or(0, |overlay| overlay.tokens.first),
         ring: overlay.map_or(0, |overlay| overlay.ring()),
         has_sequences: sequences.is_some(),
     };
-    let sources = [Some(positions), sequences, cache.table()];
+    let sources = [Some(positions), sequences, table];
     let sources: Vec<_> = sources.into_iter().flatten().map(Tensor::span).collect();
     if let Some(known) = lowering.known(&geometry, &sources) {
         return Ok(known);
@@ -105,7 +107,7 @@ pub(super) fn slot_mapping(
     let check = lowering.check(CheckKind::Tokens {
         positions: positions.span(),
         sequences: sequences.map(Tensor::span),
-        table: cache.table().map(Tensor::span),
+        table: table.map(Tensor::span),
         limits,
     })?;
     let pages = limits.pages;
@@ -135,14 +137,14 @@ pub(super) fn slot_mapping(
         &[
             ("THREADS", THREADS),
             ("SEQUENCES", i64::from(sequences.is_some())),
-            ("PAGE", page_size(cache)),
+            ("PAGE", cache.map_or(0, page_size)),
         ],
     );
     let span = |tensor: Option<&Tensor>| lowering.span(tensor);
     let spans = vec![
         positions.span(),
         span(sequences),
-        span(cache.table()),
+        span(table),
         buffer.span(),
         lowering.status(),
     ];

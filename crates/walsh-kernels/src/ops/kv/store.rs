@@ -135,7 +135,7 @@ pub(crate) fn store(op: &KvStore, lowering: &mut Lowering<'_>) -> Result<()> {
     let slot_mapping = slot_mapping(
         (&op.positions, op.sequences.as_ref()),
         op.token_limits(),
-        &op.cache,
+        Some(&op.cache),
         lowering,
     )?;
     inspect(op, lowering)?;

@@ -20,6 +20,16 @@ impl Sequence {
         self.looked_up
     }
 
+    /// Whether it is read by itself.
+    pub(in crate::engine) fn is_alone(&self) -> bool {
+        self.read < self.alone_until
+    }
+
+    /// Has what it was about to read, and all before it, read by itself.
+    pub(in crate::engine) fn read_alone(&mut self) {
+        self.alone_until = self.next_rows().positions().end;
+    }
+
     /// How many tokens are looked up.
     pub(in crate::engine) fn drafts(&self) -> usize {
         self.drafts.len()

@@ -2,7 +2,7 @@
 
 use walsh::ops::{ExpertRoute, Scoring, Temperature};
 
-use super::{Architecture, Reader, keys};
+use super::{Reader, keys};
 use crate::{Error, Result};
 
 /// A mixture of experts.
@@ -14,6 +14,8 @@ pub struct ExpertsConfig {
     pub used: usize,
     /// What their outputs' weights are made of.
     pub scoring: Scoring,
+    /// The width inside the expert that all tokens share, where there is one.
+    pub shared: Option<usize>,
 }
 
 impl Reader<'_, '_> {
@@ -50,20 +52,35 @@ impl Reader<'_, '_> {
             );
         }
         // Softmax over all, divided by the sum of the chosen, is softmax over the chosen.
-        let scoring = match self.architecture {
-            Architecture::Qwen3Moe if !self.normalises()? => Scoring::Softmax,
-            _ => Scoring::SoftmaxOfChosen,
+        let scoring = match self.normalises()? {
+            false => Scoring::Softmax,
+            true => Scoring::SoftmaxOfChosen,
+        };
+        let shared = "expert_shared_feed_forward_length";
+        let shared = match self.architecture.has_shared_expert() {
+            false => None,
+            true => match self.size(shared)? {
+                inner if inner == 0 || inner > super::LARGEST => {
+                    return Err(self.no_model_has(shared, inner));
+                }
+                inner => Some(inner as usize),
+            },
         };
         Ok(Some(ExpertsConfig {
             count,
             used,
             scoring,
+            shared,
         }))
     }
 
     /// Whether the weights of a token's experts add up to one, as they do unless a file says otherwise.
     fn normalises(&self) -> Result<bool> {
-        let stated = self.metadata.opt_bool(&self.key("expert_weights_norm"))?;
+        let key = "expert_weights_norm";
+        if !keys::is_read(key, self.architecture) {
+            return Ok(true);
+        }
+        let stated = self.metadata.opt_bool(&self.key(key))?;
         Ok(stated.unwrap_or(true))
     }
 

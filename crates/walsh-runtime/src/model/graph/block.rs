@@ -11,7 +11,8 @@ use walsh::{KvCache, Recorder, Tensor};
 use super::{Intermediates, Mixture, Part, Reading, Taps};
 use crate::Result;
 use crate::model::config::{ExpertsConfig, LayerConfig, ModelConfig};
-use crate::model::weights::{Layer, Linear};
+use crate::model::memory::LayerMemory;
+use crate::model::weights::{Attending, Layer, Linear, Mixer};
 
 /// Records the parts of one transformer block after another.
 pub(super) struct Block<'a> {
@@ -85,20 +86,51 @@ impl Block<'_> {
         Ok(false)
     }
 
-    pub(super) fn attention(
+    /// hidden = what a layer takes of the tokens before, by attention or from its state.
+    pub(super) fn mix(
         &mut self,
         input: &Tensor,
         layer: &Layer,
+        (config, memory): (&LayerConfig, &LayerMemory),
+    ) -> Result<()> {
+        let a = self.a;
+        match (&layer.mixer, memory) {
+            (Mixer::Attention(attention), LayerMemory::Cache(cache)) => {
+                self.attention(input, attention, (config, cache))
+            }
+            (Mixer::Recurrent(recurrent), LayerMemory::State(state)) => {
+                match (&self.config.recurrent, &a.hybrid) {
+                    (Some(config), Some(hybrid)) => {
+                        self.recur(input, (recurrent, config), (hybrid, state))
+                    }
+                    _ => unreachable!("layers with a state are of hybrids"),
+                }
+            }
+            _ => unreachable!("a layer's memory is that of its kind"),
+        }
+    }
+
+    fn attention(
+        &mut self,
+        input: &Tensor,
+        layer: &Attending,
         (config, cache): (&LayerConfig, &KvCache),
     ) -> Result<()> {
         let a = self.a;
         self.tap(input, |taps| &taps.attention)?;
+        let queries = match &a.hybrid {
+            Some(hybrid) => hybrid.asked()?,
+            None => flat(&a.query)?,
+        };
         for (part, output) in [
-            (&layer.query, &a.query),
-            (&layer.key, &a.key),
-            (&layer.value, &a.value),
+            (&layer.query, queries),
+            (&layer.key, flat(&a.key)?),
+            (&layer.value, flat(&a.value)?),
         ] {
-            linear(&mut self.list, part, input, &flat(output)?)?;
+            linear(&mut self.list, part, input, &output)?;
+        }
+        if let Some(hybrid) = &a.hybrid {
+            self.part_queries(hybrid)?;
         }
         for (norm, heads) in [(&layer.query_norm, &a.query), (&layer.key_norm, &a.key)] {
             if let Some(weight) = norm {
@@ -142,14 +174,12 @@ impl Block<'_> {
         for part in stores(Reading::CodesAndFresh) {
             self.store(part, cache)?;
         }
+        if let Some(hybrid) = &a.hybrid {
+            self.gate_attended(hybrid)?;
+        }
         self.tap(&a.attended, |taps| &taps.attended)?;
         let attended = flat(&a.attended)?;
-        linear(
-            &mut self.list,
-            &layer.attention_output,
-            &attended,
-            &a.hidden,
-        )
+        linear(&mut self.list, &layer.output, &attended, &a.hidden)
     }
 
     /// Stores the keys and values of a part's rows.
@@ -169,7 +199,7 @@ impl Block<'_> {
     fn attend(
         &mut self,
         part: &Part,
-        (config, layer): (&LayerConfig, &Layer),
+        (config, layer): (&LayerConfig, &Attending),
         cache: &KvCache,
     ) -> Result<()> {
         let (a, rows) = (self.a, &part.rows);
@@ -248,6 +278,9 @@ impl Block<'_> {
         (experts, router, mixture): (&ExpertsConfig, &Linear, &Mixture),
     ) -> Result<()> {
         let a = self.a;
+        if let (Some(expert), Some(hybrid)) = (&layer.shared, &a.hybrid) {
+            self.share(input, expert, hybrid)?;
+        }
         linear(&mut self.list, router, input, &mixture.logits)?;
         self.list.push(ExpertRoute {
             logits: mixture.logits.clone(),
@@ -276,7 +309,10 @@ impl Block<'_> {
             onto: None,
             output: a.hidden.clone(),
         })?;
-        Ok(())
+        match &a.hybrid {
+            Some(hybrid) => self.add_shared(hybrid),
+            None => Ok(()),
+        }
     }
 }
 
@@ -290,7 +326,7 @@ pub(super) fn linear(
 }
 
 /// `[rows, heads, head_dim]` as `[rows, heads · head_dim]`.
-fn flat(heads: &Tensor) -> Result<Tensor> {
+pub(super) fn flat(heads: &Tensor) -> Result<Tensor> {
     let rows = heads.shape()[0];
     Ok(heads.reshape(&[rows, heads.elements() / rows])?)
 }

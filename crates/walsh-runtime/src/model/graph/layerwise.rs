@@ -3,13 +3,14 @@
 use walsh::{CacheKind, DType, KvCache, KvCacheOptions, KvCodec, KvCodecs};
 
 use super::{Graph, Intermediates};
+use crate::model::memory::{LayerMemory, LayerState};
 use crate::{Model, Result};
 
 /// What a model's layers need to run one by one over the whole of a text, which no later token goes on from.
 pub(crate) struct Layerwise<'a> {
     model: &'a Model,
     pub(crate) intermediates: Intermediates,
-    caches: Vec<KvCache>,
+    memory: Vec<LayerMemory>,
 }
 
 impl<'a> Layerwise<'a> {
@@ -32,10 +33,23 @@ impl<'a> Layerwise<'a> {
                 )
             },
         )?;
+        let cache = LayerMemory::from(cache);
+        let mut memory = vec![cache; config.layers.len()];
+        if let Some(recurrent) = &config.recurrent {
+            // So does one state: each layer begins anew.
+            let state = LayerState::new(device, recurrent, 1)?;
+            for (memory, _) in memory
+                .iter_mut()
+                .zip(&config.layers)
+                .filter(|(_, layer)| layer.recurrent)
+            {
+                *memory = LayerMemory::State(state.clone());
+            }
+        }
         Ok(Self {
             model,
             intermediates,
-            caches: vec![cache; config.layers.len()],
+            memory,
         })
     }
 
@@ -45,7 +59,7 @@ impl<'a> Layerwise<'a> {
             config: self.model.config(),
             weights: self.model.weights(),
             screen: None,
-            caches: &self.caches,
+            memory: &self.memory,
             intermediates: &self.intermediates,
         }
     }

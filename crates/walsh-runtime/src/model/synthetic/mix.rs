@@ -25,7 +25,7 @@ pub(super) enum Role {
     Value(usize),
     /// Leads this layer's feed-forward part back to the stream.
     Down(usize),
-    /// Chooses experts, with numbers as they are.
+    /// Chooses experts or convolves, with numbers as they are.
     Router,
     /// Anything else.
     Other,

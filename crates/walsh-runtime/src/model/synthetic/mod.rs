@@ -85,12 +85,17 @@ impl Synthetic {
             tensors.push((weight.name, tensor));
         }
         let mut tiles = HashMap::new();
-        for (_, tensor) in &tensors {
+        for (name, tensor) in &tensors {
             let tile = match tiles.entry(tensor.dtype()) {
                 std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
                 std::collections::hash_map::Entry::Vacant(new) => new.insert(tile(tensor.dtype())?),
             };
-            device.fill(tensor, if is_vector(tensor) { ONE } else { tile })?;
+            let filling = match name.ends_with(".ssm_a") {
+                true => MINUS_ONE,
+                false if is_vector(tensor) => ONE,
+                false => tile,
+            };
+            device.fill(tensor, filling)?;
         }
         let place = |(name, tensor): (String, Tensor)| (name, Place::of(&tensor));
         Ok(tensors.into_iter().map(place).collect())
@@ -99,6 +104,9 @@ impl Synthetic {
 
 /// What every entry of a norm is.
 const ONE: &[u8] = &1.0f32.to_le_bytes();
+
+/// What heads with a state forget by.
+const MINUS_ONE: &[u8] = &(-1.0f32).to_le_bytes();
 
 fn is_vector(tensor: &Tensor) -> bool {
     tensor.shape().len() == 1

@@ -21,6 +21,7 @@ pub(super) struct Shape {
     /// How many experts there are, and how many a token goes to.
     pub(super) experts: Option<[usize; 2]>,
     pub(super) multipliers: Option<Multipliers>,
+    pub(super) states: Option<States>,
     pub(super) vocabulary: usize,
     pub(super) context: u32,
     pub(super) rope_base: f32,
@@ -41,6 +42,21 @@ pub(super) struct Multipliers {
     logits: f32,
 }
 
+/// Layers that keep a state; every fourth attends.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct States {
+    pub(super) heads: usize,
+    pub(super) key_heads: usize,
+    /// Numbers of a key, and of a value.
+    pub(super) dim: usize,
+    /// The width inside the expert that all tokens share.
+    pub(super) shared: Option<usize>,
+}
+
+/// Taps of short convolutions, and how often a layer attends.
+const TAPS: usize = 4;
+const INTERVAL: usize = 4;
+
 pub(super) const SHAPES: &[Shape] = &[
     Shape {
         name: "smollm2-135m",
@@ -53,6 +69,7 @@ pub(super) const SHAPES: &[Shape] = &[
         feed_forward: 1536,
         experts: None,
         multipliers: None,
+        states: None,
         vocabulary: 49_152,
         context: 8192,
         rope_base: 100_000.0,
@@ -71,6 +88,7 @@ pub(super) const SHAPES: &[Shape] = &[
         feed_forward: 14_336,
         experts: None,
         multipliers: None,
+        states: None,
         vocabulary: 128_256,
         context: 8192,
         rope_base: 500_000.0,
@@ -89,6 +107,7 @@ pub(super) const SHAPES: &[Shape] = &[
         feed_forward: 21_504,
         experts: None,
         multipliers: None,
+        states: None,
         vocabulary: 262_144,
         context: 131_072,
         rope_base: 1_000_000.0,
@@ -107,6 +126,7 @@ pub(super) const SHAPES: &[Shape] = &[
         feed_forward: 768,
         experts: Some([128, 8]),
         multipliers: None,
+        states: None,
         vocabulary: 151_936,
         context: 40_960,
         rope_base: 1_000_000.0,
@@ -130,12 +150,85 @@ pub(super) const SHAPES: &[Shape] = &[
             scores: 0.015_625,
             logits: 6.0,
         }),
+        states: None,
         vocabulary: 49_155,
         context: 131_072,
         rope_base: 10_000_000.0,
         window: None,
         norm_eps: 1e-6,
         tied: true,
+    },
+    Shape {
+        name: "qwen3.5-0.8b",
+        architecture: Architecture::Qwen35,
+        layers: 24,
+        width: 1024,
+        heads: 8,
+        kv_heads: 2,
+        head_dim: 256,
+        feed_forward: 3584,
+        experts: None,
+        multipliers: None,
+        states: Some(States {
+            heads: 16,
+            key_heads: 16,
+            dim: 128,
+            shared: None,
+        }),
+        vocabulary: 248_320,
+        context: 262_144,
+        rope_base: 10_000_000.0,
+        window: None,
+        norm_eps: 1e-6,
+        tied: true,
+    },
+    Shape {
+        name: "qwen3.5-27b",
+        architecture: Architecture::Qwen35,
+        layers: 64,
+        width: 5120,
+        heads: 24,
+        kv_heads: 4,
+        head_dim: 256,
+        feed_forward: 17_408,
+        experts: None,
+        multipliers: None,
+        states: Some(States {
+            heads: 48,
+            key_heads: 16,
+            dim: 128,
+            shared: None,
+        }),
+        vocabulary: 248_320,
+        context: 262_144,
+        rope_base: 10_000_000.0,
+        window: None,
+        norm_eps: 1e-6,
+        tied: false,
+    },
+    Shape {
+        name: "qwen3.5-35b-a3b",
+        architecture: Architecture::Qwen35Moe,
+        layers: 40,
+        width: 2048,
+        heads: 16,
+        kv_heads: 2,
+        head_dim: 256,
+        feed_forward: 512,
+        experts: Some([256, 8]),
+        multipliers: None,
+        states: Some(States {
+            heads: 32,
+            key_heads: 16,
+            dim: 128,
+            shared: Some(512),
+        }),
+        vocabulary: 248_320,
+        context: 262_144,
+        rope_base: 10_000_000.0,
+        window: None,
+        norm_eps: 1e-6,
+        tied: false,
     },
 ];
 
@@ -186,11 +279,35 @@ impl Shape {
             ));
         };
         add("attn_norm", &[width], Role::Other);
-        add("attn_q", &[queries, width], Role::Other);
-        add("attn_k", &[keys, width], Role::Other);
-        add("attn_v", &[keys, width], Role::Value(layer));
-        add("attn_output", &[width, queries], Role::Other);
-        add("ffn_norm", &[width], Role::Other);
+        let states = self
+            .states
+            .filter(|_| !(layer + 1).is_multiple_of(INTERVAL));
+        if let Some(States {
+            heads,
+            key_heads,
+            dim,
+            ..
+        }) = states
+        {
+            let (values, channels) = (heads * dim, (2 * key_heads + heads) * dim);
+            add("attn_qkv", &[channels, width], Role::Other);
+            add("attn_gate", &[values, width], Role::Other);
+            add("ssm_alpha", &[heads, width], Role::Other);
+            add("ssm_beta", &[heads, width], Role::Other);
+            add("ssm_conv1d", &[channels, TAPS], Role::Router);
+            add("ssm_norm", &[dim], Role::Other);
+            add("ssm_out", &[width, values], Role::Other);
+        } else {
+            let asked = queries * if self.states.is_some() { 2 } else { 1 };
+            add("attn_q", &[asked, width], Role::Other);
+            add("attn_k", &[keys, width], Role::Other);
+            add("attn_v", &[keys, width], Role::Value(layer));
+            add("attn_output", &[width, queries], Role::Other);
+        }
+        match self.states {
+            None => add("ffn_norm", &[width], Role::Other),
+            Some(_) => add("post_attention_norm", &[width], Role::Other),
+        }
         match self.experts {
             None => {
                 add("ffn_gate", &[inner, width], Role::Other);
@@ -204,14 +321,27 @@ impl Shape {
                 add("ffn_down_exps", &[count, width, inner], Role::Down(layer));
             }
         }
+        if let Some(inner) = self.states.and_then(|states| states.shared) {
+            add("ffn_gate_inp_shexp", &[1, width], Role::Router);
+            add("ffn_gate_shexp", &[inner, width], Role::Other);
+            add("ffn_up_shexp", &[inner, width], Role::Other);
+            add("ffn_down_shexp", &[width, inner], Role::Down(layer));
+        }
         let gemma = self.architecture == Architecture::Gemma3;
-        if gemma || self.architecture == Architecture::Qwen3Moe {
+        let attends = self.states.is_some() && states.is_none();
+        if gemma || attends || self.architecture == Architecture::Qwen3Moe {
             add("attn_q_norm", &[dim], Role::Other);
             add("attn_k_norm", &[dim], Role::Other);
         }
         if gemma {
             add("post_attention_norm", &[width], Role::Other);
             add("post_ffw_norm", &[width], Role::Other);
+        }
+        if let Some(States { heads, .. }) = states {
+            for part in ["ssm_a", "ssm_dt.bias"] {
+                let name = format!("blk.{layer}.{part}");
+                weights.push(Weight::new(name, &[heads], Role::Other));
+            }
         }
     }
 
@@ -230,7 +360,7 @@ impl Shape {
             ("attention.value_length", self.head_dim),
         ];
         let inner = match self.architecture {
-            Architecture::Qwen3Moe => "expert_feed_forward_length",
+            Architecture::Qwen3Moe | Architecture::Qwen35Moe => "expert_feed_forward_length",
             _ => "feed_forward_length",
         };
         let experts = self
@@ -238,7 +368,23 @@ impl Shape {
             .iter()
             .flat_map(|[count, used]| [("expert_count", *count), ("expert_used_count", *used)]);
         let feed_forward = [(inner, self.feed_forward)];
-        for (key, size) in sizes.into_iter().chain(feed_forward).chain(experts) {
+        let states = self.states.iter().flat_map(|states| {
+            let shared = states.shared;
+            let shared = shared.map(|inner| ("expert_shared_feed_forward_length", inner));
+            let sizes = [
+                ("full_attention_interval", INTERVAL),
+                ("ssm.conv_kernel", TAPS),
+                ("ssm.state_size", states.dim),
+                ("ssm.group_count", states.key_heads),
+                ("ssm.time_step_rank", states.heads),
+                ("ssm.inner_size", states.heads * states.dim),
+                // A quarter of the numbers of a head rotate.
+                ("rope.dimension_count", self.head_dim / 4),
+            ];
+            sizes.into_iter().chain(shared)
+        });
+        let sizes = sizes.into_iter().chain(feed_forward).chain(experts);
+        for (key, size) in sizes.chain(states) {
             writer.set(&format!("{family}.{key}"), size as u64)?;
         }
         let mut set = |key: &str, value: NewValue| writer.set(&format!("{family}.{key}"), value);

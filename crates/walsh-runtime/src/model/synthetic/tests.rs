@@ -34,6 +34,27 @@ const MIXTURE: Shape = Shape {
     ..SHAPES[3]
 };
 
+/// Layers that keep a state in small, the last of four attends; a mixture of experts, one of them shared.
+const HYBRID: Shape = Shape {
+    name: "hybrid",
+    layers: 5,
+    width: 256,
+    heads: 4,
+    kv_heads: 2,
+    head_dim: 64,
+    feed_forward: 96,
+    experts: Some([8, 3]),
+    states: Some(shape::States {
+        heads: 4,
+        key_heads: 2,
+        dim: 32,
+        shared: Some(160),
+    }),
+    vocabulary: 700,
+    context: 512,
+    ..SHAPES[7]
+};
+
 fn model(shape: &'static Shape, mix: Mix) -> Model {
     let device = walsh::open("cpu:threads=2").expect("the CPU");
     Model::synthetic(&device, &Synthetic { shape, mix }).expect("a model")
@@ -96,6 +117,7 @@ fn logits_stay_finite_through_all_layers_and_differ() {
     let mixes = || Mix::NAMES.iter().map(|&(_, mix)| mix);
     let all = mixes().map(|mix| model(&SMALL, mix));
     let all = all.chain(mixes().map(|mix| model(&MIXTURE, mix)));
+    let all = all.chain(mixes().map(|mix| model(&HYBRID, mix)));
     let deep = ["q4_k_m", "q4_0"].map(|mix| {
         let device = walsh::open("cpu:threads=2").expect("the CPU");
         let synthetic = format!("smollm2-135m:{mix}").parse().expect("known");
@@ -175,6 +197,21 @@ fn a_synthetic_model_takes_text_and_calibrates() {
         .encode("Ü a", crate::tokenizer::Special::Text);
     session.prefill(&tokens.expect("bytes")).expect("read");
     assert!(session.logits().iter().all(|logit| logit.is_finite()));
+}
+
+#[test]
+fn only_layers_that_attend_cost_by_the_token() {
+    let model = model(&HYBRID, Mix::Q4KM);
+    let config = model.config();
+    assert_eq!(config.cached_layers().collect::<Vec<_>>(), [3]);
+    let kv = "f16".parse().expect("a SPEC");
+    assert_eq!(
+        model.kv_bytes_per_token(&kv).expect("bytes"),
+        2 * 2 * 64 * 2
+    );
+    assert_eq!(model.kv_bits_per_value(&kv).expect("bits"), 16.0);
+    // Of each of four layers, four heads of 32 · 32 numbers, and three tokens of 8 heads of 32.
+    assert_eq!(config.state_bytes(), 4 * 4 * (4 * 32 * 32 + 3 * 8 * 32));
 }
 
 #[test]

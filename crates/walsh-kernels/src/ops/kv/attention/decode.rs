@@ -244,7 +244,7 @@ impl<'a> Decode<'a> {
     pub(super) fn lower(&self, lowering: &mut Lowering<'_>) -> Result<()> {
         let cache = &self.op.cache;
         let tokens = (&self.op.positions, self.op.sequences.as_ref());
-        let mapping = slot_mapping(tokens, self.op.token_limits(), cache, lowering)?;
+        let mapping = slot_mapping(tokens, self.op.token_limits(), Some(cache), lowering)?;
         let groups = u64::from(lowering.limits().multiprocessors) * self.form.resident;
         let groups = groups.max(cache.kv_heads());
         let live = self.form.columns * COLUMNS;

@@ -125,7 +125,7 @@ impl Attend<'_> {
     fn lower(&self, lowering: &mut Lowering<'_>) -> Result<()> {
         let cache = &self.op.cache;
         let tokens = (&self.op.positions, self.op.sequences.as_ref());
-        let slot_mapping = slot_mapping(tokens, self.op.token_limits(), cache, lowering)?;
+        let slot_mapping = slot_mapping(tokens, self.op.token_limits(), Some(cache), lowering)?;
         let tiling = self.tiling(lowering.limits());
         let window = self.op.mask.window.map_or(u64::MAX, u64::from);
         let seen = cache.capacity().min(window.saturating_add(self.tokens()));
