@@ -18,7 +18,7 @@ use tokio_io_timeout::TimeoutStream;
 use crate::App;
 use crate::guard::{Guard, Peer};
 use crate::metrics::Metrics;
-use crate::models::Models;
+use crate::models::{self, Models};
 use crate::openai::responses::Kept;
 use crate::options::{Limits, ServeOptions};
 use crate::routes::routes;
@@ -35,6 +35,12 @@ pub enum ServeError {
     /// An origin is no value of a header.
     #[error("the origin {0:?} is none: give it as in https://example.org")]
     Origin(String),
+    /// What models are offered with is more memory than there is.
+    #[error("{0}")]
+    Memory(String),
+    /// Texts of slots cannot be saved.
+    #[error("{0}")]
+    Folder(String),
     /// The first model cannot be opened.
     #[error("{0}")]
     Model(String),
@@ -95,6 +101,14 @@ fn check(options: &ServeOptions) -> Result<(), ServeError> {
     if let Some((_, name)) = twice {
         return Err(ServeError::SameName((*name).to_owned()));
     }
+    models::check_memory(&options.offers, options.engine.kv_memory).map_err(ServeError::Memory)?;
+    if let Some(folder) = &options.slot_folder {
+        let made = std::fs::create_dir_all(folder)
+            .map_err(|error| format!("{}: {error}", folder.display()));
+        let written = walsh_runtime::check_writable(folder.join("new"));
+        made.and_then(|()| written.map_err(|error| error.to_string()))
+            .map_err(ServeError::Folder)?;
+    }
     let wrong = |origin: &&String| axum::http::HeaderValue::from_str(origin).is_err();
     match options.origins.iter().find(wrong) {
         Some(origin) => Err(ServeError::Origin(origin.clone())),
@@ -123,6 +137,8 @@ async fn run(options: ServeOptions, notice: &mut dyn FnMut(Notice)) -> Result<()
         metrics,
         kept: Kept::default(),
         guard: Guard::new(&options.keys, address),
+        slot_folder: options.slot_folder,
+        request_time: limits.request_time,
         log_texts: options.log_texts,
     });
     tokio::select! {
@@ -210,6 +226,7 @@ impl Connections {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.limits.read_time)
+            .max_buf_size(self.limits.head)
             .serve_connection(
                 TokioIo::new(Box::pin(stream)),
                 TowerToHyperService::new(service),

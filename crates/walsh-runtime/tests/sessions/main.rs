@@ -17,6 +17,7 @@ mod hostile;
 mod look_up;
 mod packing;
 mod prefixes;
+mod slots;
 mod texts;
 
 use std::path::PathBuf;

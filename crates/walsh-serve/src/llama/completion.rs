@@ -120,7 +120,7 @@ async fn answer(
         max_tokens: knobs::most_tokens("n_predict", asks.n_predict)?,
         top_logprobs: top,
         constraint: schema.map(|schema| Constraint::JsonSchema(schema.to_string())),
-        ..given.request(&served, asked.client.as_deref())?
+        ..given.request(&served, asked)?
     };
     let (task, with) = (Arc::clone(app), Arc::clone(&served));
     let answers = tokio::task::spawn_blocking(move || -> Result<Answers> {
@@ -157,6 +157,7 @@ impl CompletionWriter {
         json!({
             "index": 0,
             "content": text,
+            "id_slot": ended.slot.map_or(json!(-1), |slot| json!(slot)),
             "stop": true,
             "model": self.served.name,
             "stop_type": match ended.finish {
