@@ -83,6 +83,9 @@ fn a_saved_slot_is_not_read_again_by_another_server() {
         let elsewhere = [("origin", "https://example.com")];
         let erased = request(server.address, "POST", &path, &elsewhere, b"").expect("an answer");
         assert_eq!(erased.status, 415);
+        let kind = [("content-type", "application/json")];
+        let erased = request(server.address, "POST", &path, &kind, b"{").expect("an answer");
+        assert_eq!(erased.status, 400);
     }
     assert!(cached(&server.ok(CHAT, &first)) < tokens);
     // The number of a slot comes with llama-server's own answers.

@@ -84,9 +84,8 @@ pub(crate) async fn act(
 ) -> Result<Json<Value>> {
     let saved = match asks.action.as_deref() {
         Some("save" | "restore") => read(request).await?,
-        // A page elsewhere can have a browser send a request without a body, but not without saying where it is from.
-        Some("erase") if request.headers().contains_key(header::ORIGIN) => read(request).await?,
-        Some("erase") => read(request).await.unwrap_or_default(),
+        Some("erase") if needs_body(&request) => read(request).await?,
+        Some("erase") => Saved::default(),
         other => {
             let other = other.map_or("missing".to_owned(), |other| format!("{other:?}"));
             let message = format!("action is {other}: give save, restore or erase");
@@ -131,6 +130,16 @@ pub(crate) async fn act(
             "timings": { "restore_ms": ms },
         }),
     }))
+}
+
+/// Whether there is something to be read, or should be: a page elsewhere can have a browser send a request without a body,
+/// but not without saying where it is from.
+fn needs_body(request: &Request) -> bool {
+    let headers = request.headers();
+    let length = headers.get(header::CONTENT_LENGTH);
+    length.is_some_and(|length| length != "0")
+        || headers.contains_key(header::TRANSFER_ENCODING)
+        || headers.contains_key(header::ORIGIN)
 }
 
 async fn read(request: Request) -> Result<Saved> {
