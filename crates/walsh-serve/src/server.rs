@@ -5,15 +5,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::Extension;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 use tokio_io_timeout::TimeoutStream;
+use tower_http::add_extension::AddExtension;
 
 use crate::App;
 use crate::guard::{Guard, Peer};
@@ -116,6 +116,20 @@ fn check(options: &ServeOptions) -> Result<(), ServeError> {
     }
 }
 
+/// Connections that wait to be accepted, at most, where the system allows it: those beyond come a second later.
+const WAITING: u32 = 4096;
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // A server that was just ended has its port still.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(WAITING)
+}
+
 async fn run(options: ServeOptions, notice: &mut dyn FnMut(Notice)) -> Result<(), ServeError> {
     let (mut terminate, mut interrupt) = (
         signal(SignalKind::terminate())?,
@@ -123,8 +137,7 @@ async fn run(options: ServeOptions, notice: &mut dyn FnMut(Notice)) -> Result<()
     );
     let address = options.address;
     // Before a model is opened for nothing.
-    let listener = TcpListener::bind(address).await;
-    let listener = listener.map_err(|error| ServeError::Listen { address, error })?;
+    let listener = listen(address).map_err(|error| ServeError::Listen { address, error })?;
     let limits = options.limits;
     let metrics = Arc::new(Metrics::new());
     let app = Arc::new(App {
@@ -205,7 +218,8 @@ impl Connections {
                     continue;
                 }
             };
-            let service = router.clone().layer(Extension(Peer(peer)));
+            // A layer of the router's would be one of each of its routes.
+            let service = AddExtension::new(router.clone(), Peer(peer));
             let connection = self.connection(stream, service);
             tokio::spawn(async move {
                 connection.await;
@@ -217,7 +231,7 @@ impl Connections {
     fn connection(
         &self,
         stream: TcpStream,
-        service: axum::Router,
+        service: AddExtension<axum::Router, Peer>,
     ) -> impl Future<Output = ()> + use<> {
         // Tokens go out as they come.
         let _ = stream.set_nodelay(true);
