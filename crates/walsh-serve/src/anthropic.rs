@@ -23,7 +23,7 @@ use crate::{App, Asked, events, new_id};
     post,
     path = "/v1/messages",
     request_body = knobs::With<Messages>,
-    responses((status = 200, description = "The message, or with `stream` server-sent events", body = Value, content_type = "application/json"), Failures)
+    responses((status = 200, description = "The message, or with `stream` server-sent events", content((Value = "application/json"), (Value = "text/event-stream"))), Failures)
 )]
 pub(crate) async fn messages(
     State(app): State<Arc<App>>,

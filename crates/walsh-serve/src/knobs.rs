@@ -51,7 +51,7 @@ pub(crate) struct Knobs {
     #[schema(minimum = 0, maximum = 1)]
     min_p: Option<f32>,
     #[serde(alias = "repeat_penalty")]
-    #[schema(exclusive_minimum = 0)]
+    #[schema(minimum = 0.01, maximum = 100)]
     repetition_penalty: Option<f32>,
     #[schema(minimum = -2, maximum = 2)]
     presence_penalty: Option<f32>,

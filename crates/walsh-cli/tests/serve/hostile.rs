@@ -51,6 +51,10 @@ fn wrong_requests_are_told_what_is_wrong() {
         (with("presence_penalty", json!(3)), "presence_penalty"),
         (with("frequency_penalty", json!(-2.5)), "frequency_penalty"),
         (with("repetition_penalty", json!(0)), "repetition_penalty"),
+        (
+            with("repetition_penalty", json!(1e-45)),
+            "repetition_penalty",
+        ),
         (with("n", json!(0)), "n"),
         (with("n", json!(1_000_000)), "n"),
         (with("max_tokens", json!(-7)), "max_tokens"),

@@ -52,7 +52,7 @@ struct Extra {
     post,
     path = "/completion",
     request_body = knobs::With<Completion>,
-    responses((status = 200, description = "What follows the text", body = Value), Failures)
+    responses((status = 200, description = "What follows the text", content((Value = "application/json"), (Value = "text/event-stream"))), Failures)
 )]
 pub(crate) async fn completion(
     State(app): State<Arc<App>>,
@@ -80,7 +80,7 @@ pub(crate) async fn completion(
     post,
     path = "/infill",
     request_body = knobs::With<Infill>,
-    responses((status = 200, description = "What fills the gap", body = Value), Failures)
+    responses((status = 200, description = "What fills the gap", content((Value = "application/json"), (Value = "text/event-stream"))), Failures)
 )]
 pub(crate) async fn fill(
     State(app): State<Arc<App>>,

@@ -83,7 +83,7 @@ pub(super) fn tool_choice(choice: Option<&Value>) -> Result<ToolChoice> {
     post,
     path = "/v1/chat/completions",
     request_body = knobs::With<Chat>,
-    responses((status = 200, description = "The answers, or with `stream` server-sent events of their pieces", body = Value, content_type = "application/json"), Failures)
+    responses((status = 200, description = "The answers, or with `stream` server-sent events of their pieces", content((Value = "application/json"), (Value = "text/event-stream"))), Failures)
 )]
 pub(crate) async fn chat(
     State(app): State<Arc<App>>,

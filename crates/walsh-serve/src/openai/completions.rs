@@ -125,7 +125,7 @@ pub(crate) fn infill(
     post,
     path = "/v1/completions",
     request_body = knobs::With<Completions>,
-    responses((status = 200, description = "What follows the texts", body = Value, content_type = "application/json"), Failures)
+    responses((status = 200, description = "What follows the texts", content((Value = "application/json"), (Value = "text/event-stream"))), Failures)
 )]
 pub(crate) async fn completions(
     State(app): State<Arc<App>>,

@@ -62,7 +62,7 @@ struct Head {
     post,
     path = "/v1/responses",
     request_body = knobs::With<Responses>,
-    responses((status = 200, description = "The response, or with `stream` server-sent events", body = Value, content_type = "application/json"), Failures)
+    responses((status = 200, description = "The response, or with `stream` server-sent events", content((Value = "application/json"), (Value = "text/event-stream"))), Failures)
 )]
 pub(crate) async fn respond(
     State(app): State<Arc<App>>,
