@@ -21,6 +21,7 @@ pub(crate) fn run(args: &Serve) -> Outcome {
             args.host
         )));
     }
+    check_shares(args)?;
     let notes = Notes::for_figures(false);
     let cancel = interrupt::on_interrupt()?;
     // Before a model is fetched for a device that is not there.
@@ -45,10 +46,14 @@ pub(crate) fn run(args: &Serve) -> Outcome {
             body: usize::try_from(args.max_body).unwrap_or(usize::MAX),
             queue: args.queue,
             connections: args.max_connections.get(),
+            request_time: args.request_timeout,
+            read_time: args.read_timeout,
+            write_time: args.write_timeout,
             ..Limits::default()
         },
         grace: args.grace,
         close_after: args.close_after,
+        slot_folder: args.slot_folder.clone(),
         log_texts: args.log_texts,
     };
     let served = walsh_serve::serve(options, &mut |notice| match notice {
@@ -57,6 +62,28 @@ pub(crate) fn run(args: &Serve) -> Outcome {
         Notice::BrokenOff => notes.note(format_args!("what still runs is broken off")),
     });
     served.map_err(Failure::run)
+}
+
+/// Whether each part of the memory is that of a model, once.
+fn check_shares(args: &Serve) -> Outcome {
+    let names: Vec<String> = args.model.iter().map(|model| named(model).0).collect();
+    for (place, (name, _)) in args.kv_share.iter().enumerate() {
+        if !names.contains(name) {
+            return Err(Failure::Usage(format!(
+                "--kv-share: there is no model {name:?}, but {}",
+                names.join(", ")
+            )));
+        }
+        if args.kv_share[..place]
+            .iter()
+            .any(|(other, _)| other == name)
+        {
+            return Err(Failure::Usage(format!(
+                "--kv-share: {name:?} has two parts: give it one"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// What requests call a model, and what it is: a name before `=`, or else the reference or its file's name.
@@ -89,7 +116,9 @@ fn offer(args: &Serve, model: (String, PathBuf), device: &Device, notes: &Notes)
         }
         Ok(model)
     };
+    let own = args.kv_share.iter().find(|(of, _)| *of == name);
     Offer {
+        kv_memory: own.map(|(_, memory)| *memory),
         name,
         open: Box::new(open),
     }

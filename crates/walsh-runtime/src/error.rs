@@ -144,6 +144,14 @@ pub enum Error {
         /// What is wrong.
         what: String,
     },
+    /// A slot of an engine cannot be saved or restored.
+    #[error("slot {slot}: {what}")]
+    Slot {
+        /// Which.
+        slot: usize,
+        /// What is wrong and what to do.
+        what: String,
+    },
     /// A text cannot be given the form that a [`Constraint`](crate::Constraint) asks for.
     #[error("constraint: {what}")]
     Constraint {

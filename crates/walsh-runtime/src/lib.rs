@@ -52,7 +52,10 @@ pub use constraint::Constraint;
 pub use container::{Replacement, check_readable, check_writable};
 pub use conversation::{Conversation, Reply};
 pub use doctor::{BackendState, Cpu, Diagnosis, Tool, diagnose};
-pub use engine::{Engine, EngineOptions, EngineStatus, Logprobs, Piece, Pooling, Request, Stream};
+pub use engine::{
+    Engine, EngineOptions, EngineStatus, Logprobs, Piece, Pooling, Request, SlotFile, SlotStatus,
+    Stream,
+};
 pub use error::{Error, Result};
 pub use fidelity::{
     EqualTokens, FidelityOptions, FidelityProgress, FidelityReport, FidelitySpec, FidelityTask,

@@ -51,6 +51,8 @@ pub(crate) struct Ended {
     pub(crate) called: bool,
     /// How many of its tokens were reasoning.
     pub(crate) reasoning: usize,
+    /// Which slot it had.
+    pub(crate) slot: Option<usize>,
 }
 
 /// An answer on its way.
@@ -199,6 +201,7 @@ impl Answer {
             stop: self.stream.stopped_by().map(str::to_owned),
             called: self.called,
             reasoning: self.reasoning,
+            slot: self.stream.slot(),
         });
         if deltas.is_empty() {
             return Some(Ok(end));

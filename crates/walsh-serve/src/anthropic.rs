@@ -23,7 +23,7 @@ use crate::{App, Asked, events, new_id};
     post,
     path = "/v1/messages",
     request_body = knobs::With<Messages>,
-    responses((status = 200, description = "The message, or with `stream` server-sent events", body = Value, content_type = "application/json"), Failures)
+    responses((status = 200, description = "The message, or with `stream` server-sent events", content((Value = "application/json"), (Value = "text/event-stream"))), Failures)
 )]
 pub(crate) async fn messages(
     State(app): State<Arc<App>>,
@@ -50,9 +50,12 @@ async fn answer(app: &Arc<App>, asked: &Asked, body: &Value) -> Result<Response>
         .metadata
         .as_ref()
         .and_then(|metadata| metadata["user_id"].as_str());
-    let client = client.map(str::to_owned).or_else(|| asked.client.clone());
+    let asked = Asked {
+        client: client.map(str::to_owned).or_else(|| asked.client.clone()),
+        ..asked.clone()
+    };
     let served = app.models.get(asks.model.as_deref()).await?;
-    let mut request = given.request(&served, client.as_deref())?;
+    let mut request = given.request(&served, &asked)?;
     request.max_tokens = Some(most);
     let ask = asks.ask(Arc::clone(&served), request)?;
     let answers = ask.submit(app, place).await?;
@@ -75,11 +78,12 @@ async fn answer(app: &Arc<App>, asked: &Asked, body: &Value) -> Result<Response>
 )]
 pub(crate) async fn count_tokens(
     State(app): State<Arc<App>>,
+    Extension(asked): Extension<Asked>,
     body: Result<Body>,
 ) -> std::result::Result<Json<Value>, AnthropicError> {
     let asks: Messages = knobs::read(&body?.0)?;
     let served = app.models.get(asks.model.as_deref()).await?;
-    let request = Knobs::default().request(&served, None)?;
+    let request = Knobs::default().request(&served, &asked)?;
     let count = asks.ask(served, request)?.count();
     let count = tokio::task::spawn_blocking(count)
         .await

@@ -41,11 +41,15 @@ impl IntoResponses for Failures {
 }
 
 #[derive(utoipa::OpenApi)]
-#[openapi(info(
-    title = "Walsh",
-    description = "OpenAI's and Anthropic's interfaces, and what llama-server's clients ask for besides.",
-    license(name = "MIT OR Apache-2.0")
-))]
+#[openapi(
+    info(
+        title = "Walsh",
+        description = "OpenAI's and Anthropic's interfaces, and what llama-server's clients ask for besides.",
+        license(name = "MIT OR Apache-2.0")
+    ),
+    // Names of models may have slashes in them, which it is not routed by.
+    paths(crate::openai::models::one)
+)]
 struct Document;
 
 /// The document without its paths.

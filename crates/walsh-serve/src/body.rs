@@ -1,12 +1,21 @@
-//! The bodies of requests: JSON, with errors as clients expect them.
+//! The bodies of requests, and what their addresses say: with errors as clients expect them.
+
+use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, FailedToBufferBody};
-use axum::extract::{FromRequest, Request};
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::time::timeout;
 
+use crate::Asked;
 use crate::error::ApiError;
+
+/// The longest that a body may take, whatever its parts do.
+const BODY_TIME: Duration = Duration::from_secs(300);
 
 /// A body of JSON: an object.
 pub(crate) struct Body(pub(crate) Value);
@@ -26,7 +35,14 @@ impl<S: Send + Sync> FromRequest<S> for Body {
                 message,
             ));
         }
-        let bytes = Bytes::from_request(request, state).await.map_err(refused)?;
+        let asked = request.extensions().get::<Asked>();
+        let left = asked.and_then(|asked| asked.deadline).map(|deadline| {
+            let now = Instant::now();
+            deadline.saturating_duration_since(now)
+        });
+        let time = left.map_or(BODY_TIME, |left| left.min(BODY_TIME));
+        let bytes = timeout(time, Bytes::from_request(request, state)).await;
+        let bytes = bytes.map_err(|_| late())?.map_err(refused)?;
         let value: Value = serde_json::from_slice(&bytes)
             .map_err(|error| ApiError::bad(format!("the body is no JSON: {error}")))?;
         match value.is_object() {
@@ -34,6 +50,39 @@ impl<S: Send + Sync> FromRequest<S> for Body {
             false => Err(ApiError::bad("the body is no JSON object")),
         }
     }
+}
+
+/// A part of the path.
+pub(crate) struct InPath(pub(crate) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for InPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        match Path::from_request_parts(parts, state).await {
+            Ok(Path(part)) => Ok(Self(part)),
+            Err(error) => Err(ApiError::bad(format!("the path: {}", error.body_text()))),
+        }
+    }
+}
+
+/// What is asked for behind the path.
+pub(crate) struct InQuery<T>(pub(crate) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for InQuery<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        match Query::try_from_uri(&parts.uri) {
+            Ok(Query(query)) => Ok(Self(query)),
+            Err(error) => Err(ApiError::bad(format!("the query: {}", error.body_text()))),
+        }
+    }
+}
+
+fn late() -> ApiError {
+    let message = "the body did not come whole in the time that a request may take";
+    ApiError::with_status(StatusCode::REQUEST_TIMEOUT, message)
 }
 
 fn refused(rejection: BytesRejection) -> ApiError {

@@ -216,9 +216,10 @@ impl From<Error> for ApiError {
                     .map(str::to_owned),
                 ..Self::bad(message)
             },
-            Error::Template { .. } | Error::Text { .. } | Error::Tokenizer { .. } => {
-                Self::bad(message)
-            }
+            Error::Template { .. }
+            | Error::Text { .. }
+            | Error::Tokenizer { .. }
+            | Error::Slot { .. } => Self::bad(message),
             Error::NoRoom { .. } => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message)
             }

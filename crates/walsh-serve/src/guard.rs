@@ -122,7 +122,13 @@ pub(crate) async fn guard(
     let mut response = match client {
         Ok(client) => {
             let id = id.clone();
-            request.extensions_mut().insert(Asked { id, client });
+            let deadline = app.request_time.and_then(|time| started.checked_add(time));
+            let asked = Asked {
+                id,
+                client,
+                deadline,
+            };
+            request.extensions_mut().insert(asked);
             next.run(request).await
         }
         Err(error) if path.starts_with("/v1/messages") => AnthropicError(error).into_response(),

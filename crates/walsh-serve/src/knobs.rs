@@ -9,6 +9,7 @@ use walsh_runtime::Request;
 use walsh_runtime::sampling::drawn_seed;
 use walsh_runtime::tokenizer::Tokenizer;
 
+use crate::Asked;
 use crate::error::{ApiError, Result};
 use crate::models::Served;
 
@@ -41,13 +42,20 @@ impl Texts {
 /// Fields of a request that go into its sampling.
 #[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
 pub(crate) struct Knobs {
+    #[schema(minimum = 0)]
     temperature: Option<f32>,
+    #[schema(minimum = 0, maximum = 1)]
     top_p: Option<f32>,
+    #[schema(minimum = -1)]
     top_k: Option<i64>,
+    #[schema(minimum = 0, maximum = 1)]
     min_p: Option<f32>,
     #[serde(alias = "repeat_penalty")]
+    #[schema(minimum = 0.01, maximum = 100)]
     repetition_penalty: Option<f32>,
+    #[schema(minimum = -2, maximum = 2)]
     presence_penalty: Option<f32>,
+    #[schema(minimum = -2, maximum = 2)]
     frequency_penalty: Option<f32>,
     seed: Option<i64>,
     #[serde(alias = "stop_sequences")]
@@ -62,7 +70,11 @@ pub(crate) struct Knobs {
     /// Which requests share beginnings of prompts.
     #[serde(alias = "cache_salt")]
     salt: Option<String>,
+    /// Which of the model's slots it is to have; −1 for any.
+    #[schema(minimum = -1)]
+    id_slot: Option<i64>,
     /// Seconds after which the text ends wherever it is.
+    #[schema(exclusive_minimum = 0)]
     timeout: Option<f64>,
 }
 
@@ -90,7 +102,7 @@ pub(crate) fn read<T: DeserializeOwned>(body: &Value) -> Result<T> {
 
 impl Knobs {
     /// The request for what follows a prompt, by the model's own sampling where this says nothing. The prompt is empty.
-    pub(crate) fn request(&self, served: &Served, client: Option<&str>) -> Result<Request> {
+    pub(crate) fn request(&self, served: &Served, asked: &Asked) -> Result<Request> {
         let mut sampling = served.sampling;
         let set = |to: &mut f32, from: Option<f32>| *to = from.unwrap_or(*to);
         set(&mut sampling.temperature, self.temperature);
@@ -148,12 +160,33 @@ impl Knobs {
             frequency_penalty: penalty("frequency_penalty", self.frequency_penalty)?,
             stop,
             priority,
-            client: self.user.as_deref().or(client).map(str::to_owned),
-            deadline: deadline.transpose()?,
+            client: self.user.clone().or_else(|| asked.client.clone()),
+            deadline: deadline
+                .transpose()?
+                .into_iter()
+                .chain(asked.deadline)
+                .min(),
             salt: self.salt.clone(),
+            slot: self.slot(served)?,
             look_up: self.look_up.unwrap_or(served.engine.options().look_up > 0),
             ..Request::new(Vec::new())
         })
+    }
+}
+
+impl Knobs {
+    fn slot(&self, served: &Served) -> Result<Option<usize>> {
+        let slots = served.engine.options().sequences;
+        match self.id_slot.filter(|slot| *slot != -1) {
+            None => Ok(None),
+            Some(id) => match usize::try_from(id) {
+                Ok(slot) if slot < slots => Ok(Some(slot)),
+                _ => {
+                    let message = format!("id_slot is {id}: give -1, or a number below {slots}");
+                    Err(ApiError::field("id_slot", message))
+                }
+            },
+        }
     }
 }
 

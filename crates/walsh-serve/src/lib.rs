@@ -37,6 +37,10 @@ struct App {
     metrics: std::sync::Arc<Metrics>,
     kept: Kept,
     guard: guard::Guard,
+    /// Where the texts of slots are saved, if they are.
+    slot_folder: Option<std::path::PathBuf>,
+    /// The longest that a request may take.
+    request_time: Option<std::time::Duration>,
     log_texts: bool,
 }
 
@@ -55,6 +59,8 @@ struct Asked {
     id: String,
     /// Who asks: an address, or the number of a key.
     client: Option<String>,
+    /// When it is over, whatever has come of it.
+    deadline: Option<std::time::Instant>,
 }
 
 /// A name that nothing else has.

@@ -48,7 +48,7 @@ const COUNTED: [Reading; 7] = [
 ];
 
 /// Those that come and go.
-const MEASURED: [Reading; 5] = [
+const MEASURED: [Reading; 6] = [
     ("requests_waiting", "Requests that have not begun", |s| {
         s.waiting as u64
     }),
@@ -58,6 +58,11 @@ const MEASURED: [Reading; 5] = [
     ("kv_pages_used", "Pages of texts in work", |s| {
         s.pages_used as u64
     }),
+    (
+        "kv_pages_shared",
+        "Those of them that several of the texts have",
+        |s| s.pages_shared as u64,
+    ),
     ("kv_pages_kept", "Pages kept of other texts", |s| {
         s.pages_kept as u64
     }),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 use walsh_runtime::chat::Template;
-use walsh_runtime::{Engine, EngineOptions, EngineStatus, Error, Model, Sampling};
+use walsh_runtime::{Engine, EngineOptions, EngineStatus, Error, Model, Sampling, size_text};
 
 use crate::error::{ApiError, Result};
 use crate::metrics::{Metrics, Of};
@@ -88,6 +88,8 @@ fn context(model: &Model, options: &EngineOptions) -> walsh_runtime::Result<usiz
 /// A model of the server.
 struct Entry {
     offer: Offer,
+    /// Its memory for keys and values; 0 for as much as it can use.
+    kv_memory: u64,
     open: Mutex<Option<Arc<Served>>>,
     /// When it was last asked for.
     asked: SyncMutex<Instant>,
@@ -116,8 +118,32 @@ impl Entry {
 fn closed(status: EngineStatus) -> EngineStatus {
     EngineStatus {
         pages: 0,
+        pages_shared: 0,
         pages_kept: 0,
         ..status
+    }
+}
+
+/// What each model without a part of its own has of the memory for keys and values: what others leave, in equal parts.
+fn rest(offers: &[Offer], memory: u64) -> u64 {
+    let own: u64 = offers.iter().filter_map(|offer| offer.kv_memory).sum();
+    let others = offers.iter().filter(|offer| offer.kv_memory.is_none());
+    memory.saturating_sub(own) / others.count().max(1) as u64
+}
+
+/// Whether all models have a part of the memory for keys and values.
+pub(crate) fn check_memory(offers: &[Offer], memory: u64) -> std::result::Result<(), String> {
+    let own = offers.iter().filter_map(|offer| offer.kv_memory);
+    let own = own.fold(0, u64::saturating_add);
+    let others = offers.iter().any(|offer| offer.kv_memory.is_none());
+    match memory {
+        0 => Ok(()),
+        memory if own < memory || (own == memory && !others) => Ok(()),
+        memory => Err(format!(
+            "the models' parts of the memory for keys and values are {} together, which leaves nothing of {} for others: give smaller parts, or more memory",
+            size_text(own),
+            size_text(memory)
+        )),
     }
 }
 
@@ -145,12 +171,13 @@ impl Drop for Place {
 impl Models {
     pub(crate) fn new(
         offers: Vec<Offer>,
-        mut options: EngineOptions,
+        options: EngineOptions,
         queue: usize,
         metrics: &Arc<Metrics>,
     ) -> Self {
-        options.kv_memory /= offers.len().max(1) as u64;
-        let entry = |offer| Entry {
+        let rest = rest(&offers, options.kv_memory);
+        let entry = |offer: Offer| Entry {
+            kv_memory: offer.kv_memory.unwrap_or(rest),
             offer,
             open: Mutex::new(None),
             asked: SyncMutex::new(Instant::now()),
@@ -215,8 +242,12 @@ impl Models {
     fn open(&self, name: &str) -> Result<Served> {
         let entry = self.entry(Some(name))?;
         let started = Instant::now();
+        let options = EngineOptions {
+            kv_memory: entry.kv_memory,
+            ..self.options.clone()
+        };
         loop {
-            match Served::open(&entry.offer, &self.options) {
+            match Served::open(&entry.offer, &options) {
                 Ok(served) => {
                     let seconds = started.elapsed().as_secs_f64();
                     tracing::info!(model = name, seconds, "opened");

@@ -1,6 +1,7 @@
 //! What a server is started with.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use walsh_runtime::{EngineOptions, Model, Result};
@@ -9,6 +10,8 @@ use walsh_runtime::{EngineOptions, Model, Result};
 pub struct Offer {
     /// What requests call it.
     pub name: String,
+    /// Its part of the memory for keys and values; what others leave of it, in equal parts, if `None`.
+    pub kv_memory: Option<u64>,
     /// Opens it, which may take long; called again after it was closed.
     pub open: Box<dyn Fn() -> Result<Model> + Send + Sync>,
 }
@@ -20,7 +23,7 @@ pub struct ServeOptions {
     /// The models. Requests without a model's name mean the first.
     pub offers: Vec<Offer>,
     /// What each model's engine is started with. Memory for keys and values, where it is limited, is that of all
-    /// models together, in equal parts.
+    /// models together: models have what they are [offered](Offer::kv_memory) with, and the others equal parts of the rest.
     pub engine: EngineOptions,
     /// The keys, of which a request has to have one; none if none are needed.
     pub keys: Vec<String>,
@@ -32,6 +35,8 @@ pub struct ServeOptions {
     pub grace: Duration,
     /// After how long without a request a model is closed; never if `None`. The first one opens it again.
     pub close_after: Option<Duration>,
+    /// The folder in which texts of slots are saved, which is made if it is not there; none can be if `None`.
+    pub slot_folder: Option<PathBuf>,
     /// Whether the texts of requests and answers are logged, too.
     pub log_texts: bool,
 }
@@ -45,6 +50,10 @@ pub struct Limits {
     pub queue: usize,
     /// Connections at once; others wait to be accepted.
     pub connections: usize,
+    /// Bytes of a request's head.
+    pub head: usize,
+    /// From a request's head to the end of its answer, which ends there wherever it is; as long as it takes if `None`.
+    pub request_time: Option<Duration>,
     /// For a request's head, and between parts of its body.
     pub read_time: Duration,
     /// For a client to take what is sent.
@@ -57,6 +66,8 @@ impl Default for Limits {
             body: 32 << 20,
             queue: 256,
             connections: 1024,
+            head: 64 << 10,
+            request_time: None,
             read_time: Duration::from_secs(20),
             write_time: Duration::from_secs(60),
         }

@@ -1,9 +1,9 @@
 //! The page for people.
 
-use axum::extract::Path;
 use axum::http::{HeaderName, header};
 use axum::response::{IntoResponse, Response};
 
+use crate::body::InPath;
 use crate::error::ApiError;
 
 /// Its files, each with its text.
@@ -44,7 +44,7 @@ pub(crate) async fn index() -> Response {
 }
 
 /// `GET /page/{name}`.
-pub(crate) async fn file(Path(name): Path<String>) -> Response {
+pub(crate) async fn file(InPath(name): InPath) -> Response {
     respond(&name)
 }
 

@@ -32,12 +32,13 @@ pub(crate) fn routes(app: &Arc<App>, limits: &Limits, origins: &[String]) -> Rou
         .routes(routes!(llama::completion::completion))
         .routes(routes!(llama::completion::fill))
         .routes(routes!(llama::health))
+        .routes(routes!(llama::health_too))
         .routes(routes!(llama::props))
         .routes(routes!(llama::tokenize))
         .routes(routes!(llama::detokenize))
         .routes(routes!(llama::apply_template))
-        .routes(routes!(llama::slots))
-        .routes(routes!(llama::slot_action))
+        .routes(routes!(llama::slots::list))
+        .routes(routes!(llama::slots::act))
         .routes(routes!(llama::metrics))
         .routes(routes!(llama::metrics_json))
         .split_for_parts();
@@ -46,7 +47,6 @@ pub(crate) fn routes(app: &Arc<App>, limits: &Limits, origins: &[String]) -> Rou
         .route("/openapi.json", document)
         // Names of models may have slashes in them.
         .route("/v1/models/{*model}", get(models::one))
-        .route("/v1/health", get(llama::health))
         .route("/", get(page::index))
         .route("/page/{name}", get(page::file))
         .fallback(nothing_there)

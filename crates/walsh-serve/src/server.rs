@@ -5,20 +5,20 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::Extension;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 use tokio_io_timeout::TimeoutStream;
+use tower_http::add_extension::AddExtension;
 
 use crate::App;
 use crate::guard::{Guard, Peer};
 use crate::metrics::Metrics;
-use crate::models::Models;
+use crate::models::{self, Models};
 use crate::openai::responses::Kept;
 use crate::options::{Limits, ServeOptions};
 use crate::routes::routes;
@@ -35,6 +35,12 @@ pub enum ServeError {
     /// An origin is no value of a header.
     #[error("the origin {0:?} is none: give it as in https://example.org")]
     Origin(String),
+    /// What models are offered with is more memory than there is.
+    #[error("{0}")]
+    Memory(String),
+    /// Texts of slots cannot be saved.
+    #[error("{0}")]
+    Folder(String),
     /// The first model cannot be opened.
     #[error("{0}")]
     Model(String),
@@ -95,11 +101,33 @@ fn check(options: &ServeOptions) -> Result<(), ServeError> {
     if let Some((_, name)) = twice {
         return Err(ServeError::SameName((*name).to_owned()));
     }
+    models::check_memory(&options.offers, options.engine.kv_memory).map_err(ServeError::Memory)?;
+    if let Some(folder) = &options.slot_folder {
+        let made = std::fs::create_dir_all(folder)
+            .map_err(|error| format!("{}: {error}", folder.display()));
+        let written = walsh_runtime::check_writable(folder.join("new"));
+        made.and_then(|()| written.map_err(|error| error.to_string()))
+            .map_err(ServeError::Folder)?;
+    }
     let wrong = |origin: &&String| axum::http::HeaderValue::from_str(origin).is_err();
     match options.origins.iter().find(wrong) {
         Some(origin) => Err(ServeError::Origin(origin.clone())),
         None => Ok(()),
     }
+}
+
+/// Connections that wait to be accepted, at most, where the system allows it: those beyond come a second later.
+const WAITING: u32 = 4096;
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // A server that was just ended has its port still.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(WAITING)
 }
 
 async fn run(options: ServeOptions, notice: &mut dyn FnMut(Notice)) -> Result<(), ServeError> {
@@ -109,8 +137,7 @@ async fn run(options: ServeOptions, notice: &mut dyn FnMut(Notice)) -> Result<()
     );
     let address = options.address;
     // Before a model is opened for nothing.
-    let listener = TcpListener::bind(address).await;
-    let listener = listener.map_err(|error| ServeError::Listen { address, error })?;
+    let listener = listen(address).map_err(|error| ServeError::Listen { address, error })?;
     let limits = options.limits;
     let metrics = Arc::new(Metrics::new());
     let app = Arc::new(App {
@@ -123,6 +150,8 @@ async fn run(options: ServeOptions, notice: &mut dyn FnMut(Notice)) -> Result<()
         metrics,
         kept: Kept::default(),
         guard: Guard::new(&options.keys, address),
+        slot_folder: options.slot_folder,
+        request_time: limits.request_time,
         log_texts: options.log_texts,
     });
     tokio::select! {
@@ -189,7 +218,8 @@ impl Connections {
                     continue;
                 }
             };
-            let service = router.clone().layer(Extension(Peer(peer)));
+            // A layer of the router's would be one of each of its routes.
+            let service = AddExtension::new(router.clone(), Peer(peer));
             let connection = self.connection(stream, service);
             tokio::spawn(async move {
                 connection.await;
@@ -201,7 +231,7 @@ impl Connections {
     fn connection(
         &self,
         stream: TcpStream,
-        service: axum::Router,
+        service: AddExtension<axum::Router, Peer>,
     ) -> impl Future<Output = ()> + use<> {
         // Tokens go out as they come.
         let _ = stream.set_nodelay(true);
@@ -210,6 +240,7 @@ impl Connections {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.limits.read_time)
+            .max_buf_size(self.limits.head)
             .serve_connection(
                 TokioIo::new(Box::pin(stream)),
                 TowerToHyperService::new(service),

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use walsh_runtime::store::Catalogue;
 
 use super::shared::{Cache, DeviceArgs, EngineArgs, with_specs};
-use super::values::{bytes, count_or_none, duration};
+use super::values::{bytes, count_or_none, duration, share, some_time};
 
 /// What is logged on standard error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -79,6 +79,29 @@ pub(crate) struct Serve {
     /// Close a model that nobody has asked for in this time [default: never]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) close_after: Option<Duration>,
+
+    /// The longest that a request may take; its answer ends then, wherever it is [default: as long as it
+    /// takes]
+    #[arg(long, value_name = "TIME", value_parser = some_time)]
+    pub(crate) request_timeout: Option<Duration>,
+
+    /// The longest that a client may take for a request's head, and between two parts of its body
+    #[arg(long, value_name = "TIME", value_parser = some_time, default_value = "20s")]
+    pub(crate) read_timeout: Duration,
+
+    /// The longest that a client may take to read what is sent
+    #[arg(long, value_name = "TIME", value_parser = some_time, default_value = "60s")]
+    pub(crate) write_timeout: Duration,
+
+    /// The part of --kv-memory that is one model's, by the name that requests call it; those without one
+    /// share the rest equally. May be given several times
+    #[arg(long, value_name = "NAME=SIZE", value_parser = share)]
+    pub(crate) kv_share: Vec<(String, u64)>,
+
+    /// A folder in which the texts of slots are saved with POST /slots/ID?action=save, as llama-server
+    /// does it
+    #[arg(long, alias = "slot-save-path", value_name = "DIR")]
+    pub(crate) slot_folder: Option<PathBuf>,
 
     /// Requests that wait for others, at most; more are told to come again
     #[arg(long, value_name = "N", value_parser = count_or_none, default_value = "256")]

@@ -118,6 +118,22 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// A time that is not none.
+pub(super) fn some_time(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("give a time above 0".to_owned()),
+        time => Ok(time),
+    }
+}
+
+/// A name and its part of the memory.
+pub(super) fn share(text: &str) -> Result<(String, u64), String> {
+    match text.rsplit_once('=') {
+        Some((name, size)) if !name.is_empty() => Ok((name.to_owned(), bytes(size)?)),
+        _ => Err("give a model's name and a size, such as coder=2GB".to_owned()),
+    }
+}
+
 pub(super) fn count_or_none(text: &str) -> Result<usize, String> {
     whole(text, 0)
 }

@@ -22,7 +22,10 @@ pub(crate) fn blocks(document: &str, language: &str, server: &Server) -> Vec<Str
 
 #[test]
 fn the_documents_requests_are_answered() {
-    let server = Server::real(&["--log", "off"]);
+    let folder = Folder::new();
+    let slots = folder.path().join("slots");
+    let slots = slots.to_str().expect("UTF-8");
+    let server = Server::real(&["--log", "off", "--slot-folder", slots]);
     let mut seen = 0;
     for document in ["README.md", "docs/serve.md"] {
         for block in blocks(document, "bash", &server) {
@@ -39,14 +42,15 @@ fn the_documents_requests_are_answered() {
                     )
                 });
                 assert!(
-                    answer.get("error").is_none() && answer["usage"].is_object(),
+                    answer.get("error").is_none()
+                        && (answer["usage"].is_object() || answer["id_slot"].is_number()),
                     "{command}: {answer}"
                 );
                 seen += 1;
             }
         }
     }
-    assert_eq!(seen, 4);
+    assert_eq!(seen, 8);
 }
 
 /// Runs a packaged command line as far as it can be here: it names a file that is not there.
@@ -157,4 +161,49 @@ fn the_containerfile_is_one() {
             .all(|line| !line.starts_with("RUN"))
     );
     assert!(text.contains("cargo build --release --locked --package walsh-cli"));
+}
+
+#[test]
+fn a_document_describes_what_there_is() {
+    let server = Server::tiny(&["--log", "off"]);
+    let document = server.get("/openapi.json").json();
+    assert_eq!(document["openapi"].as_str().map(|v| &v[..2]), Some("3."));
+    let paths = document["paths"].as_object().expect("paths");
+    for path in [
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/responses",
+        "/v1/embeddings",
+        "/v1/messages",
+        "/tokenize",
+        "/slots/{id}",
+    ] {
+        let operation = &paths[path]["post"];
+        let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
+        assert!(
+            schema.is_object() && operation["responses"]["4XX"].is_object(),
+            "{path}: {operation}"
+        );
+    }
+    for path in [
+        "/v1/models/{model}",
+        "/v1/health",
+        "/health",
+        "/slots",
+        "/metrics",
+    ] {
+        assert!(paths[path]["get"].is_object(), "{path}");
+    }
+    // What is described takes what is described, and nothing of it is unknown.
+    let text = document.to_string();
+    for field in [
+        "max_completion_tokens",
+        "response_format",
+        "presence_penalty",
+        "min_p",
+        "previous_response_id",
+        "pooling",
+    ] {
+        assert!(text.contains(&format!("\"{field}\"")), "{field}");
+    }
 }

@@ -1,12 +1,11 @@
 //! What no client should send, and what a server should survive.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::http::{connect, receive, request, send};
+use super::http::{connect, request};
 use super::support::tiny::Tiny;
 use super::support::walsh;
 use super::{Folder, Server, user};
@@ -52,6 +51,10 @@ fn wrong_requests_are_told_what_is_wrong() {
         (with("presence_penalty", json!(3)), "presence_penalty"),
         (with("frequency_penalty", json!(-2.5)), "frequency_penalty"),
         (with("repetition_penalty", json!(0)), "repetition_penalty"),
+        (
+            with("repetition_penalty", json!(1e-45)),
+            "repetition_penalty",
+        ),
         (with("n", json!(0)), "n"),
         (with("n", json!(1_000_000)), "n"),
         (with("max_tokens", json!(-7)), "max_tokens"),
@@ -189,43 +192,6 @@ fn bodies_that_are_none() {
     );
     server.ok(CHAT, &json!({ "messages": user("a"), "max_tokens": 2 }));
     server.idle();
-}
-
-#[test]
-fn idle_connections_keep_nobody_out() {
-    let server = Server::tiny(&["--max-connections", "2000"]);
-    // As many as this test may open; those that it does not get cannot harm.
-    let idle: Vec<TcpStream> = (0..900)
-        .map_while(|_| TcpStream::connect(server.address).ok())
-        .collect();
-    assert!(idle.len() > 200, "{}", idle.len());
-    let start = Instant::now();
-    server.ok(CHAT, &json!({ "messages": user("a"), "max_tokens": 2 }));
-    assert!(start.elapsed() < Duration::from_secs(10));
-    drop(idle);
-}
-
-#[test]
-fn slow_readers_hold_nobody_up() {
-    let server = Server::tiny(&[]);
-    let body = json!({ "messages": user("a"), "stream": true, "ignore_eos": true }).to_string();
-    let slow: Vec<TcpStream> = (0..4)
-        .map(|_| {
-            let mut stream = connect(server.address).expect("a connection");
-            send(&mut stream, ("POST", CHAT), &[JSON], body.as_bytes()).expect("sent");
-            stream
-        })
-        .collect();
-    server.ok(CHAT, &json!({ "messages": user("b"), "max_tokens": 3 }));
-    server.idle();
-    for stream in slow {
-        assert!(
-            receive(stream)
-                .expect("an answer")
-                .text()
-                .contains("[DONE]")
-        );
-    }
 }
 
 #[test]
@@ -416,6 +382,23 @@ fn what_cannot_be_served_is_said_before_it_begins() {
     assert!(said.contains("two models are called \"tiny\""), "{said}");
     let said = last(serve(&["--port", "0", "--kv-memory", "1KB"]));
     assert!(said.contains("kv_memory"), "{said}");
+    for (share, what) in [
+        ("other=1MB", "there is no model"),
+        ("tiny=2MB", "leaves nothing"),
+        ("tiny", "coder=2GB"),
+    ] {
+        let said = last(serve(&[
+            "--port",
+            "0",
+            "--kv-memory",
+            "1MB",
+            "--kv-share",
+            share,
+        ]));
+        assert!(said.contains(what), "{said}");
+    }
+    let said = last(serve(&["--port", "0", "--request-timeout", "0"]));
+    assert!(said.contains("above 0"), "{said}");
     let said = last(serve(&["--port", "0", "--grace", "soon"]));
     assert!(said.contains("30s"), "{said}");
     let said = last(walsh(["serve", "--model", "/no/such/file.gguf"]));

@@ -172,49 +172,6 @@ fn texts_are_logged_where_that_is_asked_for() {
 }
 
 #[test]
-fn models_have_names_and_others_are_refused() {
-    let folder = super::Folder::new();
-    let other = Tiny {
-        name: "Other",
-        first_norm: 2.0,
-        ..Tiny::default()
-    };
-    let other = format!("other={}", folder.argument("b.gguf", &other.gguf()));
-    let server = Server::tiny(&["--model", &other]);
-    let listed = server.get("/v1/models").json();
-    let names: Vec<&Value> = listed["data"]
-        .as_array()
-        .expect("models")
-        .iter()
-        .map(|m| &m["id"])
-        .collect();
-    assert_eq!(names, ["tiny", "other"]);
-    assert_eq!(server.get("/v1/models/other").json()["id"], "other");
-    assert_eq!(server.get("/v1/models/none").status, 404);
-    let ask = |model: Option<&str>| {
-        let body = json!({ "model": model, "prompt": "ab", "max_tokens": 8, "temperature": 0 });
-        server.ok("/v1/completions", &body)["choices"][0]["text"].clone()
-    };
-    assert_eq!(ask(None), ask(Some("tiny")));
-    assert_ne!(ask(None), ask(Some("other")));
-    assert_eq!(
-        server.get("/metrics.json").json()["models"]
-            .as_array()
-            .map(Vec::len),
-        Some(2)
-    );
-    let error = server.refused(
-        CHAT,
-        &json!({ "model": "gpt-4", "messages": user("a") }),
-        404,
-    );
-    assert_eq!(
-        (&error["code"], &error["param"]),
-        (&json!("model_not_found"), &json!("model"))
-    );
-}
-
-#[test]
 fn completions_take_texts_and_tokens_and_echo_them() {
     let server = Server::tiny(&["--kv", "f32"]);
     let ask = |body: Value| server.ok("/v1/completions", &body);
@@ -526,41 +483,6 @@ fn the_page_and_what_describes_the_server_are_there() {
         server.figure("walsh_time_to_first_token_seconds_count"),
         1.0
     );
-}
-
-#[test]
-fn a_document_describes_what_there_is() {
-    let server = Server::tiny(&["--log", "off"]);
-    let document = server.get("/openapi.json").json();
-    assert_eq!(document["openapi"].as_str().map(|v| &v[..2]), Some("3."));
-    let paths = document["paths"].as_object().expect("paths");
-    for path in [
-        "/v1/chat/completions",
-        "/v1/completions",
-        "/v1/responses",
-        "/v1/embeddings",
-        "/v1/messages",
-        "/tokenize",
-    ] {
-        let operation = &paths[path]["post"];
-        let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
-        assert!(
-            schema.is_object() && operation["responses"]["4XX"].is_object(),
-            "{path}: {operation}"
-        );
-    }
-    // What is described takes what is described, and nothing of it is unknown.
-    let text = document.to_string();
-    for field in [
-        "max_completion_tokens",
-        "response_format",
-        "presence_penalty",
-        "min_p",
-        "previous_response_id",
-        "pooling",
-    ] {
-        assert!(text.contains(&format!("\"{field}\"")), "{field}");
-    }
 }
 
 #[test]

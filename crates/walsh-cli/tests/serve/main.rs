@@ -10,11 +10,15 @@ mod hostile;
 mod http;
 mod interfaces;
 mod load;
+mod models;
+mod slots;
+mod slow;
 mod tools;
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::process::{Child, Stdio};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -52,7 +56,32 @@ impl Server {
     }
 
     fn start(folder: Folder, options: &[&str]) -> Self {
-        let mut child: Child = command()
+        Self::spawn(command(), folder, options)
+    }
+
+    /// With a tiny model, and less of something that the system gives.
+    fn with_limit(what: libc::__rlimit_resource_t, most: u64, options: &[&str]) -> Self {
+        let folder = Folder::new();
+        let model = folder.argument("tiny.gguf", &Tiny::default().gguf());
+        let own = ["--model", &model, "--device", "cpu:threads=1"];
+        let mut command = command();
+        // SAFETY: system calls are all that happens between fork and exec.
+        unsafe {
+            command.pre_exec(move || {
+                let limit = libc::rlimit {
+                    rlim_cur: most,
+                    rlim_max: most,
+                };
+                libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+                libc::setrlimit(what, &limit);
+                Ok(())
+            });
+        }
+        Self::spawn(command, folder, &[&own[..], options].concat())
+    }
+
+    fn spawn(mut command: Command, folder: Folder, options: &[&str]) -> Self {
+        let mut child: Child = command
             .args(["serve", "--port", "0"])
             .args(options)
             .stdin(Stdio::null())

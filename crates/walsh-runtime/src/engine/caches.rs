@@ -197,20 +197,68 @@ impl Caches {
         slot: usize,
         positions: &Range<usize>,
     ) -> Result<Left> {
-        let read = |pieces: Vec<Tensor>| -> Result<Vec<u8>> {
-            let mut bytes = vec![0; total(&pieces)];
-            let mut rest = &mut bytes[..];
-            for piece in pieces {
-                let (first, others) = rest.split_at_mut(piece.bytes() as usize);
-                device.read_bytes(&piece, first)?;
-                rest = others;
-            }
-            Ok(bytes)
-        };
         Ok(Left {
-            pages: read(self.stored(slot, positions)?)?,
-            overlays: read(self.overlays(slot)?)?,
+            pages: self.read_all(device, &self.stored(slot, positions)?)?,
+            overlays: self.read_all(device, &self.overlays(slot)?)?,
         })
+    }
+
+    /// Reads pieces, one behind the other.
+    pub(super) fn read_all(&self, device: &Device, pieces: &[Tensor]) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; total(pieces)];
+        let mut rest = &mut bytes[..];
+        for piece in pieces {
+            let (first, others) = rest.split_at_mut(piece.bytes() as usize);
+            device.read_bytes(piece, first)?;
+            rest = others;
+        }
+        Ok(bytes)
+    }
+
+    /// Writes pieces, whose bytes lie one behind the other.
+    pub(super) fn write_all(
+        &self,
+        device: &Device,
+        pieces: Vec<Tensor>,
+        bytes: &[u8],
+    ) -> Result<()> {
+        let mut rest = bytes;
+        for piece in pieces {
+            let (first, others) = rest.split_at(piece.bytes() as usize);
+            device.write_bytes(&piece, first)?;
+            rest = others;
+        }
+        Ok(())
+    }
+
+    /// Whether some bytes are as many as some pieces have.
+    pub(super) fn fits(&self, pieces: &[Tensor], bytes: &[u8]) -> bool {
+        total(pieces) == bytes.len()
+    }
+
+    /// What pages of each group hold up to a position; with each page its entry of a row.
+    pub(super) fn pieces(&self, pages: &[Vec<(usize, i32)>], end: usize) -> Result<Vec<Tensor>> {
+        let mut pieces = Vec::new();
+        for (group, pages) in self.groups.iter().zip(pages) {
+            for slots in self.slots_of(group)? {
+                for (entry, page) in pages {
+                    let rows = end.min((entry + 1) * PAGE).saturating_sub(entry * PAGE);
+                    let at = *page as u64 * PAGE as u64;
+                    pieces.push(slots.rows(at..at + rows as u64)?);
+                }
+            }
+        }
+        Ok(pieces)
+    }
+
+    /// What a copy has of overlays.
+    pub(super) fn overlays_of_copy(&self, copy: usize) -> Result<Vec<Tensor>> {
+        self.overlays(self.slots + copy)
+    }
+
+    /// The bytes of what a slot, or a copy, has in overlays.
+    pub(super) fn overlay_bytes(&self, slot: usize) -> Result<usize> {
+        Ok(total(&self.overlays(slot)?))
     }
 
     /// Gives a slot what a call has left behind, read by `read`, which is told how many bytes of pages and of overlays it is;
@@ -225,14 +273,8 @@ impl Caches {
         let Some(left) = read((total(&pages), total(&overlays))) else {
             return Ok(false);
         };
-        for (pieces, bytes) in [(pages, &left.pages), (overlays, &left.overlays)] {
-            let mut rest = &bytes[..];
-            for piece in pieces {
-                let (first, others) = rest.split_at(piece.bytes() as usize);
-                device.write_bytes(&piece, first)?;
-                rest = others;
-            }
-        }
+        self.write_all(device, pages, &left.pages)?;
+        self.write_all(device, overlays, &left.overlays)?;
         Ok(true)
     }
 

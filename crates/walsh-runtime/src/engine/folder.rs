@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 
 use super::EngineOptions;
 use super::caches::Caches;
+use super::slots::Home;
 use crate::container::{self, Kind, Section, Tag};
 use crate::{Error, Model, Result};
 
@@ -60,15 +61,14 @@ impl Folder {
     /// # Errors
     /// When nothing can be written there.
     pub(super) fn open(
-        model: &Model,
-        caches: &Caches,
+        (model, home): (&Model, &Home),
         options: &EngineOptions,
         trouble: Arc<Mutex<Option<String>>>,
     ) -> Result<Option<Self>> {
         let Some(folder) = &options.prefix_folder else {
             return Ok(None);
         };
-        let path = folder.join(store_name(model, caches, options)?);
+        let path = folder.join(store_name(model, home)?);
         fs::create_dir_all(&path).map_err(|error| Error::file(&path, &error))?;
         container::check_writable(path.join("new"))?;
         let (queue, written) = sync_channel::<(Key, Left)>(WAITING);
@@ -166,19 +166,9 @@ fn file_name(key: &Key) -> String {
     format!("{}.walsh", hex(&key[..16]))
 }
 
-/// The name of the files that this engine can use, among all that may be in a folder.
-fn store_name(model: &Model, caches: &Caches, options: &EngineOptions) -> Result<String> {
+/// What keys and values depend on besides the model.
+pub(super) fn home(model: &Model, caches: &Caches, options: &EngineOptions) -> Result<Home> {
     let mut hash = Sha256::new();
-    let mut text = |text: &str| {
-        hash.update((text.len() as u64).to_le_bytes());
-        hash.update(text);
-    };
-    text(env!("CARGO_PKG_VERSION"));
-    text(&model.fingerprint()?.to_string());
-    text(&options.kv.to_string());
-    // What overlays have room for.
-    text(&options.look_up.to_string());
-    text(&model.device().properties().to_string());
     for cache in caches.layers.iter().filter_map(|layer| layer.cache()) {
         let preparation = cache.preparation();
         for tensor in [&preparation.equaliser, &preparation.center] {
@@ -189,6 +179,24 @@ fn store_name(model: &Model, caches: &Caches, options: &EngineOptions) -> Result
             hash.update((bytes.len() as u64).to_le_bytes());
             hash.update(&bytes);
         }
+    }
+    Ok(vec![
+        ("version of Walsh", env!("CARGO_PKG_VERSION").to_owned()),
+        ("SPEC", options.kv.to_string()),
+        // What overlays have room for.
+        ("number of tokens looked up", options.look_up.to_string()),
+        ("device", model.device().properties().to_string()),
+        ("calibration", hex(&hash.finalize()[..16])),
+    ])
+}
+
+/// The name of the files that this engine can use, among all that may be in a folder.
+fn store_name(model: &Model, home: &Home) -> Result<String> {
+    let mut hash = Sha256::new();
+    let fingerprint = model.fingerprint()?.to_string();
+    for text in home.iter().map(|(_, value)| value).chain([&fingerprint]) {
+        hash.update((text.len() as u64).to_le_bytes());
+        hash.update(text);
     }
     Ok(hex(&hash.finalize()[..16]))
 }

@@ -15,9 +15,10 @@ mod rate;
 mod request;
 mod runner;
 mod sequence;
+mod slots;
 mod worker;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -29,7 +30,9 @@ pub(crate) use self::rate::Decoding;
 pub use self::request::{Logprobs, Piece, Pooling, Request, Stream};
 use self::runner::Runner;
 use self::sequence::Sequence;
-use self::worker::Worker;
+use self::slots::{Home, Job, SlotText, SlotWork};
+pub use self::slots::{SlotFile, SlotStatus};
+use self::worker::{Shown, Worker};
 use crate::session::DEFAULT_CONTEXT;
 use crate::{Error, Model, Result};
 
@@ -147,6 +150,8 @@ pub struct EngineStatus {
     pub running: usize,
     /// Pages of texts that are being read or written, of all kinds of layers.
     pub pages_used: usize,
+    /// Those of them that more than one of these texts has.
+    pub pages_shared: usize,
     /// Pages that are kept of other texts, until somebody needs them.
     pub pages_kept: usize,
     /// Pages in all.
@@ -198,8 +203,9 @@ pub struct Engine(Arc<Shared>);
 struct Shared {
     model: Model,
     options: EngineOptions,
-    inbox: Mutex<Option<Sender<Box<Sequence>>>>,
-    status: Arc<Mutex<EngineStatus>>,
+    home: Home,
+    inbox: Mutex<Option<Sender<Job>>>,
+    shown: Arc<Mutex<Shown>>,
     /// The first thing that went wrong with the folder of prefixes.
     trouble: Arc<Mutex<Option<String>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -222,9 +228,10 @@ impl Engine {
         }
         let trouble = Arc::default();
         let runner = Runner::new(&model, &options, &trouble)?;
-        let status = Arc::new(Mutex::new(EngineStatus::default()));
+        let home = runner.home.clone();
+        let shown = Arc::<Mutex<Shown>>::default();
         let (sender, inbox) = channel();
-        let worker = Worker::new(runner, inbox, Arc::clone(&status));
+        let worker = Worker::new(runner, inbox, Arc::clone(&shown));
         let thread = std::thread::Builder::new().name("walsh-engine".into());
         let thread = thread.spawn(move || worker.run()).map_err(|error| {
             let what = format!("its thread cannot be started: {error}");
@@ -233,8 +240,9 @@ impl Engine {
         Ok(Self(Arc::new(Shared {
             model,
             options,
+            home,
             inbox: Mutex::new(Some(sender)),
-            status,
+            shown,
             trouble,
             thread: Mutex::new(Some(thread)),
         })))
@@ -255,7 +263,86 @@ impl Engine {
     /// What it is doing.
     #[must_use]
     pub fn status(&self) -> EngineStatus {
-        *self.0.status.lock().unwrap_or_else(PoisonError::into_inner)
+        let shown = self.0.shown.lock();
+        shown.unwrap_or_else(PoisonError::into_inner).status
+    }
+
+    /// Its slots, of which a request has one from when it begins until it ends.
+    #[must_use]
+    pub fn slots(&self) -> Vec<SlotStatus> {
+        let shown = self.0.shown.lock();
+        let shown = shown.unwrap_or_else(PoisonError::into_inner);
+        shown.slots.clone()
+    }
+
+    /// Writes to a file what the last text of a slot has left behind, as far as nobody has needed its pages since. Where a
+    /// request has the slot, it is waited for. The file appears whole or not at all.
+    ///
+    /// # Errors
+    /// When there is no such slot, it has had no text, nothing of that is left, or the file cannot be written.
+    pub fn save_slot(&self, slot: usize, path: impl AsRef<Path>) -> Result<SlotFile> {
+        let text = self.on_slot(slot, Runner::save_slot)?;
+        text.write(path.as_ref(), &self.0.model, &self.0.home)
+    }
+
+    /// Puts what [`save_slot`](Self::save_slot) wrote among the texts that are kept: whoever begins like it goes on from
+    /// there, as long as nobody needs its pages. Where a request has the slot, it is waited for.
+    ///
+    /// # Errors
+    /// When there is no such slot, the file is damaged, or of another model, version, SPEC, calibration or device, or there is
+    /// no room for it.
+    pub fn restore_slot(&self, slot: usize, path: impl AsRef<Path>) -> Result<SlotFile> {
+        self.check_slot(slot)?;
+        let (text, bytes) = SlotText::read(path.as_ref(), &self.0.model, &self.0.home)?;
+        let tokens = text.tokens.len();
+        self.on_slot(slot, move |runner, slot| runner.restore_slot(slot, text))?;
+        Ok(SlotFile { tokens, bytes })
+    }
+
+    /// Forgets the last text of a slot, and gives up what others have not in common with it: so many tokens. Where a request
+    /// has the slot, it is waited for. Files of a [folder](EngineOptions::prefix_folder) stay.
+    ///
+    /// # Errors
+    /// When there is no such slot.
+    pub fn erase_slot(&self, slot: usize) -> Result<usize> {
+        self.on_slot(slot, |runner, slot| Ok(runner.erase_slot(slot)))
+    }
+
+    fn check_slot(&self, slot: usize) -> Result<()> {
+        let count = self.0.options.sequences;
+        match slot < count {
+            true => Ok(()),
+            false => {
+                let what = format!("there are {count}, from 0 on");
+                Err(Error::Slot { slot, what })
+            }
+        }
+    }
+
+    /// Does something with a slot when no request has it, and waits for that.
+    fn on_slot<T: Send + 'static>(
+        &self,
+        slot: usize,
+        work: impl FnOnce(&mut Runner, usize) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.check_slot(slot)?;
+        let (sender, done) = channel();
+        let work: SlotWork = Box::new(move |runner, slot| {
+            let done = work(runner, slot);
+            // Who asked may have gone.
+            Box::new(move || drop(sender.send(done)))
+        });
+        self.send(Job::Slot(slot, work))?;
+        done.recv().map_err(|_| ended())?
+    }
+
+    fn send(&self, job: Job) -> Result<()> {
+        let inbox = self.0.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        let sent = inbox.as_ref().map(|inbox| inbox.send(job));
+        match sent {
+            Some(Ok(())) => Ok(()),
+            _ => Err(ended()),
+        }
     }
 
     /// The first thing that went wrong with its [folder of prefixes](EngineOptions::prefix_folder), if
@@ -277,15 +364,14 @@ impl Engine {
         let Shared { model, options, .. } = &*self.0;
         let (outlet, stream) = Stream::new();
         let sequence = Sequence::new(model, options, request, outlet)?;
-        let inbox = self.0.inbox.lock().unwrap_or_else(PoisonError::into_inner);
-        let sent = inbox.as_ref().map(|inbox| inbox.send(Box::new(sequence)));
-        match sent {
-            Some(Ok(())) => Ok(stream),
-            _ => Err(Error::Engine {
-                what: "it has ended".into(),
-            }),
-        }
+        self.send(Job::Serve(Box::new(sequence)))?;
+        Ok(stream)
     }
+}
+
+fn ended() -> Error {
+    let what = "it has ended".into();
+    Error::Engine { what }
 }
 
 impl Drop for Shared {

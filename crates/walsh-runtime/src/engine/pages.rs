@@ -42,6 +42,8 @@ pub(super) struct PageGroup {
     holders: Vec<Holders>,
     /// How many pages slots have.
     held: usize,
+    /// How many of them more than one has.
+    shared: usize,
 }
 
 impl PageGroup {
@@ -61,6 +63,7 @@ impl PageGroup {
             free: (0..pages as i32).collect(),
             holders: vec![Holders::default(); pages],
             held: 0,
+            shared: 0,
         }
     }
 
@@ -77,6 +80,11 @@ impl PageGroup {
     /// How many pages slots have.
     pub(super) fn held(&self) -> usize {
         self.held
+    }
+
+    /// How many pages more than one slot has.
+    pub(super) fn shared(&self) -> usize {
+        self.shared
     }
 
     /// Whether tokens see back only so far.
@@ -177,9 +185,16 @@ impl PageGroup {
         self.free.remove(&page);
         let holders = &mut self.holders[page as usize];
         self.held += usize::from(holders.slots == 0);
+        self.shared += usize::from(holders.slots == 1);
         holders.slots += 1;
         self.table[slot * self.per_slot + entry] = page;
         self.changed.insert(slot);
+    }
+
+    /// Gives a slot that has no pages free ones for entries of its row, with which they come back. There are as many.
+    pub(super) fn hold(&mut self, slot: usize, entries: Range<usize>) -> Vec<(usize, i32)> {
+        let held = entries.filter_map(|entry| Some((entry, self.take_free(slot, entry)?)));
+        held.collect()
     }
 
     /// The pages of positions of a slot, where it has them.
@@ -215,6 +230,7 @@ impl PageGroup {
                 let holders = &mut self.holders[page as usize];
                 holders.slots -= 1;
                 self.held -= usize::from(holders.slots == 0);
+                self.shared -= usize::from(holders.slots == 1);
                 self.free_if_unused(page);
                 self.changed.insert(slot);
             }
@@ -297,10 +313,10 @@ mod tests {
         assert_eq!((group.missing(0, &(101..128)), group.held()), (0, 2));
         group.share(1, 0, 0);
         group.share(1, 1, 1);
-        assert_eq!((group.held(), group.free()), (3, 1));
+        assert_eq!((group.held(), group.free(), group.shared()), (3, 1, 1));
         group.clear(0);
         group.clear(1);
-        assert_eq!((group.held(), group.free()), (0, 2));
+        assert_eq!((group.held(), group.free(), group.shared()), (0, 2, 0));
         // Nobody else has it: it is written in place.
         group.give_up(1);
         group.share(1, 0, 0);

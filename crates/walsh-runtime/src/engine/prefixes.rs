@@ -1,5 +1,7 @@
 //! Beginnings of texts whose keys and values are kept, so that they are not read again.
 
+mod held;
+
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 

@@ -1,6 +1,6 @@
 //! What an engine is asked for, and what comes of it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvError, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -61,6 +61,10 @@ pub struct Request {
     pub checkpoints: Vec<usize>,
     /// Beginnings are shared with requests of the same salt alone.
     pub salt: Option<String>,
+    /// The slot that it is to have, below the engine's number of sequences: it waits until nobody
+    /// has it. Otherwise that of the conversation that it goes on, or else one whose text was of
+    /// use the longest ago.
+    pub slot: Option<usize>,
 }
 
 impl Request {
@@ -87,6 +91,7 @@ impl Request {
             deadline: None,
             checkpoints: Vec::new(),
             salt: None,
+            slot: None,
         }
     }
 }
@@ -137,6 +142,8 @@ pub(super) enum Event {
 #[derive(Default)]
 struct Line {
     cancelled: AtomicBool,
+    /// The number of its slot behind 0, which is for none.
+    slot: AtomicUsize,
     /// Who is to be told of the next event.
     waker: Mutex<Option<Waker>>,
 }
@@ -158,6 +165,11 @@ impl Outlet {
     /// Whether nobody wants more.
     pub(super) fn is_cancelled(&self) -> bool {
         self.line.cancelled.load(Ordering::Relaxed)
+    }
+
+    /// Says which slot it has.
+    pub(super) fn say_slot(&self, slot: usize) {
+        self.line.slot.store(slot + 1, Ordering::Relaxed);
     }
 
     /// Says something; who is gone does not hear it.
@@ -217,6 +229,12 @@ impl Stream {
     /// Ends the text within a step. What was generated until then still comes.
     pub fn cancel(&self) {
         self.line.cancelled.store(true, Ordering::Relaxed);
+    }
+
+    /// Which slot of the engine it has or had; `None` while it has not begun. It is the same until its end.
+    #[must_use]
+    pub fn slot(&self) -> Option<usize> {
+        self.line.slot.load(Ordering::Relaxed).checked_sub(1)
     }
 
     /// The log-probabilities of the prompt's tokens from the second on, if they were asked for and all of it was read.

@@ -1,5 +1,7 @@
 //! Runs of the model over rows of several sequences.
 
+mod slots;
+
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
@@ -7,10 +9,11 @@ use walsh::{DType, Device, Step, Tensor};
 
 use super::EngineOptions;
 use super::caches::{Caches, Group};
-use super::folder::Folder;
+use super::folder::{self, Folder};
 use super::pages::{PAGE, PageGroup};
 use super::prefixes::{Kept, Prefixes, Search};
 use super::sequence::{Rows, Sequence};
+use super::slots::{Held, Home};
 use crate::model::graph::{Graph, Intermediates};
 use crate::model::steps::Steps;
 use crate::session::LOGIT_BYTES;
@@ -55,6 +58,11 @@ pub(super) struct Runner {
     logit_rows: usize,
     steps: Steps<Key>,
     pub(super) slots: usize,
+    /// Of each slot, the text that it had last.
+    pub(super) held: Vec<Option<Held>>,
+    context: usize,
+    /// What keys and values depend on besides the model.
+    pub(super) home: Home,
     /// The most rows of prompts in a step.
     pub(super) chunk: usize,
 }
@@ -73,8 +81,9 @@ impl Runner {
         let logit_rows = (LOGIT_BYTES / row_bytes).clamp(1, options.sequences);
         let numbers = |count: usize| device.zeros(DType::I32, &[count as u64]);
         let caches = Caches::new(model, options)?;
+        let home = folder::home(model, &caches, options)?;
         Ok(Self {
-            folder: Folder::open(model, &caches, options, Arc::clone(trouble))?,
+            folder: Folder::open((model, &home), options, Arc::clone(trouble))?,
             prefixes: options.keep_prefixes.then(|| Prefixes::new(caches.copies)),
             caches,
             intermediates: Intermediates::new(&device, config, rows, logit_rows)?,
@@ -84,6 +93,9 @@ impl Runner {
             logit_rows,
             steps: Steps::new(KEPT_STEPS),
             slots: options.sequences,
+            held: (0..options.sequences).map(|_| None).collect(),
+            context: options.context,
+            home,
             chunk: options.chunk,
             model: model.clone(),
             device,

@@ -1,6 +1,7 @@
 //! One request on its way.
 
 mod drafts;
+mod slot;
 mod told;
 
 use std::collections::HashMap;
@@ -131,6 +132,10 @@ impl Sequence {
                 let expected = format_args!("at most the vocabulary's {vocabulary}");
                 return Err(Error::option(name, expected, count));
             }
+        }
+        if let Some(slot) = request.slot.filter(|slot| *slot >= options.sequences) {
+            let expected = format_args!("below the engine's {} sequences", options.sequences);
+            return Err(Error::option("slot", expected, slot));
         }
         if request.look_up && options.look_up == 0 {
             let expected = "false, since the engine was started without";
@@ -367,6 +372,7 @@ impl Sequence {
     /// Lets it begin in a slot; whether it does so again.
     pub(super) fn begin(&mut self, slot: usize) -> bool {
         self.slot = Some(slot);
+        self.outlet.say_slot(slot);
         self.begun
             .replace(self.begun.unwrap_or_else(Instant::now))
             .is_some()

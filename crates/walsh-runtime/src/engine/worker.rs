@@ -1,5 +1,6 @@
 //! The engine's thread: who is in a step, and what comes of it.
 
+use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -9,36 +10,52 @@ use super::clients::Clients;
 use super::pages::PageGroup;
 use super::runner::Runner;
 use super::sequence::{Rows, Sequence};
+use super::slots::{Held, Job, SlotStatus, SlotWork};
 use crate::{Error, Finish, Result};
 
 /// The state of an engine.
 pub(super) struct Worker {
     runner: Runner,
-    inbox: Receiver<Box<Sequence>>,
+    inbox: Receiver<Job>,
     /// Whether more requests may come.
     open: bool,
     /// Those that have not begun, the first in line first.
     waiting: Vec<Sequence>,
     /// Those that have a slot.
     running: Vec<Sequence>,
-    free_slots: Vec<usize>,
+    /// Those that were of use the longest ago first.
+    free_slots: VecDeque<usize>,
+    /// What is to be done with slots when nobody has them.
+    slot_works: Vec<Work>,
     clients: Clients,
     /// The number of the next request.
     next: u64,
     /// Whether prompts that are read soonest come first in the next step.
     turn: bool,
     status: EngineStatus,
-    shown: Arc<Mutex<EngineStatus>>,
+    shown: Arc<Mutex<Shown>>,
+}
+
+/// What is to be done with a slot.
+struct Work {
+    slot: usize,
+    /// Requests of lower numbers came before it.
+    number: u64,
+    work: SlotWork,
+}
+
+/// What is told of an engine to who looks at it.
+#[derive(Default)]
+pub(super) struct Shown {
+    pub(super) status: EngineStatus,
+    pub(super) slots: Vec<SlotStatus>,
 }
 
 impl Worker {
-    pub(super) fn new(
-        runner: Runner,
-        inbox: Receiver<Box<Sequence>>,
-        shown: Arc<Mutex<EngineStatus>>,
-    ) -> Self {
+    pub(super) fn new(runner: Runner, inbox: Receiver<Job>, shown: Arc<Mutex<Shown>>) -> Self {
         Self {
-            free_slots: (0..runner.slots).rev().collect(),
+            free_slots: (0..runner.slots).collect(),
+            slot_works: Vec::new(),
             runner,
             inbox,
             open: true,
@@ -62,6 +79,7 @@ impl Worker {
                 return;
             }
             self.retire();
+            self.work_on_slots();
             match self.plan() {
                 Ok(batch) if batch.is_empty() => {}
                 Ok(batch) => self.step(batch),
@@ -73,21 +91,61 @@ impl Worker {
 
     /// Takes what has come in; waits for it where there is nothing else to do.
     fn receive(&mut self) {
-        if self.waiting.is_empty() && self.running.is_empty() {
+        let is_idle = self.waiting.is_empty() && self.running.is_empty();
+        if is_idle && self.slot_works.is_empty() {
             match self.inbox.recv() {
-                Ok(sequence) => self.enter(*sequence),
+                Ok(job) => self.take(job),
                 Err(_) => self.open = false,
             }
         }
         loop {
             match self.inbox.try_recv() {
-                Ok(sequence) => self.enter(*sequence),
+                Ok(job) => self.take(job),
                 Err(TryRecvError::Empty) => return,
                 Err(TryRecvError::Disconnected) => {
                     self.open = false;
                     return;
                 }
             }
+        }
+    }
+
+    fn take(&mut self, job: Job) {
+        match job {
+            Job::Serve(sequence) => self.enter(*sequence),
+            Job::Slot(slot, work) => self.slot_works.push(Work {
+                slot,
+                number: self.next,
+                work,
+            }),
+        }
+    }
+
+    /// Does what is to be done with slots that nobody has, or has asked for before, in the order that it came in.
+    fn work_on_slots(&mut self) {
+        let Self {
+            runner,
+            free_slots,
+            waiting,
+            ..
+        } = self;
+        let is_due = |work: &mut Work| {
+            let before = |sequence: &Sequence| {
+                sequence.number < work.number && sequence.wanted_slot() == Some(work.slot)
+            };
+            free_slots.contains(&work.slot) && !waiting.iter().any(before)
+        };
+        let works = self.slot_works.extract_if(.., is_due);
+        let tell: Vec<_> = works
+            .map(|Work { slot, work, .. }| work(runner, slot))
+            .collect();
+        if tell.is_empty() {
+            return;
+        }
+        // Who is told finds it so.
+        self.show();
+        for tell in tell {
+            tell();
         }
     }
 
@@ -108,7 +166,12 @@ impl Worker {
     /// Ends those that nobody wants any more, or whose time is over.
     fn retire(&mut self) {
         let now = Instant::now();
-        for sequence in self.waiting.extract_if(.., |s| s.due(now).is_some()) {
+        let gone: Vec<Sequence> = self
+            .waiting
+            .extract_if(.., |s| s.due(now).is_some())
+            .collect();
+        for mut sequence in gone {
+            self.leave(&mut sequence);
             self.clients.leave(sequence.client());
             sequence.end(Finish::Cancelled);
         }
@@ -125,7 +188,7 @@ impl Worker {
     fn leave(&mut self, sequence: &mut Sequence) {
         if let Some(slot) = sequence.slot.take() {
             self.runner.clear(slot);
-            self.free_slots.push(slot);
+            self.free_slots.push_back(slot);
         }
     }
 
@@ -135,6 +198,9 @@ impl Worker {
             Ok(_) => self.runner.keep(&mut sequence),
             Err(_) => Ok(()),
         };
+        if let (Some(slot), Ok(()), Ok(_)) = (sequence.slot, &kept, &ended) {
+            self.runner.held[slot] = sequence.held();
+        }
         self.leave(&mut sequence);
         self.clients.leave(sequence.client());
         match kept.and(ended) {
@@ -227,23 +293,23 @@ impl Worker {
     /// Lets one that waits begin, if there is room for it: of those of the highest priority, that whose client has had the
     /// fewest tokens.
     fn admit(&mut self) -> Result<bool> {
-        if self.free_slots.is_empty() {
-            return Ok(false);
-        }
+        let can_begin = |place: &usize| self.can_have_slot(&self.waiting[*place]);
         // They lie in turn already: of equals the first.
         let turn = |place: &usize| {
             let sequence = &self.waiting[*place];
             (sequence.turn().0, self.clients.tokens(sequence.client()))
         };
-        let Some(place) = (0..self.waiting.len()).min_by_key(turn) else {
+        let Some(place) = (0..self.waiting.len()).filter(can_begin).min_by_key(turn) else {
             return Ok(false);
         };
         if !self.runner.has_room(&self.waiting[place], &self.running) {
             return Ok(false);
         }
-        let Some(slot) = self.free_slots.pop() else {
+        let Some(slot) = self.slot_for(&self.waiting[place]) else {
             return Ok(false);
         };
+        self.free_slots.retain(|free| *free != slot);
+        self.runner.held[slot] = None;
         let mut sequence = self.waiting.remove(place);
         let again = sequence.begin(slot);
         let went_on = self.runner.go_on(&mut sequence);
@@ -252,6 +318,45 @@ impl Worker {
         }
         self.running.push(sequence);
         went_on.map(|()| true)
+    }
+
+    /// The free slots that a request may have: nothing is to be done first with one.
+    fn open_slots(&self, number: u64) -> impl Iterator<Item = usize> {
+        let is_open = move |slot: &usize| {
+            let mut works = self.slot_works.iter();
+            !works.any(|work| work.slot == *slot && work.number <= number)
+        };
+        self.free_slots.iter().copied().filter(is_open)
+    }
+
+    /// Whether there is a [slot](Self::slot_for) for a text.
+    fn can_have_slot(&self, sequence: &Sequence) -> bool {
+        let mut slots = self.open_slots(sequence.number);
+        match (sequence.slot, sequence.wanted_slot()) {
+            (Some(_), _) => true,
+            (None, Some(wanted)) => slots.any(|slot| slot == wanted),
+            (None, None) => slots.next().is_some(),
+        }
+    }
+
+    /// The slot that a text is to have: one that it has or asks for, that of the text that it goes on, one without a text, or
+    /// the one that was of use the longest ago.
+    fn slot_for(&self, sequence: &Sequence) -> Option<usize> {
+        if sequence.slot.is_some() {
+            return sequence.slot;
+        }
+        let slots = || self.open_slots(sequence.number);
+        if let Some(wanted) = sequence.wanted_slot() {
+            return slots().find(|slot| *slot == wanted);
+        }
+        let held = |slot: &usize| self.runner.held[*slot].as_ref();
+        let goes_on = |slot: &usize| held(slot).is_some_and(|text| sequence.goes_on_from(text));
+        let length = |slot: &usize| held(slot).map(|Held { prompt, .. }| *prompt);
+        slots()
+            .filter(goes_on)
+            .max_by_key(length)
+            .or_else(|| slots().filter(|slot| held(slot).is_none()).min())
+            .or_else(|| slots().next())
     }
 
     /// The last in line, of those from a place on, of whom there is one, gives its pages to the others. It goes on from what
@@ -270,7 +375,10 @@ impl Worker {
 
     /// Puts one that runs back in line.
     fn wait_again(&mut self, mut sequence: Sequence) {
-        self.leave(&mut sequence);
+        // The slot stays its own.
+        if let Some(slot) = sequence.slot {
+            self.runner.clear(slot);
+        }
         sequence.put_off();
         self.status.put_off += 1;
         self.wait(sequence);
@@ -454,9 +562,26 @@ impl Worker {
         self.status.waiting = self.waiting.len();
         self.status.running = self.running.len();
         self.status.pages_used = sum(&PageGroup::held);
+        self.status.pages_shared = sum(&PageGroup::shared);
         self.status.pages_kept = sum(&|pages| pages.pages() - pages.free() - pages.held());
         self.status.pages = sum(&PageGroup::pages);
-        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = self.status;
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        shown.status = self.status;
+        shown.slots.clear();
+        shown
+            .slots
+            .extend(self.runner.held.iter().map(|held| SlotStatus {
+                request: None,
+                tokens: held.as_ref().map_or(0, |text| text.tokens.len()),
+            }));
+        for sequence in self.running.iter().chain(&self.waiting) {
+            if let Some(slot) = sequence.slot {
+                shown.slots[slot] = SlotStatus {
+                    request: Some(sequence.number),
+                    tokens: sequence.read(),
+                };
+            }
+        }
     }
 }
 

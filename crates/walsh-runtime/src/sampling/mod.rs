@@ -24,7 +24,7 @@ pub struct Sampling {
     /// Tokens at least this probable, relative to the most probable one, stay; 0 keeps all.
     pub min_p: f32,
     /// How much less likely recent tokens become: their logits are divided by it when positive and
-    /// multiplied by it when not. 1 changes nothing.
+    /// multiplied by it when not. From 0.01 to 100; 1 changes nothing.
     pub repetition_penalty: f32,
     /// How many of the latest tokens the penalty looks at.
     pub repetition_window: usize,
@@ -81,8 +81,10 @@ impl Sampling {
         check(warm, "temperature", temperature, "0 or above")?;
         check(fraction(top_p), "top_p", top_p, "from 0 to 1")?;
         check(fraction(min_p), "min_p", min_p, "from 0 to 1")?;
-        let penalty = repetition_penalty.is_finite() && repetition_penalty > 0.0;
-        check(penalty, "repetition_penalty", repetition_penalty, "above 0")
+        // Beyond, what it makes of a logit may be no number.
+        let penalty = (0.01..=100.0).contains(&repetition_penalty);
+        let range = "from 0.01 to 100";
+        check(penalty, "repetition_penalty", repetition_penalty, range)
     }
 }
 
@@ -558,6 +560,14 @@ mod tests {
             },
             Sampling {
                 repetition_penalty: 0.0,
+                ..plain()
+            },
+            Sampling {
+                repetition_penalty: 1e-45,
+                ..plain()
+            },
+            Sampling {
+                repetition_penalty: 1e38,
                 ..plain()
             },
             Sampling {

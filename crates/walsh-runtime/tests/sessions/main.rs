@@ -18,6 +18,7 @@ mod hybrids;
 mod look_up;
 mod packing;
 mod prefixes;
+mod slots;
 mod texts;
 
 use std::path::PathBuf;

@@ -52,7 +52,7 @@ struct Extra {
     post,
     path = "/completion",
     request_body = knobs::With<Completion>,
-    responses((status = 200, description = "What follows the text", body = Value), Failures)
+    responses((status = 200, description = "What follows the text", content((Value = "application/json"), (Value = "text/event-stream"))), Failures)
 )]
 pub(crate) async fn completion(
     State(app): State<Arc<App>>,
@@ -80,7 +80,7 @@ pub(crate) async fn completion(
     post,
     path = "/infill",
     request_body = knobs::With<Infill>,
-    responses((status = 200, description = "What fills the gap", body = Value), Failures)
+    responses((status = 200, description = "What fills the gap", content((Value = "application/json"), (Value = "text/event-stream"))), Failures)
 )]
 pub(crate) async fn fill(
     State(app): State<Arc<App>>,
@@ -120,7 +120,7 @@ async fn answer(
         max_tokens: knobs::most_tokens("n_predict", asks.n_predict)?,
         top_logprobs: top,
         constraint: schema.map(|schema| Constraint::JsonSchema(schema.to_string())),
-        ..given.request(&served, asked.client.as_deref())?
+        ..given.request(&served, asked)?
     };
     let (task, with) = (Arc::clone(app), Arc::clone(&served));
     let answers = tokio::task::spawn_blocking(move || -> Result<Answers> {
@@ -157,6 +157,7 @@ impl CompletionWriter {
         json!({
             "index": 0,
             "content": text,
+            "id_slot": ended.slot.map_or(json!(-1), |slot| json!(slot)),
             "stop": true,
             "model": self.served.name,
             "stop_type": match ended.finish {

@@ -1,11 +1,12 @@
 //! What llama-server's clients ask for.
 
 pub(crate) mod completion;
+pub(crate) mod slots;
 
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
 use serde::Deserialize;
@@ -16,12 +17,13 @@ use walsh_runtime::tokenizer::Special;
 use crate::App;
 use crate::api::Failures;
 use crate::ask;
-use crate::body::Body;
+use crate::body::{Body, InQuery};
 use crate::error::{ApiError, Result};
 use crate::knobs;
 
 /// Which model is meant.
 #[derive(Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct Named {
     model: Option<String>,
 }
@@ -36,6 +38,16 @@ pub(crate) async fn health() -> Json<Value> {
     Json(json!({ "status": "ok" }))
 }
 
+/// The same, where OpenAI's paths begin.
+#[utoipa::path(
+    get,
+    path = "/v1/health",
+    responses((status = 200, description = "It does", body = Value, content_type = "application/json"), Failures)
+)]
+pub(crate) async fn health_too() -> Json<Value> {
+    health().await
+}
+
 /// What a model is and how it is run.
 #[utoipa::path(
     get,
@@ -45,7 +57,7 @@ pub(crate) async fn health() -> Json<Value> {
 )]
 pub(crate) async fn props(
     State(app): State<Arc<App>>,
-    Query(named): Query<Named>,
+    InQuery(named): InQuery<Named>,
 ) -> Result<Json<Value>> {
     let served = app.models.get(named.model.as_deref()).await?;
     let (engine, sampling) = (&served.engine, served.sampling);
@@ -187,42 +199,6 @@ pub(crate) async fn apply_template(
     Ok(Json(json!({ "prompt": prompt.await?? })))
 }
 
-/// How many texts a model serves at once, and how many it does.
-#[utoipa::path(
-    get,
-    path = "/slots",
-    params(Named),
-    responses((status = 200, description = "The slots", body = Value, content_type = "application/json"), Failures)
-)]
-pub(crate) async fn slots(
-    State(app): State<Arc<App>>,
-    Query(named): Query<Named>,
-) -> Result<Json<Value>> {
-    let served = app.models.get(named.model.as_deref()).await?;
-    let (options, status) = (served.engine.options(), served.engine.status());
-    let slot = |id: usize| {
-        json!({
-            "id": id,
-            "n_ctx": options.context,
-            "is_processing": id < status.running,
-        })
-    };
-    Ok(Json((0..options.sequences).map(slot).collect()))
-}
-
-/// There is nothing to save, restore or erase by hand.
-#[utoipa::path(
-    post,
-    path = "/slots/{id}",
-    params(("id" = String, Path)),
-    responses((status = 200, description = "Never", body = Value, content_type = "application/json"), Failures)
-)]
-pub(crate) async fn slot_action() -> ApiError {
-    ApiError::unsupported(
-        "slots are not saved, restored or erased: beginnings of prompts are kept and found by themselves, and over restarts with --prefix-folder",
-    )
-}
-
 /// Figures in Prometheus' form.
 #[utoipa::path(
     get,
@@ -250,6 +226,7 @@ pub(crate) async fn metrics_json(State(app): State<Arc<App>>) -> Json<Value> {
             "waiting": status.waiting,
             "pages": {
                 "used": status.pages_used,
+                "shared": status.pages_shared,
                 "kept": status.pages_kept,
                 "free": status.pages - status.pages_used - status.pages_kept,
                 "total": status.pages,

@@ -33,7 +33,9 @@ struct Chat {
     stream: Option<bool>,
     stream_options: Option<StreamOptions>,
     logprobs: Option<bool>,
+    #[schema(maximum = 20)]
     top_logprobs: Option<usize>,
+    #[schema(minimum = 1, maximum = 128)]
     n: Option<usize>,
     max_tokens: Option<i64>,
     max_completion_tokens: Option<i64>,
@@ -81,7 +83,7 @@ pub(super) fn tool_choice(choice: Option<&Value>) -> Result<ToolChoice> {
     post,
     path = "/v1/chat/completions",
     request_body = knobs::With<Chat>,
-    responses((status = 200, description = "The answers, or with `stream` server-sent events of their pieces", body = Value, content_type = "application/json"), Failures)
+    responses((status = 200, description = "The answers, or with `stream` server-sent events of their pieces", content((Value = "application/json"), (Value = "text/event-stream"))), Failures)
 )]
 pub(crate) async fn chat(
     State(app): State<Arc<App>>,
@@ -115,7 +117,7 @@ pub(crate) async fn chat(
     };
     let constraint = ask::form(chat.response_format.as_ref(), "response_format")?;
     let served = app.models.get(chat.model.as_deref()).await?;
-    let mut request = given.request(&served, asked.client.as_deref())?;
+    let mut request = given.request(&served, &asked)?;
     request.top_logprobs = wanted;
     request.constraint = constraint;
     request.max_tokens = match chat.max_completion_tokens {

@@ -125,7 +125,7 @@ pub(crate) fn infill(
     post,
     path = "/v1/completions",
     request_body = knobs::With<Completions>,
-    responses((status = 200, description = "What follows the texts", body = Value, content_type = "application/json"), Failures)
+    responses((status = 200, description = "What follows the texts", content((Value = "application/json"), (Value = "text/event-stream"))), Failures)
 )]
 pub(crate) async fn completions(
     State(app): State<Arc<App>>,
@@ -148,7 +148,7 @@ pub(crate) async fn completions(
     let constraint = ask::form(asks.response_format.as_ref(), "response_format")?;
     let echo = asks.echo.unwrap_or(false);
     let served = app.models.get(asks.model.as_deref()).await?;
-    let request = given.request(&served, asked.client.as_deref())?;
+    let request = given.request(&served, &asked)?;
     let prompt = asks.prompt.unwrap_or(Prompts::Text(String::new()));
     let request = Request {
         top_logprobs: top,

@@ -69,7 +69,7 @@ pub(crate) async fn embeddings(
         );
         return Err(ApiError::field("dimensions", message));
     }
-    let (task, with, client) = (Arc::clone(&app), Arc::clone(&served), asked.client);
+    let (task, with) = (Arc::clone(&app), Arc::clone(&served));
     let answers = tokio::task::spawn_blocking(move || -> Result<Answers> {
         let tokenizer = with.engine.model().tokenizer();
         let prompts = asks.input.tokens(tokenizer, "input")?;
@@ -82,7 +82,8 @@ pub(crate) async fn embeddings(
             let request = Request {
                 max_tokens: Some(0),
                 pooling: Some(pooling),
-                client: client.clone(),
+                client: asked.client.clone(),
+                deadline: asked.deadline,
                 ..Request::new(prompt)
             };
             Answer::new(&task, &with, request, None)

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use serde_json::{Value, json};
 
 use crate::App;
 use crate::api::Failures;
+use crate::body::InPath;
 use crate::error::Result;
 
 fn model(app: &App, name: &str) -> Value {
@@ -31,10 +32,13 @@ pub(crate) async fn list(State(app): State<Arc<App>>) -> Json<Value> {
 }
 
 /// One of them.
-pub(crate) async fn one(
-    State(app): State<Arc<App>>,
-    Path(name): Path<String>,
-) -> Result<Json<Value>> {
+#[utoipa::path(
+    get,
+    path = "/v1/models/{model}",
+    params(("model" = String, Path, description = "Its name, which may have slashes in it")),
+    responses((status = 200, description = "The model", body = Value, content_type = "application/json"), Failures)
+)]
+pub(crate) async fn one(State(app): State<Arc<App>>, InPath(name): InPath) -> Result<Json<Value>> {
     app.models.check(&name)?;
     Ok(Json(model(&app, &name)))
 }

@@ -6,7 +6,7 @@ mod writer;
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde::Deserialize;
@@ -20,7 +20,7 @@ use super::chat_logprobs;
 use crate::answer::{Ended, Whole, sum};
 use crate::api::Failures;
 use crate::ask::{self, Ask};
-use crate::body::Body;
+use crate::body::{Body, InPath};
 use crate::error::{ApiError, Result};
 use crate::knobs::{self, Knobs};
 use crate::models::Served;
@@ -62,7 +62,7 @@ struct Head {
     post,
     path = "/v1/responses",
     request_body = knobs::With<Responses>,
-    responses((status = 200, description = "The response, or with `stream` server-sent events", body = Value, content_type = "application/json"), Failures)
+    responses((status = 200, description = "The response, or with `stream` server-sent events", content((Value = "application/json"), (Value = "text/event-stream"))), Failures)
 )]
 pub(crate) async fn respond(
     State(app): State<Arc<App>>,
@@ -90,7 +90,7 @@ pub(crate) async fn respond(
     let format = asks.text.as_ref().and_then(|text| text.get("format"));
     let constraint = ask::form(format, "text.format")?;
     let served = app.models.get(asks.model.as_deref()).await?;
-    let mut request = given.request(&served, asked.client.as_deref())?;
+    let mut request = given.request(&served, &asked)?;
     request.constraint = constraint;
     let includes = |what: &str| asks.include.iter().flatten().any(|name| name == what);
     let top = knobs::top("top_logprobs", asks.top_logprobs.unwrap_or(0))?;
@@ -196,10 +196,7 @@ fn instructed(
     params(("id" = String, Path)),
     responses((status = 200, description = "The response", body = Value, content_type = "application/json"), Failures)
 )]
-pub(crate) async fn get(
-    State(app): State<Arc<App>>,
-    Path(id): Path<String>,
-) -> Result<Json<Value>> {
+pub(crate) async fn get(State(app): State<Arc<App>>, InPath(id): InPath) -> Result<Json<Value>> {
     Ok(Json(app.kept.object(&id)?))
 }
 
@@ -210,10 +207,7 @@ pub(crate) async fn get(
     params(("id" = String, Path)),
     responses((status = 200, description = "What was forgotten", body = Value, content_type = "application/json"), Failures)
 )]
-pub(crate) async fn delete(
-    State(app): State<Arc<App>>,
-    Path(id): Path<String>,
-) -> Result<Json<Value>> {
+pub(crate) async fn delete(State(app): State<Arc<App>>, InPath(id): InPath) -> Result<Json<Value>> {
     app.kept.remove(&id)?;
     Ok(Json(
         json!({ "id": id, "object": "response", "deleted": true }),

@@ -2,9 +2,11 @@
 # Runs the suites of all clients against a server that is running, and counts their cases.
 #
 #   run.sh URL [KEYED_URL KEY] --tools DIR [--model NAME] [--schemas N] [--seed S]
+#   run.sh URL --tools DIR --document SECONDS [--seed S]
 #
 # URL is that of a server without a key, started with --deterministic, since what is streamed is compared with what is
-# not; KEYED_URL that of one with a key. DIR keeps the clients' packages between runs; what of them is out of date is
+# not; KEYED_URL that of one with a key. With --document, requests are drawn from the server's OpenAPI document instead, for
+# so long: one with --slot-folder, and with times after which requests and readers are given up. DIR keeps the clients' packages between runs; what of them is out of date is
 # made anew. Nothing else is written.
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
@@ -14,12 +16,12 @@ fail() {
     exit 2
 }
 
-usage="usage: run.sh URL [KEYED_URL KEY] --tools DIR [--model NAME] [--schemas N] [--seed S]"
+usage="usage: run.sh URL [KEYED_URL KEY] --tools DIR [--model NAME] [--schemas N] [--seed S] | URL --tools DIR --document SECONDS [--seed S]"
 servers=()
-tools="" model=smollm2-135m schemas=200 seed=1
+tools="" document="" model=smollm2-135m schemas=200 seed=1
 while (($#)); do
     case "$1" in
-        --tools | --model | --schemas | --seed)
+        --tools | --model | --schemas | --seed | --document)
             (($# > 1)) || fail "$1 has no value; $usage"
             printf -v "${1#--}" %s "$2"
             shift 2
@@ -103,6 +105,21 @@ suite() {
 
 python=("$tools/python/bin/python" -B)
 url="${servers[0]}"
+
+# What the document allows may still be refused: no schema says what a model's vocabulary, template or context take.
+if [[ $document ]]; then
+    mkdir -p "$tools/document"
+    drawn() {
+        cd "$tools/document"
+        "$tools/python/bin/schemathesis" run "$url/openapi.json" --max-time "$document" --seed "$seed" --no-color \
+            --phases coverage,fuzzing --checks all --exclude-checks positive_data_acceptance \
+            --request-timeout 30 --continue-on-failure --warnings off && echo "ok document"
+    }
+    suite document drawn
+    echo "$passed passed, $failed failed"
+    exit $((failed > 0 || passed == 0))
+fi
+
 suite openai "${python[@]}" "$here/openai_suite.py" "$url" --model "$model" "${keyed[@]}"
 suite anthropic "${python[@]}" "$here/anthropic_suite.py" "$url" --model "$model" "${keyed[@]}"
 suite "openai (npm)" node "$tools/node/openai_suite.mjs" "$url" --model "$model" "${keyed[@]}"

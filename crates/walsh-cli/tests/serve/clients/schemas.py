@@ -222,7 +222,7 @@ def main():
         print(json.dumps(schema_of(arguments.seed, arguments.show), ensure_ascii=False, indent=1))
         return
     began = time.monotonic()
-    client = openai.OpenAI(base_url=f"{arguments.url.rstrip('/')}/v1", api_key="none", max_retries=0, timeout=120)
+    client = openai.OpenAI(base_url=f"{arguments.url.rstrip('/')}/v1", api_key="none", max_retries=0, timeout=600)
     counts = {"valid": 0, "cut": 0, "failed": 0}
     tokens = 0
     with ThreadPoolExecutor(AT_ONCE) as threads:
