@@ -3,8 +3,9 @@
 //! A file holds what a slot's last text has left behind. The frame is that of [`container`](crate::container), the kind
 //! `SLOT`, with the sections `HOME` (lines of what keys and values depend on besides the model), `SALT` (the salt's texts
 //! share what is kept), `TEXT` (the tokens, `i32`), `CALL` (of each call that has read some of them: how, a byte; how many,
-//! `u32`; whether an overlay is kept behind it, a byte), `PAGE` (of each layer's keys, then values, the codes and then the
-//! scales of each KV head, in pages that a token behind the text sees) and `OVER` (those overlays).
+//! `u32`; whether an overlay or a state is kept behind it, a byte), `PAGE` (of each layer's keys, then values, the codes and then the
+//! scales of each KV head, in pages that a token behind the text sees) and `OVER` (those
+//! overlays and states).
 
 use std::path::Path;
 
