@@ -332,7 +332,11 @@ fn odd_command_lines_give_a_text_or_one_line() {
         (&["x", "--temp", "1e-45"], None),
         (&["x", "--top-k", "2147483647"], None),
         (&["x", "--top-p", "0", "--min-p", "1"], None),
-        (&["x", "--repeat-penalty", "3e38"], None),
+        (&["x", "--repeat-penalty", "100"], None),
+        (
+            &["x", "--repeat-penalty", "3e38"],
+            Some("repetition_penalty is 3"),
+        ),
         (&["x", "--seed", "18446744073709551615"], None),
         (&["x", "-n", "2147483647"], None),
         (&["x", "--load", "/dev/null"], Some("/dev/null")),
