@@ -1,9 +1,9 @@
 //! Compiles every kernel that the conformance cases and models need, with no GPU: `.ci/nvrtc` calls it.
 //!
-//! A kernel that does not compile is a failure, and so is one that a model needs and that spills more than twenty registers. Kernels of
-//! models are compiled as a device compiles them, for every architecture; the others with a quicker optimiser, which takes
+//! A kernel that does not compile is a failure, and so is one that a model needs and that spills more than twenty registers, or whose
+//! products by warpgroups the compiler does one after the other. Kernels of models are compiled as a device compiles them, for every architecture; the others with a quicker optimiser, which takes
 //! less than half the time, and for one architecture of those that kernels are chosen alike for, unless `--thorough` asks
-//! for all. `--quick` leaves the cases out.
+//! for all. `--quick` leaves the cases out, and `--every` takes some of what they need and models don't.
 
 mod recorder;
 
@@ -30,6 +30,7 @@ Options:
       --architecture NAME   Compiles for NAME, such as sm_90a; may be given again
       --report FILE         Writes what the kernels of models take
       --quick               Leaves out the conformance cases
+      --every N             Of kernels that the cases alone need, compiles every Nth
       --thorough            Compiles all kernels as a device does and for every architecture, not those of models alone
   -h, --help                Prints this";
 
@@ -79,12 +80,16 @@ const SPILLED: u32 = 80;
 /// The option that has the compiler take less time.
 const QUICK: &str = "--Ofast-compile=mid";
 
+/// What the compiler says of products by warpgroups that it waits for one after the other.
+const SERIALISED: &str = "wgmma.mma_async instructions are serialized";
+
 struct Arguments {
     library: PathBuf,
     architectures: Vec<Architecture>,
     limits: Vec<Limits>,
     report: Option<PathBuf>,
     quick: bool,
+    every: usize,
     thorough: bool,
 }
 
@@ -92,7 +97,7 @@ impl Arguments {
     /// Reads the command line; `None` when it asks for help.
     fn read() -> Result<Option<Self>, String> {
         let (mut library, mut architectures, mut report) = (None, Vec::new(), None);
-        let (mut quick, mut thorough) = (false, false);
+        let (mut quick, mut every, mut thorough) = (false, 1, false);
         let mut arguments = std::env::args().skip(1);
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
@@ -101,6 +106,10 @@ impl Arguments {
                 "--architecture" => architectures.push(value()?),
                 "--report" => report = Some(value()?.into()),
                 "--quick" => quick = true,
+                "--every" => {
+                    let number = value()?.parse().ok().filter(|number| *number > 0);
+                    every = number.ok_or("--every: a number from 1 on")?;
+                }
                 "--thorough" => thorough = true,
                 "-h" | "--help" => return Ok(None),
                 _ => return Err(format!("unknown argument {argument}: see --help")),
@@ -120,6 +129,7 @@ impl Arguments {
             limits,
             report,
             quick,
+            every,
             thorough,
         }))
     }
@@ -216,7 +226,9 @@ fn compile(nvrtc: &Nvrtc, wanted: &Wanted, arguments: &Arguments) -> (Usages, Ve
                 && (kernel.hot || arguments.thorough) == full
                 && (is_first || full)
         });
-        chosen.map(|kernel| &kernel.variant).collect()
+        let step = if full { 1 } else { arguments.every };
+        let chosen = chosen.map(|kernel| &kernel.variant);
+        chosen.step_by(step).collect()
     };
     let mut options = Vec::new();
     for (at, architecture) in architectures.iter().enumerate() {
@@ -237,6 +249,10 @@ fn compile(nvrtc: &Nvrtc, wanted: &Wanted, arguments: &Arguments) -> (Usages, Ve
             })
         })
         .collect();
+    if arguments.every > 1 {
+        let every = arguments.every;
+        println!("of kernels that no model needs one in {every} is compiled: --thorough takes all");
+    }
     let done = Mutex::new((Usages::new(), Vec::new()));
     in_parallel(jobs.len(), &|at| {
         let (usages, failures) = compile_batch(nvrtc, jobs[at]);
@@ -291,7 +307,13 @@ fn compile_batch(nvrtc: &Nvrtc, job: Job<'_>) -> (Vec<Usage>, Vec<String>) {
         source.push_str(&variant.body(Platform::Cuda));
     }
     match nvrtc.compile(&source, job.options) {
-        Ok(compiled) => (Usage::read(&compiled.log), Vec::new()),
+        Ok(compiled) => {
+            let is_quick = job.options.iter().any(|option| option == QUICK);
+            let serial = compiled.log.lines();
+            let serial = serial.filter(|line| !is_quick && line.contains(SERIALISED));
+            let serial = serial.map(String::from).collect();
+            (Usage::read(&compiled.log), serial)
+        }
         Err(log) if job.batch.len() == 1 => {
             let log: Vec<&str> = log.lines().take(5).collect();
             let (variant, architecture) = (job.batch[0], job.architecture);
