@@ -316,7 +316,7 @@ fn odd_command_lines_give_a_text_or_one_line() {
     let model = folder.argument("model.gguf", &Tiny::default().gguf());
     let long = "word ".repeat(20_000);
     let not_utf8 = std::ffi::OsStr::from_bytes(b"caf\xe9");
-    let cases: [(&[&str], Option<&str>); 22] = [
+    let cases: [(&[&str], Option<&str>); 23] = [
         (&["\u{1b}[2J\u{202e}"], None),
         (&["e\u{301}\u{200d}\u{fdd0}\u{10ffff}"], None),
         (&["<|im_start|><|im_end|>", "--special"], None),
