@@ -4,7 +4,7 @@ use walsh_core::{Buffer, Result};
 use walsh_formats::DType;
 
 use super::super::blocks::type_constant;
-use super::{BIASES, OUTPUTS, Parts, Products, Then, WEIGHTS, packed, tables};
+use super::{Parts, Products, RESERVED, ROWS_BUFFERS, Then, packed, tables};
 use crate::args::args;
 use crate::kernel::{Kernel, Native, Platform, Variant, reads, writes};
 use crate::lower::{Limits, Lowering, layout};
@@ -28,9 +28,6 @@ const SMALL_SIMDS: [u64; 2] = [4, 2];
 
 /// Stages that a group's beginning and end take as long as.
 const AROUND: u64 = 2;
-
-/// The memory of a multiprocessor that each group takes besides its own.
-const RESERVED: u64 = 1024;
 
 /// The most slots of a group's ring.
 const MOST_SLOTS: u64 = 4;
@@ -112,23 +109,7 @@ pub(super) static MATMUL_FEW: Kernel = Kernel {
         "ADD",
     ],
     args: layout::<MatMulFewArgs>(),
-    buffers: &[
-        WEIGHTS[0],
-        WEIGHTS[1],
-        WEIGHTS[2],
-        WEIGHTS[3],
-        reads("input", "uint"),
-        BIASES[0],
-        BIASES[1],
-        BIASES[2],
-        BIASES[3],
-        reads("addend", "float"),
-        OUTPUTS[0],
-        OUTPUTS[1],
-        OUTPUTS[2],
-        OUTPUTS[3],
-        writes("joined", "float"),
-    ],
+    buffers: &ROWS_BUFFERS,
     shared: false,
 };
 
@@ -273,12 +254,7 @@ pub(super) fn lower(products: &Products, shape: &Shape, lowering: &mut Lowering<
         rows: products.input().row_count() as u32,
         unused: 0,
     };
-    let mut spans: Vec<_> = products.each(lowering, |p| Some(&p.weight)).collect();
-    spans.push(form.span());
-    spans.extend(products.each(lowering, |p| p.bias.as_ref()));
-    spans.push(lowering.span(products.addend()));
-    spans.extend(products.each(lowering, |p| Some(&p.output)));
-    spans.push(lowering.span(products.joined()));
+    let spans = products.spans(&form, lowering);
     let groups = u64::from(units).div_ceil(shape.simds) * shape.cluster;
     lowering.dispatch(variant, [groups, 1, 1], &args, spans)
 }

@@ -8,7 +8,7 @@ mod wgmma;
 use std::fmt::Write;
 
 use walsh_core::ops::{Activation, MatMul, RmsNorm};
-use walsh_core::{Result, Span, Tensor};
+use walsh_core::{Buffer, Result, Span, Tensor};
 
 use super::blocks;
 use crate::kernel::{Kernel, Parameter, Variant, reads, writes};
@@ -249,6 +249,17 @@ impl Products {
             .map(move |span| span.unwrap_or_else(|| nothing.clone()))
     }
 
+    /// The buffers of a kernel of several rows, whose input has a form of its own: [`ROWS_BUFFERS`].
+    fn spans(&self, form: &Buffer, lowering: &Lowering<'_>) -> Vec<Span> {
+        let mut spans: Vec<_> = self.each(lowering, |p| Some(&p.weight)).collect();
+        spans.push(form.span());
+        spans.extend(self.each(lowering, |p| p.bias.as_ref()));
+        spans.push(lowering.span(self.addend()));
+        spans.extend(self.each(lowering, |p| Some(&p.output)));
+        spans.push(lowering.span(self.joined()));
+        spans
+    }
+
     /// The other rows that are added.
     fn addend(&self) -> Option<&Tensor> {
         match &self.then {
@@ -308,3 +319,25 @@ const OUTPUTS: [Parameter; MOST_PARTS] = [
     writes("output_2", "float"),
     writes("output_3", "float"),
 ];
+
+/// The buffers of the kernels of several rows.
+const ROWS_BUFFERS: [Parameter; 15] = [
+    WEIGHTS[0],
+    WEIGHTS[1],
+    WEIGHTS[2],
+    WEIGHTS[3],
+    reads("input", "uint"),
+    BIASES[0],
+    BIASES[1],
+    BIASES[2],
+    BIASES[3],
+    reads("addend", "float"),
+    OUTPUTS[0],
+    OUTPUTS[1],
+    OUTPUTS[2],
+    OUTPUTS[3],
+    writes("joined", "float"),
+];
+
+/// The memory of a multiprocessor that each group takes besides its own.
+const RESERVED: u64 = 1024;

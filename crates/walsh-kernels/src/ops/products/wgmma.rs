@@ -6,7 +6,8 @@ use walsh_core::{Buffer, Result};
 use walsh_formats::DType;
 
 use super::super::blocks::type_constant;
-use super::{BIASES, OUTPUTS, Parts, Products, Then, WEIGHTS, packed, tables};
+use super::super::matmul::FEW_ROWS;
+use super::{Parts, Products, RESERVED, ROWS_BUFFERS, Then, packed, tables};
 use crate::args::args;
 use crate::kernel::{Kernel, Native, Platform, Variant, reads, writes};
 use crate::lower::{Limits, Lowering, layout};
@@ -25,9 +26,6 @@ const UNIT_ROWS: u64 = 64;
 
 /// Simdgroups of a warpgroup.
 const SIMDS: u64 = 4;
-
-/// The fewest rows of input: fewer are multiplied sooner by `matmul_few`.
-const FEWEST_ROWS: u64 = 33;
 
 /// Rows of input that a group takes at a time.
 const COLUMNS: [u64; 3] = [64, 128, 256];
@@ -63,9 +61,6 @@ const AROUND: u64 = 2;
 fn stage_cycles(columns: u64) -> u64 {
     950 + 9 * columns / 2
 }
-
-/// The memory of a multiprocessor that each group takes besides its own.
-const RESERVED: u64 = 1024;
 
 args! {
     /// Arguments of `slab_rows`.
@@ -144,23 +139,7 @@ pub(super) static MATMUL_WGMMA: Kernel = Kernel {
         "ADD",
     ],
     args: layout::<MatMulWgmmaArgs>(),
-    buffers: &[
-        WEIGHTS[0],
-        WEIGHTS[1],
-        WEIGHTS[2],
-        WEIGHTS[3],
-        reads("input", "uint"),
-        BIASES[0],
-        BIASES[1],
-        BIASES[2],
-        BIASES[3],
-        reads("addend", "float"),
-        OUTPUTS[0],
-        OUTPUTS[1],
-        OUTPUTS[2],
-        OUTPUTS[3],
-        writes("joined", "float"),
-    ],
+    buffers: &ROWS_BUFFERS,
     shared: false,
 };
 
@@ -256,8 +235,9 @@ fn rings(dtype: DType, columns: u64, simds: u64, bytes: u64) -> Option<(u64, u64
 pub(super) fn shape(products: &Products, limits: &Limits) -> Option<Shape> {
     let rows = products.input().row_count();
     let dtype = products.products[0].weight.dtype();
+    // Fewer rows are multiplied sooner by `matmul_few`.
     let fits = limits.warpgroup_matrices
-        && rows >= FEWEST_ROWS
+        && rows > FEW_ROWS
         && products.norm.is_none()
         && !matches!(products.then, Then::Gated { .. })
         && packed::knows(dtype)
@@ -346,12 +326,7 @@ pub(super) fn lower(products: &Products, shape: &Shape, lowering: &mut Lowering<
         padded: shape.padded as u32,
         unused: 0,
     };
-    let mut spans: Vec<_> = products.each(lowering, |p| Some(&p.weight)).collect();
-    spans.push(form.span());
-    spans.extend(products.each(lowering, |p| p.bias.as_ref()));
-    spans.push(lowering.span(products.addend()));
-    spans.extend(products.each(lowering, |p| Some(&p.output)));
-    spans.push(lowering.span(products.joined()));
+    let spans = products.spans(&form, lowering);
     let tiles = shape.padded / shape.columns;
     let groups = u64::from(units).div_ceil(shape.warpgroups) * tiles * shape.cluster;
     lowering.dispatch(variant, [groups, 1, 1], &args, spans)
