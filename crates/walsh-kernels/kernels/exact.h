@@ -62,6 +62,7 @@ inline Wide wide_quotient(Wide a, Wide b) {
     return wide_quick_sum(sum.high, sum.low + rest.high / b.high);
 }
 
+// Of a number from 2^-60 to 2^60, or of 0.
 inline Wide wide_sqrt(Wide a) {
     if (a.high <= 0.0f) {
         Wide zero = {0.0f, 0.0f};
@@ -72,7 +73,7 @@ inline Wide wide_sqrt(Wide a) {
     square.high = root * root;
     square.low = fma(root, root, -square.high);
     Wide rest = wide_add(a, wide_negate(square));
-    return wide_quick_sum(root, rest.high / (2.0f * root));
+    return wide_quick_sum(root, usual_quotient(rest.high, 2.0f * root));
 }
 
 inline Wide shuffled(Wide a, uint mask) {

@@ -89,36 +89,53 @@ inline float magnitude_at(float u, float inverse) {
     return as_type<float>(as_type<uint>(abs(u) * inverse) + (u > 0.0f ? 0u : 1u));
 }
 
-// Quantises a unit group at the best of the candidate scales; returns <u,c>/<c,c>. One candidate is tried after the other: side
-// by side they would take more code than caches of instructions keep, which a single token's vectors run through once.
-// A number and its centroid have the same sign, so that magnitudes do.
-inline float search(thread const float *u, uint first, uint end, threadgroup const float *centroids,
-                    threadgroup const float *boundaries, thread float *best_inverse) {
-    float best_gain = -1.0f;
-    float best_factor = 0.0f;
-    *best_inverse = 1.0f;
-    ROLLED for (uint candidate = 0; candidate < CANDIDATES; candidate++) {
-        float inverse = INVERSE_CANDIDATES[candidate];
-        float dot = 0.0f;
-        float square = 0.0f;
-        UNROLL for (uint c = 0; c < PER_LANE; c++) {
-            if (c >= first && c < end) {
-                uint below;
-                float centroid = centroid_of(magnitude_at(u[c], inverse), centroids, boundaries, &below);
-                dot += abs(u[c]) * centroid;
-                square += centroid * centroid;
-            }
-        }
-        float product = row_sum(dot);
-        float norm = row_sum(square);
-        float gain = product * product / norm;
-        if (gain > best_gain) {
-            best_gain = gain;
-            best_factor = product / norm;
-            *best_inverse = inverse;
+// What quantising a unit group at a scale gives: what is gained, <u,c>/<c,c>, and the scale's inverse.
+struct Fit {
+    float gain, factor, inverse;
+};
+
+// Quantises a unit group at a candidate scale. A number and its centroid have the same sign, so that magnitudes do.
+inline Fit fit_at(thread const float *u, uint first, uint end, threadgroup const float *centroids,
+                  threadgroup const float *boundaries, uint candidate) {
+    Fit fit;
+    fit.inverse = INVERSE_CANDIDATES[candidate];
+    float dot = 0.0f;
+    float square = 0.0f;
+    UNROLL for (uint c = 0; c < PER_LANE; c++) {
+        if (c >= first && c < end) {
+            uint below;
+            float centroid = centroid_of(magnitude_at(u[c], fit.inverse), centroids, boundaries, &below);
+            dot += abs(u[c]) * centroid;
+            square += centroid * centroid;
         }
     }
-    return best_factor;
+    float product = row_sum(dot);
+    float norm = row_sum(square);
+    // Numbers of a unit group: sums of squares are near their count.
+    fit.gain = usual_quotient(product * product, norm);
+    fit.factor = usual_quotient(product, norm);
+    return fit;
+}
+
+// The best of the candidates, the first of equals; none of numbers that are none. Teams of sixteen lanes that have the same row
+// try one each, and meet in `fits`. A team alone tries one after the other: side by side they would take more code than caches
+// of instructions keep, which a single token's vectors run through once.
+inline Fit search(thread const float *u, uint first, uint end, threadgroup const float *centroids,
+                  threadgroup const float *boundaries, uint team, threadgroup Fit *fits) {
+    Fit best = {-1.0f, 0.0f, 1.0f};
+    if (TEAMS > 1) {
+        Fit fit = fit_at(u, first, end, centroids, boundaries, min(team, CANDIDATES - 1u));
+        threadgroup_barrier();
+        fits[team] = fit;
+        threadgroup_barrier();
+    }
+    ROLLED for (uint candidate = 0; candidate < CANDIDATES; candidate++) {
+        Fit fit;
+        if (TEAMS > 1) fit = fits[candidate];
+        else fit = fit_at(u, first, end, centroids, boundaries, candidate);
+        if (fit.gain > best.gain) best = fit;
+    }
+    return best;
 }
 
 // The code of a number: its centroid's, above the middle or as far below it.
@@ -130,7 +147,7 @@ inline uint code_at(float u, float inverse, threadgroup const float *centroids, 
 
 // One scale and the codes of a group.
 inline float encode_fitted(thread float *v, uint first, uint end, uint l, threadgroup const float *centroids,
-                           threadgroup const float *boundaries, threadgroup uchar *codes) {
+                           threadgroup const float *boundaries, threadgroup uchar *codes, uint team, threadgroup Fit *fits) {
     Spread spread = spread_of(v, first, end);
     float sigma = spread.sigma.high + spread.sigma.low;
     // A tiny deviation's reciprocal could overflow: its numbers are first multiplied by 2^100.
@@ -139,12 +156,12 @@ inline float encode_fitted(thread float *v, uint first, uint end, uint l, thread
     UNROLL for (uint c = 0; c < PER_LANE; c++) {
         if (c >= first && c < end) v[c] = sigma == 0.0f ? 0.0f : v[c] * boost * inverse;
     }
-    float best_inverse;
-    float factor = search(v, first, end, centroids, boundaries, &best_inverse);
+    Fit best = search(v, first, end, centroids, boundaries, team, fits);
     UNROLL for (uint c = 0; c < PER_LANE; c++) {
-        if (c >= first && c < end) codes[l + 16u * c] = uchar(code_at(v[c], best_inverse, centroids, boundaries));
+        // Each of a row's teams makes its share of the codes.
+        if (c >= first && c < end && c % TEAMS == team) codes[l + 16u * c] = uchar(code_at(v[c], best.inverse, centroids, boundaries));
     }
-    return sigma == 0.0f ? 0.0f : sigma * factor;
+    return sigma == 0.0f ? 0.0f : sigma * best.factor;
 }
 
 // The same by the norm convention; `factor` is what the deviation becomes.
@@ -163,22 +180,22 @@ inline float encode_normed(thread const Wide *v, uint first, uint end, uint l, f
     return stored.high + stored.low;
 }
 
-// Packs codes into bit planes: WIDTH bits of each from bit `shift` on.
-inline void pack_plane(threadgroup const uchar *codes, uint l, uint width, uint shift, threadgroup uchar *plane) {
+// Packs codes into bit planes, with all lanes of a row: WIDTH bits of each from bit `shift` on.
+inline void pack_plane(threadgroup const uchar *codes, uint lane, uint width, uint shift, threadgroup uchar *plane) {
     uint per_byte = 8u / width;
     uint mask = (1u << width) - 1u;
-    for (uint byte = l; byte < HEAD_DIM * width / 8u; byte += 16) {
+    for (uint byte = lane; byte < HEAD_DIM * width / 8u; byte += 16 * TEAMS) {
         uint bits = 0;
         for (uint k = 0; k < per_byte; k++) bits |= ((codes[byte * per_byte + k] >> shift) & mask) << (k * width);
         plane[byte] = uchar(bits);
     }
 }
 
-inline void pack(threadgroup const uchar *codes, uint l, threadgroup uchar *bytes) {
+inline void pack(threadgroup const uchar *codes, uint lane, threadgroup uchar *bytes) {
     const uint LOW = Planes<BITS>::LOW;
     const uint HIGH = Planes<BITS>::HIGH;
-    pack_plane(codes, l, LOW, 0u, bytes);
-    if (HIGH > 0u) pack_plane(codes, l, HIGH, LOW, bytes + HEAD_DIM * LOW / 8u);
+    pack_plane(codes, lane, LOW, 0u, bytes);
+    if (HIGH > 0u) pack_plane(codes, lane, HIGH, LOW, bytes + HEAD_DIM * LOW / 8u);
 }
 
 // x rounded to the nearest whole number, halves away from zero.

@@ -8,7 +8,8 @@ struct Finding {
 // Takes a number into account, after the cache's preparation where it is a key's.
 inline void look(thread Finding &finding, float x, bool key, ulong place, device const float *equaliser, device const float *center) {
     if (CENTER && key) x -= center[place];
-    if (EQUALISER && key) x /= equaliser[place];
+    // What is far from usual is not stored, whatever its quotient is taken for.
+    if (EQUALISER && key) x = usual_quotient(x, equaliser[place]);
     finding.finite = finding.finite && abs(x) < as_type<float>(0x7f800000u);
     finding.most = max(finding.most, abs(x));
     // Scaled by 2^-70, so that the squares of all finite numbers have a sum.

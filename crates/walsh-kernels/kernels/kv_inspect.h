@@ -9,8 +9,8 @@ inline void kv_inspect(constant KvInspectArgs &args, device const uchar *keys, d
     ulong first = ulong(item) * HEAD_DIM;
     ulong of_head = ulong(item % args.kv_heads) * HEAD_DIM;
     Finding finding = {0.0f, 0.0f, true};
-    for (uint number = at.lane; number < HEAD_DIM; number += 32) {
-        look(finding, source_number(source, args.source, first + number), side == 0u, of_head + number, equaliser, center);
+    UNROLL for (uint number = at.lane; number < HEAD_DIM; number += 32) {
+        look(finding, source_number(source, SOURCE, first + number), side == 0u, of_head + number, equaliser, center);
     }
     bool stays = fits(finding, args.most[side], args.norm[side]);
     if (at.lane == 0 && !stays) refuse(status, args.check, side, item);

@@ -1,51 +1,67 @@
-// Encodes the vectors of an op's tokens into the slots of the slot mapping. Sixteen lanes per vector; `field` says which of an
-// entry's slots is meant.
-enum : int { VECTORS = THREADS / 16, GROUP = HEAD_DIM / ROW_GROUPS };
+// Encodes the vectors of an op's tokens into the slots of the slot mapping. Sixteen lanes have a vector, or TEAMS times sixteen
+// where there are few and a scale is searched for; `field` says which of an entry's slots is meant.
+enum : int { VECTORS = THREADS / 16 / TEAMS, GROUP = HEAD_DIM / ROW_GROUPS };
+static_assert(TEAMS == 1 || TEAMS >= CANDIDATES, "a team has a candidate of its own");
 
 struct Shared {
     float centroids[Form::CODEBOOK ? 1 << BITS : 1];
     float boundaries[Form::CODEBOOK ? 1 << BITS : 1];
     Wide wide_rows[STORED == KIND_TQ_NORMED && ORDER > 1 ? VECTORS : 1][STORED == KIND_TQ_NORMED && ORDER > 1 ? HEAD_DIM : 1];
-    float rows[ORDER > 1 ? VECTORS : 1][ORDER > 1 ? HEAD_DIM : 1];
+    float rows[ORDER > 1 ? THREADS / 16 : 1][ORDER > 1 ? HEAD_DIM : 1];
+    Fit fits[TEAMS > 1 ? VECTORS : 1][TEAMS];
     uchar codes[VECTORS][Form::CODEBOOK ? HEAD_DIM : 4];
     alignas(16) uchar bytes[VECTORS][(CODE_BYTES + 15) / 16 * 16];
 };
+
+// Whether a number's magnitude is from 2^-60 to 2^60.
+inline bool is_usual(float x) { return (as_type<uint>(x) & 0x7fffffffu) - 0x21800000u < 0x3c800000u; }
+
+// Behind it all lanes of a row see what one of them has left for the others.
+inline void row_barrier() {
+    if (TEAMS > 1) threadgroup_barrier();
+    else simdgroup_barrier();
+}
 
 inline void kv_store(constant KvStoreArgs &args, device const uchar *source, device const int *slot_mapping,
                      device const uint *status, device uchar *codes, device uchar *scales,
                      device const float *equaliser, device const float *center, threadgroup Shared &shared,
                      Position at) {
     if (status[0] != 0xffffffffu) return;
-    uint l = at.lane % 16u;
-    uint mine = at.index / 16u;
+    uint l = at.lane % 16u, own = at.index / 16u, team = own % TEAMS, lane = 16u * team + l, mine = own / TEAMS;
     uint item = at.x * VECTORS + mine;
+    bool present = item < args.vectors;
+    item = min(item, args.vectors - 1u);
     uint head = item % args.kv_heads;
-    int slot = -1;
-    int sequence = 0;
-    if (item < args.vectors) {
-        device const int *entry = slot_mapping + 8u * (item / args.kv_heads);
-        slot = entry[args.field];
-        // Pages are of all sequences.
-        sequence = args.field == 2u ? entry[7] : entry[0];
-    }
+    device const int *entry = slot_mapping + 8u * (item / args.kv_heads);
+    int slot = present ? entry[args.field] : -1;
+    // Pages are of all sequences.
+    int sequence = args.field == 2u ? entry[7] : entry[0];
     if (Form::CODEBOOK) {
-        for (uint entry = at.index; entry < (1u << BITS); entry += THREADS) {
-            shared.centroids[entry] = CENTROIDS[entry];
-            shared.boundaries[entry] = entry + 1u < (1u << BITS) ? BOUNDARIES[entry] : 0.0f;
+        for (uint code = at.index; code < (1u << BITS); code += THREADS) {
+            shared.centroids[code] = CENTROIDS[code];
+            shared.boundaries[code] = code + 1u < (1u << BITS) ? BOUNDARIES[code] : 0.0f;
         }
         threadgroup_barrier();
     }
-    float v[PER_LANE];
+    // All numbers are on their way before it is known whether they are asked for.
+    float v[PER_LANE], scale[PER_LANE];
+    bool usual = true;
     UNROLL for (uint c = 0; c < PER_LANE; c++) {
-        uint number = l + 16u * c;
-        v[c] = 0.0f;
-        if (slot >= 0 && number < HEAD_DIM) {
-            float x = source_number(source, args.source, ulong(item) * HEAD_DIM + number);
-            if (CENTER) x -= center[head * HEAD_DIM + number];
-            if (EQUALISER) x /= equaliser[head * HEAD_DIM + number];
-            v[c] = x;
+        uint number = min(l + 16u * c, uint(HEAD_DIM) - 1u);
+        v[c] = source_number(source, SOURCE, ulong(item) * HEAD_DIM + number);
+        if (CENTER) v[c] -= center[head * HEAD_DIM + number];
+        if (EQUALISER) {
+            scale[c] = equaliser[head * HEAD_DIM + number];
+            usual = usual && is_usual(v[c]) && is_usual(scale[c]);
         }
     }
+    UNROLL for (uint c = 0; EQUALISER && c < PER_LANE; c++) {
+        if (usual) v[c] = usual_quotient(v[c], scale[c]);
+    }
+    if (!usual) {
+        UNROLL for (uint c = 0; c < PER_LANE; c++) v[c] /= scale[c];
+    }
+    UNROLL for (uint c = 0; c < PER_LANE; c++) v[c] = slot >= 0 && l + 16u * c < HEAD_DIM ? v[c] : 0.0f;
     threadgroup uchar *bytes = shared.bytes[mine];
     float stored[2] = {0.0f, 0.0f};
     if (STORED == KIND_TQ_NORMED) {
@@ -60,28 +76,30 @@ inline void kv_store(constant KvStoreArgs &args, device const uchar *source, dev
             stored[group] = encode_normed(w, first, first + GROUP / 16u, l, args.factor, shared.boundaries, shared.codes[mine]);
         }
     } else {
-        if (ROTATE) rotate_forward(v, l, shared.rows[ORDER > 1 ? mine : 0]);
+        if (ROTATE) rotate_forward(v, l, shared.rows[ORDER > 1 ? own : 0]);
         if (STORED == KIND_TQ_FITTED) {
             for (uint group = 0; group < ROW_GROUPS; group++) {
                 uint first = group * GROUP / 16u;
                 stored[group] = encode_fitted(v, first, first + GROUP / 16u, l, shared.centroids, shared.boundaries,
-                                              shared.codes[mine]);
+                                              shared.codes[mine], team, shared.fits[TEAMS > 1 ? mine : 0]);
             }
         } else {
             encode_dense(v, l, bytes);
         }
     }
     if (Form::CODEBOOK) {
-        simdgroup_barrier();
-        pack(shared.codes[mine], l, bytes);
+        row_barrier();
+        pack(shared.codes[mine], lane, bytes);
     }
-    simdgroup_barrier();
+    row_barrier();
     if (slot < 0) return;
-    ulong row = (ulong(sequence) * args.kv_heads + head) * args.slots + uint(slot);
+    ulong row = (ulong(uint(sequence)) * args.kv_heads + head) * args.slots + uint(slot);
     device ushort *out = (device ushort *)(codes + row * CODE_BYTES);
-    for (uint word = l; word < CODE_BYTES / 2; word += 16) out[word] = ((threadgroup const ushort *)bytes)[word];
-    if (STORED == KIND_TQ_FITTED && l < ROW_GROUPS) {
-        ((device ushort *)scales)[row * ROW_GROUPS + l] = float_to_half(l == 0 ? stored[0] : stored[1]);
+    for (uint word = lane; word < CODE_BYTES / 2; word += 16 * TEAMS) out[word] = ((threadgroup const ushort *)bytes)[word];
+    if (STORED == KIND_TQ_FITTED && lane < ROW_GROUPS) {
+        ((device ushort *)scales)[row * ROW_GROUPS + lane] = float_to_half(lane == 0 ? stored[0] : stored[1]);
     }
-    if (STORED == KIND_TQ_NORMED && l < ROW_GROUPS) ((device float *)scales)[row * ROW_GROUPS + l] = l == 0 ? stored[0] : stored[1];
+    if (STORED == KIND_TQ_NORMED && lane < ROW_GROUPS) {
+        ((device float *)scales)[row * ROW_GROUPS + lane] = lane == 0 ? stored[0] : stored[1];
+    }
 }

@@ -15,17 +15,17 @@ inline void rope_inspect(constant RopeInspectArgs &args, device const float *que
     } else {
         device const float *input = of_query ? query : key;
         device float *output = of_query ? turned_query : turned_key;
-        device const float *row = table + ulong(item / (of_query ? args.query_heads : args.kv_heads)) * 2u * args.pairs;
-        for (uint unit = at.lane; unit < HEAD_DIM - args.pairs; unit += 32) {
-            if (unit >= args.pairs) {
-                uint number = args.pairs + unit;
+        device const float *row = table + ulong(item / (of_query ? args.query_heads : args.kv_heads)) * 2u * PAIRS;
+        UNROLL for (uint unit = at.lane; unit < HEAD_DIM - PAIRS; unit += 32) {
+            if (unit >= PAIRS) {
+                uint number = PAIRS + unit;
                 float x = input[first + number];
                 output[first + number] = x;
                 if (!of_query) look(finding, x, true, of_head + number, equaliser, center);
                 continue;
             }
-            uint a = HALVES ? unit : 2u * unit, b = HALVES ? unit + args.pairs : 2u * unit + 1u;
-            float cosine = row[unit], sine = row[args.pairs + unit];
+            uint a = HALVES ? unit : 2u * unit, b = HALVES ? unit + PAIRS : 2u * unit + 1u;
+            float cosine = row[unit], sine = row[PAIRS + unit];
             float x = input[first + a], y = input[first + b];
             float left = x * cosine - y * sine, right = x * sine + y * cosine;
             output[first + a] = left;

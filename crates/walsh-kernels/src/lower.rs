@@ -41,6 +41,10 @@ const MOST_GROUPS: [u64; 3] = [i32::MAX as u64, u16::MAX as u64, u16::MAX as u64
 /// Allocates workspace of a list: zeroed, and kept for as long as the list.
 pub type Allocate = Box<dyn FnMut(u64) -> Result<Buffer> + Send>;
 
+/// What makes counters one buffer: how many there are.
+#[derive(PartialEq)]
+struct Counts(u64);
+
 /// The dispatches that one op becomes. They are the list's once all of them are there: an op that cannot be lowered
 /// leaves the list as it was.
 pub(crate) struct Lowering<'a> {
@@ -143,6 +147,18 @@ impl Lowering<'_> {
     pub(crate) fn workspace(&mut self, bytes: u64) -> Result<Buffer> {
         self.taken += bytes;
         self.workspace.take(bytes, &mut *self.allocate)
+    }
+
+    /// Counters that are zero when a dispatch begins and that it leaves at zero: all dispatches of a list may share them.
+    pub(crate) fn counts(&mut self, count: u64) -> Result<Buffer> {
+        let what = Counts(count);
+        if let Some(known) = self.known(&what, &[]) {
+            return Ok(known);
+        }
+        let buffer = (self.allocate)(count * 4)?;
+        self.taken += buffer.bytes();
+        self.keep(what, Vec::new(), buffer.clone());
+        Ok(buffer)
     }
 
     /// Gives workspace back for later dispatches.

@@ -24,6 +24,7 @@ const WORDS: &[&str] = &[
     "simdgroup_barrier",
     "threadgroup_barrier",
     "atomic_min",
+    "usual_quotient",
     "fma",
     "exp",
     "log",

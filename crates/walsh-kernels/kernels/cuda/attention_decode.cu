@@ -1,6 +1,7 @@
 // Attention of few query rows over a cache, codes and overlay, on tensor cores: positions are rows of m16n8k16 matrices and
 // query rows their columns, eight to a matrix. A simdgroup takes TILE positions at a time, whose rows lie in its own ring of
-// shared memory by the time that it decodes them; simdgroups meet once, when their sums become one result.
+// shared memory by the time that it decodes them; simdgroups meet once, when their sums become one result. Of the groups that
+// share a pair of query rows and a KV head, the last to end merges their results.
 //
 // Weights are taken together with their value's scale: w = 2^(score + log2 scale - most), so that they keep their bits in a
 // half whatever the scales are; the sum of weights has w / scale.
@@ -17,6 +18,22 @@ enum : int {
 
 typedef Rows<KEY_KIND, KEY_BITS, KEY_BYTES> Keys;
 typedef Rows<VALUE_KIND, VALUE_BITS, VALUE_BYTES> Values;
+
+// Rows of a zone: 0 the codes, 1 the overlay, which is taken sixteen places at a time.
+template <int OF_ZONE> struct Zone {
+    enum : int {
+        KEY = OF_ZONE == 1 ? OVERLAY_KEY_KIND : KEY_KIND,
+        VALUE = OF_ZONE == 1 ? OVERLAY_VALUE_KIND : VALUE_KIND,
+        SCALED = OF_ZONE == 0 && (KEY_SCALED || VALUE_SCALED)
+    };
+    typedef Rows<KEY, OF_ZONE == 1 ? 8 : KEY_BITS, OF_ZONE == 1 ? OVERLAY_KEY_BYTES : KEY_BYTES> Keys;
+    typedef Rows<VALUE, OF_ZONE == 1 ? 8 : VALUE_BITS, OF_ZONE == 1 ? OVERLAY_VALUE_BYTES : VALUE_BYTES> Values;
+    enum : int {
+        POSITIONS = OF_ZONE == 1 ? 16 : TILE,
+        KEY_STAGE = (POSITIONS * Keys::STRIDE + 127) / 128 * 128,
+        STAGE = KEY_STAGE + (POSITIONS * Values::STRIDE + 127) / 128 * 128
+    };
+};
 
 // What lies where in the group's memory.
 enum : int {
@@ -38,17 +55,19 @@ enum : int {
     NOTES = MARKS + MARK_BYTES,
     NOTE_BYTES = KEY_SCALED || VALUE_SCALED ? SIMDS * TILE * GROUPS * 16 : 0,
     RING = (NOTES + NOTE_BYTES + 127) / 128 * 128,
-    KEY_STAGE = (TILE * Keys::STRIDE + 127) / 128 * 128,
-    VALUE_STAGE = (TILE * Values::STRIDE + 127) / 128 * 128,
-    STAGE = KEY_STAGE + VALUE_STAGE,
+    KEY_STAGE = Zone<0>::KEY_STAGE,
+    STAGE = Zone<0>::STAGE,
+    // The overlay's rows lie where no tiles are in flight.
+    OVERLAY_STAGE = OVERLAY ? Zone<OVERLAY>::STAGE : 0,
+    SIMD_RING = STAGES * STAGE > OVERLAY_STAGE ? STAGES * STAGE : OVERLAY_STAGE,
     // Words that hold the last codes of a row may end behind it.
-    RING_BYTES = SIMDS * STAGES * STAGE + 16,
+    RING_BYTES = SIMDS * SIMD_RING + 16,
     // Sums meet where the ring was.
     SUM_BYTES = SIMDS * LIVE * HEAD_DIM * 4,
     ALL_BYTES = RING + (RING_BYTES > SUM_BYTES ? RING_BYTES : SUM_BYTES)
 };
 static_assert(ALL_BYTES <= DYNAMIC, "the group's memory holds all that lies in it");
-static_assert(TURNED % 16 == 0 && RING % 16 == 0 && KEY_STAGE % 16 == 0 && VALUE_STAGE % 16 == 0, "rows are copied 16 bytes at a time");
+static_assert(TURNED % 16 == 0 && RING % 16 == 0 && KEY_STAGE % 16 == 0 && STAGE % 16 == 0, "rows are copied 16 bytes at a time");
 static_assert(TILE == 16 || TILE == 32, "a lane looks after one position of a tile");
 
 // A matrix of eight by eight halves, turned.
@@ -76,6 +95,16 @@ template <int BYTES, int STRIDE> inline void copy_rows(uint to, const uchar *fro
         uint of_row = __shfl_sync(0xffffffffu, slot, row % TILE);
         uint at = swizzled<BYTES == STRIDE ? BYTES : 0, WIDE_CHUNKS<BYTES>>(row * STRIDE + part % OF_ROW * STEP);
         if (part < ALL) copy_async<STEP>(to + at, from + ulong(of_row) * BYTES + part % OF_ROW * STEP);
+    }
+}
+
+// The sixteen rows of a tile of the overlay, wherever they are.
+template <int BYTES, int STRIDE> inline void copy_overlaid(uint to, const uchar *from, uint slot, uint lane) {
+    const int STEP = Divides<BYTES>::STEP, OF_ROW = BYTES / STEP, ALL = 16 * OF_ROW;
+    UNROLL for (uint start = 0; start < ALL; start += 32u) {
+        uint part = start + lane, row = part / OF_ROW;
+        uint of_row = __shfl_sync(0xffffffffu, slot, row % 16u);
+        if (ALL % 32 == 0 || part < ALL) copy_async<STEP>(to + row * STRIDE + part % OF_ROW * STEP, from + ulong(of_row) * BYTES + part % OF_ROW * STEP);
     }
 }
 
@@ -192,25 +221,29 @@ inline void multiply_keys(float (&sums)[COLUMNS][4], const uint (&a)[4], int ste
     }
 }
 
-// Sixteen positions of a stage, from its row 16.piece on.
-inline void take_piece(const AttentionDecodeArgs &args, uint stage, uint notes, uint piece, int first, bool masked, uint memory,
+// Sixteen positions of a stage, from its row 16.piece on. `positions` are those of a lane's rows; -1 where there is none.
+template <int OF_ZONE>
+inline void take_piece(const AttentionDecodeArgs &args, uint stage, uint notes, uint piece, const int (&positions)[2], bool masked, uint memory,
                        const uint (&held)[HELD_WORDS], const Columns &columns, Softmax &state, uint lane) {
+    typedef Zone<OF_ZONE> Here;
+    typedef typename Here::Keys OwnKeys;
+    typedef typename Here::Values OwnValues;
     uint g = lane / 4u, t = lane % 4u;
     uint key_book = memory + KEY_BOOK + 4u * lane, value_book = memory + VALUE_BOOK + 4u * lane;
     float sums[GROUPS][COLUMNS][4] = {};
     if constexpr (Keys::DENSE) {
-        uint row = stage + (16u * piece + lane % 16u) * Keys::STRIDE + lane / 16u * 16u;
+        uint row = stage + (16u * piece + lane % 16u) * OwnKeys::STRIDE + lane / 16u * 16u;
         UNROLL for (int step = 0; step < HEAD_DIM / 16; step++) {
             uint a[4];
             load_matrices(a, row + 32u * step);
             multiply_keys(sums[step * GROUPS / (HEAD_DIM / 16)], a, step, memory, held, lane);
         }
     } else {
-        Row upper = {stage + 16u * piece * Keys::STRIDE, g * Keys::STRIDE}, lower = {upper.base + 8u * Keys::STRIDE, upper.offset};
+        Row upper = {stage + 16u * piece * OwnKeys::STRIDE, g * OwnKeys::STRIDE}, lower = {upper.base + 8u * OwnKeys::STRIDE, upper.offset};
         UNROLL for (int chunk = 0; chunk < HEAD_DIM / 16 / Keys::REACH; chunk++) {
             uint high[Keys::PAIRS], low[Keys::PAIRS];
-            key_pairs<KEY_KIND, KEY_BITS, KEY_BYTES>(upper, chunk, t, key_book, high);
-            key_pairs<KEY_KIND, KEY_BITS, KEY_BYTES>(lower, chunk, t, key_book, low);
+            key_pairs<Keys, OwnKeys>(upper, chunk, t, key_book, high);
+            key_pairs<Keys, OwnKeys>(lower, chunk, t, key_book, low);
             UNROLL for (int i = 0; i < Keys::REACH; i++) {
                 int step = chunk * Keys::REACH + i;
                 uint a[4] = {high[2 * i], low[2 * i], high[2 * i + 1], low[2 * i + 1]};
@@ -223,7 +256,7 @@ inline void take_piece(const AttentionDecodeArgs &args, uint stage, uint notes, 
         float log = 0.0f, key_scale[GROUPS];
         UNROLL for (int group = 0; group < GROUPS; group++) {
             key_scale[group] = parts[group][side] = 1.0f;
-            if (KEY_SCALED || VALUE_SCALED) {
+            if (Here::SCALED) {
                 asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
                              : "=f"(key_scale[group]), "=f"(parts[group][side]), "=f"(log), "=f"(inverses[side])
                              : "r"(notes + ((16u * piece + 8u * side + g) * GROUPS + group) * 16u));
@@ -239,10 +272,7 @@ inline void take_piece(const AttentionDecodeArgs &args, uint stage, uint notes, 
             }
         }
     }
-    if (masked) {
-        int position = first + int(16u * piece + g), positions[2] = {position, position + 8};
-        mask<0>(args, scores, positions, columns);
-    }
+    if (OF_ZONE == 1 || masked) mask<OF_ZONE>(args, scores, positions, columns);
     weigh(scores, inverses, state);
     uint weights[GROUPS][COLUMNS][2];
     UNROLL for (int group = 0; group < GROUPS; group++) {
@@ -254,7 +284,7 @@ inline void take_piece(const AttentionDecodeArgs &args, uint stage, uint notes, 
         }
     }
     if constexpr (Values::DENSE) {
-        uint row = stage + KEY_STAGE + (16u * piece + lane % 8u + lane / 16u * 8u) * Values::STRIDE + lane / 8u % 2u * 16u;
+        uint row = stage + Here::KEY_STAGE + (16u * piece + lane % 8u + lane / 16u * 8u) * OwnValues::STRIDE + lane / 8u % 2u * 16u;
         UNROLL for (int i = 0; i < HEAD_DIM / 16; i++) {
             uint a[4];
             load_matrices_transposed(a, row + 32u * i);
@@ -263,13 +293,13 @@ inline void take_piece(const AttentionDecodeArgs &args, uint stage, uint notes, 
             }
         }
     } else {
-        uint base = stage + KEY_STAGE + 16u * piece * Values::STRIDE, even = 2u * t * Values::STRIDE, odd = even + Values::STRIDE;
-        uint on = base + 8u * Values::STRIDE;
+        uint base = stage + Here::KEY_STAGE + 16u * piece * OwnValues::STRIDE, even = 2u * t * OwnValues::STRIDE, odd = even + OwnValues::STRIDE;
+        uint on = base + 8u * OwnValues::STRIDE;
         UNROLL for (int group = 0; group < GROUPS; group++) {
             enum : int { OWN = Values::OWN };
             uint left[OWN], right[OWN], own = (group * 8u + g) * OWN;
-            value_pairs<VALUE_KIND, VALUE_BITS, VALUE_BYTES>({base, even}, {base, odd}, own, value_book, left);
-            value_pairs<VALUE_KIND, VALUE_BITS, VALUE_BYTES>({on, even}, {on, odd}, own, value_book, right);
+            value_pairs<OwnValues>({base, even}, {base, odd}, own, value_book, left);
+            value_pairs<OwnValues>({on, even}, {on, odd}, own, value_book, right);
             UNROLL for (int i = 0; i < OWN / 2; i++) {
                 uint a[4] = {left[2 * i], left[2 * i + 1], right[2 * i], right[2 * i + 1]};
                 UNROLL for (int n = 0; n < COLUMNS; n++) {
@@ -280,71 +310,9 @@ inline void take_piece(const AttentionDecodeArgs &args, uint stage, uint notes, 
     }
 }
 
-// Sixteen places of the overlay, read where they lie, number by number: there are few of them.
-inline void take_overlay(const AttentionDecodeArgs &args, const uchar *keys, const uchar *values, const Line &line, int place,
-                         const uchar *memory, const Columns &columns, Softmax &state, uint lane) {
-    uint g = lane / 4u, t = lane % 4u;
-    const uint2 *queries = (const uint2 *)(memory + QUERY);
-    int places[2], positions[2];
-    ulong slots[2];
-    UNROLL for (int side = 0; side < 2; side++) {
-        places[side] = place + int(g + 8u * side);
-        positions[side] = position_at<1>(line, min(places[side], line.places - 1));
-        slots[side] = slot_of(args, (const int *)nullptr, positions[side], 1u);
-    }
-    float scores[COLUMNS][4] = {};
-    UNROLL for (uint step = 0; step < HEAD_DIM / 16; step++) {
-        // Loads of all numbers at once would take registers from the sums.
-        if (step % 4u == 0u) asm volatile("" ::: "memory");
-        uint a[4];
-        UNROLL for (int i = 0; i < 4; i++) {
-            const uchar *row = keys + slots[i % 2] * OVERLAY_KEY_BYTES;
-            uint number = Keys::number(2u * step + i / 2, t);
-            float low, high;
-            row_numbers<OVERLAY_KEY_KIND, 1, 1>(row, number, nullptr, &low);
-            row_numbers<OVERLAY_KEY_KIND, 1, 1>(row, number + Keys::APART, nullptr, &high);
-            a[i] = half_pair(low, high);
-        }
-        UNROLL for (int n = 0; n < COLUMNS; n++) {
-            uint2 b = queries[(step * COLUMNS + n) * 32 + lane];
-            multiply_add(scores[n], a, b.x, b.y);
-        }
-    }
-    UNROLL for (int n = 0; n < COLUMNS; n++) {
-        UNROLL for (int e = 0; e < 4; e++) scores[n][e] = score_of(args, scores[n][e], columns.factor[n][e % 2], columns.offset[n][e % 2]);
-    }
-    UNROLL for (int side = 0; side < 2; side++) {
-        if (places[side] >= line.places) positions[side] = -1;
-    }
-    mask<1>(args, scores, positions, columns);
-    const float inverses[2] = {1.0f, 1.0f};
-    weigh(scores, inverses, state);
-    uint weights[COLUMNS][2];
-    UNROLL for (int n = 0; n < COLUMNS; n++) {
-        UNROLL for (int side = 0; side < 2; side++) weights[n][side] = transposed(half_pair(scores[n][2 * side], scores[n][2 * side + 1]));
-    }
-    const uchar *rows[4];
-    UNROLL for (int i = 0; i < 4; i++) {
-        int at = min(place + int(2u * t + i % 2 + i / 2 * 8), line.places - 1);
-        rows[i] = values + ulong(slot_of(args, (const int *)nullptr, position_at<1>(line, at), 1u)) * OVERLAY_VALUE_BYTES;
-    }
-    UNROLL for (int i = 0; i < HEAD_DIM / 16; i++) {
-        if (i % 4 == 0) asm volatile("" ::: "memory");
-        uint a[4];
-        UNROLL for (int j = 0; j < 4; j++) {
-            uint number = Values::value_number(i, j % 2, g);
-            float low, high;
-            row_numbers<OVERLAY_VALUE_KIND, 1, 1>(rows[j / 2 * 2], number, nullptr, &low);
-            row_numbers<OVERLAY_VALUE_KIND, 1, 1>(rows[j / 2 * 2 + 1], number, nullptr, &high);
-            a[j] = half_pair(low, high);
-        }
-        UNROLL for (int n = 0; n < COLUMNS; n++) multiply_add(state.out[i][n], a, weights[n][0], weights[n][1]);
-    }
-}
-
 // Where a pair's rows are.
 struct Cache {
-    const uchar *keys, *values, *key_scales, *value_scales;
+    const uchar *keys, *values, *key_scales, *value_scales, *overlay_keys, *overlay_values;
     const int *pages;
 };
 
@@ -370,6 +338,29 @@ inline Scales fetch(const AttentionDecodeArgs &args, const Cache &cache, const L
     }
     end_copies();
     return scales;
+}
+
+// Sends for sixteen places of the overlay.
+template <int OF_ZONE>
+inline void fetch_overlaid(const AttentionDecodeArgs &args, const Cache &cache, const Line &line, int place, uint stage, uint lane) {
+    typedef Zone<OF_ZONE> Here;
+    int position = position_at<1>(line, min(place + int(lane % 16u), line.places - 1));
+    uint slot = slot_of(args, (const int *)nullptr, position, 1u);
+    copy_overlaid<OVERLAY_KEY_BYTES, Here::Keys::STRIDE>(stage, cache.overlay_keys, slot, lane);
+    copy_overlaid<OVERLAY_VALUE_BYTES, Here::Values::STRIDE>(stage + Here::KEY_STAGE, cache.overlay_values, slot, lane);
+    end_copies();
+}
+
+// Sixteen places of the overlay out of a stage.
+template <int OF_ZONE>
+inline void take_overlaid(const AttentionDecodeArgs &args, const Line &line, int place, uint stage, uint memory,
+                          const uint (&held)[HELD_WORDS], const Columns &columns, Softmax &state, uint lane) {
+    int positions[2];
+    UNROLL for (int side = 0; side < 2; side++) {
+        int own = place + int(lane / 4u) + 8 * side;
+        positions[side] = own < line.places ? position_at<1>(line, own) : -1;
+    }
+    take_piece<OF_ZONE>(args, stage, 0u, 0u, positions, true, memory, held, columns, state, lane);
 }
 
 // Brings the queries of a tile of rows into the space of the keys, as halves of the second matrix. Each is divided by its
@@ -440,10 +431,16 @@ inline Columns columns_of(const AttentionDecodeArgs &args, const int *slot_mappi
     return columns;
 }
 
-// What the simdgroups have found becomes one result.
-inline void merge(const AttentionDecodeArgs &args, Softmax &state, float *partial, uint result, uint rows, uchar *memory, Position at) {
+// What a group has to do with a pair: its first result, how many there are, and where its vectors begin.
+struct Pair {
+    uint first, results, head;
+};
+
+// What the simdgroups have found becomes one result: sums of each row in the place of the first, and beside the queries' marks
+// the largest score and the sum of weights of each. Where it is not the pair's only one it is left in `partial`.
+inline void merge_simds(const AttentionDecodeArgs &args, Softmax &state, float *partial, uint result, bool only, uint rows, uchar *memory, Position at) {
     uint g = at.lane / 4u, t = at.lane % 4u;
-    float2 *marks = (float2 *)(memory + MARKS);
+    float2 *marks = (float2 *)(memory + MARKS), *found = marks + SIMDS * LIVE;
     float *sums = (float *)(memory + RING);
     __syncthreads();
     UNROLL for (int n = 0; n < COLUMNS; n++) {
@@ -469,28 +466,126 @@ inline void merge(const AttentionDecodeArgs &args, Softmax &state, float *partia
             sum = fmaf(keep, sums[simd * LIVE * HEAD_DIM + item], sum);
             total = fmaf(keep, mark.y, total);
         }
-        ulong place = ulong(result) * args.result_rows + row;
-        partial[place * HEAD_DIM + item % HEAD_DIM] = sum;
-        if (item % HEAD_DIM == 0u) ((float2 *)(partial + args.statistics))[place] = make_float2(peak, total);
+        if (only) {
+            sums[item] = sum;
+            if (item % HEAD_DIM == 0u) found[row] = make_float2(peak, total);
+        } else {
+            ulong place = ulong(result) * args.result_rows + row;
+            partial[place * HEAD_DIM + item % HEAD_DIM] = sum;
+            if (item % HEAD_DIM == 0u) ((float2 *)(partial + args.statistics))[place] = make_float2(peak, total);
+        }
     }
-    __syncthreads();
 }
 
-// The share of a group that lies in one pair.
+// Whether a group is the last of a pair's to end. The count is back at zero then.
+inline bool is_last(uint *count, uint results, uchar *memory, Position at) {
+    uint *earlier = (uint *)(memory + MARKS);
+    __syncthreads();
+    if (at.index == 0u) {
+        // What the group has written is seen by whoever sees the count, and the other way round.
+        asm volatile("fence.acq_rel.gpu;" ::: "memory");
+        *earlier = atomicInc(count, results - 1u);
+        asm volatile("fence.acq_rel.gpu;" ::: "memory");
+    }
+    __syncthreads();
+    return *earlier == results - 1u;
+}
+
+// A number that another group has written.
+inline float2 fresh_pair(const float2 *from) {
+    float2 pair;
+    asm volatile("ld.global.cg.v2.f32 {%0, %1}, [%2];" : "=f"(pair.x), "=f"(pair.y) : "l"(from));
+    return pair;
+}
+
+inline float4 fresh_four(const float *from) {
+    float4 four;
+    asm volatile("ld.global.cg.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(four.x), "=f"(four.y), "=f"(four.z), "=f"(four.w) : "l"(from));
+    return four;
+}
+
+// The results of all of a pair's groups become one, as `merge_simds` leaves one.
+inline void merge_results(const AttentionDecodeArgs &args, const float *partial, const Pair &pair, uint rows, uchar *memory, Position at) {
+    enum : uint { BATCH = 8, FOURS = HEAD_DIM / 4 };
+    const float2 *statistics = (const float2 *)(partial + args.statistics);
+    float2 *found = (float2 *)(memory + MARKS) + SIMDS * LIVE;
+    ROLLED for (uint item = at.index; item < rows * FOURS; item += THREADS) {
+        uint row = item / FOURS;
+        float peak = LEAST, total = 0.0f, sum[4] = {};
+        ROLLED for (uint start = 0; start < pair.results; start += BATCH) {
+            // All of a batch are on their way at once.
+            float2 marks[BATCH];
+            float4 parts[BATCH];
+            UNROLL for (uint i = 0; i < BATCH; i++) {
+                ulong place = ulong(pair.first + min(start + i, pair.results - 1u)) * args.result_rows + row;
+                marks[i] = fresh_pair(statistics + place);
+                parts[i] = fresh_four(partial + place * HEAD_DIM + item % FOURS * 4u);
+            }
+            float most = peak;
+            UNROLL for (uint i = 0; i < BATCH; i++) most = fmaxf(most, marks[i].x);
+            float keep = power_of_two(peak - most);
+            peak = most, total *= keep;
+            UNROLL for (uint n = 0; n < 4; n++) sum[n] *= keep;
+            UNROLL for (uint i = 0; i < BATCH; i++) {
+                float weight = start + i < pair.results ? power_of_two(marks[i].x - most) : 0.0f;
+                total = fmaf(weight, marks[i].y, total);
+                sum[0] = fmaf(weight, parts[i].x, sum[0]), sum[1] = fmaf(weight, parts[i].y, sum[1]);
+                sum[2] = fmaf(weight, parts[i].z, sum[2]), sum[3] = fmaf(weight, parts[i].w, sum[3]);
+            }
+        }
+        ((float4 *)(memory + RING))[item] = make_float4(sum[0], sum[1], sum[2], sum[3]);
+        if (item % FOURS == 0u) found[row] = make_float2(peak, total);
+    }
+}
+
+// Turns a pair's sums back into the model's space. A row that sees nothing gives zeros.
+inline void finish(const AttentionDecodeArgs &args, const float *sinks, float *output, const Unit &unit, uint head, uchar *memory, Position at) {
+    const float2 *found = (const float2 *)(memory + MARKS) + SIMDS * LIVE;
+    const float *sums = (const float *)(memory + RING);
+    uint l = at.lane % 16u, mine = at.index / 16u;
+    ROLLED for (uint start = 0; start < unit.rows; start += THREADS / 16) {
+        uint row = start + mine;
+        bool present = row < unit.rows;
+        uint of_group = (unit.first_row + row) % args.group;
+        float v[PER_LANE];
+        UNROLL for (uint c = 0; c < PER_LANE; c++) v[c] = present && l + 16u * c < HEAD_DIM ? sums[row * HEAD_DIM + l + 16u * c] : 0.0f;
+        if (ROTATE) rotate_inverse(v, l, (float *)(memory + PALEY_ROWS) + (ORDER > 1 ? mine * HEAD_DIM : 0));
+        if (!present) continue;
+        float2 mark = found[row];
+        float keep = 1.0f;
+        if (SINKS) {
+            float sink = fmaxf(sinks[head * args.group + of_group] * 1.44269504f, LEAST), peak = fmaxf(mark.x, sink);
+            keep = power_of_two(mark.x - peak);
+            mark.y = mark.y * keep + power_of_two(sink - peak);
+        }
+        ulong vector = ulong((unit.first_row + row) / args.group) * args.heads + head * args.group + of_group;
+        UNROLL for (uint c = 0; c < PER_LANE; c++) {
+            uint number = l + 16u * c;
+            if (number < HEAD_DIM) output[vector * HEAD_DIM + number] = mark.y == 0.0f ? 0.0f : v[c] * keep / mark.y;
+        }
+    }
+}
+
+// The share of a group that lies in one pair: what the group has found of it is in the group's memory then.
 inline void take_pair(const AttentionDecodeArgs &args, const float *query, const float *equaliser, const float *center,
-                      const Cache &cache, const uchar *overlay_keys, const uchar *overlay_values, const int *slot_mapping,
-                      const Unit &unit, uint head, int from, int to, float *partial, uint result, uchar *memory, Position at) {
-    uint base = shared_at(memory), ring = base + RING + at.simd * (STAGES * STAGE), notes = base + NOTES + at.simd * (TILE * GROUPS * 16);
-    int own = from + int(at.simd), next = own;
+                      const Cache &cache, const int *slot_mapping, const Unit &unit, const Pair &pair, int from, int to,
+                      float *partial, uint result, uchar *memory, Position at) {
+    // What follows from the lane is worked out here, and not kept from one pair to the next.
+    asm volatile("" : "+r"(at.lane), "+r"(at.index));
+    uint base = shared_at(memory), ring = base + RING + at.simd * SIMD_RING, notes = base + NOTES + at.simd * (TILE * GROUPS * 16);
+    int own = from + int(at.simd), next = own, overlaid = min(unit.overlaid, to);
     if (OVERLAY) next += (max(unit.overlaid - own, 0) + SIMDS - 1) / SIMDS * SIMDS;
     int coming = next, before = (unit.first_tile - unit.overlaid) * TILE;
+    // Where no tile of codes comes, the overlay's may.
+    bool sent = OVERLAY && own < overlaid && next >= to;
+    if (sent) fetch_overlaid<OVERLAY>(args, cache, unit.overlay, 16 * own, ring, at.lane);
     Scales scales[STAGES - 1];
     UNROLL for (int i = 0; i < STAGES - 1; i++) {
         if (coming < to) scales[i] = fetch(args, cache, unit.codes, before + coming * TILE, ring + i * STAGE, at.lane);
         else end_copies();
         coming += SIMDS;
     }
-    turn_queries(args, query, equaliser, center, unit.first_row, unit.rows, head, memory, at);
+    turn_queries(args, query, equaliser, center, unit.first_row, unit.rows, pair.head, memory, at);
     uint held[HELD_WORDS];
     if constexpr (HELD) {
         UNROLL for (int i = 0; i < HELD_WORDS / 2; i++) {
@@ -504,13 +599,6 @@ inline void take_pair(const AttentionDecodeArgs &args, const float *query, const
         UNROLL for (int c = 0; c < 2; c++) state.most[n][c] = LEAST, state.total[n][c] = 0.0f;
         UNROLL for (int i = 0; i < HEAD_DIM / 16; i++) {
             UNROLL for (int e = 0; e < 4; e++) state.out[i][n][e] = 0.0f;
-        }
-    }
-    if constexpr (OVERLAY) {
-        ulong row = (uint(unit.sequence) * args.kv_heads + head) * args.overlay_slots;
-        for (; own < min(unit.overlaid, to); own += SIMDS) {
-            take_overlay(args, overlay_keys + row * OVERLAY_KEY_BYTES, overlay_values + row * OVERLAY_VALUE_BYTES, unit.overlay, 16 * own, memory,
-                         columns, state, at.lane);
         }
     }
     // What all rows see needs no look at each.
@@ -532,19 +620,44 @@ inline void take_pair(const AttentionDecodeArgs &args, const float *query, const
         note_scales(args, these, notes, at.lane);
         __syncwarp();
         _Pragma("unroll 1") for (int piece = 0; piece < PIECES; piece++) {
-            take_piece(args, ring + turn * STAGE, notes, piece, first, masked, base, held, columns, state, at.lane);
+            int position = first + 16 * piece + int(at.lane / 4u), positions[2] = {position, position + 8};
+            take_piece<0>(args, ring + turn * STAGE, notes, piece, positions, masked, base, held, columns, state, at.lane);
         }
         __syncwarp();
         turn = turn + 1u == STAGES ? 0u : turn + 1u;
     }
+    if constexpr (OVERLAY) {
+        for (; own < overlaid; own += SIMDS) {
+            if (!sent) fetch_overlaid<OVERLAY>(args, cache, unit.overlay, 16 * own, ring, at.lane);
+            sent = false;
+            await_copies<0>();
+            __syncwarp();
+            take_overlaid<OVERLAY>(args, unit.overlay, 16 * own, ring, base, held, columns, state, at.lane);
+            __syncwarp();
+        }
+    }
     await_copies<0>();
-    merge(args, state, partial, result, unit.rows, memory, at);
+    merge_simds(args, state, partial, result, pair.results == 1u, unit.rows, memory, at);
+}
+
+// Gives zeros to the rows of a pair of which no tile is anybody's.
+inline void finish_unseen(const AttentionDecodeArgs &args, const int *slot_mapping, float *output, Position at) {
+    for (uint number = at.x; number < args.units * args.kv_heads; number += args.groups) {
+        Unit unit = unit_of(args, slot_mapping, number / args.kv_heads);
+        if (unit.tiles > 0) continue;
+        for (uint item = at.index; item < unit.rows * HEAD_DIM; item += THREADS) {
+            uint row = unit.first_row + item / HEAD_DIM;
+            ulong vector = ulong(row / args.group) * args.heads + number % args.kv_heads * args.group + row % args.group;
+            output[vector * HEAD_DIM + item % HEAD_DIM] = 0.0f;
+        }
+    }
 }
 
 inline void attention_decode(const AttentionDecodeArgs &args, const float *query, const float *equaliser, const float *center,
                              const uchar *keys, const uchar *key_scales, const uchar *values, const uchar *value_scales,
                              const uchar *overlay_keys, const uchar *overlay_values, const int *slot_mapping,
-                             const int *table, const uint *status, float *partial, uchar *memory, Position at) {
+                             const int *table, const uint *status, const float *sinks, float *partial, uint *counts, float *output,
+                             uchar *memory, Position at) {
     // Books depend on nothing that a launch before this one writes.
     if constexpr (Keys::CODES) fill_book<KEY_BITS, KEY_HALVES>(memory + KEY_BOOK, at.index);
     if constexpr (Values::CODES && !ONE_BOOK) fill_book<VALUE_BITS, VALUE_HALVES>(memory + VALUE_BOOK, at.index);
@@ -561,22 +674,32 @@ inline void attention_decode(const AttentionDecodeArgs &args, const float *query
             unit = unit_of(args, slot_mapping, number);
             share.stride = unit.tiles;
         }
-        uint head = uint(max(begin - before, 0) / max(share.stride, 1));
-        int line = before + int(head) * share.stride;
-        for (; head < args.kv_heads && line < end; head++, line += share.stride) {
+        Pair pair;
+        pair.head = uint(max(begin - before, 0) / max(share.stride, 1));
+        int line = before + int(pair.head) * share.stride;
+        for (; pair.head < args.kv_heads && line < end; pair.head++, line += share.stride) {
             int from = max(begin - line, 0), to = min(end - line, unit.tiles);
             if (from >= to) continue;
-            ulong key_row = (uint(unit.holder) * args.kv_heads + head) * args.key_slots;
-            ulong value_row = (uint(unit.holder) * args.kv_heads + head) * args.value_slots;
+            uint of_all = number * args.kv_heads + pair.head, first = uint(line / share.share);
+            pair.first = of_all + first;
+            pair.results = uint((line + unit.tiles - 1) / share.share) - first + 1u;
+            ulong row = uint(unit.holder) * args.kv_heads + pair.head, overlaid = (uint(unit.sequence) * args.kv_heads + pair.head) * args.overlay_slots;
             Cache cache;
-            cache.keys = keys + key_row * KEY_BYTES;
-            cache.values = values + value_row * VALUE_BYTES;
-            cache.key_scales = key_scales + key_row * scale_bytes<KEY_KIND>();
-            cache.value_scales = value_scales + value_row * scale_bytes<VALUE_KIND>();
+            cache.keys = keys + row * args.key_slots * KEY_BYTES;
+            cache.values = values + row * args.value_slots * VALUE_BYTES;
+            cache.key_scales = key_scales + row * args.key_slots * scale_bytes<KEY_KIND>();
+            cache.value_scales = value_scales + row * args.value_slots * scale_bytes<VALUE_KIND>();
+            cache.overlay_keys = overlay_keys + overlaid * OVERLAY_KEY_BYTES;
+            cache.overlay_values = overlay_values + overlaid * OVERLAY_VALUE_BYTES;
             cache.pages = PAGE > 0 ? table + uint(unit.sequence) * args.per_sequence : table;
-            take_pair(args, query, equaliser, center, cache, overlay_keys, overlay_values, slot_mapping, unit, head, from, to, partial,
-                      number * args.kv_heads + head + at.x, memory, at);
+            take_pair(args, query, equaliser, center, cache, slot_mapping, unit, pair, from, to, partial, of_all + at.x, memory, at);
+            bool ends = pair.results == 1u || is_last(counts + of_all, pair.results, memory, at);
+            if (ends && pair.results > 1u) merge_results(args, partial, pair, unit.rows, memory, at);
+            __syncthreads();
+            if (ends) finish(args, sinks, output, unit, pair.head, memory, at);
+            __syncthreads();
         }
         before += share.stride * int(args.kv_heads);
     }
+    finish_unseen(args, slot_mapping, output, at);
 }

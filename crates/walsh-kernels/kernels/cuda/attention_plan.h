@@ -42,7 +42,9 @@ struct Share {
 
 inline Share share_of_one(const AttentionDecodeArgs &args, const Unit &unit) {
     Share share;
-    share.share = max(1, (unit.tiles + int(args.pair_groups) - 1) / int(args.pair_groups));
+    // A tile for each simdgroup, or several.
+    int all = int(args.pair_groups * args.least);
+    share.share = max(1, (unit.tiles + all - 1) / all) * int(args.least);
     share.stride = int(args.pair_groups) * share.share;
     return share;
 }

@@ -198,8 +198,10 @@ template <int BITS, const uint *HALVES> inline void fill_book(uchar *book, uint 
 enum : int { GROUPS = KvForm<KEY_KIND>::CODEBOOK || KvForm<VALUE_KIND>::CODEBOOK ? ROW_GROUPS : 1 };
 
 // What a lane reads of a side's rows.
-template <int KIND, int BITS, int BYTES> struct Rows {
+template <int OF_KIND, int BITS, int OF_BYTES> struct Rows {
     enum : int {
+        KIND = OF_KIND,
+        BYTES = OF_BYTES,
         DENSE = KIND == KIND_F16,
         CODES = KvForm<KIND>::CODEBOOK,
         // `ldmatrix` reads eight rows at once: an odd number of 16 bytes apart they lie in different banks.
@@ -276,17 +278,18 @@ template <int KIND, int COUNT> inline void block_words(uint block, uint within, 
     }
 }
 
-// The pairs of a chunk of a key.
-template <int KIND, int BITS, int BYTES>
-inline void key_pairs(Row row, uint chunk, uint t, uint book, uint (&pairs)[Rows<KIND, BITS, BYTES>::PAIRS]) {
-    typedef Rows<KIND, BITS, BYTES> R;
-    enum : int { CHUNK = R::CHUNK, WIDTH = R::WIDTH };
+// A half of each of two numbers of rows in shared memory.
+inline uint two_halves(uint first, uint second) { return load_short(first) | load_short(second) << 16; }
+
+// The pairs of a chunk of a key, in the order of the keys that queries are laid out for.
+template <typename Like, typename R> inline void key_pairs(Row row, uint chunk, uint t, uint book, uint (&pairs)[Like::PAIRS]) {
+    enum : int { KIND = R::KIND, BYTES = R::BYTES, CHUNK = Like::CHUNK, WIDTH = R::WIDTH };
     uint first = chunk * (4u * CHUNK) + t * CHUNK;
     if constexpr (R::CODES && WIDTH <= 4) {
         const int NIBBLE_BITS = WIDTH <= 4 ? WIDTH : 4;
         uint words[(CHUNK + 7) / 8 + 1];
         load_nibbles<NIBBLE_BITS, CHUNK, BYTES>(row, first, words);
-        UNROLL for (int i = 0; i < R::PAIRS; i++) {
+        UNROLL for (int i = 0; i < Like::PAIRS; i++) {
             // A chunk of less than sixteen codes leaves words half empty.
             const int HALF = CHUNK < 16 ? (CHUNK + 3) / 4 : 4;
             uint word = WIDTH == 4 ? words[i / 4] : words[i / HALF];
@@ -297,33 +300,31 @@ inline void key_pairs(Row row, uint chunk, uint t, uint book, uint (&pairs)[Rows
         const int INDEX_BITS = WIDTH > 4 ? WIDTH : 8;
         uint words[(CHUNK + 7) / 8 * 2];
         load_indices<INDEX_BITS, CHUNK, BYTES>(row, first, words);
-        UNROLL for (int i = 0; i < R::PAIRS; i++) {
+        UNROLL for (int i = 0; i < Like::PAIRS; i++) {
             uint low = shared_word(index_of<INDEX_BITS>(words, 2 * i) * 128u + book);
             uint high = shared_word(index_of<INDEX_BITS>(words, 2 * i + 1) * 128u + book);
             pairs[i] = permuted(low, high, 0x5410);
         }
+    } else if constexpr (R::DENSE) {
+        UNROLL for (int i = 0; i < Like::PAIRS; i++) {
+            uint at = row.base + row.offset + 2u * (first + Like::Order::first(i));
+            pairs[i] = two_halves(at, at + 2u * Like::APART);
+        }
     } else {
         uint block = row.base + row.offset + first / 32u * KvForm<KIND>::BLOCK_BYTES;
-        uint scale = block_scale<KIND>(block);
-        if constexpr (CHUNK >= 8) {
-            uint words[CHUNK / 4];
-            block_words<KIND, CHUNK>(block, first % 32u, words);
-            UNROLL for (int i = 0; i < R::PAIRS; i++) {
-                pairs[i] = multiply_halves(block_halves<KIND>(words[i / 2], i % 2 == 0 ? 0x4140 : 0x4342), scale);
-            }
-            return;
-        }
-        UNROLL for (int i = 0; i < R::PAIRS; i++) {
-            pairs[i] = multiply_halves(block_halves<KIND>(block_codes<KIND>(block, first % 32u + 2u * i), 0x4140), scale);
+        uint scale = block_scale<KIND>(block), words[CHUNK / 4];
+        if constexpr (CHUNK >= 8) block_words<KIND, CHUNK>(block, first % 32u, words);
+        else words[0] = permuted(block_codes<KIND>(block, first % 32u), block_codes<KIND>(block, first % 32u + 2u), 0x5410);
+        UNROLL for (int i = 0; i < Like::PAIRS; i++) {
+            const uint at = Like::Order::first(i);
+            pairs[i] = multiply_halves(block_halves<KIND>(words[at / 4u], 0x4040u + at % 4u + (at % 4u + Like::APART << 8)), scale);
         }
     }
 }
 
 // A lane's own numbers from `first` on, each of two positions.
-template <int KIND, int BITS, int BYTES>
-inline void value_pairs(Row one, Row other, uint first, uint book, uint (&pairs)[Rows<KIND, BITS, BYTES>::OWN]) {
-    typedef Rows<KIND, BITS, BYTES> R;
-    enum : int { OWN = R::OWN, WIDTH = R::WIDTH };
+template <typename R> inline void value_pairs(Row one, Row other, uint first, uint book, uint (&pairs)[R::OWN]) {
+    enum : int { KIND = R::KIND, BYTES = R::BYTES, OWN = R::OWN, WIDTH = R::WIDTH };
     if constexpr (R::CODES && WIDTH <= 4) {
         const int NIBBLE_BITS = WIDTH <= 4 ? WIDTH : 4;
         uint a[(OWN + 7) / 8 + 1], b[(OWN + 7) / 8 + 1];
@@ -349,6 +350,8 @@ inline void value_pairs(Row one, Row other, uint first, uint book, uint (&pairs)
             uint high = shared_word(index_of<INDEX_BITS>(b, i) * 128u + book);
             pairs[i] = permuted(low, high, 0x5410);
         }
+    } else if constexpr (R::DENSE) {
+        UNROLL for (int i = 0; i < OWN; i++) pairs[i] = two_halves(one.base + one.offset + 2u * (first + i), other.base + other.offset + 2u * (first + i));
     } else if constexpr (OWN % 32 == 0 || (32 % OWN == 0 && OWN >= 8)) {
         enum : int { COUNT = OWN < 32 ? OWN : 32 };
         UNROLL for (int part = 0; part < OWN / COUNT; part++) {

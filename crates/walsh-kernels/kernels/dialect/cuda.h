@@ -61,6 +61,16 @@ inline __device__ float simd_max(float value) {
     return value;
 }
 
+// a / b, rounded as it is elsewhere, where both are from 2^-60 to 2^60 in magnitude or a is 0: no branch looks at that first.
+inline __device__ float usual_quotient(float a, float b) {
+    float inverse;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(b));
+    inverse = fmaf(fmaf(-b, inverse, 1.0f), inverse, inverse);
+    float quotient = a * inverse;
+    quotient = fmaf(fmaf(-b, quotient, a), inverse, quotient);
+    return fmaf(fmaf(-b, quotient, a), inverse, quotient);
+}
+
 inline __device__ void simdgroup_barrier() { __syncwarp(); }
 
 inline __device__ void threadgroup_barrier() { __syncthreads(); }

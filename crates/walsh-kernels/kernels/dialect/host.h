@@ -105,6 +105,7 @@ inline void threadgroup_barrier(uint line = __builtin_LINE()) {
 
 inline void atomic_min(device uint *at, uint value) { walsh_atomic_min(at, value); }
 
+inline float usual_quotient(float a, float b) { return a / b; }
 inline float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 inline float exp(float x) { return __builtin_expf(x); }
 inline float log(float x) { return __builtin_logf(x); }

@@ -22,6 +22,8 @@ inline int dot4(int a, int b, int c) {
     return c + int(x.x) * y.x + int(x.y) * y.y + int(x.z) * y.z + int(x.w) * y.w;
 }
 
+inline float usual_quotient(float a, float b) { return a / b; }
+
 inline void simdgroup_barrier() { simdgroup_barrier(mem_flags::mem_device | mem_flags::mem_threadgroup); }
 
 inline void threadgroup_barrier() { threadgroup_barrier(mem_flags::mem_device | mem_flags::mem_threadgroup); }

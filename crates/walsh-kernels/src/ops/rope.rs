@@ -5,7 +5,7 @@ use std::f64::consts::TAU;
 use walsh_core::ops::{Pairing, Rope, RopeConfig};
 use walsh_core::{Result, Span};
 
-use super::kv::store::{FINDING, KV_INSPECT, KvInspectArgs};
+use super::kv::store::{self, FINDING, KV_INSPECT, KvInspectArgs};
 use crate::args::args;
 use crate::dispatch::Dispatch;
 use crate::kernel::{Kernel, Variant, no_tables, reads, writes};
@@ -57,8 +57,6 @@ args! {
         vectors: u32,
         /// KV heads of a token.
         kv_heads: u32,
-        /// Pairs that turn.
-        pairs: u32,
         /// The number of the check.
         check: u32,
         /// Magnitudes stay below this, for keys and for values.
@@ -102,7 +100,14 @@ static ROPE_INSPECT: Kernel = Kernel {
     tables: no_tables,
     text: include_str!("../../kernels/rope_inspect.h"),
     native: &[],
-    constants: &["THREADS", "HEAD_DIM", "HALVES", "EQUALISER", "CENTER"],
+    constants: &[
+        "THREADS",
+        "HEAD_DIM",
+        "HALVES",
+        "PAIRS",
+        "EQUALISER",
+        "CENTER",
+    ],
     args: layout::<RopeInspectArgs>(),
     buffers: &[
         reads("query", "float"),
@@ -218,7 +223,7 @@ impl RopeInspect<'_> {
             && table.same(&key_table)
             && key_out.same(&keys)
             && values.bytes == keys.bytes
-            && inspect.is_of_floats()
+            && store::is_of_floats(self.inspect)
             && (inspect.vectors, inspect.first, inspect.end) == (key.heads, 0, 2 * key.heads)
             && inspect.kv_heads == key.heads_per_token;
         // A vector is read and written by one simdgroup, all others at any time.
@@ -239,6 +244,7 @@ impl RopeInspect<'_> {
                 ("THREADS", THREADS),
                 constant("HEAD_DIM"),
                 ("HALVES", self.query.variant.constant("HALVES")),
+                ("PAIRS", i64::from(key.pairs)),
                 constant("EQUALISER"),
                 constant("CENTER"),
             ],
@@ -248,7 +254,6 @@ impl RopeInspect<'_> {
             query_heads: query.heads_per_token,
             vectors: key.heads,
             kv_heads: key.heads_per_token,
-            pairs: key.pairs,
             check: inspect.check,
             most: inspect.most,
             norm: inspect.norm,

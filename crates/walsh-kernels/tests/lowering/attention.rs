@@ -70,7 +70,7 @@ impl Case {
 }
 
 const LLAMA: [u64; 3] = [32, 8, 128];
-const NATIVE: [&str; 2] = ["attention_decode", "attention_merge"];
+const NATIVE: [&str; 1] = ["attention_decode"];
 const DIALECT: [&str; 2] = ["attention_pass", "attention_combine"];
 
 #[test]

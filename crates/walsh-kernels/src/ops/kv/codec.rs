@@ -97,6 +97,11 @@ pub(super) fn is_by_norm(codec: &RowCodec) -> bool {
     matches!(codec.storage(), Storage::Codebook(tq) if tq.scale != ScaleKind::LeastSquares)
 }
 
+/// Whether a codec has scales that are searched for.
+pub(super) fn is_fitted(codec: &RowCodec) -> bool {
+    matches!(codec.storage(), Storage::Codebook(tq) if tq.scale == ScaleKind::LeastSquares)
+}
+
 /// What the root mean square of a half becomes before it is quantised by norm.
 pub(super) fn norm_factor(codec: &RowCodec) -> f32 {
     match codec.storage() {

@@ -26,5 +26,4 @@ pub(crate) const KERNELS: &[&Kernel] = &[
     &attention::ATTENTION_TILES,
     &attention::ATTENTION_COMBINE,
     &attention::ATTENTION_DECODE,
-    &attention::ATTENTION_MERGE,
 ];

@@ -8,10 +8,15 @@ use super::codec::{self, Constants};
 use super::slot_mapping::slot_mapping;
 use crate::args::args;
 use crate::check::CheckKind;
+use crate::dispatch::Dispatch;
 use crate::kernel::{Kernel, Variant, reads, writes};
 use crate::lower::{Lowering, layout};
 
 const THREADS: i64 = 128;
+
+/// The most vectors of a side for which a whole group searches for a scale: one such takes a third of the time, and many
+/// together keep a device busy by themselves.
+const FEW_VECTORS: u64 = 128;
 
 args! {
     /// Arguments of `kv_inspect`.
@@ -26,8 +31,6 @@ args! {
         kv_heads: u32,
         /// The number of the check.
         check: u32,
-        /// The type of the vectors, as kinds are numbered.
-        source: u32,
         /// Magnitudes stay below this, for keys and for values.
         most: [f32; 2],
         /// Norms stay below this, times 2⁻⁷⁰.
@@ -42,8 +45,6 @@ args! {
         kv_heads: u32,
         /// Slots per KV head.
         slots: u32,
-        /// The type of the vectors, as kinds are numbered.
-        source: u32,
         /// Which number of an entry is the slot.
         field: u32,
         /// What the root mean square of a half becomes before it is quantised by norm.
@@ -51,11 +52,9 @@ args! {
     }
 }
 
-impl KvInspectArgs {
-    /// Whether the vectors are of single floats.
-    pub(crate) fn is_of_floats(&self) -> bool {
-        codec::source(DType::F32) == Some(self.source)
-    }
+/// Whether the vectors that an inspection looks at are of single floats.
+pub(crate) fn is_of_floats(inspection: &Dispatch) -> bool {
+    codec::source(DType::F32) == Some(inspection.variant.constant("SOURCE") as u32)
 }
 
 pub(super) const SOURCE: &str = include_str!("../../../kernels/kv_source.h");
@@ -70,7 +69,7 @@ pub(crate) static KV_INSPECT: Kernel = Kernel {
     tables: codec::kind_numbers,
     text: include_str!("../../../kernels/kv_inspect.h"),
     native: &[],
-    constants: &["THREADS", "HEAD_DIM", "EQUALISER", "CENTER"],
+    constants: &["THREADS", "HEAD_DIM", "SOURCE", "EQUALISER", "CENTER"],
     args: layout::<KvInspectArgs>(),
     buffers: &[
         reads("keys", "uchar"),
@@ -91,6 +90,7 @@ pub(super) static KV_STORE: Kernel = Kernel {
     constants: &[
         "THREADS",
         "HEAD_DIM",
+        "SOURCE",
         "EQUALISER",
         "CENTER",
         "KIND",
@@ -98,6 +98,7 @@ pub(super) static KV_STORE: Kernel = Kernel {
         "CODE_BYTES",
         "ROTATE",
         "ORDER",
+        "TEAMS",
     ],
     args: layout::<KvStoreArgs>(),
     buffers: &[
@@ -123,8 +124,10 @@ fn side_limits(side: &KvSide) -> (f32, f32) {
     (most as f32, (norm * 2f64.powi(-70)) as f32)
 }
 
-fn source_type(numbers: &Tensor, lowering: &Lowering<'_>) -> Result<u32> {
+/// The type of vectors, as kinds are numbered.
+fn source_type(numbers: &Tensor, lowering: &Lowering<'_>) -> Result<i64> {
     codec::source(numbers.dtype())
+        .map(i64::from)
         .ok_or_else(|| lowering.unsupported("keys and values are not floats"))
 }
 
@@ -182,7 +185,6 @@ fn inspect(op: &KvStore, lowering: &mut Lowering<'_>) -> Result<()> {
         end: end as u32,
         kv_heads: op.cache.kv_heads() as u32,
         check,
-        source: source.unwrap_or_default(),
         most: [most[0], most[1]],
         norm: [norm[0], norm[1]],
     };
@@ -192,6 +194,7 @@ fn inspect(op: &KvStore, lowering: &mut Lowering<'_>) -> Result<()> {
         &[
             ("THREADS", THREADS),
             ("HEAD_DIM", op.cache.head_dim() as i64),
+            ("SOURCE", source.unwrap_or_default()),
             ("EQUALISER", i64::from(preparation.equaliser.is_some())),
             ("CENTER", i64::from(preparation.center.is_some())),
         ],
@@ -231,11 +234,17 @@ impl Storing<'_> {
             true => THREADS / 2,
             false => THREADS,
         };
+        let vectors = self.op.positions.elements() * cache.kv_heads();
+        let teams = match codec::is_fitted(&rows.codec) && vectors <= FEW_VECTORS {
+            true => threads / 16,
+            false => 1,
+        };
         let variant = Variant::new(
             &KV_STORE,
             &[
                 ("THREADS", threads),
                 ("HEAD_DIM", cache.head_dim() as i64),
+                ("SOURCE", source_type(self.source, lowering)?),
                 ("EQUALISER", i64::from(equaliser.is_some())),
                 ("CENTER", i64::from(center.is_some())),
                 ("KIND", constants.kind),
@@ -243,14 +252,13 @@ impl Storing<'_> {
                 ("CODE_BYTES", constants.bytes),
                 ("ROTATE", i64::from(rows.codec.rotation().is_some())),
                 ("ORDER", codec::order(&rows.codec)),
+                ("TEAMS", teams),
             ],
         );
-        let vectors = self.op.positions.elements() * cache.kv_heads();
         let args = KvStoreArgs {
             vectors: vectors as u32,
             kv_heads: cache.kv_heads() as u32,
             slots: rows.codes.shape()[1] as u32,
-            source: source_type(self.source, lowering)?,
             field,
             factor: codec::norm_factor(&rows.codec),
         };
@@ -264,7 +272,7 @@ impl Storing<'_> {
             span(equaliser),
             span(center),
         ];
-        let groups = [vectors.div_ceil(threads as u64 / 16), 1, 1];
+        let groups = [vectors.div_ceil((threads / 16 / teams) as u64), 1, 1];
         lowering.dispatch(variant, groups, &args, spans)
     }
 }

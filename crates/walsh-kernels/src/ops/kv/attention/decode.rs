@@ -19,10 +19,11 @@ const COLUMNS: u64 = 8;
 /// The most query rows of a unit: with more, decoding the cache for each eight costs more than what it saves.
 const MOST_ROWS: u64 = 64;
 
-const MERGE_THREADS: i64 = 128;
+/// Places of the overlay that are taken at a time.
+const OVERLAID: u64 = 16;
 
 args! {
-    /// Arguments of `attention_decode` and `attention_merge`.
+    /// Arguments of `attention_decode`.
     AttentionDecodeArgs {
         /// Where the statistics begin in the results, in numbers.
         statistics: u64,
@@ -124,6 +125,7 @@ pub(in crate::ops::kv) static ATTENTION_DECODE: Kernel = Kernel {
         "OVERLAY_KEY_BYTES",
         "OVERLAY_VALUE_KIND",
         "OVERLAY_VALUE_BYTES",
+        "SINKS",
     ],
     args: layout::<AttentionDecodeArgs>(),
     buffers: &[
@@ -139,36 +141,12 @@ pub(in crate::ops::kv) static ATTENTION_DECODE: Kernel = Kernel {
         reads("slot_mapping", "int"),
         reads("table", "int"),
         reads("status", "uint"),
-        writes("partial", "float"),
-    ],
-    shared: false,
-};
-
-pub(in crate::ops::kv) static ATTENTION_MERGE: Kernel = Kernel {
-    name: "attention_merge",
-    includes: &[
-        ROTATION,
-        ZONES,
-        include_str!("../../../../kernels/cuda/attention_plan.h"),
-    ],
-    tables: codec::rotation_tables,
-    text: "",
-    native: &[Native {
-        platform: Platform::Cuda,
-        text: include_str!("../../../../kernels/cuda/attention_merge.cu"),
-    }],
-    constants: &[
-        "THREADS", "HEAD_DIM", "LIVE", "TILE", "PAGE", "SINKS", "ROTATE", "ORDER",
-    ],
-    args: layout::<AttentionDecodeArgs>(),
-    buffers: &[
-        reads("partial", "float"),
         reads("sinks", "float"),
-        reads("slot_mapping", "int"),
-        reads("status", "uint"),
+        writes("partial", "float"),
+        writes("counts", "uint"),
         writes("output", "float"),
     ],
-    shared: true,
+    shared: false,
 };
 
 /// How a group is made up.
@@ -252,6 +230,7 @@ impl<'a> Decode<'a> {
         let results = (groups + self.units * cache.kv_heads()) * result_rows;
         let statistics = (results * cache.head_dim()).next_multiple_of(2);
         let partial = lowering.workspace((statistics + 2 * results) * 4)?;
+        let counts = lowering.counts(self.units * cache.kv_heads())?;
         let [key, value] =
             [cache.key(), cache.value()].map(|side| Rows::of(&side.rows, false, lowering));
         let overlays = [cache.key(), cache.value()].map(|side| {
@@ -310,19 +289,13 @@ impl<'a> Decode<'a> {
             mapping.span(),
             span(cache.table()),
             lowering.verdict(),
+            span(self.op.sinks.as_ref()),
             partial.span(),
+            counts.span(),
+            self.op.output.span(),
         ];
         let variant = self.decode([&key, &value], [overlays[0].as_ref(), overlays[1].as_ref()]);
         lowering.dispatch(variant, [groups, 1, 1], &args, spans)?;
-        let spans = vec![
-            partial.span(),
-            span(self.op.sinks.as_ref()),
-            mapping.span(),
-            lowering.verdict(),
-            self.op.output.span(),
-        ];
-        let vectors = self.op.query.shape()[0] * self.op.query.shape()[1];
-        lowering.dispatch(self.merge(), [vectors, 1, 1], &args, spans)?;
         lowering.release(partial);
         Ok(())
     }
@@ -365,24 +338,7 @@ impl<'a> Decode<'a> {
                 ("OVERLAY_KEY_BYTES", over_key.bytes),
                 ("OVERLAY_VALUE_KIND", over_value.kind),
                 ("OVERLAY_VALUE_BYTES", over_value.bytes),
-            ],
-        )
-    }
-
-    fn merge(&self) -> Variant {
-        let cache = &self.op.cache;
-        let codec = &cache.value().rows.codec;
-        Variant::new(
-            &ATTENTION_MERGE,
-            &[
-                ("THREADS", MERGE_THREADS),
-                ("HEAD_DIM", cache.head_dim() as i64),
-                ("LIVE", (self.form.columns * COLUMNS) as i64),
-                ("TILE", self.form.tile as i64),
-                ("PAGE", page_size(cache)),
                 ("SINKS", i64::from(self.op.sinks.is_some())),
-                ("ROTATE", i64::from(codec.rotation().is_some())),
-                ("ORDER", codec::order(codec)),
             ],
         )
     }
@@ -458,21 +414,27 @@ impl Form {
         let [key_book, value_book] = [book(&cache.key().rows), book(&cache.value().rows)];
         let same = key_book > 0 && key.bits == value.bits && value_book > 0;
         let books = key_book + if same { 0 } else { value_book };
-        let stride = |rows: &KvRows, bytes: u64| match rows.codec.storage() {
-            Storage::Float(_) if bytes.is_multiple_of(32) => bytes + 16,
-            _ => bytes,
+        let stage = |positions: u64, rows: &KvRows| {
+            let bytes = Constants::of(&rows.codec).bytes as u64;
+            // Halves lie an odd number of 16 bytes apart.
+            let padded =
+                matches!(rows.codec.storage(), Storage::Float(_)) && bytes.is_multiple_of(32);
+            (positions * (bytes + if padded { 16 } else { 0 })).next_multiple_of(128)
         };
-        let part = |rows: &KvRows, bytes: i64| {
-            (self.tile * stride(rows, bytes as u64)).next_multiple_of(128)
-        };
-        let stage = part(&cache.key().rows, key.bytes) + part(&cache.value().rows, value.bytes);
+        let sides = [cache.key(), cache.value()];
+        let tiles: u64 = sides.iter().map(|side| stage(self.tile, &side.rows)).sum();
+        let overlaid: u64 = sides
+            .iter()
+            .filter_map(|side| side.overlay.as_ref())
+            .map(|rows| stage(OVERLAID, rows))
+            .sum();
         let paley = match codec::order(&cache.key().rows.codec) {
             1 => 0,
             _ => self.threads / 16 * dim * 4,
         };
         let queries = dim / 16 * self.columns * 256 + live * dim * 4;
-        let ring = simds * self.stages * stage + 16;
-        let scaled = [cache.key(), cache.value()]
+        let ring = simds * (self.stages * tiles).max(overlaid) + 16;
+        let scaled = sides
             .into_iter()
             .filter_map(|side| side.rows.scales.as_ref());
         let groups = scaled.map(|scales| scales.shape()[2]).max().unwrap_or(0);

@@ -10,8 +10,8 @@ use super::codec::{self, Constants};
 use super::slot_mapping::{page_size, slot_mapping};
 use crate::kernel::Variant;
 use crate::lower::{Limits, Lowering};
+pub(super) use decode::ATTENTION_DECODE;
 use decode::Decode;
-pub(super) use decode::{ATTENTION_DECODE, ATTENTION_MERGE};
 pub(super) use table::{ATTENTION_COMBINE, ATTENTION_PASS, ATTENTION_QUERY, ATTENTION_TILES};
 use table::{AttentionCombineArgs, AttentionPassArgs, AttentionQueryArgs};
 
