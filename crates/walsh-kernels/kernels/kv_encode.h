@@ -120,13 +120,13 @@ inline Fit fit_at(thread const float *u, uint first, uint end, threadgroup const
 // The best of the candidates, the first of equals; none of numbers that are none. Teams of sixteen lanes that have the same row
 // try one each, and meet in `fits`. A team alone tries one after the other: side by side they would take more code than caches
 // of instructions keep, which a single token's vectors run through once.
-inline Fit search(thread const float *u, uint first, uint end, threadgroup const float *centroids,
+inline Fit search(thread const float *u, uint first, uint end, uint l, threadgroup const float *centroids,
                   threadgroup const float *boundaries, uint team, threadgroup Fit *fits) {
     Fit best = {-1.0f, 0.0f, 1.0f};
     if (TEAMS > 1) {
         Fit fit = fit_at(u, first, end, centroids, boundaries, min(team, CANDIDATES - 1u));
         threadgroup_barrier();
-        fits[team] = fit;
+        if (l == 0u) fits[team] = fit;
         threadgroup_barrier();
     }
     ROLLED for (uint candidate = 0; candidate < CANDIDATES; candidate++) {
@@ -156,7 +156,7 @@ inline float encode_fitted(thread float *v, uint first, uint end, uint l, thread
     UNROLL for (uint c = 0; c < PER_LANE; c++) {
         if (c >= first && c < end) v[c] = sigma == 0.0f ? 0.0f : v[c] * boost * inverse;
     }
-    Fit best = search(v, first, end, centroids, boundaries, team, fits);
+    Fit best = search(v, first, end, l, centroids, boundaries, team, fits);
     UNROLL for (uint c = 0; c < PER_LANE; c++) {
         // Each of a row's teams makes its share of the codes.
         if (c >= first && c < end && c % TEAMS == team) codes[l + 16u * c] = uchar(code_at(v[c], best.inverse, centroids, boundaries));

@@ -91,6 +91,8 @@ pub(in crate::ops::kv) static ATTENTION_DECODE: Kernel = Kernel {
         include_str!("../../../../kernels/cuda/attention_plan.h"),
         include_str!("../../../../kernels/cuda/matrices.h"),
         include_str!("../../../../kernels/cuda/fragments.h"),
+        include_str!("../../../../kernels/cuda/attention_layout.h"),
+        include_str!("../../../../kernels/cuda/attention_merge.h"),
     ],
     tables: codec::attention_tables,
     text: "",
