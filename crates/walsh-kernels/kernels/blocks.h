@@ -127,16 +127,9 @@ inline void load_ternary(threadgroup const Vector *staged, uint block, uint run,
     }
 }
 
-// The values of four 4-bit indices.
+// The values of four 4-bit indices, each in a byte.
 inline uint look_up(uint indices) {
-    ulong low = ulong(VALUES[1]) << 32 | VALUES[0], high = ulong(VALUES[3]) << 32 | VALUES[2];
-    uint values = 0;
-    UNROLL for (int i = 0; i < 4; i++) {
-        uint index = indices >> (8 * i);
-        ulong word = (index & 8) != 0 ? high : low;
-        values |= (uint(word >> (index % 8 * 8)) & 255) << (8 * i);
-    }
-    return values;
+    return select_bytes(VALUES[0], VALUES[1], VALUES[2], VALUES[3], indices);
 }
 
 // The codes of a run. Runs of a task share words, which the compiler loads once when it sees them together.

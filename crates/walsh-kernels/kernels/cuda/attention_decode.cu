@@ -315,7 +315,7 @@ inline void turn_queries(const AttentionDecodeArgs &args, const float *query, co
             }
         }
         offset = row_sum(offset);
-        if (ROTATE) rotate_forward(v, l, (float *)(memory + PALEY_ROWS) + (ORDER > 1 ? mine * HEAD_DIM : 0));
+        if (KEY_TURNS) rotate_forward(v, l, (float *)(memory + PALEY_ROWS) + (ORDER > 1 ? mine * HEAD_DIM : 0));
         UNROLL for (uint c = 0; c < PER_LANE; c++) largest = fmaxf(largest, fabsf(v[c]));
         largest = row_max(largest);
         float inverse = largest > 0.0f ? 1.0f / largest : 0.0f;

@@ -118,7 +118,7 @@ inline void finish(const AttentionDecodeArgs &args, const float *sinks, float *o
         uint of_group = (unit.first_row + row) % args.group;
         float v[PER_LANE];
         UNROLL for (uint c = 0; c < PER_LANE; c++) v[c] = present && l + 16u * c < HEAD_DIM ? sums[row * HEAD_DIM + l + 16u * c] : 0.0f;
-        if (ROTATE) rotate_inverse(v, l, (float *)(memory + PALEY_ROWS) + (ORDER > 1 ? mine * HEAD_DIM : 0));
+        if (VALUE_TURNS) rotate_inverse(v, l, (float *)(memory + PALEY_ROWS) + (ORDER > 1 ? mine * HEAD_DIM : 0));
         if (!present) continue;
         float2 mark = found[row];
         float keep = 1.0f;

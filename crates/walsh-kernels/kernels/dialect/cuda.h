@@ -61,6 +61,16 @@ inline __device__ float simd_max(float value) {
     return value;
 }
 
+// Those of the sixteen bytes of four words that the bytes of `indices` name.
+inline __device__ uint select_bytes(uint a, uint b, uint c, uint d, uint indices) {
+    uint selector = __byte_perm((indices | indices >> 4) & 0x77777777u, 0, 0x4420);
+    uint low = __byte_perm(a, b, selector), high = __byte_perm(c, d, selector);
+    // Bytes of ones where an index is 8 or more: a byte's sign, eight times.
+    uint above;
+    asm("prmt.b32 %0, %1, 0, 0xba98;" : "=r"(above) : "r"(indices << 4));
+    return (low & ~above) | (high & above);
+}
+
 // a / b, rounded as it is elsewhere, where both are from 2^-60 to 2^60 in magnitude or a is 0: no branch looks at that first.
 inline __device__ float usual_quotient(float a, float b) {
     float inverse;

@@ -104,6 +104,25 @@ fn few_query_rows_take_the_kernel_of_their_own() {
 }
 
 #[test]
+fn queries_are_turned_for_the_keys_and_outputs_for_the_values() {
+    let bench = h200();
+    for (spec, dim, turns, order) in [
+        ("f16", 128, [0, 0], 1),
+        ("tq4", 128, [1, 1], 1),
+        ("k=tq5,v=tq4+norot", 128, [1, 0], 1),
+        ("k=q8_0,v=tq8", 128, [0, 1], 1),
+        ("k=q8_0,v=tq8", 96, [0, 1], 12),
+        ("k=tq5,v=tq4+norot", 96, [1, 0], 12),
+    ] {
+        let lowered = Case::decode(spec, 1, [8, 2, dim]).lowered(&bench);
+        let of = |name| lowered[1].variant.constant(name);
+        assert_eq!([of("KEY_TURNS"), of("VALUE_TURNS")], turns, "{spec} {dim}");
+        assert_eq!(of("ROTATE"), i64::from(turns != [0, 0]), "{spec} {dim}");
+        assert_eq!(of("ORDER"), order, "{spec} {dim}");
+    }
+}
+
+#[test]
 fn what_it_does_not_take_goes_to_the_dialect_or_to_tiles() {
     let bench = h200();
     for (spec, heads) in [("f32", LLAMA), ("bf16", LLAMA), ("f16", [8, 2, 100])] {

@@ -2,7 +2,7 @@
 
 use walsh_core::formats::kv::{BlockCodec, FloatCodec, Storage};
 use walsh_core::ops::Attention;
-use walsh_core::{Activations, CacheKind, KvRows, Result, Tensor};
+use walsh_core::{Activations, CacheKind, KvCache, KvRows, Result, Tensor};
 
 use super::super::codec::{self, Constants};
 use super::super::slot_mapping::{page_size, slot_mapping};
@@ -115,6 +115,8 @@ pub(in crate::ops::kv) static ATTENTION_DECODE: Kernel = Kernel {
         "EQUALISER",
         "CENTER",
         "ROTATE",
+        "KEY_TURNS",
+        "VALUE_TURNS",
         "ORDER",
         "KEY_KIND",
         "KEY_BITS",
@@ -305,7 +307,7 @@ impl<'a> Decode<'a> {
     fn decode(&self, [key, value]: [&Rows; 2], overlays: [Option<&Rows>; 2]) -> Variant {
         let cache = &self.op.cache;
         let preparation = cache.preparation();
-        let codec = &cache.key().rows.codec;
+        let turns = [cache.key(), cache.value()].map(|side| side.rows.codec.rotation().is_some());
         let [over_key, over_value] = overlays.map(|rows| {
             rows.map_or(Constants::plain(cache.head_dim() as i64), |rows| {
                 rows.constants
@@ -327,8 +329,10 @@ impl<'a> Decode<'a> {
                 ("SOFTCAP", i64::from(self.op.mask.softcap.is_some())),
                 ("EQUALISER", i64::from(preparation.equaliser.is_some())),
                 ("CENTER", i64::from(preparation.center.is_some())),
-                ("ROTATE", i64::from(codec.rotation().is_some())),
-                ("ORDER", codec::order(codec)),
+                ("ROTATE", i64::from(turns.contains(&true))),
+                ("KEY_TURNS", i64::from(turns[0])),
+                ("VALUE_TURNS", i64::from(turns[1])),
+                ("ORDER", order(cache)),
                 ("KEY_KIND", key.constants.kind),
                 ("KEY_BITS", key.constants.bits),
                 ("KEY_BYTES", key.constants.bytes),
@@ -344,6 +348,13 @@ impl<'a> Decode<'a> {
             ],
         )
     }
+}
+
+/// The order of the rotation that keys or values have; of one size, they have the same.
+fn order(cache: &KvCache) -> i64 {
+    let sides = [cache.key(), cache.value()];
+    let orders = sides.map(|side| codec::order(&side.rows.codec));
+    orders[0].max(orders[1])
 }
 
 impl Form {
@@ -430,7 +441,7 @@ impl Form {
             .filter_map(|side| side.overlay.as_ref())
             .map(|rows| stage(OVERLAID, rows))
             .sum();
-        let paley = match codec::order(&cache.key().rows.codec) {
+        let paley = match order(cache) {
             1 => 0,
             _ => self.threads / 16 * dim * 4,
         };
