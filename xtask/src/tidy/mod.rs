@@ -1,8 +1,11 @@
 //! Rules of the repository that neither rustfmt nor clippy knows.
 
+mod circles;
 mod layers;
 mod places;
+mod source;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -110,6 +113,7 @@ fn check_tree() -> Result<(usize, Vec<Finding>), String> {
     let names = String::from_utf8(listing.stdout).map_err(|_| "a file name is not UTF-8")?;
     let mut findings = Vec::new();
     let mut files = 0;
+    let mut sources = BTreeMap::new();
     for name in names.split_terminator('\0') {
         let path = Path::new(name);
         let full = root.join(path);
@@ -120,7 +124,12 @@ fn check_tree() -> Result<(usize, Vec<Finding>), String> {
         let bytes = std::fs::read(&full).map_err(|error| format!("{name}: {error}"))?;
         files += 1;
         findings.extend(check_file(path, &bytes));
+        if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = String::from_utf8(bytes).map_err(|_| format!("{name} is not UTF-8"))?;
+            sources.insert(path.to_owned(), text);
+        }
     }
+    findings.extend(circles::check(&sources));
     if files == 0 {
         return Err("git lists no files".to_owned());
     }
