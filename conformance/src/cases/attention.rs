@@ -4,7 +4,7 @@ use walsh::{CacheKind, DType, KvCacheOptions};
 
 use super::host_cache::HostCache;
 use super::kv::{overlay, specs, tokens, uneven};
-use super::{Problems, rng};
+use super::shared::{Problems, rng};
 use crate::reference::{AttentionShape, Row, Softmax, attention};
 use crate::{Expected, HostTensor, Leave, Problem};
 

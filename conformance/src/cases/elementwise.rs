@@ -1,6 +1,6 @@
 use walsh::ops::{Activation, Add, GatedActivation, Scale, SoftCap};
 
-use super::{Problems, count, rng};
+use super::shared::{Problems, count, rng};
 use crate::reference::{clamped_swish, gelu_tanh, sigmoid, silu, softcap};
 use crate::{Expected, HostTensor, Problem};
 

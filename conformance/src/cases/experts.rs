@@ -2,7 +2,7 @@ use walsh::DType;
 use walsh::ops::{ExpertMatMul, ExpertRoute, ExpertSum, Scoring};
 
 use super::matmul::expected;
-use super::{Problems, rng};
+use super::shared::{Problems, rng};
 use crate::random::blocks;
 use crate::{Expected, HostTensor, Problem, Rng, reference};
 
@@ -92,7 +92,7 @@ struct Case {
 
 pub(super) fn products() -> Problems {
     let mut problems = Vec::new();
-    for dtype in super::weight_types() {
+    for dtype in super::shared::weight_types() {
         let block = dtype.block_len();
         let few = if block == 1 { 38 } else { block };
         let many = if block == 1 {

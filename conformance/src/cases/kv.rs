@@ -3,7 +3,7 @@ use walsh::ops::KvStore;
 use walsh::{CacheKind, CacheSide, DType, KvCacheOptions, OverlayOptions};
 
 use super::host_cache::{BOTH, HostCache};
-use super::{Problems, rng};
+use super::shared::{Problems, rng};
 use crate::reference::Row;
 use crate::{Expected, HostTensor, Problem, Rng};
 

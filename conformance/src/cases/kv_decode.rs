@@ -5,7 +5,7 @@ use walsh::{CacheKind, CacheSide, DType, KvCacheOptions};
 
 use super::host_cache::HostCache;
 use super::kv::{overlay, specs, tokens, uneven};
-use super::{Problems, rng};
+use super::shared::{Problems, rng};
 use crate::{Expected, HostTensor, Problem};
 
 /// A cache, the tokens that are stored into it, and those of them that are decoded.

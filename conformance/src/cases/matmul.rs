@@ -1,7 +1,7 @@
 use walsh::DType;
 use walsh::ops::MatMul;
 
-use super::{Problems, rng};
+use super::shared::{Problems, rng};
 use crate::random::blocks;
 use crate::{Expected, HostTensor, Leave, Problem, reference};
 
@@ -17,7 +17,7 @@ struct Case {
 
 pub(super) fn matmul() -> Problems {
     let mut problems = Vec::new();
-    for dtype in super::weight_types() {
+    for dtype in super::shared::weight_types() {
         let block = dtype.block_len();
         // A single block, and several that are no multiple of what kernels unroll.
         let few = if block == 1 { 37 } else { block };

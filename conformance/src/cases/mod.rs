@@ -13,10 +13,10 @@ mod recurrent;
 mod rope;
 mod rotate;
 mod select;
+mod shared;
 
-use walsh::DType;
-
-use crate::{Problem, Rng};
+use self::shared::Problems;
+use crate::Problem;
 
 /// The cases of one op.
 #[derive(Debug, Clone, Copy)]
@@ -27,8 +27,6 @@ pub struct Table {
     pub share: usize,
     cases: fn() -> Problems,
 }
-
-type Problems = Box<dyn Iterator<Item = Problem>>;
 
 impl Table {
     /// The cases one by one, each with what the reference gives for it.
@@ -46,7 +44,7 @@ const fn table(op: &'static str, cases: fn() -> Problems) -> Table {
 }
 
 /// A table of which every so many-th case is enough for a slow target.
-const fn shared(share: usize, table: Table) -> Table {
+const fn sampled(share: usize, table: Table) -> Table {
     Table { share, ..table }
 }
 
@@ -69,29 +67,10 @@ pub const TABLES: &[Table] = &[
     table("ShortConv", recurrent::short_conv),
     table("DeltaRule", recurrent::delta_rule),
     table("KvStore", kv::kv_store),
-    shared(4, table("Rotate", rotate::rotate)),
-    shared(4, table("KvDecode", kv_decode::kv_decode)),
-    shared(2, table("Attention", attention::attention_op)),
+    sampled(4, table("Rotate", rotate::rotate)),
+    sampled(4, table("KvDecode", kv_decode::kv_decode)),
+    sampled(2, table("Attention", attention::attention_op)),
 ];
-
-/// The generator of a case, seeded by its name so that each case can be run
-/// alone.
-fn rng(name: &str) -> (u64, Rng) {
-    let seed = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    (seed, Rng(seed))
-}
-
-/// The product of a shape's dimensions.
-fn count(shape: &[u64]) -> usize {
-    shape.iter().product::<u64>() as usize
-}
-
-/// The types that a weight may have.
-pub(crate) fn weight_types() -> impl Iterator<Item = DType> {
-    DType::ALL.iter().copied().filter(|dtype| dtype.is_real())
-}
 
 #[cfg(test)]
 mod tests {

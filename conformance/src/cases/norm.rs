@@ -1,7 +1,7 @@
 use walsh::ops::{RmsNorm, SumBefore};
 use walsh::{DType, Tensor};
 
-use super::{Problems, rng};
+use super::shared::{Problems, rng};
 use crate::reference::{Norm, Normed, rms_norm as reference};
 use crate::{Expected, HostTensor, Problem, Rng};
 

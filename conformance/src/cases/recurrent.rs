@@ -1,7 +1,7 @@
 use walsh::DType;
 use walsh::ops::{DeltaRule, HeadOrder, ShortConv};
 
-use super::{Problems, rng};
+use super::shared::{Problems, rng};
 use crate::reference::{self, DeltaHead, DeltaToken};
 use crate::{Expected, HostTensor, Problem};
 

@@ -3,7 +3,7 @@ use walsh::formats::ggml;
 use walsh::formats::rotation::Rotation;
 use walsh::ops::{Direction, Rotate};
 
-use super::{Problems, rng};
+use super::shared::{Problems, rng};
 use crate::{Expected, HostTensor, Problem};
 
 /// Powers of two, and sizes with a factor of each Paley matrix.
@@ -42,7 +42,7 @@ fn problem(direction: Direction, (dtype, shape): (DType, [u64; 3]), in_place: bo
         ggml::encode(dtype, numbers, &mut bytes).expect("finite numbers");
         bytes
     };
-    let mut numbers = rng.normals(super::count(&shape));
+    let mut numbers = rng.normals(super::shared::count(&shape));
     let input = encoded(&numbers);
     ggml::decode(dtype, &input, &mut numbers).expect("whole numbers");
     let head_dim = shape[2] as usize;

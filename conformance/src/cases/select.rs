@@ -1,7 +1,7 @@
 use walsh::DType;
 use walsh::ops::{ArgMax, MatMulTopK, TopK};
 
-use super::{Problems, rng};
+use super::shared::{Problems, rng};
 use crate::reference::{self, order};
 use crate::{Expected, HostTensor, Problem, Rng};
 
