@@ -148,7 +148,7 @@ impl Tree {
             "crate" => Target::Module(0),
             "self" => Target::Module(from),
             "super" => Target::Module(self.modules[from].parent?),
-            name => self.find(from, name, chain)?,
+            name => self.find_on_the_way(from, name, (rest, chain))?,
         };
         while let (Target::Module(module), Some((name, after))) = (target, rest.split_first()) {
             rest = after;
@@ -157,11 +157,24 @@ impl Tree {
                 "super" => Target::Module(self.modules[module].parent?),
                 // A name that the text does not have is made by a macro of the module.
                 name => self
-                    .find(module, name, chain)
+                    .find_on_the_way(module, name, (rest, chain))
                     .unwrap_or(Target::Item(module)),
             };
         }
         Some(target)
+    }
+
+    /// What a name is in a module, where `rest` of the path follows it: a function may have the name of a module.
+    fn find_on_the_way(
+        &self,
+        module: usize,
+        name: &str,
+        (rest, chain): (&[String], usize),
+    ) -> Option<Target> {
+        match self.modules[module].children.get(name) {
+            Some(child) if !rest.is_empty() => Some(Target::Module(*child)),
+            _ => self.find(module, name, chain),
+        }
     }
 
     /// What a name is in a module.
@@ -453,6 +466,23 @@ mod tests {
                 ]
             );
         }
+    }
+
+    #[test]
+    fn a_function_may_have_the_name_of_a_module() {
+        let ring = |call: &str| {
+            found(&[
+                (
+                    "x/src/lib.rs",
+                    "mod a; mod b; mod c; use a::A; pub fn a() {}",
+                ),
+                ("x/src/a.rs", "use crate::b::B; pub struct A;"),
+                ("x/src/b.rs", "use crate::c::C; pub struct B;"),
+                ("x/src/c.rs", &format!("pub struct C; fn f() {{ {call} }}")),
+            ])
+        };
+        assert_eq!(ring("crate::a::A"), [""; 0]);
+        assert_eq!(ring("crate::a()").len(), 4);
     }
 
     #[test]
