@@ -81,7 +81,11 @@ impl Template {
         }
     }
 
-    fn new(source: &str, tokens: Vec<(String, String)>, strip: Option<String>) -> Result<Template> {
+    pub(super) fn new(
+        source: &str,
+        tokens: Vec<(String, String)>,
+        strip: Option<String>,
+    ) -> Result<Template> {
         let knows_tools = jinja::mentions(source, "tools").map_err(Error::template)?;
         Ok(Template {
             source: source.to_string(),
