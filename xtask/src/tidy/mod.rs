@@ -1,5 +1,6 @@
 //! Rules of the repository that neither rustfmt nor clippy knows.
 
+mod arguments;
 mod circles;
 mod layers;
 mod places;
@@ -10,7 +11,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-/// Rust files longer than this want splitting by meaning.
+/// Files of code that are longer than this want splitting by meaning.
 const LONGEST_FILE: usize = 600;
 
 /// Committed files larger than this belong elsewhere.
@@ -155,7 +156,7 @@ fn check_file(path: &Path, bytes: &[u8]) -> Vec<Finding> {
     for (index, line) in text.lines().enumerate() {
         check.words(index + 1, line, kind);
     }
-    if kind == Kind::Rust {
+    if kind == Kind::Code {
         let lines = text.lines().count();
         if lines > LONGEST_FILE {
             check.report(
@@ -171,6 +172,7 @@ fn check_file(path: &Path, bytes: &[u8]) -> Vec<Finding> {
         if let Some(what) = places::file(path) {
             check.report(1, what);
         }
+        check.rust(text);
     }
     if path.ends_with("Cargo.toml") && !path.starts_with("fuzz") {
         check.manifest(text);
@@ -186,9 +188,8 @@ fn check_file(path: &Path, bytes: &[u8]) -> Vec<Finding> {
 /// What rules a file comes under.
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
-    Rust,
-    /// Scripts and settings.
-    Script,
+    /// Programs, scripts and settings.
+    Code,
     Prose,
     /// What is not written by hand, or not by us.
     Data,
@@ -199,9 +200,10 @@ impl Kind {
         let within = |folder: &str| path.components().any(|part| part.as_os_str() == folder);
         let extension = path.extension().and_then(|extension| extension.to_str());
         match extension {
-            Some("rs" | "metal" | "cu" | "h") => Kind::Rust,
-            Some("py" | "sh" | "toml") => Kind::Script,
-            None if within(".ci") => Kind::Script,
+            Some("rs" | "cu" | "h" | "c" | "cpp") => Kind::Code,
+            Some("js" | "mjs" | "css") => Kind::Code,
+            Some("py" | "pyi" | "sh" | "toml") => Kind::Code,
+            None if within(".ci") => Kind::Code,
             Some("md") => Kind::Prose,
             _ => Kind::Data,
         }
@@ -251,6 +253,16 @@ impl Check<'_> {
             if !KNOWN_HOSTS.contains(&host) && !may_name(host) {
                 self.report(number, format!("names the host {host}"));
             }
+        }
+    }
+
+    fn rust(&mut self, text: &str) {
+        let found = match source::tokens(text) {
+            Ok(tokens) => arguments::check(tokens),
+            Err(broken) => vec![broken],
+        };
+        for (line, what) in found {
+            self.report(line, what);
         }
     }
 
@@ -321,8 +333,17 @@ mod tests {
             [format!("{source}:1: names the host host.invalid")]
         );
         assert_eq!(found(source, &"//\n".repeat(600)), [""; 0]);
-        assert_eq!(found(source, &"//\n".repeat(601)).len(), 1);
+        for path in [source, "a/b.h", "a/b.cu", "a/page/b.js", "a.py", ".ci/run"] {
+            assert_eq!(found(path, &"//\n".repeat(601)).len(), 1, "{path}");
+        }
+        assert_eq!(found("README.md", &"//\n".repeat(601)), [""; 0]);
         assert_eq!(found(source, "a \nb").len(), 2);
+        let six = "fn f(a: u8, b: u8, c: u8, d: u8, e: u8, g: u8) {}\n";
+        assert_eq!(found(source, six).len(), 1);
+        assert_eq!(
+            found("crates/a/tests/b.rs", "\nfn a() {\n"),
+            ["crates/a/tests/b.rs:2: is no Rust: cannot parse string into token stream"]
+        );
         assert_eq!(found("a.bin", &"\0".repeat(LARGEST_FILE + 1)).len(), 1);
     }
 

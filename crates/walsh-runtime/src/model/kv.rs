@@ -37,7 +37,7 @@ impl Model {
 
     /// The bytes that the KV caches of a session take when the context is full:
     /// sliding layers hold their window and the chunk in flight, all others the whole
-    /// context; layers that keep a [state](ModelConfig::state_bytes) have none.
+    /// context; layers that keep a [state](crate::ModelConfig::state_bytes) have none.
     ///
     /// # Errors
     /// As [`kv_bytes_per_token`](Self::kv_bytes_per_token), and when a size is out of
