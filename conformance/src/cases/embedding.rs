@@ -1,11 +1,13 @@
 use walsh::DType;
 use walsh::ops::EmbeddingRows;
 
-use super::shared::{Problems, rng};
+use super::shared::{Problems, Table, rng};
 use crate::random::blocks;
 use crate::{Expected, HostTensor, Problem, reference};
 
-pub(super) fn embedding_rows() -> Problems {
+pub(super) const TABLES: &[Table] = &[Table::new("EmbeddingRows", embedding_rows)];
+
+fn embedding_rows() -> Problems {
     let mut problems = Vec::new();
     for dtype in super::shared::weight_types() {
         let block = dtype.block_len() as u64;

@@ -1,8 +1,10 @@
 use walsh::DType;
 use walsh::ops::{Pairing, Rope, RopeConfig, RopeScaling, Temperature};
 
-use super::shared::{Problems, rng};
+use super::shared::{Problems, Table, rng};
 use crate::{Expected, HostTensor, Problem, reference};
+
+pub(super) const TABLES: &[Table] = &[Table::new("Rope", rope)];
 
 const LLAMA3: RopeScaling = RopeScaling::Llama3 {
     factor: 8.0,
@@ -51,7 +53,7 @@ struct Case {
     in_place: bool,
 }
 
-pub(super) fn rope() -> Problems {
+fn rope() -> Problems {
     let mut problems = Vec::new();
     for pairing in [Pairing::Pairwise, Pairing::HalfSplit] {
         for in_place in [false, true] {

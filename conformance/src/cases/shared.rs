@@ -4,6 +4,32 @@ use walsh::DType;
 
 use crate::{Problem, Rng};
 
+/// The cases of one op.
+#[derive(Debug, Clone, Copy)]
+pub struct Table {
+    /// The op's name.
+    pub op: &'static str,
+    /// Of so many neighbouring cases one shows on a slow target what all of them show.
+    pub share: usize,
+    cases: fn() -> Problems,
+}
+
+impl Table {
+    pub(super) const fn new(op: &'static str, cases: fn() -> Problems) -> Table {
+        Table::sampled(1, op, cases)
+    }
+
+    /// A table of which every so many-th case is enough for a slow target.
+    pub(super) const fn sampled(share: usize, op: &'static str, cases: fn() -> Problems) -> Table {
+        Table { op, share, cases }
+    }
+
+    /// The cases one by one, each with what the reference gives for it.
+    pub fn problems(&self) -> impl Iterator<Item = Problem> {
+        (self.cases)()
+    }
+}
+
 /// The cases of a table.
 pub(super) type Problems = Box<dyn Iterator<Item = Problem>>;
 

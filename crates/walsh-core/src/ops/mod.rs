@@ -47,6 +47,9 @@ macro_rules! ops {
         }
 
         impl Op {
+            /// The names of all ops.
+            pub const NAMES: &'static [&'static str] = &[$($name::NAME),*];
+
             /// The op's name.
             #[must_use]
             pub fn name(&self) -> &'static str {
