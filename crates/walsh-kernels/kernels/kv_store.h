@@ -68,7 +68,7 @@ inline void kv_store(constant KvStoreArgs &args, device const uchar *source, dev
                                               shared.codes[mine]);
             }
         } else {
-            encode_dense(v, l, bytes);
+            encode_dense(v, l, bytes, stored);
         }
     }
     if (Form::CODEBOOK) {
@@ -80,8 +80,8 @@ inline void kv_store(constant KvStoreArgs &args, device const uchar *source, dev
     ulong row = (ulong(sequence) * args.kv_heads + head) * args.slots + uint(slot);
     device ushort *out = (device ushort *)(codes + row * CODE_BYTES);
     for (uint word = l; word < CODE_BYTES / 2; word += 16) out[word] = ((threadgroup const ushort *)bytes)[word];
-    if (STORED == KIND_TQ_FITTED && l < ROW_GROUPS) {
+    if (Form::SCALE_BYTES == 2 && l < ROW_GROUPS) {
         ((device ushort *)scales)[row * ROW_GROUPS + l] = float_to_half(l == 0 ? stored[0] : stored[1]);
     }
-    if (STORED == KIND_TQ_NORMED && l < ROW_GROUPS) ((device float *)scales)[row * ROW_GROUPS + l] = l == 0 ? stored[0] : stored[1];
+    if (Form::SCALE_BYTES == 4 && l < ROW_GROUPS) ((device float *)scales)[row * ROW_GROUPS + l] = l == 0 ? stored[0] : stored[1];
 }

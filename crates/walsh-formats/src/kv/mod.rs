@@ -127,6 +127,11 @@ pub enum Storage {
 }
 
 impl Storage {
+    /// The type of the scales that lie beside the codes of a row; `None` where there are none.
+    pub fn scale_dtype(&self) -> Option<DType> {
+        self.family().scale_dtype()
+    }
+
     fn family(&self) -> &dyn Family {
         match self {
             Storage::Float(codec) => codec,

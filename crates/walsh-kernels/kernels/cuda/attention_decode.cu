@@ -11,8 +11,8 @@ enum : int {
     // Whether queries stay in registers.
     HELD = HEAD_DIM * COLUMNS <= 256,
     HELD_WORDS = HELD ? HEAD_DIM / 8 * COLUMNS : 1,
-    KEY_SCALED = KvForm<KEY_KIND>::CODEBOOK,
-    VALUE_SCALED = KvForm<VALUE_KIND>::CODEBOOK
+    KEY_SCALED = KvForm<KEY_KIND>::SCALE_BYTES > 0,
+    VALUE_SCALED = KvForm<VALUE_KIND>::SCALE_BYTES > 0
 };
 
 typedef Rows<KEY_KIND, KEY_BITS, KEY_BYTES> Keys;
@@ -85,18 +85,18 @@ struct Scales {
 };
 
 template <int KIND> inline uint raw_scale(const uchar *scales, ulong row, uint group) {
-    if constexpr (KIND == KIND_TQ_FITTED) return ((const ushort *)scales)[row * ROW_GROUPS + group];
-    if constexpr (KIND == KIND_TQ_NORMED) return ((const uint *)scales)[row * ROW_GROUPS + group];
+    if constexpr (KvForm<KIND>::SCALE_BYTES == 2) return ((const ushort *)scales)[row * ROW_GROUPS + group];
+    if constexpr (KvForm<KIND>::SCALE_BYTES == 4) return ((const uint *)scales)[row * ROW_GROUPS + group];
     return 0;
 }
 
 template <int KIND> inline uint scale_bytes() {
-    return (KIND == KIND_TQ_FITTED ? 2 : (KIND == KIND_TQ_NORMED ? 4 : 0)) * ROW_GROUPS;
+    return KvForm<KIND>::SCALE_BYTES * ROW_GROUPS;
 }
 
 template <int KIND> inline float scale_from(uint raw, float factor) {
-    if constexpr (KIND == KIND_TQ_FITTED) return half_to_float(ushort(raw));
-    if constexpr (KIND == KIND_TQ_NORMED) return as_type<float>(raw) * factor;
+    if constexpr (KvForm<KIND>::SCALE_BYTES == 2) return half_to_float(ushort(raw));
+    if constexpr (KvForm<KIND>::SCALE_BYTES == 4) return as_type<float>(raw) * factor;
     return 1.0f;
 }
 

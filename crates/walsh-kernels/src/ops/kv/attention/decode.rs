@@ -1,6 +1,5 @@
 //! Attention as CUDA's own kernels have it, on fragments of matrices: decodes.
 
-use walsh_core::formats::kv::{BlockCodec, FloatCodec, Storage};
 use walsh_core::ops::Attention;
 use walsh_core::{Activations, CacheKind, KvRows, Result, Tensor};
 
@@ -203,11 +202,7 @@ impl<'a> Decode<'a> {
         let cache = &op.cache;
         let sides = [cache.key(), cache.value()];
         let overlaid = sides.iter().filter(|side| side.overlay.is_some()).count();
-        let fits = |rows: &KvRows| match rows.codec.storage() {
-            Storage::Float(float) => float == FloatCodec::F16,
-            Storage::Block(BlockCodec::Q8_0 | BlockCodec::Q5_0 | BlockCodec::Q4_0)
-            | Storage::Codebook(_) => true,
-        };
+        let fits = |rows: &KvRows| codec::fits_halves(&rows.codec);
         let dense = |rows: &KvRows| rows.scales.is_none() && fits(rows);
         let all = sides
             .iter()
@@ -448,22 +443,12 @@ impl Form {
         let cache = &op.cache;
         let (dim, live, simds) = (cache.head_dim(), self.columns * COLUMNS, self.threads / 32);
         let [key, value] = [cache.key(), cache.value()].map(|side| Constants::of(&side.rows.codec));
-        let book = |rows: &KvRows| match rows.codec.storage() {
-            Storage::Codebook(tq) => match tq.bits.get() as u64 {
-                bits @ ..=4 => (((1 << bits) - 1) * 17 + 1) * 128,
-                bits => (1 << bits) * 128,
-            },
-            Storage::Float(_) | Storage::Block(_) => 0,
-        };
-        let [key_book, value_book] = [book(&cache.key().rows), book(&cache.value().rows)];
+        let [key_book, value_book] =
+            [cache.key(), cache.value()].map(|side| codec::book_bytes(&side.rows.codec));
         let same = key_book > 0 && key.bits == value.bits && value_book > 0;
         let books = key_book + if same { 0 } else { value_book };
-        let stride = |rows: &KvRows, bytes: u64| match rows.codec.storage() {
-            Storage::Float(_) if bytes.is_multiple_of(32) => bytes + 16,
-            _ => bytes,
-        };
         let part = |rows: &KvRows, bytes: i64| {
-            (self.tile * stride(rows, bytes as u64)).next_multiple_of(128)
+            (self.tile * codec::row_stride(&rows.codec, bytes as u64)).next_multiple_of(128)
         };
         let stage = part(&cache.key().rows, key.bytes) + part(&cache.value().rows, value.bytes);
         let paley = match codec::order(&cache.key().rows.codec) {
