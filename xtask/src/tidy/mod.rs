@@ -271,8 +271,8 @@ impl Check<'_> {
             self.report(line, what);
         }
         let lints = text.split_once("[lints]\n").map(|(_, rest)| rest);
-        let member = self.path.starts_with("crates") || self.path.starts_with("conformance");
-        if member && !lints.is_some_and(|rest| rest.starts_with("workspace = true")) {
+        let is_member = text.contains("[package]\n");
+        if is_member && !lints.is_some_and(|rest| rest.starts_with("workspace = true")) {
             self.report(1, "does not take the workspace's lints");
         }
     }
@@ -362,5 +362,11 @@ mod tests {
             ["crates/a/Cargo.toml:8: walsh-core is below walsh-cpu and cannot use it"]
         );
         assert_eq!(manifest("", "walsh-formats").len(), 1);
+        let bare = "[package]\nname = \"xtask\"\n";
+        assert_eq!(
+            found("xtask/Cargo.toml", bare),
+            ["xtask/Cargo.toml:1: does not take the workspace's lints"]
+        );
+        assert_eq!(found("Cargo.toml", "[workspace]\n"), [""; 0]);
     }
 }
