@@ -57,7 +57,7 @@ impl InputLayout {
     /// `prepared` is what [`InputLayout::prepare`] has made of an input of one row, and nothing writes it meanwhile.
     pub(super) unsafe fn single_row<'p>(&self, prepared: *const u8) -> &'p [BlockQ8] {
         debug_assert!(self.m == 1 && matches!(self.arrangement, Arrangement::Tiles(_)));
-        // SAFETY: a tile of one row has a q8_1 block for every 32 numbers.
+        // SAFETY: a tile of one row has a record for each block.
         unsafe { std::slice::from_raw_parts(prepared.cast::<BlockQ8>(), self.k / BLOCK) }
     }
 
@@ -114,7 +114,7 @@ impl InputLayout {
         (source, prepared): (Source<'_>, *mut u8),
     ) {
         let blocks = self.k / BLOCK;
-        // SAFETY: a row takes a q8_1 block for every 32 numbers whatever the tile, so tiles lie where their first row says.
+        // SAFETY: a row takes a record for each block whatever the tile, so tiles lie where their first row says.
         unsafe {
             let tile = prepared.cast::<BlockQ8>().add(rows.start * blocks);
             for (lane, row) in rows.clone().enumerate() {
