@@ -1,6 +1,6 @@
 //! The command line of the run of all cases.
 
-use crate::cases::TABLES;
+use crate::cases::tables;
 
 /// What `--help` prints.
 pub const HELP: &str = "\
@@ -138,7 +138,7 @@ impl Arguments {
     /// ops spare the reference the other tables.
     #[must_use]
     pub fn wants_table(&self, op: &str) -> bool {
-        let is_op = |filter: &String| TABLES.iter().any(|table| table.op == filter);
+        let is_op = |filter: &String| tables().any(|table| table.op == filter);
         self.filters.iter().any(|filter| filter == op)
             || !self.filters.iter().all(is_op)
             || self.filters.is_empty()

@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use conformance::cases::{TABLES, Table};
+use conformance::cases::{Table, tables};
 use conformance::{Arguments, Asked, Bound, HELP, Problem, TEAMS, Target, missing, targets};
 use walsh::Activations;
 
@@ -90,10 +90,7 @@ fn run(arguments: &Arguments, started: Instant) -> Result<ExitCode, String> {
     let seed = arguments.seed.unwrap_or(of_now);
     let crews = crews(arguments, seed)?;
     let (mut passed, mut failed, mut filtered) = (0, 0, 0);
-    for table in TABLES
-        .iter()
-        .filter(|table| arguments.wants_table(table.op))
-    {
+    for table in tables().filter(|table| arguments.wants_table(table.op)) {
         let outcome = run_table(table, &crews, arguments);
         filtered += outcome.filtered;
         passed += outcome.cases - outcome.failures.len();
@@ -122,7 +119,7 @@ fn run(arguments: &Arguments, started: Instant) -> Result<ExitCode, String> {
         if crew.turn.is_some() {
             println!("cpu ran each case with one of {TEAMS:?} threads, in turn (--all runs all)");
         }
-        for table in TABLES.iter().filter(|table| crew.share(table).0 > 1) {
+        for table in tables().filter(|table| crew.share(table).0 > 1) {
             let (share, first) = crew.share(table);
             let (op, name) = (table.op, &crew.workers[0][0].name);
             println!(

@@ -4,7 +4,7 @@ mod simulated;
 
 use std::sync::Arc;
 
-use conformance::cases::{TABLES, Table};
+use conformance::cases::{Table, tables};
 use conformance::{Problem, Target, targets};
 use walsh::ops::{
     ArgMax, Attention, EmbeddingRows, ExpertMatMul, ExpertRoute, KvDecode, KvStore, Mask,
@@ -45,7 +45,7 @@ fn assert_refused(device: &Device, step: &walsh::Step, op: &str, words: &[&str])
 /// One problem of each table.
 fn one_of_each() -> Vec<Problem> {
     let first = |table: &Table| table.problems().next();
-    TABLES.iter().filter_map(first).collect()
+    tables().filter_map(first).collect()
 }
 
 /// A problem's tensors, number `odd` of them made by `make`.

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use conformance::cases::TABLES;
+use conformance::cases::tables;
 use conformance::{Bound, Target};
 use walsh::{Activations, Device};
 use walsh_runtime::store::{Store, StoreOptions};
@@ -31,7 +31,7 @@ fn cases_of_every_op_run_through_the_encoder() {
     };
     let targets = [Activations::Int8, Activations::F32].map(target);
     let mut failures = Vec::new();
-    for table in TABLES {
+    for table in tables() {
         let count = table.problems().count();
         let mut ran = 0;
         // Spread over the table, the last among them.

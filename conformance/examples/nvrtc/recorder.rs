@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use conformance::cases::TABLES;
+use conformance::cases::tables;
 use conformance::{Bound, Target};
 use walsh::ops::Op;
 use walsh::{
@@ -92,7 +92,7 @@ impl Recorder {
             packs: false,
             team: None,
         };
-        for table in TABLES.iter().filter(|_| cases) {
+        for table in tables().filter(|_| cases) {
             for problem in table.problems() {
                 Bound::new(&problem, &target)
                     .map_err(|error| format!("{}: {error}", problem.name))?;

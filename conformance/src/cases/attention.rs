@@ -4,9 +4,11 @@ use walsh::{CacheKind, DType, KvCacheOptions};
 
 use super::host_cache::HostCache;
 use super::kv::{overlay, specs, tokens, uneven};
-use super::{Problems, rng};
+use super::shared::{Problems, Table, rng};
 use crate::reference::{AttentionShape, Row, Softmax, attention};
 use crate::{Expected, HostTensor, Leave, Problem};
+
+pub(super) const TABLES: &[Table] = &[Table::sampled(2, "Attention", attention_op)];
 
 /// Positions of a page.
 const PAGE: i32 = walsh::PAGE as i32;
@@ -321,7 +323,7 @@ fn paged(cases: &mut Vec<Case>) {
 }
 
 /// Decodes, and prefills behind them.
-pub(super) fn attention_op() -> Problems {
+fn attention_op() -> Problems {
     let mut decodes = cases(&[1, 2, 5, 8, 40]);
     forgotten(&mut decodes);
     paged(&mut decodes);

@@ -1,8 +1,15 @@
 use walsh::ops::{Activation, Add, GatedActivation, Scale, SoftCap};
 
-use super::{Problems, count, rng};
+use super::shared::{Problems, Table, count, rng};
 use crate::reference::{clamped_swish, gelu_tanh, sigmoid, silu, softcap};
 use crate::{Expected, HostTensor, Problem};
+
+pub(super) const TABLES: &[Table] = &[
+    Table::new("GatedActivation", gated),
+    Table::new("Add", add),
+    Table::new("Scale", scale),
+    Table::new("SoftCap", soft_cap),
+];
 
 /// Around the sizes of vectors and of work items.
 const SHAPES: &[&[u64]] = &[
@@ -54,7 +61,7 @@ fn lively(rng: &mut crate::Rng, n: usize) -> Vec<f32> {
     (0..n).map(|_| pick(rng)).collect()
 }
 
-pub(super) fn gated() -> Problems {
+fn gated() -> Problems {
     let mut problems = Vec::new();
     let clamped = Activation::ClampedSwish {
         alpha: 1.702,
@@ -123,7 +130,7 @@ pub(super) fn gated() -> Problems {
     Box::new(problems.into_iter())
 }
 
-pub(super) fn add() -> Problems {
+fn add() -> Problems {
     let mut problems = Vec::new();
     for row in [false, true] {
         for (place, shape) in PLACES
@@ -175,7 +182,7 @@ fn unary(
     (vec![input, output], 1)
 }
 
-pub(super) fn scale() -> Problems {
+fn scale() -> Problems {
     let mut problems = Vec::new();
     for factor in [0.0f32, 1.0, -1.5, 1e-20, 1e20] {
         for (place, shape) in PLACES[..2]
@@ -201,7 +208,7 @@ pub(super) fn scale() -> Problems {
     Box::new(problems.into_iter())
 }
 
-pub(super) fn soft_cap() -> Problems {
+fn soft_cap() -> Problems {
     let mut problems = Vec::new();
     for cap in [30.0f32, 50.0, 1.0, 1e-3, 1e30] {
         for (place, shape) in PLACES[..2]

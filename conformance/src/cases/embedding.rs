@@ -1,13 +1,15 @@
 use walsh::DType;
 use walsh::ops::EmbeddingRows;
 
-use super::{Problems, rng};
+use super::shared::{Problems, Table, rng};
 use crate::random::blocks;
 use crate::{Expected, HostTensor, Problem, reference};
 
-pub(super) fn embedding_rows() -> Problems {
+pub(super) const TABLES: &[Table] = &[Table::new("EmbeddingRows", embedding_rows)];
+
+fn embedding_rows() -> Problems {
     let mut problems = Vec::new();
-    for dtype in super::weight_types() {
+    for dtype in super::shared::weight_types() {
         let block = dtype.block_len() as u64;
         for (vocabulary, width, n) in [(1, 1, 1), (7, 3, 5), (50, 9, 33)] {
             // Widths that are no power of two, and whole blocks where there are blocks.
@@ -27,7 +29,7 @@ pub(super) fn embedding_rows() -> Problems {
 fn problem(dtype: DType, shape: [u64; 2], n: usize, scale: f32) -> Problem {
     let name = format!("EmbeddingRows {n} of {dtype}{shape:?} × {scale}");
     let (seed, mut rng) = rng(&name);
-    let table = blocks(&mut rng, dtype, super::count(&shape));
+    let table = blocks(&mut rng, dtype, super::shared::count(&shape));
     let mut ids: Vec<i32> = (0..n)
         .map(|_| rng.below(shape[0] as usize) as i32)
         .collect();

@@ -2,16 +2,22 @@ use walsh::DType;
 use walsh::ops::{ExpertMatMul, ExpertRoute, ExpertSum, Scoring};
 
 use super::matmul::expected;
-use super::{Problems, rng};
+use super::shared::{Problems, Table, rng};
 use crate::random::blocks;
 use crate::{Expected, HostTensor, Problem, Rng, reference};
+
+pub(super) const TABLES: &[Table] = &[
+    Table::new("ExpertRoute", route),
+    Table::new("ExpertMatMul", products),
+    Table::new("ExpertSum", sum),
+];
 
 fn ids(shape: [usize; 2], values: &[i32]) -> HostTensor {
     let shape = shape.map(|size| size as u64);
     HostTensor::stored(DType::I32, &shape, bytemuck::cast_slice(values).to_vec())
 }
 
-pub(super) fn route() -> Problems {
+fn route() -> Problems {
     let scorings = [
         (Scoring::Softmax, false),
         (Scoring::SoftmaxOfChosen, false),
@@ -90,9 +96,9 @@ struct Case {
     apart: bool,
 }
 
-pub(super) fn products() -> Problems {
+fn products() -> Problems {
     let mut problems = Vec::new();
-    for dtype in super::weight_types() {
+    for dtype in super::shared::weight_types() {
         let block = dtype.block_len();
         let few = if block == 1 { 38 } else { block };
         let many = if block == 1 {
@@ -221,7 +227,7 @@ enum Onto {
     InPlace,
 }
 
-pub(super) fn sum() -> Problems {
+fn sum() -> Problems {
     let mut problems = Vec::new();
     for (tokens, slots, width) in [(1, 1, 1), (1, 8, 2048), (3, 2, 17), (33, 4, 515)] {
         for onto in [Onto::Nothing, Onto::Apart, Onto::InPlace] {

@@ -3,9 +3,11 @@ use walsh::ops::KvStore;
 use walsh::{CacheKind, CacheSide, DType, KvCacheOptions, OverlayOptions};
 
 use super::host_cache::{BOTH, HostCache};
-use super::{Problems, rng};
+use super::shared::{Problems, Table, rng};
 use crate::reference::Row;
 use crate::{Expected, HostTensor, Problem, Rng};
+
+pub(super) const TABLES: &[Table] = &[Table::new("KvStore", kv_store)];
 
 /// An overlay of some tokens in the codec that goes with the head size.
 pub(super) const fn overlay(first: u32, recent: u32, slack: u64) -> OverlayOptions {
@@ -102,7 +104,7 @@ const STORES: &[Store] = &[
     store(CacheKind::Ring, 8, 3, 29),
 ];
 
-pub(super) fn kv_store() -> Problems {
+fn kv_store() -> Problems {
     let mut problems = Vec::new();
     for (codecs, head_dim) in specs().into_iter().chain(uneven()) {
         for (index, store) in STORES.iter().enumerate() {

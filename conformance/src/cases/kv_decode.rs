@@ -5,8 +5,10 @@ use walsh::{CacheKind, CacheSide, DType, KvCacheOptions};
 
 use super::host_cache::HostCache;
 use super::kv::{overlay, specs, tokens, uneven};
-use super::{Problems, rng};
+use super::shared::{Problems, Table, rng};
 use crate::{Expected, HostTensor, Problem};
+
+pub(super) const TABLES: &[Table] = &[Table::sampled(4, "KvDecode", kv_decode)];
 
 /// A cache, the tokens that are stored into it, and those of them that are decoded.
 struct Range {
@@ -52,7 +54,7 @@ const SPACES: [VectorSpace; 3] = [
 
 const TYPES: [DType; 3] = [DType::F32, DType::BF16, DType::F16];
 
-pub(super) fn kv_decode() -> Problems {
+fn kv_decode() -> Problems {
     let options = |codecs: KvCodecs, head_dim: u64, range: &Range| KvCacheOptions {
         kind: range.kind,
         ..KvCacheOptions::global(codecs, 3, head_dim, range.capacity)

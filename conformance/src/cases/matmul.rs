@@ -1,9 +1,11 @@
 use walsh::DType;
 use walsh::ops::MatMul;
 
-use super::{Problems, rng};
+use super::shared::{Problems, Table, rng};
 use crate::random::blocks;
 use crate::{Expected, HostTensor, Leave, Problem, reference};
+
+pub(super) const TABLES: &[Table] = &[Table::new("MatMul", matmul)];
 
 /// A product's sizes and forms.
 struct Case {
@@ -15,9 +17,9 @@ struct Case {
     imported: bool,
 }
 
-pub(super) fn matmul() -> Problems {
+fn matmul() -> Problems {
     let mut problems = Vec::new();
-    for dtype in super::weight_types() {
+    for dtype in super::shared::weight_types() {
         let block = dtype.block_len();
         // A single block, and several that are no multiple of what kernels unroll.
         let few = if block == 1 { 37 } else { block };

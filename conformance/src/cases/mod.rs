@@ -13,94 +13,43 @@ mod recurrent;
 mod rope;
 mod rotate;
 mod select;
+mod shared;
 
-use walsh::DType;
+pub use self::shared::Table;
 
-use crate::{Problem, Rng};
-
-/// The cases of one op.
-#[derive(Debug, Clone, Copy)]
-pub struct Table {
-    /// The op's name.
-    pub op: &'static str,
-    /// Of so many neighbouring cases one shows on a slow target what all of them show.
-    pub share: usize,
-    cases: fn() -> Problems,
-}
-
-type Problems = Box<dyn Iterator<Item = Problem>>;
-
-impl Table {
-    /// The cases one by one, each with what the reference gives for it.
-    pub fn problems(&self) -> impl Iterator<Item = Problem> {
-        (self.cases)()
-    }
-}
-
-const fn table(op: &'static str, cases: fn() -> Problems) -> Table {
-    Table {
-        op,
-        share: 1,
-        cases,
-    }
-}
-
-/// A table of which every so many-th case is enough for a slow target.
-const fn shared(share: usize, table: Table) -> Table {
-    Table { share, ..table }
-}
-
-/// Every table.
-pub const TABLES: &[Table] = &[
-    table("GatedActivation", elementwise::gated),
-    table("Add", elementwise::add),
-    table("Scale", elementwise::scale),
-    table("SoftCap", elementwise::soft_cap),
-    table("RmsNorm", norm::rms_norm),
-    table("Rope", rope::rope),
-    table("EmbeddingRows", embedding::embedding_rows),
-    table("ArgMax", select::arg_max),
-    table("TopK", select::top_k),
-    table("MatMul", matmul::matmul),
-    table("MatMulTopK", select::matmul_top_k),
-    table("ExpertRoute", experts::route),
-    table("ExpertMatMul", experts::products),
-    table("ExpertSum", experts::sum),
-    table("ShortConv", recurrent::short_conv),
-    table("DeltaRule", recurrent::delta_rule),
-    table("KvStore", kv::kv_store),
-    shared(4, table("Rotate", rotate::rotate)),
-    shared(4, table("KvDecode", kv_decode::kv_decode)),
-    shared(2, table("Attention", attention::attention_op)),
+/// The tables of all families.
+const FAMILIES: &[&[Table]] = &[
+    elementwise::TABLES,
+    norm::TABLES,
+    rope::TABLES,
+    embedding::TABLES,
+    select::TABLES,
+    matmul::TABLES,
+    experts::TABLES,
+    recurrent::TABLES,
+    kv::TABLES,
+    rotate::TABLES,
+    kv_decode::TABLES,
+    attention::TABLES,
 ];
 
-/// The generator of a case, seeded by its name so that each case can be run
-/// alone.
-fn rng(name: &str) -> (u64, Rng) {
-    let seed = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    (seed, Rng(seed))
-}
-
-/// The product of a shape's dimensions.
-fn count(shape: &[u64]) -> usize {
-    shape.iter().product::<u64>() as usize
-}
-
-/// The types that a weight may have.
-pub(crate) fn weight_types() -> impl Iterator<Item = DType> {
-    DType::ALL.iter().copied().filter(|dtype| dtype.is_real())
+/// The table of every op.
+pub fn tables() -> impl Iterator<Item = &'static Table> {
+    FAMILIES.iter().copied().flatten()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::TABLES;
+    use walsh::ops::Op;
+
+    use super::tables;
 
     #[test]
-    fn every_op_is_also_measured() {
-        for table in TABLES {
-            assert_eq!(walsh_bench::op_named(table.op), Some(table.op));
+    fn every_op_has_one_table() {
+        for name in Op::NAMES {
+            let own = tables().filter(|table| table.op == *name);
+            assert_eq!(own.count(), 1, "{name}");
         }
+        assert_eq!(tables().count(), Op::NAMES.len());
     }
 }

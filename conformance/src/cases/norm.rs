@@ -1,9 +1,11 @@
 use walsh::ops::{RmsNorm, SumBefore};
 use walsh::{DType, Tensor};
 
-use super::{Problems, rng};
+use super::shared::{Problems, Table, rng};
 use crate::reference::{Norm, Normed, rms_norm as reference};
 use crate::{Expected, HostTensor, Problem, Rng};
+
+pub(super) const TABLES: &[Table] = &[Table::new("RmsNorm", rms_norm)];
 
 const WIDTHS: [u64; 9] = [1, 2, 15, 16, 17, 64, 576, 1001, 4096];
 
@@ -51,7 +53,7 @@ const fn form(weight: bool, before: Option<Place>, after: bool, output: Place) -
     }
 }
 
-pub(super) fn rms_norm() -> Problems {
+fn rms_norm() -> Problems {
     let mut problems = Vec::new();
     for form in FORMS {
         for width in WIDTHS {

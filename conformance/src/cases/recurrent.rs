@@ -1,9 +1,14 @@
 use walsh::DType;
 use walsh::ops::{DeltaRule, HeadOrder, ShortConv};
 
-use super::{Problems, rng};
+use super::shared::{Problems, Table, rng};
 use crate::reference::{self, DeltaHead, DeltaToken};
 use crate::{Expected, HostTensor, Problem};
+
+pub(super) const TABLES: &[Table] = &[
+    Table::new("ShortConv", short_conv),
+    Table::new("DeltaRule", delta_rule),
+];
 
 /// Tokens of a sequence: its slot, the position of the first, and how many.
 type Run = (i32, i32, usize);
@@ -54,7 +59,7 @@ fn from((_, first, _): Run, held: &[f32]) -> Vec<f64> {
     held.iter().map(known).collect()
 }
 
-pub(super) fn short_conv() -> Problems {
+fn short_conv() -> Problems {
     let mut problems = Vec::new();
     for (channels, taps) in [(16, 4), (48, 2), (144, 3), (1040, 4)] {
         for (runs, together) in cases() {
@@ -134,7 +139,7 @@ struct Heads {
     order: HeadOrder,
 }
 
-pub(super) fn delta_rule() -> Problems {
+fn delta_rule() -> Problems {
     let mut problems = Vec::new();
     for (heads, key_heads, key_dim, value_dim, order) in [
         (1, 1, 16, 16, HeadOrder::Tiled),

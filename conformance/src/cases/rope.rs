@@ -1,8 +1,10 @@
 use walsh::DType;
 use walsh::ops::{Pairing, Rope, RopeConfig, RopeScaling, Temperature};
 
-use super::{Problems, rng};
+use super::shared::{Problems, Table, rng};
 use crate::{Expected, HostTensor, Problem, reference};
+
+pub(super) const TABLES: &[Table] = &[Table::new("Rope", rope)];
 
 const LLAMA3: RopeScaling = RopeScaling::Llama3 {
     factor: 8.0,
@@ -51,7 +53,7 @@ struct Case {
     in_place: bool,
 }
 
-pub(super) fn rope() -> Problems {
+fn rope() -> Problems {
     let mut problems = Vec::new();
     for pairing in [Pairing::Pairwise, Pairing::HalfSplit] {
         for in_place in [false, true] {
@@ -134,7 +136,7 @@ fn problem(case: Case) -> Problem {
     );
     let (seed, mut rng) = rng(&name);
     let shape = [tokens as u64, heads, head_dim];
-    let input = rng.normals(super::count(&shape));
+    let input = rng.normals(super::shared::count(&shape));
     let far = [0, 1, 2, 511, 4095, 131_071, 1_000_000];
     let positions: Vec<i32> = (0..tokens).map(|i| far[i % far.len()]).collect();
     let values = reference::rope(&input, &positions, head_dim as usize, &config);

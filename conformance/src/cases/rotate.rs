@@ -3,8 +3,10 @@ use walsh::formats::ggml;
 use walsh::formats::rotation::Rotation;
 use walsh::ops::{Direction, Rotate};
 
-use super::{Problems, rng};
+use super::shared::{Problems, Table, rng};
 use crate::{Expected, HostTensor, Problem};
+
+pub(super) const TABLES: &[Table] = &[Table::sampled(4, "Rotate", rotate)];
 
 /// Powers of two, and sizes with a factor of each Paley matrix.
 const SIZES: [u64; 16] = [
@@ -16,7 +18,7 @@ const ROWS: [[u64; 2]; 3] = [[1, 1], [5, 3], [2, 17]];
 
 const TYPES: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
 
-pub(super) fn rotate() -> Problems {
+fn rotate() -> Problems {
     let cases = SIZES.into_iter().enumerate().flat_map(|(index, head_dim)| {
         [Direction::Forward, Direction::Inverse]
             .into_iter()
@@ -42,7 +44,7 @@ fn problem(direction: Direction, (dtype, shape): (DType, [u64; 3]), in_place: bo
         ggml::encode(dtype, numbers, &mut bytes).expect("finite numbers");
         bytes
     };
-    let mut numbers = rng.normals(super::count(&shape));
+    let mut numbers = rng.normals(super::shared::count(&shape));
     let input = encoded(&numbers);
     ggml::decode(dtype, &input, &mut numbers).expect("whole numbers");
     let head_dim = shape[2] as usize;

@@ -1,9 +1,15 @@
 use walsh::DType;
 use walsh::ops::{ArgMax, MatMulTopK, TopK};
 
-use super::{Problems, rng};
+use super::shared::{Problems, Table, rng};
 use crate::reference::{self, order};
 use crate::{Expected, HostTensor, Problem, Rng};
+
+pub(super) const TABLES: &[Table] = &[
+    Table::new("ArgMax", arg_max),
+    Table::new("TopK", top_k),
+    Table::new("MatMulTopK", matmul_top_k),
+];
 
 const WIDTHS: [usize; 7] = [1, 2, 15, 16, 17, 1000, 49_152];
 
@@ -29,7 +35,7 @@ fn numbers(rows: Rows, rng: &mut Rng, count: usize) -> Vec<f32> {
     (0..count).map(|_| number(rng)).collect()
 }
 
-pub(super) fn arg_max() -> Problems {
+fn arg_max() -> Problems {
     let mut problems = Vec::new();
     // A width that no piece of a row divides.
     for width in WIDTHS.into_iter().chain([20_001]) {
@@ -57,7 +63,7 @@ pub(super) fn arg_max() -> Problems {
     Box::new(problems.into_iter())
 }
 
-pub(super) fn top_k() -> Problems {
+fn top_k() -> Problems {
     let mut problems = Vec::new();
     for width in WIDTHS {
         for k in [1, 2, 40, width / 2, width] {
@@ -97,7 +103,7 @@ pub(super) fn top_k() -> Problems {
 
 /// Products are whole numbers that floats hold, and inputs ones that 8 bits do: every device
 /// finds the very same, however it adds them up.
-pub(super) fn matmul_top_k() -> Problems {
+fn matmul_top_k() -> Problems {
     let mut problems = Vec::new();
     for dtype in [DType::Q8_0, DType::Q6K, DType::Q4_0, DType::F16, DType::F32] {
         for (m, n, count) in [

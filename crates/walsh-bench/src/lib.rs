@@ -301,6 +301,14 @@ mod tests {
     }
 
     #[test]
+    fn every_op_is_measured() {
+        let ops = ops();
+        for name in walsh::ops::Op::NAMES {
+            assert!(ops.contains(name), "{name}");
+        }
+    }
+
+    #[test]
     fn ops_are_found_by_name() {
         assert_eq!(op_named("kvstore"), Some("KvStore"));
         assert_eq!(op_named("Conv"), None);

@@ -8,7 +8,7 @@ use walsh_formats::gguf::write::NewValue;
 use walsh_formats::gguf::{self, Gguf};
 use walsh_formats::{DType, ggml};
 
-use crate::{Error, Result, hf};
+use crate::{Error, Result};
 
 /// The files of a model, mapped. They must not be changed meanwhile.
 #[derive(Debug)]
@@ -221,10 +221,13 @@ impl Tensor<'_> {
         let (data, row) = match &self.data {
             Data::Stored(data) => (*data, row),
             Data::Made(data) => (&**data, row),
-            Data::Rows { parts, turned } => {
+            Data::Rows {
+                parts,
+                turned: halves,
+            } => {
                 let each = rows / parts.len().max(1);
                 let at = row % each;
-                let at = turned.map_or(at, |head| hf::turned(at as u64, head) as usize);
+                let at = halves.map_or(at, |head| turned(at as u64, head) as usize);
                 (parts[row / each], at)
             }
         };
@@ -238,6 +241,12 @@ impl Tensor<'_> {
             error,
         })
     }
+}
+
+/// The row of which GGUF's row `row` is a copy: halves of a head become neighbours.
+pub(crate) fn turned(row: u64, head: u64) -> u64 {
+    let (first, at) = (row / head * head, row % head);
+    first + at % 2 * (head / 2) + at / 2
 }
 
 /// The layer that a tensor's name says it is of; those of no layer come first.
@@ -258,4 +267,15 @@ pub(crate) fn map(path: &Path) -> Result<Mmap> {
     let file = File::open(path).map_err(failed)?;
     // SAFETY: the map is read-only, and the contract of `Files` forbids changing the file meanwhile.
     unsafe { Mmap::map(&file) }.map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::turned;
+
+    #[test]
+    fn halves_of_heads_become_neighbours() {
+        let rows: Vec<u64> = (0..12).map(|row| turned(row, 6)).collect();
+        assert_eq!(rows, [0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11]);
+    }
 }

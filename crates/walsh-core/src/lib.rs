@@ -7,6 +7,7 @@
 //!   wanted and reads what changes from its tensors.
 //! - A backend implements [`Backend`]; this crate knows none of them.
 
+mod backend;
 mod buffer;
 mod device;
 mod error;
@@ -22,20 +23,21 @@ mod tensor;
 mod tokens;
 mod workspace;
 
+pub use backend::{Backend, KernelTime, Program, Properties, Recording};
 pub use buffer::{Access, Buffer, BufferId, DeviceId, HostBytes, Memory, Span};
-pub use device::{Backend, Device, Element, KernelTime, Program, Properties, Recording};
+pub use device::{Device, Element};
 pub use error::{Error, Result};
 pub use hazard::{Accesses, HazardTracker};
 pub use kv_cache::{
     CacheKind, CacheSide, KeyPreparation, KvCache, KvCacheOptions, KvRows, KvSide, KvSideTensors,
-    KvTensors, OverlayOptions, PAGE,
+    KvTensors, OverlayOptions,
 };
 pub use list::{Command, CommandList, Recorder, Step};
 pub use plan::Plan;
 pub use precision::Activations;
 pub use screen::{Screen, ScreenPart, ScreenSample};
 pub use tensor::{Tensor, tensor_bytes};
-pub use tokens::{PageLimits, PageUse, TokenLimits};
+pub use tokens::{PAGE, PageLimits, PageUse, TokenLimits};
 pub use workspace::{Purpose, Workspace};
 
 pub use walsh_formats as formats;

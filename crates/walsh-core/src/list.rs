@@ -1,7 +1,8 @@
 use std::fmt;
 
+use crate::backend::{KernelTime, Program, Recording};
 use crate::buffer::{Access, DeviceId};
-use crate::device::{Device, Program, Recording};
+use crate::device::Device;
 use crate::hazard::{Accesses, HazardTracker};
 use crate::ops::Op;
 use crate::plan::Plan;
@@ -156,6 +157,48 @@ impl Recorder {
             }
         }
         Ok(())
+    }
+}
+
+impl Device {
+    /// Starts recording a command list.
+    #[must_use]
+    pub fn record(&self) -> Recorder {
+        Recorder::new(self.clone())
+    }
+
+    /// Runs a recorded list to its end; as often as wanted.
+    ///
+    /// # Errors
+    /// When the list is another device's, the device fails, or an op meets a
+    /// value that it cannot take: nothing behind it is stored into a cache, and
+    /// what else the ops behind it write is unspecified. The list stays usable.
+    pub fn run(&self, step: &Step) -> Result<()> {
+        self.check_step("run", step)?;
+        self.backend().run(step.program())
+    }
+
+    /// Runs a recorded list to its end, one kernel at a time, and times each. The
+    /// times' sum is more than a run takes where kernels may overlap.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run); [`Error::Unsupported`] where the backend cannot time
+    /// kernels one by one.
+    pub fn profile(&self, step: &Step) -> Result<Vec<KernelTime>> {
+        self.check_step("profile", step)?;
+        self.backend().profile(step.program())
+    }
+
+    fn check_step(&self, op: &'static str, step: &Step) -> Result<()> {
+        if step.device() == self.id() {
+            return Ok(());
+        }
+        Err(Error::argument(
+            op,
+            "step",
+            "recorded by this device",
+            "recorded by another",
+        ))
     }
 }
 

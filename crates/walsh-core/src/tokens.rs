@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use crate::kv_cache::PAGE;
+/// Positions of a page of a [`CacheKind::Paged`](crate::CacheKind::Paged) cache.
+pub const PAGE: u64 = 64;
 
 /// What positions and sequences stay within.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

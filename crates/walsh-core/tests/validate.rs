@@ -5,8 +5,8 @@ mod common;
 use common::{bad, f32s, good, hollow, i32s, shifted};
 use walsh_core::Tensor;
 use walsh_core::ops::{
-    Activation, Add, ArgMax, EmbeddingRows, GatedActivation, MatMul, Pairing, RmsNorm, Rope,
-    RopeConfig, RopeScaling, Scale, SoftCap, SumBefore, Temperature, TopK,
+    Activation, Add, ArgMax, EmbeddingRows, GatedActivation, MatMul, MatMulTopK, Op, Pairing,
+    RmsNorm, Rope, RopeConfig, RopeScaling, Scale, SoftCap, SumBefore, Temperature, TopK,
 };
 use walsh_formats::DType;
 
@@ -406,4 +406,54 @@ fn selections() {
         top(&input, &values, &inside.expect("indices")),
         &["indices", "overlapping"],
     );
+}
+
+#[test]
+fn largest_products() {
+    let op = || MatMulTopK {
+        weight: hollow(DType::Q4K, &[8, 256]),
+        screen: None,
+        input: f32s(&[2, 256]),
+        values: f32s(&[2, 3]),
+        indices: i32s(&[2, 3]),
+    };
+    good(op());
+    let weight = hollow(DType::I32, &[8, 256]);
+    bad(MatMulTopK { weight, ..op() }, &["weight", "i32"]);
+    let input = f32s(&[2, 512]);
+    bad(MatMulTopK { input, ..op() }, &["input", "256"]);
+    for values in [f32s(&[2, 0]), f32s(&[2, 9])] {
+        bad(MatMulTopK { values, ..op() }, &["values", "[2, 1 to 8]"]);
+    }
+    for indices in [f32s(&[2, 3]), i32s(&[2, 2])] {
+        bad(MatMulTopK { indices, ..op() }, &["indices"]);
+    }
+    let input = f32s(&[2, 256]);
+    let values = input.rows(0..1).and_then(|row| row.reshape(&[2, 128]));
+    let values = values.expect("as many numbers");
+    let (weight, indices) = (hollow(DType::Q4K, &[128, 256]), i32s(&[2, 128]));
+    let overlapping = MatMulTopK {
+        weight,
+        screen: None,
+        input,
+        values,
+        indices,
+    };
+    bad(overlapping, &["values", "overlapping"]);
+}
+
+/// An op is in some row of these tables.
+#[test]
+fn every_op_has_rows() {
+    let tables = [
+        include_str!("validate.rs"),
+        include_str!("validate_experts.rs"),
+        include_str!("validate_kv.rs"),
+        include_str!("validate_recurrent.rs"),
+    ];
+    for name in Op::NAMES {
+        let row = format!("{name} {{");
+        let is_there = tables.iter().any(|table| table.contains(&row));
+        assert!(is_there, "{name}: no row says what is refused");
+    }
 }

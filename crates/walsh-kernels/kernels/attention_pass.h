@@ -11,7 +11,7 @@ enum : int {
     COUNT = HEAD_DIM <= 64 ? 2 : (HEAD_DIM <= 128 ? 4 : (HEAD_DIM <= 256 ? 8 : 16)),
     CHUNK = HEAD_DIM % 16 == 0 ? 16 : (HEAD_DIM % 4 == 0 ? 4 : 1),
     // Scales of a row: dense rows have none beside their blocks'.
-    GROUPS = KvForm<KEY_KIND>::CODEBOOK || KvForm<VALUE_KIND>::CODEBOOK ? ROW_GROUPS : 1,
+    GROUPS = KvForm<KEY_KIND>::SCALE_BYTES > 0 || KvForm<VALUE_KIND>::SCALE_BYTES > 0 ? ROW_GROUPS : 1,
     PAD = (ROWS + 3) / 4 * 4
 };
 

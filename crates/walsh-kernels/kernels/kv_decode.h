@@ -62,9 +62,9 @@ inline void row_numbers(device const uchar *row, uint first, threadgroup const f
     }
 }
 
-// What the centroids of a row's group are multiplied by.
+// What the numbers of a row's group are multiplied by: its scale beside the codes, where it has one.
 template <int KIND> inline float row_scale(device const uchar *scales, ulong row, uint group, float factor) {
-    if (KIND == KIND_TQ_FITTED) return half_to_float(((device const ushort *)scales)[row * ROW_GROUPS + group]);
-    if (KIND == KIND_TQ_NORMED) return ((device const float *)scales)[row * ROW_GROUPS + group] * factor;
+    if (KvForm<KIND>::SCALE_BYTES == 2) return half_to_float(((device const ushort *)scales)[row * ROW_GROUPS + group]);
+    if (KvForm<KIND>::SCALE_BYTES == 4) return ((device const float *)scales)[row * ROW_GROUPS + group] * factor;
     return 1.0f;
 }

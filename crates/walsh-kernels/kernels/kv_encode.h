@@ -258,7 +258,10 @@ inline uint bits_of_brain(float x) {
     return (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
 }
 
-inline void encode_dense(thread const float *v, uint l, threadgroup uchar *bytes) {
+// Rows of all families but codebooks. What a family scales a row's groups by goes to `stored`; dense rows have no scales
+// beside their codes.
+inline void encode_dense(thread const float *v, uint l, threadgroup uchar *bytes, thread float *stored) {
+    stored[0] = 0.0f;
     UNROLL for (uint c = 0; c < PER_LANE; c++) {
         uint number = l + 16u * c;
         if (Form::BLOCK_BYTES > 0) {

@@ -84,7 +84,7 @@ inline void kv_store(constant KvStoreArgs &args, device const uchar *source, dev
                                               shared.codes[mine], team, shared.fits[TEAMS > 1 ? mine : 0]);
             }
         } else {
-            encode_dense(v, l, bytes);
+            encode_dense(v, l, bytes, stored);
         }
     }
     if (Form::CODEBOOK) {
@@ -96,10 +96,10 @@ inline void kv_store(constant KvStoreArgs &args, device const uchar *source, dev
     ulong row = (ulong(uint(sequence)) * args.kv_heads + head) * args.slots + uint(slot);
     device ushort *out = (device ushort *)(codes + row * CODE_BYTES);
     for (uint word = lane; word < CODE_BYTES / 2; word += 16 * TEAMS) out[word] = ((threadgroup const ushort *)bytes)[word];
-    if (STORED == KIND_TQ_FITTED && lane < ROW_GROUPS) {
+    if (Form::SCALE_BYTES == 2 && lane < ROW_GROUPS) {
         ((device ushort *)scales)[row * ROW_GROUPS + lane] = float_to_half(lane == 0 ? stored[0] : stored[1]);
     }
-    if (STORED == KIND_TQ_NORMED && lane < ROW_GROUPS) {
+    if (Form::SCALE_BYTES == 4 && lane < ROW_GROUPS) {
         ((device float *)scales)[row * ROW_GROUPS + lane] = lane == 0 ? stored[0] : stored[1];
     }
 }

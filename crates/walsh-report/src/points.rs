@@ -21,8 +21,10 @@ impl Kind {
 
     /// The kind of a SPEC.
     pub(crate) fn of_spec(spec: &str) -> Self {
-        let is_reference =
-            |codec: &str| matches!(codec.parse(), Ok(KvCodec::Dense(_) | KvCodec::Rotated(_)));
+        let is_reference = |codec: &str| {
+            let codec = codec.parse::<KvCodec>();
+            codec.is_ok_and(|codec| codec.dense().is_some())
+        };
         if codecs(spec).all(is_reference) {
             Self::Ggml
         } else {

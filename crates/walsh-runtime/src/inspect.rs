@@ -195,9 +195,8 @@ pub fn inspect(model: &Model, specs: &[KvSpec], context: usize) -> Result<Inspec
 /// The floats and ggml's types, the codebook codecs with the policy that goes
 /// with them, and the budget that is none of these.
 fn common_specs() -> impl Iterator<Item = KvSpec> {
-    let (tq, others): (Vec<_>, Vec<_>) =
-        KvCodec::all().partition(|codec| matches!(codec, KvCodec::Tq(_)));
-    let all = others.into_iter().chain(tq.into_iter().rev());
+    let (own, others): (Vec<_>, Vec<_>) = KvCodec::all().partition(|codec| codec.dense().is_none());
+    let all = others.into_iter().chain(own.into_iter().rev());
     all.map(|codec| LayerKv::standard(KvCodecs::both(codec)).into())
         .chain([Budget::B3Half.kv().into()])
 }

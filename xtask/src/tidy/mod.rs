@@ -1,13 +1,17 @@
 //! Rules of the repository that neither rustfmt nor clippy knows.
 
+mod arguments;
+mod circles;
 mod layers;
 mod places;
+mod source;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-/// Rust files longer than this want splitting by meaning.
+/// Files of code that are longer than this want splitting by meaning.
 const LONGEST_FILE: usize = 600;
 
 /// Committed files larger than this belong elsewhere.
@@ -110,6 +114,7 @@ fn check_tree() -> Result<(usize, Vec<Finding>), String> {
     let names = String::from_utf8(listing.stdout).map_err(|_| "a file name is not UTF-8")?;
     let mut findings = Vec::new();
     let mut files = 0;
+    let mut sources = BTreeMap::new();
     for name in names.split_terminator('\0') {
         let path = Path::new(name);
         let full = root.join(path);
@@ -120,7 +125,12 @@ fn check_tree() -> Result<(usize, Vec<Finding>), String> {
         let bytes = std::fs::read(&full).map_err(|error| format!("{name}: {error}"))?;
         files += 1;
         findings.extend(check_file(path, &bytes));
+        if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = String::from_utf8(bytes).map_err(|_| format!("{name} is not UTF-8"))?;
+            sources.insert(path.to_owned(), text);
+        }
     }
+    findings.extend(circles::check(&sources));
     if files == 0 {
         return Err("git lists no files".to_owned());
     }
@@ -146,7 +156,7 @@ fn check_file(path: &Path, bytes: &[u8]) -> Vec<Finding> {
     for (index, line) in text.lines().enumerate() {
         check.words(index + 1, line, kind);
     }
-    if kind == Kind::Rust {
+    if kind == Kind::Code {
         let lines = text.lines().count();
         if lines > LONGEST_FILE {
             check.report(
@@ -162,6 +172,7 @@ fn check_file(path: &Path, bytes: &[u8]) -> Vec<Finding> {
         if let Some(what) = places::file(path) {
             check.report(1, what);
         }
+        check.rust(text);
     }
     if path.ends_with("Cargo.toml") && !path.starts_with("fuzz") {
         check.manifest(text);
@@ -177,9 +188,8 @@ fn check_file(path: &Path, bytes: &[u8]) -> Vec<Finding> {
 /// What rules a file comes under.
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
-    Rust,
-    /// Scripts and settings.
-    Script,
+    /// Programs, scripts and settings.
+    Code,
     Prose,
     /// What is not written by hand, or not by us.
     Data,
@@ -190,9 +200,10 @@ impl Kind {
         let within = |folder: &str| path.components().any(|part| part.as_os_str() == folder);
         let extension = path.extension().and_then(|extension| extension.to_str());
         match extension {
-            Some("rs" | "metal" | "cu" | "h") => Kind::Rust,
-            Some("py" | "sh" | "toml") => Kind::Script,
-            None if within(".ci") => Kind::Script,
+            Some("rs" | "cu" | "h" | "c" | "cpp") => Kind::Code,
+            Some("js" | "mjs" | "css") => Kind::Code,
+            Some("py" | "pyi" | "sh" | "toml") => Kind::Code,
+            None if within(".ci") => Kind::Code,
             Some("md") => Kind::Prose,
             _ => Kind::Data,
         }
@@ -245,13 +256,23 @@ impl Check<'_> {
         }
     }
 
+    fn rust(&mut self, text: &str) {
+        let found = match source::tokens(text) {
+            Ok(tokens) => arguments::check(tokens),
+            Err(broken) => vec![broken],
+        };
+        for (line, what) in found {
+            self.report(line, what);
+        }
+    }
+
     fn manifest(&mut self, text: &str) {
         for (line, what) in layers::manifest(text) {
             self.report(line, what);
         }
         let lints = text.split_once("[lints]\n").map(|(_, rest)| rest);
-        let member = self.path.starts_with("crates") || self.path.starts_with("conformance");
-        if member && !lints.is_some_and(|rest| rest.starts_with("workspace = true")) {
+        let is_member = text.contains("[package]\n");
+        if is_member && !lints.is_some_and(|rest| rest.starts_with("workspace = true")) {
             self.report(1, "does not take the workspace's lints");
         }
     }
@@ -312,8 +333,17 @@ mod tests {
             [format!("{source}:1: names the host host.invalid")]
         );
         assert_eq!(found(source, &"//\n".repeat(600)), [""; 0]);
-        assert_eq!(found(source, &"//\n".repeat(601)).len(), 1);
+        for path in [source, "a/b.h", "a/b.cu", "a/page/b.js", "a.py", ".ci/run"] {
+            assert_eq!(found(path, &"//\n".repeat(601)).len(), 1, "{path}");
+        }
+        assert_eq!(found("README.md", &"//\n".repeat(601)), [""; 0]);
         assert_eq!(found(source, "a \nb").len(), 2);
+        let six = "fn f(a: u8, b: u8, c: u8, d: u8, e: u8, g: u8) {}\n";
+        assert_eq!(found(source, six).len(), 1);
+        assert_eq!(
+            found("crates/a/tests/b.rs", "\nfn a() {\n"),
+            ["crates/a/tests/b.rs:2: is no Rust: cannot parse string into token stream"]
+        );
         assert_eq!(found("a.bin", &"\0".repeat(LARGEST_FILE + 1)).len(), 1);
     }
 
@@ -332,5 +362,11 @@ mod tests {
             ["crates/a/Cargo.toml:8: walsh-core is below walsh-cpu and cannot use it"]
         );
         assert_eq!(manifest("", "walsh-formats").len(), 1);
+        let bare = "[package]\nname = \"xtask\"\n";
+        assert_eq!(
+            found("xtask/Cargo.toml", bare),
+            ["xtask/Cargo.toml:1: does not take the workspace's lints"]
+        );
+        assert_eq!(found("Cargo.toml", "[workspace]\n"), [""; 0]);
     }
 }

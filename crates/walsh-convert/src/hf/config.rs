@@ -4,8 +4,8 @@ use std::path::Path;
 
 use walsh_formats::gguf::write::NewValue;
 
-use super::GENERATION;
 use super::family::Family;
+use super::files::GENERATION;
 use super::json::Json;
 use crate::Result;
 

@@ -15,7 +15,7 @@ pub(super) struct Json {
 
 impl Json {
     pub(super) fn open(path: &Path) -> Result<Json> {
-        let text = super::read(path)?;
+        let text = super::files::read(path)?;
         let value: Value =
             serde_json::from_slice(&text).map_err(|error| Error::file(path, error))?;
         if !value.is_object() {

@@ -2,12 +2,12 @@
 
 mod config;
 mod family;
+mod files;
 mod json;
 mod sentencepiece;
 mod tensors;
 mod tokenizer;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
@@ -16,33 +16,8 @@ use walsh_formats::DType;
 use crate::source::{Source, map};
 use crate::{Error, Mix, Result};
 use family::Family;
+use files::{CONFIG, INDEX, NAMED, SINGLE};
 use json::Json;
-pub(crate) use tensors::turned;
-
-const CONFIG: &str = "config.json";
-const GENERATION: &str = "generation_config.json";
-const TOKENIZER: &str = "tokenizer.json";
-const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
-const SENTENCE_PIECE: &str = "tokenizer.model";
-const TEMPLATE: &str = "chat_template.jinja";
-const TEMPLATE_JSON: &str = "chat_template.json";
-const INDEX: &str = "model.safetensors.index.json";
-const SINGLE: &str = "model.safetensors";
-
-/// All that is read beside the files with tensors, where it is there.
-const NAMED: [&str; 8] = [
-    CONFIG,
-    GENERATION,
-    TOKENIZER,
-    TOKENIZER_CONFIG,
-    SENTENCE_PIECE,
-    TEMPLATE,
-    TEMPLATE_JSON,
-    INDEX,
-];
-
-/// Most that is read of a file without tensors: vocabularies have tens of megabytes.
-const MOST: u64 = 512 << 20;
 
 /// A model's folder, with its tensors mapped. Its files must not be changed meanwhile.
 #[derive(Debug)]
@@ -123,19 +98,6 @@ pub fn kept(source: &Source<'_>) -> Mix {
         DType::BF16 => Mix::BF16,
         _ => Mix::F16,
     }
-}
-
-/// The bytes of a file without tensors.
-fn read(path: &Path) -> Result<Vec<u8>> {
-    let failed = |error: std::io::Error| Error::file(path, error);
-    let metadata = fs::metadata(path).map_err(failed)?;
-    if !metadata.is_file() || metadata.len() > MOST {
-        return Err(Error::file(
-            path,
-            "it is no file of at most 512 MiB, as all but tensors are: download it again",
-        ));
-    }
-    fs::read(path).map_err(failed)
 }
 
 /// The names of the files with tensors: those of the index, or the only one.

@@ -10,7 +10,7 @@ use walsh_formats::{DType, ggml};
 
 use super::config::Shape;
 use super::family::Family;
-use crate::source::{Data, Tensor};
+use crate::source::{Data, Tensor, turned};
 use crate::{Error, Result};
 
 /// A tensor as the folder has it.
@@ -290,12 +290,6 @@ fn made<'a>(place: Place, stored: &Stored<'a>) -> Result<Tensor<'a>> {
     })
 }
 
-/// The row of which GGUF's row `row` is a copy: halves of a head become neighbours.
-pub(crate) fn turned(row: u64, head: u64) -> u64 {
-    let (first, at) = (row / head * head, row % head);
-    first + at % 2 * (head / 2) + at / 2
-}
-
 fn stacked<'a>(
     name: String,
     stack: BTreeMap<u32, (Place, Stored<'a>)>,
@@ -366,16 +360,5 @@ fn check_whole(tensors: &[Tensor<'_>], shape: &Shape) -> Result<()> {
         Some(name) => Err(Error::Asked(format!(
             "there is nothing for {name}: a file with tensors is missing, or config.json is of another model"
         ))),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::turned;
-
-    #[test]
-    fn halves_of_heads_become_neighbours() {
-        let rows: Vec<u64> = (0..12).map(|row| turned(row, 6)).collect();
-        assert_eq!(rows, [0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11]);
     }
 }

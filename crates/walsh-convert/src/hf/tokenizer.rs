@@ -9,10 +9,9 @@ use walsh_formats::gguf::write::NewValue;
 
 use super::config::{Pairs, Shape};
 use super::family::Family;
+use super::files::{SENTENCE_PIECE, TEMPLATE, TEMPLATE_JSON, TOKENIZER, TOKENIZER_CONFIG, read};
 use super::json::Json;
-use super::{
-    SENTENCE_PIECE, TEMPLATE, TEMPLATE_JSON, TOKENIZER, TOKENIZER_CONFIG, read, sentencepiece,
-};
+use super::sentencepiece;
 use crate::{Error, Result};
 
 /// Kinds of tokens, as GGUF counts them.

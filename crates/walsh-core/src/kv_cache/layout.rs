@@ -4,15 +4,14 @@ use walsh_formats::DType;
 use walsh_formats::kv::{KvCodec, RowCodec};
 
 use super::{KvCacheOptions, KvRows, KvSide, KvSideTensors, KvTensors};
-use crate::device::Device;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
 /// The shapes of some rows' tensors.
-struct Layout {
+pub(super) struct Layout {
     codec: RowCodec,
-    codes: [u64; 3],
-    scales: Option<(DType, [u64; 3])>,
+    pub(super) codes: [u64; 3],
+    pub(super) scales: Option<(DType, [u64; 3])>,
 }
 
 impl Layout {
@@ -24,16 +23,6 @@ impl Layout {
             codes: shape(codec.code_bytes()),
             scales: scales.map(|dtype| (dtype, shape(codec.groups()))),
             codec,
-        })
-    }
-
-    fn allocate(&self, device: &Device) -> Result<KvTensors> {
-        let scales = self.scales.as_ref();
-        Ok(KvTensors {
-            codes: device.zeros(DType::U8, &self.codes)?,
-            scales: scales
-                .map(|(dtype, shape)| device.zeros(*dtype, shape))
-                .transpose()?,
         })
     }
 
@@ -60,8 +49,8 @@ impl Layout {
 
 /// The shapes of one side's tensors.
 pub(super) struct SideLayout {
-    rows: Layout,
-    overlay: Option<Layout>,
+    pub(super) rows: Layout,
+    pub(super) overlay: Option<Layout>,
 }
 
 impl SideLayout {
@@ -73,14 +62,6 @@ impl SideLayout {
         });
         Ok(Self {
             rows: Layout::new(codec, options.head_dim, options.rows())?,
-            overlay: overlay.transpose()?,
-        })
-    }
-
-    pub(super) fn allocate(&self, device: &Device) -> Result<KvSideTensors> {
-        let overlay = self.overlay.as_ref().map(|layout| layout.allocate(device));
-        Ok(KvSideTensors {
-            rows: self.rows.allocate(device)?,
             overlay: overlay.transpose()?,
         })
     }

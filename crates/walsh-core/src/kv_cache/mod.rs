@@ -1,3 +1,4 @@
+mod allocate;
 mod layout;
 
 use std::fmt;
@@ -7,9 +8,8 @@ use walsh_formats::kv::{KvCodecs, Overlay, RowCodec};
 
 use self::layout::SideLayout;
 use crate::buffer::Span;
-use crate::device::Device;
 use crate::tensor::Tensor;
-use crate::tokens::{PageLimits, PageUse, TokenLimits};
+use crate::tokens::{PAGE, PageLimits, PageUse, TokenLimits};
 use crate::{Error, Result};
 
 /// How positions map to slots.
@@ -28,9 +28,6 @@ pub enum CacheKind {
         pages: u64,
     },
 }
-
-/// Positions of a page of a [`CacheKind::Paged`] cache.
-pub const PAGE: u64 = 64;
 
 /// What a [`KvCache`] is made from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -223,17 +220,6 @@ pub struct KvCache {
 }
 
 impl KvCache {
-    /// Allocates an empty cache.
-    ///
-    /// # Errors
-    /// When a codec does not fit the head size, a size is zero, the capacity
-    /// does not fit 31 bits, or memory is missing.
-    pub fn new(device: &Device, options: KvCacheOptions) -> Result<Self> {
-        let [key, value] = Self::layouts(&options)?;
-        let tensors = [key.allocate(device)?, value.allocate(device)?];
-        Self::from_tensors(options, tensors)
-    }
-
     /// A cache over memory of the caller's, which may hold stored positions:
     /// the tensors of the keys, then of the values.
     ///

@@ -2,10 +2,10 @@ use std::fmt;
 
 use walsh_formats::DType;
 
-use super::Operation;
 use super::check::Check;
 use super::cost::{Cost, bytes};
 use super::kv::{check_cache, check_sequences};
+use super::operation::Operation;
 use crate::Result;
 use crate::hazard::Accesses;
 use crate::kv_cache::{CacheKind, CacheSide, KvCache};

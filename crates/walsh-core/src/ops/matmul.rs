@@ -1,9 +1,9 @@
 use std::fmt;
 
-use super::Operation;
 use super::TopK;
 use super::check::Check;
 use super::cost::{Cost, bytes};
+use super::operation::Operation;
 use super::select::check_largest;
 use crate::Result;
 use crate::buffer::Span;

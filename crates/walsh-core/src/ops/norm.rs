@@ -1,7 +1,7 @@
 use std::fmt;
 
-use super::Operation;
 use super::check::Check;
+use super::operation::Operation;
 use crate::Result;
 use crate::hazard::Accesses;
 use crate::tensor::Tensor;

@@ -3,8 +3,8 @@ use std::fmt;
 
 use walsh_formats::DType;
 
-use super::Operation;
 use super::check::Check;
+use super::operation::Operation;
 use crate::Result;
 use crate::hazard::Accesses;
 use crate::tensor::Tensor;

@@ -2,8 +2,8 @@ use std::fmt;
 
 use walsh_formats::rotation::{MAX_HEAD_DIM, Rotation};
 
-use super::Operation;
 use super::check::Check;
+use super::operation::Operation;
 use crate::hazard::Accesses;
 use crate::tensor::Tensor;
 use crate::{Error, Result};

@@ -6,14 +6,8 @@
 use bytemuck::Pod;
 use half::f16;
 
-use super::float4::{e8m0, ue4m3};
+use super::parts::{e8m0, ue4m3};
 use crate::dtype::DType;
-
-/// The values of a block of the K types, of the IQ types but IQ4_NL, and of TQ1_0 and TQ2_0.
-pub const SUPER_BLOCK: usize = 256;
-
-/// The values of a block of most other quantised types.
-pub const BLOCK: usize = 32;
 
 /// A block as it lies in a file.
 pub trait Block: Pod {

@@ -1,8 +1,8 @@
 //! Floats of four bits, with scales that are powers of two (MXFP4) or floats of eight bits (NVFP4).
 
-use super::blocks::{BLOCK, blocks};
-use super::legacy::{nibble, pack_low};
-use super::reference::{Encoder, Reference, largest};
+use super::blocks::blocks;
+use super::parts::{BLOCK, e8m0, largest, nibble, pack_low, ue4m3};
+use super::reference::{Encoder, Reference};
 
 /// Twice the values that the codes of MXFP4 and NVFP4 stand for: E2M1 floats. The scales are halved for it.
 pub const FP4_VALUES: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
@@ -30,26 +30,6 @@ blocks! {
         /// Run j has its codes in bytes 8·j to 8·j + 7: value i in the low nibble of byte i, value i + 8 in the high one.
         qs: [u8; 32] as Codes,
     }
-}
-
-/// Half of the power of two that a byte stands for: 2^(e − 128). 255 is no NaN, as in GGML.
-#[inline]
-pub const fn e8m0(e: u8) -> f32 {
-    f32::from_bits(match e {
-        0 | 1 => 0x0020_0000 << e,
-        _ => (e as u32 - 1) << 23,
-    })
-}
-
-/// Half of the number that a byte stands for: four bits of exponent, with a bias of 7, and three of fraction. The topmost
-/// bit says nothing, and 127 is zero, as in GGML.
-#[inline]
-pub const fn ue4m3(bits: u8) -> f32 {
-    if bits == 0x7f {
-        return 0.0;
-    }
-    // As single precision the exponent has a bias of 127; subnormal numbers are subnormal there too. Times 2^119, exactly.
-    f32::from_bits((bits as u32 & 0x7f) << 20) * f32::from_bits((119 + 127) << 23)
 }
 
 impl Reference<BLOCK> for BlockMxfp4 {

@@ -2,10 +2,11 @@
 
 use half::f16;
 
-use super::blocks::{SUPER_BLOCK, blocks};
+use super::blocks::blocks;
 use super::grid::{
     Grid, IQ1_GRID, IQ2_S_GRID, IQ2_XS_GRID, IQ2_XXS_GRID, IQ3_S_GRID, IQ3_XXS_GRID, even_signs,
 };
+use super::parts::SUPER_BLOCK;
 use super::reference::Reference;
 
 /// An eighth, by which all values of a point of IQ1_S and IQ1_M are shifted up or down.

@@ -2,10 +2,10 @@
 
 use half::f16;
 
-use super::blocks::{BLOCK, SUPER_BLOCK, blocks};
-use super::legacy::{nibble, pack_low};
+use super::blocks::blocks;
+use super::parts::{BLOCK, SUPER_BLOCK, nibble, pack_low};
 use super::reference::Reference;
-use super::search::{Group, Symmetric, Table};
+use super::search::{Grid, Group, Symmetric};
 
 /// The values that the 4-bit indices of IQ4_NL and IQ4_XS stand for.
 pub const IQ4_VALUES: [i8; 16] = [
@@ -31,6 +31,33 @@ blocks! {
         scales_l: [u8; 4] as Scales,
         /// Run j has its indices in bytes 16·j to 16·j + 15, laid out as in [`BlockQ4_0`](super::BlockQ4_0).
         qs: [u8; 128] as Codes,
+    }
+}
+
+/// The table, as a search sees it.
+struct Table;
+
+impl Grid for Table {
+    const ENDS: (f32, f32) = (IQ4_VALUES[0] as f32, IQ4_VALUES[15] as f32);
+    const STEP: f32 = 1.5;
+    const HAS_TWO_ENDS: bool = true;
+
+    #[inline(always)]
+    fn nearest(value: f32) -> f32 {
+        let mut number = Self::ENDS.0;
+        for pair in IQ4_VALUES.windows(2) {
+            let (low, high) = (f32::from(pair[0]), f32::from(pair[1]));
+            number += if value > (low + high) / 2.0 {
+                high - low
+            } else {
+                0.0
+            };
+        }
+        number
+    }
+
+    fn code(number: f32) -> u8 {
+        IQ4_VALUES.partition_point(|value| f32::from(*value) < number) as u8
     }
 }
 

@@ -2,8 +2,9 @@
 
 use half::f16;
 
-use super::blocks::{BLOCK, blocks};
-use super::reference::{Encoder, Reference, half, inverse, largest};
+use super::blocks::blocks;
+use super::parts::{BLOCK, half, inverse, largest, nibble, pack_low};
+use super::reference::{Encoder, Reference};
 use super::search::{Even, Group, Spans, Symmetric};
 
 blocks! {
@@ -222,11 +223,6 @@ impl BlockQ8_0 {
     }
 }
 
-/// The 4-bit code of value `i` of a block of 32 whose halves share bytes.
-pub(super) fn nibble(qs: &[u8], i: usize) -> u8 {
-    (qs[i % 16] >> (4 * (i / 16))) & 15
-}
-
 /// The same with a fifth bit.
 fn five_bits(qs: &[u8; 16], qh: [u8; 4], i: usize) -> u8 {
     let high = (u32::from_le_bytes(qh) >> i) as u8 & 1;
@@ -245,11 +241,6 @@ fn range(values: &[f32; BLOCK]) -> (f32, f32) {
 /// A code from 0 to `most`: `value` without its fraction.
 fn code(value: f32, most: u8) -> u8 {
     (value as u8).min(most)
-}
-
-/// The low four bits of 32 codes, the halves sharing bytes.
-pub(super) fn pack_low(codes: &[u8; BLOCK]) -> [u8; 16] {
-    std::array::from_fn(|i| (codes[i] & 15) | (codes[i + 16] << 4))
 }
 
 /// The fifth bits of 32 codes.

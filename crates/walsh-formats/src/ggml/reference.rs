@@ -4,6 +4,7 @@ use bytemuck::bytes_of;
 use half::{bf16, f16};
 
 use super::blocks::Block;
+use super::parts::largest;
 use super::search::{GROUP, Group};
 use crate::dtype::DType;
 use crate::error::{FormatError, join_names};
@@ -286,29 +287,6 @@ fn filled(values: &[f32]) -> [f32; GROUP] {
     let mut group = [0.0; GROUP];
     group[..values.len()].copy_from_slice(values);
     group
-}
-
-/// Where the first value of the largest magnitude stands.
-pub(super) fn largest(values: &[f32]) -> usize {
-    let mut best = 0;
-    for (i, value) in values.iter().enumerate() {
-        if value.abs() > values[best].abs() {
-            best = i;
-        }
-    }
-    best
-}
-
-pub(super) fn half(value: f32) -> Option<f16> {
-    let half = f16::from_f32(value);
-    half.is_finite().then_some(half)
-}
-
-/// 1 / scale, or 0 where that is no number: the scale is then zero in half precision, and so is whatever is
-/// decoded.
-pub(super) fn inverse(scale: f32) -> f32 {
-    let inverse = 1.0 / scale;
-    if inverse.is_finite() { inverse } else { 0.0 }
 }
 
 #[cfg(test)]

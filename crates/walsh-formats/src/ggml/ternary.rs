@@ -2,7 +2,8 @@
 
 use half::f16;
 
-use super::blocks::{SUPER_BLOCK, blocks};
+use super::blocks::blocks;
+use super::parts::SUPER_BLOCK;
 use super::reference::Reference;
 
 /// The values of a block of Q1_0.

@@ -23,6 +23,7 @@
 
 mod cursor;
 mod error;
+mod limits;
 mod metadata;
 mod split;
 mod value;
@@ -35,15 +36,10 @@ use cursor::Cursor;
 use error::shown;
 
 pub use error::GgufError;
+pub use limits::{DEFAULT_ALIGNMENT, MAX_ARRAY_DEPTH, MAX_DIMENSIONS};
 pub use metadata::Metadata;
 pub use split::{Split, check_split, split_info, split_path};
-pub use value::{Array, MAX_ARRAY_DEPTH, Value, ValueType};
-
-/// The alignment of tensor data in a file that does not state one.
-pub const DEFAULT_ALIGNMENT: u64 = 32;
-
-/// The most dimensions that a GGML tensor has.
-pub const MAX_DIMENSIONS: u32 = 4;
+pub use value::{Array, Value, ValueType};
 
 /// A parsed file.
 #[derive(Clone, Debug)]

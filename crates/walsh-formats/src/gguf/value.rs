@@ -4,9 +4,7 @@ use std::fmt;
 
 use super::cursor::Cursor;
 use super::error::{GgufError, shown};
-
-/// How deeply arrays may be nested: an array of arrays of … has at most this many levels.
-pub const MAX_ARRAY_DEPTH: usize = 4;
+use super::limits::MAX_ARRAY_DEPTH;
 
 /// The type of a metadata value, with GGUF's numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

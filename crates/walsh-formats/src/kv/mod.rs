@@ -96,6 +96,11 @@ impl KvCodec {
         }
     }
 
+    /// Whether vectors are rotated unless the codec's name says otherwise: those of all codecs but GGML's types.
+    pub(super) const fn turns(self) -> bool {
+        self.dense().is_none()
+    }
+
     /// The same codec, of vectors that are rotated before they are stored or of plain ones.
     #[must_use]
     pub const fn with_rotation(self, rotate: bool) -> Self {
@@ -106,7 +111,7 @@ impl KvCodec {
         }
     }
 
-    /// The GGML type, unless it is a codebook codec.
+    /// The GGML type, if it is one.
     pub const fn dense(self) -> Option<DType> {
         match self {
             KvCodec::Dense(dtype) | KvCodec::Rotated(dtype) => Some(dtype),
@@ -127,6 +132,11 @@ pub enum Storage {
 }
 
 impl Storage {
+    /// The type of the scales that lie beside the codes of a row; `None` where there are none.
+    pub fn scale_dtype(&self) -> Option<DType> {
+        self.family().scale_dtype()
+    }
+
     fn family(&self) -> &dyn Family {
         match self {
             Storage::Float(codec) => codec,

@@ -113,7 +113,7 @@ impl RowCodec {
 
     /// The type of the scales: f16 for least squares, f32 for norms, none for a dense codec.
     pub fn scale_dtype(&self) -> Option<DType> {
-        self.storage.family().scale_dtype()
+        self.storage.scale_dtype()
     }
 
     /// Bytes of scales per row.

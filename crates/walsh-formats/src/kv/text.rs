@@ -7,8 +7,8 @@ use super::{KvCodec, KvCodecs, KvError, NormFactor, ScaleKind};
 
 /// The codecs that can be named, for messages.
 fn possible_codecs() -> String {
-    let names = |of_tq: bool| {
-        let names = KvCodec::all().filter(|codec| matches!(codec, KvCodec::Tq(_)) == of_tq);
+    let names = |turned: bool| {
+        let names = KvCodec::all().filter(|codec| codec.turns() == turned);
         names.map(KvCodec::name).collect::<Vec<_>>().join(", ")
     };
     format!(
@@ -42,22 +42,25 @@ pub(super) fn parse_codec(
             None => (option, "1"),
         };
         match (option, &mut codec) {
-            ("norot", KvCodec::Tq(tq)) if tq.rotate => tq.rotate = false,
+            ("rot", codec) if codec.turns() => {
+                return Err(malformed(format!(
+                    "{name} rotates anyway; +rot is for ggml's types and floats"
+                )));
+            }
+            ("rot", codec) if codec.rotates() => return Err(twice()),
+            ("rot", codec) => *codec = codec.with_rotation(true),
+            ("norot", codec) if codec.rotates() && codec.turns() => {
+                *codec = codec.with_rotation(false);
+            }
+            ("norot", codec) if codec.turns() => return Err(twice()),
             ("norm", KvCodec::Tq(tq)) if tq.scale == ScaleKind::LeastSquares => {
                 let factor = factor.parse().ok().and_then(NormFactor::new);
                 tq.scale = ScaleKind::Norm(factor.ok_or_else(|| {
                     malformed("the factor behind +norm: is a number from 1/64 to 64".to_owned())
                 })?);
             }
-            ("norot" | "norm", KvCodec::Tq(_)) => return Err(twice()),
-            ("rot", KvCodec::Tq(_)) => {
-                return Err(malformed(format!(
-                    "{name} rotates anyway; +rot is for ggml's types and floats"
-                )));
-            }
-            ("rot", other) if other.rotates() => return Err(twice()),
-            ("rot", other) => *other = other.with_rotation(true),
-            ("plain", KvCodec::Tq(_)) => match plain.as_deref_mut() {
+            ("norm", KvCodec::Tq(_)) => return Err(twice()),
+            ("plain", codec) if codec.turns() => match plain.as_deref_mut() {
                 Some(plain) if *plain => return Err(twice()),
                 Some(plain) => *plain = true,
                 None => {
@@ -172,12 +175,14 @@ impl FromStr for KvCodecs {
 impl fmt::Display for KvCodec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name())?;
-        let KvCodec::Tq(tq) = self else {
-            return f.write_str(if self.rotates() { "+rot" } else { "" });
-        };
-        if !tq.rotate {
-            f.write_str("+norot")?;
+        match (self.turns(), self.rotates()) {
+            (true, false) => f.write_str("+norot")?,
+            (false, true) => f.write_str("+rot")?,
+            _ => {}
         }
+        let KvCodec::Tq(tq) = self else {
+            return Ok(());
+        };
         match tq.scale {
             ScaleKind::LeastSquares => Ok(()),
             ScaleKind::Norm(NormFactor::ONE) => f.write_str("+norm"),

@@ -50,18 +50,18 @@ struct Scales {
 };
 
 template <int KIND> inline uint raw_scale(const uchar *scales, ulong row, uint group) {
-    if constexpr (KIND == KIND_TQ_FITTED) return ((const ushort *)scales)[row * ROW_GROUPS + group];
-    if constexpr (KIND == KIND_TQ_NORMED) return ((const uint *)scales)[row * ROW_GROUPS + group];
+    if constexpr (KvForm<KIND>::SCALE_BYTES == 2) return ((const ushort *)scales)[row * ROW_GROUPS + group];
+    if constexpr (KvForm<KIND>::SCALE_BYTES == 4) return ((const uint *)scales)[row * ROW_GROUPS + group];
     return 0;
 }
 
 template <int KIND> inline uint scale_bytes() {
-    return (KIND == KIND_TQ_FITTED ? 2 : (KIND == KIND_TQ_NORMED ? 4 : 0)) * ROW_GROUPS;
+    return KvForm<KIND>::SCALE_BYTES * ROW_GROUPS;
 }
 
 template <int KIND> inline float scale_from(uint raw, float factor) {
-    if constexpr (KIND == KIND_TQ_FITTED) return half_to_float(ushort(raw));
-    if constexpr (KIND == KIND_TQ_NORMED) return as_type<float>(raw) * factor;
+    if constexpr (KvForm<KIND>::SCALE_BYTES == 2) return half_to_float(ushort(raw));
+    if constexpr (KvForm<KIND>::SCALE_BYTES == 4) return as_type<float>(raw) * factor;
     return 1.0f;
 }
 

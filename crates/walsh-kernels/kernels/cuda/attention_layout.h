@@ -5,8 +5,8 @@ enum : int {
     // Whether queries stay in registers.
     HELD = HEAD_DIM * COLUMNS <= 256,
     HELD_WORDS = HELD ? HEAD_DIM / 8 * COLUMNS : 1,
-    KEY_SCALED = KvForm<KEY_KIND>::CODEBOOK,
-    VALUE_SCALED = KvForm<VALUE_KIND>::CODEBOOK
+    KEY_SCALED = KvForm<KEY_KIND>::SCALE_BYTES > 0,
+    VALUE_SCALED = KvForm<VALUE_KIND>::SCALE_BYTES > 0
 };
 
 typedef Rows<KEY_KIND, KEY_BITS, KEY_BYTES> Keys;

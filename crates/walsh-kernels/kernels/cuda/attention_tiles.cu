@@ -139,6 +139,9 @@ inline void stage_chunk(const uchar *row, uint chunk, float scale, const float *
     } else {
         float numbers[CHUNK];
         row_numbers<KIND, BITS, CHUNK>(row, chunk * CHUNK, book, numbers);
+        if constexpr (KvForm<KIND>::SCALE_BYTES > 0) {
+            UNROLL for (int i = 0; i < CHUNK; i++) numbers[i] *= scale;
+        }
         UNROLL for (int i = 0; i < CHUNK / 2; i++) pairs[i] = half_pair(numbers[2 * i], numbers[2 * i + 1]);
     }
     ((uint4 *)to)[0] = make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);

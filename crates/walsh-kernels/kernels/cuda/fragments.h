@@ -195,7 +195,7 @@ template <int BITS, const uint *HALVES> inline void fill_book(uchar *book, uint 
 }
 
 // Scales of a row.
-enum : int { GROUPS = KvForm<KEY_KIND>::CODEBOOK || KvForm<VALUE_KIND>::CODEBOOK ? ROW_GROUPS : 1 };
+enum : int { GROUPS = KvForm<KEY_KIND>::SCALE_BYTES > 0 || KvForm<VALUE_KIND>::SCALE_BYTES > 0 ? ROW_GROUPS : 1 };
 
 // What a lane reads of a side's rows.
 template <int OF_KIND, int BITS, int OF_BYTES> struct Rows {

@@ -1,7 +1,7 @@
 //! Matrix products.
 
 use walsh_core::ops::MatMul;
-use walsh_core::{Buffer, Result, Span, Tensor};
+use walsh_core::{Activations, Buffer, Result, Span, Tensor};
 
 use super::blocks::{self, Form, form, type_constant};
 use super::products::Products;
@@ -35,7 +35,7 @@ const TILES_M: [(u32, u32); 2] = [(128, 48 << 10), (64, 32 << 10)];
 
 /// The form of a product's input that its kernel reads.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Activations {
+pub(crate) enum InputForm {
     /// In 8 bits.
     Quantised {
         /// Blocks of 32 numbers in a row, which is filled up to whole columns: tensors of the same memory may have rows
@@ -295,8 +295,8 @@ fn tile_rows(op: &MatMul, lowering: &Lowering<'_>) -> Option<u32> {
 /// How often an input is rounded to 8 bits: once, or, for the precision of single floats, what that leaves twice more.
 pub(super) fn planes(lowering: &Lowering<'_>) -> u64 {
     match lowering.limits().activations {
-        walsh_core::Activations::Int8 => 1,
-        walsh_core::Activations::F32 => 3,
+        Activations::Int8 => 1,
+        Activations::F32 => 3,
     }
 }
 
@@ -382,7 +382,7 @@ fn spans(op: &MatMul, input: Span, lowering: &Lowering<'_>) -> Vec<Span> {
 /// The input in the form that a kernel reads, computed once for all products of that kernel.
 fn derive(
     input: &Tensor,
-    what: Activations,
+    what: InputForm,
     lowering: &mut Lowering<'_>,
     compute: impl FnOnce(&mut Lowering<'_>) -> Result<Buffer>,
 ) -> Result<Buffer> {
@@ -403,7 +403,7 @@ pub(super) fn quantised(
 ) -> Result<Buffer> {
     let planes = planes(lowering);
     let [rows, blocks] = [input.shape()[0], input.row_len() / 32];
-    let what = Activations::Quantised {
+    let what = InputForm::Quantised {
         blocks,
         runs,
         planes,
@@ -439,7 +439,7 @@ pub(super) fn quantised(
 
 /// The input as bfloat16.
 fn narrow(input: &Tensor, lowering: &mut Lowering<'_>) -> Result<Buffer> {
-    derive(input, Activations::Narrow, lowering, |lowering| {
+    derive(input, InputForm::Narrow, lowering, |lowering| {
         let pairs = input.elements() / 2;
         let buffer = lowering.workspace(4 * pairs)?;
         let variant = Variant::new(&NARROW_ROWS, &[("THREADS", THREADS)]);

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Calibration, KeyMoments};
+use super::moments::{Calibration, KeyMoments};
 use crate::container::{self, Kind, Section, Tag};
 use crate::{Error, Model, Result};
 

@@ -8,20 +8,16 @@
 //! Both come from a built-in text, so that codes do not depend on what a session reads.
 
 mod file;
+mod moments;
+mod options;
 #[cfg(test)]
 mod tests;
 
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-
-use walsh::formats::kv::LayerKv;
-use walsh::ops::{Pairing, RopeConfig};
-use walsh::{Device, KeyPreparation};
-
 use crate::model::graph::{Layerwise, Reading};
 use crate::tokenizer::Special;
-use crate::{Error, Model, ModelConfig, Result, Watch};
+use crate::{Model, Result, Watch};
+pub use moments::{Calibration, KeyMoments};
+pub use options::{CalibrationListener, CalibrationNotice, CalibrationOptions};
 
 /// What is read.
 const TEXT: &str = include_str!("text.txt");
@@ -29,70 +25,25 @@ const TEXT: &str = include_str!("text.txt");
 /// At most this many tokens of it are.
 const TOKENS: usize = 1024;
 
-/// The first tokens' keys are unlike all others, and an overlay holds them: they do not count.
-const SKIPPED: usize = 4;
-
-/// The share of the mean in the keys' square from which on they count as biased: what is left then differs by less than
-/// a seventh of the mean.
-const BIASED_SHARE: f64 = 0.98;
-
-/// The moments of one layer's keys and queries: `[kv_heads][head_dim]` each, after RoPE.
-#[derive(Debug, Clone, PartialEq)]
-pub struct KeyMoments {
-    /// The mean of the keys.
-    pub key_mean: Vec<f32>,
-    /// The mean square of the keys.
-    pub key_square: Vec<f32>,
-    /// The mean square of the queries that meet the head.
-    pub query_square: Vec<f32>,
-}
-
-/// What calibration finds about a model's keys, one entry per layer.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Calibration {
-    /// The layers.
-    pub layers: Vec<KeyMoments>,
-}
-
-/// What happens while a model's calibration is looked for.
-#[derive(Debug)]
-pub enum CalibrationNotice<'a> {
-    /// It is measured: this many layers of so many are done.
-    Measuring {
-        /// Layers done.
-        done: usize,
-        /// Layers in all.
-        layers: usize,
-    },
-    /// It was measured, but cannot be kept: the next time it is measured again.
-    NotKept(&'a Error),
-}
-
-/// Who is told what happens.
-pub type CalibrationListener = dyn Fn(CalibrationNotice<'_>) + Send + Sync;
-
-/// Where calibrations are kept, and who is told of them.
-#[derive(Clone, Default)]
-pub struct CalibrationOptions {
-    /// The folder; `None` to keep them in memory alone, while the model is open.
-    pub folder: Option<PathBuf>,
-    /// Is told what happens.
-    pub notice: Option<Arc<CalibrationListener>>,
-    /// Setting it ends a measurement with [`Error::Cancelled`] before the next layer.
-    pub cancel: Arc<AtomicBool>,
-}
-
-impl std::fmt::Debug for CalibrationOptions {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("CalibrationOptions")
-            .field("folder", &self.folder)
-            .finish_non_exhaustive()
+impl Model {
+    /// What calibration finds about its keys: kept from before, or measured on
+    /// first use.
+    ///
+    /// # Errors
+    /// When the model computes a number that is not finite.
+    pub fn calibration(&self) -> Result<&Calibration> {
+        let (kept, options) = self.calibration_kept();
+        if let Some(known) = kept.get() {
+            return Ok(known);
+        }
+        let found = Calibration::find(self, options)?;
+        Ok(kept.get_or_init(|| found))
     }
 }
 
 impl Calibration {
     /// The calibration that was kept for a model, or a new one, which is kept.
-    pub(crate) fn find(model: &Model, options: &CalibrationOptions) -> Result<Self> {
+    fn find(model: &Model, options: &CalibrationOptions) -> Result<Self> {
         let folder = options.folder.as_deref();
         if let Some(kept) = folder.and_then(|folder| file::load(model, folder)) {
             return Ok(kept);
@@ -113,13 +64,6 @@ impl Calibration {
             tell(CalibrationNotice::NotKept(&error));
         }
         Ok(found)
-    }
-
-    /// The layers whose keys have a mean that dwarfs how they differ, among those that `uncentered` says are stored as
-    /// they are: few bits then go to what tells keys apart.
-    pub(crate) fn biased_layers(&self, uncentered: impl Fn(usize) -> bool) -> Vec<usize> {
-        let biased = |layer: &usize| uncentered(*layer) && self.layers[*layer].is_biased();
-        (0..self.layers.len()).filter(biased).collect()
     }
 
     /// Reads the built-in text and looks at every layer's keys and queries.
@@ -147,136 +91,5 @@ impl Calibration {
             progress(index + 1, count)?;
         }
         Ok(Self { layers })
-    }
-}
-
-impl KeyMoments {
-    /// Those of a layer without keys.
-    fn none(config: &ModelConfig) -> Self {
-        let zeros = vec![0.0; config.kv_heads * config.head_dim];
-        Self {
-            key_mean: zeros.clone(),
-            key_square: zeros.clone(),
-            query_square: zeros,
-        }
-    }
-
-    /// The moments of `[tokens, kv_heads, head_dim]` keys and `[tokens, heads, head_dim]` queries.
-    fn of(config: &ModelConfig, keys: &[f32], queries: &[f32]) -> Self {
-        let dim = config.head_dim;
-        let group = config.heads / config.kv_heads;
-        let width = config.kv_heads * dim;
-        let (mut mean, mut square, mut query) = (
-            vec![0.0f64; width],
-            vec![0.0f64; width],
-            vec![0.0f64; width],
-        );
-        let tokens = keys.len() / width;
-        let first = SKIPPED.min(tokens.saturating_sub(1));
-        let count = (tokens - first).max(1) as f64;
-        for token in first..tokens {
-            for (channel, key) in keys[token * width..][..width].iter().enumerate() {
-                mean[channel] += f64::from(*key) / count;
-                square[channel] += f64::from(*key).powi(2) / count;
-            }
-            let all = width * group;
-            for (at, q) in queries[token * all..][..all].iter().enumerate() {
-                let channel = at / dim / group * dim + at % dim;
-                query[channel] += f64::from(*q).powi(2) / (count * group as f64);
-            }
-        }
-        let singles = |numbers: Vec<f64>| numbers.into_iter().map(|x| x as f32).collect();
-        Self {
-            key_mean: singles(mean),
-            key_square: singles(square),
-            query_square: singles(query),
-        }
-    }
-
-    /// Whether the mean's square is most of the keys' mean square by far.
-    fn is_biased(&self) -> bool {
-        let mean: f64 = self.key_mean.iter().map(|x| f64::from(*x).powi(2)).sum();
-        let square: f64 = self.key_square.iter().map(|x| f64::from(*x)).sum();
-        mean > BIASED_SHARE * square
-    }
-
-    /// What is subtracted from keys: `[kv_heads][head_dim]`.
-    pub(crate) fn center(&self) -> &[f32] {
-        &self.key_mean
-    }
-
-    /// What keys are divided by, `[kv_heads][head_dim]`: the same for the two channels that RoPE turns into each other,
-    /// and of geometric mean 1 over a head.
-    pub(crate) fn equaliser(
-        &self,
-        rope: Option<&RopeConfig>,
-        head_dim: usize,
-        centered: bool,
-    ) -> Vec<f32> {
-        let mut out = Vec::with_capacity(self.key_square.len());
-        for head in 0..self.key_square.len() / head_dim {
-            let at = head * head_dim;
-            let key = |channel: usize| {
-                let mean = if centered {
-                    self.key_mean[at + channel]
-                } else {
-                    0.0
-                };
-                f64::from(self.key_square[at + channel]) - f64::from(mean).powi(2)
-            };
-            let query = |channel: usize| f64::from(self.query_square[at + channel]);
-            let logs: Vec<f64> = (0..head_dim)
-                .map(|channel| {
-                    let partner = partner(rope, channel);
-                    let k = key(channel) + key(partner);
-                    let q = query(channel) + query(partner);
-                    // A quarter of the logarithm of squares is half that of what they are squares of.
-                    let log = 0.25 * (k / q).ln();
-                    if log.is_finite() { log } else { 0.0 }
-                })
-                .collect();
-            let mean = logs.iter().sum::<f64>() / head_dim as f64;
-            out.extend(
-                logs.iter()
-                    .map(|log| (log - mean).clamp(-8.0, 8.0).exp() as f32),
-            );
-        }
-        out
-    }
-
-    /// What a layer's keys are prepared with.
-    pub(crate) fn preparation(
-        &self,
-        device: &Device,
-        (config, rope): (&ModelConfig, Option<&RopeConfig>),
-        kv: &LayerKv,
-    ) -> Result<KeyPreparation> {
-        let shape = [config.kv_heads as u64, config.head_dim as u64];
-        let equaliser = kv
-            .equalise
-            .then(|| self.equaliser(rope, config.head_dim, kv.center));
-        Ok(KeyPreparation {
-            equaliser: equaliser
-                .map(|equaliser| device.tensor(&shape, &equaliser))
-                .transpose()?,
-            center: kv
-                .center
-                .then(|| device.tensor(&shape, self.center()))
-                .transpose()?,
-        })
-    }
-}
-
-/// The channel of a head that RoPE turns together with this one; itself where there is none.
-fn partner(rope: Option<&RopeConfig>, channel: usize) -> usize {
-    let Some(rope) = rope else {
-        return channel;
-    };
-    let dims = rope.dims as usize;
-    match rope.pairing {
-        _ if channel >= dims => channel,
-        Pairing::Pairwise => channel ^ 1,
-        Pairing::HalfSplit if channel < dims / 2 => channel + dims / 2,
-        Pairing::HalfSplit => channel - dims / 2,
     }
 }

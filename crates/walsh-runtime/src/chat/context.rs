@@ -2,7 +2,8 @@
 
 use super::jinja::Json;
 use super::marking::Marking;
-use super::{Message, Template};
+use super::message::Message;
+use super::template::Template;
 use crate::Result;
 use crate::tokenizer::Tokenizer;
 

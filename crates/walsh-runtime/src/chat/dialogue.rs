@@ -6,8 +6,9 @@ use serde_json::{Map, Value, json};
 
 use super::context::Context;
 use super::jinja::Json;
-use super::tools::Tool;
-use super::{Template, tools};
+use super::template::Template;
+use super::tools::{Tool, is_name};
+use super::wrong::{shown, wrong};
 use crate::conversation::Prompt;
 use crate::tokenizer::{Special, Tokenizer};
 use crate::{Error, Result};
@@ -202,7 +203,7 @@ impl Dialogue {
 fn checked_call(call: &Value, place: &str) -> Result<Value> {
     let function = call.get("function").and_then(Value::as_object);
     let name = function.and_then(|function| function.get("name")?.as_str());
-    let Some(name) = name.filter(|name| tools::is_name(name)) else {
+    let Some(name) = name.filter(|name| is_name(name)) else {
         let name = function.and_then(|function| function.get("name"));
         return Err(wrong(format!(
             "{place}.function.name must be a tool's name, but is {}",
@@ -232,21 +233,4 @@ fn checked_call(call: &Value, place: &str) -> Result<Value> {
 fn to_json(value: &Value) -> Result<Json> {
     use serde::Deserialize;
     Json::deserialize(value).map_err(|error| wrong(error.to_string()))
-}
-
-pub(super) fn wrong(what: impl Into<String>) -> Error {
-    Error::Dialogue { what: what.into() }
-}
-
-/// A value in a message of an error.
-pub(super) fn shown(value: Option<&Value>) -> String {
-    const LONGEST: usize = 60;
-    let Some(value) = value else {
-        return "absent".into();
-    };
-    let text = value.to_string();
-    match text.char_indices().nth(LONGEST) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
-    }
 }

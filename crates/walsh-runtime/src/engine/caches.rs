@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use walsh::{CacheKind, DType, Device, KvCache, KvCacheOptions, KvRows, KvSide, LayerKv, Tensor};
 
-use super::EngineOptions;
-use super::folder::Left;
+use super::left::Left;
+use super::options::EngineOptions;
 use super::pages::{PAGE, PageCopy, PageGroup};
 use crate::model::memory::{LayerMemory, LayerState};
 use crate::session::cache_options;

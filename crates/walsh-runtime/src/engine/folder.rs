@@ -16,9 +16,9 @@ use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
 
-use super::EngineOptions;
 use super::caches::Caches;
-use super::slots::Home;
+use super::left::{Home, Key, Left};
+use super::options::EngineOptions;
 use crate::container::{self, Kind, Section, Tag};
 use crate::{Error, Model, Result};
 
@@ -35,15 +35,6 @@ const OVERLAYS: Tag = *b"OVER";
 
 /// How many files may wait to be written.
 const WAITING: usize = 16;
-
-/// A call and all before it, as a name.
-pub(super) type Key = [u8; 32];
-
-/// What a call has left behind.
-pub(super) struct Left {
-    pub(super) pages: Vec<u8>,
-    pub(super) overlays: Vec<u8>,
-}
 
 /// A folder of files, and the thread that writes them.
 pub(super) struct Folder {

@@ -7,8 +7,11 @@
 mod caches;
 mod clients;
 mod folder;
+mod job;
+mod left;
 mod logprobs;
 mod look_up;
+mod options;
 mod pages;
 mod prefixes;
 mod rate;
@@ -16,161 +19,26 @@ mod request;
 mod runner;
 mod sequence;
 mod slots;
+mod status;
 mod worker;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use walsh::formats::DType;
-use walsh::{KvCodec, KvSpec};
-
+use self::job::{Job, SlotWork};
+use self::left::Home;
+pub use self::options::EngineOptions;
 pub(crate) use self::rate::Decoding;
 pub use self::request::{Logprobs, Piece, Pooling, Request, Stream};
 use self::runner::Runner;
 use self::sequence::Sequence;
-use self::slots::{Home, Job, SlotText, SlotWork};
+use self::slots::SlotText;
 pub use self::slots::{SlotFile, SlotStatus};
+pub use self::status::EngineStatus;
 use self::worker::{Shown, Worker};
-use crate::session::DEFAULT_CONTEXT;
 use crate::{Error, Model, Result};
-
-/// How an engine is started.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EngineOptions {
-    /// The most texts that are in a step at once.
-    pub sequences: usize,
-    /// The most tokens of a text, what is generated included; 0 for the model's own
-    /// context, but at most [`DEFAULT_CONTEXT`].
-    pub context: usize,
-    /// How the KV cache is kept; a budget is what the model [makes of it](Model::kv_policy).
-    pub kv: KvSpec,
-    /// The bytes of the KV cache of all texts; 0 for as many as they can use, but at
-    /// most half of what the device has free.
-    pub kv_memory: u64,
-    /// The most tokens of prompts that are read in a step. A prompt is read in chunks
-    /// of so many from its beginning on, whoever else is served.
-    pub chunk: usize,
-    /// Whether the keys and values of texts are kept behind them, in pages that nobody
-    /// else needs, so that another text that begins alike does not read them again.
-    pub keep_prefixes: bool,
-    /// A folder in which what was read of prompts is kept, to be found after a restart: by
-    /// engines of this model, SPEC, calibration and device alone.
-    pub prefix_folder: Option<PathBuf>,
-    /// The most bytes of all files of that folder; those that were of use the longest ago go.
-    pub prefix_folder_bytes: u64,
-    /// The most tokens that are looked up for requests that [ask for it](Request::look_up):
-    /// where a text goes on as it did before, several of its tokens are read, and chosen, in
-    /// one step. 0 looks up none. Of one engine, requests that look up and those that do not
-    /// have the same answers where a row's sums do not depend on how many rows there are,
-    /// as on CPUs with packed weights; on GPUs they differ by rounding. Models whose layers
-    /// keep a state take 0 alone. Overlays have room
-    /// for what is looked up, and are summed in another order than by an engine without.
-    pub look_up: usize,
-    /// Whether a text goes on only from what it would have read itself by the same
-    /// calls, to the bit, so that its answer does not depend on what else is served.
-    /// Otherwise its calls may end where other texts were seen to part from it, and
-    /// what was generated for others is gone on from too, as in a conversation: it was
-    /// read token by token, over codes alone, and differs from a prompt that is read at
-    /// once by as much as rounding does. On NVIDIA GPUs sums still differ by rounding:
-    /// products of one row are of numbers in 8 bits and those of several of halves or
-    /// bfloat16, and attention shares contexts out by all that are in a step.
-    pub deterministic: bool,
-}
-
-impl Default for EngineOptions {
-    fn default() -> Self {
-        Self {
-            sequences: 16,
-            context: 0,
-            kv: KvSpec::plain(KvCodec::Dense(DType::F16)),
-            kv_memory: 0,
-            chunk: 256,
-            keep_prefixes: true,
-            prefix_folder: None,
-            prefix_folder_bytes: 4 << 30,
-            look_up: 0,
-            deterministic: false,
-        }
-    }
-}
-
-impl EngineOptions {
-    /// The most texts at once: what a step's products have rows for.
-    const MOST_SEQUENCES: usize = 1024;
-
-    /// The most tokens that are looked up: with the next, as many as attention takes in one pass over the codes.
-    const MOST_LOOKED_UP: usize = 7;
-
-    /// The options with the defaults filled in.
-    fn resolved(&self, model: &Model) -> Result<Self> {
-        let context = match self.context {
-            0 => model.config().context.min(DEFAULT_CONTEXT),
-            context => context,
-        };
-        let most = i32::MAX as usize / 2;
-        for (name, size, most) in [
-            ("sequences", self.sequences, Self::MOST_SEQUENCES),
-            ("context", context, most),
-            ("chunk", self.chunk, most),
-        ] {
-            if size == 0 || size > most {
-                return Err(Error::option(
-                    name,
-                    format_args!("between 1 and {most}"),
-                    size,
-                ));
-            }
-        }
-        if self.look_up > Self::MOST_LOOKED_UP {
-            let expected = format_args!("at most {}", Self::MOST_LOOKED_UP);
-            return Err(Error::option("look_up", expected, self.look_up));
-        }
-        if self.look_up > 0 && model.config().recurrent.is_some() {
-            // What was looked up in vain would have to be taken back out of states.
-            let expected = "0 with a model whose layers keep a state";
-            return Err(Error::option("look_up", expected, self.look_up));
-        }
-        Ok(Self {
-            context,
-            kv: model.kv_policy(&self.kv)?,
-            chunk: self.chunk.min(context),
-            ..self.clone()
-        })
-    }
-}
-
-/// What an engine is doing.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct EngineStatus {
-    /// Requests that have not begun, or were put off.
-    pub waiting: usize,
-    /// Texts that are being read or written.
-    pub running: usize,
-    /// Pages of texts that are being read or written, of all kinds of layers.
-    pub pages_used: usize,
-    /// Those of them that more than one of these texts has.
-    pub pages_shared: usize,
-    /// Pages that are kept of other texts, until somebody needs them.
-    pub pages_kept: usize,
-    /// Pages in all.
-    pub pages: usize,
-    /// Steps so far.
-    pub steps: u64,
-    /// Tokens of prompts that were read, again too.
-    pub read: u64,
-    /// Tokens of prompts that were not read, because they were kept of another text.
-    pub reused: u64,
-    /// Tokens that were chosen.
-    pub generated: u64,
-    /// Tokens that were looked up, and read before they were chosen.
-    pub looked_up: u64,
-    /// Those of them that were chosen then.
-    pub found: u64,
-    /// How often a text gave way to others.
-    pub put_off: u64,
-}
 
 /// Serves many requests at once with one model.
 ///

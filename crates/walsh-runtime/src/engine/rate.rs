@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::EngineOptions;
+use super::options::EngineOptions;
 use super::request::{Request, Stream};
 use super::runner::Runner;
 use super::sequence::Sequence;

@@ -7,13 +7,14 @@ use std::sync::{Arc, Mutex};
 
 use walsh::{DType, Device, Step, Tensor};
 
-use super::EngineOptions;
 use super::caches::{Caches, Group};
 use super::folder::{self, Folder};
+use super::left::Home;
+use super::options::EngineOptions;
 use super::pages::{PAGE, PageGroup};
 use super::prefixes::{Kept, Prefixes, Search};
 use super::sequence::{Rows, Sequence};
-use super::slots::{Held, Home};
+use super::slots::Held;
 use crate::model::graph::{Graph, Intermediates};
 use crate::model::steps::Steps;
 use crate::session::LOGIT_BYTES;

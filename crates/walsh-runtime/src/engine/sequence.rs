@@ -10,10 +10,10 @@ use std::time::Instant;
 
 use sha2::{Digest, Sha256};
 
-use super::EngineOptions;
-use super::folder::Key;
+use super::left::Key;
 use super::logprobs::LogSoftmax;
 use super::look_up::LookUp;
+use super::options::EngineOptions;
 use super::prefixes::NodeId;
 use super::request::{Event, Logprobs, Outlet, Piece, Request};
 use crate::constraint::Guide;

@@ -9,9 +9,7 @@
 
 use std::path::Path;
 
-use super::folder::Left;
-use super::runner::Runner;
-use super::sequence::Sequence;
+use super::left::{Home, Left};
 use crate::container::{self, Kind, Section, Tag};
 use crate::model::graph::Reading;
 use crate::{Error, Model, Result};
@@ -51,15 +49,6 @@ pub struct SlotFile {
     pub bytes: u64,
 }
 
-/// What is done with a slot that no request has, and what tells who asked for it.
-pub(super) type SlotWork = Box<dyn FnOnce(&mut Runner, usize) -> Box<dyn FnOnce()> + Send>;
-
-/// What an engine is asked for.
-pub(super) enum Job {
-    Serve(Box<Sequence>),
-    Slot(usize, SlotWork),
-}
-
 /// A text that a slot had last, as far as it was read.
 pub(super) struct Held {
     pub(super) salt: Option<String>,
@@ -76,9 +65,6 @@ pub(super) struct Link {
     /// Whether an overlay is kept behind it.
     pub(super) overlay: bool,
 }
-
-/// What keys and values depend on besides the model, each with its name.
-pub(super) type Home = Vec<(&'static str, String)>;
 
 /// A text and what its calls have left behind.
 pub(super) struct SlotText {

@@ -5,12 +5,13 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use super::EngineStatus;
 use super::clients::Clients;
+use super::job::{Job, SlotWork};
 use super::pages::PageGroup;
 use super::runner::Runner;
 use super::sequence::{Rows, Sequence};
-use super::slots::{Held, Job, SlotStatus, SlotWork};
+use super::slots::{Held, SlotStatus};
+use super::status::EngineStatus;
 use crate::{Error, Finish, Result};
 
 /// The state of an engine.

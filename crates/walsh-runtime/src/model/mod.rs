@@ -6,6 +6,7 @@ mod file;
 pub(crate) mod fingerprint;
 pub(crate) mod graph;
 mod keys;
+mod kv;
 pub(crate) mod memory;
 mod screening;
 pub(crate) mod steps;
@@ -18,7 +19,6 @@ use std::sync::{Arc, OnceLock};
 
 use walsh::formats::DType;
 use walsh::formats::gguf::Gguf;
-use walsh::formats::kv::{KvCodec, KvSpec, LayerKv, RowCodec};
 use walsh::{Device, tensor_bytes};
 
 pub use architecture::Architecture;
@@ -36,9 +36,8 @@ use crate::chat::Template;
 use crate::constraint::{Constraint, Guide, Guides};
 use crate::container::Origin;
 use crate::sampling::RecommendedSampling;
-use crate::session::cache_options;
 use crate::tokenizer::Tokenizer;
-use crate::{Error, Fit, RestoreOptions, Result, Session, SessionOptions};
+use crate::{Error, Result};
 
 /// The tensors of one storage type, together.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -303,143 +302,14 @@ impl Model {
         self.with_metadata(|gguf| Template::from_gguf(gguf, &self.0.tokenizer))?
     }
 
-    /// The bytes that one token takes in the KV caches of all layers, while it is
-    /// within the windows of the sliding ones, beside the overlays' fixed size.
-    ///
-    /// # Errors
-    /// When a codec does not fit the model's head size, or the SPEC's layers are
-    /// not the model's.
-    pub fn kv_bytes_per_token(&self, spec: &KvSpec) -> Result<u64> {
-        let mut bytes = 0;
-        let specs = self.layer_specs(spec)?;
-        for layer in self.config().cached_layers().map(|index| &specs[index]) {
-            for codec in [layer.codecs.key, layer.codecs.value] {
-                bytes += self.row_bytes(codec)?;
-            }
-        }
-        Ok(bytes)
-    }
-
-    /// The bits that the KV caches spend on a number, overlays not counted.
-    ///
-    /// # Errors
-    /// As [`kv_bytes_per_token`](Self::kv_bytes_per_token).
-    pub fn kv_bits_per_value(&self, spec: &KvSpec) -> Result<f64> {
-        let config = self.config();
-        let layers = config.cached_layers().count();
-        let numbers = 2 * layers * config.kv_heads * config.head_dim;
-        Ok(8.0 * self.kv_bytes_per_token(spec)? as f64 / numbers as f64)
-    }
-
-    /// The bytes that the KV caches of a session take when the context is full:
-    /// sliding layers hold their window and the chunk in flight, all others the whole
-    /// context; layers that keep a [state](ModelConfig::state_bytes) have none.
-    ///
-    /// # Errors
-    /// As [`kv_bytes_per_token`](Self::kv_bytes_per_token), and when a size is out of
-    /// range.
-    pub fn kv_bytes(&self, options: &SessionOptions) -> Result<u64> {
-        let config = self.config();
-        let options = &options.resolved(self)?;
-        let mut bytes = 0u64;
-        let mut add = |row: u64, rows: u64| bytes = bytes.saturating_add(row.saturating_mul(rows));
-        let specs = self.layer_specs(&options.kv)?;
-        for (layer, kv) in config
-            .cached_layers()
-            .map(|at| (&config.layers[at], &specs[at]))
-        {
-            let cache = cache_options(config, layer, kv, options);
-            for codec in [kv.codecs.key, kv.codecs.value] {
-                add(self.row_bytes(codec)?, cache.capacity);
-                let Some(overlay) = cache.overlay else {
-                    continue;
-                };
-                if let Some(kept) = overlay.tokens.side(codec, config.head_dim) {
-                    add(self.row_bytes(kept)?, overlay.slots());
-                }
-            }
-        }
-        Ok(bytes)
-    }
-
-    /// How each layer is kept.
-    pub(crate) fn layer_specs(&self, spec: &KvSpec) -> Result<Vec<LayerKv>> {
-        let layers = self.kv_policy(spec)?.layers(self.config().layers.len());
-        Ok(layers.map_err(walsh::Error::from)?)
-    }
-
-    /// What a SPEC stands for with this model: a [budget](KvSpec::budget) of fewer than 8 bits for the
-    /// SPEC that [fits](Self::fit) it, and where there is no fit for the same codecs in every layer;
-    /// every other SPEC for itself.
-    ///
-    /// # Errors
-    /// As for [`fit`](Self::fit).
-    pub fn kv_policy(&self, spec: &KvSpec) -> Result<KvSpec> {
-        let Some(budget) = spec.budget().filter(|budget| Fit::has(*budget)) else {
-            return Ok(spec.clone());
-        };
-        match self.fit()? {
-            Some(fit) => fit.spec(budget.bits()),
-            None => Ok(spec.spelled_out()),
-        }
-    }
-
-    /// The fit that was kept for it (see [`fit`](crate::fit())), if there is one.
-    ///
-    /// # Errors
-    /// When the file is damaged, another model's or of another version.
-    pub fn fit(&self) -> Result<Option<Fit>> {
-        match self.kept_in() {
-            Some(folder) => Fit::load(self, folder),
-            None => Ok(None),
-        }
+    /// What was found of its calibration, and how that is looked for.
+    pub(crate) fn calibration_kept(&self) -> (&OnceLock<Calibration>, &CalibrationOptions) {
+        (&self.0.calibration, &self.0.calibrations)
     }
 
     /// The folder that what is found about it is kept in.
     pub(crate) fn kept_in(&self) -> Option<&Path> {
         self.0.calibrations.folder.as_deref()
-    }
-
-    /// The bytes of one token's vectors of all KV heads of a layer.
-    pub(crate) fn row_bytes(&self, codec: KvCodec) -> Result<u64> {
-        let codec = RowCodec::new(codec, self.config().head_dim).map_err(walsh::Error::from)?;
-        let row = codec.code_bytes() + codec.scale_bytes();
-        Ok((row * self.config().kv_heads) as u64)
-    }
-
-    /// Starts a session with caches of its own.
-    ///
-    /// # Errors
-    /// When an option does not fit the model, or the device has not the memory for
-    /// its caches once the context is full ([`Error::NoRoom`], where the device can
-    /// tell; nothing is allocated then).
-    pub fn session(&self, options: SessionOptions) -> Result<Session> {
-        Session::new(self.clone(), options)
-    }
-
-    /// What calibration finds about its keys: kept from before, or measured on
-    /// first use.
-    ///
-    /// # Errors
-    /// When the model computes a number that is not finite.
-    pub fn calibration(&self) -> Result<&Calibration> {
-        if let Some(known) = self.0.calibration.get() {
-            return Ok(known);
-        }
-        let found = Calibration::find(self, &self.0.calibrations)?;
-        Ok(self.0.calibration.get_or_init(|| found))
-    }
-
-    /// Takes up a session that [`Session::save`] wrote. On a device of the same kind,
-    /// whose weights are [packed](Self::packed_bytes) or not as they were, it goes on
-    /// exactly as the saved one would have.
-    ///
-    /// # Errors
-    /// When the file cannot be read, was saved with another model or by another
-    /// version, or is damaged; when `options` contradict it, or memory is
-    /// missing, as for [`session`](Self::session).
-    pub fn restore(&self, path: impl AsRef<Path>, options: RestoreOptions) -> Result<Session> {
-        Session::restore(self, path.as_ref(), &options)
     }
 
     /// Who files that are saved with it belong to.

@@ -85,8 +85,20 @@ pub struct Session {
     watch: Watch,
 }
 
+impl Model {
+    /// Starts a session with caches of its own.
+    ///
+    /// # Errors
+    /// When an option does not fit the model, or the device has not the memory for
+    /// its caches once the context is full ([`Error::NoRoom`], where the device can
+    /// tell; nothing is allocated then).
+    pub fn session(&self, options: SessionOptions) -> Result<Session> {
+        Session::new(self.clone(), options)
+    }
+}
+
 impl Session {
-    pub(crate) fn new(model: Model, options: SessionOptions) -> Result<Self> {
+    fn new(model: Model, options: SessionOptions) -> Result<Self> {
         let config = model.config();
         let options = options.resolved(&model)?;
         memory::check_room(&model, &options)?;

@@ -60,6 +60,20 @@ pub struct RestoreOptions {
     pub cancel: Arc<AtomicBool>,
 }
 
+impl Model {
+    /// Takes up a session that [`Session::save`] wrote. On a device of the same kind,
+    /// whose weights are [packed](Self::packed_bytes) or not as they were, it goes on
+    /// exactly as the saved one would have.
+    ///
+    /// # Errors
+    /// When the file cannot be read, was saved with another model or by another
+    /// version, or is damaged; when `options` contradict it, or memory is
+    /// missing, as for [`session`](Self::session).
+    pub fn restore(&self, path: impl AsRef<Path>, options: RestoreOptions) -> Result<Session> {
+        Session::restore(self, path.as_ref(), &options)
+    }
+}
+
 impl Session {
     /// Writes the session to a file, from which [`Model::restore`] takes it up
     /// again: the tokens, the codes of their keys and values as they lie in
@@ -123,7 +137,7 @@ impl Session {
         fields.finish()
     }
 
-    pub(crate) fn restore(model: &Model, path: &Path, options: &RestoreOptions) -> Result<Self> {
+    fn restore(model: &Model, path: &Path, options: &RestoreOptions) -> Result<Self> {
         let mut sections = container::read(path, KIND, model.origin()?)?;
         let session = restore_sections(model, &mut sections, options)?;
         sections.finish()?;

@@ -31,11 +31,11 @@ pub(super) struct Scratch<'a> {
     pub(super) offsets: &'a mut [f32],
     /// `[rows]`.
     pub(super) running: &'a mut [Running],
-    /// What attention in integers takes; nothing where it is in f32.
+    /// What int8 attention takes; nothing where it is in f32.
     pub(super) int8: Int8Scratch<'a>,
 }
 
-/// The scratch of attention in integers, with [`byte_tile`](Shape::byte_tile) positions and
+/// The scratch of int8 attention, with [`byte_tile`](Shape::byte_tile) positions and
 /// [`byte_width`](Shape::byte_width) bytes of a head.
 pub(super) struct Int8Scratch<'a> {
     /// The tile's keys in panels, then its values.
@@ -99,7 +99,7 @@ fn int8_lengths(shape: &Shape, int8: bool) -> [usize; 10] {
     ]
 }
 
-/// Numbers of scratch per worker, for attention in integers or in f32.
+/// Numbers of scratch per worker, for int8 attention or attention in f32.
 pub(super) fn len(shape: &Shape, int8: bool) -> usize {
     let (f32, int8) = (lengths(shape), int8_lengths(shape, int8));
     f32.iter().chain(&int8).sum()

@@ -9,7 +9,7 @@ mod affine;
 mod symmetric;
 
 pub(super) use affine::{Affine, Spans};
-pub(super) use symmetric::{Even, Symmetric, Table};
+pub(super) use symmetric::{Even, Grid, Symmetric};
 
 use half::f16;
 
@@ -86,7 +86,7 @@ impl Group {
 
     /// The half that a scale in units of the group is stored as; `None` where it is too large.
     fn half(&self, scale: f32) -> Option<f16> {
-        super::reference::half(scale * self.unit)
+        super::parts::half(scale * self.unit)
     }
 
     /// A stored scale in units of the group.

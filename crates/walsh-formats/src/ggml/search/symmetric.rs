@@ -3,7 +3,6 @@
 use half::f16;
 
 use super::{GROUP, Group, Runs, common_scale, inverse, larger, ratio, rounded_within, smaller};
-use crate::ggml::IQ4_VALUES;
 
 /// The numbers that codes stand for.
 pub(in crate::ggml) trait Grid {
@@ -36,33 +35,6 @@ impl<const HALF: i8> Grid for Even<HALF> {
 
     fn code(number: f32) -> u8 {
         (number - Self::ENDS.0) as u8
-    }
-}
-
-/// The table of the IQ4 types.
-pub(in crate::ggml) struct Table;
-
-impl Grid for Table {
-    const ENDS: (f32, f32) = (IQ4_VALUES[0] as f32, IQ4_VALUES[15] as f32);
-    const STEP: f32 = 1.5;
-    const HAS_TWO_ENDS: bool = true;
-
-    #[inline(always)]
-    fn nearest(value: f32) -> f32 {
-        let mut number = Self::ENDS.0;
-        for pair in IQ4_VALUES.windows(2) {
-            let (low, high) = (f32::from(pair[0]), f32::from(pair[1]));
-            number += if value > (low + high) / 2.0 {
-                high - low
-            } else {
-                0.0
-            };
-        }
-        number
-    }
-
-    fn code(number: f32) -> u8 {
-        IQ4_VALUES.partition_point(|value| f32::from(*value) < number) as u8
     }
 }
 

@@ -65,9 +65,10 @@ pub struct LayerKv {
 
 impl LayerKv {
     /// The codecs with the policy that goes with them: codebook keys of fewer than 8 bits are equalised and centred, and
-    /// where a side has a codebook codec of fewer than 8 bits there is an overlay. All others are plain.
+    /// where a side has a codebook codec of fewer than 8 bits there is an overlay. All others are plain. A
+    /// codec counts as one of a codebook that is no GGML type.
     pub fn standard(codecs: KvCodecs) -> Self {
-        let coarse = |codec| matches!(codec, KvCodec::Tq(tq) if tq.bits < TqBits::B8);
+        let coarse = |codec: KvCodec| codec.turns() && codec.code_bits() < TqBits::B8.get();
         let prepared = coarse(codecs.key) && codecs.key.rotates();
         Self {
             codecs,
@@ -315,8 +316,8 @@ impl fmt::Display for LayerKv {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let standard = Self::standard(self.codecs);
         let KvCodecs { key, value } = self.codecs;
-        let both_tq = matches!((key, value), (KvCodec::Tq(_), KvCodec::Tq(_)));
-        if *self == Self::plain(self.codecs) && *self != standard && both_tq {
+        let both_turn = key.turns() && value.turns();
+        if *self == Self::plain(self.codecs) && *self != standard && both_turn {
             return if key == value {
                 write!(f, "{key}+plain")
             } else {

@@ -185,7 +185,7 @@ impl Parser<'_> {
         self.once(name, slot(settings), count)?;
         let Some(codec) = codec else { return Ok(()) };
         let codec = parse_codec(codec, self.given, None)?;
-        if codec.rotates() != matches!(codec, KvCodec::Tq(_)) {
+        if codec.rotates() != codec.turns() {
             return Err(self.malformed(format!(
                 "{part:?}: the overlay is rotated as the codec beside it is; name its codec without +rot and +norot"
             )));

@@ -92,6 +92,34 @@ pub(super) fn is_single(rows: Constants) -> bool {
     rows.kind == kind(Storage::Float(FloatCodec::F32))
 }
 
+/// Whether tensor cores multiply the numbers of rows as halves without loss, scales apart.
+pub(super) fn fits_halves(codec: &RowCodec) -> bool {
+    match codec.storage() {
+        Storage::Float(float) => float == FloatCodec::F16,
+        Storage::Block(BlockCodec::Q8_0 | BlockCodec::Q5_0 | BlockCodec::Q4_0)
+        | Storage::Codebook(_) => true,
+    }
+}
+
+/// The bytes of a codebook as tensor cores' operands, copies of it side by side; none of rows without.
+pub(super) fn book_bytes(codec: &RowCodec) -> u64 {
+    match codec.storage() {
+        Storage::Codebook(tq) => match tq.bits.get() as u64 {
+            bits @ ..=4 => (((1 << bits) - 1) * 17 + 1) * 128,
+            bits => (1 << bits) * 128,
+        },
+        Storage::Float(_) | Storage::Block(_) => 0,
+    }
+}
+
+/// The bytes from row to row of so many each in a group's memory, where rows of floats must not share banks.
+pub(super) fn row_stride(codec: &RowCodec, bytes: u64) -> u64 {
+    match codec.storage() {
+        Storage::Float(_) if bytes.is_multiple_of(32) => bytes + 16,
+        _ => bytes,
+    }
+}
+
 /// Whether a codec has norms for scales, and is encoded in double precision.
 pub(super) fn is_by_norm(codec: &RowCodec) -> bool {
     matches!(codec.storage(), Storage::Codebook(tq) if tq.scale != ScaleKind::LeastSquares)
@@ -134,7 +162,7 @@ fn numbers(others: &[(&str, i64)]) -> String {
 }
 
 /// What the texts know of kinds of rows: whether a kind has codes of a codebook, else how its blocks lie;
-/// and of codes, the widths of their bit planes.
+/// what a scale beside the codes takes; and of codes, the widths of their bit planes.
 fn forms(variant: &Variant) -> String {
     // Groups of a row that has a scale for each.
     let groups = (variant.constant("HEAD_DIM") as usize).div_ceil(MAX_GROUP);
@@ -142,7 +170,11 @@ fn forms(variant: &Variant) -> String {
     text.push_str("template <int KIND> struct KvForm;\n");
     for storage in kinds() {
         let codebook = matches!(storage, Storage::Codebook(_));
-        let mut constants = vec![("CODEBOOK", usize::from(codebook))];
+        let scale_bytes = storage.scale_dtype().map_or(0, DType::block_bytes);
+        let mut constants = vec![
+            ("CODEBOOK", usize::from(codebook)),
+            ("SCALE_BYTES", scale_bytes),
+        ];
         let block = match storage {
             Storage::Block(codec) => ggml::form(codec.dtype()).map(|form| (codec.dtype(), form)),
             Storage::Float(_) | Storage::Codebook(_) => None,

@@ -4,7 +4,8 @@ use walsh_core::{Buffer, Result};
 use walsh_formats::DType;
 
 use super::super::blocks::type_constant;
-use super::{Parts, Products, RESERVED, ROWS_BUFFERS, Then, packed, tables};
+use super::joined::{Parts, Products, RESERVED, ROWS_BUFFERS, Then, tables};
+use super::packed;
 use crate::args::args;
 use crate::kernel::{Kernel, Native, Platform, Variant, reads, writes};
 use crate::lower::{Limits, Lowering, layout};

@@ -3,7 +3,7 @@
 use walsh_formats::DType;
 
 use super::super::blocks::{alignment, type_constant};
-use super::{Products, row_bytes};
+use super::joined::{Products, row_bytes};
 
 /// The kernel counts the bytes of sixteen rows in 32 bits.
 const MOST_ROW_BYTES: u64 = 1 << 28;

@@ -4,7 +4,7 @@ use walsh_core::Result;
 use walsh_core::ops::{Activation, MatMul};
 
 use super::super::blocks::{Form, form, type_constant};
-use super::{BIASES, OUTPUTS, Parts, Products, Then, WEIGHTS, tables};
+use super::joined::{BIASES, OUTPUTS, Parts, Products, Then, WEIGHTS, tables};
 use crate::args::args;
 use crate::kernel::{Kernel, Native, Platform, Variant, reads, writes};
 use crate::lower::{Limits, Lowering, layout};

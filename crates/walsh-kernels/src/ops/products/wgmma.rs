@@ -7,7 +7,8 @@ use walsh_formats::DType;
 
 use super::super::blocks::type_constant;
 use super::super::matmul::FEW_ROWS;
-use super::{Parts, Products, RESERVED, ROWS_BUFFERS, Then, packed, tables};
+use super::joined::{Parts, Products, RESERVED, ROWS_BUFFERS, Then, tables};
+use super::packed;
 use crate::args::args;
 use crate::kernel::{Kernel, Native, Platform, Variant, reads, writes};
 use crate::lower::{Limits, Lowering, layout};

@@ -1,120 +1,16 @@
-//! What is called with arguments: functions that every template finds, and how arguments are bound.
+//! What is called: functions, macros, loops and methods.
 
 use std::cell::Cell;
 use std::rc::Rc;
 
+use super::args::{Args, integer};
 use super::budget::{Heap, Outcome, fail};
 use super::exec::Interpreter;
+use super::function::Function;
+use super::loops::Loop;
+use super::order::equal;
 use super::time;
-use super::value::{Range, Table, Value, shortened};
-
-/// A function that every template finds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Function {
-    Range,
-    Dict,
-    Namespace,
-    Cycler,
-    Joiner,
-    RaiseException,
-    StrftimeNow,
-}
-
-impl Function {
-    pub(super) fn from_name(name: &str) -> Option<Function> {
-        Some(match name {
-            "range" => Function::Range,
-            "dict" => Function::Dict,
-            "namespace" => Function::Namespace,
-            "cycler" => Function::Cycler,
-            "joiner" => Function::Joiner,
-            "raise_exception" => Function::RaiseException,
-            "strftime_now" => Function::StrftimeNow,
-            _ => return None,
-        })
-    }
-}
-
-/// The arguments of a call.
-#[derive(Debug, Default)]
-pub(super) struct Args {
-    pub(super) positional: Vec<Value>,
-    pub(super) named: Vec<(String, Value)>,
-}
-
-impl Args {
-    pub(super) fn none() -> Args {
-        Args::default()
-    }
-
-    /// The arguments as parameters of these names, of which the first `required` must be given. A name
-    /// that is empty is one that cannot be used in a call.
-    pub(super) fn bind<const N: usize>(
-        self,
-        function: &str,
-        names: [&str; N],
-        required: usize,
-    ) -> Outcome<[Option<Value>; N]> {
-        if self.positional.len() > N {
-            return fail(format!(
-                "{function} takes at most {N} arguments, but {} are given",
-                self.positional.len()
-            ));
-        }
-        let mut bound = [const { None }; N];
-        for (place, value) in bound.iter_mut().zip(self.positional) {
-            *place = Some(value);
-        }
-        for (name, value) in self.named {
-            match names
-                .iter()
-                .position(|other| !name.is_empty() && *other == name)
-            {
-                Some(index) if bound[index].is_none() => bound[index] = Some(value),
-                Some(_) => return fail(format!("{function}: argument {name} is given twice")),
-                None => {
-                    let name = shortened(&name);
-                    return fail(format!("{function} has no argument {name}"));
-                }
-            }
-        }
-        match bound[..required.min(N)].iter().position(Option::is_none) {
-            Some(index) => fail(format!("{function} needs its argument {}", index + 1)),
-            None => Ok(bound),
-        }
-    }
-
-    /// The one argument that a function has.
-    pub(super) fn one(self, function: &str) -> Outcome<Value> {
-        let [value] = self.bind(function, [""], 1)?;
-        Ok(value.unwrap_or(Value::None))
-    }
-
-    /// Fails if there are arguments.
-    pub(super) fn nothing(self, function: &str) -> Outcome<()> {
-        self.bind::<0>(function, [], 0).map(|_| ())
-    }
-}
-
-/// An integer argument, or the default when it is not given.
-pub(super) fn integer(function: &str, value: Option<Value>, default: i128) -> Outcome<i128> {
-    match value {
-        None => Ok(default),
-        Some(value) => match value.as_int() {
-            Some(int) => Ok(int),
-            None => fail(format!(
-                "{function}: an integer is needed, but a {} is given",
-                value.type_name()
-            )),
-        },
-    }
-}
-
-/// A number of something, where less than none is none.
-pub(super) fn count(function: &str, value: Option<Value>, default: i128) -> Outcome<usize> {
-    let value = integer(function, value, default)?;
-    Ok(usize::try_from(value.max(0)).unwrap_or(usize::MAX))
-}
+use super::value::{Range, Table, Value};
 
 impl<'a> Interpreter<'a> {
     /// Calls a value.
@@ -245,4 +141,32 @@ fn dictionary(heap: &Heap, function: &str, args: Args) -> Outcome<Table> {
         table.insert_str(&name, value)?;
     }
     Ok(table)
+}
+
+impl Loop {
+    /// Calls a method of `loop`.
+    pub(super) fn call(&self, heap: &Heap, method: &str, args: Args) -> Outcome<Value> {
+        if !args.named.is_empty() {
+            return fail(format!("loop.{method} takes no names"));
+        }
+        let values = heap.items(args.positional)?;
+        if method == "cycle" {
+            return match values.items() {
+                [] => fail("loop.cycle needs at least one item"),
+                items => Ok(items[self.index.get() % items.len()].clone()),
+            };
+        }
+        let same = match &*self.seen.borrow() {
+            Some(seen) if seen.len() == values.len() => {
+                let mut same = true;
+                for (a, b) in seen.items().iter().zip(values.items()) {
+                    same = same && equal(heap, a, b)?;
+                }
+                same
+            }
+            _ => false,
+        };
+        *self.seen.borrow_mut() = Some(values);
+        Ok(Value::Bool(!same))
+    }
 }

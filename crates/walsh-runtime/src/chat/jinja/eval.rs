@@ -5,10 +5,11 @@ use std::cmp::Ordering;
 use minijinja::machinery::ast::{self, BinOpKind, CallArg, CompareOpKind, Expr, UnaryOpKind};
 use minijinja::value::ValueKind;
 
+use super::args::Args;
 use super::arith::{self, Operator};
 use super::budget::{Heap, Outcome, fail};
-use super::call::{Args, Function};
 use super::exec::{Interpreter, line};
+use super::function::Function;
 use super::order;
 use super::print::print;
 use super::value::{Builder, Items, Missing, Table, Value};

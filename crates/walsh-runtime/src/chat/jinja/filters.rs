@@ -1,8 +1,8 @@
 //! Jinja2's filters. Each is listed here: a name that is not is an error.
 
+use super::args::{Args, count, integer};
 use super::arith;
 use super::budget::{Outcome, fail};
-use super::call::{Args, count, integer};
 use super::exec::Interpreter;
 use super::format;
 use super::json;

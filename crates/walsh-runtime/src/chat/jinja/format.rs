@@ -1,7 +1,7 @@
 //! Python's two ways to format: `%`, and `str.format`.
 
+use super::args::Args;
 use super::budget::{Heap, Outcome, fail};
-use super::call::Args;
 use super::exec::Interpreter;
 use super::print::{print, represent};
 use super::value::{Builder, Value};

@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
+use super::args::Args;
 use super::budget::{Fault, Heap, Outcome, fail};
-use super::call::Args;
 use super::order;
 use super::print;
 use super::value::{Builder, Items, Table, Value};

@@ -2,19 +2,16 @@
 
 use std::cell::{Cell, RefCell};
 
-use super::budget::{Heap, Outcome, fail};
-use super::call::Args;
-use super::order::equal;
 use super::value::{List, Missing, Value};
 
 /// A running loop.
 #[derive(Debug)]
 pub(super) struct Loop {
-    items: List,
-    index: Cell<usize>,
+    pub(super) items: List,
+    pub(super) index: Cell<usize>,
     depth: usize,
     /// What `loop.changed` was last called with.
-    seen: RefCell<Option<List>>,
+    pub(super) seen: RefCell<Option<List>>,
     /// The loop's place among those that call themselves.
     pub(super) recursion: Option<usize>,
 }
@@ -77,30 +74,5 @@ impl Loop {
 
     pub(super) fn method(name: &str) -> Option<&'static str> {
         METHODS.into_iter().find(|method| *method == name)
-    }
-
-    pub(super) fn call(&self, heap: &Heap, method: &str, args: Args) -> Outcome<Value> {
-        if !args.named.is_empty() {
-            return fail(format!("loop.{method} takes no names"));
-        }
-        let values = heap.items(args.positional)?;
-        if method == "cycle" {
-            return match values.items() {
-                [] => fail("loop.cycle needs at least one item"),
-                items => Ok(items[self.index.get() % items.len()].clone()),
-            };
-        }
-        let same = match &*self.seen.borrow() {
-            Some(seen) if seen.len() == values.len() => {
-                let mut same = true;
-                for (a, b) in seen.items().iter().zip(values.items()) {
-                    same = same && equal(heap, a, b)?;
-                }
-                same
-            }
-            _ => false,
-        };
-        *self.seen.borrow_mut() = Some(values);
-        Ok(Value::Bool(!same))
     }
 }

@@ -2,8 +2,8 @@
 
 use minijinja::machinery::ast::{self, Expr};
 
+use super::args::Args;
 use super::budget::{Outcome, fail};
-use super::call::Args;
 use super::exec::{Interpreter, ScopeRef};
 use super::value::{Missing, Table, Value, shortened};
 

@@ -1,9 +1,10 @@
 //! The methods of Python's values that templates may call.
 
+use super::args::{Args, count, integer};
 use super::budget::{Heap, Outcome, fail};
-use super::call::{Args, count, integer};
 use super::exec::Interpreter;
 use super::format;
+use super::function::Function;
 use super::index::view;
 use super::order::equal;
 use super::text::{self, Side};
@@ -102,7 +103,7 @@ pub(super) fn named(value: &Value, name: &str) -> Option<&'static str> {
         Value::Tuple(_) | Value::Range(_) => &["count", "index"],
         Value::Dict(_) => &DICTIONARIES,
         Value::Cycler(_) => &["next", "reset"],
-        Value::Function(super::call::Function::Dict) => &["fromkeys"],
+        Value::Function(Function::Dict) => &["fromkeys"],
         _ => &[],
     };
     names.iter().find(|other| **other == name).copied()

@@ -23,6 +23,7 @@
 //!
 //! Python 3.11 and Jinja2 3.1 are what the golden files are made with (`tools/templates.py`).
 
+mod args;
 mod arith;
 mod budget;
 mod call;
@@ -30,6 +31,7 @@ mod eval;
 mod exec;
 mod filters;
 mod format;
+mod function;
 mod index;
 mod json;
 mod loops;

@@ -1,8 +1,8 @@
 //! The filters of numbers.
 
+use super::args::{Args, integer};
 use super::arith;
 use super::budget::{Heap, Outcome, fail};
-use super::call::{Args, integer};
 use super::value::{Value, whole};
 
 /// The filters `abs`, `float`, `int` and `round`.

@@ -2,9 +2,9 @@
 
 use std::cmp::Ordering;
 
+use super::args::{Args, count, integer};
 use super::arith::{self, Operator};
 use super::budget::{Heap, Outcome, fail};
-use super::call::{Args, count, integer};
 use super::exec::Interpreter;
 use super::order::{self, equal};
 use super::print::print;

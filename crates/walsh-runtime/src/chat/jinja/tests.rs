@@ -1,8 +1,8 @@
 //! Jinja2's tests, which follow `is`.
 
+use super::args::Args;
 use super::arith::{self, Operator};
 use super::budget::{Heap, Outcome, fail};
-use super::call::Args;
 use super::exec::Interpreter;
 use super::filters::is_filter;
 use super::order::{self, equal};

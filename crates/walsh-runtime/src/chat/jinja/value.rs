@@ -10,7 +10,7 @@ use std::rc::Rc;
 use indexmap::{Equivalent, IndexMap};
 
 use super::budget::{Charge, Heap, Outcome, fail};
-use super::call::Function;
+use super::function::Function;
 use super::loops::Loop;
 
 mod make;

@@ -3,11 +3,11 @@
 use serde_json::{Map, Value, json};
 use twox_hash::XxHash3_128;
 
-use super::super::Template;
-use super::super::context::Context;
-use super::super::jinja::Json;
-use super::{Form, Format};
+use super::form::{Form, Format};
 use crate::Result;
+use crate::chat::context::Context;
+use crate::chat::jinja::Json;
+use crate::chat::template::Template;
 
 type Message = Map<String, Value>;
 

@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value};
 
+use super::family::Out;
 use super::json::{Fed, Follower, write};
-use super::output::Out;
 
 /// What became of a character.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

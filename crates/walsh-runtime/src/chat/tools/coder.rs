@@ -5,8 +5,9 @@
 use serde_json::Value;
 
 use super::calls::{Calls, Took};
+use super::family::{Family, Lookout, Out};
 use super::json::escape;
-use super::output::{Family, Lookout, Out};
+use super::tool::LONGEST_NAME;
 
 const BEGIN: &str = "<tool_call>";
 const END: &str = "</tool_call>";
@@ -295,7 +296,7 @@ impl Coder {
                 }
             }
             State::Name(name) => {
-                let fits = name.len() < super::LONGEST_NAME && c != '<' && c != '\n';
+                let fits = name.len() < LONGEST_NAME && c != '<' && c != '\n';
                 if !fits {
                     self.give_up(out);
                     return false;

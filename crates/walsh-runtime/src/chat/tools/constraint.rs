@@ -4,11 +4,12 @@ use std::fmt::Write;
 
 use serde_json::{Map, Value, json};
 
-use super::super::Template;
-use super::super::dialogue::wrong;
 use super::coder::Types;
+use super::form::{Form, Format};
 use super::reasoning::Begun;
-use super::{Form, Format, Tool, ToolChoice};
+use super::tool::{Tool, ToolChoice};
+use crate::chat::template::Template;
+use crate::chat::wrong::wrong;
 use crate::constraint::with_whitespace;
 use crate::{Constraint, Result};
 

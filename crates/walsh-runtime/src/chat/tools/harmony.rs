@@ -1,8 +1,8 @@
 //! gpt-oss's messages: `<|channel|>commentary to=functions.name <|constrain|>json<|message|>{…}<|call|>`, with reasoning in
 //! the channel `analysis` and the answer in `final`.
 
+use super::family::{Family, Lookout, Out};
 use super::json::{Fed, Follower};
-use super::output::{Family, Lookout, Out};
 
 const START: &str = "<|start|>";
 const CHANNEL: &str = "<|channel|>";

@@ -1,7 +1,7 @@
 //! `<tool_call>{"name": …, "arguments": {…}}</tool_call>`.
 
 use super::calls::{Calls, Took};
-use super::output::{Family, Lookout, Out};
+use super::family::{Family, Lookout, Out};
 
 const BEGIN: &str = "<tool_call>";
 const END: &str = "</tool_call>";

@@ -1,7 +1,7 @@
 //! `{"name": …, "parameters": {…}}` as all of an answer, or behind a mark in it.
 
 use super::calls::{Calls, Took};
-use super::output::{Family, Lookout, Out};
+use super::family::{Family, Lookout, Out};
 
 const MARK: &str = "<|python_tag|>";
 

@@ -1,9 +1,9 @@
 //! `[TOOL_CALLS][{"name": …, "arguments": {…}}, …]`, and `[TOOL_CALLS]name[ARGS]{…}`.
 
 use super::calls::{Calls, Took};
-use super::is_name;
+use super::family::{Family, Lookout, Out};
 use super::json::{Fed, Follower};
-use super::output::{Family, Lookout, Out};
+use super::tool::is_name;
 
 const BEGIN: &str = "[TOOL_CALLS]";
 const ARGUMENTS: &str = "[ARGS]";

@@ -1,7 +1,7 @@
 //! What slots have left behind, taken out of the caches and put there again.
 
 use super::Runner;
-use crate::engine::folder::Left;
+use crate::engine::left::Left;
 use crate::engine::prefixes::{Found, Kept};
 use crate::engine::slots::{Held, Link, SlotText};
 use crate::model::graph::Reading;

@@ -2,7 +2,7 @@
 
 use walsh::formats::random::SplitMix64;
 
-use super::Case;
+use super::case::Case;
 use crate::fidelity::answer::Expected;
 
 /// A request has one topic in place of `{}`, or two.

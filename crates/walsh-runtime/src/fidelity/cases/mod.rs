@@ -1,5 +1,6 @@
 //! Questions, made from a seed: the same ones on every machine, and the first of many those of few.
 
+mod case;
 mod greedy;
 mod recall;
 mod sums;
@@ -10,22 +11,9 @@ use std::fmt;
 
 use walsh::formats::random::SplitMix64;
 
-use super::answer::Expected;
+pub(super) use self::case::{Case, Measure};
 use super::task::FidelityTask;
 use crate::Result;
-
-/// A question.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Case {
-    /// What the user of a chat says.
-    pub(super) question: String,
-    /// What stands behind it where a model goes on with plain text: the beginning of the answer.
-    pub(super) cue: &'static str,
-    /// What a right answer says.
-    pub(super) expected: Expected,
-    /// The most tokens of an answer.
-    pub(super) most_tokens: usize,
-}
 
 /// Questions that are counted together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,9 +29,6 @@ pub(super) enum Group {
     Sums,
     Tools,
 }
-
-/// How many tokens a question has, the way it is put to the model.
-pub(super) type Measure<'a> = dyn Fn(&Case) -> Result<usize> + 'a;
 
 impl Group {
     /// Those of a task; `tokens` are those of a greedy answer.

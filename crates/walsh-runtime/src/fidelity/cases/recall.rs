@@ -2,8 +2,8 @@
 
 use walsh::formats::random::SplitMix64;
 
+use super::case::{Case, Measure};
 use super::words::{FAMILIES, NAMES, THINGS, TOWNS};
-use super::{Case, Measure};
 use crate::Result;
 use crate::fidelity::answer::Expected;
 

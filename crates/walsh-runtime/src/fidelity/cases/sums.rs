@@ -2,7 +2,7 @@
 
 use walsh::formats::random::SplitMix64;
 
-use super::Case;
+use super::case::Case;
 use super::words::THINGS;
 use crate::fidelity::answer::Expected;
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use walsh::formats::random::SplitMix64;
 
-use super::Case;
+use super::case::Case;
 use super::words::{NAMES, TOWNS};
 use crate::fidelity::answer::{Call, Expected};
 

@@ -1,4 +1,4 @@
-//! Attention over codes in integers.
+//! Int8 attention: over codes, in integers.
 //!
 //! A tile of codes becomes bytes, one per number: its centroid on a grid of 255 steps. Queries and weights are integers
 //! of 16 bits, in two parts as the instruction set multiplies them, relative to the largest of their row, so that their

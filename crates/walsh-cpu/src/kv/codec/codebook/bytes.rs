@@ -1,4 +1,4 @@
-//! Codes as bytes, for attention in integers: each number becomes its centroid on a grid of 255 steps.
+//! Codes as bytes, for int8 attention: each number becomes its centroid on a grid of 255 steps.
 
 use walsh_formats::codebook::codebook;
 use walsh_formats::kv::{RowCodec, TqBits};

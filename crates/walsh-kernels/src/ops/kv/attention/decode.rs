@@ -1,6 +1,5 @@
 //! Attention as CUDA's own kernels have it, on fragments of matrices: decodes.
 
-use walsh_core::formats::kv::{BlockCodec, FloatCodec, Storage};
 use walsh_core::ops::Attention;
 use walsh_core::{Activations, CacheKind, KvCache, KvRows, Result, Tensor};
 
@@ -185,11 +184,7 @@ impl<'a> Decode<'a> {
         let cache = &op.cache;
         let sides = [cache.key(), cache.value()];
         let overlaid = sides.iter().filter(|side| side.overlay.is_some()).count();
-        let fits = |rows: &KvRows| match rows.codec.storage() {
-            Storage::Float(float) => float == FloatCodec::F16,
-            Storage::Block(BlockCodec::Q8_0 | BlockCodec::Q5_0 | BlockCodec::Q4_0)
-            | Storage::Codebook(_) => true,
-        };
+        let fits = |rows: &KvRows| codec::fits_halves(&rows.codec);
         let dense = |rows: &KvRows| rows.scales.is_none() && fits(rows);
         let all = sides
             .iter()
@@ -417,22 +412,13 @@ impl Form {
         let cache = &op.cache;
         let (dim, live, simds) = (cache.head_dim(), self.columns * COLUMNS, self.threads / 32);
         let [key, value] = [cache.key(), cache.value()].map(|side| Constants::of(&side.rows.codec));
-        let book = |rows: &KvRows| match rows.codec.storage() {
-            Storage::Codebook(tq) => match tq.bits.get() as u64 {
-                bits @ ..=4 => (((1 << bits) - 1) * 17 + 1) * 128,
-                bits => (1 << bits) * 128,
-            },
-            Storage::Float(_) | Storage::Block(_) => 0,
-        };
-        let [key_book, value_book] = [book(&cache.key().rows), book(&cache.value().rows)];
+        let [key_book, value_book] =
+            [cache.key(), cache.value()].map(|side| codec::book_bytes(&side.rows.codec));
         let same = key_book > 0 && key.bits == value.bits && value_book > 0;
         let books = key_book + if same { 0 } else { value_book };
         let stage = |positions: u64, rows: &KvRows| {
             let bytes = Constants::of(&rows.codec).bytes as u64;
-            // Halves lie an odd number of 16 bytes apart.
-            let padded =
-                matches!(rows.codec.storage(), Storage::Float(_)) && bytes.is_multiple_of(32);
-            (positions * (bytes + if padded { 16 } else { 0 })).next_multiple_of(128)
+            (positions * codec::row_stride(&rows.codec, bytes)).next_multiple_of(128)
         };
         let sides = [cache.key(), cache.value()];
         let tiles: u64 = sides.iter().map(|side| stage(self.tile, &side.rows)).sum();

@@ -1,0 +1,108 @@
+//! How the KV caches of a model are kept, and what they take.
+
+use walsh::formats::kv::{KvCodec, KvSpec, LayerKv, RowCodec};
+
+use super::Model;
+use crate::session::cache_options;
+use crate::{Fit, Result, SessionOptions};
+
+impl Model {
+    /// The bytes that one token takes in the KV caches of all layers, while it is
+    /// within the windows of the sliding ones, beside the overlays' fixed size.
+    ///
+    /// # Errors
+    /// When a codec does not fit the model's head size, or the SPEC's layers are
+    /// not the model's.
+    pub fn kv_bytes_per_token(&self, spec: &KvSpec) -> Result<u64> {
+        let mut bytes = 0;
+        let specs = self.layer_specs(spec)?;
+        for layer in self.config().cached_layers().map(|index| &specs[index]) {
+            for codec in [layer.codecs.key, layer.codecs.value] {
+                bytes += self.row_bytes(codec)?;
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// The bits that the KV caches spend on a number, overlays not counted.
+    ///
+    /// # Errors
+    /// As [`kv_bytes_per_token`](Self::kv_bytes_per_token).
+    pub fn kv_bits_per_value(&self, spec: &KvSpec) -> Result<f64> {
+        let config = self.config();
+        let layers = config.cached_layers().count();
+        let numbers = 2 * layers * config.kv_heads * config.head_dim;
+        Ok(8.0 * self.kv_bytes_per_token(spec)? as f64 / numbers as f64)
+    }
+
+    /// The bytes that the KV caches of a session take when the context is full:
+    /// sliding layers hold their window and the chunk in flight, all others the whole
+    /// context; layers that keep a [state](crate::ModelConfig::state_bytes) have none.
+    ///
+    /// # Errors
+    /// As [`kv_bytes_per_token`](Self::kv_bytes_per_token), and when a size is out of
+    /// range.
+    pub fn kv_bytes(&self, options: &SessionOptions) -> Result<u64> {
+        let config = self.config();
+        let options = &options.resolved(self)?;
+        let mut bytes = 0u64;
+        let mut add = |row: u64, rows: u64| bytes = bytes.saturating_add(row.saturating_mul(rows));
+        let specs = self.layer_specs(&options.kv)?;
+        for (layer, kv) in config
+            .cached_layers()
+            .map(|at| (&config.layers[at], &specs[at]))
+        {
+            let cache = cache_options(config, layer, kv, options);
+            for codec in [kv.codecs.key, kv.codecs.value] {
+                add(self.row_bytes(codec)?, cache.capacity);
+                let Some(overlay) = cache.overlay else {
+                    continue;
+                };
+                if let Some(kept) = overlay.tokens.side(codec, config.head_dim) {
+                    add(self.row_bytes(kept)?, overlay.slots());
+                }
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// How each layer is kept.
+    pub(crate) fn layer_specs(&self, spec: &KvSpec) -> Result<Vec<LayerKv>> {
+        let layers = self.kv_policy(spec)?.layers(self.config().layers.len());
+        Ok(layers.map_err(walsh::Error::from)?)
+    }
+
+    /// What a SPEC stands for with this model: a [budget](KvSpec::budget) of fewer than 8 bits for the
+    /// SPEC that [fits](Self::fit) it, and where there is no fit for the same codecs in every layer;
+    /// every other SPEC for itself.
+    ///
+    /// # Errors
+    /// As for [`fit`](Self::fit).
+    pub fn kv_policy(&self, spec: &KvSpec) -> Result<KvSpec> {
+        let Some(budget) = spec.budget().filter(|budget| Fit::has(*budget)) else {
+            return Ok(spec.clone());
+        };
+        match self.fit()? {
+            Some(fit) => fit.spec(budget.bits()),
+            None => Ok(spec.spelled_out()),
+        }
+    }
+
+    /// The fit that was kept for it (see [`fit`](crate::fit())), if there is one.
+    ///
+    /// # Errors
+    /// When the file is damaged, another model's or of another version.
+    pub fn fit(&self) -> Result<Option<Fit>> {
+        match self.kept_in() {
+            Some(folder) => Fit::load(self, folder),
+            None => Ok(None),
+        }
+    }
+
+    /// The bytes of one token's vectors of all KV heads of a layer.
+    pub(crate) fn row_bytes(&self, codec: KvCodec) -> Result<u64> {
+        let codec = RowCodec::new(codec, self.config().head_dim).map_err(walsh::Error::from)?;
+        let row = codec.code_bytes() + codec.scale_bytes();
+        Ok((row * self.config().kv_heads) as u64)
+    }
+}
