@@ -12,17 +12,17 @@ use crate::isa::Isa;
 
 /// What a product is planned from: `output[m, n] = Σ_k input[m, k] · weight[n, k]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ProductShape {
+pub(crate) struct ProductShape {
     /// The storage type of the weight.
-    pub weight: DType,
+    pub(crate) weight: DType,
     /// The rows of the input and the output.
-    pub m: usize,
+    pub(crate) m: usize,
     /// The rows of the weight: the columns of the output.
-    pub n: usize,
+    pub(crate) n: usize,
     /// The columns of the input and the weight.
-    pub k: usize,
+    pub(crate) k: usize,
     /// Whether the weight is packed ([`Packing`](super::Packing)) rather than as a file has it.
-    pub packed: bool,
+    pub(crate) packed: bool,
 }
 
 impl ProductShape {
@@ -34,7 +34,7 @@ impl ProductShape {
 
 /// Why a product cannot be planned.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ProductError {
+pub(crate) enum ProductError {
     /// A dimension is zero.
     #[error("a product of shape m={m}, n={n}, k={k} has no values")]
     Empty {
@@ -71,15 +71,15 @@ pub enum ProductError {
 
 /// The memory of a product.
 #[derive(Clone, Copy, Debug)]
-pub struct Operands {
+pub(crate) struct Operands {
     /// The weight `[n, k]`, rows of whole blocks. Blocks lie on even addresses; floats need not be aligned.
-    pub weight: *const u8,
+    pub(crate) weight: *const u8,
     /// The input as [`ProductPlan::layout`](super::ProductPlan::layout) prepares it, or the input `[m, k]` itself when that layout is plain.
-    pub input: *const u8,
+    pub(crate) input: *const u8,
     /// Added to every row of the output: `[n]`.
-    pub bias: Option<*const f32>,
+    pub(crate) bias: Option<*const f32>,
     /// The output `[m, n]`.
-    pub output: *mut f32,
+    pub(crate) output: *mut f32,
 }
 
 /// A work item.
@@ -130,7 +130,7 @@ impl Job {
 /// Computes a work item.
 ///
 /// # Safety
-/// The kernel's instruction set is available; the job's operands are good for its shape; scratch is as the plan asks.
+/// The job's operands are good for its shape; scratch is as the plan asks.
 pub(super) type Kernel = unsafe fn(&Job, &mut [u8]);
 
 /// The rows that a layout is prepared from.
@@ -178,7 +178,7 @@ pub(super) type Preparation = unsafe fn(&InputLayout, Range<usize>, Source<'_>, 
 /// Writes so many words of each of sixteen rows side by side: word `i` of row `r` to word `16 · i + r`.
 ///
 /// # Safety
-/// The words are readable and writable, at any addresses, and the instruction set is available.
+/// The words are readable and writable, at any addresses.
 pub(super) type Transposition = unsafe fn(&[*const u8; LANES], usize, *mut u8);
 
 /// Picks the kernel for a weight's type and the number of rows. Kernels of quantised activations exist for
@@ -243,7 +243,7 @@ impl Kernels {
 ///
 /// Products whose layouts are equal can share one prepared input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct InputLayout {
+pub(crate) struct InputLayout {
     pub(super) kernels: &'static Kernels,
     pub(super) m: usize,
     pub(super) k: usize,
@@ -285,12 +285,12 @@ impl InputLayout {
     }
 
     /// Whether the kernels read the input as it is: nothing needs to be prepared.
-    pub fn is_plain(&self) -> bool {
+    pub(crate) fn is_plain(&self) -> bool {
         self.arrangement == Arrangement::Plain
     }
 
     /// The bytes of the prepared input, which starts on a 64-byte boundary.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         match self.arrangement {
             Arrangement::Plain => 0,
             Arrangement::Rows => self.m * RowParts::new(self.k).stride(),
@@ -300,7 +300,7 @@ impl InputLayout {
     }
 
     /// The work items of [`InputLayout::prepare`].
-    pub fn items(&self) -> usize {
+    pub(crate) fn items(&self) -> usize {
         let chunks = self.k.div_ceil(CHUNK);
         match self.arrangement {
             Arrangement::Plain => 0,
@@ -310,7 +310,7 @@ impl InputLayout {
     }
 
     /// The estimated time of preparing the whole input on one thread, in nanoseconds.
-    pub fn cost(&self) -> u64 {
+    pub(crate) fn cost(&self) -> u64 {
         let per_value = if self.kernels.isa == Isa::Portable {
             4
         } else {
@@ -323,8 +323,8 @@ impl InputLayout {
     ///
     /// # Safety
     /// `input` points to `m · k` floats and `prepared` to [`InputLayout::bytes`] bytes on a 64-byte boundary; no one
-    /// else touches an item's part of `prepared`. The instruction set of the layout is available.
-    pub unsafe fn prepare(&self, items: Range<usize>, input: *const f32, prepared: *mut u8) {
+    /// else touches an item's part of `prepared`.
+    pub(crate) unsafe fn prepare(&self, items: Range<usize>, input: *const f32, prepared: *mut u8) {
         // SAFETY: the caller's.
         unsafe { self.prepare_from(items, Source::of(input), prepared) }
     }

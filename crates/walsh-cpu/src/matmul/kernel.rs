@@ -19,9 +19,7 @@ pub(super) trait Body<P> {
 /// # Safety
 /// As for [`Kernel`](super::contract::Kernel).
 pub(super) unsafe fn kernel<P: Products, K: Body<P>>(job: &Job, scratch: &mut [u8]) {
-    // SAFETY: the caller promises the instruction set.
-    let p = unsafe { P::new_unchecked() };
-    p.run(Call {
+    P::of_machine().run(Call {
         job,
         scratch,
         body: PhantomData::<K>,

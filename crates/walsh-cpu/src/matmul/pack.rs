@@ -85,7 +85,7 @@ impl FromStr for PackWeights {
 
 /// A weight `[n, k]` that can be packed.
 #[derive(Clone, Copy, Debug)]
-pub struct Packing {
+pub(crate) struct Packing {
     n: usize,
     row_bytes: usize,
     block_bytes: usize,
@@ -97,7 +97,7 @@ pub struct Packing {
 impl Packing {
     /// How a weight of `n` rows of `k` values is packed for an instruction set; `None` where nothing would be gained:
     /// the set has no kernels for it, or there are fewer rows than a panel has.
-    pub fn new(isa: Isa, weight: DType, n: usize, k: usize) -> Option<Packing> {
+    pub(crate) fn new(isa: Isa, weight: DType, n: usize, k: usize) -> Option<Packing> {
         let row_bytes = usize::try_from(weight.row_bytes(k as u64)?).ok()?;
         let transpose = registry::kernels(isa).packs?;
         let packs = n >= LANES && blocks::is_side_by_side(weight);
@@ -126,17 +126,17 @@ impl Packing {
     }
 
     /// The number of panels.
-    pub fn panels(&self) -> usize {
+    pub(crate) fn panels(&self) -> usize {
         self.n.div_ceil(LANES)
     }
 
     /// The bytes of a panel.
-    pub fn panel_bytes(&self) -> usize {
+    pub(crate) fn panel_bytes(&self) -> usize {
         LANES * self.row_bytes
     }
 
     /// The bytes of the packed weight.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.panels() * self.panel_bytes()
     }
 
@@ -145,7 +145,7 @@ impl Packing {
     /// # Safety
     /// `weight` points to the rows as a file has them, and `panel` to [`Packing::panel_bytes`] bytes that are this thread's.
     /// The instruction set is available.
-    pub unsafe fn pack(&self, index: usize, weight: *const u8, panel: *mut u8) {
+    pub(crate) unsafe fn pack(&self, index: usize, weight: *const u8, panel: *mut u8) {
         let rows = index * LANES..((index + 1) * LANES).min(self.n);
         let words = match self.apart {
             None => 0..self.block_bytes,

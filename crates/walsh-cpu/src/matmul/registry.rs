@@ -52,9 +52,7 @@ unsafe fn prepare<P: Products>(
     source: Source<'_>,
     prepared: *mut u8,
 ) {
-    // SAFETY: the caller promises the instruction set.
-    let p = unsafe { P::new_unchecked() };
-    p.run(Prepare {
+    P::of_machine().run(Prepare {
         layout,
         items,
         source,
@@ -89,9 +87,7 @@ impl<P: Products> Work<P> for Prepare<'_> {
 /// As for [`Transposition`](super::contract::Transposition).
 #[cfg(target_arch = "x86_64")]
 unsafe fn transpose<P: Products>(rows: &[*const u8; LANES], words: usize, to: *mut u8) {
-    // SAFETY: the caller promises the instruction set.
-    let p = unsafe { P::new_unchecked() };
-    p.run(Transpose { rows, words, to });
+    P::of_machine().run(Transpose { rows, words, to });
 }
 
 /// A call of [`transpose`], which has been promised what it asks for.

@@ -1,8 +1,10 @@
 use half::f16;
 use walsh_formats::DType;
 
+use super::contract::{Operands, ProductError, ProductShape};
+use super::pack::Packing;
+use super::plan::ProductPlan;
 use super::testing::{Random, block_types, random_weights};
-use super::*;
 use crate::isa::Isa;
 use crate::team::Scratch;
 use walsh_core::Activations;

@@ -468,8 +468,7 @@ mod tests {
         if !Isa::Avx512.is_available() {
             return;
         }
-        // SAFETY: the machine has it.
-        let s = unsafe { <Avx512 as Products>::new_unchecked() };
+        let s = Avx512::of_machine();
         for dtype in block_types() {
             // Whole groups, a pair of blocks, and a single one.
             let lengths: &[usize] = match dtype.block_len() {

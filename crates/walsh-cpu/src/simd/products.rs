@@ -17,7 +17,7 @@ pub(crate) trait Primitives: Copy + 'static {
     #[inline(always)]
     unsafe fn widen_all(self, from: *const f16, to: &mut [f32]) {
         for (i, to) in to.iter_mut().enumerate() {
-            // SAFETY: the caller promises as many numbers.
+            // SAFETY: `from` has as many numbers as `to`, as the method asks.
             *to = self.widen(unsafe { from.add(i).read_unaligned() });
         }
     }
@@ -204,11 +204,8 @@ pub(crate) trait Products: Copy + 'static {
     /// Whether codes that take all eight bits are multiplied as signed numbers. Otherwise they are raised by 128.
     const SIGNED: bool;
 
-    /// The token.
-    ///
-    /// # Safety
-    /// The machine has the instruction set.
-    unsafe fn new_unchecked() -> Self;
+    /// The token, on a machine that has the set; on another there is none to run anything with.
+    fn of_machine() -> Self;
 
     fn set(self) -> Self::Set;
 

@@ -1,7 +1,7 @@
 //! Rows whose numbers are read where they lie, thirty-two at a time: what families give, and how tiles are decoded from it.
 
 use crate::isa::Isa;
-use crate::simd::{LANES, Simd, order};
+use crate::simd::{Facts, LANES, Simd};
 
 /// Numbers of a head's vector in scratch, where zeros fill the last vector of lanes.
 pub(in crate::kv) fn width(head_dim: usize) -> usize {
@@ -10,7 +10,7 @@ pub(in crate::kv) fn width(head_dim: usize) -> usize {
 
 /// Brings vectors from the model's order of channels to the lane order of codes, or back.
 pub(in crate::kv) fn reorder(isa: Isa, rows: &mut [f32], to_lanes: bool) {
-    let order = order(isa);
+    let order = Facts::of(isa).order;
     for chunk in rows.chunks_exact_mut(LANES) {
         let before: [f32; LANES] = std::array::from_fn(|i| chunk[i]);
         for (lane, element) in order.iter().enumerate() {

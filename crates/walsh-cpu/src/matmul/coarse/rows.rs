@@ -9,9 +9,7 @@ use crate::isa::Isa;
 use crate::matmul::blocks::{Decode, Decoded};
 use crate::matmul::float::value_of;
 use crate::matmul::layout::LANES;
-#[cfg(target_arch = "x86_64")]
-use crate::simd::{Avx2, Avx512, Products};
-use crate::simd::{Portable, Primitives, SHIFT, Work};
+use crate::simd::{Primitives, SHIFT, Steps, Token};
 
 /// Where a row's copy is made.
 pub(super) struct Room<'a> {
@@ -92,16 +90,7 @@ unsafe fn of_set<B: Decode, const BITS: usize>(
     row: *const B,
     room: Room<'_>,
 ) -> (f32, f32) {
-    let work = Coarsen::<B, BITS> { row, room };
-    match isa.base() {
-        // SAFETY: the caller promises the instruction set.
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => unsafe { <Avx2 as Products>::new_unchecked() }.run(work),
-        // SAFETY: as above.
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => unsafe { <Avx512 as Products>::new_unchecked() }.run(work),
-        _ => work.on(Portable::new()),
-    }
+    Token::of(isa).run(Coarsen::<B, BITS> { row, room })
 }
 
 /// A row to be copied, which [`coarsen`] has been promised.
@@ -110,11 +99,11 @@ struct Coarsen<'a, B, const BITS: usize> {
     room: Room<'a>,
 }
 
-impl<P: Primitives, B: Decode, const BITS: usize> Work<P> for Coarsen<'_, B, BITS> {
+impl<B: Decode, const BITS: usize> Steps for Coarsen<'_, B, BITS> {
     type Output = (f32, f32);
 
     #[inline(always)]
-    fn on(self, p: P) -> (f32, f32) {
+    fn by<P: Primitives>(self, p: P) -> (f32, f32) {
         // SAFETY: promised to `coarsen`.
         unsafe { coarsen_row::<P, B, BITS>(p, self.row, self.room) }
     }

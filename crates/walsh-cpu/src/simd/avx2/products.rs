@@ -12,6 +12,7 @@ use std::arch::x86_64::*;
 use half::f16;
 
 use super::Avx2;
+use crate::isa::Isa;
 use crate::simd::{
     ColumnProducts, Primitives, Products, Quads, Register, RowProducts, SMALL_FLOAT_UNIT, Scales,
     Unpack, Work, compiled_for, operations,
@@ -262,9 +263,9 @@ impl Products for Avx2 {
     type Set = Avx2;
     const SIGNED: bool = true;
 
-    #[inline(always)]
-    unsafe fn new_unchecked() -> Self {
-        // SAFETY: the caller's.
+    fn of_machine() -> Self {
+        assert!(Isa::Avx2.is_available(), "a set of this machine");
+        // SAFETY: the machine has the set.
         unsafe { Avx2::new_unchecked() }
     }
 
@@ -368,10 +369,14 @@ impl<const EVEX: bool> Products for AvxVnni<EVEX> {
     type Set = Avx2;
     const SIGNED: bool = false;
 
-    #[inline(always)]
-    unsafe fn new_unchecked() -> Self {
-        // SAFETY: the caller's: such a machine has AVX2.
-        AvxVnni(unsafe { Avx2::new_unchecked() })
+    fn of_machine() -> Self {
+        let encoded = if EVEX {
+            is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512vl")
+        } else {
+            is_x86_feature_detected!("avxvnni")
+        };
+        assert!(encoded, "an instruction of this machine");
+        AvxVnni(<Avx2 as Products>::of_machine())
     }
 
     #[inline(always)]

@@ -175,6 +175,10 @@ impl Simd for Avx512 {
     const ORDER: [u8; 16] = [0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15];
     const SCORE_ROWS: usize = 8;
     const WIDE: bool = true;
+    const FUSED_ROWS: Option<(usize, usize)> = Some((
+        <Self as Bytes>::FUSED_KEY_ROWS,
+        <Self as Bytes>::FUSED_VALUE_ROWS,
+    ));
     const VALUE_ROWS: usize = 6;
 
     operations! {

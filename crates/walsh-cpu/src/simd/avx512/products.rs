@@ -5,6 +5,7 @@ use std::arch::x86_64::*;
 use half::f16;
 
 use super::Avx512;
+use crate::isa::Isa;
 use crate::simd::products::scale_of;
 use crate::simd::{
     ColumnProducts, Gather, Primitives, Products, Quads, Quantised, Register, SMALL_FLOAT_UNIT,
@@ -218,9 +219,9 @@ impl Products for Avx512 {
     type Set = Avx512;
     const SIGNED: bool = false;
 
-    #[inline(always)]
-    unsafe fn new_unchecked() -> Self {
-        // SAFETY: the caller's.
+    fn of_machine() -> Self {
+        assert!(Isa::Avx512.is_available(), "a set of this machine");
+        // SAFETY: the machine has the set.
         unsafe { Avx512::new_unchecked() }
     }
 

@@ -6,6 +6,7 @@ use std::arch::aarch64::*;
 use half::f16;
 
 use super::Neon;
+use crate::isa::Isa;
 use crate::simd::{
     Primitives, Products, Quads, Register, RowProducts, Scales, Work, compiled_for, operations,
 };
@@ -237,9 +238,14 @@ impl<const DOT: bool, const MATRIX: bool> Products for NeonProducts<DOT, MATRIX>
     type Set = Neon;
     const SIGNED: bool = true;
 
-    #[inline(always)]
-    unsafe fn new_unchecked() -> Self {
-        // SAFETY: the caller's: such a machine has NEON.
+    fn of_machine() -> Self {
+        let isa = match (DOT, MATRIX) {
+            (_, true) => Isa::NeonI8mm,
+            (true, false) => Isa::NeonDotprod,
+            (false, false) => Isa::Neon,
+        };
+        assert!(isa.is_available(), "a set of this machine");
+        // SAFETY: such a machine has NEON.
         NeonProducts(unsafe { Neon::new_unchecked() })
     }
 

@@ -5,28 +5,14 @@
 //! ([`bytes`](crate::kv::codec::codebook::bytes)).
 
 use super::kernels::{Dots, Sums, add_sums, put_scores};
-use crate::isa::Isa;
 use crate::kv::codec::codebook::bytes::{Codes, fetch};
 use crate::kv::codec::codebook::planes::{Planes, Words, each_word};
 use crate::kv::codec::numbers::Rows;
-#[cfg(target_arch = "x86_64")]
-use crate::simd::{Avx2, Avx512};
 use crate::simd::{Bytes, LANES, byte_entries};
 
 /// The numbers of a head that values are multiplied by at once: two vectors, of the lower fours of bits of 16 bytes and of
 /// the upper.
 const CHUNK: usize = 32;
-
-/// The most query rows whose keys are multiplied so, and whose values are.
-pub(super) fn most_rows(isa: Isa) -> (usize, usize) {
-    match isa.base() {
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => (Avx2::FUSED_KEY_ROWS, Avx2::FUSED_VALUE_ROWS),
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => (Avx512::FUSED_KEY_ROWS, Avx512::FUSED_VALUE_ROWS),
-        _ => (0, 0),
-    }
-}
 
 /// Whether there is a kernel for values of so many bits.
 pub(super) fn takes_values(bits: usize, head_dim: usize) -> bool {
@@ -40,7 +26,7 @@ pub(super) fn value_places(head_dim: usize) -> Vec<i32> {
 }
 
 byte_entries! {
-    /// Writes the inner product of every query row, at [most](most_rows), and every position; numbers of queries are in the
+    /// Writes the inner product of every query row, at most [so many](crate::simd::Simd::FUSED_ROWS), and every position; numbers of queries are in the
     /// order of [`key_order`](crate::kv::codec::codebook::bytes::key_order). Positions past the count repeat the last one.
     ///
     /// # Safety
@@ -131,7 +117,7 @@ impl<S: Bytes, const BITS: usize, const R: usize> Words<S, BITS> for Scores<S, R
 }
 
 byte_entries! {
-    /// `out = alpha · out + weights · values` for at [most](most_rows) so many rows, numbers at the places of [`value_places`].
+    /// `out = alpha · out + weights · values` for at most [so many](crate::simd::Simd::FUSED_ROWS) rows, numbers at the places of [`value_places`].
     /// Positions past the count repeat the last one.
     ///
     /// # Safety
@@ -165,63 +151,71 @@ unsafe fn add_chunks<S: Bytes, const R: usize>(s: S, args: Sums, codes: Codes<'_
     }
 }
 
-/// The sums of some rows with two vectors of values.
-type ChunkSums<S, const R: usize> = [[<S as Bytes>::Sums; 2]; R];
-
 #[inline(always)]
 unsafe fn add_chunk<S: Bytes, const R: usize, const FIRST: bool>(
     s: S,
     args: Sums,
     codes: Codes<'_>,
-    chunk: usize,
+    number: usize,
 ) {
+    let mut chunk = Chunk::<S, R> {
+        simd: s,
+        number,
+        table: s.table(&codes.book.numbers),
+        order: s.row_order(),
+        sums: [[s.nothing(); 2]; R],
+    };
     // SAFETY: the caller's rows and pointers; rows stay below the count.
     unsafe {
-        let tables = (s.table(&codes.book.numbers), s.row_order());
-        let mut sums: ChunkSums<S, R> = [[s.nothing(); 2]; R];
         let (quads, rest) = (codes.rows.count / 4, codes.rows.count % 4);
         for quad in 0..quads {
             if FIRST {
                 fetch(s, codes, 4 * quad, 4);
             }
-            add_quad::<S, R>(s, args, codes, &tables, (chunk, quad, 3), &mut sums);
+            chunk.add_quad(args, codes.rows, quad, 3);
         }
         if rest > 0 {
-            add_quad::<S, R>(s, args, codes, &tables, (chunk, quads, rest - 1), &mut sums);
+            chunk.add_quad(args, codes.rows, quads, rest - 1);
         }
-        for (row, sums) in sums.into_iter().enumerate() {
+        for (row, sums) in chunk.sums.into_iter().enumerate() {
             for (half, sums) in sums.into_iter().enumerate() {
-                add_sums(s, args, row, chunk * CHUNK / LANES + half, sums);
+                add_sums(s, args, row, number * CHUNK / LANES + half, sums);
             }
         }
     }
 }
 
-/// Adds a chunk of four positions; those past the `last` of them repeat it.
-#[inline(always)]
-unsafe fn add_quad<S: Bytes, const R: usize>(
-    s: S,
-    args: Sums,
-    codes: Codes<'_>,
-    (table, order): &([S::B; 4], [S::B; 2]),
-    (chunk, quad, last): (usize, usize, usize),
-    sums: &mut ChunkSums<S, R>,
-) {
-    let Rows { codes, stride, .. } = codes.rows;
-    // SAFETY: the caller's rows and pointers.
-    unsafe {
-        let start = codes.add(4 * quad * stride + chunk * CHUNK / 2);
-        let rows = [
-            start,
-            start.add(last.min(1) * stride),
-            start.add(last.min(2) * stride),
-            start.add(last * stride),
-        ];
-        let values = s.nibbles_of_rows(table, order, rows);
-        for (row, sums) in sums.iter_mut().enumerate() {
-            let weight = args.weights.add(2 * row * args.stride + 4 * quad);
-            for (sums, values) in sums.iter_mut().zip(values) {
-                *sums = s.dot(*sums, values, weight, weight.add(args.stride));
+/// The sums of some rows of weights with a chunk of the values.
+struct Chunk<S: Bytes, const R: usize> {
+    simd: S,
+    /// Which of the chunks of a head.
+    number: usize,
+    table: [S::B; 4],
+    order: [S::B; 2],
+    sums: [[S::Sums; 2]; R],
+}
+
+impl<S: Bytes, const R: usize> Chunk<S, R> {
+    /// Adds four positions; those past the `last` of them repeat it.
+    #[inline(always)]
+    unsafe fn add_quad(&mut self, args: Sums, rows: Rows, quad: usize, last: usize) {
+        let s = self.simd;
+        let Rows { codes, stride, .. } = rows;
+        // SAFETY: the caller's rows and pointers.
+        unsafe {
+            let start = codes.add(4 * quad * stride + self.number * CHUNK / 2);
+            let rows = [
+                start,
+                start.add(last.min(1) * stride),
+                start.add(last.min(2) * stride),
+                start.add(last * stride),
+            ];
+            let values = s.nibbles_of_rows(&self.table, &self.order, rows);
+            for (row, sums) in self.sums.iter_mut().enumerate() {
+                let weight = args.weights.add(2 * row * args.stride + 4 * quad);
+                for (sums, values) in sums.iter_mut().zip(values) {
+                    *sums = s.dot(*sums, values, weight, weight.add(args.stride));
+                }
             }
         }
     }

@@ -23,7 +23,7 @@ use super::zones::{Zone, cached};
 use crate::isa::Isa;
 use crate::kv::codec;
 use crate::kv::codec::codebook::bytes::{self, Book, Codes};
-use crate::simd::LANES;
+use crate::simd::{Facts, LANES};
 use crate::target::Target;
 
 /// The codes of a cache that attention reads as integers.
@@ -34,16 +34,19 @@ pub(super) struct Int8 {
     places: Vec<i32>,
     /// The same where values are multiplied as they are decoded.
     fused_places: Option<Vec<i32>>,
+    /// The most query rows whose keys are multiplied as they are decoded, and whose values are.
+    key_rows: usize,
+    value_rows: usize,
 }
 
 impl Int8 {
     /// None where attention over these codecs is in f32: on devices whose activations are, on instruction sets that have
     /// no kernels for it, and where bytes do not hold the centroids.
     pub(super) fn of(key: &RowCodec, value: &RowCodec, target: Target) -> Option<Self> {
-        let has_kernels = matches!(target.isa.base(), Isa::Avx2 | Isa::Avx512);
-        if !has_kernels || target.activations != Activations::Int8 {
+        if target.activations != Activations::Int8 {
             return None;
         }
+        let (key_rows, value_rows) = Facts::of(target.isa).fused_rows?;
         let head_dim = key.head_dim();
         let (key, value) = (codec::book(key)?, codec::book(value)?);
         Some(Self {
@@ -52,13 +55,15 @@ impl Int8 {
                 .then(|| fused::value_places(head_dim)),
             key,
             value,
+            key_rows,
+            value_rows,
         })
     }
 
     /// The places of the sums over values where a block's are multiplied as they are decoded.
-    fn fused_places(&self, isa: Isa, block: &Block) -> Option<&Vec<i32>> {
+    fn fused_places(&self, block: &Block) -> Option<&Vec<i32>> {
         let places = self.fused_places.as_ref()?;
-        (block.rows <= fused::most_rows(isa).1).then_some(places)
+        (block.rows <= self.value_rows).then_some(places)
     }
 }
 
@@ -100,7 +105,7 @@ pub(super) unsafe fn attend(
             let count = attend_tile(job, int8, block, scratch, first..end);
             first += count;
         }
-        let fused_places = int8.fused_places(job.isa, block);
+        let fused_places = int8.fused_places(block);
         for row in 0..rows {
             let collect = Collect {
                 sums: scratch.int8.sums[row * wide..(row + 1) * wide].as_ptr(),
@@ -117,14 +122,14 @@ pub(super) unsafe fn attend(
 ///
 /// # Safety
 /// As for [`fused::scores`].
-unsafe fn score(isa: Isa, dots: Dots, codes: Codes<'_>, bytes: *mut u8) {
+unsafe fn score(isa: Isa, int8: &Int8, dots: Dots, bytes: *mut u8, codes: Codes<'_>) {
     // SAFETY: the caller's.
     unsafe {
         #[cfg(target_arch = "x86_64")]
         if let Some(s) = rows::takes(isa, dots.rows, codes.book.bits, dots.head_dim) {
             return rows::scores(s, dots, codes);
         }
-        if dots.rows <= fused::most_rows(isa).0 {
+        if dots.rows <= int8.key_rows {
             fused::scores(isa, dots, codes);
         } else {
             bytes::key_bytes(isa, codes, bytes);
@@ -166,7 +171,7 @@ unsafe fn attend_tile(
             head_dim: d,
             next: values.codes,
         };
-        score(job.isa, dots, codes, area.bytes.as_mut_ptr());
+        score(job.isa, int8, dots, area.bytes.as_mut_ptr(), codes);
         for (side, rows, factors) in [
             (&job.key, keys, &mut *area.key_factors),
             (&job.value, values, &mut *area.value_factors),
@@ -217,7 +222,7 @@ unsafe fn attend_tile(
             head_dim: d,
             next: keys.codes.wrapping_add(count * keys.stride),
         };
-        if int8.fused_places(job.isa, block).is_some() {
+        if int8.fused_places(block).is_some() {
             fused::values(job.isa, sums, codes);
         } else {
             bytes::value_bytes(job.isa, codes, area.bytes.as_mut_ptr());

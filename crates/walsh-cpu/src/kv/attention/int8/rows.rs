@@ -11,7 +11,7 @@ use super::kernels::Dots;
 use crate::isa::Isa;
 use crate::kv::codec::codebook::bytes::{Codes, fetch};
 use crate::kv::codec::codebook::planes::Planes;
-use crate::simd::{Avx2, Bytes, LANES, compiled_for, operations};
+use crate::simd::{Avx2, Bytes, LANES, Token, compiled_for, operations};
 
 /// The most query rows: their sums leave room for what is decoded.
 const ROWS: usize = 4;
@@ -26,7 +26,10 @@ const fn block(bits: usize) -> usize {
 
 /// The set's token, if it has a kernel for so many query rows and such keys.
 pub(super) fn takes(isa: Isa, rows: usize, bits: usize, head_dim: usize) -> Option<Avx2> {
-    Avx2::of(isa).filter(|_| rows <= ROWS && head_dim.is_multiple_of(block(bits)))
+    match Token::of(isa) {
+        Token::Avx2(s) if rows <= ROWS && head_dim.is_multiple_of(block(bits)) => Some(s),
+        _ => None,
+    }
 }
 
 impl Avx2 {
