@@ -85,9 +85,10 @@ impl Decode {
     /// Decodes the vector of a token and head.
     ///
     /// # Safety
-    /// The list orders the accesses, and the positions have been checked.
+    /// Nothing writes what the op reads meanwhile.
     unsafe fn vector(&self, (token, head): (usize, usize), row: &mut [f32]) {
-        // SAFETY: the caller's; a checked position has its slot, a checked sequence its heads.
+        // SAFETY: nothing writes what is read, as this method asks; a checked position has its slot, a checked sequence
+        // its heads.
         unsafe {
             let position = self.positions.slice(token..token + 1)[0] as usize;
             let sequence = match &self.sequences {
@@ -95,7 +96,7 @@ impl Decode {
                 None => 0,
             };
             let (owner, slot) = match &self.pages {
-                Some(pages) => (0, pages.slot(sequence, position)),
+                Some(pages) => (0, pages.read().slot(sequence, position)),
                 None => (sequence, position % self.capacity),
             };
             let at = (owner * self.kv_heads + head) * self.slots + slot;
@@ -105,13 +106,8 @@ impl Decode {
                 Some(scales) => scales.slice(at * scale_bytes..(at + 1) * scale_bytes),
                 None => &[],
             };
-            let rows = Rows {
-                codes: codes.as_ptr(),
-                stride: code_bytes,
-                scales: scales.as_ptr(),
-                count: 1,
-            };
-            value_rows(self.isa, &self.decoder, rows, row.as_mut_ptr());
+            let rows = Rows::new(codes, (code_bytes, code_bytes), (scales, scale_bytes), 1);
+            value_rows(self.isa, &self.decoder, rows, row);
             let mut factor = [1.0];
             row_factors(self.isa, &self.decoder, rows, &mut factor);
             if self.decoder.reordered() {

@@ -73,6 +73,38 @@ pub(crate) trait Simd: Copy + 'static {
         // SAFETY: room for sixteen numbers.
         unsafe { self.store(numbers.as_mut_ptr(), a) }
     }
+    /// Sixteen numbers of a row of bytes.
+    #[inline(always)]
+    fn read_f32(self, bytes: &[u8; 64]) -> Self::F {
+        // SAFETY: the bytes of sixteen numbers.
+        unsafe { self.load(bytes.as_ptr().cast()) }
+    }
+    #[inline(always)]
+    fn read_f16(self, bytes: &[u8; 32]) -> Self::F {
+        // SAFETY: the bytes of sixteen numbers.
+        unsafe { self.load_f16(bytes.as_ptr()) }
+    }
+    #[inline(always)]
+    fn read_bf16(self, bytes: &[u8; 32]) -> Self::F {
+        // SAFETY: the bytes of sixteen numbers.
+        unsafe { self.load_bf16(bytes.as_ptr()) }
+    }
+    #[inline(always)]
+    fn read_i8(self, bytes: &[u8; 16]) -> Self::F {
+        // SAFETY: sixteen bytes.
+        unsafe { self.load_i8(bytes.as_ptr()) }
+    }
+    /// Sixteen bytes, zero-extended.
+    #[inline(always)]
+    fn read_u8(self, bytes: &[u8; 16]) -> Self::I {
+        // SAFETY: sixteen bytes.
+        unsafe { self.load_u8(bytes.as_ptr()) }
+    }
+    #[inline(always)]
+    fn read_i(self, words: &[u32; 16]) -> Self::I {
+        // SAFETY: sixteen words.
+        unsafe { self.load_i(words.as_ptr()) }
+    }
     fn add(self, a: Self::F, b: Self::F) -> Self::F;
     fn sub(self, a: Self::F, b: Self::F) -> Self::F;
     fn mul(self, a: Self::F, b: Self::F) -> Self::F;

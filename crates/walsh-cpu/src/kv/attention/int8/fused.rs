@@ -7,7 +7,6 @@
 use super::kernels::{Dots, Sums, add_sums, put_scores};
 use crate::kv::codec::codebook::bytes::{Codes, fetch};
 use crate::kv::codec::codebook::planes::{Planes, Words, each_word};
-use crate::kv::codec::numbers::Rows;
 use crate::simd::{Bytes, LANES, byte_entries};
 
 /// The numbers of a head that values are multiplied by at once: two vectors, of the lower fours of bits of 16 bytes and of
@@ -26,197 +25,163 @@ pub(super) fn value_places(head_dim: usize) -> Vec<i32> {
 }
 
 byte_entries! {
-    /// Writes the inner product of every query row, at most [so many](crate::simd::Simd::FUSED_ROWS), and every position; numbers of queries are in the
-    /// order of [`key_order`](crate::kv::codec::codebook::bytes::key_order). Positions past the count repeat the last one.
-    ///
-    /// # Safety
-    /// The rows lie in readable memory, and the pointers hold what their fields say.
-    pub(super) unsafe fn scores(dots: Dots, codes: Codes<'_>) = score_codes
+    /// Writes the inner product of every query row, at most [so many](crate::simd::Simd::FUSED_ROWS), and every position;
+    /// numbers of queries are in the order of [`key_order`](crate::kv::codec::codebook::bytes::key_order). Positions past
+    /// the count repeat the last one.
+    pub(super) fn scores(dots: &mut Dots<'_>, codes: Codes<'_>) = score_codes
 }
 
 #[inline(always)]
-unsafe fn score_codes<S: Bytes>(s: S, dots: Dots, codes: Codes<'_>) {
-    // SAFETY: the caller's rows and pointers.
-    unsafe {
-        match codes.book.bits {
-            2 => score_codes_of::<S, 2>(s, dots, codes),
-            3 => score_codes_of::<S, 3>(s, dots, codes),
-            4 => score_codes_of::<S, 4>(s, dots, codes),
-            5 => score_codes_of::<S, 5>(s, dots, codes),
-            _ => score_codes_of::<S, 6>(s, dots, codes),
-        }
+fn score_codes<S: Bytes>(s: S, dots: &mut Dots<'_>, codes: Codes<'_>) {
+    match codes.book.bits {
+        2 => score_codes_of::<S, 2>(s, dots, codes),
+        3 => score_codes_of::<S, 3>(s, dots, codes),
+        4 => score_codes_of::<S, 4>(s, dots, codes),
+        5 => score_codes_of::<S, 5>(s, dots, codes),
+        _ => score_codes_of::<S, 6>(s, dots, codes),
     }
 }
 
 #[inline(always)]
-unsafe fn score_codes_of<S: Bytes, const BITS: usize>(s: S, dots: Dots, codes: Codes<'_>) {
-    // SAFETY: the caller's rows and pointers.
-    unsafe {
-        match dots.rows {
-            1 if S::FUSED_KEY_ROWS > 0 => score_panels::<S, BITS, 1>(s, dots, codes),
-            2 if S::FUSED_KEY_ROWS > 1 => score_panels::<S, BITS, 2>(s, dots, codes),
-            3 if S::FUSED_KEY_ROWS > 2 => score_panels::<S, BITS, 3>(s, dots, codes),
-            4 if S::FUSED_KEY_ROWS > 3 => score_panels::<S, BITS, 4>(s, dots, codes),
-            rows => unreachable!("{rows} rows of queries at once"),
-        }
+fn score_codes_of<S: Bytes, const BITS: usize>(s: S, dots: &mut Dots<'_>, codes: Codes<'_>) {
+    match dots.rows {
+        1 if S::FUSED_KEY_ROWS > 0 => score_panels::<S, BITS, 1>(s, dots, codes),
+        2 if S::FUSED_KEY_ROWS > 1 => score_panels::<S, BITS, 2>(s, dots, codes),
+        3 if S::FUSED_KEY_ROWS > 2 => score_panels::<S, BITS, 3>(s, dots, codes),
+        4 if S::FUSED_KEY_ROWS > 3 => score_panels::<S, BITS, 4>(s, dots, codes),
+        rows => unreachable!("{rows} rows of queries at once"),
     }
 }
 
 #[inline(always)]
-unsafe fn score_panels<S: Bytes, const BITS: usize, const R: usize>(
+fn score_panels<S: Bytes, const BITS: usize, const R: usize>(
     s: S,
-    dots: Dots,
+    dots: &mut Dots<'_>,
     codes: Codes<'_>,
 ) {
-    // SAFETY: the caller's rows and pointers; rows stay below the count.
-    unsafe {
-        let table = s.table(&codes.book.numbers);
-        for first in (0..codes.rows.count).step_by(LANES) {
-            fetch(s, codes, first, LANES);
-            let mut panel = Scores::<S, R> {
-                simd: s,
-                table,
-                queries: dots.queries,
-                head_dim: dots.head_dim,
-                sums: [s.nothing(); R],
-            };
-            each_word::<S, BITS, _>(s, codes.rows, first, codes.head_dim, &mut panel);
-            for row in 0..R {
-                put_scores(s, dots, row, first / LANES, panel.sums[row]);
-            }
+    let table = s.table(&codes.book.numbers);
+    let quads = dots.head_dim / 4;
+    let queries = &dots.queries.as_chunks().0[..2 * R * quads];
+    for first in (0..codes.rows.count()).step_by(LANES) {
+        fetch(s, codes, first, LANES);
+        let mut panel = Scores::<S, R> {
+            simd: s,
+            table,
+            queries,
+            quads,
+            sums: [s.nothing(); R],
+        };
+        each_word::<S, BITS, _>(s, codes.rows, first, codes.head_dim, &mut panel);
+        for row in 0..R {
+            put_scores(s, dots, row, first / LANES, panel.sums[row]);
         }
     }
 }
 
 /// The sums of some query rows with sixteen positions.
-struct Scores<S: Bytes, const R: usize> {
+struct Scores<'a, S: Bytes, const R: usize> {
     simd: S,
     table: [S::B; 4],
-    queries: *const i8,
-    head_dim: usize,
+    /// `[R][2][quads]`.
+    queries: &'a [[i8; 4]],
+    quads: usize,
     sums: [S::Sums; R],
 }
 
-impl<S: Bytes, const BITS: usize, const R: usize> Words<S, BITS> for Scores<S, R> {
+impl<S: Bytes, const BITS: usize, const R: usize> Words<S, BITS> for Scores<'_, S, R> {
     #[inline(always)]
-    unsafe fn word(&mut self, word: usize, low: S::I, high: (S::I, usize)) {
-        let s = self.simd;
+    fn word(&mut self, word: usize, low: S::I, high: (S::I, usize)) {
+        let (s, quads) = (self.simd, self.quads);
         let per_byte = 8 / Planes::of::<BITS>(0).low;
+        let queries = &self.queries[word * per_byte..][..(2 * R - 1) * quads + per_byte];
         for at in 0..per_byte {
-            // SAFETY: the caller's rows and pointers; the queries have these numbers.
-            unsafe {
-                let keys = s.numbers_of_word::<BITS>(&self.table, at, low, high);
-                for (row, sums) in self.sums.iter_mut().enumerate() {
-                    let query = self.queries.add(2 * row * self.head_dim);
-                    let query = query.add(4 * (word * per_byte + at));
-                    *sums = s.dot(*sums, keys, query, query.add(self.head_dim));
-                }
+            let keys = s.numbers_of_word::<BITS>(&self.table, at, low, high);
+            for (row, sums) in self.sums.iter_mut().enumerate() {
+                // SAFETY: from the word on there are so many fours of the last part of the last query, as cut above.
+                let [first, second] = unsafe {
+                    [
+                        queries.get_unchecked(2 * row * quads + at),
+                        queries.get_unchecked((2 * row + 1) * quads + at),
+                    ]
+                };
+                *sums = s.dot(*sums, keys, first, second);
             }
         }
     }
 }
 
 byte_entries! {
-    /// `out = alpha · out + weights · values` for at most [so many](crate::simd::Simd::FUSED_ROWS) rows, numbers at the places of [`value_places`].
-    /// Positions past the count repeat the last one.
-    ///
-    /// # Safety
-    /// As for [`scores`], with [values that there is a kernel for](takes_values).
-    pub(super) unsafe fn values(sums: Sums, codes: Codes<'_>) = add_codes
+    /// `out = alpha · out + weights · values` for at most [so many](crate::simd::Simd::FUSED_ROWS) rows and [values that
+    /// there is a kernel for](takes_values), numbers at the places of [`value_places`]. Positions past the count repeat the
+    /// last one.
+    pub(super) fn values(sums: &mut Sums<'_>, codes: Codes<'_>) = add_codes
 }
 
 #[inline(always)]
-unsafe fn add_codes<S: Bytes>(s: S, sums: Sums, codes: Codes<'_>) {
-    // SAFETY: the caller's rows and pointers.
-    unsafe {
-        match sums.rows {
-            1 => add_chunks::<S, 1>(s, sums, codes),
-            2 => add_chunks::<S, 2>(s, sums, codes),
-            3 if S::FUSED_VALUE_ROWS > 2 => add_chunks::<S, 3>(s, sums, codes),
-            4 if S::FUSED_VALUE_ROWS > 3 => add_chunks::<S, 4>(s, sums, codes),
-            rows => unreachable!("{rows} rows of weights at once"),
-        }
+fn add_codes<S: Bytes>(s: S, sums: &mut Sums<'_>, codes: Codes<'_>) {
+    match sums.rows {
+        1 => add_chunks::<S, 1>(s, sums, codes),
+        2 => add_chunks::<S, 2>(s, sums, codes),
+        3 if S::FUSED_VALUE_ROWS > 2 => add_chunks::<S, 3>(s, sums, codes),
+        4 if S::FUSED_VALUE_ROWS > 3 => add_chunks::<S, 4>(s, sums, codes),
+        rows => unreachable!("{rows} rows of weights at once"),
     }
 }
 
 #[inline(always)]
-unsafe fn add_chunks<S: Bytes, const R: usize>(s: S, args: Sums, codes: Codes<'_>) {
-    // SAFETY: the caller's rows and pointers.
-    unsafe {
-        // The first passes over the rows, and fetches the next.
-        add_chunk::<S, R, true>(s, args, codes, 0);
-        for chunk in 1..codes.head_dim / CHUNK {
-            add_chunk::<S, R, false>(s, args, codes, chunk);
-        }
+fn add_chunks<S: Bytes, const R: usize>(s: S, args: &mut Sums<'_>, codes: Codes<'_>) {
+    // The first passes over the rows, and fetches the next.
+    add_chunk::<S, R, true>(s, args, codes, 0);
+    for chunk in 1..codes.head_dim / CHUNK {
+        add_chunk::<S, R, false>(s, args, codes, chunk);
     }
 }
 
 #[inline(always)]
-unsafe fn add_chunk<S: Bytes, const R: usize, const FIRST: bool>(
+fn add_chunk<S: Bytes, const R: usize, const FIRST: bool>(
     s: S,
-    args: Sums,
+    args: &mut Sums<'_>,
     codes: Codes<'_>,
-    number: usize,
+    chunk: usize,
 ) {
-    let mut chunk = Chunk::<S, R> {
-        simd: s,
-        number,
-        table: s.table(&codes.book.numbers),
-        order: s.row_order(),
-        sums: [[s.nothing(); 2]; R],
-    };
-    // SAFETY: the caller's rows and pointers; rows stay below the count.
-    unsafe {
-        let (quads, rest) = (codes.rows.count / 4, codes.rows.count % 4);
-        for quad in 0..quads {
-            if FIRST {
-                fetch(s, codes, 4 * quad, 4);
-            }
-            chunk.add_quad(args, codes.rows, quad, 3);
-        }
-        if rest > 0 {
-            chunk.add_quad(args, codes.rows, quads, rest - 1);
-        }
-        for (row, sums) in chunk.sums.into_iter().enumerate() {
-            for (half, sums) in sums.into_iter().enumerate() {
-                add_sums(s, args, row, number * CHUNK / LANES + half, sums);
-            }
-        }
-    }
-}
-
-/// The sums of some rows of weights with a chunk of the values.
-struct Chunk<S: Bytes, const R: usize> {
-    simd: S,
-    /// Which of the chunks of a head.
-    number: usize,
-    table: [S::B; 4],
-    order: [S::B; 2],
-    sums: [[S::Sums; 2]; R],
-}
-
-impl<S: Bytes, const R: usize> Chunk<S, R> {
-    /// Adds four positions; those past the `last` of them repeat it.
-    #[inline(always)]
-    unsafe fn add_quad(&mut self, args: Sums, rows: Rows, quad: usize, last: usize) {
-        let s = self.simd;
-        let Rows { codes, stride, .. } = rows;
-        // SAFETY: the caller's rows and pointers.
+    let table = s.table(&codes.book.numbers);
+    let order = s.row_order();
+    let rows = codes.rows.of::<[u8; CHUNK / 2]>(chunk + 1);
+    let (weights, part) = args.fours::<R>(0);
+    let (quads, rest) = (codes.rows.count() / 4, codes.rows.count() % 4);
+    assert!(
+        quads + rest.min(1) <= args.quads,
+        "weights for all positions"
+    );
+    let mut sums = [[s.nothing(); 2]; R];
+    // Adds four positions; those past the `last` of them repeat it.
+    let mut add = |quad: usize, last: usize| {
+        // SAFETY: the last of the four is below the count, rows have this chunk, and the weights this four of positions.
         unsafe {
-            let start = codes.add(4 * quad * stride + self.number * CHUNK / 2);
-            let rows = [
-                start,
-                start.add(last.min(1) * stride),
-                start.add(last.min(2) * stride),
-                start.add(last * stride),
-            ];
-            let values = s.nibbles_of_rows(&self.table, &self.order, rows);
-            for (row, sums) in self.sums.iter_mut().enumerate() {
-                let weight = args.weights.add(2 * row * args.stride + 4 * quad);
+            let row = |i: usize| rows.get(4 * quad + i, chunk);
+            let four = [row(0), row(last.min(1)), row(last.min(2)), row(last)];
+            let values = s.nibbles_of_rows(&table, &order, four);
+            for (row, sums) in sums.iter_mut().enumerate() {
+                let first = weights.get_unchecked(2 * row * part + quad);
+                let second = weights.get_unchecked((2 * row + 1) * part + quad);
                 for (sums, values) in sums.iter_mut().zip(values) {
-                    *sums = s.dot(*sums, values, weight, weight.add(args.stride));
+                    *sums = s.dot(*sums, values, first, second);
                 }
             }
+        }
+    };
+    for quad in 0..quads {
+        if FIRST {
+            fetch(s, codes, 4 * quad, 4);
+        }
+        add(quad, 3);
+    }
+    if rest > 0 {
+        add(quads, rest - 1);
+    }
+    for (row, sums) in sums.into_iter().enumerate() {
+        for (half, sums) in sums.into_iter().enumerate() {
+            add_sums(s, args, row, chunk * CHUNK / LANES + half, sums);
         }
     }
 }

@@ -16,7 +16,7 @@ use walsh_core::Activations;
 use walsh_formats::kv::RowCodec;
 
 use self::kernels::{Collect, Dots, Integers, Sums, Weights};
-use super::job::{Block, Job};
+use super::job::{Block, Run};
 use super::kernels::Weigh;
 use super::scratch::Scratch;
 use super::zones::{Zone, cached};
@@ -67,12 +67,9 @@ impl Int8 {
     }
 }
 
-/// Attends a block to the codes of its part of the context.
-///
-/// # Safety
-/// As for [`Job::run`]; the block's queries are loaded.
-pub(super) unsafe fn attend(
-    job: &Job,
+/// Attends a block, whose queries are loaded, to the codes of its part of the context.
+pub(super) fn attend(
+    job: Run<'_>,
     int8: &Int8,
     block: &Block,
     scratch: &mut Scratch<'_>,
@@ -82,65 +79,56 @@ pub(super) unsafe fn attend(
     let Range {
         start: mut first,
         end,
-    } = Zone::Codes.seen_of_part(job, block, part);
+    } = Zone::Codes.seen_of_part(&job, block, part);
     if first >= end {
         return;
     }
     let (rows, d, wide) = (block.rows, shape.head_dim, shape.byte_width());
-    // SAFETY: the caller's; the parts of the scratch are as long as their comments say.
-    unsafe {
-        let order = bytes::key_order(int8.key.bits);
-        for row in 0..rows {
-            let query = scratch.rotated[row * d..(row + 1) * d].as_ptr();
-            let bytes = scratch.int8.queries[2 * row * d..2 * (row + 1) * d].as_mut_ptr();
-            let terms = kernels::integers(job.isa, query, bytes, d, &order);
-            scratch.int8.query_terms[row] = Integers {
-                factor: terms.factor * int8.key.step,
-                ..terms
-            };
-            scratch.int8.carried[row] = 1.0;
-        }
-        scratch.int8.sums[..rows * wide].fill(0.0);
-        while first < end {
-            let count = attend_tile(job, int8, block, scratch, first..end);
-            first += count;
-        }
-        let fused_places = int8.fused_places(block);
-        for row in 0..rows {
-            let collect = Collect {
-                sums: scratch.int8.sums[row * wide..(row + 1) * wide].as_ptr(),
-                places: fused_places.unwrap_or(&int8.places),
-                carried: scratch.int8.carried[row],
-                out: scratch.out[row * d..(row + 1) * d].as_mut_ptr(),
-            };
-            kernels::collect(job.isa, collect);
-        }
+    let order = bytes::key_order(int8.key.bits);
+    for row in 0..rows {
+        let query = &scratch.rotated[row * d..(row + 1) * d];
+        let bytes = &mut scratch.int8.queries[2 * row * d..2 * (row + 1) * d];
+        let terms = kernels::integers(job.isa, query, bytes, &order);
+        scratch.int8.query_terms[row] = Integers {
+            factor: terms.factor * int8.key.step,
+            ..terms
+        };
+        scratch.int8.carried[row] = 1.0;
+    }
+    scratch.int8.sums[..rows * wide].fill(0.0);
+    while first < end {
+        let count = attend_tile(job, int8, block, scratch, first..end);
+        first += count;
+    }
+    let fused_places = int8.fused_places(block);
+    for row in 0..rows {
+        let collect = Collect {
+            sums: &scratch.int8.sums[row * wide..(row + 1) * wide],
+            places: fused_places.unwrap_or(&int8.places),
+            carried: scratch.int8.carried[row],
+            out: &mut scratch.out[row * d..(row + 1) * d],
+        };
+        kernels::collect(job.isa, collect);
     }
 }
 
 /// Writes the scores of a tile's keys; `bytes` has room for them.
-///
-/// # Safety
-/// As for [`fused::scores`].
-unsafe fn score(isa: Isa, int8: &Int8, dots: Dots, bytes: *mut u8, codes: Codes<'_>) {
-    // SAFETY: the caller's.
-    unsafe {
-        #[cfg(target_arch = "x86_64")]
-        if let Some(s) = rows::takes(isa, dots.rows, codes.book.bits, dots.head_dim) {
-            return rows::scores(s, dots, codes);
-        }
-        if dots.rows <= int8.key_rows {
-            fused::scores(isa, dots, codes);
-        } else {
-            bytes::key_bytes(isa, codes, bytes);
-            kernels::scores(isa, dots, bytes, codes.rows.count.div_ceil(LANES));
-        }
+fn score(isa: Isa, int8: &Int8, dots: &mut Dots<'_>, bytes: &mut [u8], codes: Codes<'_>) {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(s) = rows::takes(isa, dots.rows, codes.book.bits, dots.head_dim) {
+        return rows::scores(s, dots, codes);
+    }
+    if dots.rows <= int8.key_rows {
+        fused::scores(isa, dots, codes);
+    } else {
+        bytes::key_bytes(isa, codes, bytes);
+        kernels::scores(isa, dots, bytes, codes.rows.count().div_ceil(LANES));
     }
 }
 
 /// Attends to a tile at the beginning of some positions; returns how many it has.
-unsafe fn attend_tile(
-    job: &Job,
+fn attend_tile(
+    job: Run<'_>,
     int8: &Int8,
     block: &Block,
     scratch: &mut Scratch<'_>,
@@ -150,84 +138,80 @@ unsafe fn attend_tile(
     let (d, stride) = (shape.head_dim, shape.byte_tile());
     // Codes of keys and values lie in the same slots.
     let (at, most) = ((Zone::Codes, left.start), left.len().min(stride));
-    let (_, keys) = job.key.rows(job, block, at, most);
-    let (_, values) = job.value.rows(job, block, at, most);
-    let count = keys.count;
-    let existing = cached(job, block);
+    let (_, keys) = job.job().key.rows(job, block, at, most);
+    let (_, values) = job.job().value.rows(job, block, at, most);
+    let count = keys.count();
+    let existing = cached(&job, block);
     let area = &mut scratch.int8;
-    // SAFETY: the caller's; slots are among those of the rows, and the scratch holds a tile.
-    unsafe {
-        let dots = Dots {
-            queries: area.queries.as_ptr(),
-            terms: area.query_terms.as_ptr(),
-            out: area.scores.as_mut_ptr(),
-            stride,
-            rows: block.rows,
-            head_dim: d,
+    let mut dots = Dots {
+        queries: area.queries,
+        terms: area.query_terms,
+        out: area.scores,
+        stride,
+        rows: block.rows,
+        head_dim: d,
+    };
+    let codes = Codes {
+        book: &int8.key,
+        rows: keys,
+        head_dim: d,
+        next: values.address(0),
+    };
+    score(job.isa, int8, &mut dots, area.bytes, codes);
+    for (side, rows, factors) in [
+        (&job.key, keys, &mut *area.key_factors),
+        (&job.value, values, &mut *area.value_factors),
+    ] {
+        let factors = &mut factors[..count.next_multiple_of(LANES)];
+        codec::row_factors(job.isa, &side.stored.decoder, rows, factors);
+    }
+    for row in 0..block.rows {
+        let token = block.tokens.start + row / shape.group();
+        let visible = Zone::Codes.visible(&job, block.position(token), &existing);
+        let first = visible.start.max(left.start);
+        let end = visible.end.min(left.start + count);
+        let weights = Weights {
+            weigh: Weigh {
+                scores: &mut area.scores[row * stride..(row + 1) * stride],
+                count,
+                first: first.saturating_sub(left.start),
+                end: end.saturating_sub(left.start),
+                key_factors: area.key_factors,
+                offset: scratch.offsets[row],
+                value_factors: area.value_factors,
+                softcap: job.softcap,
+            },
+            bytes: &mut area.weights[2 * row * stride..2 * (row + 1) * stride],
         };
-        let codes = Codes {
-            book: &int8.key,
-            rows: keys,
-            head_dim: d,
-            next: values.codes,
+        let (alpha, terms) = kernels::weights(job.isa, weights, &mut scratch.running[row]);
+        scratch.alphas[row] = alpha;
+        area.carried[row] *= alpha;
+        area.weight_terms[row] = Integers {
+            factor: terms.factor * int8.value.step,
+            ..terms
         };
-        score(job.isa, int8, dots, area.bytes.as_mut_ptr(), codes);
-        for (side, rows, factors) in [
-            (&job.key, keys, &mut *area.key_factors),
-            (&job.value, values, &mut *area.value_factors),
-        ] {
-            let factors = &mut factors[..count.next_multiple_of(LANES)];
-            codec::row_factors(job.isa, &side.stored.decoder, rows, factors);
-        }
-        for row in 0..block.rows {
-            let token = block.tokens.start + row / shape.group();
-            let visible = Zone::Codes.visible(job, block.position(token), &existing);
-            let first = visible.start.max(left.start);
-            let end = visible.end.min(left.start + count);
-            let weights = Weights {
-                weigh: Weigh {
-                    scores: area.scores[row * stride..(row + 1) * stride].as_mut_ptr(),
-                    count,
-                    first: first.saturating_sub(left.start),
-                    end: end.saturating_sub(left.start),
-                    key_factors: area.key_factors.as_ptr(),
-                    offset: scratch.offsets[row],
-                    value_factors: area.value_factors.as_ptr(),
-                    softcap: job.softcap,
-                },
-                bytes: area.weights[2 * row * stride..2 * (row + 1) * stride].as_mut_ptr(),
-                second: stride,
-            };
-            let (alpha, terms) = kernels::weights(job.isa, weights, &mut scratch.running[row]);
-            scratch.alphas[row] = alpha;
-            area.carried[row] *= alpha;
-            area.weight_terms[row] = Integers {
-                factor: terms.factor * int8.value.step,
-                ..terms
-            };
-        }
-        let sums = Sums {
-            weights: area.weights.as_ptr(),
-            terms: area.weight_terms.as_ptr(),
-            alphas: scratch.alphas.as_ptr(),
-            quads: count.div_ceil(4),
-            stride,
-            out: area.sums.as_mut_ptr(),
-            rows: block.rows,
-            wide: shape.byte_width(),
-        };
-        let codes = Codes {
-            book: &int8.value,
-            rows: values,
-            head_dim: d,
-            next: keys.codes.wrapping_add(count * keys.stride),
-        };
-        if int8.fused_places(block).is_some() {
-            fused::values(job.isa, sums, codes);
-        } else {
-            bytes::value_bytes(job.isa, codes, area.bytes.as_mut_ptr());
-            kernels::values(job.isa, sums, area.bytes.as_ptr());
-        }
+    }
+    let mut sums = Sums {
+        weights: area.weights,
+        terms: area.weight_terms,
+        alphas: scratch.alphas,
+        quads: count.div_ceil(4),
+        stride,
+        out: area.sums,
+        rows: block.rows,
+        wide: shape.byte_width(),
+    };
+    let codes = Codes {
+        book: &int8.value,
+        rows: values,
+        head_dim: d,
+        next: keys.address(keys.distance(count)),
+    };
+    if int8.fused_places(block).is_some() {
+        fused::values(job.isa, &mut sums, codes);
+    } else {
+        bytes::value_bytes(job.isa, codes, area.bytes);
+        kernels::values(job.isa, &mut sums, area.bytes);
     }
     count
 }
