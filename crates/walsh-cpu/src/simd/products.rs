@@ -212,15 +212,13 @@ pub(crate) trait Products: Copy + 'static {
     /// Runs work compiled with the set's features.
     fn run<W: Work<Self>>(self, work: W) -> W::Output;
 
-    /// Adds the products of some quads of a panel's codes, raised where they take all eight bits, and the values of each row.
-    ///
-    /// # Safety
-    /// The panel has these quads, and `values` gives eight readable words.
-    unsafe fn add_rows<const ROWS: usize>(
+    /// Adds the products of some quads of a block of a panel's codes, eight registers of bytes that are raised where they take
+    /// all eight bits, and the values of each row.
+    fn add_rows<const ROWS: usize>(
         self,
         sums: &mut [Words<Self>; ROWS],
-        panel: *const u8,
-        values: impl Fn(usize) -> *const i32,
+        panel: &[u8],
+        values: [&[i32; 8]; ROWS],
         quads: Quads,
     );
 }

@@ -9,7 +9,7 @@ use super::{PART, PIECE, Sizes};
 use crate::isa::Isa;
 use crate::lowering::Fault;
 use crate::matmul::coarse::{COLUMNS, Norms, span};
-use crate::matmul::contract::{InputLayout, Operands};
+use crate::matmul::contract::{InputLayout, Operands, Source};
 use crate::matmul::layout::{BLOCK, BlockQ8};
 use crate::matmul::plan::ProductPlan;
 use crate::memory::View;
@@ -48,11 +48,14 @@ impl Search {
     /// # Safety
     /// The rows are the weight's, nothing else touches their scores, and nobody writes what products read.
     unsafe fn multiply(&self, rows: &[u32], scratch: &mut [u8]) -> Vec<f32> {
-        let operands = Operands {
-            weight: self.weight.base(),
-            input: self.input.base(),
-            bias: None,
-            output: self.scores.base(),
+        // SAFETY: nobody writes what products read, as this method asks.
+        let operands = unsafe {
+            Operands {
+                weight: self.weight.all(),
+                input: self.input.all(),
+                bias: None,
+                output: self.scores.parts(),
+            }
         };
         let row_bytes = self.weight.len() / self.sizes.n;
         let ahead = |row: u32| {
@@ -67,11 +70,11 @@ impl Search {
             if let Some(next) = rows.get(index + AHEAD) {
                 ahead(*next);
             }
-            // SAFETY: the caller's.
+            let row = *row as usize;
+            // SAFETY: the rows' scores are this item's, as this method asks.
             unsafe {
-                let row = *row as usize;
                 self.exact.run_row(row, operands, scratch);
-                products.push(self.scores.base().add(row).read());
+                products.push(self.scores.slice(row..row + 1)[0]);
             }
         }
         products
@@ -110,7 +113,7 @@ impl Phase for Columns {
         unsafe {
             let (columns, lost) = self.about.slice(0..COLUMNS + 1).split_at(COLUMNS);
             let values = self.values.slice_mut(0..COLUMNS);
-            let input = layout.single_row(input.base());
+            let input = layout.single_row(input.all());
             let all: f64 = input.iter().map(BlockQ8::squares).sum();
             let mut apart = 0.0;
             for (value, column) in values.iter_mut().zip(columns) {
@@ -118,9 +121,9 @@ impl Phase for Columns {
                 *value = input[column / BLOCK].value(column % BLOCK);
                 apart += f64::from(*value).powi(2);
             }
-            let to = self.prepared.base();
-            self.layout.prepare(0..1, self.values.base(), to);
-            let kept = &self.layout.single_row(to)[0];
+            let to = self.prepared.parts();
+            self.layout.prepare(0..1, Source::of(values), to);
+            let kept = &self.layout.single_row(self.prepared.all())[0];
             let lost_of_kept: f64 = values
                 .iter()
                 .enumerate()
