@@ -1,4 +1,5 @@
 use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::cell::Cell;
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::ptr::NonNull;
@@ -223,6 +224,16 @@ impl<T: Pod> View<T> {
     pub(crate) unsafe fn all(&self) -> &[T] {
         // SAFETY: nothing writes them, as this method asks.
         unsafe { self.slice(0..self.len) }
+    }
+
+    /// Numbers `range` of tensors that may be the same memory, to read and to write.
+    ///
+    /// # Safety
+    /// While the slice lives no other thread writes them, nor touches those that are written.
+    pub(crate) unsafe fn cells(&self, range: Range<usize>) -> &[Cell<T>] {
+        assert!(range.start <= range.end && range.end <= self.len);
+        // SAFETY: within the view by the assertion; this thread's own, as this method asks.
+        unsafe { std::slice::from_raw_parts(self.base.add(range.start).cast(), range.len()) }
     }
 
     /// Numbers `range`, to write.

@@ -312,6 +312,7 @@ impl Blocks {
 mod tests {
     use super::*;
     use crate::isa::Isa;
+    use crate::simd::Token;
 
     entries! {
         /// See [`forward`].
@@ -332,10 +333,10 @@ mod tests {
                 let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
                 let (mut expected, mut got) = (x.clone(), x.clone());
                 rotation.forward(&mut expected);
-                forward_with(isa, &rotation, &mut got);
+                forward_with(Token::of(isa), &rotation, &mut got);
                 assert_eq!(bits(&got), bits(&expected), "{isa} D={d} forward");
                 rotation.inverse(&mut expected);
-                inverse_with(isa, &rotation, &mut got);
+                inverse_with(Token::of(isa), &rotation, &mut got);
                 assert_eq!(bits(&got), bits(&expected), "{isa} D={d} inverse");
             }
         }

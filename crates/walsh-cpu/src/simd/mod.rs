@@ -4,6 +4,8 @@
 //! set's features ([`entries`]). Every operation that a cache's bytes depend on is exactly rounded and unfused, so that
 //! all sets give the same bytes.
 
+use std::cell::Cell;
+
 use half::f16;
 
 use crate::isa::Isa;
@@ -72,6 +74,17 @@ pub(crate) trait Simd: Copy + 'static {
     fn write(self, numbers: &mut [f32; 16], a: Self::F) {
         // SAFETY: room for sixteen numbers.
         unsafe { self.store(numbers.as_mut_ptr(), a) }
+    }
+    /// Numbers that may be written through other references of this thread.
+    #[inline(always)]
+    fn get(self, numbers: &[Cell<f32>; 16]) -> Self::F {
+        // SAFETY: sixteen numbers.
+        unsafe { self.load(numbers.as_ptr().cast()) }
+    }
+    #[inline(always)]
+    fn set(self, numbers: &[Cell<f32>; 16], a: Self::F) {
+        // SAFETY: room for sixteen numbers, which are to be written through such references.
+        unsafe { self.store(numbers.as_ptr().cast::<f32>().cast_mut(), a) }
     }
     /// Sixteen numbers of a row of bytes.
     #[inline(always)]
@@ -226,7 +239,7 @@ static ALTERNATING: [[f32; 16]; 4] = {
     signs
 };
 
-/// What plans and tables need to know of a set, on whatever machine.
+/// What plans and tables need to know of a set.
 pub(crate) struct Facts {
     /// [`Simd::ORDER`].
     pub(crate) order: [u8; 16],
@@ -235,24 +248,7 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
-    /// Those of an instruction set; of one that is not built, those of plain Rust.
-    pub(crate) fn of(isa: Isa) -> Facts {
-        match isa {
-            Isa::Portable => Self::by::<Portable>(),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 | Isa::AvxVnni => Self::by::<Avx2>(),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => Self::by::<Avx512>(),
-            #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx2 | Isa::AvxVnni | Isa::Avx512 => Self::by::<Portable>(),
-            #[cfg(target_arch = "aarch64")]
-            Isa::Neon | Isa::NeonDotprod | Isa::NeonI8mm => Self::by::<Neon>(),
-            #[cfg(not(target_arch = "aarch64"))]
-            Isa::Neon | Isa::NeonDotprod | Isa::NeonI8mm => Self::by::<Portable>(),
-        }
-    }
-
-    fn by<S: Simd>() -> Facts {
+    fn of<S: Simd>(_: S) -> Facts {
         Facts {
             order: S::ORDER,
             fused_rows: S::FUSED_ROWS,
@@ -294,6 +290,19 @@ impl Token {
             }
             #[cfg(not(target_arch = "aarch64"))]
             Isa::Neon | Isa::NeonDotprod | Isa::NeonI8mm => unreachable!("no set of this machine"),
+        }
+    }
+
+    /// What is known of the set.
+    pub(crate) fn facts(self) -> Facts {
+        match self {
+            Token::Portable(s) => Facts::of(s),
+            #[cfg(target_arch = "x86_64")]
+            Token::Avx2(s) => Facts::of(s),
+            #[cfg(target_arch = "x86_64")]
+            Token::Avx512(s) => Facts::of(s),
+            #[cfg(target_arch = "aarch64")]
+            Token::Neon(s) => Facts::of(s),
         }
     }
 
@@ -467,7 +476,7 @@ macro_rules! compiled_for {
 }
 pub(crate) use compiled_for;
 
-/// Defines a function that runs one that is generic over [`Simd`] on the instruction set that it is given first: compiled
+/// Defines a function that runs one that is generic over [`Simd`] on the instruction set whose token it is given first: compiled
 /// with the set's features, and with the set's token for its first argument. It is as safe as that function.
 macro_rules! entries {
     ($($entry:tt)*) => { $crate::simd::entry! { Simd $($entry)* } };
@@ -495,7 +504,7 @@ macro_rules! entry {
         $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:path
     ) => {
         $($doc)*
-        $vis $($unsafe)? fn $name(isa: $crate::isa::Isa, $($arg: $ty),*) $(-> $ret)? {
+        $vis $($unsafe)? fn $name(set: $crate::simd::Token, $($arg: $ty),*) $(-> $ret)? {
             use $body as body;
 
             $crate::simd::compiled_for! {
@@ -512,7 +521,7 @@ macro_rules! entry {
                 }
             }
 
-            match $crate::simd::Token::of(isa) {
+            match set {
                 // SAFETY: the token exists only where the set does. What an unsafe entry asks for is what it hands on.
                 #[cfg(target_arch = "x86_64")]
                 $crate::simd::Token::Avx2(s) => unsafe { avx2(s, $($arg),*) },
@@ -558,7 +567,7 @@ pub(crate) use entry;
 macro_rules! versions {
     ($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
         $(#[$doc])*
-        $vis fn $name(isa: $crate::isa::Isa, $($arg: $ty),*) $(-> $ret)? {
+        $vis fn $name(set: $crate::simd::Token, $($arg: $ty),*) $(-> $ret)? {
             #[inline(always)]
             fn body($($arg: $ty),*) $(-> $ret)? $body
 
@@ -570,7 +579,7 @@ macro_rules! versions {
                 Avx512: fn avx512($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
             }
 
-            match $crate::simd::Token::of(isa) {
+            match set {
                 // SAFETY: the token exists only where the set does.
                 #[cfg(target_arch = "x86_64")]
                 $crate::simd::Token::Avx2(_) => unsafe { avx2($($arg),*) },

@@ -11,11 +11,11 @@ use bytemuck::Pod;
 use super::int8::Int8;
 use super::scratch;
 use super::shape::{Shape, TILE};
-use crate::isa::Isa;
 use crate::kv::codec::Decoder;
 use crate::kv::codec::numbers::Rows;
 use crate::kv::pages::Pages;
 use crate::memory::View;
+use crate::simd::Token;
 
 /// Positions that are worth a part of their own: fewer take less time than a part's queries and its merging do.
 const PART: usize = 2 * TILE;
@@ -56,7 +56,7 @@ pub(super) struct Fresh {
 
 /// An attention op, ready to run.
 pub(super) struct Job {
-    pub(super) isa: Isa,
+    pub(super) set: Token,
     pub(super) shape: Shape,
     pub(super) scale: f32,
     /// Positions that a query sees, its own included.

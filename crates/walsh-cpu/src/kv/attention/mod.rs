@@ -76,7 +76,7 @@ fn int8(op: &Attention, target: Target) -> Option<Int8> {
 }
 
 /// What runs for it, for people.
-fn name(op: &Attention, job: &Job) -> String {
+fn name(op: &Attention, job: &Job, target: Target) -> String {
     let form = match op.fresh {
         Some(_) => "prefill",
         None => "decode",
@@ -85,7 +85,7 @@ fn name(op: &Attention, job: &Job) -> String {
         Some(_) => ".int8",
         None => "",
     };
-    let (codecs, isa) = (op.cache.codecs(), job.isa);
+    let (codecs, isa) = (op.cache.codecs(), target.isa);
     format!("attention_{form}.{codecs}.{isa}{codes}")
 }
 
@@ -103,7 +103,7 @@ pub(crate) fn lower(op: &Attention, lowering: &mut Lowering) -> Result<()> {
     let bytes = (shape.partials(parts) * size_of::<f32>()) as u64;
     let workspace = (parts > 1).then(|| lowering.workspace(bytes)).transpose()?;
     let job = job(op, (shape, parts), workspace.as_ref(), lowering.target())?;
-    lowering.kernel(name(op, &job));
+    lowering.kernel(name(op, &job, lowering.target()));
     let job = Arc::new(job);
     let mut attend = op.accesses();
     attend.read(checked.span());
@@ -137,7 +137,7 @@ fn job(
         })
     });
     Ok(Job {
-        isa: target.isa,
+        set: target.token(),
         scale: op.mask.scale,
         window: op.mask.window.map_or(usize::MAX, |window| window as usize),
         softcap: op.mask.softcap.unwrap_or(0.0),

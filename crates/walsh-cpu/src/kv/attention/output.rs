@@ -11,10 +11,10 @@ use crate::simd::{LANES, Simd, entries};
 /// Brings a vector of sums from the space and order of the cached values to the model's.
 pub(super) fn restore_row(job: &Job, row: &mut [f32]) {
     if job.summed_in_lanes() {
-        reorder(job.isa, row, false);
+        reorder(job.set, row, false);
     }
     if let Some(rotation) = job.value.stored.decoder.codec.rotation() {
-        rotate::inverse_with(job.isa, rotation, row);
+        rotate::inverse_with(job.set, rotation, row);
     }
 }
 
@@ -24,7 +24,7 @@ pub(super) fn finish(run: Run<'_>, vector: usize, sums: &[f32], sum: f32) {
     let d = run.shape.head_dim;
     // SAFETY: a vector is of one block, or of one item that merges, and nobody else touches it while that runs.
     let out = unsafe { run.output.slice_mut(vector * d..(vector + 1) * d) };
-    scaled(run.isa, &sums[..d], factor, out);
+    scaled(run.set, &sums[..d], factor, out);
 }
 
 entries! {
@@ -133,7 +133,7 @@ impl Run<'_> {
             let factor = (found.max - max).exp();
             sum += factor * found.sum;
             let (at, _) = partial(&self, vector, part);
-            added(self.isa, &partials[at..at + out.len()], factor, out);
+            added(self.set, &partials[at..at + out.len()], factor, out);
         }
         restore_row(&self, out);
         finish(self, vector, out, sum);

@@ -178,7 +178,7 @@ fn load_queries(job: Run<'_>, block: &Block, scratch: &mut Scratch<'_>, cached: 
             scaled: &mut scratch.original[row * width..(row + 1) * width],
             prepared: cached.then(|| &mut scratch.rotated[row * width..(row + 1) * width]),
         };
-        scratch.offsets[row] = queries::prepare(job.isa, &preparation, query);
+        scratch.offsets[row] = queries::prepare(job.set, &preparation, query);
     }
 }
 
@@ -275,8 +275,8 @@ fn attend_tile(job: Run<'_>, block: &Block, scratch: &mut Scratch<'_>, tile: &Ti
         Zone::Fresh => &scratch.original,
         Zone::First | Zone::Codes | Zone::Recent => &scratch.rotated,
     };
-    codec::row_factors(job.isa, key, keys, scratch.key_factors);
-    codec::row_factors(job.isa, value, values, scratch.value_factors);
+    codec::row_factors(job.set, key, keys, scratch.key_factors);
+    codec::row_factors(job.set, value, values, scratch.value_factors);
     if direct::serves(key, block.rows) {
         let scores = direct::Scores {
             decoder: key,
@@ -287,9 +287,9 @@ fn attend_tile(job: Run<'_>, block: &Block, scratch: &mut Scratch<'_>, tile: &Ti
             stride: TILE,
             rows: block.rows,
         };
-        direct::scores(job.isa, scores);
+        direct::scores(job.set, scores);
     } else {
-        codec::key_panels(job.isa, key, keys, scratch.tile);
+        codec::key_panels(job.set, key, keys, scratch.tile);
         let scores = Scores {
             queries,
             panels: scratch.tile,
@@ -299,7 +299,7 @@ fn attend_tile(job: Run<'_>, block: &Block, scratch: &mut Scratch<'_>, tile: &Ti
             panel_count: count.div_ceil(LANES),
             head_dim: width,
         };
-        kernels::scores(job.isa, scores);
+        kernels::scores(job.set, scores);
     }
     for row in 0..block.rows {
         let token = block.tokens.start + row / job.shape.group();
@@ -327,7 +327,7 @@ fn attend_tile(job: Run<'_>, block: &Block, scratch: &mut Scratch<'_>, tile: &Ti
             value_factors: scratch.value_factors,
             softcap: job.softcap,
         };
-        scratch.alphas[row] = kernels::weigh(job.isa, &mut weigh, &mut scratch.running[row]);
+        scratch.alphas[row] = kernels::weigh(job.set, &mut weigh, &mut scratch.running[row]);
     }
     if direct::serves(value, block.rows) && !out_of_order(&job, tile) {
         let values = direct::Values {
@@ -340,12 +340,12 @@ fn attend_tile(job: Run<'_>, block: &Block, scratch: &mut Scratch<'_>, tile: &Ti
             out: scratch.out,
             rows: block.rows,
         };
-        direct::values(job.isa, values);
+        direct::values(job.set, values);
         return;
     }
     let (rows, value_stride) = value_rows(&job, scratch.tile, tile);
     kernels::values(
-        job.isa,
+        job.set,
         Values {
             weights: scratch.scores,
             stride: TILE,
@@ -380,10 +380,10 @@ fn value_rows<'a>(job: &Job, decoded: &'a mut [f32], tile: &TileRun<'a>) -> (&'a
     {
         return plain;
     }
-    codec::value_rows(job.isa, decoder, rows, decoded);
+    codec::value_rows(job.set, decoder, rows, decoded);
     if out_of_order {
         let decoded = &mut decoded[..rows.count() * width];
-        reorder(job.isa, decoded, !decoder.reordered());
+        reorder(job.set, decoded, !decoder.reordered());
     }
     (decoded, width)
 }

@@ -14,8 +14,7 @@ use walsh_formats::kv::{BlockCodec, FloatCodec, RowCodec, Storage};
 use self::codebook::bytes::Book;
 use self::numbers::{KeyPanel, Reader, Rows, ValueRows, width};
 use self::scales::Scales;
-use crate::isa::Isa;
-use crate::simd::{LANES, Simd, entries};
+use crate::simd::{LANES, Simd, Token, entries};
 
 /// What encodes rows of a codec.
 pub(super) enum Encoder {
@@ -55,7 +54,7 @@ impl Encoder {
 /// Encodes a row, rotated if the encoder takes it so, bit for bit as the codec does it; false if there is no kernel for its
 /// length or the row needs the codec's own care, such as for a NaN. `codes` and `scales` are then unspecified.
 pub(super) fn encode(
-    isa: Isa,
+    set: Token,
     encoder: &Encoder,
     row: &[f32],
     codes: &mut [u8],
@@ -64,9 +63,9 @@ pub(super) fn encode(
     // Each family's kernels stand for themselves: together they would all have the stack of the largest.
     row.len().is_multiple_of(LANES)
         && match encoder {
-            Encoder::Float(codec) => floats::encode(isa, *codec, row, codes),
-            Encoder::Block(codec) => blocks::encode(isa, *codec, row, codes),
-            Encoder::Codebook(encoder) => encoder.encode(isa, row, codes, scales),
+            Encoder::Float(codec) => floats::encode(set, *codec, row, codes),
+            Encoder::Block(codec) => blocks::encode(set, *codec, row, codes),
+            Encoder::Codebook(encoder) => encoder.encode(set, row, codes, scales),
         }
 }
 

@@ -4,8 +4,7 @@ use std::marker::PhantomData;
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::isa::Isa;
-use crate::simd::{Facts, LANES, Simd};
+use crate::simd::{LANES, Simd, Token};
 
 /// Numbers of a head's vector in scratch, where zeros fill the last vector of lanes.
 pub(in crate::kv) fn width(head_dim: usize) -> usize {
@@ -13,8 +12,8 @@ pub(in crate::kv) fn width(head_dim: usize) -> usize {
 }
 
 /// Brings vectors from the model's order of channels to the lane order of codes, or back.
-pub(in crate::kv) fn reorder(isa: Isa, rows: &mut [f32], to_lanes: bool) {
-    let order = Facts::of(isa).order;
+pub(in crate::kv) fn reorder(set: Token, rows: &mut [f32], to_lanes: bool) {
+    let order = set.facts().order;
     for chunk in rows.chunks_exact_mut(LANES) {
         let before: [f32; LANES] = std::array::from_fn(|i| chunk[i]);
         for (lane, element) in order.iter().enumerate() {

@@ -110,6 +110,7 @@ fn decode(source: Source<'_>, row: &mut [f32]) -> bool {
 mod tests {
     use super::*;
     use crate::isa::Isa;
+    use crate::simd::Token;
 
     #[test]
     fn rows_of_every_type_and_what_is_no_number_load_alike() {
@@ -146,7 +147,7 @@ mod tests {
                     assert_eq!(decode(source, &mut expected), odd.is_none());
                     for isa in Isa::available() {
                         let mut row = vec![0.0; len];
-                        let safe = load(isa, source, &mut row);
+                        let safe = load(Token::of(isa), source, &mut row);
                         assert_eq!(safe, odd.is_none(), "{isa} {dtype} {len}");
                         for (got, expected) in row.iter().zip(&expected) {
                             let alike = got.to_bits() == expected.to_bits();

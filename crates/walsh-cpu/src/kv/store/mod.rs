@@ -17,12 +17,12 @@ use walsh_formats::DType;
 use walsh_formats::kv::{KvError, RowCodec};
 use walsh_formats::rotation::Rotation;
 
-use crate::isa::Isa;
 use crate::kv::codec::{self, Encoder};
 use crate::kv::pages::Pages;
 use crate::kv::positions::{self, Tokens};
 use crate::lowering::{Fault, Lowering};
 use crate::memory::View;
+use crate::simd::Token;
 use crate::team::{Phase, Scratch};
 
 /// The estimated time, in nanoseconds, below which a store is one item: a team gives no part of it to another thread.
@@ -158,7 +158,7 @@ struct Run {
 }
 
 struct Store {
-    isa: Isa,
+    set: Token,
     kv_heads: usize,
     head_dim: usize,
     capacity: usize,
@@ -186,7 +186,7 @@ pub(crate) fn lower(op: &KvStore, lowering: &mut Lowering) -> Result<()> {
     let sides = sides.map(|(side, source)| Side::new(side, source, &op.cache));
     let overlay = op.cache.overlay();
     let store = Arc::new(Store {
-        isa,
+        set: lowering.target().token(),
         kv_heads: op.cache.kv_heads() as usize,
         head_dim: op.cache.head_dim() as usize,
         capacity: op.cache.capacity() as usize,
@@ -281,7 +281,7 @@ impl<'a> Storing<'a> {
             Some(turned) if rows.takes_rotated() => turned,
             _ => row.plain,
         };
-        if codec::encode(self.isa, &rows.encoder, encoded, codes, scales) {
+        if codec::encode(self.set, &rows.encoder, encoded, codes, scales) {
             return Ok(());
         }
         // No kernel, or a vector that needs care: the codec decides, and says what is wrong if anything is.
@@ -299,7 +299,7 @@ impl<'a> Storing<'a> {
             center: side.center.as_ref().map(of_head),
             equaliser: side.equaliser.as_ref().map(of_head),
         };
-        load::load(self.isa, source, row)
+        load::load(self.set, source, row)
     }
 
     /// Where a token goes. `run` is the one of the token before, if it is known.
@@ -362,7 +362,7 @@ impl<'a> Storing<'a> {
             spare,
         };
         if let Some(rotation) = &side.rotation {
-            load::turn(self.isa, rotation, row.plain, turned);
+            load::turn(self.set, rotation, row.plain, turned);
             row.turned = Some(turned);
         }
         if let Some(slot) = slots.slot {

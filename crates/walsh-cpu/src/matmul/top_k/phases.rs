@@ -6,7 +6,6 @@ use std::sync::Arc;
 use walsh_core::ops::{MatMulTopK, Operation};
 
 use super::{PART, PIECE, Sizes};
-use crate::isa::Isa;
 use crate::lowering::Fault;
 use crate::matmul::coarse::{COLUMNS, Norms, span};
 use crate::matmul::contract::{InputLayout, Operands, Source};
@@ -14,7 +13,7 @@ use crate::matmul::layout::{BLOCK, BlockQ8};
 use crate::matmul::plan::ProductPlan;
 use crate::memory::View;
 use crate::ops::select::{Candidate, largest_of, not_a_number};
-use crate::simd::versions;
+use crate::simd::{Token, versions};
 use crate::team::{Phase, Scratch, fetch};
 
 /// From this span of an input on, no row is left out: products might overflow.
@@ -25,7 +24,7 @@ const AHEAD: usize = 4;
 
 /// What the phases of a search share.
 pub(super) struct Search {
-    pub(super) isa: Isa,
+    pub(super) set: Token,
     pub(super) sizes: Sizes,
     pub(super) exact: ProductPlan,
     pub(super) weight: View<u8>,
@@ -233,7 +232,7 @@ impl Phase for ThoseThatReach {
     }
 
     unsafe fn run(&self, items: Range<usize>, scratch: &mut Scratch) {
-        let Search { sizes, isa, .. } = *self.0;
+        let Search { sizes, set, .. } = *self.0;
         let (room, scratch) = scratch.bytes().split_at_mut(4 * PIECE);
         let room: &mut [u32] = bytemuck::cast_slice_mut(room);
         // SAFETY: the list orders this after the write.
@@ -254,7 +253,7 @@ impl Phase for ThoseThatReach {
                     },
                 )
             };
-            let count = those_that_reach(isa, scores, rows.start as u32, room);
+            let count = those_that_reach(set, scores, rows.start as u32, room);
             let reaching = &room[..count];
             // SAFETY: as above; the scores have been looked at.
             let exact = unsafe { self.0.multiply(reaching, scratch) };

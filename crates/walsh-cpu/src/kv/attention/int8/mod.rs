@@ -20,10 +20,9 @@ use super::job::{Block, Run};
 use super::kernels::Weigh;
 use super::scratch::Scratch;
 use super::zones::{Zone, cached};
-use crate::isa::Isa;
 use crate::kv::codec;
 use crate::kv::codec::codebook::bytes::{self, Book, Codes};
-use crate::simd::{Facts, LANES};
+use crate::simd::{LANES, Token};
 use crate::target::Target;
 
 /// The codes of a cache that attention reads as integers.
@@ -46,7 +45,7 @@ impl Int8 {
         if target.activations != Activations::Int8 {
             return None;
         }
-        let (key_rows, value_rows) = Facts::of(target.isa).fused_rows?;
+        let (key_rows, value_rows) = target.token().facts().fused_rows?;
         let head_dim = key.head_dim();
         let (key, value) = (codec::book(key)?, codec::book(value)?);
         Some(Self {
@@ -88,7 +87,7 @@ pub(super) fn attend(
     for row in 0..rows {
         let query = &scratch.rotated[row * d..(row + 1) * d];
         let bytes = &mut scratch.int8.queries[2 * row * d..2 * (row + 1) * d];
-        let terms = kernels::integers(job.isa, query, bytes, &order);
+        let terms = kernels::integers(job.set, query, bytes, &order);
         scratch.int8.query_terms[row] = Integers {
             factor: terms.factor * int8.key.step,
             ..terms
@@ -108,21 +107,21 @@ pub(super) fn attend(
             carried: scratch.int8.carried[row],
             out: &mut scratch.out[row * d..(row + 1) * d],
         };
-        kernels::collect(job.isa, collect);
+        kernels::collect(job.set, collect);
     }
 }
 
 /// Writes the scores of a tile's keys; `bytes` has room for them.
-fn score(isa: Isa, int8: &Int8, dots: &mut Dots<'_>, bytes: &mut [u8], codes: Codes<'_>) {
+fn score(set: Token, int8: &Int8, dots: &mut Dots<'_>, bytes: &mut [u8], codes: Codes<'_>) {
     #[cfg(target_arch = "x86_64")]
-    if let Some(s) = rows::takes(isa, dots.rows, codes.book.bits, dots.head_dim) {
+    if let Some(s) = rows::takes(set, dots.rows, codes.book.bits, dots.head_dim) {
         return rows::scores(s, dots, codes);
     }
     if dots.rows <= int8.key_rows {
-        fused::scores(isa, dots, codes);
+        fused::scores(set, dots, codes);
     } else {
-        bytes::key_bytes(isa, codes, bytes);
-        kernels::scores(isa, dots, bytes, codes.rows.count().div_ceil(LANES));
+        bytes::key_bytes(set, codes, bytes);
+        kernels::scores(set, dots, bytes, codes.rows.count().div_ceil(LANES));
     }
 }
 
@@ -157,13 +156,13 @@ fn attend_tile(
         head_dim: d,
         next: values.address(0),
     };
-    score(job.isa, int8, &mut dots, area.bytes, codes);
+    score(job.set, int8, &mut dots, area.bytes, codes);
     for (side, rows, factors) in [
         (&job.key, keys, &mut *area.key_factors),
         (&job.value, values, &mut *area.value_factors),
     ] {
         let factors = &mut factors[..count.next_multiple_of(LANES)];
-        codec::row_factors(job.isa, &side.stored.decoder, rows, factors);
+        codec::row_factors(job.set, &side.stored.decoder, rows, factors);
     }
     for row in 0..block.rows {
         let token = block.tokens.start + row / shape.group();
@@ -183,7 +182,7 @@ fn attend_tile(
             },
             bytes: &mut area.weights[2 * row * stride..2 * (row + 1) * stride],
         };
-        let (alpha, terms) = kernels::weights(job.isa, weights, &mut scratch.running[row]);
+        let (alpha, terms) = kernels::weights(job.set, weights, &mut scratch.running[row]);
         scratch.alphas[row] = alpha;
         area.carried[row] *= alpha;
         area.weight_terms[row] = Integers {
@@ -208,10 +207,10 @@ fn attend_tile(
         next: keys.address(keys.distance(count)),
     };
     if int8.fused_places(block).is_some() {
-        fused::values(job.isa, &mut sums, codes);
+        fused::values(job.set, &mut sums, codes);
     } else {
-        bytes::value_bytes(job.isa, codes, area.bytes);
-        kernels::values(job.isa, &mut sums, area.bytes);
+        bytes::value_bytes(job.set, codes, area.bytes);
+        kernels::values(job.set, &mut sums, area.bytes);
     }
     count
 }

@@ -8,7 +8,6 @@ use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
 use super::kernels::Dots;
-use crate::isa::Isa;
 use crate::kv::codec::codebook::bytes::{Codes, fetch};
 use crate::kv::codec::codebook::planes::Planes;
 use crate::simd::{Avx2, Bytes, LANES, Token, compiled_for, operations};
@@ -25,8 +24,8 @@ const fn block(bits: usize) -> usize {
 }
 
 /// The set's token, if it has a kernel for so many query rows and such keys.
-pub(super) fn takes(isa: Isa, rows: usize, bits: usize, head_dim: usize) -> Option<Avx2> {
-    match Token::of(isa) {
+pub(super) fn takes(set: Token, rows: usize, bits: usize, head_dim: usize) -> Option<Avx2> {
+    match set {
         Token::Avx2(s) if rows <= ROWS && head_dim.is_multiple_of(block(bits)) => Some(s),
         _ => None,
     }
