@@ -147,6 +147,7 @@ impl<'a> Job<'a> {
     }
 
     /// The rows of the panel that a row of a packed weight is in.
+    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     pub(super) fn panel(&self, row: usize) -> &'a [u8] {
         let start = row / LANES * LANES * self.row_bytes;
@@ -154,6 +155,7 @@ impl<'a> Job<'a> {
     }
 
     /// The bytes of a row of the weight.
+    #[cfg(target_arch = "x86_64")]
     pub(super) fn row_bytes(&self) -> usize {
         self.row_bytes
     }

@@ -183,6 +183,7 @@ impl<'a> Item<'a> {
     }
 
     /// Where a panel is decoded to.
+    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     pub(super) fn panel(&mut self, panel: usize) -> &mut [u8] {
         &mut self.panel[panel * self.panel_bytes..][..self.panel_bytes]
