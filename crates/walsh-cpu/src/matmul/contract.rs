@@ -420,7 +420,8 @@ impl InputLayout {
         source: Source<'_>,
         prepared: Parts<'_, u8>,
     ) {
-        assert!(prepared.len() >= self.bytes() && prepared.base().cast::<BlockQ8>().is_aligned());
+        let aligned = prepared.base().cast::<BlockQ8>().is_aligned();
+        assert!(self.is_plain() || prepared.len() >= self.bytes() && aligned);
         // SAFETY: nobody else touches the items' parts, as this method asks.
         unsafe { (self.kernels.prepare)(self, items, source, prepared) }
     }
