@@ -210,14 +210,17 @@ fn add_floats<P: Products, const M: usize>(
     sums: &mut [[Numbers<P>; 2]; M],
 ) {
     let (s, lanes) = (p.set(), P::Set::LANES);
-    let rows = rows.map(|row| row[index..][..weights.len()].as_ptr());
+    let mut values = [weights.as_ptr(); M];
+    for (values, row) in values.iter_mut().zip(rows) {
+        *values = row[index..][..weights.len()].as_ptr();
+    }
     for (pair, weights) in weights.chunks_exact(2 * lanes).enumerate() {
         // SAFETY: two registers of weights, and of the values of each row, of which there are as many.
         unsafe {
             let first = s.load_numbers(weights.as_ptr());
             let second = s.load_numbers(weights.as_ptr().add(lanes));
-            for (row, [a, b]) in rows.iter().zip(sums.iter_mut()) {
-                let values = row.add(2 * lanes * pair);
+            for (values, [a, b]) in values.iter().zip(sums.iter_mut()) {
+                let values = values.add(2 * lanes * pair);
                 *a = s.mul_add(first, s.load_numbers(values), *a);
                 *b = s.mul_add(second, s.load_numbers(values.add(lanes)), *b);
             }

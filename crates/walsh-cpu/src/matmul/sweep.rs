@@ -109,6 +109,10 @@ fn add_block<P: Products, B: Decode, const ROWS: usize>(
     let mut block_sums = [s.numbers(0.0); ROWS];
     let (codes, floats) = panel[..panel_block(lanes, B::RUN)].split_at(lanes * BLOCK);
     let floats = floats.as_ptr().cast::<f32>();
+    let mut values = [&rows[0].quads; ROWS];
+    for (values, row) in values.iter_mut().zip(rows) {
+        *values = &row.quads;
+    }
     for run in 0..BLOCK / B::RUN {
         let run_sum = |of: usize| rows[of].sums[BlockQ8::sum_of(B::RUN, run)];
         let mut dots = [s.words(0); ROWS];
@@ -123,12 +127,7 @@ fn add_block<P: Products, B: Decode, const ROWS: usize>(
             range: run * B::RUN / 4..(run + 1) * B::RUN / 4,
             top: B::TOP,
         };
-        p.add_rows(
-            &mut dots,
-            codes,
-            rows.each_ref().map(|row| &row.quads),
-            quads,
-        );
+        p.add_rows(&mut dots, codes, values, quads);
         // SAFETY: behind the codes a block of a panel has a register of scales and one of minima for each run.
         let [scales, mins] = unsafe {
             [

@@ -21,41 +21,54 @@ trait Sink<B> {
     /// Whether the blocks are part of a stream, in which others are fetched ahead.
     const STREAM: bool;
 
-    /// Takes `64 · vectors` values from value `at` on, of those that the sink was made for: of a group, or two blocks of it.
-    fn take(&mut self, s: Avx512, group: &Group, at: usize, vectors: usize);
+    /// Takes `64 · vectors` values from value `at` on: of a group, or two blocks of it.
+    ///
+    /// # Safety
+    /// They are among those that the sink was made for.
+    unsafe fn take(&mut self, s: Avx512, group: &Group, at: usize, vectors: usize);
 }
 
 /// Decodes blocks: whole groups, then pairs of blocks of 32. An odd last block is decoded beside an empty one, and so are a
 /// group's last larger blocks.
+///
+/// # Safety
+/// The sink was made for the values of so many blocks.
 #[inline(always)]
-fn decode<B: Wide, S: Sink<B>>(s: Avx512, blocks: &[B], sink: &mut S) {
+unsafe fn decode<B: Wide, S: Sink<B>>(s: Avx512, blocks: &[B], sink: &mut S) {
     let many = const { GROUP / B::LEN };
-    let groups = blocks.chunks_exact(many);
-    let (at, rest) = (blocks.len() / many * GROUP, groups.remainder());
-    for (group, blocks) in groups.enumerate() {
-        if S::STREAM {
-            s.fetch_ahead(blocks.as_ptr().cast(), many * size_of::<B>());
+    let groups = blocks.len() / many;
+    // SAFETY: groups are of so many of the blocks each, and what they decode to is of those that the sink was made for.
+    unsafe {
+        for group in 0..groups {
+            let blocks = blocks.get_unchecked(group * many..(group + 1) * many);
+            if S::STREAM {
+                s.fetch_ahead(blocks.as_ptr().cast(), many * size_of::<B>());
+            }
+            sink.take(s, &B::wide(s, blocks), group * GROUP, 4);
         }
-        sink.take(s, &B::wide(s, blocks), group * GROUP, 4);
-    }
-    if B::LEN > BLOCK {
-        if !rest.is_empty() {
-            let mut group = [B::zeroed(); GROUP / (2 * BLOCK)];
-            group[..rest.len()].copy_from_slice(rest);
-            let vectors = rest.len() * B::LEN / (2 * BLOCK);
-            sink.take(s, &B::wide(s, &group[..many]), at, vectors);
+        if B::LEN == GROUP {
+            return;
         }
-        return;
-    }
-    for (pair, blocks) in rest.chunks(2).enumerate() {
-        let mut last = [B::zeroed(); 2];
-        let blocks = if blocks.len() == 2 {
-            blocks
-        } else {
-            last[0] = blocks[0];
-            &last
-        };
-        sink.take(s, &B::wide(s, blocks), at + pair * 2 * BLOCK, 1);
+        let (at, rest) = (groups * GROUP, &blocks[groups * many..]);
+        if B::LEN > BLOCK {
+            if !rest.is_empty() {
+                let mut group = [B::zeroed(); GROUP / (2 * BLOCK)];
+                group[..rest.len()].copy_from_slice(rest);
+                let vectors = rest.len() * B::LEN / (2 * BLOCK);
+                sink.take(s, &B::wide(s, &group[..many]), at, vectors);
+            }
+            return;
+        }
+        for (pair, blocks) in rest.chunks(2).enumerate() {
+            let mut last = [B::zeroed(); 2];
+            let blocks = if blocks.len() == 2 {
+                blocks
+            } else {
+                last[0] = blocks[0];
+                &last
+            };
+            sink.take(s, &B::wide(s, blocks), at + pair * 2 * BLOCK, 1);
+        }
     }
 }
 
@@ -65,7 +78,7 @@ pub(super) struct Row<B>(PhantomData<B>);
 impl<B: Wide> Body<Avx512> for Row<B> {
     #[inline(always)]
     fn product(s: Avx512, job: &Job<'_>, _: &mut [u8]) {
-        let input = job.quantised_row(0);
+        let input = job.quantised_row(0).as_ptr();
         for column in job.columns.clone() {
             let mut dot = Dot {
                 input,
@@ -73,22 +86,24 @@ impl<B: Wide> Body<Avx512> for Row<B> {
                 products: [s.numbers(0.0); 2],
                 minima: s.numbers(0.0),
             };
-            decode(s, job.blocks::<B>(column), &mut dot);
+            // SAFETY: a row of activations has parts for all values of a row of the weight.
+            unsafe { decode(s, job.blocks::<B>(column), &mut dot) };
             job.put(0, column, s.total(dot.sum::<B>(s)));
         }
     }
 }
 
 /// The products of a weight row with a row of activations.
-struct Dot<'a> {
-    input: &'a [u8],
+struct Dot {
+    /// The activations, whose parts are as [`RowParts`] says.
+    input: *const u8,
     parts: RowParts,
     products: [__m512; 2],
     /// What the minima take away.
     minima: __m512,
 }
 
-impl Dot<'_> {
+impl Dot {
     /// Lanes that together are the sum.
     #[inline(always)]
     fn sum<B: Wide>(&self, s: Avx512) -> __m512 {
@@ -101,15 +116,14 @@ impl Dot<'_> {
     }
 }
 
-impl<B: Wide> Sink<B> for Dot<'_> {
+impl<B: Wide> Sink<B> for Dot {
     const STREAM: bool = true;
 
     #[inline(always)]
-    fn take(&mut self, s: Avx512, group: &Group, at: usize, vectors: usize) {
+    unsafe fn take(&mut self, s: Avx512, group: &Group, at: usize, vectors: usize) {
         let (index, pair) = (at / GROUP, at % GROUP / (2 * BLOCK));
-        assert!(index < self.parts.groups && self.input.len() == self.parts.stride());
-        let input = self.input.as_ptr();
-        // SAFETY: a row has codes, scales and sums for each of its groups. A pair's load passes the group's scales and sums,
+        let input = self.input;
+        // SAFETY: these values are of the row, which has codes, scales and sums for each of its groups. A pair's load passes the group's scales and sums,
         // but not the row: parts for runs of 16 follow. The lanes that it is not for are multiplied by zero.
         unsafe {
             let scales = if B::RUN == 16 {
@@ -150,7 +164,8 @@ impl<B: Wide, const M: usize> Body<Avx512> for ExactRows<B, M> {
                 sums: [[s.numbers(0.0); 4]; M],
                 rows,
             };
-            decode(s, job.blocks::<B>(column), &mut multiply);
+            // SAFETY: the input's rows have as many values as the weight's.
+            unsafe { decode(s, job.blocks::<B>(column), &mut multiply) };
             put_sums(s, job, column, &multiply.sums);
         }
     }
@@ -175,18 +190,18 @@ impl<B: Wide, const M: usize> Sink<B> for Multiply<'_, M> {
     const STREAM: bool = true;
 
     #[inline(always)]
-    fn take(&mut self, s: Avx512, group: &Group, at: usize, vectors: usize) {
+    unsafe fn take(&mut self, s: Avx512, group: &Group, at: usize, vectors: usize) {
         for vector in 0..vectors {
             let floats = s.floats::<B>(group, vector);
             for (quarter, floats) in floats.into_iter().enumerate() {
                 let at = at + 64 * vector + 16 * quarter;
+                // An odd last block has half of its pair's values.
+                if at >= self.rows[0].len() {
+                    break;
+                }
                 for (row, sums) in self.rows.iter().zip(&mut self.sums) {
-                    // An odd last block has half of its pair's values.
-                    let Some(values) = row.get(at..at + 16) else {
-                        return;
-                    };
-                    // SAFETY: sixteen numbers.
-                    let values = unsafe { s.load_numbers(values.as_ptr()) };
+                    // SAFETY: sixteen values of the rows, which are as long as the weight's.
+                    let values = unsafe { s.load_numbers(row.as_ptr().add(at)) };
                     sums[quarter] = s.mul_add(floats, values, sums[quarter]);
                 }
             }
@@ -203,7 +218,8 @@ impl<B: Wide> Float<Avx512> for WideBlocks<B> {
     #[inline(always)]
     fn load_all(s: Avx512, row: &[u8], index: usize, to: &mut [f32]) {
         let blocks = blocks_of::<B>(row, (index + to.len()) / B::LEN);
-        decode(s, &blocks[index / B::LEN..], &mut Store(to));
+        // SAFETY: there is room for the values of so many blocks, or storing them fails.
+        unsafe { decode(s, &blocks[index / B::LEN..], &mut Store(to)) };
     }
 }
 
@@ -214,7 +230,7 @@ impl<B: Wide> Sink<B> for Store<'_> {
     const STREAM: bool = false;
 
     #[inline(always)]
-    fn take(&mut self, s: Avx512, group: &Group, at: usize, vectors: usize) {
+    unsafe fn take(&mut self, s: Avx512, group: &Group, at: usize, vectors: usize) {
         for vector in 0..vectors {
             let floats = s.floats::<B>(group, vector);
             let to = self.0[at + 64 * vector..].as_chunks_mut::<16>().0;
@@ -229,7 +245,8 @@ impl<B: Wide> Sink<B> for Store<'_> {
 impl Stage for Avx512 {
     #[inline(always)]
     fn stage<B: Decoders>(self, blocks: &[B], mut to: Staged<'_>) {
-        decode(self, blocks, &mut to);
+        // SAFETY: there is room for the values of so many blocks, or storing them fails.
+        unsafe { decode(self, blocks, &mut to) };
     }
 }
 
@@ -237,7 +254,7 @@ impl<B: Wide> Sink<B> for Staged<'_> {
     const STREAM: bool = false;
 
     #[inline(always)]
-    fn take(&mut self, s: Avx512, group: &Group, at: usize, vectors: usize) {
+    unsafe fn take(&mut self, s: Avx512, group: &Group, at: usize, vectors: usize) {
         let runs = if B::RUN == 16 { 16 } else { 2 * vectors };
         let codes = self.codes[at..][..64 * vectors].as_chunks_mut::<64>().0;
         let scales = self.scales[at / B::RUN..][..runs].as_mut_ptr();

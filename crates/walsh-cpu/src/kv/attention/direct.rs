@@ -101,14 +101,23 @@ fn score_block<S: Simd, N: Numbers<S>, const R: usize, const P: usize>(
     let keys = args.keys.of::<N::Pair>(pairs);
     let mut products = [[MaybeUninit::<S::F>::uninit(); LANES]; R];
     // Scales of pairs are made into numbers for all keys at once.
-    let mut scales = [[0.0; LANES]; MOST_BLOCKS];
+    let mut scales = [[MaybeUninit::<f32>::uninit(); LANES]; MOST_BLOCKS];
     if N::SCALED {
         for (pair, scales) in scales[..pairs].iter_mut().enumerate() {
-            s.write(scales, pair_scales(s, keys, (first, pair)));
+            // SAFETY: room for sixteen numbers.
+            unsafe {
+                s.store(
+                    scales.as_mut_ptr().cast(),
+                    pair_scales(s, keys, (first, pair)),
+                )
+            };
         }
     }
     for group in (0..LANES).step_by(P) {
-        let at: [&[N::Pair]; P] = std::array::from_fn(|p| keys.row_or_last(first + group + p));
+        let mut at = [keys.row_or_last(first + group); P];
+        for (p, at) in at.iter_mut().enumerate().skip(1) {
+            *at = keys.row_or_last(first + group + p);
+        }
         if row == 0 {
             fetch_rows(args.ahead, first + group, P);
         }
@@ -126,8 +135,9 @@ fn score_block<S: Simd, N: Numbers<S>, const R: usize, const P: usize>(
                 // SAFETY: each row is of so many pairs.
                 let mut key = numbers.unscaled(s, unsafe { at[p].get_unchecked(pair) });
                 if N::SCALED {
-                    // SAFETY: there are as many scales, or slicing them would have failed.
-                    let scale = s.splat(unsafe { scales.get_unchecked(pair) }[group + p]);
+                    // SAFETY: those of all pairs have been written.
+                    let scale = unsafe { scales.get_unchecked(pair)[group + p].assume_init() };
+                    let scale = s.splat(scale);
                     key = [s.mul(key[0], scale), s.mul(key[1], scale)];
                 }
                 let [a, b] = key;

@@ -220,7 +220,10 @@ impl<S: Simd> Reader<S> for KeyPanel<'_> {
             out,
         } = self;
         let pairs = rows.of::<N::Pair>(d / 32);
-        let sources: [_; LANES] = std::array::from_fn(|i| pairs.row_or_last(first + i));
+        let mut sources = [pairs.row(first); LANES];
+        for (i, source) in sources.iter_mut().enumerate() {
+            *source = pairs.row_or_last(first + i);
+        }
         for (pair, out) in out.chunks_exact_mut(2 * LANES).take(d / 32).enumerate() {
             let mut blocks = [[s.splat(0.0); LANES]; 2];
             for i in 0..LANES {
@@ -315,15 +318,14 @@ pub(in crate::kv) fn pair_scales<S: Simd, T: Pod>(
 ) -> S::F {
     assert!(first < rows.count && pair < rows.len && size_of::<T>() >= 2);
     let last = rows.count - 1 - first;
-    // SAFETY: the row is there and has the pair, which begins with two bytes of its scale.
-    let scale = |row: usize| unsafe {
-        let row = rows.codes.add((first + row) * rows.stride).cast::<T>();
-        row.add(pair).cast::<[u8; 2]>().read()
-    };
-    let scales: [[u8; 2]; LANES] = if last >= LANES - 1 {
-        std::array::from_fn(scale)
-    } else {
-        std::array::from_fn(|i| scale(i.min(last)))
-    };
+    let mut scales = [[0u8; 2]; LANES];
+    for (i, scale) in scales.iter_mut().enumerate() {
+        let row = first + if last >= LANES - 1 { i } else { i.min(last) };
+        // SAFETY: the row is there and has the pair, which begins with two bytes of its scale.
+        *scale = unsafe {
+            let row = rows.codes.add(row * rows.stride).cast::<T>();
+            row.add(pair).cast::<[u8; 2]>().read()
+        };
+    }
     s.read_f16(bytemuck::cast_ref(&scales))
 }

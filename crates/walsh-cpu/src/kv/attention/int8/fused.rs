@@ -7,6 +7,7 @@
 use super::kernels::{Dots, Sums, add_sums, put_scores};
 use crate::kv::codec::codebook::bytes::{Codes, fetch};
 use crate::kv::codec::codebook::planes::{Planes, Words, each_word};
+use crate::kv::codec::numbers::RowsOf;
 use crate::simd::{Bytes, LANES, byte_entries};
 
 /// The numbers of a head that values are multiplied by at once: two vectors, of the lower fours of bits of 16 bytes and of
@@ -61,6 +62,7 @@ fn score_panels<S: Bytes, const BITS: usize, const R: usize>(
 ) {
     let table = s.table(&codes.book.numbers);
     let quads = dots.head_dim / 4;
+    assert_eq!(dots.head_dim, codes.head_dim, "queries of the keys' size");
     let queries = &dots.queries.as_chunks().0[..2 * R * quads];
     for first in (0..codes.rows.count()).step_by(LANES) {
         fetch(s, codes, first, LANES);
@@ -90,19 +92,19 @@ struct Scores<'a, S: Bytes, const R: usize> {
 
 impl<S: Bytes, const BITS: usize, const R: usize> Words<S, BITS> for Scores<'_, S, R> {
     #[inline(always)]
-    fn word(&mut self, word: usize, low: S::I, high: (S::I, usize)) {
+    unsafe fn word(&mut self, word: usize, low: S::I, high: (S::I, usize)) {
         let (s, quads) = (self.simd, self.quads);
         let per_byte = 8 / Planes::of::<BITS>(0).low;
-        let queries = &self.queries[word * per_byte..][..(2 * R - 1) * quads + per_byte];
         for at in 0..per_byte {
             let keys = s.numbers_of_word::<BITS>(&self.table, at, low, high);
             for (row, sums) in self.sums.iter_mut().enumerate() {
-                // SAFETY: from the word on there are so many fours of the last part of the last query, as cut above.
-                let [first, second] = unsafe {
-                    [
-                        queries.get_unchecked(2 * row * quads + at),
-                        queries.get_unchecked((2 * row + 1) * quads + at),
-                    ]
+                let four = word * per_byte + at;
+                // SAFETY: the word is one of a head's codes, and each part of the `R` queries has a four for all of them.
+                let (first, second) = unsafe {
+                    (
+                        self.queries.get_unchecked(2 * row * quads + four),
+                        self.queries.get_unchecked((2 * row + 1) * quads + four),
+                    )
                 };
                 *sums = s.dot(*sums, keys, first, second);
             }
@@ -142,46 +144,80 @@ fn add_chunk<S: Bytes, const R: usize, const FIRST: bool>(
     s: S,
     args: &mut Sums<'_>,
     codes: Codes<'_>,
-    chunk: usize,
+    number: usize,
 ) {
-    let table = s.table(&codes.book.numbers);
-    let order = s.row_order();
-    let rows = codes.rows.of::<[u8; CHUNK / 2]>(chunk + 1);
-    let (weights, part) = args.fours::<R>(0);
     let (quads, rest) = (codes.rows.count() / 4, codes.rows.count() % 4);
     assert!(
         quads + rest.min(1) <= args.quads,
         "weights for all positions"
     );
-    let mut sums = [[s.nothing(); 2]; R];
-    // Adds four positions; those past the `last` of them repeat it.
-    let mut add = |quad: usize, last: usize| {
-        // SAFETY: the last of the four is below the count, rows have this chunk, and the weights this four of positions.
+    let mut chunk = Chunk::<S, R> {
+        simd: s,
+        number,
+        rows: codes.rows.of(number + 1),
+        weights: args.fours::<R>(0),
+        table: s.table(&codes.book.numbers),
+        order: s.row_order(),
+        sums: [[s.nothing(); 2]; R],
+    };
+    // SAFETY: fours of positions below the count, for which there are weights.
+    unsafe {
+        for quad in 0..quads {
+            if FIRST {
+                fetch(s, codes, 4 * quad, 4);
+            }
+            chunk.add_quad(quad, 3);
+        }
+        if rest > 0 {
+            chunk.add_quad(quads, rest - 1);
+        }
+    }
+    for (row, sums) in chunk.sums.into_iter().enumerate() {
+        for (half, sums) in sums.into_iter().enumerate() {
+            add_sums(s, args, row, number * CHUNK / LANES + half, sums);
+        }
+    }
+}
+
+/// The sums of some rows of weights with a chunk of the values. (A closure is not always inlined, and is then compiled
+/// without the instruction set.)
+struct Chunk<'a, S: Bytes, const R: usize> {
+    simd: S,
+    /// Which of the chunks of a head.
+    number: usize,
+    rows: RowsOf<'a, [u8; CHUNK / 2]>,
+    /// As [`Sums::fours`] gives them.
+    weights: (&'a [[i8; 4]], usize),
+    table: [S::B; 4],
+    order: [S::B; 2],
+    sums: [[S::Sums; 2]; R],
+}
+
+impl<S: Bytes, const R: usize> Chunk<'_, S, R> {
+    /// Adds four positions; those past the `last` of them repeat it.
+    ///
+    /// # Safety
+    /// The rows have the last of the positions, and there are weights for the four.
+    #[inline(always)]
+    unsafe fn add_quad(&mut self, quad: usize, last: usize) {
+        let (s, rows, number) = (self.simd, self.rows, self.number);
+        let (weights, part) = self.weights;
+        // SAFETY: positions up to the last one, of which each has this chunk; weights of `R` rows of two parts.
         unsafe {
-            let row = |i: usize| rows.get(4 * quad + i, chunk);
-            let four = [row(0), row(last.min(1)), row(last.min(2)), row(last)];
-            let values = s.nibbles_of_rows(&table, &order, four);
-            for (row, sums) in sums.iter_mut().enumerate() {
+            let four = [
+                rows.get(4 * quad, number),
+                rows.get(4 * quad + last.min(1), number),
+                rows.get(4 * quad + last.min(2), number),
+                rows.get(4 * quad + last, number),
+            ];
+            let values = s.nibbles_of_rows(&self.table, &self.order, four);
+            for (row, sums) in self.sums.iter_mut().enumerate() {
                 let first = weights.get_unchecked(2 * row * part + quad);
                 let second = weights.get_unchecked((2 * row + 1) * part + quad);
                 for (sums, values) in sums.iter_mut().zip(values) {
                     *sums = s.dot(*sums, values, first, second);
                 }
             }
-        }
-    };
-    for quad in 0..quads {
-        if FIRST {
-            fetch(s, codes, 4 * quad, 4);
-        }
-        add(quad, 3);
-    }
-    if rest > 0 {
-        add(quads, rest - 1);
-    }
-    for (row, sums) in sums.into_iter().enumerate() {
-        for (half, sums) in sums.into_iter().enumerate() {
-            add_sums(s, args, row, chunk * CHUNK / LANES + half, sums);
         }
     }
 }

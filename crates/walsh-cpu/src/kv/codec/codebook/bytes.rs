@@ -127,7 +127,7 @@ struct BytePanel<'a, S: Bytes> {
 
 impl<S: Bytes, const BITS: usize> Words<S, BITS> for BytePanel<'_, S> {
     #[inline(always)]
-    fn word(&mut self, word: usize, low: S::I, high: (S::I, usize)) {
+    unsafe fn word(&mut self, word: usize, low: S::I, high: (S::I, usize)) {
         let s = self.simd;
         let per_byte = 8 / Planes::of::<BITS>(0).low;
         let out = &mut self.out[word * per_byte..][..per_byte];
@@ -188,7 +188,10 @@ fn value_quads<S: Bytes, const BITS: usize>(s: S, args: Codes<'_>, out: &mut [u8
     let bytes = 4 * head_dim.next_multiple_of(64);
     for (first, out) in groups::<4>(rows.count(), bytes, out) {
         fetch(s, args, first, 4);
-        let rows: [_; 4] = std::array::from_fn(|i| codes.row_or_last(first + i).as_ptr());
+        let mut rows = [codes.row(first).as_ptr(); 4];
+        for (i, row) in rows.iter_mut().enumerate() {
+            *row = codes.row_or_last(first + i).as_ptr();
+        }
         let vectors = out.as_chunks_mut::<64>().0.as_chunks_mut::<4>().0;
         for (dim, out) in (0..head_dim).step_by(64).zip(vectors) {
             let mut bytes = [table[0]; 4];

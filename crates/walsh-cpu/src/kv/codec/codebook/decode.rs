@@ -109,7 +109,7 @@ struct Panel<'a, S: Simd> {
 
 impl<S: Simd, const BITS: usize> Words<S, BITS> for Panel<'_, S> {
     #[inline(always)]
-    fn word(&mut self, word: usize, low: S::I, (high, bit): (S::I, usize)) {
+    unsafe fn word(&mut self, word: usize, low: S::I, (high, bit): (S::I, usize)) {
         let s = self.simd;
         let planes = Planes::of::<BITS>(0);
         let per_word = 32 / planes.low;

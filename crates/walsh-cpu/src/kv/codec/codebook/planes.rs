@@ -29,7 +29,10 @@ impl Planes {
 /// What is done with the codes of sixteen rows, a word of 32 bits of each at a time.
 pub(in crate::kv) trait Words<S: Simd, const BITS: usize> {
     /// Takes a word of the low planes, and the word of the high planes whose bits from `bit` on belong to it.
-    fn word(&mut self, word: usize, low: S::I, high: (S::I, usize));
+    ///
+    /// # Safety
+    /// It is one of the words of as many codes as [`each_word`] is given.
+    unsafe fn word(&mut self, word: usize, low: S::I, high: (S::I, usize));
 }
 
 /// Passes the words of sixteen rows of codes of `d` numbers from `first` on; rows past the count are the last one.
@@ -44,11 +47,18 @@ pub(in crate::kv) fn each_word<S: Simd, const BITS: usize, W: Words<S, BITS>>(
     let planes = Planes::of::<BITS>(d);
     let row_bytes = d * BITS / 8;
     let codes = rows.of::<u8>(row_bytes);
-    let sources: [*const u8; LANES] = if first + LANES <= rows.count() {
-        std::array::from_fn(|i| codes.row(first + i).as_ptr())
+    let last = rows.count() - 1 - first;
+    let start = codes.row(first).as_ptr();
+    let mut sources = [start; LANES];
+    if last >= LANES - 1 {
+        for i in 1..LANES {
+            sources[i] = sources[i - 1].wrapping_add(rows.distance(1));
+        }
     } else {
-        std::array::from_fn(|i| codes.row_or_last(first + i).as_ptr())
-    };
+        for (i, source) in sources.iter_mut().enumerate() {
+            *source = start.wrapping_add(rows.distance(i.min(last)));
+        }
+    }
     // SAFETY: sixteen rows, measured to have `row_bytes` bytes: where their planes end, whole words or what is left of one
     // are read.
     unsafe {
