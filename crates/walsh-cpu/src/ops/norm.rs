@@ -86,10 +86,12 @@ fn normalise_row<S: Simd>(s: S, row: Row<'_>) {
         numbers.map(|x| x * x).sum()
     };
     let factor = (1.0 / (sum / x.len() as f64 + f64::from(row.eps)).sqrt()) as f32;
-    let weight = row.weight.map(|weight| weight.as_chunks().0);
-    let after = row.after.map(|after| after.as_chunks().0);
-    let output = row.output.as_chunks::<LANES>().0;
-    for (i, (x, output)) in x.as_chunks().0.iter().zip(output).enumerate() {
+    // As long as each other: nothing is measured again in the loop.
+    let vectors = row.tail().start / LANES;
+    let weight = row.weight.map(|weight| &weight.as_chunks().0[..vectors]);
+    let after = row.after.map(|after| &after.as_chunks().0[..vectors]);
+    let output = &row.output.as_chunks::<LANES>().0[..vectors];
+    for (i, (x, output)) in x.as_chunks().0[..vectors].iter().zip(output).enumerate() {
         let mut y = s.mul(s.get(x), s.splat(factor));
         if let Some(weight) = weight {
             y = s.mul(y, s.read(&weight[i]));
@@ -114,11 +116,13 @@ fn normalise_row<S: Simd>(s: S, row: Row<'_>) {
 /// The sum of squares, after adding what is added first.
 #[inline(always)]
 fn sum_of_squares<S: Simd>(s: S, row: Row<'_>) -> f32 {
-    let before = row
-        .before
-        .map(|(addend, sum)| (addend.as_chunks().0, sum.as_chunks().0));
+    let vectors = row.tail().start / LANES;
+    let before = row.before.map(|(addend, sum)| {
+        let (addend, sum) = (addend.as_chunks().0, sum.as_chunks().0);
+        (&addend[..vectors], &sum[..vectors])
+    });
     let mut sums = [s.splat(0.0); 4];
-    for (i, input) in row.input.as_chunks().0.iter().enumerate() {
+    for (i, input) in row.input.as_chunks().0[..vectors].iter().enumerate() {
         let mut x = s.get(input);
         if let Some((addend, sum)) = before {
             x = s.add(x, s.get(&addend[i]));
