@@ -19,10 +19,13 @@ impl<P: Products<Set: Unpack>, B: Columns> Fill<P, B> for FromPanels {
         let mut kept = Kept::new(s);
         let from = PackedPanel::of(s, item.job, item.panel_rows(panel).start);
         // A panel has 8 columns of quads for each 32 values, then each run's scales and minima.
-        let mut parts = item
-            .panel(panel)
-            .chunks_exact_mut(panel_block(lanes, B::RUN));
-        for block in values.start / B::LEN..values.end / B::LEN {
+        let bytes = panel_block(lanes, B::RUN);
+        let range = values.start / B::LEN..values.end / B::LEN;
+        let panel = item.panel(panel);
+        let panel = panel.chunks_exact_mut(B::LEN / BLOCK * bytes);
+        assert!(range.len() <= panel.len(), "room for a piece");
+        for (block, to) in range.zip(panel) {
+            let to = to.as_mut_ptr();
             let blocks = from.block::<B>(block);
             B::start(blocks, &mut kept);
             for_parts!(B, |index| {
@@ -31,9 +34,9 @@ impl<P: Products<Set: Unpack>, B: Columns> Fill<P, B> for FromPanels {
                     signed: false,
                 };
                 let codes = B::codes(blocks, part, &mut kept);
-                let to = parts.next().expect("room for a piece").as_mut_ptr();
-                // SAFETY: eight registers of quads, and two of each run.
+                // SAFETY: each part of the block has room for eight registers of quads, and two of each run.
                 unsafe {
+                    let to = to.add(index * bytes);
                     for (quad, codes) in codes.into_iter().enumerate() {
                         s.store_words(to.add(quad * lanes * 4), codes);
                     }

@@ -140,18 +140,21 @@ impl Tile<'_> {
         let rows = self.rows;
         assert!(self.sums.len() >= (rows - 1) * self.stride + P::Set::LANES);
         let mut kept = Kept::new(s);
-        let mut input = self.input.chunks_exact(rows);
+        let parts = const { B::LEN / BLOCK };
+        let first = range.start;
         for block in range {
+            let input = &self.input[(block - first) * parts * rows..][..parts * rows];
             let blocks = panel.block::<B>(block);
             B::start(blocks, &mut kept);
             for_parts!(B, |index| {
                 panel.fetch_ahead::<B>(block * (B::LEN / BLOCK) + index);
                 let codes = B::codes(blocks, part::<P>(index), &mut kept);
                 let pair = Pair::of::<B>(s, &kept, index);
-                let input = input.next().expect("a tile of all steps");
                 let mut row = 0;
-                // SAFETY: rows of the tile, for each of which there is a register of sums, and a block of this step.
+                // SAFETY: rows of the tile, for each of which there is a register of sums, and a block of this part, as cut
+                // above.
                 unsafe {
+                    let input = input.get_unchecked(index * rows..(index + 1) * rows);
                     while rows - row >= TOGETHER {
                         self.add::<P, B, TOGETHER>(p, (pair, &codes), input, row);
                         row += TOGETHER;
@@ -312,15 +315,17 @@ fn add_row<P: ColumnProducts, B: Columns>(
 ) -> Numbers<P> {
     let s = p.set();
     let mut kept = Kept::new(s);
-    let parts = B::LEN / BLOCK;
-    let mut input = input[range.start * parts..range.end * parts].iter();
+    let parts = const { B::LEN / BLOCK };
     for block in range {
+        // Measured once for all parts: what is measured for each keeps the compiler from multiplying with memory.
+        let input = &input[block * parts..][..parts];
         let blocks = panel.block::<B>(block);
         B::start(blocks, &mut kept);
         for_parts!(B, |index| {
             panel.fetch_ahead::<B>(block * parts + index);
             let codes = B::codes(blocks, part::<P>(index), &mut kept);
-            let values = std::array::from_ref(input.next().expect("a row of all blocks"));
+            // SAFETY: a block of so many parts, as cut above.
+            let values = std::array::from_ref(unsafe { input.get_unchecked(index) });
             let pair = Pair::of::<B>(s, &kept, index);
             let [total] = multiply::<P, B, 1>(p, pair, &codes, values);
             sum = s.mul_add(total, s.numbers(values[0].scale), sum);

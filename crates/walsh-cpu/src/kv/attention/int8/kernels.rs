@@ -323,11 +323,24 @@ pub(super) fn add_sums<S: Bytes>(
     s.write(out, s.fma(sum, s.splat(terms.factor), before));
 }
 
+/// Where among so many sums each number of a head is.
+pub(super) struct Places {
+    places: Vec<i32>,
+    sums: usize,
+}
+
+impl Places {
+    pub(super) fn new(places: Vec<i32>, sums: usize) -> Self {
+        let is_one = |place: &i32| usize::try_from(*place).is_ok_and(|place| place < sums);
+        assert!(places.iter().all(is_one), "places of the sums");
+        Self { places, sums }
+    }
+}
+
 /// Sums in the order of the values' bytes, and the sums of other zones.
 pub(super) struct Collect<'a> {
     pub(super) sums: &'a [f32],
-    /// Where the sum of each number is.
-    pub(super) places: &'a [i32],
+    pub(super) places: &'a Places,
     pub(super) carried: f32,
     /// A head's numbers, whole vectors.
     pub(super) out: &'a mut [f32],
@@ -340,14 +353,11 @@ byte_entries! {
 
 #[inline(always)]
 fn collect_row<S: Bytes>(s: S, args: Collect<'_>) {
-    let largest = args
-        .places
-        .iter()
-        .fold(0, |most, place| most.max(*place as u32));
-    assert!((largest as usize) < args.sums.len(), "places of the sums");
+    let Places { places, sums } = args.places;
+    assert!(*sums <= args.sums.len(), "the sums of the places");
     let vectors = args.out.as_chunks_mut().0.iter_mut();
-    for (out, places) in vectors.zip(args.places.as_chunks::<LANES>().0) {
-        // SAFETY: all places are of the sums, as the largest is, and none is negative.
+    for (out, places) in vectors.zip(places.as_chunks::<LANES>().0) {
+        // SAFETY: all places are of so many sums, or there would be none.
         let sums = unsafe { s.gather(args.sums.as_ptr(), places.as_ptr()) };
         s.write(out, s.fma(s.read(out), s.splat(args.carried), sums));
     }

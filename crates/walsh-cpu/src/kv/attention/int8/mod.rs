@@ -15,10 +15,11 @@ use std::ops::Range;
 use walsh_core::Activations;
 use walsh_formats::kv::RowCodec;
 
-use self::kernels::{Collect, Dots, Integers, Sums, Weights};
+use self::kernels::{Collect, Dots, Integers, Places, Sums, Weights};
 use super::job::{Block, Run};
 use super::kernels::Weigh;
 use super::scratch::Scratch;
+use super::shape;
 use super::zones::{Zone, cached};
 use crate::kv::codec;
 use crate::kv::codec::codebook::bytes::{self, Book, Codes};
@@ -30,9 +31,9 @@ pub(super) struct Int8 {
     key: Book,
     value: Book,
     /// Where in the sums over values each number of a head is.
-    places: Vec<i32>,
+    places: Places,
     /// The same where values are multiplied as they are decoded.
-    fused_places: Option<Vec<i32>>,
+    fused_places: Option<Places>,
     /// The most query rows whose keys are multiplied as they are decoded, and whose values are.
     key_rows: usize,
     value_rows: usize,
@@ -48,10 +49,11 @@ impl Int8 {
         let (key_rows, value_rows) = target.token().facts().fused_rows?;
         let head_dim = key.head_dim();
         let (key, value) = (codec::book(key)?, codec::book(value)?);
+        let sums = shape::byte_width(head_dim);
         Some(Self {
-            places: bytes::value_places(value.bits, head_dim),
+            places: Places::new(bytes::value_places(value.bits, head_dim), sums),
             fused_places: fused::takes_values(value.bits, head_dim)
-                .then(|| fused::value_places(head_dim)),
+                .then(|| Places::new(fused::value_places(head_dim), sums)),
             key,
             value,
             key_rows,
@@ -60,7 +62,7 @@ impl Int8 {
     }
 
     /// The places of the sums over values where a block's are multiplied as they are decoded.
-    fn fused_places(&self, block: &Block) -> Option<&Vec<i32>> {
+    fn fused_places(&self, block: &Block) -> Option<&Places> {
         let places = self.fused_places.as_ref()?;
         (block.rows <= self.value_rows).then_some(places)
     }
