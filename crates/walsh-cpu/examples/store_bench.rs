@@ -11,8 +11,7 @@ use std::time::{Duration, Instant};
 
 use walsh_core::ops::KvStore;
 use walsh_core::{Device, KeyPreparation, KvCache, KvCacheOptions, OverlayOptions, Result, Tensor};
-use walsh_cpu::isa::Isa;
-use walsh_cpu::{CpuOptions, Threads};
+use walsh_cpu::{CpuOptions, Isa, Threads};
 use walsh_formats::kv::KvSpec;
 use walsh_formats::{DType, ggml};
 

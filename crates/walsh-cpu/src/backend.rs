@@ -216,7 +216,7 @@ impl Backend for Cpu {
     }
 
     fn memory_bandwidth(&self) -> Result<f64> {
-        bandwidth::measure(self.target.isa, &self.lock())
+        bandwidth::measure(self.target.token(), &self.lock())
             .map_err(|error| failure(error.to_string()))
     }
 

@@ -5,8 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::isa::Isa;
-use crate::simd::{Simd, entries};
+use crate::simd::{Simd, Token, entries};
 use crate::team::{Group, Phase, Scratch, Team, TeamError};
 
 /// More than caches hold.
@@ -26,7 +25,7 @@ const AHEAD: usize = 4096;
 
 /// Reads memory and keeps nothing of it.
 struct Read {
-    isa: Isa,
+    set: Token,
     memory: Arc<Vec<f32>>,
 }
 
@@ -43,7 +42,7 @@ impl Phase for Read {
         for item in items {
             let numbers = PIECE / size_of::<f32>();
             let piece = &self.memory[item * numbers..(item + 1) * numbers];
-            black_box(fold(self.isa, piece));
+            black_box(fold(self.set, piece));
         }
     }
 }
@@ -73,9 +72,9 @@ fn fold_lanes<S: Simd>(s: S, piece: &[f32]) -> f32 {
 }
 
 /// Bytes per second that a team reads: the best of a few passes over memory that no cache holds.
-pub(crate) fn measure(isa: Isa, team: &Team) -> Result<f64, TeamError> {
+pub(crate) fn measure(set: Token, team: &Team) -> Result<f64, TeamError> {
     let memory = Arc::new(vec![1.0f32; BYTES / size_of::<f32>()]);
-    let groups = [Group::new(vec![Box::new(Read { isa, memory })])];
+    let groups = [Group::new(vec![Box::new(Read { set, memory })])];
     let mut best = 0.0f64;
     for _ in 0..PASSES {
         let start = Instant::now();
@@ -89,6 +88,7 @@ pub(crate) fn measure(isa: Isa, team: &Team) -> Result<f64, TeamError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::isa::Isa;
 
     #[test]
     fn every_number_counts() {
@@ -96,7 +96,7 @@ mod tests {
             for at in [0, 17, 63, 8191, 16_383] {
                 let mut piece = vec![1.0f32; PIECE / 4];
                 piece[at] = 2.0;
-                assert_eq!(fold(isa, &piece), 2.0, "{isa} {at}");
+                assert_eq!(fold(Token::of(isa), &piece), 2.0, "{isa} {at}");
             }
         }
     }

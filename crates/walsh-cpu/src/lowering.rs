@@ -260,7 +260,7 @@ impl<P: Phase> Phase for Guarded<P> {
 
     unsafe fn run(&self, items: Range<usize>, scratch: &mut Scratch) {
         if !self.fault.is_set() {
-            // SAFETY: the caller's.
+            // SAFETY: the phase is run as this one is.
             unsafe { self.phase.run(items, scratch) }
         }
     }

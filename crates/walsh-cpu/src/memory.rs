@@ -1,4 +1,5 @@
 use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::cell::Cell;
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::ptr::NonNull;
@@ -184,6 +185,15 @@ impl<T: Pod> View<T> {
         })
     }
 
+    /// All numbers, of which several items write some each.
+    pub(crate) fn parts(&self) -> Parts<'_, T> {
+        Parts {
+            base: self.base,
+            len: self.len,
+            numbers: PhantomData,
+        }
+    }
+
     /// The memory of a span.
     pub(crate) fn of_span(span: &Span) -> Result<Self> {
         Self::range(&span.buffer, span.offset, span.bytes)
@@ -212,8 +222,18 @@ impl<T: Pod> View<T> {
     /// # Safety
     /// As [`slice`](Self::slice).
     pub(crate) unsafe fn all(&self) -> &[T] {
-        // SAFETY: the caller's.
+        // SAFETY: nothing writes them, as this method asks.
         unsafe { self.slice(0..self.len) }
+    }
+
+    /// Numbers `range` of tensors that may be the same memory, to read and to write.
+    ///
+    /// # Safety
+    /// While the slice lives no other thread writes them, nor touches those that are written.
+    pub(crate) unsafe fn cells(&self, range: Range<usize>) -> &[Cell<T>] {
+        assert!(range.start <= range.end && range.end <= self.len);
+        // SAFETY: within the view by the assertion; this thread's own, as this method asks.
+        unsafe { std::slice::from_raw_parts(self.base.add(range.start).cast(), range.len()) }
     }
 
     /// Numbers `range`, to write.
@@ -225,6 +245,55 @@ impl<T: Pod> View<T> {
     pub(crate) unsafe fn slice_mut(&self, range: Range<usize>) -> &mut [T] {
         assert!(range.start <= range.end && range.end <= self.len);
         // SAFETY: within the view by the assertion; exclusive by contract.
+        unsafe { std::slice::from_raw_parts_mut(self.base.add(range.start), range.len()) }
+    }
+}
+
+/// Numbers that several items write, each its own: a view's, or all of a slice's.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Parts<'a, T> {
+    base: *mut T,
+    len: usize,
+    numbers: PhantomData<&'a T>,
+}
+
+impl<'a, T: Pod> Parts<'a, T> {
+    /// Those of a slice.
+    pub(crate) fn of(numbers: &'a mut [T]) -> Self {
+        Self {
+            base: numbers.as_mut_ptr(),
+            len: numbers.len(),
+            numbers: PhantomData,
+        }
+    }
+
+    /// Numbers `range` and on.
+    pub(crate) fn range(self, range: Range<usize>) -> Self {
+        assert!(range.start <= range.end && range.end <= self.len);
+        Self {
+            // SAFETY: within the numbers by the assertion.
+            base: unsafe { self.base.add(range.start) },
+            len: range.len(),
+            ..self
+        }
+    }
+
+    pub(crate) fn len(self) -> usize {
+        self.len
+    }
+
+    pub(crate) fn base(self) -> *mut T {
+        self.base
+    }
+
+    /// Numbers `range`, to write.
+    ///
+    /// # Safety
+    /// Nothing else touches them while the slice lives.
+    #[inline(always)]
+    pub(crate) unsafe fn part(self, range: Range<usize>) -> &'a mut [T] {
+        assert!(range.start <= range.end && range.end <= self.len);
+        // SAFETY: within the numbers by the assertion; nothing else touches them, as this method asks.
         unsafe { std::slice::from_raw_parts_mut(self.base.add(range.start), range.len()) }
     }
 }

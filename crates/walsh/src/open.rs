@@ -273,11 +273,9 @@ fn cpu_options(text: &str) -> Result<CpuOptions> {
                 options.threads = Threads::Count(count);
             }
             Some(("isa", name)) => {
-                let isa: Isa = name.parse().map_err(|_| {
-                    wrong(
-                        "cpu:isa=portable, avx2, avxvnni, avx512, neon, neon-dotprod or neon-i8mm",
-                    )
-                })?;
+                let isa: Isa = name
+                    .parse()
+                    .map_err(|_| wrong(&format!("cpu:isa={}", Isa::names())))?;
                 options.isa = Some(isa);
             }
             Some(("activations", name)) => {

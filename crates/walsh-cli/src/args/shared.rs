@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::Args;
-use walsh::{DeviceSpec, KvSpec};
+use walsh::{DeviceSpec, Isa, KvSpec};
 use walsh_runtime::store::Catalogue;
 
 use super::values::{
@@ -33,16 +33,23 @@ pub(crate) struct ModelArgs {
     pub(crate) cache: Cache,
 }
 
+/// The help of `--device`.
+fn device_help() -> String {
+    format!(
+        "The device: cuda:0 for the first NVIDIA GPU; metal:0 for the first of Apple's, on a Mac; cpu, \
+         or cpu:SETTING,... with isa={}; \
+         activations=int8 or f32: the precision in which products with quantised weights read their \
+         input; and packing=auto, always or never: whether weights are copied into the order that \
+         products read fastest (auto: where that gains and takes at most half of the memory that is \
+         free)",
+        Isa::names()
+    )
+}
+
 /// What runs it.
 #[derive(Debug, Args)]
 pub(crate) struct DeviceArgs {
-    /// The device: cuda:0 for the first NVIDIA GPU; metal:0 for the first of Apple's, on a Mac; cpu,
-    /// or cpu:SETTING,... with isa=portable, avx2, avxvnni, avx512, neon, neon-dotprod or neon-i8mm;
-    /// activations=int8 or f32: the precision in which products with quantised weights read their
-    /// input; and packing=auto, always or never: whether weights are copied into the order that
-    /// products read fastest (auto: where that gains and takes at most half of the memory that is
-    /// free)
-    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    #[arg(long, value_name = "DEVICE", default_value = "cpu", help = device_help())]
     pub(crate) device: DeviceSpec,
 
     /// Worker threads [default: one per core]

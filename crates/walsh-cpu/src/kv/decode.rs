@@ -6,7 +6,6 @@ use walsh_core::Result;
 use walsh_core::ops::{KvDecode, Operation};
 use walsh_formats::rotation::Rotation;
 
-use crate::isa::Isa;
 use crate::kv::codec::numbers::{Rows, reorder, width};
 use crate::kv::codec::{Decoder, row_factors, value_rows};
 use crate::kv::pages::Pages;
@@ -15,10 +14,11 @@ use crate::kv::rotate;
 use crate::kv::vectors::Vectors;
 use crate::lowering::Lowering;
 use crate::memory::View;
+use crate::simd::Token;
 use crate::team::{Phase, Scratch};
 
 struct Decode {
-    isa: Isa,
+    set: Token,
     decoder: Decoder,
     /// Bytes of codes and of scales of a row.
     row: (usize, usize),
@@ -55,7 +55,7 @@ pub(crate) fn lower(op: &KvDecode, lowering: &mut Lowering) -> Result<()> {
     let checked = positions::checked(&tokens, op.cache.table(), lowering)?;
     let [equaliser, center] = op.undone().map(|tensor| tensor.map(View::of).transpose());
     let decode = Decode {
-        isa,
+        set: lowering.target().token(),
         decoder: Decoder::new(codec.clone()),
         row: (codec.code_bytes(), codec.scale_bytes()),
         slots: rows.codes.shape()[1] as usize,
@@ -85,9 +85,10 @@ impl Decode {
     /// Decodes the vector of a token and head.
     ///
     /// # Safety
-    /// The list orders the accesses, and the positions have been checked.
+    /// Nothing writes what the op reads meanwhile.
     unsafe fn vector(&self, (token, head): (usize, usize), row: &mut [f32]) {
-        // SAFETY: the caller's; a checked position has its slot, a checked sequence its heads.
+        // SAFETY: nothing writes what is read, as this method asks; a checked position has its slot, a checked sequence
+        // its heads.
         unsafe {
             let position = self.positions.slice(token..token + 1)[0] as usize;
             let sequence = match &self.sequences {
@@ -95,7 +96,7 @@ impl Decode {
                 None => 0,
             };
             let (owner, slot) = match &self.pages {
-                Some(pages) => (0, pages.slot(sequence, position)),
+                Some(pages) => (0, pages.read().slot(sequence, position)),
                 None => (sequence, position % self.capacity),
             };
             let at = (owner * self.kv_heads + head) * self.slots + slot;
@@ -105,22 +106,17 @@ impl Decode {
                 Some(scales) => scales.slice(at * scale_bytes..(at + 1) * scale_bytes),
                 None => &[],
             };
-            let rows = Rows {
-                codes: codes.as_ptr(),
-                stride: code_bytes,
-                scales: scales.as_ptr(),
-                count: 1,
-            };
-            value_rows(self.isa, &self.decoder, rows, row.as_mut_ptr());
+            let rows = Rows::new(codes, (code_bytes, code_bytes), (scales, scale_bytes), 1);
+            value_rows(self.set, &self.decoder, rows, row);
             let mut factor = [1.0];
-            row_factors(self.isa, &self.decoder, rows, &mut factor);
+            row_factors(self.set, &self.decoder, rows, &mut factor);
             if self.decoder.reordered() {
-                reorder(self.isa, row, false);
+                reorder(self.set, row, false);
             }
             let row = &mut row[..self.head_dim()];
             row.iter_mut().for_each(|x| *x *= factor[0]);
             if let Some(rotation) = &self.rotation {
-                rotate::inverse_with(self.isa, rotation, row);
+                rotate::inverse_with(self.set, rotation, row);
             }
             let of_head = head * row.len()..(head + 1) * row.len();
             if let Some(equaliser) = &self.equaliser {

@@ -26,14 +26,30 @@ impl Pages {
         }))
     }
 
-    /// The slot of a position of a sequence.
+    /// The table, to read.
     ///
     /// # Safety
-    /// The list orders the read of the table, and the position has been checked.
-    pub(super) unsafe fn slot(&self, sequence: usize, position: usize) -> usize {
-        let at = sequence * self.per_sequence + position / PAGE;
-        // SAFETY: the caller's.
-        let page = unsafe { self.table.slice(at..at + 1)[0] };
+    /// Nothing writes it while it is borrowed.
+    pub(super) unsafe fn read(&self) -> Table<'_> {
+        Table {
+            // SAFETY: nothing writes the table, as this method asks.
+            pages: unsafe { self.table.all() },
+            per_sequence: self.per_sequence,
+        }
+    }
+}
+
+/// [`Pages`] while nothing writes them.
+#[derive(Clone, Copy)]
+pub(super) struct Table<'a> {
+    pages: &'a [i32],
+    per_sequence: usize,
+}
+
+impl Table<'_> {
+    /// The slot of a position of a sequence.
+    pub(super) fn slot(&self, sequence: usize, position: usize) -> usize {
+        let page = self.pages[sequence * self.per_sequence + position / PAGE];
         page as usize * PAGE + position % PAGE
     }
 }

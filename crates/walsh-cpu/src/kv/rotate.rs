@@ -8,11 +8,19 @@ use walsh_formats::rotation::{MAX_HEAD_DIM, Rotation};
 
 use crate::simd::{LANES, Simd, entries};
 
+/// Vectors of lanes.
+type Vectors = [[f32; LANES]];
+
 /// What numbers are multiplied by at last.
 #[derive(Clone, Copy)]
 struct Last<'a> {
     factor: f32,
-    signs: Option<&'a [f32]>,
+    signs: Option<&'a Vectors>,
+}
+
+/// The signs of a rotation, by vectors of lanes.
+fn signs(rotation: &Rotation) -> &Vectors {
+    rotation.signs().as_chunks().0
 }
 
 /// `r = H·(s∘x)/√D`.
@@ -22,9 +30,7 @@ pub(crate) fn forward<S: Simd>(s: S, rotation: &Rotation, values: &mut [f32]) {
     if !values.len().is_multiple_of(LANES) {
         return rotation.forward(values);
     }
-    let values = values.as_mut_ptr();
-    // SAFETY: the slice has been measured.
-    unsafe { turn(s, rotation, values, values) }
+    turn(s, rotation, None, values);
 }
 
 /// `r = H·(s∘x)/√D` of `source`, into `values`.
@@ -32,41 +38,36 @@ pub(crate) fn forward<S: Simd>(s: S, rotation: &Rotation, values: &mut [f32]) {
 pub(crate) fn forward_from<S: Simd>(s: S, rotation: &Rotation, source: &[f32], values: &mut [f32]) {
     let len = rotation.head_dim();
     assert!(source.len() == len && values.len() == len && len.is_multiple_of(LANES));
-    // SAFETY: the slices have been measured.
-    unsafe { turn(s, rotation, source.as_ptr(), values.as_mut_ptr()) }
+    turn(s, rotation, Some(source.as_chunks().0), values);
 }
 
-/// # Safety
-/// Both pointers, which may be the same, are valid for the rotation's size, a multiple
-/// of 16.
+/// Turns whole vectors of the source, or the values themselves, into the values.
 #[inline(always)]
-unsafe fn turn<S: Simd>(s: S, rotation: &Rotation, source: *const f32, values: *mut f32) {
-    let len = rotation.head_dim();
+fn turn<S: Simd>(s: S, rotation: &Rotation, source: Option<&Vectors>, values: &mut [f32]) {
     let last = Last {
         factor: rotation.factor(),
         signs: None,
     };
-    // SAFETY: the caller's values and signs; there are as many signs.
-    unsafe {
-        if rotation.order() == 1 {
-            return butterflies(s, (source, Some(rotation.signs())), (values, len), last);
-        }
-        for i in (0..len).step_by(LANES) {
-            let signs = s.load(rotation.signs().as_ptr().add(i));
-            s.store(values.add(i), s.mul(s.load(source.add(i)), signs));
-        }
-        let blocks = Blocks::of(rotation);
-        let mut turned = [0f32; MAX_HEAD_DIM];
-        let turned = &mut turned[..blocks.count * blocks.stride];
-        blocks.multiply(s, rotation.columns(), (values, blocks.order), turned);
-        between(
-            s,
-            blocks.stride,
-            (turned.as_mut_ptr(), turned.len()),
-            Some(last),
-        );
-        blocks.join(s, turned, std::slice::from_raw_parts_mut(values, len));
+    if rotation.order() == 1 {
+        let source = (source, Some(signs(rotation)));
+        return butterflies(s, source, values.as_chunks_mut().0, last);
     }
+    let vectors = values.as_chunks_mut().0;
+    for (i, (at, signs)) in vectors.iter_mut().zip(signs(rotation)).enumerate() {
+        let x = s.read(source.map_or(&*at, |source| &source[i]));
+        s.write(at, s.mul(x, s.read(signs)));
+    }
+    let blocks = Blocks::of(rotation);
+    let mut turned = [0f32; MAX_HEAD_DIM];
+    let turned = &mut turned[..blocks.count * blocks.stride];
+    blocks.multiply(s, rotation.columns(), (values, blocks.order), turned);
+    between(
+        s,
+        blocks.stride / LANES,
+        turned.as_chunks_mut().0,
+        Some(last),
+    );
+    blocks.join(s, turned, values);
 }
 
 /// `x = s∘(H·r)/√D`.
@@ -77,31 +78,25 @@ pub(crate) fn inverse<S: Simd>(s: S, rotation: &Rotation, values: &mut [f32]) {
     if !len.is_multiple_of(LANES) {
         return rotation.inverse(values);
     }
-    // SAFETY: signs and values are of the same length.
-    unsafe {
-        if rotation.order() == 1 {
-            let last = Last {
-                factor: rotation.factor(),
-                signs: Some(rotation.signs()),
-            };
-            let values = values.as_mut_ptr();
-            return butterflies(s, (values, None), (values, len), last);
-        }
-        let blocks = Blocks::of(rotation);
-        let (mut apart, mut turned) = ([0f32; MAX_HEAD_DIM], [0f32; MAX_HEAD_DIM]);
-        let apart = &mut apart[..blocks.count * blocks.stride];
-        let turned = &mut turned[..blocks.count * blocks.stride];
-        blocks.part(s, values, apart);
-        between(s, blocks.stride, (apart.as_mut_ptr(), apart.len()), None);
-        let lines = rotation.rows();
-        blocks.multiply(s, lines, (apart.as_ptr(), blocks.stride), turned);
-        blocks.join(s, turned, values);
-        let factor = s.splat(rotation.factor());
-        for i in (0..len).step_by(LANES) {
-            let at = values.as_mut_ptr().add(i);
-            let factor = s.mul(factor, s.load(rotation.signs().as_ptr().add(i)));
-            s.store(at, s.mul(s.load(at), factor));
-        }
+    if rotation.order() == 1 {
+        let last = Last {
+            factor: rotation.factor(),
+            signs: Some(signs(rotation)),
+        };
+        return butterflies(s, (None, None), values.as_chunks_mut().0, last);
+    }
+    let blocks = Blocks::of(rotation);
+    let (mut apart, mut turned) = ([0f32; MAX_HEAD_DIM], [0f32; MAX_HEAD_DIM]);
+    let apart = &mut apart[..blocks.count * blocks.stride];
+    let turned = &mut turned[..blocks.count * blocks.stride];
+    blocks.part(s, values, apart);
+    between(s, blocks.stride / LANES, apart.as_chunks_mut().0, None);
+    blocks.multiply(s, rotation.rows(), (apart, blocks.stride), turned);
+    blocks.join(s, turned, values);
+    let factor = s.splat(rotation.factor());
+    for (at, signs) in values.as_chunks_mut().0.iter_mut().zip(signs(rotation)) {
+        let factor = s.mul(factor, s.read(signs));
+        s.write(at, s.mul(s.read(at), factor));
     }
 }
 
@@ -110,105 +105,87 @@ entries! {
     pub(crate) fn inverse_with(rotation: &Rotation, values: &mut [f32]) = inverse
 }
 
-/// All butterflies of a power of two, of the source times signs where there are any.
-///
-/// # Safety
-/// Both pointers, which may be the same, and the signs are valid for the length, a
-/// power of two from 16 on.
+/// All butterflies of a power of two of vectors, of the source, or the values themselves, times signs where there are any.
 #[inline(always)]
-unsafe fn butterflies<S: Simd>(
+fn butterflies<S: Simd>(
     s: S,
-    source: (*const f32, Option<&[f32]>),
-    values: (*mut f32, usize),
-    last: Last,
+    source: (Option<&Vectors>, Option<&Vectors>),
+    values: &mut Vectors,
+    last: Last<'_>,
 ) {
-    // SAFETY: the caller's values and signs.
-    unsafe {
-        match values.1 {
-            LANES => within::<S, 1>(s, source, values, Some(last)),
-            32 => within::<S, 2>(s, source, values, Some(last)),
-            64 => within::<S, 4>(s, source, values, Some(last)),
-            _ => {
-                within::<S, 4>(s, source, values, None);
-                between(s, 4 * LANES, values, Some(last));
-            }
+    match values.len() {
+        1 => within::<S, 1>(s, source, values, Some(last)),
+        2 => within::<S, 2>(s, source, values, Some(last)),
+        4 => within::<S, 4>(s, source, values, Some(last)),
+        _ => {
+            within::<S, 4>(s, source, values, None);
+            between(s, 4, values, Some(last));
         }
     }
 }
 
 /// The butterflies within each `N` vectors.
-///
-/// # Safety
-/// As for [`butterflies`].
 #[inline(always)]
-unsafe fn within<S: Simd, const N: usize>(
+fn within<S: Simd, const N: usize>(
     s: S,
-    (source, signs): (*const f32, Option<&[f32]>),
-    (values, len): (*mut f32, usize),
-    last: Option<Last>,
+    (source, signs): (Option<&Vectors>, Option<&Vectors>),
+    values: &mut Vectors,
+    last: Option<Last<'_>>,
 ) {
-    for start in (0..len).step_by(N * LANES) {
-        // SAFETY: the caller's values and signs.
-        unsafe {
+    let source = source.map(|source| source.as_chunks::<N>().0);
+    let signs = signs.map(|signs| signs.as_chunks::<N>().0);
+    let groups = values.as_chunks_mut::<N>().0;
+    for (i, values) in groups.iter_mut().enumerate() {
+        let from = source.map_or(&*values, |source| &source[i]);
+        let signs = signs.map(|signs| &signs[i]);
+        let mut v = [s.splat(0.0); N];
+        for (k, v) in v.iter_mut().enumerate() {
+            let mut x = s.read(&from[k]);
+            if let Some(signs) = signs {
+                x = s.mul(x, s.read(&signs[k]));
+            }
+            x = s.butterfly::<2>(s.butterfly::<1>(x));
+            *v = s.butterfly::<8>(s.butterfly::<4>(x));
+        }
+        cross::<S, N>(s, &mut v);
+        for (k, (v, to)) in v.into_iter().zip(values).enumerate() {
+            s.write(to, finished(s, v, N * i + k, last));
+        }
+    }
+}
+
+/// The butterflies between vectors that are `half` vectors or more apart, of a power of two times `half`, from 2 on.
+#[inline(always)]
+fn between<S: Simd>(s: S, mut half: usize, values: &mut Vectors, last: Option<Last<'_>>) {
+    let len = values.len();
+    while half < len {
+        if 2 * half < len {
+            let last = last.filter(|_| 4 * half == len);
+            apart::<S, 4>(s, half, values, last);
+            half *= 4;
+        } else {
+            apart::<S, 2>(s, half, values, last);
+            half *= 2;
+        }
+    }
+}
+
+/// The butterflies between each `N` vectors that are `half` vectors apart.
+#[inline(always)]
+fn apart<S: Simd, const N: usize>(s: S, half: usize, values: &mut Vectors, last: Option<Last<'_>>) {
+    for (block, values) in values.chunks_exact_mut(N * half).enumerate() {
+        for at in 0..half {
             let mut v = [s.splat(0.0); N];
             for (k, v) in v.iter_mut().enumerate() {
-                let at = start + k * LANES;
-                let mut x = s.load(source.add(at));
-                if let Some(signs) = signs {
-                    x = s.mul(x, s.load(signs.as_ptr().add(at)));
-                }
-                x = s.butterfly::<2>(s.butterfly::<1>(x));
-                *v = s.butterfly::<8>(s.butterfly::<4>(x));
+                // SAFETY: `at` is below `half`, `k` below `N`, and a block has `N · half` vectors.
+                *v = s.read(unsafe { values.get_unchecked(at + k * half) });
             }
             cross::<S, N>(s, &mut v);
-            put::<S, N>(s, &v, (start, LANES), values, last);
-        }
-    }
-}
-
-/// The butterflies between numbers that are `half` or more apart, a multiple of 16.
-///
-/// # Safety
-/// The values are valid for the length, which is a power of two times `half`, from 2 on.
-#[inline(always)]
-unsafe fn between<S: Simd>(s: S, mut half: usize, values: (*mut f32, usize), last: Option<Last>) {
-    let len = values.1;
-    while half < len {
-        // SAFETY: the caller's values and signs.
-        unsafe {
-            if 2 * half < len {
-                let last = last.filter(|_| 4 * half == len);
-                apart::<S, 4>(s, half, values, last);
-                half *= 4;
-            } else {
-                apart::<S, 2>(s, half, values, last);
-                half *= 2;
-            }
-        }
-    }
-}
-
-/// The butterflies between each `N` vectors that are `half` apart.
-///
-/// # Safety
-/// As for [`between`].
-#[inline(always)]
-unsafe fn apart<S: Simd, const N: usize>(
-    s: S,
-    half: usize,
-    (values, len): (*mut f32, usize),
-    last: Option<Last>,
-) {
-    for start in (0..len).step_by(N * half) {
-        for at in (start..start + half).step_by(LANES) {
-            // SAFETY: the caller's values and signs.
-            unsafe {
-                let mut v = [s.splat(0.0); N];
-                for (k, v) in v.iter_mut().enumerate() {
-                    *v = s.load(values.add(at + k * half));
-                }
-                cross::<S, N>(s, &mut v);
-                put::<S, N>(s, &v, (at, half), values, last);
+            for (k, v) in v.into_iter().enumerate() {
+                let place = at + k * half;
+                let v = finished(s, v, block * N * half + place, last);
+                // SAFETY: as above.
+                s.write(unsafe { values.get_unchecked_mut(place) }, v);
             }
         }
     }
@@ -224,32 +201,17 @@ fn cross<S: Simd, const N: usize>(s: S, v: &mut [S::F; N]) {
     }
 }
 
-/// Stores vectors from a place on, some distance apart.
-///
-/// # Safety
-/// All lie within the values and within the signs.
+/// The vector of a place, times what it is multiplied by at last, if it is the last time.
 #[inline(always)]
-unsafe fn put<S: Simd, const N: usize>(
-    s: S,
-    v: &[S::F; N],
-    (start, distance): (usize, usize),
-    values: *mut f32,
-    last: Option<Last>,
-) {
-    for (k, v) in v.iter().enumerate() {
-        let (at, mut v) = (start + k * distance, *v);
-        // SAFETY: the caller's values and signs.
-        unsafe {
-            if let Some(last) = last {
-                let mut factor = s.splat(last.factor);
-                if let Some(signs) = last.signs {
-                    factor = s.mul(factor, s.load(signs.as_ptr().add(at)));
-                }
-                v = s.mul(v, factor);
-            }
-            s.store(values.add(at), v);
-        }
+fn finished<S: Simd>(s: S, v: S::F, at: usize, last: Option<Last<'_>>) -> S::F {
+    let Some(last) = last else {
+        return v;
+    };
+    let mut factor = s.splat(last.factor);
+    if let Some(signs) = last.signs {
+        factor = s.mul(factor, s.read(&signs[at]));
     }
+    s.mul(v, factor)
 }
 
 /// Blocks of as many numbers as the small matrix has rows: side by side, or apart so that each begins a whole vector.
@@ -271,97 +233,75 @@ impl Blocks {
     }
 
     /// Multiplies blocks, so far from each other, with the matrix of padded columns `lines`; the products are apart.
-    ///
-    /// # Safety
-    /// `input` has as many blocks.
     #[inline(always)]
-    unsafe fn multiply<S: Simd>(
-        &self,
-        s: S,
-        lines: &[f32],
-        input: (*const f32, usize),
-        output: &mut [f32],
-    ) {
-        // SAFETY: the caller's values and signs. A multiple of 16 numbers is a multiple of four blocks.
-        unsafe {
-            if self.stride == LANES {
-                self.products::<S, 4, 1>(s, lines, input, output);
-            } else {
-                self.products::<S, 2, 2>(s, lines, input, output);
-            }
+    fn multiply<S: Simd>(&self, s: S, lines: &[f32], input: (&[f32], usize), output: &mut [f32]) {
+        // A multiple of 16 numbers is a multiple of four blocks.
+        if self.stride == LANES {
+            self.products::<S, 4, 1>(s, lines, input, output);
+        } else {
+            self.products::<S, 2, 2>(s, lines, input, output);
         }
     }
 
-    /// [`multiply`](Self::multiply) for `N` blocks of `V` vectors at a time.
-    ///
-    /// # Safety
-    /// As there, and there is a multiple of `N` blocks.
+    /// [`multiply`](Self::multiply) for `N` blocks of `V` vectors at a time, of which there is a multiple.
     #[inline(always)]
-    unsafe fn products<S: Simd, const N: usize, const V: usize>(
+    fn products<S: Simd, const N: usize, const V: usize>(
         &self,
         s: S,
         lines: &[f32],
-        (input, distance): (*const f32, usize),
+        (input, distance): (&[f32], usize),
         output: &mut [f32],
     ) {
-        assert!(lines.len() == self.order * V * LANES && output.len() == self.count * V * LANES);
-        for first in (0..self.count).step_by(N) {
-            // SAFETY: the caller's values and signs; lines and output have been measured.
-            unsafe {
-                let mut sums = [[s.splat(0.0); V]; N];
-                for j in 0..self.order {
-                    for v in 0..V {
-                        let line = s.load(lines.as_ptr().add((j * V + v) * LANES));
-                        for (k, sums) in sums.iter_mut().enumerate() {
-                            let x = s.splat(*input.add((first + k) * distance + j));
-                            // A product with ±1 is exact, so that nothing is lost or gained by fusing it.
-                            sums[v] = s.fma(line, x, sums[v]);
-                        }
+        let lines = &lines.as_chunks::<LANES>().0.as_chunks::<V>().0[..self.order];
+        let output = output.as_chunks_mut::<LANES>().0.as_chunks_mut::<V>().0;
+        let groups = output[..self.count].as_chunks_mut::<N>().0;
+        for (group, output) in groups.iter_mut().enumerate() {
+            let blocks: [&[f32]; N] =
+                std::array::from_fn(|k| &input[(N * group + k) * distance..][..self.order]);
+            let mut sums = [[s.splat(0.0); V]; N];
+            for (j, lines) in lines.iter().enumerate() {
+                for v in 0..V {
+                    let line = s.read(&lines[v]);
+                    for (sums, block) in sums.iter_mut().zip(blocks) {
+                        // A product with ±1 is exact, so that nothing is lost or gained by fusing it.
+                        sums[v] = s.fma(line, s.splat(block[j]), sums[v]);
                     }
                 }
-                for (k, sums) in sums.iter().enumerate() {
-                    for (v, sum) in sums.iter().enumerate() {
-                        let at = ((first + k) * V + v) * LANES;
-                        s.store(output.as_mut_ptr().add(at), *sum);
-                    }
+            }
+            for (sums, output) in sums.iter().zip(output) {
+                for (sum, output) in sums.iter().zip(output) {
+                    s.write(output, *sum);
                 }
             }
         }
     }
 
     /// Brings blocks that are side by side apart. What follows them is unspecified.
-    ///
-    /// # Safety
-    /// The slices have as many blocks.
     #[inline(always)]
-    unsafe fn part<S: Simd>(&self, s: S, values: &[f32], apart: &mut [f32]) {
+    fn part<S: Simd>(&self, s: S, values: &[f32], apart: &mut [f32]) {
         let last = self.count - 1;
-        for block in 0..last {
-            for i in (0..self.stride).step_by(LANES) {
-                // SAFETY: within both; what is read behind a block is less than the next one.
-                unsafe {
-                    let x = s.load(values.as_ptr().add(block * self.order + i));
-                    s.store(apart.as_mut_ptr().add(block * self.stride + i), x);
-                }
+        let blocks = apart.chunks_exact_mut(self.stride).take(last);
+        for (block, apart) in blocks.enumerate() {
+            // What is read behind a block is less than the next one.
+            let from = values[block * self.order..][..self.stride].as_chunks().0;
+            for (from, to) in from.iter().zip(apart.as_chunks_mut().0) {
+                s.write(to, s.read(from));
             }
         }
         apart[last * self.stride..][..self.order].copy_from_slice(&values[last * self.order..]);
     }
 
     /// Brings blocks that are apart side by side.
-    ///
-    /// # Safety
-    /// As for [`part`](Self::part).
     #[inline(always)]
-    unsafe fn join<S: Simd>(&self, s: S, apart: &[f32], values: &mut [f32]) {
+    fn join<S: Simd>(&self, s: S, apart: &[f32], values: &mut [f32]) {
         let last = self.count - 1;
-        for block in 0..last {
-            for i in (0..self.stride).step_by(LANES) {
-                // SAFETY: within both; what is written behind a block is less than the next one, which comes later.
-                unsafe {
-                    let x = s.load(apart.as_ptr().add(block * self.stride + i));
-                    s.store(values.as_mut_ptr().add(block * self.order + i), x);
-                }
+        for (block, apart) in apart.chunks_exact(self.stride).take(last).enumerate() {
+            // What is written behind a block is less than the next one, which comes later.
+            let to = values[block * self.order..][..self.stride]
+                .as_chunks_mut()
+                .0;
+            for (from, to) in apart.as_chunks().0.iter().zip(to) {
+                s.write(to, s.read(from));
             }
         }
         values[last * self.order..].copy_from_slice(&apart[last * self.stride..][..self.order]);
@@ -372,6 +312,7 @@ impl Blocks {
 mod tests {
     use super::*;
     use crate::isa::Isa;
+    use crate::simd::Token;
 
     entries! {
         /// See [`forward`].
@@ -392,10 +333,10 @@ mod tests {
                 let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
                 let (mut expected, mut got) = (x.clone(), x.clone());
                 rotation.forward(&mut expected);
-                forward_with(isa, &rotation, &mut got);
+                forward_with(Token::of(isa), &rotation, &mut got);
                 assert_eq!(bits(&got), bits(&expected), "{isa} D={d} forward");
                 rotation.inverse(&mut expected);
-                inverse_with(isa, &rotation, &mut got);
+                inverse_with(Token::of(isa), &rotation, &mut got);
                 assert_eq!(bits(&got), bits(&expected), "{isa} D={d} inverse");
             }
         }

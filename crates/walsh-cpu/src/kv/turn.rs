@@ -6,15 +6,14 @@ use walsh_core::Result;
 use walsh_core::ops::{Direction, Operation, Rotate};
 use walsh_formats::rotation::Rotation;
 
-use crate::isa::Isa;
 use crate::kv::rotate;
 use crate::kv::vectors::Vectors;
 use crate::lowering::Lowering;
-use crate::simd::entries;
+use crate::simd::{Token, entries};
 use crate::team::{Phase, Scratch};
 
 struct Turn {
-    isa: Isa,
+    set: Token,
     rotation: Rotation,
     direction: Direction,
     vectors: usize,
@@ -29,7 +28,7 @@ entries! {
 
 pub(crate) fn lower(op: &Rotate, lowering: &mut Lowering) -> Result<()> {
     let turn = Turn {
-        isa: lowering.target().isa,
+        set: lowering.target().token(),
         rotation: op.rotation()?,
         direction: op.direction,
         vectors: (op.input.elements() / op.input.row_len()) as usize,
@@ -65,8 +64,8 @@ impl Phase for Turn {
             unsafe {
                 self.input.get(item, row);
                 match self.direction {
-                    Direction::Forward => forward(self.isa, &self.rotation, row),
-                    Direction::Inverse => rotate::inverse_with(self.isa, &self.rotation, row),
+                    Direction::Forward => forward(self.set, &self.rotation, row),
+                    Direction::Inverse => rotate::inverse_with(self.set, &self.rotation, row),
                 }
                 self.output.put(item, row);
             }

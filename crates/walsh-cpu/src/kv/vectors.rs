@@ -35,7 +35,7 @@ impl Vectors {
     /// Nothing writes this vector now.
     pub(crate) unsafe fn get(&self, index: usize, row: &mut [f32]) {
         let at = index * row.len()..(index + 1) * row.len();
-        // SAFETY: the caller's.
+        // SAFETY: nothing writes the vector, as this method asks.
         unsafe {
             match self {
                 Self::F32(view) => row.copy_from_slice(view.slice(at)),
@@ -51,7 +51,7 @@ impl Vectors {
     /// The memory is writable, and nothing else reads or writes this vector now.
     pub(crate) unsafe fn put(&self, index: usize, row: &[f32]) {
         let at = index * row.len()..(index + 1) * row.len();
-        // SAFETY: the caller's.
+        // SAFETY: nothing else touches the vector, as this method asks.
         unsafe {
             match self {
                 Self::F32(view) => view.slice_mut(at).copy_from_slice(row),

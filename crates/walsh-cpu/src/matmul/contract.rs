@@ -6,23 +6,25 @@ use std::ops::Range;
 
 use walsh_core::Activations;
 use walsh_formats::DType;
+use walsh_formats::ggml::Block;
 
 use super::layout::{Arrangement, BLOCK, BlockQ8, CHUNK, LANES, RowParts, Tiles};
 use crate::isa::Isa;
+use crate::memory::Parts;
 
 /// What a product is planned from: `output[m, n] = Σ_k input[m, k] · weight[n, k]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ProductShape {
+pub(crate) struct ProductShape {
     /// The storage type of the weight.
-    pub weight: DType,
+    pub(crate) weight: DType,
     /// The rows of the input and the output.
-    pub m: usize,
+    pub(crate) m: usize,
     /// The rows of the weight: the columns of the output.
-    pub n: usize,
+    pub(crate) n: usize,
     /// The columns of the input and the weight.
-    pub k: usize,
+    pub(crate) k: usize,
     /// Whether the weight is packed ([`Packing`](super::Packing)) rather than as a file has it.
-    pub packed: bool,
+    pub(crate) packed: bool,
 }
 
 impl ProductShape {
@@ -30,11 +32,20 @@ impl ProductShape {
     pub(super) fn is_packed_row(&self) -> bool {
         self.packed && self.m == 1
     }
+
+    /// The rows that the weight has in memory: whole panels where it is packed.
+    pub(super) fn stored_rows(&self) -> usize {
+        if self.packed {
+            self.n.next_multiple_of(LANES)
+        } else {
+            self.n
+        }
+    }
 }
 
 /// Why a product cannot be planned.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ProductError {
+pub(crate) enum ProductError {
     /// A dimension is zero.
     #[error("a product of shape m={m}, n={n}, k={k} has no values")]
     Empty {
@@ -71,82 +82,166 @@ pub enum ProductError {
 
 /// The memory of a product.
 #[derive(Clone, Copy, Debug)]
-pub struct Operands {
+pub(crate) struct Operands<'a> {
     /// The weight `[n, k]`, rows of whole blocks. Blocks lie on even addresses; floats need not be aligned.
-    pub weight: *const u8,
-    /// The input as [`ProductPlan::layout`](super::ProductPlan::layout) prepares it, or the input `[m, k]` itself when that layout is plain.
-    pub input: *const u8,
+    pub(crate) weight: &'a [u8],
+    /// The input as [`ProductPlan::layout`](super::plan::ProductPlan::layout) prepares it, or the bytes of the input `[m, k]`
+    /// itself when that layout is plain.
+    pub(crate) input: &'a [u8],
     /// Added to every row of the output: `[n]`.
-    pub bias: Option<*const f32>,
+    pub(crate) bias: Option<&'a [f32]>,
     /// The output `[m, n]`.
-    pub output: *mut f32,
+    pub(crate) output: Parts<'a, f32>,
 }
 
 /// A work item.
-pub(super) struct Job {
+pub(super) struct Job<'a> {
     pub(super) shape: ProductShape,
     /// The bytes of a row of the weight.
-    pub(super) row_bytes: usize,
+    row_bytes: usize,
     /// How the input is arranged.
     pub(super) arrangement: Arrangement,
-    pub(super) operands: Operands,
+    operands: Operands<'a>,
     /// The weight rows: the output's columns.
     pub(super) columns: Range<usize>,
     /// The tiles of activations; empty for dot kernels, which take all rows.
     pub(super) tiles: Range<usize>,
 }
 
-impl Job {
-    /// A row of the weight.
+impl<'a> Job<'a> {
+    /// Some columns of the rows of some tiles, or of all rows.
     ///
     /// # Safety
-    /// `row` is below n.
+    /// While the job lives, nothing else touches these columns of these rows of the output.
+    pub(super) unsafe fn new(
+        (shape, row_bytes): (ProductShape, usize),
+        arrangement: Arrangement,
+        operands: Operands<'a>,
+        columns: Range<usize>,
+        tiles: Range<usize>,
+    ) -> Self {
+        let ProductShape { m, n, .. } = shape;
+        assert!(columns.end <= n && operands.weight.len() >= shape.stored_rows() * row_bytes);
+        assert!(operands.output.len() >= m * n);
+        assert!(operands.bias.is_none_or(|bias| bias.len() >= n));
+        Job {
+            shape,
+            row_bytes,
+            arrangement,
+            operands,
+            columns,
+            tiles,
+        }
+    }
+
+    /// A row of the weight.
     #[inline(always)]
-    pub(super) unsafe fn weight_row(&self, row: usize) -> *const u8 {
-        // SAFETY: the caller's.
-        unsafe { self.operands.weight.add(row * self.row_bytes) }
+    pub(super) fn weight_row(&self, row: usize) -> &'a [u8] {
+        &self.operands.weight[row * self.row_bytes..][..self.row_bytes]
+    }
+
+    /// A row of the weight that is blocks.
+    #[inline(always)]
+    pub(super) fn blocks<B: Block>(&self, row: usize) -> &'a [B] {
+        blocks_of(self.weight_row(row), self.shape.k / B::DTYPE.block_len())
+    }
+
+    /// The rows of the panel that a row of a packed weight is in.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    pub(super) fn panel(&self, row: usize) -> &'a [u8] {
+        let start = row / LANES * LANES * self.row_bytes;
+        &self.operands.weight[start..][..LANES * self.row_bytes]
+    }
+
+    /// The bytes of a row of the weight.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn row_bytes(&self) -> usize {
+        self.row_bytes
+    }
+
+    /// The input of floats: rows as they are, or tiles.
+    #[inline(always)]
+    pub(super) fn floats(&self) -> &'a [f32] {
+        let values = self.shape.m * self.shape.k;
+        bytemuck::cast_slice(&self.operands.input[..values * size_of::<f32>()])
+    }
+
+    /// The quantised input of tiles, of which a row takes a block for each 32 values.
+    #[inline(always)]
+    pub(super) fn tile_blocks(&self) -> &'a [BlockQ8] {
+        let blocks = self.shape.m * (self.shape.k / BLOCK);
+        bytemuck::cast_slice(&self.operands.input[..blocks * size_of::<BlockQ8>()])
+    }
+
+    /// A quantised row of the input, whose parts are as [`RowParts`] says.
+    #[inline(always)]
+    pub(super) fn quantised_row(&self, row: usize) -> &'a [u8] {
+        let stride = RowParts::new(self.shape.k).stride();
+        &self.operands.input[row * stride..][..stride]
+    }
+
+    /// What is added to some columns.
+    #[inline(always)]
+    pub(super) fn bias(&self, columns: Range<usize>) -> Option<&'a [f32]> {
+        self.operands.bias.map(|bias| &bias[columns])
     }
 
     /// Writes one value of the output, with its bias.
-    ///
-    /// # Safety
-    /// The value lies in the output, and is this thread's.
     #[inline(always)]
-    pub(super) unsafe fn put(&self, row: usize, column: usize, sum: f32) {
-        // SAFETY: the caller's.
-        unsafe {
-            let bias = self
-                .operands
-                .bias
-                .map_or(0.0, |bias| bias.add(column).read());
-            self.operands
-                .output
-                .add(row * self.shape.n + column)
-                .write(sum + bias);
+    pub(super) fn put(&self, row: usize, column: usize, sum: f32) {
+        assert!(self.columns.contains(&column));
+        let bias = self.operands.bias.map_or(0.0, |bias| bias[column]);
+        let at = row * self.shape.n + column;
+        // SAFETY: a column of the job's own.
+        unsafe { self.operands.output.part(at..at + 1)[0] = sum + bias };
+    }
+
+    /// Writes sums of neighbouring columns of the job from one on, with their bias.
+    #[inline(always)]
+    pub(super) fn put_all(&self, row: usize, first: usize, sums: &[f32]) {
+        let columns = first..first + sums.len();
+        assert!(self.columns.start <= first && columns.end <= self.columns.end);
+        let at = row * self.shape.n + first;
+        // SAFETY: columns of the job's own.
+        let output = unsafe { self.operands.output.part(at..at + sums.len()) };
+        match self.bias(columns) {
+            None => output.copy_from_slice(sums),
+            Some(bias) => {
+                for ((output, sum), bias) in output.iter_mut().zip(sums).zip(bias) {
+                    *output = sum + bias;
+                }
+            }
         }
     }
 }
 
-/// Computes a work item.
-///
-/// # Safety
-/// The kernel's instruction set is available; the job's operands are good for its shape; scratch is as the plan asks.
-pub(super) type Kernel = unsafe fn(&Job, &mut [u8]);
+/// The first blocks of a row's bytes.
+#[inline(always)]
+pub(super) fn blocks_of<B: Block>(row: &[u8], count: usize) -> &[B] {
+    let start = row.as_ptr().cast::<B>();
+    assert!(count * size_of::<B>() <= row.len() && start.is_aligned());
+    // SAFETY: so many bytes, on an even address; blocks are plain numbers and bytes.
+    unsafe { std::slice::from_raw_parts(start, count) }
+}
+
+/// Computes a work item, in scratch as the plan asks for.
+pub(super) type Kernel = fn(&Job<'_>, &mut [u8]);
 
 /// The rows that a layout is prepared from.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Source<'a> {
     /// Rows of `k` floats, one after the other.
-    pub(super) input: *const f32,
+    pub(super) input: &'a [f32],
     /// Which of them is each row of the layout, times `each`; the rows in their order where there is none.
     pub(super) order: Option<&'a [u32]>,
     /// How many numbers of the order stand for one row.
     pub(super) each: usize,
 }
 
-impl Source<'_> {
+impl<'a> Source<'a> {
     /// All rows, in their order.
-    pub(super) fn of(input: *const f32) -> Self {
+    pub(super) fn of(input: &'a [f32]) -> Self {
         Source {
             input,
             order: None,
@@ -155,17 +250,13 @@ impl Source<'_> {
     }
 
     /// A row of the layout, of `k` floats.
-    ///
-    /// # Safety
-    /// The layout has the row, and the input the rows that the order names.
     #[inline(always)]
-    pub(super) unsafe fn row(&self, row: usize, k: usize) -> *const f32 {
+    pub(super) fn row(&self, row: usize, k: usize) -> &'a [f32] {
         let row = match self.order {
             None => row,
             Some(order) => order[row] as usize / self.each,
         };
-        // SAFETY: the caller's.
-        unsafe { self.input.add(row * k) }
+        &self.input[row * k..(row + 1) * k]
     }
 }
 
@@ -173,12 +264,12 @@ impl Source<'_> {
 ///
 /// # Safety
 /// As there.
-pub(super) type Preparation = unsafe fn(&InputLayout, Range<usize>, Source<'_>, *mut u8);
+pub(super) type Preparation = unsafe fn(&InputLayout, Range<usize>, Source<'_>, Parts<'_, u8>);
 
 /// Writes so many words of each of sixteen rows side by side: word `i` of row `r` to word `16 · i + r`.
 ///
 /// # Safety
-/// The words are readable and writable, at any addresses, and the instruction set is available.
+/// The words are readable and writable, at any addresses.
 pub(super) type Transposition = unsafe fn(&[*const u8; LANES], usize, *mut u8);
 
 /// Picks the kernel for a weight's type and the number of rows. Kernels of quantised activations exist for
@@ -243,7 +334,7 @@ impl Kernels {
 ///
 /// Products whose layouts are equal can share one prepared input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct InputLayout {
+pub(crate) struct InputLayout {
     pub(super) kernels: &'static Kernels,
     pub(super) m: usize,
     pub(super) k: usize,
@@ -285,12 +376,12 @@ impl InputLayout {
     }
 
     /// Whether the kernels read the input as it is: nothing needs to be prepared.
-    pub fn is_plain(&self) -> bool {
+    pub(crate) fn is_plain(&self) -> bool {
         self.arrangement == Arrangement::Plain
     }
 
     /// The bytes of the prepared input, which starts on a 64-byte boundary.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         match self.arrangement {
             Arrangement::Plain => 0,
             Arrangement::Rows => self.m * RowParts::new(self.k).stride(),
@@ -300,7 +391,7 @@ impl InputLayout {
     }
 
     /// The work items of [`InputLayout::prepare`].
-    pub fn items(&self) -> usize {
+    pub(crate) fn items(&self) -> usize {
         let chunks = self.k.div_ceil(CHUNK);
         match self.arrangement {
             Arrangement::Plain => 0,
@@ -310,7 +401,7 @@ impl InputLayout {
     }
 
     /// The estimated time of preparing the whole input on one thread, in nanoseconds.
-    pub fn cost(&self) -> u64 {
+    pub(crate) fn cost(&self) -> u64 {
         let per_value = if self.kernels.isa == Isa::Portable {
             4
         } else {
@@ -319,27 +410,19 @@ impl InputLayout {
         (self.m * self.k / per_value) as u64
     }
 
-    /// Prepares some items.
+    /// Prepares some items. `prepared` has [`InputLayout::bytes`] bytes, on a 64-byte boundary.
     ///
     /// # Safety
-    /// `input` points to `m · k` floats and `prepared` to [`InputLayout::bytes`] bytes on a 64-byte boundary; no one
-    /// else touches an item's part of `prepared`. The instruction set of the layout is available.
-    pub unsafe fn prepare(&self, items: Range<usize>, input: *const f32, prepared: *mut u8) {
-        // SAFETY: the caller's.
-        unsafe { self.prepare_from(items, Source::of(input), prepared) }
-    }
-
-    /// The same of rows in an order.
-    ///
-    /// # Safety
-    /// As for `prepare`, of the rows that the order names.
-    pub(super) unsafe fn prepare_from(
+    /// No one else touches an item's part of `prepared`.
+    pub(super) unsafe fn prepare(
         &self,
         items: Range<usize>,
         source: Source<'_>,
-        prepared: *mut u8,
+        prepared: Parts<'_, u8>,
     ) {
-        // SAFETY: the caller's.
+        let aligned = prepared.base().cast::<BlockQ8>().is_aligned();
+        assert!(self.is_plain() || prepared.len() >= self.bytes() && aligned);
+        // SAFETY: nobody else touches the items' parts, as this method asks.
         unsafe { (self.kernels.prepare)(self, items, source, prepared) }
     }
 

@@ -13,10 +13,10 @@ use walsh_core::{Accesses, Activations, Buffer, Error, Result};
 
 use super::contract::{Operands, ProductShape, Source};
 use super::layout::{BLOCK, BlockQ8, LANES, RowParts};
-use super::op::{check_address, name, plan_shape, prepared, size};
+use super::op::{check_address, name, plan_shape, prepared, size, weight_view};
 use super::plan::ProductPlan;
 use crate::lowering::{Fault, Lowering};
-use crate::memory::{ALIGN, View};
+use crate::memory::{ALIGN, Parts, View};
 use crate::team::{Phase, Scratch};
 
 /// The most rows of an expert that go through its columns together: their sums stay in the second-level cache.
@@ -94,30 +94,33 @@ struct Tensors {
 impl Tensors {
     fn of(op: &ExpertMatMul) -> Result<Self> {
         Ok(Self {
-            weight: View::of(&op.weight)?,
+            weight: weight_view(&op.weight)?,
             bias: op.bias.as_ref().map(View::of).transpose()?,
             output: View::of(&op.output)?,
         })
     }
 
-    /// The operands of a product with rows of an expert's weight, from number `row` of all experts' on.
+    /// The operands of a product of a shape with rows of an expert's weight, from number `row` of all experts' on.
     ///
     /// # Safety
-    /// The weight has the row.
-    unsafe fn operands(
-        &self,
+    /// Nothing writes the weight and the bias while they are borrowed.
+    unsafe fn operands<'a>(
+        &'a self,
         row: usize,
-        row_bytes: usize,
-        input: *const u8,
-        output: *mut f32,
-    ) -> Operands {
-        // SAFETY: the caller's; a bias has a number for each row.
+        plan: &ProductPlan,
+        input: &'a [u8],
+        output: Parts<'a, f32>,
+    ) -> Operands<'a> {
+        let (row_bytes, rows) = (plan.row_bytes(), plan.shape().stored_rows());
+        // SAFETY: nothing writes them, as this method asks.
         unsafe {
-            let bias = |bias: &View<f32>| bias.base().add(row).cast_const();
             Operands {
-                weight: self.weight.base().add(row * row_bytes),
+                weight: self.weight.slice(row * row_bytes..(row + rows) * row_bytes),
                 input,
-                bias: self.bias.as_ref().map(bias),
+                bias: self
+                    .bias
+                    .as_ref()
+                    .map(|bias| bias.slice(row..row + plan.shape().n)),
                 output,
             }
         }
@@ -191,12 +194,12 @@ impl Phase for Direct {
                 Ok(expert) => expert,
                 Err(error) => return self.fault.report(error),
             };
-            // SAFETY: validation has checked the views' sizes, and the expert is one; each item writes its own numbers.
+            let row = slot / each * self.input_bytes;
+            let output = self.tensors.output.parts().range(slot * n..(slot + 1) * n);
+            // SAFETY: the list orders the accesses, and each item writes its own numbers.
             unsafe {
-                let input = self.input.base().add(slot / each * self.input_bytes);
-                let output = self.tensors.output.base().add(slot * n);
-                let row_bytes = self.plan.row_bytes();
-                let operands = self.tensors.operands(expert * n, row_bytes, input, output);
+                let input = self.input.slice(row..row + self.input_bytes);
+                let operands = self.tensors.operands(expert * n, &self.plan, input, output);
                 let pieces = next - slot * of_slot..end - slot * of_slot;
                 self.plan.run(pieces, operands, scratch.bytes());
             }
@@ -242,34 +245,35 @@ impl Groups {
 
     /// # Safety
     /// The groups are written, and nothing writes them while they are in use.
-    unsafe fn read(&self) -> (&[u32], &[u32], &[u32]) {
-        // SAFETY: the caller's.
+    unsafe fn read(&self) -> Found<'_> {
+        // SAFETY: nothing writes them, as this method asks.
         let words = unsafe { self.words.all() };
         let (active, words) = (words[0] as usize, &words[1..]);
         let (experts, words) = words.split_at(self.experts);
         let (starts, order) = words.split_at(self.experts + 1);
-        (&experts[..active], &starts[..active + 1], order)
+        Found {
+            experts: &experts[..active],
+            starts: &starts[..active + 1],
+            order,
+        }
     }
+}
 
+/// [`Groups`] that are written.
+struct Found<'a> {
+    experts: &'a [u32],
+    starts: &'a [u32],
+    order: &'a [u32],
+}
+
+impl Found<'_> {
     /// The slots of the experts that have some, by number among these.
-    ///
-    /// # Safety
-    /// As for [`read`](Self::read).
-    unsafe fn group(&self, index: usize) -> Option<Group> {
-        // SAFETY: the caller's.
-        let (experts, starts, _) = unsafe { self.read() };
-        let expert = *experts.get(index)? as usize;
+    fn group(&self, index: usize) -> Option<Group> {
+        let expert = *self.experts.get(index)? as usize;
         Some(Group {
             expert,
-            places: starts[index] as usize..starts[index + 1] as usize,
+            places: self.starts[index] as usize..self.starts[index + 1] as usize,
         })
-    }
-
-    /// # Safety
-    /// As for [`read`](Self::read).
-    unsafe fn order(&self) -> &[u32] {
-        // SAFETY: the caller's.
-        unsafe { self.read().2 }
     }
 }
 
@@ -411,31 +415,35 @@ impl Phase for PrepareGroups {
         } = &self.product;
         let share =
             |all: usize, piece: usize| all * piece / self.pieces..all * (piece + 1) / self.pieces;
+        // SAFETY: the list orders this behind the groups and what the input is written by.
+        let (groups, input) = unsafe { (self.groups.read(), self.input.all()) };
         for item in items {
-            // SAFETY: the list orders this behind the groups; the prepared rows of each place are apart, the input has the
-            // rows that the order names, and a row of any arrangement fits its room.
-            unsafe {
-                let Some(group) = self.groups.group(item / self.pieces) else {
-                    break;
+            let Some(group) = groups.group(item / self.pieces) else {
+                break;
+            };
+            for part in group.parts() {
+                let prepared = self
+                    .prepared
+                    .parts()
+                    .range(part.start * room..part.end * room);
+                let source = Source {
+                    input,
+                    order: Some(&groups.order[part.clone()]),
+                    each: sizes.each,
                 };
-                for part in group.parts() {
-                    let prepared = self.prepared.base().add(part.start * room);
-                    let source = Source {
-                        input: self.input.base(),
-                        order: Some(&self.groups.order()[part.clone()]),
-                        each: sizes.each,
-                    };
-                    let part = plan.part(part.len(), 1, self.product.activations);
-                    let layout = part.layout();
-                    if layout.is_plain() {
-                        for row in share(part.shape().m, item % self.pieces) {
-                            let to = prepared.cast::<f32>().add(row * sizes.k);
-                            source.row(row, sizes.k).copy_to_nonoverlapping(to, sizes.k);
-                        }
-                    } else {
-                        let items = share(layout.items(), item % self.pieces);
-                        layout.prepare_from(items, source, prepared);
+                let part = plan.part(part.len(), 1, self.product.activations);
+                let layout = part.layout();
+                if layout.is_plain() {
+                    for row in share(part.shape().m, item % self.pieces) {
+                        let row_bytes = sizes.k * size_of::<f32>();
+                        // SAFETY: each row is of one item.
+                        let to = unsafe { prepared.part(row * row_bytes..(row + 1) * row_bytes) };
+                        to.copy_from_slice(bytemuck::cast_slice(source.row(row, sizes.k)));
                     }
+                } else {
+                    let items = share(layout.items(), item % self.pieces);
+                    // SAFETY: each item of the layout is of one of these items, and a group's place is its own.
+                    unsafe { layout.prepare(items, source, prepared) };
                 }
             }
         }
@@ -480,29 +488,31 @@ impl Phase for GroupProducts {
         } = &self.product;
         let of_group = sizes.n.div_ceil(self.columns);
         let (results, scratch) = scratch.bytes().split_at_mut(self.result_bytes());
-        let results = results.as_mut_ptr().cast::<f32>();
+        let results: &mut [f32] = bytemuck::cast_slice_mut(results);
+        // SAFETY: the list orders this behind the groups and their prepared rows.
+        let (groups, input) = unsafe { (self.groups.read(), self.input.all()) };
         for item in items {
             let first = item % of_group * self.columns;
             let columns = self.columns.min(sizes.n - first);
-            // SAFETY: the list orders this behind the groups and their prepared rows; the experts of groups are checked,
-            // and each item writes its own columns of the slots of its group. Results have room for `ROWS` rows.
-            unsafe {
-                let Some(group) = self.groups.group(item / of_group) else {
-                    break;
-                };
-                let order = self.groups.order();
-                for part in group.parts() {
-                    let plan = plan.part(part.len(), columns, self.product.activations);
-                    let input = self.input.base().add(part.start * room);
-                    let row = group.expert * sizes.n + first;
-                    let operands = self.tensors.operands(row, plan.row_bytes(), input, results);
+            let Some(group) = groups.group(item / of_group) else {
+                break;
+            };
+            for part in group.parts() {
+                let plan = plan.part(part.len(), columns, self.product.activations);
+                let input = &input[part.start * room..part.end * room];
+                let row = group.expert * sizes.n + first;
+                // SAFETY: the list orders the accesses, and the results are this thread's.
+                unsafe {
+                    let output = Parts::of(results);
+                    let operands = self.tensors.operands(row, &plan, input, output);
                     plan.run(0..plan.items(), operands, scratch);
-                    for (row, &slot) in order[part].iter().enumerate() {
-                        let to = slot as usize * sizes.n + first;
-                        let to = self.tensors.output.base().add(to);
-                        let from = results.add(row * columns);
-                        from.copy_to_nonoverlapping(to, columns);
-                    }
+                }
+                let rows = results.chunks_exact(columns);
+                for (&slot, result) in groups.order[part].iter().zip(rows) {
+                    let to = slot as usize * sizes.n + first;
+                    // SAFETY: each item writes its own columns of the slots of its group.
+                    let to = unsafe { self.tensors.output.slice_mut(to..to + columns) };
+                    to.copy_from_slice(result);
                 }
             }
         }

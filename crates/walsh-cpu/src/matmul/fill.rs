@@ -13,23 +13,30 @@ pub(super) struct FromPanels;
 
 impl<P: Products<Set: Unpack>, B: Columns> Fill<P, B> for FromPanels {
     #[inline(always)]
-    unsafe fn fill(p: P, item: &Item<'_>, panel: usize, values: Range<usize>) {
+    fn fill(p: P, item: &mut Item<'_>, panel: usize, values: Range<usize>) {
         let s = p.set();
         let lanes = P::Set::LANES;
         let mut kept = Kept::new(s);
-        // SAFETY: the caller's; a panel has 8 columns of quads for each 32 values, then each run's scales and minima.
-        unsafe {
-            let from = PackedPanel::of(s, item.job, item.panel_rows(panel).start);
-            let mut to = item.panel(panel);
-            for block in values.start / B::LEN..values.end / B::LEN {
-                let blocks = from.block::<B>(block);
-                B::start(blocks, &mut kept);
-                for_parts!(B, |index| {
-                    let part = Part {
-                        index,
-                        signed: false,
-                    };
-                    let codes = B::codes(blocks, part, &mut kept);
+        let from = PackedPanel::of(s, item.job, item.panel_rows(panel).start);
+        // A panel has 8 columns of quads for each 32 values, then each run's scales and minima.
+        let bytes = panel_block(lanes, B::RUN);
+        let range = values.start / B::LEN..values.end / B::LEN;
+        let panel = item.panel(panel);
+        let panel = panel.chunks_exact_mut(B::LEN / BLOCK * bytes);
+        assert!(range.len() <= panel.len(), "room for a piece");
+        for (block, to) in range.zip(panel) {
+            let to = to.as_mut_ptr();
+            let blocks = from.block::<B>(block);
+            B::start(blocks, &mut kept);
+            for_parts!(B, |index| {
+                let part = Part {
+                    index,
+                    signed: false,
+                };
+                let codes = B::codes(blocks, part, &mut kept);
+                // SAFETY: each part of the block has room for eight registers of quads, and two of each run.
+                unsafe {
+                    let to = to.add(index * bytes);
                     for (quad, codes) in codes.into_iter().enumerate() {
                         s.store_words(to.add(quad * lanes * 4), codes);
                     }
@@ -39,9 +46,8 @@ impl<P: Products<Set: Unpack>, B: Columns> Fill<P, B> for FromPanels {
                         s.store_numbers(runs.add(2 * run * lanes), scale);
                         s.store_numbers(runs.add((2 * run + 1) * lanes), min);
                     }
-                    to = to.add(panel_block(lanes, B::RUN));
-                });
-            }
+                }
+            });
         }
     }
 }

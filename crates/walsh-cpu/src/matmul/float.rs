@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use half::f16;
 
 use super::blocks::{Decode, Decoded};
+use super::contract::blocks_of;
 use super::layout::GROUP;
 use crate::simd::Primitives;
 
@@ -13,11 +14,8 @@ pub(super) trait Float<P> {
     /// Loads start at a multiple of this, and take a multiple of it.
     const UNIT: usize;
 
-    /// Values of a row from `index` on.
-    ///
-    /// # Safety
-    /// The row has those values.
-    unsafe fn load_all(p: P, row: *const u8, index: usize, to: &mut [f32]);
+    /// Values of a row's bytes from `index` on.
+    fn load_all(p: P, row: &[u8], index: usize, to: &mut [f32]);
 }
 
 /// Single precision.
@@ -33,10 +31,10 @@ impl<P: Primitives> Float<P> for F32 {
     const UNIT: usize = 1;
 
     #[inline(always)]
-    unsafe fn load_all(_: P, row: *const u8, index: usize, to: &mut [f32]) {
-        for (i, to) in to.iter_mut().enumerate() {
-            // SAFETY: the caller's.
-            *to = unsafe { row.cast::<f32>().add(index + i).read_unaligned() };
+    fn load_all(_: P, row: &[u8], index: usize, to: &mut [f32]) {
+        let row = &row.as_chunks().0[index..][..to.len()];
+        for (to, bytes) in to.iter_mut().zip(row) {
+            *to = f32::from_le_bytes(*bytes);
         }
     }
 }
@@ -45,9 +43,10 @@ impl<P: Primitives> Float<P> for F16 {
     const UNIT: usize = 1;
 
     #[inline(always)]
-    unsafe fn load_all(p: P, row: *const u8, index: usize, to: &mut [f32]) {
-        // SAFETY: the caller's.
-        unsafe { p.widen_all(row.cast::<f16>().add(index), to) }
+    fn load_all(p: P, row: &[u8], index: usize, to: &mut [f32]) {
+        let row = &row.as_chunks::<2>().0[index..][..to.len()];
+        // SAFETY: as many numbers of two bytes.
+        unsafe { p.widen_all(row.as_ptr().cast::<f16>(), to) }
     }
 }
 
@@ -55,11 +54,10 @@ impl<P: Primitives> Float<P> for BF16 {
     const UNIT: usize = 1;
 
     #[inline(always)]
-    unsafe fn load_all(_: P, row: *const u8, index: usize, to: &mut [f32]) {
-        for (i, to) in to.iter_mut().enumerate() {
-            // SAFETY: the caller's.
-            let upper = unsafe { row.cast::<u16>().add(index + i).read_unaligned() };
-            *to = f32::from_bits(u32::from(upper) << 16);
+    fn load_all(_: P, row: &[u8], index: usize, to: &mut [f32]) {
+        let row = &row.as_chunks().0[index..][..to.len()];
+        for (to, bytes) in to.iter_mut().zip(row) {
+            *to = f32::from_bits(u32::from(u16::from_le_bytes(*bytes)) << 16);
         }
     }
 }
@@ -79,16 +77,18 @@ impl<P: Primitives, B: Decode> Float<P> for Blocks<B> {
     const UNIT: usize = B::LEN;
 
     #[inline(always)]
-    unsafe fn load_all(p: P, row: *const u8, index: usize, to: &mut [f32]) {
+    fn load_all(p: P, row: &[u8], index: usize, to: &mut [f32]) {
+        let blocks = blocks_of::<B>(row, (index + to.len()) / B::LEN);
         let (mut codes, mut scales, mut mins) = ([0; GROUP], [0.0; GROUP / 16], [0.0; GROUP / 16]);
-        for (block, to) in to.chunks_exact_mut(B::LEN).enumerate() {
+        for (block, to) in blocks[index / B::LEN..]
+            .iter()
+            .zip(to.chunks_exact_mut(B::LEN))
+        {
             let out = Decoded {
                 codes: &mut codes[..B::LEN],
                 scales: &mut scales[..B::LEN / B::RUN],
                 mins: &mut mins[..B::LEN / B::RUN],
             };
-            // SAFETY: the caller promises the values; blocks have no padding, so that the row is an array of them.
-            let block = unsafe { &*row.cast::<B>().add(index / B::LEN + block) };
             block.decode(p, out);
             for (run, to) in to.chunks_exact_mut(B::RUN).enumerate() {
                 let codes = &codes[run * B::RUN..(run + 1) * B::RUN];
@@ -139,9 +139,8 @@ mod tests {
             let mut expected = vec![0.0; values];
             walsh_formats::ggml::decode(dtype, &bytes, &mut expected).unwrap();
             let mut found = vec![0.0; values];
-            // SAFETY: the row has these values.
-            with_block!(dtype, B => unsafe {
-                Blocks::<B>::load_all(Portable::new(), bytes.as_ptr(), 0, &mut found);
+            with_block!(dtype, B => {
+                Blocks::<B>::load_all(Portable::new(), &bytes, 0, &mut found);
             }, else => unreachable!());
             for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {
                 assert_eq!(

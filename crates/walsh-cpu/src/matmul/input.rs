@@ -18,7 +18,7 @@ impl InputLayout {
     /// [`InputLayout::prepare`] by an instruction set, to be inlined where it is enabled.
     ///
     /// # Safety
-    /// As for `prepare`.
+    /// `prepared` has the bytes of the layout on a 64-byte boundary, and no one else touches the items' parts.
     #[inline(always)]
     pub(super) unsafe fn prepare_with<P: Primitives>(
         &self,
@@ -51,24 +51,20 @@ impl InputLayout {
         }
     }
 
-    /// The blocks of a single row of quantised activations that lies in a tile.
-    ///
-    /// # Safety
-    /// `prepared` is what [`InputLayout::prepare`] has made of an input of one row, and nothing writes it meanwhile.
-    pub(super) unsafe fn single_row<'p>(&self, prepared: *const u8) -> &'p [BlockQ8] {
+    /// The blocks of a single row of quantised activations that lies in a tile, as [`InputLayout::prepare`] has made them.
+    pub(super) fn single_row<'p>(&self, prepared: &'p [u8]) -> &'p [BlockQ8] {
         debug_assert!(self.m == 1 && matches!(self.arrangement, Arrangement::Tiles(_)));
-        // SAFETY: a tile of one row has a record for each block.
-        unsafe { std::slice::from_raw_parts(prepared.cast::<BlockQ8>(), self.k / BLOCK) }
+        bytemuck::cast_slice(&prepared[..self.k / BLOCK * size_of::<BlockQ8>()])
     }
 
     /// # Safety
-    /// `input` points to a row and `row` to its quantised form.
+    /// `row` points to a row's quantised form, whose part for the values is the item's alone.
     #[inline(always)]
     unsafe fn quantise_row<P: Primitives>(
         &self,
         p: P,
         values: Range<usize>,
-        input: *const f32,
+        input: &[f32],
         row: *mut u8,
     ) {
         let parts = RowParts::new(self.k);
@@ -91,8 +87,8 @@ impl InputLayout {
                 to.add(16).write(first as f32 * scale);
                 to.add(17).write(second as f32 * scale);
             };
-            for block in values.start / BLOCK..values.end / BLOCK {
-                let values = &*input.add(block * BLOCK).cast::<[f32; BLOCK]>();
+            let blocks = values.start / BLOCK..values.end / BLOCK;
+            for (block, values) in blocks.clone().zip(&input.as_chunks().0[blocks]) {
                 put(block, &p.quantise(values));
             }
             if values.end == self.k {
@@ -104,7 +100,7 @@ impl InputLayout {
     }
 
     /// # Safety
-    /// `source` and `prepared` are those of `prepare`.
+    /// `prepared` is that of `prepare_with`.
     #[inline(always)]
     unsafe fn quantise_tile<P: Primitives>(
         &self,
@@ -118,10 +114,10 @@ impl InputLayout {
         unsafe {
             let tile = prepared.cast::<BlockQ8>().add(rows.start * blocks);
             for (lane, row) in rows.clone().enumerate() {
-                let row = source.row(row, self.k);
-                for block in values.start / BLOCK..values.end / BLOCK {
-                    let values = row.add(block * BLOCK);
-                    let quantised = p.quantise(&*values.cast::<[f32; BLOCK]>());
+                let row = source.row(row, self.k).as_chunks().0;
+                let blocks = values.start / BLOCK..values.end / BLOCK;
+                for (block, values) in blocks.clone().zip(&row[blocks]) {
+                    let quantised = p.quantise(values);
                     let [first, second] = quantised.sums;
                     tile.add(block * rows.len() + lane).write(BlockQ8 {
                         quads: bytemuck::cast(quantised.codes),
@@ -134,7 +130,7 @@ impl InputLayout {
     }
 
     /// # Safety
-    /// `source` and `prepared` are those of `prepare`.
+    /// `prepared` is that of `prepare_with`.
     #[inline(always)]
     unsafe fn interleave(
         &self,
@@ -148,9 +144,9 @@ impl InputLayout {
             let tile = prepared.cast::<f32>().add(rows.start * self.k);
             let count = rows.len();
             for (lane, row) in rows.enumerate() {
-                let row = source.row(row, self.k);
-                for value in values.clone() {
-                    tile.add(value * count + lane).write(row.add(value).read());
+                let row = &source.row(row, self.k)[values.clone()];
+                for (value, number) in values.clone().zip(row) {
+                    tile.add(value * count + lane).write(*number);
                 }
             }
         }
@@ -172,6 +168,7 @@ mod tests {
     use crate::isa::Isa;
     use crate::matmul::contract::ProductShape;
     use crate::matmul::registry::kernels;
+    use crate::memory::Parts;
     use crate::simd::Portable;
 
     fn quantise(values: [f32; BLOCK]) -> Quantised {
@@ -228,14 +225,9 @@ mod tests {
                 };
                 let [found, expected] = [layout, plain].map(|layout| {
                     let mut prepared = vec![0u32; layout.bytes() / 4];
-                    // SAFETY: the vector has the bytes of the layout, and this machine the instruction set.
-                    unsafe {
-                        layout.prepare(
-                            0..layout.items(),
-                            input.as_ptr(),
-                            prepared.as_mut_ptr().cast(),
-                        )
-                    };
+                    let parts = Parts::of(bytemuck::cast_slice_mut(&mut prepared));
+                    // SAFETY: these are all items, and the vector is this thread's.
+                    unsafe { layout.prepare(0..layout.items(), Source::of(&input), parts) };
                     prepared
                 });
                 assert!(found == expected, "{isa} m={m}");

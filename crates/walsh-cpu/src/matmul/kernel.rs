@@ -8,29 +8,21 @@ use crate::simd::{Products, Work};
 /// A product kernel.
 pub(super) trait Body<P> {
     /// Computes a work item; always inlined.
-    ///
-    /// # Safety
-    /// The job's operands are good for its shape; scratch is as the plan asks.
-    unsafe fn product(p: P, job: &Job, scratch: &mut [u8]);
+    fn product(p: P, job: &Job<'_>, scratch: &mut [u8]);
 }
 
 /// A kernel compiled with the features of a set of products.
-///
-/// # Safety
-/// As for [`Kernel`](super::contract::Kernel).
-pub(super) unsafe fn kernel<P: Products, K: Body<P>>(job: &Job, scratch: &mut [u8]) {
-    // SAFETY: the caller promises the instruction set.
-    let p = unsafe { P::new_unchecked() };
-    p.run(Call {
+pub(super) fn kernel<P: Products, K: Body<P>>(job: &Job<'_>, scratch: &mut [u8]) {
+    P::of_machine().run(Call {
         job,
         scratch,
         body: PhantomData::<K>,
     });
 }
 
-/// A call of a kernel, for which [`kernel`] has been promised what it asks for.
+/// A call of a kernel.
 struct Call<'a, K> {
-    job: &'a Job,
+    job: &'a Job<'a>,
     scratch: &'a mut [u8],
     body: PhantomData<K>,
 }
@@ -40,8 +32,7 @@ impl<P, K: Body<P>> Work<P> for Call<'_, K> {
 
     #[inline(always)]
     fn on(self, p: P) {
-        // SAFETY: promised to `kernel`.
-        unsafe { K::product(p, self.job, self.scratch) }
+        K::product(p, self.job, self.scratch);
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use bytemuck::{Pod, Zeroable};
+
 /// The values that share one scale.
 pub(super) const BLOCK: usize = 32;
 
@@ -9,7 +11,7 @@ pub(super) const BLOCK: usize = 32;
 pub(super) const GROUP: usize = 256;
 
 /// A block of a row of a tile.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 pub(super) struct BlockQ8 {
     /// The codes, four to a number.

@@ -40,10 +40,8 @@ mod testing;
 mod tests;
 
 pub(crate) use coarse::{coarse_copy, coarsens};
-pub use contract::{InputLayout, Operands, ProductError, ProductShape};
 pub(crate) use experts::lower_experts;
 pub(crate) use op::lower;
-pub use pack::{PackWeights, Packing, UnknownPacking};
+pub use pack::{PackWeights, UnknownPacking};
 pub(crate) use pack::{Repacking, pack};
-pub use plan::ProductPlan;
 pub(crate) use top_k::lower_top_k;

@@ -5,7 +5,8 @@ use std::ops::Range;
 use walsh_core::ops::{MatMul, Operation};
 use walsh_core::{Activations, Error, Result, Span, Tensor};
 
-use super::contract::{InputLayout, Operands, ProductShape};
+use super::contract::{InputLayout, Operands, ProductShape, Source};
+use super::layout::LANES;
 use super::plan::ProductPlan;
 use crate::lowering::Lowering;
 use crate::memory::View;
@@ -41,6 +42,18 @@ pub(super) fn check_address(op: &'static str, weight: &Tensor) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// The memory of a weight: of a packed one whole panels, which packing has made.
+pub(super) fn weight_view(weight: &Tensor) -> Result<View<u8>> {
+    let rows = weight.row_count();
+    let stored = if weight.is_packed() {
+        rows.next_multiple_of(LANES as u64)
+    } else {
+        rows
+    };
+    let bytes = weight.bytes() / rows.max(1) * stored;
+    View::range(weight.buffer(), weight.offset(), bytes)
 }
 
 /// A size as this machine counts.
@@ -121,7 +134,7 @@ pub(super) fn product(op: &MatMul, of: &'static str, lowering: &mut Lowering) ->
     let bias = op.bias.as_ref().map(View::of).transpose()?;
     let product = Product {
         plan,
-        weight: View::of(&op.weight)?,
+        weight: weight_view(&op.weight)?,
         input,
         bias,
         output: View::of(&op.output)?,
@@ -146,11 +159,10 @@ impl Phase for Prepare {
     }
 
     unsafe fn run(&self, items: Range<usize>, _: &mut Scratch) {
-        // SAFETY: the views have the sizes of the layout, and workspace starts on a cache line; the list's hazards keep
-        // others away.
+        // SAFETY: the list's hazards keep others away from what is read and from the items' parts.
         unsafe {
-            self.layout
-                .prepare(items, self.input.base(), self.prepared.base())
+            let source = Source::of(self.input.all());
+            self.layout.prepare(items, source, self.prepared.parts());
         }
     }
 }
@@ -186,13 +198,15 @@ impl Phase for Product {
     }
 
     unsafe fn run(&self, items: Range<usize>, scratch: &mut Scratch) {
-        let operands = Operands {
-            weight: self.weight.base(),
-            input: self.input.base(),
-            bias: self.bias.as_ref().map(|bias| bias.base().cast_const()),
-            output: self.output.base(),
-        };
-        // SAFETY: validation has checked the views' sizes against the plan's shape; the list's hazards keep others away.
-        unsafe { self.plan.run(items, operands, scratch.bytes()) }
+        // SAFETY: the list's hazards keep others away from what is read and from the items' part of the output.
+        unsafe {
+            let operands = Operands {
+                weight: self.weight.all(),
+                input: self.input.all(),
+                bias: self.bias.as_ref().map(|bias| bias.all()),
+                output: self.output.parts(),
+            };
+            self.plan.run(items, operands, scratch.bytes());
+        }
     }
 }

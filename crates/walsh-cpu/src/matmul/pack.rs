@@ -85,7 +85,7 @@ impl FromStr for PackWeights {
 
 /// A weight `[n, k]` that can be packed.
 #[derive(Clone, Copy, Debug)]
-pub struct Packing {
+pub(crate) struct Packing {
     n: usize,
     row_bytes: usize,
     block_bytes: usize,
@@ -97,7 +97,7 @@ pub struct Packing {
 impl Packing {
     /// How a weight of `n` rows of `k` values is packed for an instruction set; `None` where nothing would be gained:
     /// the set has no kernels for it, or there are fewer rows than a panel has.
-    pub fn new(isa: Isa, weight: DType, n: usize, k: usize) -> Option<Packing> {
+    pub(crate) fn new(isa: Isa, weight: DType, n: usize, k: usize) -> Option<Packing> {
         let row_bytes = usize::try_from(weight.row_bytes(k as u64)?).ok()?;
         let transpose = registry::kernels(isa).packs?;
         let packs = n >= LANES && blocks::is_side_by_side(weight);
@@ -126,52 +126,47 @@ impl Packing {
     }
 
     /// The number of panels.
-    pub fn panels(&self) -> usize {
+    pub(crate) fn panels(&self) -> usize {
         self.n.div_ceil(LANES)
     }
 
     /// The bytes of a panel.
-    pub fn panel_bytes(&self) -> usize {
+    pub(crate) fn panel_bytes(&self) -> usize {
         LANES * self.row_bytes
     }
 
     /// The bytes of the packed weight.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.panels() * self.panel_bytes()
     }
 
-    /// Packs a panel. Rows past the last are zero, which every type has zero for.
-    ///
-    /// # Safety
-    /// `weight` points to the rows as a file has them, and `panel` to [`Packing::panel_bytes`] bytes that are this thread's.
-    /// The instruction set is available.
-    pub unsafe fn pack(&self, index: usize, weight: *const u8, panel: *mut u8) {
+    /// Packs a panel, of [`Packing::panel_bytes`] bytes, of the rows as a file has them. Rows past the last are zero, which
+    /// every type has zero for.
+    pub(crate) fn pack(&self, index: usize, weight: &[u8], panel: &mut [u8]) {
         let rows = index * LANES..((index + 1) * LANES).min(self.n);
         let words = match self.apart {
             None => 0..self.block_bytes,
             Some(Field { at: 0, bytes, .. }) => bytes..self.block_bytes,
             Some(last) => 0..last.at,
         };
-        // SAFETY: the caller's; what lies `at` bytes into a block lies sixteen times as far into the panel's.
-        unsafe {
-            for block in (0..self.row_bytes).step_by(self.block_bytes) {
-                let to = panel.add(LANES * block);
-                let blocks: [*const u8; LANES] = std::array::from_fn(|lane| {
-                    if lane < rows.len() {
-                        weight.add((rows.start + lane) * self.row_bytes + block)
-                    } else {
-                        ZEROS.as_ptr()
-                    }
-                });
-                let words_of = blocks.map(|block| block.add(words.start));
-                (self.transpose)(&words_of, words.len() / 4, to.add(LANES * words.start));
-                if let Some(Field { at, bytes, .. }) = self.apart {
-                    let to = to.add(LANES * at);
-                    for (lane, block) in blocks.into_iter().enumerate() {
-                        block
-                            .add(at)
-                            .copy_to_nonoverlapping(to.add(lane * bytes), bytes);
-                    }
+        let weight = &weight[rows.start * self.row_bytes..rows.end * self.row_bytes];
+        for (block, to) in panel.chunks_exact_mut(LANES * self.block_bytes).enumerate() {
+            let blocks: [&[u8]; LANES] = std::array::from_fn(|lane| {
+                if lane < rows.len() {
+                    &weight[lane * self.row_bytes + block * self.block_bytes..][..self.block_bytes]
+                } else {
+                    &ZEROS[..self.block_bytes]
+                }
+            });
+            // What lies `at` bytes into a block lies sixteen times as far into the panel's.
+            let words_of = blocks.map(|block| block[words.clone()].as_ptr());
+            let to_words = &mut to[LANES * words.start..LANES * words.end];
+            // SAFETY: sixteen blocks have so many words, and there is room for those of all.
+            unsafe { (self.transpose)(&words_of, words.len() / 4, to_words.as_mut_ptr()) };
+            if let Some(Field { at, bytes, .. }) = self.apart {
+                let to = to[LANES * at..].chunks_exact_mut(bytes);
+                for (block, to) in blocks.into_iter().zip(to) {
+                    to.copy_from_slice(&block[at..at + bytes]);
                 }
             }
         }
@@ -272,11 +267,14 @@ impl Phase for Pack {
     }
 
     unsafe fn run(&self, items: Range<usize>, _: &mut Scratch) {
+        let bytes = self.packing.panel_bytes();
         for panel in items {
-            // SAFETY: the weight and the panels have the sizes of the packing.
+            // SAFETY: the panels have the sizes of the packing and each is of one item; the lock of the device keeps
+            // writers of the weight away.
             unsafe {
-                let to = self.panels.0.add(panel * self.packing.panel_bytes());
-                self.packing.pack(panel, self.weight.base(), to);
+                let to = self.panels.0.add(panel * bytes);
+                let to = std::slice::from_raw_parts_mut(to, bytes);
+                self.packing.pack(panel, self.weight.all(), to);
             }
         }
     }
@@ -304,7 +302,7 @@ mod tests {
     #[test]
     fn sizes_follow_from_the_set_and_the_shape_alone() {
         for isa in Isa::built() {
-            let packs = matches!(isa, Isa::Avx2 | Isa::AvxVnni | Isa::Avx512);
+            let packs = isa != Isa::Portable && cfg!(target_arch = "x86_64");
             for (dtype, n, k, bytes) in [
                 (DType::Q4_0, 576, 1536, 576 * 48 * 18),
                 // Rounded up to sixteen rows.

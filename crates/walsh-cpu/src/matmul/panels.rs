@@ -40,11 +40,8 @@ pub(super) trait Panel: Copy {
     /// A block of each row.
     type Blocks<B: Decode>: SideBySide<Set = Self::Set>;
 
-    /// Block `index` of each row.
-    ///
-    /// # Safety
-    /// The rows are of such blocks, and have so many.
-    unsafe fn block<B: Decode>(self, index: usize) -> Self::Blocks<B>;
+    /// Block `index` of each row, which are of such blocks.
+    fn block<B: Decode>(self, index: usize) -> Self::Blocks<B>;
 
     /// Fetches what will be read some time after values `32 · step` to `32 · step + 31` of each row.
     fn fetch_ahead<B: Decode>(self, step: usize);
@@ -52,50 +49,45 @@ pub(super) trait Panel: Copy {
 
 /// Those rows of a packed panel that a register takes.
 #[derive(Clone, Copy)]
-pub(super) struct PackedPanel<S> {
+pub(super) struct PackedPanel<'a, S> {
     s: S,
     /// The panel.
-    from: *const u8,
+    from: &'a [u8],
     /// Which rows: those from `LANES` of the register times it on.
     part: usize,
 }
 
-impl<S: Unpack> PackedPanel<S> {
+impl<'a, S: Unpack> PackedPanel<'a, S> {
     /// How many of them a panel has.
     pub(super) const PARTS: usize = LANES / S::LANES;
 
-    /// The weight rows from `row` on, a multiple of the lanes.
-    ///
-    /// # Safety
-    /// The weight is packed, and has the row.
+    /// The rows of a packed weight from `row` on, a multiple of the lanes.
     #[inline(always)]
-    pub(super) unsafe fn of(s: S, job: &Job, row: usize) -> PackedPanel<S> {
+    pub(super) fn of(s: S, job: &Job<'a>, row: usize) -> Self {
         PackedPanel {
             s,
-            // SAFETY: the caller promises the row.
-            from: unsafe { job.weight_row(row / LANES * LANES) },
+            from: job.panel(row),
             part: row % LANES / S::LANES,
         }
     }
 }
 
-impl<S: Unpack> Panel for PackedPanel<S> {
+impl<'a, S: Unpack> Panel for PackedPanel<'a, S> {
     type Set = S;
-    type Blocks<B: Decode> = InPanel<S, B>;
+    type Blocks<B: Decode> = InPanel<'a, S, B>;
 
     #[inline(always)]
-    unsafe fn block<B: Decode>(self, index: usize) -> InPanel<S, B> {
-        // SAFETY: the caller promises the block: sixteen times its bytes, side by side.
-        unsafe {
-            let block = self.from.add(index * LANES * size_of::<B>());
-            let lane = self.part * S::LANES;
-            InPanel {
-                s: self.s,
-                words: block.add(4 * lane),
-                halves: block.add(2 * lane),
-                bytes: block.add(lane),
-                block: PhantomData,
-            }
+    fn block<B: Decode>(self, index: usize) -> InPanel<'a, S, B> {
+        // Sixteen times the bytes of a block, side by side.
+        let bytes = LANES * size_of::<B>();
+        let block = self.from[index * bytes..][..bytes].as_ptr();
+        let lane = self.part * S::LANES;
+        InPanel {
+            s: self.s,
+            words: block.wrapping_add(4 * lane),
+            halves: block.wrapping_add(2 * lane),
+            bytes: block.wrapping_add(lane),
+            block: PhantomData,
         }
     }
 
@@ -105,7 +97,7 @@ impl<S: Unpack> Panel for PackedPanel<S> {
         let bytes = LANES * BLOCK * size_of::<B>() / B::LEN;
         if self.part == 0 {
             self.s
-                .fetch_ahead(self.from.wrapping_add(step * bytes), bytes);
+                .fetch_ahead(self.from.as_ptr().wrapping_add(step * bytes), bytes);
         }
     }
 }
@@ -113,7 +105,7 @@ impl<S: Unpack> Panel for PackedPanel<S> {
 /// A block of some rows of a packed panel, which is readable: what lies `at` bytes into a block lies `16 · at` bytes into
 /// these.
 #[derive(Clone, Copy)]
-pub(super) struct InPanel<S, B> {
+pub(super) struct InPanel<'a, S, B> {
     s: S,
     /// The first of the rows' words at the block's start, were there one.
     words: *const u8,
@@ -121,10 +113,10 @@ pub(super) struct InPanel<S, B> {
     halves: *const u8,
     /// The same for bytes.
     bytes: *const u8,
-    block: PhantomData<B>,
+    block: PhantomData<&'a B>,
 }
 
-impl<S: Unpack, B: Decode> SideBySide for InPanel<S, B> {
+impl<S: Unpack, B: Decode> SideBySide for InPanel<'_, S, B> {
     type Set = S;
 
     #[inline(always)]
@@ -186,29 +178,34 @@ pub(super) struct StoredRows<'a, S> {
 const ROW_AHEAD: usize = 512;
 
 impl<'a, S: Gather> StoredRows<'a, S> {
-    /// Rows that start somewhere.
-    ///
-    /// # Safety
-    /// As many rows as the register has lanes are readable there.
+    /// [Rows of a panel](row_starts) of a job.
     #[inline(always)]
-    pub(super) unsafe fn new(s: S, rows: &'a [*const u8; LANES], row_bytes: usize) -> Self {
+    pub(super) fn new(s: S, rows: &'a RowStarts<'_>) -> Self {
         const { assert!(S::LANES == LANES) };
-        StoredRows { s, rows, row_bytes }
+        StoredRows {
+            s,
+            rows: &rows.starts,
+            row_bytes: rows.row_bytes,
+        }
     }
 }
 
+/// Where the rows of a panel start.
+pub(super) struct RowStarts<'a> {
+    starts: [*const u8; LANES],
+    row_bytes: usize,
+    weight: PhantomData<&'a [u8]>,
+}
+
 /// Where the rows of a panel start. Lanes without a row repeat the last: their sums are never read.
-///
-/// # Safety
-/// The rows are the weight's, and there is one at least.
 #[inline(always)]
-pub(super) unsafe fn row_starts(job: &Job, columns: Range<usize>) -> [*const u8; LANES] {
-    let mut rows = [job.operands.weight; LANES];
-    for (lane, row) in rows.iter_mut().enumerate() {
-        // SAFETY: the caller promises the rows.
-        *row = unsafe { job.weight_row(columns.start + lane.min(columns.len() - 1)) };
+pub(super) fn row_starts<'a>(job: &Job<'a>, columns: Range<usize>) -> RowStarts<'a> {
+    let last = columns.len() - 1;
+    RowStarts {
+        starts: std::array::from_fn(|lane| job.weight_row(columns.start + lane.min(last)).as_ptr()),
+        row_bytes: job.row_bytes(),
+        weight: PhantomData,
     }
-    rows
 }
 
 impl<'a, S: Gather> Panel for StoredRows<'a, S> {
@@ -216,7 +213,8 @@ impl<'a, S: Gather> Panel for StoredRows<'a, S> {
     type Blocks<B: Decode> = InRows<'a, S, B>;
 
     #[inline(always)]
-    unsafe fn block<B: Decode>(self, index: usize) -> InRows<'a, S, B> {
+    fn block<B: Decode>(self, index: usize) -> InRows<'a, S, B> {
+        assert!((index + 1) * size_of::<B>() <= self.row_bytes);
         InRows {
             s: self.s,
             rows: self.rows,

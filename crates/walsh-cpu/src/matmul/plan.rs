@@ -12,7 +12,7 @@ use crate::isa::Isa;
 
 /// How a product is computed.
 #[derive(Clone, Debug)]
-pub struct ProductPlan {
+pub(crate) struct ProductPlan {
     kernels: &'static Kernels,
     shape: ProductShape,
     row_bytes: usize,
@@ -30,7 +30,7 @@ impl ProductPlan {
     /// # Errors
     /// When the shape is empty, the type has no products or does not fit the row length, or the instruction set is
     /// missing.
-    pub fn new(
+    pub(crate) fn new(
         isa: Isa,
         threads: usize,
         activations: Activations,
@@ -131,17 +131,17 @@ impl ProductPlan {
     }
 
     /// The form in which the input is read.
-    pub fn layout(&self) -> &InputLayout {
+    pub(crate) fn layout(&self) -> &InputLayout {
         &self.layout
     }
 
     /// The shape that was planned.
-    pub fn shape(&self) -> ProductShape {
+    pub(crate) fn shape(&self) -> ProductShape {
         self.shape
     }
 
     /// The number of work items.
-    pub fn items(&self) -> usize {
+    pub(crate) fn items(&self) -> usize {
         self.shape.n.div_ceil(self.item.0) * self.tile_items()
     }
 
@@ -155,7 +155,7 @@ impl ProductPlan {
     }
 
     /// The estimated time on one thread, in nanoseconds.
-    pub fn cost(&self) -> u64 {
+    pub(crate) fn cost(&self) -> u64 {
         let ProductShape { m, n, k, .. } = self.shape;
         let slow = if self.kernels.isa == Isa::Portable {
             8
@@ -168,7 +168,7 @@ impl ProductPlan {
     }
 
     /// The weight bytes of a work item where items read the weight once and in order: with few rows of input.
-    pub fn stream_bytes(&self) -> Option<usize> {
+    pub(crate) fn stream_bytes(&self) -> Option<usize> {
         let once = self.shape.is_packed_row()
             || matches!(
                 self.layout.arrangement,
@@ -178,7 +178,7 @@ impl ProductPlan {
     }
 
     /// The scratch bytes of a work item.
-    pub fn scratch_bytes(&self) -> usize {
+    pub(crate) fn scratch_bytes(&self) -> usize {
         match self.layout.arrangement {
             Arrangement::Plain | Arrangement::Rows => self.shape.m * 4,
             Arrangement::Tiles(tiles) | Arrangement::FloatTiles(tiles) => {
@@ -193,12 +193,17 @@ impl ProductPlan {
         tile::scratch_bytes(self.kernels.panel_rows, rows).max(rows * 4)
     }
 
-    /// Computes some work items.
+    /// Computes some work items. The operands are what [`Operands`] says, and `scratch` has at least
+    /// [`ProductPlan::scratch_bytes`] bytes and starts on a 64-byte boundary.
     ///
     /// # Safety
-    /// The operands are what [`Operands`] says, nothing else touches the output, and `scratch` has at least
-    /// [`ProductPlan::scratch_bytes`] bytes and starts on a 64-byte boundary.
-    pub unsafe fn run(&self, items: Range<usize>, operands: Operands, scratch: &mut [u8]) {
+    /// Nothing else touches the items' columns and rows of the output.
+    pub(crate) unsafe fn run(
+        &self,
+        items: Range<usize>,
+        operands: Operands<'_>,
+        scratch: &mut [u8],
+    ) {
         let per_column = self.tile_items();
         let kernel = self.kernels.of_layout(&self.layout)(self.shape);
         for item in items {
@@ -211,33 +216,37 @@ impl ProductPlan {
                     tile..(tile + self.item.1).min(tiles.count())
                 }
             };
-            // SAFETY: the caller's; `new` has checked that the instruction set is there.
-            unsafe { kernel(&self.job(operands, columns, tiles), scratch) };
+            // SAFETY: items are apart, and nothing else touches their part of the output, as this method asks.
+            let job = unsafe { self.job(operands, columns, tiles) };
+            kernel(&job, scratch);
         }
     }
 
-    fn job(&self, operands: Operands, columns: Range<usize>, tiles: Range<usize>) -> Job {
-        Job {
-            shape: self.shape,
-            row_bytes: self.row_bytes,
-            arrangement: self.layout.arrangement,
-            operands,
-            columns,
-            tiles,
-        }
+    /// # Safety
+    /// As for [`Job::new`].
+    unsafe fn job<'a>(
+        &self,
+        operands: Operands<'a>,
+        columns: Range<usize>,
+        tiles: Range<usize>,
+    ) -> Job<'a> {
+        let weight = (self.shape, self.row_bytes);
+        // SAFETY: it is passed on.
+        unsafe { Job::new(weight, self.layout.arrangement, operands, columns, tiles) }
     }
 }
 
 impl ProductPlan {
-    /// Computes the products of one row of the weight, with the very bits that [`run`](Self::run) gives them.
+    /// Computes the products of one row of the weight, with the very bits that [`run`](Self::run) gives them; the plan is
+    /// one for few rows of input, and the weight is not packed.
     ///
     /// # Safety
-    /// As for `run`; the plan is one for few rows of input, and the weight is not packed.
-    pub(super) unsafe fn run_row(&self, row: usize, operands: Operands, scratch: &mut [u8]) {
+    /// Nothing else touches this column of the output.
+    pub(super) unsafe fn run_row(&self, row: usize, operands: Operands<'_>, scratch: &mut [u8]) {
         let kernel = self.kernels.of_layout(&self.layout)(self.shape);
-        let job = self.job(operands, row..row + 1, 0..0);
-        // SAFETY: the caller's; `new` has checked that the instruction set is there.
-        unsafe { kernel(&job, scratch) }
+        // SAFETY: nothing else touches the column, as this method asks.
+        let job = unsafe { self.job(operands, row..row + 1, 0..0) };
+        kernel(&job, scratch);
     }
 
     /// Whether its kernel computes one row of the weight after the other, each by itself.

@@ -7,6 +7,7 @@ use super::contract::{InputLayout, Job, Kernel, Kernels, ProductShape, Source};
 use super::float::{Blocks, Float, with_float};
 use super::layout::{BLOCK, GROUP, RowParts};
 use crate::isa::Isa;
+use crate::memory::Parts;
 use crate::simd::Portable;
 
 /// Any number of rows goes through the dot kernels: without vectors, a panel has nothing to offer.
@@ -31,10 +32,10 @@ unsafe fn prepare(
     layout: &InputLayout,
     items: Range<usize>,
     source: Source<'_>,
-    prepared: *mut u8,
+    prepared: Parts<'_, u8>,
 ) {
-    // SAFETY: the caller's.
-    unsafe { layout.prepare_with(Portable::new(), items, source, prepared) }
+    // SAFETY: `InputLayout::prepare` has measured the bytes, and nobody else touches the items' parts, as it asks.
+    unsafe { layout.prepare_with(Portable::new(), items, source, prepared.base()) }
 }
 
 fn kernel(shape: ProductShape) -> Kernel {
@@ -47,55 +48,45 @@ fn float_kernel(shape: ProductShape) -> Kernel {
     })
 }
 
-/// # Safety
-/// As for [`Kernel`].
-unsafe fn dot<B: Decode>(job: &Job, scratch: &mut [u8]) {
+fn dot<B: Decode>(job: &Job<'_>, scratch: &mut [u8]) {
     let parts = RowParts::new(job.shape.k);
     let m = job.shape.m;
+    let runs = B::LEN / B::RUN;
+    // The scales of a group's runs, then their sums.
+    let per_group = GROUP / B::RUN;
+    let start = if B::RUN == 16 {
+        parts.runs_of_16()
+    } else {
+        parts.runs_of_32()
+    };
     let sums: &mut [f32] = bytemuck::cast_slice_mut(&mut scratch[..m * 4]);
     for column in job.columns.clone() {
         sums.fill(0.0);
-        // SAFETY: the caller's.
-        let row = unsafe { job.weight_row(column).cast::<B>() };
-        for block in 0..job.shape.k / B::LEN {
+        for (index, block) in job.blocks::<B>(column).iter().enumerate() {
             let (mut codes, mut scales, mut mins) = ([0; GROUP], [0.0; 16], [0.0; 16]);
             let out = Decoded {
                 codes: &mut codes[..B::LEN],
-                scales: &mut scales[..B::LEN / B::RUN],
-                mins: &mut mins[..B::LEN / B::RUN],
+                scales: &mut scales[..runs],
+                mins: &mut mins[..runs],
             };
-            // SAFETY: the row has this block.
-            unsafe { &*row.add(block) }.decode(Portable::new(), out);
+            block.decode(Portable::new(), out);
+            let first_run = index * runs;
+            let floats_at = first_run / per_group * 2 * per_group + first_run % per_group;
             for (m, sum) in sums.iter_mut().enumerate() {
-                // SAFETY: the input holds `m` rows of these parts.
-                *sum += unsafe {
-                    let input = job.operands.input.add(m * parts.stride());
-                    let values = input.cast::<i8>().add(block * B::LEN);
-                    let values = std::slice::from_raw_parts(values, B::LEN);
-                    let first_run = block * B::LEN / B::RUN;
-                    let per_group = GROUP / B::RUN;
-                    let start = if B::RUN == 16 {
-                        parts.runs_of_16()
-                    } else {
-                        parts.runs_of_32()
-                    };
-                    let floats = input.add(start).cast::<f32>();
-                    let floats =
-                        floats.add(first_run / per_group * 2 * per_group + first_run % per_group);
-                    (0..B::LEN / B::RUN)
-                        .map(|run| {
-                            let range = run * B::RUN..(run + 1) * B::RUN;
-                            let dot = int_dot(&codes[range.clone()], &values[range]) as f32;
-                            dot * scales[run] * *floats.add(run)
-                                - mins[run] * *floats.add(per_group + run)
-                        })
-                        .sum::<f32>()
-                };
+                let input = job.quantised_row(m);
+                let values: &[i8] = bytemuck::cast_slice(&input[index * B::LEN..][..B::LEN]);
+                let floats: &[f32] = bytemuck::cast_slice(&input[start..]);
+                let floats = &floats[floats_at..][..per_group + runs];
+                let of_runs = (0..runs).map(|run| {
+                    let range = run * B::RUN..(run + 1) * B::RUN;
+                    let dot = int_dot(&codes[range.clone()], &values[range]) as f32;
+                    dot * scales[run] * floats[run] - mins[run] * floats[per_group + run]
+                });
+                *sum += of_runs.sum::<f32>();
             }
         }
         for (row, &sum) in sums.iter().enumerate() {
-            // SAFETY: the caller's.
-            unsafe { job.put(row, column, sum) };
+            job.put(row, column, sum);
         }
     }
 }
@@ -110,31 +101,23 @@ fn int_dot(codes: &[u8], values: &[i8]) -> i32 {
         .sum()
 }
 
-/// # Safety
-/// As for [`Kernel`].
-unsafe fn dot_floats<F: Float<Portable>>(job: &Job, scratch: &mut [u8]) {
+fn dot_floats<F: Float<Portable>>(job: &Job<'_>, scratch: &mut [u8]) {
     let (k, m) = (job.shape.k, job.shape.m);
-    let input = job.operands.input.cast::<f32>();
+    let input = job.floats();
     let sums: &mut [f32] = bytemuck::cast_slice_mut(&mut scratch[..m * 4]);
     let mut loaded = [0.0; GROUP];
     for column in job.columns.clone() {
         sums.fill(0.0);
-        // SAFETY: the caller's.
-        let weights = unsafe { job.weight_row(column) };
+        let weights = job.weight_row(column);
         for start in (0..k).step_by(GROUP) {
             let loaded = &mut loaded[..GROUP.min(k - start)];
-            // SAFETY: the row has these values.
-            unsafe { F::load_all(Portable::new(), weights, start, loaded) };
+            F::load_all(Portable::new(), weights, start, loaded);
             for (row, sum) in sums.iter_mut().enumerate() {
-                // SAFETY: the input has `m` rows of `k` values.
-                let values =
-                    unsafe { std::slice::from_raw_parts(input.add(row * k + start), loaded.len()) };
-                *sum += float_dot(loaded, values);
+                *sum += float_dot(loaded, &input[row * k + start..][..loaded.len()]);
             }
         }
         for (row, &sum) in sums.iter().enumerate() {
-            // SAFETY: the caller's.
-            unsafe { job.put(row, column, sum) };
+            job.put(row, column, sum);
         }
     }
 }

@@ -12,6 +12,7 @@ use super::portable;
 use super::rows::{self, FloatRows, Rows};
 use super::tile::{FloatTiled, FromRows, Stage, Tiled};
 use crate::isa::Isa;
+use crate::memory::Parts;
 use crate::simd::{Products, Register, RowProducts, Work};
 
 #[cfg(target_arch = "aarch64")]
@@ -45,16 +46,14 @@ pub(super) fn kernels(isa: Isa) -> &'static Kernels {
 /// Prepares work items of an input, compiled for a set.
 ///
 /// # Safety
-/// As for [`Preparation`](super::contract::Preparation).
+/// As for [`InputLayout::prepare`].
 unsafe fn prepare<P: Products>(
     layout: &InputLayout,
     items: Range<usize>,
     source: Source<'_>,
-    prepared: *mut u8,
+    prepared: Parts<'_, u8>,
 ) {
-    // SAFETY: the caller promises the instruction set.
-    let p = unsafe { P::new_unchecked() };
-    p.run(Prepare {
+    P::of_machine().run(Prepare {
         layout,
         items,
         source,
@@ -67,7 +66,7 @@ struct Prepare<'a> {
     layout: &'a InputLayout,
     items: Range<usize>,
     source: Source<'a>,
-    prepared: *mut u8,
+    prepared: Parts<'a, u8>,
 }
 
 impl<P: Products> Work<P> for Prepare<'_> {
@@ -78,7 +77,7 @@ impl<P: Products> Work<P> for Prepare<'_> {
         // SAFETY: promised to `prepare`.
         unsafe {
             self.layout
-                .prepare_with(p.set(), self.items, self.source, self.prepared);
+                .prepare_with(p.set(), self.items, self.source, self.prepared.base());
         }
     }
 }
@@ -89,9 +88,7 @@ impl<P: Products> Work<P> for Prepare<'_> {
 /// As for [`Transposition`](super::contract::Transposition).
 #[cfg(target_arch = "x86_64")]
 unsafe fn transpose<P: Products>(rows: &[*const u8; LANES], words: usize, to: *mut u8) {
-    // SAFETY: the caller promises the instruction set.
-    let p = unsafe { P::new_unchecked() };
-    p.run(Transpose { rows, words, to });
+    P::of_machine().run(Transpose { rows, words, to });
 }
 
 /// A call of [`transpose`], which has been promised what it asks for.

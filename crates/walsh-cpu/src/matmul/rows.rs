@@ -25,13 +25,30 @@ struct Group {
     mins: [f32; RUNS],
 }
 
-/// A group of a weight row.
-struct Step<'a, B> {
-    job: &'a Job,
-    index: usize,
-    blocks: *const B,
-    /// Its values: all of a group's, or the last of a row.
-    count: usize,
+/// A row of activations: its codes, and the scales and the sums of each group's runs.
+#[derive(Clone, Copy)]
+struct Activations<'a> {
+    codes: &'a [[i8; BLOCK]],
+    floats: &'a [f32],
+}
+
+impl<'a> Activations<'a> {
+    #[inline(always)]
+    fn of<B: Decode>(job: &Job<'a>, row: usize) -> Self {
+        let parts = RowParts::new(job.shape.k);
+        let runs_at = if B::RUN == 16 {
+            parts.runs_of_16()
+        } else {
+            parts.runs_of_32()
+        };
+        let bytes = job.quantised_row(row);
+        Activations {
+            codes: bytemuck::cast_slice(&bytes[..parts.runs_of_32()]),
+            floats: bytemuck::cast_slice(
+                &bytes[runs_at..][..2 * size_of::<f32>() * parts.groups * (GROUP / B::RUN)],
+            ),
+        }
+    }
 }
 
 /// The kernel for block-quantised weights and `M` rows.
@@ -39,36 +56,31 @@ pub(super) struct Rows<B, const M: usize>(PhantomData<B>);
 
 impl<P: RowProducts, B: Decode, const M: usize> Body<P> for Rows<B, M> {
     #[inline(always)]
-    unsafe fn product(p: P, job: &Job, _: &mut [u8]) {
+    fn product(p: P, job: &Job<'_>, _: &mut [u8]) {
         let (s, k) = (p.set(), job.shape.k);
         let mut group = Group {
             codes: [[0; BLOCK]; GROUP / BLOCK],
             scales: [0.0; RUNS],
             mins: [0.0; RUNS],
         };
-        // SAFETY: weight rows are whole blocks; activations are padded to whole groups.
-        unsafe {
-            for column in job.columns.clone() {
-                let mut sums = [Sum::<P>::zero(p); M];
-                let blocks = job.weight_row(column).cast::<B>();
-                let step = |index: usize, count: usize| Step {
-                    job,
-                    index,
-                    blocks: blocks.add(index * (GROUP / B::LEN)),
-                    count,
-                };
-                // A constant count lets the compiler unroll whole groups.
-                for index in 0..k / GROUP {
-                    add_group::<P, B, M>(p, step(index, GROUP), &mut group, &mut sums);
-                }
-                if !k.is_multiple_of(GROUP) {
-                    group.scales = [0.0; RUNS];
-                    group.mins = [0.0; RUNS];
-                    add_group::<P, B, M>(p, step(k / GROUP, k % GROUP), &mut group, &mut sums);
-                }
-                for (m, sum) in sums.into_iter().enumerate() {
-                    job.put(m, column, s.total(s.sub(sum.products, sum.minima)));
-                }
+        let rows: [_; M] = std::array::from_fn(|m| Activations::of::<B>(job, m));
+        for column in job.columns.clone() {
+            let mut sums = [Sum::<P>::zero(p); M];
+            let groups = job.blocks::<B>(column).chunks_exact(GROUP / B::LEN);
+            let rest = groups.remainder();
+            // A constant count lets the compiler unroll whole groups.
+            for (index, blocks) in groups.enumerate() {
+                let step = (index, GROUP);
+                add_group::<P, B, M>(p, (blocks, step), &mut group, &rows, &mut sums);
+            }
+            if !rest.is_empty() {
+                group.scales = [0.0; RUNS];
+                group.mins = [0.0; RUNS];
+                let step = (k / GROUP, k % GROUP);
+                add_group::<P, B, M>(p, (rest, step), &mut group, &rows, &mut sums);
+            }
+            for (m, sum) in sums.into_iter().enumerate() {
+                job.put(m, column, s.total(s.sub(sum.products, sum.minima)));
             }
         }
     }
@@ -93,72 +105,59 @@ impl<P: Products> Sum<P> {
     }
 }
 
-/// Adds the products of a group.
-///
-/// # Safety
-/// As for [`Body::product`].
+/// Adds the products of a group of a weight row: the blocks of its `count` values, all of a group's or the last of a row.
 #[inline(always)]
-unsafe fn add_group<P: RowProducts, B: Decode, const M: usize>(
+fn add_group<P: RowProducts, B: Decode, const M: usize>(
     p: P,
-    step: Step<'_, B>,
+    (blocks, (index, count)): (&[B], (usize, usize)),
     group: &mut Group,
+    rows: &[Activations<'_>; M],
     sums: &mut [Sum<P>; M],
 ) {
-    let parts = RowParts::new(step.job.shape.k);
-    let (runs_at, runs) = if B::RUN == 16 {
-        (parts.runs_of_16(), 16)
-    } else {
-        (parts.runs_of_32(), 8)
-    };
+    let runs = GROUP / B::RUN;
     let to = Staged {
-        codes: group.codes.as_mut_ptr().cast(),
-        scales: group.scales.as_mut_ptr(),
-        mins: group.mins.as_mut_ptr(),
+        codes: group.codes.as_flattened_mut(),
+        scales: &mut group.scales,
+        mins: &mut group.mins,
     };
-    // SAFETY: the caller's; a group has room for what is decoded, and a row of activations its parts for each group.
-    unsafe {
-        stage_plainly(p.set(), step.blocks, step.count, to);
-        for (m, sum) in sums.iter_mut().enumerate() {
-            let row = step.job.operands.input.add(m * parts.stride());
-            let scales = row.add(runs_at).cast::<f32>().add(step.index * 2 * runs);
-            let values = row.add(step.index * GROUP).cast::<[i8; BLOCK]>();
-            let products = scaled_runs::<P, B>(p, group, scales, sum);
-            for block in 0..step.count / BLOCK {
-                let scales = Scales {
-                    first: products[block * (BLOCK / B::RUN)],
-                    second: (B::RUN == 16).then(|| products[2 * block + 1]),
-                    top: B::TOP,
-                };
-                let values = &*values.add(block);
-                sum.products = p.add_block(sum.products, &group.codes[block], values, scales);
-            }
+    stage_plainly(p.set(), &blocks[..count / B::LEN], to);
+    for (row, sum) in rows.iter().zip(sums) {
+        let floats = &row.floats[index * 2 * runs..][..2 * runs];
+        let values = &row.codes[index * (GROUP / BLOCK)..][..count / BLOCK];
+        let products = scaled_runs::<P, B>(p, group, floats, sum);
+        for (block, values) in values.iter().enumerate() {
+            let scales = Scales {
+                first: products[block * (BLOCK / B::RUN)],
+                second: (B::RUN == 16).then(|| products[2 * block + 1]),
+                top: B::TOP,
+            };
+            sum.products = p.add_block(sum.products, &group.codes[block], values, scales);
         }
     }
 }
 
-/// The products of a group's scales with those of a row of activations; its minima are added to the sum.
-///
-/// # Safety
-/// The scales and the sums after them of a group's runs are readable.
+/// The products of a group's scales with those of a row of activations, which are before the sums in `floats`; its minima
+/// are added to the sum.
 #[inline(always)]
-unsafe fn scaled_runs<P: Products, B: Decode>(
+fn scaled_runs<P: Products, B: Decode>(
     p: P,
     group: &Group,
-    scales: *const f32,
+    floats: &[f32],
     sum: &mut Sum<P>,
 ) -> [f32; RUNS] {
     let s = p.set();
     let runs = GROUP / B::RUN;
     let mut products = [0.0f32; RUNS];
-    // SAFETY: the caller's; the lanes divide the runs.
-    unsafe {
-        for run in (0..runs).step_by(P::Set::LANES) {
+    let (scales, sums) = floats[..2 * runs].split_at(runs);
+    for run in (0..runs).step_by(P::Set::LANES) {
+        // SAFETY: the lanes divide the runs, of which there are so many scales and sums.
+        unsafe {
             let weight = s.load_numbers(group.scales.as_ptr().add(run));
-            let scale = s.mul(weight, s.load_numbers(scales.add(run)));
+            let scale = s.mul(weight, s.load_numbers(scales.as_ptr().add(run)));
             s.store_numbers(products.as_mut_ptr().add(run), scale);
             if B::TOP != 255 {
                 let mins = s.load_numbers(group.mins.as_ptr().add(run));
-                let sums = s.load_numbers(scales.add(runs + run));
+                let sums = s.load_numbers(sums.as_ptr().add(run));
                 sum.minima = s.mul_add(mins, sums, sum.minima);
             }
         }
@@ -171,58 +170,57 @@ pub(super) struct FloatRows<F, const M: usize>(PhantomData<F>);
 
 impl<P: RowProducts, F: Float<P::Set>, const M: usize> Body<P> for FloatRows<F, M> {
     #[inline(always)]
-    unsafe fn product(p: P, job: &Job, _: &mut [u8]) {
+    fn product(p: P, job: &Job<'_>, _: &mut [u8]) {
         let (s, k) = (p.set(), job.shape.k);
         let step = const { if F::UNIT > 32 { F::UNIT } else { 32 } };
         let pair = 2 * P::Set::LANES;
         let mut loaded = [0.0f32; GROUP];
-        let input = job.operands.input.cast::<f32>();
-        // SAFETY: the weight's rows and the input's have `k` values.
-        unsafe {
-            for column in job.columns.clone() {
-                let weights = job.weight_row(column);
-                let mut sums = [[s.numbers(0.0); 2]; M];
-                let whole = k / step * step;
-                for index in (0..whole).step_by(step) {
-                    F::load_all(s, weights, index, &mut loaded[..step]);
-                    add_floats::<P, M>(p, &loaded[..step], (input.add(index), k), &mut sums);
+        let input = job.floats();
+        let rows: [&[f32]; M] = std::array::from_fn(|m| &input[m * k..][..k]);
+        for column in job.columns.clone() {
+            let weights = job.weight_row(column);
+            let mut sums = [[s.numbers(0.0); 2]; M];
+            let whole = k / step * step;
+            for index in (0..whole).step_by(step) {
+                F::load_all(s, weights, index, &mut loaded[..step]);
+                add_floats::<P, M>(p, &loaded[..step], (&rows, index), &mut sums);
+            }
+            // Only floats, loaded in any number, leave a rest that is no multiple of two registers' lanes.
+            let rest = &mut loaded[..k - whole];
+            F::load_all(s, weights, whole, rest);
+            let (pairs, rest) = rest.split_at(rest.len() / pair * pair);
+            add_floats::<P, M>(p, pairs, (&rows, whole), &mut sums);
+            for (m, [a, b]) in sums.into_iter().enumerate() {
+                let mut sum = s.total(s.add(a, b));
+                for (value, weight) in rows[m][k - rest.len()..].iter().zip(rest) {
+                    sum += weight * *value;
                 }
-                // Only floats, loaded in any number, leave a rest that is no multiple of two registers' lanes.
-                let rest = &mut loaded[..k - whole];
-                F::load_all(s, weights, whole, rest);
-                let (pairs, rest) = rest.split_at(rest.len() / pair * pair);
-                add_floats::<P, M>(p, pairs, (input.add(whole), k), &mut sums);
-                for (m, [a, b]) in sums.into_iter().enumerate() {
-                    let mut sum = s.total(s.add(a, b));
-                    for (index, weight) in (k - rest.len()..k).zip(rest) {
-                        sum += weight * *input.add(m * k + index);
-                    }
-                    job.put(m, column, sum);
-                }
+                job.put(m, column, sum);
             }
         }
     }
 }
 
-/// Adds the products of some weights, a multiple of two registers' lanes, with rows of `k` values.
-///
-/// # Safety
-/// Each of the `M` rows has as many values from `input` on.
+/// Adds the products of some weights, a multiple of two registers' lanes, with as many values of `M` rows from one on.
 #[inline(always)]
-unsafe fn add_floats<P: Products, const M: usize>(
+fn add_floats<P: Products, const M: usize>(
     p: P,
     weights: &[f32],
-    (input, k): (*const f32, usize),
+    (rows, index): (&[&[f32]; M], usize),
     sums: &mut [[Numbers<P>; 2]; M],
 ) {
     let (s, lanes) = (p.set(), P::Set::LANES);
+    let mut values = [weights.as_ptr(); M];
+    for (values, row) in values.iter_mut().zip(rows) {
+        *values = row[index..][..weights.len()].as_ptr();
+    }
     for (pair, weights) in weights.chunks_exact(2 * lanes).enumerate() {
-        // SAFETY: the caller's.
+        // SAFETY: two registers of weights, and of the values of each row, of which there are as many.
         unsafe {
             let first = s.load_numbers(weights.as_ptr());
             let second = s.load_numbers(weights.as_ptr().add(lanes));
-            for (m, [a, b]) in sums.iter_mut().enumerate() {
-                let values = input.add(m * k + 2 * lanes * pair);
+            for (values, [a, b]) in values.iter().zip(sums.iter_mut()) {
+                let values = values.add(2 * lanes * pair);
                 *a = s.mul_add(first, s.load_numbers(values), *a);
                 *b = s.mul_add(second, s.load_numbers(values.add(lanes)), *b);
             }

@@ -25,13 +25,10 @@ const PIECE: usize = 4096;
 
 /// The form of a weight.
 pub(super) trait Form<P> {
-    /// Adds the products of some blocks of weight rows, as many as there are lanes or fewer, and a tile.
-    ///
-    /// # Safety
-    /// The rows are those of a panel, and the tile is good for what its fields say.
-    unsafe fn sweep<B: Columns, const TOGETHER: usize>(
+    /// Adds the products of some blocks of the weight rows of a panel, as many as there are lanes or fewer, and a tile.
+    fn sweep<B: Columns, const TOGETHER: usize>(
         p: P,
-        tile: &Tile<'_>,
+        tile: &mut Tile<'_>,
         rows: Range<usize>,
         blocks: Range<usize>,
     );
@@ -42,17 +39,14 @@ pub(super) struct Packed;
 
 impl<P: ColumnProducts> Form<P> for Packed {
     #[inline(always)]
-    unsafe fn sweep<B: Columns, const TOGETHER: usize>(
+    fn sweep<B: Columns, const TOGETHER: usize>(
         p: P,
-        tile: &Tile<'_>,
+        tile: &mut Tile<'_>,
         rows: Range<usize>,
         blocks: Range<usize>,
     ) {
-        // SAFETY: the caller's.
-        unsafe {
-            let panel = PackedPanel::of(p.set(), tile.job, rows.start);
-            tile.run::<P, B, TOGETHER>(p, panel, blocks);
-        }
+        let panel = PackedPanel::of(p.set(), tile.job, rows.start);
+        tile.run::<P, B, TOGETHER>(p, panel, blocks);
     }
 }
 
@@ -61,18 +55,14 @@ pub(super) struct Stored;
 
 impl<P: ColumnProducts<Set: Gather>> Form<P> for Stored {
     #[inline(always)]
-    unsafe fn sweep<B: Columns, const TOGETHER: usize>(
+    fn sweep<B: Columns, const TOGETHER: usize>(
         p: P,
-        tile: &Tile<'_>,
+        tile: &mut Tile<'_>,
         rows: Range<usize>,
         blocks: Range<usize>,
     ) {
-        // SAFETY: the caller's.
-        unsafe {
-            let rows = &row_starts(tile.job, rows);
-            let panel = StoredRows::new(p.set(), rows, tile.job.row_bytes);
-            tile.run::<P, B, TOGETHER>(p, panel, blocks);
-        }
+        let rows = &row_starts(tile.job, rows);
+        tile.run::<P, B, TOGETHER>(p, StoredRows::new(p.set(), rows), blocks);
     }
 }
 
@@ -83,128 +73,127 @@ impl<P: ColumnProducts, F: Form<P>, B: Columns, const TOGETHER: usize> Body<P>
     for Streamed<F, B, TOGETHER>
 {
     #[inline(always)]
-    unsafe fn product(p: P, job: &Job, scratch: &mut [u8]) {
+    fn product(p: P, job: &Job<'_>, scratch: &mut [u8]) {
         let lanes = P::Set::LANES;
         let item = Item::new(job, lanes, scratch);
-        let all_steps = job.shape.k / BLOCK;
-        // SAFETY: the caller's; a row of a tile takes a block for each step, so that tiles lie where their first row says,
-        // and the sums hold `stride` floats for each row of the item.
-        unsafe {
-            for values in pieces(job.shape.k, GROUP, PIECE) {
-                for index in job.tiles.clone() {
-                    let rows = item.tiles.rows(index);
-                    let first = rows.start * all_steps + rows.len() * (values.start / BLOCK);
-                    let first_sum = (rows.start - item.rows.start) * item.stride();
+        let (input, all_steps) = (job.tile_blocks(), job.shape.k / BLOCK);
+        let stride = item.stride();
+        for values in pieces(job.shape.k, GROUP, PIECE) {
+            for index in job.tiles.clone() {
+                // A row of a tile takes a block for each step, so that tiles lie where their first row says.
+                let rows = item.tiles.rows(index);
+                let first = rows.start * all_steps + rows.len() * (values.start / BLOCK);
+                let first_sum = (rows.start - item.rows.start) * stride;
+                for panel in 0..item.panels {
+                    let weight_rows = item.panel_rows(panel);
+                    let sums = &mut item.sums[first_sum + panel * lanes..];
                     let mut tile = Tile {
                         job,
-                        input: job.operands.input.cast::<BlockQ8>().add(first),
+                        input: &input[first..][..rows.len() * (values.len() / BLOCK)],
                         rows: rows.len(),
-                        sums: item.sums.add(first_sum),
-                        stride: item.stride(),
+                        sums: &mut sums[..(rows.len() - 1) * stride + lanes],
+                        stride,
                     };
-                    for panel in 0..item.panels {
-                        if values.start == 0 {
-                            tile.clear(p.set());
-                        }
-                        let blocks = values.start / B::LEN..values.end / B::LEN;
-                        F::sweep::<B, TOGETHER>(p, &tile, item.panel_rows(panel), blocks);
-                        tile.sums = tile.sums.add(lanes);
+                    if values.start == 0 {
+                        tile.clear(p.set());
                     }
+                    let blocks = values.start / B::LEN..values.end / B::LEN;
+                    F::sweep::<B, TOGETHER>(p, &mut tile, weight_rows, blocks);
                 }
             }
-            item.finish();
         }
+        item.finish();
     }
 }
 
 /// A tile of activations and where its sums with the weight rows go.
 pub(super) struct Tile<'a> {
-    job: &'a Job,
+    job: &'a Job<'a>,
     /// The tile's blocks, each step's side by side.
-    input: *const BlockQ8,
+    input: &'a [BlockQ8],
     rows: usize,
-    sums: *mut f32,
+    /// A register for each row.
+    sums: &'a mut [f32],
     /// The floats between the sums of two rows.
     stride: usize,
 }
 
 impl Tile<'_> {
     /// Sets the sums to zero.
-    ///
-    /// # Safety
-    /// The sums are good for the rows.
     #[inline(always)]
-    unsafe fn clear<S: Register>(&self, s: S) {
-        for row in 0..self.rows {
-            // SAFETY: the caller's.
-            unsafe { s.store_numbers(self.sums.add(row * self.stride), s.numbers(0.0)) };
+    fn clear<S: Register>(&mut self, s: S) {
+        for sums in self.sums.chunks_mut(self.stride) {
+            // SAFETY: room for a register.
+            unsafe { s.store_numbers(sums[..S::LANES].as_mut_ptr(), s.numbers(0.0)) };
         }
     }
 
     /// Adds the products of some blocks of the weight's rows.
-    ///
-    /// # Safety
-    /// The panel has the blocks; the input and the sums are good for the rows.
     #[inline(always)]
-    unsafe fn run<P: ColumnProducts, B: Columns, const TOGETHER: usize>(
-        &self,
+    fn run<P: ColumnProducts, B: Columns, const TOGETHER: usize>(
+        &mut self,
         p: P,
         panel: impl Panel<Set = P::Set>,
         range: Range<usize>,
     ) {
         let s = p.set();
+        let rows = self.rows;
+        assert!(self.sums.len() >= (rows - 1) * self.stride + P::Set::LANES);
         let mut kept = Kept::new(s);
-        let mut input = self.input;
+        let parts = const { B::LEN / BLOCK };
+        let first = range.start;
         for block in range {
-            // SAFETY: the caller's.
-            unsafe {
-                let blocks = panel.block::<B>(block);
-                B::start(blocks, &mut kept);
-                for_parts!(B, |index| {
-                    panel.fetch_ahead::<B>(block * (B::LEN / BLOCK) + index);
-                    let codes = B::codes(blocks, part::<P>(index), &mut kept);
-                    let pair = Pair::of::<B>(s, &kept, index);
-                    let mut row = 0;
-                    while self.rows - row >= TOGETHER {
+            let input = &self.input[(block - first) * parts * rows..][..parts * rows];
+            let blocks = panel.block::<B>(block);
+            B::start(blocks, &mut kept);
+            for_parts!(B, |index| {
+                panel.fetch_ahead::<B>(block * (B::LEN / BLOCK) + index);
+                let codes = B::codes(blocks, part::<P>(index), &mut kept);
+                let pair = Pair::of::<B>(s, &kept, index);
+                let mut row = 0;
+                // SAFETY: rows of the tile, for each of which there is a register of sums, and a block of this part, as cut
+                // above.
+                unsafe {
+                    let input = input.get_unchecked(index * rows..(index + 1) * rows);
+                    while rows - row >= TOGETHER {
                         self.add::<P, B, TOGETHER>(p, (pair, &codes), input, row);
                         row += TOGETHER;
                     }
-                    if TOGETHER > 4 && self.rows - row >= 4 {
+                    if TOGETHER > 4 && rows - row >= 4 {
                         self.add::<P, B, 4>(p, (pair, &codes), input, row);
                         row += 4;
                     }
-                    if TOGETHER > 2 && self.rows - row >= 2 {
+                    if TOGETHER > 2 && rows - row >= 2 {
                         self.add::<P, B, 2>(p, (pair, &codes), input, row);
                         row += 2;
                     }
-                    if TOGETHER > 1 && self.rows > row {
+                    if TOGETHER > 1 && rows > row {
                         self.add::<P, B, 1>(p, (pair, &codes), input, row);
                     }
-                    input = input.add(self.rows);
-                });
-            }
+                }
+            });
         }
     }
 
     /// Adds the products of 32 values of each weight row and `ROWS` rows from `row` on.
     ///
     /// # Safety
-    /// As for [`run`](Tile::run), and the tile has the rows.
+    /// The tile has the rows, and registers of sums for them.
     #[inline(always)]
     unsafe fn add<P: ColumnProducts, B: Columns, const ROWS: usize>(
-        &self,
+        &mut self,
         p: P,
         (pair, codes): (Pair<P::Set>, &Codes<P::Set>),
-        input: *const BlockQ8,
+        input: &[BlockQ8],
         row: usize,
     ) {
         let s = p.set();
-        // SAFETY: the caller's.
+        // SAFETY: `input` has a block of each of the tile's rows, and there is a register of sums each `stride` floats.
         unsafe {
-            let values = &*input.add(row).cast::<[BlockQ8; ROWS]>();
+            let values = &*input.as_ptr().add(row).cast::<[BlockQ8; ROWS]>();
             let totals = multiply::<P, B, ROWS>(p, pair, codes, values);
             for (of, total) in totals.into_iter().enumerate() {
-                let sums = self.sums.add((row + of) * self.stride);
+                let sums = self.sums.as_mut_ptr().add((row + of) * self.stride);
                 let scale = s.numbers(values[of].scale);
                 let sum = s.mul_add(total, scale, s.load_numbers(sums));
                 s.store_numbers(sums, sum);
@@ -288,77 +277,59 @@ pub(super) struct PackedRow<B>(PhantomData<B>);
 
 impl<P: ColumnProducts, B: Columns> Body<P> for PackedRow<B> {
     #[inline(always)]
-    unsafe fn product(p: P, job: &Job, _: &mut [u8]) {
+    fn product(p: P, job: &Job<'_>, _: &mut [u8]) {
         let s = p.set();
         let (lanes, parts) = (P::Set::LANES, PackedPanel::<P::Set>::PARTS);
         let blocks = job.shape.k / B::LEN;
+        let input = job.tile_blocks();
         // Registers that take a part of a panel's rows take it block by block: all parts read the same lines, and all but the
         // first find them in the first-level cache.
         let together = if parts == 1 { blocks } else { 1 };
         for first in job.columns.clone().step_by(LANES) {
             let columns = first..(first + LANES).min(job.columns.end);
             let mut sums = [0.0f32; LANES];
-            // SAFETY: the caller's; an item starts with a panel, which has all blocks of its rows, and the input a block for
-            // each 32 values.
-            unsafe {
-                for start in (0..blocks).step_by(together) {
-                    let range = start..(start + together).min(blocks);
-                    for part in 0..parts {
-                        let panel = PackedPanel::of(s, job, first + part * lanes);
-                        let sums = sums.as_mut_ptr().add(part * lanes);
-                        let sum =
-                            add_row::<P, B>(p, panel, job, (range.clone(), s.load_numbers(sums)));
-                        s.store_numbers(sums, sum);
-                    }
-                }
-                if columns.len() == LANES {
-                    for lane in (0..LANES).step_by(lanes) {
-                        let mut sum = s.load_numbers(sums.as_ptr().add(lane));
-                        if let Some(bias) = job.operands.bias {
-                            sum = s.add(sum, s.load_numbers(bias.add(first + lane)));
-                        }
-                        s.store_numbers(job.operands.output.add(first + lane), sum);
-                    }
-                } else {
-                    for (column, sum) in columns.zip(sums) {
-                        job.put(0, column, sum);
+            for start in (0..blocks).step_by(together) {
+                let range = start..(start + together).min(blocks);
+                for (part, sums) in sums.chunks_exact_mut(lanes).enumerate() {
+                    let panel = PackedPanel::of(s, job, first + part * lanes);
+                    // SAFETY: a register of sums.
+                    unsafe {
+                        let sum = s.load_numbers(sums.as_ptr());
+                        let sum = add_row::<P, B>(p, panel, input, (range.clone(), sum));
+                        s.store_numbers(sums.as_mut_ptr(), sum);
                     }
                 }
             }
+            job.put_all(0, first, &sums[..columns.len()]);
         }
     }
 }
 
 /// Adds the products of some blocks of packed rows and one row of activations to sums.
-///
-/// # Safety
-/// As for [`Body::product`], with the panel's blocks.
 #[inline(always)]
-unsafe fn add_row<P: ColumnProducts, B: Columns>(
+fn add_row<P: ColumnProducts, B: Columns>(
     p: P,
-    panel: PackedPanel<P::Set>,
-    job: &Job,
+    panel: PackedPanel<'_, P::Set>,
+    input: &[BlockQ8],
     (range, mut sum): (Range<usize>, Numbers<P>),
 ) -> Numbers<P> {
     let s = p.set();
     let mut kept = Kept::new(s);
-    // SAFETY: the caller's.
-    unsafe {
-        let mut input = job.operands.input.cast::<BlockQ8>();
-        input = input.add(range.start * (B::LEN / BLOCK));
-        for block in range {
-            let blocks = panel.block::<B>(block);
-            B::start(blocks, &mut kept);
-            for_parts!(B, |index| {
-                panel.fetch_ahead::<B>(block * (B::LEN / BLOCK) + index);
-                let codes = B::codes(blocks, part::<P>(index), &mut kept);
-                let values = &*input.cast::<[BlockQ8; 1]>();
-                let pair = Pair::of::<B>(s, &kept, index);
-                let [total] = multiply::<P, B, 1>(p, pair, &codes, values);
-                sum = s.mul_add(total, s.numbers(values[0].scale), sum);
-                input = input.add(1);
-            });
-        }
+    let parts = const { B::LEN / BLOCK };
+    for block in range {
+        // Measured once for all parts: what is measured for each keeps the compiler from multiplying with memory.
+        let input = &input[block * parts..][..parts];
+        let blocks = panel.block::<B>(block);
+        B::start(blocks, &mut kept);
+        for_parts!(B, |index| {
+            panel.fetch_ahead::<B>(block * parts + index);
+            let codes = B::codes(blocks, part::<P>(index), &mut kept);
+            // SAFETY: a block of so many parts, as cut above.
+            let values = std::array::from_ref(unsafe { input.get_unchecked(index) });
+            let pair = Pair::of::<B>(s, &kept, index);
+            let [total] = multiply::<P, B, 1>(p, pair, &codes, values);
+            sum = s.mul_add(total, s.numbers(values[0].scale), sum);
+        });
     }
     sum
 }

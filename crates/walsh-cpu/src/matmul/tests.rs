@@ -1,9 +1,12 @@
 use half::f16;
 use walsh_formats::DType;
 
+use super::contract::{Operands, ProductError, ProductShape, Source};
+use super::pack::Packing;
+use super::plan::ProductPlan;
 use super::testing::{Random, block_types, random_weights};
-use super::*;
 use crate::isa::Isa;
+use crate::memory::Parts;
 use crate::team::Scratch;
 use walsh_core::Activations;
 
@@ -49,19 +52,19 @@ impl Case {
         prepared.bytes().fill(0xff);
         scratch.bytes().fill(0xff);
         let mut output = vec![f32::NAN; self.shape.m * self.shape.n];
-        let input = self.input.as_ptr();
-        // SAFETY: the memory has the sizes that the plan asks for.
+        // SAFETY: all items are this thread's.
         unsafe {
-            layout.prepare(0..layout.items(), input, prepared.bytes().as_mut_ptr());
+            let source = Source::of(&self.input);
+            layout.prepare(0..layout.items(), source, Parts::of(prepared.bytes()));
             let operands = Operands {
-                weight: packed.as_ref().unwrap_or(&self.weights).as_ptr(),
+                weight: packed.as_ref().unwrap_or(&self.weights),
                 input: if layout.is_plain() {
-                    input.cast()
+                    bytemuck::cast_slice(&self.input)
                 } else {
-                    prepared.bytes().as_ptr()
+                    prepared.bytes()
                 },
-                bias: Some(self.bias.as_ptr()),
-                output: output.as_mut_ptr(),
+                bias: Some(&self.bias),
+                output: Parts::of(&mut output),
             };
             for item in (0..plan.items()).rev() {
                 plan.run(item..item + 1, operands, scratch.bytes());
@@ -83,8 +86,7 @@ impl Case {
             let packing = Packing::new(isa, weight, n, k).unwrap();
             let mut bytes = vec![0xff; packing.bytes()];
             for (index, panel) in bytes.chunks_exact_mut(packing.panel_bytes()).enumerate() {
-                // SAFETY: the weight and the panel have the packing's sizes.
-                unsafe { packing.pack(index, self.weights.as_ptr(), panel.as_mut_ptr()) };
+                packing.pack(index, &self.weights, panel);
             }
             bytes
         })
@@ -233,7 +235,7 @@ fn packed_weights_give_the_same_products() {
 fn weights_are_packed_where_that_gains_and_never_for_floats() {
     let packing = |isa, weight, n| Packing::new(isa, weight, n, 256).is_some();
     for isa in Isa::available() {
-        let gains = matches!(isa, Isa::Avx2 | Isa::AvxVnni | Isa::Avx512);
+        let gains = isa != Isa::Portable && cfg!(target_arch = "x86_64");
         assert_eq!(packing(isa, DType::Q4_0, 16), gains, "{isa}");
         assert!(!packing(isa, DType::Q4_0, 15), "{isa}");
         assert!(!packing(isa, DType::F16, 16), "{isa}");
@@ -374,24 +376,20 @@ impl ShiftedCase {
         prepared.reserve(plan.layout().bytes());
         scratch.reserve(plan.scratch_bytes());
         let mut output = vec![0.0; self.case.shape.m * self.case.shape.n];
-        let input = self.case.input.as_ptr();
-        // SAFETY: the memory has the sizes that the plan asks for.
+        let layout = plan.layout();
+        // SAFETY: all items are this thread's.
         unsafe {
-            plan.layout().prepare(
-                0..plan.layout().items(),
-                input,
-                prepared.bytes().as_mut_ptr(),
-            );
-            let plain = plan.layout().is_plain();
+            let source = Source::of(&self.case.input);
+            layout.prepare(0..layout.items(), source, Parts::of(prepared.bytes()));
             let operands = Operands {
-                weight: self.case.weights[self.offset..].as_ptr(),
-                input: if plain {
-                    input.cast()
+                weight: &self.case.weights[self.offset..],
+                input: if layout.is_plain() {
+                    bytemuck::cast_slice(&self.case.input)
                 } else {
-                    prepared.bytes().as_ptr()
+                    prepared.bytes()
                 },
-                bias: Some(self.case.bias.as_ptr()),
-                output: output.as_mut_ptr(),
+                bias: Some(&self.case.bias),
+                output: Parts::of(&mut output),
             };
             plan.run(0..plan.items(), operands, scratch.bytes());
         }

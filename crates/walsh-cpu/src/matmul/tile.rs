@@ -29,47 +29,39 @@ pub(super) const PANELS: usize = 4;
 const FLOAT_PIECE: usize = 256;
 
 /// Where a part of a row is decoded to, with room for the next multiple of 64 values.
-pub(super) struct Staged {
-    pub(super) codes: *mut u8,
-    pub(super) scales: *mut f32,
-    pub(super) mins: *mut f32,
+pub(super) struct Staged<'a> {
+    pub(super) codes: &'a mut [u8],
+    pub(super) scales: &'a mut [f32],
+    pub(super) mins: &'a mut [f32],
 }
 
 /// How the panels of a set of products are filled from rows as a file has them.
 pub(super) trait Stage: Products {
-    /// Decodes `values` values from the block `blocks` on.
-    ///
-    /// # Safety
-    /// The blocks are readable, and the destination has room.
+    /// Decodes some blocks.
     #[inline(always)]
-    unsafe fn stage<B: Decoders>(self, blocks: *const B, values: usize, to: Staged) {
-        // SAFETY: the caller's.
-        unsafe { stage_plainly(self.set(), blocks, values, to) }
+    fn stage<B: Decoders>(self, blocks: &[B], to: Staged<'_>) {
+        stage_plainly(self.set(), blocks, to);
     }
 }
 
 /// [`Stage::stage`] by the plain decoders, as vectorised for the caller's instruction set.
-///
-/// # Safety
-/// As there.
 #[inline(always)]
-pub(super) unsafe fn stage_plainly<B: Decode>(
-    p: impl Primitives,
-    blocks: *const B,
-    values: usize,
-    to: Staged,
-) {
+pub(super) fn stage_plainly<B: Decode>(p: impl Primitives, blocks: &[B], to: Staged<'_>) {
     let runs = B::LEN / B::RUN;
-    for block in 0..values / B::LEN {
-        // SAFETY: the caller's.
-        unsafe {
-            let out = Decoded {
-                codes: std::slice::from_raw_parts_mut(to.codes.add(block * B::LEN), B::LEN),
-                scales: std::slice::from_raw_parts_mut(to.scales.add(block * runs), runs),
-                mins: std::slice::from_raw_parts_mut(to.mins.add(block * runs), runs),
-            };
-            (*blocks.add(block)).decode(p, out);
-        }
+    let codes = to.codes.chunks_exact_mut(B::LEN);
+    let floats = to
+        .scales
+        .chunks_exact_mut(runs)
+        .zip(to.mins.chunks_exact_mut(runs));
+    for ((block, codes), (scales, mins)) in blocks.iter().zip(codes).zip(floats) {
+        block.decode(
+            p,
+            Decoded {
+                codes,
+                scales,
+                mins,
+            },
+        );
     }
 }
 
@@ -115,35 +107,32 @@ pub(super) fn scratch_bytes(lanes: usize, rows: usize) -> usize {
 
 /// The item that a product function works on, with its place in scratch.
 pub(super) struct Item<'a> {
-    pub(super) job: &'a Job,
+    pub(super) job: &'a Job<'a>,
     pub(super) tiles: Tiles,
     /// The rows of the item's tiles.
     pub(super) rows: Range<usize>,
     pub(super) panels: usize,
     lanes: usize,
-    staging: *mut u8,
-    panel: *mut u8,
+    staging: &'a mut [u8],
+    /// The panels, `panel_bytes` each.
+    panel: &'a mut [u8],
     panel_bytes: usize,
     /// For each row the sums with the item's panels, `stride` floats.
-    pub(super) sums: *mut f32,
+    pub(super) sums: &'a mut [f32],
 }
 
 impl<'a> Item<'a> {
     #[inline(always)]
-    pub(super) fn new(job: &'a Job, lanes: usize, scratch: &mut [u8]) -> Item<'a> {
+    pub(super) fn new(job: &'a Job<'a>, lanes: usize, scratch: &'a mut [u8]) -> Item<'a> {
         let (Arrangement::Tiles(tiles) | Arrangement::FloatTiles(tiles)) = job.arrangement else {
             unreachable!("tiled products are planned with tiles");
         };
         let rows = tiles.start(job.tiles.start)..tiles.start(job.tiles.end);
         let space = Space::new(lanes, rows.len());
         let panels = job.columns.len().div_ceil(lanes);
-        assert!(panels <= PANELS && scratch.len() >= space.bytes());
-        let staging = scratch.as_mut_ptr();
-        // SAFETY: within the scratch memory by the assertion.
-        let (panel, sums) = unsafe {
-            let panel = staging.add(space.staging);
-            (panel, panel.add(PANELS * space.panel).cast::<f32>())
-        };
+        assert!(panels <= PANELS);
+        let (staging, rest) = scratch[..space.bytes()].split_at_mut(space.staging);
+        let (panel, sums) = rest.split_at_mut(PANELS * space.panel);
         Item {
             job,
             tiles,
@@ -153,20 +142,17 @@ impl<'a> Item<'a> {
             staging,
             panel,
             panel_bytes: space.panel,
-            sums,
+            sums: bytemuck::cast_slice_mut(sums),
         }
     }
 
     /// Sweeps every panel by every tile of the item. `row_bytes` are those of a tile's row and step.
-    ///
-    /// # Safety
-    /// The panels are filled for the steps, and `sweep` may be called for them.
     #[inline(always)]
-    unsafe fn sweep_all(
-        &self,
+    fn sweep_all(
+        &mut self,
         steps: Range<usize>,
-        row_bytes: usize,
-        sweep: impl Fn(usize, &Sweep),
+        (input, row_bytes): (&[u8], usize),
+        sweep: impl Fn(usize, &mut Sweep<'_>),
     ) {
         let all_steps = if row_bytes == size_of::<BlockQ8>() {
             self.job.shape.k / BLOCK
@@ -176,36 +162,31 @@ impl<'a> Item<'a> {
         let stride = self.stride();
         for tile in self.job.tiles.clone() {
             let rows = self.tiles.rows(tile);
+            // A row of a tile takes `row_bytes` for each step, so that tiles lie where their first row says.
+            let offset = (rows.start * all_steps + rows.len() * steps.start) * row_bytes;
+            let tile = &input[offset..][..rows.len() * steps.len() * row_bytes];
             for panel in 0..self.panels {
-                // SAFETY: a row of a tile takes `row_bytes` for each step, so that tiles lie where their first row
-                // says; the sums hold `stride` floats for each row of the item.
-                unsafe {
-                    let offset = (rows.start * all_steps + rows.len() * steps.start) * row_bytes;
-                    let first_sum = (rows.start - self.rows.start) * stride + panel * self.lanes;
-                    sweep(
-                        rows.len(),
-                        &Sweep {
-                            panel: self.panel(panel),
-                            tile: self.job.operands.input.add(offset),
-                            steps: steps.len(),
-                            sums: self.sums.add(first_sum),
-                            stride,
-                            first: steps.start == 0,
-                        },
-                    );
-                }
+                let first_sum = (rows.start - self.rows.start) * stride + panel * self.lanes;
+                sweep(
+                    rows.len(),
+                    &mut Sweep {
+                        panel: &self.panel[panel * self.panel_bytes..][..self.panel_bytes],
+                        tile,
+                        steps: steps.len(),
+                        sums: &mut self.sums[first_sum..],
+                        stride,
+                        first: steps.start == 0,
+                    },
+                );
             }
         }
     }
 
     /// Where a panel is decoded to.
-    ///
-    /// # Safety
-    /// The panel is one of the item's.
+    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    pub(super) unsafe fn panel(&self, panel: usize) -> *mut u8 {
-        // SAFETY: the caller's.
-        unsafe { self.panel.add(panel * self.panel_bytes) }
+    pub(super) fn panel(&mut self, panel: usize) -> &mut [u8] {
+        &mut self.panel[panel * self.panel_bytes..][..self.panel_bytes]
     }
 
     /// How many sums a row has.
@@ -221,34 +202,12 @@ impl<'a> Item<'a> {
         start..(start + self.lanes).min(self.job.columns.end)
     }
 
-    /// Writes the sums to the output.
-    ///
-    /// # Safety
-    /// All of K has been swept, and the item's part of the output is this thread's.
+    /// Writes the sums to the output, when all of K has been swept.
     #[inline(always)]
-    pub(super) unsafe fn finish(&self) {
-        let (n, columns) = (self.job.shape.n, self.job.columns.clone());
-        let stride = self.stride();
-        for row in self.rows.clone() {
-            // SAFETY: the item's rows and columns lie within the output, and its sums within scratch.
-            unsafe {
-                let sums = std::slice::from_raw_parts(
-                    self.sums.add((row - self.rows.start) * stride),
-                    columns.len(),
-                );
-                let output = self.job.operands.output.add(row * n + columns.start);
-                let output = std::slice::from_raw_parts_mut(output, columns.len());
-                match self.job.operands.bias {
-                    None => output.copy_from_slice(sums),
-                    Some(bias) => {
-                        let bias =
-                            std::slice::from_raw_parts(bias.add(columns.start), columns.len());
-                        for ((output, sum), bias) in output.iter_mut().zip(sums).zip(bias) {
-                            *output = sum + bias;
-                        }
-                    }
-                }
-            }
+    pub(super) fn finish(&self) {
+        let columns = self.job.columns.clone();
+        for (row, sums) in self.rows.clone().zip(self.sums.chunks_exact(self.stride())) {
+            self.job.put_all(row, columns.start, &sums[..columns.len()]);
         }
     }
 }
@@ -268,10 +227,7 @@ pub(super) fn pieces(k: usize, unit: usize, most: usize) -> impl Iterator<Item =
 pub(super) trait Fill<P, B> {
     /// Decodes a piece of some weight rows into a panel. Lanes without a row keep whatever was in them: their sums are
     /// never read.
-    ///
-    /// # Safety
-    /// As for [`Body::product`].
-    unsafe fn fill(p: P, item: &Item<'_>, panel: usize, values: Range<usize>);
+    fn fill(p: P, item: &mut Item<'_>, panel: usize, values: Range<usize>);
 }
 
 /// The kernel for block-quantised weights, whose panels `F` fills, with at most `MOST` rows in a tile.
@@ -279,22 +235,22 @@ pub(super) struct Tiled<F, B, const MOST: usize>(PhantomData<(F, B)>);
 
 impl<P: Products, F: Fill<P, B>, B: Decode, const MOST: usize> Body<P> for Tiled<F, B, MOST> {
     #[inline(always)]
-    unsafe fn product(p: P, job: &Job, scratch: &mut [u8]) {
-        let item = Item::new(job, P::Set::LANES, scratch);
+    fn product(p: P, job: &Job<'_>, scratch: &mut [u8]) {
+        let mut item = Item::new(job, P::Set::LANES, scratch);
+        let input = (
+            bytemuck::cast_slice(job.tile_blocks()),
+            size_of::<BlockQ8>(),
+        );
         for values in pieces(job.shape.k, UNIT, PIECE) {
-            // SAFETY: the caller's; the panels are filled before they are swept.
-            unsafe {
-                for panel in 0..item.panels {
-                    F::fill(p, &item, panel, values.clone());
-                }
-                let steps = values.start / BLOCK..values.end / BLOCK;
-                item.sweep_all(steps, size_of::<BlockQ8>(), |rows, sweep| {
-                    sweep_codes::<P, B, MOST>(p, rows, sweep);
-                });
+            for panel in 0..item.panels {
+                F::fill(p, &mut item, panel, values.clone());
             }
+            let steps = values.start / BLOCK..values.end / BLOCK;
+            item.sweep_all(steps, input, |rows, sweep| {
+                sweep_codes::<P, B, MOST>(p, rows, sweep);
+            });
         }
-        // SAFETY: the caller's.
-        unsafe { item.finish() };
+        item.finish();
     }
 }
 
@@ -303,74 +259,80 @@ pub(super) struct FromRows;
 
 impl<P: Stage, B: Decoders> Fill<P, B> for FromRows {
     #[inline(always)]
-    unsafe fn fill(p: P, item: &Item<'_>, panel: usize, values: Range<usize>) {
+    fn fill(p: P, item: &mut Item<'_>, panel: usize, values: Range<usize>) {
         const RUNS: usize = PIECE / 16;
         let lanes = P::Set::LANES;
-        let codes = item.staging;
-        // SAFETY: the staging area holds `PIECE` codes and twice `RUNS` floats for each lane.
-        let scales = unsafe { codes.add(lanes * PIECE).cast::<f32>() };
-        for (lane, row) in item.panel_rows(panel).enumerate() {
-            // SAFETY: weight rows hold whole blocks; the codes and scales of a piece fit the staging area's rows.
-            unsafe {
-                let blocks = item.job.weight_row(row).cast::<B>();
-                let blocks = blocks.add(values.start / B::LEN);
-                let scales = scales.add(lane * RUNS);
-                let to = Staged {
-                    codes: codes.add(lane * PIECE),
-                    scales,
-                    mins: scales.add(lanes * RUNS),
-                };
-                p.stage(blocks, values.len(), to);
-            }
+        let rows = item.panel_rows(panel);
+        let (codes, floats) = item.staging.split_at_mut(lanes * PIECE);
+        let floats = &mut floats[..2 * lanes * RUNS * size_of::<f32>()];
+        let (scales, mins) = floats.split_at_mut(lanes * RUNS * size_of::<f32>());
+        for (lane, row) in rows.enumerate() {
+            let part = lane * RUNS * size_of::<f32>()..(lane + 1) * RUNS * size_of::<f32>();
+            let to = Staged {
+                codes: &mut codes[lane * PIECE..][..PIECE],
+                scales: bytemuck::cast_slice_mut(&mut scales[part.clone()]),
+                mins: bytemuck::cast_slice_mut(&mut mins[part]),
+            };
+            let blocks = item.job.blocks::<B>(row);
+            p.stage(&blocks[values.start / B::LEN..values.end / B::LEN], to);
         }
+        // The panel holds so many bytes for each block: 8 columns of quads, then each run's scales and minima.
         let bytes = panel_block(lanes, B::RUN);
         let runs = BLOCK / B::RUN;
-        // SAFETY: the panel holds `bytes` for each block: 8 columns of quads, then each run's scales and minima.
-        unsafe {
-            let panel = item.panel(panel);
+        let panel = &mut item.panel[panel * item.panel_bytes..][..item.panel_bytes];
+        let from = Staging {
+            rows: codes,
+            stride: PIECE,
+        };
+        from.transpose(
+            p.set(),
+            values.len() / 4,
+            (panel, |column| column / 8 * bytes + column % 8 * lanes * 4),
+        );
+        for (min, floats) in [scales, mins].into_iter().enumerate() {
             let from = Staging {
-                rows: codes,
-                stride: PIECE,
+                rows: floats,
+                stride: 4 * RUNS,
             };
-            from.transpose(p.set(), values.len() / 4, |column| {
-                panel.add(column / 8 * bytes + column % 8 * lanes * 4)
-            });
-            for min in 0..2 {
-                let from = Staging {
-                    rows: scales.add(min * lanes * RUNS).cast(),
-                    stride: 4 * RUNS,
-                };
-                from.transpose(p.set(), values.len() / B::RUN, |run| {
-                    let block = panel.add(run / runs * bytes + lanes * BLOCK);
-                    block.add((run % runs * 2 + min) * lanes * 4)
-                });
-            }
+            from.transpose(
+                p.set(),
+                values.len() / B::RUN,
+                (panel, |run| {
+                    let block = run / runs * bytes + lanes * BLOCK;
+                    block + (run % runs * 2 + min) * lanes * 4
+                }),
+            );
         }
     }
 }
 
-/// As many rows of 32-bit words as a register has lanes, readable up to the next multiple of four words.
-struct Staging {
-    rows: *const u8,
+/// As many rows of 32-bit words as a register has lanes.
+struct Staging<'a> {
+    rows: &'a [u8],
     /// The bytes of a row.
     stride: usize,
 }
 
-impl Staging {
-    /// Transposes so many words of the rows: those at `i` go to `place(i)`.
-    ///
-    /// # Safety
-    /// The rows have them, and every place takes a register.
+impl Staging<'_> {
+    /// Transposes so many words of the rows: those at `i` go to the register's bytes from `place(i)` on.
     #[inline(always)]
-    unsafe fn transpose<S: Register>(&self, s: S, words: usize, place: impl Fn(usize) -> *mut u8) {
+    fn transpose<S: Register>(
+        &self,
+        s: S,
+        words: usize,
+        (to, place): (&mut [u8], impl Fn(usize) -> usize),
+    ) {
+        // Words are read four by four.
+        assert!(4 * words.next_multiple_of(4) <= self.stride);
+        let rows = self.rows[..S::LANES * self.stride].as_ptr();
         for word in (0..words).step_by(4) {
-            // SAFETY: the caller's.
-            unsafe {
-                let columns = s.columns(|row| self.rows.add(row * self.stride + 4 * word));
-                for (i, column) in columns.into_iter().enumerate() {
-                    if word + i < words {
-                        s.store_words(place(word + i), column);
-                    }
+            // SAFETY: the rows have four words from this one on.
+            let columns = unsafe { s.columns(|row| rows.add(row * self.stride + 4 * word)) };
+            for (i, column) in columns.into_iter().enumerate() {
+                if word + i < words {
+                    let to = &mut to[place(word + i)..][..4 * S::LANES];
+                    // SAFETY: room for a register.
+                    unsafe { s.store_words(to.as_mut_ptr(), column) };
                 }
             }
         }
@@ -382,41 +344,33 @@ pub(super) struct FloatTiled<F, const MOST: usize>(PhantomData<F>);
 
 impl<P: Products, F: Float<P::Set>, const MOST: usize> Body<P> for FloatTiled<F, MOST> {
     #[inline(always)]
-    unsafe fn product(p: P, job: &Job, scratch: &mut [u8]) {
+    fn product(p: P, job: &Job<'_>, scratch: &mut [u8]) {
         let (s, lanes) = (p.set(), P::Set::LANES);
-        let item = Item::new(job, lanes, scratch);
+        let mut item = Item::new(job, lanes, scratch);
+        let input = (bytemuck::cast_slice(job.floats()), size_of::<f32>());
         for values in pieces(job.shape.k, F::UNIT.max(4), FLOAT_PIECE) {
             for panel in 0..item.panels {
-                for (lane, row) in item.panel_rows(panel).enumerate() {
-                    // SAFETY: the row has `k` values, and the staging area `FLOAT_PIECE` floats for each lane.
-                    unsafe {
-                        let weights = job.weight_row(row);
-                        let floats = item.staging.cast::<f32>().add(lane * FLOAT_PIECE);
-                        let floats = std::slice::from_raw_parts_mut(floats, values.len());
-                        F::load_all(s, weights, values.start, floats);
-                    }
+                let rows = item.panel_rows(panel);
+                let staging: &mut [f32] = bytemuck::cast_slice_mut(item.staging);
+                for (row, floats) in rows.zip(staging.chunks_exact_mut(FLOAT_PIECE)) {
+                    let weights = job.weight_row(row);
+                    F::load_all(s, weights, values.start, &mut floats[..values.len()]);
                 }
-                // SAFETY: the panel holds a register for each value.
-                unsafe {
-                    let panel = item.panel(panel);
-                    let from = Staging {
-                        rows: item.staging,
-                        stride: 4 * FLOAT_PIECE,
-                    };
-                    from.transpose(s, values.len(), |column| panel.add(column * lanes * 4));
-                }
+                let to = &mut item.panel[panel * item.panel_bytes..][..item.panel_bytes];
+                let from = Staging {
+                    rows: item.staging,
+                    stride: 4 * FLOAT_PIECE,
+                };
+                from.transpose(s, values.len(), (to, |column| column * lanes * 4));
             }
-            // SAFETY: the caller's; the panels are filled.
-            unsafe {
-                item.sweep_all(values, 4, |rows, sweep| {
-                    sweep_floats::<P, MOST>(p, rows, sweep)
-                });
-            }
+            item.sweep_all(values, input, |rows, sweep| {
+                sweep_floats::<P, MOST>(p, rows, sweep);
+            });
         }
-        // SAFETY: the caller's.
-        unsafe { item.finish() };
+        item.finish();
     }
 }
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use std::marker::PhantomData;
 
 use super::blocks::{Decode, Decoders, Group, Wide};
-use super::contract::Job;
+use super::contract::{Job, blocks_of};
 use super::float::{BF16, F16, F32, Float};
 use super::kernel::Body;
 use super::layout::{BLOCK, GROUP, RowParts};
@@ -28,47 +28,46 @@ trait Sink<B> {
     unsafe fn take(&mut self, s: Avx512, group: &Group, at: usize, vectors: usize);
 }
 
-/// Decodes the first `values` values, whole blocks, from a block on: whole groups, then pairs of blocks of 32. An odd last
-/// block is decoded beside an empty one, and so are a group's last larger blocks.
+/// Decodes blocks: whole groups, then pairs of blocks of 32. An odd last block is decoded beside an empty one, and so are a
+/// group's last larger blocks.
 ///
 /// # Safety
-/// The blocks are readable, and the sink was made for them.
+/// The sink was made for the values of so many blocks.
 #[inline(always)]
-unsafe fn decode<B: Wide, S: Sink<B>>(s: Avx512, blocks: *const B, values: usize, sink: &mut S) {
-    let mut blocks = blocks;
-    // SAFETY: the caller's.
+unsafe fn decode<B: Wide, S: Sink<B>>(s: Avx512, blocks: &[B], sink: &mut S) {
+    let many = const { GROUP / B::LEN };
+    let groups = blocks.len() / many;
+    // SAFETY: groups are of so many of the blocks each, and what they decode to is of those that the sink was made for.
     unsafe {
-        let many = const { GROUP / B::LEN };
-        for group in 0..values / GROUP {
+        for group in 0..groups {
+            let blocks = blocks.get_unchecked(group * many..(group + 1) * many);
             if S::STREAM {
-                s.fetch_ahead(blocks.cast(), many * size_of::<B>());
+                s.fetch_ahead(blocks.as_ptr().cast(), many * size_of::<B>());
             }
-            let decoded = B::wide(s, std::slice::from_raw_parts(blocks, many));
-            sink.take(s, &decoded, group * GROUP, 4);
-            blocks = blocks.add(many);
+            sink.take(s, &B::wide(s, blocks), group * GROUP, 4);
         }
         if B::LEN == GROUP {
             return;
         }
+        let (at, rest) = (groups * GROUP, &blocks[groups * many..]);
         if B::LEN > BLOCK {
-            let (at, left) = (values / GROUP * GROUP, values % GROUP);
-            if left > 0 {
+            if !rest.is_empty() {
                 let mut group = [B::zeroed(); GROUP / (2 * BLOCK)];
-                blocks.copy_to_nonoverlapping(group.as_mut_ptr(), left / B::LEN);
-                sink.take(s, &B::wide(s, &group[..many]), at, left / (2 * BLOCK));
+                group[..rest.len()].copy_from_slice(rest);
+                let vectors = rest.len() * B::LEN / (2 * BLOCK);
+                sink.take(s, &B::wide(s, &group[..many]), at, vectors);
             }
             return;
         }
-        for at in (values / GROUP * GROUP..values).step_by(2 * BLOCK) {
+        for (pair, blocks) in rest.chunks(2).enumerate() {
             let mut last = [B::zeroed(); 2];
-            let pair = if at + 2 * BLOCK <= values {
+            let blocks = if blocks.len() == 2 {
                 blocks
             } else {
-                last[0] = *blocks;
-                last.as_ptr()
+                last[0] = blocks[0];
+                &last
             };
-            sink.take(s, &B::wide(s, std::slice::from_raw_parts(pair, 2)), at, 1);
-            blocks = blocks.wrapping_add(2);
+            sink.take(s, &B::wide(s, blocks), at + pair * 2 * BLOCK, 1);
         }
     }
 }
@@ -78,25 +77,25 @@ pub(super) struct Row<B>(PhantomData<B>);
 
 impl<B: Wide> Body<Avx512> for Row<B> {
     #[inline(always)]
-    unsafe fn product(s: Avx512, job: &Job, _: &mut [u8]) {
+    fn product(s: Avx512, job: &Job<'_>, _: &mut [u8]) {
+        let input = job.quantised_row(0).as_ptr();
         for column in job.columns.clone() {
             let mut dot = Dot {
-                input: job.operands.input,
+                input,
                 parts: RowParts::new(job.shape.k),
                 products: [s.numbers(0.0); 2],
                 minima: s.numbers(0.0),
             };
-            // SAFETY: the weight's rows have whole blocks, and the activations parts for them.
-            unsafe {
-                decode(s, job.weight_row(column).cast::<B>(), job.shape.k, &mut dot);
-                job.put(0, column, s.total(dot.sum::<B>(s)));
-            }
+            // SAFETY: a row of activations has parts for all values of a row of the weight.
+            unsafe { decode(s, job.blocks::<B>(column), &mut dot) };
+            job.put(0, column, s.total(dot.sum::<B>(s)));
         }
     }
 }
 
 /// The products of a weight row with a row of activations.
 struct Dot {
+    /// The activations, whose parts are as [`RowParts`] says.
     input: *const u8,
     parts: RowParts,
     products: [__m512; 2],
@@ -123,23 +122,24 @@ impl<B: Wide> Sink<B> for Dot {
     #[inline(always)]
     unsafe fn take(&mut self, s: Avx512, group: &Group, at: usize, vectors: usize) {
         let (index, pair) = (at / GROUP, at % GROUP / (2 * BLOCK));
-        // SAFETY: the caller's. A pair's load passes the group's scales and sums, but not the row: parts for runs of 16
-        // follow. The lanes that it is not for are multiplied by zero.
+        let input = self.input;
+        // SAFETY: these values are of the row, which has codes, scales and sums for each of its groups. A pair's load passes the group's scales and sums,
+        // but not the row: parts for runs of 16 follow. The lanes that it is not for are multiplied by zero.
         unsafe {
             let scales = if B::RUN == 16 {
-                let floats = self.input.add(self.parts.runs_of_16()).cast::<f32>();
+                let floats = input.add(self.parts.runs_of_16()).cast::<f32>();
                 let floats = floats.add(index * 32);
                 let sums = s.load_numbers(floats.add(16));
                 self.minima = s.mul_add(group.mins, sums, self.minima);
                 s.mul(group.scales, s.load_numbers(floats))
             } else {
-                let floats = self.input.add(self.parts.runs_of_32()).cast::<f32>();
+                let floats = input.add(self.parts.runs_of_32()).cast::<f32>();
                 let floats = s.load_numbers(floats.add(index * 16 + pair * 2));
                 let scales = s.mul(group.scales, floats);
                 self.minima = s.add(self.minima, scales);
                 scales
             };
-            let codes = self.input.add(at);
+            let codes = input.add(at);
             for vector in 0..vectors {
                 let values = s.load_words(codes.add(vector * 64));
                 let dots = s.to_numbers(s.dot(group.codes[vector], values));
@@ -156,49 +156,37 @@ pub(super) struct ExactRows<B, const M: usize>(PhantomData<B>);
 
 impl<B: Wide, const M: usize> Body<Avx512> for ExactRows<B, M> {
     #[inline(always)]
-    unsafe fn product(s: Avx512, job: &Job, _: &mut [u8]) {
+    fn product(s: Avx512, job: &Job<'_>, _: &mut [u8]) {
+        let (input, k) = (job.floats(), job.shape.k);
+        let rows: [&[f32]; M] = std::array::from_fn(|m| &input[m * k..][..k]);
         for column in job.columns.clone() {
             let mut multiply = Multiply {
                 sums: [[s.numbers(0.0); 4]; M],
-                input: job.operands.input.cast::<f32>(),
-                stride: job.shape.k,
+                rows,
             };
-            // SAFETY: the weight's rows and the input's have `k` values, whole blocks.
-            unsafe {
-                decode(
-                    s,
-                    job.weight_row(column).cast::<B>(),
-                    job.shape.k,
-                    &mut multiply,
-                );
-                put_sums(s, job, column, &multiply.sums);
-            }
+            // SAFETY: the input's rows have as many values as the weight's.
+            unsafe { decode(s, job.blocks::<B>(column), &mut multiply) };
+            put_sums(s, job, column, &multiply.sums);
         }
     }
 }
 
 /// Writes the sums of some rows with a row of the weight.
-///
-/// # Safety
-/// The output has them.
 #[inline(always)]
-unsafe fn put_sums<const M: usize>(s: Avx512, job: &Job, column: usize, sums: &[[__m512; 4]; M]) {
+fn put_sums<const M: usize>(s: Avx512, job: &Job<'_>, column: usize, sums: &[[__m512; 4]; M]) {
     for (m, &[a, b, c, d]) in sums.iter().enumerate() {
         let sum = s.total(s.add(s.add(a, b), s.add(c, d)));
-        // SAFETY: the caller's.
-        unsafe { job.put(m, column, sum) };
+        job.put(m, column, sum);
     }
 }
 
 /// Multiplies floats with `M` rows.
-struct Multiply<const M: usize> {
+struct Multiply<'a, const M: usize> {
     sums: [[__m512; 4]; M],
-    input: *const f32,
-    /// How many floats lie between two rows.
-    stride: usize,
+    rows: [&'a [f32]; M],
 }
 
-impl<B: Wide, const M: usize> Sink<B> for Multiply<M> {
+impl<B: Wide, const M: usize> Sink<B> for Multiply<'_, M> {
     const STREAM: bool = true;
 
     #[inline(always)]
@@ -208,12 +196,12 @@ impl<B: Wide, const M: usize> Sink<B> for Multiply<M> {
             for (quarter, floats) in floats.into_iter().enumerate() {
                 let at = at + 64 * vector + 16 * quarter;
                 // An odd last block has half of its pair's values.
-                if at >= self.stride {
+                if at >= self.rows[0].len() {
                     break;
                 }
-                for (m, sums) in self.sums.iter_mut().enumerate() {
-                    // SAFETY: the caller's.
-                    let values = unsafe { s.load_numbers(self.input.add(m * self.stride + at)) };
+                for (row, sums) in self.rows.iter().zip(&mut self.sums) {
+                    // SAFETY: sixteen values of the rows, which are as long as the weight's.
+                    let values = unsafe { s.load_numbers(row.as_ptr().add(at)) };
                     sums[quarter] = s.mul_add(floats, values, sums[quarter]);
                 }
             }
@@ -228,12 +216,10 @@ impl<B: Wide> Float<Avx512> for WideBlocks<B> {
     const UNIT: usize = GROUP;
 
     #[inline(always)]
-    unsafe fn load_all(s: Avx512, row: *const u8, index: usize, to: &mut [f32]) {
-        // SAFETY: the caller's.
-        unsafe {
-            let blocks = row.cast::<B>().add(index / B::LEN);
-            decode(s, blocks, to.len(), &mut Store(to));
-        }
+    fn load_all(s: Avx512, row: &[u8], index: usize, to: &mut [f32]) {
+        let blocks = blocks_of::<B>(row, (index + to.len()) / B::LEN);
+        // SAFETY: there is room for the values of so many blocks, or storing them fails.
+        unsafe { decode(s, &blocks[index / B::LEN..], &mut Store(to)) };
     }
 }
 
@@ -258,29 +244,33 @@ impl<B: Wide> Sink<B> for Store<'_> {
 
 impl Stage for Avx512 {
     #[inline(always)]
-    unsafe fn stage<B: Decoders>(self, blocks: *const B, values: usize, mut to: Staged) {
-        // SAFETY: the caller's.
-        unsafe { decode(self, blocks, values, &mut to) }
+    fn stage<B: Decoders>(self, blocks: &[B], mut to: Staged<'_>) {
+        // SAFETY: there is room for the values of so many blocks, or storing them fails.
+        unsafe { decode(self, blocks, &mut to) };
     }
 }
 
-impl<B: Wide> Sink<B> for Staged {
+impl<B: Wide> Sink<B> for Staged<'_> {
     const STREAM: bool = false;
 
     #[inline(always)]
     unsafe fn take(&mut self, s: Avx512, group: &Group, at: usize, vectors: usize) {
-        // SAFETY: the caller's: there is room for the next multiple of 64 values.
+        let runs = if B::RUN == 16 { 16 } else { 2 * vectors };
+        let codes = self.codes[at..][..64 * vectors].as_chunks_mut::<64>().0;
+        let scales = self.scales[at / B::RUN..][..runs].as_mut_ptr();
+        let mins = self.mins[at / B::RUN..][..runs].as_mut_ptr();
+        for (to, codes) in codes.iter_mut().zip(group.codes) {
+            // SAFETY: sixty-four codes.
+            unsafe { s.store_words(to.as_mut_ptr(), codes) };
+        }
+        // SAFETY: so many scales and minima, as cut above.
         unsafe {
-            for (vector, &codes) in group.codes.iter().enumerate().take(vectors) {
-                s.store_words(self.codes.add(at + 64 * vector), codes);
-            }
-            let (scales, mins) = (self.scales.add(at / B::RUN), self.mins.add(at / B::RUN));
             if B::RUN == 16 {
                 s.store_numbers(scales, group.scales);
                 s.store_numbers(mins, group.mins);
             } else {
                 // A pair of blocks has two scales and room for two.
-                s.store_halves(group.scales, scales, mins, 2 * vectors);
+                s.store_halves(group.scales, scales, mins, runs);
             }
         }
     }
@@ -291,38 +281,41 @@ pub(super) struct WideRows<F, const M: usize>(PhantomData<F>);
 
 impl<F: WideFloat, const M: usize> Body<Avx512> for WideRows<F, M> {
     #[inline(always)]
-    unsafe fn product(s: Avx512, job: &Job, _: &mut [u8]) {
+    fn product(s: Avx512, job: &Job<'_>, _: &mut [u8]) {
         let k = job.shape.k;
-        let input = job.operands.input.cast::<f32>();
-        // SAFETY: the weight's rows and the input's have `k` values; the mask leaves out what is past them.
-        unsafe {
-            for column in job.columns.clone() {
-                let weights = job.weight_row(column);
-                let mut sums = [[s.numbers(0.0); 4]; M];
-                let mut step = |index: usize, lane: usize, mask: __mmask16| {
-                    let weights = F::wide(s, weights, index, mask);
+        let input = job.floats()[..M * k].as_ptr();
+        for column in job.columns.clone() {
+            let weights = &job.weight_row(column)[..k * F::BYTES];
+            let mut sums = [[s.numbers(0.0); 4]; M];
+            let mut step = |index: usize, lane: usize, mask: __mmask16| {
+                // SAFETY: the weight's row and the input's have `k` values; the mask leaves out what is past them.
+                unsafe {
+                    let weights = F::wide(s, weights.as_ptr(), index, mask);
                     for (m, sums) in sums.iter_mut().enumerate() {
                         let values = s.load_some(input.add(m * k + index), mask);
                         sums[lane] = s.mul_add(weights, values, sums[lane]);
                     }
-                };
-                let whole = k / 64 * 64;
-                for index in (0..whole).step_by(64) {
-                    for lane in 0..4 {
-                        step(index + 16 * lane, lane, 0xffff);
-                    }
                 }
-                for index in (whole..k).step_by(16) {
-                    step(index, 0, ((1u32 << (k - index).min(16)) - 1) as __mmask16);
+            };
+            let whole = k / 64 * 64;
+            for index in (0..whole).step_by(64) {
+                for lane in 0..4 {
+                    step(index + 16 * lane, lane, 0xffff);
                 }
-                put_sums(s, job, column, &sums);
             }
+            for index in (whole..k).step_by(16) {
+                step(index, 0, ((1u32 << (k - index).min(16)) - 1) as __mmask16);
+            }
+            put_sums(s, job, column, &sums);
         }
     }
 }
 
 /// A floating-point type that loads sixteen values at a time.
 pub(super) trait WideFloat {
+    /// The bytes of a value.
+    const BYTES: usize;
+
     /// Loads the values of a row from `index` on whose mask bits are set; the others are zero.
     ///
     /// # Safety
@@ -334,9 +327,11 @@ pub(super) trait WideFloat {
 macro_rules! wide_float {
     ($type:ident as $of:ty, $load:ident) => {
         impl WideFloat for $type {
+            const BYTES: usize = size_of::<$of>();
+
             #[inline(always)]
             unsafe fn wide(s: Avx512, row: *const u8, index: usize, mask: __mmask16) -> __m512 {
-                // SAFETY: the caller's.
+                // SAFETY: the row has the values whose bits are set, and no others are touched.
                 unsafe { s.$load(row.cast::<$of>().add(index), mask) }
             }
         }
@@ -458,8 +453,7 @@ mod tests {
 
         #[inline(always)]
         fn on(self, s: Avx512) {
-            // SAFETY: the row has as many values.
-            unsafe { WideBlocks::<B>::load_all(s, self.row.as_ptr(), 0, self.to) }
+            WideBlocks::<B>::load_all(s, self.row, 0, self.to);
         }
     }
 
@@ -468,8 +462,7 @@ mod tests {
         if !Isa::Avx512.is_available() {
             return;
         }
-        // SAFETY: the machine has it.
-        let s = unsafe { <Avx512 as Products>::new_unchecked() };
+        let s = Avx512::of_machine();
         for dtype in block_types() {
             // Whole groups, a pair of blocks, and a single one.
             let lengths: &[usize] = match dtype.block_len() {

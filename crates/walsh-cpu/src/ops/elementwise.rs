@@ -1,12 +1,12 @@
+use std::cell::Cell;
 use std::ops::Range;
 
 use walsh_core::Result;
 use walsh_core::ops::{Activation, Add, GatedActivation, Operation, Scale, SoftCap};
 
-use crate::isa::Isa;
 use crate::lowering::Lowering;
 use crate::memory::View;
-use crate::simd::{self, LANES, Simd, entries};
+use crate::simd::{self, LANES, Simd, Token, entries};
 use crate::team::{Phase, Scratch};
 
 /// What happens to each number, or pair of numbers.
@@ -23,7 +23,7 @@ enum Map {
 
 /// `output = map(a, b)` number by number, in pieces of [`PIECE`].
 struct Elementwise {
-    isa: Isa,
+    set: Token,
     map: Map,
     a: View<f32>,
     /// Repeats when shorter than a.
@@ -42,7 +42,7 @@ pub(crate) fn lower_gated(op: &GatedActivation, lowering: &mut Lowering) -> Resu
         Activation::ClampedSwish { alpha, limit } => Map::ClampedSwish { alpha, limit },
     };
     let phase = Elementwise {
-        isa: lowering.target().isa,
+        set: lowering.target().token(),
         map,
         a: View::of(&op.gate)?,
         b: Some(View::of(&op.up)?),
@@ -54,7 +54,7 @@ pub(crate) fn lower_gated(op: &GatedActivation, lowering: &mut Lowering) -> Resu
 
 pub(crate) fn lower_add(op: &Add, lowering: &mut Lowering) -> Result<()> {
     let phase = Elementwise {
-        isa: lowering.target().isa,
+        set: lowering.target().token(),
         map: Map::Add,
         a: View::of(&op.a)?,
         b: Some(View::of(&op.b)?),
@@ -66,7 +66,7 @@ pub(crate) fn lower_add(op: &Add, lowering: &mut Lowering) -> Result<()> {
 
 pub(crate) fn lower_scale(op: &Scale, lowering: &mut Lowering) -> Result<()> {
     let phase = Elementwise {
-        isa: lowering.target().isa,
+        set: lowering.target().token(),
         map: Map::Scale(op.factor),
         a: View::of(&op.input)?,
         b: None,
@@ -78,7 +78,7 @@ pub(crate) fn lower_scale(op: &Scale, lowering: &mut Lowering) -> Result<()> {
 
 pub(crate) fn lower_softcap(op: &SoftCap, lowering: &mut Lowering) -> Result<()> {
     let phase = Elementwise {
-        isa: lowering.target().isa,
+        set: lowering.target().token(),
         map: Map::SoftCap(op.cap),
         a: View::of(&op.input)?,
         b: None,
@@ -88,22 +88,19 @@ pub(crate) fn lower_softcap(op: &SoftCap, lowering: &mut Lowering) -> Result<()>
     Ok(())
 }
 
-/// Consecutive numbers. The output is one of the operands or apart from them, so that what is read of an index is read
-/// before that index is written.
+/// As many consecutive numbers of each. The output is one of the operands or apart from them, so that what is read of an
+/// index is read before that index is written.
 #[derive(Clone, Copy)]
-struct Numbers {
-    a: *const f32,
-    b: *const f32,
-    output: *mut f32,
-    count: usize,
+struct Numbers<'a> {
+    a: &'a [Cell<f32>],
+    /// What maps of one operand do not read: the first again.
+    b: &'a [Cell<f32>],
+    output: &'a [Cell<f32>],
 }
 
 entries! {
-    /// `output = map(a, b)`. Maps of one operand do not read b.
-    ///
-    /// # Safety
-    /// The pointers are good for as many numbers.
-    unsafe fn map_numbers(map: Map, numbers: Numbers) = map_all
+    /// `output = map(a, b)`.
+    fn map_numbers(map: Map, numbers: Numbers<'_>) = map_all
 }
 
 impl Map {
@@ -134,58 +131,46 @@ impl Map {
 
 /// See [`map_numbers`].
 #[inline(always)]
-unsafe fn map_all<S: Simd>(s: S, map: Map, numbers: Numbers) {
+fn map_all<S: Simd>(s: S, map: Map, numbers: Numbers<'_>) {
     // A loop for each map. (Closures are not always inlined, and are then compiled without the instruction set.)
-    // SAFETY: the caller's pointers.
-    unsafe {
-        match map {
-            Map::Silu => each::<S, true>(s, numbers, Map::Silu),
-            Map::Sigmoid => each::<S, true>(s, numbers, Map::Sigmoid),
-            Map::GeluTanh => each::<S, true>(s, numbers, Map::GeluTanh),
-            Map::ClampedSwish { alpha, limit } => {
-                each::<S, true>(s, numbers, Map::ClampedSwish { alpha, limit });
-            }
-            Map::Add => each::<S, true>(s, numbers, Map::Add),
-            Map::Scale(factor) => each::<S, false>(s, numbers, Map::Scale(factor)),
-            Map::SoftCap(cap) => each::<S, false>(s, numbers, Map::SoftCap(cap)),
+    match map {
+        Map::Silu => each::<S, true>(s, numbers, Map::Silu),
+        Map::Sigmoid => each::<S, true>(s, numbers, Map::Sigmoid),
+        Map::GeluTanh => each::<S, true>(s, numbers, Map::GeluTanh),
+        Map::ClampedSwish { alpha, limit } => {
+            each::<S, true>(s, numbers, Map::ClampedSwish { alpha, limit });
         }
+        Map::Add => each::<S, true>(s, numbers, Map::Add),
+        Map::Scale(factor) => each::<S, false>(s, numbers, Map::Scale(factor)),
+        Map::SoftCap(cap) => each::<S, false>(s, numbers, Map::SoftCap(cap)),
     }
 }
 
-/// # Safety
-/// As for [`map_numbers`].
+/// A loop of one map, of two operands or one.
 #[inline(always)]
-unsafe fn each<S: Simd, const TWO: bool>(s: S, numbers: Numbers, map: Map) {
-    let Numbers {
-        a,
-        b,
-        output,
-        count,
-    } = numbers;
-    let whole = count / LANES * LANES;
-    // SAFETY: the caller's pointers; the last vector is a copy of what is left, with room.
-    unsafe {
-        let zero = s.splat(0.0);
-        for i in (0..whole).step_by(LANES) {
-            let second = if TWO { s.load(b.add(i)) } else { zero };
-            s.store(output.add(i), map.of(s, s.load(a.add(i)), second));
+fn each<S: Simd, const TWO: bool>(s: S, numbers: Numbers<'_>, map: Map) {
+    let (a, a_rest) = numbers.a.as_chunks();
+    let (b, b_rest) = numbers.b.as_chunks();
+    let (output, rest) = numbers.output.as_chunks();
+    let zero = s.splat(0.0);
+    for ((a, b), output) in a.iter().zip(b).zip(output) {
+        let second = if TWO { s.get(b) } else { zero };
+        s.set(output, map.of(s, s.get(a), second));
+    }
+    if !rest.is_empty() {
+        let (mut first, mut second) = ([0.0f32; LANES], [0.0f32; LANES]);
+        for (i, a) in a_rest.iter().enumerate() {
+            first[i] = a.get();
         }
-        if whole < count {
-            let rest = count - whole;
-            let (mut first, mut second) = ([0.0f32; LANES], [0.0f32; LANES]);
-            first
-                .as_mut_ptr()
-                .copy_from_nonoverlapping(a.add(whole), rest);
-            if TWO {
-                second
-                    .as_mut_ptr()
-                    .copy_from_nonoverlapping(b.add(whole), rest);
+        if TWO {
+            for (i, b) in b_rest.iter().enumerate() {
+                second[i] = b.get();
             }
-            let mapped = map.of(s, s.load(first.as_ptr()), s.load(second.as_ptr()));
-            s.store(first.as_mut_ptr(), mapped);
-            output
-                .add(whole)
-                .copy_from_nonoverlapping(first.as_ptr(), rest);
+        }
+        let mapped = map.of(s, s.read(&first), s.read(&second));
+        s.write(&mut first, mapped);
+        for (output, number) in rest.iter().zip(first) {
+            output.set(number);
         }
     }
 }
@@ -214,16 +199,15 @@ fn gelu_tanh<S: Simd>(s: S, x: S::F) -> S::F {
 }
 
 impl Elementwise {
-    /// The numbers of b from one of a on, and how many follow each other.
-    fn b_from(&self, start: usize) -> (*const f32, usize) {
+    /// Where the numbers of b are from one of a on, and how many follow each other.
+    fn b_from(&self, start: usize) -> (usize, usize) {
         match &self.b {
             // A row that repeats.
             Some(row) if row.len() < self.a.len() => {
                 let column = start % row.len();
-                (row.base().wrapping_add(column), row.len() - column)
+                (column, row.len() - column)
             }
-            Some(b) => (b.base().wrapping_add(start), b.len() - start),
-            None => (std::ptr::null(), usize::MAX),
+            _ => (start, usize::MAX),
         }
     }
 }
@@ -249,15 +233,18 @@ impl Phase for Elementwise {
         let end = (items.end * PIECE).min(self.a.len());
         while start < end {
             let (b, follow) = self.b_from(start);
-            let numbers = Numbers {
-                a: self.a.base().wrapping_add(start),
-                b,
-                output: self.output.base().wrapping_add(start),
-                count: follow.min(end - start),
-            };
+            let count = follow.min(end - start);
             // SAFETY: each item touches its own numbers alone, of tensors that were found to be the same memory or apart.
-            unsafe { map_numbers(self.isa, self.map, numbers) };
-            start += numbers.count;
+            let numbers = unsafe {
+                let a = self.a.cells(start..start + count);
+                Numbers {
+                    a,
+                    b: self.b.as_ref().map_or(a, |view| view.cells(b..b + count)),
+                    output: self.output.cells(start..start + count),
+                }
+            };
+            map_numbers(self.set, self.map, numbers);
+            start += count;
         }
     }
 }
@@ -265,22 +252,21 @@ impl Phase for Elementwise {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::isa::Isa;
 
     #[test]
     fn activations_are_close_and_keep_nan() {
         let inputs: Vec<f32> = (-4000..4003).map(|i| i as f32 * 0.005).collect();
         for isa in Isa::available() {
             let run = |map: Map, a: &[f32]| {
-                let ones = vec![1.0f32; a.len()];
+                let (mut a, mut ones) = (a.to_vec(), vec![1.0f32; a.len()]);
                 let mut output = vec![0.0f32; a.len()];
                 let numbers = Numbers {
-                    a: a.as_ptr(),
-                    b: ones.as_ptr(),
-                    output: output.as_mut_ptr(),
-                    count: a.len(),
+                    a: Cell::from_mut(&mut a[..]).as_slice_of_cells(),
+                    b: Cell::from_mut(&mut ones[..]).as_slice_of_cells(),
+                    output: Cell::from_mut(&mut output[..]).as_slice_of_cells(),
                 };
-                // SAFETY: three vectors of one length, and a set that the machine has.
-                unsafe { map_numbers(isa, map, numbers) };
+                map_numbers(Token::of(isa), map, numbers);
                 output
             };
             let (silu, gelu) = (run(Map::Silu, &inputs), run(Map::GeluTanh, &inputs));

@@ -5,10 +5,9 @@ use walsh_core::ops::{ExpertRoute, ExpertSum, Operation, Scoring};
 use walsh_core::{Error, Result};
 
 use super::select::largest_of;
-use crate::isa::Isa;
 use crate::lowering::{Fault, Lowering};
 use crate::memory::View;
-use crate::simd::versions;
+use crate::simd::{Token, versions};
 use crate::team::{Phase, Scratch};
 
 /// Chooses the experts of tokens.
@@ -133,7 +132,7 @@ impl Phase for Route {
 
 /// Adds up what experts give.
 struct Sum {
-    isa: Isa,
+    set: Token,
     slots: usize,
     width: usize,
     input: View<f32>,
@@ -147,7 +146,7 @@ const PIECE: usize = 512;
 
 pub(crate) fn lower_sum(op: &ExpertSum, lowering: &mut Lowering) -> Result<()> {
     let phase = Sum {
-        isa: lowering.target().isa,
+        set: lowering.target().token(),
         slots: op.weights.row_len() as usize,
         width: op.input.row_len() as usize,
         input: View::of(&op.input)?,
@@ -199,7 +198,7 @@ impl Phase for Sum {
                 }
                 for slot in token * self.slots..(token + 1) * self.slots {
                     let factor = self.weights.slice(slot..slot + 1)[0];
-                    add_multiple(self.isa, output, factor, self.input.slice(of_row(slot)));
+                    add_multiple(self.set, output, factor, self.input.slice(of_row(slot)));
                 }
             }
         }

@@ -7,11 +7,10 @@ use walsh_core::ops::{DeltaRule, HeadOrder, Operation, ShortConv};
 use walsh_core::{Result, Tensor, TokenLimits};
 
 use super::elementwise::silu;
-use crate::isa::Isa;
-use crate::kv::positions::{self, Tokens};
+use crate::kv::positions;
 use crate::lowering::Lowering;
-use crate::memory::View;
-use crate::simd::{LANES, Simd, entries};
+use crate::memory::{Parts, View};
+use crate::simd::{LANES, Simd, Token, entries};
 use crate::team::{Phase, Scratch};
 
 /// The rows of an op by their sequences.
@@ -36,7 +35,7 @@ impl Rows {
         limits: TokenLimits,
         lowering: &mut Lowering,
     ) -> Result<(Self, walsh_core::Buffer)> {
-        let tokens = Tokens {
+        let tokens = positions::Tokens {
             op,
             positions,
             sequences,
@@ -54,19 +53,33 @@ impl Rows {
         self.positions.len()
     }
 
-    /// The run that begins with a row, if one does.
+    /// What they are.
     ///
     /// # Safety
-    /// The list orders the accesses, and the rows were checked.
-    unsafe fn run_from(&self, row: usize) -> Option<Run> {
-        // SAFETY: the caller's.
-        let (positions, sequences) = unsafe {
-            let sequences = self.sequences.as_ref().map(|sequences| sequences.all());
-            (self.positions.all(), sequences)
-        };
-        let (slot, end) = match sequences {
+    /// Nothing writes the positions and the sequences while they are borrowed.
+    unsafe fn read(&self) -> Tokens<'_> {
+        // SAFETY: nothing writes them, as this method asks.
+        unsafe {
+            Tokens {
+                positions: self.positions.all(),
+                sequences: self.sequences.as_ref().map(|sequences| sequences.all()),
+            }
+        }
+    }
+}
+
+/// [`Rows`] while nothing writes them; they have been checked.
+struct Tokens<'a> {
+    positions: &'a [i32],
+    sequences: Option<&'a [i32]>,
+}
+
+impl Tokens<'_> {
+    /// The run that begins with a row, if one does.
+    fn run_from(&self, row: usize) -> Option<Run> {
+        let (slot, end) = match self.sequences {
             None if row > 0 => return None,
-            None => (0, positions.len()),
+            None => (0, self.positions.len()),
             Some(all) => {
                 let slot = all[row];
                 if row > 0 && all[row - 1] == slot {
@@ -79,25 +92,19 @@ impl Rows {
         Some(Run {
             slot,
             rows: row..end,
-            begins: positions[row] == 0,
+            begins: self.positions[row] == 0,
         })
     }
 
     /// The runs of items: of each piece all rows, so that pieces of few long runs lie apart.
-    ///
-    /// # Safety
-    /// As for [`run_from`](Self::run_from).
-    unsafe fn runs(&self, items: Range<usize>) -> impl Iterator<Item = (usize, Run)> {
-        items.filter_map(|item| {
-            // SAFETY: the caller's.
-            let run = unsafe { self.run_from(item % self.len()) };
-            run.map(|run| (item / self.len(), run))
-        })
+    fn runs(&self, items: Range<usize>) -> impl Iterator<Item = (usize, Run)> {
+        let rows = self.positions.len();
+        items.filter_map(move |item| Some((item / rows, self.run_from(item % rows)?)))
     }
 }
 
 struct Conv {
-    isa: Isa,
+    set: Token,
     channels: usize,
     taps: usize,
     rows: Rows,
@@ -114,7 +121,7 @@ pub(crate) fn lower_conv(op: &ShortConv, lowering: &mut Lowering) -> Result<()> 
     let tokens = (&op.positions, op.sequences.as_ref());
     let (rows, checked) = Rows::checked(ShortConv::NAME, tokens, op.token_limits(), lowering)?;
     let phase = Conv {
-        isa: lowering.target().isa,
+        set: lowering.target().token(),
         channels: op.input.row_len() as usize,
         taps: op.weight.row_len() as usize,
         rows,
@@ -131,7 +138,7 @@ pub(crate) fn lower_conv(op: &ShortConv, lowering: &mut Lowering) -> Result<()> 
 
 /// Neighbouring channels of a run, from the first channel's numbers on.
 #[derive(Clone, Copy)]
-struct ConvPiece {
+struct ConvPiece<'a> {
     /// How many, a multiple of the lanes.
     count: usize,
     rows: usize,
@@ -139,24 +146,26 @@ struct ConvPiece {
     channels: usize,
     taps: usize,
     begins: bool,
-    input: *const f32,
-    weight: *const f32,
-    state: *mut f32,
-    output: *mut f32,
+    input: &'a [f32],
+    /// `[count][taps]`.
+    weight: &'a [f32],
+    /// `[taps - 1]` rows.
+    state: Parts<'a, f32>,
+    output: Parts<'a, f32>,
 }
 
 entries! {
     /// Convolves channels, and leaves their latest inputs.
     ///
     /// # Safety
-    /// The pointers are good for the piece's rows and channels.
-    unsafe fn convolve(piece: ConvPiece) = convolve_piece
+    /// Nothing else touches the piece's channels of the state and of the output.
+    unsafe fn convolve(piece: ConvPiece<'_>) = convolve_piece
 }
 
 /// See [`convolve`].
 #[inline(always)]
-unsafe fn convolve_piece<S: Simd>(s: S, piece: ConvPiece) {
-    // SAFETY: the caller's.
+unsafe fn convolve_piece<S: Simd>(s: S, piece: ConvPiece<'_>) {
+    // SAFETY: nothing else touches the channels, as `convolve` asks.
     unsafe {
         match piece.taps {
             2 => convolve_taps::<S, 2>(s, piece),
@@ -169,22 +178,25 @@ unsafe fn convolve_piece<S: Simd>(s: S, piece: ConvPiece) {
 /// What lies before a sequence's first token.
 static NOTHING: [f32; CHANNELS] = [0.0; CHANNELS];
 
-impl ConvPiece {
-    /// The inputs of a row, which may lie before the run.
+impl<'a> ConvPiece<'a> {
+    /// The channels of a row.
+    fn of_row(&self, row: usize) -> Range<usize> {
+        row * self.channels..row * self.channels + self.count
+    }
+
+    /// The inputs of a row, which may lie before the run, at most the taps but one.
     ///
     /// # Safety
-    /// As for [`convolve`]; the row is at most the taps but one before the run.
+    /// Nothing writes what is kept of that row while it is borrowed.
     #[inline(always)]
-    unsafe fn row(&self, row: isize) -> *const f32 {
-        // SAFETY: the caller's.
-        unsafe {
-            match row {
-                0.. => self.input.offset(row * self.channels as isize),
-                _ if self.begins => NOTHING.as_ptr(),
-                _ => {
-                    let kept = self.taps as isize - 1 + row;
-                    self.state.offset(kept * self.channels as isize)
-                }
+    unsafe fn row(&self, row: isize) -> &'a [f32] {
+        match row {
+            0.. => &self.input[self.of_row(row as usize)],
+            _ if self.begins => &NOTHING[..self.count],
+            _ => {
+                let kept = (self.taps as isize - 1 + row) as usize;
+                // SAFETY: nothing writes it, as this method asks.
+                unsafe { self.state.part(self.of_row(kept)) }
             }
         }
     }
@@ -195,41 +207,50 @@ impl ConvPiece {
 /// # Safety
 /// As for [`convolve`], and there are so many taps.
 #[inline(always)]
-unsafe fn convolve_taps<S: Simd, const TAPS: usize>(s: S, piece: ConvPiece) {
-    // SAFETY: the caller's pointers; there are at most so many channels.
-    unsafe {
-        // Of each vector of channels, tap after tap.
-        let mut weights = [[[0.0f32; LANES]; TAPS]; CHANNELS / LANES];
-        for first in (0..piece.count).step_by(LANES) {
-            let own = std::slice::from_raw_parts(piece.weight.add(first * TAPS), LANES * TAPS);
-            let weights = &mut weights[first / LANES];
-            for tap in 0..TAPS {
-                for lane in 0..LANES {
-                    weights[tap][lane] = own[lane * TAPS + tap];
-                }
+unsafe fn convolve_taps<S: Simd, const TAPS: usize>(s: S, piece: ConvPiece<'_>) {
+    // Of each vector of channels, tap after tap.
+    let mut weights = [[[0.0f32; LANES]; TAPS]; CHANNELS / LANES];
+    let weights = &mut weights[..piece.count / LANES];
+    for (weights, own) in weights
+        .iter_mut()
+        .zip(piece.weight.chunks_exact(LANES * TAPS))
+    {
+        for tap in 0..TAPS {
+            for lane in 0..LANES {
+                weights[tap][lane] = own[lane * TAPS + tap];
             }
         }
-        for row in 0..piece.rows {
-            let mut inputs = [std::ptr::null(); TAPS];
-            for (tap, input) in inputs.iter_mut().enumerate() {
-                *input = piece.row((row + tap) as isize - (TAPS as isize - 1));
+    }
+    let before = TAPS as isize - 1;
+    for row in 0..piece.rows {
+        // SAFETY: the state is written behind all rows; a row of the output is this piece's, and apart from inputs.
+        let (inputs, output) = unsafe {
+            let inputs: [_; TAPS] = std::array::from_fn(|tap| {
+                piece
+                    .row((row + tap) as isize - before)
+                    .as_chunks::<LANES>()
+                    .0
+            });
+            (inputs, piece.output.part(piece.of_row(row)))
+        };
+        let inputs = inputs.map(|input| &input[..weights.len()]);
+        for (vector, (weights, output)) in weights.iter().zip(output.as_chunks_mut().0).enumerate()
+        {
+            let mut sum = s.mul(s.read(&weights[0]), s.read(&inputs[0][vector]));
+            for tap in 1..TAPS {
+                sum = s.fma(s.read(&weights[tap]), s.read(&inputs[tap][vector]), sum);
             }
-            let output = piece.output.add(row * piece.channels);
-            for (vector, weights) in weights[..piece.count / LANES].iter().enumerate() {
-                let first = vector * LANES;
-                let mut sum = s.mul(s.read(&weights[0]), s.load(inputs[0].add(first)));
-                for tap in 1..TAPS {
-                    sum = s.fma(s.read(&weights[tap]), s.load(inputs[tap].add(first)), sum);
-                }
-                s.store(output.add(first), silu(s, sum));
-            }
+            s.write(output, silu(s, sum));
         }
-        // What is kept moves towards the first: each row is read before it is written to.
-        for kept in 0..TAPS - 1 {
-            let latest = piece.row((piece.rows + kept) as isize - (TAPS as isize - 1));
-            let to = piece.state.add(kept * piece.channels);
-            std::ptr::copy(latest, to, piece.count);
-        }
+    }
+    // What is kept moves towards the first: each row is read before it is written to.
+    for kept in 0..TAPS - 1 {
+        // SAFETY: the channels of a row of the state, which are this piece's, and those of a later one or of an input.
+        let (latest, to) = unsafe {
+            let latest = piece.row((piece.rows + kept) as isize - before);
+            (latest, piece.state.part(piece.of_row(kept)))
+        };
+        to.copy_from_slice(latest);
     }
 }
 
@@ -247,33 +268,34 @@ impl Phase for Conv {
     }
 
     unsafe fn run(&self, items: Range<usize>, _: &mut Scratch) {
-        // SAFETY: the list orders the accesses; a run's channels are one item's, and a checked sequence has a slot.
-        unsafe {
-            for (piece, run) in self.rows.runs(items) {
-                let first = piece * CHANNELS;
-                let at = run.rows.start * self.channels + first;
-                let kept = (self.taps - 1) * self.channels;
-                convolve(
-                    self.isa,
-                    ConvPiece {
-                        count: CHANNELS.min(self.channels - first),
-                        rows: run.rows.len(),
-                        channels: self.channels,
-                        taps: self.taps,
-                        begins: run.begins,
-                        input: self.input.base().add(at).cast_const(),
-                        weight: self.weight.base().add(first * self.taps).cast_const(),
-                        state: self.state.base().add(run.slot * kept + first),
-                        output: self.output.base().add(at),
-                    },
-                );
-            }
+        // SAFETY: the list orders the accesses.
+        let (tokens, input, weight) =
+            unsafe { (self.rows.read(), self.input.all(), self.weight.all()) };
+        for (piece, run) in tokens.runs(items) {
+            let first = piece * CHANNELS;
+            let count = CHANNELS.min(self.channels - first);
+            let at = run.rows.start * self.channels + first;
+            let kept = (self.taps - 1) * self.channels;
+            let state = run.slot * kept;
+            let piece = ConvPiece {
+                count,
+                rows: run.rows.len(),
+                channels: self.channels,
+                taps: self.taps,
+                begins: run.begins,
+                input: &input[at..],
+                weight: &weight[first * self.taps..(first + count) * self.taps],
+                state: self.state.parts().range(state + first..state + kept),
+                output: self.output.parts().range(at..self.output.len()),
+            };
+            // SAFETY: a run's channels are one item's, and a checked sequence has a slot of its own.
+            unsafe { convolve(self.set, piece) };
         }
     }
 }
 
 struct Delta {
-    isa: Isa,
+    set: Token,
     heads: usize,
     key_heads: usize,
     key_dim: usize,
@@ -297,7 +319,7 @@ pub(crate) fn lower_delta(op: &DeltaRule, lowering: &mut Lowering) -> Result<()>
     let [heads, key_dim, value_dim] = op.sizes().map(|size| size as usize);
     let columns = [64, 32, 16].into_iter().find(|c| value_dim % c == 0);
     let phase = Delta {
-        isa: lowering.target().isa,
+        set: lowering.target().token(),
         heads,
         key_heads: op.key_heads() as usize,
         key_dim,
@@ -321,38 +343,39 @@ pub(crate) fn lower_delta(op: &DeltaRule, lowering: &mut Lowering) -> Result<()>
 
 /// Neighbouring columns of a head's state, and the tokens of a run.
 #[derive(Clone, Copy)]
-struct DeltaPiece {
+struct DeltaPiece<'a> {
     columns: usize,
     rows: usize,
     begins: bool,
+    /// An even number.
     key_dim: usize,
     /// From a row of the state to the next.
     value_dim: usize,
     /// From a token to the next: of queries, keys and values, of decays and rates, and of outputs.
     strides: [usize; 3],
-    query: *const f32,
-    key: *const f32,
-    value: *const f32,
-    decay: *const f32,
-    rate: *const f32,
+    query: &'a [f32],
+    key: &'a [f32],
+    value: &'a [f32],
+    decay: &'a [f32],
+    rate: &'a [f32],
     decay_bias: f32,
     decay_scale: f32,
-    state: *mut f32,
-    output: *mut f32,
+    state: Parts<'a, f32>,
+    output: Parts<'a, f32>,
 }
 
 entries! {
     /// Takes columns of a state from token to token.
     ///
     /// # Safety
-    /// The pointers are good for the piece's rows and columns.
-    unsafe fn follow(piece: DeltaPiece) = follow_piece
+    /// Nothing else touches the piece's columns of the state and of the output.
+    unsafe fn follow(piece: DeltaPiece<'_>) = follow_piece
 }
 
 /// See [`follow`].
 #[inline(always)]
-unsafe fn follow_piece<S: Simd>(s: S, piece: DeltaPiece) {
-    // SAFETY: the caller's.
+unsafe fn follow_piece<S: Simd>(s: S, piece: DeltaPiece<'_>) {
+    // SAFETY: nothing else touches the columns, as `follow` asks.
     unsafe {
         match piece.columns {
             64 => follow_columns::<S, 4>(s, piece),
@@ -362,16 +385,12 @@ unsafe fn follow_piece<S: Simd>(s: S, piece: DeltaPiece) {
     }
 }
 
-/// `1 / √(x · x + ε)`.
-///
-/// # Safety
-/// There are so many numbers, a multiple of the lanes.
+/// `1 / √(x · x + ε)` of whole vectors.
 #[inline(always)]
-unsafe fn norm<S: Simd>(s: S, x: *const f32, count: usize) -> f32 {
+fn norm<S: Simd>(s: S, x: &[f32]) -> f32 {
     let mut squares = s.splat(0.0);
-    for at in (0..count).step_by(LANES) {
-        // SAFETY: the caller's.
-        let x = unsafe { s.load(x.add(at)) };
+    for x in x.as_chunks().0 {
+        let x = s.read(x);
         squares = s.fma(x, x, squares);
     }
     1.0 / (s.reduce_add(squares) + DeltaRule::EPSILON).sqrt()
@@ -388,64 +407,69 @@ fn softplus(x: f32) -> f32 {
 /// # Safety
 /// As for [`follow`], and the columns are so many vectors.
 #[inline(always)]
-unsafe fn follow_columns<S: Simd, const VECTORS: usize>(s: S, piece: DeltaPiece) {
+unsafe fn follow_columns<S: Simd, const VECTORS: usize>(s: S, piece: DeltaPiece<'_>) {
     let DeltaPiece {
         key_dim, value_dim, ..
     } = piece;
-    // SAFETY: the caller's pointers.
-    unsafe {
-        let state = |row: usize, vector: usize| piece.state.add(row * value_dim + vector * LANES);
-        if piece.begins {
-            for (row, vector) in (0..key_dim).flat_map(|r| (0..VECTORS).map(move |v| (r, v))) {
-                s.store(state(row, vector), s.splat(0.0));
+    assert!(piece.state.len() >= (key_dim - 1) * value_dim + VECTORS * LANES);
+    let start = piece.state.base();
+    let state = |row: usize, vector: usize| start.wrapping_add(row * value_dim + vector * LANES);
+    if piece.begins {
+        for (row, vector) in (0..key_dim).flat_map(|r| (0..VECTORS).map(move |v| (r, v))) {
+            // SAFETY: the columns of one of `key_dim` rows of the state, which are this piece's.
+            unsafe { s.store(state(row, vector), s.splat(0.0)) };
+        }
+    }
+    for token in 0..piece.rows {
+        let [vectors, scalars, outputs] = piece.strides.map(|stride| token * stride);
+        let query = &piece.query[vectors..][..key_dim];
+        let key = &piece.key[vectors..][..key_dim];
+        let value = &piece.value[vectors..][..VECTORS * LANES];
+        let decay = softplus(piece.decay[scalars] + piece.decay_bias);
+        let decay = (piece.decay_scale * decay).exp();
+        let rate = 1.0 / (1.0 + (-piece.rate[scalars]).exp());
+        let key_norm = norm(s, key);
+        let query_norm = norm(s, query) / (key_dim as f32).sqrt();
+        let (key, query) = (key.as_chunks::<2>().0, query.as_chunks::<2>().0);
+        // Sums of rows in turns: one after the other they would wait for each other.
+        let mut sums = [[s.splat(0.0); VECTORS]; 2];
+        for (two, key) in key.iter().enumerate() {
+            for turn in 0..2 {
+                let k = s.splat(key[turn]);
+                for vector in 0..VECTORS {
+                    // SAFETY: as above.
+                    let old = unsafe { s.load(state(2 * two + turn, vector)) };
+                    sums[turn][vector] = s.fma(old, k, sums[turn][vector]);
+                }
             }
         }
-        for token in 0..piece.rows {
-            let [vectors, scalars, outputs] = piece.strides.map(|stride| token * stride);
-            let (query, key) = (piece.query.add(vectors), piece.key.add(vectors));
-            let value = piece.value.add(vectors);
-            let decay = softplus(*piece.decay.add(scalars) + piece.decay_bias);
-            let decay = (piece.decay_scale * decay).exp();
-            let rate = 1.0 / (1.0 + (-*piece.rate.add(scalars)).exp());
-            let key_norm = norm(s, key, key_dim);
-            let query_norm = norm(s, query, key_dim) / (key_dim as f32).sqrt();
-            // Sums of rows in turns: one after the other they would wait for each other.
-            let mut sums = [[s.splat(0.0); VECTORS]; 2];
-            for row in (0..key_dim).step_by(2) {
-                for turn in 0..2 {
-                    let k = s.splat(*key.add(row + turn));
-                    for vector in 0..VECTORS {
-                        let old = s.load(state(row + turn, vector));
-                        sums[turn][vector] = s.fma(old, k, sums[turn][vector]);
-                    }
+        let (kept, fade) = (s.splat(decay), s.splat(-decay * key_norm));
+        let step = s.splat(rate * key_norm);
+        let mut change = sums[0];
+        for (vector, value) in value.as_chunks().0.iter().enumerate() {
+            let found = s.add(sums[0][vector], sums[1][vector]);
+            change[vector] = s.mul(step, s.fma(fade, found, s.read(value)));
+        }
+        let mut sums = [[s.splat(0.0); VECTORS]; 2];
+        for (two, (key, query)) in key.iter().zip(query).enumerate() {
+            for turn in 0..2 {
+                let (k, q) = (s.splat(key[turn]), s.splat(query[turn]));
+                for vector in 0..VECTORS {
+                    let at = state(2 * two + turn, vector);
+                    // SAFETY: as above.
+                    let old = unsafe { s.load(at) };
+                    let new = s.fma(k, change[vector], s.mul(kept, old));
+                    // SAFETY: as above.
+                    unsafe { s.store(at, new) };
+                    sums[turn][vector] = s.fma(q, new, sums[turn][vector]);
                 }
             }
-            let (kept, fade) = (s.splat(decay), s.splat(-decay * key_norm));
-            let step = s.splat(rate * key_norm);
-            let mut change = sums[0];
-            for vector in 0..VECTORS {
-                let found = s.add(sums[0][vector], sums[1][vector]);
-                let v = s.load(value.add(vector * LANES));
-                change[vector] = s.mul(step, s.fma(fade, found, v));
-            }
-            let mut sums = [[s.splat(0.0); VECTORS]; 2];
-            for row in (0..key_dim).step_by(2) {
-                for turn in 0..2 {
-                    let row = row + turn;
-                    let (k, q) = (s.splat(*key.add(row)), s.splat(*query.add(row)));
-                    for vector in 0..VECTORS {
-                        let old = s.mul(kept, s.load(state(row, vector)));
-                        let new = s.fma(k, change[vector], old);
-                        s.store(state(row, vector), new);
-                        sums[turn][vector] = s.fma(q, new, sums[turn][vector]);
-                    }
-                }
-            }
-            for vector in 0..VECTORS {
-                let output = piece.output.add(outputs + vector * LANES);
-                let read = s.add(sums[0][vector], sums[1][vector]);
-                s.store(output, s.mul(s.splat(query_norm), read));
-            }
+        }
+        // SAFETY: the piece's columns of a token's output.
+        let output = unsafe { piece.output.part(outputs..outputs + VECTORS * LANES) };
+        for (vector, output) in output.as_chunks_mut().0.iter_mut().enumerate() {
+            let read = s.add(sums[0][vector], sums[1][vector]);
+            s.write(output, s.mul(s.splat(query_norm), read));
         }
     }
 }
@@ -464,40 +488,50 @@ impl Phase for Delta {
         let keys = self.key_heads * self.key_dim;
         let values = self.heads * self.value_dim;
         let width = 2 * keys + values;
-        // SAFETY: the list orders the accesses; a run's columns are one item's, and a checked sequence has a slot.
-        unsafe {
-            for (piece, run) in self.rows.runs(items) {
-                let (head, first) = (piece / pieces, piece % pieces * self.columns);
-                let key_head = match self.order {
-                    HeadOrder::Grouped => head / (self.heads / self.key_heads),
-                    HeadOrder::Tiled => head % self.key_heads,
-                };
-                let row = run.rows.start;
-                let mixed = self.mixed.base().add(row * width).cast_const();
-                let column = head * self.value_dim + first;
-                let of_head = |view: &View<f32>| view.slice(head..head + 1)[0];
-                let state = (run.slot * self.heads + head) * self.key_dim * self.value_dim;
-                follow(
-                    self.isa,
-                    DeltaPiece {
-                        columns: self.columns,
-                        rows: run.rows.len(),
-                        begins: run.begins,
-                        key_dim: self.key_dim,
-                        value_dim: self.value_dim,
-                        strides: [width, self.heads, values],
-                        query: mixed.add(key_head * self.key_dim),
-                        key: mixed.add(keys + key_head * self.key_dim),
-                        value: mixed.add(2 * keys + column),
-                        decay: self.decay.base().add(row * self.heads + head).cast_const(),
-                        rate: self.rate.base().add(row * self.heads + head).cast_const(),
-                        decay_bias: of_head(&self.decay_bias),
-                        decay_scale: of_head(&self.decay_scale),
-                        state: self.state.base().add(state + first),
-                        output: self.output.base().add(row * values + column),
-                    },
-                );
-            }
+        // SAFETY: the list orders the accesses.
+        let (tokens, mixed, decay, rate) = unsafe {
+            (
+                self.rows.read(),
+                self.mixed.all(),
+                self.decay.all(),
+                self.rate.all(),
+            )
+        };
+        // SAFETY: as above.
+        let of_head = |view: &View<f32>, head: usize| unsafe { view.slice(head..head + 1)[0] };
+        for (piece, run) in tokens.runs(items) {
+            let (head, first) = (piece / pieces, piece % pieces * self.columns);
+            let key_head = match self.order {
+                HeadOrder::Grouped => head / (self.heads / self.key_heads),
+                HeadOrder::Tiled => head % self.key_heads,
+            };
+            let row = run.rows.start;
+            let mixed = &mixed[row * width..];
+            let column = head * self.value_dim + first;
+            let size = self.key_dim * self.value_dim;
+            let state = (run.slot * self.heads + head) * size;
+            let piece = DeltaPiece {
+                columns: self.columns,
+                rows: run.rows.len(),
+                begins: run.begins,
+                key_dim: self.key_dim,
+                value_dim: self.value_dim,
+                strides: [width, self.heads, values],
+                query: &mixed[key_head * self.key_dim..],
+                key: &mixed[keys + key_head * self.key_dim..],
+                value: &mixed[2 * keys + column..],
+                decay: &decay[row * self.heads + head..],
+                rate: &rate[row * self.heads + head..],
+                decay_bias: of_head(&self.decay_bias, head),
+                decay_scale: of_head(&self.decay_scale, head),
+                state: self.state.parts().range(state + first..state + size),
+                output: self
+                    .output
+                    .parts()
+                    .range(row * values + column..self.output.len()),
+            };
+            // SAFETY: a run's columns are one item's, and a checked sequence has a slot of its own.
+            unsafe { follow(self.set, piece) };
         }
     }
 }

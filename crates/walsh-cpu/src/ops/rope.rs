@@ -3,10 +3,9 @@ use std::ops::Range;
 use walsh_core::Result;
 use walsh_core::ops::{Operation, Pairing, Rope, RopeConfig, Temperature};
 
-use crate::isa::Isa;
 use crate::lowering::Lowering;
 use crate::memory::View;
-use crate::simd::versions;
+use crate::simd::{Token, versions};
 use crate::team::{Phase, Scratch};
 
 /// Cosines and sines at some positions.
@@ -23,7 +22,7 @@ struct Table {
 }
 
 struct Rotate {
-    isa: Isa,
+    set: Token,
     heads: usize,
     head_dim: usize,
     pairs: usize,
@@ -49,7 +48,7 @@ pub(crate) fn lower(op: &Rope, lowering: &mut Lowering) -> Result<()> {
         })
     })?;
     let phase = Rotate {
-        isa: lowering.target().isa,
+        set: lowering.target().token(),
         heads: op.input.shape()[1] as usize,
         head_dim: op.input.row_len() as usize,
         pairs: pairs as usize,
@@ -167,10 +166,10 @@ impl Phase for Rotate {
             for head in output.chunks_exact_mut(self.head_dim) {
                 match self.pairing {
                     Pairing::HalfSplit => {
-                        rotate_halves(self.isa, &mut head[..2 * self.pairs], cosines, sines);
+                        rotate_halves(self.set, &mut head[..2 * self.pairs], cosines, sines);
                     }
                     Pairing::Pairwise => {
-                        rotate_pairs(self.isa, &mut head[..2 * self.pairs], cosines, sines);
+                        rotate_pairs(self.set, &mut head[..2 * self.pairs], cosines, sines);
                     }
                 }
             }

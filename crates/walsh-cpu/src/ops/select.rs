@@ -6,10 +6,9 @@ use std::sync::Arc;
 use walsh_core::ops::{ArgMax, Operation, TopK};
 use walsh_core::{Error, Result};
 
-use crate::isa::Isa;
 use crate::lowering::{Fault, Lowering};
 use crate::memory::View;
-use crate::simd::versions;
+use crate::simd::{Token, versions};
 use crate::team::{Phase, Scratch};
 
 /// The numbers that one thread looks through at a time.
@@ -17,7 +16,7 @@ const PIECE: usize = 1 << 14;
 
 /// Looks for the largest number of each piece of the rows.
 struct ArgMaxPieces {
-    isa: Isa,
+    set: Token,
     width: usize,
     input: View<f32>,
     /// `[rows, pieces]`: where it is within the row, or [`NOT_A_NUMBER`].
@@ -53,7 +52,7 @@ pub(crate) fn lower_argmax(op: &ArgMax, lowering: &mut Lowering) -> Result<()> {
     let bytes = rows * width.div_ceil(PIECE) as u64 * size_of::<i32>() as u64;
     let workspace = lowering.workspace(bytes)?;
     let pieces = ArgMaxPieces {
-        isa: lowering.target().isa,
+        set: lowering.target().token(),
         width,
         input: View::of(&op.input)?,
         places: View::range(&workspace, 0, bytes)?,
@@ -163,7 +162,7 @@ impl Phase for ArgMaxPieces {
             let row = item / pieces * self.width;
             // SAFETY: the list orders this read after the input's writes.
             let piece = unsafe { self.input.slice(row + start..row + end) };
-            let index = index_of_largest(self.isa, piece);
+            let index = index_of_largest(self.set, piece);
             // SAFETY: each item writes its own number.
             let place = unsafe { self.places.slice_mut(item..item + 1) };
             place[0] = match index {

@@ -21,22 +21,26 @@ pub(crate) trait Bytes: Simd {
     /// Asks for 64 bytes that are read soon; any address will do.
     fn prefetch(self, p: *const u8);
     unsafe fn store_b(self, p: *mut u8, a: Self::B);
+    #[inline(always)]
+    fn read_b(self, bytes: &[u8; 64]) -> Self::B {
+        // SAFETY: sixty-four bytes.
+        unsafe { self.load_b(bytes.as_ptr()) }
+    }
+    #[inline(always)]
+    fn write_b(self, bytes: &mut [u8; 64], a: Self::B) {
+        // SAFETY: room for sixty-four bytes.
+        unsafe { self.store_b(bytes.as_mut_ptr(), a) }
+    }
     /// Sums of no products.
     fn nothing(self) -> Self::Sums;
     /// Each sum with the products of its four unsigned bytes and four integers, whose two parts are at `first` and
     /// `second` as [`split`](Bytes::split) writes them.
-    unsafe fn dot(
-        self,
-        sums: Self::Sums,
-        a: Self::B,
-        first: *const i8,
-        second: *const i8,
-    ) -> Self::Sums;
+    fn dot(self, sums: Self::Sums, a: Self::B, first: &[i8; 4], second: &[i8; 4]) -> Self::Sums;
     /// The sums, wrapping, − less, as numbers.
     fn number_of(self, sums: Self::Sums, less: i32) -> Self::F;
     /// Rounds numbers below 2¹⁵ to integers and writes them in two parts of sixteen bytes, four of each for every four
     /// integers; returns the integers.
-    unsafe fn split(self, a: Self::F, first: *mut i8, second: *mut i8) -> Self::I;
+    fn split(self, a: Self::F, first: &mut [i8; 16], second: &mut [i8; 16]) -> Self::I;
     fn reduce_add_i(self, a: Self::I) -> i32;
     /// A table of 64 bytes, sixteen of them in each part.
     fn table(self, numbers: &[u8; 64]) -> [Self::B; 4];
@@ -60,17 +64,17 @@ pub(crate) trait Bytes: Simd {
     ) -> Self::B;
     /// The table's bytes for the fours of bits of 16 bytes of four rows: word `i` of the first vector is of the lower
     /// fours of each row's byte `i`, of the second of the upper.
-    unsafe fn nibbles_of_rows(
+    fn nibbles_of_rows(
         self,
         table: &[Self::B; 4],
         order: &[Self::B; 2],
-        rows: [*const u8; 4],
+        rows: [&[u8; 16]; 4],
     ) -> [Self::B; 2];
     /// Writes the table's bytes for the fours of bits of 64 bytes of four rows: those of each vector that they
     /// [interleave](Bytes::interleave) to, the lower, then the upper.
-    unsafe fn wide_nibbles(self, table: &[Self::B; 4], rows: [*const u8; 4], out: *mut u8);
+    fn wide_nibbles(self, table: &[Self::B; 4], rows: [&[u8; 64]; 4], out: &mut [u8; 512]);
     /// The same of 32 bytes of two times four rows: half vectors.
-    unsafe fn half_nibbles(self, table: &[Self::B; 4], rows: [[*const u8; 4]; 2], out: *mut u8);
+    fn half_nibbles(self, table: &[Self::B; 4], rows: [[&[u8; 32]; 4]; 2], out: &mut [u8; 512]);
     /// What [`Bytes::nibbles_of_rows`] permutes by.
     fn row_order(self) -> [Self::B; 2];
     /// Puts lanes into an order.

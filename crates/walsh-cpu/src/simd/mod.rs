@@ -4,6 +4,8 @@
 //! set's features ([`entries`]). Every operation that a cache's bytes depend on is exactly rounded and unfused, so that
 //! all sets give the same bytes.
 
+use std::cell::Cell;
+
 use half::f16;
 
 use crate::isa::Isa;
@@ -57,6 +59,8 @@ pub(crate) trait Simd: Copy + 'static {
     const WIDE: bool;
     /// Query rows of the value kernel's register block.
     const VALUE_ROWS: usize;
+    /// Of a set that has [`Bytes`]: the most query rows whose keys are multiplied as they are decoded, and whose values are.
+    const FUSED_ROWS: Option<(usize, usize)> = None;
 
     fn splat(self, x: f32) -> Self::F;
     unsafe fn load(self, p: *const f32) -> Self::F;
@@ -70,6 +74,49 @@ pub(crate) trait Simd: Copy + 'static {
     fn write(self, numbers: &mut [f32; 16], a: Self::F) {
         // SAFETY: room for sixteen numbers.
         unsafe { self.store(numbers.as_mut_ptr(), a) }
+    }
+    /// Numbers that may be written through other references of this thread.
+    #[inline(always)]
+    fn get(self, numbers: &[Cell<f32>; 16]) -> Self::F {
+        // SAFETY: sixteen numbers.
+        unsafe { self.load(numbers.as_ptr().cast()) }
+    }
+    #[inline(always)]
+    fn set(self, numbers: &[Cell<f32>; 16], a: Self::F) {
+        // SAFETY: room for sixteen numbers, which are to be written through such references.
+        unsafe { self.store(numbers.as_ptr().cast::<f32>().cast_mut(), a) }
+    }
+    /// Sixteen numbers of a row of bytes.
+    #[inline(always)]
+    fn read_f32(self, bytes: &[u8; 64]) -> Self::F {
+        // SAFETY: the bytes of sixteen numbers.
+        unsafe { self.load(bytes.as_ptr().cast()) }
+    }
+    #[inline(always)]
+    fn read_f16(self, bytes: &[u8; 32]) -> Self::F {
+        // SAFETY: the bytes of sixteen numbers.
+        unsafe { self.load_f16(bytes.as_ptr()) }
+    }
+    #[inline(always)]
+    fn read_bf16(self, bytes: &[u8; 32]) -> Self::F {
+        // SAFETY: the bytes of sixteen numbers.
+        unsafe { self.load_bf16(bytes.as_ptr()) }
+    }
+    #[inline(always)]
+    fn read_i8(self, bytes: &[u8; 16]) -> Self::F {
+        // SAFETY: sixteen bytes.
+        unsafe { self.load_i8(bytes.as_ptr()) }
+    }
+    /// Sixteen bytes, zero-extended.
+    #[inline(always)]
+    fn read_u8(self, bytes: &[u8; 16]) -> Self::I {
+        // SAFETY: sixteen bytes.
+        unsafe { self.load_u8(bytes.as_ptr()) }
+    }
+    #[inline(always)]
+    fn read_i(self, words: &[u32; 16]) -> Self::I {
+        // SAFETY: sixteen words.
+        unsafe { self.load_i(words.as_ptr()) }
     }
     fn add(self, a: Self::F, b: Self::F) -> Self::F;
     fn sub(self, a: Self::F, b: Self::F) -> Self::F;
@@ -136,7 +183,7 @@ pub(crate) trait Simd: Copy + 'static {
             word |= (u64::from(byte) & ((1 << WIDTH) - 1)) << (i * WIDTH);
         }
         let word = word.to_le_bytes();
-        // SAFETY: the caller promises room for so many, no more than the eight bytes of the word.
+        // SAFETY: the method asks for room for so many bytes, and the word has eight.
         unsafe { p.copy_from_nonoverlapping(word.as_ptr(), 2 * WIDTH) };
     }
     /// Sixteen bytes, zero-extended.
@@ -165,7 +212,7 @@ pub(crate) trait Simd: Copy + 'static {
         let mut copies = [[0u8; 32]; 16];
         let mut starts = *rows;
         for i in 0..16 {
-            // SAFETY: the caller promises so many bytes of each row.
+            // SAFETY: a row has so many bytes, as the method asks, and a copy 32.
             unsafe { rows[i].copy_to_nonoverlapping(copies[i].as_mut_ptr(), bytes.min(32)) };
             starts[i] = copies[i].as_ptr();
         }
@@ -192,16 +239,108 @@ static ALTERNATING: [[f32; 16]; 4] = {
     signs
 };
 
-/// [`Simd::ORDER`] of an instruction set.
-pub(crate) fn order(isa: Isa) -> [u8; 16] {
-    match isa.base() {
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => Avx2::ORDER,
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => Avx512::ORDER,
-        #[cfg(target_arch = "aarch64")]
-        Isa::Neon => Neon::ORDER,
-        _ => Portable::ORDER,
+/// What plans and tables need to know of a set.
+pub(crate) struct Facts {
+    /// [`Simd::ORDER`].
+    pub(crate) order: [u8; 16],
+    /// [`Simd::FUSED_ROWS`].
+    pub(crate) fused_rows: Option<(usize, usize)>,
+}
+
+impl Facts {
+    fn of<S: Simd>(_: S) -> Facts {
+        Facts {
+            order: S::ORDER,
+            fused_rows: S::FUSED_ROWS,
+        }
+    }
+}
+
+/// The token of the set that a device runs on: what code is compiled for.
+#[derive(Clone, Copy)]
+pub(crate) enum Token {
+    Portable(Portable),
+    #[cfg(target_arch = "x86_64")]
+    Avx2(Avx2),
+    #[cfg(target_arch = "x86_64")]
+    Avx512(Avx512),
+    #[cfg(target_arch = "aarch64")]
+    Neon(Neon),
+}
+
+impl Token {
+    /// That of a set that this machine has: a device is opened for no other.
+    #[inline(always)]
+    pub(crate) fn of(isa: Isa) -> Token {
+        assert!(isa.is_available(), "a set of this machine");
+        match isa {
+            Isa::Portable => Token::Portable(Portable::new()),
+            // SAFETY: the machine has the set, as the assertion has shown, and with it those that it adds to.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 | Isa::AvxVnni => Token::Avx2(unsafe { Avx2::new_unchecked() }),
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => Token::Avx512(unsafe { Avx512::new_unchecked() }),
+            #[cfg(not(target_arch = "x86_64"))]
+            Isa::Avx2 | Isa::AvxVnni | Isa::Avx512 => unreachable!("no set of this machine"),
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon | Isa::NeonDotprod | Isa::NeonI8mm => {
+                Token::Neon(unsafe { Neon::new_unchecked() })
+            }
+            #[cfg(not(target_arch = "aarch64"))]
+            Isa::Neon | Isa::NeonDotprod | Isa::NeonI8mm => unreachable!("no set of this machine"),
+        }
+    }
+
+    /// What is known of the set.
+    pub(crate) fn facts(self) -> Facts {
+        match self {
+            Token::Portable(s) => Facts::of(s),
+            #[cfg(target_arch = "x86_64")]
+            Token::Avx2(s) => Facts::of(s),
+            #[cfg(target_arch = "x86_64")]
+            Token::Avx512(s) => Facts::of(s),
+            #[cfg(target_arch = "aarch64")]
+            Token::Neon(s) => Facts::of(s),
+        }
+    }
+
+    /// Runs work that is generic over the steps of decoding, compiled with the set's features.
+    pub(crate) fn run<W: Steps>(self, work: W) -> W::Output {
+        match self {
+            Token::Portable(p) => work.by(p),
+            #[cfg(target_arch = "x86_64")]
+            Token::Avx2(p) => p.run(Stepping(work)),
+            #[cfg(target_arch = "x86_64")]
+            Token::Avx512(p) => p.run(Stepping(work)),
+            // NEON is the target's baseline: the compiler finds it by itself.
+            #[cfg(target_arch = "aarch64")]
+            Token::Neon(_) => work.by(Portable::new()),
+        }
+    }
+}
+
+/// Work for [`Token::run`].
+pub(crate) trait Steps {
+    /// What it gives.
+    type Output;
+
+    /// Does it; always inlined.
+    fn by<P: Primitives>(self, p: P) -> Self::Output;
+}
+
+/// [`Steps`] as work for a set of products.
+#[cfg(target_arch = "x86_64")]
+struct Stepping<W>(W);
+
+#[cfg(target_arch = "x86_64")]
+impl<P: Primitives, W: Steps> Work<P> for Stepping<W> {
+    type Output = W::Output;
+
+    #[inline(always)]
+    fn on(self, p: P) -> W::Output {
+        self.0.by(p)
     }
 }
 
@@ -304,7 +443,7 @@ macro_rules! operations {
         $(#[$doc])*
         #[inline(always)]
         $vis unsafe fn $name $(<const $c: $ct>)? ($($args)*) $(-> $ret)? {
-            // SAFETY: the token exists only where the set does; the caller promises valid pointers.
+            // SAFETY: the token exists only where the set does; pointers are valid as the trait's methods ask.
             unsafe { $body }
         }
         $crate::simd::operations! { $($rest)* }
@@ -337,7 +476,7 @@ macro_rules! compiled_for {
 }
 pub(crate) use compiled_for;
 
-/// Defines a function that runs one that is generic over [`Simd`] on the instruction set that it is given first: compiled
+/// Defines a function that runs one that is generic over [`Simd`] on the instruction set whose token it is given first: compiled
 /// with the set's features, and with the set's token for its first argument. It is as safe as that function.
 macro_rules! entries {
     ($($entry:tt)*) => { $crate::simd::entry! { Simd $($entry)* } };
@@ -365,12 +504,12 @@ macro_rules! entry {
         $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:path
     ) => {
         $($doc)*
-        $vis $($unsafe)? fn $name(isa: $crate::isa::Isa, $($arg: $ty),*) $(-> $ret)? {
+        $vis $($unsafe)? fn $name(set: $crate::simd::Token, $($arg: $ty),*) $(-> $ret)? {
             use $body as body;
 
             $crate::simd::compiled_for! {
                 Avx2: $($unsafe)? fn avx2(s: $crate::simd::Avx2, $($arg: $ty),*) $(-> $ret)? {
-                    // SAFETY: where there is something to promise, it is the caller's.
+                    // SAFETY: what the entry asks for.
                     $($unsafe)? { body(s, $($arg),*) }
                 }
             }
@@ -382,41 +521,43 @@ macro_rules! entry {
                 }
             }
 
-            match isa.base() {
-                // SAFETY: a device is opened only for a set that the machine has; the rest is the caller's.
+            match set {
+                // SAFETY: the token exists only where the set does. What an unsafe entry asks for is what it hands on.
                 #[cfg(target_arch = "x86_64")]
-                $crate::isa::Isa::Avx2 => unsafe { avx2($crate::simd::Avx2::new_unchecked(), $($arg),*) },
+                $crate::simd::Token::Avx2(s) => unsafe { avx2(s, $($arg),*) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
-                $crate::isa::Isa::Avx512 => unsafe { avx512($crate::simd::Avx512::new_unchecked(), $($arg),*) },
-                _ => $crate::simd::entry! { @others $of isa [$($unsafe)?] body($($arg: $ty),*) $(-> $ret)? },
+                $crate::simd::Token::Avx512(s) => unsafe { avx512(s, $($arg),*) },
+                #[cfg(target_arch = "aarch64")]
+                $crate::simd::Token::Neon(s) => {
+                    $crate::simd::entry! { @baseline $of [$($unsafe)?] body(s: $crate::simd::Neon, $($arg: $ty),*) $(-> $ret)? }
+                }
+                $crate::simd::Token::Portable(s) => {
+                    $crate::simd::entry! { @baseline $of [$($unsafe)?] body(s: $crate::simd::Portable, $($arg: $ty),*) $(-> $ret)? }
+                }
             }
         }
     };
     (
-        @others Simd $isa:ident [$($unsafe:tt)?]
+        @baseline Simd [$($unsafe:tt)?]
         $body:ident($($arg:ident: $ty:ty),*) $(-> $ret:ty)?
     ) => {{
         // By itself: inlined, it would make the choice set up a stack that the other sets have no use for.
         #[cfg_attr(target_arch = "x86_64", inline(never))]
-        $($unsafe)? fn others(isa: $crate::isa::Isa, $($arg: $ty),*) $(-> $ret)? {
-            match isa.base() {
-                // SAFETY: a device is opened only for a set that the machine has; the rest is the caller's.
-                #[cfg(target_arch = "aarch64")]
-                $crate::isa::Isa::Neon => unsafe { $body($crate::simd::Neon::new_unchecked(), $($arg),*) },
-                // SAFETY: the caller's.
-                _ => $($unsafe)? { $body($crate::simd::Portable::new(), $($arg),*) },
-            }
+        $($unsafe)? fn baseline($($arg: $ty),*) $(-> $ret)? {
+            // SAFETY: what the entry asks for.
+            $($unsafe)? { $body($($arg),*) }
         }
         // SAFETY: as above.
-        $($unsafe)? { others($isa, $($arg),*) }
+        $($unsafe)? { baseline($($arg),*) }
     }};
     (
-        @others Bytes $isa:ident [$($unsafe:tt)?]
-        $body:ident($($arg:ident: $ty:ty),*) $(-> $ret:ty)?
-    ) => {
-        unreachable!("attention over codes on {} is in f32", $isa)
-    };
+        @baseline Bytes [$($unsafe:tt)?]
+        $body:ident($s:ident: $set:ty, $($arg:ident: $ty:ty),*) $(-> $ret:ty)?
+    ) => {{
+        let _ = $s;
+        unreachable!("attention over codes is in f32 on a set without products of bytes")
+    }};
 }
 pub(crate) use entry;
 
@@ -426,7 +567,7 @@ pub(crate) use entry;
 macro_rules! versions {
     ($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
         $(#[$doc])*
-        $vis fn $name(isa: $crate::isa::Isa, $($arg: $ty),*) $(-> $ret)? {
+        $vis fn $name(set: $crate::simd::Token, $($arg: $ty),*) $(-> $ret)? {
             #[inline(always)]
             fn body($($arg: $ty),*) $(-> $ret)? $body
 
@@ -438,14 +579,16 @@ macro_rules! versions {
                 Avx512: fn avx512($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
             }
 
-            match isa.base() {
-                // SAFETY: a device is opened only for a set that the machine has.
+            match set {
+                // SAFETY: the token exists only where the set does.
                 #[cfg(target_arch = "x86_64")]
-                $crate::isa::Isa::Avx2 => unsafe { avx2($($arg),*) },
+                $crate::simd::Token::Avx2(_) => unsafe { avx2($($arg),*) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
-                $crate::isa::Isa::Avx512 => unsafe { avx512($($arg),*) },
-                _ => body($($arg),*),
+                $crate::simd::Token::Avx512(_) => unsafe { avx512($($arg),*) },
+                #[cfg(target_arch = "aarch64")]
+                $crate::simd::Token::Neon(_) => body($($arg),*),
+                $crate::simd::Token::Portable(_) => body($($arg),*),
             }
         }
     };

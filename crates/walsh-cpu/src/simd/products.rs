@@ -17,7 +17,7 @@ pub(crate) trait Primitives: Copy + 'static {
     #[inline(always)]
     unsafe fn widen_all(self, from: *const f16, to: &mut [f32]) {
         for (i, to) in to.iter_mut().enumerate() {
-            // SAFETY: the caller promises as many numbers.
+            // SAFETY: `from` has as many numbers as `to`, as the method asks.
             *to = self.widen(unsafe { from.add(i).read_unaligned() });
         }
     }
@@ -204,26 +204,21 @@ pub(crate) trait Products: Copy + 'static {
     /// Whether codes that take all eight bits are multiplied as signed numbers. Otherwise they are raised by 128.
     const SIGNED: bool;
 
-    /// The token.
-    ///
-    /// # Safety
-    /// The machine has the instruction set.
-    unsafe fn new_unchecked() -> Self;
+    /// The token, on a machine that has the set; on another there is none to run anything with.
+    fn of_machine() -> Self;
 
     fn set(self) -> Self::Set;
 
     /// Runs work compiled with the set's features.
     fn run<W: Work<Self>>(self, work: W) -> W::Output;
 
-    /// Adds the products of some quads of a panel's codes, raised where they take all eight bits, and the values of each row.
-    ///
-    /// # Safety
-    /// The panel has these quads, and `values` gives eight readable words.
-    unsafe fn add_rows<const ROWS: usize>(
+    /// Adds the products of some quads of a block of a panel's codes, eight registers of bytes that are raised where they take
+    /// all eight bits, and the values of each row.
+    fn add_rows<const ROWS: usize>(
         self,
         sums: &mut [Words<Self>; ROWS],
-        panel: *const u8,
-        values: impl Fn(usize) -> *const i32,
+        panel: &[u8],
+        values: [&[i32; 8]; ROWS],
         quads: Quads,
     );
 }

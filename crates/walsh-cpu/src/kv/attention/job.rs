@@ -4,14 +4,18 @@
 //! the block share one pass over the part: each tile is decoded once, scored, weighed and summed. When the context is cut
 //! into parts, a second phase merges them.
 
-use std::ops::Range;
+use std::ops::{Deref, Range};
+
+use bytemuck::Pod;
 
 use super::int8::Int8;
+use super::scratch;
 use super::shape::{Shape, TILE};
-use crate::isa::Isa;
 use crate::kv::codec::Decoder;
 use crate::kv::codec::numbers::Rows;
 use crate::kv::pages::Pages;
+use crate::memory::View;
+use crate::simd::Token;
 
 /// Positions that are worth a part of their own: fewer take less time than a part's queries and its merging do.
 const PART: usize = 2 * TILE;
@@ -20,25 +24,11 @@ const PART: usize = 2 * TILE;
 pub(super) struct Stored {
     pub(super) decoder: Decoder,
     /// `[sequences · kv_heads][slots][code_bytes]`; of pages, `[kv_heads][slots][code_bytes]`.
-    pub(super) codes: *const u8,
-    /// The same of `scale_bytes`.
-    pub(super) scales: *const u8,
+    pub(super) codes: View<u8>,
+    /// The same of `scale_bytes`; absent for dense codecs.
+    pub(super) scales: Option<View<u8>>,
     /// Slots per KV head.
     pub(super) slots: usize,
-}
-
-impl Stored {
-    /// `count` rows of a head from a slot on.
-    pub(super) fn rows(&self, head: usize, slot: usize, count: usize) -> Rows {
-        let first = head * self.slots + slot;
-        let codec = &self.decoder.codec;
-        Rows {
-            codes: self.codes.wrapping_add(first * codec.code_bytes()),
-            stride: codec.code_bytes(),
-            scales: self.scales.wrapping_add(first * codec.scale_bytes()),
-            count,
-        }
-    }
 }
 
 /// The keys or the values of a cache.
@@ -59,15 +49,14 @@ pub(super) struct OverlayMap {
 }
 
 /// A chunk's own keys and values, `f32 [n][kv_heads][head_dim]`.
-#[derive(Clone, Copy)]
 pub(super) struct Fresh {
-    pub(super) keys: *const f32,
-    pub(super) values: *const f32,
+    pub(super) keys: View<f32>,
+    pub(super) values: View<f32>,
 }
 
-/// An attention op, ready to run. The pointers are those of its tensors.
+/// An attention op, ready to run.
 pub(super) struct Job {
-    pub(super) isa: Isa,
+    pub(super) set: Token,
     pub(super) shape: Shape,
     pub(super) scale: f32,
     /// Positions that a query sees, its own included.
@@ -81,37 +70,131 @@ pub(super) struct Job {
     pub(super) key: Side,
     pub(super) value: Side,
     pub(super) overlay: OverlayMap,
-    /// `[kv_heads][head_dim]`: what keys were divided by, or null.
-    pub(super) equaliser: *const f32,
-    /// `[kv_heads][head_dim]`: what was subtracted from keys, or null.
-    pub(super) center: *const f32,
+    /// `[kv_heads][head_dim]`: what keys were divided by.
+    pub(super) equaliser: Option<View<f32>>,
+    /// `[kv_heads][head_dim]`: what was subtracted from keys.
+    pub(super) center: Option<View<f32>>,
     /// The chunk's own keys and values; the cache then ends before the first query's position.
     pub(super) fresh: Option<Fresh>,
     /// `[tokens][heads][head_dim]`.
-    pub(super) query: *const f32,
+    pub(super) query: View<f32>,
     /// `[tokens]`, ascending by one within a sequence.
-    pub(super) positions: *const i32,
-    /// `[tokens]`: each token's sequence, or null for the first.
-    pub(super) sequences: *const i32,
-    /// `[heads]`, or null.
-    pub(super) sinks: *const f32,
+    pub(super) positions: View<i32>,
+    /// `[tokens]`: each token's sequence; the first of all where absent.
+    pub(super) sequences: Option<View<i32>>,
+    /// `[heads]`.
+    pub(super) sinks: Option<View<f32>>,
     /// `[tokens][heads][head_dim]`.
-    pub(super) output: *mut f32,
+    pub(super) output: View<f32>,
     /// The codes as integers, or none where attention is in f32.
     pub(super) int8: Option<Int8>,
     /// The most parts of a context.
     pub(super) parts: usize,
     /// [`Shape::partials`] numbers: outputs `[tokens · heads][parts][width]`, then maxima and sums, then how many
-    /// parts each vector has.
-    pub(super) partials: *mut f32,
+    /// parts each vector has. Absent where there is one part.
+    pub(super) partials: Option<View<f32>>,
     /// What the chunk's own rows are: plain numbers.
     pub(super) plain: Decoder,
 }
 
-// SAFETY: the pointers are into tensors that the op keeps alive; items write apart from each other.
-unsafe impl Send for Job {}
-// SAFETY: as above.
-unsafe impl Sync for Job {}
+/// A job while it runs.
+#[derive(Clone, Copy)]
+pub(super) struct Run<'a> {
+    job: &'a Job,
+}
+
+impl Deref for Run<'_> {
+    type Target = Job;
+
+    fn deref(&self) -> &Job {
+        self.job
+    }
+}
+
+impl<'a> Run<'a> {
+    /// # Safety
+    /// While this lives, nothing writes what the op reads, and nothing else touches the vectors of the items that it is
+    /// given.
+    pub(super) unsafe fn new(job: &'a Job) -> Self {
+        Self { job }
+    }
+
+    pub(super) fn job(self) -> &'a Job {
+        self.job
+    }
+
+    /// Numbers of a tensor that the op reads.
+    pub(super) fn read<T: Pod>(self, view: &'a View<T>, range: Range<usize>) -> &'a [T] {
+        // SAFETY: nothing writes what the op reads while it runs.
+        unsafe { view.slice(range) }
+    }
+
+    /// A vector of numbers of each KV head, for one of them.
+    pub(super) fn of_head(
+        self,
+        numbers: &'a Option<View<f32>>,
+        kv_head: usize,
+    ) -> Option<&'a [f32]> {
+        let d = self.shape.head_dim;
+        let of_head = |view| self.read(view, kv_head * d..(kv_head + 1) * d);
+        numbers.as_ref().map(of_head)
+    }
+
+    /// Which slot a position of a sequence is in, if in pages.
+    pub(super) fn slot(self, sequence: usize, position: usize) -> Option<usize> {
+        let pages = self.job.pages.as_ref()?;
+        // SAFETY: nothing writes what the op reads while it runs.
+        Some(unsafe { pages.read() }.slot(sequence, position))
+    }
+
+    /// `count` rows of a head from a slot on.
+    pub(super) fn rows(
+        self,
+        stored: &'a Stored,
+        (head, slot): (usize, usize),
+        count: usize,
+    ) -> Rows<'a> {
+        let first = head * stored.slots + slot;
+        let of_rows = |bytes: usize| first * bytes..(first + count) * bytes;
+        let codec = &stored.decoder.codec;
+        let (code_bytes, scale_bytes) = (codec.code_bytes(), codec.scale_bytes());
+        let scales = match &stored.scales {
+            Some(scales) => self.read(scales, of_rows(scale_bytes)),
+            None => &[],
+        };
+        let codes = self.read(&stored.codes, of_rows(code_bytes));
+        Rows::new(
+            codes,
+            (code_bytes, code_bytes),
+            (scales, scale_bytes),
+            count,
+        )
+    }
+
+    /// `count` of the chunk's own rows of a KV head from a token on.
+    pub(super) fn fresh_rows(
+        self,
+        numbers: &'a View<f32>,
+        (kv_head, token): (usize, usize),
+        count: usize,
+    ) -> Rows<'a> {
+        let Shape {
+            kv_heads, head_dim, ..
+        } = self.shape;
+        let first = (token * kv_heads + kv_head) * head_dim;
+        let numbers = self.read(numbers, first..numbers.len());
+        let (stride, row) = (
+            kv_heads * head_dim * size_of::<f32>(),
+            head_dim * size_of::<f32>(),
+        );
+        Rows::new(
+            bytemuck::cast_slice(numbers),
+            (stride, row),
+            (&[], 0),
+            count,
+        )
+    }
+}
 
 /// A block of query vectors of one sequence over a part of the context.
 pub(super) struct Block {
@@ -148,6 +231,11 @@ impl Block {
 }
 
 impl Job {
+    /// Numbers of scratch per worker.
+    pub(super) fn scratch(&self) -> usize {
+        scratch::len(&self.shape, self.int8.is_some())
+    }
+
     pub(super) fn items(&self) -> usize {
         self.shape.items() * self.parts
     }
@@ -201,16 +289,16 @@ impl Job {
     }
 
     pub(super) fn position_of(&self, token: usize) -> usize {
-        // SAFETY: the positions hold `tokens` numbers.
-        unsafe { self.positions.add(token).read().max(0) as usize }
+        // SAFETY: asked for while the op runs, or right before: positions are written by then.
+        unsafe { self.positions.slice(token..token + 1)[0].max(0) as usize }
     }
 
     pub(super) fn sequence_of(&self, token: usize) -> usize {
-        if self.sequences.is_null() {
-            return 0;
+        match &self.sequences {
+            None => 0,
+            // SAFETY: as above.
+            Some(sequences) => unsafe { sequences.slice(token..token + 1)[0].max(0) as usize },
         }
-        // SAFETY: the sequences hold `tokens` numbers.
-        unsafe { self.sequences.add(token).read().max(0) as usize }
     }
 
     /// The end of a block's cached positions: the chunk's start, or past its sequence's last query.

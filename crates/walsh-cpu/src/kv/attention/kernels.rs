@@ -5,57 +5,52 @@ use bytemuck::{Pod, Zeroable};
 use crate::simd::{self, LANES, Simd, entries};
 
 /// Query rows against key panels.
-#[derive(Clone, Copy)]
-pub(super) struct Scores {
+pub(super) struct Scores<'a> {
     /// `[rows][head_dim]`.
-    pub(super) queries: *const f32,
+    pub(super) queries: &'a [f32],
     /// `[panels][head_dim][16]`.
-    pub(super) panels: *const f32,
+    pub(super) panels: &'a [f32],
     /// `[rows][stride]`: the scores.
-    pub(super) out: *mut f32,
+    pub(super) out: &'a mut [f32],
     pub(super) stride: usize,
     pub(super) rows: usize,
     pub(super) panel_count: usize,
+    /// A multiple of 16.
     pub(super) head_dim: usize,
 }
 
 entries! {
     /// Writes the inner product of every query row and every position of the panels.
-    ///
-    /// # Safety
-    /// The pointers hold what their fields say.
-    pub(super) unsafe fn scores(args: Scores) = score_rows
+    pub(super) fn scores(args: Scores<'_>) = score_rows
 }
 
 /// See [`scores`].
 #[inline(always)]
-unsafe fn score_rows<S: Simd>(s: S, args: Scores) {
+fn score_rows<S: Simd>(s: S, mut args: Scores<'_>) {
+    let args = &mut args;
     let mut row = 0;
     while row < args.rows {
         let rows = (args.rows - row).min(S::SCORE_ROWS);
         let mut panel = 0;
         while panel < args.panel_count {
             let pair = S::WIDE && panel + 2 <= args.panel_count;
-            // SAFETY: rows and panels within the counts.
-            unsafe {
-                match (rows, pair) {
-                    (1, true) => score_block::<S, 1, 2, 2>(s, args, row, panel),
-                    (2, true) => score_block::<S, 2, 2, 2>(s, args, row, panel),
-                    (3, true) => score_block::<S, 3, 2, 2>(s, args, row, panel),
-                    (4, true) => score_block::<S, 4, 2, 2>(s, args, row, panel),
-                    (5, true) => score_block::<S, 5, 2, 1>(s, args, row, panel),
-                    (6, true) => score_block::<S, 6, 2, 1>(s, args, row, panel),
-                    (7, true) => score_block::<S, 7, 2, 1>(s, args, row, panel),
-                    (_, true) => score_block::<S, 8, 2, 1>(s, args, row, panel),
-                    (1, false) => score_block::<S, 1, 1, 2>(s, args, row, panel),
-                    (2, false) => score_block::<S, 2, 1, 2>(s, args, row, panel),
-                    (3, false) => score_block::<S, 3, 1, 1>(s, args, row, panel),
-                    (4, false) => score_block::<S, 4, 1, 1>(s, args, row, panel),
-                    (5, false) => score_block::<S, 5, 1, 1>(s, args, row, panel),
-                    (6, false) => score_block::<S, 6, 1, 1>(s, args, row, panel),
-                    (7, false) => score_block::<S, 7, 1, 1>(s, args, row, panel),
-                    (_, false) => score_block::<S, 8, 1, 1>(s, args, row, panel),
-                }
+            match (rows, pair) {
+                (1, true) => score_block::<S, 1, 2, 2>(s, args, row, panel),
+                (2, true) => score_block::<S, 2, 2, 2>(s, args, row, panel),
+                (3, true) => score_block::<S, 3, 2, 2>(s, args, row, panel),
+                (4, true) => score_block::<S, 4, 2, 2>(s, args, row, panel),
+                (5, true) => score_block::<S, 5, 2, 1>(s, args, row, panel),
+                (6, true) => score_block::<S, 6, 2, 1>(s, args, row, panel),
+                (7, true) => score_block::<S, 7, 2, 1>(s, args, row, panel),
+                (_, true) => score_block::<S, 8, 2, 1>(s, args, row, panel),
+                (1, false) => score_block::<S, 1, 1, 2>(s, args, row, panel),
+                (2, false) => score_block::<S, 2, 1, 2>(s, args, row, panel),
+                (3, false) => score_block::<S, 3, 1, 1>(s, args, row, panel),
+                (4, false) => score_block::<S, 4, 1, 1>(s, args, row, panel),
+                (5, false) => score_block::<S, 5, 1, 1>(s, args, row, panel),
+                (6, false) => score_block::<S, 6, 1, 1>(s, args, row, panel),
+                (7, false) => score_block::<S, 7, 1, 1>(s, args, row, panel),
+                (_, false) => score_block::<S, 8, 1, 1>(s, args, row, panel),
             }
             panel += if pair { 2 } else { 1 };
         }
@@ -65,21 +60,22 @@ unsafe fn score_rows<S: Simd>(s: S, args: Scores) {
 
 /// `R` rows against `C` panels, with `U` running sums each to hide the latency of few rows.
 #[inline(always)]
-unsafe fn score_block<S: Simd, const R: usize, const C: usize, const U: usize>(
+fn score_block<S: Simd, const R: usize, const C: usize, const U: usize>(
     s: S,
-    args: Scores,
+    args: &mut Scores<'_>,
     row: usize,
     panel: usize,
 ) {
     let d = args.head_dim;
-    // SAFETY: the caller's pointers; head sizes are multiples of 16, hence of U.
-    unsafe {
-        let queries = args.queries.add(row * d);
-        let panels = args.panels.add(panel * d * LANES);
-        let mut sums = [[[s.splat(0.0); C]; R]; U];
-        let mut dim = 0;
-        while dim < d {
-            for u in 0..U {
+    assert!(d.is_multiple_of(U));
+    let queries = args.queries[row * d..(row + R) * d].as_ptr();
+    let panels = args.panels[panel * d * LANES..(panel + C) * d * LANES].as_ptr();
+    let mut sums = [[[s.splat(0.0); C]; R]; U];
+    let mut dim = 0;
+    while dim < d {
+        for u in 0..U {
+            // SAFETY: `dim + u` is below `d`, and there are `R` queries and `C` panels of so many numbers and vectors.
+            unsafe {
                 let mut keys = [s.splat(0.0); C];
                 for c in 0..C {
                     keys[c] = s.load(panels.add((c * d + dim + u) * LANES));
@@ -91,19 +87,17 @@ unsafe fn score_block<S: Simd, const R: usize, const C: usize, const U: usize>(
                     }
                 }
             }
-            dim += U;
         }
-        for r in 0..R {
-            for c in 0..C {
-                let mut sum = sums[0][r][c];
-                for part in &sums[1..] {
-                    sum = s.add(sum, part[r][c]);
-                }
-                s.store(
-                    args.out.add((row + r) * args.stride + (panel + c) * LANES),
-                    sum,
-                );
+        dim += U;
+    }
+    for r in 0..R {
+        let out = &mut args.out[(row + r) * args.stride + panel * LANES..][..C * LANES];
+        for (c, out) in out.as_chunks_mut().0.iter_mut().enumerate() {
+            let mut sum = sums[0][r][c];
+            for part in &sums[1..] {
+                sum = s.add(sum, part[r][c]);
             }
+            s.write(out, sum);
         }
     }
 }
@@ -126,10 +120,9 @@ impl Running {
 }
 
 /// What a tile of scores becomes weights with.
-#[derive(Clone, Copy)]
-pub(super) struct Weigh {
+pub(super) struct Weigh<'a> {
     /// The scores of one row, replaced by the weights; whole vectors.
-    pub(super) scores: *mut f32,
+    pub(super) scores: &'a mut [f32],
     /// How many positions the tile has.
     pub(super) count: usize,
     /// The first visible position of the tile.
@@ -137,99 +130,104 @@ pub(super) struct Weigh {
     /// The end of the visible positions, above `first`.
     pub(super) end: usize,
     /// A factor of each position's score; whole vectors.
-    pub(super) key_factors: *const f32,
+    pub(super) key_factors: &'a [f32],
     /// What is added to each score, after its factor.
     pub(super) offset: f32,
     /// A factor of each position's weight; whole vectors.
-    pub(super) value_factors: *const f32,
+    pub(super) value_factors: &'a [f32],
     /// The bound of the scores, or zero.
     pub(super) softcap: f32,
 }
 
+impl Weigh<'_> {
+    /// The scores of the tile's positions, and of those that fill its last vector.
+    #[inline(always)]
+    pub(super) fn vectors(&mut self) -> &mut [[f32; LANES]] {
+        &mut self.scores.as_chunks_mut().0[..self.count.div_ceil(LANES)]
+    }
+}
+
 entries! {
     /// Turns a row's scores into weights relative to the new maximum; returns what earlier sums must be multiplied by.
-    ///
-    /// # Safety
-    /// As for [`scores`].
-    pub(super) unsafe fn weigh(args: Weigh, running: &mut Running) -> f32 = weigh_row
+    pub(super) fn weigh(args: &mut Weigh<'_>, running: &mut Running) -> f32 = weigh_row
 }
 
 /// See [`weigh`].
 #[inline(always)]
-pub(super) unsafe fn weigh_row<S: Simd>(s: S, args: Weigh, running: &mut Running) -> f32 {
-    let vectors = args.count.div_ceil(LANES);
-    // SAFETY: the caller's pointers.
-    unsafe {
-        let mut max = s.splat(running.max);
-        let offset = s.splat(args.offset);
-        for v in 0..vectors {
-            let at = args.scores.add(v * LANES);
-            let factors = s.load(args.key_factors.add(v * LANES));
-            let mut score = s.fma(s.load(at), factors, offset);
-            if args.softcap > 0.0 {
-                let bounded = simd::tanh(s, s.mul(score, s.splat(1.0 / args.softcap)));
-                score = s.mul(bounded, s.splat(args.softcap));
-            }
-            let start = v * LANES;
-            if start < args.first || start + LANES > args.end {
-                score = s.keep(
-                    score,
-                    args.first as i32 - start as i32,
-                    args.end as i32 - start as i32,
-                );
-            }
-            s.store(at, score);
-            max = s.max(max, score);
+pub(super) fn weigh_row<S: Simd>(s: S, args: &mut Weigh<'_>, running: &mut Running) -> f32 {
+    let Weigh {
+        first,
+        end,
+        offset,
+        softcap,
+        ..
+    } = *args;
+    let (key_factors, value_factors) = (args.key_factors, args.value_factors);
+    let scores = args.vectors();
+    let mut max = s.splat(running.max);
+    let offset = s.splat(offset);
+    let factors = key_factors.as_chunks().0;
+    for (v, (at, factors)) in scores.iter_mut().zip(factors).enumerate() {
+        let mut score = s.fma(s.read(at), s.read(factors), offset);
+        if softcap > 0.0 {
+            let bounded = simd::tanh(s, s.mul(score, s.splat(1.0 / softcap)));
+            score = s.mul(bounded, s.splat(softcap));
         }
-        let max = s.reduce_max(max);
-        let alpha = if running.max == max {
-            1.0
-        } else {
-            (running.max - max).exp()
-        };
-        let mut sum = s.splat(0.0);
-        let highest = s.splat(max);
-        for v in 0..vectors {
-            let at = args.scores.add(v * LANES);
-            let p = simd::exp(s, s.sub(s.load(at), highest));
-            sum = s.add(sum, p);
-            s.store(at, s.mul(p, s.load(args.value_factors.add(v * LANES))));
+        let start = v * LANES;
+        if start < first || start + LANES > end {
+            score = s.keep(
+                score,
+                first as i32 - start as i32,
+                end as i32 - start as i32,
+            );
         }
-        running.max = max;
-        running.sum = running.sum * alpha + s.reduce_add(sum);
-        alpha
+        s.write(at, score);
+        max = s.max(max, score);
     }
+    let max = s.reduce_max(max);
+    let alpha = if running.max == max {
+        1.0
+    } else {
+        (running.max - max).exp()
+    };
+    let mut sum = s.splat(0.0);
+    let highest = s.splat(max);
+    for (at, factors) in scores.iter_mut().zip(value_factors.as_chunks().0) {
+        let p = simd::exp(s, s.sub(s.read(at), highest));
+        sum = s.add(sum, p);
+        s.write(at, s.mul(p, s.read(factors)));
+    }
+    running.max = max;
+    running.sum = running.sum * alpha + s.reduce_add(sum);
+    alpha
 }
 
 /// Weights against value rows.
-#[derive(Clone, Copy)]
-pub(super) struct Values {
+pub(super) struct Values<'a> {
     /// `[rows][stride]`.
-    pub(super) weights: *const f32,
+    pub(super) weights: &'a [f32],
     pub(super) stride: usize,
     /// `[positions]` rows of `head_dim`, `value_stride` numbers apart.
-    pub(super) values: *const f32,
+    pub(super) values: &'a [f32],
     pub(super) value_stride: usize,
     pub(super) positions: usize,
     /// What each row of `out` is multiplied by before.
-    pub(super) alphas: *const f32,
+    pub(super) alphas: &'a [f32],
     /// `[rows][head_dim]`.
-    pub(super) out: *mut f32,
+    pub(super) out: &'a mut [f32],
     pub(super) rows: usize,
     pub(super) head_dim: usize,
 }
 
 entries! {
     /// `out = alpha · out + weights · values`.
-    ///
-    /// # Safety
-    /// As for [`scores`].
-    pub(super) unsafe fn values(args: Values) = value_rows
+    pub(super) fn values(args: Values<'_>) = value_rows
 }
 
 /// See [`values`].
 #[inline(always)]
-unsafe fn value_rows<S: Simd>(s: S, args: Values) {
+fn value_rows<S: Simd>(s: S, mut args: Values<'_>) {
+    let args = &mut args;
     let chunks = args.head_dim / LANES;
     let mut row = 0;
     while row < args.rows {
@@ -237,22 +235,19 @@ unsafe fn value_rows<S: Simd>(s: S, args: Values) {
         let mut chunk = 0;
         while chunk < chunks {
             let wide = S::WIDE && chunk + 4 <= chunks;
-            // SAFETY: rows and chunks within the counts.
-            unsafe {
-                match (rows, wide) {
-                    (1, true) => value_block::<S, 1, 4>(s, args, row, chunk),
-                    (2, true) => value_block::<S, 2, 4>(s, args, row, chunk),
-                    (3, true) => value_block::<S, 3, 4>(s, args, row, chunk),
-                    (4, true) => value_block::<S, 4, 4>(s, args, row, chunk),
-                    (5, true) => value_block::<S, 5, 4>(s, args, row, chunk),
-                    (_, true) => value_block::<S, 6, 4>(s, args, row, chunk),
-                    (1, false) => value_block::<S, 1, 1>(s, args, row, chunk),
-                    (2, false) => value_block::<S, 2, 1>(s, args, row, chunk),
-                    (3, false) => value_block::<S, 3, 1>(s, args, row, chunk),
-                    (4, false) => value_block::<S, 4, 1>(s, args, row, chunk),
-                    (5, false) => value_block::<S, 5, 1>(s, args, row, chunk),
-                    (_, false) => value_block::<S, 6, 1>(s, args, row, chunk),
-                }
+            match (rows, wide) {
+                (1, true) => value_block::<S, 1, 4>(s, args, row, chunk),
+                (2, true) => value_block::<S, 2, 4>(s, args, row, chunk),
+                (3, true) => value_block::<S, 3, 4>(s, args, row, chunk),
+                (4, true) => value_block::<S, 4, 4>(s, args, row, chunk),
+                (5, true) => value_block::<S, 5, 4>(s, args, row, chunk),
+                (_, true) => value_block::<S, 6, 4>(s, args, row, chunk),
+                (1, false) => value_block::<S, 1, 1>(s, args, row, chunk),
+                (2, false) => value_block::<S, 2, 1>(s, args, row, chunk),
+                (3, false) => value_block::<S, 3, 1>(s, args, row, chunk),
+                (4, false) => value_block::<S, 4, 1>(s, args, row, chunk),
+                (5, false) => value_block::<S, 5, 1>(s, args, row, chunk),
+                (_, false) => value_block::<S, 6, 1>(s, args, row, chunk),
             }
             chunk += if wide { 4 } else { 1 };
         }
@@ -261,31 +256,39 @@ unsafe fn value_rows<S: Simd>(s: S, args: Values) {
 }
 
 #[inline(always)]
-unsafe fn value_block<S: Simd, const R: usize, const C: usize>(
+fn value_block<S: Simd, const R: usize, const C: usize>(
     s: S,
-    args: Values,
+    args: &mut Values<'_>,
     row: usize,
     chunk: usize,
 ) {
-    // SAFETY: the caller's pointers.
+    let (d, stride, positions) = (args.head_dim, args.stride, args.positions);
+    if positions == 0 {
+        return;
+    }
+    let weights = args.weights[row * stride..][..(R - 1) * stride + positions].as_ptr();
+    let reach = (positions - 1) * args.value_stride + C * LANES;
+    let values = args.values[chunk * LANES..][..reach].as_ptr();
+    let out = args.out[row * d + chunk * LANES..][..(R - 1) * d + C * LANES].as_mut_ptr();
+    let alphas = &args.alphas[row..row + R];
+    // SAFETY: `C` vectors of each of `R` rows of the output, of as many rows of weights, and of each position's values:
+    // each cut so long above.
     unsafe {
-        let out = args.out.add(row * args.head_dim + chunk * LANES);
-        let weights = args.weights.add(row * args.stride);
         let mut sums = [[s.splat(0.0); C]; R];
         for r in 0..R {
-            let alpha = s.splat(*args.alphas.add(row + r));
+            let alpha = s.splat(alphas[r]);
             for c in 0..C {
-                sums[r][c] = s.mul(alpha, s.load(out.add(r * args.head_dim + c * LANES)));
+                sums[r][c] = s.mul(alpha, s.load(out.add(r * d + c * LANES)));
             }
         }
-        for t in 0..args.positions {
-            let value = args.values.add(t * args.value_stride + chunk * LANES);
+        for t in 0..positions {
+            let value = values.add(t * args.value_stride);
             let mut v = [s.splat(0.0); C];
             for c in 0..C {
                 v[c] = s.load(value.add(c * LANES));
             }
             for r in 0..R {
-                let w = s.splat(*weights.add(r * args.stride + t));
+                let w = s.splat(*weights.add(r * stride + t));
                 for c in 0..C {
                     sums[r][c] = s.fma(w, v[c], sums[r][c]);
                 }
@@ -293,7 +296,7 @@ unsafe fn value_block<S: Simd, const R: usize, const C: usize>(
         }
         for r in 0..R {
             for c in 0..C {
-                s.store(out.add(r * args.head_dim + c * LANES), sums[r][c]);
+                s.store(out.add(r * d + c * LANES), sums[r][c]);
             }
         }
     }

@@ -22,18 +22,18 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use walsh_core::ops::{Attention, Operation};
-use walsh_core::{Accesses, Buffer, CacheKind, Error, KvCache, KvRows, KvSide, Result, Tensor};
+use walsh_core::{Accesses, Buffer, CacheKind, Error, KvCache, KvRows, KvSide, Result};
 use walsh_formats::DType;
 use walsh_formats::kv::{KvCodec, RowCodec};
 
 use self::int8::Int8;
-use self::job::{Fresh, Job, OverlayMap, Side, Stored};
+use self::job::{Fresh, Job, OverlayMap, Run, Side, Stored};
 use self::shape::Shape;
 use crate::kv::codec::Decoder;
 use crate::kv::pages::Pages;
 use crate::kv::positions;
 use crate::lowering::Lowering;
-use crate::memory::{View, address};
+use crate::memory::View;
 use crate::target::Target;
 use crate::team::{Phase, Scratch};
 
@@ -76,7 +76,7 @@ fn int8(op: &Attention, target: Target) -> Option<Int8> {
 }
 
 /// What runs for it, for people.
-fn name(op: &Attention, job: &Job) -> String {
+fn name(op: &Attention, job: &Job, target: Target) -> String {
     let form = match op.fresh {
         Some(_) => "prefill",
         None => "decode",
@@ -85,7 +85,7 @@ fn name(op: &Attention, job: &Job) -> String {
         Some(_) => ".int8",
         None => "",
     };
-    let (codecs, isa) = (op.cache.codecs(), job.isa);
+    let (codecs, isa) = (op.cache.codecs(), target.isa);
     format!("attention_{form}.{codecs}.{isa}{codes}")
 }
 
@@ -103,13 +103,9 @@ pub(crate) fn lower(op: &Attention, lowering: &mut Lowering) -> Result<()> {
     let bytes = (shape.partials(parts) * size_of::<f32>()) as u64;
     let workspace = (parts > 1).then(|| lowering.workspace(bytes)).transpose()?;
     let job = job(op, (shape, parts), workspace.as_ref(), lowering.target())?;
-    lowering.kernel(name(op, &job));
-    let accesses = op.accesses();
-    let spans = accesses.reads.iter().chain(&accesses.writes);
-    let mut alive: Vec<Buffer> = spans.map(|span| span.buffer.clone()).collect();
-    alive.extend(workspace.clone());
-    let job = Arc::new(Shared { job, _alive: alive });
-    let mut attend = accesses;
+    lowering.kernel(name(op, &job, lowering.target()));
+    let job = Arc::new(job);
+    let mut attend = op.accesses();
     attend.read(checked.span());
     let Some(workspace) = workspace else {
         lowering.phase(&attend, Attend(job));
@@ -136,12 +132,12 @@ fn job(
 ) -> Result<Job> {
     let fresh = op.fresh.as_ref().map(|fresh| -> Result<Fresh> {
         Ok(Fresh {
-            keys: View::<f32>::of(&fresh.keys)?.base(),
-            values: View::<f32>::of(&fresh.values)?.base(),
+            keys: View::of(&fresh.keys)?,
+            values: View::of(&fresh.values)?,
         })
     });
     Ok(Job {
-        isa: target.isa,
+        set: target.token(),
         scale: op.mask.scale,
         window: op.mask.window.map_or(usize::MAX, |window| window as usize),
         softcap: op.mask.softcap.unwrap_or(0.0),
@@ -150,34 +146,34 @@ fn job(
         key: side(op.cache.key())?,
         value: side(op.cache.value())?,
         overlay: overlay(&op.cache),
-        equaliser: numbers(op.cache.preparation().equaliser.as_ref())?,
-        center: numbers(op.cache.preparation().center.as_ref())?,
+        equaliser: op
+            .cache
+            .preparation()
+            .equaliser
+            .as_ref()
+            .map(View::of)
+            .transpose()?,
+        center: op
+            .cache
+            .preparation()
+            .center
+            .as_ref()
+            .map(View::of)
+            .transpose()?,
         fresh: fresh.transpose()?,
-        query: View::<f32>::of(&op.query)?.base(),
-        positions: View::<i32>::of(&op.positions)?.base(),
-        sequences: match &op.sequences {
-            Some(sequences) => View::<i32>::of(sequences)?.base(),
-            None => std::ptr::null(),
-        },
-        sinks: numbers(op.sinks.as_ref())?,
-        output: View::<f32>::of(&op.output)?.base(),
+        query: View::of(&op.query)?,
+        positions: View::of(&op.positions)?,
+        sequences: op.sequences.as_ref().map(View::of).transpose()?,
+        sinks: op.sinks.as_ref().map(View::of).transpose()?,
+        output: View::of(&op.output)?,
         int8: int8(op, target),
         parts,
-        partials: match workspace {
-            Some(buffer) => address(buffer, 0)?.cast(),
-            None => std::ptr::null_mut(),
-        },
+        partials: workspace
+            .map(|buffer| View::of_span(&buffer.span()))
+            .transpose()?,
         plain: Decoder::new(RowCodec::new(KvCodec::Dense(DType::F32), shape.head_dim)?),
         shape,
     })
-}
-
-/// The numbers of a tensor that may be absent.
-fn numbers(tensor: Option<&Tensor>) -> Result<*const f32> {
-    match tensor {
-        Some(tensor) => Ok(View::<f32>::of(tensor)?.base()),
-        None => Ok(std::ptr::null()),
-    }
 }
 
 fn overlay(cache: &KvCache) -> OverlayMap {
@@ -198,44 +194,27 @@ fn side(side: &KvSide) -> Result<Side> {
 }
 
 fn stored(rows: &KvRows) -> Result<Stored> {
-    let scales = match &rows.scales {
-        Some(scales) => address(scales.buffer(), scales.offset())?,
-        None => std::ptr::null_mut(),
-    };
     Ok(Stored {
         decoder: Decoder::new(rows.codec.clone()),
-        codes: address(rows.codes.buffer(), rows.codes.offset())?,
-        scales,
+        codes: View::of(&rows.codes)?,
+        scales: rows.scales.as_ref().map(View::of).transpose()?,
         slots: rows.codes.shape()[1] as usize,
     })
 }
 
-/// A job with the memory that its pointers are into.
-struct Shared {
-    job: Job,
-    _alive: Vec<Buffer>,
-}
-
-impl Shared {
-    /// Numbers of scratch per worker.
-    fn scratch(&self) -> usize {
-        scratch::len(&self.job.shape, self.job.int8.is_some())
-    }
-}
-
 /// Attends: the whole of it, or the parts.
-struct Attend(Arc<Shared>);
+struct Attend(Arc<Job>);
 
 /// Merges the parts.
-struct Merge(Arc<Shared>);
+struct Merge(Arc<Job>);
 
 impl Phase for Attend {
     fn items(&self) -> usize {
-        self.0.job.items()
+        self.0.items()
     }
 
     fn cost(&self) -> u64 {
-        self.0.job.cost()
+        self.0.cost()
     }
 
     fn scratch_bytes(&self) -> usize {
@@ -244,16 +223,18 @@ impl Phase for Attend {
 
     unsafe fn run(&self, items: Range<usize>, scratch: &mut Scratch) {
         let scratch = scratch.floats(self.0.scratch());
+        // SAFETY: the list orders the op's accesses; items are blocks and parts of their own, and a part has workspace of
+        // its own.
+        let run = unsafe { Run::new(&self.0) };
         for item in items {
-            // SAFETY: the device has the set, the tensors were validated, and the list orders their accesses.
-            unsafe { self.0.job.run(item, scratch) };
+            run.attend(item, scratch);
         }
     }
 }
 
 impl Phase for Merge {
     fn items(&self) -> usize {
-        self.0.job.shape.tokens * self.0.job.shape.heads
+        self.0.shape.tokens * self.0.shape.heads
     }
 
     fn grain(&self) -> usize {
@@ -261,18 +242,19 @@ impl Phase for Merge {
     }
 
     fn cost(&self) -> u64 {
-        self.0.job.merge_cost()
+        self.0.merge_cost()
     }
 
     fn scratch_bytes(&self) -> usize {
-        self.0.job.shape.width() * size_of::<f32>()
+        self.0.shape.width() * size_of::<f32>()
     }
 
     unsafe fn run(&self, items: Range<usize>, scratch: &mut Scratch) {
-        let scratch = scratch.floats(self.0.job.shape.width());
+        let scratch = scratch.floats(self.0.shape.width());
+        // SAFETY: the list puts this behind the parts, and an item is a vector of its own.
+        let run = unsafe { Run::new(&self.0) };
         for vector in items {
-            // SAFETY: as above, and the list puts this behind the parts.
-            unsafe { self.0.job.merge(vector, scratch) };
+            run.merge(vector, scratch);
         }
     }
 }

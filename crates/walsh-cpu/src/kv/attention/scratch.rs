@@ -1,7 +1,7 @@
 //! A worker's scratch: its parts, and how long each is.
 //!
-//! Kernels are given pointers into the parts: a register block goes over several rows of them at once, and each access
-//! would be measured again in the innermost loops.
+//! Kernels are given slices of the parts, and measure them once for a register block: each access of its innermost loops
+//! would be measured again otherwise.
 
 use bytemuck::cast_slice_mut;
 

@@ -95,6 +95,11 @@ impl Shape {
 
     /// A head's numbers in whole vectors of bytes.
     pub(super) fn byte_width(&self) -> usize {
-        self.head_dim.next_multiple_of(64)
+        byte_width(self.head_dim)
     }
+}
+
+/// [`Shape::byte_width`] of a head.
+pub(super) fn byte_width(head_dim: usize) -> usize {
+    head_dim.next_multiple_of(64)
 }

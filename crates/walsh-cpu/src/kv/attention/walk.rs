@@ -6,25 +6,21 @@ use std::ops::Range;
 
 use super::direct;
 use super::int8;
-use super::job::{Block, Fresh, Job};
+use super::job::{Block, Fresh, Job, Run};
 use super::kernels::{self, Running, Scores, Values, Weigh};
 use super::output;
 use super::queries::{self, Preparation, Query};
 use super::scratch::{self, Scratch};
-use super::shape::{Shape, TILE};
+use super::shape::TILE;
 use super::zones::{CACHED, Zone, cached, cached_part, seen};
 use crate::kv::codec::numbers::{Rows, reorder};
 use crate::kv::codec::{self, Decoder};
 use crate::simd::LANES;
 use crate::team::fetch;
 
-impl Job {
-    /// Does one item.
-    ///
-    /// # Safety
-    /// The pointers hold what their fields say, `scratch` holds [its](scratch::len) numbers, and no other thread writes what is
-    /// read or touches what this item writes.
-    pub(super) unsafe fn run(&self, item: usize, scratch: &mut [f32]) {
+impl Run<'_> {
+    /// Does one item; `scratch` holds [its](scratch::len) numbers.
+    pub(super) fn attend(self, item: usize, scratch: &mut [f32]) {
         // The last blocks see the most positions: they go first, so that no thread is left with one at the end.
         let shape = &self.shape;
         let (rest, turn) = (item / self.parts, item % self.parts);
@@ -38,8 +34,7 @@ impl Job {
         while let Some(this) = block {
             block = self.next_block((kv_head, turn), &mut left);
             let mut scratch = scratch::divide(scratch, shape, self.int8.is_some());
-            // SAFETY: the caller's.
-            unsafe { attend(self, (&this, block.as_ref()), &mut scratch) };
+            attend(self, (&this, block.as_ref()), &mut scratch);
         }
     }
 
@@ -54,7 +49,7 @@ impl Job {
             let next = left.start;
             let sequence = self.sequence_of(next);
             let of_it = |token: &usize| self.sequence_of(*token) == sequence;
-            let all = if self.sequences.is_null() {
+            let all = if self.sequences.is_none() {
                 0..self.shape.tokens
             } else {
                 let start = (0..=next).rev().take_while(of_it).last().unwrap_or(next);
@@ -64,7 +59,7 @@ impl Job {
             // not depend on the others. An item does those that begin among its tokens.
             // Where the cache alone is read, that is true of a sequence's tokens, too: one that was looked up has the sums that
             // it has when it is decoded by itself.
-            let alone = !self.sequences.is_null() && self.fresh.is_none();
+            let alone = self.sequences.is_some() && self.fresh.is_none();
             let most = if alone { 1 } else { self.shape.block_tokens() };
             let within = (next - all.start) % most;
             let tokens = next..all.end.min(next + most - within);
@@ -96,58 +91,54 @@ impl Job {
 
 /// Attends one block: its part of the context, or all of it. What it reads last is read while the first of the block behind
 /// it comes.
-///
-/// # Safety
-/// As for [`Job::run`].
-unsafe fn attend(job: &Job, (block, next): (&Block, Option<&Block>), scratch: &mut Scratch<'_>) {
-    // SAFETY: the caller's.
-    unsafe {
-        let seen = cached_part(job, block);
-        fetch_first(job, block, &seen);
-        load_queries(job, block, scratch, !seen.is_empty());
-        for row in 0..block.rows {
-            let sink = !job.sinks.is_null() && block.part == 0;
-            let running = if sink {
+fn attend(job: Run<'_>, (block, next): (&Block, Option<&Block>), scratch: &mut Scratch<'_>) {
+    let seen = cached_part(&job, block);
+    fetch_first(job, block, &seen);
+    load_queries(job, block, scratch, !seen.is_empty());
+    for row in 0..block.rows {
+        let sinks = job.job().sinks.as_ref().filter(|_| block.part == 0);
+        let running = match sinks {
+            Some(sinks) => {
+                let head = job.head(block, row);
                 Running {
-                    max: job.sinks.add(job.head(block, row)).read(),
+                    max: job.read(sinks, head..head + 1)[0],
                     sum: 1.0,
                 }
-            } else {
-                Running::EMPTY
-            };
-            scratch.running[row] = running;
-        }
-        let width = job.shape.width();
-        scratch.out[..block.rows * width].fill(0.0);
-        if !seen.is_empty() {
-            for zone in CACHED {
-                match &job.int8 {
-                    Some(int8) if zone == Zone::Codes => {
-                        int8::attend(job, int8, block, scratch, &seen);
-                    }
-                    _ => attend_cache(job, (block, next), scratch, (zone, &seen)),
+            }
+            None => Running::EMPTY,
+        };
+        scratch.running[row] = running;
+    }
+    let width = job.shape.width();
+    scratch.out[..block.rows * width].fill(0.0);
+    if !seen.is_empty() {
+        for zone in CACHED {
+            match &job.job().int8 {
+                Some(int8) if zone == Zone::Codes => {
+                    int8::attend(job, int8, block, scratch, &seen);
                 }
+                _ => attend_cache(job, (block, next), scratch, (zone, &seen)),
             }
         }
-        if block.parts > 1 {
-            output::leave_partial(job, block, scratch);
-            return;
+    }
+    if block.parts > 1 {
+        output::leave_partial(job, block, scratch);
+        return;
+    }
+    if !seen.is_empty() {
+        for sums in scratch.out[..block.rows * width].chunks_exact_mut(width) {
+            output::restore_row(&job, sums);
         }
-        if !seen.is_empty() {
-            for sums in scratch.out[..block.rows * width].chunks_exact_mut(width) {
-                output::restore_row(job, sums);
-            }
-        }
-        if let Some(fresh) = job.fresh {
-            attend_fresh(job, block, scratch, fresh);
-        }
-        for row in 0..block.rows {
-            let (sums, sum) = (&scratch.out[row * width..], scratch.running[row].sum);
-            output::finish(job, job.vector(block, row), sums, sum);
-        }
-        if job.parts > 1 {
-            output::leave_whole(job, block);
-        }
+    }
+    if let Some(fresh) = &job.job().fresh {
+        attend_fresh(job, block, scratch, fresh);
+    }
+    for row in 0..block.rows {
+        let (sums, sum) = (&scratch.out[row * width..], scratch.running[row].sum);
+        output::finish(job, job.vector(block, row), sums, sum);
+    }
+    if job.parts > 1 {
+        output::leave_whole(job, block);
     }
 }
 
@@ -156,48 +147,38 @@ const FETCHED: usize = 4 << 10;
 
 /// Asks for what the block reads first of each zone: behind other layers nothing of it is in the caches, and runs of rows
 /// are too short for the machine to see them coming.
-fn fetch_first(job: &Job, block: &Block, part: &Range<usize>) {
+fn fetch_first(job: Run<'_>, block: &Block, part: &Range<usize>) {
     for zone in CACHED {
-        let Range { start: first, end } = zone.seen_of_part(job, block, part);
+        let Range { start: first, end } = zone.seen_of_part(&job, block, part);
         if first >= end {
             continue;
         }
-        for side in [&job.key, &job.value] {
+        for side in [&job.job().key, &job.job().value] {
             let (_, rows) = side.rows(job, block, (zone, first), end - first);
-            let bytes = (rows.count * rows.stride).min(FETCHED);
-            for at in (0..bytes).step_by(64) {
-                fetch(rows.codes.wrapping_add(at));
+            for at in (0..rows.distance(rows.count()).min(FETCHED)).step_by(64) {
+                fetch(rows.address(at));
             }
         }
     }
 }
 
 /// Readies the block's queries, as the model has them and as the cached keys are.
-unsafe fn load_queries(job: &Job, block: &Block, scratch: &mut Scratch<'_>, cached: bool) {
+fn load_queries(job: Run<'_>, block: &Block, scratch: &mut Scratch<'_>, cached: bool) {
     let (d, width) = (job.shape.head_dim, job.shape.width());
-    // SAFETY: the query holds these vectors, and what keys are prepared with this head.
-    unsafe {
-        let of_head = |numbers: *const f32| match numbers.is_null() {
-            true => None,
-            false => Some(std::slice::from_raw_parts(
-                numbers.add(block.kv_head * d),
-                d,
-            )),
+    let preparation = Preparation {
+        scale: job.scale,
+        center: job.of_head(&job.job().center, block.kv_head),
+        equaliser: job.of_head(&job.job().equaliser, block.kv_head),
+        rotation: job.key.stored.decoder.codec.rotation(),
+    };
+    for row in 0..block.rows {
+        let vector = job.vector(block, row);
+        let query = Query {
+            source: job.read(&job.job().query, vector * d..(vector + 1) * d),
+            scaled: &mut scratch.original[row * width..(row + 1) * width],
+            prepared: cached.then(|| &mut scratch.rotated[row * width..(row + 1) * width]),
         };
-        let preparation = Preparation {
-            scale: job.scale,
-            center: of_head(job.center),
-            equaliser: of_head(job.equaliser),
-            rotation: job.key.stored.decoder.codec.rotation(),
-        };
-        for row in 0..block.rows {
-            let query = Query {
-                source: std::slice::from_raw_parts(job.query.add(job.vector(block, row) * d), d),
-                scaled: &mut scratch.original[row * width..(row + 1) * width],
-                prepared: cached.then(|| &mut scratch.rotated[row * width..(row + 1) * width]),
-            };
-            scratch.offsets[row] = queries::prepare(job.isa, &preparation, query);
-        }
+        scratch.offsets[row] = queries::prepare(job.set, &preparation, query);
     }
 }
 
@@ -206,186 +187,177 @@ struct TileRun<'a> {
     zone: Zone,
     /// The tile's positions.
     positions: Range<usize>,
-    key: (&'a Decoder, Rows),
-    value: (&'a Decoder, Rows),
+    key: (&'a Decoder, Rows<'a>),
+    value: (&'a Decoder, Rows<'a>),
     /// The keys and the values that are read behind it; none behind the last.
-    ahead: [Rows; 2],
+    ahead: [Rows<'a>; 2],
     /// The positions that exist, before causality and window.
     existing: Range<usize>,
 }
 
-unsafe fn attend_cache(
-    job: &Job,
+fn attend_cache(
+    job: Run<'_>,
     (block, next): (&Block, Option<&Block>),
     scratch: &mut Scratch<'_>,
     (zone, part): (Zone, &Range<usize>),
 ) {
-    let existing = cached(job, block);
+    let existing = cached(&job, block);
     let Range {
         start: mut first,
         end,
-    } = zone.seen_of_part(job, block, part);
+    } = zone.seen_of_part(&job, block, part);
     while first < end {
         let most = (end - first).min(job.shape.tile());
-        let (key, keys) = job.key.rows(job, block, (zone, first), most);
-        let (value, values) = job.value.rows(job, block, (zone, first), most);
-        let count = keys.count.min(values.count);
+        let (key, keys) = job.job().key.rows(job, block, (zone, first), most);
+        let (value, values) = job.job().value.rows(job, block, (zone, first), most);
+        let count = keys.count().min(values.count());
         let behind = if first + count < end {
             Some((block, first + count..end))
         } else {
-            next.map(|next| (next, zone.seen_of_part(job, next, &cached_part(job, next))))
+            next.map(|next| {
+                (
+                    next,
+                    zone.seen_of_part(&job, next, &cached_part(&job, next)),
+                )
+            })
         };
-        let ahead = [(&job.key, keys), (&job.value, values)].map(|(side, rows)| match &behind {
-            Some((block, left)) if !left.is_empty() => {
-                let most = left.len().min(job.shape.tile());
-                side.rows(job, block, (zone, left.start), most).1
-            }
-            _ => Rows { count: 0, ..rows },
-        });
+        let ahead =
+            [(&job.job().key, keys), (&job.job().value, values)].map(
+                |(side, rows)| match &behind {
+                    Some((block, left)) if !left.is_empty() => {
+                        let most = left.len().min(job.shape.tile());
+                        side.rows(job, block, (zone, left.start), most).1
+                    }
+                    _ => rows.first(0),
+                },
+            );
         let tile = TileRun {
             zone,
             positions: first..first + count,
-            key: (key, Rows { count, ..keys }),
-            value: (value, Rows { count, ..values }),
+            key: (key, keys.first(count)),
+            value: (value, values.first(count)),
             ahead,
             existing: existing.clone(),
         };
-        // SAFETY: the caller's; the slots are among those of the rows.
-        unsafe { attend_tile(job, block, scratch, &tile) };
+        attend_tile(job, block, scratch, &tile);
         first += count;
     }
 }
 
-unsafe fn attend_fresh(job: &Job, block: &Block, scratch: &mut Scratch<'_>, fresh: Fresh) {
-    let Shape {
-        kv_heads, head_dim, ..
-    } = job.shape;
+fn attend_fresh(job: Run<'_>, block: &Block, scratch: &mut Scratch<'_>, fresh: &Fresh) {
     let existing = block.start..block.start + block.all.len();
-    let seen = Zone::Fresh.seen(job, block, &existing);
+    let seen = Zone::Fresh.seen(&job, block, &existing);
     let mut first = seen.start;
     while first < seen.end {
         let count = (seen.end - first).min(job.shape.tile());
-        let token = block.all.start + first - block.start;
-        let rows = |numbers: *const f32| Rows {
-            codes: numbers
-                .wrapping_add((token * kv_heads + block.kv_head) * head_dim)
-                .cast(),
-            stride: kv_heads * head_dim * size_of::<f32>(),
-            scales: std::ptr::null(),
-            count,
-        };
+        let from = (block.kv_head, block.all.start + first - block.start);
+        let [keys, values] =
+            [&fresh.keys, &fresh.values].map(|numbers| job.fresh_rows(numbers, from, count));
         let tile = TileRun {
             zone: Zone::Fresh,
             positions: first..first + count,
-            key: (&job.plain, rows(fresh.keys)),
-            value: (&job.plain, rows(fresh.values)),
-            ahead: [fresh.keys, fresh.values].map(|numbers| Rows {
-                count: 0,
-                ..rows(numbers)
-            }),
+            key: (&job.plain, keys),
+            value: (&job.plain, values),
+            ahead: [keys.first(0), values.first(0)],
             existing: existing.clone(),
         };
-        // SAFETY: the caller's; the positions are the chunk's.
-        unsafe { attend_tile(job, block, scratch, &tile) };
+        attend_tile(job, block, scratch, &tile);
         first += count;
     }
 }
 
-unsafe fn attend_tile(job: &Job, block: &Block, scratch: &mut Scratch<'_>, tile: &TileRun) {
+fn attend_tile(job: Run<'_>, block: &Block, scratch: &mut Scratch<'_>, tile: &TileRun<'_>) {
     let width = job.shape.width();
     let (key, keys) = tile.key;
     let (value, values) = tile.value;
-    let count = keys.count;
+    let count = keys.count();
     let queries = match tile.zone {
         Zone::Fresh => &scratch.original,
         Zone::First | Zone::Codes | Zone::Recent => &scratch.rotated,
     };
-    // SAFETY: the caller's; the scratch holds a tile, its scores and its factors.
-    unsafe {
-        codec::row_factors(job.isa, key, keys, scratch.key_factors);
-        codec::row_factors(job.isa, value, values, scratch.value_factors);
-        if direct::serves(key, block.rows) {
-            let scores = direct::Scores {
-                decoder: key,
-                keys,
-                ahead: tile.ahead[0],
-                queries: queries.as_ptr(),
-                out: scratch.scores.as_mut_ptr(),
-                stride: TILE,
-                rows: block.rows,
-            };
-            direct::scores(job.isa, scores);
-        } else {
-            codec::key_panels(job.isa, key, keys, scratch.tile.as_mut_ptr());
-            let scores = Scores {
-                queries: queries.as_ptr(),
-                panels: scratch.tile.as_ptr(),
-                out: scratch.scores.as_mut_ptr(),
-                stride: TILE,
-                rows: block.rows,
-                panel_count: count.div_ceil(LANES),
-                head_dim: width,
-            };
-            kernels::scores(job.isa, scores);
-        }
-        for row in 0..block.rows {
-            let token = block.tokens.start + row / job.shape.group();
-            let visible = tile
-                .zone
-                .visible(job, block.position(token), &tile.existing);
-            let first = visible.start.max(tile.positions.start);
-            let end = visible.end.min(tile.positions.end);
-            let scores = &mut scratch.scores[row * TILE..(row + 1) * TILE];
-            if first >= end {
-                scores[..count].fill(0.0);
-                scratch.alphas[row] = 1.0;
-                continue;
-            }
-            let weigh = Weigh {
-                scores: scores.as_mut_ptr(),
-                count,
-                first: first - tile.positions.start,
-                end: end - tile.positions.start,
-                key_factors: scratch.key_factors.as_ptr(),
-                offset: match tile.zone {
-                    Zone::Fresh => 0.0,
-                    Zone::First | Zone::Codes | Zone::Recent => scratch.offsets[row],
-                },
-                value_factors: scratch.value_factors.as_ptr(),
-                softcap: job.softcap,
-            };
-            scratch.alphas[row] = kernels::weigh(job.isa, weigh, &mut scratch.running[row]);
-        }
-        if direct::serves(value, block.rows) && !out_of_order(job, tile) {
-            let values = direct::Values {
-                decoder: value,
-                values,
-                ahead: tile.ahead[1],
-                weights: scratch.scores.as_ptr(),
-                stride: TILE,
-                alphas: scratch.alphas.as_ptr(),
-                out: scratch.out.as_mut_ptr(),
-                rows: block.rows,
-            };
-            direct::values(job.isa, values);
-            return;
-        }
-        let (rows, value_stride) = value_rows(job, scratch.tile, tile);
-        kernels::values(
-            job.isa,
-            Values {
-                weights: scratch.scores.as_ptr(),
-                stride: TILE,
-                values: rows,
-                value_stride,
-                positions: count,
-                alphas: scratch.alphas.as_ptr(),
-                out: scratch.out.as_mut_ptr(),
-                rows: block.rows,
-                head_dim: width,
-            },
-        );
+    codec::row_factors(job.set, key, keys, scratch.key_factors);
+    codec::row_factors(job.set, value, values, scratch.value_factors);
+    if direct::serves(key, block.rows) {
+        let scores = direct::Scores {
+            decoder: key,
+            keys,
+            ahead: tile.ahead[0],
+            queries,
+            out: scratch.scores,
+            stride: TILE,
+            rows: block.rows,
+        };
+        direct::scores(job.set, scores);
+    } else {
+        codec::key_panels(job.set, key, keys, scratch.tile);
+        let scores = Scores {
+            queries,
+            panels: scratch.tile,
+            out: scratch.scores,
+            stride: TILE,
+            rows: block.rows,
+            panel_count: count.div_ceil(LANES),
+            head_dim: width,
+        };
+        kernels::scores(job.set, scores);
     }
+    for row in 0..block.rows {
+        let token = block.tokens.start + row / job.shape.group();
+        let visible = tile
+            .zone
+            .visible(&job, block.position(token), &tile.existing);
+        let first = visible.start.max(tile.positions.start);
+        let end = visible.end.min(tile.positions.end);
+        let scores = &mut scratch.scores[row * TILE..(row + 1) * TILE];
+        if first >= end {
+            scores[..count].fill(0.0);
+            scratch.alphas[row] = 1.0;
+            continue;
+        }
+        let mut weigh = Weigh {
+            scores,
+            count,
+            first: first - tile.positions.start,
+            end: end - tile.positions.start,
+            key_factors: scratch.key_factors,
+            offset: match tile.zone {
+                Zone::Fresh => 0.0,
+                Zone::First | Zone::Codes | Zone::Recent => scratch.offsets[row],
+            },
+            value_factors: scratch.value_factors,
+            softcap: job.softcap,
+        };
+        scratch.alphas[row] = kernels::weigh(job.set, &mut weigh, &mut scratch.running[row]);
+    }
+    if direct::serves(value, block.rows) && !out_of_order(&job, tile) {
+        let values = direct::Values {
+            decoder: value,
+            values,
+            ahead: tile.ahead[1],
+            weights: scratch.scores,
+            stride: TILE,
+            alphas: scratch.alphas,
+            out: scratch.out,
+            rows: block.rows,
+        };
+        direct::values(job.set, values);
+        return;
+    }
+    let (rows, value_stride) = value_rows(&job, scratch.tile, tile);
+    kernels::values(
+        job.set,
+        Values {
+            weights: scratch.scores,
+            stride: TILE,
+            values: rows,
+            value_stride,
+            positions: count,
+            alphas: scratch.alphas,
+            out: scratch.out,
+            rows: block.rows,
+            head_dim: width,
+        },
+    );
 }
 
 /// Whether a tile's values are in another order than the sums.
@@ -396,21 +368,22 @@ fn out_of_order(job: &Job, tile: &TileRun) -> bool {
 }
 
 /// A tile's value rows in the order of the sums, and the distance between them.
-unsafe fn value_rows(job: &Job, decoded: &mut [f32], tile: &TileRun) -> (*const f32, usize) {
+fn value_rows<'a>(job: &Job, decoded: &'a mut [f32], tile: &TileRun<'a>) -> (&'a [f32], usize) {
     let width = job.shape.width();
     let (decoder, rows) = tile.value;
     let out_of_order = out_of_order(job, tile);
     let whole = job.shape.head_dim == width;
-    if decoder.is_plain() && whole && !out_of_order {
-        return (rows.codes.cast::<f32>(), rows.stride / size_of::<f32>());
+    if decoder.is_plain()
+        && whole
+        && !out_of_order
+        && let Some(plain) = rows.singles()
+    {
+        return plain;
     }
-    // SAFETY: the caller's; the scratch holds a tile.
-    unsafe {
-        codec::value_rows(job.isa, decoder, rows, decoded.as_mut_ptr());
-        if out_of_order {
-            let decoded = &mut decoded[..rows.count * width];
-            reorder(job.isa, decoded, !decoder.reordered());
-        }
+    codec::value_rows(job.set, decoder, rows, decoded);
+    if out_of_order {
+        let decoded = &mut decoded[..rows.count() * width];
+        reorder(job.set, decoded, !decoder.reordered());
     }
-    (decoded.as_ptr(), width)
+    (decoded, width)
 }

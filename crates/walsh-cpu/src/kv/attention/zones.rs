@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::job::{Block, Job, Side};
+use super::job::{Block, Job, Run, Side};
 use super::shape::TILE;
 use crate::kv::codec::Decoder;
 use crate::kv::codec::numbers::Rows;
@@ -97,40 +97,35 @@ pub(super) fn cached_part(job: &Job, block: &Block) -> Range<usize> {
 
 impl Side {
     /// Up to `most` rows of a block's zone from a position on: those that follow each other where they lie.
-    pub(super) fn rows(
-        &self,
-        job: &Job,
+    pub(super) fn rows<'a>(
+        &'a self,
+        run: Run<'a>,
         block: &Block,
         (zone, position): (Zone, usize),
         most: usize,
-    ) -> (&Decoder, Rows) {
-        let of_sequence = block.sequence * job.shape.kv_heads + block.kv_head;
+    ) -> (&'a Decoder, Rows<'a>) {
+        let of_sequence = block.sequence * run.shape.kv_heads + block.kv_head;
         let (stored, head, slot, follow) = match (&self.overlay, zone) {
             (Some(overlay), Zone::First) => {
-                let follow = job.overlay.first - position;
+                let follow = run.overlay.first - position;
                 (overlay, of_sequence, position, follow)
             }
             (Some(overlay), Zone::Recent) => {
-                let slot = position % job.overlay.ring;
-                let follow = job.overlay.ring - slot;
-                (overlay, of_sequence, job.overlay.first + slot, follow)
+                let slot = position % run.overlay.ring;
+                let follow = run.overlay.ring - slot;
+                (overlay, of_sequence, run.overlay.first + slot, follow)
             }
-            _ => match &job.pages {
-                Some(pages) => {
-                    // SAFETY: the op's phases run behind the check of what its tokens see, and the list orders the table's
-                    // reads.
-                    let slot = unsafe { pages.slot(block.sequence, position) };
-                    // Pages that happen to follow each other are taken one by one too, so that sums do not depend on it.
-                    (&self.stored, block.kv_head, slot, PAGE - slot % PAGE)
-                }
+            _ => match run.slot(block.sequence, position) {
+                // Pages that happen to follow each other are taken one by one too, so that sums do not depend on it.
+                Some(slot) => (&self.stored, block.kv_head, slot, PAGE - slot % PAGE),
                 None => {
-                    let slot = position % job.shape.capacity;
-                    let follow = job.shape.capacity - slot;
+                    let slot = position % run.shape.capacity;
+                    let follow = run.shape.capacity - slot;
                     (&self.stored, of_sequence, slot, follow)
                 }
             },
         };
-        let rows = stored.rows(head, slot, most.min(follow));
+        let rows = run.rows(stored, (head, slot), most.min(follow));
         (&stored.decoder, rows)
     }
 }

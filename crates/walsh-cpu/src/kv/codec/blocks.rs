@@ -1,5 +1,6 @@
 //! GGML's blocks of 32 numbers with a scale.
 
+use bytemuck::{Pod, Zeroable};
 use walsh_formats::kv::BlockCodec;
 
 use super::limits::{Within, is_number};
@@ -131,18 +132,12 @@ fn peak<S: Simd>(s: S, v: [S::F; 2], values: &[f32]) -> f32 {
 }
 
 /// Reads rows of a type.
-///
-/// # Safety
-/// As the reader's.
 #[inline(always)]
-pub(super) unsafe fn read<S: Simd, R: Reader<S>>(s: S, codec: BlockCodec, reader: R) {
-    // SAFETY: the caller's.
-    unsafe {
-        match codec {
-            BlockCodec::Q8_0 => reader.read(s, Q8),
-            BlockCodec::Q5_0 => reader.read(s, Q5),
-            BlockCodec::Q4_0 => reader.read(s, Q4),
-        }
+pub(super) fn read<S: Simd, R: Reader<S>>(s: S, codec: BlockCodec, reader: R) {
+    match codec {
+        BlockCodec::Q8_0 => reader.read(s, Q8),
+        BlockCodec::Q5_0 => reader.read(s, Q5),
+        BlockCodec::Q4_0 => reader.read(s, Q4),
     }
 }
 
@@ -155,62 +150,71 @@ struct Q4;
 
 /// Implements [`Numbers`] for blocks of 32 numbers, of which a row has whole ones.
 macro_rules! blocks {
-    ($name:ty, $bytes:literal, $s:ident, $block:ident => $body:block) => {
+    ($name:ty, $block:ty, $s:ident, $from:ident => $body:block) => {
         impl<S: Simd> Numbers<S> for $name {
-            const BLOCK: usize = $bytes;
+            type Pair = $block;
+            type Half = [u8; 0];
+            const SCALED: bool = true;
 
             #[inline(always)]
-            unsafe fn pair(self, $s: S, row: *const u8, pair: usize) -> [S::F; 2] {
-                // SAFETY: the caller's: a whole block, which begins with its scale.
-                unsafe {
-                    let d = $s.splat($s.half(row.add($bytes * pair)));
-                    let [a, b] = self.unscaled($s, row, pair);
-                    [$s.mul(a, d), $s.mul(b, d)]
-                }
+            fn pair(self, $s: S, from: &$block) -> [S::F; 2] {
+                // SAFETY: a half-precision number has two bytes.
+                let d = $s.splat(unsafe { $s.half(from.scale.as_ptr()) });
+                let [a, b] = self.unscaled($s, from);
+                [$s.mul(a, d), $s.mul(b, d)]
             }
 
             #[inline(always)]
-            unsafe fn unscaled(self, $s: S, row: *const u8, pair: usize) -> [S::F; 2] {
-                // SAFETY: the caller's: a whole block.
-                unsafe {
-                    let $block = row.add($bytes * pair);
-                    $body
-                }
+            fn unscaled(self, $s: S, $from: &$block) -> [S::F; 2] {
+                $body
             }
 
-            #[inline(always)]
-            unsafe fn chunk(self, $s: S, row: *const u8, chunk: usize) -> S::F {
-                // SAFETY: the caller's: the row has these numbers.
-                unsafe {
-                    let [first, second] = self.pair($s, row, chunk / 2);
-                    if chunk.is_multiple_of(2) {
-                        first
-                    } else {
-                        second
-                    }
-                }
+            fn half(self, _: S, _: &[u8; 0]) -> S::F {
+                unreachable!("rows of whole blocks end with one")
             }
         }
     };
 }
 
-// A half-precision scale and 32 signed bytes.
-blocks!(Q8, 34, s, block => {
-    [s.load_i8(block.add(2)), s.load_i8(block.add(18))]
+/// A half-precision scale and 32 signed bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct BlockQ8 {
+    scale: [u8; 2],
+    codes: [[u8; LANES]; 2],
+}
+
+blocks!(Q8, BlockQ8, s, block => {
+    [s.read_i8(&block.codes[0]), s.read_i8(&block.codes[1])]
 });
 
-// A half-precision scale and 16 bytes: their low halves are the first numbers and their high halves the last ones, from
-// −8 on.
-blocks!(Q4, 18, s, block => {
-    let [first, second] = nibble_pair(s, block.add(2));
+/// A half-precision scale and 16 bytes: their low halves are the first numbers and their high halves the last ones, from
+/// −8 on.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct BlockQ4 {
+    scale: [u8; 2],
+    codes: [u8; LANES],
+}
+
+blocks!(Q4, BlockQ4, s, block => {
+    let [first, second] = nibble_pair(s, &block.codes);
     [s.sub(first, s.splat(8.0)), s.sub(second, s.splat(8.0))]
 });
 
-// As q4_0 with a word of fifth bits before the bytes, from −16 on.
-blocks!(Q5, 22, s, block => {
+/// As q4_0 with a word of fifth bits before the bytes, from −16 on.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct BlockQ5 {
+    scale: [u8; 2],
+    high: [u8; 4],
+    codes: [u8; LANES],
+}
+
+blocks!(Q5, BlockQ5, s, block => {
     let (upper, lower) = (s.splat(0.0), s.splat(16.0));
-    let high = block.add(2).cast::<u32>().read_unaligned();
-    let [first, second] = nibble_pair(s, block.add(6));
+    let high = u32::from_le_bytes(block.high);
+    let [first, second] = nibble_pair(s, &block.codes);
     [
         s.sub(first, s.pick_bits(high, upper, lower)),
         s.sub(second, s.pick_bits(high >> 16, upper, lower)),
@@ -219,13 +223,10 @@ blocks!(Q5, 22, s, block => {
 
 /// The low and the high halves of sixteen bytes, as numbers.
 #[inline(always)]
-unsafe fn nibble_pair<S: Simd>(s: S, p: *const u8) -> [S::F; 2] {
-    // SAFETY: the caller's: the row has these numbers.
-    unsafe {
-        let bytes = s.load_u8(p);
-        [
-            s.number(s.and(bytes, s.splat_i(15))),
-            s.number(s.shr(bytes, s.splat_i(4))),
-        ]
-    }
+fn nibble_pair<S: Simd>(s: S, bytes: &[u8; LANES]) -> [S::F; 2] {
+    let bytes = s.read_u8(bytes);
+    [
+        s.number(s.and(bytes, s.splat_i(15))),
+        s.number(s.shr(bytes, s.splat_i(4))),
+    ]
 }

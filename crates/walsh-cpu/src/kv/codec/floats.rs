@@ -85,18 +85,12 @@ fn encode_bf16<S: Simd>(s: S, row: &[f32], codes: &mut [u8]) -> bool {
 }
 
 /// Reads rows of a type.
-///
-/// # Safety
-/// As the reader's.
 #[inline(always)]
-pub(super) unsafe fn read<S: Simd, R: Reader<S>>(s: S, codec: FloatCodec, reader: R) {
-    // SAFETY: the caller's.
-    unsafe {
-        match codec {
-            FloatCodec::F32 => reader.read(s, F32),
-            FloatCodec::F16 => reader.read(s, F16),
-            FloatCodec::BF16 => reader.read(s, Bf16),
-        }
+pub(super) fn read<S: Simd, R: Reader<S>>(s: S, codec: FloatCodec, reader: R) {
+    match codec {
+        FloatCodec::F32 => reader.read(s, F32),
+        FloatCodec::F16 => reader.read(s, F16),
+        FloatCodec::BF16 => reader.read(s, Bf16),
     }
 }
 
@@ -109,30 +103,24 @@ struct Bf16;
 
 /// Implements [`Numbers`] for types whose numbers follow each other.
 macro_rules! plain {
-    ($name:ty, $bytes:literal, $load:ident) => {
+    ($name:ty, $bytes:literal, $read:ident) => {
         impl<S: Simd> Numbers<S> for $name {
-            const NUMBER: usize = $bytes;
+            type Pair = [[u8; $bytes * LANES]; 2];
+            type Half = [u8; $bytes * LANES];
 
             #[inline(always)]
-            unsafe fn pair(self, s: S, row: *const u8, pair: usize) -> [S::F; 2] {
-                // SAFETY: the caller's: the row has these numbers.
-                unsafe {
-                    [
-                        self.chunk(s, row, 2 * pair),
-                        self.chunk(s, row, 2 * pair + 1),
-                    ]
-                }
+            fn pair(self, s: S, from: &Self::Pair) -> [S::F; 2] {
+                [s.$read(&from[0]), s.$read(&from[1])]
             }
 
             #[inline(always)]
-            unsafe fn chunk(self, s: S, row: *const u8, chunk: usize) -> S::F {
-                // SAFETY: the caller's: the row has these numbers.
-                unsafe { s.$load(row.add($bytes * LANES * chunk).cast()) }
+            fn half(self, s: S, from: &Self::Half) -> S::F {
+                s.$read(from)
             }
         }
     };
 }
 
-plain!(F32, 4, load);
-plain!(F16, 2, load_f16);
-plain!(Bf16, 2, load_bf16);
+plain!(F32, 4, read_f32);
+plain!(F16, 2, read_f16);
+plain!(Bf16, 2, read_bf16);

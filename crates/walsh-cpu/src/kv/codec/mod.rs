@@ -14,8 +14,7 @@ use walsh_formats::kv::{BlockCodec, FloatCodec, RowCodec, Storage};
 use self::codebook::bytes::Book;
 use self::numbers::{KeyPanel, Reader, Rows, ValueRows, width};
 use self::scales::Scales;
-use crate::isa::Isa;
-use crate::simd::{LANES, Simd, entries};
+use crate::simd::{LANES, Simd, Token, entries};
 
 /// What encodes rows of a codec.
 pub(super) enum Encoder {
@@ -55,7 +54,7 @@ impl Encoder {
 /// Encodes a row, rotated if the encoder takes it so, bit for bit as the codec does it; false if there is no kernel for its
 /// length or the row needs the codec's own care, such as for a NaN. `codes` and `scales` are then unspecified.
 pub(super) fn encode(
-    isa: Isa,
+    set: Token,
     encoder: &Encoder,
     row: &[f32],
     codes: &mut [u8],
@@ -64,9 +63,9 @@ pub(super) fn encode(
     // Each family's kernels stand for themselves: together they would all have the stack of the largest.
     row.len().is_multiple_of(LANES)
         && match encoder {
-            Encoder::Float(codec) => floats::encode(isa, *codec, row, codes),
-            Encoder::Block(codec) => blocks::encode(isa, *codec, row, codes),
-            Encoder::Codebook(encoder) => encoder.encode(isa, row, codes, scales),
+            Encoder::Float(codec) => floats::encode(set, *codec, row, codes),
+            Encoder::Block(codec) => blocks::encode(set, *codec, row, codes),
+            Encoder::Codebook(encoder) => encoder.encode(set, row, codes, scales),
         }
 }
 
@@ -121,19 +120,13 @@ impl Decoder {
     }
 }
 
-/// Tells a reader how the numbers of rows are read.
-///
-/// # Safety
-/// The decoder's rows [are read](Decoder::is_read), and as the reader's.
+/// Tells a reader how the numbers of rows are read, of a decoder whose rows [are](Decoder::is_read).
 #[inline(always)]
-pub(super) unsafe fn read<S: Simd, R: Reader<S>>(s: S, decoder: &Decoder, reader: R) {
-    // SAFETY: the caller's.
-    unsafe {
-        match &decoder.family {
-            Family::Float(codec) => floats::read(s, *codec, reader),
-            Family::Block(codec) => blocks::read(s, *codec, reader),
-            Family::Codebook(codes) => codebook::read(s, codes, reader),
-        }
+pub(super) fn read<S: Simd, R: Reader<S>>(s: S, decoder: &Decoder, reader: R) {
+    match &decoder.family {
+        Family::Float(codec) => floats::read(s, *codec, reader),
+        Family::Block(codec) => blocks::read(s, *codec, reader),
+        Family::Codebook(codes) => codebook::read(s, codes, reader),
     }
 }
 
@@ -141,34 +134,29 @@ entries! {
     /// Decodes keys to panels, `[count / 16 rounded up][width][16]`, without the scales of codecs that have one per
     /// row. A *panel* holds 16 positions side by side, so that scores come out as vectors over positions with no reduction
     /// across lanes. Positions past the count repeat the last one.
-    ///
-    /// # Safety
-    /// The rows lie in readable memory, and `out` has room for the panels.
-    pub(super) unsafe fn key_panels(decoder: &Decoder, rows: Rows, out: *mut f32) = decode_keys
+    pub(super) fn key_panels(decoder: &Decoder, rows: Rows<'_>, out: &mut [f32]) = decode_keys
 }
 
 /// See [`key_panels`].
 #[inline(always)]
-unsafe fn decode_keys<S: Simd>(s: S, decoder: &Decoder, rows: Rows, out: *mut f32) {
+fn decode_keys<S: Simd>(s: S, decoder: &Decoder, rows: Rows<'_>, out: &mut [f32]) {
     let head_dim = decoder.codec.head_dim();
-    for first in (0..rows.count).step_by(LANES) {
-        // SAFETY: panel `first / 16` of the output; rows below the count.
-        unsafe {
-            let out = out.add(first * width(head_dim));
-            let panel = KeyPanel {
-                rows,
-                first,
-                head_dim,
-                out,
-            };
-            match &decoder.family {
-                Family::Float(codec) => floats::read(s, *codec, panel),
-                Family::Block(codec) => blocks::read(s, *codec, panel),
-                Family::Codebook(codes) => codebook::key_panel(s, codes, rows, first, out),
-            }
-            if decoder.scales.are_several() {
-                decoder.scales.scale_panel(s, rows, first, out);
-            }
+    let columns = rows.count().div_ceil(LANES) * width(head_dim);
+    let panels = out.as_chunks_mut().0[..columns].chunks_exact_mut(width(head_dim));
+    for (first, out) in (0..rows.count()).step_by(LANES).zip(panels) {
+        let panel = KeyPanel {
+            rows,
+            first,
+            head_dim,
+            out: &mut *out,
+        };
+        match &decoder.family {
+            Family::Float(codec) => floats::read(s, *codec, panel),
+            Family::Block(codec) => blocks::read(s, *codec, panel),
+            Family::Codebook(codes) => codebook::key_panel(s, codes, panel),
+        }
+        if decoder.scales.are_several() {
+            decoder.scales.scale_panel(s, rows, first, out);
         }
     }
 }
@@ -176,46 +164,36 @@ unsafe fn decode_keys<S: Simd>(s: S, decoder: &Decoder, rows: Rows, out: *mut f3
 entries! {
     /// Decodes values to rows, `[count][width]`, without the scales of codecs that have one per row. Where they [come out
     /// in the set's lane order](Decoder::reordered), the output undoes it once at the end.
-    ///
-    /// # Safety
-    /// As for [`key_panels`].
-    pub(super) unsafe fn value_rows(decoder: &Decoder, rows: Rows, out: *mut f32) = decode_values
+    pub(super) fn value_rows(decoder: &Decoder, rows: Rows<'_>, out: &mut [f32]) = decode_values
 }
 
 /// See [`value_rows`].
 #[inline(always)]
-unsafe fn decode_values<S: Simd>(s: S, decoder: &Decoder, rows: Rows, out: *mut f32) {
+fn decode_values<S: Simd>(s: S, decoder: &Decoder, rows: Rows<'_>, out: &mut [f32]) {
     let values = ValueRows {
         rows,
         head_dim: decoder.codec.head_dim(),
-        out,
+        out: &mut *out,
     };
-    // SAFETY: the caller's rows, and room for what is decoded.
-    unsafe {
-        match &decoder.family {
-            Family::Float(codec) => floats::read(s, *codec, values),
-            Family::Block(codec) => blocks::read(s, *codec, values),
-            Family::Codebook(codes) => codebook::value_rows(s, codes, rows, out),
-        }
-        if decoder.scales.are_several() {
-            decoder.scales.scale_rows(s, rows, out);
-        }
+    match &decoder.family {
+        Family::Float(codec) => floats::read(s, *codec, values),
+        Family::Block(codec) => blocks::read(s, *codec, values),
+        Family::Codebook(codes) => codebook::value_rows(s, codes, values),
+    }
+    if decoder.scales.are_several() {
+        decoder.scales.scale_rows(s, rows, out);
     }
 }
 
 entries! {
     /// Writes the factor of each row: its scale where the codec has one per row, else 1. Rows past the count get 1.
-    ///
-    /// # Safety
-    /// The rows' scales lie in readable memory.
-    pub(super) unsafe fn row_factors(decoder: &Decoder, rows: Rows, out: &mut [f32]) = factors
+    pub(super) fn row_factors(decoder: &Decoder, rows: Rows<'_>, out: &mut [f32]) = factors
 }
 
 /// See [`row_factors`].
 #[inline(always)]
-unsafe fn factors<S: Simd>(s: S, decoder: &Decoder, rows: Rows, out: &mut [f32]) {
-    // SAFETY: the caller's.
-    unsafe { decoder.scales.of_rows(s, rows, out) }
+fn factors<S: Simd>(s: S, decoder: &Decoder, rows: Rows<'_>, out: &mut [f32]) {
+    decoder.scales.of_rows(s, rows, out);
 }
 
 /// The numbers of a codec as bytes; none where bytes do not hold them.

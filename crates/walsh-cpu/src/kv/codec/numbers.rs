@@ -1,7 +1,10 @@
 //! Rows whose numbers are read where they lie, thirty-two at a time: what families give, and how tiles are decoded from it.
 
-use crate::isa::Isa;
-use crate::simd::{LANES, Simd, order};
+use std::marker::PhantomData;
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::simd::{LANES, Simd, Token};
 
 /// Numbers of a head's vector in scratch, where zeros fill the last vector of lanes.
 pub(in crate::kv) fn width(head_dim: usize) -> usize {
@@ -9,8 +12,8 @@ pub(in crate::kv) fn width(head_dim: usize) -> usize {
 }
 
 /// Brings vectors from the model's order of channels to the lane order of codes, or back.
-pub(in crate::kv) fn reorder(isa: Isa, rows: &mut [f32], to_lanes: bool) {
-    let order = order(isa);
+pub(in crate::kv) fn reorder(set: Token, rows: &mut [f32], to_lanes: bool) {
+    let order = set.facts().order;
     for chunk in rows.chunks_exact_mut(LANES) {
         let before: [f32; LANES] = std::array::from_fn(|i| chunk[i]);
         for (lane, element) in order.iter().enumerate() {
@@ -26,203 +29,303 @@ pub(in crate::kv) fn reorder(isa: Isa, rows: &mut [f32], to_lanes: bool) {
 
 /// Rows of one KV head that lie at a fixed distance from each other.
 #[derive(Clone, Copy)]
-pub(in crate::kv) struct Rows {
+pub(in crate::kv) struct Rows<'a> {
     /// The first row's codes.
-    pub(in crate::kv) codes: *const u8,
-    /// Bytes from row to row.
-    pub(in crate::kv) stride: usize,
-    /// The first row's scales; unused for dense codecs.
-    pub(in crate::kv) scales: *const u8,
-    /// How many rows there are, at least one.
-    pub(in crate::kv) count: usize,
+    codes: *const u8,
+    /// Bytes from row to row, and of a row.
+    stride: usize,
+    row_bytes: usize,
+    /// The rows' scales, as many bytes of each; none for dense codecs.
+    scales: &'a [u8],
+    scale_bytes: usize,
+    count: usize,
+    memory: PhantomData<&'a [u8]>,
+}
+
+impl<'a> Rows<'a> {
+    /// `count` rows of `row_bytes` bytes, `stride` bytes apart, and as many of their scales one after the other.
+    #[inline]
+    pub(in crate::kv) fn new(
+        codes: &'a [u8],
+        (stride, row_bytes): (usize, usize),
+        (scales, scale_bytes): (&'a [u8], usize),
+        count: usize,
+    ) -> Self {
+        assert!(count == 0 || (count - 1) * stride + row_bytes <= codes.len());
+        assert!(count * scale_bytes <= scales.len());
+        Self {
+            codes: codes.as_ptr(),
+            stride,
+            row_bytes,
+            scales,
+            scale_bytes,
+            count,
+            memory: PhantomData,
+        }
+    }
+
+    pub(in crate::kv) fn count(self) -> usize {
+        self.count
+    }
+
+    /// The first `count` of them.
+    pub(in crate::kv) fn first(self, count: usize) -> Self {
+        assert!(count <= self.count, "as many rows as there are");
+        Self { count, ..self }
+    }
+
+    /// The bytes between the first row and a row, which need not exist: what follows the rows is asked for too.
+    #[inline(always)]
+    pub(in crate::kv) fn distance(self, row: usize) -> usize {
+        row * self.stride
+    }
+
+    /// Where a distance from the first row is, to fetch from.
+    #[inline(always)]
+    pub(in crate::kv) fn address(self, distance: usize) -> *const u8 {
+        self.codes.wrapping_add(distance)
+    }
+
+    /// The bytes of each row that are told apart as `T`, of which a row must have so many.
+    #[inline(always)]
+    pub(in crate::kv) fn of<T: Pod>(self, len: usize) -> RowsOf<'a, T> {
+        const { assert!(align_of::<T>() == 1, "rows lie at any address") };
+        assert!(len * size_of::<T>() <= self.row_bytes);
+        RowsOf {
+            codes: self.codes,
+            stride: self.stride,
+            count: self.count,
+            len,
+            memory: PhantomData,
+        }
+    }
+
+    /// The bytes of a row.
+    #[inline(always)]
+    pub(in crate::kv) fn row(self, row: usize) -> &'a [u8] {
+        self.of(self.row_bytes).row(row)
+    }
+
+    /// All rows as one run of single-precision numbers, and how many are between the beginnings of two; none where they
+    /// are not aligned.
+    pub(in crate::kv) fn singles(self) -> Option<(&'a [f32], usize)> {
+        let bytes = match self.count {
+            0 => 0,
+            count => (count - 1) * self.stride + self.row_bytes,
+        };
+        // SAFETY: so many bytes were measured when the rows were made.
+        let bytes = unsafe { std::slice::from_raw_parts(self.codes, bytes) };
+        let numbers = bytemuck::try_cast_slice(bytes).ok()?;
+        (self.stride.is_multiple_of(4)).then_some((numbers, self.stride / 4))
+    }
+
+    /// The scales of all rows.
+    #[inline(always)]
+    pub(super) fn scales(self) -> &'a [u8] {
+        self.scales
+    }
+
+    /// Scales of a row from one of its bytes on.
+    #[inline(always)]
+    pub(super) fn scale<const N: usize>(self, row: usize, at: usize) -> [u8; N] {
+        let bytes = &self.scales[row * self.scale_bytes + at..][..N];
+        std::array::from_fn(|i| bytes[i])
+    }
+}
+
+/// [`Rows`] of so many `T` each.
+#[derive(Clone, Copy)]
+pub(in crate::kv) struct RowsOf<'a, T> {
+    codes: *const u8,
+    stride: usize,
+    count: usize,
+    len: usize,
+    memory: PhantomData<&'a T>,
+}
+
+impl<'a, T: Pod> RowsOf<'a, T> {
+    #[inline(always)]
+    pub(in crate::kv) fn row(self, row: usize) -> &'a [T] {
+        assert!(row < self.count, "a row that is there");
+        // SAFETY: the row is there, and has been measured to hold so many, whose bytes are of any value and at any address.
+        unsafe {
+            let start = self.codes.add(row * self.stride);
+            std::slice::from_raw_parts(start.cast::<T>(), self.len)
+        }
+    }
+
+    /// # Safety
+    /// There is such a row, and it has so many and one more.
+    #[inline(always)]
+    pub(in crate::kv) unsafe fn get(self, row: usize, index: usize) -> &'a T {
+        debug_assert!(row < self.count && index < self.len);
+        // SAFETY: both are there, as this method asks; bytes are of any value and at any address.
+        unsafe { &*self.codes.add(row * self.stride).cast::<T>().add(index) }
+    }
+
+    /// A row, or the last one where it is behind that.
+    #[inline(always)]
+    pub(in crate::kv) fn row_or_last(self, row: usize) -> &'a [T] {
+        self.row(row.min(self.count - 1))
+    }
 }
 
 /// How numbers of a row are read.
 pub(in crate::kv) trait Numbers<S: Simd>: Copy {
-    /// Bytes of the blocks of 32 numbers that begin with their scale in half precision, or zero.
-    const BLOCK: usize = 0;
-    /// Bytes of a number of types whose rows may end within a vector of lanes, or zero.
-    const NUMBER: usize = 0;
+    /// Thirty-two numbers where they lie.
+    type Pair: Pod;
+    /// Sixteen numbers of a row that is not of whole pairs.
+    type Half: Pod;
+    /// Whether pairs begin with a scale of theirs, in half precision.
+    const SCALED: bool = false;
 
-    /// Numbers `32 · pair` and on of a row.
-    ///
-    /// # Safety
-    /// The row has these numbers.
-    unsafe fn pair(self, s: S, row: *const u8, pair: usize) -> [S::F; 2];
+    /// A pair of vectors.
+    fn pair(self, s: S, from: &Self::Pair) -> [S::F; 2];
 
-    /// As [`pair`](Self::pair), without the scale of the block.
-    ///
-    /// # Safety
-    /// As for [`pair`](Self::pair).
+    /// As [`pair`](Self::pair), without the scale of the pair.
     #[inline(always)]
-    unsafe fn unscaled(self, s: S, row: *const u8, pair: usize) -> [S::F; 2] {
-        // SAFETY: the caller's: the row has these numbers.
-        unsafe { self.pair(s, row, pair) }
+    fn unscaled(self, s: S, from: &Self::Pair) -> [S::F; 2] {
+        self.pair(s, from)
     }
 
-    /// Numbers `16 · chunk` and on: the last ones of a row that is not of whole pairs.
-    ///
-    /// # Safety
-    /// As for [`pair`](Self::pair).
-    unsafe fn chunk(self, s: S, row: *const u8, chunk: usize) -> S::F;
-
-    /// Numbers `16 · chunk` and on of a row that has only `count` of them; the others are zero.
-    ///
-    /// # Safety
-    /// As for [`pair`](Self::pair), with a count below 16.
-    #[inline(always)]
-    unsafe fn rest(self, s: S, row: *const u8, chunk: usize, count: usize) -> S::F {
-        debug_assert!(Self::NUMBER > 0, "rows of whole blocks end with one");
-        let mut padded = [0u8; LANES * size_of::<f32>()];
-        // SAFETY: the caller's: so many numbers of at most four bytes, and zeros behind them.
-        unsafe {
-            let from = row.add(Self::NUMBER * LANES * chunk);
-            padded
-                .as_mut_ptr()
-                .copy_from_nonoverlapping(from, Self::NUMBER * count);
-            self.chunk(s, padded.as_ptr(), 0)
-        }
-    }
+    /// The last vector of a row that is not of whole pairs.
+    fn half(self, s: S, from: &Self::Half) -> S::F;
 }
 
 /// What is done with rows once it is known how their numbers are read.
 pub(in crate::kv) trait Reader<S: Simd> {
     /// Reads rows.
-    ///
-    /// # Safety
-    /// The rows are of numbers that are read so.
-    unsafe fn read<N: Numbers<S>>(self, s: S, numbers: N);
+    fn read<N: Numbers<S>>(self, s: S, numbers: N);
 }
+
+/// Sixteen columns of a panel and more.
+type Columns = [[f32; LANES]];
 
 /// Decodes a panel of keys, of the rows from `first` on.
-pub(super) struct KeyPanel {
-    pub(super) rows: Rows,
+pub(super) struct KeyPanel<'a> {
+    pub(super) rows: Rows<'a>,
     pub(super) first: usize,
     pub(super) head_dim: usize,
-    pub(super) out: *mut f32,
+    /// `[width]`.
+    pub(super) out: &'a mut Columns,
 }
 
-impl<S: Simd> Reader<S> for KeyPanel {
+impl<S: Simd> Reader<S> for KeyPanel<'_> {
     #[inline(always)]
-    unsafe fn read<N: Numbers<S>>(self, s: S, numbers: N) {
+    fn read<N: Numbers<S>>(self, s: S, numbers: N) {
         let Self {
             rows,
             first,
             head_dim: d,
             out,
         } = self;
-        // SAFETY: the caller's rows; `row` stays below the count.
-        unsafe {
-            let row = |i: usize| {
-                let row = (first + i).min(rows.count - 1);
-                rows.codes.add(row * rows.stride)
-            };
-            for pair in 0..d / 32 {
-                let mut blocks = [[s.splat(0.0); LANES]; 2];
-                for i in 0..LANES {
-                    [blocks[0][i], blocks[1][i]] = numbers.pair(s, row(i), pair);
-                }
-                for (half, block) in blocks.iter_mut().enumerate() {
-                    store_columns(s, block, out.add((2 * pair + half) * LANES * LANES));
-                }
+        let pairs = rows.of::<N::Pair>(d / 32);
+        let mut sources = [pairs.row(first); LANES];
+        for (i, source) in sources.iter_mut().enumerate() {
+            *source = pairs.row_or_last(first + i);
+        }
+        for (pair, out) in out.chunks_exact_mut(2 * LANES).take(d / 32).enumerate() {
+            let mut blocks = [[s.splat(0.0); LANES]; 2];
+            for i in 0..LANES {
+                // SAFETY: each row has `d / 32` pairs.
+                let from = unsafe { sources[i].get_unchecked(pair) };
+                [blocks[0][i], blocks[1][i]] = numbers.pair(s, from);
             }
-            for chunk in d / 32 * 2..d.div_ceil(LANES) {
-                let mut block = [s.splat(0.0); LANES];
-                for (i, slot) in block.iter_mut().enumerate() {
-                    *slot = last_numbers(s, numbers, row(i), chunk, d);
-                }
-                store_columns(s, &mut block, out.add(chunk * LANES * LANES));
+            for (block, out) in blocks.iter_mut().zip(out.chunks_exact_mut(LANES)) {
+                store_columns(s, block, out);
             }
+        }
+        for chunk in d / 32 * 2..d.div_ceil(LANES) {
+            let mut block = [s.splat(0.0); LANES];
+            for (i, slot) in block.iter_mut().enumerate() {
+                let row = rows.row((first + i).min(rows.count - 1));
+                *slot = last_numbers(s, numbers, row, (chunk, d));
+            }
+            store_columns(s, &mut block, &mut out[chunk * LANES..][..LANES]);
         }
     }
 }
 
-/// A vector of lanes behind the whole pairs of a row of `d` numbers.
+/// A vector of lanes behind the whole pairs of a row of `d` numbers; past the last one it is zero.
 #[inline(always)]
-unsafe fn last_numbers<S: Simd, N: Numbers<S>>(
+fn last_numbers<S: Simd, N: Numbers<S>>(
     s: S,
     numbers: N,
-    row: *const u8,
-    chunk: usize,
-    d: usize,
+    row: &[u8],
+    (chunk, d): (usize, usize),
 ) -> S::F {
-    // SAFETY: the caller's rows, and room for what is decoded.
-    unsafe {
-        match d - chunk * LANES {
-            LANES.. => numbers.chunk(s, row, chunk),
-            count => numbers.rest(s, row, chunk, count),
+    let bytes = size_of::<N::Half>();
+    let row = &row[bytes * chunk..];
+    match d - chunk * LANES {
+        LANES.. => numbers.half(s, bytemuck::from_bytes(&row[..bytes])),
+        count => {
+            let mut padded = N::Half::zeroed();
+            let there = bytes / LANES * count;
+            bytemuck::bytes_of_mut(&mut padded)[..there].copy_from_slice(&row[..there]);
+            numbers.half(s, &padded)
         }
     }
 }
 
 /// Sixteen numbers of sixteen rows, number by number.
 #[inline(always)]
-unsafe fn store_columns<S: Simd>(s: S, block: &mut [S::F; LANES], out: *mut f32) {
-    // SAFETY: the caller's: the output holds 256 numbers.
-    unsafe {
-        s.transpose(block);
-        for (i, column) in block.iter().enumerate() {
-            s.store(out.add(i * LANES), *column);
-        }
+fn store_columns<S: Simd>(s: S, block: &mut [S::F; LANES], out: &mut Columns) {
+    s.transpose(block);
+    for (out, column) in out.iter_mut().zip(block) {
+        s.write(out, *column);
     }
 }
 
 /// Decodes rows of values.
-pub(super) struct ValueRows {
-    pub(super) rows: Rows,
+pub(super) struct ValueRows<'a> {
+    pub(super) rows: Rows<'a>,
     pub(super) head_dim: usize,
-    pub(super) out: *mut f32,
+    /// `[rows][width]`.
+    pub(super) out: &'a mut [f32],
 }
 
-impl<S: Simd> Reader<S> for ValueRows {
+impl<S: Simd> Reader<S> for ValueRows<'_> {
     #[inline(always)]
-    unsafe fn read<N: Numbers<S>>(self, s: S, numbers: N) {
+    fn read<N: Numbers<S>>(self, s: S, numbers: N) {
         let Self {
             rows,
             head_dim: d,
             out,
         } = self;
-        for i in 0..rows.count {
-            // SAFETY: the caller's rows; `i` is below the count.
-            unsafe {
-                let (row, out) = (rows.codes.add(i * rows.stride), out.add(i * width(d)));
-                for pair in 0..d / 32 {
-                    let [a, b] = numbers.pair(s, row, pair);
-                    s.store(out.add(32 * pair), a);
-                    s.store(out.add(32 * pair + LANES), b);
-                }
-                for chunk in d / 32 * 2..d.div_ceil(LANES) {
-                    s.store(
-                        out.add(LANES * chunk),
-                        last_numbers(s, numbers, row, chunk, d),
-                    );
-                }
+        let pairs = rows.of::<N::Pair>(d / 32);
+        for (i, out) in out.chunks_exact_mut(width(d)).take(rows.count).enumerate() {
+            let out = out.as_chunks_mut::<LANES>().0;
+            let (whole, rest) = out.split_at_mut(d / 32 * 2);
+            for (from, out) in pairs.row(i).iter().zip(whole.as_chunks_mut::<2>().0) {
+                let [a, b] = numbers.pair(s, from);
+                s.write(&mut out[0], a);
+                s.write(&mut out[1], b);
+            }
+            for (chunk, out) in rest.iter_mut().enumerate() {
+                let at = (d / 32 * 2 + chunk, d);
+                s.write(out, last_numbers(s, numbers, rows.row(i), at));
             }
         }
     }
 }
 
-/// The scales of a block of up to sixteen rows, `stride` bytes apart; those past the last row are the last one again.
-///
-/// # Safety
-/// The rows have this block.
+/// The scales of a pair of sixteen rows from one on; those past the last row are the last one again.
 #[inline(always)]
-pub(in crate::kv) unsafe fn block_scales<S: Simd>(
+pub(in crate::kv) fn pair_scales<S: Simd, T: Pod>(
     s: S,
-    block: *const u8,
-    stride: usize,
-    count: usize,
+    rows: RowsOf<'_, T>,
+    (first, pair): (usize, usize),
 ) -> S::F {
-    // SAFETY: the caller's: the row has these numbers.
-    unsafe {
-        let halves: [u16; LANES] = if count >= LANES {
-            std::array::from_fn(|i| block.add(i * stride).cast::<u16>().read_unaligned())
-        } else {
-            std::array::from_fn(|i| {
-                let row = block.add(i.min(count - 1) * stride);
-                row.cast::<u16>().read_unaligned()
-            })
+    assert!(first < rows.count && pair < rows.len && size_of::<T>() >= 2);
+    let last = rows.count - 1 - first;
+    let mut scales = [[0u8; 2]; LANES];
+    for (i, scale) in scales.iter_mut().enumerate() {
+        let row = first + if last >= LANES - 1 { i } else { i.min(last) };
+        // SAFETY: the row is there and has the pair, which begins with two bytes of its scale.
+        *scale = unsafe {
+            let row = rows.codes.add(row * rows.stride).cast::<T>();
+            row.add(pair).cast::<[u8; 2]>().read()
         };
-        s.load_f16(halves.as_ptr().cast())
     }
+    s.read_f16(bytemuck::cast_ref(&scales))
 }

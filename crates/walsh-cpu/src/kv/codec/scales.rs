@@ -34,99 +34,70 @@ impl Scales {
     }
 
     /// Writes the factor of each row, as [`row_factors`](super::row_factors) does.
-    ///
-    /// # Safety
-    /// The rows' scales lie in readable memory.
     #[inline(always)]
-    pub(super) unsafe fn of_rows<S: Simd>(&self, s: S, rows: Rows, out: &mut [f32]) {
+    pub(super) fn of_rows<S: Simd>(&self, s: S, rows: Rows<'_>, out: &mut [f32]) {
         if self.groups != 1 {
             out.fill(1.0);
             return;
         }
-        let (stored, padding) = out.split_at_mut(rows.count.min(out.len()));
+        let (stored, padding) = out.split_at_mut(rows.count().min(out.len()));
         padding.fill(1.0);
-        let whole = if self.single {
-            0
-        } else {
-            stored.len() / LANES * LANES
-        };
-        for first in (0..whole).step_by(LANES) {
-            // SAFETY: sixteen rows below the count, and as many numbers of the output.
-            unsafe {
-                s.store(
-                    stored.as_mut_ptr().add(first),
-                    s.load_f16(rows.scales.add(2 * first)),
-                )
-            };
+        let mut done = 0;
+        if !self.single {
+            let halves = rows.scales().as_chunks::<{ 2 * LANES }>().0;
+            let whole = stored.as_chunks_mut::<LANES>().0;
+            done = LANES * whole.len();
+            for (out, halves) in whole.iter_mut().zip(halves) {
+                s.write(out, s.read_f16(halves));
+            }
         }
-        for (i, out) in stored.iter_mut().enumerate().skip(whole) {
-            // SAFETY: a row below the count.
-            *out = unsafe { self.of_group(s, rows, i, 0) };
+        for (i, out) in stored.iter_mut().enumerate().skip(done) {
+            *out = self.of_group(s, rows, i, 0);
         }
     }
 
     /// The factor of one group of a row.
-    ///
-    /// # Safety
-    /// The row is below the count, and the codec has scales.
     #[inline(always)]
-    unsafe fn of_group<S: Simd>(&self, s: S, rows: Rows, row: usize, group: usize) -> f32 {
-        let at = row * self.groups + group;
-        // SAFETY: the caller's.
-        unsafe {
-            if self.single {
-                rows.scales.cast::<f32>().add(at).read_unaligned() * self.factor
-            } else {
-                s.half(rows.scales.add(2 * at))
-            }
+    fn of_group<S: Simd>(&self, s: S, rows: Rows<'_>, row: usize, group: usize) -> f32 {
+        if self.single {
+            f32::from_le_bytes(rows.scale(row, 4 * group)) * self.factor
+        } else {
+            let scale = rows.scale::<2>(row, 2 * group);
+            // SAFETY: a half-precision number has two bytes.
+            unsafe { s.half(scale.as_ptr()) }
         }
     }
 
     /// Multiplies a panel of keys with the scales of their groups.
-    ///
-    /// # Safety
-    /// The rows' scales lie in readable memory, and the panel has their numbers.
     #[inline(always)]
-    pub(super) unsafe fn scale_panel<S: Simd>(
+    pub(super) fn scale_panel<S: Simd>(
         &self,
         s: S,
-        rows: Rows,
+        rows: Rows<'_>,
         first: usize,
-        out: *mut f32,
+        panel: &mut [[f32; LANES]],
     ) {
-        for group in 0..self.groups {
+        for (group, columns) in panel.chunks_exact_mut(self.len).enumerate() {
             let mut factors = [0.0; LANES];
             for (i, factor) in factors.iter_mut().enumerate() {
-                let row = (first + i).min(rows.count - 1);
-                // SAFETY: a row below the count.
-                *factor = unsafe { self.of_group(s, rows, row, group) };
+                let row = (first + i).min(rows.count() - 1);
+                *factor = self.of_group(s, rows, row, group);
             }
-            for dim in group * self.len..(group + 1) * self.len {
-                // SAFETY: the panel has `head_dim` vectors.
-                unsafe {
-                    let at = out.add(dim * LANES);
-                    s.store(at, s.mul(s.load(at), s.load(factors.as_ptr())));
-                }
+            for column in columns {
+                s.write(column, s.mul(s.read(column), s.read(&factors)));
             }
         }
     }
 
     /// Multiplies rows of values with the scales of their groups.
-    ///
-    /// # Safety
-    /// The rows' scales lie in readable memory, and `out` has their numbers.
     #[inline(always)]
-    pub(super) unsafe fn scale_rows<S: Simd>(&self, s: S, rows: Rows, out: *mut f32) {
-        let len = self.len;
-        for i in 0..rows.count {
-            for group in 0..self.groups {
-                // SAFETY: the rows decoded before.
-                unsafe {
-                    let factor = s.splat(self.of_group(s, rows, i, group));
-                    for chunk in 0..len / LANES {
-                        let at = out.add((i * self.groups + group) * len + chunk * LANES);
-                        s.store(at, s.mul(s.load(at), factor));
-                    }
+    pub(super) fn scale_rows<S: Simd>(&self, s: S, rows: Rows<'_>, out: &mut [f32]) {
+        let all = out.chunks_exact_mut(self.groups * self.len);
+        for (i, row) in all.take(rows.count()).enumerate() {
+            for (group, numbers) in row.chunks_exact_mut(self.len).enumerate() {
+                let factor = s.splat(self.of_group(s, rows, i, group));
+                for at in numbers.as_chunks_mut().0 {
+                    s.write(at, s.mul(s.read(at), factor));
                 }
             }
         }

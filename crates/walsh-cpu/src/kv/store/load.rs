@@ -41,55 +41,53 @@ fn load_row<S: Simd>(s: S, source: Source<'_>, row: &mut [f32]) -> bool {
     if !len.is_multiple_of(LANES) {
         return decode(source, row);
     }
-    // SAFETY: the slices have been measured.
-    unsafe {
-        match source.dtype {
-            DType::F32 => convert::<S, F32>(s, source, row),
-            DType::F16 => convert::<S, F16>(s, source, row),
-            DType::BF16 => convert::<S, BF16>(s, source, row),
-            _ => decode(source, row),
-        }
+    match source.dtype {
+        DType::F32 => convert(s, source, row, |bytes| s.read_f32(bytes)),
+        DType::F16 => convert_halves(s, source, row),
+        DType::BF16 => convert(s, source, row, |bytes| s.read_bf16(bytes)),
+        _ => decode(source, row),
     }
 }
 
-const F32: u8 = 0;
-const F16: u8 = 1;
-const BF16: u8 = 2;
-
-/// # Safety
-/// The slices are as long as the row, whole vectors.
+/// Half precision. Not every set loads its infinities as such: rows with one are decoded instead.
 #[inline(always)]
-unsafe fn convert<S: Simd, const TYPE: u8>(s: S, source: Source<'_>, row: &mut [f32]) -> bool {
-    let width = if TYPE == F32 { 4 } else { 2 };
-    // SAFETY: the caller's: the slices are as long as the row.
-    unsafe {
-        let mut safe = Within::below(s, SAFE_MAGNITUDE);
-        let mut numbers = Within::below(s, 65_520.0);
-        for at in (0..row.len()).step_by(LANES) {
-            let p = source.bytes.as_ptr().add(width * at);
-            let mut x = match TYPE {
-                F32 => s.load(p.cast()),
-                F16 => s.load_f16(p),
-                _ => s.load_bf16(p),
-            };
-            if TYPE == F16 {
-                numbers.note(s.abs(x));
-            }
-            if let Some(center) = source.center {
-                x = s.sub(x, s.load(center.as_ptr().add(at)));
-            }
-            if let Some(equaliser) = source.equaliser {
-                x = s.div(x, s.load(equaliser.as_ptr().add(at)));
-            }
-            safe.note(s.abs(x));
-            s.store(row.as_mut_ptr().add(at), x);
-        }
-        if TYPE == F16 && !numbers.all() {
-            // Not every set loads the infinities of half precision as such.
-            return decode(source, row);
-        }
-        safe.all()
+fn convert_halves<S: Simd>(s: S, source: Source<'_>, row: &mut [f32]) -> bool {
+    let mut numbers = Within::below(s, 65_520.0);
+    let safe = convert(s, source, row, |bytes| {
+        let x = s.read_f16(bytes);
+        numbers.note(s.abs(x));
+        x
+    });
+    if !numbers.all() {
+        return decode(source, row);
     }
+    safe
+}
+
+/// Whole vectors, of sixteen numbers in `BYTES` bytes each.
+#[inline(always)]
+fn convert<S: Simd, const BYTES: usize>(
+    s: S,
+    source: Source<'_>,
+    row: &mut [f32],
+    mut read: impl FnMut(&[u8; BYTES]) -> S::F,
+) -> bool {
+    let center = source.center.map(|numbers| numbers.as_chunks().0);
+    let equaliser = source.equaliser.map(|numbers| numbers.as_chunks().0);
+    let mut safe = Within::below(s, SAFE_MAGNITUDE);
+    let from = source.bytes.as_chunks().0;
+    for (i, (to, from)) in row.as_chunks_mut().0.iter_mut().zip(from).enumerate() {
+        let mut x = read(from);
+        if let Some(center) = center {
+            x = s.sub(x, s.read(&center[i]));
+        }
+        if let Some(equaliser) = equaliser {
+            x = s.div(x, s.read(&equaliser[i]));
+        }
+        safe.note(s.abs(x));
+        s.write(to, x);
+    }
+    safe.all()
 }
 
 /// Rows that are no whole vectors, and those that need care.
@@ -112,6 +110,7 @@ fn decode(source: Source<'_>, row: &mut [f32]) -> bool {
 mod tests {
     use super::*;
     use crate::isa::Isa;
+    use crate::simd::Token;
 
     #[test]
     fn rows_of_every_type_and_what_is_no_number_load_alike() {
@@ -148,7 +147,7 @@ mod tests {
                     assert_eq!(decode(source, &mut expected), odd.is_none());
                     for isa in Isa::available() {
                         let mut row = vec![0.0; len];
-                        let safe = load(isa, source, &mut row);
+                        let safe = load(Token::of(isa), source, &mut row);
                         assert_eq!(safe, odd.is_none(), "{isa} {dtype} {len}");
                         for (got, expected) in row.iter().zip(&expected) {
                             let alike = got.to_bits() == expected.to_bits();

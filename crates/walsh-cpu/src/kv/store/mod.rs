@@ -7,21 +7,22 @@
 
 mod load;
 
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 
+use bytemuck::Pod;
 use walsh_core::ops::{KvStore, Operation};
 use walsh_core::{CacheSide, Error, KeyPreparation, KvCache, KvRows, Result, Tensor};
 use walsh_formats::DType;
 use walsh_formats::kv::{KvError, RowCodec};
 use walsh_formats::rotation::Rotation;
 
-use crate::isa::Isa;
 use crate::kv::codec::{self, Encoder};
 use crate::kv::pages::Pages;
 use crate::kv::positions::{self, Tokens};
 use crate::lowering::{Fault, Lowering};
 use crate::memory::View;
+use crate::simd::Token;
 use crate::team::{Phase, Scratch};
 
 /// The estimated time, in nanoseconds, below which a store is one item: a team gives no part of it to another thread.
@@ -57,40 +58,6 @@ impl Rows {
     /// About how many nanoseconds a row takes.
     fn cost(&self) -> u64 {
         self.encoder.cost(self.codec.head_dim())
-    }
-
-    /// Encodes a row into a slot of a head.
-    ///
-    /// # Safety
-    /// The device has the set, the list orders the accesses, and no other item writes this slot of this head.
-    unsafe fn encode(
-        &self,
-        isa: Isa,
-        (head, slot): (usize, usize),
-        row: &mut Row<'_>,
-    ) -> Result<(), KvError> {
-        let target = head * self.slots + slot;
-        let (code_bytes, scale_bytes) = (self.codec.code_bytes(), self.codec.scale_bytes());
-        // SAFETY: the caller's.
-        let (codes, scales) = unsafe {
-            let scales = match &self.scales {
-                Some(scales) => scales.slice_mut(target * scale_bytes..(target + 1) * scale_bytes),
-                None => &mut [],
-            };
-            let codes = self
-                .codes
-                .slice_mut(target * code_bytes..(target + 1) * code_bytes);
-            (codes, scales)
-        };
-        let encoded = match row.turned {
-            Some(turned) if self.takes_rotated() => turned,
-            _ => row.plain,
-        };
-        if codec::encode(isa, &self.encoder, encoded, codes, scales) {
-            return Ok(());
-        }
-        // No kernel, or a vector that needs care: the codec decides, and says what is wrong if anything is.
-        self.codec.encode_row(row.plain, row.spare, codes, scales)
     }
 }
 
@@ -191,7 +158,7 @@ struct Run {
 }
 
 struct Store {
-    isa: Isa,
+    set: Token,
     kv_heads: usize,
     head_dim: usize,
     capacity: usize,
@@ -219,7 +186,7 @@ pub(crate) fn lower(op: &KvStore, lowering: &mut Lowering) -> Result<()> {
     let sides = sides.map(|(side, source)| Side::new(side, source, &op.cache));
     let overlay = op.cache.overlay();
     let store = Arc::new(Store {
-        isa,
+        set: lowering.target().token(),
         kv_heads: op.cache.kv_heads() as usize,
         head_dim: op.cache.head_dim() as usize,
         capacity: op.cache.capacity() as usize,
@@ -261,44 +228,91 @@ impl Store {
     fn scratch_bytes(&self) -> usize {
         3 * self.head_dim * size_of::<f32>()
     }
+}
+
+/// A store while it runs.
+#[derive(Clone, Copy)]
+struct Storing<'a>(&'a Store);
+
+impl Deref for Storing<'_> {
+    type Target = Store;
+
+    fn deref(&self) -> &Store {
+        self.0
+    }
+}
+
+impl<'a> Storing<'a> {
+    /// # Safety
+    /// While this lives, nothing writes what the store reads, and nothing else touches the slots of the tokens and heads
+    /// that it is given.
+    unsafe fn new(store: &'a Store) -> Self {
+        Self(store)
+    }
+
+    /// Numbers of a tensor that the store reads.
+    fn read<T: Pod>(self, view: &'a View<T>, range: Range<usize>) -> &'a [T] {
+        // SAFETY: nothing writes what the store reads while it runs.
+        unsafe { view.slice(range) }
+    }
+
+    /// Encodes a row into a slot of a head.
+    fn put(
+        self,
+        rows: &Rows,
+        (head, slot): (usize, usize),
+        row: &mut Row<'_>,
+    ) -> Result<(), KvError> {
+        let target = head * rows.slots + slot;
+        let of_row = |bytes: usize| target * bytes..(target + 1) * bytes;
+        // SAFETY: a token that is stored has slots of its own, of several in a slot the last alone, each head has its own
+        // rows, and a token and head are of one item.
+        let (codes, scales) = unsafe {
+            let scales = match &rows.scales {
+                Some(scales) => scales.slice_mut(of_row(rows.codec.scale_bytes())),
+                None => &mut [],
+            };
+            (
+                rows.codes.slice_mut(of_row(rows.codec.code_bytes())),
+                scales,
+            )
+        };
+        let encoded = match row.turned {
+            Some(turned) if rows.takes_rotated() => turned,
+            _ => row.plain,
+        };
+        if codec::encode(self.set, &rows.encoder, encoded, codes, scales) {
+            return Ok(());
+        }
+        // No kernel, or a vector that needs care: the codec decides, and says what is wrong if anything is.
+        rows.codec.encode_row(row.plain, row.spare, codes, scales)
+    }
 
     /// Loads a token's vector of a head; whether it is so small that every codec stores it.
-    ///
-    /// # Safety
-    /// The list orders the accesses.
-    unsafe fn load(&self, side: &Side, (token, head): (usize, usize), row: &mut [f32]) -> bool {
+    fn load(self, side: &'a Side, (token, head): (usize, usize), row: &mut [f32]) -> bool {
         let at = token * self.kv_heads + head;
         let row_bytes = self.head_dim * side.dtype.block_bytes();
-        let of_head = head * self.head_dim..(head + 1) * self.head_dim;
-        // SAFETY: the caller's: the list orders the accesses.
-        unsafe {
-            let center = side.center.as_ref().map(|c| c.slice(of_head.clone()));
-            let equaliser = side.equaliser.as_ref().map(|e| e.slice(of_head));
-            let source = load::Source {
-                dtype: side.dtype,
-                bytes: side.source.slice(at * row_bytes..(at + 1) * row_bytes),
-                center,
-                equaliser,
-            };
-            load::load(self.isa, source, row)
-        }
+        let of_head = |view| self.read(view, head * self.head_dim..(head + 1) * self.head_dim);
+        let source = load::Source {
+            dtype: side.dtype,
+            bytes: self.read(&side.source, at * row_bytes..(at + 1) * row_bytes),
+            center: side.center.as_ref().map(of_head),
+            equaliser: side.equaliser.as_ref().map(of_head),
+        };
+        load::load(self.set, source, row)
     }
 
     /// Where a token goes. `run` is the one of the token before, if it is known.
-    ///
-    /// # Safety
-    /// The list orders the accesses.
-    unsafe fn slots_of(&self, token: usize, run: &mut Run) -> Slots {
+    fn slots_of(self, token: usize, run: &mut Run) -> Slots {
         let tokens = self.positions.len();
         if token >= run.end {
-            *run = match &self.sequences {
+            *run = match &self.0.sequences {
                 None => Run {
                     sequence: 0,
                     end: tokens,
                 },
                 Some(sequences) => {
-                    // SAFETY: the caller's.
-                    let sequences = unsafe { sequences.slice(token..tokens) };
+                    let sequences = self.read(sequences, token..tokens);
                     let of_it = sequences.iter().take_while(|s| **s == sequences[0]);
                     Run {
                         sequence: sequences[0] as usize,
@@ -307,15 +321,14 @@ impl Store {
                 }
             };
         }
-        // SAFETY: the caller's.
-        let position = unsafe { self.positions.slice(token..token + 1)[0] } as usize;
+        let position = self.read(&self.0.positions, token..token + 1)[0] as usize;
         // Of several tokens in a slot only the last is encoded into it.
         let left = run.end - token;
         let (first, ring) = self.overlay;
         let slot = match &self.pages {
             None => (left <= self.capacity).then_some(position % self.capacity),
-            // SAFETY: the caller's; the tokens' positions and pages have been checked.
-            Some(pages) => Some(unsafe { pages.slot(run.sequence, position) }),
+            // SAFETY: nothing writes what the store reads while it runs.
+            Some(pages) => Some(unsafe { pages.read() }.slot(run.sequence, position)),
         };
         Slots {
             sequence: run.sequence,
@@ -334,64 +347,51 @@ impl Store {
     }
 
     /// Encodes one token's vector of a head into every slot that holds it.
-    ///
-    /// # Safety
-    /// As for [`Rows::encode`].
-    unsafe fn encode_one(
-        &self,
-        side: &Side,
+    fn encode_one(
+        self,
+        side: &'a Side,
         (token, head, slots): (usize, usize, &Slots),
         scratch: &mut [f32],
     ) -> Result<(), KvError> {
         let (plain, scratch) = scratch.split_at_mut(self.head_dim);
         let (turned, spare) = scratch.split_at_mut(self.head_dim);
-        // SAFETY: the caller's: the list orders the accesses.
-        unsafe {
-            self.load(side, (token, head), plain);
-            let mut row = Row {
-                plain,
-                turned: None,
-                spare,
-            };
-            if let Some(rotation) = &side.rotation {
-                load::turn(self.isa, rotation, row.plain, turned);
-                row.turned = Some(turned);
-            }
-            if let Some(slot) = slots.slot {
-                let head = slots.owner * self.kv_heads + head;
-                side.rows.encode(self.isa, (head, slot), &mut row)?;
-            }
-            if let (Some(overlay), Some(slot)) = (&side.overlay, slots.kept) {
-                let head = slots.sequence * self.kv_heads + head;
-                overlay.encode(self.isa, (head, slot), &mut row)?;
-            }
+        self.load(side, (token, head), plain);
+        let mut row = Row {
+            plain,
+            turned: None,
+            spare,
+        };
+        if let Some(rotation) = &side.rotation {
+            load::turn(self.set, rotation, row.plain, turned);
+            row.turned = Some(turned);
+        }
+        if let Some(slot) = slots.slot {
+            let head = slots.owner * self.kv_heads + head;
+            self.put(&side.rows, (head, slot), &mut row)?;
+        }
+        if let (Some(overlay), Some(slot)) = (&side.overlay, slots.kept) {
+            let head = slots.sequence * self.kv_heads + head;
+            self.put(overlay, (head, slot), &mut row)?;
         }
         Ok(())
     }
 
     /// Encodes keys and values of some items; the first that cannot be is reported.
-    ///
-    /// # Safety
-    /// As for [`Rows::encode`].
-    unsafe fn encode(&self, items: Range<usize>, scratch: &mut Scratch) {
+    fn encode(self, items: Range<usize>, scratch: &mut Scratch) {
         let scratch = scratch.floats(3 * self.head_dim);
         let (mut run, mut item) = (Run::default(), items.start);
         while item < items.end {
             let (token, first) = (item / self.kv_heads, item % self.kv_heads);
             let heads = first..self.kv_heads.min(first + items.end - item);
             item += heads.len();
-            // SAFETY: the caller's.
-            let slots = unsafe { self.slots_of(token, &mut run) };
+            let slots = self.slots_of(token, &mut run);
             if slots.slot.is_none() && slots.kept.is_none() {
                 continue;
             }
             for head in heads {
-                for side in &self.sides {
-                    // SAFETY: the caller's.
-                    let stored = unsafe { self.encode_one(side, (token, head, &slots), scratch) };
-                    if let Err(wrong) = stored {
-                        // SAFETY: the caller's.
-                        return unsafe { self.report((side.name, token, head), &wrong) };
+                for side in &self.0.sides {
+                    if let Err(wrong) = self.encode_one(side, (token, head, &slots), scratch) {
+                        return self.report((side.name, token, head), &wrong);
                     }
                 }
             }
@@ -399,23 +399,18 @@ impl Store {
     }
 
     /// Whether all vectors of some items can be stored; the first that cannot is reported.
-    ///
-    /// # Safety
-    /// The list orders the accesses.
-    unsafe fn inspect(&self, items: Range<usize>, scratch: &mut Scratch) -> bool {
+    fn inspect(self, items: Range<usize>, scratch: &mut Scratch) -> bool {
         let (row, scratch) = scratch
             .floats(2 * self.head_dim)
             .split_at_mut(self.head_dim);
         for item in items {
             let (token, head) = (item / self.kv_heads, item % self.kv_heads);
-            for side in &self.sides {
-                // SAFETY: the caller's.
-                if unsafe { self.load(side, (token, head), row) } {
+            for side in &self.0.sides {
+                if self.load(side, (token, head), row) {
                     continue;
                 }
                 if let Err(wrong) = side.try_encoding(row, scratch) {
-                    // SAFETY: the caller's.
-                    unsafe { self.report((side.name, token, head), &wrong) };
+                    self.report((side.name, token, head), &wrong);
                     return false;
                 }
             }
@@ -423,12 +418,9 @@ impl Store {
         true
     }
 
-    /// # Safety
-    /// The list orders the accesses.
     #[cold]
-    unsafe fn report(&self, (what, token, head): (&str, usize, usize), wrong: &KvError) {
-        // SAFETY: the caller's.
-        let position = unsafe { self.positions.slice(token..token + 1)[0] };
+    fn report(self, (what, token, head): (&str, usize, usize), wrong: &KvError) {
+        let position = self.read(&self.0.positions, token..token + 1)[0];
         self.fault.report(Error::Value {
             op: KvStore::NAME,
             message: format!("{what} of position {position}, head {head}: {wrong}"),
@@ -460,12 +452,10 @@ impl Phase for StoreFew {
 
     unsafe fn run(&self, _: Range<usize>, scratch: &mut Scratch) {
         let items = self.0.items();
-        // SAFETY: tokens that are written have slots of their own, each head has its own rows, and the list orders the
-        // accesses.
-        unsafe {
-            if self.0.inspect(0..items, scratch) {
-                self.0.encode(0..items, scratch);
-            }
+        // SAFETY: the list orders the accesses, and the phase has one item.
+        let store = unsafe { Storing::new(&self.0) };
+        if store.inspect(0..items, scratch) {
+            store.encode(0..items, scratch);
         }
     }
 }
@@ -488,8 +478,8 @@ impl Phase for Inspect {
     }
 
     unsafe fn run(&self, items: Range<usize>, scratch: &mut Scratch) {
-        // SAFETY: the list orders these reads after the sources' writes.
-        unsafe { self.0.inspect(items, scratch) };
+        // SAFETY: the list orders these reads after the sources' writes; nothing is stored.
+        unsafe { Storing::new(&self.0) }.inspect(items, scratch);
     }
 }
 
@@ -511,7 +501,7 @@ impl Phase for Encode {
     }
 
     unsafe fn run(&self, items: Range<usize>, scratch: &mut Scratch) {
-        // SAFETY: as for `StoreFew`.
-        unsafe { self.0.encode(items, scratch) };
+        // SAFETY: the list orders the accesses, and each token and head is one item.
+        unsafe { Storing::new(&self.0) }.encode(items, scratch);
     }
 }

@@ -252,12 +252,9 @@ impl Look<'_> {
             self.decode(copy, row, &mut values)?;
             let scratch = bytemuck::cast_slice_mut(&mut scratch);
             let room = Room::within(scratch, copy, 0, self.columns);
-            // SAFETY: the weight has these rows, the lock of the device keeps writers away, and the instruction set is the
-            // device's.
-            let (reach, lost) = unsafe {
-                let row = self.weight.base().add(row * copy.row_bytes);
-                coarsen(copy, row, room)
-            };
+            let at = row * copy.row_bytes..(row + 1) * copy.row_bytes;
+            // SAFETY: the lock of the device keeps writers away.
+            let (reach, lost) = coarsen(copy, unsafe { self.weight.slice(at) }, room);
             for search in searched {
                 let highest = dot(&values, search.input) + reach * span(&search.norms, lost);
                 reaching += u32::from(highest >= search.bound);
@@ -432,12 +429,10 @@ impl Phase for Coarsen {
             let count = LANES.min(n - first);
             for row in 0..count {
                 let room = Room::within(scratch, &self.coarsening, row, &self.columns);
-                // SAFETY: the weight has these rows, nothing of this group writes them, and the instruction set is the
-                // device's.
-                let (reach, lost) = unsafe {
-                    let row = self.weight.base().add((first + row) * row_bytes);
-                    coarsen(&self.coarsening, row, room)
-                };
+                let at = (first + row) * row_bytes..(first + row + 1) * row_bytes;
+                // SAFETY: nothing of this group writes the weight.
+                let of_row = unsafe { self.weight.slice(at) };
+                let (reach, lost) = coarsen(&self.coarsening, of_row, room);
                 if !(reach.is_finite() && lost.is_finite()) {
                     self.seen.finite.store(false, Ordering::Relaxed);
                 }
@@ -448,12 +443,15 @@ impl Phase for Coarsen {
             }
             let rows = &scratch[4 * (k + k / BLOCK)..];
             let fine_rows = &rows[LANES * coarse.row_bytes()..];
-            // SAFETY: the rows are those of weights of so many rows, and the panels are this thread's.
-            unsafe {
-                let to = self.copy.coarse.add(panel * coarse.panel_bytes());
-                coarse.of_rows(count).pack(0, rows.as_ptr(), to);
-                let to = self.copy.fine.add(panel * fine.panel_bytes());
-                fine.of_rows(count).pack(0, fine_rows.as_ptr(), to);
+            for (packing, memory, rows) in [
+                (coarse, self.copy.coarse, rows),
+                (fine, self.copy.fine, fine_rows),
+            ] {
+                let bytes = packing.panel_bytes();
+                // SAFETY: the memory has room for all panels, and each is of one item.
+                let to =
+                    unsafe { std::slice::from_raw_parts_mut(memory.add(panel * bytes), bytes) };
+                packing.of_rows(count).pack(0, rows, to);
             }
         }
     }

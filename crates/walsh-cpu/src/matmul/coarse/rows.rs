@@ -7,11 +7,10 @@ use walsh_formats::ggml::{self, BlockQ5_1, BlockQ6K, BlockQ8_0};
 use super::{BLOCK, COLUMNS, Coarsening, FINE, SPANS};
 use crate::isa::Isa;
 use crate::matmul::blocks::{Decode, Decoded};
+use crate::matmul::contract::blocks_of;
 use crate::matmul::float::value_of;
 use crate::matmul::layout::LANES;
-#[cfg(target_arch = "x86_64")]
-use crate::simd::{Avx2, Avx512, Products};
-use crate::simd::{Portable, Primitives, SHIFT, Work};
+use crate::simd::{Primitives, SHIFT, Steps, Token};
 
 /// Where a row's copy is made.
 pub(super) struct Room<'a> {
@@ -48,84 +47,53 @@ impl<'a> Room<'a> {
     }
 }
 
-/// Writes the copy of a row of blocks; returns its reach, and how much of what the copy leaves out is lost.
-///
-/// # Safety
-/// `row` points to as many values of the type as there is room for, and the instruction set is available.
-pub(super) unsafe fn coarsen(
-    coarsening: &Coarsening,
-    row: *const u8,
-    room: Room<'_>,
-) -> (f32, f32) {
-    // SAFETY: the caller's.
-    unsafe {
-        match coarsening.copy {
-            DType::Q5_0 => coarsen_to::<5>(coarsening, row, room),
-            _ => coarsen_to::<4>(coarsening, row, room),
-        }
+/// Writes the copy of a row of blocks, as many as there is room for; returns its reach, and how much of what the copy
+/// leaves out is lost.
+pub(super) fn coarsen(coarsening: &Coarsening, row: &[u8], room: Room<'_>) -> (f32, f32) {
+    match coarsening.copy {
+        DType::Q5_0 => coarsen_to::<5>(coarsening, row, room),
+        _ => coarsen_to::<4>(coarsening, row, room),
     }
 }
 
-/// # Safety
-/// As for [`coarsen`].
-unsafe fn coarsen_to<const BITS: usize>(
+fn coarsen_to<const BITS: usize>(
     coarsening: &Coarsening,
-    row: *const u8,
+    row: &[u8],
     room: Room<'_>,
 ) -> (f32, f32) {
     let isa = coarsening.isa;
-    // SAFETY: the caller's.
-    unsafe {
-        match coarsening.weight {
-            DType::Q8_0 => of_set::<BlockQ8_0, BITS>(isa, row.cast(), room),
-            DType::Q6K => of_set::<BlockQ6K, BITS>(isa, row.cast(), room),
-            DType::Q5_1 => of_set::<BlockQ5_1, BITS>(isa, row.cast(), room),
-            _ => unreachable!("no other type gains by coarse copies"),
-        }
+    match coarsening.weight {
+        DType::Q8_0 => of_set::<BlockQ8_0, BITS>(isa, row, room),
+        DType::Q6K => of_set::<BlockQ6K, BITS>(isa, row, room),
+        DType::Q5_1 => of_set::<BlockQ5_1, BITS>(isa, row, room),
+        _ => unreachable!("no other type gains by coarse copies"),
     }
 }
 
-/// # Safety
-/// As for [`coarsen`].
-unsafe fn of_set<B: Decode, const BITS: usize>(
-    isa: Isa,
-    row: *const B,
-    room: Room<'_>,
-) -> (f32, f32) {
-    let work = Coarsen::<B, BITS> { row, room };
-    match isa.base() {
-        // SAFETY: the caller promises the instruction set.
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => unsafe { <Avx2 as Products>::new_unchecked() }.run(work),
-        // SAFETY: as above.
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => unsafe { <Avx512 as Products>::new_unchecked() }.run(work),
-        _ => work.on(Portable::new()),
-    }
+fn of_set<B: Decode, const BITS: usize>(isa: Isa, row: &[u8], room: Room<'_>) -> (f32, f32) {
+    let row = blocks_of::<B>(row, room.values.len() / B::LEN);
+    Token::of(isa).run(Coarsen::<B, BITS> { row, room })
 }
 
-/// A row to be copied, which [`coarsen`] has been promised.
+/// A row to be copied.
 struct Coarsen<'a, B, const BITS: usize> {
-    row: *const B,
+    row: &'a [B],
     room: Room<'a>,
 }
 
-impl<P: Primitives, B: Decode, const BITS: usize> Work<P> for Coarsen<'_, B, BITS> {
+impl<B: Decode, const BITS: usize> Steps for Coarsen<'_, B, BITS> {
     type Output = (f32, f32);
 
     #[inline(always)]
-    fn on(self, p: P) -> (f32, f32) {
-        // SAFETY: promised to `coarsen`.
-        unsafe { coarsen_row::<P, B, BITS>(p, self.row, self.room) }
+    fn by<P: Primitives>(self, p: P) -> (f32, f32) {
+        coarsen_row::<P, B, BITS>(p, self.row, self.room)
     }
 }
 
-/// # Safety
-/// As for [`coarsen`].
 #[inline(always)]
-unsafe fn coarsen_row<P: Primitives, B: Decode, const BITS: usize>(
+fn coarsen_row<P: Primitives, B: Decode, const BITS: usize>(
     p: P,
-    row: *const B,
+    row: &[B],
     room: Room<'_>,
 ) -> (f32, f32) {
     let Room {
@@ -136,9 +104,8 @@ unsafe fn coarsen_row<P: Primitives, B: Decode, const BITS: usize>(
         columns,
     } = room;
     let mut terms = 0.0;
-    for (index, values) in values.chunks_exact_mut(B::LEN).enumerate() {
-        // SAFETY: the caller promises as many values.
-        terms += decode(p, unsafe { &*row.add(index) }, values);
+    for (block, values) in row.iter().zip(values.chunks_exact_mut(B::LEN)) {
+        terms += decode(p, block, values);
     }
     let (blocks, _) = values.as_chunks_mut::<BLOCK>();
     for (scale, block) in scales.iter_mut().zip(&*blocks) {

@@ -149,7 +149,7 @@ fn search(op: &MatMulTopK, plans: Plans, lowering: &mut Lowering) -> Result<()> 
         room(sizes.pieces() * sizes.k)?,
     );
     let search = Arc::new(Search {
-        isa: target.isa,
+        set: target.token(),
         sizes,
         weight: View::of(&op.weight)?,
         input: exact_input,

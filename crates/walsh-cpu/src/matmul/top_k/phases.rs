@@ -6,15 +6,14 @@ use std::sync::Arc;
 use walsh_core::ops::{MatMulTopK, Operation};
 
 use super::{PART, PIECE, Sizes};
-use crate::isa::Isa;
 use crate::lowering::Fault;
 use crate::matmul::coarse::{COLUMNS, Norms, span};
-use crate::matmul::contract::{InputLayout, Operands};
+use crate::matmul::contract::{InputLayout, Operands, Source};
 use crate::matmul::layout::{BLOCK, BlockQ8};
 use crate::matmul::plan::ProductPlan;
 use crate::memory::View;
 use crate::ops::select::{Candidate, largest_of, not_a_number};
-use crate::simd::versions;
+use crate::simd::{Token, versions};
 use crate::team::{Phase, Scratch, fetch};
 
 /// From this span of an input on, no row is left out: products might overflow.
@@ -25,7 +24,7 @@ const AHEAD: usize = 4;
 
 /// What the phases of a search share.
 pub(super) struct Search {
-    pub(super) isa: Isa,
+    pub(super) set: Token,
     pub(super) sizes: Sizes,
     pub(super) exact: ProductPlan,
     pub(super) weight: View<u8>,
@@ -48,11 +47,14 @@ impl Search {
     /// # Safety
     /// The rows are the weight's, nothing else touches their scores, and nobody writes what products read.
     unsafe fn multiply(&self, rows: &[u32], scratch: &mut [u8]) -> Vec<f32> {
-        let operands = Operands {
-            weight: self.weight.base(),
-            input: self.input.base(),
-            bias: None,
-            output: self.scores.base(),
+        // SAFETY: nobody writes what products read, as this method asks.
+        let operands = unsafe {
+            Operands {
+                weight: self.weight.all(),
+                input: self.input.all(),
+                bias: None,
+                output: self.scores.parts(),
+            }
         };
         let row_bytes = self.weight.len() / self.sizes.n;
         let ahead = |row: u32| {
@@ -67,11 +69,11 @@ impl Search {
             if let Some(next) = rows.get(index + AHEAD) {
                 ahead(*next);
             }
-            // SAFETY: the caller's.
+            let row = *row as usize;
+            // SAFETY: the rows' scores are this item's, as this method asks.
             unsafe {
-                let row = *row as usize;
                 self.exact.run_row(row, operands, scratch);
-                products.push(self.scores.base().add(row).read());
+                products.push(self.scores.slice(row..row + 1)[0]);
             }
         }
         products
@@ -110,7 +112,7 @@ impl Phase for Columns {
         unsafe {
             let (columns, lost) = self.about.slice(0..COLUMNS + 1).split_at(COLUMNS);
             let values = self.values.slice_mut(0..COLUMNS);
-            let input = layout.single_row(input.base());
+            let input = layout.single_row(input.all());
             let all: f64 = input.iter().map(BlockQ8::squares).sum();
             let mut apart = 0.0;
             for (value, column) in values.iter_mut().zip(columns) {
@@ -118,9 +120,9 @@ impl Phase for Columns {
                 *value = input[column / BLOCK].value(column % BLOCK);
                 apart += f64::from(*value).powi(2);
             }
-            let to = self.prepared.base();
-            self.layout.prepare(0..1, self.values.base(), to);
-            let kept = &self.layout.single_row(to)[0];
+            let to = self.prepared.parts();
+            self.layout.prepare(0..1, Source::of(values), to);
+            let kept = &self.layout.single_row(self.prepared.all())[0];
             let lost_of_kept: f64 = values
                 .iter()
                 .enumerate()
@@ -230,7 +232,7 @@ impl Phase for ThoseThatReach {
     }
 
     unsafe fn run(&self, items: Range<usize>, scratch: &mut Scratch) {
-        let Search { sizes, isa, .. } = *self.0;
+        let Search { sizes, set, .. } = *self.0;
         let (room, scratch) = scratch.bytes().split_at_mut(4 * PIECE);
         let room: &mut [u32] = bytemuck::cast_slice_mut(room);
         // SAFETY: the list orders this after the write.
@@ -251,7 +253,7 @@ impl Phase for ThoseThatReach {
                     },
                 )
             };
-            let count = those_that_reach(isa, scores, rows.start as u32, room);
+            let count = those_that_reach(set, scores, rows.start as u32, room);
             let reaching = &room[..count];
             // SAFETY: as above; the scores have been looked at.
             let exact = unsafe { self.0.multiply(reaching, scratch) };

@@ -197,10 +197,10 @@ impl Bytes for Avx2 {
             _mm256_storeu_si256(p.add(32).cast(), a[1]);
         }
         fn nothing(self) -> [__m256i; 2] { [_mm256_setzero_si256(); 2] }
-        unsafe fn dot(self, sums: [__m256i; 2], a: B, first: *const i8, second: *const i8) -> [__m256i; 2] {
+        fn dot(self, sums: [__m256i; 2], a: B, first: &[i8; 4], second: &[i8; 4]) -> [__m256i; 2] {
             // Bytes 0 and 2 of each four, and bytes 1 and 3.
-            let first = _mm256_set1_epi32(first.cast::<i32>().read_unaligned());
-            let second = _mm256_set1_epi32(second.cast::<i32>().read_unaligned());
+            let first = _mm256_set1_epi32(first.as_ptr().cast::<i32>().read_unaligned());
+            let second = _mm256_set1_epi32(second.as_ptr().cast::<i32>().read_unaligned());
             let mask = _mm256_set1_epi16(255);
             two!(i => {
                 let even = _mm256_madd_epi16(_mm256_and_si256(a[i], mask), first);
@@ -212,7 +212,7 @@ impl Bytes for Avx2 {
             let less = _mm256_set1_epi32(less);
             two!(i => _mm256_cvtepi32_ps(_mm256_sub_epi32(sums[i], less)))
         }
-        unsafe fn split(self, a: [__m256; 2], first: *mut i8, second: *mut i8) -> [__m256i; 2] {
+        fn split(self, a: [__m256; 2], first: &mut [i8; 16], second: &mut [i8; 16]) -> [__m256i; 2] {
             let whole = two!(i => _mm256_cvtps_epi32(a[i]));
             let words = _mm256_packs_epi32(whole[0], whole[1]);
             let words = _mm256_permute4x64_epi64::<0xd8>(words);
@@ -222,8 +222,8 @@ impl Bytes for Avx2 {
                 0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15,
             );
             let pairs = _mm256_permute4x64_epi64::<0xd8>(_mm256_shuffle_epi8(words, apart));
-            _mm_storeu_si128(first.cast(), _mm256_castsi256_si128(pairs));
-            _mm_storeu_si128(second.cast(), _mm256_extracti128_si256::<1>(pairs));
+            _mm_storeu_si128(first.as_mut_ptr().cast(), _mm256_castsi256_si128(pairs));
+            _mm_storeu_si128(second.as_mut_ptr().cast(), _mm256_extracti128_si256::<1>(pairs));
             whole
         }
         fn reduce_add_i(self, a: [__m256i; 2]) -> i32 {
@@ -240,23 +240,27 @@ impl Bytes for Avx2 {
             }
             parts
         }
-        unsafe fn wide_nibbles(self, table: &[B; 4], rows: [*const u8; 4], out: *mut u8) {
+        fn wide_nibbles(self, table: &[B; 4], rows: [&[u8; 64]; 4], out: &mut [u8; 512]) {
+            let out = out.as_mut_ptr();
+            let rows = rows.map(|row| row.as_ptr());
             self.store_nibbles(table, rows, [out, out.add(128), out.add(256), out.add(384)]);
             let rows = [rows[0].add(32), rows[1].add(32), rows[2].add(32), rows[3].add(32)];
             let out = out.add(32);
             self.store_nibbles(table, rows, [out, out.add(128), out.add(256), out.add(384)]);
         }
-        unsafe fn half_nibbles(self, table: &[B; 4], rows: [[*const u8; 4]; 2], out: *mut u8) {
+        fn half_nibbles(self, table: &[B; 4], rows: [[&[u8; 32]; 4]; 2], out: &mut [u8; 512]) {
+            let out = out.as_mut_ptr();
+            let rows = rows.map(|rows| rows.map(|row| row.as_ptr()));
             self.store_nibbles(table, rows[0], [out, out.add(32), out.add(128), out.add(160)]);
             let out = out.add(256);
             self.store_nibbles(table, rows[1], [out, out.add(32), out.add(128), out.add(160)]);
         }
         fn row_order(self) -> [B; 2] { [[_mm256_setzero_si256(); 2]; 2] }
-        unsafe fn nibbles_of_rows(self, t: &[B; 4], _order: &[B; 2], rows: [*const u8; 4]) -> [B; 2] {
-            let a = _mm_loadu_si128(rows[0].cast());
-            let b = _mm_loadu_si128(rows[1].cast());
-            let c = _mm_loadu_si128(rows[2].cast());
-            let d = _mm_loadu_si128(rows[3].cast());
+        fn nibbles_of_rows(self, t: &[B; 4], _order: &[B; 2], rows: [&[u8; 16]; 4]) -> [B; 2] {
+            let a = _mm_loadu_si128(rows[0].as_ptr().cast());
+            let b = _mm_loadu_si128(rows[1].as_ptr().cast());
+            let c = _mm_loadu_si128(rows[2].as_ptr().cast());
+            let d = _mm_loadu_si128(rows[3].as_ptr().cast());
             let (ab, cd) = (_mm_unpacklo_epi8(a, b), _mm_unpacklo_epi8(c, d));
             let (high_ab, high_cd) = (_mm_unpackhi_epi8(a, b), _mm_unpackhi_epi8(c, d));
             let bytes = [

@@ -2,8 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Simd, Table, operations};
-use crate::isa::Isa;
+use super::{Bytes, Simd, Table, operations};
 
 pub(super) mod bytes;
 mod products;
@@ -44,12 +43,6 @@ impl Avx2 {
     #[inline(always)]
     pub(crate) unsafe fn new_unchecked() -> Self {
         Self(())
-    }
-
-    /// The token of a device that runs on this set.
-    pub(crate) fn of(isa: Isa) -> Option<Self> {
-        // SAFETY: a device is opened only for a set that the machine has.
-        (isa.base() == Isa::Avx2).then(|| unsafe { Self::new_unchecked() })
     }
 
     operations! {
@@ -159,6 +152,10 @@ impl Simd for Avx2 {
     const ORDER: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
     const SCORE_ROWS: usize = 6;
     const WIDE: bool = false;
+    const FUSED_ROWS: Option<(usize, usize)> = Some((
+        <Self as Bytes>::FUSED_KEY_ROWS,
+        <Self as Bytes>::FUSED_VALUE_ROWS,
+    ));
     const VALUE_ROWS: usize = 6;
 
     operations! {

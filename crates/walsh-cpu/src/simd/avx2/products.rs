@@ -12,6 +12,7 @@ use std::arch::x86_64::*;
 use half::f16;
 
 use super::Avx2;
+use crate::isa::Isa;
 use crate::simd::{
     ColumnProducts, Primitives, Products, Quads, Register, RowProducts, SMALL_FLOAT_UNIT, Scales,
     Unpack, Work, compiled_for, operations,
@@ -262,9 +263,9 @@ impl Products for Avx2 {
     type Set = Avx2;
     const SIGNED: bool = true;
 
-    #[inline(always)]
-    unsafe fn new_unchecked() -> Self {
-        // SAFETY: the caller's.
+    fn of_machine() -> Self {
+        assert!(Isa::Avx2.is_available(), "a set of this machine");
+        // SAFETY: the machine has the set.
         unsafe { Avx2::new_unchecked() }
     }
 
@@ -283,23 +284,25 @@ impl Products for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn add_rows<const ROWS: usize>(
+    fn add_rows<const ROWS: usize>(
         self,
         sums: &mut [__m256i; ROWS],
-        panel: *const u8,
-        values: impl Fn(usize) -> *const i32,
+        panel: &[u8],
+        values: [&[i32; 8]; ROWS],
         quads: Quads,
     ) {
         let Quads { range, top } = quads;
         let together = pairs_in_16_bits(top);
-        // SAFETY: the token exists only where the set does; the caller promises the quads.
+        assert!(range.end <= 8 && panel.len() >= 8 * 4 * Self::Set::LANES);
+        let panel = panel.as_ptr();
+        // SAFETY: the token exists only where the set does; a panel has eight registers.
         unsafe {
             for first in range.clone().step_by(together) {
                 let mut pairs = [_mm256_setzero_si256(); ROWS];
                 for quad in first..range.end.min(first + together) {
                     let codes = self.raised(self.load_words(panel.add(32 * quad)), top);
                     for (row, pairs) in pairs.iter_mut().enumerate() {
-                        let values = _mm256_set1_epi32(*values(row).add(quad));
+                        let values = _mm256_set1_epi32(values[row][quad]);
                         *pairs = _mm256_add_epi16(*pairs, self.pairs(codes, values, top));
                     }
                 }
@@ -368,10 +371,14 @@ impl<const EVEX: bool> Products for AvxVnni<EVEX> {
     type Set = Avx2;
     const SIGNED: bool = false;
 
-    #[inline(always)]
-    unsafe fn new_unchecked() -> Self {
-        // SAFETY: the caller's: such a machine has AVX2.
-        AvxVnni(unsafe { Avx2::new_unchecked() })
+    fn of_machine() -> Self {
+        let encoded = if EVEX {
+            is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512vl")
+        } else {
+            is_x86_feature_detected!("avxvnni")
+        };
+        assert!(encoded, "an instruction of this machine");
+        AvxVnni(<Avx2 as Products>::of_machine())
     }
 
     #[inline(always)]
@@ -392,19 +399,21 @@ impl<const EVEX: bool> Products for AvxVnni<EVEX> {
     }
 
     #[inline(always)]
-    unsafe fn add_rows<const ROWS: usize>(
+    fn add_rows<const ROWS: usize>(
         self,
         sums: &mut [__m256i; ROWS],
-        panel: *const u8,
-        values: impl Fn(usize) -> *const i32,
+        panel: &[u8],
+        values: [&[i32; 8]; ROWS],
         quads: Quads,
     ) {
-        // SAFETY: the token exists only where the set does; the caller promises the quads.
+        assert!(quads.range.end <= 8 && panel.len() >= 8 * 4 * Self::Set::LANES);
+        let panel = panel.as_ptr();
+        // SAFETY: the token exists only where the set does; a panel has eight registers.
         unsafe {
             for quad in quads.range {
                 let codes = self.0.load_words(panel.add(32 * quad));
                 for (row, sums) in sums.iter_mut().enumerate() {
-                    let values = _mm256_set1_epi32(*values(row).add(quad));
+                    let values = _mm256_set1_epi32(values[row][quad]);
                     *sums = self.dot(*sums, codes, values);
                 }
             }

@@ -175,6 +175,10 @@ impl Simd for Avx512 {
     const ORDER: [u8; 16] = [0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15];
     const SCORE_ROWS: usize = 8;
     const WIDE: bool = true;
+    const FUSED_ROWS: Option<(usize, usize)> = Some((
+        <Self as Bytes>::FUSED_KEY_ROWS,
+        <Self as Bytes>::FUSED_VALUE_ROWS,
+    ));
     const VALUE_ROWS: usize = 6;
 
     operations! {
@@ -388,20 +392,20 @@ impl Bytes for Avx512 {
         fn prefetch(self, p: *const u8) { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
         unsafe fn store_b(self, p: *mut u8, a: __m512i) { _mm512_storeu_si512(p.cast(), a) }
         fn nothing(self) -> [__m512i; 2] { [_mm512_setzero_si512(); 2] }
-        unsafe fn dot(self, sums: [__m512i; 2], a: __m512i, first: *const i8, second: *const i8) -> [__m512i; 2] {
-            let high = _mm512_set1_epi32(first.cast::<i32>().read_unaligned());
-            let low = _mm512_set1_epi32(second.cast::<i32>().read_unaligned());
+        fn dot(self, sums: [__m512i; 2], a: __m512i, first: &[i8; 4], second: &[i8; 4]) -> [__m512i; 2] {
+            let high = _mm512_set1_epi32(first.as_ptr().cast::<i32>().read_unaligned());
+            let low = _mm512_set1_epi32(second.as_ptr().cast::<i32>().read_unaligned());
             [_mm512_dpbusd_epi32(sums[0], a, high), _mm512_dpbusd_epi32(sums[1], a, low)]
         }
         fn number_of(self, sums: [__m512i; 2], less: i32) -> __m512 {
             let both = _mm512_add_epi32(_mm512_slli_epi32::<8>(sums[0]), sums[1]);
             _mm512_cvtepi32_ps(_mm512_sub_epi32(both, _mm512_set1_epi32(less)))
         }
-        unsafe fn split(self, a: __m512, high: *mut i8, low: *mut i8) -> __m512i {
+        fn split(self, a: __m512, high: &mut [i8; 16], low: &mut [i8; 16]) -> __m512i {
             let whole = _mm512_cvtps_epi32(a);
             let above = _mm512_srai_epi32::<8>(_mm512_add_epi32(whole, _mm512_set1_epi32(128)));
-            _mm_storeu_si128(high.cast(), _mm512_cvtepi32_epi8(above));
-            _mm_storeu_si128(low.cast(), _mm512_cvtepi32_epi8(whole));
+            _mm_storeu_si128(high.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(above));
+            _mm_storeu_si128(low.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(whole));
             whole
         }
         fn reduce_add_i(self, a: __m512i) -> i32 { _mm512_reduce_add_epi32(a) }
@@ -412,22 +416,24 @@ impl Bytes for Avx512 {
             }
             parts
         }
-        unsafe fn wide_nibbles(self, table: &[__m512i; 4], rows: [*const u8; 4], out: *mut u8) {
+        fn wide_nibbles(self, table: &[__m512i; 4], rows: [&[u8; 64]; 4], out: &mut [u8; 512]) {
+            let out = out.as_mut_ptr();
             let codes = [
-                self.load_b(rows[0]),
-                self.load_b(rows[1]),
-                self.load_b(rows[2]),
-                self.load_b(rows[3]),
+                self.read_b(rows[0]),
+                self.read_b(rows[1]),
+                self.read_b(rows[2]),
+                self.read_b(rows[3]),
             ];
             self.store_nibbles(table, self.interleave(codes), out);
         }
-        unsafe fn half_nibbles(self, table: &[__m512i; 4], rows: [[*const u8; 4]; 2], out: *mut u8) {
+        fn half_nibbles(self, table: &[__m512i; 4], rows: [[&[u8; 32]; 4]; 2], out: &mut [u8; 512]) {
+            let out = out.as_mut_ptr();
             let [first, second] = rows;
             let codes = [
-                self.halves(first[0], second[0]),
-                self.halves(first[1], second[1]),
-                self.halves(first[2], second[2]),
-                self.halves(first[3], second[3]),
+                self.halves(first[0].as_ptr(), second[0].as_ptr()),
+                self.halves(first[1].as_ptr(), second[1].as_ptr()),
+                self.halves(first[2].as_ptr(), second[2].as_ptr()),
+                self.halves(first[3].as_ptr(), second[3].as_ptr()),
             ];
             let [a, b, c, d] = self.interleave(codes);
             let ([a, b], [c, d]) = (self.regroup(a, b), self.regroup(c, d));
@@ -439,8 +445,8 @@ impl Bytes for Avx512 {
             let [words, each] = std::hint::black_box(&ROW_ORDER);
             [load(words), load(each)]
         }
-        unsafe fn nibbles_of_rows(self, t: &[__m512i; 4], order: &[__m512i; 2], rows: [*const u8; 4]) -> [__m512i; 2] {
-            let part = |i: usize| _mm_loadu_si128(rows[i].cast());
+        fn nibbles_of_rows(self, t: &[__m512i; 4], order: &[__m512i; 2], rows: [&[u8; 16]; 4]) -> [__m512i; 2] {
+            let part = |i: usize| _mm_loadu_si128(rows[i].as_ptr().cast());
             let bytes = _mm512_castsi128_si512(part(0));
             let bytes = _mm512_mask_broadcast_i32x4(bytes, 0x00f0, part(1));
             let bytes = _mm512_mask_broadcast_i32x4(bytes, 0x0f00, part(2));

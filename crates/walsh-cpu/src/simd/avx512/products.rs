@@ -5,6 +5,7 @@ use std::arch::x86_64::*;
 use half::f16;
 
 use super::Avx512;
+use crate::isa::Isa;
 use crate::simd::products::scale_of;
 use crate::simd::{
     ColumnProducts, Gather, Primitives, Products, Quads, Quantised, Register, SMALL_FLOAT_UNIT,
@@ -218,9 +219,9 @@ impl Products for Avx512 {
     type Set = Avx512;
     const SIGNED: bool = false;
 
-    #[inline(always)]
-    unsafe fn new_unchecked() -> Self {
-        // SAFETY: the caller's.
+    fn of_machine() -> Self {
+        assert!(Isa::Avx512.is_available(), "a set of this machine");
+        // SAFETY: the machine has the set.
         unsafe { Avx512::new_unchecked() }
     }
 
@@ -239,19 +240,21 @@ impl Products for Avx512 {
     }
 
     #[inline(always)]
-    unsafe fn add_rows<const ROWS: usize>(
+    fn add_rows<const ROWS: usize>(
         self,
         sums: &mut [__m512i; ROWS],
-        panel: *const u8,
-        values: impl Fn(usize) -> *const i32,
+        panel: &[u8],
+        values: [&[i32; 8]; ROWS],
         quads: Quads,
     ) {
-        // SAFETY: the token exists only where the set does; the caller promises the quads.
+        assert!(quads.range.end <= 8 && panel.len() >= 8 * 4 * Self::Set::LANES);
+        let panel = panel.as_ptr();
+        // SAFETY: the token exists only where the set does; a panel has eight registers.
         unsafe {
             for quad in quads.range {
                 let codes = self.load_words(panel.add(64 * quad));
                 for (row, sums) in sums.iter_mut().enumerate() {
-                    let values = _mm512_set1_epi32(*values(row).add(quad));
+                    let values = _mm512_set1_epi32(values[row][quad]);
                     *sums = _mm512_dpbusd_epi32(*sums, codes, values);
                 }
             }

@@ -6,6 +6,7 @@ use std::arch::aarch64::*;
 use half::f16;
 
 use super::Neon;
+use crate::isa::Isa;
 use crate::simd::{
     Primitives, Products, Quads, Register, RowProducts, Scales, Work, compiled_for, operations,
 };
@@ -184,15 +185,17 @@ impl<const DOT: bool, const MATRIX: bool> NeonProducts<DOT, MATRIX> {
     /// # Safety
     /// As there, with an even number of quads.
     #[inline(always)]
-    unsafe fn add_squares<const ROWS: usize>(
+    fn add_squares<const ROWS: usize>(
         self,
         sums: &mut [Words; ROWS],
-        panel: *const u8,
-        values: impl Fn(usize) -> *const i32,
+        panel: &[u8],
+        values: [&[i32; 8]; ROWS],
         quads: Quads,
     ) {
         let Quads { range, top } = quads;
-        // SAFETY: the token exists only where the set does; the caller promises the quads.
+        assert!(range.end <= 8 && panel.len() >= 8 * 4 * Neon::LANES);
+        let panel = panel.as_ptr();
+        // SAFETY: the token exists only where the set does; a panel has eight registers.
         unsafe {
             // Only one for each pair of rows is used; the compiler drops the others.
             let mut squares = [[vdupq_n_s32(0); 4]; ROWS];
@@ -208,7 +211,8 @@ impl<const DOT: bool, const MATRIX: bool> NeonProducts<DOT, MATRIX> {
                     vzip2q_s32(high[0], high[1]),
                 ];
                 for pair in 0..ROWS.div_ceil(2) {
-                    let eight = |row: usize| vld1_s32(values(row.min(ROWS - 1)).add(two));
+                    let eight =
+                        |row: usize| vld1_s32(values[row.min(ROWS - 1)][two..two + 2].as_ptr());
                     let values = vcombine_s32(eight(2 * pair), eight(2 * pair + 1));
                     for (square, codes) in squares[pair].iter_mut().zip(codes) {
                         let (values, codes) =
@@ -237,9 +241,14 @@ impl<const DOT: bool, const MATRIX: bool> Products for NeonProducts<DOT, MATRIX>
     type Set = Neon;
     const SIGNED: bool = true;
 
-    #[inline(always)]
-    unsafe fn new_unchecked() -> Self {
-        // SAFETY: the caller's: such a machine has NEON.
+    fn of_machine() -> Self {
+        let isa = match (DOT, MATRIX) {
+            (_, true) => Isa::NeonI8mm,
+            (true, false) => Isa::NeonDotprod,
+            (false, false) => Isa::Neon,
+        };
+        assert!(isa.is_available(), "a set of this machine");
+        // SAFETY: such a machine has NEON.
         NeonProducts(unsafe { Neon::new_unchecked() })
     }
 
@@ -267,18 +276,20 @@ impl<const DOT: bool, const MATRIX: bool> Products for NeonProducts<DOT, MATRIX>
     }
 
     #[inline(always)]
-    unsafe fn add_rows<const ROWS: usize>(
+    fn add_rows<const ROWS: usize>(
         self,
         sums: &mut [Words; ROWS],
-        panel: *const u8,
-        values: impl Fn(usize) -> *const i32,
+        panel: &[u8],
+        values: [&[i32; 8]; ROWS],
         quads: Quads,
     ) {
-        // SAFETY: the token exists only where the set does; the caller promises the quads.
+        if MATRIX {
+            return self.add_squares(sums, panel, values, quads);
+        }
+        assert!(quads.range.end <= 8 && panel.len() >= 8 * 4 * Self::Set::LANES);
+        let panel = panel.as_ptr();
+        // SAFETY: the token exists only where the set does; a panel has eight registers.
         unsafe {
-            if MATRIX {
-                return self.add_squares(sums, panel, values, quads);
-            }
             for quad in quads.range {
                 let codes = panel.add(32 * quad);
                 let codes = [
@@ -286,7 +297,7 @@ impl<const DOT: bool, const MATRIX: bool> Products for NeonProducts<DOT, MATRIX>
                     self.0.signed(codes.add(16), quads.top),
                 ];
                 for (row, sums) in sums.iter_mut().enumerate() {
-                    let values = vreinterpretq_s8_s32(vdupq_n_s32(*values(row).add(quad)));
+                    let values = vreinterpretq_s8_s32(vdupq_n_s32(values[row][quad]));
                     for (sums, codes) in sums.iter_mut().zip(codes) {
                         *sums = self.dot(*sums, codes, values);
                     }

@@ -5,28 +5,14 @@
 //! ([`bytes`](crate::kv::codec::codebook::bytes)).
 
 use super::kernels::{Dots, Sums, add_sums, put_scores};
-use crate::isa::Isa;
 use crate::kv::codec::codebook::bytes::{Codes, fetch};
 use crate::kv::codec::codebook::planes::{Planes, Words, each_word};
-use crate::kv::codec::numbers::Rows;
-#[cfg(target_arch = "x86_64")]
-use crate::simd::{Avx2, Avx512};
+use crate::kv::codec::numbers::RowsOf;
 use crate::simd::{Bytes, LANES, byte_entries};
 
 /// The numbers of a head that values are multiplied by at once: two vectors, of the lower fours of bits of 16 bytes and of
 /// the upper.
 const CHUNK: usize = 32;
-
-/// The most query rows whose keys are multiplied so, and whose values are.
-pub(super) fn most_rows(isa: Isa) -> (usize, usize) {
-    match isa.base() {
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => (Avx2::FUSED_KEY_ROWS, Avx2::FUSED_VALUE_ROWS),
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => (Avx512::FUSED_KEY_ROWS, Avx512::FUSED_VALUE_ROWS),
-        _ => (0, 0),
-    }
-}
 
 /// Whether there is a kernel for values of so many bits.
 pub(super) fn takes_values(bits: usize, head_dim: usize) -> bool {
@@ -40,188 +26,197 @@ pub(super) fn value_places(head_dim: usize) -> Vec<i32> {
 }
 
 byte_entries! {
-    /// Writes the inner product of every query row, at [most](most_rows), and every position; numbers of queries are in the
-    /// order of [`key_order`](crate::kv::codec::codebook::bytes::key_order). Positions past the count repeat the last one.
-    ///
-    /// # Safety
-    /// The rows lie in readable memory, and the pointers hold what their fields say.
-    pub(super) unsafe fn scores(dots: Dots, codes: Codes<'_>) = score_codes
+    /// Writes the inner product of every query row, at most [so many](crate::simd::Simd::FUSED_ROWS), and every position;
+    /// numbers of queries are in the order of [`key_order`](crate::kv::codec::codebook::bytes::key_order). Positions past
+    /// the count repeat the last one.
+    pub(super) fn scores(dots: &mut Dots<'_>, codes: Codes<'_>) = score_codes
 }
 
 #[inline(always)]
-unsafe fn score_codes<S: Bytes>(s: S, dots: Dots, codes: Codes<'_>) {
-    // SAFETY: the caller's rows and pointers.
-    unsafe {
-        match codes.book.bits {
-            2 => score_codes_of::<S, 2>(s, dots, codes),
-            3 => score_codes_of::<S, 3>(s, dots, codes),
-            4 => score_codes_of::<S, 4>(s, dots, codes),
-            5 => score_codes_of::<S, 5>(s, dots, codes),
-            _ => score_codes_of::<S, 6>(s, dots, codes),
-        }
+fn score_codes<S: Bytes>(s: S, dots: &mut Dots<'_>, codes: Codes<'_>) {
+    match codes.book.bits {
+        2 => score_codes_of::<S, 2>(s, dots, codes),
+        3 => score_codes_of::<S, 3>(s, dots, codes),
+        4 => score_codes_of::<S, 4>(s, dots, codes),
+        5 => score_codes_of::<S, 5>(s, dots, codes),
+        _ => score_codes_of::<S, 6>(s, dots, codes),
     }
 }
 
 #[inline(always)]
-unsafe fn score_codes_of<S: Bytes, const BITS: usize>(s: S, dots: Dots, codes: Codes<'_>) {
-    // SAFETY: the caller's rows and pointers.
-    unsafe {
-        match dots.rows {
-            1 if S::FUSED_KEY_ROWS > 0 => score_panels::<S, BITS, 1>(s, dots, codes),
-            2 if S::FUSED_KEY_ROWS > 1 => score_panels::<S, BITS, 2>(s, dots, codes),
-            3 if S::FUSED_KEY_ROWS > 2 => score_panels::<S, BITS, 3>(s, dots, codes),
-            4 if S::FUSED_KEY_ROWS > 3 => score_panels::<S, BITS, 4>(s, dots, codes),
-            rows => unreachable!("{rows} rows of queries at once"),
-        }
+fn score_codes_of<S: Bytes, const BITS: usize>(s: S, dots: &mut Dots<'_>, codes: Codes<'_>) {
+    match dots.rows {
+        1 if S::FUSED_KEY_ROWS > 0 => score_panels::<S, BITS, 1>(s, dots, codes),
+        2 if S::FUSED_KEY_ROWS > 1 => score_panels::<S, BITS, 2>(s, dots, codes),
+        3 if S::FUSED_KEY_ROWS > 2 => score_panels::<S, BITS, 3>(s, dots, codes),
+        4 if S::FUSED_KEY_ROWS > 3 => score_panels::<S, BITS, 4>(s, dots, codes),
+        rows => unreachable!("{rows} rows of queries at once"),
     }
 }
 
 #[inline(always)]
-unsafe fn score_panels<S: Bytes, const BITS: usize, const R: usize>(
+fn score_panels<S: Bytes, const BITS: usize, const R: usize>(
     s: S,
-    dots: Dots,
+    dots: &mut Dots<'_>,
     codes: Codes<'_>,
 ) {
-    // SAFETY: the caller's rows and pointers; rows stay below the count.
-    unsafe {
-        let table = s.table(&codes.book.numbers);
-        for first in (0..codes.rows.count).step_by(LANES) {
-            fetch(s, codes, first, LANES);
-            let mut panel = Scores::<S, R> {
-                simd: s,
-                table,
-                queries: dots.queries,
-                head_dim: dots.head_dim,
-                sums: [s.nothing(); R],
-            };
-            each_word::<S, BITS, _>(s, codes.rows, first, codes.head_dim, &mut panel);
-            for row in 0..R {
-                put_scores(s, dots, row, first / LANES, panel.sums[row]);
-            }
+    let table = s.table(&codes.book.numbers);
+    let quads = dots.head_dim / 4;
+    assert_eq!(dots.head_dim, codes.head_dim, "queries of the keys' size");
+    let queries = &dots.queries.as_chunks().0[..2 * R * quads];
+    for first in (0..codes.rows.count()).step_by(LANES) {
+        fetch(s, codes, first, LANES);
+        let mut panel = Scores::<S, R> {
+            simd: s,
+            table,
+            queries,
+            quads,
+            sums: [s.nothing(); R],
+        };
+        each_word::<S, BITS, _>(s, codes.rows, first, codes.head_dim, &mut panel);
+        for row in 0..R {
+            put_scores(s, dots, row, first / LANES, panel.sums[row]);
         }
     }
 }
 
 /// The sums of some query rows with sixteen positions.
-struct Scores<S: Bytes, const R: usize> {
+struct Scores<'a, S: Bytes, const R: usize> {
     simd: S,
     table: [S::B; 4],
-    queries: *const i8,
-    head_dim: usize,
+    /// `[R][2][quads]`.
+    queries: &'a [[i8; 4]],
+    quads: usize,
     sums: [S::Sums; R],
 }
 
-impl<S: Bytes, const BITS: usize, const R: usize> Words<S, BITS> for Scores<S, R> {
+impl<S: Bytes, const BITS: usize, const R: usize> Words<S, BITS> for Scores<'_, S, R> {
     #[inline(always)]
     unsafe fn word(&mut self, word: usize, low: S::I, high: (S::I, usize)) {
-        let s = self.simd;
+        let (s, quads) = (self.simd, self.quads);
         let per_byte = 8 / Planes::of::<BITS>(0).low;
         for at in 0..per_byte {
-            // SAFETY: the caller's rows and pointers; the queries have these numbers.
-            unsafe {
-                let keys = s.numbers_of_word::<BITS>(&self.table, at, low, high);
-                for (row, sums) in self.sums.iter_mut().enumerate() {
-                    let query = self.queries.add(2 * row * self.head_dim);
-                    let query = query.add(4 * (word * per_byte + at));
-                    *sums = s.dot(*sums, keys, query, query.add(self.head_dim));
-                }
+            let keys = s.numbers_of_word::<BITS>(&self.table, at, low, high);
+            for (row, sums) in self.sums.iter_mut().enumerate() {
+                let four = word * per_byte + at;
+                // SAFETY: the word is one of a head's codes, and each part of the `R` queries has a four for all of them.
+                let (first, second) = unsafe {
+                    (
+                        self.queries.get_unchecked(2 * row * quads + four),
+                        self.queries.get_unchecked((2 * row + 1) * quads + four),
+                    )
+                };
+                *sums = s.dot(*sums, keys, first, second);
             }
         }
     }
 }
 
 byte_entries! {
-    /// `out = alpha · out + weights · values` for at [most](most_rows) so many rows, numbers at the places of [`value_places`].
-    /// Positions past the count repeat the last one.
-    ///
-    /// # Safety
-    /// As for [`scores`], with [values that there is a kernel for](takes_values).
-    pub(super) unsafe fn values(sums: Sums, codes: Codes<'_>) = add_codes
+    /// `out = alpha · out + weights · values` for at most [so many](crate::simd::Simd::FUSED_ROWS) rows and [values that
+    /// there is a kernel for](takes_values), numbers at the places of [`value_places`]. Positions past the count repeat the
+    /// last one.
+    pub(super) fn values(sums: &mut Sums<'_>, codes: Codes<'_>) = add_codes
 }
 
 #[inline(always)]
-unsafe fn add_codes<S: Bytes>(s: S, sums: Sums, codes: Codes<'_>) {
-    // SAFETY: the caller's rows and pointers.
-    unsafe {
-        match sums.rows {
-            1 => add_chunks::<S, 1>(s, sums, codes),
-            2 => add_chunks::<S, 2>(s, sums, codes),
-            3 if S::FUSED_VALUE_ROWS > 2 => add_chunks::<S, 3>(s, sums, codes),
-            4 if S::FUSED_VALUE_ROWS > 3 => add_chunks::<S, 4>(s, sums, codes),
-            rows => unreachable!("{rows} rows of weights at once"),
-        }
+fn add_codes<S: Bytes>(s: S, sums: &mut Sums<'_>, codes: Codes<'_>) {
+    match sums.rows {
+        1 => add_chunks::<S, 1>(s, sums, codes),
+        2 => add_chunks::<S, 2>(s, sums, codes),
+        3 if S::FUSED_VALUE_ROWS > 2 => add_chunks::<S, 3>(s, sums, codes),
+        4 if S::FUSED_VALUE_ROWS > 3 => add_chunks::<S, 4>(s, sums, codes),
+        rows => unreachable!("{rows} rows of weights at once"),
     }
 }
 
 #[inline(always)]
-unsafe fn add_chunks<S: Bytes, const R: usize>(s: S, args: Sums, codes: Codes<'_>) {
-    // SAFETY: the caller's rows and pointers.
-    unsafe {
-        // The first passes over the rows, and fetches the next.
-        add_chunk::<S, R, true>(s, args, codes, 0);
-        for chunk in 1..codes.head_dim / CHUNK {
-            add_chunk::<S, R, false>(s, args, codes, chunk);
-        }
+fn add_chunks<S: Bytes, const R: usize>(s: S, args: &mut Sums<'_>, codes: Codes<'_>) {
+    // The first passes over the rows, and fetches the next.
+    add_chunk::<S, R, true>(s, args, codes, 0);
+    for chunk in 1..codes.head_dim / CHUNK {
+        add_chunk::<S, R, false>(s, args, codes, chunk);
     }
 }
 
-/// The sums of some rows with two vectors of values.
-type ChunkSums<S, const R: usize> = [[<S as Bytes>::Sums; 2]; R];
-
 #[inline(always)]
-unsafe fn add_chunk<S: Bytes, const R: usize, const FIRST: bool>(
+fn add_chunk<S: Bytes, const R: usize, const FIRST: bool>(
     s: S,
-    args: Sums,
+    args: &mut Sums<'_>,
     codes: Codes<'_>,
-    chunk: usize,
+    number: usize,
 ) {
-    // SAFETY: the caller's rows and pointers; rows stay below the count.
+    let (quads, rest) = (codes.rows.count() / 4, codes.rows.count() % 4);
+    assert!(
+        quads + rest.min(1) <= args.quads,
+        "weights for all positions"
+    );
+    let mut chunk = Chunk::<S, R> {
+        simd: s,
+        number,
+        rows: codes.rows.of(number + 1),
+        weights: args.fours::<R>(0),
+        table: s.table(&codes.book.numbers),
+        order: s.row_order(),
+        sums: [[s.nothing(); 2]; R],
+    };
+    // SAFETY: fours of positions below the count, for which there are weights.
     unsafe {
-        let tables = (s.table(&codes.book.numbers), s.row_order());
-        let mut sums: ChunkSums<S, R> = [[s.nothing(); 2]; R];
-        let (quads, rest) = (codes.rows.count / 4, codes.rows.count % 4);
         for quad in 0..quads {
             if FIRST {
                 fetch(s, codes, 4 * quad, 4);
             }
-            add_quad::<S, R>(s, args, codes, &tables, (chunk, quad, 3), &mut sums);
+            chunk.add_quad(quad, 3);
         }
         if rest > 0 {
-            add_quad::<S, R>(s, args, codes, &tables, (chunk, quads, rest - 1), &mut sums);
+            chunk.add_quad(quads, rest - 1);
         }
-        for (row, sums) in sums.into_iter().enumerate() {
-            for (half, sums) in sums.into_iter().enumerate() {
-                add_sums(s, args, row, chunk * CHUNK / LANES + half, sums);
-            }
+    }
+    for (row, sums) in chunk.sums.into_iter().enumerate() {
+        for (half, sums) in sums.into_iter().enumerate() {
+            add_sums(s, args, row, number * CHUNK / LANES + half, sums);
         }
     }
 }
 
-/// Adds a chunk of four positions; those past the `last` of them repeat it.
-#[inline(always)]
-unsafe fn add_quad<S: Bytes, const R: usize>(
-    s: S,
-    args: Sums,
-    codes: Codes<'_>,
-    (table, order): &([S::B; 4], [S::B; 2]),
-    (chunk, quad, last): (usize, usize, usize),
-    sums: &mut ChunkSums<S, R>,
-) {
-    let Rows { codes, stride, .. } = codes.rows;
-    // SAFETY: the caller's rows and pointers.
-    unsafe {
-        let start = codes.add(4 * quad * stride + chunk * CHUNK / 2);
-        let rows = [
-            start,
-            start.add(last.min(1) * stride),
-            start.add(last.min(2) * stride),
-            start.add(last * stride),
-        ];
-        let values = s.nibbles_of_rows(table, order, rows);
-        for (row, sums) in sums.iter_mut().enumerate() {
-            let weight = args.weights.add(2 * row * args.stride + 4 * quad);
-            for (sums, values) in sums.iter_mut().zip(values) {
-                *sums = s.dot(*sums, values, weight, weight.add(args.stride));
+/// The sums of some rows of weights with a chunk of the values. (A closure is not always inlined, and is then compiled
+/// without the instruction set.)
+struct Chunk<'a, S: Bytes, const R: usize> {
+    simd: S,
+    /// Which of the chunks of a head.
+    number: usize,
+    rows: RowsOf<'a, [u8; CHUNK / 2]>,
+    /// As [`Sums::fours`] gives them.
+    weights: (&'a [[i8; 4]], usize),
+    table: [S::B; 4],
+    order: [S::B; 2],
+    sums: [[S::Sums; 2]; R],
+}
+
+impl<S: Bytes, const R: usize> Chunk<'_, S, R> {
+    /// Adds four positions; those past the `last` of them repeat it.
+    ///
+    /// # Safety
+    /// The rows have the last of the positions, and there are weights for the four.
+    #[inline(always)]
+    unsafe fn add_quad(&mut self, quad: usize, last: usize) {
+        let (s, rows, number) = (self.simd, self.rows, self.number);
+        let (weights, part) = self.weights;
+        // SAFETY: positions up to the last one, of which each has this chunk; weights of `R` rows of two parts.
+        unsafe {
+            let four = [
+                rows.get(4 * quad, number),
+                rows.get(4 * quad + last.min(1), number),
+                rows.get(4 * quad + last.min(2), number),
+                rows.get(4 * quad + last, number),
+            ];
+            let values = s.nibbles_of_rows(&self.table, &self.order, four);
+            for (row, sums) in self.sums.iter_mut().enumerate() {
+                let first = weights.get_unchecked(2 * row * part + quad);
+                let second = weights.get_unchecked((2 * row + 1) * part + quad);
+                for (sums, values) in sums.iter_mut().zip(values) {
+                    *sums = s.dot(*sums, values, first, second);
+                }
             }
         }
     }

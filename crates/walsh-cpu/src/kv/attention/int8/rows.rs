@@ -8,10 +8,9 @@ use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
 use super::kernels::Dots;
-use crate::isa::Isa;
 use crate::kv::codec::codebook::bytes::{Codes, fetch};
 use crate::kv::codec::codebook::planes::Planes;
-use crate::simd::{Avx2, Bytes, LANES, compiled_for, operations};
+use crate::simd::{Avx2, Bytes, LANES, Token, compiled_for, operations};
 
 /// The most query rows: their sums leave room for what is decoded.
 const ROWS: usize = 4;
@@ -25,8 +24,11 @@ const fn block(bits: usize) -> usize {
 }
 
 /// The set's token, if it has a kernel for so many query rows and such keys.
-pub(super) fn takes(isa: Isa, rows: usize, bits: usize, head_dim: usize) -> Option<Avx2> {
-    Avx2::of(isa).filter(|_| rows <= ROWS && head_dim.is_multiple_of(block(bits)))
+pub(super) fn takes(set: Token, rows: usize, bits: usize, head_dim: usize) -> Option<Avx2> {
+    match set {
+        Token::Avx2(s) if rows <= ROWS && head_dim.is_multiple_of(block(bits)) => Some(s),
+        _ => None,
+    }
 }
 
 impl Avx2 {
@@ -97,37 +99,33 @@ impl Avx2 {
     }
 }
 
+/// As [`fused::scores`](super::fused::scores), of what [there is a kernel for](takes).
+pub(super) fn scores(s: Avx2, dots: &mut Dots<'_>, codes: Codes<'_>) {
+    // SAFETY: the token exists only where the set does.
+    unsafe { compiled(s, dots, codes) }
+}
+
 compiled_for! {
     Avx2:
-    /// As [`fused::scores`](super::fused::scores).
-    ///
-    /// # Safety
-    /// The rows lie in readable memory, and the pointers hold what their fields say: what [there is a kernel for](takes).
-    pub(super) unsafe fn scores(s: Avx2, dots: Dots, codes: Codes<'_>) {
-        // SAFETY: the caller's rows and pointers.
-        unsafe {
-            match codes.book.bits {
-                2 => scores_of::<2>(s, dots, codes),
-                3 => scores_of::<3>(s, dots, codes),
-                4 => scores_of::<4>(s, dots, codes),
-                5 => scores_of::<5>(s, dots, codes),
-                _ => scores_of::<6>(s, dots, codes),
-            }
+    fn compiled(s: Avx2, dots: &mut Dots<'_>, codes: Codes<'_>) {
+        match codes.book.bits {
+            2 => scores_of::<2>(s, dots, codes),
+            3 => scores_of::<3>(s, dots, codes),
+            4 => scores_of::<4>(s, dots, codes),
+            5 => scores_of::<5>(s, dots, codes),
+            _ => scores_of::<6>(s, dots, codes),
         }
     }
 }
 
 #[inline(always)]
-unsafe fn scores_of<const BITS: usize>(s: Avx2, dots: Dots, codes: Codes<'_>) {
-    // SAFETY: the caller's rows and pointers.
-    unsafe {
-        match dots.rows {
-            1 => score_groups::<BITS, 1>(s, dots, codes),
-            2 => score_groups::<BITS, 2>(s, dots, codes),
-            3 => score_groups::<BITS, 3>(s, dots, codes),
-            ROWS => score_groups::<BITS, ROWS>(s, dots, codes),
-            rows => unreachable!("{rows} rows of queries at once"),
-        }
+fn scores_of<const BITS: usize>(s: Avx2, dots: &mut Dots<'_>, codes: Codes<'_>) {
+    match dots.rows {
+        1 => score_groups::<BITS, 1>(s, dots, codes),
+        2 => score_groups::<BITS, 2>(s, dots, codes),
+        3 => score_groups::<BITS, 3>(s, dots, codes),
+        ROWS => score_groups::<BITS, ROWS>(s, dots, codes),
+        rows => unreachable!("{rows} rows of queries at once"),
     }
 }
 
@@ -139,20 +137,18 @@ const MAX_HEAD: usize = 512;
 
 /// Copies the integers of `R` queries in the order in which [`row_sums`] reads them: for each 32 bytes of the low plane
 /// and each place of a number in a byte, those of the bytes at even places and at odd places for each query.
-///
-/// # Safety
-/// As for [`scores`].
 #[inline(always)]
-unsafe fn arrange<const BITS: usize, const R: usize>(s: Avx2, dots: Dots, out: &mut Queries) {
+fn arrange<const BITS: usize, const R: usize>(s: Avx2, dots: &Dots<'_>, out: &mut Queries) {
     let (d, size) = (dots.head_dim, block(BITS));
     let places = size / 32;
-    assert!(d <= MAX_HEAD);
+    assert!(d <= MAX_HEAD && R <= ROWS);
+    let queries = dots.queries[..2 * R * d].as_ptr();
     let out: *mut __m256i = out.as_mut_ptr().cast();
     for at in 0..d / size {
         for part in 0..2 * R {
-            // SAFETY: the caller's: whole blocks. The copy is as long as the queries.
+            // SAFETY: whole blocks of so many parts of queries, and a copy as long as they are.
             unsafe {
-                let p: *const __m256i = dots.queries.add(part * d + at * size).cast();
+                let p: *const __m256i = queries.add(part * d + at * size).cast();
                 let out = out.add(at * places * 2 * R + part);
                 let [a, b] = s.every_second(p.read_unaligned(), p.add(1).read_unaligned());
                 if places == 2 {
@@ -174,42 +170,47 @@ unsafe fn arrange<const BITS: usize, const R: usize>(s: Avx2, dots: Dots, out: &
 }
 
 #[inline(always)]
-unsafe fn score_groups<const BITS: usize, const R: usize>(s: Avx2, dots: Dots, codes: Codes<'_>) {
-    let count = codes.rows.count;
-    // SAFETY: the caller's rows and pointers; rows stay below the count, and there is room for whole vectors of scores.
-    unsafe {
-        let table = s.table(&codes.book.numbers);
-        let mut queries: Queries = [MaybeUninit::uninit(); 2 * ROWS * MAX_HEAD / 32];
-        arrange::<BITS, R>(s, dots, &mut queries);
-        let queries: *const __m256i = queries.as_ptr().cast();
-        // All of them are written for each group; nothing clears them before.
-        let mut sums = [[MaybeUninit::uninit(); GROUP]; R];
-        for first in (0..count).step_by(GROUP) {
-            fetch(s, codes, first, GROUP);
-            for i in 0..GROUP {
-                let row = (first + i).min(count - 1);
-                let row = codes.rows.codes.add(row * codes.rows.stride);
-                let of_rows = row_sums::<BITS, R>(s, &table, queries, row, dots.head_dim);
-                for r in 0..R {
-                    sums[r][i].write(of_rows[r]);
-                }
-            }
+fn score_groups<const BITS: usize, const R: usize>(s: Avx2, dots: &mut Dots<'_>, codes: Codes<'_>) {
+    let (count, d) = (codes.rows.count(), dots.head_dim);
+    let table = s.table(&codes.book.numbers);
+    let rows = codes.rows.of::<u8>(d * BITS / 8);
+    let mut queries: Queries = [MaybeUninit::uninit(); 2 * ROWS * MAX_HEAD / 32];
+    arrange::<BITS, R>(s, dots, &mut queries);
+    // All of them are written for each group; nothing clears them before.
+    let mut sums = [[MaybeUninit::uninit(); GROUP]; R];
+    for first in (0..count).step_by(GROUP) {
+        fetch(s, codes, first, GROUP);
+        for i in 0..GROUP {
+            // SAFETY: a row has the codes of `d` numbers, as measured, and the queries of so many are arranged.
+            let of_rows = unsafe {
+                let row = rows.row_or_last(first + i).as_ptr();
+                row_sums::<BITS, R>(s, &table, queries.as_ptr().cast(), row, d)
+            };
             for r in 0..R {
-                let terms = *dots.terms.add(r);
+                sums[r][i].write(of_rows[r]);
+            }
+        }
+        for r in 0..R {
+            let terms = dots.terms[r];
+            let out: &mut [f32; GROUP] = dots.out[r * dots.stride + first..]
+                .first_chunk_mut()
+                .expect("room for whole vectors");
+            // SAFETY: eight sums have been written, and there is room for as many scores; the token has the set.
+            unsafe {
                 let sum = _mm256_sub_epi32(
                     s.totals(sums[r].as_ptr().cast()),
                     _mm256_set1_epi32(terms.excess),
                 );
                 let scores = _mm256_mul_ps(_mm256_cvtepi32_ps(sum), _mm256_set1_ps(terms.factor));
-                _mm256_storeu_ps(dots.out.add(r * dots.stride + first), scores);
+                _mm256_storeu_ps(out.as_mut_ptr(), scores);
             }
         }
-        if count.div_ceil(GROUP) % 2 == 1 {
-            let end = count.next_multiple_of(LANES);
-            for r in 0..R {
-                let rest = dots.out.add(r * dots.stride + end - GROUP);
-                _mm256_storeu_ps(rest, _mm256_setzero_ps());
-            }
+    }
+    if count.div_ceil(GROUP) % 2 == 1 {
+        let end = count.next_multiple_of(LANES);
+        for r in 0..R {
+            let at = r * dots.stride + end;
+            dots.out[at - GROUP..at].fill(0.0);
         }
     }
 }
@@ -217,7 +218,7 @@ unsafe fn score_groups<const BITS: usize, const R: usize>(s: Avx2, dots: Dots, c
 /// Eight sums of the products of each query, [in order](arrange), and a row of `d` codes, to be added.
 ///
 /// # Safety
-/// As for [`scores`].
+/// The row has as many codes, in whole blocks, and `R` queries as many numbers.
 #[inline(always)]
 unsafe fn row_sums<const BITS: usize, const R: usize>(
     s: Avx2,
@@ -228,7 +229,7 @@ unsafe fn row_sums<const BITS: usize, const R: usize>(
 ) -> [__m256i; R] {
     let (planes, size) = (Planes::of::<BITS>(d), block(BITS));
     let places = 8 / planes.low;
-    // SAFETY: the caller's rows and pointers; whole blocks of codes and queries.
+    // SAFETY: the token has the set; whole blocks of the row's codes and of the queries, of which both have `d / size`.
     unsafe {
         let mut sums = [_mm256_setzero_si256(); R];
         let even_bytes = _mm256_set1_epi16(255);

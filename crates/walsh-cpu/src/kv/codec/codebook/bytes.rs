@@ -67,7 +67,7 @@ fn best_step(centroids: &[f32]) -> f32 {
 #[derive(Clone, Copy)]
 pub(in crate::kv) struct Codes<'a> {
     pub(in crate::kv) book: &'a Book,
-    pub(in crate::kv) rows: Rows,
+    pub(in crate::kv) rows: Rows<'a>,
     pub(in crate::kv) head_dim: usize,
     /// The rows that are decoded next, as far apart as these: they come from memory while this tile is worked on. It is
     /// passed too quickly and in too short runs for the machine to see them coming.
@@ -77,8 +77,8 @@ pub(in crate::kv) struct Codes<'a> {
 /// Asks for `count` rows of the next tile from one on.
 #[inline(always)]
 pub(in crate::kv) fn fetch<S: Bytes>(s: S, args: Codes<'_>, first: usize, count: usize) {
-    let stride = args.rows.stride;
-    for at in (first * stride..(first + count) * stride).step_by(64) {
+    let of = |row: usize| args.rows.distance(row);
+    for at in (of(first)..of(first + count)).step_by(64) {
         s.prefetch(args.next.wrapping_add(at));
     }
 }
@@ -86,62 +86,54 @@ pub(in crate::kv) fn fetch<S: Bytes>(s: S, args: Codes<'_>, first: usize, count:
 byte_entries! {
     /// Decodes keys to panels of sixteen positions, `[head_dim / 4][16][4]` bytes each, numbers in the order of
     /// [`key_order`]. Positions past the count repeat the last one.
-    ///
-    /// # Safety
-    /// The rows lie in readable memory, and `out` has room for the panels.
-    pub(in crate::kv) unsafe fn key_bytes(args: Codes<'_>, out: *mut u8) = decode_keys
+    pub(in crate::kv) fn key_bytes(args: Codes<'_>, out: &mut [u8]) = decode_keys
 }
 
 #[inline(always)]
-unsafe fn decode_keys<S: Bytes>(s: S, args: Codes<'_>, out: *mut u8) {
-    // SAFETY: the caller's rows, and room for what is decoded.
-    unsafe {
-        match args.book.bits {
-            2 => key_panels::<S, 2>(s, args, out),
-            3 => key_panels::<S, 3>(s, args, out),
-            4 => key_panels::<S, 4>(s, args, out),
-            5 => key_panels::<S, 5>(s, args, out),
-            _ => key_panels::<S, 6>(s, args, out),
-        }
+fn decode_keys<S: Bytes>(s: S, args: Codes<'_>, out: &mut [u8]) {
+    match args.book.bits {
+        2 => key_panels::<S, 2>(s, args, out),
+        3 => key_panels::<S, 3>(s, args, out),
+        4 => key_panels::<S, 4>(s, args, out),
+        5 => key_panels::<S, 5>(s, args, out),
+        _ => key_panels::<S, 6>(s, args, out),
     }
 }
 
 #[inline(always)]
-unsafe fn key_panels<S: Bytes, const BITS: usize>(s: S, args: Codes<'_>, out: *mut u8) {
+fn key_panels<S: Bytes, const BITS: usize>(s: S, args: Codes<'_>, out: &mut [u8]) {
     let Codes { rows, head_dim, .. } = args;
-    // SAFETY: the caller's rows; rows stay below the count.
-    unsafe {
-        let table = s.table(&args.book.numbers);
-        for first in (0..rows.count).step_by(LANES) {
-            fetch(s, args, first, LANES);
-            let mut panel = BytePanel {
-                simd: s,
-                table,
-                out: out.add(first * head_dim),
-            };
-            each_word::<S, BITS, _>(s, rows, first, head_dim, &mut panel);
-        }
+    let table = s.table(&args.book.numbers);
+    let panel_bytes = LANES * head_dim;
+    let bytes = rows.count().div_ceil(LANES) * panel_bytes;
+    let panels = out[..bytes].chunks_exact_mut(panel_bytes);
+    for (first, out) in (0..rows.count()).step_by(LANES).zip(panels) {
+        fetch(s, args, first, LANES);
+        let mut panel = BytePanel {
+            simd: s,
+            table,
+            out: out.as_chunks_mut().0,
+        };
+        each_word::<S, BITS, _>(s, rows, first, head_dim, &mut panel);
     }
 }
 
 /// A panel of decoded bytes.
-struct BytePanel<S: Bytes> {
+struct BytePanel<'a, S: Bytes> {
     simd: S,
     table: [S::B; 4],
-    out: *mut u8,
+    out: &'a mut [[u8; 64]],
 }
 
-impl<S: Bytes, const BITS: usize> Words<S, BITS> for BytePanel<S> {
+impl<S: Bytes, const BITS: usize> Words<S, BITS> for BytePanel<'_, S> {
     #[inline(always)]
     unsafe fn word(&mut self, word: usize, low: S::I, high: (S::I, usize)) {
         let s = self.simd;
         let per_byte = 8 / Planes::of::<BITS>(0).low;
-        for at in 0..per_byte {
-            // SAFETY: the panel has these words.
-            unsafe {
-                let numbers = s.numbers_of_word::<BITS>(&self.table, at, low, high);
-                s.store_b(self.out.add(64 * (word * per_byte + at)), numbers);
-            }
+        let out = &mut self.out[word * per_byte..][..per_byte];
+        for (at, out) in out.iter_mut().enumerate() {
+            let numbers = s.numbers_of_word::<BITS>(&self.table, at, low, high);
+            s.write_b(out, numbers);
         }
     }
 }
@@ -161,49 +153,54 @@ pub(in crate::kv) fn key_order(bits: usize) -> [i32; 16] {
 byte_entries! {
     /// Decodes values to `[positions / 4][wide][4]` bytes, numbers at the places of [`value_places`]. Positions past the
     /// count repeat the last one.
-    ///
-    /// # Safety
-    /// As for [`key_bytes`].
-    pub(in crate::kv) unsafe fn value_bytes(args: Codes<'_>, out: *mut u8) = decode_values
+    pub(in crate::kv) fn value_bytes(args: Codes<'_>, out: &mut [u8]) = decode_values
 }
 
 #[inline(always)]
-unsafe fn decode_values<S: Bytes>(s: S, args: Codes<'_>, out: *mut u8) {
-    // SAFETY: the caller's rows, and room for what is decoded.
-    unsafe {
-        match args.book.bits {
-            2 => value_quads::<S, 2>(s, args, out),
-            3 => value_quads::<S, 3>(s, args, out),
-            4 if args.head_dim.is_multiple_of(128) => wide_value_nibbles(s, args, out),
-            4 if args.head_dim == 64 => value_nibbles(s, args, out),
-            4 => value_quads::<S, 4>(s, args, out),
-            5 => value_quads::<S, 5>(s, args, out),
-            _ => value_quads::<S, 6>(s, args, out),
-        }
+fn decode_values<S: Bytes>(s: S, args: Codes<'_>, out: &mut [u8]) {
+    match args.book.bits {
+        2 => value_quads::<S, 2>(s, args, out),
+        3 => value_quads::<S, 3>(s, args, out),
+        4 if args.head_dim.is_multiple_of(128) => wide_value_nibbles(s, args, out),
+        4 if args.head_dim == 64 => value_nibbles(s, args, out),
+        4 => value_quads::<S, 4>(s, args, out),
+        5 => value_quads::<S, 5>(s, args, out),
+        _ => value_quads::<S, 6>(s, args, out),
     }
 }
 
+/// The first positions of groups of so many, and where each group's bytes go.
+fn groups<const N: usize>(
+    count: usize,
+    bytes: usize,
+    out: &mut [u8],
+) -> impl Iterator<Item = (usize, &mut [u8])> {
+    let out = out[..count.div_ceil(N) * bytes].chunks_exact_mut(bytes);
+    (0..count).step_by(N).zip(out)
+}
+
 #[inline(always)]
-unsafe fn value_quads<S: Bytes, const BITS: usize>(s: S, args: Codes<'_>, out: *mut u8) {
+fn value_quads<S: Bytes, const BITS: usize>(s: S, args: Codes<'_>, out: &mut [u8]) {
     let Codes { rows, head_dim, .. } = args;
     let high_at = Planes::of::<BITS>(head_dim).high_at;
-    // SAFETY: the caller's rows; rows stay below the count.
-    unsafe {
-        let table = s.table(&args.book.numbers);
-        let mut out = out;
-        for first in (0..rows.count).step_by(4) {
-            fetch(s, args, first, 4);
-            for dim in (0..head_dim).step_by(64) {
-                let mut bytes = [table[0]; 4];
-                for (i, bytes) in bytes.iter_mut().enumerate() {
-                    let row = (first + i).min(rows.count - 1);
-                    let row = rows.codes.add(row * rows.stride);
-                    *bytes = s.numbers::<BITS>(&table, (row, high_at), dim, head_dim - dim);
-                }
-                for bytes in s.interleave(bytes) {
-                    s.store_b(out, bytes);
-                    out = out.add(64);
-                }
+    let table = s.table(&args.book.numbers);
+    let codes = rows.of::<u8>(head_dim * BITS / 8);
+    let bytes = 4 * head_dim.next_multiple_of(64);
+    for (first, out) in groups::<4>(rows.count(), bytes, out) {
+        fetch(s, args, first, 4);
+        let mut rows = [codes.row(first).as_ptr(); 4];
+        for (i, row) in rows.iter_mut().enumerate() {
+            *row = codes.row_or_last(first + i).as_ptr();
+        }
+        let vectors = out.as_chunks_mut::<64>().0.as_chunks_mut::<4>().0;
+        for (dim, out) in (0..head_dim).step_by(64).zip(vectors) {
+            let mut bytes = [table[0]; 4];
+            for (bytes, row) in bytes.iter_mut().zip(rows) {
+                // SAFETY: a row has the codes of `head_dim` numbers, as measured, and what is left of them is said.
+                *bytes = unsafe { s.numbers::<BITS>(&table, (row, high_at), dim, head_dim - dim) };
+            }
+            for (bytes, out) in s.interleave(bytes).into_iter().zip(out) {
+                s.write_b(out, bytes);
             }
         }
     }
@@ -211,48 +208,39 @@ unsafe fn value_quads<S: Bytes, const BITS: usize>(s: S, args: Codes<'_>, out: *
 
 /// As [`value_quads`] for four bits and rows of whole vectors of codes: what is interleaved is codes rather than bytes.
 #[inline(always)]
-unsafe fn wide_value_nibbles<S: Bytes>(s: S, args: Codes<'_>, out: *mut u8) {
+fn wide_value_nibbles<S: Bytes>(s: S, args: Codes<'_>, out: &mut [u8]) {
     let Codes { rows, head_dim, .. } = args;
-    // SAFETY: the caller's rows; rows stay below the count.
-    unsafe {
-        let table = s.table(&args.book.numbers);
-        let mut out = out;
-        for first in (0..rows.count).step_by(4) {
-            fetch(s, args, first, 4);
-            let row = |i: usize| (first + i).min(rows.count - 1) * rows.stride;
-            let starts = [row(0), row(1), row(2), row(3)];
-            for at in (0..head_dim / 2).step_by(64) {
-                let rows = [
-                    rows.codes.add(starts[0] + at),
-                    rows.codes.add(starts[1] + at),
-                    rows.codes.add(starts[2] + at),
-                    rows.codes.add(starts[3] + at),
-                ];
-                s.wide_nibbles(&table, rows, out);
-                out = out.add(512);
-            }
+    let table = s.table(&args.book.numbers);
+    let codes = rows.of::<[u8; 64]>(head_dim / 128);
+    for (first, out) in groups::<4>(rows.count(), 4 * head_dim, out) {
+        fetch(s, args, first, 4);
+        let row = |i: usize| codes.row_or_last(first + i);
+        let rows = [row(0), row(1), row(2), row(3)];
+        for (at, out) in out.as_chunks_mut().0.iter_mut().enumerate() {
+            s.wide_nibbles(
+                &table,
+                [&rows[0][at], &rows[1][at], &rows[2][at], &rows[3][at]],
+                out,
+            );
         }
     }
 }
 
-/// As [`wide_value_nibbles`] for rows of half a vector: two fours of positions at once.
+/// As [`wide_value_nibbles`] for rows of half a vector: two fours of positions at once, for which the output has room.
 #[inline(always)]
-unsafe fn value_nibbles<S: Bytes>(s: S, args: Codes<'_>, out: *mut u8) {
+fn value_nibbles<S: Bytes>(s: S, args: Codes<'_>, out: &mut [u8]) {
     let Codes { rows, .. } = args;
-    // SAFETY: the caller's rows; rows stay below the count. The output has room for an even number of fours of positions.
-    unsafe {
-        let table = s.table(&args.book.numbers);
-        let mut out = out;
-        for first in (0..rows.count).step_by(8) {
-            fetch(s, args, first, 8);
-            let row = |i: usize| {
-                let row = (first + i).min(rows.count - 1);
-                rows.codes.wrapping_add(row * rows.stride)
-            };
-            let first = [row(0), row(1), row(2), row(3)];
-            let second = [row(4), row(5), row(6), row(7)];
-            s.half_nibbles(&table, [first, second], out);
-            out = out.add(512);
+    let table = s.table(&args.book.numbers);
+    let codes = rows.of::<[u8; 32]>(1);
+    for (first, out) in groups::<8>(rows.count(), 512, out) {
+        fetch(s, args, first, 8);
+        let row = |i: usize| &codes.row_or_last(first + i)[0];
+        let rows = [
+            [row(0), row(1), row(2), row(3)],
+            [row(4), row(5), row(6), row(7)],
+        ];
+        for out in out.as_chunks_mut().0 {
+            s.half_nibbles(&table, rows, out);
         }
     }
 }

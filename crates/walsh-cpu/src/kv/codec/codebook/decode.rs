@@ -4,7 +4,7 @@ use walsh_formats::codebook::codebook;
 use walsh_formats::kv::{RowCodec, TqBits};
 
 use super::planes::{Planes, Words, each_word, join};
-use crate::kv::codec::numbers::{Numbers, Reader, Rows};
+use crate::kv::codec::numbers::{KeyPanel, Numbers, Reader, ValueRows};
 use crate::simd::{LANES, Simd, Table, table_numbers};
 
 /// What decodes rows.
@@ -38,15 +38,11 @@ impl Decoder {
     }
 }
 
-/// Reads rows of codes that are bytes.
-///
-/// # Safety
-/// As the reader's, of codes that [are read](Decoder::is_read).
+/// Reads rows of codes that are bytes, which others [are not read](Decoder::is_read) as.
 #[inline(always)]
-pub(in crate::kv::codec) unsafe fn read<S: Simd, R: Reader<S>>(s: S, decoder: &Decoder, reader: R) {
+pub(in crate::kv::codec) fn read<S: Simd, R: Reader<S>>(s: S, decoder: &Decoder, reader: R) {
     let table = Table::new(s, &decoder.centroids);
-    // SAFETY: the caller's.
-    unsafe { reader.read(s, Codes(&table)) }
+    reader.read(s, Codes(&table));
 }
 
 /// Codes of eight bits, without their rows' scales.
@@ -54,97 +50,61 @@ pub(in crate::kv::codec) unsafe fn read<S: Simd, R: Reader<S>>(s: S, decoder: &D
 struct Codes<'a, S: Simd>(&'a Table<'a, S>);
 
 impl<S: Simd> Numbers<S> for Codes<'_, S> {
+    type Pair = [[u8; LANES]; 2];
+    type Half = [u8; LANES];
+
     #[inline(always)]
-    unsafe fn pair(self, s: S, row: *const u8, pair: usize) -> [S::F; 2] {
-        // SAFETY: the caller's: the row has these numbers.
-        unsafe {
-            [
-                self.chunk(s, row, 2 * pair),
-                self.chunk(s, row, 2 * pair + 1),
-            ]
-        }
+    fn pair(self, s: S, from: &Self::Pair) -> [S::F; 2] {
+        [self.half(s, &from[0]), self.half(s, &from[1])]
     }
 
     #[inline(always)]
-    unsafe fn chunk(self, s: S, row: *const u8, chunk: usize) -> S::F {
-        // SAFETY: the caller's: the row has these numbers.
-        unsafe { s.lookup::<8>(self.0, s.load_u8(row.add(LANES * chunk))) }
+    fn half(self, s: S, from: &Self::Half) -> S::F {
+        s.lookup::<8>(self.0, s.read_u8(from))
     }
 }
 
 /// Decodes a panel of keys.
-///
-/// # Safety
-/// The rows lie in readable memory, and `out` has room for the panel.
 #[inline(always)]
-pub(in crate::kv::codec) unsafe fn key_panel<S: Simd>(
-    s: S,
-    decoder: &Decoder,
-    rows: Rows,
-    first: usize,
-    out: *mut f32,
-) {
-    // SAFETY: the caller's.
-    unsafe {
-        match decoder.bits {
-            TqBits::B2 => code_panel::<S, 2>(s, decoder, rows, first, out),
-            TqBits::B3 => code_panel::<S, 3>(s, decoder, rows, first, out),
-            TqBits::B4 => code_panel::<S, 4>(s, decoder, rows, first, out),
-            TqBits::B5 => code_panel::<S, 5>(s, decoder, rows, first, out),
-            TqBits::B6 => code_panel::<S, 6>(s, decoder, rows, first, out),
-            TqBits::B8 => code_panel::<S, 8>(s, decoder, rows, first, out),
-        }
+pub(in crate::kv::codec) fn key_panel<S: Simd>(s: S, decoder: &Decoder, panel: KeyPanel<'_>) {
+    match decoder.bits {
+        TqBits::B2 => code_panel::<S, 2>(s, decoder, panel),
+        TqBits::B3 => code_panel::<S, 3>(s, decoder, panel),
+        TqBits::B4 => code_panel::<S, 4>(s, decoder, panel),
+        TqBits::B5 => code_panel::<S, 5>(s, decoder, panel),
+        TqBits::B6 => code_panel::<S, 6>(s, decoder, panel),
+        TqBits::B8 => code_panel::<S, 8>(s, decoder, panel),
     }
 }
 
 /// Decodes rows of values.
-///
-/// # Safety
-/// The rows lie in readable memory, and `out` has room for them.
 #[inline(always)]
-pub(in crate::kv::codec) unsafe fn value_rows<S: Simd>(
-    s: S,
-    decoder: &Decoder,
-    rows: Rows,
-    out: *mut f32,
-) {
-    // SAFETY: the caller's.
-    unsafe {
-        match decoder.bits {
-            TqBits::B2 => code_rows::<S, 2>(s, decoder, rows, out),
-            TqBits::B3 => code_rows::<S, 3>(s, decoder, rows, out),
-            TqBits::B4 => code_rows::<S, 4>(s, decoder, rows, out),
-            TqBits::B5 => code_rows::<S, 5>(s, decoder, rows, out),
-            TqBits::B6 => code_rows::<S, 6>(s, decoder, rows, out),
-            TqBits::B8 => code_rows::<S, 8>(s, decoder, rows, out),
-        }
+pub(in crate::kv::codec) fn value_rows<S: Simd>(s: S, decoder: &Decoder, values: ValueRows<'_>) {
+    match decoder.bits {
+        TqBits::B2 => code_rows::<S, 2>(s, decoder, values),
+        TqBits::B3 => code_rows::<S, 3>(s, decoder, values),
+        TqBits::B4 => code_rows::<S, 4>(s, decoder, values),
+        TqBits::B5 => code_rows::<S, 5>(s, decoder, values),
+        TqBits::B6 => code_rows::<S, 6>(s, decoder, values),
+        TqBits::B8 => code_rows::<S, 8>(s, decoder, values),
     }
 }
 
 #[inline(always)]
-unsafe fn code_panel<S: Simd, const BITS: usize>(
-    s: S,
-    decoder: &Decoder,
-    rows: Rows,
-    first: usize,
-    out: *mut f32,
-) {
-    // SAFETY: the caller's: a panel of output.
-    unsafe {
-        let mut panel = Panel {
-            simd: s,
-            table: Table::new(s, &decoder.centroids),
-            out,
-        };
-        each_word::<S, BITS, _>(s, rows, first, decoder.head_dim, &mut panel);
-    }
+fn code_panel<S: Simd, const BITS: usize>(s: S, decoder: &Decoder, panel: KeyPanel<'_>) {
+    let mut decoded = Panel {
+        simd: s,
+        table: Table::new(s, &decoder.centroids),
+        out: panel.out,
+    };
+    each_word::<S, BITS, _>(s, panel.rows, panel.first, decoder.head_dim, &mut decoded);
 }
 
 /// A panel of decoded numbers.
 struct Panel<'a, S: Simd> {
     simd: S,
     table: Table<'a, S>,
-    out: *mut f32,
+    out: &'a mut [[f32; LANES]],
 }
 
 impl<S: Simd, const BITS: usize> Words<S, BITS> for Panel<'_, S> {
@@ -153,71 +113,61 @@ impl<S: Simd, const BITS: usize> Words<S, BITS> for Panel<'_, S> {
         let s = self.simd;
         let planes = Planes::of::<BITS>(0);
         let per_word = 32 / planes.low;
-        // SAFETY: the caller's rows, and room for what is decoded.
-        unsafe {
-            let high = s.shr(high, s.splat_i(bit as u32));
-            for i in 0..per_word {
-                let low = s.shr(low, s.splat_i((i * planes.low) as u32));
-                let index = if planes.high == 0 {
-                    low
-                } else {
-                    let high = s.shr(high, s.splat_i((i * planes.high) as u32));
-                    join::<S, BITS>(s, low, high)
-                };
-                let out = self.out.add((word * per_word + i) * LANES);
-                s.store(out, s.lookup::<BITS>(&self.table, index));
-            }
+        let high = s.shr(high, s.splat_i(bit as u32));
+        let out = &mut self.out[word * per_word..][..per_word];
+        for (i, out) in out.iter_mut().enumerate() {
+            let low = s.shr(low, s.splat_i((i * planes.low) as u32));
+            let index = if planes.high == 0 {
+                low
+            } else {
+                let high = s.shr(high, s.splat_i((i * planes.high) as u32));
+                join::<S, BITS>(s, low, high)
+            };
+            s.write(out, s.lookup::<BITS>(&self.table, index));
         }
     }
 }
 
 #[inline(always)]
-unsafe fn code_rows<S: Simd, const BITS: usize>(
-    s: S,
-    decoder: &Decoder,
-    rows: Rows,
-    out: *mut f32,
-) {
+fn code_rows<S: Simd, const BITS: usize>(s: S, decoder: &Decoder, values: ValueRows<'_>) {
+    let ValueRows { rows, out, .. } = values;
     let d = decoder.head_dim;
     let planes = Planes::of::<BITS>(d);
-    // SAFETY: the caller's rows; chunks stay within their rows.
-    unsafe {
-        let table = Table::new(s, &decoder.centroids);
-        let natural: [u32; LANES] = std::array::from_fn(|i| i as u32);
-        let lanes = if planes.low == 4 {
-            S::ORDER.map(u32::from)
-        } else {
-            natural
-        };
-        let times = |n: usize| lanes.map(|lane| lane * n as u32);
-        let low_shift = s.load_i(times(2).as_ptr());
-        let high_shift = s.load_i(times(planes.high).as_ptr());
-        for i in 0..rows.count {
-            let row = rows.codes.add(i * rows.stride);
-            for chunk in 0..d / LANES {
+    let table = Table::new(s, &decoder.centroids);
+    let natural: [u32; LANES] = std::array::from_fn(|i| i as u32);
+    let lanes = if planes.low == 4 {
+        S::ORDER.map(u32::from)
+    } else {
+        natural
+    };
+    let times = |n: usize| lanes.map(|lane| lane * n as u32);
+    let low_shift = s.read_i(&times(2));
+    let high_shift = s.read_i(&times(planes.high));
+    let codes = rows.of::<u8>(d * BITS / 8);
+    for (i, out) in out.chunks_exact_mut(d).take(rows.count()).enumerate() {
+        let (low, high) = codes.row(i).split_at(planes.high_at);
+        for (chunk, out) in out.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+            // SAFETY: a chunk of sixteen numbers has twice as many bytes as bits, of each plane.
+            let index = unsafe {
+                let at = low.as_ptr().add(2 * planes.low * chunk);
                 let low = match planes.low {
-                    2 => {
-                        let word = row.add(4 * chunk).cast::<u32>().read_unaligned();
-                        s.shr(s.splat_i(word), low_shift)
-                    }
-                    4 => s.nibbles(row.add(8 * chunk)),
-                    _ => s.load_u8(row.add(16 * chunk)),
+                    2 => s.shr(s.splat_i(at.cast::<u32>().read_unaligned()), low_shift),
+                    4 => s.nibbles(at),
+                    _ => s.load_u8(at),
                 };
-                let index = if planes.high == 0 {
+                let at = high.as_ptr().wrapping_add(2 * planes.high * chunk);
+                let word = match planes.high {
+                    0 => 0,
+                    1 => u32::from(at.cast::<u16>().read_unaligned()),
+                    _ => at.cast::<u32>().read_unaligned(),
+                };
+                if planes.high == 0 {
                     low
                 } else {
-                    let at = row.add(planes.high_at + 2 * planes.high * chunk);
-                    let word = match planes.high {
-                        1 => u32::from(at.cast::<u16>().read_unaligned()),
-                        _ => at.cast::<u32>().read_unaligned(),
-                    };
                     join::<S, BITS>(s, low, s.shr(s.splat_i(word), high_shift))
-                };
-                s.store(
-                    out.add(i * d + LANES * chunk),
-                    s.lookup::<BITS>(&table, index),
-                );
-            }
+                }
+            };
+            s.write(out, s.lookup::<BITS>(&table, index));
         }
     }
 }

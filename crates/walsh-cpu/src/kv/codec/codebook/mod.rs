@@ -15,7 +15,7 @@ pub(super) use self::decode::{Decoder, key_panel, read, value_rows};
 
 use walsh_formats::kv::{RowCodec, ScaleKind, Tq};
 
-use crate::isa::Isa;
+use crate::simd::Token;
 
 /// What encodes rows, by the convention of their scales.
 pub(in crate::kv) enum Encoder {
@@ -47,14 +47,14 @@ impl Encoder {
     /// Encodes a row; false where it needs the codec's own care. `codes` and `scales` are then unspecified.
     pub(super) fn encode(
         &self,
-        isa: Isa,
+        set: Token,
         row: &[f32],
         codes: &mut [u8],
         scales: &mut [u8],
     ) -> bool {
         match self {
-            Self::LeastSquares(encoder) => fitted::encode(isa, encoder, row, codes, scales),
-            Self::Norm(encoder) => norm::encode(isa, encoder, row, codes, scales),
+            Self::LeastSquares(encoder) => fitted::encode(set, encoder, row, codes, scales),
+            Self::Norm(encoder) => norm::encode(set, encoder, row, codes, scales),
         }
     }
 }

@@ -31,37 +31,36 @@ pub(in crate::kv) trait Words<S: Simd, const BITS: usize> {
     /// Takes a word of the low planes, and the word of the high planes whose bits from `bit` on belong to it.
     ///
     /// # Safety
-    /// There is such a word, and room for what it becomes.
+    /// It is one of the words of as many codes as [`each_word`] is given.
     unsafe fn word(&mut self, word: usize, low: S::I, high: (S::I, usize));
 }
 
-/// Passes the words of sixteen rows from `first` on; rows past the count are the last one.
-///
-/// # Safety
-/// The rows have codes of `BITS` bits of `d` numbers.
+/// Passes the words of sixteen rows of codes of `d` numbers from `first` on; rows past the count are the last one.
 #[inline(always)]
-pub(in crate::kv) unsafe fn each_word<S: Simd, const BITS: usize, W: Words<S, BITS>>(
+pub(in crate::kv) fn each_word<S: Simd, const BITS: usize, W: Words<S, BITS>>(
     s: S,
-    rows: Rows,
+    rows: Rows<'_>,
     first: usize,
     d: usize,
     each: &mut W,
 ) {
     let planes = Planes::of::<BITS>(d);
     let row_bytes = d * BITS / 8;
-    let (start, last) = (first * rows.stride, rows.count - 1 - first);
-    let start = rows.codes.wrapping_add(start);
+    let codes = rows.of::<u8>(row_bytes);
+    let last = rows.count() - 1 - first;
+    let start = codes.row(first).as_ptr();
     let mut sources = [start; LANES];
     if last >= LANES - 1 {
         for i in 1..LANES {
-            sources[i] = sources[i - 1].wrapping_add(rows.stride);
+            sources[i] = sources[i - 1].wrapping_add(rows.distance(1));
         }
     } else {
         for (i, source) in sources.iter_mut().enumerate() {
-            *source = start.wrapping_add(i.min(last) * rows.stride);
+            *source = start.wrapping_add(rows.distance(i.min(last)));
         }
     }
-    // SAFETY: the caller's: sixteen rows of `row_bytes` bytes.
+    // SAFETY: sixteen rows, measured to have `row_bytes` bytes: where their planes end, whole words or what is left of one
+    // are read.
     unsafe {
         let mut high_words = [s.splat_i(0); MAX_HIGH_WORDS];
         let mut word = 0;
@@ -125,7 +124,7 @@ unsafe fn eight_words<S: Simd>(
     for start in &mut starts {
         *start = start.wrapping_add(if short { at } else { at - back });
     }
-    // SAFETY: 32 bytes of each row, or what it has from `at` on.
+    // SAFETY: 32 bytes of each row, or what it has from `at` on, which is all that is read of it.
     unsafe {
         if short {
             (s.short_columns(&starts, row_bytes - at), 0)

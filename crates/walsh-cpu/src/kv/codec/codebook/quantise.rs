@@ -424,6 +424,7 @@ unsafe fn store_planes<S: Simd, const BITS: usize>(
 mod tests {
     use super::*;
     use crate::isa::Isa;
+    use crate::simd::Token;
     use crate::simd::entries;
     use walsh_formats::codebook::codebook;
     use walsh_formats::kv::TqBits;
@@ -457,7 +458,7 @@ mod tests {
     unsafe fn codes_of<S: Simd>(s: S, tables: &Tables, bits: TqBits, x: &[f32], codes: &mut [u8]) {
         let at = (0, x.len());
         let codes = codes.as_mut_ptr();
-        // SAFETY: the caller's codes.
+        // SAFETY: there are as many codes as the rows' bits take, as this function is given them.
         unsafe {
             match bits {
                 TqBits::B2 => Quantiser::<S, 2, 2>::new(s, tables).pack(x, (1.0, 1.0), at, codes),
@@ -492,7 +493,7 @@ mod tests {
             for isa in Isa::available() {
                 let mut got = vec![0; packed.len()];
                 // SAFETY: the set is available; there are as many codes as numbers.
-                unsafe { codes_with(isa, &tables, bits, &x, &mut got) };
+                unsafe { codes_with(Token::of(isa), &tables, bits, &x, &mut got) };
                 let mut codes = vec![0; x.len()];
                 kv::pack::unpack(bits, &got, &mut codes);
                 for (i, x) in x.iter().enumerate() {
