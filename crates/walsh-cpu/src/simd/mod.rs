@@ -11,9 +11,9 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod bytes;
-mod compiled;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+mod operations;
 mod portable;
 mod products;
 mod vectors;
@@ -23,9 +23,9 @@ pub(crate) use avx2::{Avx2, AvxVnni, pairs_in_16_bits};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx512::Avx512;
 pub(crate) use bytes::Bytes;
-pub(crate) use compiled::{compiled_for, operations};
 #[cfg(target_arch = "aarch64")]
 pub(crate) use neon::{Neon, NeonProducts};
+pub(crate) use operations::operations;
 pub(crate) use portable::Portable;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use products::{ColumnProducts, Gather, SMALL_FLOAT_UNIT};
@@ -139,6 +139,31 @@ impl<P: Primitives, W: Steps> Work<P> for Stepping<W> {
         self.0.by(p)
     }
 }
+
+/// Compiles a function with the features of an instruction set.
+macro_rules! compiled_for {
+    (Avx2: $($function:tt)*) => {
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx2,fma,f16c")]
+        $($function)*
+    };
+    (Avx512: $($function:tt)*) => {
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+        $($function)*
+    };
+    (NeonDotprod: $($function:tt)*) => {
+        #[cfg(target_arch = "aarch64")]
+        #[target_feature(enable = "neon,dotprod")]
+        $($function)*
+    };
+    (NeonI8mm: $($function:tt)*) => {
+        #[cfg(target_arch = "aarch64")]
+        #[target_feature(enable = "neon,dotprod,i8mm")]
+        $($function)*
+    };
+}
+pub(crate) use compiled_for;
 
 /// Defines a function that runs one that is generic over [`Simd`] on the instruction set whose token it is given first: compiled
 /// with the set's features, and with the set's token for its first argument. It is as safe as that function.

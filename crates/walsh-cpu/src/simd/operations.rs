@@ -1,4 +1,4 @@
-//! How functions are compiled for instruction sets.
+//! How methods of tokens are written.
 
 /// Defines always inlined methods of a token, whose bodies may use the set's intrinsics.
 macro_rules! operations {
@@ -32,28 +32,3 @@ macro_rules! operations {
     };
 }
 pub(crate) use operations;
-
-/// Compiles a function with the features of an instruction set.
-macro_rules! compiled_for {
-    (Avx2: $($function:tt)*) => {
-        #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "avx2,fma,f16c")]
-        $($function)*
-    };
-    (Avx512: $($function:tt)*) => {
-        #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-        $($function)*
-    };
-    (NeonDotprod: $($function:tt)*) => {
-        #[cfg(target_arch = "aarch64")]
-        #[target_feature(enable = "neon,dotprod")]
-        $($function)*
-    };
-    (NeonI8mm: $($function:tt)*) => {
-        #[cfg(target_arch = "aarch64")]
-        #[target_feature(enable = "neon,dotprod,i8mm")]
-        $($function)*
-    };
-}
-pub(crate) use compiled_for;
