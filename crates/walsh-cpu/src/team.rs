@@ -9,7 +9,6 @@
 
 use std::any::Any;
 use std::cell::UnsafeCell;
-use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,13 +17,16 @@ use std::time::{Duration, Instant};
 
 pub(crate) use ahead::fetch;
 use ahead::{Ahead, Fetch};
-pub(crate) use ahead::{Stream, look_ahead};
 use division::Division;
+pub(crate) use group::{Group, look_ahead};
+pub(crate) use phase::{Phase, Stream};
 pub(crate) use scratch::Scratch;
 use shares::{Offer, Padded, Shares};
 
 mod ahead;
 mod division;
+mod group;
+mod phase;
 mod scratch;
 mod shares;
 
@@ -33,71 +35,6 @@ const SPINS: u32 = 200;
 
 /// How long a worker without work gives way before it parks.
 const AWAKE: Duration = Duration::from_micros(500);
-
-/// A number of independent work items that the workers of a [`Team`] share.
-pub(crate) trait Phase: Send + Sync {
-    /// The number of work items. It does not change.
-    fn items(&self) -> usize;
-
-    /// How many items a worker takes at a time; at least 1.
-    fn grain(&self) -> usize {
-        1
-    }
-
-    /// The bytes of scratch memory that [`Phase::run`] may use.
-    fn scratch_bytes(&self) -> usize {
-        0
-    }
-
-    /// The estimated time of the whole phase on one thread, in nanoseconds, to the nearest order of magnitude or so. It is
-    /// asked for before every run, and may depend on what is in memory then.
-    fn cost(&self) -> u64;
-
-    /// The memory that the items read in order, if that is most of what they read and each of its bytes is read once.
-    fn stream(&self) -> Option<Stream> {
-        None
-    }
-
-    /// What a profile calls the phase: its type.
-    fn name(&self) -> &'static str {
-        let path = std::any::type_name::<Self>();
-        path.rsplit("::").next().unwrap_or(path)
-    }
-
-    /// Does the work of `items`, a part of `0..self.items()`.
-    ///
-    /// # Safety
-    /// The memory that the phase was made with is alive, and nothing else reads what this phase writes or writes what
-    /// it touches while it runs. Each item runs at most once at a time. `scratch` holds at least
-    /// [`Phase::scratch_bytes`] bytes.
-    unsafe fn run(&self, items: Range<usize>, scratch: &mut Scratch);
-}
-
-/// Phases without hazards between them: they may run in any order and at the same time.
-#[derive(Default)]
-pub(crate) struct Group {
-    phases: Vec<Box<dyn Phase>>,
-    division: Division,
-    /// What threads may fetch when they are done with this group.
-    ahead: Option<Arc<Ahead>>,
-}
-
-impl Group {
-    /// A group of phases.
-    pub(crate) fn new(phases: Vec<Box<dyn Phase>>) -> Group {
-        Group {
-            division: Division::of(&phases),
-            phases,
-            ahead: None,
-        }
-    }
-
-    /// Adds a phase that has no hazard with those already in the group.
-    pub(crate) fn push(&mut self, phase: Box<dyn Phase>) {
-        self.division.push(&*phase);
-        self.phases.push(phase);
-    }
-}
 
 /// Why a [`Team`] could not start or finish.
 #[derive(Debug, thiserror::Error)]

@@ -110,7 +110,7 @@ impl InputLayout {
         (source, prepared): (Source<'_>, *mut u8),
     ) {
         let blocks = self.k / BLOCK;
-        // SAFETY: a row takes a record for each block whatever the tile, so tiles lie where their first row says.
+        // SAFETY: a row takes a q8_1 block for every 32 numbers whatever the tile, so tiles lie where their first row says.
         unsafe {
             let tile = prepared.cast::<BlockQ8>().add(rows.start * blocks);
             for (lane, row) in rows.clone().enumerate() {

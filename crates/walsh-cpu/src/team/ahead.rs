@@ -3,10 +3,8 @@
 //! One row of a product is bound by memory, and between products memory would idle: in the small ops that one thread does
 //! alone, and at the end of a group. A thread that waits there fetches the first part of its share of the next weights.
 
-use std::sync::Arc;
-
 use super::division::{self, Division, share};
-use super::{Group, Phase};
+use super::phase::{Phase, Stream};
 
 /// The most bytes that a thread fetches: a part of its second-level cache.
 const MOST_BYTES: usize = 256 << 10;
@@ -17,17 +15,6 @@ const LINE: usize = 64;
 /// The lines between two looks for work.
 const AT_ONCE: usize = 8;
 
-/// Memory that a phase reads once and in order: item after item, and each from front to back.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Stream {
-    /// Where the first item's bytes are.
-    pub start: *const u8,
-    /// The bytes of an item.
-    pub item_bytes: usize,
-    /// The bytes of all items.
-    pub bytes: usize,
-}
-
 /// What the next group that reads streams will read.
 pub(super) struct Ahead {
     division: Division,
@@ -36,7 +23,7 @@ pub(super) struct Ahead {
 }
 
 impl Ahead {
-    fn of(phases: &[Box<dyn Phase>]) -> Option<Ahead> {
+    pub(super) fn of(phases: &[Box<dyn Phase>]) -> Option<Ahead> {
         let streams: Vec<_> = phases.iter().map(|phase| phase.stream()).collect();
         streams.iter().any(Option::is_some).then(|| Ahead {
             division: Division::of(phases),
@@ -66,15 +53,6 @@ impl Ahead {
             next: stream.start.wrapping_add(first),
             left: (end - first).min(MOST_BYTES),
         }
-    }
-}
-
-/// Lets each group know what the next one with streams reads. Threads fetch it once they are done with the group.
-pub(crate) fn look_ahead(groups: &mut [Group]) {
-    let mut next = None;
-    for group in groups.iter_mut().rev() {
-        group.ahead.clone_from(&next);
-        next = Ahead::of(&group.phases).map(Arc::new).or(next);
     }
 }
 
@@ -128,6 +106,7 @@ pub(crate) fn fetch(address: *const u8) {
 mod tests {
     use std::ops::Range;
 
+    use super::super::group::{Group, look_ahead};
     use super::*;
     use crate::team::Scratch;
 

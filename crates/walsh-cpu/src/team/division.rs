@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::Phase;
+use super::phase::Phase;
 
 /// The most chunks of a phase: a [`Ticket`](super::shares) counts those of a group to 2^20.
 const MOST_CHUNKS: usize = 1 << 15;

@@ -231,7 +231,7 @@ impl Simd for Avx2 {
                 return [_mm256_add_ps(a[0], a[1]), _mm256_sub_ps(a[0], a[1])];
             }
             // A product with ±1 is exact, so that one fused operation gives sums and differences.
-            let signs = _mm256_loadu_ps(super::ALTERNATING[H.ilog2() as usize].as_ptr());
+            let signs = _mm256_loadu_ps(super::vectors::ALTERNATING[H.ilog2() as usize].as_ptr());
             two!(i => {
                 let other = match H {
                     1 => _mm256_permute_ps::<0xb1>(a[i]),

@@ -256,7 +256,7 @@ impl Simd for Avx512 {
                 _ => _mm512_shuffle_f32x4::<0x4e>(a, a),
             };
             // A product with ±1 is exact, so that one fused operation gives sums and differences.
-            _mm512_fmadd_ps(a, self.load(super::ALTERNATING[H.ilog2() as usize].as_ptr()), other)
+            _mm512_fmadd_ps(a, self.load(super::vectors::ALTERNATING[H.ilog2() as usize].as_ptr()), other)
         }
         fn splat_i(self, x: u32) -> __m512i { _mm512_set1_epi32(x as i32) }
         unsafe fn load_i(self, p: *const u32) -> __m512i { _mm512_loadu_si512(p.cast()) }
