@@ -80,7 +80,8 @@ impl<'a, S: Unpack> Panel for PackedPanel<'a, S> {
     fn block<B: Decode>(self, index: usize) -> InPanel<'a, S, B> {
         // Sixteen times the bytes of a block, side by side.
         let bytes = LANES * size_of::<B>();
-        let block = self.from[index * bytes..][..bytes].as_ptr();
+        assert!((index + 1) * bytes <= self.from.len());
+        let block = self.from.as_ptr().wrapping_add(index * bytes);
         let lane = self.part * S::LANES;
         InPanel {
             s: self.s,

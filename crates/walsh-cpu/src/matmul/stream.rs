@@ -288,10 +288,10 @@ impl<P: ColumnProducts, B: Columns> Body<P> for PackedRow<B> {
         for first in job.columns.clone().step_by(LANES) {
             let columns = first..(first + LANES).min(job.columns.end);
             let mut sums = [0.0f32; LANES];
+            let panels = [0, lanes % LANES].map(|part| PackedPanel::of(s, job, first + part));
             for start in (0..blocks).step_by(together) {
                 let range = start..(start + together).min(blocks);
-                for (part, sums) in sums.chunks_exact_mut(lanes).enumerate() {
-                    let panel = PackedPanel::of(s, job, first + part * lanes);
+                for (panel, sums) in panels.into_iter().zip(sums.chunks_exact_mut(lanes)) {
                     // SAFETY: a register of sums.
                     unsafe {
                         let sum = s.load_numbers(sums.as_ptr());
@@ -316,16 +316,17 @@ fn add_row<P: ColumnProducts, B: Columns>(
     let s = p.set();
     let mut kept = Kept::new(s);
     let parts = const { B::LEN / BLOCK };
+    // Measured once: what is measured for each part keeps the compiler from multiplying with memory.
+    assert!(range.end * parts <= input.len());
     for block in range {
-        // Measured once for all parts: what is measured for each keeps the compiler from multiplying with memory.
-        let input = &input[block * parts..][..parts];
         let blocks = panel.block::<B>(block);
         B::start(blocks, &mut kept);
         for_parts!(B, |index| {
             panel.fetch_ahead::<B>(block * parts + index);
             let codes = B::codes(blocks, part::<P>(index), &mut kept);
-            // SAFETY: a block of so many parts, as cut above.
-            let values = std::array::from_ref(unsafe { input.get_unchecked(index) });
+            // SAFETY: a part of a block before the end of the range, for which there is input.
+            let values = unsafe { input.get_unchecked(block * parts + index) };
+            let values = std::array::from_ref(values);
             let pair = Pair::of::<B>(s, &kept, index);
             let [total] = multiply::<P, B, 1>(p, pair, &codes, values);
             sum = s.mul_add(total, s.numbers(values[0].scale), sum);
