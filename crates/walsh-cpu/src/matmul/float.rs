@@ -27,22 +27,16 @@ pub(super) struct BF16;
 /// Blocks, decoded to exactly the values that they stand for.
 pub(super) struct Blocks<B>(PhantomData<B>);
 
-/// Some values of `BYTES` bytes of a row, measured once.
-#[inline(always)]
-fn values_of<const BYTES: usize>(row: &[u8], index: usize, count: usize) -> &[[u8; BYTES]] {
-    assert!((index + count) * BYTES <= row.len());
-    // SAFETY: the row has so many bytes, as has just been measured.
-    unsafe { row.as_chunks().0.get_unchecked(index..index + count) }
-}
-
 impl<P: Primitives> Float<P> for F32 {
     const UNIT: usize = 1;
 
     #[inline(always)]
     fn load_all(_: P, row: &[u8], index: usize, to: &mut [f32]) {
-        let row = values_of::<4>(row, index, to.len());
-        for (to, bytes) in to.iter_mut().zip(row) {
-            *to = f32::from_le_bytes(*bytes);
+        assert!((index + to.len()) * size_of::<f32>() <= row.len());
+        let row = row.as_ptr().cast::<f32>();
+        for (i, to) in to.iter_mut().enumerate() {
+            // SAFETY: the row has as many values, as measured.
+            *to = unsafe { row.add(index + i).read_unaligned() };
         }
     }
 }
@@ -52,9 +46,9 @@ impl<P: Primitives> Float<P> for F16 {
 
     #[inline(always)]
     fn load_all(p: P, row: &[u8], index: usize, to: &mut [f32]) {
-        let row = values_of::<2>(row, index, to.len());
-        // SAFETY: as many numbers of two bytes.
-        unsafe { p.widen_all(row.as_ptr().cast::<f16>(), to) }
+        assert!((index + to.len()) * size_of::<f16>() <= row.len());
+        // SAFETY: the row has as many values, as measured.
+        unsafe { p.widen_all(row.as_ptr().cast::<f16>().add(index), to) }
     }
 }
 
@@ -63,9 +57,12 @@ impl<P: Primitives> Float<P> for BF16 {
 
     #[inline(always)]
     fn load_all(_: P, row: &[u8], index: usize, to: &mut [f32]) {
-        let row = values_of::<2>(row, index, to.len());
-        for (to, bytes) in to.iter_mut().zip(row) {
-            *to = f32::from_bits(u32::from(u16::from_le_bytes(*bytes)) << 16);
+        assert!((index + to.len()) * size_of::<u16>() <= row.len());
+        let row = row.as_ptr().cast::<u16>();
+        for (i, to) in to.iter_mut().enumerate() {
+            // SAFETY: the row has as many values, as measured.
+            let upper = unsafe { row.add(index + i).read_unaligned() };
+            *to = f32::from_bits(u32::from(upper) << 16);
         }
     }
 }
