@@ -26,7 +26,8 @@ impl<P: Products<Set: Unpack>, B: Columns> Fill<P, B> for FromPanels {
         assert!(range.len() <= panel.len(), "room for a piece");
         for (block, to) in range.zip(panel) {
             let to = to.as_mut_ptr();
-            let blocks = from.block::<B>(block);
+            // SAFETY: the panel's rows are of such blocks, and the values are some of K.
+            let blocks = unsafe { from.block::<B>(block) };
             B::start(blocks, &mut kept);
             for_parts!(B, |index| {
                 let part = Part {

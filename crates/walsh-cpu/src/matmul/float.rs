@@ -32,9 +32,11 @@ impl<P: Primitives> Float<P> for F32 {
 
     #[inline(always)]
     fn load_all(_: P, row: &[u8], index: usize, to: &mut [f32]) {
-        let row = &row.as_chunks().0[index..][..to.len()];
-        for (to, bytes) in to.iter_mut().zip(row) {
-            *to = f32::from_le_bytes(*bytes);
+        assert!((index + to.len()) * size_of::<f32>() <= row.len());
+        let row = row.as_ptr().cast::<f32>();
+        for (i, to) in to.iter_mut().enumerate() {
+            // SAFETY: the row has as many values, as measured.
+            *to = unsafe { row.add(index + i).read_unaligned() };
         }
     }
 }
@@ -44,9 +46,9 @@ impl<P: Primitives> Float<P> for F16 {
 
     #[inline(always)]
     fn load_all(p: P, row: &[u8], index: usize, to: &mut [f32]) {
-        let row = &row.as_chunks::<2>().0[index..][..to.len()];
-        // SAFETY: as many numbers of two bytes.
-        unsafe { p.widen_all(row.as_ptr().cast::<f16>(), to) }
+        assert!((index + to.len()) * size_of::<f16>() <= row.len());
+        // SAFETY: the row has as many values, as measured.
+        unsafe { p.widen_all(row.as_ptr().cast::<f16>().add(index), to) }
     }
 }
 
@@ -55,9 +57,12 @@ impl<P: Primitives> Float<P> for BF16 {
 
     #[inline(always)]
     fn load_all(_: P, row: &[u8], index: usize, to: &mut [f32]) {
-        let row = &row.as_chunks().0[index..][..to.len()];
-        for (to, bytes) in to.iter_mut().zip(row) {
-            *to = f32::from_bits(u32::from(u16::from_le_bytes(*bytes)) << 16);
+        assert!((index + to.len()) * size_of::<u16>() <= row.len());
+        let row = row.as_ptr().cast::<u16>();
+        for (i, to) in to.iter_mut().enumerate() {
+            // SAFETY: the row has as many values, as measured.
+            let upper = unsafe { row.add(index + i).read_unaligned() };
+            *to = f32::from_bits(u32::from(upper) << 16);
         }
     }
 }

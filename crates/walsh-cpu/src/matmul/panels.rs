@@ -40,8 +40,11 @@ pub(super) trait Panel: Copy {
     /// A block of each row.
     type Blocks<B: Decode>: SideBySide<Set = Self::Set>;
 
-    /// Block `index` of each row, which are of such blocks.
-    fn block<B: Decode>(self, index: usize) -> Self::Blocks<B>;
+    /// Block `index` of each row.
+    ///
+    /// # Safety
+    /// The rows are of such blocks, and have so many.
+    unsafe fn block<B: Decode>(self, index: usize) -> Self::Blocks<B>;
 
     /// Fetches what will be read some time after values `32 · step` to `32 · step + 31` of each row.
     fn fetch_ahead<B: Decode>(self, step: usize);
@@ -52,9 +55,10 @@ pub(super) trait Panel: Copy {
 pub(super) struct PackedPanel<'a, S> {
     s: S,
     /// The panel.
-    from: &'a [u8],
+    from: *const u8,
     /// Which rows: those from `LANES` of the register times it on.
     part: usize,
+    weight: PhantomData<&'a [u8]>,
 }
 
 impl<'a, S: Unpack> PackedPanel<'a, S> {
@@ -66,9 +70,18 @@ impl<'a, S: Unpack> PackedPanel<'a, S> {
     pub(super) fn of(s: S, job: &Job<'a>, row: usize) -> Self {
         PackedPanel {
             s,
-            from: job.panel(row),
+            from: job.panel(row).as_ptr(),
             part: row % LANES / S::LANES,
+            weight: PhantomData,
         }
+    }
+}
+
+impl<S> PackedPanel<'_, S> {
+    /// Those rows of the same panel that another register takes.
+    #[inline(always)]
+    pub(super) fn part(self, part: usize) -> Self {
+        Self { part, ..self }
     }
 }
 
@@ -77,17 +90,18 @@ impl<'a, S: Unpack> Panel for PackedPanel<'a, S> {
     type Blocks<B: Decode> = InPanel<'a, S, B>;
 
     #[inline(always)]
-    fn block<B: Decode>(self, index: usize) -> InPanel<'a, S, B> {
-        // Sixteen times the bytes of a block, side by side.
-        let bytes = LANES * size_of::<B>();
-        let block = self.from[index * bytes..][..bytes].as_ptr();
-        let lane = self.part * S::LANES;
-        InPanel {
-            s: self.s,
-            words: block.wrapping_add(4 * lane),
-            halves: block.wrapping_add(2 * lane),
-            bytes: block.wrapping_add(lane),
-            block: PhantomData,
+    unsafe fn block<B: Decode>(self, index: usize) -> InPanel<'a, S, B> {
+        // SAFETY: a panel has sixteen times the bytes of each block of its rows, side by side.
+        unsafe {
+            let block = self.from.add(index * LANES * size_of::<B>());
+            let lane = self.part * S::LANES;
+            InPanel {
+                s: self.s,
+                words: block.add(4 * lane),
+                halves: block.add(2 * lane),
+                bytes: block.add(lane),
+                block: PhantomData,
+            }
         }
     }
 
@@ -97,7 +111,7 @@ impl<'a, S: Unpack> Panel for PackedPanel<'a, S> {
         let bytes = LANES * BLOCK * size_of::<B>() / B::LEN;
         if self.part == 0 {
             self.s
-                .fetch_ahead(self.from.as_ptr().wrapping_add(step * bytes), bytes);
+                .fetch_ahead(self.from.wrapping_add(step * bytes), bytes);
         }
     }
 }
@@ -213,8 +227,7 @@ impl<'a, S: Gather> Panel for StoredRows<'a, S> {
     type Blocks<B: Decode> = InRows<'a, S, B>;
 
     #[inline(always)]
-    fn block<B: Decode>(self, index: usize) -> InRows<'a, S, B> {
-        assert!((index + 1) * size_of::<B>() <= self.row_bytes);
+    unsafe fn block<B: Decode>(self, index: usize) -> InRows<'a, S, B> {
         InRows {
             s: self.s,
             rows: self.rows,

@@ -183,13 +183,15 @@ impl<P: RowProducts, F: Float<P::Set>, const M: usize> Body<P> for FloatRows<F, 
             let whole = k / step * step;
             for index in (0..whole).step_by(step) {
                 F::load_all(s, weights, index, &mut loaded[..step]);
-                add_floats::<P, M>(p, &loaded[..step], (&rows, index), &mut sums);
+                // SAFETY: a step before the end of rows of `k` values.
+                unsafe { add_floats::<P, M>(p, &loaded[..step], (&rows, index), &mut sums) };
             }
             // Only floats, loaded in any number, leave a rest that is no multiple of two registers' lanes.
             let rest = &mut loaded[..k - whole];
             F::load_all(s, weights, whole, rest);
             let (pairs, rest) = rest.split_at(rest.len() / pair * pair);
-            add_floats::<P, M>(p, pairs, (&rows, whole), &mut sums);
+            // SAFETY: pairs of what is left of rows of `k` values.
+            unsafe { add_floats::<P, M>(p, pairs, (&rows, whole), &mut sums) };
             for (m, [a, b]) in sums.into_iter().enumerate() {
                 let mut sum = s.total(s.add(a, b));
                 for (value, weight) in rows[m][k - rest.len()..].iter().zip(rest) {
@@ -202,25 +204,24 @@ impl<P: RowProducts, F: Float<P::Set>, const M: usize> Body<P> for FloatRows<F, 
 }
 
 /// Adds the products of some weights, a multiple of two registers' lanes, with as many values of `M` rows from one on.
+///
+/// # Safety
+/// The rows have so many values.
 #[inline(always)]
-fn add_floats<P: Products, const M: usize>(
+unsafe fn add_floats<P: Products, const M: usize>(
     p: P,
     weights: &[f32],
     (rows, index): (&[&[f32]; M], usize),
     sums: &mut [[Numbers<P>; 2]; M],
 ) {
     let (s, lanes) = (p.set(), P::Set::LANES);
-    let mut values = [weights.as_ptr(); M];
-    for (values, row) in values.iter_mut().zip(rows) {
-        *values = row[index..][..weights.len()].as_ptr();
-    }
     for (pair, weights) in weights.chunks_exact(2 * lanes).enumerate() {
         // SAFETY: two registers of weights, and of the values of each row, of which there are as many.
         unsafe {
             let first = s.load_numbers(weights.as_ptr());
             let second = s.load_numbers(weights.as_ptr().add(lanes));
-            for (values, [a, b]) in values.iter().zip(sums.iter_mut()) {
-                let values = values.add(2 * lanes * pair);
+            for (row, [a, b]) in rows.iter().zip(sums.iter_mut()) {
+                let values = row.as_ptr().add(index + 2 * lanes * pair);
                 *a = s.mul_add(first, s.load_numbers(values), *a);
                 *b = s.mul_add(second, s.load_numbers(values.add(lanes)), *b);
             }

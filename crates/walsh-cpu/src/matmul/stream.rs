@@ -46,7 +46,8 @@ impl<P: ColumnProducts> Form<P> for Packed {
         blocks: Range<usize>,
     ) {
         let panel = PackedPanel::of(p.set(), tile.job, rows.start);
-        tile.run::<P, B, TOGETHER>(p, panel, blocks);
+        // SAFETY: a sweep's blocks are some of those of K, which a panel's rows have.
+        unsafe { tile.run::<P, B, TOGETHER>(p, panel, blocks) };
     }
 }
 
@@ -62,7 +63,9 @@ impl<P: ColumnProducts<Set: Gather>> Form<P> for Stored {
         blocks: Range<usize>,
     ) {
         let rows = &row_starts(tile.job, rows);
-        tile.run::<P, B, TOGETHER>(p, StoredRows::new(p.set(), rows), blocks);
+        let panel = StoredRows::new(p.set(), rows);
+        // SAFETY: as for packed weights.
+        unsafe { tile.run::<P, B, TOGETHER>(p, panel, blocks) };
     }
 }
 
@@ -129,8 +132,11 @@ impl Tile<'_> {
     }
 
     /// Adds the products of some blocks of the weight's rows.
+    ///
+    /// # Safety
+    /// The panel has the blocks.
     #[inline(always)]
-    fn run<P: ColumnProducts, B: Columns, const TOGETHER: usize>(
+    unsafe fn run<P: ColumnProducts, B: Columns, const TOGETHER: usize>(
         &mut self,
         p: P,
         panel: impl Panel<Set = P::Set>,
@@ -144,7 +150,8 @@ impl Tile<'_> {
         let first = range.start;
         for block in range {
             let input = &self.input[(block - first) * parts * rows..][..parts * rows];
-            let blocks = panel.block::<B>(block);
+            // SAFETY: the range is some of the blocks of the weight's rows.
+            let blocks = unsafe { panel.block::<B>(block) };
             B::start(blocks, &mut kept);
             for_parts!(B, |index| {
                 panel.fetch_ahead::<B>(block * (B::LEN / BLOCK) + index);
@@ -282,21 +289,23 @@ impl<P: ColumnProducts, B: Columns> Body<P> for PackedRow<B> {
         let (lanes, parts) = (P::Set::LANES, PackedPanel::<P::Set>::PARTS);
         let blocks = job.shape.k / B::LEN;
         let input = job.tile_blocks();
+        assert!(blocks * B::LEN <= input.len() * BLOCK);
         // Registers that take a part of a panel's rows take it block by block: all parts read the same lines, and all but the
         // first find them in the first-level cache.
         let together = if parts == 1 { blocks } else { 1 };
         for first in job.columns.clone().step_by(LANES) {
             let columns = first..(first + LANES).min(job.columns.end);
+            let panel = PackedPanel::of(s, job, first);
             let mut sums = [0.0f32; LANES];
-            for start in (0..blocks).step_by(together) {
-                let range = start..(start + together).min(blocks);
-                for (part, sums) in sums.chunks_exact_mut(lanes).enumerate() {
-                    let panel = PackedPanel::of(s, job, first + part * lanes);
-                    // SAFETY: a register of sums.
-                    unsafe {
-                        let sum = s.load_numbers(sums.as_ptr());
-                        let sum = add_row::<P, B>(p, panel, input, (range.clone(), sum));
-                        s.store_numbers(sums.as_mut_ptr(), sum);
+            // SAFETY: a panel has all blocks of its rows, and the input a part for each 32 values, as measured.
+            unsafe {
+                for start in (0..blocks).step_by(together) {
+                    let range = start..(start + together).min(blocks);
+                    for part in 0..parts {
+                        let sums = sums.as_mut_ptr().add(part * lanes);
+                        let sum = (range.clone(), s.load_numbers(sums));
+                        let sum = add_row::<P, B>(p, panel.part(part), input.as_ptr(), sum);
+                        s.store_numbers(sums, sum);
                     }
                 }
             }
@@ -306,30 +315,35 @@ impl<P: ColumnProducts, B: Columns> Body<P> for PackedRow<B> {
 }
 
 /// Adds the products of some blocks of packed rows and one row of activations to sums.
+///
+/// # Safety
+/// The panel has the blocks, and the input a part for each 32 values up to them.
 #[inline(always)]
-fn add_row<P: ColumnProducts, B: Columns>(
+unsafe fn add_row<P: ColumnProducts, B: Columns>(
     p: P,
     panel: PackedPanel<'_, P::Set>,
-    input: &[BlockQ8],
+    input: *const BlockQ8,
     (range, mut sum): (Range<usize>, Numbers<P>),
 ) -> Numbers<P> {
     let s = p.set();
     let mut kept = Kept::new(s);
-    let parts = const { B::LEN / BLOCK };
-    for block in range {
-        // Measured once for all parts: what is measured for each keeps the compiler from multiplying with memory.
-        let input = &input[block * parts..][..parts];
-        let blocks = panel.block::<B>(block);
-        B::start(blocks, &mut kept);
-        for_parts!(B, |index| {
-            panel.fetch_ahead::<B>(block * parts + index);
-            let codes = B::codes(blocks, part::<P>(index), &mut kept);
-            // SAFETY: a block of so many parts, as cut above.
-            let values = std::array::from_ref(unsafe { input.get_unchecked(index) });
-            let pair = Pair::of::<B>(s, &kept, index);
-            let [total] = multiply::<P, B, 1>(p, pair, &codes, values);
-            sum = s.mul_add(total, s.numbers(values[0].scale), sum);
-        });
+    // SAFETY: blocks of the panel, and the parts of the input that belong to them. (Measured part by part, they would keep
+    // the compiler from multiplying with memory.)
+    unsafe {
+        let mut input = input.add(range.start * (B::LEN / BLOCK));
+        for block in range {
+            let blocks = panel.block::<B>(block);
+            B::start(blocks, &mut kept);
+            for_parts!(B, |index| {
+                panel.fetch_ahead::<B>(block * (B::LEN / BLOCK) + index);
+                let codes = B::codes(blocks, part::<P>(index), &mut kept);
+                let values = &*input.cast::<[BlockQ8; 1]>();
+                let pair = Pair::of::<B>(s, &kept, index);
+                let [total] = multiply::<P, B, 1>(p, pair, &codes, values);
+                sum = s.mul_add(total, s.numbers(values[0].scale), sum);
+                input = input.add(1);
+            });
+        }
     }
     sum
 }
