@@ -60,20 +60,20 @@ fn score_panels<S: Bytes, const BITS: usize, const R: usize>(
     dots: &mut Dots<'_>,
     codes: Codes<'_>,
 ) {
+    let d = dots.head_dim;
+    assert_eq!(d, codes.head_dim, "queries of the keys' size");
+    let queries = dots.queries[..2 * R * d].as_ptr();
     let table = s.table(&codes.book.numbers);
-    let quads = dots.head_dim / 4;
-    assert_eq!(dots.head_dim, codes.head_dim, "queries of the keys' size");
-    let queries = &dots.queries.as_chunks().0[..2 * R * quads];
     for first in (0..codes.rows.count()).step_by(LANES) {
         fetch(s, codes, first, LANES);
         let mut panel = Scores::<S, R> {
             simd: s,
             table,
             queries,
-            quads,
+            head_dim: d,
             sums: [s.nothing(); R],
         };
-        each_word::<S, BITS, _>(s, codes.rows, first, codes.head_dim, &mut panel);
+        each_word::<S, BITS, _>(s, codes.rows, first, d, &mut panel);
         for row in 0..R {
             put_scores(s, dots, row, first / LANES, panel.sums[row]);
         }
@@ -81,30 +81,29 @@ fn score_panels<S: Bytes, const BITS: usize, const R: usize>(
 }
 
 /// The sums of some query rows with sixteen positions.
-struct Scores<'a, S: Bytes, const R: usize> {
+struct Scores<S: Bytes, const R: usize> {
     simd: S,
     table: [S::B; 4],
-    /// `[R][2][quads]`.
-    queries: &'a [[i8; 4]],
-    quads: usize,
+    /// `[R][2][head_dim]`.
+    queries: *const i8,
+    head_dim: usize,
     sums: [S::Sums; R],
 }
 
-impl<S: Bytes, const BITS: usize, const R: usize> Words<S, BITS> for Scores<'_, S, R> {
+impl<S: Bytes, const BITS: usize, const R: usize> Words<S, BITS> for Scores<S, R> {
     #[inline(always)]
     unsafe fn word(&mut self, word: usize, low: S::I, high: (S::I, usize)) {
-        let (s, quads) = (self.simd, self.quads);
+        let s = self.simd;
         let per_byte = 8 / Planes::of::<BITS>(0).low;
         for at in 0..per_byte {
             let keys = s.numbers_of_word::<BITS>(&self.table, at, low, high);
             for (row, sums) in self.sums.iter_mut().enumerate() {
-                let four = word * per_byte + at;
-                // SAFETY: the word is one of a head's codes, and each part of the `R` queries has a four for all of them.
+                // SAFETY: the word is one of a head's codes, and each part of the `R` queries, which have been measured, has
+                // four numbers for each four of them.
                 let (first, second) = unsafe {
-                    (
-                        self.queries.get_unchecked(2 * row * quads + four),
-                        self.queries.get_unchecked((2 * row + 1) * quads + four),
-                    )
+                    let query = self.queries.add(2 * row * self.head_dim);
+                    let query = query.add(4 * (word * per_byte + at));
+                    (&*query.cast(), &*query.add(self.head_dim).cast())
                 };
                 *sums = s.dot(*sums, keys, first, second);
             }
