@@ -79,9 +79,9 @@ impl Token {
             Isa::Avx512 => Token::Avx512(unsafe { Avx512::new_unchecked() }),
             #[cfg(not(target_arch = "x86_64"))]
             Isa::Avx2 | Isa::AvxVnni | Isa::Avx512 => unreachable!("no set of this machine"),
-            // SAFETY: as above.
             #[cfg(target_arch = "aarch64")]
             Isa::Neon | Isa::NeonDotprod | Isa::NeonI8mm => {
+                // SAFETY: as above.
                 Token::Neon(unsafe { Neon::new_unchecked() })
             }
             #[cfg(not(target_arch = "aarch64"))]
