@@ -197,8 +197,14 @@ impl Variant {
     pub fn header(platform: Platform) -> String {
         let dialect = match platform {
             Platform::Cuda => include_str!("../kernels/dialect/cuda.h"),
-            Platform::Metal => include_str!("../kernels/dialect/metal.h"),
-            Platform::Host => include_str!("../kernels/dialect/host.h"),
+            Platform::Metal => concat!(
+                include_str!("../kernels/dialect/metal.h"),
+                include_str!("../kernels/dialect/plain.h")
+            ),
+            Platform::Host => concat!(
+                include_str!("../kernels/dialect/host.h"),
+                include_str!("../kernels/dialect/plain.h")
+            ),
         };
         format!(
             "{dialect}\n{}",

@@ -61,9 +61,8 @@ fn findings() -> Result<Findings, String> {
     }
     texts.sort_by(|a, b| a.path.cmp(&b.path));
     let mut list = check(&texts);
-    list.extend(check_dialect(&read(
-        &root.join(folder).join("dialect/host.h"),
-    )?));
+    let dialect = |name: &str| read(&root.join(folder).join("dialect").join(name));
+    list.extend(check_dialect(&(dialect("host.h")? + &dialect("plain.h")?)));
     let table = kernels();
     list.extend(table.iter().flat_map(|kernel| check_kernel(kernel)));
     let used = |text: &&Text| {

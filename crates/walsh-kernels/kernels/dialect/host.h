@@ -105,18 +105,6 @@ inline void threadgroup_barrier(uint line = __builtin_LINE()) {
 
 inline void atomic_min(device uint *at, uint value) { walsh_atomic_min(at, value); }
 
-// Those of the sixteen bytes of four words that the bytes of `indices` name.
-inline uint select_bytes(uint a, uint b, uint c, uint d, uint indices) {
-    ulong low = ulong(b) << 32 | a, high = ulong(d) << 32 | c;
-    uint bytes = 0;
-    UNROLL for (uint i = 0; i < 32; i += 8) {
-        uint index = indices >> i;
-        bytes |= (uint(((index & 8u) != 0u ? high : low) >> (index & 7u) * 8u) & 255u) << i;
-    }
-    return bytes;
-}
-
-inline float usual_quotient(float a, float b) { return a / b; }
 inline float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 inline float exp(float x) { return __builtin_expf(x); }
 inline float log(float x) { return __builtin_logf(x); }

@@ -40,6 +40,10 @@ pub(super) use four;
 /// Where the permutation finds the halves `d` and `m` bytes into each of eight blocks of `size` bytes: in two vectors,
 /// the second of which starts with block `second`; what lies further on is counted from the last 64 bytes.
 const fn places(size: usize, second: usize, [d, m]: [usize; 2]) -> [u16; 32] {
+    assert!(
+        d <= 2 && m <= 2,
+        "the vectors are cut for halves in a block's first four bytes"
+    );
     let mut places = [0; 32];
     let mut lane = 0;
     while lane < 16 {
