@@ -121,52 +121,46 @@ impl Running {
 
 /// What a tile of scores becomes weights with.
 pub(super) struct Weigh<'a> {
-    /// The scores of one row, replaced by the weights; whole vectors.
+    /// The scores of one row, replaced by the weights: whole vectors, the last one filled up.
     pub(super) scores: &'a mut [f32],
-    /// How many positions the tile has.
-    pub(super) count: usize,
     /// The first visible position of the tile.
     pub(super) first: usize,
-    /// The end of the visible positions, above `first`.
+    /// The end of the visible positions.
     pub(super) end: usize,
-    /// A factor of each position's score; whole vectors.
+    /// A factor of each position's score, as many as scores.
     pub(super) key_factors: &'a [f32],
     /// What is added to each score, after its factor.
     pub(super) offset: f32,
-    /// A factor of each position's weight; whole vectors.
+    /// A factor of each position's weight, as many as scores.
     pub(super) value_factors: &'a [f32],
-    /// The bound of the scores, or zero.
-    pub(super) softcap: f32,
-}
-
-impl Weigh<'_> {
-    /// The scores of the tile's positions, and of those that fill its last vector.
-    #[inline(always)]
-    pub(super) fn vectors(&mut self) -> &mut [[f32; LANES]] {
-        &mut self.scores.as_chunks_mut().0[..self.count.div_ceil(LANES)]
-    }
 }
 
 entries! {
-    /// Turns a row's scores into weights relative to the new maximum; returns what earlier sums must be multiplied by.
-    pub(super) fn weigh(args: &mut Weigh<'_>, running: &mut Running) -> f32 = weigh_row
+    /// Turns a row's scores, which `softcap` bounds if it is not zero, into weights relative to the new maximum; returns what
+    /// earlier sums must be multiplied by.
+    ///
+    /// The bound is no field: beside the offset the two are loaded as one vector, which waits until both have been written.
+    pub(super) fn weigh(args: &mut Weigh<'_>, softcap: f32, running: &mut Running) -> f32 = weigh_row
 }
 
 /// See [`weigh`].
 #[inline(always)]
-pub(super) fn weigh_row<S: Simd>(s: S, args: &mut Weigh<'_>, running: &mut Running) -> f32 {
-    let Weigh {
-        first,
-        end,
-        offset,
-        softcap,
-        ..
-    } = *args;
-    let (key_factors, value_factors) = (args.key_factors, args.value_factors);
-    let scores = args.vectors();
+pub(super) fn weigh_row<S: Simd>(
+    s: S,
+    args: &mut Weigh<'_>,
+    softcap: f32,
+    running: &mut Running,
+) -> f32 {
+    let scores = args.scores.as_chunks_mut().0;
+    if args.first >= args.end {
+        for scores in scores {
+            s.write(scores, s.splat(0.0));
+        }
+        return 1.0;
+    }
     let mut max = s.splat(running.max);
-    let offset = s.splat(offset);
-    let factors = key_factors.as_chunks().0;
+    let offset = s.splat(args.offset);
+    let factors = args.key_factors.as_chunks().0;
     for (v, (at, factors)) in scores.iter_mut().zip(factors).enumerate() {
         let mut score = s.fma(s.read(at), s.read(factors), offset);
         if softcap > 0.0 {
@@ -174,11 +168,11 @@ pub(super) fn weigh_row<S: Simd>(s: S, args: &mut Weigh<'_>, running: &mut Runni
             score = s.mul(bounded, s.splat(softcap));
         }
         let start = v * LANES;
-        if start < first || start + LANES > end {
+        if start < args.first || start + LANES > args.end {
             score = s.keep(
                 score,
-                first as i32 - start as i32,
-                end as i32 - start as i32,
+                args.first as i32 - start as i32,
+                args.end as i32 - start as i32,
             );
         }
         s.write(at, score);
@@ -192,7 +186,7 @@ pub(super) fn weigh_row<S: Simd>(s: S, args: &mut Weigh<'_>, running: &mut Runni
     };
     let mut sum = s.splat(0.0);
     let highest = s.splat(max);
-    for (at, factors) in scores.iter_mut().zip(value_factors.as_chunks().0) {
+    for (at, factors) in scores.iter_mut().zip(args.value_factors.as_chunks().0) {
         let p = simd::exp(s, s.sub(s.read(at), highest));
         sum = s.add(sum, p);
         s.write(at, s.mul(p, s.read(factors)));

@@ -271,6 +271,7 @@ fn attend_tile(job: Run<'_>, block: &Block, scratch: &mut Scratch<'_>, tile: &Ti
     let (key, keys) = tile.key;
     let (value, values) = tile.value;
     let count = keys.count();
+    let whole = count.next_multiple_of(LANES);
     let queries = match tile.zone {
         Zone::Fresh => &scratch.original,
         Zone::First | Zone::Codes | Zone::Recent => &scratch.rotated,
@@ -308,26 +309,19 @@ fn attend_tile(job: Run<'_>, block: &Block, scratch: &mut Scratch<'_>, tile: &Ti
             .visible(&job, block.position(token), &tile.existing);
         let first = visible.start.max(tile.positions.start);
         let end = visible.end.min(tile.positions.end);
-        let scores = &mut scratch.scores[row * TILE..(row + 1) * TILE];
-        if first >= end {
-            scores[..count].fill(0.0);
-            scratch.alphas[row] = 1.0;
-            continue;
-        }
         let mut weigh = Weigh {
-            scores,
-            count,
-            first: first - tile.positions.start,
-            end: end - tile.positions.start,
-            key_factors: scratch.key_factors,
+            scores: &mut scratch.scores[row * TILE..][..whole],
+            first: first.saturating_sub(tile.positions.start),
+            end: end.saturating_sub(tile.positions.start),
+            key_factors: &scratch.key_factors[..whole],
             offset: match tile.zone {
                 Zone::Fresh => 0.0,
                 Zone::First | Zone::Codes | Zone::Recent => scratch.offsets[row],
             },
-            value_factors: scratch.value_factors,
-            softcap: job.softcap,
+            value_factors: &scratch.value_factors[..whole],
         };
-        scratch.alphas[row] = kernels::weigh(job.set, &mut weigh, &mut scratch.running[row]);
+        scratch.alphas[row] =
+            kernels::weigh(job.set, &mut weigh, job.softcap, &mut scratch.running[row]);
     }
     if direct::serves(value, block.rows) && !out_of_order(&job, tile) {
         let values = direct::Values {

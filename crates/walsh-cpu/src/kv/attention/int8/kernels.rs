@@ -170,23 +170,20 @@ pub(super) struct Weights<'a> {
 byte_entries! {
     /// Turns a row's scores into weights relative to the new maximum, and those into integers relative to the largest of
     /// the tile; returns what earlier sums must be multiplied by, and what the integers stand for.
-    pub(super) fn weights(args: Weights<'_>, running: &mut Running) -> (f32, Integers) = weight_row
+    pub(super) fn weights(args: &mut Weights<'_>, softcap: f32, running: &mut Running) -> (f32, Integers) = weight_row
 }
 
 #[inline(always)]
-fn weight_row<S: Bytes>(s: S, args: Weights<'_>, running: &mut Running) -> (f32, Integers) {
-    let Weights { mut weigh, bytes } = args;
-    let alpha = if weigh.first >= weigh.end {
-        for scores in weigh.vectors() {
-            s.write(scores, s.splat(0.0));
-        }
-        1.0
-    } else {
-        weigh_row(s, &mut weigh, running)
-    };
-    let scores = weigh.vectors();
+fn weight_row<S: Bytes>(
+    s: S,
+    args: &mut Weights<'_>,
+    softcap: f32,
+    running: &mut Running,
+) -> (f32, Integers) {
+    let alpha = weigh_row(s, &mut args.weigh, softcap, running);
+    let scores = args.weigh.scores.as_chunks().0;
     let mut largest = s.splat(0.0);
-    for scores in &*scores {
+    for scores in scores {
         largest = s.max(largest, s.read(scores));
     }
     let largest = s.reduce_max(largest);
@@ -196,7 +193,7 @@ fn weight_row<S: Bytes>(s: S, args: Weights<'_>, running: &mut Running) -> (f32,
         LARGEST / largest
     };
     let mut sum = s.splat_i(0);
-    let (first, second) = bytes.split_at_mut(bytes.len() / 2);
+    let (first, second) = args.bytes.split_at_mut(args.bytes.len() / 2);
     let parts = first
         .as_chunks_mut()
         .0

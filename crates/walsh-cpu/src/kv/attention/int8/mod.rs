@@ -142,6 +142,7 @@ fn attend_tile(
     let (_, keys) = job.job().key.rows(job, block, at, most);
     let (_, values) = job.job().value.rows(job, block, at, most);
     let count = keys.count();
+    let whole = count.next_multiple_of(LANES);
     let existing = cached(&job, block);
     let area = &mut scratch.int8;
     let mut dots = Dots {
@@ -163,7 +164,7 @@ fn attend_tile(
         (&job.key, keys, &mut *area.key_factors),
         (&job.value, values, &mut *area.value_factors),
     ] {
-        let factors = &mut factors[..count.next_multiple_of(LANES)];
+        let factors = &mut factors[..whole];
         codec::row_factors(job.set, &side.stored.decoder, rows, factors);
     }
     for row in 0..block.rows {
@@ -171,20 +172,23 @@ fn attend_tile(
         let visible = Zone::Codes.visible(&job, block.position(token), &existing);
         let first = visible.start.max(left.start);
         let end = visible.end.min(left.start + count);
-        let weights = Weights {
+        let mut weights = Weights {
             weigh: Weigh {
-                scores: &mut area.scores[row * stride..(row + 1) * stride],
-                count,
+                scores: &mut area.scores[row * stride..][..whole],
                 first: first.saturating_sub(left.start),
                 end: end.saturating_sub(left.start),
-                key_factors: area.key_factors,
+                key_factors: &area.key_factors[..whole],
                 offset: scratch.offsets[row],
-                value_factors: area.value_factors,
-                softcap: job.softcap,
+                value_factors: &area.value_factors[..whole],
             },
             bytes: &mut area.weights[2 * row * stride..2 * (row + 1) * stride],
         };
-        let (alpha, terms) = kernels::weights(job.set, weights, &mut scratch.running[row]);
+        let (alpha, terms) = kernels::weights(
+            job.set,
+            &mut weights,
+            job.softcap,
+            &mut scratch.running[row],
+        );
         scratch.alphas[row] = alpha;
         area.carried[row] *= alpha;
         area.weight_terms[row] = Integers {
