@@ -33,7 +33,7 @@ pub(crate) use products::{
     Numbers, Primitives, Products, Quads, Quantised, Register, RowProducts, SHIFT, Scales, Unpack,
     Work,
 };
-pub(crate) use vectors::{LANES, Simd, Table, exp, table_numbers, tanh};
+pub(crate) use vectors::{LANES, Simd, Sixteen, Table, exp, table_numbers, tanh};
 
 /// What plans and tables need to know of a set.
 pub(crate) struct Facts {

@@ -3,7 +3,7 @@
 use half::f16;
 use walsh_formats::kv::lane_sum;
 
-use super::{Primitives, Simd, Table, operations};
+use super::{Primitives, Simd, Sixteen, Table, operations};
 
 /// Arrays of sixteen.
 #[derive(Clone, Copy)]
@@ -133,9 +133,9 @@ impl Simd for Portable {
             std::array::from_fn(|i| u32::from(bytes[i / 2] >> (4 * (i % 2))))
         }
         unsafe fn half(self, p: *const u8) -> f32 { f16::from_bits(p.cast::<u16>().read_unaligned()).to_f32() }
-        unsafe fn columns(self, rows: &[*const u8; 16]) -> [[u32; 16]; 8] {
+        unsafe fn columns(self, rows: Sixteen) -> [[u32; 16]; 8] {
             std::array::from_fn(|word| {
-                std::array::from_fn(|row| rows[row].cast::<u32>().add(word).read_unaligned())
+                std::array::from_fn(|row| rows.row(row).cast::<u32>().add(word).read_unaligned())
             })
         }
         fn lookup<const BITS: usize>(self, table: &Table<'_, Self>, index: [u32; 16]) -> [f32; 16] {

@@ -104,8 +104,7 @@ fn fingerprint<S: Simd>(s: S, out: &mut Vec<(&'static str, Vec<u32>)>) {
             in_order[usize::from(*element)] = taken[lane];
         }
         put("nibbles", &in_order);
-        let sources: [*const u8; 16] = std::array::from_fn(|i| bytes.as_ptr().add(i * 13 % 32));
-        for column in s.columns(&sources) {
+        for column in s.columns(Sixteen::new(bytes.as_ptr(), 2)) {
             put("columns", &read(s.of_bits(column)));
         }
         s.store_f16(stored.as_mut_ptr(), x);

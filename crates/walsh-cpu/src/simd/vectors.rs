@@ -7,6 +7,45 @@ use half::f16;
 /// The lanes of a vector, and the positions of a panel of keys.
 pub(crate) const LANES: usize = 16;
 
+/// Sixteen rows that lie at a fixed distance from each other.
+#[derive(Clone, Copy)]
+pub(crate) struct Sixteen {
+    first: *const u8,
+    stride: usize,
+}
+
+impl Sixteen {
+    #[inline(always)]
+    pub(crate) fn new(first: *const u8, stride: usize) -> Self {
+        Self { first, stride }
+    }
+
+    /// The same rows from one of their bytes on.
+    #[inline(always)]
+    pub(crate) fn from(self, byte: usize) -> Self {
+        Self::new(self.first.wrapping_add(byte), self.stride)
+    }
+
+    /// The same rows, of which the compiler does not know it: their addresses are worked out where they are read, which
+    /// loads do by themselves. Kept for a whole loop, sixteen pointers lie in memory instead.
+    #[inline(always)]
+    pub(crate) fn again(self) -> Self {
+        let mut stride = self.stride;
+        #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+        // SAFETY: no instruction.
+        unsafe {
+            std::arch::asm!("/* {0} */", inout(reg) stride, options(nomem, nostack, preserves_flags));
+        }
+        Self { stride, ..self }
+    }
+
+    #[inline(always)]
+    pub(crate) fn row(self, row: usize) -> *const u8 {
+        let four = self.first.wrapping_add(row / 4 * (4 * self.stride));
+        four.wrapping_add(row % 4 * self.stride)
+    }
+}
+
 /// A token of an instruction set: it exists only where the machine has the set, so that arithmetic on the set's vectors of
 /// sixteen numbers is safe.
 ///
@@ -174,19 +213,20 @@ pub(crate) trait Simd: Copy + 'static {
         f16::from_f32(x).to_bits()
     }
     /// The first eight 32-bit words of sixteen rows, word by word.
-    unsafe fn columns(self, rows: &[*const u8; 16]) -> [Self::I; 8];
+    unsafe fn columns(self, rows: Sixteen) -> [Self::I; 8];
     /// As [`columns`](Self::columns) of rows that have only so many bytes, fewer than 32: zeros follow.
     #[inline(always)]
-    unsafe fn short_columns(self, rows: &[*const u8; 16], bytes: usize) -> [Self::I; 8] {
+    unsafe fn short_columns(self, rows: Sixteen, bytes: usize) -> [Self::I; 8] {
         let mut copies = [[0u8; 32]; 16];
-        let mut starts = *rows;
-        for i in 0..16 {
+        for (i, copy) in copies.iter_mut().enumerate() {
             // SAFETY: a row has so many bytes, as the method asks, and a copy 32.
-            unsafe { rows[i].copy_to_nonoverlapping(copies[i].as_mut_ptr(), bytes.min(32)) };
-            starts[i] = copies[i].as_ptr();
+            unsafe {
+                rows.row(i)
+                    .copy_to_nonoverlapping(copy.as_mut_ptr(), bytes.min(32))
+            };
         }
         // SAFETY: whole copies.
-        unsafe { self.columns(&starts) }
+        unsafe { self.columns(Sixteen::new(copies.as_ptr().cast(), 32)) }
     }
     /// Table entries by the low `BITS` bits of each lane; the bits above are ignored. A table for 8 bits must be odd:
     /// entry 255 − i is entry i negated.

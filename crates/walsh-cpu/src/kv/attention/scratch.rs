@@ -60,6 +60,9 @@ pub(super) struct Int8Scratch<'a> {
     pub(super) carried: &'a mut [f32],
 }
 
+/// Numbers of a cache line, on which each part begins: vectors that lie across two of them take twice as long.
+const LINE: usize = 64 / size_of::<f32>();
+
 /// Numbers of each part, in the order of [`Scratch`].
 fn lengths(shape: &Shape) -> [usize; 10] {
     let (rows, width) = (shape.block_rows(), shape.width());
@@ -76,6 +79,7 @@ fn lengths(shape: &Shape) -> [usize; 10] {
         rows,
         running,
     ]
+    .map(|len| len.next_multiple_of(LINE))
 }
 
 /// Numbers of each part, in the order of [`Int8Scratch`].
@@ -97,6 +101,7 @@ fn int8_lengths(shape: &Shape, int8: bool) -> [usize; 10] {
         rows * shape.byte_width(),
         rows,
     ]
+    .map(|len| len.next_multiple_of(LINE))
 }
 
 /// Numbers of scratch per worker, for int8 attention or attention in f32.

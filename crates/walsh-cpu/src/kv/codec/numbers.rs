@@ -144,6 +144,15 @@ pub(in crate::kv) struct RowsOf<'a, T> {
 }
 
 impl<'a, T: Pod> RowsOf<'a, T> {
+    pub(in crate::kv) fn count(self) -> usize {
+        self.count
+    }
+
+    /// Bytes from row to row.
+    pub(in crate::kv) fn stride(self) -> usize {
+        self.stride
+    }
+
     #[inline(always)]
     pub(in crate::kv) fn row(self, row: usize) -> &'a [T] {
         assert!(row < self.count, "a row that is there");

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Bytes, Simd, Table, operations};
+use super::{Bytes, Simd, Sixteen, Table, operations};
 
 pub(super) mod bytes;
 mod products;
@@ -330,11 +330,11 @@ impl Simd for Avx2 {
         fn to_half(self, x: f32) -> u16 {
             _mm_cvtsi128_si32(_mm_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT }>(_mm_set_ss(x))) as u16
         }
-        unsafe fn columns(self, rows: &[*const u8; 16]) -> [I; 8] {
+        unsafe fn columns(self, rows: Sixteen) -> [I; 8] {
             let mut words = [[_mm256_setzero_ps(); 8]; 2];
             for i in 0..8 {
-                words[0][i] = _mm256_loadu_ps(rows[i].cast());
-                words[1][i] = _mm256_loadu_ps(rows[i + 8].cast());
+                words[0][i] = _mm256_loadu_ps(rows.row(i).cast());
+                words[1][i] = _mm256_loadu_ps(rows.row(i + 8).cast());
             }
             let (a, b) = (self.transpose_eight(words[0]), self.transpose_eight(words[1]));
             let mut out = [self.splat_i(0); 8];

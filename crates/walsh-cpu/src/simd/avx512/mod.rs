@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Avx2, Bytes, Simd, Table, operations};
+use super::{Avx2, Bytes, Simd, Sixteen, Table, operations};
 
 mod products;
 
@@ -307,20 +307,20 @@ impl Simd for Avx512 {
             _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(p.cast::<u16>().read_unaligned()))))
         }
         fn to_half(self, x: f32) -> u16 { self.avx2().to_half(x) }
-        unsafe fn columns(self, rows: &[*const u8; 16]) -> [__m512i; 8] {
+        unsafe fn columns(self, rows: Sixteen) -> [__m512i; 8] {
             let mut r = [_mm512_setzero_si512(); 8];
             for i in 0..8 {
-                let low = _mm512_castsi256_si512(_mm256_loadu_si256(rows[i].cast()));
-                r[i] = _mm512_inserti64x4::<1>(low, _mm256_loadu_si256(rows[i + 8].cast()));
+                let low = _mm512_castsi256_si512(_mm256_loadu_si256(rows.row(i).cast()));
+                r[i] = _mm512_inserti64x4::<1>(low, _mm256_loadu_si256(rows.row(i + 8).cast()));
             }
             self.words_of_rows(r)
         }
-        unsafe fn short_columns(self, rows: &[*const u8; 16], bytes: usize) -> [__m512i; 8] {
+        unsafe fn short_columns(self, rows: Sixteen, bytes: usize) -> [__m512i; 8] {
             let some = (1u32 << bytes) - 1;
             let mut r = [_mm512_setzero_si512(); 8];
             for i in 0..8 {
-                let low = _mm512_castsi256_si512(_mm256_maskz_loadu_epi8(some, rows[i].cast()));
-                let high = _mm256_maskz_loadu_epi8(some, rows[i + 8].cast());
+                let low = _mm512_castsi256_si512(_mm256_maskz_loadu_epi8(some, rows.row(i).cast()));
+                let high = _mm256_maskz_loadu_epi8(some, rows.row(i + 8).cast());
                 r[i] = _mm512_inserti64x4::<1>(low, high);
             }
             self.words_of_rows(r)

@@ -4,7 +4,7 @@ use std::arch::aarch64::*;
 
 use half::f16;
 
-use super::{Simd, Table, operations};
+use super::{Simd, Sixteen, Table, operations};
 
 mod products;
 
@@ -277,11 +277,11 @@ impl Simd for Neon {
             ]
         }
         unsafe fn half(self, p: *const u8) -> f32 { f16::from_bits(p.cast::<u16>().read_unaligned()).to_f32() }
-        unsafe fn columns(self, rows: &[*const u8; 16]) -> [I; 8] {
+        unsafe fn columns(self, rows: Sixteen) -> [I; 8] {
             let mut out = [self.splat_i(0); 8];
             for part in 0..2 {
                 for i in 0..4 {
-                    let block = four!(k => vld1q_f32(rows[4 * i + k].cast::<f32>().add(4 * part)));
+                    let block = four!(k => vld1q_f32(rows.row(4 * i + k).cast::<f32>().add(4 * part)));
                     let block = self.transpose_four(block);
                     for k in 0..4 {
                         out[4 * part + k][i] = vreinterpretq_u32_f32(block[k]);

@@ -4,9 +4,9 @@
 //! and bytes never leave the registers. With many rows a tile is decoded once for all of them instead
 //! ([`bytes`](crate::kv::codec::codebook::bytes)).
 
-use super::kernels::{Dots, Sums, add_sums, put_scores};
+use super::kernels::{Dots, Integers, Sums, add_sums, scores_of};
 use crate::kv::codec::codebook::bytes::{Codes, fetch};
-use crate::kv::codec::codebook::planes::{Planes, Words, each_word};
+use crate::kv::codec::codebook::planes::{CodeRows, Planes, Words};
 use crate::kv::codec::numbers::RowsOf;
 use crate::simd::{Bytes, LANES, byte_entries};
 
@@ -60,11 +60,18 @@ fn score_panels<S: Bytes, const BITS: usize, const R: usize>(
     dots: &mut Dots<'_>,
     codes: Codes<'_>,
 ) {
-    let d = dots.head_dim;
+    let (d, stride) = (dots.head_dim, dots.stride);
     assert_eq!(d, codes.head_dim, "queries of the keys' size");
+    let panels = codes.rows.count().div_ceil(LANES);
     let queries = dots.queries[..2 * R * d].as_ptr();
+    let terms: [Integers; R] = *dots
+        .terms
+        .first_chunk()
+        .expect("what each query stands for");
+    let out = dots.out[..(R - 1) * stride + panels * LANES].as_mut_ptr();
+    let rows = CodeRows::<BITS>::new(codes.rows, d);
     let table = s.table(&codes.book.numbers);
-    for first in (0..codes.rows.count()).step_by(LANES) {
+    for first in (0..panels * LANES).step_by(LANES) {
         fetch(s, codes, first, LANES);
         let mut panel = Scores::<S, R> {
             simd: s,
@@ -73,9 +80,13 @@ fn score_panels<S: Bytes, const BITS: usize, const R: usize>(
             head_dim: d,
             sums: [s.nothing(); R],
         };
-        each_word::<S, BITS, _>(s, codes.rows, first, d, &mut panel);
+        rows.each_word(s, first, &mut panel);
         for row in 0..R {
-            put_scores(s, dots, row, first / LANES, panel.sums[row]);
+            // SAFETY: room for a panel's scores of each row, cut so long above.
+            unsafe {
+                let scores = scores_of(s, terms[row], panel.sums[row]);
+                s.store(out.add(row * stride + first), scores);
+            }
         }
     }
 }

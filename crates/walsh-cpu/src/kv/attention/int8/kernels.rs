@@ -136,28 +136,18 @@ fn score_block<S: Bytes, const R: usize, const C: usize>(
     }
     for r in 0..R {
         for c in 0..C {
-            put_scores(s, args, row + r, panel + c, sums[r][c]);
+            let scores = scores_of(s, args.terms[row + r], sums[r][c]);
+            let out = args.out[(row + r) * args.stride + (panel + c) * LANES..].first_chunk_mut();
+            s.write(out.expect("whole vectors"), scores);
         }
     }
     C
 }
 
-/// Writes a row's scores of a panel.
+/// A row's scores of a panel.
 #[inline(always)]
-pub(super) fn put_scores<S: Bytes>(
-    s: S,
-    args: &mut Dots<'_>,
-    row: usize,
-    panel: usize,
-    sums: S::Sums,
-) {
-    let terms = args.terms[row];
-    let sum = s.number_of(sums, terms.excess);
-    let out = args.out[row * args.stride + panel * LANES..].first_chunk_mut();
-    s.write(
-        out.expect("whole vectors"),
-        s.mul(sum, s.splat(terms.factor)),
-    );
+pub(super) fn scores_of<S: Bytes>(s: S, terms: Integers, sums: S::Sums) -> S::F {
+    s.mul(s.number_of(sums, terms.excess), s.splat(terms.factor))
 }
 
 /// What a row's scores become weights with.

@@ -3,7 +3,7 @@
 use walsh_formats::codebook::codebook;
 use walsh_formats::kv::{RowCodec, TqBits};
 
-use super::planes::{Planes, Words, each_word};
+use super::planes::{CodeRows, Planes, Words};
 use crate::kv::codec::numbers::Rows;
 use crate::simd::{Bytes, LANES, byte_entries};
 
@@ -77,9 +77,10 @@ pub(in crate::kv) struct Codes<'a> {
 /// Asks for `count` rows of the next tile from one on.
 #[inline(always)]
 pub(in crate::kv) fn fetch<S: Bytes>(s: S, args: Codes<'_>, first: usize, count: usize) {
-    let of = |row: usize| args.rows.distance(row);
-    for at in (of(first)..of(first + count)).step_by(64) {
-        s.prefetch(args.next.wrapping_add(at));
+    let mut line = args.next.wrapping_add(args.rows.distance(first));
+    for _ in 0..args.rows.distance(count).div_ceil(64) {
+        s.prefetch(line);
+        line = line.wrapping_add(64);
     }
 }
 
@@ -107,6 +108,7 @@ fn key_panels<S: Bytes, const BITS: usize>(s: S, args: Codes<'_>, out: &mut [u8]
     let panel_bytes = LANES * head_dim;
     let bytes = rows.count().div_ceil(LANES) * panel_bytes;
     let panels = out[..bytes].chunks_exact_mut(panel_bytes);
+    let codes = CodeRows::<BITS>::new(rows, head_dim);
     for (first, out) in (0..rows.count()).step_by(LANES).zip(panels) {
         fetch(s, args, first, LANES);
         let mut panel = BytePanel {
@@ -114,7 +116,7 @@ fn key_panels<S: Bytes, const BITS: usize>(s: S, args: Codes<'_>, out: &mut [u8]
             table,
             out: out.as_chunks_mut().0,
         };
-        each_word::<S, BITS, _>(s, rows, first, head_dim, &mut panel);
+        codes.each_word(s, first, &mut panel);
     }
 }
 

@@ -3,7 +3,7 @@
 use walsh_formats::codebook::codebook;
 use walsh_formats::kv::{RowCodec, TqBits};
 
-use super::planes::{Planes, Words, each_word, join};
+use super::planes::{CodeRows, Planes, Words, join};
 use crate::kv::codec::numbers::{KeyPanel, Numbers, Reader, ValueRows};
 use crate::simd::{LANES, Simd, Table, table_numbers};
 
@@ -97,7 +97,8 @@ fn code_panel<S: Simd, const BITS: usize>(s: S, decoder: &Decoder, panel: KeyPan
         table: Table::new(s, &decoder.centroids),
         out: panel.out,
     };
-    each_word::<S, BITS, _>(s, panel.rows, panel.first, decoder.head_dim, &mut decoded);
+    let codes = CodeRows::<BITS>::new(panel.rows, decoder.head_dim);
+    codes.each_word(s, panel.first, &mut decoded);
 }
 
 /// A panel of decoded numbers.

@@ -1,7 +1,9 @@
 //! Codes as they lie in a row, in planes of bits.
 
-use crate::kv::codec::numbers::Rows;
-use crate::simd::{LANES, Simd};
+use std::mem::MaybeUninit;
+
+use crate::kv::codec::numbers::{Rows, RowsOf};
+use crate::simd::{LANES, Simd, Sixteen};
 
 /// Where the planes of a row's codes lie: the low bits first, then the high ones of widths that are no power of two.
 pub(in crate::kv) struct Planes {
@@ -31,41 +33,70 @@ pub(in crate::kv) trait Words<S: Simd, const BITS: usize> {
     /// Takes a word of the low planes, and the word of the high planes whose bits from `bit` on belong to it.
     ///
     /// # Safety
-    /// It is one of the words of as many codes as [`each_word`] is given.
+    /// It is one of the words of a row.
     unsafe fn word(&mut self, word: usize, low: S::I, high: (S::I, usize));
 }
 
-/// Passes the words of sixteen rows of codes of `d` numbers from `first` on; rows past the count are the last one.
+/// Rows of codes of so many bits, measured once for all panels of them.
+pub(in crate::kv) struct CodeRows<'a, const BITS: usize> {
+    codes: RowsOf<'a, u8>,
+    /// Numbers of a row.
+    d: usize,
+}
+
+impl<'a, const BITS: usize> CodeRows<'a, BITS> {
+    pub(in crate::kv) fn new(rows: Rows<'a>, d: usize) -> Self {
+        let codes = rows.of(d * BITS / 8);
+        Self { codes, d }
+    }
+
+    /// Passes the words of sixteen rows from `first` on; rows past the count are the last one.
+    #[inline(always)]
+    pub(in crate::kv) fn each_word<S: Simd, W: Words<S, BITS>>(
+        &self,
+        s: S,
+        first: usize,
+        each: &mut W,
+    ) {
+        let (bytes, last) = (self.d * BITS / 8, self.codes.count() - 1 - first);
+        let mut copies = [[MaybeUninit::<u8>::uninit(); MOST_BYTES]; LANES];
+        let mut rows = Sixteen::new(self.codes.row(first).as_ptr(), self.codes.stride());
+        if last < LANES - 1 {
+            for (i, copy) in copies.iter_mut().enumerate() {
+                let row = self.codes.row(first + i.min(last));
+                // SAFETY: bytes that are initialised are as well ones that need not be.
+                let row = unsafe { &*(std::ptr::from_ref(row) as *const [MaybeUninit<u8>]) };
+                copy[..bytes].copy_from_slice(row);
+            }
+            rows = Sixteen::new(copies.as_ptr().cast(), MOST_BYTES);
+        }
+        // SAFETY: sixteen rows of `d` numbers.
+        unsafe { words_of::<S, BITS, W>(s, rows, self.d, each) };
+    }
+}
+
+/// The most bytes of a row: 512 numbers of 8 bits.
+const MOST_BYTES: usize = 512;
+
+/// Passes the words of sixteen rows.
+///
+/// # Safety
+/// They are of `d` numbers.
 #[inline(always)]
-pub(in crate::kv) fn each_word<S: Simd, const BITS: usize, W: Words<S, BITS>>(
+unsafe fn words_of<S: Simd, const BITS: usize, W: Words<S, BITS>>(
     s: S,
-    rows: Rows<'_>,
-    first: usize,
+    rows: Sixteen,
     d: usize,
     each: &mut W,
 ) {
     let planes = Planes::of::<BITS>(d);
     let row_bytes = d * BITS / 8;
-    let codes = rows.of::<u8>(row_bytes);
-    let last = rows.count() - 1 - first;
-    let start = codes.row(first).as_ptr();
-    let mut sources = [start; LANES];
-    if last >= LANES - 1 {
-        for i in 1..LANES {
-            sources[i] = sources[i - 1].wrapping_add(rows.distance(1));
-        }
-    } else {
-        for (i, source) in sources.iter_mut().enumerate() {
-            *source = start.wrapping_add(rows.distance(i.min(last)));
-        }
-    }
-    // SAFETY: sixteen rows, measured to have `row_bytes` bytes: where their planes end, whole words or what is left of one
-    // are read.
+    // SAFETY: sixteen rows of `row_bytes` bytes: where their planes end, whole words or what is left of one are read.
     unsafe {
         let mut high_words = [s.splat_i(0); MAX_HIGH_WORDS];
         let mut word = 0;
         while planes.high > 0 && 4 * word < row_bytes - planes.high_at {
-            let (columns, skip) = eight_words(s, &sources, planes.high_at + 4 * word, row_bytes);
+            let (columns, skip) = eight_words(s, rows, planes.high_at + 4 * word, row_bytes);
             for column in &columns[skip..] {
                 if let Some(slot) = high_words.get_mut(word) {
                     *slot = *column;
@@ -81,7 +112,7 @@ pub(in crate::kv) fn each_word<S: Simd, const BITS: usize, W: Words<S, BITS>>(
         let mut word = 0;
         // One by one, so that they stay in registers.
         while word + 8 <= words {
-            let columns = s.columns(&sources.map(|source| source.wrapping_add(4 * word)));
+            let columns = s.columns(rows.again().from(4 * word));
             each.word(word, columns[0], high(word));
             each.word(word + 1, columns[1], high(word + 1));
             each.word(word + 2, columns[2], high(word + 2));
@@ -93,7 +124,7 @@ pub(in crate::kv) fn each_word<S: Simd, const BITS: usize, W: Words<S, BITS>>(
             word += 8;
         }
         while word < words {
-            let (columns, skip) = eight_words(s, &sources, 4 * word, row_bytes);
+            let (columns, skip) = eight_words(s, rows, 4 * word, row_bytes);
             let end = 8.min(skip + words - word);
             for column in &columns[skip..end] {
                 each.word(word, *column, high(word));
@@ -114,22 +145,19 @@ const MAX_HIGH_WORDS: usize = 32;
 #[inline(always)]
 unsafe fn eight_words<S: Simd>(
     s: S,
-    sources: &[*const u8; LANES],
+    rows: Sixteen,
     at: usize,
     row_bytes: usize,
 ) -> ([S::I; 8], usize) {
     let back = (at + 32).saturating_sub(row_bytes).next_multiple_of(4);
     let short = back >= 32 || back > at;
-    let mut starts = *sources;
-    for start in &mut starts {
-        *start = start.wrapping_add(if short { at } else { at - back });
-    }
+    let rows = rows.from(if short { at } else { at - back });
     // SAFETY: 32 bytes of each row, or what it has from `at` on, which is all that is read of it.
     unsafe {
         if short {
-            (s.short_columns(&starts, row_bytes - at), 0)
+            (s.short_columns(rows, row_bytes - at), 0)
         } else {
-            (s.columns(&starts), back / 4)
+            (s.columns(rows), back / 4)
         }
     }
 }
