@@ -11,15 +11,21 @@ enum : int {
     // How many turns behind its own the lane that orders the input fills slots again: the others may be behind it by as many.
     BEHIND = WARPGROUPS - 1,
     ROWS = 64,
-    // Numbers of a stage of the weights; the input comes in slabs of a fourth of it, of which some types need two at once.
+    // Whether a stage's weights are decoded before any is multiplied: with few columns the warpgroups of other groups work meanwhile,
+    // and what costs is that the simdgroups of one wait for each other.
+    WHOLE = type::HALVED && COLUMNS <= 64,
+    // Numbers of a stage of the weights; the input comes in slabs of a fourth of it, TOGETHER of which are a slot of its ring. A pair
+    // of q6_K's runs lies in two slabs.
     DEPTH = 256,
     SLAB = 128 * COLUMNS,
-    TOGETHER = type::STORED == type::Q6_K ? 2 : 1,
-    WEIGHTS_AT = INPUT_SLOTS * SLAB,
+    INPUT_SLOT = TOGETHER * SLAB,
+    SLOTS_READ = type::STORED == type::Q6_K && TOGETHER == 1 ? 2 : 1,
+    SLABS_READ = SLOTS_READ * TOGETHER,
+    WEIGHTS_AT = INPUT_SLOTS * INPUT_SLOT,
     BARRIERS_AT = WEIGHTS_AT + SLOTS * SIMDS * type::SLOT_BYTES
 };
 static_assert(BARRIERS_AT + 16 * INPUT_SLOTS <= DYNAMIC && 4 * (PITCH + 1) * COLUMNS <= DYNAMIC, "the rings, and the sums where they were, fit the group's memory");
-static_assert(INPUT_SLOTS >= 2 * TOGETHER + BEHIND, "what is read, what is read next, and what is not yet ordered again");
+static_assert(INPUT_SLOTS >= 2 * SLOTS_READ + BEHIND, "what is read, what is read next, and what is not yet ordered again");
 static_assert(STAGE_BLOCKS * type::PARTS * type::RUNS * 32 == DEPTH, "a stage is as deep as the input's");
 
 // A barrier in the group's memory, which turns over when so many have arrived and so many bytes have come.
@@ -62,7 +68,7 @@ template <int COUNT> inline void settle(uint (&words)[COUNT]) {
     UNROLL for (int i = 0; i < COUNT; i++) asm volatile("" : "+r"(words[i])::"memory");
 }
 
-// A second matrix in the group's memory, so many bytes behind the beginning of its rows: 128 bytes of each beside each other,
+// A second matrix in the group's memory, so many bytes behind the beginning of a slot: 128 bytes of each row beside each other,
 // swizzled.
 inline ulong matrix_at(uint at, uint behind) {
     ulong matrix;
@@ -83,11 +89,10 @@ struct Place {
 
 // What a simdgroup knows of the input's ring.
 struct Input {
-    // The group's slabs from its first column on.
+    // The group's slabs, one behind the other.
     const uchar *slabs;
-    ulong pitch;
     uint ring, count, index;
-    // How many slabs are ordered, and read.
+    // How many slabs are ordered, and slots are read.
     uint ordered = 0, read = 0;
     // Where the next one comes, the next one that is read is, and the next one to be ordered goes.
     Place coming, leaving, going;
@@ -95,39 +100,37 @@ struct Input {
     inline uint full(uint slot) const { return ring + BARRIERS_AT + 8 * slot; }
     inline uint empty(uint slot) const { return full(slot) + 8 * INPUT_SLOTS; }
 
-    // Begins to copy the next slab.
+    // Begins to fill the next slot.
     inline void order() {
-        expect_bytes(full(going.slot), SLAB);
-        copy_bulk(ring + going.slot * SLAB, slabs + ordered * pitch, SLAB, full(going.slot));
+        if (index == 0) {
+            uint bytes = min(count - ordered, uint(TOGETHER)) * SLAB;
+            expect_bytes(full(going.slot), bytes);
+            copy_bulk(ring + going.slot * INPUT_SLOT, slabs + ordered * SLAB, bytes, full(going.slot));
+        }
+        ordered += TOGETHER;
+        going.next();
     }
 
     inline void begin() {
-        for (; ordered < min(uint(INPUT_SLOTS), count); ordered++) {
-            if (index == 0) order();
-            going.next();
-        }
+        for (uint i = 0; i < INPUT_SLOTS && ordered < count; i++) order();
         __syncwarp();
     }
 
-    // Where the next slab lies, once it has come.
+    // Where the slabs of the next slot lie, once they have come.
     inline uint await() {
         await_turn(full(coming.slot), coming.round);
-        uint at = simd_shuffle(ring + coming.slot * SLAB, 0u);
+        uint at = simd_shuffle(ring + coming.slot * INPUT_SLOT, 0u);
         coming.next();
         return at;
     }
 
-    // Says that a slab is read.
+    // Says that a slot is read.
     inline void release() {
         if (index % 32 == 0) arrive(empty(leaving.slot));
         leaving.next();
-        if (read >= BEHIND && ordered < count) {
-            if (index == 0) {
-                await_turn(empty(going.slot), going.round - 1);
-                order();
-            }
-            going.next();
-            ordered++;
+        if (index < 32 && read >= BEHIND && ordered < count) {
+            if (index == 0) await_turn(empty(going.slot), going.round - 1);
+            order();
         }
         read++;
     }
@@ -229,17 +232,13 @@ inline void matmul_wgmma(constant MatMulWgmmaArgs &args, device const uchar *wei
     };
     UNROLL for (uint turn = 0; turn < SLOTS - 1; turn++) fetch(turn);
     walsh_begin();
-    ulong pitch = ulong(args.padded) * 128;
     Input slabs;
-    slabs.pitch = pitch;
-    slabs.slabs = (const uchar *)input + 4 * begin * pitch + first_column * 128;
+    slabs.slabs = (const uchar *)input + (ulong(first_column) * args.slabs + ulong(4 * begin) * COLUMNS) * 128;
     slabs.ring = ring;
     slabs.count = min(4 * end, args.slabs) - min(4 * begin, args.slabs);
     slabs.index = at.index;
     slabs.begin();
     float sums[COLUMNS / 2] = {};
-    // Of two pairs of runs, one of which is decoded while the other is multiplied.
-    uint a[2][2][2][4];
     typename StageOf<type::HALVED>::Type stage;
     auto runs_of = [&](uint turn) { return count(begin + turn) * type::PARTS * type::RUNS; };
     auto prepare = [&](uint turn) {
@@ -249,35 +248,72 @@ inline void matmul_wgmma(constant MatMulWgmmaArgs &args, device const uchar *wei
         fetch(turn + SLOTS - 1);
         const uchar *slot = memory + WEIGHTS_AT + (turn % SLOTS * SIMDS + at.simd) * type::SLOT_BYTES;
         stage.begin(slot, rows.bases((begin + turn) * STAGE_BLOCKS), runs_of(turn), at.lane);
-        stage.decode(0, a[0]);
     };
-    if (begin < end) prepare(0);
-    for (uint turn = 0; begin + turn < end; turn++) {
-        uint runs = runs_of(turn), from[2];
-        bool more = begin + turn + 1 < end;
-        UNROLL for (uint pair = 0; pair < 4; pair++) {
-            // Only the last stage ends early.
-            if (2 * pair >= runs) break;
-            if (pair % TOGETHER == 0) UNROLL for (uint i = 0; i < TOGETHER; i++) from[i] = slabs.await();
-            begin_products();
-            UNROLL for (uint nibble = 0; nibble < 2; nibble++) {
-                UNROLL for (uint half = 0; half < 2; half++) {
-                    uint run = TOGETHER == 2 ? pair % 2 : nibble;
-                    multiply_tile(sums, a[pair % 2][nibble][half], matrix_at(from[TOGETHER == 2 ? nibble : 0], run * 64 + half * 32));
-                }
+    uint from[SLOTS_READ];
+    auto await = [&] {
+        UNROLL for (uint i = 0; i < SLOTS_READ; i++) from[i] = slabs.await();
+    };
+    auto release = [&] {
+        UNROLL for (uint i = 0; i < SLOTS_READ; i++) slabs.release();
+    };
+    auto multiply = [&](uint pair, const uint (&a)[2][2][4]) {
+        UNROLL for (uint nibble = 0; nibble < 2; nibble++) {
+            uint run = type::HALVED ? type::HalfBlock::run(pair, nibble) : 2 * pair + nibble, slab = run / 2 % SLABS_READ;
+            UNROLL for (uint half = 0; half < 2; half++) {
+                multiply_tile(sums, a[nibble][half], matrix_at(from[slab / TOGETHER], slab % TOGETHER * SLAB + run % 2 * 64 + half * 32));
             }
-            end_products();
-            if (pair < 3) {
-                stage.decode(pair + 1, a[(pair + 1) % 2]);
-            } else if (more) {
-                prepare(turn + 1);
-            }
-            await_products();
-            settle(sums);
-            UNROLL for (int i = 0; i < 4; i++) settle(a[pair % 2][i / 2][i % 2]);
-            if (pair % TOGETHER == TOGETHER - 1) UNROLL for (uint i = 0; i < TOGETHER; i++) slabs.release();
         }
-        if (more) stage.fit(sums);
+    };
+    auto finished = [&](uint (&a)[2][2][4]) {
+        UNROLL for (int i = 0; i < 4; i++) settle(a[i / 2][i % 2]);
+    };
+    if constexpr (WHOLE) {
+        uint a[4][2][2][4];
+        for (uint turn = 0; begin + turn < end; turn++) {
+            prepare(turn);
+            if (turn > 0) stage.fit(sums);
+            UNROLL for (uint pair = 0; pair < 4; pair++) stage.decode(pair, a[pair]);
+            UNROLL for (uint first = 0; first < 4; first += SLABS_READ) {
+                await();
+                begin_products();
+                UNROLL for (uint pair = first; pair < first + SLABS_READ; pair++) multiply(pair, a[pair]);
+                end_products();
+                await_products();
+                settle(sums);
+                UNROLL for (uint pair = first; pair < first + SLABS_READ; pair++) finished(a[pair]);
+                release();
+            }
+        }
+    } else {
+        // Of two pairs of runs, one of which is decoded while the other is multiplied.
+        uint a[2][2][2][4];
+        if (begin < end) {
+            prepare(0);
+            stage.decode(0, a[0]);
+        }
+        for (uint turn = 0; begin + turn < end; turn++) {
+            uint runs = runs_of(turn);
+            bool more = begin + turn + 1 < end;
+            UNROLL for (uint pair = 0; pair < 4; pair++) {
+                // Only the last stage ends early.
+                if (2 * pair >= runs) break;
+                if (pair % SLABS_READ == 0) await();
+                begin_products();
+                multiply(pair, a[pair % 2]);
+                end_products();
+                if (pair < 3) {
+                    stage.decode(pair + 1, a[(pair + 1) % 2]);
+                } else if (more) {
+                    prepare(turn + 1);
+                    stage.decode(0, a[0]);
+                }
+                await_products();
+                settle(sums);
+                finished(a[pair % 2]);
+                if (pair % SLABS_READ == SLABS_READ - 1) release();
+            }
+            if (more) stage.fit(sums);
+        }
     }
     await_copies<0>();
     // Sums meet where the rings were, which all have read: column after column of a group's rows.
@@ -286,7 +322,7 @@ inline void matmul_wgmma(constant MatMulWgmmaArgs &args, device const uchar *wei
         meeting_at(memory, at.simd * 16 + at.lane / 4 + 8 * (i / 2 % 2), i / 4 * 8 + at.lane % 4 * 2 + i % 2) = sums[i] * stage.factor(i / 2 % 2);
     }
     float *powers = (float *)memory + COLUMNS * PITCH;
-    const float *column_powers = (const float *)((const uchar *)input + args.slabs * pitch) + first_column;
+    const float *column_powers = (const float *)input + ulong(args.slabs) * 32 * args.padded + first_column;
     for (uint column = at.index; type::HALVED && column < COLUMNS; column += THREADS) powers[column] = column_powers[column];
     add_up<ROWS, COLUMNS>(args, first_unit, first_column, bias_0, bias_1, bias_2, bias_3, addend, output_0, output_1, output_2, output_3, joined,
                           type::HALVED ? powers : nullptr, memory, at);

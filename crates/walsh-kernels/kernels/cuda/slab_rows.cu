@@ -1,5 +1,5 @@
-// Rows of input as matmul_wgmma reads them, as second matrices: slabs of 64 numbers of all rows, rows filled up with zeros to
-// `padded` and numbers to whole slabs. A row's 128 bytes of a slab are eight vectors, vector i in place of i ^ row % 8;
+// Rows of input as matmul_wgmma reads them, as second matrices: of each `columns` rows slabs of 64 numbers, rows filled up with zeros
+// to `padded` and numbers to whole slabs. A row's 128 bytes of a slab are eight vectors, vector i in place of i ^ row % 8;
 // two vectors hold sixteen numbers in the order that a lane of the weights decodes four in.
 //
 // HALVES 0: bfloat16. HALVES 1: halves, of a row divided by a power of two that its largest number is below 2^15 times of; the powers
@@ -47,7 +47,7 @@ inline void slab_rows(constant SlabRowsArgs &args, device const float *input, de
                 words[vector][i] = HALVES ? half_pair(x[4 * i + vector], x[4 * i + 2 + vector]) : bfloat_pair(x[4 * i + 2 * vector], x[4 * i + 2 * vector + 1]);
             }
         }
-        uint4 *to = (uint4 *)output + (ulong(step / 4) * args.padded + row) * 8;
+        uint4 *to = (uint4 *)output + ((ulong(row / args.columns) * args.slabs + step / 4) * args.columns + row % args.columns) * 8;
         UNROLL for (int vector = 0; vector < 2; vector++) {
             if (step < all) to[(step % 4 * 2 + vector) ^ row % 8] = {words[vector][0], words[vector][1], words[vector][2], words[vector][3]};
         }

@@ -22,12 +22,16 @@ pub(super) fn serves(decoder: &Decoder, rows: usize) -> bool {
     decoder.is_read() && rows <= MOST_ROWS
 }
 
-/// Asks for so many rows from one on, as far as they exist.
+/// Asks for so many rows from one on, if that exists.
 #[inline(always)]
 fn fetch_rows(rows: Rows<'_>, first: usize, count: usize) {
-    let bytes = |row: usize| rows.distance(row.min(rows.count()));
-    for at in (bytes(first)..bytes(first + count)).step_by(64) {
-        fetch(rows.address(at));
+    if first >= rows.count() {
+        return;
+    }
+    let mut line = rows.address(rows.distance(first));
+    for _ in 0..rows.distance(count).div_ceil(64) {
+        fetch(line);
+        line = line.wrapping_add(64);
     }
 }
 
@@ -98,7 +102,7 @@ fn score_block<S: Simd, N: Numbers<S>, const R: usize, const P: usize>(
     let d = args.decoder.codec.head_dim();
     let (pairs, half) = (d / 32, !d.is_multiple_of(32));
     let queries = args.queries[row * d..(row + R) * d].as_ptr();
-    let keys = args.keys.of::<N::Pair>(pairs);
+    let (keys, last) = (args.keys.of::<N::Pair>(pairs), args.keys.count() - 1);
     let mut products = [[MaybeUninit::<S::F>::uninit(); LANES]; R];
     // Scales of pairs are made into numbers for all keys at once.
     let mut scales = [[MaybeUninit::<f32>::uninit(); LANES]; MOST_BLOCKS];
@@ -114,9 +118,9 @@ fn score_block<S: Simd, N: Numbers<S>, const R: usize, const P: usize>(
         }
     }
     for group in (0..LANES).step_by(P) {
-        let mut at = [keys.row_or_last(first + group); P];
-        for (p, at) in at.iter_mut().enumerate().skip(1) {
-            *at = keys.row_or_last(first + group + p);
+        let mut at = [0; P];
+        for (p, at) in at.iter_mut().enumerate() {
+            *at = (first + group + p).min(last);
         }
         if row == 0 {
             fetch_rows(args.ahead, first + group, P);
@@ -132,8 +136,8 @@ fn score_block<S: Simd, N: Numbers<S>, const R: usize, const P: usize>(
                 };
             }
             for p in 0..P {
-                // SAFETY: each row is of so many pairs.
-                let mut key = numbers.unscaled(s, unsafe { at[p].get_unchecked(pair) });
+                // SAFETY: one of the rows, each of so many pairs.
+                let mut key = numbers.unscaled(s, unsafe { keys.get(at[p], pair) });
                 if N::SCALED {
                     // SAFETY: those of all pairs have been written.
                     let scale = unsafe { scales.get_unchecked(pair)[group + p].assume_init() };
@@ -276,12 +280,11 @@ fn sum_pairs<S: Simd, N: Numbers<S>, const R: usize, const C: usize>(
                 }
             }
             for t in 0..LANES.min(count - first) {
-                let value = values.row(first + t).as_ptr().add(pair);
                 if row == 0 && at == 0 {
                     fetch_rows(args.ahead, first + t, 1);
                 }
                 for c in 0..C {
-                    let [a, b] = numbers.unscaled(s, &*value.add(c));
+                    let [a, b] = numbers.unscaled(s, values.get(first + t, pair + c));
                     for r in 0..R {
                         let w = s.splat(if N::SCALED {
                             scaled[r][c][t].assume_init()

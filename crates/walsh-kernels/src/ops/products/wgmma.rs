@@ -46,12 +46,25 @@ fn warpgroups(columns: u64) -> (u64, u64) {
 /// The most slots of a ring of weights.
 const MOST_SLOTS: u64 = 4;
 
-/// The most slots of a ring of the input, each for a slab of 64 numbers.
+/// The most slots of a ring of the input.
 const MOST_INPUT_SLOTS: u64 = 16;
 
-/// Enough of them, and the fewest: `matmul_wgmma.cu` says why.
-fn input_slots(dtype: DType) -> [u64; 2] {
-    [8, if dtype == DType::Q6K { 5 } else { 3 }]
+/// Slabs that come together: as many as leave room for two slots of four groups.
+fn together(columns: u64) -> u64 {
+    match columns {
+        ..=64 => 2,
+        _ => 1,
+    }
+}
+
+/// Enough slots, and the fewest: `matmul_wgmma.cu` says why.
+fn input_slots(dtype: DType, columns: u64) -> [u64; 2] {
+    let read = match (dtype, together(columns)) {
+        (DType::Q6K, 1) => 2,
+        _ => 1,
+    };
+    let fewest = 2 * read + warpgroups(columns).0 - 1;
+    [8 / together(columns), fewest]
 }
 
 /// Stages that a group's beginning and end take as long as.
@@ -74,6 +87,10 @@ args! {
         slabs: u32,
         /// Rows of the form.
         padded: u32,
+        /// Rows whose slabs lie together.
+        columns: u32,
+        /// Fills the struct up to a multiple of eight bytes.
+        unused: u32,
     }
 
     /// Arguments of `matmul_wgmma`.
@@ -137,6 +154,7 @@ pub(super) static MATMUL_WGMMA: Kernel = Kernel {
         "COLUMNS",
         "SLOTS",
         "INPUT_SLOTS",
+        "TOGETHER",
         "ADD",
     ],
     args: layout::<MatMulWgmmaArgs>(),
@@ -214,15 +232,16 @@ fn stage(dtype: DType) -> u64 {
 }
 
 /// The slots of the rings of weights and of the input, and a group's memory, where it may have so many bytes.
-fn rings(dtype: DType, columns: u64, simds: u64, bytes: u64) -> Option<(u64, u64, u64)> {
+fn rings(dtype: DType, columns: u64, warpgroups: u64, bytes: u64) -> Option<(u64, u64, u64)> {
+    let simds = warpgroups * SIMDS;
     let weights = simds * packed::slot_bytes(dtype, stage(dtype));
-    let input = 128 * columns + 16;
+    let input = together(columns) * 128 * columns + 16;
     let fits = |(fewest, slots): (u64, u64)| {
         let left = bytes.checked_sub(slots * weights)?;
         let input_slots = (left / input).min(MOST_INPUT_SLOTS);
         (input_slots >= fewest).then_some((slots, input_slots))
     };
-    let wanted = input_slots(dtype).into_iter();
+    let wanted = input_slots(dtype, columns).into_iter();
     let mut wanted =
         wanted.flat_map(|fewest| (2..=MOST_SLOTS).rev().map(move |slots| (fewest, slots)));
     let (slots, input_slots) = wanted.find_map(fits)?;
@@ -254,7 +273,7 @@ pub(super) fn shape(products: &Products, limits: &Limits) -> Option<Shape> {
         let (warpgroups, most) = warpgroups(columns);
         (1..=most).rev().find_map(|resident| {
             let bytes = room / resident - RESERVED;
-            let (slots, input_slots, dynamic) = rings(dtype, columns, warpgroups * SIMDS, bytes)?;
+            let (slots, input_slots, dynamic) = rings(dtype, columns, warpgroups, bytes)?;
             Some(Shape {
                 columns,
                 warpgroups,
@@ -271,7 +290,9 @@ pub(super) fn shape(products: &Products, limits: &Limits) -> Option<Shape> {
         })
     };
     // Twice as many columns as there are rows are never better.
-    let columns = COLUMNS.into_iter().filter(|columns| *columns < 2 * rows);
+    let columns = COLUMNS
+        .into_iter()
+        .filter(|columns| *columns < 2 * rows && *columns >= rows.min(64));
     let most = u64::from(limits.cluster_groups).min(stages);
     let cuts = columns.flat_map(|columns| {
         let clusters = CLUSTERS.into_iter().filter(|cluster| *cluster <= most);
@@ -303,6 +324,7 @@ pub(super) fn lower(products: &Products, shape: &Shape, lowering: &mut Lowering<
             ("COLUMNS", shape.columns as i64),
             ("SLOTS", shape.slots as i64),
             ("INPUT_SLOTS", shape.input_slots as i64),
+            ("TOGETHER", together(shape.columns) as i64),
             ("ADD", i64::from(products.addend().is_some())),
         ],
     );
@@ -338,6 +360,7 @@ pub(super) fn lower(products: &Products, shape: &Shape, lowering: &mut Lowering<
 struct Slabs {
     blocks: u64,
     padded: u64,
+    columns: u64,
     halves: bool,
 }
 
@@ -348,6 +371,7 @@ fn slabs(products: &Products, shape: &Shape, lowering: &mut Lowering<'_>) -> Res
     let what = Slabs {
         blocks: input.row_len() / 32,
         padded: shape.padded,
+        columns: shape.columns,
         halves,
     };
     let sources = vec![input.span()];
@@ -361,6 +385,8 @@ fn slabs(products: &Products, shape: &Shape, lowering: &mut Lowering<'_>) -> Res
         blocks: what.blocks as u32,
         slabs: shape.slabs as u32,
         padded: shape.padded as u32,
+        columns: shape.columns as u32,
+        unused: 0,
     };
     let variant = Variant::new(
         &SLAB_ROWS,
