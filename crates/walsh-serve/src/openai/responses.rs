@@ -23,7 +23,7 @@ use crate::ask::{self, Ask};
 use crate::body::{Body, InPath};
 use crate::error::{ApiError, Result};
 use crate::knobs::{self, Knobs};
-use crate::models::Served;
+use crate::models::Lent;
 use crate::{App, Asked, events, new_id, now};
 
 #[derive(Deserialize, utoipa::ToSchema)]
@@ -54,7 +54,7 @@ struct Head {
     /// The messages that were read, to go on from later; none where nothing is kept.
     messages: Option<Vec<Map<String, Value>>>,
     app: Arc<App>,
-    served: Arc<Served>,
+    served: Arc<Lent>,
 }
 
 /// Goes on with a conversation, of which what came before may be kept here.
