@@ -321,7 +321,13 @@ impl Models {
                 Err(error) if is_out_of_memory(&error) && self.close_one(|_| true) => {}
                 Err(error) => {
                     tracing::error!(model = name, %error, "cannot be opened");
-                    return Err(error.into());
+                    // It is none of the request's doing.
+                    return Err(match ApiError::from(error) {
+                        error if error.status.is_client_error() => {
+                            ApiError::internal(error.message)
+                        }
+                        error => error,
+                    });
                 }
             }
         }

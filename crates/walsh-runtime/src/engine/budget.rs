@@ -76,12 +76,20 @@ struct Entry {
     held: u64,
     standing: Standing,
     asked: Option<(Asked, u64)>,
+    /// Whether an engine that begins has not heard of it yet.
+    silent: bool,
     /// Whether it lacks what nobody gives.
     lacks: bool,
     wake: Option<Sender<Job>>,
 }
 
 impl Entry {
+    /// Whether it could give something, or is asked to already.
+    fn gives(&self, lack: &Lack) -> bool {
+        let Standing { spare, oldest, .. } = self.standing;
+        self.asked.is_some() || spare > 0 || oldest.is_some_and(|oldest| oldest < lack.oldest)
+    }
+
     fn wake(&self) {
         if let Some(wake) = &self.wake {
             // One that has ended needs no waking.
@@ -195,18 +203,30 @@ impl Budget {
         let _turn = turn.unwrap_or_else(PoisonError::into_inner);
         let until = Instant::now() + patience;
         let mut state = shared.lock();
-        while shared.left(&state) < least {
+        if shared.left(&state) < least {
             state.opening = least;
-            state.parts.values().for_each(Entry::wake);
-            let on_lack = state.on_lack.clone();
-            drop(state);
-            if let Some(on_lack) = on_lack {
-                on_lack();
+            for entry in state.parts.values_mut() {
+                entry.silent = true;
+                entry.wake();
             }
-            state = shared.lock();
-            // What was given in between has not woken anybody.
-            if shared.left(&state) >= least {
+        }
+        // What was left when the owner was told.
+        let mut told = None;
+        loop {
+            let left = shared.left(&state);
+            if left >= least {
                 break;
+            }
+            // The owner is told of what engines cannot help by themselves.
+            let is_known = state.parts.values().all(|entry| !entry.silent);
+            if is_known && told.replace(left) != Some(left) {
+                let on_lack = state.on_lack.clone();
+                drop(state);
+                if let Some(on_lack) = on_lack {
+                    on_lack();
+                }
+                state = shared.lock();
+                continue;
             }
             let rest = until.saturating_duration_since(Instant::now());
             if rest.is_zero() {
@@ -231,6 +251,7 @@ impl Budget {
             held,
             standing: Standing::default(),
             asked: None,
+            silent: false,
             lacks: false,
             wake: None,
         };
@@ -335,13 +356,14 @@ impl Part {
             return;
         };
         entry.held = entry.held.saturating_sub(bytes);
+        let is_news = std::mem::take(&mut entry.silent) || bytes > 0;
         let by = entry.asked.take().map(|(_, by)| by);
         for (id, entry) in &state.parts {
             if Some(*id) == by || (bytes > 0 && entry.lacks) {
                 entry.wake();
             }
         }
-        if bytes > 0 {
+        if is_news {
             self.shared.given.notify_all();
         }
     }
@@ -357,10 +379,7 @@ impl Part {
         let left = self.shared.left_to_grow(&state);
         let others = state.parts.iter_mut();
         let others = others.filter(|(id, entry)| **id != self.id && entry.asked.is_none());
-        let could = others.filter(|(_, entry)| {
-            let Standing { spare, oldest, .. } = entry.standing;
-            spare > 0 || oldest.is_some_and(|oldest| oldest < lack.oldest)
-        });
+        let could = others.filter(|(_, entry)| entry.gives(&lack));
         let first = could.min_by_key(|(_, Entry { standing, .. })| match standing.spare {
             0 => (true, standing.oldest.unwrap_or(u64::MAX)),
             // Who has the most.
@@ -386,10 +405,12 @@ impl Part {
     pub(super) fn take(&self, lack: Lack) -> Sought {
         let mut state = self.shared.lock();
         let taken = self.shared.left_to_grow(&state).min(lack.bytes);
+        let mut others = state.parts.iter().filter(|(id, _)| **id != self.id);
+        let others_give = others.any(|(_, entry)| entry.gives(&lack));
         let Some(entry) = state.parts.get_mut(&self.id) else {
             return Sought::Nothing;
         };
-        let lacks = lack.texts_wait && taken < lack.least;
+        let lacks = lack.texts_wait && taken < lack.least && !others_give;
         let lacked = std::mem::replace(&mut entry.lacks, lacks);
         let is_new = lacks && !lacked;
         entry.held += taken;
@@ -411,5 +432,105 @@ impl Drop for Part {
         state.parts.remove(&self.id);
         state.parts.values().for_each(Entry::wake);
         self.shared.given.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    const LACK: Lack = Lack {
+        least: 10,
+        bytes: 30,
+        oldest: 50,
+        texts_wait: true,
+    };
+
+    #[test]
+    fn who_has_most_to_spare_is_asked_first_and_then_who_has_what_is_oldest() {
+        let budget = Budget::new(100);
+        let [a, b, c] = ["a", "b", "c"].map(|name| budget.open(name, 10, 33).expect("a part"));
+        let (wake, woken) = channel();
+        c.wake_by(wake);
+        let spare = |spare, oldest| Standing {
+            spare,
+            oldest,
+            idle: true,
+        };
+        b.stand(spare(0, Some(20)));
+        c.stand(spare(5, Some(90)));
+        assert_eq!(a.seek(LACK), Sought::Wait);
+        let asked = Asked {
+            bytes: 29,
+            before: 50,
+            for_one: false,
+        };
+        assert_eq!((c.asked(), b.asked()), (Some(asked), None));
+        assert!(matches!(woken.try_recv(), Ok(Job::Look)));
+        // Who is asked is asked once, and what it has given goes to whoever lacks it.
+        c.give(5);
+        c.stand(spare(0, Some(90)));
+        assert_eq!(c.asked(), None);
+        assert_eq!(a.seek(LACK), Sought::Wait);
+        assert!(b.asked().is_some() && c.asked().is_none());
+        b.give(20);
+        b.stand(spare(0, None));
+        assert_eq!(a.seek(LACK), Sought::Taken(26));
+        assert_eq!((a.held(), b.held(), c.held()), (59, 13, 28));
+        // What others have is younger than its own.
+        assert_eq!(a.seek(LACK), Sought::Nothing);
+        assert!(budget.is_lacking());
+        a.is_content();
+        assert!(!budget.is_lacking());
+    }
+
+    #[test]
+    fn the_owner_is_told_of_what_nobody_gives_once() {
+        let budget = Budget::new(20);
+        let told = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&told);
+        budget.on_lack(move || drop(count.fetch_add(1, Ordering::Relaxed)));
+        let told = || told.load(Ordering::Relaxed);
+        let [a, b] = ["a", "b"].map(|name| budget.open(name, 10, 10).expect("a part"));
+        // One that may give something is asked first.
+        b.stand(Standing {
+            spare: 1,
+            ..Standing::default()
+        });
+        assert_eq!((a.seek(LACK), told()), (Sought::Nothing, 0));
+        b.stand(Standing::default());
+        b.give(0);
+        assert_eq!((a.seek(LACK), told()), (Sought::Nothing, 1));
+        assert_eq!((a.seek(LACK), told()), (Sought::Nothing, 1));
+        drop(b);
+        assert_eq!((a.seek(LACK), told()), (Sought::Taken(10), 1));
+    }
+
+    #[test]
+    fn who_begins_comes_first_and_does_not_wait_for_ever() {
+        let budget = Budget::new(100);
+        let a = budget.open("a", 10, 90).expect("a part");
+        let other = budget.clone();
+        let opened = std::thread::spawn(move || other.open("b", 40, 100));
+        while a.asked().is_none() {
+            std::thread::yield_now();
+        }
+        assert_eq!(
+            a.asked().map(|asked| (asked.bytes, asked.for_one)),
+            Some((30, true))
+        );
+        // What is left is not for those that are there.
+        assert_eq!(a.seek(LACK), Sought::Nothing);
+        a.give(30);
+        let b = opened.join().expect("no panic").expect("a part");
+        assert_eq!((a.held(), b.held()), (60, 40));
+        let soon = Duration::from_millis(20);
+        let Err(error) = budget.open_within("c", (50, 60), soon) else {
+            panic!("there is nothing left");
+        };
+        assert!(error.to_string().contains("come again"), "{error}");
+        assert_eq!((budget.held().len(), a.asked()), (2, None));
     }
 }
