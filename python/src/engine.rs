@@ -113,6 +113,35 @@ impl PyEngine {
         Ok(dict)
     }
 
+    /// Of each slot the number of the request that has it, and how many tokens of a text it has.
+    fn slots(&self) -> Result<Vec<(Option<u64>, usize)>> {
+        let slots = self.0.get()?.slots();
+        Ok(slots
+            .iter()
+            .map(|slot| (slot.request, slot.tokens))
+            .collect())
+    }
+
+    /// Writes what a slot's text has left behind to a file: how many tokens, and bytes.
+    fn save_slot(&self, py: Python<'_>, slot: usize, path: PathBuf) -> Result<(usize, u64)> {
+        let engine = self.0.get()?;
+        let file = py.detach(|| engine.save_slot(slot, path))?;
+        Ok((file.tokens, file.bytes))
+    }
+
+    /// Puts what was written among the texts that are kept: how many tokens, and bytes.
+    fn restore_slot(&self, py: Python<'_>, slot: usize, path: PathBuf) -> Result<(usize, u64)> {
+        let engine = self.0.get()?;
+        let file = py.detach(|| engine.restore_slot(slot, path))?;
+        Ok((file.tokens, file.bytes))
+    }
+
+    /// Forgets a slot's text: how many tokens that nobody else has in common.
+    fn erase_slot(&self, py: Python<'_>, slot: usize) -> Result<usize> {
+        let engine = self.0.get()?;
+        Ok(py.detach(|| engine.erase_slot(slot))?)
+    }
+
     #[getter]
     fn closed(&self) -> Result<bool> {
         self.0.is_closed()

@@ -66,6 +66,8 @@ pub(crate) struct Knobs {
     #[pyo3(default)]
     salt: Option<String>,
     #[pyo3(default)]
+    slot: Option<usize>,
+    #[pyo3(default)]
     look_up: Option<bool>,
 }
 
@@ -180,6 +182,7 @@ impl Knobs {
             deadline: deadline.transpose()?,
             checkpoints: self.checkpoints.clone().unwrap_or_default(),
             salt: self.salt.clone(),
+            slot: self.slot,
             ..Request::new(prompt)
         })
     }

@@ -8,6 +8,7 @@ import json
 import math
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -194,3 +195,35 @@ def test_an_engine_is_started_by_a_name() -> None:
     with walsh.Engine("smollm2-135m", sequences=1, context=64) as engine:
         assert engine.generate(PROMPT, max_tokens=1, temperature=0) == " Paris"
         assert engine.context == 64
+
+
+def test_slots_are_saved_and_restored(model: walsh.Model, tmp_path: Path) -> None:
+    prompt = PROMPT + " a city that " * 20
+    path = tmp_path / "slot.bin"
+    with walsh.Engine(model, sequences=2, context=512) as engine:
+        answer = engine.generate(prompt, max_tokens=4, temperature=0, slot=1)
+        assert idle(engine)
+        assert [slot["request"] for slot in engine.slots] == [None, None]
+        assert engine.slots[0]["tokens"] == 0
+        saved = engine.save_slot(1, path)
+        assert saved["tokens"] > 60
+        assert saved["bytes"] == path.stat().st_size
+        assert engine.erase_slot(1) > 0
+        with pytest.raises(walsh.Error, match="no text"):
+            engine.save_slot(1, path)
+        for wrong in (-1, True, "1", None):
+            with pytest.raises(walsh.OptionError, match="slot"):
+                engine.erase_slot(wrong)  # type: ignore[arg-type]
+        with pytest.raises(walsh.Error, match="from 0 on"):
+            engine.erase_slot(2)
+        with pytest.raises(walsh.Error, match="slot"):
+            engine.generate(prompt, max_tokens=1, slot=2)
+        with pytest.raises(walsh.OptionError, match="slot"):
+            engine.generate(prompt, max_tokens=1, slot=-1)
+    with walsh.Engine(model, sequences=2, context=512) as engine:
+        assert engine.restore_slot(0, path) == saved
+        before = engine.status["reused"]
+        assert engine.generate(prompt, max_tokens=4, temperature=0, slot=0) == answer
+        assert engine.status["reused"] - before > 60
+        with pytest.raises(walsh.Error):
+            engine.restore_slot(0, tmp_path / "none.bin")

@@ -15,7 +15,7 @@ from ._arguments import Message, _dumps, _ids, _size
 from ._closing import Closing
 from ._errors import OptionError
 from ._model import Model
-from ._options import RequestOptions, knobs
+from ._options import RequestOptions, knobs, slot_number
 from ._text import Answer, Figures, Piece, Reply
 
 if TYPE_CHECKING:
@@ -182,6 +182,28 @@ class Engine(Closing):
     def status(self) -> dict[str, int]:
         """What it is doing: texts that wait and run, pages, steps and tokens so far."""
         return self._native.status()
+
+    @property
+    def slots(self) -> list[dict[str, int | None]]:
+        """Its slots, of which a request has one from its beginning to its end: the number of that
+        request, and how many ``tokens`` of its text, or of the last one's, were read."""
+        return [{"request": request, "tokens": tokens} for request, tokens in self._native.slots()]
+
+    def save_slot(self, slot: int, path: str | os.PathLike[str]) -> dict[str, int]:
+        """Writes to a file what a slot's last text has left behind, to be restored by an engine that
+        is started alike: its ``tokens`` and ``bytes``. Where a request has the slot, it is waited for."""
+        tokens, size = self._native.save_slot(slot_number(slot), path)
+        return {"tokens": tokens, "bytes": size}
+
+    def restore_slot(self, slot: int, path: str | os.PathLike[str]) -> dict[str, int]:
+        """Puts what was saved among the beginnings of texts that are kept: a prompt that begins like
+        it is not read again, as long as nobody needs its pages."""
+        tokens, size = self._native.restore_slot(slot_number(slot), path)
+        return {"tokens": tokens, "bytes": size}
+
+    def erase_slot(self, slot: int) -> int:
+        """Forgets a slot's text: how many of its tokens no other text has in common with it."""
+        return self._native.erase_slot(slot_number(slot))
 
     def _tokens_of(self, prompt: str | Sequence[int], special: bool) -> list[int]:
         if isinstance(prompt, str):

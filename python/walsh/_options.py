@@ -64,6 +64,8 @@ class RequestOptions(Options, total=False):
     timeout: float | None
     #: Beginnings of prompts are shared with requests of the same salt alone.
     salt: str | None
+    #: Which of the engine's slots it is to have, for which it waits; any if left out.
+    slot: int | None
     #: Whether tokens are looked up in the text so far.
     look_up: bool | None
 
@@ -91,6 +93,13 @@ def _schema(given: object) -> str:
         raise OptionError(f"json_schema must be JSON, but {error}") from None
 
 
+def slot_number(slot: object) -> int:
+    """The number of a slot, as the native part takes it."""
+    if isinstance(slot, bool) or not isinstance(slot, int) or not 0 <= slot < 1 << 32:
+        raise OptionError(f"slot must be the number of a slot, from 0 on, but is {slot!r}")
+    return slot
+
+
 def knobs(function: str, options: Mapping[str, Any], *, engine: bool = False) -> dict[str, Any]:
     """The options as the native part takes them."""
     known = _ENGINE if engine else _SESSION
@@ -108,6 +117,8 @@ def knobs(function: str, options: Mapping[str, Any], *, engine: bool = False) ->
         if not isinstance(bias, Mapping):
             raise OptionError(f"logit_bias must be a mapping of ids, but is {bias!r}")
         given["logit_bias"] = list(bias.items())
+    if "slot" in given:
+        given["slot"] = slot_number(given["slot"])
     if "logprobs" in given:
         given["top_logprobs"] = given.pop("logprobs")
     return given

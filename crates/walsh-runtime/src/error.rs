@@ -117,6 +117,17 @@ pub enum Error {
         /// The largest context that would fit.
         most: usize,
     },
+    /// Other engines' texts have the memory that an engine needs to begin.
+    #[error(
+        "the KV cache of one text takes {}, and texts of other models have what else there is of {}: come again when they have ended",
+        size_text(*needed), size_text(*budget)
+    )]
+    MemoryInUse {
+        /// The bytes of one text.
+        needed: u64,
+        /// The bytes of all engines together.
+        budget: u64,
+    },
     /// An option has a value that cannot be used.
     #[error("{option} must be {expected}, but is {given}")]
     Option {

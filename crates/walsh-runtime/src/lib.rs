@@ -53,8 +53,8 @@ pub use container::{Replacement, check_readable, check_writable};
 pub use conversation::{Conversation, Reply};
 pub use doctor::{BackendState, Cpu, Diagnosis, Tool, diagnose};
 pub use engine::{
-    Engine, EngineOptions, EngineStatus, Logprobs, Piece, Pooling, Request, SlotFile, SlotStatus,
-    Stream,
+    Budget, Engine, EngineOptions, EngineStatus, Logprobs, Piece, Pooling, Request, SlotFile,
+    SlotStatus, Stream,
 };
 pub use error::{Error, Result};
 pub use fidelity::{

@@ -10,7 +10,7 @@ use walsh_runtime::{Figures, Finish, Logprobs, Request, Stream};
 
 use crate::App;
 use crate::error::{ApiError, Result};
-use crate::models::{Place, Served};
+use crate::models::{Lent, Place};
 
 /// What an answer says next.
 pub(crate) enum Said {
@@ -58,7 +58,7 @@ pub(crate) struct Ended {
 /// An answer on its way.
 pub(crate) struct Answer {
     app: Arc<App>,
-    pub(crate) served: Arc<Served>,
+    pub(crate) served: Arc<Lent>,
     pub(crate) stream: Stream,
     parser: Option<OutputParser>,
     is_prompt_told: bool,
@@ -78,7 +78,7 @@ impl Answer {
     /// Asks an engine. With the parser goes whether the answer is calls of tools alone.
     pub(crate) fn new(
         app: &Arc<App>,
-        served: &Arc<Served>,
+        served: &Arc<Lent>,
         request: Request,
         parser: Option<(OutputParser, bool)>,
     ) -> Result<Self> {

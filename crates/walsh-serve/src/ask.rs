@@ -9,11 +9,11 @@ use walsh_runtime::{Constraint, Request};
 use crate::App;
 use crate::answer::{Answer, Answers};
 use crate::error::{About, ApiError, Result};
-use crate::models::{Place, Served};
+use crate::models::{Lent, Place};
 
 /// A conversation, and how it is to go on.
 pub(crate) struct Ask {
-    pub(crate) served: Arc<Served>,
+    pub(crate) served: Arc<Lent>,
     /// With its tools.
     pub(crate) dialogue: Dialogue,
     pub(crate) tools: Vec<Tool>,

@@ -223,6 +223,10 @@ impl From<Error> for ApiError {
             Error::NoRoom { .. } => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message)
             }
+            Error::MemoryInUse { .. } => Self {
+                retry_after: Some(10),
+                ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message)
+            },
             _ => Self::internal(message),
         }
     }

@@ -92,9 +92,19 @@ pub(crate) struct With<T: utoipa::ToSchema> {
 pub(crate) fn read<T: DeserializeOwned>(body: &Value) -> Result<T> {
     serde_path_to_error::deserialize(body).map_err(|error| {
         let path = error.path().to_string();
-        let message = format!("{path}: {}", error.inner());
+        let what = error.inner().to_string();
+        // What is missing has no path of its own.
+        let missing = what.strip_prefix("missing field `");
+        if let Some(name) = missing.and_then(|rest| rest.strip_suffix('`')) {
+            let at = match path.as_str() {
+                "." => name.to_owned(),
+                path => format!("{path}.{name}"),
+            };
+            return ApiError::field(at.clone(), format!("{at} is missing"));
+        }
+        let message = format!("{path}: {what}");
         match path.as_str() {
-            "." => ApiError::bad(error.inner().to_string()),
+            "." => ApiError::bad(what),
             _ => ApiError::field(path, message),
         }
     })
@@ -143,10 +153,13 @@ impl Knobs {
         };
         let deadline = self.timeout.map(|seconds| {
             let wrong = || {
-                let message = format!("timeout is {seconds}: give seconds above 0");
+                let message = format!("timeout is {seconds:e}: give seconds above 0");
                 ApiError::field("timeout", message)
             };
             let time = Duration::try_from_secs_f64(seconds).map_err(|_| wrong())?;
+            if time.is_zero() {
+                return Err(wrong());
+            }
             Instant::now().checked_add(time).ok_or_else(wrong)
         });
         Ok(Request {

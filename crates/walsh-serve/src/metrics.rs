@@ -76,6 +76,8 @@ pub(crate) struct Metrics {
     /// What an engine has said of itself last.
     latest: Mutex<HashMap<Of, EngineStatus>>,
     measured: Vec<Family<Of, Gauge<i64>>>,
+    held: Family<Of, Gauge<i64>>,
+    budget: Gauge<i64>,
     pub(crate) requests: Family<Of, Counter>,
     pub(crate) failed: Family<Of, Counter>,
     pub(crate) cancelled: Family<Of, Counter>,
@@ -100,6 +102,11 @@ impl Metrics {
             registry.register(name, help, family.clone());
             family
         });
+        let held = Family::<Of, Gauge<i64>>::default();
+        registry.register("kv_bytes", "Bytes of keys and values", held.clone());
+        let budget = Gauge::default();
+        let help = "Those that all models may have together, 0 for no bound";
+        registry.register("kv_budget_bytes", help, budget.clone());
         let mut counter = |name: &str, help: &str| {
             let family = Family::<Of, Counter>::default();
             registry.register(name, help, family.clone());
@@ -119,6 +126,8 @@ impl Metrics {
             counted: counted.into(),
             latest: Mutex::default(),
             measured: measured.into(),
+            held,
+            budget,
             requests,
             failed,
             cancelled,
@@ -136,6 +145,17 @@ impl Metrics {
         self.between_tokens
             .get_or_create(of)
             .observe(time.as_secs_f64());
+    }
+
+    /// Notes how many bytes models have together for keys and values; 0 for no bound.
+    pub(crate) fn note_budget(&self, bytes: u64) {
+        self.budget.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    /// Notes how many of them a model has.
+    pub(crate) fn note_held(&self, of: &Of, bytes: u64) {
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.held.get_or_create(of).set(bytes);
     }
 
     /// Takes over what an engine says of itself. One that was closed and opened again begins at nothing, and its counters

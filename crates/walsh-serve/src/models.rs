@@ -1,13 +1,15 @@
 //! The models of a server: opened when they are first asked for, closed when they are idle for long or their memory is
-//! needed.
+//! needed. Models without a part of their own share one [`Budget`].
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex as SyncMutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
 use walsh_runtime::chat::Template;
-use walsh_runtime::{Engine, EngineOptions, EngineStatus, Error, Model, Sampling, size_text};
+use walsh_runtime::{
+    Budget, Engine, EngineOptions, EngineStatus, Error, Model, Sampling, size_text,
+};
 
 use crate::error::{ApiError, Result};
 use crate::metrics::{Metrics, Of};
@@ -26,7 +28,11 @@ pub(crate) struct Served {
 }
 
 impl Served {
-    fn open(offer: &Offer, options: &EngineOptions) -> walsh_runtime::Result<Self> {
+    fn open(
+        offer: &Offer,
+        options: &EngineOptions,
+        budget: &Budget,
+    ) -> walsh_runtime::Result<Self> {
         let model = (offer.open)()?;
         let sampling = model.recommended_sampling().or_usual();
         let template = model.chat_template().map_err(ApiError::from);
@@ -36,7 +42,7 @@ impl Served {
         };
         Ok(Self {
             name: offer.name.clone(),
-            engine: Engine::new(model, options)?,
+            engine: Engine::within(model, options, (budget, &offer.name))?,
             template,
             sampling,
             of: Of {
@@ -58,6 +64,35 @@ impl Served {
     /// Its chat template.
     pub(crate) fn template(&self) -> Result<&Template> {
         self.template.as_ref().map_err(Clone::clone)
+    }
+}
+
+/// A model that a request uses. One that has no others may be closed.
+pub(crate) struct Lent {
+    served: Arc<Served>,
+    /// Says that it is used no longer, and so behind it.
+    _then: Then,
+}
+
+impl std::ops::Deref for Lent {
+    type Target = Served;
+
+    fn deref(&self) -> &Served {
+        &self.served
+    }
+}
+
+/// Tells of models that may be closed, when somebody lacks memory.
+struct Then {
+    budget: Budget,
+    lacking: Arc<Notify>,
+}
+
+impl Drop for Then {
+    fn drop(&mut self) {
+        if self.budget.is_lacking() {
+            self.lacking.notify_one();
+        }
     }
 }
 
@@ -88,8 +123,11 @@ fn context(model: &Model, options: &EngineOptions) -> walsh_runtime::Result<usiz
 /// A model of the server.
 struct Entry {
     offer: Offer,
-    /// Its memory for keys and values; 0 for as much as it can use.
+    /// What it can count on for keys and values beside the others: what the length of its texts follows from. 0 for as
+    /// much as it can use.
     kv_memory: u64,
+    /// Its own, or that of all models without one.
+    budget: Budget,
     open: Mutex<Option<Arc<Served>>>,
     /// When it was last asked for.
     asked: SyncMutex<Instant>,
@@ -124,11 +162,16 @@ fn closed(status: EngineStatus) -> EngineStatus {
     }
 }
 
-/// What each model without a part of its own has of the memory for keys and values: what others leave, in equal parts.
+/// What the models without a part of their own share of the memory for keys and values: what others leave.
+fn shared(offers: &[Offer], memory: u64) -> u64 {
+    let own = offers.iter().filter_map(|offer| offer.kv_memory);
+    memory.saturating_sub(own.fold(0, u64::saturating_add))
+}
+
+/// What each of them can count on: equal parts of it.
 fn rest(offers: &[Offer], memory: u64) -> u64 {
-    let own: u64 = offers.iter().filter_map(|offer| offer.kv_memory).sum();
     let others = offers.iter().filter(|offer| offer.kv_memory.is_none());
-    memory.saturating_sub(own) / others.count().max(1) as u64
+    shared(offers, memory) / others.count().max(1) as u64
 }
 
 /// Whether all models have a part of the memory for keys and values.
@@ -152,6 +195,10 @@ pub(crate) struct Models {
     entries: Vec<Entry>,
     metrics: Arc<Metrics>,
     options: EngineOptions,
+    /// That of all models without a part of their own.
+    budget: Budget,
+    /// Told when models lack memory that others, which nobody uses, may have.
+    lacking: Arc<Notify>,
     /// When the server was started, in seconds since 1970.
     pub(crate) started: u64,
     /// Requests that are being served or wait.
@@ -176,8 +223,14 @@ impl Models {
         metrics: &Arc<Metrics>,
     ) -> Self {
         let rest = rest(&offers, options.kv_memory);
+        let budget = Budget::new(shared(&offers, options.kv_memory));
+        let lacking = Arc::new(Notify::new());
+        let told = Arc::clone(&lacking);
+        budget.on_lack(move || told.notify_one());
+        metrics.note_budget(options.kv_memory);
         let entry = |offer: Offer| Entry {
             kv_memory: offer.kv_memory.unwrap_or(rest),
+            budget: offer.kv_memory.map_or_else(|| budget.clone(), Budget::new),
             offer,
             open: Mutex::new(None),
             asked: SyncMutex::new(Instant::now()),
@@ -187,6 +240,8 @@ impl Models {
             most: options.sequences + queue,
             entries: offers.into_iter().map(entry).collect(),
             options,
+            budget,
+            lacking,
             started: crate::now(),
             active: Arc::default(),
         }
@@ -225,18 +280,28 @@ impl Models {
     }
 
     /// A model, opened first if need be. Where memory is missing for it, those that nobody uses are closed.
-    pub(crate) async fn get(self: &Arc<Self>, name: Option<&str>) -> Result<Arc<Served>> {
+    pub(crate) async fn get(self: &Arc<Self>, name: Option<&str>) -> Result<Arc<Lent>> {
         let entry = self.entry(name)?;
         *entry.asked.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         let mut open = entry.open.lock().await;
+        let lend = |served: &Arc<Served>| {
+            let then = Then {
+                budget: self.budget.clone(),
+                lacking: Arc::clone(&self.lacking),
+            };
+            Arc::new(Lent {
+                served: Arc::clone(served),
+                _then: then,
+            })
+        };
+        // An engine that has broken down is of no use to anybody.
+        *open = open.take().filter(|served| !served.engine.has_ended());
         if let Some(served) = &*open {
-            return Ok(Arc::clone(served));
+            return Ok(lend(served));
         }
         let (models, name) = (Arc::clone(self), entry.offer.name.clone());
         let opened = tokio::task::spawn_blocking(move || models.open(&name)).await??;
-        let served = Arc::new(opened);
-        *open = Some(Arc::clone(&served));
-        Ok(served)
+        Ok(lend(open.insert(Arc::new(opened))))
     }
 
     fn open(&self, name: &str) -> Result<Served> {
@@ -247,25 +312,43 @@ impl Models {
             ..self.options.clone()
         };
         loop {
-            match Served::open(&entry.offer, &options) {
+            match Served::open(&entry.offer, &options, &entry.budget) {
                 Ok(served) => {
                     let seconds = started.elapsed().as_secs_f64();
                     tracing::info!(model = name, seconds, "opened");
                     return Ok(served);
                 }
-                Err(error) if is_out_of_memory(&error) && self.close_one() => {}
+                Err(error) if is_out_of_memory(&error) && self.close_one(|_| true) => {}
                 Err(error) => {
                     tracing::error!(model = name, %error, "cannot be opened");
-                    return Err(error.into());
+                    // It is none of the request's doing.
+                    return Err(match ApiError::from(error) {
+                        error if error.status.is_client_error() => {
+                            ApiError::internal(error.message)
+                        }
+                        error => error,
+                    });
                 }
             }
         }
     }
 
-    /// Closes the model that was not asked for the longest, of those that nobody uses.
-    fn close_one(&self) -> bool {
+    /// Closes models that nobody uses whenever another lacks their memory.
+    pub(crate) async fn close_for_others(self: Arc<Self>) {
+        loop {
+            self.lacking.notified().await;
+            let models = Arc::clone(&self);
+            let shares = |entry: &Entry| entry.offer.kv_memory.is_none();
+            let close = move || models.budget.is_lacking() && models.close_one(shares);
+            // An engine's thread is waited for.
+            let _ = tokio::task::spawn_blocking(close).await;
+        }
+    }
+
+    /// Closes the model that was not asked for the longest, of those of a kind that nobody uses.
+    fn close_one(&self, of: impl Fn(&Entry) -> bool) -> bool {
         let asked = |entry: &&Entry| *entry.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut entries: Vec<&Entry> = self.entries.iter().collect();
+        let mut entries: Vec<&Entry> = self.entries.iter().filter(|entry| of(entry)).collect();
         entries.sort_by_key(asked);
         entries
             .into_iter()
@@ -290,19 +373,34 @@ impl Models {
         for served in self.opened() {
             self.metrics.note(&served.of, &served.engine.status());
         }
+        // At one moment: what one has given another has not had before.
+        let shared = self.budget.held();
+        for entry in &self.entries {
+            let name = &entry.offer.name;
+            let held = match entry.offer.kv_memory {
+                None => shared.clone(),
+                Some(_) => entry.budget.held(),
+            };
+            let held = held.iter().find(|(held_by, _)| held_by == name);
+            let of = Of {
+                model: name.clone(),
+            };
+            self.metrics
+                .note_held(&of, held.map_or(0, |(_, bytes)| *bytes));
+        }
     }
 }
 
 /// Whether closing another model may help.
 fn is_out_of_memory(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::NoRoom { .. }
-            | Error::Core(walsh_runtime::CoreError::OutOfMemory { .. })
-            // What an engine says when less is free than its pages take.
-            | Error::Option {
-                option: "kv_memory",
-                ..
-            }
-    )
+    match error {
+        Error::NoRoom { .. } | Error::Core(walsh_runtime::CoreError::OutOfMemory { .. }) => true,
+        // What an engine says when less is free than its pages take, and not when all of the budget is too little.
+        Error::Option {
+            option: "kv_memory",
+            expected,
+            ..
+        } => expected.starts_with("at most"),
+        _ => false,
+    }
 }

@@ -10,7 +10,7 @@ use walsh_runtime::{EngineOptions, Model, Result};
 pub struct Offer {
     /// What requests call it.
     pub name: String,
-    /// Its part of the memory for keys and values; what others leave of it, in equal parts, if `None`.
+    /// Its part of the memory for keys and values, which is nobody else's; if `None`, it shares what others leave.
     pub kv_memory: Option<u64>,
     /// Opens it, which may take long; called again after it was closed.
     pub open: Box<dyn Fn() -> Result<Model> + Send + Sync>,
@@ -23,7 +23,7 @@ pub struct ServeOptions {
     /// The models. Requests without a model's name mean the first.
     pub offers: Vec<Offer>,
     /// What each model's engine is started with. Memory for keys and values, where it is limited, is that of all
-    /// models together: models have what they are [offered](Offer::kv_memory) with, and the others equal parts of the rest.
+    /// models together: models have what they are [offered](Offer::kv_memory) with, and the others share the rest.
     pub engine: EngineOptions,
     /// The keys, of which a request has to have one; none if none are needed.
     pub keys: Vec<String>,

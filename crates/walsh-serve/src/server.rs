@@ -154,6 +154,7 @@ async fn run(options: ServeOptions, notice: &mut dyn FnMut(Notice)) -> Result<()
         request_time: limits.request_time,
         log_texts: options.log_texts,
     });
+    tokio::spawn(Arc::clone(&app.models).close_for_others());
     tokio::select! {
         opened = app.models.get(None) => {
             opened.map_err(|error| ServeError::Model(error.message))?;

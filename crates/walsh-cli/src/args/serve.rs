@@ -94,7 +94,7 @@ pub(crate) struct Serve {
     pub(crate) write_timeout: Duration,
 
     /// The part of --kv-memory that is one model's, by the name that requests call it; those without one
-    /// share the rest equally. May be given several times
+    /// share the rest. May be given several times
     #[arg(long, value_name = "NAME=SIZE", value_parser = share)]
     pub(crate) kv_share: Vec<(String, u64)>,
 

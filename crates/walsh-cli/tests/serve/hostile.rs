@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::http::{connect, request};
 use super::support::tiny::Tiny;
@@ -403,4 +403,70 @@ fn what_cannot_be_served_is_said_before_it_begins() {
     assert!(said.contains("30s"), "{said}");
     let said = last(walsh(["serve", "--model", "/no/such/file.gguf"]));
     assert!(said.contains("/no/such/file.gguf"), "{said}");
+}
+
+#[test]
+fn what_is_wrong_is_named_by_its_field() {
+    let server = Server::tiny(&["--log", "off"]);
+    let chat = |more: Value| {
+        let mut body = json!({ "messages": user("a"), "max_tokens": 2 });
+        let more = more.as_object().expect("an object").clone();
+        body.as_object_mut().expect("an object").extend(more);
+        body
+    };
+    let every: Map<String, Value> = (0..260).map(|id| (id.to_string(), json!(-100))).collect();
+    let responses = "/v1/responses";
+    let refused = [
+        (CHAT, json!({ "max_tokens": 2 }), "messages"),
+        ("/tokenize", json!({}), "content"),
+        (CHAT, chat(json!({ "logit_bias": every })), "logit_bias"),
+        (CHAT, chat(json!({ "timeout": 0 })), "timeout"),
+        (CHAT, chat(json!({ "timeout": 1e300 })), "timeout"),
+        (responses, json!({}), "input"),
+        (responses, json!({ "input": [] }), "input"),
+        (
+            responses,
+            json!({ "input": [{ "role": "robot", "content": "a" }] }),
+            "input[0].role",
+        ),
+        (responses, json!({ "input": "a", "text": "json" }), "text"),
+        (
+            responses,
+            json!({ "input": "a", "reasoning": 5 }),
+            "reasoning",
+        ),
+        (
+            responses,
+            json!({ "input": "a", "metadata": 5 }),
+            "metadata",
+        ),
+        (
+            responses,
+            json!({ "input": "a", "conversation": "conv_1" }),
+            "conversation",
+        ),
+        (responses, json!({ "prompt": { "id": "pmpt_1" } }), "prompt"),
+        (
+            responses,
+            json!({ "input": "a", "tools": [{ "type": "web_search" }] }),
+            "tools[0]",
+        ),
+    ];
+    for (path, body, field) in refused {
+        let error = server.refused(path, &body, 400);
+        assert_eq!(error["param"], field, "{error} {body}");
+        let message = error["message"].as_str().expect("a message");
+        assert!(
+            message.len() < 200 && !message.contains("Some("),
+            "{message}"
+        );
+    }
+    // Whoever streams is told so too.
+    let body = chat(json!({ "logit_bias": every, "stream": true }));
+    let events = server.post(CHAT, &body).events();
+    let mut errors = events
+        .iter()
+        .filter_map(|event| event["error"]["param"].as_str());
+    assert_eq!(errors.next(), Some("logit_bias"), "{events:?}");
+    server.idle();
 }

@@ -3,6 +3,7 @@
 //! What may come next depends on the tokens so far alone, so that a thread works it out while the device runs the step
 //! whose logits it is for.
 
+mod names;
 mod numbers;
 mod said;
 #[cfg(test)]
@@ -19,6 +20,7 @@ use llguidance::toktrie::{ApproximateTokEnv, SimpleVob, TokEnv};
 use llguidance::{Matcher, ParserFactory};
 use serde_json::{Map, Value, json};
 
+use self::names::Names;
 use self::numbers::Numbers;
 use self::said::one_line;
 use crate::tokenizer::Tokenizer;
@@ -35,7 +37,7 @@ const WHITESPACE: &str = r" |\n( {0,32}|\t{0,16})";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Constraint {
     /// JSON by a JSON schema. References are to parts of the schema itself (`#/...`). Numbers have at most 20 digits behind
-    /// each other, unless the schema asks for more. Between
+    /// each other, and no object has a name twice, unless the schema asks for more. Between
     /// two parts of the JSON there is a space, a line's end with what the next line is indented by, or nothing.
     JsonSchema(String),
     /// What a regular expression matches as a whole, without looking around.
@@ -99,8 +101,44 @@ struct Job {
 pub(crate) struct Guides {
     factory: ParserFactory,
     jobs: Sender<Job>,
-    /// The tokens that begin with a digit.
-    digits: Arc<SimpleVob>,
+    json: Arc<Words>,
+}
+
+/// Tokens of JSON.
+struct Words {
+    /// Those that begin with a digit.
+    digits: SimpleVob,
+    /// Those with quotes, with how many.
+    quotes: Vec<(u32, usize, Box<[u8]>)>,
+}
+
+/// Where a text of JSON is.
+struct Json {
+    numbers: Numbers,
+    names: Names,
+    words: Arc<Words>,
+}
+
+impl Json {
+    /// Tokens that are better not to follow, in sets of which the first counts most.
+    fn unwanted(&self, allowed: &SimpleVob) -> Vec<SimpleVob> {
+        let mut sets = Vec::new();
+        let least = self.names.least_quotes();
+        let quotes = self.words.quotes.iter();
+        let quotes =
+            quotes.filter(|(token, count, _)| *count >= least && allowed.is_allowed(*token));
+        let mut doubled = SimpleVob::alloc(allowed.len());
+        for (token, _, bytes) in quotes {
+            if self.names.doubles(bytes) {
+                doubled.allow_token(*token);
+            }
+        }
+        sets.push(doubled);
+        if self.numbers.is_long() {
+            sets.push(self.words.digits.clone());
+        }
+        sets
+    }
 }
 
 impl Guides {
@@ -132,11 +170,14 @@ impl Guides {
         thread
             .spawn(work)
             .map_err(|error| Error::constraint(format!("its thread cannot be started: {error}")))?;
-        let digits = Arc::new(numbers::digits(tokenizer));
+        let json = Arc::new(Words {
+            digits: numbers::digits(tokenizer),
+            quotes: names::quotes(tokenizer),
+        });
         Ok(Self {
             factory,
             jobs,
-            digits,
+            json,
         })
     }
 
@@ -159,9 +200,13 @@ impl Guides {
         // Its other end is here.
         let _ = told.send(Ok(first));
         let is_json = matches!(constraint, Constraint::JsonSchema(_));
-        let numbers = (Numbers::default(), Arc::clone(&self.digits));
+        let json = || Json {
+            numbers: Numbers::default(),
+            names: Names::default(),
+            words: Arc::clone(&self.json),
+        };
         Ok(Guide {
-            numbers: is_json.then_some(numbers),
+            json: is_json.then(json),
             jobs: self.jobs.clone(),
             next,
             matcher: None,
@@ -184,8 +229,7 @@ fn what_is_next(mut matcher: Box<Matcher>) -> Next {
 
 /// A text under a constraint: [`mask`](Self::mask) and [`accept`](Self::accept) in turns.
 pub(crate) struct Guide {
-    /// Where a text of JSON is, and the tokens that begin with a digit.
-    numbers: Option<(Numbers, Arc<SimpleVob>)>,
+    json: Option<Json>,
     jobs: Sender<Job>,
     next: Receiver<Next>,
     /// What goes on, once it is known what may come next.
@@ -202,19 +246,18 @@ impl Guide {
         let ended = |_| Error::constraint("the thread that tells what may come next has ended");
         let (matcher, allowed) = next.map_err(ended)??;
         self.matcher = Some(matcher);
-        let long = self
-            .numbers
-            .as_ref()
-            .filter(|(numbers, _)| numbers.is_long());
-        let without = long.map(|(_, digits)| digits.as_slice());
-        // Where nothing but digits may follow, they do.
-        let without = without.filter(|digits| {
-            let pairs = allowed.as_slice().iter().zip(*digits);
-            pairs
-                .into_iter()
-                .any(|(allowed, digits)| allowed & !digits != 0)
-        });
-        forbid(allowed.as_slice(), without.unwrap_or_default(), logits);
+        let mut without = vec![0; allowed.as_slice().len()];
+        let unwanted = self.json.as_ref().map(|json| json.unwanted(&allowed));
+        for set in unwanted.into_iter().flatten() {
+            let both = without.iter().zip(set.as_slice()).map(|(a, b)| a | b);
+            let both: Vec<u32> = both.collect();
+            // Where nothing else may follow, they do.
+            let mut pairs = allowed.as_slice().iter().zip(&both);
+            if pairs.any(|(allowed, without)| allowed & !without != 0) {
+                without = both;
+            }
+        }
+        forbid(allowed.as_slice(), &without, logits);
         if logits.iter().all(|logit| *logit == f32::NEG_INFINITY) {
             return Err(Error::constraint(
                 "of the tokens that it allows, logits and biases leave none",
@@ -226,8 +269,9 @@ impl Guide {
     /// Goes on with a token, of these bytes, that is allowed and does not end the text: what may follow is worked out beside what is done
     /// until it is asked for.
     pub(crate) fn accept(&mut self, token: i32, bytes: &[u8]) {
-        if let Some((numbers, _)) = &mut self.numbers {
-            numbers.push(bytes);
+        if let Some(json) = &mut self.json {
+            json.numbers.push(bytes);
+            json.names.push(bytes);
         }
         if let Some(matcher) = self.matcher.take() {
             let (told, next) = channel();

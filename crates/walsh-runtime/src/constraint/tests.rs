@@ -205,3 +205,80 @@ fn what_cannot_be_is_refused_with_its_place() {
         println!("{shown}: {error}");
     }
 }
+
+/// Most of what is drawn is a name that was there already, as models like them best.
+#[test]
+fn no_object_has_a_name_twice() {
+    let tokenizer = tokenizer("smollm2-135m");
+    let guides = Guides::new(&tokenizer).unwrap();
+    let mut random = SplitMix64(29);
+    let any = Constraint::JsonSchema(json!({"type": "object"}).to_string());
+    let wanted = [
+        "{\"", "a", "\":", " ", "1", ",", " \"", "\"", "{", "}", "\\", "u0061",
+    ];
+    let wanted: Vec<i32> = wanted
+        .iter()
+        .flat_map(|text| {
+            tokenizer
+                .encode(text, crate::tokenizer::Special::Text)
+                .unwrap()
+        })
+        .collect();
+    let (mut objects, mut names) = (0, 0);
+    for _ in 0..300 {
+        let mut guide = guides.guide(&any).unwrap();
+        let mut text = Vec::new();
+        for place in 0..120 {
+            let mut logits = vec![0.0; tokenizer.vocab_size()];
+            guide.mask(&mut logits).unwrap();
+            let is_allowed = |token: &i32| logits[*token as usize] > f32::NEG_INFINITY;
+            if (0..logits.len() as i32).any(|t| tokenizer.is_end(t) && is_allowed(&t)) {
+                break;
+            }
+            let of = |from: &mut dyn Iterator<Item = i32>| from.filter(is_allowed).collect();
+            let mut choices: Vec<i32> = of(&mut wanted.iter().copied());
+            // All objects come to an end.
+            let closing = |token: &i32| *tokenizer.token_bytes(*token) == *b"}";
+            if place > 60
+                && let Some(close) = choices.iter().copied().find(closing)
+            {
+                choices = vec![close];
+            }
+            if choices.is_empty() {
+                choices = of(&mut (0..logits.len() as i32));
+            }
+            let token = choices[random.below(choices.len())];
+            text.extend_from_slice(&tokenizer.token_bytes(token));
+            guide.accept(token, &tokenizer.token_bytes(token));
+        }
+        let Ok(value) = serde_json::from_slice::<Value>(&text) else {
+            continue;
+        };
+        let read = count(&value);
+        let mut written = names::Names::default();
+        for (at, byte) in text.iter().enumerate() {
+            assert!(
+                !written.doubles(&[*byte]),
+                "{}",
+                String::from_utf8_lossy(&text[..=at])
+            );
+            written.push(&[*byte]);
+        }
+        objects += 1;
+        names += read;
+    }
+    println!("{objects} objects, {names} names");
+    assert!(
+        objects > 100 && 2 * names > 3 * objects,
+        "{objects} {names}"
+    );
+}
+
+/// How many names a value has.
+fn count(value: &Value) -> usize {
+    match value {
+        Value::Object(map) => map.len() + map.values().map(count).sum::<usize>(),
+        Value::Array(values) => values.iter().map(count).sum(),
+        _ => 0,
+    }
+}

@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::{Error, Result};
 
@@ -21,6 +22,8 @@ pub struct Replacement {
     temporary: PathBuf,
     target: PathBuf,
     folder: PathBuf,
+    /// Whether it has taken its place: its name may be another's by now.
+    is_placed: bool,
 }
 
 impl Replacement {
@@ -40,11 +43,14 @@ impl Replacement {
             _ => PathBuf::from("."),
         };
         remove_unfinished(&folder);
-        // Two threads or processes that save to one path do not meet.
-        for attempt in 0..1000 {
+        // Two threads or processes that save to one path do not meet, and no name comes again: who removes what is left
+        // over has looked at a name some time before.
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        for _ in 0..1000 {
             let mut hidden = OsString::from(".");
             hidden.push(shortened(name));
-            hidden.push(format!(".{}-{attempt}{UNFINISHED}", std::process::id()));
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            hidden.push(format!(".{}-{number}{UNFINISHED}", std::process::id()));
             let temporary = folder.join(hidden);
             match begin(&temporary, earlier.as_ref()) {
                 Ok(Some(file)) => {
@@ -53,6 +59,7 @@ impl Replacement {
                         temporary,
                         target,
                         folder,
+                        is_placed: false,
                     });
                 }
                 Ok(None) => {}
@@ -84,10 +91,11 @@ impl Replacement {
     ///
     /// # Errors
     /// When the disk is full, or the folder has gone since.
-    pub fn commit(self) -> Result<()> {
-        let failed = |error| Error::file(&self.target, &error);
-        self.file.sync_all().map_err(failed)?;
-        fs::rename(&self.temporary, &self.target).map_err(failed)?;
+    pub fn commit(mut self) -> Result<()> {
+        let placed = self.file.sync_all();
+        let placed = placed.and_then(|()| fs::rename(&self.temporary, &self.target));
+        placed.map_err(|error| Error::file(&self.target, &error))?;
+        self.is_placed = true;
         // The rename itself is on the disk when its folder is. Not every system
         // lets a folder be opened; the file is whole either way.
         if let Ok(folder) = File::open(&self.folder) {
@@ -99,8 +107,9 @@ impl Replacement {
 
 impl Drop for Replacement {
     fn drop(&mut self) {
-        // After a rename there is nothing to remove.
-        let _ = fs::remove_file(&self.temporary);
+        if !self.is_placed {
+            let _ = fs::remove_file(&self.temporary);
+        }
     }
 }
 
@@ -261,6 +270,24 @@ mod tests {
         let mut file = Replacement::create(path).unwrap();
         file.file().write_all(text.as_bytes()).unwrap();
         file.commit().unwrap();
+    }
+
+    #[test]
+    fn who_saves_to_one_path_at_once_does_not_take_the_others_file_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.walsh");
+        std::thread::scope(|scope| {
+            for number in 0..8 {
+                let path = &path;
+                scope.spawn(move || {
+                    for _ in 0..40 {
+                        save(path, &number.to_string());
+                    }
+                });
+            }
+        });
+        assert_eq!(names(folder.path()), ["a.walsh"]);
+        assert_eq!(fs::read_to_string(path).unwrap().len(), 1);
     }
 
     #[test]

@@ -10,4 +10,6 @@ pub(super) type SlotWork = Box<dyn FnOnce(&mut Runner, usize) -> Box<dyn FnOnce(
 pub(super) enum Job {
     Serve(Box<Sequence>),
     Slot(usize, SlotWork),
+    /// To look at its part of the budget: it is asked for some of it, or was answered.
+    Look,
 }

@@ -4,6 +4,7 @@
 //! written, and a chunk of those that are being read. Texts begin when there are pages for what they have; when pages run
 //! out, the youngest gives its own back and is read again later, by the same calls.
 
+mod budget;
 mod caches;
 mod clients;
 mod folder;
@@ -27,6 +28,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+pub use self::budget::Budget;
 use self::job::{Job, SlotWork};
 use self::left::Home;
 pub use self::options::EngineOptions;
@@ -77,6 +79,8 @@ struct Shared {
     /// The first thing that went wrong with the folder of prefixes.
     trouble: Arc<Mutex<Option<String>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// Has it no longer woken for others.
+    hush: Box<dyn Fn() + Send + Sync>,
 }
 
 impl Engine {
@@ -86,6 +90,20 @@ impl Engine {
     /// When an option is out of range, the memory does not hold a text of the context's
     /// length, a codec does not fit the model, or memory is missing.
     pub fn new(model: Model, options: EngineOptions) -> Result<Self> {
+        let budget = Budget::new(options.kv_memory);
+        Self::within(model, options, (&budget, ""))
+    }
+
+    /// Starts an engine whose caches take their part of a budget, in the place of
+    /// [memory of their own](EngineOptions::kv_memory). The name is what it is [called](Budget::held) there.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); when others' texts have the memory of one text for a minute, too.
+    pub fn within(
+        model: Model,
+        options: EngineOptions,
+        (budget, name): (&Budget, &str),
+    ) -> Result<Self> {
         let options = options.resolved(&model)?;
         if options.prefix_folder.is_some() && !options.keep_prefixes {
             return Err(Error::option(
@@ -95,10 +113,12 @@ impl Engine {
             ));
         }
         let trouble = Arc::default();
-        let runner = Runner::new(&model, &options, &trouble)?;
+        let runner = Runner::new((&model, &options), (budget, name), &trouble)?;
+        let hush = Box::new(runner.part.hush());
         let home = runner.home.clone();
         let shown = Arc::<Mutex<Shown>>::default();
         let (sender, inbox) = channel();
+        runner.part.wake_by(sender.clone());
         let worker = Worker::new(runner, inbox, Arc::clone(&shown));
         let thread = std::thread::Builder::new().name("walsh-engine".into());
         let thread = thread.spawn(move || worker.run()).map_err(|error| {
@@ -113,6 +133,7 @@ impl Engine {
             shown,
             trouble,
             thread: Mutex::new(Some(thread)),
+            hush,
         })))
     }
 
@@ -126,6 +147,14 @@ impl Engine {
     #[must_use]
     pub fn options(&self) -> &EngineOptions {
         &self.0.options
+    }
+
+    /// Whether it has broken down, and takes no requests any more.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        let thread = self.0.thread.lock();
+        let thread = thread.unwrap_or_else(PoisonError::into_inner);
+        thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
     /// What it is doing.
@@ -245,6 +274,7 @@ fn ended() -> Error {
 impl Drop for Shared {
     fn drop(&mut self) {
         // Without senders the thread ends.
+        (self.hush)();
         let inbox = self.inbox.get_mut().unwrap_or_else(PoisonError::into_inner);
         *inbox = None;
         let thread = self

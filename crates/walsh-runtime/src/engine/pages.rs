@@ -9,6 +9,12 @@ pub(super) const PAGE: usize = walsh::PAGE as usize;
 /// What stands in a page table for no page.
 const NONE: i32 = -1;
 
+/// Where a page goes by the moves of [`PageGroup::resize`].
+pub(super) fn moved(moves: &[(i32, i32)], page: i32) -> i32 {
+    let found = moves.binary_search_by_key(&page, |(from, _)| *from);
+    found.map_or(NONE, |index| moves[index].1)
+}
+
 /// Who has a page.
 #[derive(Debug, Clone, Copy, Default)]
 struct Holders {
@@ -244,6 +250,38 @@ impl PageGroup {
         }
     }
 
+    /// Makes it a group of so many pages, of which no more are in use: where each that is lies and where it goes. Those that
+    /// there will be stay where they are.
+    pub(super) fn resize(&mut self, pages: usize) -> Vec<(i32, i32)> {
+        let holders = std::mem::take(&mut self.holders);
+        // Below 2³¹, as a cache's slots are.
+        let is_left = |page: &i32| (*page as usize) < pages;
+        let used: Vec<i32> = (0..holders.len() as i32)
+            .filter(|page| !self.free.contains(page))
+            .collect();
+        let stays = |page: &i32| used.binary_search(page).is_err();
+        let mut free: BTreeSet<i32> = (0..pages as i32).filter(stays).collect();
+        self.holders = vec![Holders::default(); pages];
+        let mut moves = Vec::new();
+        for from in used {
+            let to = match is_left(&from) {
+                true => from,
+                // There are as many as are in use.
+                false => free.pop_first().unwrap_or(NONE),
+            };
+            moves.push((from, to));
+            if let Some(place) = self.holders.get_mut(to as usize) {
+                *place = holders[from as usize];
+            }
+        }
+        self.free = free;
+        for page in self.table.iter_mut().filter(|page| **page != NONE) {
+            *page = moved(&moves, *page);
+        }
+        self.changed = (0..self.table.len() / self.per_slot.max(1)).collect();
+        moves
+    }
+
     /// The rows of the table that changed since the last call.
     pub(super) fn changes(&mut self) -> impl Iterator<Item = (usize, &[i32])> {
         let (table, per_slot) = (&self.table, self.per_slot);
@@ -327,5 +365,33 @@ mod tests {
         );
         group.clear(1);
         assert_eq!(group.free(), 4);
+    }
+    #[test]
+    fn pages_in_use_move_to_the_front_where_there_are_fewer() {
+        let mut group = PageGroup::new(None, (2, 256), 8);
+        group.take(0, &(0..130));
+        group.take(1, &(0..130));
+        // A prefix keeps the first two of the second.
+        for page in group.pages_of(1, &(0..128)).into_iter().flatten() {
+            group.keep(page);
+        }
+        group.clear(1);
+        rows(&mut group);
+        assert_eq!((group.held(), group.free()), (3, 3));
+        let moves = group.resize(5);
+        assert_eq!(moves, [(0, 0), (1, 1), (2, 2), (4, 4), (5, 3)]);
+        assert_eq!((group.pages(), group.free(), group.held()), (5, 0, 3));
+        assert_eq!(rows(&mut group)[0], (0, vec![0, 1, 2, -1]));
+        group.give_up(moved(&moves, 4));
+        assert_eq!(group.missing(0, &(130..193)), 1);
+        group.take(0, &(130..193));
+        assert_eq!(rows(&mut group), [(0, vec![0, 1, 2, 4])]);
+        // More of them leave all where it is.
+        let moves = group.resize(9);
+        assert!(moves.iter().all(|(from, to)| from == to) && moves.len() == 5);
+        assert_eq!((group.free(), group.held()), (4, 4));
+        group.clear(0);
+        group.give_up(3);
+        assert_eq!((group.free(), group.held()), (9, 0));
     }
 }

@@ -1,10 +1,12 @@
 //! Beginnings of texts whose keys and values are kept, so that they are not read again.
 
 mod held;
+mod room;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
+use super::budget::Clock;
 use super::caches::Group;
 use super::pages::PAGE;
 use crate::model::graph::Reading;
@@ -88,18 +90,18 @@ pub(super) struct Prefixes {
     roots: HashMap<Option<String>, NodeId>,
     /// The numbers of free copies of overlays; `None` where pages say it all.
     checkpoints: Option<Vec<usize>>,
-    clock: u64,
+    clock: Clock,
 }
 
 impl Prefixes {
     /// An empty tree; with how many copies of overlays, where caches have any.
-    pub(super) fn new(checkpoints: Option<usize>) -> Self {
+    pub(super) fn new(checkpoints: Option<usize>, clock: Clock) -> Self {
         Self {
             nodes: BTreeMap::new(),
             next: 0,
             roots: HashMap::new(),
             checkpoints: checkpoints.map(|count| (0..count).rev().collect()),
-            clock: 0,
+            clock,
         }
     }
 
@@ -245,8 +247,7 @@ impl Prefixes {
 
     /// Notes that a node and all before it were of use.
     fn touch(&mut self, id: NodeId) {
-        self.clock += 1;
-        let (clock, mut at) = (self.clock, Some(id));
+        let (clock, mut at) = (self.clock.tick(), Some(id));
         while let Some(node) = at.and_then(|id| self.nodes.get_mut(&id)) {
             node.used = clock;
             at = node.parent;
@@ -383,57 +384,6 @@ impl Prefixes {
         let least = with.min_by_key(|node| (node.children.len() > 1, node.used, node.start));
         least?.checkpoint.take()
     }
-
-    /// Gives pages of a group up until so many are free, or none is left to give.
-    pub(super) fn make_room(&mut self, groups: &mut [Group], group: usize, wanted: usize) {
-        while groups[group].pages.free() < wanted {
-            let pages = &groups[group].pages;
-            let frees = |node: &Node| node.pages_in(group).any(|page| !pages.is_held(page));
-            // Where there is a window, whoever goes on has what it sees. Else a node goes whole, and none before what lies
-            // behind it does.
-            let has_window = pages.has_window();
-            let candidates = self.nodes.iter().filter(|(_, node)| match has_window {
-                true => node.pages_in(group).next().is_some(),
-                false => node.parent.is_some() && node.children.is_empty(),
-            });
-            let least = candidates.min_by_key(|(_, node)| (!frees(node), node.used, node.start));
-            match least {
-                None => return,
-                Some((&id, _)) if has_window => self.drop_pages(id, groups, group),
-                Some((&id, _)) => self.remove(id, groups),
-            }
-        }
-    }
-
-    fn drop_pages(&mut self, id: NodeId, groups: &mut [Group], group: usize) {
-        let node = self.nodes.get_mut(&id);
-        let pages = node.and_then(|node| node.pages.get_mut(group));
-        for page in pages.into_iter().flatten() {
-            if let Some(page) = page.take() {
-                groups[group].pages.give_up(page);
-            }
-        }
-    }
-
-    /// Removes a node that nothing lies behind, and where its salt's texts begin when it was the last.
-    fn remove(&mut self, id: NodeId, groups: &mut [Group]) {
-        for group in 0..groups.len() {
-            self.drop_pages(id, groups, group);
-        }
-        let Some(node) = self.nodes.remove(&id) else {
-            return;
-        };
-        self.free_checkpoint(node.checkpoint);
-        let Some(parent) = node.parent else { return };
-        let Some(node) = self.nodes.get_mut(&parent) else {
-            return;
-        };
-        node.children.retain(|child| *child != id);
-        if node.parent.is_none() && node.children.is_empty() {
-            self.nodes.remove(&parent);
-            self.roots.retain(|_, root| *root != parent);
-        }
-    }
 }
 
 #[cfg(test)]
@@ -488,7 +438,7 @@ mod tests {
     #[test]
     fn a_run_of_tokens_is_cut_where_texts_part_and_a_chunk_is_not() {
         let mut groups = groups([None]);
-        let mut prefixes = Prefixes::new(None);
+        let mut prefixes = Prefixes::new(None, Clock::default());
         let root = prefixes.root(&None);
         let chunk = read(&mut groups, Reading::CodesAndFresh, 0..50);
         let chunk = prefixes.insert(root, chunk, &mut groups).expect("a node");
@@ -522,9 +472,9 @@ mod tests {
             [vec![(2, 3), (1, 2), (0, 1)]]
         );
         // The last part goes first; the second page is the first part's too.
-        prefixes.make_room(&mut groups, 0, 5);
+        prefixes.make_room(&mut groups, 0, 5, u64::MAX);
         assert_eq!(position(find(&prefixes, &groups, &tokens(0..171))), 100);
-        prefixes.make_room(&mut groups, 0, 8);
+        prefixes.make_room(&mut groups, 0, 8, u64::MAX);
         assert_eq!(groups[0].pages.free(), 8);
         assert_eq!(find(&prefixes, &groups, &text), Search::default());
     }
@@ -532,7 +482,7 @@ mod tests {
     #[test]
     fn a_window_loses_what_lies_farthest_back() {
         let mut groups = groups([None, Some(70)]);
-        let mut prefixes = Prefixes::new(None);
+        let mut prefixes = Prefixes::new(None, Clock::default());
         let mut node = prefixes.root(&None);
         for start in [0, 64, 128, 192, 256] {
             let chunk = read(&mut groups, Reading::CodesAndFresh, start..start + 64);
@@ -546,18 +496,18 @@ mod tests {
         assert_eq!(position(find(&prefixes, &groups, &text)), 320);
         assert_eq!(position(find(&prefixes, &groups, &text[..200])), 192);
         // A token at 192 sees the pages from 123 on.
-        prefixes.make_room(&mut groups, 1, 5);
+        prefixes.make_room(&mut groups, 1, 5, u64::MAX);
         assert_eq!(position(find(&prefixes, &groups, &text[..200])), 0);
         assert_eq!(position(find(&prefixes, &groups, &text)), 320);
         assert_eq!(groups[0].pages.free(), 3);
-        prefixes.make_room(&mut groups, 1, 8);
+        prefixes.make_room(&mut groups, 1, 8, u64::MAX);
         assert_eq!(find(&prefixes, &groups, &text).found, None);
     }
 
     #[test]
     fn copies_of_overlays_are_lent() {
         let mut groups = groups([None]);
-        let mut prefixes = Prefixes::new(Some(2));
+        let mut prefixes = Prefixes::new(Some(2), Clock::default());
         let root = prefixes.root(&None);
         let mut node = root;
         for start in [0, 64, 128] {
@@ -576,7 +526,7 @@ mod tests {
         assert_eq!(position(find(&prefixes, &groups, &text[..100])), 0);
         // Nothing is kept behind a node that is gone, and its copy is free again.
         groups[0].pages.clear(0);
-        prefixes.make_room(&mut groups, 0, 8);
+        prefixes.make_room(&mut groups, 0, 8, u64::MAX);
         let kept = Kept {
             checkpoint: prefixes.take_checkpoint(),
             ..read(&mut groups, Reading::Codes, 192..200)

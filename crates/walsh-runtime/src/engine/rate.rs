@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::budget::Budget;
 use super::options::EngineOptions;
 use super::request::{Request, Stream};
 use super::runner::Runner;
@@ -46,8 +47,9 @@ impl Decoding {
             sequence.begin(slot);
             sequences.push(sequence);
         }
+        let budget = Budget::new(options.kv_memory);
         let mut decoding = Self {
-            runner: Runner::new(model, &options, &Arc::default())?,
+            runner: Runner::new((model, &options), (&budget, ""), &Arc::default())?,
             sequences,
             depth,
             watch: watch.clone(),

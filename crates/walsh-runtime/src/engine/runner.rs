@@ -1,5 +1,6 @@
 //! Runs of the model over rows of several sequences.
 
+mod memory;
 mod slots;
 
 use std::ops::Range;
@@ -7,11 +8,11 @@ use std::sync::{Arc, Mutex};
 
 use walsh::{DType, Device, Step, Tensor};
 
-use super::caches::{Caches, Group};
+use super::budget::{Budget, Part};
+use super::caches::{Caches, Group, Plan, Sizes};
 use super::folder::{self, Folder};
 use super::left::Home;
 use super::options::EngineOptions;
-use super::pages::{PAGE, PageGroup};
 use super::prefixes::{Kept, Prefixes, Search};
 use super::sequence::{Rows, Sequence};
 use super::slots::Held;
@@ -66,14 +67,20 @@ pub(super) struct Runner {
     pub(super) home: Home,
     /// The most rows of prompts in a step.
     pub(super) chunk: usize,
+    options: EngineOptions,
+    sizes: Sizes,
+    /// What the caches are laid out by.
+    plan: Plan,
+    /// What they may take: given back when they are gone, and so the last here.
+    pub(super) part: Part,
 }
 
 impl Runner {
     /// The caches, lists and, if it keeps any, what others have left behind; what goes wrong with the folder of that is
     /// put into `trouble`.
     pub(super) fn new(
-        model: &Model,
-        options: &EngineOptions,
+        (model, options): (&Model, &EngineOptions),
+        (budget, name): (&Budget, &str),
         trouble: &Arc<Mutex<Option<String>>>,
     ) -> Result<Self> {
         let (device, config) = (model.device().clone(), model.config());
@@ -81,11 +88,17 @@ impl Runner {
         let row_bytes = config.vocabulary * size_of::<f32>();
         let logit_rows = (LOGIT_BYTES / row_bytes).clamp(1, options.sequences);
         let numbers = |count: usize| device.zeros(DType::I32, &[count as u64]);
-        let caches = Caches::new(model, options)?;
+        let sizes = Sizes::new(model, options)?;
+        let part = memory::part((model, options), &sizes, (budget, name))?;
+        let plan = sizes.plan(part.held());
+        part.give(part.held().saturating_sub(sizes.bytes(&plan)));
+        let caches = Caches::new((model, options), &sizes, &plan)?;
         let home = folder::home(model, &caches, options)?;
         Ok(Self {
             folder: Folder::open((model, &home), options, Arc::clone(trouble))?,
-            prefixes: options.keep_prefixes.then(|| Prefixes::new(caches.copies)),
+            prefixes: options
+                .keep_prefixes
+                .then(|| Prefixes::new(caches.copies, budget.clock())),
             caches,
             intermediates: Intermediates::new(&device, config, rows, logit_rows)?,
             sequences: numbers(rows)?,
@@ -100,6 +113,10 @@ impl Runner {
             chunk: options.chunk,
             model: model.clone(),
             device,
+            options: options.clone(),
+            sizes,
+            plan,
+            part,
         })
     }
 
@@ -117,7 +134,7 @@ impl Runner {
             pages.leave(slot, positions.start);
             let missing = pages.missing(slot, &positions);
             if let Some(prefixes) = &mut self.prefixes {
-                prefixes.make_room(groups, index, missing);
+                prefixes.make_room(groups, index, missing, u64::MAX);
             }
             // A page that was shared with a prefix may be the slot's alone now.
             let pages = &groups[index].pages;
@@ -132,46 +149,6 @@ impl Runner {
             }
         }
         Ok(true)
-    }
-
-    /// Whether a text may begin beside others: each may need another page soon, and what is left of its prompt needs more.
-    /// Alone, any may.
-    pub(super) fn has_room(&self, sequence: &Sequence, running: &[Sequence]) -> bool {
-        let others = running.len();
-        if others == 0 {
-            return true;
-        }
-        let last_chunk = |sequence: &Sequence| {
-            let tokens = sequence.tokens().len();
-            tokens.saturating_sub(self.chunk)..tokens + 1
-        };
-        let promised = |pages: &PageGroup| -> usize {
-            let reading = running.iter().filter(|sequence| sequence.is_being_read());
-            let missing = reading.map(|sequence| {
-                pages.missing(sequence.slot.unwrap_or_default(), &last_chunk(sequence))
-            });
-            missing.sum()
-        };
-        let groups = &self.caches.groups;
-        let found = self.search(sequence).found;
-        let shared = match (&self.prefixes, found) {
-            (Some(prefixes), Some(found)) => prefixes.pages_of(&found, groups),
-            _ => vec![Vec::new(); groups.len()],
-        };
-        // A page that is written to is not shared for long.
-        let whole = found.map_or(0, |found| found.position / PAGE);
-        groups
-            .iter()
-            .zip(shared)
-            .all(|(Group { pages, .. }, shared)| {
-                let held = shared
-                    .iter()
-                    .filter(|(entry, page)| *entry < whole && pages.is_held(*page));
-                let needed = pages
-                    .needed(&last_chunk(sequence))
-                    .saturating_sub(held.count());
-                needed + others + promised(pages) <= pages.pages() - pages.held()
-            })
     }
 
     fn search(&self, sequence: &Sequence) -> Search {

@@ -438,9 +438,20 @@ impl Sequence {
         if let Some(guide) = &mut self.guide {
             guide.mask(logits)?;
         }
-        let token = self
-            .sampler
-            .sample(logits, &self.tokens, &mut self.random)?;
+        let sampled = self.sampler.sample(logits, &self.tokens, &mut self.random);
+        let token = sampled.map_err(|error| {
+            let mut biases = self.request.logit_bias.iter();
+            let is_biased = biases.any(|(_, bias)| *bias == f32::NEG_INFINITY);
+            let is_none = logits.iter().all(|logit| *logit == f32::NEG_INFINITY);
+            match is_biased && is_none {
+                true => Error::option(
+                    "logit_bias",
+                    "such that a token is left",
+                    "one that forbids all",
+                ),
+                false => error,
+            }
+        })?;
         let logprobs = known.map(|known| {
             let logit = own.iter().find(|(id, _)| *id == token);
             let logit = logit.map_or(logits[token as usize], |(_, logit)| *logit);

@@ -1,16 +1,20 @@
 //! The engine's thread: who is in a step, and what comes of it.
 
+mod memory;
+mod shown;
+
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, TryRecvError};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use self::memory::Seeking;
+pub(super) use self::shown::Shown;
 use super::clients::Clients;
 use super::job::{Job, SlotWork};
-use super::pages::PageGroup;
 use super::runner::Runner;
 use super::sequence::{Rows, Sequence};
-use super::slots::{Held, SlotStatus};
+use super::slots::Held;
 use super::status::EngineStatus;
 use crate::{Error, Finish, Result};
 
@@ -33,6 +37,8 @@ pub(super) struct Worker {
     next: u64,
     /// Whether prompts that are read soonest come first in the next step.
     turn: bool,
+    /// Whether the next step waits for memory, or has waited.
+    seeking: Seeking,
     status: EngineStatus,
     shown: Arc<Mutex<Shown>>,
 }
@@ -43,13 +49,6 @@ struct Work {
     /// Requests of lower numbers came before it.
     number: u64,
     work: SlotWork,
-}
-
-/// What is told of an engine to who looks at it.
-#[derive(Default)]
-pub(super) struct Shown {
-    pub(super) status: EngineStatus,
-    pub(super) slots: Vec<SlotStatus>,
 }
 
 impl Worker {
@@ -65,6 +64,7 @@ impl Worker {
             running: Vec::new(),
             next: 0,
             turn: false,
+            seeking: Seeking::default(),
             status: EngineStatus::default(),
             shown,
         }
@@ -74,7 +74,11 @@ impl Worker {
     pub(super) fn run(mut self) {
         self.show();
         loop {
-            self.receive();
+            self.give();
+            if self.open {
+                self.receive();
+                self.give();
+            }
             if !self.open {
                 // Nobody holds a handle, and who holds a stream is told.
                 return;
@@ -93,7 +97,7 @@ impl Worker {
     /// Takes what has come in; waits for it where there is nothing else to do.
     fn receive(&mut self) {
         let is_idle = self.waiting.is_empty() && self.running.is_empty();
-        if is_idle && self.slot_works.is_empty() {
+        if (is_idle && self.slot_works.is_empty()) || self.seeking == Seeking::Waits {
             match self.inbox.recv() {
                 Ok(job) => self.take(job),
                 Err(_) => self.open = false,
@@ -113,6 +117,7 @@ impl Worker {
 
     fn take(&mut self, job: Job) {
         match job {
+            Job::Look => self.seeking.hear(),
             Job::Serve(sequence) => self.enter(*sequence),
             Job::Slot(slot, work) => self.slot_works.push(Work {
                 slot,
@@ -212,6 +217,9 @@ impl Worker {
 
     /// Who is in the next step, with pages for it: places among the running.
     fn plan(&mut self) -> Result<Vec<usize>> {
+        if self.waits_for_memory()? {
+            return Ok(Vec::new());
+        }
         while self.admit()? {}
         self.running.sort_by_key(Sequence::turn);
         if let Some(alone) = self.running.iter().find(|sequence| sequence.is_alone()) {
@@ -291,16 +299,20 @@ impl Worker {
         (numbers, read)
     }
 
-    /// Lets one that waits begin, if there is room for it: of those of the highest priority, that whose client has had the
-    /// fewest tokens.
-    fn admit(&mut self) -> Result<bool> {
+    /// Who may begin next of those that wait: of those of the highest priority, that whose client has had the fewest tokens.
+    fn next_waiting(&self) -> Option<usize> {
         let can_begin = |place: &usize| self.can_have_slot(&self.waiting[*place]);
         // They lie in turn already: of equals the first.
         let turn = |place: &usize| {
             let sequence = &self.waiting[*place];
             (sequence.turn().0, self.clients.tokens(sequence.client()))
         };
-        let Some(place) = (0..self.waiting.len()).filter(can_begin).min_by_key(turn) else {
+        (0..self.waiting.len()).filter(can_begin).min_by_key(turn)
+    }
+
+    /// Lets one that waits begin, if there is room for it.
+    fn admit(&mut self) -> Result<bool> {
+        let Some(place) = self.next_waiting() else {
             return Ok(false);
         };
         if !self.runner.has_room(&self.waiting[place], &self.running) {
@@ -552,36 +564,6 @@ impl Worker {
             self.clients.leave(sequence.client());
             let what = error.to_string();
             sequence.fail(Error::Engine { what });
-        }
-    }
-
-    /// Tells those who look at it.
-    fn show(&mut self) {
-        let groups = &self.runner.caches.groups;
-        let sum =
-            |of: &dyn Fn(&PageGroup) -> usize| groups.iter().map(|group| of(&group.pages)).sum();
-        self.status.waiting = self.waiting.len();
-        self.status.running = self.running.len();
-        self.status.pages_used = sum(&PageGroup::held);
-        self.status.pages_shared = sum(&PageGroup::shared);
-        self.status.pages_kept = sum(&|pages| pages.pages() - pages.free() - pages.held());
-        self.status.pages = sum(&PageGroup::pages);
-        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        shown.status = self.status;
-        shown.slots.clear();
-        shown
-            .slots
-            .extend(self.runner.held.iter().map(|held| SlotStatus {
-                request: None,
-                tokens: held.as_ref().map_or(0, |text| text.tokens.len()),
-            }));
-        for sequence in self.running.iter().chain(&self.waiting) {
-            if let Some(slot) = sequence.slot {
-                shown.slots[slot] = SlotStatus {
-                    request: Some(sequence.number),
-                    tokens: sequence.read(),
-                };
-            }
         }
     }
 }

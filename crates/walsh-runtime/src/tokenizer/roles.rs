@@ -24,7 +24,7 @@ pub(super) struct Roles {
 }
 
 /// Tokens after which a model has nothing more to say, whatever else the file says of them.
-const ENDS: [&str; 22] = [
+const ENDS: [&str; 23] = [
     "<|eot_id|>",
     "<|im_end|>",
     "<|end|>",
@@ -33,6 +33,8 @@ const ENDS: [&str; 22] = [
     "<|flush|>",
     "<|calls|>",
     "<end_of_turn>",
+    // FunctionGemma's, with which it would go on to what a tool says.
+    "<start_function_response>",
     "<|endoftext|>",
     "</s>",
     "<|eom_id|>",

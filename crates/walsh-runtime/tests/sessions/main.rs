@@ -6,6 +6,7 @@
 mod tiny;
 
 mod asked;
+mod budgets;
 mod calibrations;
 mod constraints;
 mod conversations;

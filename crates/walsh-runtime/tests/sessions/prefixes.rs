@@ -198,10 +198,10 @@ fn nobody_goes_on_from_what_has_another_salt() {
 }
 
 /// Numbers without a pattern, from a seed.
-struct Lots(u64);
+pub(super) struct Lots(pub(super) u64);
 
 impl Lots {
-    fn below(&mut self, most: usize) -> usize {
+    pub(super) fn below(&mut self, most: usize) -> usize {
         self.0 = self
             .0
             .wrapping_mul(6_364_136_223_846_793_005)
@@ -211,7 +211,7 @@ impl Lots {
 }
 
 /// The least memory that holds one text of the context's length.
-fn least_memory(model: &Model, options: &EngineOptions) -> u64 {
+pub(super) fn least_memory(model: &Model, options: &EngineOptions) -> u64 {
     let holds = |kv_memory: u64| {
         let options = EngineOptions {
             kv_memory,
@@ -231,7 +231,7 @@ fn least_memory(model: &Model, options: &EngineOptions) -> u64 {
 }
 
 /// One of a thousand: about one of a few documents, or about none.
-fn any_request(lots: &mut Lots, documents: &[Vec<i32>]) -> Request {
+pub(super) fn any_request(lots: &mut Lots, documents: &[Vec<i32>]) -> Request {
     let document = &documents[lots.below(documents.len())];
     let length = document.len() / 5 * lots.below(5);
     let mut prompt = document[..length].to_vec();

@@ -9,7 +9,7 @@ use walsh_runtime::chat::{Dialogue, ToolChoice};
 
 use crate::ask::{self, Ask};
 use crate::error::{ApiError, Result};
-use crate::models::Served;
+use crate::models::Lent;
 
 #[derive(Deserialize, utoipa::ToSchema)]
 pub(super) struct Messages {
@@ -45,7 +45,7 @@ fn message(role: &str, content: String) -> Message {
 
 impl Messages {
     /// What is asked for of a model.
-    pub(super) fn ask(self, served: Arc<Served>, mut request: Request) -> Result<Ask> {
+    pub(super) fn ask(self, served: Arc<Lent>, mut request: Request) -> Result<Ask> {
         if self.thread.is_some() {
             return Err(ApiError::thread());
         }

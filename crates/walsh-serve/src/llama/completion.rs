@@ -16,7 +16,7 @@ use crate::body::Body;
 use crate::error::{About, ApiError, Result};
 use crate::events::{self, Writer, data};
 use crate::knobs::{self, Knobs};
-use crate::models::Served;
+use crate::models::Lent;
 use crate::openai::completions::{Prompts, infill};
 use crate::openai::{timings, token_logprob};
 use crate::{App, Asked};
@@ -104,7 +104,7 @@ pub(crate) async fn fill(
 async fn answer(
     app: &Arc<App>,
     (asks, asked, body): (Completion, &Asked, &Value),
-    served: Arc<Served>,
+    served: Arc<Lent>,
     tokens: impl FnOnce() -> Result<Vec<i32>> + Send + 'static,
 ) -> Result<Response> {
     let given: Knobs = knobs::read(body)?;
@@ -147,7 +147,7 @@ async fn answer(
 }
 
 struct CompletionWriter {
-    served: Arc<Served>,
+    served: Arc<Lent>,
 }
 
 impl CompletionWriter {

@@ -18,7 +18,7 @@ use crate::body::Body;
 use crate::error::{ApiError, Result};
 use crate::events::{self, Writer, data};
 use crate::knobs::{self, Knobs};
-use crate::models::Served;
+use crate::models::Lent;
 use crate::{App, Asked, new_id, now};
 
 /// The fields of a request but those of [`Knobs`].
@@ -172,7 +172,7 @@ struct Head {
     id: String,
     created: u64,
     with_logprobs: bool,
-    served: Arc<Served>,
+    served: Arc<Lent>,
 }
 
 impl Head {

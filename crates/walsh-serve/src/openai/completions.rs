@@ -19,7 +19,7 @@ use crate::body::Body;
 use crate::error::{About, ApiError, Result};
 use crate::events::{self, Writer, data};
 use crate::knobs::{self, Knobs};
-use crate::models::Served;
+use crate::models::Lent;
 use crate::{App, Asked, new_id, now};
 
 /// Tokens of an answer where the request does not say, as OpenAI has it.
@@ -220,7 +220,7 @@ pub(crate) async fn completions(
 struct Head {
     id: String,
     created: u64,
-    served: Arc<Served>,
+    served: Arc<Lent>,
     echo: bool,
     with_logprobs: bool,
     /// Answers to each prompt.

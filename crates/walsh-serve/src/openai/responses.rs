@@ -23,27 +23,29 @@ use crate::ask::{self, Ask};
 use crate::body::{Body, InPath};
 use crate::error::{ApiError, Result};
 use crate::knobs::{self, Knobs};
-use crate::models::Served;
+use crate::models::Lent;
 use crate::{App, Asked, events, new_id, now};
 
 #[derive(Deserialize, utoipa::ToSchema)]
 struct Responses {
     model: Option<String>,
-    input: Value,
+    input: Option<Value>,
     instructions: Option<String>,
     previous_response_id: Option<String>,
     tools: Option<Vec<Value>>,
     tool_choice: Option<Value>,
     parallel_tool_calls: Option<bool>,
-    text: Option<Value>,
-    reasoning: Option<Value>,
+    text: Option<Map<String, Value>>,
+    reasoning: Option<Map<String, Value>>,
     max_output_tokens: Option<i64>,
     stream: Option<bool>,
     store: Option<bool>,
     background: Option<bool>,
     include: Option<Vec<String>>,
     top_logprobs: Option<usize>,
-    metadata: Option<Value>,
+    metadata: Option<Map<String, Value>>,
+    conversation: Option<Value>,
+    prompt: Option<Value>,
 }
 
 /// What a response says of its request, and what it is made of.
@@ -54,7 +56,7 @@ struct Head {
     /// The messages that were read, to go on from later; none where nothing is kept.
     messages: Option<Vec<Map<String, Value>>>,
     app: Arc<App>,
-    served: Arc<Served>,
+    served: Arc<Lent>,
 }
 
 /// Goes on with a conversation, of which what came before may be kept here.
@@ -78,6 +80,18 @@ pub(crate) async fn respond(
             "background: responses are made while the client waits",
         ));
     }
+    // What is kept elsewhere would be missing from the conversation.
+    for (name, given) in [
+        ("conversation", &asks.conversation),
+        ("prompt", &asks.prompt),
+    ] {
+        if given.is_some() {
+            let message = format!(
+                "{name}: none are kept here: give input, and instructions or previous_response_id"
+            );
+            return Err(ApiError::field(name, message));
+        }
+    }
     let choice = super::chat::tool_choice(asks.tool_choice.as_ref())?;
     let tools = asks.tools.as_deref().map(input::tools).transpose()?;
     let (given_tools, tools) = ask::tools(tools, &choice)?;
@@ -85,7 +99,12 @@ pub(crate) async fn respond(
         Some(id) => app.kept.messages(id)?,
         None => Vec::new(),
     };
-    messages.extend(input::messages(&asks.input)?);
+    let missing = || ApiError::field("input", "input is missing");
+    let own = input::messages(asks.input.as_ref().ok_or_else(missing)?)?;
+    if !own.is_empty() || messages.is_empty() {
+        ask::messages(own.clone()).map_err(input::own)?;
+    }
+    messages.extend(own);
     let read = ask::messages(instructed(asks.instructions.as_deref(), &messages))?;
     let format = asks.text.as_ref().and_then(|text| text.get("format"));
     let constraint = ask::form(format, "text.format")?;
@@ -101,7 +120,7 @@ pub(crate) async fn respond(
     if let Some(effort) = asks
         .reasoning
         .as_ref()
-        .and_then(|reasoning| reasoning["effort"].as_str())
+        .and_then(|reasoning| reasoning.get("effort")?.as_str())
     {
         variables.insert("reasoning_effort".into(), effort.into());
     }
@@ -134,15 +153,15 @@ pub(crate) async fn respond(
         "incomplete_details": null,
         "instructions": asks.instructions,
         "max_output_tokens": asks.max_output_tokens,
-        "metadata": asks.metadata.unwrap_or(json!({})),
+        "metadata": asks.metadata.unwrap_or_default(),
         "model": served.name,
         "output": [],
         "parallel_tool_calls": parallel,
         "previous_response_id": asks.previous_response_id,
-        "reasoning": asks.reasoning.unwrap_or(json!({ "effort": null, "summary": null })),
+        "reasoning": asks.reasoning.map_or_else(|| json!({ "effort": null, "summary": null }), Value::from),
         "store": store,
         "temperature": sampling.temperature,
-        "text": asks.text.unwrap_or(json!({ "format": { "type": "text" } })),
+        "text": asks.text.map_or_else(|| json!({ "format": { "type": "text" } }), Value::from),
         "tool_choice": match choice {
             ToolChoice::None => json!("none"),
             ToolChoice::Auto => json!("auto"),

@@ -125,7 +125,7 @@ impl Types {
     }
 
     /// A value as JSON.
-    fn json(&self, text: &str) -> String {
+    pub(super) fn json(&self, text: &str) -> String {
         let plain = text.trim();
         // Templates print them as Python does.
         let plain = match plain {

@@ -1,5 +1,7 @@
 //! Constraints by which an answer calls tools.
 
+mod gemma;
+
 use std::fmt::Write;
 
 use serde_json::{Map, Value, json};
@@ -121,6 +123,7 @@ impl Grammar<'_> {
                     _ if self.tools.is_empty() => "answer",
                     Format::Llama => self.llama(must)?,
                     Format::Mistral => self.mistral(must)?,
+                    Format::Gemma => self.gemma(must)?,
                     _ => self.blocks(must)?,
                 };
                 format!("{reasoning} {calls}")

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use super::{harmony, reasoning};
+use super::{gemma, harmony, reasoning};
 use crate::tokenizer::Tokenizer;
 
 /// The form in which a model calls tools.
@@ -16,6 +16,8 @@ pub(super) enum Format {
     Llama,
     /// `[TOOL_CALLS][{"name": …, "arguments": {…}}]`, or with names behind the marker, as Mistral's models have it.
     Mistral,
+    /// `<start_function_call>call:name{key:<escape>text<escape>}<end_function_call>`, as FunctionGemma has it.
+    Gemma,
     /// Messages to `functions.name`, as gpt-oss has it.
     Harmony,
 }
@@ -27,6 +29,7 @@ impl Format {
             Self::Hermes | Self::Coder => &["<tool_call>", "</tool_call>"],
             Self::Llama => &["<|python_tag|>"],
             Self::Mistral => &["[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"],
+            Self::Gemma => &[gemma::BEGIN, gemma::END, gemma::ESCAPE],
             Self::Harmony => &harmony::MARKERS,
         }
     }
@@ -55,6 +58,8 @@ impl Form {
         let has = |text: &str| source.contains(text);
         let format = if has("<|channel|>") && has("<|message|>") {
             Some(Format::Harmony)
+        } else if has(gemma::BEGIN) && has(gemma::ESCAPE) {
+            Some(Format::Gemma)
         } else if has("[TOOL_CALLS]") {
             Some(Format::Mistral)
         } else if has("<tool_call>") && has("<function=") {

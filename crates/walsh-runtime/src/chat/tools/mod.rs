@@ -6,6 +6,7 @@ mod coder;
 mod constraint;
 mod family;
 mod form;
+mod gemma;
 mod harmony;
 mod hermes;
 mod json;

@@ -5,6 +5,7 @@ use std::fmt;
 use super::coder::Coder;
 use super::family::{Delta, Family, Out};
 use super::form::Format;
+use super::gemma::Gemma;
 use super::harmony::Harmony;
 use super::hermes::Hermes;
 use super::llama::Llama;
@@ -43,6 +44,7 @@ impl OutputParser {
             Format::Coder => Box::new(Coder::default()),
             Format::Llama => Box::new(Llama::default()),
             Format::Mistral => Box::new(Mistral::default()),
+            Format::Gemma => Box::new(Gemma::default()),
         };
         let shows_control = form.controls.iter().any(|(name, _)| {
             let of_calls = form.format.markers().contains(name);

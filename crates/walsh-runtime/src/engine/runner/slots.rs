@@ -96,7 +96,7 @@ impl Runner {
         let mut pages = Vec::new();
         for index in 0..groups.len() {
             let seen = groups[index].pages.seen(tokens);
-            prefixes.make_room(groups, index, seen.len());
+            prefixes.make_room(groups, index, seen.len(), u64::MAX);
             let group = &mut groups[index].pages;
             if group.free() < seen.len() {
                 let (needed, free) = (seen.len(), group.free());

@@ -14,6 +14,17 @@ fn message(role: &str, content: String) -> Message {
     message
 }
 
+/// What is wrong with messages, as what is wrong with the input that they were made of.
+pub(super) fn own(mut error: ApiError) -> ApiError {
+    let name = |text: &str| match text.strip_prefix("messages") {
+        Some(rest) => format!("input{rest}"),
+        None => text.to_owned(),
+    };
+    error.param = error.param.as_deref().map(name);
+    error.message = name(&error.message);
+    error
+}
+
 /// The messages of an input: a text of the user, or items.
 pub(super) fn messages(input: &Value) -> Result<Vec<Message>> {
     let items = match input {
@@ -104,8 +115,9 @@ pub(super) fn tools(tools: &[Value]) -> Result<Vec<Value>> {
         }
         other => {
             let at = format!("tools[{index}]");
+            let other = other.map_or("what has no type".to_owned(), |other| format!("{other:?}"));
             let message =
-                format!("{at}: {other:?} is no tool that is here: give those of type function");
+                format!("{at}: {other} is no tool that is here: give those of type function");
             Err(ApiError::field(at, message))
         }
     };

@@ -10,7 +10,7 @@ use crate::constraint::shapes::Shape;
 use crate::tokenizer::Tokenizer;
 
 /// Every form, and prompts that leave their reasoning at each place.
-const FORMS: [(&str, &str); 9] = [
+const FORMS: [(&str, &str); 10] = [
     ("qwen2.5", ""),
     ("qwen3", ""),
     ("qwen3", "<think>\n"),
@@ -19,6 +19,7 @@ const FORMS: [(&str, &str); 9] = [
     ("llama3.1", ""),
     ("mistral-v3", ""),
     ("named", ""),
+    ("function-gemma", ""),
     ("gpt-oss", "<|start|>assistant"),
 ];
 
@@ -70,7 +71,7 @@ impl Place {
 }
 
 /// Tools with schemas by chance.
-fn random_tools(random: &mut SplitMix64, coder: bool) -> (Vec<Tool>, Vec<Shape>) {
+fn random_tools(random: &mut SplitMix64, form: &str) -> (Vec<Tool>, Vec<Shape>) {
     let mut tools = Vec::new();
     let mut shapes = Vec::new();
     while tools.len() < 2 {
@@ -78,8 +79,13 @@ fn random_tools(random: &mut SplitMix64, coder: bool) -> (Vec<Tool>, Vec<Shape>)
         let schema = shape.schema();
         // Texts between marks are held to no length and no pattern, and names to what can stand there.
         let text = schema.to_string();
-        let beyond = text.contains("Length") || text.contains("pattern") || text.contains("anyOf");
-        if schema["type"] != "object" || coder && (beyond || text.contains("enum")) {
+        let beyond = text.contains("Length") || text.contains("pattern");
+        let beyond = match form {
+            "coder" => beyond || text.contains("anyOf") || text.contains("enum"),
+            "function-gemma" => beyond,
+            _ => false,
+        };
+        if schema["type"] != "object" || beyond {
             continue;
         }
         let mut tool = tool_json(["weather", "f/g.h"][tools.len()], &schema);
@@ -124,8 +130,8 @@ fn a_call_that_must_be_is() {
     for (name, prompt) in FORMS {
         let template = Template::from_source(&source(name), &place.tokenizer).unwrap();
         let (mut drawn, mut most) = (0, 0);
-        for round in 0..24 {
-            let (tools, shapes) = random_tools(&mut random, name == "coder");
+        for round in 0..36 {
+            let (tools, shapes) = random_tools(&mut random, name);
             let named = ToolChoice::Named(tools[1].name.clone());
             let choice = if round % 3 == 0 {
                 &named
@@ -170,13 +176,14 @@ fn calls_hold_on_real_vocabularies() {
         ("smollm2-135m", "chatml"),
         ("gemma3-270m", "gemma3"),
         ("smollm2-135m", "coder"),
+        ("gemma3-270m", "function-gemma"),
     ] {
         let place = Place::new(crate::constraint::tests::tokenizer(model));
         let mut random = SplitMix64(23);
         let template = Template::from_source(&source(name), &place.tokenizer).unwrap();
         let mut drawn = 0;
         for round in 0..16 {
-            let (tools, shapes) = random_tools(&mut random, name == "coder");
+            let (tools, shapes) = random_tools(&mut random, name);
             let choice = [ToolChoice::Required, ToolChoice::Auto][round % 2].clone();
             let request = ToolRequest {
                 tools: &tools,
@@ -208,7 +215,7 @@ fn a_call_that_may_be_is_of_its_schema() {
         let template = Template::from_source(&source(name), &place.tokenizer).unwrap();
         let (mut drawn, mut with_calls) = (0, 0);
         for round in 0..40 {
-            let (tools, shapes) = random_tools(&mut random, name == "coder");
+            let (tools, shapes) = random_tools(&mut random, name);
             let request = ToolRequest {
                 tools: &tools,
                 choice: &ToolChoice::Auto,
@@ -238,7 +245,7 @@ fn what_is_said_instead_of_a_call_is_of_its_schema() {
         let template = Template::from_source(&source(name), &place.tokenizer).unwrap();
         let (mut said, mut called) = (0, 0);
         for round in 0..60 {
-            let (all, shapes) = random_tools(&mut random, name == "coder");
+            let (all, shapes) = random_tools(&mut random, name);
             // With tools that are strict, with tools that are not, and without any.
             let mut tools = if round % 3 == 2 { Vec::new() } else { all };
             for tool in &mut tools {
@@ -315,6 +322,7 @@ fn marks_that_are_control_tokens_are_asked_for() {
         ("qwen3", false, false),
         ("llama3.1", true, false),
         ("mistral-v3", true, false),
+        ("function-gemma", true, false),
         ("gpt-oss", true, true),
     ] {
         let template = Template::from_source(&source(name), &tokenizer).unwrap();

@@ -444,3 +444,108 @@ fn random_texts_are_read_alike_in_any_pieces() {
     }
     assert!(calls > 100, "{calls}");
 }
+
+#[test]
+fn gemma() {
+    let zurich = r#"{"place": "Zürich \"{}\", a:b"}"#;
+    let mixed =
+        r#"{"place": "x", "days": -2, "deep": {"a b": [1.5, null, "c,d", [], {}]}, "flag": true}"#;
+    let cases = [
+        (
+            "<start_function_call>call:weather{place:<escape>Zürich \"{}\", a:b<escape>}<end_function_call>",
+            with(&[], &[call(0, "weather", zurich)]),
+        ),
+        (
+            "So.\n<start_function_call>call:f{}<end_function_call><start_function_call>call:f{ a : 1 , b:[ ] }<end_function_call>\n",
+            with(
+                &[said("So.")],
+                &[call(0, "f", "{}"), call(1, "f", "{\"a\": 1, \"b\": []}")],
+            ),
+        ),
+        (
+            "<start_function_call>call:weather{place:<escape>x<escape>,days:-2,deep:{<escape>a b<escape>:[1.5,null,<escape>c,d<escape>,[],{}]},flag:true}<end_function_call>",
+            with(&[], &[call(0, "weather", mixed)]),
+        ),
+        // Values of another kind than they are written as.
+        (
+            "<start_function_call>call:weather{place:12345,days:<escape>3<escape>,flag:True,maybe:None}<end_function_call>",
+            with(
+                &[],
+                &[call(
+                    0,
+                    "weather",
+                    r#"{"place": "12345", "days": 3, "flag": true, "maybe": null}"#,
+                )],
+            ),
+        ),
+        // A text as it is, line ends and marks within it, and one that holds the beginning of a mark.
+        (
+            "<start_function_call>call:weather{place:a < b,maybe:<escape>1\n<esc<end_function_call><escape>}<end_function_call>",
+            with(
+                &[],
+                &[call(
+                    0,
+                    "weather",
+                    "{\"place\": \"a < b\", \"maybe\": \"1\\n<esc<end_function_call>\"}",
+                )],
+            ),
+        ),
+        // Braces that are missing, a mark that is missing, text behind.
+        (
+            "<start_function_call>call:weather{deep:{a:[1,2<end_function_call> Done",
+            with(&[], &[call(0, "weather", "{\"deep\": {\"a\": [1, 2]}}")])
+                .into_iter()
+                .chain([said(" Done")])
+                .collect(),
+        ),
+        (
+            "<start_function_call>call:f{} <b>",
+            with(&[], &[call(0, "f", "{}")])
+                .into_iter()
+                .chain([said(" <b>")])
+                .collect(),
+        ),
+        // Cut off.
+        (
+            "<start_function_call>call:weather{place:<escape>Ber",
+            with(&[], &[call(0, "weather", "{\"place\": \"Ber")]),
+        ),
+        (
+            "<start_function_call>call:weather{days:12",
+            with(&[], &[call(0, "weather", "{\"days\": 12")]),
+        ),
+        // No calls.
+        (
+            "<start_function_call>call:weat",
+            vec![said("<start_function_call>call:weat")],
+        ),
+        (
+            "<start_function_call>call:nobody{}<end_function_call>",
+            vec![said(
+                "<start_function_call>call:nobody{}<end_function_call>",
+            )],
+        ),
+        (
+            "a <start_function_call>to call <escape>",
+            vec![said("a <start_function_call>to call <escape>")],
+        ),
+        // Amid a value.
+        (
+            "<start_function_call>call:f{a:1]x",
+            with(&[], &[call(0, "f", "{\"a\": 1]x")]),
+        ),
+        (
+            "<start_function_call>call:f{a:[1}x",
+            with(&[], &[call(0, "f", "{\"a\": [1}x")]),
+        ),
+    ];
+    check("function-gemma", &cases);
+    // However deep it nests, what comes out can be read.
+    let deep = format!("<start_function_call>call:f{{a:{}", "[".repeat(300));
+    let template = template("function-gemma");
+    let deltas = parsed(&template, "", &deep);
+    assert!(
+        matches!(&deltas[2], Delta::Text(text) if text.len() == 201),
+        "{deltas:?}"
+    );
+}

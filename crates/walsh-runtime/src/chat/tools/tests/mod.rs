@@ -28,6 +28,24 @@ const CODER: &str = "{% for m in messages %}<|im_start|>{{ m.role }}
 /// Mistral's later way of writing calls.
 const NAMED: &str = "{% for m in messages %}{% if m.role == 'user' %}[INST]{{ m.content }}[/INST]{% else %}{{ m.content }}{% for call in m.tool_calls or [] %}[TOOL_CALLS]{{ call.function.name }}[ARGS]{{ call.function.arguments | tojson }}{% endfor %}{{ eos_token }}{% endif %}{% endfor %}{{ tools | tojson if tools }}";
 
+/// FunctionGemma's way of declaring tools, of writing calls and of what they give.
+const GEMMA: &str = "{{ bos_token }}{% macro show(value) %}
+{%- if value is string %}<escape>{{ value }}<escape>
+{%- elif value is boolean %}{{ 'true' if value else 'false' }}
+{%- elif value is none %}null
+{%- elif value is mapping %}{{ '{' }}{% for k, v in value | dictsort %}{{ ',' if not loop.first }}{{ k }}:{{ show(v) }}{% endfor %}{{ '}' }}
+{%- elif value is sequence %}[{% for v in value %}{{ ',' if not loop.first }}{{ show(v) }}{% endfor %}]
+{%- else %}{{ value }}{% endif %}{% endmacro %}
+{%- if tools %}<start_of_turn>developer
+{% for tool in tools %}<start_function_declaration>declaration:{{ tool.function.name }}{{ show({'description': tool.function.description, 'parameters': tool.function.parameters}) }}<end_function_declaration>{% endfor %}<end_of_turn>
+{% endif %}
+{%- for m in messages %}
+{%- if m.role == 'tool' %}<start_function_response>response:{{ m.name }}{{ show({'value': m.content}) }}<end_function_response>
+{%- else %}<start_of_turn>{{ 'model' if m.role == 'assistant' else m.role }}
+{{ m.content or '' }}{% for call in m.tool_calls or [] %}<start_function_call>call:{{ call.function.name }}{{ show(call.function.arguments) }}<end_function_call>{% endfor %}<end_of_turn>
+{% endif %}{% endfor %}{% if add_generation_prompt %}<start_of_turn>model
+{% endif %}";
+
 /// The templates of the golden files by name, and those above.
 fn source(name: &str) -> String {
     #[derive(Deserialize)]
@@ -42,6 +60,7 @@ fn source(name: &str) -> String {
     match name {
         "coder" => return CODER.to_owned(),
         "named" => return NAMED.to_owned(),
+        "function-gemma" => return GEMMA.to_owned(),
         _ => {}
     }
     let golden: Golden = serde_json::from_str(include_str!(
@@ -101,6 +120,9 @@ fn tokenizer() -> Tokenizer {
         "[/INST]",
         "<|python_tag|>",
         "<|eot_id|>",
+        "<start_function_call>",
+        "<end_function_call>",
+        "<escape>",
     ];
     tokens.extend(controls.map(str::to_owned));
     kinds.resize(tokens.len(), 3);
