@@ -104,10 +104,14 @@ impl HostCache {
             CacheKind::Global | CacheKind::Ring => (of_all, options.capacity),
             CacheKind::Paged { pages } => (options.kv_heads, pages * PAGE),
         };
-        let sides = [options.codecs.key, options.codecs.value].map(|codec| {
+        let of_sides: [(_, fn(RowCodec) -> RowCodec); 2] = [
+            (options.codecs.key, RowCodec::for_keys),
+            (options.codecs.value, RowCodec::for_values),
+        ];
+        let sides = of_sides.map(|(codec, of_side)| {
             let rows = |codec, heads: u64, slots: u64| {
                 let codec = RowCodec::new(codec, dim).expect("a codec");
-                HostRows::new(codec, heads as usize, slots as usize)
+                HostRows::new(of_side(codec), heads as usize, slots as usize)
             };
             let overlay = options.overlay.and_then(|overlay| {
                 let kept = overlay.tokens.side(codec, dim)?;

@@ -88,14 +88,19 @@ impl Model {
         }
     }
 
-    /// The fit that was kept for it (see [`fit`](crate::fit())), if there is one.
+    /// The fit that was kept for it (see [`fit`](crate::fit())), else the one that comes with Walsh for a model of the
+    /// catalogue; none where there is neither.
     ///
     /// # Errors
-    /// When the file is damaged, another model's or of another version.
+    /// When the kept file is damaged, another model's or of another version.
     pub fn fit(&self) -> Result<Option<Fit>> {
-        match self.kept_in() {
-            Some(folder) => Fit::load(self, folder),
-            None => Ok(None),
+        let kept = match self.kept_in() {
+            Some(folder) => Fit::load(self, folder)?,
+            None => None,
+        };
+        match kept {
+            Some(fit) => Ok(Some(fit)),
+            None => Fit::shipped(self),
         }
     }
 
