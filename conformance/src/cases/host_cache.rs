@@ -104,14 +104,15 @@ impl HostCache {
             CacheKind::Global | CacheKind::Ring => (of_all, options.capacity),
             CacheKind::Paged { pages } => (options.kv_heads, pages * PAGE),
         };
-        let of_sides: [(_, fn(RowCodec) -> RowCodec); 2] = [
-            (options.codecs.key, RowCodec::for_keys),
-            (options.codecs.value, RowCodec::for_values),
-        ];
-        let sides = of_sides.map(|(codec, of_side)| {
+        let codecs = [(options.codecs.key, true), (options.codecs.value, false)];
+        let sides = codecs.map(|(codec, has_keys)| {
             let rows = |codec, heads: u64, slots: u64| {
                 let codec = RowCodec::new(codec, dim).expect("a codec");
-                HostRows::new(of_side(codec), heads as usize, slots as usize)
+                let codec = match has_keys {
+                    true => codec.for_keys(),
+                    false => codec.for_values(),
+                };
+                HostRows::new(codec, heads as usize, slots as usize)
             };
             let overlay = options.overlay.and_then(|overlay| {
                 let kept = overlay.tokens.side(codec, dim)?;

@@ -35,6 +35,29 @@ impl Model {
         Ok(8.0 * self.kv_bytes_per_token(spec)? as f64 / numbers as f64)
     }
 
+    /// The same with the first and recent tokens counted that are also kept in a denser codec, behind so many tokens of
+    /// which all layers keep all.
+    ///
+    /// # Errors
+    /// As [`kv_bytes_per_token`](Self::kv_bytes_per_token).
+    pub fn kv_bits_per_value_behind(&self, spec: &KvSpec, tokens: usize) -> Result<f64> {
+        let config = self.config();
+        let specs = self.layer_specs(spec)?;
+        let (mut numbers, mut bytes) = (0, 0);
+        for kv in config.cached_layers().map(|index| &specs[index]) {
+            numbers += 2 * config.kv_heads * config.head_dim;
+            let Some(overlay) = kv.overlay else { continue };
+            let kept = (overlay.first as usize + overlay.recent as usize).min(tokens) as u64;
+            for codec in [kv.codecs.key, kv.codecs.value] {
+                if let Some(dense) = overlay.side(codec, config.head_dim) {
+                    bytes += kept * self.row_bytes(dense)?;
+                }
+            }
+        }
+        let overlay = 8.0 * bytes as f64 / (numbers * tokens.max(1)) as f64;
+        Ok(self.kv_bits_per_value(spec)? + overlay)
+    }
+
     /// The bytes that the KV caches of a session take when the context is full:
     /// sliding layers hold their window and the chunk in flight, all others the whole
     /// context; layers that keep a [state](crate::ModelConfig::state_bytes) have none.
