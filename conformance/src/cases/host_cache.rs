@@ -104,9 +104,14 @@ impl HostCache {
             CacheKind::Global | CacheKind::Ring => (of_all, options.capacity),
             CacheKind::Paged { pages } => (options.kv_heads, pages * PAGE),
         };
-        let sides = [options.codecs.key, options.codecs.value].map(|codec| {
+        let codecs = [(options.codecs.key, true), (options.codecs.value, false)];
+        let sides = codecs.map(|(codec, has_keys)| {
             let rows = |codec, heads: u64, slots: u64| {
                 let codec = RowCodec::new(codec, dim).expect("a codec");
+                let codec = match has_keys {
+                    true => codec.for_keys(),
+                    false => codec.for_values(),
+                };
                 HostRows::new(codec, heads as usize, slots as usize)
             };
             let overlay = options.overlay.and_then(|overlay| {

@@ -43,6 +43,9 @@ pub(crate) fn run(args: &Fit) -> Outcome {
     print(&model, &fit, &spec, &stats, args)
 }
 
+/// Where bits per value are said with the overlay counted, whose tokens are of a fixed number.
+const BEHIND: [usize; 3] = [1 << 10, 1 << 12, 1 << 15];
+
 /// Prints a fit, and what its SPEC stores if there are statistics of it.
 fn print(
     model: &Model,
@@ -53,6 +56,10 @@ fn print(
 ) -> Outcome {
     let codecs = fit.codecs(args.budget)?;
     let bits = model.kv_bits_per_value(spec)?;
+    let behind: Vec<(usize, f64)> = BEHIND
+        .into_iter()
+        .map(|tokens| Ok((tokens, model.kv_bits_per_value_behind(spec, tokens)?)))
+        .collect::<Result<_, Error>>()?;
     if args.json {
         let layers = fit.layers.iter().zip(&codecs).enumerate();
         let layers = layers.map(|(index, (layer, codecs))| {
@@ -77,6 +84,10 @@ fn print(
             "budget": args.budget,
             "kv": spec.to_string(),
             "bits_per_value": bits,
+            "bits_per_value_behind": behind
+                .iter()
+                .map(|(tokens, bits)| json!({ "tokens": tokens, "bits": bits }))
+                .collect::<Vec<_>>(),
             "layers": layers.collect::<Vec<_>>(),
         }));
     }
@@ -99,11 +110,16 @@ fn print(
     };
     output::print(&format!(
         "{} on {}, {} tokens; kld in nats where a layer's keys or values alone have 2 bits\n{table}\n\
-         {} bits per value, {bits:.2} with scales:\n  {spec}\n{stored}",
+         {} bits per value, {bits:.2} with scales, and with what is kept of first and recent tokens {}:\n  {spec}\n{stored}",
         shown(model.name()),
         model.device().properties(),
         fit.tokens,
         args.budget,
+        behind
+            .iter()
+            .map(|(tokens, bits)| format!("{bits:.2} behind {tokens} tokens"))
+            .collect::<Vec<_>>()
+            .join(", "),
     ))
 }
 

@@ -85,6 +85,15 @@ fn a_budget_is_what_a_fit_says_and_that_is_reported() {
         (fit["tokens"].as_u64(), fit["budget"].as_f64()),
         (Some(64), Some(3.5))
     );
+    let bits = fit["bits_per_value"].as_f64().expect("bits");
+    for (at, tokens) in [1024.0, 4096.0, 32768.0].into_iter().enumerate() {
+        let behind = &fit["bits_per_value_behind"][at];
+        assert_eq!(behind["tokens"].as_f64(), Some(tokens));
+        // 36 tokens in q8_0, of 8.5 bits a number.
+        let expected = bits + 36.0 * 8.5 / tokens;
+        let found = behind["bits"].as_f64().expect("bits");
+        assert!((found - expected).abs() < 1e-9, "{fit}");
+    }
     assert!(
         fit["layers"][0]["keys"]["kld"].as_f64() > Some(0.0),
         "{fit}"

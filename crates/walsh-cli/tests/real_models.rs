@@ -329,3 +329,27 @@ fn keys_with_a_large_bias_need_centring() {
     let page = std::fs::read_to_string(page).expect("the page");
     assert!(page.contains("tq4;center=off: the keys of layers 0, 1, 2"));
 }
+
+/// What a budget is with a model of the catalogue that nobody has fitted: what comes with Walsh for it.
+#[test]
+fn models_of_the_catalogue_come_with_their_fits() {
+    let listed = walsh(["list", "--json"]).json();
+    let listed = listed["models"].as_array().expect("models");
+    let here = |name: &str| {
+        let is_here = |model: &&Value| model["name"] == name && model["state"] == "ready";
+        listed.iter().find(is_here).map(|_| name.to_owned())
+    };
+    // The third is too large to be fetched for a test.
+    let names = [SMOLLM2.to_owned(), GEMMA3.to_owned()];
+    for name in names.into_iter().chain(here("qwen2.5-coder-1.5b")) {
+        let device = walsh::open("cpu:threads=1,packing=never").expect("the processor");
+        let model = Model::open(&device, fetched(&name)).expect("the model");
+        let fit = model.fit().expect("readable").expect("a fit of this model");
+        assert_eq!(fit.layers.len(), model.config().layers.len(), "{name}");
+        let policy = model
+            .kv_policy(&"3bit".parse().expect("a SPEC"))
+            .expect("a policy");
+        assert_eq!(policy, fit.spec(3.0).expect("a SPEC"), "{name}");
+        assert!(!policy.exceptions.is_empty(), "{name}: {policy}");
+    }
+}

@@ -80,8 +80,9 @@ inline void kv_store(constant KvStoreArgs &args, device const uchar *source, dev
         if (STORED == KIND_TQ_FITTED) {
             for (uint group = 0; group < ROW_GROUPS; group++) {
                 uint first = group * GROUP / 16u;
-                stored[group] = encode_fitted(v, first, first + GROUP / 16u, l, shared.centroids, shared.boundaries,
-                                              shared.codes[mine], team, shared.fits[TEAMS > 1 ? mine : 0]);
+                float fitted = encode_fitted(v, first, first + GROUP / 16u, l, shared.centroids, shared.boundaries,
+                                             shared.codes[mine], team, shared.fits[TEAMS > 1 ? mine : 0]);
+                stored[group] = fitted * args.factor;
             }
         } else {
             encode_dense(v, l, bytes, stored);

@@ -15,15 +15,14 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    fn new(codec: KvCodec, head_dim: u64, [heads, slots]: [u64; 2]) -> Result<Self> {
-        let codec = RowCodec::new(codec, head_dim as usize)?;
+    fn new(codec: RowCodec, [heads, slots]: [u64; 2]) -> Self {
         let shape = |last: usize| [heads, slots, last as u64];
         let scales = codec.scale_dtype();
-        Ok(Self {
+        Self {
             codes: shape(codec.code_bytes()),
             scales: scales.map(|dtype| (dtype, shape(codec.groups()))),
             codec,
-        })
+        }
     }
 
     /// Joins the codec with tensors of its shapes.
@@ -54,14 +53,23 @@ pub(super) struct SideLayout {
 }
 
 impl SideLayout {
-    pub(super) fn new(codec: KvCodec, options: &KvCacheOptions) -> Result<Self> {
+    /// `of_side` makes of a codec the one of keys or of values.
+    pub(super) fn new(
+        codec: KvCodec,
+        of_side: fn(RowCodec) -> RowCodec,
+        options: &KvCacheOptions,
+    ) -> Result<Self> {
+        let layout = |codec, rows| -> Result<_> {
+            let codec = RowCodec::new(codec, options.head_dim as usize)?;
+            Ok(Layout::new(of_side(codec), rows))
+        };
         let overlay = options.overlay.and_then(|overlay| {
             let kept = overlay.tokens.side(codec, options.head_dim as usize)?;
             let rows = [options.sequences * options.kv_heads, overlay.slots()];
-            Some(Layout::new(kept, options.head_dim, rows))
+            Some(layout(kept, rows))
         });
         Ok(Self {
-            rows: Layout::new(codec, options.head_dim, options.rows())?,
+            rows: layout(codec, options.rows())?,
             overlay: overlay.transpose()?,
         })
     }

@@ -360,8 +360,8 @@ impl KvCache {
             }
         }
         Ok([
-            SideLayout::new(options.codecs.key, options)?,
-            SideLayout::new(options.codecs.value, options)?,
+            SideLayout::new(options.codecs.key, RowCodec::for_keys, options)?,
+            SideLayout::new(options.codecs.value, RowCodec::for_values, options)?,
         ])
     }
 

@@ -50,6 +50,8 @@ impl<'a> Source<'a> {
 pub(super) struct Encoded<'a> {
     pub(super) codes: &'a mut [u8],
     pub(super) scales: &'a mut [u8],
+    /// What scales that are searched for are multiplied by.
+    pub(super) gain: f32,
 }
 
 /// Why a row of finite numbers cannot be stored.

@@ -283,6 +283,46 @@ fn the_scale_search_beats_the_plain_norm() {
     }
 }
 
+/// Keys come back as long as they were, and values as far in their own direction, on average; codes stay what they are.
+#[test]
+fn scales_of_keys_and_values_are_raised_by_what_projections_lack() {
+    for (bits, within) in [("tq2", 0.03), ("tq3", 0.01), ("tq4", 0.003)] {
+        for head_dim in [64, 256] {
+            let plain = codec(bits, head_dim);
+            let (keys, values) = (plain.clone().for_keys(), plain.clone().for_values());
+            // Of keys the length, of values the projection, and both as they would be unraised.
+            let mut sums = [0.0; 4];
+            for seed in 0..200 {
+                let row = gaussian(seed + 7, head_dim);
+                let dot = |a: &[f32], b: &[f32]| -> f64 {
+                    a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum()
+                };
+                let coded = [&plain, &keys, &values].map(|codec| encode(codec, &row).unwrap());
+                assert!(coded.iter().all(|one| one.codes == coded[0].codes));
+                let [plain, keys, values] = [(&plain, 0), (&keys, 1), (&values, 2)]
+                    .map(|(codec, at)| decode(codec, &coded[at]));
+                let length = dot(&row, &row);
+                sums[0] += (dot(&keys, &keys) / length).sqrt() / 200.0;
+                sums[1] += dot(&values, &row) / length / 200.0;
+                sums[2] += (dot(&plain, &plain) / length).sqrt() / 200.0;
+                sums[3] += dot(&plain, &row) / length / 200.0;
+            }
+            for (raised, unraised) in [(sums[0], sums[2]), (sums[1], sums[3])] {
+                assert!(
+                    (raised - 1.0).abs() < within,
+                    "{bits} at {head_dim}: {sums:?}"
+                );
+                assert!(unraised < raised, "{bits} at {head_dim}: {sums:?}");
+            }
+        }
+    }
+    for other in ["f16", "q8_0", "tq4+norm"] {
+        let plain = codec(other, 64);
+        assert_eq!(plain.clone().for_keys().gain(), 1.0);
+        assert_eq!(plain.for_values().gain(), 1.0);
+    }
+}
+
 #[test]
 fn halves_are_multiplied_by_the_factor_of_their_norms() {
     let row = gaussian(11, 512);

@@ -40,6 +40,7 @@ use crate::{Error, Result, regular};
 const MAGIC: [u8; 8] = *b"\x89WALSH\r\n";
 const VERSION: u32 = 1;
 const FIXED_BYTES: usize = 52;
+const FINGERPRINT_AT: usize = 32;
 const CHECKSUM_BYTES: usize = 16;
 const LONGEST_NAME: usize = 1024;
 const MOST_SECTIONS: usize = 64;
@@ -256,7 +257,8 @@ impl Frame<'_> {
         if !(self.kind.oldest..=self.kind.version).contains(&kind_version) {
             return Err(self.other_version(kind_version, self.kind.version));
         }
-        let fingerprint = Fingerprint::from_bytes(std::array::from_fn(|at| fixed[32 + at]));
+        let fingerprint =
+            Fingerprint::from_bytes(std::array::from_fn(|at| fixed[FINGERPRINT_AT + at]));
         if fingerprint != self.origin.fingerprint {
             return Err(self.refuse(format!(
                 "it was saved with the model {:?} ({fingerprint}), not with {:?} ({}): open it with that model",
@@ -287,6 +289,24 @@ impl Frame<'_> {
 pub(crate) fn read(path: &Path, kind: Kind, origin: Origin<'_>) -> Result<Sections<impl Read>> {
     let (file, bytes) = regular::open(path)?;
     Frame { path, kind, origin }.read(BufReader::new(file), bytes)
+}
+
+/// Opens what was a file of a kind and a model, and is at hand; `path` is what messages call it.
+///
+/// # Errors
+/// When it is of another kind, version or model, or its header is damaged.
+pub(crate) fn read_bytes<'a>(
+    (path, bytes): (&Path, &'a [u8]),
+    kind: Kind,
+    origin: Origin<'_>,
+) -> Result<Sections<&'a [u8]>> {
+    Frame { path, kind, origin }.read(bytes, bytes.len() as u64)
+}
+
+/// The model that what was a file belongs to, as its header says; whether it is whole, reading it shows.
+pub(crate) fn fingerprint_of(bytes: &[u8]) -> Option<Fingerprint> {
+    let fingerprint = bytes.get(FINGERPRINT_AT..)?.first_chunk()?;
+    Some(Fingerprint::from_bytes(*fingerprint))
 }
 
 /// Finds out whether a file was saved by Walsh, before a model is at hand.

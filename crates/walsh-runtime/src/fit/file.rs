@@ -2,23 +2,36 @@
 //! nothing but another run of the same fit reads.
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use super::{Fit, Sensitivity};
-use crate::container::{self, Kind, Section, Tag};
+use crate::container::{self, Kind, Section, Sections, Tag};
 use crate::{Error, Model, Result};
 
-/// The version goes up with the built-in text and with what is measured.
+/// The version goes up with the built-in text, with what is measured, and with what codes are.
 const KIND: Kind = Kind {
     tag: *b"FITS",
-    version: 1,
-    oldest: 1,
+    version: 2,
+    oldest: 2,
     name: "a fit",
 };
 
 /// The number of tokens, 8 bytes, and the sensitivities of keys and values, layer after layer, as doubles.
 const SENSITIVITIES: Tag = *b"SENS";
+
+/// The fits of the catalogue's models, each the file that `walsh fit` writes (docs/kv.md has the command).
+const SHIPPED: [(&str, &[u8]); 3] = [
+    (
+        "smollm2-135m.fit",
+        include_bytes!("shipped/smollm2-135m.fit"),
+    ),
+    ("gemma3-270m.fit", include_bytes!("shipped/gemma3-270m.fit")),
+    (
+        "qwen2.5-coder-1.5b.fit",
+        include_bytes!("shipped/qwen2.5-coder-1.5b.fit"),
+    ),
+];
 
 /// The file of a model's fit, and that of one that is not whole.
 fn paths(model: &Model, folder: &Path) -> Result<[PathBuf; 2]> {
@@ -60,7 +73,32 @@ pub(super) fn load_part(model: &Model, folder: &Path, tokens: usize) -> Vec<Sens
 }
 
 fn read(model: &Model, path: &Path) -> Result<Fit> {
-    let mut sections = container::read(path, KIND, model.origin()?)?;
+    parse(container::read(path, KIND, model.origin()?)?)
+}
+
+/// The fit that comes with Walsh for a model of the catalogue, none for every other.
+///
+/// # Errors
+/// When it has not all of the model's layers.
+pub(super) fn shipped(model: &Model) -> Result<Option<Fit>> {
+    let origin = model.origin()?;
+    let is_its =
+        |(_, bytes): &&(&str, &[u8])| container::fingerprint_of(bytes) == Some(origin.fingerprint);
+    let Some((name, bytes)) = SHIPPED.iter().find(is_its) else {
+        return Ok(None);
+    };
+    let path = Path::new(name);
+    let fit = parse(container::read_bytes((path, bytes), KIND, origin)?)?;
+    match fit.layers.len() == model.config().layers.len() {
+        true => Ok(Some(fit)),
+        false => Err(Error::saved(
+            path,
+            "the fit that comes with Walsh has not all of the model's layers: this is a fault of Walsh, report it",
+        )),
+    }
+}
+
+fn parse(mut sections: Sections<impl Read>) -> Result<Fit> {
     let bytes = sections.bytes(SENSITIVITIES)?;
     let damaged = sections.damaged("its section SENS");
     sections.finish()?;
@@ -94,15 +132,19 @@ pub(super) fn check(model: &Model, folder: &Path) -> Result<()> {
         .try_for_each(container::check_writable)
 }
 
-/// Keeps what is known of a fit; a whole one takes the place of an earlier one, and of its own part.
-pub(super) fn save(model: &Model, folder: &Path, fit: &Fit) -> Result<()> {
-    let [whole, part] = paths(model, folder)?;
+fn sections(fit: &Fit) -> Vec<Section<'static>> {
     let mut bytes = (fit.tokens as u64).to_le_bytes().to_vec();
     for layer in &fit.layers {
         bytes.extend(layer.keys.to_le_bytes());
         bytes.extend(layer.values.to_le_bytes());
     }
-    let sections = vec![Section::of(SENSITIVITIES, bytes)];
+    vec![Section::of(SENSITIVITIES, bytes)]
+}
+
+/// Keeps what is known of a fit; a whole one takes the place of an earlier one, and of its own part.
+pub(super) fn save(model: &Model, folder: &Path, fit: &Fit) -> Result<()> {
+    let [whole, part] = paths(model, folder)?;
+    let sections = sections(fit);
     if fit.layers.len() < model.config().layers.len() {
         return container::write(&part, KIND, model.origin()?, sections);
     }
@@ -110,5 +152,49 @@ pub(super) fn save(model: &Model, folder: &Path, fit: &Fit) -> Result<()> {
     match fs::remove_file(&part) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::file(&part, &error)),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::container::Origin;
+    use crate::model::fingerprint::Fingerprint;
+    use crate::store::Catalogue;
+
+    #[test]
+    fn fits_of_the_catalogue_are_files_as_they_are_written_today() {
+        let catalogue = Catalogue::builtin();
+        let names = catalogue
+            .models()
+            .iter()
+            .map(|entry| format!("{}.fit", entry.name));
+        let shipped = SHIPPED.iter().map(|(name, _)| (*name).to_owned());
+        assert_eq!(names.collect::<Vec<_>>(), shipped.collect::<Vec<_>>());
+
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut fingerprints = Vec::new();
+        for (name, bytes) in SHIPPED {
+            let fingerprint = container::fingerprint_of(bytes).expect("a header");
+            assert!(!fingerprints.contains(&fingerprint), "{name} is another's");
+            fingerprints.push(fingerprint);
+            let model = &bytes[52..][..usize::from(bytes[20])];
+            let origin = Origin {
+                fingerprint,
+                name: std::str::from_utf8(model).expect("a name"),
+            };
+            let path = folder.path().join(name);
+            let fit = container::read_bytes((&path, bytes), KIND, origin).and_then(parse);
+            let fit = fit.expect("a fit of this version");
+            assert_eq!(fit.tokens, crate::FitOptions::TOKENS, "{name}");
+            container::write(&path, KIND, origin, sections(&fit)).expect("written");
+            assert!(fs::read(&path).expect("read") == bytes, "{name}");
+
+            let other = Origin {
+                fingerprint: Fingerprint::from_bytes([0; 16]),
+                ..origin
+            };
+            assert!(container::read_bytes((&path, bytes), KIND, other).is_err());
+        }
     }
 }

@@ -53,6 +53,11 @@ impl Fit {
         file::load(model, folder)
     }
 
+    /// The fit that comes with Walsh for a model, if it is one of the catalogue.
+    pub(crate) fn shipped(model: &Model) -> Result<Option<Self>> {
+        file::shipped(model)
+    }
+
     /// How each layer is kept in so many bits per value, on average over all layers and sides and scales not counted.
     ///
     /// # Errors

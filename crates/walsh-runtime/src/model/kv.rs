@@ -35,6 +35,29 @@ impl Model {
         Ok(8.0 * self.kv_bytes_per_token(spec)? as f64 / numbers as f64)
     }
 
+    /// The same with the first and recent tokens counted that are also kept in a denser codec, behind so many tokens of
+    /// which all layers keep all.
+    ///
+    /// # Errors
+    /// As [`kv_bytes_per_token`](Self::kv_bytes_per_token).
+    pub fn kv_bits_per_value_behind(&self, spec: &KvSpec, tokens: usize) -> Result<f64> {
+        let config = self.config();
+        let specs = self.layer_specs(spec)?;
+        let (mut numbers, mut bytes) = (0, 0);
+        for kv in config.cached_layers().map(|index| &specs[index]) {
+            numbers += 2 * config.kv_heads * config.head_dim;
+            let Some(overlay) = kv.overlay else { continue };
+            let kept = (overlay.first as usize + overlay.recent as usize).min(tokens) as u64;
+            for codec in [kv.codecs.key, kv.codecs.value] {
+                if let Some(dense) = overlay.side(codec, config.head_dim) {
+                    bytes += kept * self.row_bytes(dense)?;
+                }
+            }
+        }
+        let overlay = 8.0 * bytes as f64 / (numbers * tokens.max(1)) as f64;
+        Ok(self.kv_bits_per_value(spec)? + overlay)
+    }
+
     /// The bytes that the KV caches of a session take when the context is full:
     /// sliding layers hold their window and the chunk in flight, all others the whole
     /// context; layers that keep a [state](crate::ModelConfig::state_bytes) have none.
@@ -88,14 +111,19 @@ impl Model {
         }
     }
 
-    /// The fit that was kept for it (see [`fit`](crate::fit())), if there is one.
+    /// The fit that was kept for it (see [`fit`](crate::fit())), else the one that comes with Walsh for a model of the
+    /// catalogue; none where there is neither.
     ///
     /// # Errors
-    /// When the file is damaged, another model's or of another version.
+    /// When the kept file is damaged, another model's or of another version.
     pub fn fit(&self) -> Result<Option<Fit>> {
-        match self.kept_in() {
-            Some(folder) => Fit::load(self, folder),
-            None => Ok(None),
+        let kept = match self.kept_in() {
+            Some(folder) => Fit::load(self, folder)?,
+            None => None,
+        };
+        match kept {
+            Some(fit) => Ok(Some(fit)),
+            None => Fit::shipped(self),
         }
     }
 

@@ -146,7 +146,9 @@ impl Family for Tq {
         let mut unpacked = [0u8; MAX_HEAD_DIM];
         let unpacked = &mut unpacked[..head_dim];
         let stored = match self.scale {
-            ScaleKind::LeastSquares => self.quantise_fitted(source, group_len, unpacked)?,
+            ScaleKind::LeastSquares => {
+                self.quantise_fitted(source, (group_len, out.gain), unpacked)?
+            }
             ScaleKind::Norm(factor) => {
                 self.quantise_normed(&source, (group_len, factor), unpacked)?
             }
@@ -181,11 +183,11 @@ impl Family for Tq {
 }
 
 impl Tq {
-    /// Quantises a row by the least-squares convention; returns the scale of each group.
+    /// Quantises a row by the least-squares convention; returns the scale of each group, times `gain`.
     fn quantise_fitted(
         self,
         source: Source<'_>,
-        group_len: usize,
+        (group_len, gain): (usize, f32),
         codes: &mut [u8],
     ) -> Result<[f32; 2], Refusal> {
         let rotated = source.rotated_mut();
@@ -205,7 +207,7 @@ impl Tq {
                 return Err(Refusal::OutOfRange(f64::from(sigma)));
             }
             normalise(values, sigma);
-            *stored = sigma * search(book, values, codes);
+            *stored = sigma * search(book, values, codes) * gain;
             if !f16::from_f32(*stored).is_finite() {
                 return Err(Refusal::OutOfRange(f64::from(sigma)));
             }

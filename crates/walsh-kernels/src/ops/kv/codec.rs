@@ -130,14 +130,15 @@ pub(super) fn is_fitted(codec: &RowCodec) -> bool {
     matches!(codec.storage(), Storage::Codebook(tq) if tq.scale == ScaleKind::LeastSquares)
 }
 
-/// What the root mean square of a half becomes before it is quantised by norm.
-pub(super) fn norm_factor(codec: &RowCodec) -> f32 {
+/// What the root mean square of a half becomes before it is quantised by norm; what scales that were searched for are
+/// multiplied by.
+pub(super) fn store_factor(codec: &RowCodec) -> f32 {
     match codec.storage() {
         Storage::Codebook(Tq {
             scale: ScaleKind::Norm(factor),
             ..
         }) => factor.get(),
-        _ => 1.0,
+        _ => codec.gain(),
     }
 }
 

@@ -260,7 +260,7 @@ impl Storing<'_> {
             kv_heads: cache.kv_heads() as u32,
             slots: rows.codes.shape()[1] as u32,
             field,
-            factor: codec::norm_factor(&rows.codec),
+            factor: codec::store_factor(&rows.codec),
         };
         let span = |tensor: Option<&Tensor>| lowering.span(tensor);
         let spans = vec![

@@ -13,6 +13,8 @@ pub(in crate::kv) struct Encoder {
     tables: Tables,
     /// Numbers that share a scale.
     group_len: usize,
+    /// What scales are multiplied by before they are stored.
+    gain: f32,
 }
 
 impl Encoder {
@@ -21,6 +23,7 @@ impl Encoder {
             bits,
             tables: Tables::of(codebook(bits)),
             group_len: codec.group_len(),
+            gain: codec.gain(),
         }
     }
 
@@ -51,23 +54,25 @@ fn encode_row<S: Simd>(
         bits,
         tables,
         group_len: len,
+        gain,
     } = encoder;
+    let rows = (row, *len, *gain);
     match bits {
-        TqBits::B2 => fitted::<S, 2, 2>(s, tables, (row, *len), codes, scales),
-        TqBits::B3 => fitted::<S, 3, 2>(s, tables, (row, *len), codes, scales),
-        TqBits::B4 => fitted::<S, 4, 3>(s, tables, (row, *len), codes, scales),
-        TqBits::B5 => fitted::<S, 5, 4>(s, tables, (row, *len), codes, scales),
-        TqBits::B6 => fitted::<S, 6, 5>(s, tables, (row, *len), codes, scales),
-        TqBits::B8 => fitted::<S, 8, 7>(s, tables, (row, *len), codes, scales),
+        TqBits::B2 => fitted::<S, 2, 2>(s, tables, rows, codes, scales),
+        TqBits::B3 => fitted::<S, 3, 2>(s, tables, rows, codes, scales),
+        TqBits::B4 => fitted::<S, 4, 3>(s, tables, rows, codes, scales),
+        TqBits::B5 => fitted::<S, 5, 4>(s, tables, rows, codes, scales),
+        TqBits::B6 => fitted::<S, 6, 5>(s, tables, rows, codes, scales),
+        TqBits::B8 => fitted::<S, 8, 7>(s, tables, rows, codes, scales),
     }
 }
 
-/// Encodes a row, whose groups have `len` numbers, by least squares.
+/// Encodes a row, whose groups have `len` numbers, by least squares, and multiplies scales by `gain`.
 #[inline(always)]
 fn fitted<S: Simd, const BITS: usize, const INDEX: usize>(
     s: S,
     tables: &Tables,
-    (row, len): (&[f32], usize),
+    (row, len, gain): (&[f32], usize, f32),
     codes: &mut [u8],
     scales: &mut [u8],
 ) -> bool {
@@ -82,7 +87,7 @@ fn fitted<S: Simd, const BITS: usize, const INDEX: usize>(
         }
         let inverse = 1.0 / sigma;
         let (best, factor) = quantiser.best(values, inverse);
-        let stored = s.to_half(sigma * factor);
+        let stored = s.to_half(sigma * factor * gain);
         if !is_number(stored) {
             return false;
         }
