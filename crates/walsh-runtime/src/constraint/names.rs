@@ -90,12 +90,8 @@ impl Names {
         for byte in bytes {
             let name = step((&mut text, &mut name_next), *byte, || ahead.in_object());
             match (name, byte) {
-                (Some(Some(name)), _) => {
-                    if !ahead.give(name) {
-                        return true;
-                    }
-                }
-                (Some(None), _) => {}
+                (Some(Some(name)), _) if !ahead.give(&name) => return true,
+                (Some(_), _) => {}
                 (None, b'{') => ahead.opened.push(Some(Vec::new())),
                 (None, b'[') => ahead.opened.push(None),
                 (None, b'}' | b']') => ahead.close(),
@@ -121,21 +117,19 @@ impl Ahead<'_> {
     }
 
     /// Whether the innermost object did not have a name, which it has now.
-    fn give(&mut self, name: Box<[u8]>) -> bool {
+    fn give(&mut self, name: &[u8]) -> bool {
         if let Some(opened) = self.opened.last_mut() {
             let names = opened.get_or_insert_default();
-            let is_new = !names.contains(&name);
-            names.push(name);
+            let is_new = !names.iter().any(|other| **other == *name);
+            names.push(name.into());
             return is_new;
         }
-        let had = self
-            .left
-            .checked_sub(1)
-            .and_then(|at| self.names.open[at].as_ref());
-        let given = (self.left, name);
-        let is_new =
-            !had.is_some_and(|names| names.contains(&given.1)) && !self.given.contains(&given);
-        self.given.push(given);
+        let at = self.left.checked_sub(1);
+        let had = at.and_then(|at| self.names.open[at].as_ref());
+        let mut given = self.given.iter();
+        let is_new = !had.is_some_and(|names| names.contains(name))
+            && !given.any(|(left, other)| *left == self.left && **other == *name);
+        self.given.push((self.left, name.into()));
         is_new
     }
 }

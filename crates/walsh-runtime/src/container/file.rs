@@ -2,9 +2,9 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata, OpenOptions};
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::{Error, Result};
 
@@ -45,11 +45,10 @@ impl Replacement {
         remove_unfinished(&folder);
         // Two threads or processes that save to one path do not meet, and no name comes again: who removes what is left
         // over has looked at a name some time before.
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        for _ in 0..1000 {
+        for attempt in 0..1000 {
             let mut hidden = OsString::from(".");
             hidden.push(shortened(name));
-            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            let number = RandomState::new().hash_one(attempt);
             hidden.push(format!(".{}-{number}{UNFINISHED}", std::process::id()));
             let temporary = folder.join(hidden);
             match begin(&temporary, earlier.as_ref()) {

@@ -17,11 +17,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::job::Job;
 use crate::{Error, Result};
 
 /// How long who opens an engine waits for the memory of one text.
@@ -61,6 +59,9 @@ impl Clock {
 
 type OnLack = Arc<dyn Fn() + Send + Sync>;
 
+/// What has an engine look at its part. It is called under the lock, and so does nothing but send.
+type Wake = Box<dyn Fn() + Send>;
+
 #[derive(Default)]
 struct State {
     parts: BTreeMap<u64, Entry>,
@@ -80,7 +81,7 @@ struct Entry {
     silent: bool,
     /// Whether it lacks what nobody gives.
     lacks: bool,
-    wake: Option<Sender<Job>>,
+    wake: Option<Wake>,
 }
 
 impl Entry {
@@ -92,8 +93,7 @@ impl Entry {
 
     fn wake(&self) {
         if let Some(wake) = &self.wake {
-            // One that has ended needs no waking.
-            let _ = wake.send(Job::Look);
+            wake();
         }
     }
 }
@@ -308,9 +308,9 @@ impl Part {
         self.with(|entry| entry.held).unwrap_or(0)
     }
 
-    /// Where the engine is woken by [`Job::Look`].
-    pub(super) fn wake_by(&self, wake: Sender<Job>) {
-        self.with(|entry| entry.wake = Some(wake));
+    /// How the engine is woken: it is asked for some of its part, or was answered.
+    pub(super) fn wake_by(&self, wake: impl Fn() + Send + 'static) {
+        self.with(|entry| entry.wake = Some(Box::new(wake)));
     }
 
     /// A handle that has the engine no longer woken.
@@ -453,7 +453,7 @@ mod tests {
         let budget = Budget::new(100);
         let [a, b, c] = ["a", "b", "c"].map(|name| budget.open(name, 10, 33).expect("a part"));
         let (wake, woken) = channel();
-        c.wake_by(wake);
+        c.wake_by(move || wake.send(()).expect("it is heard"));
         let spare = |spare, oldest| Standing {
             spare,
             oldest,
@@ -468,7 +468,7 @@ mod tests {
             for_one: false,
         };
         assert_eq!((c.asked(), b.asked()), (Some(asked), None));
-        assert!(matches!(woken.try_recv(), Ok(Job::Look)));
+        assert_eq!(woken.try_recv(), Ok(()));
         // Who is asked is asked once, and what it has given goes to whoever lacks it.
         c.give(5);
         c.stand(spare(0, Some(90)));

@@ -118,7 +118,9 @@ impl Engine {
         let home = runner.home.clone();
         let shown = Arc::<Mutex<Shown>>::default();
         let (sender, inbox) = channel();
-        runner.part.wake_by(sender.clone());
+        let wake = sender.clone();
+        // One that has ended needs no waking.
+        runner.part.wake_by(move || drop(wake.send(Job::Look)));
         let worker = Worker::new(runner, inbox, Arc::clone(&shown));
         let thread = std::thread::Builder::new().name("walsh-engine".into());
         let thread = thread.spawn(move || worker.run()).map_err(|error| {
