@@ -111,15 +111,6 @@ fn every_width_and_convention_is_stored_and_read_as_the_golden_file_has_it() {
             let expected = golden("scales").data();
             let codec = &fixture.cache.value().rows.codec;
             let (gain, group_len) = (codec.gain(), codec.group_len());
-            let expected = golden("scales").data();
-            let codec = &fixture.cache.value().rows.codec;
-            let (gain, group_len) = (codec.gain(), codec.group_len());
-            // A rotation mixes groups, each of whose scales is rounded by itself.
-            let within = if gain != 1.0 && codec.groups() > 1 {
-                1e-4
-            } else {
-                1e-6
-            };
             // How much larger each scale is than the golden file's, which is of rows and no cache's.
             let mut raised = vec![1.0; expected.len()];
             if gain == 1.0 {
