@@ -259,8 +259,11 @@ fn groups_of_many_rows_fit_a_multiprocessor_and_take_every_row() {
                 assert!(resident * warpgroups * columns <= 512, "{what}");
                 assert!(resident * (bytes + 1024) <= 228 << 10, "{what}");
                 // What is read, read next, and not yet ordered again.
-                let together = if dtype == DType::Q6K { 2 } else { 1 };
-                let fewest = 2 * together + warpgroups - 1;
+                let read = match (dtype, constant("TOGETHER")) {
+                    (DType::Q6K, 1) => 2,
+                    _ => 1,
+                };
+                let fewest = 2 * read + warpgroups - 1;
                 assert!(
                     constant("SLOTS") >= 2 && constant("INPUT_SLOTS") >= fewest,
                     "{what}"

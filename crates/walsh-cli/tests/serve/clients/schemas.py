@@ -17,7 +17,8 @@ import jsonschema
 import openai
 import pydantic_core
 
-MOST_TOKENS = 600
+# An object that may have any names has many of them before a small model ends it: no name comes twice.
+MOST_TOKENS = 1500
 AT_ONCE = 8
 WORDS = [
     "name", "size", "id", "colour", "first name", "a.b", "x-y", "$value", "r\u00e9sum\u00e9", "gr\u00f6\u00dfe",
