@@ -4,7 +4,7 @@ mod gemma;
 
 use std::fmt::Write;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::coder::Types;
 use super::form::{Form, Format};
@@ -350,12 +350,6 @@ impl Grammar<'_> {
     /// A call of parameters between marks.
     fn parameters(&mut self, index: usize, tool: &Tool) -> Result<String> {
         let schema = &tool.parameters;
-        let held = |what: &str| {
-            Err(wrong(format!(
-                "the strict tool {} has {what} in its parameters, which this model's form of calls cannot be held to: leave it out, or make the tool not strict",
-                tool.name
-            )))
-        };
         for key in [
             "$ref",
             "anyOf",
@@ -366,30 +360,22 @@ impl Grammar<'_> {
             "patternProperties",
         ] {
             if tool.strict && schema.get(key).is_some() {
-                return held(key);
+                return Err(held(tool, key));
             }
         }
-        let empty = Map::new();
-        let properties = schema["properties"].as_object().unwrap_or(&empty);
-        let required = schema["required"].as_array().map_or(&[][..], Vec::as_slice);
-        let unknown = required.iter().filter_map(Value::as_str);
-        let unknown = unknown.filter(|name| !properties.contains_key(*name));
         let anything = json!({});
-        let all = properties
-            .iter()
-            .map(|(name, schema)| (name.as_str(), schema));
         let mut body = String::new();
-        for (at, (name, property)) in all.chain(unknown.map(|name| (name, &anything))).enumerate() {
+        for (at, (name, property, is_required)) in members(schema).into_iter().enumerate() {
+            let property = property.unwrap_or(&anything);
             let limits = ["pattern", "format", "minLength", "maxLength"];
             let limit = limits.iter().find(|limit| property.get(limit).is_some());
             if let (true, true, Some(limit)) = (tool.strict, Types::of(property).has_text(), limit)
             {
-                return held(limit);
+                return Err(held(tool, limit));
             }
             let rule = format!("parameter_{index}_{at}");
             self.parameter(&rule, (name, property), schema);
-            let optional = !required.iter().any(|required| required == name);
-            let _ = write!(body, " {rule}{}", if optional { "?" } else { "" });
+            let _ = write!(body, " {rule}{}", if is_required { "" } else { "?" });
         }
         let rule = format!("call_{index}");
         let head = quoted(&format!("<function={}>\n", tool.name));
@@ -402,8 +388,7 @@ impl Grammar<'_> {
         let head = quoted(&format!("<parameter={name}>\n"));
         let end = quoted("\n</parameter>\n");
         let types = Types::of(schema);
-        let texts = schema["enum"].as_array().cloned();
-        let texts = texts.or_else(|| schema.get("const").map(|value| vec![value.clone()]));
+        let texts = given(schema);
         let mut choices = Vec::new();
         if let Some(texts) = &texts {
             let texts = texts.iter().map(|value| match value {
@@ -436,6 +421,36 @@ impl Grammar<'_> {
         }
         self.rule(rule, &format!("{head} ({})", choices.join(" | ")));
     }
+}
+
+/// What is wrong with a strict tool whose form of calls knows no way to ask for something.
+fn held(tool: &Tool, what: &str) -> crate::Error {
+    wrong(format!(
+        "the strict tool {} has {what} in its parameters, which this model's form of calls cannot be held to: leave it out, or make the tool not strict",
+        tool.name
+    ))
+}
+
+/// What an object has by its schema: names, what is said of each where something is, and whether it has to be there.
+fn members(schema: &Value) -> Vec<(&str, Option<&Value>, bool)> {
+    let listed = schema["properties"].as_object();
+    let required = schema["required"].as_array().map_or(&[][..], Vec::as_slice);
+    let known = listed.into_iter().flatten().map(|(name, property)| {
+        let is_required = required.iter().any(|required| required == name);
+        (name.as_str(), Some(property), is_required)
+    });
+    let is_listed = |name: &&str| listed.is_some_and(|listed| listed.contains_key(*name));
+    let unknown = required.iter().filter_map(Value::as_str);
+    let unknown = unknown.filter(|name| !is_listed(name));
+    known
+        .chain(unknown.map(|name| (name, None, true)))
+        .collect()
+}
+
+/// The values of which a schema lets one be.
+fn given(schema: &Value) -> Option<Vec<Value>> {
+    let values = schema["enum"].as_array().cloned();
+    values.or_else(|| schema.get("const").map(|value| vec![value.clone()]))
 }
 
 /// The rule of a tool's arguments as JSON.

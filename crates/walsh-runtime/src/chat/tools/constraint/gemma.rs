@@ -1,11 +1,11 @@
 //! Calls with values that are no JSON, as FunctionGemma has them.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::super::coder::Types;
 use super::super::gemma::{BEGIN, CALL, END, ESCAPE};
 use super::super::tool::Tool;
-use super::{Grammar, again, quoted, whitespace};
+use super::{Grammar, again, given, held, members, quoted, whitespace};
 use crate::Result;
 use crate::chat::wrong::wrong;
 
@@ -75,14 +75,7 @@ impl Grammar<'_> {
     /// The rule of an object by its schema.
     fn gemma_object(&mut self, tool: &Tool, rule: &str, schema: &Value) -> Result<()> {
         check(tool, schema)?;
-        let empty = Map::new();
-        let properties = schema["properties"].as_object().unwrap_or(&empty);
-        let required = schema["required"].as_array().map_or(&[][..], Vec::as_slice);
-        let unknown = required.iter().filter_map(Value::as_str);
-        let unknown = unknown.filter(|name| !properties.contains_key(*name));
-        let anything = json!({});
-        let known = properties.iter().map(|(name, of)| (name.as_str(), of));
-        let all: Vec<(&str, &Value)> = known.chain(unknown.map(|name| (name, &anything))).collect();
+        let all = members(schema);
         let is_closed = schema.get("additionalProperties") == Some(&Value::Bool(false));
         if all.is_empty() {
             self.rule(rule, if is_closed { "\"{}\"" } else { "object_any" });
@@ -90,17 +83,17 @@ impl Grammar<'_> {
         }
         // Of what is left from each place on: where nothing stands before it, and where something does.
         let (mut first, mut then) = (String::new(), String::new());
-        for (at, (name, property)) in all.into_iter().enumerate().rev() {
+        let anything = json!({});
+        for (at, (name, property, is_required)) in all.into_iter().enumerate().rev() {
             let pair = format!("{rule}_{at}");
             let value = format!("{pair}_v");
-            self.gemma_value(tool, &value, property)?;
+            self.gemma_value(tool, &value, property.unwrap_or(&anything))?;
             let key = key(tool, name)?;
             self.rule(&pair, &format!("{key} \":\" {value}"));
-            let optional = !required.iter().any(|required| required == name);
-            let or = |this: String, without: &str| match (optional, without) {
-                (false, _) => this,
-                (true, "") => format!("({this})?"),
-                (true, without) => format!("{this} | {without}"),
+            let or = |this: String, without: &str| match (is_required, without) {
+                (true, _) => this,
+                (false, "") => format!("({this})?"),
+                (false, without) => format!("{this} | {without}"),
             };
             let this = or(format!("{pair} {then}"), &first);
             first = format!("{rule}_f{at}");
@@ -118,9 +111,7 @@ impl Grammar<'_> {
     /// The rule of a value by its schema.
     fn gemma_value(&mut self, tool: &Tool, rule: &str, schema: &Value) -> Result<()> {
         check(tool, schema)?;
-        let values = schema["enum"].as_array().cloned();
-        let values = values.or_else(|| schema.get("const").map(|value| vec![value.clone()]));
-        if let Some(values) = values {
+        if let Some(values) = given(schema) {
             let values: Result<Vec<String>> = values.iter().map(|v| literal(tool, v)).collect();
             self.rule(rule, &values?.join(" | "));
             return Ok(());
@@ -189,13 +180,6 @@ impl Grammar<'_> {
         self.rule(rule, &format!("\"[\" ({item} {more}){optional} \"]\""));
         Ok(())
     }
-}
-
-fn held(tool: &Tool, what: &str) -> crate::Error {
-    wrong(format!(
-        "the strict tool {} has {what} in its parameters, which this model's form of calls cannot be held to: leave it out, or make the tool not strict",
-        tool.name
-    ))
 }
 
 /// Refuses what a strict schema asks for in vain.
