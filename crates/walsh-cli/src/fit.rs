@@ -1,5 +1,6 @@
 //! `walsh fit`.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use serde_json::json;
@@ -19,7 +20,7 @@ pub(crate) fn run(args: &Fit) -> Outcome {
     let options = |what: &'static str| {
         let steps = Steps::new(what, &notes);
         FitOptions {
-            tokens: args.tokens,
+            tokens: args.tokens.map_or(0, NonZeroUsize::get),
             watch: Watch {
                 cancel: cancel.clone(),
                 progress: Some(Arc::new(move |run: Progress| {

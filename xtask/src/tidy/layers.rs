@@ -15,6 +15,7 @@ const LAYERS: &[&str] = &[
     "walsh-runtime",
     "walsh-report",
     "walsh-serve",
+    "walsh-c",
     "walsh-python",
     "walsh-cli",
     "conformance",

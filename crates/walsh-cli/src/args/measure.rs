@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use walsh::KvSpec;
-use walsh_runtime::{FidelityTask, FitOptions, Synthetic};
+use walsh_runtime::{FidelityTask, Synthetic};
 
 use super::shared::{Cache, DeviceArgs, ModelArgs, with_specs};
 use super::values::{chunk_tokens, count, count_or_none, fidelity_task, fitted_bits, op_name};
@@ -167,10 +167,10 @@ pub(crate) struct Fit {
     #[arg(allow_negative_numbers = true)]
     pub(crate) budget: f64,
 
-    /// Tokens of the built-in text that are read
-    #[arg(long, value_name = "N", default_value_t = FitOptions::TOKENS, value_parser = count_or_none)]
-    #[arg(allow_negative_numbers = true)]
-    pub(crate) tokens: usize,
+    /// Tokens of the built-in text that are read [default: 256, behind the longest window of the
+    /// model's layers]
+    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
+    pub(crate) tokens: Option<NonZeroUsize>,
 
     /// Also show what the SPEC stores of each layer's keys and values for that text: their root mean
     /// square as they are encoded, the same over the stored scales, and the squared error of the codes

@@ -33,14 +33,15 @@ const EXACT: KvCodec = KvCodec::Dense(DType::F32);
 /// How a model is fitted.
 #[derive(Debug, Clone)]
 pub struct FitOptions {
-    /// How many tokens of the built-in text are read; what the first quarter of them predicts does not count.
+    /// How many tokens of the built-in text are read; what the first quarter of them predicts does not count. 0 for as many as
+    /// are enough: [`TOKENS`](Self::TOKENS) behind the longest window of the model's layers, as far as the text has them.
     pub tokens: usize,
     /// May end the run with [`Error::Cancelled`], and is told how far it is, in runs of single layers.
     pub watch: Watch,
 }
 
 impl FitOptions {
-    /// As many tokens as are enough.
+    /// As many tokens as are enough for a model whose layers attend to all of a text.
     pub const TOKENS: usize = 256;
     /// With fewer, there is little behind the tokens that overlays keep.
     const LEAST_TOKENS: usize = 64;
@@ -49,10 +50,44 @@ impl FitOptions {
 impl Default for FitOptions {
     fn default() -> Self {
         Self {
-            tokens: Self::TOKENS,
+            tokens: 0,
             watch: Watch::default(),
         }
     }
+}
+
+/// The tokens of the text that are read, as the options ask for them.
+pub(super) fn text_for(model: &Model, options: &FitOptions) -> Result<Vec<i32>> {
+    let config = model.config();
+    if config.recurrent.is_some() {
+        return Err(Error::measure(
+            "layers that keep a state have no keys and values to be fitted: give the model's others a SPEC",
+        ));
+    }
+    let mut tokens = model.tokenizer().encode_prompt(TEXT, Special::Text)?;
+    let (least, most) = (FitOptions::LEAST_TOKENS, tokens.len().min(config.context));
+    if most < least {
+        return Err(Error::measure(format!(
+            "a fit takes at least {least} tokens, and the model has a context of {}: it cannot be fitted",
+            config.context
+        )));
+    }
+    let window = config.layers.iter().filter_map(|layer| layer.window).max();
+    // What a window cuts off is seen behind it alone.
+    let enough = [window.unwrap_or(0) + FitOptions::TOKENS, FitOptions::TOKENS];
+    let count = match options.tokens {
+        0 => enough
+            .into_iter()
+            .find(|count| *count <= most)
+            .unwrap_or(most),
+        count => count,
+    };
+    if !(least..=most).contains(&count) {
+        let range = format_args!("from {least} to {most} with this model");
+        return Err(Error::option("tokens", range, count));
+    }
+    tokens.truncate(count);
+    Ok(tokens)
 }
 
 /// The fit that was kept for a model, if as many tokens were read for it; else how sensitive each layer's keys and values
@@ -68,21 +103,22 @@ impl Default for FitOptions {
 /// cannot be kept, or the run is cancelled.
 pub fn fit(model: &Model, options: &FitOptions) -> Result<Fit> {
     let folder = model.kept_in();
+    let text = text_for(model, options)?;
     let mut layers = Vec::new();
     if let Some(folder) = folder {
         match file::load(model, folder) {
-            Ok(Some(kept)) if kept.tokens == options.tokens => return Ok(kept),
+            Ok(Some(kept)) if kept.tokens == text.len() => return Ok(kept),
             // Made anew, as what cannot be read is.
             _ => file::check(model, folder)?,
         }
-        layers = file::load_part(model, folder, options.tokens);
+        layers = file::load_part(model, folder, text.len());
     }
     let mut fit = Fit {
-        tokens: options.tokens,
+        tokens: text.len(),
         layers,
     };
     let worst = KvCodec::Tq(Tq::new(WIDTHS[0]));
-    let mut run = Run::new(model, options)?;
+    let mut run = Run::new(model, &text, &options.watch)?;
     run.skip(fit.layers.len());
     for layer in fit.layers.len()..model.config().layers.len() {
         run.go_to(layer)?;
@@ -131,30 +167,12 @@ struct Run<'a> {
     total: usize,
 }
 
-/// So many tokens of the text, and their positions, where lists find them.
-pub(super) fn read_text(model: &Model, rows: usize, logit_rows: usize) -> Result<Intermediates> {
-    let (device, config) = (model.device(), model.config());
-    if config.recurrent.is_some() {
-        return Err(Error::measure(
-            "layers that keep a state have no keys and values to be fitted: give the model's others a SPEC",
-        ));
-    }
-    let mut tokens = model.tokenizer().encode_prompt(TEXT, Special::Text)?;
-    let (least, most) = (FitOptions::LEAST_TOKENS, tokens.len().min(config.context));
-    if most < least {
-        return Err(Error::measure(format!(
-            "a fit takes at least {least} tokens, and the model has a context of {}: it cannot be fitted",
-            config.context
-        )));
-    }
-    if !(least..=most).contains(&rows) {
-        let range = format_args!("from {least} to {most} with this model");
-        return Err(Error::option("tokens", range, rows));
-    }
-    tokens.truncate(rows);
+/// The tokens of the text, and their positions, where lists find them.
+pub(super) fn read_text(model: &Model, tokens: &[i32], logit_rows: usize) -> Result<Intermediates> {
+    let (device, config, rows) = (model.device(), model.config(), tokens.len());
     let intermediates = Intermediates::new(device, config, rows, logit_rows)?;
     let positions: Vec<i32> = (0..rows).map(|position| position as i32).collect();
-    device.write(&intermediates.ids, &tokens)?;
+    device.write(&intermediates.ids, tokens)?;
     device.write(&intermediates.positions, &positions)?;
     Ok(intermediates)
 }
@@ -196,16 +214,16 @@ pub(super) fn layer_cache(
 
 impl<'a> Run<'a> {
     /// The reference's run.
-    fn new(model: &'a Model, options: &'a FitOptions) -> Result<Self> {
+    fn new(model: &'a Model, text: &[i32], watch: &'a Watch) -> Result<Self> {
         let config = model.config();
-        let rows = options.tokens;
+        let rows = text.len();
         let row_bytes = config.vocabulary * size_of::<f32>();
         let logit_rows = (LOGIT_BYTES / row_bytes).clamp(1, rows.max(1));
-        let intermediates = read_text(model, rows, logit_rows)?;
+        let intermediates = read_text(model, text, logit_rows)?;
         let count = config.layers.len();
         let mut run = Self {
             model,
-            watch: &options.watch,
+            watch,
             rows,
             logit_rows,
             intermediates,

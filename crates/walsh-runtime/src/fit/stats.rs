@@ -4,7 +4,7 @@ use walsh::formats::kv::RowCodec;
 use walsh::ops::{KvDecode, KvStore, VectorSpace};
 use walsh::{CacheSide, DType, Device, KeyPreparation, KvCache, KvRows, KvSpec, Tensor};
 
-use super::measure::{FitOptions, idle_cache, layer_cache, read_text};
+use super::measure::{FitOptions, idle_cache, layer_cache, read_text, text_for};
 use crate::model::graph::{Graph, Reading};
 use crate::model::memory::LayerMemory;
 use crate::{Model, Result};
@@ -37,9 +37,10 @@ pub struct LayerStats {
 /// # Errors
 /// When a codec does not fit the head size or cannot store a vector, and as for [`fit`](crate::fit()).
 pub fn stored_stats(model: &Model, spec: &KvSpec, options: &FitOptions) -> Result<Vec<LayerStats>> {
-    let (device, rows) = (model.device(), options.tokens);
+    let text = text_for(model, options)?;
+    let (device, rows) = (model.device(), text.len());
     let specs = model.layer_specs(spec)?;
-    let intermediates = read_text(model, rows, 1)?;
+    let intermediates = read_text(model, &text, 1)?;
     let caches = vec![LayerMemory::from(idle_cache(model)?); specs.len()];
     let graph = Graph {
         device,

@@ -319,9 +319,31 @@ fn what_was_used_is_part_of_a_session() {
 }
 
 #[test]
+fn as_many_tokens_are_read_as_lie_behind_a_window() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let tokens_of = |window: u32, context: u32| {
+        let sliding = super::tiny::Tiny {
+            architecture: "gemma2",
+            window: Some(window as usize),
+            metadata: vec![("gemma2.context_length", Some(context.into()))],
+            ..super::tiny::Tiny::default()
+        };
+        let model = open_on("cpu:threads=1", &folder, "windows.gguf", &sliding.gguf());
+        let fit = fit(&model, &FitOptions::default()).expect("measured");
+        assert_eq!(fit.layers.len(), model.config().layers.len());
+        fit.tokens
+    };
+    assert_eq!(tokens_of(12, 320), 268);
+    assert_eq!(tokens_of(64, 320), 320);
+    // Where a window cannot be seen from behind, as for a model without one.
+    assert_eq!(tokens_of(65, 320), FitOptions::TOKENS);
+    assert_eq!(tokens_of(12, 200), 200);
+}
+
+#[test]
 fn what_cannot_be_fitted_says_why() {
     let place = global();
-    for tokens in [0, 1, 100_000] {
+    for tokens in [1, 100_000] {
         let options = FitOptions {
             tokens,
             watch: Watch::default(),
