@@ -10,7 +10,7 @@ use walsh_runtime::{CalibrationOptions, Model, Watch};
 use crate::error::{Result, WalshStatus, call, value};
 use crate::pointers::{optional_text, options, put, reference, text};
 
-/// A model that is open: its weights, its vocabulary. Any number of threads may use one at a time.
+/// A model that is open: its weights, its vocabulary. Any number of threads may use it at once.
 pub struct WalshModel(pub(crate) Model);
 
 /// How a model is opened. Set `size` to `sizeof(WalshModelOptions)`, and what is not of interest to 0.
