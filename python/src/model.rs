@@ -223,8 +223,8 @@ impl PyModel {
         about.set_item("width", config.width)?;
         about.set_item("layers", config.layers.len())?;
         about.set_item("heads", config.heads)?;
-        about.set_item("kv_heads", config.kv_heads)?;
-        about.set_item("head_dim", config.head_dim)?;
+        about.set_item("kv_heads", config.layers[0].kv_heads)?;
+        about.set_item("head_dim", config.layers[0].head_dim)?;
         about.set_item("bos", tokenizer.bos())?;
         about.set_item("eos", tokenizer.eos())?;
         about.set_item("ends", tokenizer.ends())?;
@@ -345,8 +345,12 @@ impl PyModel {
     }
 
     /// What calibration finds about the keys of a layer, `[kv_heads * head_dim]` each: their mean, their mean square, and
-    /// that of the queries that meet them.
-    fn calibration(&self, py: Python<'_>, layer: usize) -> Result<(Vec<f32>, Vec<f32>, Vec<f32>)> {
+    /// that of the queries that meet them; before them how many heads there are.
+    fn calibration(
+        &self,
+        py: Python<'_>,
+        layer: usize,
+    ) -> Result<(usize, Vec<f32>, Vec<f32>, Vec<f32>)> {
         let model = self.get()?;
         let found = self.wait(py, None, || model.calibration().cloned())?;
         let found = found.or_signal()??;
@@ -354,7 +358,12 @@ impl PyModel {
         let moments = found.layers.into_iter().nth(layer).ok_or_else(|| {
             Failure::option(format!("layer is {layer}: the model has {layers} layers"))
         })?;
-        Ok((moments.key_mean, moments.key_square, moments.query_square))
+        Ok((
+            model.config().layers[layer].kv_heads,
+            moments.key_mean,
+            moments.key_square,
+            moments.query_square,
+        ))
     }
 
     #[getter]

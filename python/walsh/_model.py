@@ -119,12 +119,12 @@ class Model(Closing):
 
     @property
     def kv_heads(self) -> int:
-        """KV heads of a layer."""
+        """KV heads of a layer; of the first where layers differ."""
         return int(self._about["kv_heads"])
 
     @property
     def head_dim(self) -> int:
-        """Numbers of a head."""
+        """Numbers of a head; of the first layer where layers differ."""
         return int(self._about["head_dim"])
 
     @property

@@ -158,9 +158,8 @@ def codebook(bits: int) -> Codebook:
 
 def calibrate(model: Model, layer: int) -> KeyMoments:
     """What is known of a layer's keys: measured on a built-in text once for a model, and kept."""
-    found = model._native.calibration(_size("layer", layer))
-    shape = (model.kv_heads, model.head_dim)
-    mean, key, query = (np.asarray(m, dtype=np.float32).reshape(shape) for m in found)
+    kv_heads, *found = model._native.calibration(_size("layer", layer))
+    mean, key, query = (np.asarray(m, dtype=np.float32).reshape(kv_heads, -1) for m in found)
     return KeyMoments(mean, key, query)
 
 

@@ -1,6 +1,6 @@
 //! `walsh inspect`.
 
-use walsh_runtime::{CalibrationOptions, Inspection, Model, inspect};
+use walsh_runtime::{CalibrationOptions, Inspection, LayerHeads, Model, inspect};
 
 use crate::args::Inspect;
 use crate::failure::Outcome;
@@ -43,9 +43,38 @@ fn describe(model: &Inspection) -> String {
             bytes(state)
         )
     });
+    let sharing = match shape.sharing_layers.as_slice() {
+        [] => String::new(),
+        layers => format!(
+            "\nno keys and values of their own on {} layers, counted from 0: {}; they attend to those of earlier layers",
+            layers.len(),
+            ranges(layers)
+        ),
+    };
     let experts = match (shape.experts, shape.experts_used) {
-        (Some(count), Some(used)) => format!(" in each of {count} experts, {used} to a token"),
+        (Some(count), Some(used)) => match shape.experts_beside {
+            None => format!(" in each of {count} experts, {used} to a token"),
+            Some(inner) => {
+                format!(", and {inner} in each of {count} experts beside it, {used} to a token")
+            }
+        },
         _ => String::new(),
+    };
+    let embeddings = shape.per_layer_width.map_or(String::new(), |width| {
+        format!("\nan embedding of {width} numbers of each token for each layer")
+    });
+    let heads = match shape.unlike_heads.as_slice() {
+        [] => format!("{} KV heads of {}", shape.kv_heads, shape.head_dim),
+        kinds => {
+            let kind = |kind: &LayerHeads| {
+                let (heads, dim) = (kind.kv_heads, kind.head_dim);
+                format!(
+                    "{heads} KV heads of {dim} on layers {}",
+                    ranges(&kind.layers)
+                )
+            };
+            kinds.iter().map(kind).collect::<Vec<_>>().join(", ")
+        }
     };
     let mut types = Table::new(&["type", "tensors", "weights", "size", "share"]);
     let total: u64 = model.tensors.iter().map(|share| share.bytes).sum();
@@ -101,8 +130,8 @@ fn describe(model: &Inspection) -> String {
     format!(
         "{name}, {architecture}, {parameters:.1} million weights, {size}\n\
          {path}\n\
-         {layers} layers of width {width}, feed-forward {feed_forward}{experts}{windows}{states}\n\
-         {heads} query heads and {kv_heads} KV heads of {head_dim}\n\
+         {layers} layers of width {width}, feed-forward {feed_forward}{experts}{embeddings}{windows}{states}{sharing}\n\
+         {queries} query heads and {heads}\n\
          vocabulary of {vocabulary}, trained for a context of {context}\n\
          \nWeights by type\n{types}\
          \nKV cache, all layers{of_them} (sliding layers keep their window and the chunk in flight)\n{kv}{free}\
@@ -120,7 +149,7 @@ fn describe(model: &Inspection) -> String {
         width = shape.width,
         feed_forward = shape.feed_forward,
         experts = experts,
-        of_them = match shape.recurrent_layers.len() {
+        of_them = match shape.recurrent_layers.len() + shape.sharing_layers.len() {
             0 => String::new(),
             without => format!(
                 " that have one, {} of {}",
@@ -128,9 +157,7 @@ fn describe(model: &Inspection) -> String {
                 shape.layers
             ),
         },
-        heads = shape.heads,
-        kv_heads = shape.kv_heads,
-        head_dim = shape.head_dim,
+        queries = shape.heads,
         vocabulary = shape.vocabulary,
         context = shape.context,
     )

@@ -275,11 +275,11 @@ fn keys_with_a_large_bias_need_centring() {
     let path = fetched(SMOLLM2);
     let device = walsh::open("cpu:threads=1").expect("the processor");
     let model = Model::open(&device, &path).expect("the model");
-    let config = model.config();
-    let mut bias = vec![0.0; config.kv_heads * config.head_dim];
-    for head in bias.chunks_exact_mut(config.head_dim) {
+    let layer = &model.config().layers[0];
+    let mut bias = vec![0.0; layer.kv_heads * layer.head_dim];
+    for head in bias.chunks_exact_mut(layer.head_dim) {
         for channel in [1, 2, 3] {
-            head[config.head_dim - channel] = [600.0, -600.0, 450.0][channel - 1];
+            head[layer.head_dim - channel] = [600.0, -600.0, 450.0][channel - 1];
         }
     }
     let gguf = std::fs::read(&path).expect("the model's file");

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::model::graph::{Intermediates, Layerwise, Reading, Taps};
+use crate::model::weights::Stored;
 use crate::perplexity::read_tokens;
 use crate::{Error, Model, Result, TextReader, Watch};
 
@@ -55,6 +56,11 @@ pub fn importance(
     if config.recurrent.is_some() {
         return Err(Error::measure(
             "the importance of layers that keep a state cannot be measured yet: quantise without",
+        ));
+    }
+    if config.per_layer_width.is_some() || config.experts.is_some_and(|all| all.beside.is_some()) {
+        return Err(Error::measure(
+            "the importance of embeddings for each layer, and of experts beside a feed-forward part, cannot be measured yet: quantise without",
         ));
     }
     if context == 0 {
@@ -124,21 +130,26 @@ impl Collector<'_> {
             device.read(&taps.feed_forward)?,
             device.read(&taps.down)?,
         ];
-        let queries: &[&str] = match is_fused {
-            true => &["attn_qkv"],
-            false => &["attn_q", "attn_k", "attn_v"],
+        let queries: &[&str] = match (is_fused, self.model.weights().layers[layer].stored()) {
+            (true, _) => &["attn_qkv"],
+            (false, None) => &["attn_q"],
+            (false, Some(Stored { value: None, .. })) => &["attn_q", "attn_k"],
+            (false, Some(_)) => &["attn_q", "attn_k", "attn_v"],
         };
         self.add(layer, queries, squares(&attention, config.width, None))?;
-        let width = config.heads * config.head_dim;
-        self.add(layer, &["attn_output"], squares(&attended, width, None))?;
-        let inner = config.feed_forward;
+        let rows = attention.len() / config.width;
+        let width = config.heads * config.layers[layer].head_dim;
+        let attended = squares(&attended[..rows * width], width, None);
+        self.add(layer, &["attn_output"], attended)?;
+        let inner = config.layers[layer].feed_forward;
         let Some(experts) = &config.experts else {
             let gates: &[&str] = match is_fused {
                 true => &["ffn_up"],
                 false => &["ffn_gate", "ffn_up"],
             };
             self.add(layer, gates, squares(&feed_forward, config.width, None))?;
-            return self.add(layer, &["ffn_down"], squares(&down, inner, None));
+            let down = squares(&down[..rows * inner], inner, None);
+            return self.add(layer, &["ffn_down"], down);
         };
         let ids = intermediates.experts().map(|ids| device.read::<i32>(ids));
         let ids = ids.transpose()?.unwrap_or_default();

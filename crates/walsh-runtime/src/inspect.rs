@@ -5,7 +5,7 @@ use serde_json::Value as Json;
 use walsh::formats::gguf::{Gguf, Value};
 use walsh::formats::kv::{Budget, KvCodec, KvCodecs, KvSpec, LayerKv};
 
-use crate::{Model, Result, SessionOptions};
+use crate::{Model, ModelConfig, Result, SessionOptions};
 
 /// A model's description.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -41,7 +41,7 @@ pub struct Shape {
     pub layers: usize,
     /// The width of the residual stream.
     pub width: usize,
-    /// The width inside the feed-forward part, or inside each expert of it.
+    /// The width inside the feed-forward part of the layer that has most, or inside each expert of it.
     pub feed_forward: usize,
     /// How many experts a layer has, where its feed-forward part is a mixture.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -49,12 +49,21 @@ pub struct Shape {
     /// How many of them a token goes to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub experts_used: Option<usize>,
+    /// The width inside each expert, where they stand beside a feed-forward part that all tokens pass.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub experts_beside: Option<usize>,
+    /// The numbers of a token's embedding for each layer, where there are such.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub per_layer_width: Option<usize>,
     /// Query heads.
     pub heads: usize,
-    /// KV heads.
+    /// KV heads of the first layer.
     pub kv_heads: usize,
-    /// Numbers per head.
+    /// Numbers per head of the first layer.
     pub head_dim: usize,
+    /// The heads of all layers, where they are not alike.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unlike_heads: Vec<LayerHeads>,
     /// Tokens in the vocabulary.
     pub vocabulary: usize,
     /// The context that the model was trained for, in tokens.
@@ -67,9 +76,24 @@ pub struct Shape {
     /// take.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub recurrent_layers: Vec<usize>,
-    /// The bytes of a text's state in all of these, whatever its length.
+    /// The layers without keys and values of their own, counted from 0: they attend to those of an earlier layer, and no SPEC
+    /// changes what they take, which is nothing.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sharing_layers: Vec<usize>,
+    /// The bytes of a text's state in all of the layers that keep one, whatever its length.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state_bytes: Option<u64>,
+}
+
+/// What heads some layers have.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LayerHeads {
+    /// The layers, counted from 0.
+    pub layers: Vec<usize>,
+    /// KV heads of each.
+    pub kv_heads: usize,
+    /// Numbers per head.
+    pub head_dim: usize,
 }
 
 /// The tensors of one storage type.
@@ -143,14 +167,19 @@ pub fn inspect(model: &Model, specs: &[KvSpec], context: usize) -> Result<Inspec
         };
         KvCost {
             kv: spec.to_string(),
-            meaning: policy.as_ref().unwrap_or(&spec).describe(config.head_dim),
+            meaning: policy
+                .as_ref()
+                .unwrap_or(&spec)
+                .describe(config.layers[0].head_dim),
             bytes_per_token: cost.as_ref().ok().copied(),
             bits_per_value: model.kv_bits_per_value(&spec).ok(),
             session_bytes: model.kv_bytes(&session).ok(),
             why_not: cost.err().map(|error| error.to_string()),
         }
     });
+    let first = &config.layers[0];
     let layers = config.layers.iter().enumerate();
+    let sharing = layers.clone().filter(|(_, layer)| layer.shares.is_some());
     let recurrent = layers.clone().filter(|(_, layer)| layer.recurrent);
     let sliding = layers.filter(|(_, layer)| layer.window.is_some());
     Ok(Inspection {
@@ -162,17 +191,21 @@ pub fn inspect(model: &Model, specs: &[KvSpec], context: usize) -> Result<Inspec
         shape: Shape {
             layers: config.layers.len(),
             width: config.width,
-            feed_forward: config.feed_forward,
+            feed_forward: config.most(|layer| layer.feed_forward),
             experts: config.experts.map(|experts| experts.count),
             experts_used: config.experts.map(|experts| experts.used),
+            experts_beside: config.experts.and_then(|experts| experts.beside),
+            per_layer_width: config.per_layer_width,
             heads: config.heads,
-            kv_heads: config.kv_heads,
-            head_dim: config.head_dim,
+            kv_heads: first.kv_heads,
+            head_dim: first.head_dim,
+            unlike_heads: unlike_heads(config),
             vocabulary: config.vocabulary,
             context: config.context,
             window: config.layers.iter().find_map(|layer| layer.window),
             sliding_layers: sliding.map(|(index, _)| index).collect(),
             recurrent_layers: recurrent.map(|(index, _)| index).collect(),
+            sharing_layers: sharing.map(|(index, _)| index).collect(),
             state_bytes: Some(config.state_bytes()).filter(|bytes| *bytes > 0),
         },
         tensors: model
@@ -190,6 +223,29 @@ pub fn inspect(model: &Model, specs: &[KvSpec], context: usize) -> Result<Inspec
         kv: kv.collect(),
         metadata: model.with_metadata(metadata)?,
     })
+}
+
+/// The heads of all layers, none where they are alike.
+fn unlike_heads(config: &ModelConfig) -> Vec<LayerHeads> {
+    let mut kinds: Vec<LayerHeads> = Vec::new();
+    for (index, layer) in config.layers.iter().enumerate() {
+        let shape = (layer.kv_heads, layer.head_dim);
+        match kinds
+            .iter_mut()
+            .find(|kind| (kind.kv_heads, kind.head_dim) == shape)
+        {
+            Some(kind) => kind.layers.push(index),
+            None => kinds.push(LayerHeads {
+                layers: vec![index],
+                kv_heads: layer.kv_heads,
+                head_dim: layer.head_dim,
+            }),
+        }
+    }
+    if kinds.len() == 1 {
+        kinds.clear();
+    }
+    kinds
 }
 
 /// The floats and ggml's types, the codebook codecs with the policy that goes

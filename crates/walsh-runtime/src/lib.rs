@@ -64,7 +64,7 @@ pub use fidelity::{
 pub use fit::{Fit, FitOptions, LayerStats, Sensitivity, SideStats, fit, stored_stats};
 pub use generate::{Figures, Finish, GenerateOptions, Generation};
 pub use importance::{ColumnSquares, Importance, ImportanceOptions, importance};
-pub use inspect::{Inspection, KvCost, MetadataEntry, Shape, TypeShare, inspect};
+pub use inspect::{Inspection, KvCost, LayerHeads, MetadataEntry, Shape, TypeShare, inspect};
 pub use model::{
     Architecture, ExpertsConfig, Fingerprint, LayerConfig, Model, ModelConfig, RecurrentConfig,
     Synthetic, TensorSummary,

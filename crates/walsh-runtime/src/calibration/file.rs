@@ -29,18 +29,23 @@ pub(super) fn load(model: &Model, folder: &Path) -> Option<Calibration> {
     let mut sections = container::read(&path, KIND, model.origin().ok()?).ok()?;
     let bytes = sections.bytes(MOMENTS).ok()?;
     sections.finish().ok()?;
-    let config = model.config();
-    let width = config.kv_heads * config.head_dim;
     let (words, rest) = bytes.as_chunks();
-    let numbers: Vec<f32> = words.iter().map(|word| f32::from_le_bytes(*word)).collect();
-    let whole = numbers.len() == 3 * width * config.layers.len() && rest.is_empty();
+    let mut numbers: Vec<f32> = words.iter().map(|word| f32::from_le_bytes(*word)).collect();
+    let widths = model.config().layers.iter();
+    let widths: Vec<usize> = widths
+        .map(|layer| layer.kv_heads * layer.head_dim)
+        .collect();
+    let whole = numbers.len() == 3 * widths.iter().sum::<usize>() && rest.is_empty();
     if !whole || !numbers.iter().all(|x| x.is_finite()) {
         return None;
     }
-    let layers = numbers.chunks_exact(3 * width).map(|layer| KeyMoments {
-        key_mean: layer[..width].to_vec(),
-        key_square: layer[width..2 * width].to_vec(),
-        query_square: layer[2 * width..].to_vec(),
+    let layers = widths.into_iter().map(|width| {
+        let mut next = || numbers.drain(..width).collect();
+        KeyMoments {
+            key_mean: next(),
+            key_square: next(),
+            query_square: next(),
+        }
     });
     Some(Calibration {
         layers: layers.collect(),

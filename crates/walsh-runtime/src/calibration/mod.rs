@@ -82,11 +82,14 @@ impl Calibration {
         let mut layers = Vec::with_capacity(count);
         for index in 0..count {
             device.run(&graph.layer(rows, index, Reading::CodesAndFresh)?)?;
-            let keys: Vec<f32> = device.read(&intermediates.key)?;
-            let queries: Vec<f32> = device.read(&intermediates.query)?;
-            layers.push(match config.layers[index].recurrent {
-                true => KeyMoments::none(config),
-                false => KeyMoments::of(config, &keys, &queries),
+            let layer = &config.layers[index];
+            layers.push(match layer.is_cached() {
+                false => KeyMoments::none(layer),
+                true => {
+                    let heads = intermediates.heads(config, index)?;
+                    let (keys, queries) = (device.read(&heads.key)?, device.read(&heads.query)?);
+                    KeyMoments::of(layer, &keys, &queries)
+                }
             });
             progress(index + 1, count)?;
         }

@@ -4,7 +4,7 @@ use walsh::formats::kv::LayerKv;
 use walsh::ops::{Pairing, RopeConfig};
 use walsh::{Device, KeyPreparation};
 
-use crate::{ModelConfig, Result};
+use crate::{LayerConfig, Result};
 
 /// The first tokens' keys are unlike all others, and an overlay holds them: they do not count.
 const SKIPPED: usize = 4;
@@ -42,8 +42,8 @@ impl Calibration {
 
 impl KeyMoments {
     /// Those of a layer without keys.
-    pub(super) fn none(config: &ModelConfig) -> Self {
-        let zeros = vec![0.0; config.kv_heads * config.head_dim];
+    pub(super) fn none(layer: &LayerConfig) -> Self {
+        let zeros = vec![0.0; layer.kv_heads * layer.head_dim];
         Self {
             key_mean: zeros.clone(),
             key_square: zeros.clone(),
@@ -52,16 +52,16 @@ impl KeyMoments {
     }
 
     /// The moments of `[tokens, kv_heads, head_dim]` keys and `[tokens, heads, head_dim]` queries.
-    pub(super) fn of(config: &ModelConfig, keys: &[f32], queries: &[f32]) -> Self {
-        let dim = config.head_dim;
-        let group = config.heads / config.kv_heads;
-        let width = config.kv_heads * dim;
+    pub(super) fn of(layer: &LayerConfig, keys: &[f32], queries: &[f32]) -> Self {
+        let dim = layer.head_dim;
+        let width = layer.kv_heads * dim;
         let (mut mean, mut square, mut query) = (
             vec![0.0f64; width],
             vec![0.0f64; width],
             vec![0.0f64; width],
         );
         let tokens = keys.len() / width;
+        let group = queries.len() / keys.len();
         let first = SKIPPED.min(tokens.saturating_sub(1));
         let count = (tokens - first).max(1) as f64;
         for token in first..tokens {
@@ -138,13 +138,14 @@ impl KeyMoments {
     pub(crate) fn preparation(
         &self,
         device: &Device,
-        (config, rope): (&ModelConfig, Option<&RopeConfig>),
+        layer: &LayerConfig,
         kv: &LayerKv,
     ) -> Result<KeyPreparation> {
-        let shape = [config.kv_heads as u64, config.head_dim as u64];
+        let shape = [layer.kv_heads as u64, layer.head_dim as u64];
+        let rope = layer.rope.as_ref();
         let equaliser = kv
             .equalise
-            .then(|| self.equaliser(rope, config.head_dim, kv.center));
+            .then(|| self.equaliser(rope, layer.head_dim, kv.center));
         Ok(KeyPreparation {
             equaliser: equaliser
                 .map(|equaliser| device.tensor(&shape, &equaliser))

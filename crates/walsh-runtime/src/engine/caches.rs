@@ -73,11 +73,10 @@ impl Caches {
         for (index, layer) in model.config().layers.iter().enumerate() {
             let window = layers.window(layer);
             let group = sizes.groups.iter().position(|size| size.window == window);
-            let group = group.filter(|_| !layer.recurrent);
+            let group = group.filter(|_| layer.is_cached());
             let preparation = match calibration.filter(|_| specs[index].needs_calibration()) {
-                Some(found) if !layer.recurrent => {
-                    let shape = (model.config(), layer.rope.as_ref());
-                    Some(found.layers[index].preparation(device, shape, &specs[index])?)
+                Some(found) if layer.is_cached() => {
+                    Some(found.layers[index].preparation(device, layer, &specs[index])?)
                 }
                 _ => None,
             };
@@ -299,6 +298,7 @@ fn overlays_of_layer(layer: &LayerMemory, slot: usize) -> Result<Vec<Tensor>> {
     let cache = match layer {
         LayerMemory::Cache(cache) => cache,
         LayerMemory::State(state) => return Ok(state.slot(slot)?.into()),
+        LayerMemory::Shared => return Ok(Vec::new()),
     };
     let first = slot as u64 * cache.kv_heads();
     let overlays = sides(cache).filter_map(|side| side.overlay.as_ref());

@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use walsh::formats::kv::Tq;
-use walsh::{CacheKind, DType, KvCache, KvCacheOptions, KvCodec, KvCodecs, LayerKv, Step};
+use walsh::{DType, KvCache, KvCodec, KvCodecs, LayerKv, Step};
 
 use super::allot::WIDTHS;
 use super::{Fit, Sensitivity, file};
@@ -177,17 +177,6 @@ pub(super) fn read_text(model: &Model, tokens: &[i32], logit_rows: usize) -> Res
     Ok(intermediates)
 }
 
-/// A cache that keeps nothing: of a layer that attends over keys and values as they were computed.
-pub(super) fn idle_cache(model: &Model) -> Result<KvCache> {
-    let config = model.config();
-    let (heads, dim) = (config.kv_heads as u64, config.head_dim as u64);
-    let idle = KvCacheOptions {
-        kind: CacheKind::Ring,
-        ..KvCacheOptions::global(KvCodecs::both(EXACT), heads, dim, 1)
-    };
-    Ok(KvCache::new(model.device(), idle)?)
-}
-
 /// A layer's cache for so many tokens of the text.
 pub(super) fn layer_cache(
     model: &Model,
@@ -195,20 +184,20 @@ pub(super) fn layer_cache(
     rows: usize,
     kv: &LayerKv,
 ) -> Result<KvCache> {
-    let (device, config) = (model.device(), model.config());
-    let layer = &config.layers[index];
+    let device = model.device();
+    let layer = &model.config().layers[index];
     let options = SessionOptions {
         context: rows,
         chunk: rows,
         scored: rows,
         ..SessionOptions::default()
     };
-    let cache = KvCache::new(device, cache_options(config, layer, kv, &options))?;
+    let cache = KvCache::new(device, cache_options(layer, kv, &options))?;
     if !kv.needs_calibration() {
         return Ok(cache);
     }
     let moments = &model.calibration()?.layers[index];
-    let preparation = moments.preparation(device, (config, layer.rope.as_ref()), kv)?;
+    let preparation = moments.preparation(device, layer, kv)?;
     Ok(cache.with_preparation(preparation)?)
 }
 
@@ -227,7 +216,7 @@ impl<'a> Run<'a> {
             rows,
             logit_rows,
             intermediates,
-            caches: vec![idle_cache(model)?.into(); count],
+            caches: LayerMemory::idle(model.device(), config)?,
             steps: Vec::with_capacity(count),
             reference: Predictions::default(),
             before: 0,

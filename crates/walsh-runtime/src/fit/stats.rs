@@ -4,7 +4,7 @@ use walsh::formats::kv::RowCodec;
 use walsh::ops::{KvDecode, KvStore, VectorSpace};
 use walsh::{CacheSide, DType, Device, KeyPreparation, KvCache, KvRows, KvSpec, Tensor};
 
-use super::measure::{FitOptions, idle_cache, layer_cache, read_text, text_for};
+use super::measure::{FitOptions, layer_cache, read_text, text_for};
 use crate::model::graph::{Graph, Reading};
 use crate::model::memory::LayerMemory;
 use crate::{Model, Result};
@@ -41,7 +41,7 @@ pub fn stored_stats(model: &Model, spec: &KvSpec, options: &FitOptions) -> Resul
     let (device, rows) = (model.device(), text.len());
     let specs = model.layer_specs(spec)?;
     let intermediates = read_text(model, &text, 1)?;
-    let caches = vec![LayerMemory::from(idle_cache(model)?); specs.len()];
+    let caches = LayerMemory::idle(device, model.config())?;
     let graph = Graph {
         device,
         config: model.config(),
@@ -50,17 +50,20 @@ pub fn stored_stats(model: &Model, spec: &KvSpec, options: &FitOptions) -> Resul
         memory: &caches,
         intermediates: &intermediates,
     };
-    let decoded = device.zeros(DType::F32, intermediates.key.shape())?;
+    let config = model.config();
+    // Layers are alike.
+    let decoded = device.zeros(DType::F32, intermediates.heads(config, 0)?.key.shape())?;
     let mut layers = Vec::with_capacity(specs.len());
     for (index, kv) in specs.iter().enumerate() {
         options.watch.check()?;
         options.watch.tell(index, specs.len());
         device.run(&graph.layer(rows, index, Reading::CodesAndFresh)?)?;
+        let heads = intermediates.heads(config, index)?;
         let cache = layer_cache(model, index, rows, kv)?;
         let mut list = device.record();
         list.push(KvStore {
-            keys: Some(intermediates.key.clone()),
-            values: Some(intermediates.value.clone()),
+            keys: Some(heads.key.clone()),
+            values: Some(heads.value.clone()),
             positions: intermediates.positions.clone(),
             sequences: None,
             cache: cache.clone(),
@@ -80,12 +83,12 @@ pub fn stored_stats(model: &Model, spec: &KvSpec, options: &FitOptions) -> Resul
             let encoded = encoded(device, &cache, (side, source))?;
             let scales = scales(device, &cache.side(side).rows)?;
             let decoded: Vec<f32> = device.read(&decoded)?;
-            let kv_heads = model.config().kv_heads;
+            let kv_heads = config.layers[index].kv_heads;
             Ok(compare(kv_heads, (&encoded, &decoded), &scales))
         };
         layers.push(LayerStats {
-            keys: side(CacheSide::Keys, &intermediates.key)?,
-            values: side(CacheSide::Values, &intermediates.value)?,
+            keys: side(CacheSide::Keys, &heads.key)?,
+            values: side(CacheSide::Values, &heads.value)?,
         });
     }
     Ok(layers)

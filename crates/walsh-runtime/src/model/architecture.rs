@@ -15,6 +15,8 @@ pub enum Architecture {
     Gemma2,
     /// Gemma 3, text.
     Gemma3,
+    /// Gemma 4, text.
+    Gemma4,
     /// Qwen 3, mixtures of experts.
     Qwen3Moe,
     /// SmolLM 3.
@@ -57,6 +59,7 @@ impl Architecture {
         ("qwen3", Architecture::Qwen3),
         ("gemma2", Architecture::Gemma2),
         ("gemma3", Architecture::Gemma3),
+        ("gemma4", Architecture::Gemma4),
         ("qwen3moe", Architecture::Qwen3Moe),
         ("smollm3", Architecture::SmolLm3),
         ("olmo2", Architecture::Olmo2),
@@ -87,14 +90,14 @@ impl Architecture {
     }
 
     pub(super) fn is_gemma(self) -> bool {
-        matches!(self, Self::Gemma2 | Self::Gemma3)
+        matches!(self, Self::Gemma2 | Self::Gemma3 | Self::Gemma4)
     }
 
     /// The period of sliding layers where a file states none: the last layer of each period attends globally.
     pub(super) fn window_period(self) -> Option<u64> {
         match self {
             Self::Gemma2 => Some(2),
-            Self::Gemma3 => Some(6),
+            Self::Gemma3 | Self::Gemma4 => Some(6),
             Self::GptOss => Some(2),
             // All layers slide.
             Self::Phi3 => Some(0),
@@ -105,7 +108,7 @@ impl Architecture {
     /// The norms of queries and keys.
     pub(super) fn head_norms(self) -> HeadNorms {
         match self {
-            Self::Qwen3 | Self::Qwen3Moe | Self::Gemma3 => HeadNorms::OfHeads,
+            Self::Qwen3 | Self::Qwen3Moe | Self::Gemma3 | Self::Gemma4 => HeadNorms::OfHeads,
             _ if self.is_hybrid() => HeadNorms::OfHeads,
             Self::Olmo2 => HeadNorms::OfRows,
             _ => HeadNorms::None,
@@ -129,6 +132,13 @@ impl Architecture {
     /// Whether feed-forward parts are mixtures of experts.
     pub(super) fn has_experts(self) -> bool {
         matches!(self, Self::Qwen3Moe | Self::GraniteMoe | Self::GptOss) || self.has_shared_expert()
+    }
+
+    /// Whether layers that slide have heads of a size and number of their own, keys may be values as well, the last layers
+    /// may attend to what earlier ones have stored, tokens may have an embedding for each layer, and a mixture of experts
+    /// may stand beside the feed-forward part.
+    pub(super) fn has_unlike_layers(self) -> bool {
+        self == Self::Gemma4
     }
 
     /// Whether every token goes to one more expert, by a gate of its own.
@@ -206,13 +216,13 @@ impl Architecture {
             Self::Qwen3 | Self::Gemma2 | Self::Gemma3 => (ATTENTION, false),
             Self::Qwen3Moe | Self::GraniteMoe => (WITH_OUTPUT, false),
             Self::GptOss => (EXPERTS, false),
-            Self::Olmo2 | Self::Phi3 | Self::Mistral3 => (&[], false),
+            Self::Olmo2 | Self::Phi3 | Self::Mistral3 | Self::Gemma4 => (&[], false),
             Self::Qwen3Next | Self::Qwen35 | Self::Qwen35Moe => (&[], false),
         }
     }
 
     /// Whether `rope_freqs.weight` divides the frequencies of its rotary embedding.
     pub(super) fn has_rope_factors(self) -> bool {
-        self == Self::Llama
+        matches!(self, Self::Llama | Self::Gemma4)
     }
 }

@@ -3,8 +3,8 @@
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-use walsh::formats::gguf::{Array, Metadata, Value};
-use walsh::ops::{Activation, Pairing, RopeConfig, RopeScaling, Temperature};
+use walsh::formats::gguf::{Metadata, Value};
+use walsh::ops::{Activation, RopeConfig, RopeScaling, Temperature};
 
 use super::architecture::Architecture;
 use super::keys;
@@ -18,9 +18,11 @@ macro_rules! reject {
 }
 
 mod experts;
+mod layers;
 mod recurrent;
 
 pub use experts::ExpertsConfig;
+pub(super) use layers::ROPE_FACTORS;
 pub use recurrent::RecurrentConfig;
 
 /// What differs from layer to layer.
@@ -32,6 +34,22 @@ pub struct LayerConfig {
     pub rope: Option<RopeConfig>,
     /// Whether it keeps a state of fixed size instead of keys and values.
     pub recurrent: bool,
+    /// The earlier layer whose keys and values it attends to, where it has none of its own.
+    pub shares: Option<usize>,
+    /// KV heads.
+    pub kv_heads: usize,
+    /// Numbers per head.
+    pub head_dim: usize,
+    /// The width inside the feed-forward part, or inside each expert where that is nothing but a mixture.
+    pub feed_forward: usize,
+}
+
+impl LayerConfig {
+    /// Whether it stores keys and values.
+    #[must_use]
+    pub fn is_cached(&self) -> bool {
+        !self.recurrent && self.shares.is_none()
+    }
 }
 
 /// A model's shape.
@@ -41,16 +59,12 @@ pub struct ModelConfig {
     pub architecture: Architecture,
     /// The width of the residual stream.
     pub width: usize,
-    /// The width inside the feed-forward part, or inside each expert of it.
-    pub feed_forward: usize,
-    /// The experts of the feed-forward part, where it is a mixture.
+    /// The numbers of a token's embedding for each layer, where there are such.
+    pub per_layer_width: Option<usize>,
+    /// The experts of the feed-forward part, or beside it.
     pub experts: Option<ExpertsConfig>,
     /// Query heads.
     pub heads: usize,
-    /// KV heads.
-    pub kv_heads: usize,
-    /// Numbers per head.
-    pub head_dim: usize,
     /// How many tokens the vocabulary has.
     pub vocabulary: usize,
     /// The context that the model was trained for, in tokens.
@@ -163,20 +177,12 @@ impl Reader<'_, '_> {
             return Err(self.no_model_has("block_count", layers));
         }
         let width = self.size("embedding_length")?;
-        let inner = self.feed_forward_key();
-        let feed_forward = self.opt_uniform(inner, layers)?;
-        let heads = self.opt_uniform("attention.head_count", layers)?;
-        let kv_heads = self.opt_uniform("attention.head_count_kv", layers)?;
-        let [feed_forward, heads] = [(inner, feed_forward), ("attention.head_count", heads)]
-            .map(|(name, value)| value.ok_or_else(|| self.missing(name)));
-        let (feed_forward, heads) = (feed_forward?, heads?);
-        let kv_heads = kv_heads.unwrap_or(heads);
+        let heads = self.opt_uniform("attention.head_count", layers as usize)?;
+        let heads = heads.ok_or_else(|| self.missing("attention.head_count"))?;
         let context = self.size("context_length")?;
         for (name, value) in [
             ("embedding_length", width),
-            (inner, feed_forward),
             ("attention.head_count", heads),
-            ("attention.head_count_kv", kv_heads),
             ("context_length", context),
         ] {
             if value == 0 || value > LARGEST {
@@ -184,33 +190,25 @@ impl Reader<'_, '_> {
             }
         }
         self.equal("embedding_length_out", width)?;
-        if !heads.is_multiple_of(kv_heads) {
-            reject!(
-                self,
-                "{heads} query heads are not a multiple of {kv_heads} KV heads: download it again"
-            );
-        }
-        let head_dim = self.head_dim(width, heads)?;
+        let head_dims = self.head_dims(width, heads)?;
         let norm_eps = "attention.layer_norm_rms_epsilon";
         let Some(norm_eps) = self.positive(norm_eps)? else {
             return Err(self.missing(norm_eps));
         };
-        let layer_configs = self.layers(layers as usize, head_dim, factors)?;
+        let layer_configs = self.layers(layers as usize, (heads, head_dims), factors)?;
         let recurrent = self.recurrent()?;
         let largest_gemma = match architecture {
             Architecture::Gemma2 => layers == 46,
             Architecture::Gemma3 => layers == 62,
             _ => false,
         };
-        // Gemma's 27B models divide by the width per head instead of the head size.
-        let scale_dim = if largest_gemma {
-            width / heads
-        } else {
-            head_dim
-        };
         let attention_scale = match self.positive("attention.scale")? {
             Some(scale) => scale,
-            None => (1.0 / (scale_dim as f64).sqrt()) as f32,
+            // Norms of queries and keys have the scale in their weights.
+            None if architecture == Architecture::Gemma4 => 1.0,
+            // Gemma's 27B models divide by the width per head instead of the head size.
+            None if largest_gemma => (1.0 / ((width / heads) as f64).sqrt()) as f32,
+            None => (1.0 / (head_dims[0] as f64).sqrt()) as f32,
         };
         let softcap = |key: &str, default: f32| -> Result<Option<f32>> {
             let fallback = (architecture == Architecture::Gemma2).then_some(default);
@@ -225,11 +223,9 @@ impl Reader<'_, '_> {
         Ok(ModelConfig {
             architecture,
             width: width as usize,
-            feed_forward: feed_forward as usize,
+            per_layer_width: self.per_layer_width()?,
             experts: self.experts()?,
             heads: heads as usize,
-            kv_heads: kv_heads as usize,
-            head_dim: head_dim as usize,
             vocabulary,
             context: context as usize,
             norm_eps,
@@ -257,156 +253,16 @@ impl Reader<'_, '_> {
         })
     }
 
-    /// Numbers per head.
-    fn head_dim(&self, width: u64, heads: u64) -> Result<u64> {
-        let head_dim = match self.opt_size("attention.key_length")? {
-            Some(length) => length,
-            None if width.is_multiple_of(heads) => width / heads,
-            None => reject!(
-                self,
-                "a width of {width} is not a multiple of {heads} heads, and the head size is not stated"
-            ),
-        };
-        if !HEAD_DIMS.contains(&head_dim) {
-            reject!(
-                self,
-                "a head size of {head_dim} is not supported: it must be from {} to {}",
-                HEAD_DIMS.start(),
-                HEAD_DIMS.end()
-            );
+    /// The numbers of a token's embedding for each layer.
+    fn per_layer_width(&self) -> Result<Option<usize>> {
+        let name = "embedding_length_per_layer_input";
+        if !keys::is_read(name, self.architecture) {
+            return Ok(None);
         }
-        self.equal("attention.value_length", head_dim)?;
-        if self.architecture.window_period().is_some() {
-            self.equal("attention.key_length_swa", head_dim)?;
-            self.equal("attention.value_length_swa", head_dim)?;
-        }
-        Ok(head_dim)
-    }
-
-    /// The windows and rotary embeddings of all layers.
-    fn layers(
-        &self,
-        count: usize,
-        head_dim: u64,
-        factors: Option<Vec<f32>>,
-    ) -> Result<Vec<LayerConfig>> {
-        let global = self.global_rope(head_dim, factors)?;
-        let sliding = self.sliding(count)?;
-        let local = match self.architecture {
-            Architecture::Gemma2 => RopeConfig {
-                base: self.positive("rope.freq_base_swa")?.unwrap_or(global.base),
-                ..global.clone()
-            },
-            // Gemma 3's sliding layers keep the short base and are not stretched.
-            Architecture::Gemma3 => RopeConfig {
-                base: self.positive("rope.freq_base_swa")?.unwrap_or(10_000.0),
-                scaling: unstretched(global.scaling),
-                ..global.clone()
-            },
-            _ => global.clone(),
-        };
-        if self.architecture.window_period().is_some() {
-            self.equal("rope.dimension_count_swa", global.dims)?;
-        }
-        let recurrent = self.recurrent_layers(count)?;
-        let layer = |(index, window): (usize, Option<usize>)| LayerConfig {
-            window,
-            rope: self.architecture.rotates(index).then(|| match window {
-                Some(_) => local.clone(),
-                None => global.clone(),
-            }),
-            recurrent: recurrent[index],
-        };
-        let layers = sliding.into_iter().enumerate().map(layer);
-        // What guesses further tokens lies behind those that compute.
-        Ok(layers.take(count - self.guessing_layers(count)?).collect())
-    }
-
-    /// The rotary embedding of layers that attend globally.
-    fn global_rope(&self, head_dim: u64, factors: Option<Vec<f32>>) -> Result<RopeConfig> {
-        let dims = self.opt_size("rope.dimension_count")?.unwrap_or(head_dim);
-        if dims == 0 || dims > head_dim || !dims.is_multiple_of(2) {
-            reject!(
-                self,
-                "{dims} rotating numbers per head of {head_dim} are not supported: their number must be even, and at most the head size"
-            );
-        }
-        if let Some(factors) = &factors {
-            let usable = |factor: &f32| *factor > 0.0 && factor.is_finite();
-            if factors.len() as u64 != dims / 2 || !factors.iter().all(usable) {
-                reject!(
-                    self,
-                    "tensor rope_freqs.weight must have {} numbers above zero, one for each two that rotate: download it again",
-                    dims / 2
-                );
-            }
-        }
-        Ok(RopeConfig {
-            dims,
-            base: self.positive("rope.freq_base")?.unwrap_or(10_000.0),
-            pairing: if self.architecture.rotates_pairwise() {
-                Pairing::Pairwise
-            } else {
-                Pairing::HalfSplit
-            },
-            scaling: self.scaling()?,
-            factors,
-            temperature: None,
-        })
-    }
-
-    /// The window of each layer.
-    fn sliding(&self, count: usize) -> Result<Vec<Option<usize>>> {
-        let Some(period) = self.architecture.window_period() else {
-            return Ok(vec![None; count]);
-        };
-        let key = self.key("attention.sliding_window_pattern");
-        let slides: Vec<bool> = match self.metadata.get(&key) {
-            Some(Value::Array(array)) => self.pattern(&key, *array, count)?,
-            stated => {
-                let period = match stated {
-                    Some(_) => self.metadata.u64(&key)?,
-                    None => period,
-                };
-                // Of a period of 0 no layer is the last.
-                let slides = |index| period == 0 || index % period != period - 1;
-                (0..count as u64).map(slides).collect()
-            }
-        };
-        let default = (self.architecture == Architecture::Gemma2).then_some(4096);
-        let window = self.opt_size("attention.sliding_window")?.or(default);
-        let window = window.map(|window| window.min(LARGEST) as usize);
-        let window = |slides: bool| window.filter(|window| slides && *window > 0);
-        Ok(slides.into_iter().map(window).collect())
-    }
-
-    /// Which layers slide, by an array with an entry for each.
-    fn pattern(&self, key: &str, array: Array<'_>, count: usize) -> Result<Vec<bool>> {
-        if array.len() != count {
-            reject!(
-                self,
-                "metadata key {key} has {} entries for {count} layers: convert the model again",
-                array.len()
-            );
-        }
-        let slides = |value: Value<'_>| match value {
-            Value::Bool(slides) => Some(slides),
-            value => match value.integer() {
-                Some(0) => Some(false),
-                Some(1) => Some(true),
-                _ => None,
-            },
-        };
-        let slides: Option<Vec<_>> = array
-            .values()
-            .map(|value| value.ok().and_then(slides))
-            .collect();
-        match slides {
-            Some(slides) => Ok(slides),
-            None => reject!(
-                self,
-                "metadata key {key} must have an entry for each layer, true or false: convert the model again"
-            ),
+        match self.opt_size(name)?.unwrap_or(0) {
+            0 => Ok(None),
+            width if width > LARGEST => Err(self.no_model_has(name, width)),
+            width => Ok(Some(width as usize)),
         }
     }
 
@@ -477,36 +333,6 @@ impl Reader<'_, '_> {
         Ok(context.min(LARGEST) as u32)
     }
 
-    /// A size that is stated once, or for each of `layers` layers and the same for all.
-    fn opt_uniform(&self, name: &str, layers: u64) -> Result<Option<u64>> {
-        let key = self.key(name);
-        let Some(Value::Array(array)) = self.metadata.get(&key) else {
-            return self.opt_size(name);
-        };
-        if array.len() as u64 != layers {
-            reject!(
-                self,
-                "metadata key {key} has {} entries for {layers} layers: convert the model again",
-                array.len()
-            );
-        }
-        let mut sizes = array.i32s()?;
-        let first = sizes.next().unwrap_or_default();
-        if let Some(other) = sizes.find(|size| *size != first) {
-            reject!(
-                self,
-                "metadata key {key} is {first} for one layer and {other} for another, which is not supported: use a model whose layers are alike"
-            );
-        }
-        match u64::try_from(first) {
-            Ok(size) => Ok(Some(size)),
-            Err(_) => reject!(
-                self,
-                "metadata key {key} is {first}, which no model has: download it again"
-            ),
-        }
-    }
-
     /// A number above zero, if the key is there.
     fn positive(&self, name: &str) -> Result<Option<f32>> {
         match self.opt_f32(name)? {
@@ -553,32 +379,5 @@ impl Reader<'_, '_> {
                 "metadata key {key} is {value}, which is out of range: convert the model again"
             ),
         )
-    }
-}
-
-/// The scaling of layers that the stretch leaves out: what it does to magnitudes stays.
-fn unstretched(scaling: RopeScaling) -> RopeScaling {
-    match scaling {
-        RopeScaling::Yarn {
-            attention_factor: 1.0,
-            ..
-        } => RopeScaling::None,
-        RopeScaling::Yarn {
-            original_context,
-            attention_factor,
-            beta_fast,
-            beta_slow,
-            rounded,
-            ..
-        } => RopeScaling::Yarn {
-            factor: 1.0,
-            original_context,
-            extrapolation: 0.0,
-            attention_factor,
-            beta_fast,
-            beta_slow,
-            rounded,
-        },
-        _ => RopeScaling::None,
     }
 }

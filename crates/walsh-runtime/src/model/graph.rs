@@ -1,7 +1,10 @@
 //! A model as a list of ops.
 
+mod beside;
 mod block;
+mod heads;
 mod hybrid;
+mod inputs;
 mod layerwise;
 
 use std::ops::Range;
@@ -10,12 +13,15 @@ use walsh::formats::DType;
 use walsh::ops::{Add, ArgMax, EmbeddingRows, MatMulTopK, RmsNorm, Scale, SoftCap, TopK};
 use walsh::{Device, Recorder, Screen, Step, Tensor};
 
-use super::config::ModelConfig;
+use super::config::{ExpertsConfig, ModelConfig};
 use super::memory::LayerMemory;
 use super::weights::Weights;
 use crate::Result;
+use beside::BesideExperts;
 use block::{Block, linear};
+use heads::AllHeads;
 use hybrid::Hybrid;
+use inputs::Inputs;
 
 pub(crate) use layerwise::Layerwise;
 
@@ -104,18 +110,14 @@ pub(crate) struct Intermediates {
     stream: Tensor,
     /// A block's input or output.
     pub(crate) hidden: Tensor,
-    /// `[rows, heads, head_dim]`, after RoPE.
-    pub(crate) query: Tensor,
-    /// `[rows, kv_heads, head_dim]`, after RoPE.
-    pub(crate) key: Tensor,
-    /// `[rows, kv_heads, head_dim]`.
-    pub(crate) value: Tensor,
-    attended: Tensor,
-    /// `[rows, feed_forward]`, or of each expert of a row `[rows, used, feed_forward]`.
+    heads: AllHeads,
+    /// `[rows, feed_forward]` of the layer that has most, or of each expert of a row `[rows, used, feed_forward]`.
     gate: Tensor,
     up: Tensor,
     mixture: Option<Mixture>,
+    beside: Option<BesideExperts>,
     hybrid: Option<Hybrid>,
+    inputs: Option<Inputs>,
 }
 
 impl Intermediates {
@@ -132,15 +134,13 @@ impl Intermediates {
     ) -> Result<Self> {
         let floats =
             |rows: usize, width: usize| device.zeros(DType::F32, &[rows as u64, width as u64]);
-        let heads = |heads: usize| {
-            let shape = [rows as u64, heads as u64, config.head_dim as u64];
-            device.zeros(DType::F32, &shape)
-        };
         let inner = |config: &ModelConfig| {
-            let (rows, inner) = (rows as u64, config.feed_forward as u64);
+            let (rows, inner) = (rows as u64, config.most(|layer| layer.feed_forward) as u64);
             match &config.experts {
-                Some(experts) => device.zeros(DType::F32, &[rows, experts.used as u64, inner]),
-                None => device.zeros(DType::F32, &[rows, inner]),
+                Some(ExpertsConfig {
+                    used, beside: None, ..
+                }) => device.zeros(DType::F32, &[rows, *used as u64, inner]),
+                _ => device.zeros(DType::F32, &[rows, inner]),
             }
         };
         let mixture = config.experts.map(|experts| {
@@ -160,14 +160,13 @@ impl Intermediates {
             top: TopTokens::new(device)?,
             stream: floats(rows, config.width)?,
             hidden: floats(rows, config.width)?,
-            query: heads(config.heads)?,
-            key: heads(config.kv_heads)?,
-            value: heads(config.kv_heads)?,
-            attended: heads(config.heads)?,
+            heads: AllHeads::new(device, config, rows)?,
             gate: inner(config)?,
             up: inner(config)?,
             mixture: mixture.transpose()?,
+            beside: BesideExperts::new(device, config, rows)?,
             hybrid: Hybrid::new(device, config, rows)?,
+            inputs: Inputs::new(device, config, rows)?,
         })
     }
 
@@ -187,10 +186,7 @@ impl Intermediates {
             top: self.top.clone(),
             stream: first(&self.stream)?,
             hidden: first(&self.hidden)?,
-            query: first(&self.query)?,
-            key: first(&self.key)?,
-            value: first(&self.value)?,
-            attended: first(&self.attended)?,
+            heads: self.heads.rows(rows)?,
             gate: first(&self.gate)?,
             up: first(&self.up)?,
             mixture: match &self.mixture {
@@ -202,9 +198,17 @@ impl Intermediates {
                     results: first(&all.results)?,
                 }),
             },
+            beside: match &self.beside {
+                None => None,
+                Some(beside) => Some(beside.rows(rows)?),
+            },
             hybrid: match &self.hybrid {
                 None => None,
                 Some(hybrid) => Some(hybrid.rows(rows)?),
+            },
+            inputs: match &self.inputs {
+                None => None,
+                Some(inputs) => Some(inputs.rows(rows)?),
             },
         })
     }
@@ -215,7 +219,7 @@ impl Intermediates {
 pub(crate) struct Taps {
     /// `[rows, width]`: of queries, keys and values.
     pub(crate) attention: Tensor,
-    /// `[rows, heads, head_dim]`: of the attention's output.
+    /// `[rows, heads · head_dim]` of the layer that has most: of the attention's output.
     pub(crate) attended: Tensor,
     /// `[rows, width]`: of gate and up.
     pub(crate) feed_forward: Tensor,
@@ -229,7 +233,7 @@ impl Taps {
         let like = |tensor: &Tensor| device.zeros(DType::F32, tensor.shape());
         Ok(Self {
             attention: like(&intermediates.hidden)?,
-            attended: like(&intermediates.attended)?,
+            attended: like(intermediates.heads.attended())?,
             feed_forward: like(&intermediates.hidden)?,
             down: like(&intermediates.gate)?,
         })
@@ -283,6 +287,7 @@ impl Graph<'_> {
         parts.retain(|part| !part.rows.is_empty());
         let mut block = Block {
             config: self.config,
+            memory: self.memory,
             a: &a,
             parts,
             sequences: Some(sequences.rows(0..end)?),
@@ -396,6 +401,7 @@ impl Graph<'_> {
     fn block<'b>(&'b self, intermediates: &'b Intermediates, reading: Reading) -> Block<'b> {
         Block {
             config: self.config,
+            memory: self.memory,
             a: intermediates,
             parts: vec![Part {
                 reading,
@@ -414,7 +420,10 @@ impl Graph<'_> {
             scale: self.config.embedding_scale,
             output: block.a.stream.clone(),
         })?;
-        Ok(())
+        match &self.weights.inputs {
+            Some(inputs) => block.embed_for_layers(inputs),
+            None => Ok(()),
+        }
     }
 
     /// Records a block. `pending` is whether the stream lacks what the block
@@ -423,12 +432,23 @@ impl Graph<'_> {
     fn push_layer(&self, block: &mut Block<'_>, index: usize, pending: bool) -> Result<bool> {
         let layer = &self.weights.layers[index];
         let input = block.norm_stream(pending, layer.attention_norm.as_ref())?;
-        let config = &self.config.layers[index];
-        block.mix(&input, layer, (config, &self.memory[index]))?;
+        block.mix(&input, layer, index)?;
         let pending = block.end_part(layer.attention_post_norm.as_ref())?;
+        if let Some(beside) = &layer.beside {
+            block.experts_beside(beside)?;
+        }
         let input = block.norm_stream(pending, layer.feed_forward_norm.as_ref())?;
-        block.feed_forward(&input, layer)?;
+        block.feed_forward(&input, layer, index)?;
+        if let Some(beside) = &layer.beside {
+            block.join_beside(beside)?;
+        }
         let pending = block.end_part(layer.feed_forward_post_norm.as_ref())?;
+        if let Some(input) = &layer.input {
+            block.take_in(input, index)?;
+        }
+        if let Some(factor) = layer.scale {
+            block.scale_stream(factor)?;
+        }
         let is_last = index + 1 == self.memory.len();
         if is_last && pending {
             let a = block.a;

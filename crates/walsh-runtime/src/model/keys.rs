@@ -60,29 +60,29 @@ impl std::fmt::Display for Plain {
 }
 
 use Architecture::{
-    Gemma2, Gemma3, GptOss, Granite, GraniteMoe, Llama, Mistral3, Olmo2, Phi3, Qwen2, Qwen3,
-    Qwen3Moe, Qwen3Next, Qwen35, Qwen35Moe, SmolLm3,
+    Gemma2, Gemma3, Gemma4, GptOss, Granite, GraniteMoe, Llama, Mistral3, Olmo2, Phi3, Qwen2,
+    Qwen3, Qwen3Moe, Qwen3Next, Qwen35, Qwen35Moe, SmolLm3,
 };
 use Plain::{Bool, Number, Text};
 use Role::{Inert, Only, Read};
 
 const ALL: &[Architecture] = &[
-    Llama, Qwen2, Qwen3, Gemma2, Gemma3, Qwen3Moe, SmolLm3, Olmo2, Phi3, Granite, GraniteMoe,
-    GptOss, Mistral3, Qwen3Next, Qwen35, Qwen35Moe,
+    Llama, Qwen2, Qwen3, Gemma2, Gemma3, Gemma4, Qwen3Moe, SmolLm3, Olmo2, Phi3, Granite,
+    GraniteMoe, GptOss, Mistral3, Qwen3Next, Qwen35, Qwen35Moe,
 ];
 /// Those with layers that keep a state.
 const HYBRID: &[Architecture] = &[Qwen3Next, Qwen35, Qwen35Moe];
 /// Those without.
 const ATTENDING: &[Architecture] = &[
-    Llama, Qwen2, Qwen3, Gemma2, Gemma3, Qwen3Moe, SmolLm3, Olmo2, Phi3, Granite, GraniteMoe,
-    GptOss, Mistral3,
+    Llama, Qwen2, Qwen3, Gemma2, Gemma3, Gemma4, Qwen3Moe, SmolLm3, Olmo2, Phi3, Granite,
+    GraniteMoe, GptOss, Mistral3,
 ];
 /// Those with an expert that all tokens share.
 const SHARING: &[Architecture] = &[Qwen3Next, Qwen35Moe];
 /// Those whose layers may slide.
-const SLIDING: &[Architecture] = &[Gemma2, Gemma3, Phi3, GptOss];
+const SLIDING: &[Architecture] = &[Gemma2, Gemma3, Gemma4, Phi3, GptOss];
 /// Those whose sliding layers may have another base.
-const BASES: &[Architecture] = &[Gemma2, Gemma3];
+const BASES: &[Architecture] = &[Gemma2, Gemma3, Gemma4];
 /// Those whose layers never do.
 const GLOBAL: &[Architecture] = &[
     Llama, Qwen2, Qwen3, Qwen3Moe, SmolLm3, Olmo2, Granite, GraniteMoe, Mistral3, Qwen3Next,
@@ -95,20 +95,24 @@ const UNSCALED: &[Architecture] = &[
     Llama, Qwen2, Qwen3, Qwen3Moe, SmolLm3, Olmo2, Phi3, GptOss, Mistral3, Qwen3Next, Qwen35,
     Qwen35Moe,
 ];
-const GEMMAS: &[Architecture] = &[Gemma2, Gemma3];
+const GEMMAS: &[Architecture] = &[Gemma2, Gemma3, Gemma4];
+/// Those whose layers differ in more than their windows.
+const UNLIKE: &[Architecture] = &[Gemma4];
 /// Those whose queries have a temperature by position.
 const WARM: &[Architecture] = &[Mistral3];
 /// Those without.
 const COLD: &[Architecture] = &[
-    Llama, Qwen2, Qwen3, Gemma2, Gemma3, Qwen3Moe, SmolLm3, Olmo2, Phi3, Granite, GraniteMoe,
-    GptOss, Qwen3Next, Qwen35, Qwen35Moe,
+    Llama, Qwen2, Qwen3, Gemma2, Gemma3, Gemma4, Qwen3Moe, SmolLm3, Olmo2, Phi3, Granite,
+    GraniteMoe, GptOss, Qwen3Next, Qwen35, Qwen35Moe,
 ];
 /// Those with experts, whose width they state apart or as that of all.
 const EXPERTS: &[Architecture] = &[Qwen3Moe, GraniteMoe, GptOss, Qwen3Next, Qwen35Moe];
+/// Those that may have some beside a feed-forward part.
+const BESIDE: &[Architecture] = &[Gemma4];
 const APART: &[Architecture] = &[Qwen3Moe, GptOss, Qwen3Next, Qwen35Moe];
 const TOGETHER: &[Architecture] = &[
-    Llama, Qwen2, Qwen3, Gemma2, Gemma3, SmolLm3, Olmo2, Phi3, Granite, GraniteMoe, Mistral3,
-    Qwen35,
+    Llama, Qwen2, Qwen3, Gemma2, Gemma3, Gemma4, SmolLm3, Olmo2, Phi3, Granite, GraniteMoe,
+    Mistral3, Qwen35,
 ];
 const DENSE: &[Architecture] = &[
     Llama, Qwen2, Qwen3, Gemma2, Gemma3, SmolLm3, Olmo2, Phi3, Granite, Mistral3, Qwen35,
@@ -128,12 +132,15 @@ const OF_ARCHITECTURES: &[(&str, &[Architecture], Role)] = &[
     // Of layers without experts, of which these have none.
     ("feed_forward_length", APART, Inert),
     ("expert_feed_forward_length", APART, Read),
+    ("expert_feed_forward_length", BESIDE, Read),
+    ("embedding_length_per_layer_input", UNLIKE, Read),
     ("attention.head_count", ALL, Read),
     ("attention.head_count_kv", ALL, Read),
     ("attention.key_length", ALL, Read),
     ("attention.value_length", ALL, Read),
     ("attention.key_length_swa", SLIDING, Read),
     ("attention.value_length_swa", SLIDING, Read),
+    ("attention.shared_kv_layers", UNLIKE, Read),
     ("embedding_length_out", ALL, Read),
     // The embedding table says how many rows it has.
     ("vocab_size", ALL, Inert),
@@ -205,7 +212,9 @@ const OF_ARCHITECTURES: &[(&str, &[Architecture], Role)] = &[
     // Experts.
     ("expert_shared_feed_forward_length", SHARING, Read),
     ("expert_count", EXPERTS, Read),
+    ("expert_count", BESIDE, Read),
     ("expert_used_count", EXPERTS, Read),
+    ("expert_used_count", BESIDE, Read),
     (
         "expert_weights_norm",
         &[Qwen3Moe, Qwen3Next, Qwen35Moe],
@@ -213,14 +222,15 @@ const OF_ARCHITECTURES: &[(&str, &[Architecture], Role)] = &[
     ),
     (
         "expert_weights_norm",
-        &[GraniteMoe, GptOss],
+        &[GraniteMoe, GptOss, Gemma4],
         Only(&[Bool(true)]),
     ),
     ("expert_weights_scale", EXPERTS, Only(NO_FACTOR)),
+    ("expert_weights_scale", BESIDE, Only(NO_FACTOR)),
     // Softmax of all logits, and of those chosen.
     (
         "expert_gating_func",
-        &[Qwen3Moe, GraniteMoe, Qwen3Next, Qwen35Moe],
+        &[Qwen3Moe, GraniteMoe, Qwen3Next, Qwen35Moe, Gemma4],
         Only(&[Number(0.0), Number(1.0)]),
     ),
     (

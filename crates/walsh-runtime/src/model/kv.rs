@@ -2,7 +2,7 @@
 
 use walsh::formats::kv::{KvCodec, KvSpec, LayerKv, RowCodec};
 
-use super::Model;
+use super::{LayerConfig, Model};
 use crate::session::cache_options;
 use crate::{Fit, Result, SessionOptions};
 
@@ -16,9 +16,10 @@ impl Model {
     pub fn kv_bytes_per_token(&self, spec: &KvSpec) -> Result<u64> {
         let mut bytes = 0;
         let specs = self.layer_specs(spec)?;
-        for layer in self.config().cached_layers().map(|index| &specs[index]) {
-            for codec in [layer.codecs.key, layer.codecs.value] {
-                bytes += self.row_bytes(codec)?;
+        for index in self.config().cached_layers() {
+            let codecs = specs[index].codecs;
+            for codec in [codecs.key, codecs.value] {
+                bytes += self.config().layers[index].row_bytes(codec)?;
             }
         }
         Ok(bytes)
@@ -30,8 +31,10 @@ impl Model {
     /// As [`kv_bytes_per_token`](Self::kv_bytes_per_token).
     pub fn kv_bits_per_value(&self, spec: &KvSpec) -> Result<f64> {
         let config = self.config();
-        let layers = config.cached_layers().count();
-        let numbers = 2 * layers * config.kv_heads * config.head_dim;
+        let layers = config.cached_layers().map(|index| &config.layers[index]);
+        let numbers: usize = layers
+            .map(|layer| 2 * layer.kv_heads * layer.head_dim)
+            .sum();
         Ok(8.0 * self.kv_bytes_per_token(spec)? as f64 / numbers as f64)
     }
 
@@ -44,13 +47,14 @@ impl Model {
         let config = self.config();
         let specs = self.layer_specs(spec)?;
         let (mut numbers, mut bytes) = (0, 0);
-        for kv in config.cached_layers().map(|index| &specs[index]) {
-            numbers += 2 * config.kv_heads * config.head_dim;
+        for index in config.cached_layers() {
+            let (layer, kv) = (&config.layers[index], &specs[index]);
+            numbers += 2 * layer.kv_heads * layer.head_dim;
             let Some(overlay) = kv.overlay else { continue };
             let kept = (overlay.first as usize + overlay.recent as usize).min(tokens) as u64;
             for codec in [kv.codecs.key, kv.codecs.value] {
-                if let Some(dense) = overlay.side(codec, config.head_dim) {
-                    bytes += kept * self.row_bytes(dense)?;
+                if let Some(dense) = overlay.side(codec, layer.head_dim) {
+                    bytes += kept * layer.row_bytes(dense)?;
                 }
             }
         }
@@ -60,7 +64,7 @@ impl Model {
 
     /// The bytes that the KV caches of a session take when the context is full:
     /// sliding layers hold their window and the chunk in flight, all others the whole
-    /// context; layers that keep a [state](crate::ModelConfig::state_bytes) have none.
+    /// context; layers that keep a [state](crate::ModelConfig::state_bytes) or share another's have none.
     ///
     /// # Errors
     /// As [`kv_bytes_per_token`](Self::kv_bytes_per_token), and when a size is out of
@@ -75,14 +79,14 @@ impl Model {
             .cached_layers()
             .map(|at| (&config.layers[at], &specs[at]))
         {
-            let cache = cache_options(config, layer, kv, options);
+            let cache = cache_options(layer, kv, options);
             for codec in [kv.codecs.key, kv.codecs.value] {
-                add(self.row_bytes(codec)?, cache.capacity);
+                add(layer.row_bytes(codec)?, cache.capacity);
                 let Some(overlay) = cache.overlay else {
                     continue;
                 };
-                if let Some(kept) = overlay.tokens.side(codec, config.head_dim) {
-                    add(self.row_bytes(kept)?, overlay.slots());
+                if let Some(kept) = overlay.tokens.side(codec, layer.head_dim) {
+                    add(layer.row_bytes(kept)?, overlay.slots());
                 }
             }
         }
@@ -126,11 +130,13 @@ impl Model {
             None => Fit::shipped(self),
         }
     }
+}
 
-    /// The bytes of one token's vectors of all KV heads of a layer.
+impl LayerConfig {
+    /// The bytes of one token's vectors of all KV heads.
     pub(crate) fn row_bytes(&self, codec: KvCodec) -> Result<u64> {
-        let codec = RowCodec::new(codec, self.config().head_dim).map_err(walsh::Error::from)?;
+        let codec = RowCodec::new(codec, self.head_dim).map_err(walsh::Error::from)?;
         let row = codec.code_bytes() + codec.scale_bytes();
-        Ok((row * self.config().kv_heads) as u64)
+        Ok((row * self.kv_heads) as u64)
     }
 }

@@ -1,10 +1,10 @@
 //! What layers remember of the tokens before: keys and values, or a state.
 
 use walsh::formats::DType;
-use walsh::{Device, KvCache, Tensor};
+use walsh::{CacheKind, Device, KvCache, KvCacheOptions, KvCodec, KvCodecs, Tensor};
 
 use super::ModelConfig;
-use super::config::RecurrentConfig;
+use super::config::{LayerConfig, RecurrentConfig};
 use crate::Result;
 
 /// What a layer remembers.
@@ -14,6 +14,8 @@ pub(crate) enum LayerMemory {
     Cache(Box<KvCache>),
     /// What all tokens before have left.
     State(LayerState),
+    /// Nothing: it attends to the keys and values of another layer.
+    Shared,
 }
 
 /// The states of one layer, of several sequences.
@@ -62,16 +64,60 @@ impl LayerMemory {
     pub(crate) fn cache(&self) -> Option<&KvCache> {
         match self {
             Self::Cache(cache) => Some(cache),
-            Self::State(_) => None,
+            Self::State(_) | Self::Shared => None,
         }
     }
 
     /// The state, if it is that.
     pub(crate) fn state(&self) -> Option<&LayerState> {
         match self {
-            Self::Cache(_) => None,
+            Self::Cache(_) | Self::Shared => None,
             Self::State(state) => Some(state),
         }
+    }
+
+    /// That of all layers where they run one by one over the whole of a text, which no later token goes on from: nothing is
+    /// read from it, and layers that are alike have the same.
+    pub(crate) fn idle(device: &Device, config: &ModelConfig) -> Result<Vec<Self>> {
+        let mut caches: Vec<(&LayerConfig, KvCache)> = Vec::new();
+        // One serves all: each layer begins anew.
+        let state = config
+            .recurrent
+            .map(|config| LayerState::new(device, &config, 1));
+        let state = state.transpose()?;
+        let mut memory = Vec::with_capacity(config.layers.len());
+        for layer in &config.layers {
+            if layer.shares.is_some() {
+                memory.push(Self::Shared);
+                continue;
+            }
+            if let Some(state) = state.as_ref().filter(|_| layer.recurrent) {
+                memory.push(Self::State(state.clone()));
+                continue;
+            }
+            let shape = |layer: &LayerConfig| [layer.kv_heads, layer.head_dim].map(|n| n as u64);
+            let known = caches
+                .iter()
+                .find(|(other, _)| shape(other) == shape(layer));
+            let cache = match known {
+                Some((_, cache)) => cache.clone(),
+                None => {
+                    let [heads, dim] = shape(layer);
+                    let exact = KvCodecs::both(KvCodec::Dense(DType::F32));
+                    let cache = KvCache::new(
+                        device,
+                        KvCacheOptions {
+                            kind: CacheKind::Ring,
+                            ..KvCacheOptions::global(exact, heads, dim, 1)
+                        },
+                    )?;
+                    caches.push((layer, cache.clone()));
+                    cache
+                }
+            };
+            memory.push(cache.into());
+        }
+        Ok(memory)
     }
 }
 
@@ -94,7 +140,31 @@ impl ModelConfig {
     pub(crate) fn cached_layers(&self) -> impl Iterator<Item = usize> {
         let layers = self.layers.iter().enumerate();
         layers
-            .filter(|(_, layer)| !layer.recurrent)
+            .filter(|(_, layer)| layer.is_cached())
             .map(|(index, _)| index)
+    }
+
+    /// The layer whose keys and values a layer attends to: mostly itself.
+    pub(crate) fn source(&self, layer: usize) -> usize {
+        self.layers[layer].shares.unwrap_or(layer)
+    }
+
+    /// The last layer that attends to a layer's keys and values.
+    pub(crate) fn last_reader(&self, layer: usize) -> usize {
+        let reads = |other: &LayerConfig| other.shares == Some(layer);
+        self.layers.iter().rposition(reads).unwrap_or(layer)
+    }
+
+    /// The most that a layer has of something.
+    pub(crate) fn most(&self, of: impl Fn(&LayerConfig) -> usize) -> usize {
+        self.layers.iter().map(of).max().unwrap_or(0)
+    }
+
+    /// Whether all layers have as many KV heads of the same size, each its own.
+    pub(crate) fn has_alike_heads(&self) -> bool {
+        let shape = |layer: &LayerConfig| (layer.kv_heads, layer.head_dim, layer.shares);
+        self.layers
+            .windows(2)
+            .all(|pair| shape(&pair[0]) == shape(&pair[1]))
     }
 }

@@ -11,7 +11,7 @@ pub(crate) mod memory;
 mod screening;
 pub(crate) mod steps;
 mod synthetic;
-mod weights;
+pub(crate) mod weights;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -22,6 +22,7 @@ use walsh::formats::gguf::Gguf;
 use walsh::{Device, tensor_bytes};
 
 pub use architecture::Architecture;
+use config::ROPE_FACTORS;
 pub use config::{ExpertsConfig, LayerConfig, ModelConfig, RecurrentConfig};
 use file::ModelFiles;
 pub use fingerprint::Fingerprint;
@@ -29,7 +30,7 @@ pub(crate) use keys::number;
 use screening::Screening;
 pub use synthetic::Synthetic;
 pub(crate) use weights::Weights;
-use weights::{Loader, Place, ROPE_FACTORS};
+use weights::{Loader, Place};
 
 use crate::calibration::{Calibration, CalibrationOptions};
 use crate::chat::Template;

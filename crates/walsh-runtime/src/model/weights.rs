@@ -9,11 +9,13 @@ use walsh::ops::{Add, MatMul, Scale};
 use walsh::{Buffer, Device, Recorder, Tensor};
 
 use super::architecture::{Architecture, HeadNorms};
-use super::config::ModelConfig;
+use super::config::{LayerConfig, ModelConfig, ROPE_FACTORS};
 use crate::{Error, Result};
 pub(crate) use hybrid::{Recurring, SharedExpert, Steps};
+pub(crate) use unlike::{Beside, Gates, LayerInput, LayerInputs};
 
 mod hybrid;
+mod unlike;
 
 /// A matrix product's weight, or those of experts, with its optional bias.
 #[derive(Debug, Clone)]
@@ -29,13 +31,21 @@ pub(crate) struct Linear {
 pub(crate) struct Attending {
     /// Where attention is gated, of each head its query and its gate.
     pub(crate) query: Linear,
-    pub(crate) key: Linear,
-    pub(crate) value: Linear,
     pub(crate) query_norm: Option<Tensor>,
-    pub(crate) key_norm: Option<Tensor>,
+    /// None where keys and values are an earlier layer's.
+    pub(crate) stored: Option<Stored>,
     /// A logit of each head that no value belongs to.
     pub(crate) sinks: Option<Tensor>,
     pub(crate) output: Linear,
+}
+
+/// The tensors of keys and values.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    pub(crate) key: Linear,
+    /// None where values are what keys are before their norm.
+    pub(crate) value: Option<Linear>,
+    pub(crate) key_norm: Option<Tensor>,
 }
 
 /// What a block takes from other tokens by.
@@ -60,13 +70,21 @@ pub(crate) struct Layer {
     pub(crate) down: Linear,
     /// The expert that all tokens share.
     pub(crate) shared: Option<SharedExpert>,
+    /// Experts that stand beside gate, up and down.
+    pub(crate) beside: Option<Box<Beside>>,
     pub(crate) feed_forward_post_norm: Option<Tensor>,
+    /// What takes the token's embedding for this layer in.
+    pub(crate) input: Option<LayerInput>,
+    /// What the stream is multiplied by in the end.
+    pub(crate) scale: Option<f32>,
 }
 
 /// All tensors.
 #[derive(Debug)]
 pub(crate) struct Weights {
     pub(crate) embedding: Tensor,
+    /// What makes embeddings for each layer.
+    pub(crate) inputs: Option<LayerInputs>,
     pub(crate) layers: Vec<Layer>,
     pub(crate) output_norm: Tensor,
     /// The embedding table itself where the two are tied.
@@ -114,16 +132,24 @@ impl Linear {
 
 impl Attending {
     fn products(&mut self) -> Vec<&mut Linear> {
-        vec![
-            &mut self.query,
-            &mut self.key,
-            &mut self.value,
-            &mut self.output,
-        ]
+        let mut all = vec![&mut self.query, &mut self.output];
+        if let Some(Stored { key, value, .. }) = &mut self.stored {
+            all.push(key);
+            all.extend(value);
+        }
+        all
     }
 }
 
 impl Layer {
+    /// The tensors of its own keys and values, where it has some.
+    pub(crate) fn stored(&self) -> Option<&Stored> {
+        match &self.mixer {
+            Mixer::Attention(attention) => attention.stored.as_ref(),
+            Mixer::Recurrent(_) => None,
+        }
+    }
+
     /// The weights of its products.
     fn products(&mut self) -> impl Iterator<Item = &mut Tensor> {
         let mixer = match &mut self.mixer {
@@ -133,7 +159,10 @@ impl Layer {
         let always = [&mut self.gate, &mut self.up, &mut self.down];
         let linears = mixer.into_iter().chain(always).chain(&mut self.router);
         let shared = self.shared.iter_mut().flat_map(SharedExpert::products);
-        linears.chain(shared).map(|linear| &mut linear.weight)
+        let beside = self.beside.iter_mut().flat_map(|beside| beside.products());
+        let input = self.input.iter_mut().flat_map(LayerInput::products);
+        let linears = linears.chain(shared).chain(beside).chain(input);
+        linears.map(|linear| &mut linear.weight)
     }
 }
 
@@ -156,6 +185,7 @@ impl Weights {
         if !self.screened {
             places.push(&mut self.output.weight);
         }
+        places.extend(self.inputs.as_mut().map(LayerInputs::product));
         places.extend(self.layers.iter_mut().flat_map(Layer::products));
         let weights: Vec<Tensor> = places.iter().map(|weight| (**weight).clone()).collect();
         let mut bytes = 0;
@@ -340,7 +370,7 @@ impl Loader<'_> {
         let linear = |part: &str, rows, columns| {
             self.linear(&name(part), [rows, columns], biases.contains(&part))
         };
-        let (width, inner) = (config.width, config.feed_forward);
+        let (width, inner) = (config.width, config.layers[index].feed_forward);
         let pre_norms = architecture.has_pre_norms();
         let post_norms = architecture.has_post_norms();
         let mixer = match config.recurrent.filter(|_| config.layers[index].recurrent) {
@@ -349,7 +379,8 @@ impl Loader<'_> {
             }
             None => Mixer::Attention(Box::new(self.attending(config, index)?)),
         };
-        let [gate, up, down] = match &config.experts {
+        let experts = config.experts.filter(|experts| experts.beside.is_none());
+        let [gate, up, down] = match &experts {
             Some(experts) => [
                 self.experts(&name("ffn_gate_exps"), [experts.count, inner, width])?,
                 self.experts(&name("ffn_up_exps"), [experts.count, inner, width])?,
@@ -365,8 +396,7 @@ impl Loader<'_> {
                 linear("ffn_down", width, inner)?,
             ],
         };
-        let router = config.experts.as_ref();
-        let router = router.map(|experts| linear("ffn_gate_inp", experts.count, width));
+        let router = experts.map(|experts| linear("ffn_gate_inp", experts.count, width));
         Ok(Layer {
             attention_norm: norm(pre_norms, "attn_norm", width)?,
             mixer,
@@ -377,7 +407,10 @@ impl Loader<'_> {
             up,
             down,
             shared: self.shared_expert(config, index)?,
+            beside: self.beside(config, index)?.map(Box::new),
             feed_forward_post_norm: norm(post_norms, "post_ffw_norm", width)?,
+            input: self.layer_input(config, index)?,
+            scale: self.layer_scale(config, index)?,
         })
     }
 
@@ -390,8 +423,13 @@ impl Loader<'_> {
         let linear = |part: &str, rows, columns| {
             self.linear(&name(part), [rows, columns], biases.contains(&part))
         };
-        let (width, head) = (config.width, config.head_dim);
-        let (queries, keys) = (config.heads * head, config.kv_heads * head);
+        let LayerConfig {
+            head_dim: head,
+            kv_heads,
+            ..
+        } = config.layers[index];
+        let width = config.width;
+        let (queries, keys) = (config.heads * head, kv_heads * head);
         // Of each head its query, and its gate where there is one.
         let asked = queries * if architecture.is_hybrid() { 2 } else { 1 };
         let head_norms = architecture.head_norms();
@@ -399,20 +437,33 @@ impl Loader<'_> {
             HeadNorms::OfRows => [queries, keys],
             _ => [head, head],
         };
-        let [query, key, value] = match architecture.is_fused() {
-            true => self.fused(&name("attn_qkv"), [queries, keys, keys], width)?,
-            false => [
-                linear("attn_q", asked, width)?,
-                linear("attn_k", keys, width)?,
-                linear("attn_v", keys, width)?,
-            ],
+        let normed = head_norms != HeadNorms::None;
+        let (query, stored) = if architecture.is_fused() {
+            let [query, key, value] =
+                self.fused(&name("attn_qkv"), [queries, keys, keys], width)?;
+            (query, Some((key, Some(value))))
+        } else {
+            let query = linear("attn_q", asked, width)?;
+            let mut stored = None;
+            if self.stores(config, index)? {
+                let key = linear("attn_k", keys, width)?;
+                let value = self.has_values(config, index);
+                let value = value.then(|| linear("attn_v", keys, width));
+                stored = Some((key, value.transpose()?));
+            }
+            (query, stored)
         };
+        let stored = stored.map(|(key, value)| {
+            Ok::<_, Error>(Stored {
+                key,
+                value,
+                key_norm: norm(normed, "attn_k_norm", key_norm)?,
+            })
+        });
         Ok(Attending {
             query,
-            key,
-            value,
-            query_norm: norm(head_norms != HeadNorms::None, "attn_q_norm", query_norm)?,
-            key_norm: norm(head_norms != HeadNorms::None, "attn_k_norm", key_norm)?,
+            query_norm: norm(normed, "attn_q_norm", query_norm)?,
+            stored: stored.transpose()?,
             sinks: norm(architecture.has_sinks(), "attn_sinks", config.heads)?,
             output: linear("attn_output", width, queries)?,
         })
@@ -486,6 +537,7 @@ impl Loader<'_> {
             .collect();
         let weights = Weights {
             embedding,
+            inputs: self.layer_inputs(config)?,
             layers: layers?,
             output_norm: self.required("output_norm.weight", &[config.width])?,
             output,
@@ -505,6 +557,3 @@ impl Loader<'_> {
         Ok(weights)
     }
 }
-
-/// The divisors of the rotary embedding's frequencies.
-pub(super) const ROPE_FACTORS: &str = "rope_freqs.weight";

@@ -61,6 +61,7 @@ impl Session {
                 // Nothing has a state of its own.
                 LayerMemory::State(_) if self.history.stored == 0 => {}
                 LayerMemory::State(state) => parts.extend(state.slot(0)?),
+                LayerMemory::Shared => {}
             }
         }
         Ok(parts)

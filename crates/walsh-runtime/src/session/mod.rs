@@ -119,11 +119,14 @@ impl Session {
                 memory.push(LayerMemory::State(state));
                 continue;
             }
-            let mut cache = KvCache::new(&device, cache_options(config, layer, kv, &options))?;
+            if layer.shares.is_some() {
+                memory.push(LayerMemory::Shared);
+                continue;
+            }
+            let mut cache = KvCache::new(&device, cache_options(layer, kv, &options))?;
             if let Some(calibration) = calibration.filter(|_| kv.needs_calibration()) {
                 let moments = &calibration.layers[index];
-                let shape = (config, layer.rope.as_ref());
-                cache = cache.with_preparation(moments.preparation(&device, shape, kv)?)?;
+                cache = cache.with_preparation(moments.preparation(&device, layer, kv)?)?;
             }
             memory.push(cache.into());
         }

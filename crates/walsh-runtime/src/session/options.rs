@@ -3,7 +3,7 @@
 use walsh::formats::kv::Overlay;
 use walsh::{CacheKind, DType, KvCacheOptions, KvCodec, KvSpec, LayerKv, OverlayOptions};
 
-use crate::{Error, LayerConfig, Model, ModelConfig, Result};
+use crate::{Error, LayerConfig, Model, Result};
 
 /// How a session is started.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,7 +74,6 @@ impl SessionOptions {
 /// A sliding layer holds its window and the chunk in flight, and no overlay has more
 /// tokens of a kind than the context.
 pub(crate) fn cache_options(
-    config: &ModelConfig,
     layer: &LayerConfig,
     kv: &LayerKv,
     options: &SessionOptions,
@@ -91,8 +90,8 @@ pub(crate) fn cache_options(
     KvCacheOptions {
         codecs: kv.codecs,
         sequences: 1,
-        kv_heads: config.kv_heads as u64,
-        head_dim: config.head_dim as u64,
+        kv_heads: layer.kv_heads as u64,
+        head_dim: layer.head_dim as u64,
         capacity: capacity as u64,
         kind,
         overlay: kv.overlay.map(|tokens| OverlayOptions {

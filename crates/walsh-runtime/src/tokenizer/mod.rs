@@ -1,6 +1,6 @@
 //! Tokenizers, made from the vocabulary in a GGUF file.
 //!
-//! Two kinds: byte-pair encoding by merges (`tokenizer.ggml.model` = `gpt2`), with every pre-tokenizer
+//! Two kinds: byte-pair encoding by merges (`tokenizer.ggml.model` = `gpt2` or `gemma4`), with every pre-tokenizer
 //! that llama.cpp knows, and SentencePiece's (`llama`). The ids equal llama.cpp's, also for text that is
 //! not UTF-8.
 
@@ -89,10 +89,12 @@ impl Tokenizer {
             "gpt2" => Some(Pre::find(
                 meta.opt_str("tokenizer.ggml.pre")?.unwrap_or("default"),
             )?),
+            // A name of its own for byte pairs of marked text.
+            "gemma4" => Some(Pre::find("gemma4")?),
             "llama" => None,
             other => {
                 return Err(Error::tokenizer(format!(
-                    "vocabularies of the kind {other:?} are not supported: use a model whose tokenizer.ggml.model is gpt2 or llama"
+                    "vocabularies of the kind {other:?} are not supported: use a model whose tokenizer.ggml.model is gpt2, gemma4 or llama"
                 )));
             }
         };

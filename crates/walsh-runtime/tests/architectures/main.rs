@@ -1,11 +1,13 @@
 //! Each architecture against transformers: tiny random models, whose logits were computed there by `make.py`.
 
+mod unlike;
+
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use walsh::formats::DType;
-use walsh::formats::gguf::Gguf;
 use walsh::formats::gguf::write::{NewTensor, NewValue, Writer};
+use walsh::formats::gguf::{Gguf, TensorInfo};
 use walsh_runtime::{Model, Session, SessionOptions};
 
 /// How far logits may be off, as a share of the largest: sums of f32 in another order.
@@ -75,7 +77,7 @@ fn assert_near(golden: &Golden, position: usize, given: &[f32]) -> f64 {
 #[test]
 fn logits_are_those_of_transformers() {
     let all = golden();
-    assert!(all.len() >= 11, "{} models", all.len());
+    assert!(all.len() >= 14, "{} models", all.len());
     for golden in &all {
         let mut most = 0.0f64;
         for device in ["cpu:threads=1", "cpu:threads=2,isa=portable"] {
@@ -101,22 +103,29 @@ fn logits_are_those_of_transformers() {
     }
 }
 
-/// A file of these models with other bytes, and why it is refused.
-fn refused(name: &str, change: impl Fn(&mut Vec<u8>)) -> String {
-    let golden = golden();
-    let of_name = |golden: &&Golden| golden.path.file_stem().is_some_and(|stem| stem == name);
-    let found = golden.iter().find(of_name).expect("a model");
-    let mut bytes = std::fs::read(&found.path).expect("the file");
-    change(&mut bytes);
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let path = folder.path().join("model.gguf");
-    std::fs::write(&path, bytes).expect("the file is written");
+fn named(name: &str) -> Golden {
+    let of_name = |golden: &Golden| golden.path.file_stem().is_some_and(|stem| stem == name);
+    golden().into_iter().find(of_name).expect("a model")
+}
+
+/// Why a file is not opened.
+fn refusal(path: PathBuf) -> String {
     let device = walsh::open("cpu:threads=1").expect("the processor");
     let error = Model::open(&device, path)
         .expect_err("an error")
         .to_string();
     assert!(!error.contains('\n'), "{error}");
     error
+}
+
+/// A file of these models with other bytes, and why it is refused.
+fn refused(name: &str, change: impl Fn(&mut Vec<u8>)) -> String {
+    let mut bytes = std::fs::read(named(name).path).expect("the file");
+    change(&mut bytes);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("model.gguf");
+    std::fs::write(&path, bytes).expect("the file is written");
+    refusal(path)
 }
 
 fn place(bytes: &[u8], of: &str) -> usize {
@@ -314,12 +323,15 @@ fn keys_that_no_part_heeds_are_refused() {
     );
 }
 
-/// The logits behind a model's tokens, with other metadata (`None` takes a key away) and more tensors of ones.
-fn logits_with(
+/// A tensor of a file: its name, its shape, outermost dimension first, and its numbers.
+type Whole = (String, Vec<u64>, Vec<f32>);
+
+/// A model with other metadata (`None` takes a key away) and other tensors, in a folder of its own.
+fn changed(
     golden: &Golden,
     metadata: &[(&str, Option<NewValue>)],
-    tensors: &[(&str, &[u64])],
-) -> Vec<f32> {
+    change: impl FnOnce(&mut Vec<Whole>),
+) -> (tempfile::TempDir, Golden) {
     let bytes = std::fs::read(&golden.path).expect("the file");
     let gguf = Gguf::parse(&bytes).expect("a file");
     let mut writer = Writer::new();
@@ -336,18 +348,19 @@ fn logits_with(
             writer.set(key, value.clone()).expect("a new key");
         }
     }
-    for tensor in gguf.tensors() {
-        let new = NewTensor {
-            name: tensor.name,
-            dtype: DType::F32,
-            shape: &tensor.shape,
-            data: gguf.data(tensor).into(),
-        };
-        writer.tensor(new).expect("a new tensor");
-    }
-    for (name, shape) in tensors {
-        let ones = vec![1.0f32; shape.iter().product::<u64>() as usize];
-        let data: Vec<u8> = ones.iter().flat_map(|one| one.to_le_bytes()).collect();
+    let whole = |tensor: &TensorInfo<'_>| {
+        let data = gguf.data(tensor).chunks_exact(4);
+        let number = |bytes: &[u8]| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+        (
+            tensor.name.to_owned(),
+            tensor.shape.clone(),
+            data.map(number).collect(),
+        )
+    };
+    let mut tensors: Vec<Whole> = gguf.tensors().iter().map(whole).collect();
+    change(&mut tensors);
+    for (name, shape, numbers) in &tensors {
+        let data: Vec<u8> = numbers.iter().flat_map(|x| x.to_le_bytes()).collect();
         let new = NewTensor {
             name,
             dtype: DType::F32,
@@ -359,24 +372,42 @@ fn logits_with(
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("model.gguf");
     std::fs::write(&path, writer.to_bytes()).expect("the file is written");
-    let changed = Golden {
+    let golden = Golden {
         path,
         tokens: golden.tokens.clone(),
         logits: Vec::new(),
     };
-    let mut session = session(&changed, "cpu:threads=1");
-    session.prefill(&changed.tokens).expect("read");
+    (folder, golden)
+}
+
+/// A tensor of ones.
+fn ones((name, shape): (&str, &[u64])) -> Whole {
+    let count = shape.iter().product::<u64>() as usize;
+    (name.to_owned(), shape.to_vec(), vec![1.0; count])
+}
+
+/// The logits behind a model's tokens.
+fn logits_of(golden: &Golden) -> Vec<f32> {
+    let mut session = session(golden, "cpu:threads=1");
+    session.prefill(&golden.tokens).expect("read");
     session.logits().to_vec()
+}
+
+/// The same with other metadata and more tensors of ones.
+fn logits_with(
+    golden: &Golden,
+    metadata: &[(&str, Option<NewValue>)],
+    tensors: &[(&str, &[u64])],
+) -> Vec<f32> {
+    let more = |all: &mut Vec<Whole>| all.extend(tensors.iter().copied().map(ones));
+    let (_folder, changed) = changed(golden, metadata, more);
+    logits_of(&changed)
 }
 
 /// Files state which layers keep a state one by one or by an interval, and may end with layers that only guess.
 #[test]
 fn hybrids_are_the_same_in_all_their_forms() {
-    let all = golden();
-    let golden = all
-        .iter()
-        .find(|golden| golden.path.ends_with("qwen35.gguf"));
-    let golden = golden.expect("a model");
+    let golden = &named("qwen35");
     let expected = logits_with(golden, &[], &[]);
     assert_near(golden, golden.tokens.len() - 1, &expected);
     let interval = [

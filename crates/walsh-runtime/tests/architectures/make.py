@@ -139,6 +139,50 @@ MODELS |= {
     ),
 }
 
+# Global layers have heads of another size and number, and their keys are their values.
+GEMMA4 = dict(
+    **{**COMMON, "num_hidden_layers": 4},
+    global_head_dim=32,
+    num_global_key_value_heads=1,
+    attention_k_eq_v=True,
+    hidden_size_per_layer_input=0,
+    layer_types=["sliding_attention", "full_attention", "sliding_attention", "full_attention"],
+    sliding_window=6,
+    final_logit_softcapping=30.0,
+)
+
+MODELS |= {
+    "gemma4": lambda: transformers.Gemma4ForCausalLM(transformers.Gemma4TextConfig(**GEMMA4)),
+    # Rows of a second table go to layers, and the last layers attend to what earlier ones have stored.
+    "gemma4-shared": lambda: transformers.Gemma4ForCausalLM(
+        transformers.Gemma4TextConfig(
+            **{
+                **GEMMA4,
+                "num_hidden_layers": 6,
+                "intermediate_size": 24,
+                "attention_k_eq_v": False,
+                "hidden_size_per_layer_input": 8,
+                "vocab_size_per_layer_input": VOCABULARY,
+                "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]
+                + ["sliding_attention", "full_attention", "full_attention"],
+                "num_kv_shared_layers": 3,
+                "use_double_wide_mlp": True,
+                "final_logit_softcapping": None,
+            }
+        )
+    ),
+    # Experts beside a dense feed-forward part.
+    "gemma4-experts": lambda: transformers.Gemma4ForCausalLM(
+        transformers.Gemma4TextConfig(
+            **{**GEMMA4, "num_hidden_layers": 2, "layer_types": ["sliding_attention", "full_attention"]},
+            enable_moe_block=True,
+            num_experts=5,
+            top_k_experts=2,
+            moe_intermediate_size=12,
+        )
+    ),
+}
+
 
 def zero_centred(model, name):
     return model.config.model_type.startswith(("qwen3_next", "qwen3_5")) and "linear_attn" not in name
@@ -152,6 +196,8 @@ def randomise(model):
         if "norm" in name:
             # Some families store what is added to one.
             value = (0 if zero_centred(model, name) else 1) + 0.2 * noise
+        elif name.endswith("scale"):
+            value = 1 + 0.3 * noise
         elif "embed_tokens" in name:
             value = 0.5 * noise
         elif name.endswith("A_log"):
@@ -166,6 +212,9 @@ def randomise(model):
             if "gate.weight" in name or "router" in name:
                 value = 3 * value
         parameter.data.copy_(value)
+    for name, buffer in model.named_buffers():
+        if name.endswith("layer_scalar"):
+            buffer.copy_(1 + 0.3 * torch.randn(buffer.shape, generator=generator))
 
 
 def vocabulary(self):
@@ -207,6 +256,9 @@ def main():
         (here / f"{name}.json").write_text(json.dumps({"tokens": tokens, "logits": rows}) + "\n")
         with tempfile.TemporaryDirectory() as folder:
             model.save_pretrained(folder)
+            # Gemma's converter cuts its tables to the size of a vocabulary that it reads here.
+            entries = {"model": {"vocab": dict.fromkeys(map(str, range(VOCABULARY)))}, "added_tokens": []}
+            pathlib.Path(folder, "tokenizer.json").write_text(json.dumps(entries))
             convert(pathlib.Path(folder), model.config.architectures[0], here / f"{name}.gguf")
         print(name, (here / f"{name}.gguf").stat().st_size, float(logits.abs().max()))
 

@@ -18,11 +18,20 @@ pub(super) fn place(tiny: &Tiny) -> (tempfile::TempDir, Model) {
     (folder, model)
 }
 
-/// The same with caches that only grow, with windows and with states.
-pub(super) fn places() -> [(tempfile::TempDir, Model); 3] {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let model = open_on(DEVICE, &folder, "model.gguf", &of_architecture("qwen35moe"));
-    [place(&Tiny::default()), place(&sliding()), (folder, model)]
+/// The same with caches that only grow, with windows, with states, and with caches that layers share.
+pub(super) fn places() -> [(tempfile::TempDir, Model); 4] {
+    let of = |architecture| {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let bytes = of_architecture(architecture);
+        let model = open_on(DEVICE, &folder, "model.gguf", &bytes);
+        (folder, model)
+    };
+    [
+        place(&Tiny::default()),
+        place(&sliding()),
+        of("qwen35moe"),
+        of("gemma4-shared"),
+    ]
 }
 
 pub(super) fn sliding() -> Tiny {

@@ -21,6 +21,7 @@ mod packing;
 mod prefixes;
 mod slots;
 mod texts;
+mod unlike;
 
 use std::path::PathBuf;
 
@@ -84,9 +85,16 @@ fn hybrid() -> Place {
     Place { folder, model }
 }
 
-/// What is to be exact with caches that only grow, with rings and with states.
-fn places() -> [Place; 3] {
-    [global(), sliding(), hybrid()]
+/// Of six layers, three slide, heads differ in size, and the last three attend to what the first have stored.
+fn shared() -> Place {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let model = open(&folder, "model.gguf", &of_architecture("gemma4-shared"));
+    Place { folder, model }
+}
+
+/// What is to be exact with caches that only grow, with rings, with states, and with caches that layers share.
+fn places() -> [Place; 4] {
+    [global(), sliding(), hybrid(), shared()]
 }
 
 /// Chunks of 8: a ring holds 20 positions then, and an overlay 4 more tokens than are read as recent.

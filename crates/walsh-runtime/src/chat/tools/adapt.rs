@@ -37,7 +37,7 @@ impl Form {
                 *messages = one_by_one(std::mem::take(messages));
             }
             Format::Mistral => messages.iter_mut().for_each(shorten_ids),
-            Format::Hermes | Format::Coder | Format::Gemma => {}
+            Format::Hermes | Format::Coder | Format::Gemma(_) => {}
         }
         Ok(())
     }

@@ -123,7 +123,7 @@ impl Grammar<'_> {
                     _ if self.tools.is_empty() => "answer",
                     Format::Llama => self.llama(must)?,
                     Format::Mistral => self.mistral(must)?,
-                    Format::Gemma => self.gemma(must)?,
+                    Format::Gemma(marks) => self.gemma(marks, must)?,
                     _ => self.blocks(must)?,
                 };
                 format!("{reasoning} {calls}")

@@ -16,8 +16,9 @@ pub(super) enum Format {
     Llama,
     /// `[TOOL_CALLS][{"name": …, "arguments": {…}}]`, or with names behind the marker, as Mistral's models have it.
     Mistral,
-    /// `<start_function_call>call:name{key:<escape>text<escape>}<end_function_call>`, as FunctionGemma has it.
-    Gemma,
+    /// `<start_function_call>call:name{key:<escape>text<escape>}<end_function_call>`, as FunctionGemma has it, and
+    /// `<|tool_call>call:name{key:<|"|>text<|"|>}<tool_call|>`, as Gemma 4 has it.
+    Gemma(gemma::Marks),
     /// Messages to `functions.name`, as gpt-oss has it.
     Harmony,
 }
@@ -29,7 +30,7 @@ impl Format {
             Self::Hermes | Self::Coder => &["<tool_call>", "</tool_call>"],
             Self::Llama => &["<|python_tag|>"],
             Self::Mistral => &["[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"],
-            Self::Gemma => &[gemma::BEGIN, gemma::END, gemma::ESCAPE],
+            Self::Gemma(marks) => marks.all(),
             Self::Harmony => &harmony::MARKERS,
         }
     }
@@ -56,10 +57,14 @@ impl Form {
     /// The form by the text of a template, and whether that looks at `tools`.
     pub(in super::super) fn of(source: &str, knows_tools: bool) -> Self {
         let has = |text: &str| source.contains(text);
+        let gemmas = [gemma::Marks::FUNCTION_GEMMA, gemma::Marks::GEMMA_4];
+        let gemma = gemmas
+            .into_iter()
+            .find(|marks| has(marks.begin()) && has(marks.escape()));
         let format = if has("<|channel|>") && has("<|message|>") {
             Some(Format::Harmony)
-        } else if has(gemma::BEGIN) && has(gemma::ESCAPE) {
-            Some(Format::Gemma)
+        } else if let Some(marks) = gemma {
+            Some(Format::Gemma(marks))
         } else if has("[TOOL_CALLS]") {
             Some(Format::Mistral)
         } else if has("<tool_call>") && has("<function=") {

@@ -1,8 +1,9 @@
-//! `<start_function_call>call:name{key:<escape>text<escape>,other:3}<end_function_call>`, as FunctionGemma has it.
+//! `<start_function_call>call:name{key:<escape>text<escape>,other:3}<end_function_call>`, as FunctionGemma has it, and the same
+//! between Gemma 4's marks.
 //!
 //! After Google, "FunctionGemma formatting and best practices" (2025), which says that texts stand between two `<escape>`
 //! and shows numbers, lists and objects without them. Of truth values, `null` and keys it shows nothing beyond plain names:
-//! they are read as they are in JSON, and keys between two `<escape>` too.
+//! they are read as they are in JSON, and keys between two `<escape>` too. Gemma 4's chat template writes all of them so.
 
 use serde_json::Value;
 
@@ -11,9 +12,33 @@ use super::family::{Family, Lookout, Out};
 use super::json::escape;
 use super::tool::{LONGEST_NAME, is_name};
 
-pub(super) const BEGIN: &str = "<start_function_call>";
-pub(super) const END: &str = "<end_function_call>";
-pub(super) const ESCAPE: &str = "<escape>";
+/// What calls stand between, and texts in them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Marks(&'static [&'static str; 3]);
+
+impl Marks {
+    pub(super) const FUNCTION_GEMMA: Self =
+        Self(&["<start_function_call>", "<end_function_call>", "<escape>"]);
+    pub(super) const GEMMA_4: Self = Self(&["<|tool_call>", "<tool_call|>", "<|\"|>"]);
+
+    pub(super) const fn begin(self) -> &'static str {
+        self.0[0]
+    }
+
+    pub(super) const fn end(self) -> &'static str {
+        self.0[1]
+    }
+
+    /// On both sides of a text.
+    pub(super) const fn escape(self) -> &'static str {
+        self.0[2]
+    }
+
+    pub(super) const fn all(self) -> &'static [&'static str] {
+        self.0
+    }
+}
+
 /// What stands before the name.
 pub(super) const CALL: &str = "call:";
 
@@ -23,8 +48,9 @@ const LONGEST_KEY: usize = 256;
 /// How deep values may nest: what reads them as JSON has a bound too.
 const DEEPEST: usize = 100;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Gemma {
+    form: Marks,
     text: Lookout,
     state: State,
     /// The objects and lists that are open, the call's arguments first.
@@ -68,6 +94,18 @@ enum State {
 }
 
 impl Gemma {
+    pub(super) fn new(form: Marks) -> Self {
+        Self {
+            form,
+            text: Lookout::default(),
+            state: State::default(),
+            open: Vec::new(),
+            next: Value::default(),
+            held: String::new(),
+            marks: Lookout::default(),
+        }
+    }
+
     /// Takes a character; gives it back where it is no part of a call.
     fn step(&mut self, c: char, out: &mut Out) -> bool {
         match &mut self.state {
@@ -120,7 +158,7 @@ impl Gemma {
             return false;
         };
         raw.push(c);
-        let said = raw[BEGIN.len()..].trim_start();
+        let said = raw[self.form.begin().len()..].trim_start();
         let name = said.strip_prefix(CALL);
         if c == '{' {
             let name = name.and_then(|name| name.strip_suffix('{')).map(str::trim);
@@ -152,13 +190,14 @@ impl Gemma {
     /// Looks for marks where there is no value.
     fn mark(&mut self, c: char, out: &mut Out) -> bool {
         self.held.push(c);
-        if self.held == END {
+        let (end, escape) = (self.form.end(), self.form.escape());
+        if self.held == end {
             self.held.clear();
             self.close_all(out);
             return true;
         }
         let may_escape = matches!(self.state, State::Key | State::Value);
-        if may_escape && self.held == ESCAPE {
+        if may_escape && self.held == escape {
             self.held.clear();
             match self.state {
                 State::Key => self.state = State::InKey(String::new(), true),
@@ -166,7 +205,7 @@ impl Gemma {
             }
             return true;
         }
-        if END.starts_with(&self.held) || (may_escape && ESCAPE.starts_with(&self.held)) {
+        if end.starts_with(&self.held) || (may_escape && escape.starts_with(&self.held)) {
             return true;
         }
         let mut held = std::mem::take(&mut self.held);
@@ -197,7 +236,9 @@ impl Gemma {
         };
         let over = match *marked {
             true => {
-                let mark = self.marks.push(c, &[ESCAPE], &mut |c| key.push(c));
+                let mark = self
+                    .marks
+                    .push(c, &[self.form.escape()], &mut |c| key.push(c));
                 mark.is_some()
             }
             false if c == ':' => true,
@@ -304,14 +345,16 @@ impl Gemma {
         let State::InText(kept) = &mut self.state else {
             return;
         };
-        let over = self.marks.push(c, &[ESCAPE], &mut |c| match kept {
-            Some(kept) => kept.push(c),
-            None => {
-                let mut text = String::new();
-                escape(&mut text, c);
-                out.arguments(&text);
-            }
-        });
+        let over = self
+            .marks
+            .push(c, &[self.form.escape()], &mut |c| match kept {
+                Some(kept) => kept.push(c),
+                None => {
+                    let mut text = String::new();
+                    escape(&mut text, c);
+                    out.arguments(&text);
+                }
+            });
         if over.is_some() {
             match kept {
                 Some(kept) => out.arguments(&Types::of(&self.next).json(kept)),
@@ -334,7 +377,7 @@ impl Gemma {
             return self.step(c, out);
         }
         text.push(c);
-        if let Some(said) = text.strip_suffix(END) {
+        if let Some(said) = text.strip_suffix(self.form.end()) {
             out.arguments(&types.json(said.trim()));
             self.close_all(out);
         }
@@ -354,8 +397,9 @@ impl Family for Gemma {
             self.held.clear();
             self.marks.finish();
         }
-        if self.text.push(c, &[BEGIN], &mut |c| out.char(c)).is_some() {
-            self.state = State::Head(BEGIN.to_owned());
+        let begin = self.form.begin();
+        if self.text.push(c, &[begin], &mut |c| out.char(c)).is_some() {
+            self.state = State::Head(begin.to_owned());
         }
     }
 

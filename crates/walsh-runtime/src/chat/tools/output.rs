@@ -44,7 +44,7 @@ impl OutputParser {
             Format::Coder => Box::new(Coder::default()),
             Format::Llama => Box::new(Llama::default()),
             Format::Mistral => Box::new(Mistral::default()),
-            Format::Gemma => Box::new(Gemma::default()),
+            Format::Gemma(marks) => Box::new(Gemma::new(marks)),
         };
         let shows_control = form.controls.iter().any(|(name, _)| {
             let of_calls = form.format.markers().contains(name);

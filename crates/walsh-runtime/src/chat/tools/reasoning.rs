@@ -8,7 +8,7 @@ pub(super) struct Marks {
 }
 
 /// Those that are known.
-pub(super) const MARKS: [Marks; 2] = [
+pub(super) const MARKS: [Marks; 3] = [
     Marks {
         begin: "<think>",
         end: "</think>",
@@ -16,6 +16,11 @@ pub(super) const MARKS: [Marks; 2] = [
     Marks {
         begin: "[THINK]",
         end: "[/THINK]",
+    },
+    // A channel of Gemma 4's, and its name.
+    Marks {
+        begin: "<|channel>thought",
+        end: "<channel|>",
     },
 ];
 

@@ -46,7 +46,7 @@ impl Layers<'_> {
             sequences: sequences as u64,
             capacity: self.options.context.next_multiple_of(PAGE) as u64,
             kind,
-            ..cache_options(self.model.config(), layer, kv, &options)
+            ..cache_options(layer, kv, &options)
         }
     }
 
@@ -61,7 +61,7 @@ impl Layers<'_> {
             };
             for codec in [kv.codecs.key, kv.codecs.value] {
                 if let Some(kept) = overlay.tokens.side(codec, cache.head_dim as usize) {
-                    let side = self.model.row_bytes(kept)? * overlay.slots();
+                    let side = layer.row_bytes(kept)? * overlay.slots();
                     bytes = Some(bytes.unwrap_or(0) + side);
                 }
             }
@@ -76,7 +76,7 @@ impl Layers<'_> {
         Ok(device.zeros(DType::I32, &[sequences as u64, entries])?)
     }
 
-    /// What a layer remembers of so many sequences: in so many pages and by a table, or a state where it has none.
+    /// What a layer remembers of so many sequences: in so many pages and by a table, or where it has none a state or nothing.
     pub(super) fn memory(
         &self,
         index: usize,
@@ -85,6 +85,9 @@ impl Layers<'_> {
     ) -> Result<LayerMemory> {
         let (device, config) = (self.model.device(), self.model.config());
         let layer = &config.layers[index];
+        if layer.shares.is_some() {
+            return Ok(LayerMemory::Shared);
+        }
         let Some((pages, table)) = pages else {
             let missing = || walsh::Error::argument("KvCache", "pages", "those of a group", "none");
             let recurrent = config.recurrent.ok_or_else(missing)?;

@@ -61,7 +61,7 @@ impl Sizes {
                 groups.len() - 1
             });
             for codec in [kv.codecs.key, kv.codecs.value] {
-                groups[index].page_bytes += model.row_bytes(codec)? * PAGE as u64;
+                groups[index].page_bytes += layer.row_bytes(codec)? * PAGE as u64;
             }
         }
         let overlay = layers.overlay_bytes()?;

@@ -16,20 +16,27 @@ pub struct ExpertsConfig {
     pub scoring: Scoring,
     /// The width inside the expert that all tokens share, where there is one.
     pub shared: Option<usize>,
+    /// The width inside each expert, where they stand beside a feed-forward part that all tokens pass.
+    pub beside: Option<usize>,
 }
 
 impl Reader<'_, '_> {
     /// The key of the width inside the feed-forward part, or inside an expert.
     pub(super) fn feed_forward_key(&self) -> &'static str {
         let key = "expert_feed_forward_length";
-        match keys::is_read(key, self.architecture) {
+        match self.architecture.has_experts() && keys::is_read(key, self.architecture) {
             true => key,
             false => "feed_forward_length",
         }
     }
 
     pub(super) fn experts(&self) -> Result<Option<ExpertsConfig>> {
-        if !self.architecture.has_experts() {
+        let beside = self.architecture.has_unlike_layers();
+        if !self.architecture.has_experts() && !beside {
+            return Ok(None);
+        }
+        if beside && self.opt_size("expert_count")?.unwrap_or(0) == 0 {
+            self.equal("expert_used_count", 0)?;
             return Ok(None);
         }
         let sizes = [
@@ -56,21 +63,22 @@ impl Reader<'_, '_> {
             false => Scoring::Softmax,
             true => Scoring::SoftmaxOfChosen,
         };
-        let shared = "expert_shared_feed_forward_length";
-        let shared = match self.architecture.has_shared_expert() {
-            false => None,
-            true => match self.size(shared)? {
+        let inner = |is_there: bool, name: &str| match is_there {
+            false => Ok(None),
+            true => match self.size(name)? {
                 inner if inner == 0 || inner > super::LARGEST => {
-                    return Err(self.no_model_has(shared, inner));
+                    Err(self.no_model_has(name, inner))
                 }
-                inner => Some(inner as usize),
+                inner => Ok(Some(inner as usize)),
             },
         };
+        let shares = self.architecture.has_shared_expert();
         Ok(Some(ExpertsConfig {
             count,
             used,
             scoring,
-            shared,
+            shared: inner(shares, "expert_shared_feed_forward_length")?,
+            beside: inner(beside, "expert_feed_forward_length")?,
         }))
     }
 

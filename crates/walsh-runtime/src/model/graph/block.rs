@@ -4,10 +4,11 @@ use std::ops::Range;
 
 use walsh::ops::{
     Attention, ExpertMatMul, ExpertRoute, ExpertSum, Fresh, GatedActivation, KvStore, Mask,
-    RmsNorm, Rope, RopeConfig, Scale, SumBefore,
+    RmsNorm, Rope, RopeConfig, Scale, Scoring, SumBefore,
 };
 use walsh::{KvCache, Recorder, Tensor};
 
+use super::heads::{Heads, beginning};
 use super::{Intermediates, Mixture, Part, Reading, Taps};
 use crate::Result;
 use crate::model::config::{ExpertsConfig, LayerConfig, ModelConfig};
@@ -17,6 +18,8 @@ use crate::model::weights::{Attending, Layer, Linear, Mixer};
 /// Records the parts of one transformer block after another.
 pub(super) struct Block<'a> {
     pub(super) config: &'a ModelConfig,
+    /// Of each layer.
+    pub(super) memory: &'a [LayerMemory],
     pub(super) a: &'a Intermediates,
     /// What the rows attend over, in their order.
     pub(super) parts: Vec<Part>,
@@ -86,19 +89,41 @@ impl Block<'_> {
         Ok(false)
     }
 
-    /// hidden = what a layer takes of the tokens before, by attention or from its state.
-    pub(super) fn mix(
+    /// output = norm(input).
+    pub(super) fn norm_into(
         &mut self,
         input: &Tensor,
-        layer: &Layer,
-        (config, memory): (&LayerConfig, &LayerMemory),
+        weight: Option<&Tensor>,
+        output: &Tensor,
     ) -> Result<()> {
+        self.list.push(RmsNorm {
+            input: input.clone(),
+            before: None,
+            weight: weight.cloned(),
+            eps: self.config.norm_eps,
+            after: None,
+            output: output.clone(),
+        })?;
+        Ok(())
+    }
+
+    /// stream = factor · stream, in which nothing is missing.
+    pub(super) fn scale_stream(&mut self, factor: f32) -> Result<()> {
+        let stream = &self.a.stream;
+        self.list.push(Scale {
+            input: stream.clone(),
+            factor,
+            output: stream.clone(),
+        })?;
+        Ok(())
+    }
+
+    /// hidden = what a layer takes of the tokens before, by attention or from its state.
+    pub(super) fn mix(&mut self, input: &Tensor, layer: &Layer, index: usize) -> Result<()> {
         let a = self.a;
-        match (&layer.mixer, memory) {
-            (Mixer::Attention(attention), LayerMemory::Cache(cache)) => {
-                self.attention(input, attention, (config, cache))
-            }
-            (Mixer::Recurrent(recurrent), LayerMemory::State(state)) => {
+        match (&layer.mixer, self.memory[index].state()) {
+            (Mixer::Attention(attention), None) => self.attention(input, attention, index),
+            (Mixer::Recurrent(recurrent), Some(state)) => {
                 match (&self.config.recurrent, &a.hybrid) {
                     (Some(config), Some(hybrid)) => {
                         self.recur(input, (recurrent, config), (hybrid, state))
@@ -110,85 +135,110 @@ impl Block<'_> {
         }
     }
 
-    fn attention(
-        &mut self,
-        input: &Tensor,
-        layer: &Attending,
-        (config, cache): (&LayerConfig, &KvCache),
-    ) -> Result<()> {
+    fn attention(&mut self, input: &Tensor, layer: &Attending, index: usize) -> Result<()> {
         let a = self.a;
+        let heads = a.heads(self.config, index)?;
         self.tap(input, |taps| &taps.attention)?;
         let queries = match &a.hybrid {
             Some(hybrid) => hybrid.asked()?,
-            None => flat(&a.query)?,
+            None => flat(&heads.query)?,
         };
-        for (part, output) in [
-            (&layer.query, queries),
-            (&layer.key, flat(&a.key)?),
-            (&layer.value, flat(&a.value)?),
-        ] {
-            linear(&mut self.list, part, input, &output)?;
+        linear(&mut self.list, &layer.query, input, &queries)?;
+        if let Some(stored) = &layer.stored {
+            linear(&mut self.list, &stored.key, input, &flat(&heads.key)?)?;
+            if let Some(value) = &stored.value {
+                linear(&mut self.list, value, input, &flat(&heads.value)?)?;
+            }
         }
         if let Some(hybrid) = &a.hybrid {
-            self.part_queries(hybrid)?;
+            self.part_queries(&heads.query, hybrid)?;
         }
-        for (norm, heads) in [(&layer.query_norm, &a.query), (&layer.key_norm, &a.key)] {
+        self.norm_heads(layer, &heads)?;
+        self.rotate(layer, &heads, index)?;
+        let source = self.config.source(index);
+        let Some(cache) = self.memory[source].cache() else {
+            unreachable!("what layers attend to has a cache");
+        };
+        let (is_first, is_last) = (index == source, index == self.config.last_reader(source));
+        let parts = self.parts.clone();
+        let stores = |reading, now: bool| {
+            let parts = parts.iter();
+            parts.filter(move |part| now && part.reading == reading)
+        };
+        for part in stores(Reading::Codes, is_first) {
+            self.store(part, &heads, cache)?;
+        }
+        for part in &parts {
+            let (config, sinks) = (&self.config.layers[index], layer.sinks.as_ref());
+            self.attend(part, (config, sinks), (&heads, cache))?;
+        }
+        // All that read the chunk's own keys and values find what was stored as it was before the chunk.
+        for part in stores(Reading::CodesAndFresh, is_last) {
+            self.store(part, &heads, cache)?;
+        }
+        if let Some(hybrid) = &a.hybrid {
+            self.gate_attended(&heads.attended, hybrid)?;
+        }
+        let attended = flat(&heads.attended)?;
+        self.tap(&attended, |taps| &taps.attended)?;
+        linear(&mut self.list, &layer.output, &attended, &a.hidden)
+    }
+
+    /// The norms of queries, keys and values, of each head or of all of them together.
+    fn norm_heads(&mut self, layer: &Attending, heads: &Heads) -> Result<()> {
+        let stored = layer.stored.as_ref();
+        if self.config.architecture.has_unlike_layers()
+            && let Some(stored) = stored
+        {
+            let input = match stored.value {
+                Some(_) => &heads.value,
+                // The norm of keys comes later.
+                None => &heads.key,
+            };
+            self.norm_into(input, None, &heads.value)?;
+        }
+        let key_norm = stored.and_then(|stored| stored.key_norm.as_ref());
+        for (norm, heads) in [
+            (layer.query_norm.as_ref(), &heads.query),
+            (key_norm, &heads.key),
+        ] {
             if let Some(weight) = norm {
-                // Of each head, or of all of them together.
                 let heads = match weight.elements() == heads.row_len() {
                     true => heads.clone(),
                     false => flat(heads)?,
                 };
-                self.list.push(RmsNorm {
-                    input: heads.clone(),
-                    before: None,
-                    weight: Some(weight.clone()),
-                    eps: self.config.norm_eps,
-                    after: None,
-                    output: heads,
-                })?;
+                self.norm_into(&heads, Some(weight), &heads)?;
             }
         }
-        if let Some(rope) = &config.rope {
-            let queries = RopeConfig {
-                temperature: self.config.query_temperature,
-                ..rope.clone()
-            };
-            for (heads, config) in [(&a.query, queries), (&a.key, rope.clone())] {
-                self.list.push(Rope {
-                    input: heads.clone(),
-                    positions: a.positions.clone(),
-                    config,
-                    output: heads.clone(),
-                })?;
-            }
+        Ok(())
+    }
+
+    fn rotate(&mut self, layer: &Attending, heads: &Heads, index: usize) -> Result<()> {
+        let Some(rope) = &self.config.layers[index].rope else {
+            return Ok(());
+        };
+        let queries = RopeConfig {
+            temperature: self.config.query_temperature,
+            ..rope.clone()
+        };
+        let keys = layer.stored.as_ref().map(|_| (&heads.key, rope.clone()));
+        for (heads, config) in [(&heads.query, queries)].into_iter().chain(keys) {
+            self.list.push(Rope {
+                input: heads.clone(),
+                positions: self.a.positions.clone(),
+                config,
+                output: heads.clone(),
+            })?;
         }
-        let parts = self.parts.clone();
-        let stores = |reading| parts.iter().filter(move |part| part.reading == reading);
-        for part in stores(Reading::Codes) {
-            self.store(part, cache)?;
-        }
-        for part in &parts {
-            self.attend(part, (config, layer), cache)?;
-        }
-        for part in stores(Reading::CodesAndFresh) {
-            self.store(part, cache)?;
-        }
-        if let Some(hybrid) = &a.hybrid {
-            self.gate_attended(hybrid)?;
-        }
-        self.tap(&a.attended, |taps| &taps.attended)?;
-        let attended = flat(&a.attended)?;
-        linear(&mut self.list, &layer.output, &attended, &a.hidden)
+        Ok(())
     }
 
     /// Stores the keys and values of a part's rows.
-    fn store(&mut self, Part { rows, .. }: &Part, cache: &KvCache) -> Result<()> {
-        let a = self.a;
+    fn store(&mut self, Part { rows, .. }: &Part, heads: &Heads, cache: &KvCache) -> Result<()> {
         self.list.push(KvStore {
-            keys: Some(a.key.rows(rows.clone())?),
-            values: Some(a.value.rows(rows.clone())?),
-            positions: a.positions.rows(rows.clone())?,
+            keys: Some(heads.key.rows(rows.clone())?),
+            values: Some(heads.value.rows(rows.clone())?),
+            positions: self.a.positions.rows(rows.clone())?,
             sequences: self.sequences_of(rows)?,
             cache: cache.clone(),
         })?;
@@ -199,31 +249,31 @@ impl Block<'_> {
     fn attend(
         &mut self,
         part: &Part,
-        (config, layer): (&LayerConfig, &Attending),
-        cache: &KvCache,
+        (config, sinks): (&LayerConfig, Option<&Tensor>),
+        (heads, cache): (&Heads, &KvCache),
     ) -> Result<()> {
-        let (a, rows) = (self.a, &part.rows);
+        let rows = &part.rows;
         let of_part = |tensor: &Tensor| tensor.rows(rows.clone());
         let fresh = match part.reading {
             Reading::Codes => None,
             Reading::CodesAndFresh => Some(Fresh {
-                keys: of_part(&a.key)?,
-                values: of_part(&a.value)?,
+                keys: of_part(&heads.key)?,
+                values: of_part(&heads.value)?,
             }),
         };
         self.list.push(Attention {
-            query: of_part(&a.query)?,
+            query: of_part(&heads.query)?,
             fresh,
             cache: cache.clone(),
-            positions: of_part(&a.positions)?,
+            positions: of_part(&self.a.positions)?,
             sequences: self.sequences_of(rows)?,
             mask: Mask {
                 scale: self.config.attention_scale,
                 window: config.window.map(|window| window as u32),
                 softcap: self.config.attention_softcap,
             },
-            sinks: layer.sinks.clone(),
-            output: of_part(&a.attended)?,
+            sinks: sinks.cloned(),
+            output: of_part(&heads.attended)?,
         })?;
         Ok(())
     }
@@ -233,7 +283,12 @@ impl Block<'_> {
         Ok(self.sequences.as_ref().map(of_rows).transpose()?)
     }
 
-    pub(super) fn feed_forward(&mut self, input: &Tensor, layer: &Layer) -> Result<()> {
+    pub(super) fn feed_forward(
+        &mut self,
+        input: &Tensor,
+        layer: &Layer,
+        index: usize,
+    ) -> Result<()> {
         let a = self.a;
         self.tap(input, |taps| &taps.feed_forward)?;
         if let (Some(experts), Some(router), Some(mixture)) =
@@ -241,22 +296,27 @@ impl Block<'_> {
         {
             return self.experts(input, layer, (experts, router, mixture));
         }
-        linear(&mut self.list, &layer.gate, input, &a.gate)?;
-        linear(&mut self.list, &layer.up, input, &a.up)?;
-        self.activate()?;
-        linear(&mut self.list, &layer.down, &a.gate, &a.hidden)
+        let shape = [
+            input.shape()[0],
+            self.config.layers[index].feed_forward as u64,
+        ];
+        let (gate, up) = (beginning(&a.gate, &shape)?, beginning(&a.up, &shape)?);
+        linear(&mut self.list, &layer.gate, input, &gate)?;
+        linear(&mut self.list, &layer.up, input, &up)?;
+        self.activate(&gate, &up)?;
+        self.tap(&gate, |taps| &taps.down)?;
+        linear(&mut self.list, &layer.down, &gate, &a.hidden)
     }
 
     /// gate = activation(gate) · up.
-    fn activate(&mut self) -> Result<()> {
-        let a = self.a;
+    pub(super) fn activate(&mut self, gate: &Tensor, up: &Tensor) -> Result<()> {
         self.list.push(GatedActivation {
-            gate: a.gate.clone(),
-            up: a.up.clone(),
+            gate: gate.clone(),
+            up: up.clone(),
             activation: self.config.activation,
-            output: a.gate.clone(),
+            output: gate.clone(),
         })?;
-        self.tap(&a.gate, |taps| &taps.down)
+        Ok(())
     }
 
     /// Copies an input of products, where that is wanted.
@@ -265,7 +325,7 @@ impl Block<'_> {
             self.list.push(Scale {
                 input: input.clone(),
                 factor: 1.0,
-                output: which(taps).clone(),
+                output: beginning(which(taps), input.shape())?,
             })?;
         }
         Ok(())
@@ -282,37 +342,65 @@ impl Block<'_> {
             self.share(input, expert, hybrid)?;
         }
         linear(&mut self.list, router, input, &mixture.logits)?;
-        self.list.push(ExpertRoute {
-            logits: mixture.logits.clone(),
-            bias: None,
-            scoring: experts.scoring,
-            scale: 1.0,
-            ids: mixture.ids.clone(),
-            weights: mixture.weights.clone(),
-        })?;
-        let product = |list: &mut Recorder, linear: &Linear, input: &Tensor, output: &Tensor| {
-            list.push(ExpertMatMul {
-                weight: linear.weight.clone(),
-                ids: mixture.ids.clone(),
-                input: input.clone(),
-                bias: linear.bias.clone(),
-                output: output.clone(),
-            })
-        };
-        product(&mut self.list, &layer.gate, input, &a.gate)?;
-        product(&mut self.list, &layer.up, input, &a.up)?;
-        self.activate()?;
-        product(&mut self.list, &layer.down, &a.gate, &mixture.results)?;
-        self.list.push(ExpertSum {
-            input: mixture.results.clone(),
-            weights: mixture.weights.clone(),
-            onto: None,
-            output: a.hidden.clone(),
-        })?;
+        self.route(experts.scoring, mixture, &mixture.weights)?;
+        self.expert_product((&layer.gate, mixture), input, &a.gate)?;
+        self.expert_product((&layer.up, mixture), input, &a.up)?;
+        self.activate(&a.gate, &a.up)?;
+        self.tap(&a.gate, |taps| &taps.down)?;
+        self.expert_product((&layer.down, mixture), &a.gate, &mixture.results)?;
+        self.sum_experts(mixture, &a.hidden)?;
         match &a.hybrid {
             Some(hybrid) => self.add_shared(hybrid),
             None => Ok(()),
         }
+    }
+}
+
+impl Block<'_> {
+    /// Chooses each row's experts by their logits.
+    pub(super) fn route(
+        &mut self,
+        scoring: Scoring,
+        mixture: &Mixture,
+        weights: &Tensor,
+    ) -> Result<()> {
+        self.list.push(ExpertRoute {
+            logits: mixture.logits.clone(),
+            bias: None,
+            scoring,
+            scale: 1.0,
+            ids: mixture.ids.clone(),
+            weights: weights.clone(),
+        })?;
+        Ok(())
+    }
+
+    /// Products of rows with the weights of the experts that they go to.
+    pub(super) fn expert_product(
+        &mut self,
+        (linear, mixture): (&Linear, &Mixture),
+        input: &Tensor,
+        output: &Tensor,
+    ) -> Result<()> {
+        self.list.push(ExpertMatMul {
+            weight: linear.weight.clone(),
+            ids: mixture.ids.clone(),
+            input: input.clone(),
+            bias: linear.bias.clone(),
+            output: output.clone(),
+        })?;
+        Ok(())
+    }
+
+    /// output = what the experts of a row give, by their weights.
+    pub(super) fn sum_experts(&mut self, mixture: &Mixture, output: &Tensor) -> Result<()> {
+        self.list.push(ExpertSum {
+            input: mixture.results.clone(),
+            weights: mixture.weights.clone(),
+            onto: None,
+            output: output.clone(),
+        })?;
+        Ok(())
     }
 }
 

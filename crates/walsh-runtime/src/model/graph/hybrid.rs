@@ -16,7 +16,7 @@ use crate::model::weights::{Recurring, SharedExpert, Steps};
 
 /// A tensor whose rows are made of pairs, the first and the second of each to be told apart.
 #[derive(Debug, Clone)]
-struct Pairs {
+pub(super) struct Pairs {
     /// `[rows, pairs, 2, width]`.
     both: Tensor,
     /// `i32 [rows · pairs]`: where the first of each are, and the second.
@@ -24,7 +24,7 @@ struct Pairs {
 }
 
 impl Pairs {
-    fn new(device: &Device, [rows, pairs, width]: [usize; 3]) -> Result<Self> {
+    pub(super) fn new(device: &Device, [rows, pairs, width]: [usize; 3]) -> Result<Self> {
         let count = rows * pairs;
         let places = [0, 1]
             .map(|part| -> Vec<i32> { (0..count).map(|pair| (2 * pair + part) as i32).collect() });
@@ -37,7 +37,13 @@ impl Pairs {
         })
     }
 
-    fn rows(&self, rows: usize) -> Result<Self> {
+    /// `[rows, pairs, 2 · width]`.
+    pub(super) fn joined(&self) -> Result<Tensor> {
+        let [rows, pairs, width] = [0, 1, 3].map(|dim| self.both.shape()[dim]);
+        Ok(self.both.reshape(&[rows, pairs, 2 * width])?)
+    }
+
+    pub(super) fn rows(&self, rows: usize) -> Result<Self> {
         let pairs = self.both.shape()[1];
         let first = |places: &Tensor| places.rows(0..rows as u64 * pairs);
         let [a, b] = &self.places;
@@ -104,6 +110,7 @@ impl Hybrid {
             value_dim,
             ..
         } = *recurrent;
+        let head_dim = config.most(|layer| layer.head_dim);
         let recurrence = Recurrence {
             mixed: floats(&[rows, recurrent.channels()])?,
             convolved: floats(&[rows, recurrent.channels()])?,
@@ -128,8 +135,8 @@ impl Hybrid {
         };
         Ok(Some(Self {
             recurrence,
-            queries: Pairs::new(device, [rows, config.heads, config.head_dim])?,
-            gate: floats(&[rows, config.heads, config.head_dim])?,
+            queries: Pairs::new(device, [rows, config.heads, head_dim])?,
+            gate: floats(&[rows, config.heads, head_dim])?,
             shared: config.experts.and_then(shared).transpose()?,
         }))
     }
@@ -171,7 +178,7 @@ impl Hybrid {
 
 impl Block<'_> {
     /// Tells the first and the second of pairs apart.
-    fn part(&mut self, pairs: &Pairs, parts: [&Tensor; 2]) -> Result<()> {
+    pub(super) fn part(&mut self, pairs: &Pairs, parts: [&Tensor; 2]) -> Result<()> {
         let width = pairs.both.row_len();
         let table = pairs.both.reshape(&[pairs.both.row_count(), width])?;
         for (places, part) in pairs.places.iter().zip(parts) {
@@ -186,19 +193,17 @@ impl Block<'_> {
     }
 
     /// Tells queries and their gates apart.
-    pub(super) fn part_queries(&mut self, hybrid: &Hybrid) -> Result<()> {
-        let a = self.a;
-        self.part(&hybrid.queries, [&a.query, &hybrid.gate])
+    pub(super) fn part_queries(&mut self, queries: &Tensor, hybrid: &Hybrid) -> Result<()> {
+        self.part(&hybrid.queries, [queries, &hybrid.gate])
     }
 
     /// Lets what was attended to pass its gate.
-    pub(super) fn gate_attended(&mut self, hybrid: &Hybrid) -> Result<()> {
-        let a = self.a;
+    pub(super) fn gate_attended(&mut self, attended: &Tensor, hybrid: &Hybrid) -> Result<()> {
         self.list.push(GatedActivation {
             gate: hybrid.gate.clone(),
-            up: a.attended.clone(),
+            up: attended.clone(),
             activation: Activation::Sigmoid,
-            output: a.attended.clone(),
+            output: attended.clone(),
         })?;
         Ok(())
     }

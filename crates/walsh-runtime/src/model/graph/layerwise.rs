@@ -1,9 +1,7 @@
 //! Layers that run one by one over a text.
 
-use walsh::{CacheKind, DType, KvCache, KvCacheOptions, KvCodec, KvCodecs};
-
 use super::{Graph, Intermediates};
-use crate::model::memory::{LayerMemory, LayerState};
+use crate::model::memory::LayerMemory;
 use crate::{Model, Result};
 
 /// What a model's layers need to run one by one over the whole of a text, which no later token goes on from.
@@ -20,32 +18,7 @@ impl<'a> Layerwise<'a> {
         let intermediates = Intermediates::new(device, config, tokens, 1)?;
         let positions: Vec<i32> = (0..tokens).map(|position| position as i32).collect();
         device.write(&intermediates.positions, &positions)?;
-        // One cache serves all layers: nothing is read from it.
-        let cache = KvCache::new(
-            device,
-            KvCacheOptions {
-                kind: CacheKind::Ring,
-                ..KvCacheOptions::global(
-                    KvCodecs::both(KvCodec::Dense(DType::F32)),
-                    config.kv_heads as u64,
-                    config.head_dim as u64,
-                    1,
-                )
-            },
-        )?;
-        let cache = LayerMemory::from(cache);
-        let mut memory = vec![cache; config.layers.len()];
-        if let Some(recurrent) = &config.recurrent {
-            // So does one state: each layer begins anew.
-            let state = LayerState::new(device, recurrent, 1)?;
-            for (memory, _) in memory
-                .iter_mut()
-                .zip(&config.layers)
-                .filter(|(_, layer)| layer.recurrent)
-            {
-                *memory = LayerMemory::State(state.clone());
-            }
-        }
+        let memory = LayerMemory::idle(device, config)?;
         Ok(Self {
             model,
             intermediates,

@@ -4,6 +4,7 @@ mod mix;
 mod shape;
 #[cfg(test)]
 mod tests;
+mod unlike;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -152,7 +153,8 @@ impl Synthetic {
         let config = {
             let parsed = files.parse()?;
             let vocabulary = self.shape.vocabulary;
-            ModelConfig::read(&files.path, parsed[0].metadata(), vocabulary, None)?
+            let factors = self.shape.rope_factors();
+            ModelConfig::read(&files.path, parsed[0].metadata(), vocabulary, factors)?
         };
         Ok(Parts {
             config,

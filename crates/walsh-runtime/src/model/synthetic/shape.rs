@@ -3,6 +3,7 @@
 use walsh::formats::gguf::write::{NewValue, Writer};
 
 use super::mix::Role;
+use super::unlike::Unlike;
 use crate::Result;
 use crate::model::Architecture;
 
@@ -22,6 +23,7 @@ pub(super) struct Shape {
     pub(super) experts: Option<[usize; 2]>,
     pub(super) multipliers: Option<Multipliers>,
     pub(super) states: Option<States>,
+    pub(super) unlike: Option<Unlike>,
     pub(super) vocabulary: usize,
     pub(super) context: u32,
     pub(super) rope_base: f32,
@@ -70,6 +72,7 @@ pub(super) const SHAPES: &[Shape] = &[
         experts: None,
         multipliers: None,
         states: None,
+        unlike: None,
         vocabulary: 49_152,
         context: 8192,
         rope_base: 100_000.0,
@@ -89,6 +92,7 @@ pub(super) const SHAPES: &[Shape] = &[
         experts: None,
         multipliers: None,
         states: None,
+        unlike: None,
         vocabulary: 128_256,
         context: 8192,
         rope_base: 500_000.0,
@@ -108,6 +112,7 @@ pub(super) const SHAPES: &[Shape] = &[
         experts: None,
         multipliers: None,
         states: None,
+        unlike: None,
         vocabulary: 262_144,
         context: 131_072,
         rope_base: 1_000_000.0,
@@ -127,6 +132,7 @@ pub(super) const SHAPES: &[Shape] = &[
         experts: Some([128, 8]),
         multipliers: None,
         states: None,
+        unlike: None,
         vocabulary: 151_936,
         context: 40_960,
         rope_base: 1_000_000.0,
@@ -151,6 +157,7 @@ pub(super) const SHAPES: &[Shape] = &[
             logits: 6.0,
         }),
         states: None,
+        unlike: None,
         vocabulary: 49_155,
         context: 131_072,
         rope_base: 10_000_000.0,
@@ -175,6 +182,7 @@ pub(super) const SHAPES: &[Shape] = &[
             dim: 128,
             shared: None,
         }),
+        unlike: None,
         vocabulary: 248_320,
         context: 262_144,
         rope_base: 10_000_000.0,
@@ -199,6 +207,7 @@ pub(super) const SHAPES: &[Shape] = &[
             dim: 128,
             shared: None,
         }),
+        unlike: None,
         vocabulary: 248_320,
         context: 262_144,
         rope_base: 10_000_000.0,
@@ -223,6 +232,7 @@ pub(super) const SHAPES: &[Shape] = &[
             dim: 128,
             shared: Some(512),
         }),
+        unlike: None,
         vocabulary: 248_320,
         context: 262_144,
         rope_base: 10_000_000.0,
@@ -230,7 +240,70 @@ pub(super) const SHAPES: &[Shape] = &[
         norm_eps: 1e-6,
         tied: false,
     },
+    Shape {
+        name: "gemma4-e4b",
+        layers: 42,
+        width: 2560,
+        heads: 8,
+        kv_heads: 2,
+        feed_forward: 10_240,
+        unlike: Some(Unlike {
+            global: [2, 512],
+            keys_are_values: false,
+            inputs: Some(256),
+            sharing: 18,
+            beside: None,
+        }),
+        context: 131_072,
+        window: Some(512),
+        ..GEMMA4
+    },
+    Shape {
+        name: "gemma4-31b",
+        layers: 60,
+        width: 5376,
+        heads: 32,
+        kv_heads: 16,
+        feed_forward: 21_504,
+        unlike: Some(Unlike {
+            global: [4, 512],
+            keys_are_values: true,
+            inputs: None,
+            sharing: 0,
+            beside: None,
+        }),
+        ..GEMMA4
+    },
+    GEMMA4,
 ];
+
+/// What all of its family have in common but the sizes of this one.
+const GEMMA4: Shape = Shape {
+    name: "gemma4-26b-a4b",
+    architecture: Architecture::Gemma4,
+    layers: 30,
+    width: 2816,
+    heads: 16,
+    kv_heads: 8,
+    head_dim: 256,
+    feed_forward: 2112,
+    experts: None,
+    multipliers: None,
+    states: None,
+    unlike: Some(Unlike {
+        global: [2, 512],
+        keys_are_values: true,
+        inputs: None,
+        sharing: 0,
+        beside: Some([128, 8, 704]),
+    }),
+    vocabulary: 262_144,
+    context: 262_144,
+    rope_base: 1_000_000.0,
+    window: Some(1024),
+    norm_eps: 1e-6,
+    tied: true,
+};
 
 /// A tensor: its name in GGUF files, its dimensions, outermost first, and what it does.
 pub(super) struct Weight {
@@ -240,7 +313,7 @@ pub(super) struct Weight {
 }
 
 impl Weight {
-    fn new(name: impl Into<String>, shape: &[usize], role: Role) -> Self {
+    pub(super) fn new(name: impl Into<String>, shape: &[usize], role: Role) -> Self {
         Self {
             name: name.into(),
             shape: shape.iter().map(|n| *n as u64).collect(),
@@ -262,6 +335,7 @@ impl Shape {
             weights.push(Weight::new("output.weight", &table, Role::Output));
         }
         weights.push(norm);
+        weights.extend(self.inputs());
         for layer in 0..self.layers {
             self.layer(layer, &mut weights);
         }
@@ -269,6 +343,10 @@ impl Shape {
     }
 
     fn layer(&self, layer: usize, weights: &mut Vec<Weight>) {
+        if let Some(unlike) = &self.unlike {
+            weights.extend(self.unlike_layer(layer, unlike));
+            return;
+        }
         let (width, inner, dim) = (self.width, self.feed_forward, self.head_dim);
         let (queries, keys) = (self.heads * dim, self.kv_heads * dim);
         let mut add = |part: &str, shape: &[usize], role: Role| {
@@ -396,6 +474,11 @@ impl Shape {
             set("residual_scale", multipliers.residuals.into())?;
             set("attention.scale", multipliers.scores.into())?;
             set("logit_scale", multipliers.logits.into())?;
+        }
+        if let Some(unlike) = &self.unlike {
+            for (key, value) in self.unlike_metadata(unlike) {
+                set(key, value)?;
+            }
         }
         if let Some(window) = self.window {
             set("attention.sliding_window", window.into())?;

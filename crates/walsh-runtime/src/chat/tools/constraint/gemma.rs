@@ -1,9 +1,9 @@
-//! Calls with values that are no JSON, as FunctionGemma has them.
+//! Calls with values that are no JSON, as FunctionGemma and Gemma 4 have them.
 
 use serde_json::{Value, json};
 
 use super::super::coder::Types;
-use super::super::gemma::{BEGIN, CALL, END, ESCAPE};
+use super::super::gemma::{CALL, Marks};
 use super::super::tool::Tool;
 use super::{Grammar, again, given, held, members, quoted, whitespace};
 use crate::Result;
@@ -30,16 +30,16 @@ const BEYOND: [&str; 16] = [
 ];
 
 impl Grammar<'_> {
-    pub(super) fn gemma(&mut self, must: bool) -> Result<&'static str> {
-        let (begin, end) = (self.mark(BEGIN), self.mark(END));
-        let escape = self.mark(ESCAPE);
+    pub(super) fn gemma(&mut self, marks: Marks, must: bool) -> Result<&'static str> {
+        let (begin, end) = (self.mark(marks.begin()), self.mark(marks.end()));
+        let escape = self.mark(marks.escape());
         self.rule("escape", &escape);
         // Spelt out it would be read as the token.
-        let without: &[&str] = match self.form.control(ESCAPE) {
-            Some(_) => &[ESCAPE],
+        let without: &[&str] = match self.form.control(marks.escape()) {
+            Some(_) => &[marks.escape()],
             None => &[],
         };
-        self.until("text_end", ESCAPE, without);
+        self.until("text_end", marks.escape(), without);
         self.rule("text", "escape text_end");
         self.rule(
             "plain_any",
@@ -52,7 +52,7 @@ impl Grammar<'_> {
         let mut calls = Vec::new();
         for (index, tool) in self.tools.iter().enumerate() {
             let rule = format!("arguments_{index}");
-            self.gemma_object(tool, &rule, &tool.parameters)?;
+            self.gemma_object((tool, marks), &rule, &tool.parameters)?;
             calls.push(format!(
                 "{} {rule}",
                 quoted(&format!("{CALL}{}", tool.name))
@@ -64,8 +64,8 @@ impl Grammar<'_> {
             self.rule("more", &again("call"));
             return Ok(self.calls_or_answer(must));
         }
-        self.until("before", BEGIN, &[]);
-        self.plain("rest", &[BEGIN]);
+        self.until("before", marks.begin(), &[]);
+        self.plain("rest", &[marks.begin()]);
         Ok(match self.several {
             true => "(before body){0,16} rest",
             false => "(before body | rest)",
@@ -73,8 +73,8 @@ impl Grammar<'_> {
     }
 
     /// The rule of an object by its schema.
-    fn gemma_object(&mut self, tool: &Tool, rule: &str, schema: &Value) -> Result<()> {
-        check(tool, schema)?;
+    fn gemma_object(&mut self, of: (&Tool, Marks), rule: &str, schema: &Value) -> Result<()> {
+        check(of.0, schema)?;
         let all = members(schema);
         let is_closed = schema.get("additionalProperties") == Some(&Value::Bool(false));
         if all.is_empty() {
@@ -87,8 +87,8 @@ impl Grammar<'_> {
         for (at, (name, property, is_required)) in all.into_iter().enumerate().rev() {
             let pair = format!("{rule}_{at}");
             let value = format!("{pair}_v");
-            self.gemma_value(tool, &value, property.unwrap_or(&anything))?;
-            let key = key(tool, name)?;
+            self.gemma_value(of, &value, property.unwrap_or(&anything))?;
+            let key = key(of, name)?;
             self.rule(&pair, &format!("{key} \":\" {value}"));
             let or = |this: String, without: &str| match (is_required, without) {
                 (true, _) => this,
@@ -109,19 +109,19 @@ impl Grammar<'_> {
     }
 
     /// The rule of a value by its schema.
-    fn gemma_value(&mut self, tool: &Tool, rule: &str, schema: &Value) -> Result<()> {
-        check(tool, schema)?;
+    fn gemma_value(&mut self, of: (&Tool, Marks), rule: &str, schema: &Value) -> Result<()> {
+        check(of.0, schema)?;
         if let Some(values) = given(schema) {
-            let values: Result<Vec<String>> = values.iter().map(|v| literal(tool, v)).collect();
+            let values: Result<Vec<String>> = values.iter().map(|v| literal(of, v)).collect();
             self.rule(rule, &values?.join(" | "));
             return Ok(());
         }
-        let of = schema["anyOf"].as_array().or(schema["oneOf"].as_array());
-        if let Some(of) = of {
+        let any = schema["anyOf"].as_array().or(schema["oneOf"].as_array());
+        if let Some(any) = any {
             let mut choices = Vec::new();
-            for (at, schema) in of.iter().enumerate() {
+            for (at, schema) in any.iter().enumerate() {
                 let choice = format!("{rule}_{at}");
-                self.gemma_value(tool, &choice, schema)?;
+                self.gemma_value(of, &choice, schema)?;
                 choices.push(choice);
             }
             self.rule(rule, &choices.join(" | "));
@@ -136,11 +136,11 @@ impl Grammar<'_> {
             match other {
                 "object" => {
                     choices.push(format!("{rule}_o"));
-                    self.gemma_object(tool, &format!("{rule}_o"), schema)?;
+                    self.gemma_object(of, &format!("{rule}_o"), schema)?;
                 }
                 "array" => {
                     choices.push(format!("{rule}_l"));
-                    self.gemma_list(tool, &format!("{rule}_l"), schema)?;
+                    self.gemma_list(of, &format!("{rule}_l"), schema)?;
                 }
                 other => plain.push(other),
             }
@@ -148,7 +148,7 @@ impl Grammar<'_> {
         if !plain.is_empty() {
             let mut value = schema.clone();
             value["type"] = json!(plain);
-            let value = whitespace(value, !tool.strict);
+            let value = whitespace(value, !of.0.strict);
             self.rule(&format!("{rule}_p"), &format!("%json {value}"));
             choices.push(format!("{rule}_p"));
         }
@@ -159,10 +159,10 @@ impl Grammar<'_> {
         Ok(())
     }
 
-    fn gemma_list(&mut self, tool: &Tool, rule: &str, schema: &Value) -> Result<()> {
+    fn gemma_list(&mut self, of: (&Tool, Marks), rule: &str, schema: &Value) -> Result<()> {
         let item = format!("{rule}_i");
         match schema.get("items") {
-            Some(items) => self.gemma_value(tool, &item, items)?,
+            Some(items) => self.gemma_value(of, &item, items)?,
             None => self.rule(&item, "any"),
         }
         let least = schema["minItems"].as_u64().unwrap_or(0);
@@ -192,19 +192,20 @@ fn check(tool: &Tool, schema: &Value) -> Result<()> {
 }
 
 /// A key as it stands in a call: between marks where it could be taken for more than that.
-fn key(tool: &Tool, name: &str) -> Result<String> {
+fn key(of: (&Tool, Marks), name: &str) -> Result<String> {
     let is_plain = |c: char| c.is_alphanumeric() || "_-.".contains(c);
     match !name.is_empty() && name.chars().all(is_plain) {
         true => Ok(quoted(name)),
-        false => text(tool, name),
+        false => text(of, name),
     }
 }
 
 /// A text between its marks.
-fn text(tool: &Tool, text: &str) -> Result<String> {
-    if text.contains(ESCAPE) {
+fn text((tool, marks): (&Tool, Marks), text: &str) -> Result<String> {
+    let escape = marks.escape();
+    if text.contains(escape) {
         return Err(wrong(format!(
-            "the tool {} has {ESCAPE} in its parameters, which is a mark of this model's form of calls: leave it out",
+            "the tool {} has {escape} in its parameters, which is a mark of this model's form of calls: leave it out",
             tool.name
         )));
     }
@@ -218,20 +219,16 @@ fn text(tool: &Tool, text: &str) -> Result<String> {
 }
 
 /// A value that is given.
-fn literal(tool: &Tool, value: &Value) -> Result<String> {
+fn literal(of: (&Tool, Marks), value: &Value) -> Result<String> {
     Ok(match value {
-        Value::String(value) => text(tool, value)?,
+        Value::String(value) => text(of, value)?,
         Value::Array(values) => {
-            let values: Result<Vec<String>> = values.iter().map(|v| literal(tool, v)).collect();
+            let values: Result<Vec<String>> = values.iter().map(|v| literal(of, v)).collect();
             format!("\"[\" {} \"]\"", values?.join(" \",\" "))
         }
         Value::Object(values) => {
             let pair = |(name, value): (&String, &Value)| {
-                Ok(format!(
-                    "{} \":\" {}",
-                    key(tool, name)?,
-                    literal(tool, value)?
-                ))
+                Ok(format!("{} \":\" {}", key(of, name)?, literal(of, value)?))
             };
             let pairs: Result<Vec<String>> = values.iter().map(pair).collect();
             format!("\"{{\" {} \"}}\"", pairs?.join(" \",\" "))

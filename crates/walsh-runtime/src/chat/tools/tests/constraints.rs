@@ -10,7 +10,7 @@ use crate::constraint::shapes::Shape;
 use crate::tokenizer::Tokenizer;
 
 /// Every form, and prompts that leave their reasoning at each place.
-const FORMS: [(&str, &str); 10] = [
+const FORMS: [(&str, &str); 12] = [
     ("qwen2.5", ""),
     ("qwen3", ""),
     ("qwen3", "<think>\n"),
@@ -20,6 +20,8 @@ const FORMS: [(&str, &str); 10] = [
     ("mistral-v3", ""),
     ("named", ""),
     ("function-gemma", ""),
+    ("gemma4", ""),
+    ("gemma4", "<|channel>thought\n<channel|>"),
     ("gpt-oss", "<|start|>assistant"),
 ];
 
@@ -82,7 +84,7 @@ fn random_tools(random: &mut SplitMix64, form: &str) -> (Vec<Tool>, Vec<Shape>) 
         let beyond = text.contains("Length") || text.contains("pattern");
         let beyond = match form {
             "coder" => beyond || text.contains("anyOf") || text.contains("enum"),
-            "function-gemma" => beyond,
+            "function-gemma" | "gemma4" => beyond,
             _ => false,
         };
         if schema["type"] != "object" || beyond {
@@ -323,6 +325,7 @@ fn marks_that_are_control_tokens_are_asked_for() {
         ("llama3.1", true, false),
         ("mistral-v3", true, false),
         ("function-gemma", true, false),
+        ("gemma4", false, false),
         ("gpt-oss", true, true),
     ] {
         let template = Template::from_source(&source(name), &tokenizer).unwrap();

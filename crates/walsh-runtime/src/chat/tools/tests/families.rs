@@ -540,6 +540,26 @@ fn gemma() {
         ),
     ];
     check("function-gemma", &cases);
+    // The same between other marks.
+    let said_so = |delta: &Delta| match delta {
+        Delta::Text(text) => Delta::Text(gemma4(text)),
+        other => other.clone(),
+    };
+    for (text, expected) in &cases {
+        if expected
+            .iter()
+            .all(|delta| !matches!(delta, Delta::Arguments { text, .. } if text.contains("<esc")))
+        {
+            let expected: Vec<Delta> = expected.iter().map(said_so).collect();
+            check("gemma4", &[(&gemma4(text), expected)]);
+        }
+    }
+    let answer = "<|channel>thought\nHm: <|tool\n<channel|>So. <|tool_call>call:weather{place:<|\"|>x, |<|\"|>,days:2}<tool_call|>";
+    let expected = with(
+        &[thought("Hm: <|tool"), said("So.")],
+        &[call(0, "weather", r#"{"place": "x, |", "days": 2}"#)],
+    );
+    check("gemma4", &[(answer, expected)]);
     // However deep it nests, what comes out can be read.
     let deep = format!("<start_function_call>call:f{{a:{}", "[".repeat(300));
     let template = template("function-gemma");

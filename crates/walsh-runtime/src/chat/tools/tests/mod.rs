@@ -46,6 +46,19 @@ const GEMMA: &str = "{{ bos_token }}{% macro show(value) %}
 {% endif %}{% endfor %}{% if add_generation_prompt %}<start_of_turn>model
 {% endif %}";
 
+/// The same with Gemma 4's marks.
+fn gemma4(text: &str) -> String {
+    [
+        ("<start_function_call>", "<|tool_call>"),
+        ("<end_function_call>", "<tool_call|>"),
+        ("<escape>", "<|\"|>"),
+        ("<start_of_turn>", "<|turn>"),
+        ("<end_of_turn>", "<turn|>"),
+    ]
+    .into_iter()
+    .fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
+}
+
 /// The templates of the golden files by name, and those above.
 fn source(name: &str) -> String {
     #[derive(Deserialize)]
@@ -61,6 +74,7 @@ fn source(name: &str) -> String {
         "coder" => return CODER.to_owned(),
         "named" => return NAMED.to_owned(),
         "function-gemma" => return GEMMA.to_owned(),
+        "gemma4" => return gemma4(GEMMA) + "{# <|channel>thought and <channel|> #}",
         _ => {}
     }
     let golden: Golden = serde_json::from_str(include_str!(
@@ -126,7 +140,17 @@ fn tokenizer() -> Tokenizer {
     ];
     tokens.extend(controls.map(str::to_owned));
     kinds.resize(tokens.len(), 3);
-    let plain = ["<tool_call>", "</tool_call>", "<think>", "</think>"];
+    let plain = [
+        "<tool_call>",
+        "</tool_call>",
+        "<think>",
+        "</think>",
+        "<|tool_call>",
+        "<tool_call|>",
+        "<|\"|>",
+        "<|channel>",
+        "<channel|>",
+    ];
     tokens.extend(plain.map(str::to_owned));
     kinds.resize(tokens.len(), 4);
     let end = tokens.iter().position(|token| token == "</s>").unwrap() as u32;

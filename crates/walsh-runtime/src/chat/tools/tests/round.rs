@@ -68,6 +68,7 @@ fn calls_are_read_back() {
         ("mistral-v3", "[/INST]", "</s>"),
         ("named", "[/INST]", "</s>"),
         ("function-gemma", "<start_of_turn>model\n", "<end_of_turn>"),
+        ("gemma4", "<|turn>model\n", "<turn|>"),
         ("gpt-oss", "<|start|>assistant", "<|call|>"),
         // Those that know no tools are told of them.
         ("chatml", "<|im_start|>assistant\n", "<|im_end|>"),
