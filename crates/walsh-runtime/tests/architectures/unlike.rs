@@ -39,13 +39,13 @@ fn what_contradicts_itself_is_refused() {
         (
             "gemma4-shared",
             HEADS,
-            Some(vec![2i32, 2, 2, 1, 2, 2].into()),
-            "layer 3 has 1 KV heads, but attends to the keys and values of a layer that has 2",
+            Some(vec![1i32, 1, 1, 2, 1, 1].into()),
+            "layer 3 has 2 KV heads, but attends to the keys and values of a layer that has 1",
         ),
         (
             "gemma4-shared",
             HEADS,
-            Some(vec![2i32, 2, 2].into()),
+            Some(vec![1i32, 1, 1].into()),
             "has 3 entries for 6 layers",
         ),
         (
@@ -237,7 +237,7 @@ fn keys_of_layers_that_have_none_of_their_own_change_nothing() {
     let more: [(&str, &[u64]); 4] = [
         ("blk.4.attn_k.weight", &[64, 32]),
         ("blk.4.attn_v.weight", &[64, 32]),
-        ("blk.4.attn_k_norm.weight", &[32]),
+        ("blk.4.attn_k_norm.weight", &[64]),
         ("blk.3.attn_k.weight", &[32, 32]),
     ];
     assert_eq!(logits_with(&golden, &[], &more), expected);

@@ -60,6 +60,11 @@ fn with_large_heads(times: usize) -> Place {
         {
             shape[0] *= times as u64;
             numbers = numbers.repeat(times);
+            if name.contains("attn_q") {
+                // Norms have the scale of scores in them.
+                let root = (numbers.len() as f32).sqrt();
+                numbers.iter_mut().for_each(|factor| *factor /= root);
+            }
         } else if name == "rope_freqs.weight" {
             shape[0] *= times as u64;
             let each = numbers
@@ -113,18 +118,20 @@ fn codes_of_heads_of_512_numbers_say_what_was_stored() {
     let sizes: Vec<usize> = config.layers.iter().map(|layer| layer.head_dim).collect();
     assert_eq!(sizes, [256, 512, 256, 512]);
     let exact = logits(&place.model, "f32");
+    let mut wrong = Vec::new();
     for (kv, least, most) in [
         ("f16", 1e-6, 2e-3),
         ("q8_0", 1e-4, 2e-2),
-        ("tq8", 1e-4, 3e-2),
-        ("4bit", 1e-3, 0.15),
-        ("tq4", 1e-3, 0.25),
-        ("tq2", 1e-2, 0.7),
+        ("tq8;overlay=off", 1e-4, 3e-2),
+        ("4bit;overlay=off", 1e-2, 0.15),
+        ("tq4;overlay=off", 1e-2, 0.2),
+        ("tq2;overlay=off", 5e-2, 0.7),
     ] {
         let off = distance(&logits(&place.model, kv), &exact);
         println!("{kv}: off by {off:.1e}");
-        assert!((least..most).contains(&off), "{kv}: off by {off:.1e}");
+        wrong.extend((!(least..most).contains(&off)).then_some((kv, off)));
     }
+    assert!(wrong.is_empty(), "{wrong:?}");
 }
 
 #[test]
@@ -132,8 +139,8 @@ fn layers_without_caches_cost_nothing() {
     let place = shared();
     let model = &place.model;
     let spec = "f16".parse().expect("a SPEC");
-    // Of the first three layers, two of 2 heads of 16 and one of 2 heads of 32, keys and values.
-    let row = 2 * 2 * 2 * (16 + 32 + 16);
+    // Of the first three layers: keys and values of a head each.
+    let row = 2 * 2 * (32 + 64 + 32);
     assert_eq!(model.kv_bytes_per_token(&spec).expect("a cost"), row);
     assert_eq!(model.kv_bits_per_value(&spec).expect("a cost"), 16.0);
     let options = super::options("f16");
@@ -152,7 +159,7 @@ fn layers_without_caches_cost_nothing() {
         .iter()
         .map(|kind| (kind.kv_heads, kind.head_dim, kind.layers.clone()))
         .collect();
-    assert_eq!(heads, [(2, 16, vec![0, 2, 3]), (2, 32, vec![1, 4, 5])]);
+    assert_eq!(heads, [(1, 32, vec![0, 2, 3]), (1, 64, vec![1, 4, 5])]);
     assert_eq!((shape.per_layer_width, shape.feed_forward), (Some(8), 48));
 }
 

@@ -2,6 +2,7 @@ use super::*;
 use crate::SessionOptions;
 use mix::Role;
 use shape::SHAPES;
+use unlike::Unlike;
 
 /// Gemma's form in small: a window, norms of queries and keys, norms behind both parts, rows that are no
 /// multiple of 256.
@@ -54,6 +55,42 @@ const HYBRID: Shape = Shape {
     context: 512,
     ..SHAPES[7]
 };
+
+/// Gemma 4's forms in small: layers without keys and values of their own and embeddings for each layer, keys that are values
+/// and experts beside a feed-forward part. The sixth layer and the last attend globally.
+const UNLIKE: [Shape; 2] = [
+    unlike(Unlike {
+        global: [1, 128],
+        keys_are_values: false,
+        inputs: Some(32),
+        sharing: 2,
+        beside: None,
+    }),
+    unlike(Unlike {
+        global: [1, 128],
+        keys_are_values: true,
+        inputs: None,
+        sharing: 0,
+        beside: Some([8, 3, 96]),
+    }),
+];
+
+const fn unlike(unlike: Unlike) -> Shape {
+    Shape {
+        name: "unlike",
+        layers: 8,
+        width: 160,
+        heads: 4,
+        kv_heads: 2,
+        head_dim: 64,
+        feed_forward: 512,
+        unlike: Some(unlike),
+        vocabulary: 700,
+        context: 512,
+        window: Some(16),
+        ..SHAPES[10]
+    }
+}
 
 fn model(shape: &'static Shape, mix: Mix) -> Model {
     let device = walsh::open("cpu:threads=2").expect("the CPU");
@@ -118,6 +155,11 @@ fn logits_stay_finite_through_all_layers_and_differ() {
     let all = mixes().map(|mix| model(&SMALL, mix));
     let all = all.chain(mixes().map(|mix| model(&MIXTURE, mix)));
     let all = all.chain(mixes().map(|mix| model(&HYBRID, mix)));
+    let all = all.chain(
+        UNLIKE
+            .iter()
+            .flat_map(|shape| mixes().map(move |mix| model(shape, mix))),
+    );
     let deep = ["q4_k_m", "q4_0"].map(|mix| {
         let device = walsh::open("cpu:threads=2").expect("the CPU");
         let synthetic = format!("smollm2-135m:{mix}").parse().expect("known");
@@ -212,6 +254,25 @@ fn only_layers_that_attend_cost_by_the_token() {
     assert_eq!(model.kv_bits_per_value(&kv).expect("bits"), 16.0);
     // Of each of four layers, four heads of 32 · 32 numbers, and three tokens of 8 heads of 32.
     assert_eq!(config.state_bytes(), 4 * 4 * (4 * 32 * 32 + 3 * 8 * 32));
+}
+
+/// As published, in billions.
+#[test]
+fn gemma_4s_shapes_have_as_many_weights() {
+    for (name, billions) in [
+        ("gemma4-e4b", 7.5),
+        ("gemma4-31b", 30.7),
+        ("gemma4-26b-a4b", 25.2),
+    ] {
+        let synthetic: Synthetic = format!("{name}:q4_k_m").parse().expect("known");
+        let weights = synthetic.shape.weights();
+        let count: u64 = weights
+            .iter()
+            .map(|w| w.shape.iter().product::<u64>())
+            .sum();
+        let found = count as f64 / 1e9;
+        assert!((found - billions).abs() < 0.05, "{name}: {found}");
+    }
 }
 
 #[test]
