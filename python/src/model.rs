@@ -346,11 +346,7 @@ impl PyModel {
 
     /// What calibration finds about the keys of a layer, `[kv_heads * head_dim]` each: their mean, their mean square, and
     /// that of the queries that meet them; before them how many heads there are.
-    fn calibration(
-        &self,
-        py: Python<'_>,
-        layer: usize,
-    ) -> Result<(usize, Vec<f32>, Vec<f32>, Vec<f32>)> {
+    fn calibration(&self, py: Python<'_>, layer: usize) -> Result<(usize, [Vec<f32>; 3])> {
         let model = self.get()?;
         let found = self.wait(py, None, || model.calibration().cloned())?;
         let found = found.or_signal()??;
@@ -360,9 +356,7 @@ impl PyModel {
         })?;
         Ok((
             model.config().layers[layer].kv_heads,
-            moments.key_mean,
-            moments.key_square,
-            moments.query_square,
+            [moments.key_mean, moments.key_square, moments.query_square],
         ))
     }
 

@@ -158,7 +158,7 @@ def codebook(bits: int) -> Codebook:
 
 def calibrate(model: Model, layer: int) -> KeyMoments:
     """What is known of a layer's keys: measured on a built-in text once for a model, and kept."""
-    kv_heads, *found = model._native.calibration(_size("layer", layer))
+    kv_heads, found = model._native.calibration(_size("layer", layer))
     mean, key, query = (np.asarray(m, dtype=np.float32).reshape(kv_heads, -1) for m in found)
     return KeyMoments(mean, key, query)
 

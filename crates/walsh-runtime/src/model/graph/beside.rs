@@ -1,59 +1,10 @@
 //! Experts beside a feed-forward part that all tokens pass.
 
-use walsh::formats::DType;
 use walsh::ops::{ExpertMatMul, RmsNorm};
-use walsh::{Device, Tensor};
 
 use super::block::{Block, linear};
-use super::hybrid::Pairs;
 use crate::Result;
-use crate::model::config::ModelConfig;
 use crate::model::weights::{Beside, Gates};
-
-/// What they need beside a mixture's.
-#[derive(Debug)]
-pub(super) struct BesideExperts {
-    /// `[rows, width]`: what the router takes, then what experts do, then what they give.
-    hidden: Tensor,
-    /// `[rows, used, inner]`.
-    gate: Tensor,
-    up: Tensor,
-    /// Both, where one product has them.
-    both: Pairs,
-    /// `[rows, used, 1]`: experts' weights before each has its scale.
-    unscaled: Tensor,
-}
-
-impl BesideExperts {
-    pub(super) fn new(device: &Device, config: &ModelConfig, rows: usize) -> Result<Option<Self>> {
-        let experts = config.experts.and_then(|all| Some((all.used, all.beside?)));
-        let Some((used, inner)) = experts else {
-            return Ok(None);
-        };
-        let floats = |shape: &[usize]| {
-            let shape: Vec<u64> = shape.iter().map(|size| *size as u64).collect();
-            device.zeros(DType::F32, &shape)
-        };
-        Ok(Some(Self {
-            hidden: floats(&[rows, config.width])?,
-            gate: floats(&[rows, used, inner])?,
-            up: floats(&[rows, used, inner])?,
-            both: Pairs::new(device, [rows, used, inner])?,
-            unscaled: floats(&[rows, used, 1])?,
-        }))
-    }
-
-    pub(super) fn rows(&self, rows: usize) -> Result<Self> {
-        let first = |tensor: &Tensor| tensor.rows(0..rows as u64);
-        Ok(Self {
-            hidden: first(&self.hidden)?,
-            gate: first(&self.gate)?,
-            up: first(&self.up)?,
-            both: self.both.rows(rows)?,
-            unscaled: first(&self.unscaled)?,
-        })
-    }
-}
 
 impl Block<'_> {
     /// What the experts give for the stream, in a place of their own.

@@ -8,8 +8,7 @@ use walsh::ops::{
 };
 use walsh::{KvCache, Recorder, Tensor};
 
-use super::heads::{Heads, beginning};
-use super::{Intermediates, Mixture, Part, Reading, Taps};
+use super::intermediates::{Heads, Intermediates, Mixture, Part, Reading, Taps, beginning};
 use crate::Result;
 use crate::model::config::{ExpertsConfig, LayerConfig, ModelConfig};
 use crate::model::memory::LayerMemory;

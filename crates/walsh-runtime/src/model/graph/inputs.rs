@@ -1,66 +1,11 @@
 //! Embeddings of tokens for each layer.
 
-use walsh::formats::DType;
 use walsh::ops::{EmbeddingRows, RmsNorm, Scale};
-use walsh::{Device, Tensor};
 
 use super::block::{Block, linear};
+use super::intermediates::Inputs;
 use crate::Result;
-use crate::model::config::ModelConfig;
 use crate::model::weights::{LayerInput, LayerInputs};
-
-/// What they need beside.
-#[derive(Debug)]
-pub(super) struct Inputs {
-    /// `[rows, layers, width]`: the embeddings of all layers.
-    all: Tensor,
-    /// The same: what is made of tokens' own embeddings.
-    projected: Tensor,
-    /// `[rows, width]`: those of one layer.
-    one: Tensor,
-    gate: Tensor,
-    /// `i32 [rows]` of each layer: where its own are among those of all.
-    places: Vec<Tensor>,
-}
-
-impl Inputs {
-    pub(super) fn new(device: &Device, config: &ModelConfig, rows: usize) -> Result<Option<Self>> {
-        let Some(width) = config.per_layer_width else {
-            return Ok(None);
-        };
-        let count = config.layers.len();
-        let floats = |shape: &[usize]| {
-            let shape: Vec<u64> = shape.iter().map(|size| *size as u64).collect();
-            device.zeros(DType::F32, &shape)
-        };
-        let places = |layer: usize| {
-            let places: Vec<i32> = (0..rows).map(|row| (row * count + layer) as i32).collect();
-            device.tensor(&[rows as u64], &places)
-        };
-        Ok(Some(Self {
-            all: floats(&[rows, count, width])?,
-            projected: floats(&[rows, count, width])?,
-            one: floats(&[rows, width])?,
-            gate: floats(&[rows, width])?,
-            places: (0..count).map(places).collect::<walsh::Result<_>>()?,
-        }))
-    }
-
-    pub(super) fn rows(&self, rows: usize) -> Result<Self> {
-        let first = |tensor: &Tensor| tensor.rows(0..rows as u64);
-        Ok(Self {
-            all: first(&self.all)?,
-            projected: first(&self.projected)?,
-            one: first(&self.one)?,
-            gate: first(&self.gate)?,
-            places: self
-                .places
-                .iter()
-                .map(first)
-                .collect::<walsh::Result<_>>()?,
-        })
-    }
-}
 
 impl Block<'_> {
     /// Makes the embeddings for all layers of the ids, and of the stream that was made of them.

@@ -3,7 +3,6 @@
 use walsh::formats::DType;
 use walsh::{Device, Tensor};
 
-use super::Intermediates;
 use crate::Result;
 use crate::model::config::ModelConfig;
 
@@ -22,13 +21,13 @@ pub(crate) struct Heads {
 
 /// Those of all layers, one after the other in the same place: `[rows, ..]` of the layer that has most.
 #[derive(Debug)]
-pub(super) struct AllHeads {
-    query: Tensor,
-    attended: Tensor,
+pub(in super::super) struct AllHeads {
+    pub(super) query: Tensor,
+    pub(super) attended: Tensor,
     /// Keys and values.
-    stored: [Tensor; 2],
+    pub(super) stored: [Tensor; 2],
     /// Of layers whose keys and values later ones attend to, which are not to be overwritten until then.
-    kept: Vec<(usize, [Tensor; 2])>,
+    pub(super) kept: Vec<(usize, [Tensor; 2])>,
 }
 
 impl AllHeads {
@@ -62,33 +61,10 @@ impl AllHeads {
             kept: kept.collect::<walsh::Result<_>>()?,
         })
     }
-
-    /// Where what was attended to lies, `[rows, ..]`.
-    pub(super) fn attended(&self) -> &Tensor {
-        &self.attended
-    }
-}
-
-impl Intermediates {
-    /// What a layer attends with; behind a run of it, what it has attended with.
-    pub(crate) fn heads(&self, config: &ModelConfig, layer: usize) -> Result<Heads> {
-        let (all, source) = (&self.heads, config.source(layer));
-        let kept = all.kept.iter().find(|(index, _)| *index == source);
-        let [key, value] = kept.map_or(&all.stored, |(_, kept)| kept);
-        let layer = &config.layers[layer];
-        let shape = |heads: usize| [self.ids.elements(), heads as u64, layer.head_dim as u64];
-        let (queries, stored) = (shape(config.heads), shape(layer.kv_heads));
-        Ok(Heads {
-            query: beginning(&all.query, &queries)?,
-            key: beginning(key, &stored)?,
-            value: beginning(value, &stored)?,
-            attended: beginning(&all.attended, &queries)?,
-        })
-    }
 }
 
 /// The first numbers of a tensor, as a tensor of another shape.
-pub(super) fn beginning(tensor: &Tensor, shape: &[u64]) -> Result<Tensor> {
+pub(in super::super) fn beginning(tensor: &Tensor, shape: &[u64]) -> Result<Tensor> {
     let numbers = tensor.reshape(&[tensor.elements()])?;
     Ok(numbers.rows(0..shape.iter().product())?.reshape(shape)?)
 }
