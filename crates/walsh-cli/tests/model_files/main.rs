@@ -363,6 +363,40 @@ fn inspect_says_which_layers_slide() {
     assert!(!walsh(["inspect", &global]).ok().contains("window of"));
 }
 
+/// A file of the runtime's tests of architectures.
+fn gemma4(name: &str) -> String {
+    let folder = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../walsh-runtime/tests/architectures"
+    );
+    format!("{folder}/{name}.gguf")
+}
+
+#[test]
+fn inspect_says_in_what_layers_differ() {
+    let shared = gemma4("gemma4-shared");
+    let text = walsh(["inspect", &shared, "--kv", "f16"]).ok();
+    for words in [
+        "6 layers of width 32, feed-forward 48",
+        "an embedding of 8 numbers of each token for each layer",
+        "a window of 6 tokens on 3 layers, counted from 0: 0, 2–3",
+        "no keys and values of their own on 3 layers, counted from 0: 3–5",
+        "2 query heads and 1 KV heads of 32 on layers 0, 2–3, 1 KV heads of 64 on layers 1, 4–5",
+        "KV cache, all layers that have one, 3 of 6",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    let json = walsh(["inspect", &shared, "--kv", "f16", "--json"]).json();
+    assert_eq!(
+        json["shape"]["sharing_layers"],
+        serde_json::json!([3, 4, 5])
+    );
+    assert_eq!(json["kv"][0]["bytes_per_token"], 2 * 2 * (32 + 64 + 32));
+    let text = walsh(["inspect", &gemma4("gemma4-experts")]).ok();
+    let words = "feed-forward 40, and 12 in each of 5 experts beside it, 2 to a token";
+    assert!(text.contains(words), "{text}");
+}
+
 #[test]
 fn rotary_settings_are_heeded() {
     let usual = logits(&open(&of("gemma2")).expect("the model"), "f16", &TOKENS);
