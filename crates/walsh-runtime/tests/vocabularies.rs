@@ -289,6 +289,37 @@ fn text_is_not_put_into_bytes_where_the_vocabulary_is_of_characters() {
     assert_eq!(tokenizer.decode(&[257, 257]), " é é");
 }
 
+/// Gemma 4's files have a name of their own for byte pairs of marked text; whatever they say, texts have a beginning.
+#[test]
+fn gemma_4s_kind_is_byte_pairs_of_marked_text() {
+    let words = [
+        ("\u{2581}", NORMAL),
+        ("a", NORMAL),
+        ("\u{2581}a", NORMAL),
+        ("\n\n", NORMAL),
+        ("<0xC3>", BYTE),
+        ("<0xBC>", BYTE),
+        ("<bos>", CONTROL),
+        ("<turn|>", CONTROL),
+        ("<|tool_call>", USER_DEFINED),
+    ];
+    let file = File {
+        tokens: words.map(|(text, kind)| (text.to_owned(), kind)).into(),
+        metadata: Vec::new(),
+    }
+    .with("model", "gemma4")
+    .with("merges", vec!["\u{2581} a".to_owned()])
+    .with("bos_token_id", 6u32)
+    .with("add_bos_token", false);
+    let tokenizer = file.tokenizer();
+    let found = text(&tokenizer, "a a\n\nü<|tool_call>");
+    assert_eq!(found, [1, 2, 3, 4, 5, 8]);
+    assert_eq!(tokenizer.decode(&found), "a a\n\nü<|tool_call>");
+    assert!(tokenizer.add_bos() && ends(&tokenizer) == [7]);
+    let error = file.with("model", "gemma5").refusal();
+    assert!(error.contains("gpt2, gemma4 or llama"), "{error}");
+}
+
 #[test]
 fn what_goes_on_is_no_beginning() {
     let file = File::sentence_piece(&["\u{2581}", "a", "\u{2581}a"]).with("add_eos_token", true);
