@@ -223,10 +223,13 @@ pub(crate) fn say_unfitted<'a>(
         .map(Budget::name)
         .collect();
     if !names.is_empty() && model.fit()?.is_none() {
-        notes.note(format_args!(
-            "{}: all layers alike, since no fit of this model is kept; 'walsh fit' makes one",
-            names.join(", ")
-        ));
+        let names = names.join(", ");
+        match Fit::why_not(model) {
+            Some(why) => notes.note(format_args!("{names}: all layers alike; {why}")),
+            None => notes.note(format_args!(
+                "{names}: all layers alike, since no fit of this model is kept; 'walsh fit' makes one"
+            )),
+        }
     }
     Ok(())
 }

@@ -59,10 +59,8 @@ impl Default for FitOptions {
 /// The tokens of the text that are read, as the options ask for them.
 pub(super) fn text_for(model: &Model, options: &FitOptions) -> Result<Vec<i32>> {
     let config = model.config();
-    if config.recurrent.is_some() {
-        return Err(Error::measure(
-            "layers that keep a state have no keys and values to be fitted: give the model's others a SPEC",
-        ));
+    if let Some(why) = Fit::why_not(model) {
+        return Err(Error::measure(why));
     }
     let mut tokens = model.tokenizer().encode_prompt(TEXT, Special::Text)?;
     let (least, most) = (FitOptions::LEAST_TOKENS, tokens.len().min(config.context));

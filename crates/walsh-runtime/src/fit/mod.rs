@@ -48,6 +48,20 @@ impl Fit {
         Self::BITS.contains(&budget.bits())
     }
 
+    /// Why a model cannot be fitted, if it cannot.
+    #[must_use]
+    pub fn why_not(model: &Model) -> Option<&'static str> {
+        let config = model.config();
+        if config.recurrent.is_some() {
+            return Some(
+                "layers that keep a state have no keys and values to be fitted: give the model's others a SPEC",
+            );
+        }
+        (!config.has_alike_heads()).then_some(
+            "a model whose layers have keys and values of unlike sizes, or share them, cannot be fitted yet: give it a SPEC",
+        )
+    }
+
     /// The fit that was kept for a model in a folder, if there is one.
     pub(crate) fn load(model: &Model, folder: &Path) -> Result<Option<Self>> {
         file::load(model, folder)
