@@ -21,8 +21,6 @@ pub(crate) const MODELS: &[&str] = &[
     "gemma3-27b:q4_k_m",
     "smollm2-135m:q4_0",
     "qwen3-30b-a3b:q4_k_m",
-    "gemma4-26b-a4b:q4_k_m",
-    "gemma4-e4b:q4_k_m",
 ];
 pub(crate) const CACHES: &[&str] = &["f16", "tq8", "tq4", "tq3"];
 const ROWS: &[usize] = &[8, 16, 32, 64];
