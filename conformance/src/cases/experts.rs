@@ -110,6 +110,8 @@ fn products() -> Problems {
             (1, 1, 1, 1, few),
             (1, 3, 5, 33, many),
             (1, 8, 32, 48, few),
+            // Rows as slots of one token, as adapters' are.
+            (1, 37, 3, 5, few),
             (2, 2, 3, 80, many),
             (3, 4, 16, 19, few),
             (9, 2, 4, 16, many),
@@ -131,7 +133,7 @@ fn products() -> Problems {
     Box::new(problems.into_iter())
 }
 
-/// Experts of each token, all of them different, the first experts more often than others; one never.
+/// Experts of each token, all of them different where there are so many, the first experts more often than others; one never.
 fn chosen(rng: &mut Rng, case: &Case) -> Vec<i32> {
     let mut all = Vec::new();
     for _ in 0..case.tokens {
@@ -140,7 +142,8 @@ fn chosen(rng: &mut Rng, case: &Case) -> Vec<i32> {
             let [a, b] = [rng.below(case.experts), rng.below(case.experts)];
             let next = a.min(b) as i32;
             let spare = case.experts > case.slots && next == case.experts as i32 / 2;
-            if !spare && !of_token.contains(&next) {
+            let again = of_token.contains(&next) && case.experts >= case.slots;
+            if !spare && !again {
                 of_token.push(next);
             }
         }

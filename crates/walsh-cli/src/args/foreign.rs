@@ -181,9 +181,15 @@ const FLAGS: &[(&[&str], &str)] = &[
         "the text goes to standard output and figures to standard error, --json makes them JSON: leave it out",
     ),
     (
+        &["--lora"],
+        "adapters are applied by generate, chat, run, batch, serve, perplexity and bench, and merged by convert",
+    ),
+    (
+        &["--lora-scaled"],
+        "--lora PATH=SCALE applies an adapter with a scale",
+    ),
+    (
         &[
-            "--lora",
-            "--lora-scaled",
             "--control-vector",
             "--mmproj",
             "--image",

@@ -49,6 +49,7 @@ pub fn stored_stats(model: &Model, spec: &KvSpec, options: &FitOptions) -> Resul
         screen: None,
         memory: &caches,
         intermediates: &intermediates,
+        adapters: None,
     };
     let decoded = device.zeros(DType::F32, intermediates.key.shape())?;
     let mut layers = Vec::with_capacity(specs.len());

@@ -10,6 +10,7 @@ use walsh::{KvCache, Recorder, Tensor};
 
 use super::{Intermediates, Mixture, Part, Reading, Taps};
 use crate::Result;
+use crate::model::adapters::Applied;
 use crate::model::config::{ExpertsConfig, LayerConfig, ModelConfig};
 use crate::model::memory::LayerMemory;
 use crate::model::weights::{Attending, Layer, Linear, Mixer};
@@ -22,6 +23,8 @@ pub(super) struct Block<'a> {
     pub(super) parts: Vec<Part>,
     /// `i32 [rows]`: each row's sequence, where there are several.
     pub(super) sequences: Option<Tensor>,
+    /// The adapters of the rows, where they have any.
+    pub(super) adapters: Option<Applied>,
     /// Where inputs of products are copied to.
     pub(super) taps: Option<&'a Taps>,
     pub(super) list: Recorder,
@@ -122,13 +125,13 @@ impl Block<'_> {
             Some(hybrid) => hybrid.asked()?,
             None => flat(&a.query)?,
         };
-        for (part, output) in [
-            (&layer.query, queries),
-            (&layer.key, flat(&a.key)?),
-            (&layer.value, flat(&a.value)?),
-        ] {
-            linear(&mut self.list, part, input, &output)?;
-        }
+        let (keys, values) = (flat(&a.key)?, flat(&a.value)?);
+        let products = [
+            (&layer.query, &queries),
+            (&layer.key, &keys),
+            (&layer.value, &values),
+        ];
+        self.linears(input, products)?;
         if let Some(hybrid) = &a.hybrid {
             self.part_queries(hybrid)?;
         }
@@ -179,7 +182,7 @@ impl Block<'_> {
         }
         self.tap(&a.attended, |taps| &taps.attended)?;
         let attended = flat(&a.attended)?;
-        linear(&mut self.list, &layer.output, &attended, &a.hidden)
+        self.linear(&layer.output, &attended, &a.hidden)
     }
 
     /// Stores the keys and values of a part's rows.
@@ -241,10 +244,38 @@ impl Block<'_> {
         {
             return self.experts(input, layer, (experts, router, mixture));
         }
-        linear(&mut self.list, &layer.gate, input, &a.gate)?;
-        linear(&mut self.list, &layer.up, input, &a.up)?;
+        self.linears(input, [(&layer.gate, &a.gate), (&layer.up, &a.up)])?;
         self.activate()?;
-        linear(&mut self.list, &layer.down, &a.gate, &a.hidden)
+        self.linear(&layer.down, &a.gate, &a.hidden)
+    }
+
+    /// The product of rows, with what their adapters add to it.
+    pub(super) fn linear(
+        &mut self,
+        linear: &Linear,
+        input: &Tensor,
+        output: &Tensor,
+    ) -> Result<()> {
+        self.linears(input, [(linear, output)])
+    }
+
+    /// The same of one input. What adapters add comes behind all of them, so that devices may join neighbours as they do
+    /// without.
+    fn linears<const N: usize>(
+        &mut self,
+        input: &Tensor,
+        products: [(&Linear, &Tensor); N],
+    ) -> Result<()> {
+        for (linear, output) in products {
+            linear.record(&mut self.list, input, output)?;
+        }
+        let Some(adapters) = &self.adapters else {
+            return Ok(());
+        };
+        for (linear, output) in products {
+            adapters.record(&mut self.list, linear, [input, output])?;
+        }
+        Ok(())
     }
 
     /// gate = activation(gate) · up.
@@ -281,7 +312,7 @@ impl Block<'_> {
         if let (Some(expert), Some(hybrid)) = (&layer.shared, &a.hybrid) {
             self.share(input, expert, hybrid)?;
         }
-        linear(&mut self.list, router, input, &mixture.logits)?;
+        self.linear(router, input, &mixture.logits)?;
         self.list.push(ExpertRoute {
             logits: mixture.logits.clone(),
             bias: None,
@@ -314,15 +345,6 @@ impl Block<'_> {
             None => Ok(()),
         }
     }
-}
-
-pub(super) fn linear(
-    list: &mut Recorder,
-    linear: &Linear,
-    input: &Tensor,
-    output: &Tensor,
-) -> Result<()> {
-    linear.record(list, input, output)
 }
 
 /// `[rows, heads, head_dim]` as `[rows, heads · head_dim]`.
