@@ -78,7 +78,7 @@ impl Targets {
 pub(crate) fn read(folder: &Path, base: &Base<'_>) -> Result<Adapter> {
     let path = folder.join(CONFIG);
     if !path.is_file() {
-        return Err(Error::file(
+        return Err(Error::adapter(
             folder,
             format!("there is no {CONFIG}: give the folder of a PEFT adapter, or a GGUF file"),
         ));
@@ -86,7 +86,7 @@ pub(crate) fn read(folder: &Path, base: &Base<'_>) -> Result<Adapter> {
     let json = Json::open(&path)?;
     let config = Config::read(&json)?;
     let family = Family::of_architecture(base.architecture).ok_or_else(|| {
-        Error::file(
+        Error::adapter(
             folder,
             format!(
                 "PEFT's names are not known for {} models: make a GGUF file of the adapter with llama.cpp's convert_lora_to_gguf.py",
@@ -96,13 +96,13 @@ pub(crate) fn read(folder: &Path, base: &Base<'_>) -> Result<Adapter> {
     })?;
     let path = folder.join(TENSORS);
     if !path.is_file() {
-        return Err(Error::file(
+        return Err(Error::adapter(
             folder,
             format!("there is no {TENSORS}: save the adapter as safetensors"),
         ));
     }
     let bytes = map(&path)?;
-    let wrong = |what: String| Error::file(&path, what);
+    let wrong = |what: String| Error::adapter(&path, what);
     let file = SafeTensors::deserialize(&bytes)
         .map_err(|error| wrong(format!("{error}: copy it again")))?;
     let mut halves = Halves::default();

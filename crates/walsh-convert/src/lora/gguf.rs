@@ -21,7 +21,7 @@ pub(super) fn read(path: &Path, base: &Base<'_>) -> Result<Adapter> {
         error,
     };
     let gguf = Gguf::parse(&bytes).map_err(damaged)?;
-    let wrong = |what: String| Error::file(path, what);
+    let wrong = |what: String| Error::adapter(path, what);
     let text = |key| gguf.metadata().opt_str(key).map_err(damaged);
     match text("general.type")? {
         Some("adapter") => {}

@@ -51,7 +51,7 @@ impl Source<'_> {
         for (index, (adapter, _)) in adapters.iter().enumerate() {
             let same = |(other, _): &&(Adapter, f32)| other.pairs == adapter.pairs;
             if let Some((other, _)) = adapters[..index].iter().find(same) {
-                return Err(Error::file(
+                return Err(Error::adapter(
                     &adapter.path,
                     format!(
                         "it is the same adapter as {}: give it once, with the sum of the scales",
@@ -67,7 +67,7 @@ impl Source<'_> {
 
     fn merge_one(&mut self, adapter: Adapter, scale: f32) -> Result<()> {
         let Adapter { path, pairs, .. } = adapter;
-        let wrong = |what: String| Err(Error::file(&path, what));
+        let wrong = |what: String| Err(Error::adapter(&path, what));
         if !scale.is_finite() {
             return wrong(format!("its scale is {scale}, not a finite number"));
         }

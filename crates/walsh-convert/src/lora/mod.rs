@@ -27,7 +27,7 @@ impl Adapter {
         }
         let is_safetensors = path.extension().is_some_and(|kind| kind == "safetensors");
         if let (true, Some(folder)) = (is_safetensors, path.parent()) {
-            return Err(Error::file(
+            return Err(Error::adapter(
                 path,
                 format!(
                     "an adapter of PEFT is read with its configuration: give its folder, {}",
