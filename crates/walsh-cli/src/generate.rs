@@ -30,6 +30,7 @@ pub(crate) fn run_model(args: Run) -> Outcome {
         answer: chat.answer,
         sampling: chat.sampling,
         model: chat.model,
+        lora: chat.lora,
         session: chat.session,
     })
 }

@@ -108,7 +108,7 @@ fn what_measures_takes_them_too() {
             "--json",
         ];
         let report = place.run("perplexity", &[&fixed[..], more].concat()).json();
-        let found = report["results"][0]["perplexity"].as_f64();
+        let found = report["results"][0]["ppl"].as_f64();
         found.unwrap_or_else(|| panic!("{report}"))
     };
     assert_ne!(perplexity(&["--lora", one]), perplexity(&[]));

@@ -181,10 +181,6 @@ const FLAGS: &[(&[&str], &str)] = &[
         "the text goes to standard output and figures to standard error, --json makes them JSON: leave it out",
     ),
     (
-        &["--lora"],
-        "adapters are applied by generate, chat, run, batch, serve, perplexity and bench, and merged by convert",
-    ),
-    (
         &["--lora-scaled"],
         "--lora PATH=SCALE applies an adapter with a scale",
     ),
