@@ -15,7 +15,7 @@ TOKENS = [5, 43, 95, 161]
 def logits(**options: object) -> list[float]:
     with walsh.Model(FILES / "llama.gguf", **options) as model, model.session(kv="f32") as session:  # type: ignore[arg-type]
         session.read(TOKENS)
-        return session.logits().tolist()
+        return [float(number) for number in session.logits]
 
 
 def test_adapters_are_added_to_a_model() -> None:
