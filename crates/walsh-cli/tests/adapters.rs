@@ -138,8 +138,9 @@ fn what_measures_takes_them_too() {
     assert_eq!(batch(&["--lora", one])["text"], plain["text"]);
     let line = br#"{"prompt": "Hello", "lora": [{"id": 1, "scale": 1}]}"#;
     place.folder.argument("lines.jsonl", line);
-    let error = batch(&["--lora", one])["error"].to_string();
-    assert!(error.contains("adapters below the model's 1"), "{error}");
+    let ran = place.run("batch", &[lines.as_str(), "--lora", one]);
+    assert_eq!(ran.status, Some(1), "{ran:?}");
+    assert!(ran.out.contains("adapters below the model's 1"), "{ran:?}");
 }
 
 #[test]

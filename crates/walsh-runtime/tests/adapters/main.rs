@@ -23,7 +23,6 @@ struct Mixture {
 }
 
 struct Golden {
-    name: String,
     tokens: Vec<i32>,
     mixtures: Vec<Mixture>,
 }
@@ -57,7 +56,6 @@ fn golden(name: &str) -> Golden {
             .collect(),
     };
     Golden {
-        name: name.to_owned(),
         tokens: numbers(&json["tokens"]).iter().map(|x| *x as i32).collect(),
         mixtures: json["mixtures"]
             .as_array()
