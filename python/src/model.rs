@@ -11,7 +11,7 @@ use walsh::{Device, DeviceSpec};
 use walsh_runtime::chat::{Dialogue, Template};
 use walsh_runtime::store::{Catalogue, Progress, Store, StoreOptions};
 use walsh_runtime::tokenizer::Special;
-use walsh_runtime::{CalibrationOptions, Model, RestoreOptions, Watch};
+use walsh_runtime::{CalibrationOptions, Lora, Model, RestoreOptions, Watch};
 
 use crate::errors::{Failure, Result};
 use crate::options;
@@ -27,6 +27,7 @@ struct Opening {
     device: String,
     threads: Option<usize>,
     cache_dir: Option<PathBuf>,
+    lora: Vec<(PathBuf, f32)>,
 }
 
 impl Opening {
@@ -73,7 +74,12 @@ impl Opening {
             cancel: Arc::clone(&watch.cancel),
             ..CalibrationOptions::default()
         };
-        Ok(Model::open_with(&device, path, calibrations)?)
+        let adapters = self.lora.iter().map(|(path, scale)| Lora {
+            path: path.clone(),
+            scale: *scale,
+        });
+        let model = Model::open_with(&device, path, calibrations)?;
+        Ok(model.with_adapters(&adapters.collect::<Vec<_>>())?)
     }
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 
 #: Is told how far a call is: what is done, and what there is to do.
 Progress = Callable[[int, int], object]
+
+
+#: A LoRA adapter: its path, or that and a scale.
+Adapter = str | os.PathLike[str] | tuple[str | os.PathLike[str], float]
 
 
 class Message(TypedDict, total=False):
@@ -58,6 +63,15 @@ def _ids(tokens: object) -> list[int]:
             raise OptionError(f"{number} is the id of no token")
         ids.append(number)
     return ids
+
+
+def _adapter(given: object) -> tuple[str, float]:
+    """The path of an adapter, and its scale."""
+    path, scale = given if isinstance(given, tuple) and len(given) == 2 else (given, 1.0)
+    is_number = isinstance(scale, (int, float)) and not isinstance(scale, bool)
+    if not isinstance(path, (str, os.PathLike)) or not is_number:
+        raise OptionError(f"lora must have paths, or pairs of a path and a scale, but {given!r} is among them")
+    return os.fspath(path), float(scale)
 
 
 def _size(name: str, given: int | None) -> int:

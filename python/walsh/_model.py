@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import _walsh
-from ._arguments import Message, Progress, _dumps, _ids, _size
+from ._arguments import Adapter, Message, Progress, _adapter, _dumps, _ids, _size
 from ._closing import Closing
 from ._errors import ClosedError
 from ._options import Options, knobs
@@ -28,7 +28,8 @@ class Model(Closing):
     or either with settings, such as ``cpu:threads=2``. ``kv`` and ``context`` are what sessions are
     started with that do not say otherwise: how the KV cache is kept (``f16``, ``tq4``, ``4bit``,
     ``k=tq5,v=tq3``, ...), and how many tokens a text can have (0: the model's own context, at most
-    4096). ``progress`` is called with bytes done and bytes in all while a model is fetched.
+    4096). ``lora`` are LoRA adapters that are added to it: paths of GGUF files or of folders that PEFT has
+    saved, or pairs of such a path and a scale. ``progress`` is called with bytes done and bytes in all while a model is fetched.
 
     A model can be used from several threads. It is closed by :meth:`close`, or as a context manager;
     sessions and engines over it stay open, and keep its weights in memory.
@@ -43,6 +44,7 @@ class Model(Closing):
         kv: str | None = None,
         context: int = 0,
         cache_dir: str | os.PathLike[str] | None = None,
+        lora: Iterable[Adapter] = (),
         progress: Progress | None = None,
     ) -> None:
         opening = {
@@ -50,6 +52,7 @@ class Model(Closing):
             "device": device,
             "threads": None if threads is None else _size("threads", threads),
             "cache_dir": cache_dir,
+            "lora": [_adapter(given) for given in lora],
         }
         self._kv, self._context = kv, _size("context", context)
         self._native = _walsh.Model(opening, progress)

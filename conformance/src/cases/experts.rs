@@ -106,7 +106,7 @@ fn products() -> Problems {
         } else {
             3 * 96usize.next_multiple_of(block)
         };
-        for (tokens, slots, experts, n, k) in [
+        let mut sizes = vec![
             (1, 1, 1, 1, few),
             (1, 3, 5, 33, many),
             (1, 8, 32, 48, few),
@@ -116,7 +116,12 @@ fn products() -> Problems {
             // A tile of each expert and more, few of them full.
             (40, 2, 7, 70, few),
             (75, 3, 3, 32, many),
-        ] {
+        ];
+        if block == 1 {
+            // Rows as slots of one token, as those of adapters are.
+            sizes.push((1, 37, 3, 5, few));
+        }
+        for (tokens, slots, experts, n, k) in sizes {
             problems.push(product(Case {
                 dtype,
                 tokens,
@@ -131,7 +136,8 @@ fn products() -> Problems {
     Box::new(problems.into_iter())
 }
 
-/// Experts of each token, all of them different, the first experts more often than others; one never.
+/// Experts of each token, all of them different where there are so many, the first experts more often than others; one
+/// never.
 fn chosen(rng: &mut Rng, case: &Case) -> Vec<i32> {
     let mut all = Vec::new();
     for _ in 0..case.tokens {
@@ -140,7 +146,8 @@ fn chosen(rng: &mut Rng, case: &Case) -> Vec<i32> {
             let [a, b] = [rng.below(case.experts), rng.below(case.experts)];
             let next = a.min(b) as i32;
             let spare = case.experts > case.slots && next == case.experts as i32 / 2;
-            if !spare && !of_token.contains(&next) {
+            let again = of_token.contains(&next) && case.experts >= case.slots;
+            if !spare && !again {
                 of_token.push(next);
             }
         }

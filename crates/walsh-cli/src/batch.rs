@@ -20,7 +20,7 @@ pub(crate) fn run(args: &Batch) -> Outcome {
     let total = walsh_runtime::count_lines(&args.file)?;
     let notes = Notes::for_figures(false);
     let cancel = interrupt::on_interrupt()?;
-    let model = models::open(&args.model, &notes, &cancel)?;
+    let model = models::open_adapted((&args.model, &args.lora), &notes, &cancel)?;
     models::say_unfitted(&model, [&args.engine.kv], &notes)?;
     let defaults = Request {
         max_tokens: args.max_tokens.0,

@@ -20,11 +20,13 @@ pub(crate) fn run(args: &Bench) -> Outcome {
         Some(synthetic) => {
             let device = models::device(&args.model.on, &args.model.cache)?;
             let model = Model::synthetic(&device, synthetic)?;
+            let model = model.with_adapters(&args.lora.lora)?;
             (model, interrupt::on_interrupt()?)
         }
         None => {
             let cancel = interrupt::on_interrupt()?;
-            (models::open(&args.model, &notes, &cancel)?, cancel)
+            let model = models::open_adapted((&args.model, &args.lora), &notes, &cancel)?;
+            (model, cancel)
         }
     };
     models::say_unfitted(&model, &args.kv, &notes)?;

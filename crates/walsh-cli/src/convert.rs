@@ -21,12 +21,21 @@ pub(crate) fn run(args: &Convert) -> Outcome {
     let maker = Maker {
         making: &args.making,
         mix: args.mix,
-        allow_requantize: false,
+        // Whoever asks for a type beside an adapter is told what it costs.
+        allow_requantize: !args.lora.is_empty(),
+        adapters: &args.lora,
         notes: Notes::for_figures(args.making.json),
         cancel: interrupt::on_interrupt()?,
     };
     maker.check_output()?;
-    maker.of_folder(&args.folder)
+    match args.input.is_file() {
+        true if args.lora.is_empty() => Err(Failure::Usage(format!(
+            "{} is a file: a folder is converted, or with --lora a GGUF file; 'walsh quantize' makes one of other types",
+            shown_path(&args.input)
+        ))),
+        true => maker.of_file(&args.input),
+        false => maker.of_folder(&args.input),
+    }
 }
 
 /// Whether a path leads to a folder of the kind that is converted.
@@ -51,7 +60,7 @@ pub(crate) fn resolve(
     let folder = Folder::open(path)?;
     let source = folder.source()?;
     let options = PlanOptions {
-        mix: kept(&source),
+        mix: Some(kept(&source)),
         overrides: &[],
         imatrix: None,
         allow_requantize: false,

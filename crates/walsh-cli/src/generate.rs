@@ -30,6 +30,7 @@ pub(crate) fn run_model(args: Run) -> Outcome {
         answer: chat.answer,
         sampling: chat.sampling,
         model: chat.model,
+        lora: chat.lora,
         session: chat.session,
     })
 }
@@ -40,7 +41,7 @@ pub(crate) fn run(args: &Generate) -> Outcome {
     models::check_files(&args.session)?;
     let notes = Notes::for_figures(args.json);
     let cancel = interrupt::on_interrupt()?;
-    let model = models::open(&args.model, &notes, &cancel)?;
+    let model = models::open_adapted((&args.model, &args.lora), &notes, &cancel)?;
     models::say_unfitted(&model, &args.session.kv, &notes)?;
     let options = GenerateOptions {
         max_tokens: args.max_tokens.0,

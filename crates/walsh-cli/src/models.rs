@@ -17,7 +17,8 @@ use walsh_runtime::{
 };
 
 use crate::args::{
-    AnswerArgs, Cache, DeviceArgs, List, ModelArgs, Pull, Remove, SamplingArgs, Seed, SessionArgs,
+    AnswerArgs, Cache, DeviceArgs, List, LoraArgs, ModelArgs, Pull, Remove, SamplingArgs, Seed,
+    SessionArgs,
 };
 use crate::failure::{Failure, Outcome};
 use crate::output::{self, Notes, Table};
@@ -191,6 +192,15 @@ pub(crate) fn open(args: &ModelArgs, notes: &Notes, cancel: &Arc<AtomicBool>) ->
         true => Err(Failure::Interrupted),
         false => Ok(model),
     }
+}
+
+/// The same with adapters.
+pub(crate) fn open_adapted(
+    (args, adapters): (&ModelArgs, &LoraArgs),
+    notes: &Notes,
+    cancel: &Arc<AtomicBool>,
+) -> Outcome<Model> {
+    Ok(open(args, notes, cancel)?.with_adapters(&adapters.lora)?)
 }
 
 /// Where calibrations are kept, if they are, and what is said of them.

@@ -43,7 +43,7 @@ pub(crate) fn run(args: &Perplexity) -> Outcome {
     let page = Page::prepare(args)?;
     let notes = Notes::for_figures(args.json);
     let cancel = interrupt::on_interrupt()?;
-    let model = models::open(&args.model, &notes, &cancel)?;
+    let model = models::open_adapted((&args.model, &args.lora), &notes, &cancel)?;
     models::say_unfitted(&model, &args.kv, &notes)?;
     let options = PerplexityOptions {
         context: args.context,

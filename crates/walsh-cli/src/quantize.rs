@@ -10,9 +10,9 @@ use std::time::Instant;
 
 use serde_json::json;
 use walsh_convert::{
-    Error, Files, Folder, Imatrix, Mix, Plan, PlanOptions, Source, WriteOptions, kept,
+    Adapter, Error, Files, Folder, Imatrix, Mix, Plan, PlanOptions, Source, WriteOptions, kept,
 };
-use walsh_runtime::{Replacement, check_writable};
+use walsh_runtime::{Lora, Replacement, check_writable};
 
 use crate::args::{Making, Quantize};
 use crate::failure::{Failure, Outcome};
@@ -25,6 +25,7 @@ pub(crate) fn run(args: &Quantize) -> Outcome {
         making: &args.making,
         mix: Some(args.mix),
         allow_requantize: args.allow_requantize,
+        adapters: &[],
         notes: Notes::for_figures(args.making.json),
         cancel: interrupt::on_interrupt()?,
     };
@@ -35,17 +36,17 @@ pub(crate) fn run(args: &Quantize) -> Outcome {
         return maker.of_folder(given);
     }
     let path = models::resolve(&args.input, &args.cache, &maker.notes, &maker.cancel)?;
-    let files = Files::open(&path)?;
-    maker.check_inputs(files.paths())?;
-    maker.make(&files.source()?)
+    maker.of_file(&path)
 }
 
 /// What makes a file of a model, whatever it comes from.
 pub(crate) struct Maker<'a> {
     pub(crate) making: &'a Making,
-    /// Where none is given, the type that most weights have.
+    /// Where none is given, a folder's weights get the type that most of them have, and a file's stay as they are.
     pub(crate) mix: Option<Mix>,
     pub(crate) allow_requantize: bool,
+    /// What is added to the weights.
+    pub(crate) adapters: &'a [Lora],
     pub(crate) notes: Notes,
     pub(crate) cancel: Arc<AtomicBool>,
 }
@@ -62,6 +63,8 @@ impl Maker<'_> {
     fn check_inputs(&self, inputs: &[PathBuf]) -> Outcome {
         let output = &self.making.output;
         check_apart(output, self.making.imatrix.as_slice())?;
+        let adapters = self.adapters.iter().map(|adapter| adapter.path.clone());
+        check_apart(output, &adapters.collect::<Vec<_>>())?;
         check_apart(output, inputs)
     }
 
@@ -69,14 +72,27 @@ impl Maker<'_> {
     pub(crate) fn of_folder(&self, path: &Path) -> Outcome {
         let folder = Folder::open(path)?;
         self.check_inputs(&Folder::files(path)?)?;
-        self.make(&folder.source()?)
+        let source = folder.source()?;
+        let mix = self.mix.unwrap_or_else(|| kept(&source));
+        self.make(source, Some(mix))
+    }
+
+    /// Makes the file of a GGUF file.
+    pub(crate) fn of_file(&self, path: &Path) -> Outcome {
+        let files = Files::open(path)?;
+        self.check_inputs(files.paths())?;
+        self.make(files.source()?, self.mix)
     }
 
     /// Plans the file, writes it unless that is not wanted, and reports.
-    fn make(&self, source: &Source<'_>) -> Outcome {
+    fn make(&self, mut source: Source<'_>, mix: Option<Mix>) -> Outcome {
+        let mut adapters = Vec::with_capacity(self.adapters.len());
+        for Lora { path, scale } in self.adapters {
+            adapters.push((Adapter::open(path, &source.base())?, *scale));
+        }
+        source.merge(adapters)?;
         let imatrix = self.making.imatrix.as_deref().map(Imatrix::open);
         let imatrix = imatrix.transpose()?;
-        let mix = self.mix.unwrap_or_else(|| kept(source));
         let options = PlanOptions {
             mix,
             overrides: &self.making.tensors,
@@ -84,7 +100,7 @@ impl Maker<'_> {
             // Nothing is lost by looking.
             allow_requantize: self.allow_requantize || self.making.dry_run,
         };
-        let plan = Plan::new(source, &options)?;
+        let plan = Plan::new(&source, &options)?;
         for note in &plan.notes {
             self.notes.note(format_args!("{note}"));
         }
@@ -101,7 +117,7 @@ impl Maker<'_> {
         self.report(&plan, mix, started)
     }
 
-    fn report(&self, plan: &Plan<'_>, mix: Mix, started: Instant) -> Outcome {
+    fn report(&self, plan: &Plan<'_>, mix: Option<Mix>, started: Instant) -> Outcome {
         let making = self.making;
         let (before, after) = plan.bytes();
         let bits = |bytes: u64| 8.0 * bytes as f64 / plan.values().max(1) as f64;
@@ -118,7 +134,7 @@ impl Maker<'_> {
                 })
             });
             return output::print_json(&json!({
-                "type": mix.name(),
+                "type": mix.map(Mix::name),
                 "tensors": tensors.collect::<Vec<_>>(),
                 "bytes_from": before,
                 "bytes_to": after,

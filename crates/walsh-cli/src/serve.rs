@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use walsh::Device;
-use walsh_runtime::Model;
+use walsh_runtime::{Lora, Model};
 use walsh_serve::{Limits, Notice, Offer, ServeOptions};
 
 use crate::args::{EngineArgs, Log, Serve};
@@ -22,6 +22,11 @@ pub(crate) fn run(args: &Serve) -> Outcome {
         )));
     }
     check_shares(args)?;
+    if !args.lora.is_empty() && args.model.len() > 1 {
+        return Err(Failure::Usage(
+            "--lora is of one model, and there are several: start a server for each".to_owned(),
+        ));
+    }
     let notes = Notes::for_figures(false);
     let cancel = interrupt::on_interrupt()?;
     // Before a model is fetched for a device that is not there.
@@ -106,10 +111,11 @@ fn offer(args: &Serve, model: (String, PathBuf), device: &Device, notes: &Notes)
     let (device, notes) = (device.clone(), notes.clone());
     let folder = models::kept_folder(&args.cache);
     let EngineArgs { kv, .. } = &args.engine;
-    let kv = kv.clone();
+    let (kv, adapters) = (kv.clone(), args.lora.clone());
     let is_first = AtomicBool::new(true);
     let open = move || -> walsh_runtime::Result<Model> {
         let model = Model::open_with(&device, &path, models::calibrations(folder.clone(), &notes))?;
+        let model = model.with_adapters(&adapters)?;
         if is_first.swap(false, Ordering::Relaxed) {
             // What cannot be said is found out again, and told, when caches are made.
             let _ = models::say_unfitted(&model, [&kv], &notes);
@@ -120,6 +126,7 @@ fn offer(args: &Serve, model: (String, PathBuf), device: &Device, notes: &Notes)
     Offer {
         kv_memory: own.map(|(_, memory)| *memory),
         name,
+        adapters: args.lora.iter().map(Lora::name).collect(),
         open: Box::new(open),
     }
 }

@@ -179,6 +179,7 @@ fn reader() -> Folder {
         ..Tiny::default()
     };
     folder.file("my-f16.gguf", &halves.gguf());
+    folder.file("sql.gguf", &support::tiny::adapter(1));
     copy(
         "crates/walsh-convert/tests/folders/qwen3",
         "my-model",

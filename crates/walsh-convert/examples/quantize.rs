@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let imatrix = imatrix.first().map(|path| Imatrix::open(Path::new(path)));
     let imatrix = imatrix.transpose()?;
     let options = PlanOptions {
-        mix: mix.parse()?,
+        mix: Some(mix.parse()?),
         overrides: &[],
         imatrix: imatrix.as_ref(),
         allow_requantize: true,

@@ -29,6 +29,14 @@ pub enum Error {
         /// What is wrong with it.
         error: GgufError,
     },
+    /// An adapter cannot be used, or not with a model.
+    #[error("{}: {what}", path.display())]
+    Adapter {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
     /// The model to be written cannot be one.
     #[error(transparent)]
     Written(#[from] GgufError),
@@ -52,6 +60,13 @@ pub enum Error {
 }
 
 impl Error {
+    pub(crate) fn adapter(path: &Path, what: impl ToString) -> Error {
+        Error::Adapter {
+            path: path.to_owned(),
+            what: what.to_string(),
+        }
+    }
+
     pub(crate) fn file(path: &Path, why: impl ToString) -> Error {
         Error::File {
             path: path.to_owned(),

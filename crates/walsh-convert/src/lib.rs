@@ -10,6 +10,7 @@
 mod error;
 mod hf;
 mod imatrix;
+mod lora;
 mod mix;
 mod plan;
 mod source;
@@ -18,6 +19,7 @@ mod write;
 pub use error::{Error, Result};
 pub use hf::{Folder, kept};
 pub use imatrix::{Collected, Imatrix};
+pub use lora::{Adapter, Base, Pair};
 pub use mix::Mix;
 pub use plan::{Override, Plan, PlanOptions, Planned};
 pub use source::{Files, Source, Tensor};

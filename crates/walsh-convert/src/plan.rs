@@ -48,8 +48,8 @@ impl FromStr for Override {
 /// What a plan is made of.
 #[derive(Clone, Debug)]
 pub struct PlanOptions<'a> {
-    /// The types of all tensors but those that are named.
-    pub mix: Mix,
+    /// The types of all tensors but those that are named; `None` for those that they have.
+    pub mix: Option<Mix>,
     /// Types of named tensors; the first that fits counts, and each counts for one at least. Tensors that a mix keeps as
     /// they are stay so.
     pub overrides: &'a [Override],
@@ -83,7 +83,7 @@ pub struct Planned {
 pub struct Plan<'a> {
     pub(crate) source: &'a Source<'a>,
     pub(crate) imatrix: Option<&'a Imatrix>,
-    mix: Mix,
+    mix: Option<Mix>,
     /// The tensors, in their order in the file.
     pub tensors: Vec<Planned>,
     /// What the user may want to know, in sentences.
@@ -98,11 +98,12 @@ impl<'a> Plan<'a> {
     /// written, or an override is of no tensor.
     pub fn new(source: &'a Source<'a>, options: &PlanOptions<'a>) -> Result<Plan<'a>> {
         let mut is_used = vec![false; options.overrides.len()];
-        let mut picker = Picker::new(options.mix, source, options.imatrix.is_some());
+        let has_imatrix = options.imatrix.is_some();
+        let mut picker = options.mix.map(|mix| Picker::new(mix, source, has_imatrix));
         let mut tensors = Vec::with_capacity(source.tensors.len());
         let mut replaced = 0;
         for tensor in &source.tensors {
-            let (to, is_replaced) = decide(tensor, (options, &mut is_used), &mut picker);
+            let (to, is_replaced) = decide(tensor, (options, &mut is_used), picker.as_mut());
             replaced += usize::from(is_replaced);
             tensors.push(planned(tensor, to, options)?);
         }
@@ -114,6 +115,13 @@ impl<'a> Plan<'a> {
             )));
         }
         let mut notes = Vec::new();
+        let again = |tensor: &&Tensor<'_>| tensor.is_merged() && tensor.dtype.is_quantised();
+        let again = source.tensors.iter().filter(again).count();
+        if again > 0 {
+            notes.push(format!(
+                "{again} tensors that an adapter is added to are quantised, and so again behind that, which loses more than merging into the original"
+            ));
+        }
         if replaced > 0 {
             notes.push(format!(
                 "{replaced} tensors have rows that are no whole blocks of their type, and get one with smaller blocks"
@@ -169,7 +177,9 @@ impl<'a> Plan<'a> {
             }
         }
         writer.set("general.quantization_version", QUANTIZATION_VERSION)?;
-        writer.set("general.file_type", self.mix.file_type())?;
+        if let Some(mix) = self.mix {
+            writer.set("general.file_type", mix.file_type())?;
+        }
         if let Some(imatrix) = self.imatrix {
             writer.set("quantize.imatrix.entries_count", imatrix.len() as u32)?;
             writer.set("quantize.imatrix.chunks_count", imatrix.chunks())?;
@@ -191,7 +201,7 @@ impl<'a> Plan<'a> {
 fn decide(
     tensor: &Tensor<'_>,
     (options, is_used): (&PlanOptions<'_>, &mut [bool]),
-    picker: &mut Picker,
+    picker: Option<&mut Picker>,
 ) -> (DType, bool) {
     if !mix::is_chosen(tensor) {
         return (tensor.dtype, false);
@@ -203,7 +213,7 @@ fn decide(
             is_used[index] = true;
             options.overrides[index].dtype
         }
-        None => picker.pick(tensor),
+        None => picker.map_or(tensor.dtype, |picker| picker.pick(tensor)),
     };
     let to = mix::fitting(wanted, tensor.columns());
     (to, to != wanted)
@@ -214,6 +224,12 @@ fn planned(tensor: &Tensor<'_>, to: DType, options: &PlanOptions<'_>) -> Result<
     if from.is_quantised() && from != to && !options.allow_requantize {
         return Err(Error::Asked(format!(
             "tensor {} is {from}, and to quantise it again loses more than to quantise the original: start from an f16, bf16 or f32 file, or give --allow-requantize",
+            tensor.name
+        )));
+    }
+    if tensor.is_merged() && !ggml::encodes(to) {
+        return Err(Error::Asked(format!(
+            "tensor {} is {to}, which is read but not written: give its values another type with --type or --tensor",
             tensor.name
         )));
     }

@@ -8,6 +8,7 @@ use walsh_formats::gguf::write::NewValue;
 use walsh_formats::gguf::{self, Gguf};
 use walsh_formats::{DType, ggml};
 
+use crate::lora::Addition;
 use crate::{Error, Result};
 
 /// The files of a model, mapped. They must not be changed meanwhile.
@@ -36,6 +37,8 @@ pub struct Tensor<'a> {
     /// Its lengths, outermost first.
     pub shape: Vec<u64>,
     pub(crate) data: Data<'a>,
+    /// What is added to its values.
+    pub(crate) additions: Vec<Addition>,
 }
 
 /// Where the values of a tensor lie.
@@ -128,6 +131,7 @@ impl Files {
                     dtype: tensor.dtype,
                     shape: tensor.shape.clone(),
                     data: Data::Stored(&map[start..start + tensor.bytes as usize]),
+                    additions: Vec::new(),
                 });
             }
         }
@@ -214,7 +218,7 @@ impl Tensor<'_> {
         }
     }
 
-    /// The stored bytes of a row.
+    /// The stored bytes of a row, without what is added to it.
     pub(crate) fn row(&self, row: usize) -> &[u8] {
         let rows = self.rows().max(1) as usize;
         let bytes = self.bytes() as usize / rows;
@@ -239,7 +243,11 @@ impl Tensor<'_> {
         ggml::decode(self.dtype, self.row(row), out).map_err(|error| Error::Values {
             tensor: self.name.clone(),
             error,
-        })
+        })?;
+        for addition in &self.additions {
+            addition.add(row, out);
+        }
+        Ok(())
     }
 }
 

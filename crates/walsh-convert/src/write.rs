@@ -77,7 +77,7 @@ impl Plan<'_> {
                     total,
                 });
                 let count = slab_rows.min(rows - first);
-                if planned.from == planned.to {
+                if planned.from == planned.to && !tensor.is_merged() {
                     for row in first..first + count {
                         file.put(tensor.row(row))?;
                     }

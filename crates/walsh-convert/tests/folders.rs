@@ -37,7 +37,7 @@ fn converted(folder: &Path, mix: Option<Mix>) -> Result<Vec<u8>> {
     let folder = Folder::open(folder)?;
     let source = folder.source()?;
     let options = PlanOptions {
-        mix: mix.unwrap_or_else(|| kept(&source)),
+        mix: Some(mix.unwrap_or_else(|| kept(&source))),
         overrides: &[],
         imatrix: None,
         allow_requantize: false,

@@ -64,7 +64,7 @@ fn tensors_get_the_types_that_llama_cpp_gives_them() -> Result {
             let mix: Mix = mix.parse()?;
             for (way, imatrix) in [(0, None), (1, Some(&imatrix))] {
                 let options = PlanOptions {
-                    mix,
+                    mix: Some(mix),
                     overrides: &[],
                     imatrix,
                     allow_requantize: false,

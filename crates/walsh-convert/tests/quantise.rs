@@ -57,7 +57,7 @@ fn options<'a>(
     imatrix: Option<&'a Imatrix>,
 ) -> PlanOptions<'a> {
     PlanOptions {
-        mix,
+        mix: Some(mix),
         overrides,
         imatrix,
         allow_requantize: false,

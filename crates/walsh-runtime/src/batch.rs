@@ -79,6 +79,7 @@ struct Line {
     stop: Option<Stop>,
     priority: Option<i32>,
     salt: Option<String>,
+    lora: Option<Vec<Share>>,
     json_schema: Option<Value>,
     regex: Option<String>,
     grammar: Option<String>,
@@ -105,6 +106,13 @@ struct Said {
     content: String,
 }
 
+/// How much a line takes of an adapter.
+#[derive(Deserialize)]
+struct Share {
+    id: usize,
+    scale: f32,
+}
+
 /// One stop text, or several.
 #[derive(Deserialize)]
 #[serde(untagged)]
@@ -124,7 +132,8 @@ struct Asked {
 /// A line has `"prompt"`, a text to go on with, or `"messages"`, an array of `{"role", "content"}`
 /// for the model's chat template; and, as it likes, `"max_tokens"`, `"temperature"`, `"top_k"`,
 /// `"top_p"`, `"min_p"`, `"repetition_penalty"`, `"seed"`, `"stop"` (a text or several),
-/// `"priority"`, `"salt"` (only lines of the same share beginnings of prompts) and one of
+/// `"priority"`, `"salt"` (only lines of the same share beginnings of prompts), `"lora"` (objects of
+/// the `"id"` of an [adapter](crate::Model::adapters) and its `"scale"`) and one of
 /// `"json_schema"` (a schema), `"regex"` and `"grammar"` (texts; see [`Constraint`]). Its answer
 /// is the same object with `"text"`, `"finish"` (`"end"`, `"stop"`,
 /// `"max_tokens"` or `"context_full"`), `"prompt_tokens"` and `"generated_tokens"`, or with
@@ -230,6 +239,10 @@ fn ask(
             salt: line.salt,
             ..options.defaults.clone()
         };
+        if let Some(shares) = line.lora {
+            let scales = shares.iter().map(|share| (share.id, share.scale));
+            request.adapters = Some(scales.collect());
+        }
         request.constraint = constraint.or(request.constraint);
         request.max_tokens = line.max_tokens.or(request.max_tokens);
         request.seed = line.seed.unwrap_or(request.seed);

@@ -87,6 +87,12 @@ pub enum Error {
         /// What is wrong and what to do.
         what: String,
     },
+    /// A LoRA adapter cannot be applied to the model.
+    #[error("{what}")]
+    Adapter {
+        /// Which, what is wrong and what to do.
+        what: String,
+    },
     /// An op failed.
     #[error(transparent)]
     Core(#[from] walsh::Error),
@@ -217,6 +223,11 @@ impl Error {
             path: path.to_owned(),
             what: what.into(),
         }
+    }
+
+    pub(crate) fn adapter(path: &Path, what: impl std::fmt::Display) -> Error {
+        let what = format!("{}: {what}", path.display());
+        Error::Adapter { what }
     }
 
     pub(crate) fn saved(path: &Path, what: impl Into<String>) -> Error {

@@ -20,7 +20,22 @@ const BODY_TIME: Duration = Duration::from_secs(300);
 /// A body of JSON: an object.
 pub(crate) struct Body(pub(crate) Value);
 
+/// A body of JSON, whatever it is.
+pub(crate) struct AnyBody(pub(crate) Value);
+
 impl<S: Send + Sync> FromRequest<S> for Body {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let AnyBody(value) = AnyBody::from_request(request, state).await?;
+        match value.is_object() {
+            true => Ok(Self(value)),
+            false => Err(ApiError::bad("the body is no JSON object")),
+        }
+    }
+}
+
+impl<S: Send + Sync> FromRequest<S> for AnyBody {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
@@ -45,10 +60,7 @@ impl<S: Send + Sync> FromRequest<S> for Body {
         let bytes = bytes.map_err(|_| late())?.map_err(refused)?;
         let value: Value = serde_json::from_slice(&bytes)
             .map_err(|error| ApiError::bad(format!("the body is no JSON: {error}")))?;
-        match value.is_object() {
-            true => Ok(Self(value)),
-            false => Err(ApiError::bad("the body is no JSON object")),
-        }
+        Ok(Self(value))
     }
 }
 

@@ -11,7 +11,7 @@ use walsh_runtime::tokenizer::Tokenizer;
 
 use crate::Asked;
 use crate::error::{ApiError, Result};
-use crate::models::Served;
+use crate::models::{Lent, Served};
 
 /// The most answers to one prompt.
 pub(crate) const MOST_ANSWERS: usize = 128;
@@ -70,12 +70,48 @@ pub(crate) struct Knobs {
     /// Which requests share beginnings of prompts.
     #[serde(alias = "cache_salt")]
     salt: Option<String>,
+    /// Which of the model's adapters it takes, in the place of what is set for all requests; none of them where the list is
+    /// empty.
+    lora: Option<Vec<LoraScale>>,
     /// Which of the model's slots it is to have; −1 for any.
     #[schema(minimum = -1)]
     id_slot: Option<i64>,
     /// Seconds after which the text ends wherever it is.
     #[schema(exclusive_minimum = 0)]
     timeout: Option<f64>,
+}
+
+/// How much a request takes of an adapter.
+#[derive(Debug, Clone, Copy, Deserialize, utoipa::ToSchema)]
+pub(crate) struct LoraScale {
+    /// Its number in the list of `GET /lora-adapters`.
+    #[schema(minimum = 0)]
+    id: i64,
+    scale: f32,
+}
+
+/// What requests take of a model's adapters.
+pub(crate) fn scales(name: &str, given: &[LoraScale], served: &Lent) -> Result<Vec<(usize, f32)>> {
+    let count = served.engine.model().adapters().len();
+    let mut scales: Vec<(usize, f32)> = Vec::with_capacity(given.len());
+    for (place, LoraScale { id, scale }) in given.iter().enumerate() {
+        let wrong = |what: String| ApiError::field(name, format!("{name}[{place}]: {what}"));
+        let known = usize::try_from(*id).ok().filter(|id| *id < count);
+        let id = known.ok_or_else(|| {
+            wrong(match count {
+                0 => "the model has no adapters: start the server with --lora".to_owned(),
+                count => format!("id is {id}: give a number below {count}"),
+            })
+        })?;
+        if !scale.is_finite() {
+            return Err(wrong(format!("scale is {scale}: give a finite number")));
+        }
+        if scales.iter().any(|(other, _)| *other == id) {
+            return Err(wrong(format!("id {id} is there twice")));
+        }
+        scales.push((id, *scale));
+    }
+    Ok(scales)
 }
 
 /// What the fields of a request are together: those of its interface, and these.
@@ -112,7 +148,7 @@ pub(crate) fn read<T: DeserializeOwned>(body: &Value) -> Result<T> {
 
 impl Knobs {
     /// The request for what follows a prompt, by the model's own sampling where this says nothing. The prompt is empty.
-    pub(crate) fn request(&self, served: &Served, asked: &Asked) -> Result<Request> {
+    pub(crate) fn request(&self, served: &Lent, asked: &Asked) -> Result<Request> {
         let mut sampling = served.sampling;
         let set = |to: &mut f32, from: Option<f32>| *to = from.unwrap_or(*to);
         set(&mut sampling.temperature, self.temperature);
@@ -180,6 +216,10 @@ impl Knobs {
                 .chain(asked.deadline)
                 .min(),
             salt: self.salt.clone(),
+            adapters: match &self.lora {
+                Some(given) => Some(scales("lora", given, served)?),
+                None => served.adapters.clone(),
+            },
             slot: self.slot(served)?,
             look_up: self.look_up.unwrap_or(served.engine.options().look_up > 0),
             ..Request::new(Vec::new())

@@ -61,6 +61,13 @@ impl Served {
         }
     }
 
+    /// What a request takes of an adapter that it names as a model: what others take of it, or all where that is nothing.
+    fn scale_of(&self, adapter: usize) -> f32 {
+        let adapters = self.engine.model().adapters();
+        let scale = adapters.get(adapter).map(|adapter| adapter.scale);
+        scale.filter(|scale| *scale != 0.0).unwrap_or(1.0)
+    }
+
     /// Its chat template.
     pub(crate) fn template(&self) -> Result<&Template> {
         self.template.as_ref().map_err(Clone::clone)
@@ -70,6 +77,10 @@ impl Served {
 /// A model that a request uses. One that has no others may be closed.
 pub(crate) struct Lent {
     served: Arc<Served>,
+    /// What it was asked for by.
+    pub(crate) name: String,
+    /// What requests take of its adapters that say nothing themselves, if that is not what it was opened with.
+    pub(crate) adapters: Option<Vec<(usize, f32)>>,
     /// Says that it is used no longer, and so behind it.
     _then: Then,
 }
@@ -129,11 +140,27 @@ struct Entry {
     /// Its own, or that of all models without one.
     budget: Budget,
     open: Mutex<Option<Arc<Served>>>,
+    /// What requests take of its adapters, once that was set.
+    scales: SyncMutex<Option<Vec<(usize, f32)>>>,
     /// When it was last asked for.
     asked: SyncMutex<Instant>,
 }
 
+impl Offer {
+    /// Its name, and those of its adapters.
+    pub(crate) fn names(&self) -> impl Iterator<Item = String> {
+        let adapters = self.adapters.iter();
+        let adapters = adapters.map(|adapter| format!("{}:{adapter}", self.name));
+        std::iter::once(self.name.clone()).chain(adapters)
+    }
+}
+
 impl Entry {
+    fn scales(&self) -> Option<Vec<(usize, f32)>> {
+        let scales = self.scales.lock();
+        scales.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Closes the model if nobody uses it and it was idle for so long.
     fn close(&self, idle: Duration, metrics: &Metrics) -> bool {
         // Who holds the lock opens it.
@@ -233,6 +260,7 @@ impl Models {
             budget: offer.kv_memory.map_or_else(|| budget.clone(), Budget::new),
             offer,
             open: Mutex::new(None),
+            scales: SyncMutex::default(),
             asked: SyncMutex::new(Instant::now()),
         };
         Self {
@@ -247,9 +275,9 @@ impl Models {
         }
     }
 
-    /// Their names, the first being the one that is meant where none is named.
-    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.entries.iter().map(|entry| entry.offer.name.as_str())
+    /// Their names, the first being the one that is meant where none is named, each with those of its adapters behind it.
+    pub(crate) fn names(&self) -> impl Iterator<Item = String> {
+        self.entries.iter().flat_map(|entry| entry.offer.names())
     }
 
     /// Takes a place in line, if there is one.
@@ -261,13 +289,17 @@ impl Models {
         }
     }
 
-    fn entry(&self, name: Option<&str>) -> Result<&Entry> {
+    /// The model of a name, and the adapter if it is that of one.
+    fn entry(&self, name: Option<&str>) -> Result<(&Entry, Option<usize>)> {
         let found = match name.filter(|name| !name.is_empty()) {
-            None => self.entries.first(),
-            Some(name) => self.entries.iter().find(|entry| entry.offer.name == name),
+            None => self.entries.first().map(|entry| (entry, None)),
+            Some(name) => self.entries.iter().find_map(|entry| {
+                let place = entry.offer.names().position(|own| own == name)?;
+                Some((entry, place.checked_sub(1)))
+            }),
         };
         found.ok_or_else(|| {
-            let names: Vec<&str> = self.names().collect();
+            let names: Vec<String> = self.names().collect();
             let name = name.unwrap_or_default();
             let message = format!("there is no model {name:?} here, but {}", names.join(", "));
             ApiError::not_found("model_not_found", message).by("model")
@@ -281,7 +313,7 @@ impl Models {
 
     /// A model, opened first if need be. Where memory is missing for it, those that nobody uses are closed.
     pub(crate) async fn get(self: &Arc<Self>, name: Option<&str>) -> Result<Arc<Lent>> {
-        let entry = self.entry(name)?;
+        let (entry, adapter) = self.entry(name)?;
         *entry.asked.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         let mut open = entry.open.lock().await;
         let lend = |served: &Arc<Served>| {
@@ -290,6 +322,14 @@ impl Models {
                 lacking: Arc::clone(&self.lacking),
             };
             Arc::new(Lent {
+                name: name
+                    .filter(|name| !name.is_empty())
+                    .unwrap_or(&entry.offer.name)
+                    .to_owned(),
+                adapters: match adapter {
+                    Some(adapter) => Some(vec![(adapter, served.scale_of(adapter))]),
+                    None => entry.scales(),
+                },
                 served: Arc::clone(served),
                 _then: then,
             })
@@ -305,7 +345,7 @@ impl Models {
     }
 
     fn open(&self, name: &str) -> Result<Served> {
-        let entry = self.entry(Some(name))?;
+        let (entry, _) = self.entry(Some(name))?;
         let started = Instant::now();
         let options = EngineOptions {
             kv_memory: entry.kv_memory,
@@ -360,6 +400,13 @@ impl Models {
         for entry in &self.entries {
             entry.close(idle, &self.metrics);
         }
+    }
+
+    /// Sets what requests take of a model's adapters that say nothing themselves.
+    pub(crate) fn set_scales(&self, name: Option<&str>, scales: Vec<(usize, f32)>) -> Result<()> {
+        let (entry, _) = self.entry(name)?;
+        *entry.scales.lock().unwrap_or_else(PoisonError::into_inner) = Some(scales);
+        Ok(())
     }
 
     /// Those that are open now.

@@ -12,6 +12,9 @@ pub struct Offer {
     pub name: String,
     /// Its part of the memory for keys and values, which is nobody else's; if `None`, it shares what others leave.
     pub kv_memory: Option<u64>,
+    /// What its [adapters](Model::adapters) are called, in their order: behind the model's name and a colon they are names of
+    /// models too, which take that adapter alone.
+    pub adapters: Vec<String>,
     /// Opens it, which may take long; called again after it was closed.
     pub open: Box<dyn Fn() -> Result<Model> + Send + Sync>,
 }

@@ -37,6 +37,7 @@ pub(crate) fn routes(app: &Arc<App>, limits: &Limits, origins: &[String]) -> Rou
         .routes(routes!(llama::tokenize))
         .routes(routes!(llama::detokenize))
         .routes(routes!(llama::apply_template))
+        .routes(routes!(llama::lora::list, llama::lora::set))
         .routes(routes!(llama::slots::list))
         .routes(routes!(llama::slots::act))
         .routes(routes!(llama::metrics))

@@ -20,7 +20,7 @@ use crate::guard::{Guard, Peer};
 use crate::metrics::Metrics;
 use crate::models::{self, Models};
 use crate::openai::responses::Kept;
-use crate::options::{Limits, ServeOptions};
+use crate::options::{Limits, Offer, ServeOptions};
 use crate::routes::routes;
 
 /// Why a server cannot begin, or go on.
@@ -29,7 +29,7 @@ pub enum ServeError {
     /// There is no model to serve.
     #[error("there is no model to serve: name at least one")]
     NoModel,
-    /// Two models have the same name.
+    /// Two models, or adapters of one, have the same name.
     #[error("two models are called {0:?}: requests could not tell them apart")]
     SameName(String),
     /// An origin is no value of a header.
@@ -86,11 +86,7 @@ pub fn serve(options: ServeOptions, notice: &mut dyn FnMut(Notice)) -> Result<()
 }
 
 fn check(options: &ServeOptions) -> Result<(), ServeError> {
-    let names: Vec<&str> = options
-        .offers
-        .iter()
-        .map(|offer| offer.name.as_str())
-        .collect();
+    let names: Vec<String> = options.offers.iter().flat_map(Offer::names).collect();
     if names.is_empty() {
         return Err(ServeError::NoModel);
     }
@@ -99,7 +95,7 @@ fn check(options: &ServeOptions) -> Result<(), ServeError> {
         .enumerate()
         .find(|(at, name)| names[..*at].contains(name));
     if let Some((_, name)) = twice {
-        return Err(ServeError::SameName((*name).to_owned()));
+        return Err(ServeError::SameName(name.clone()));
     }
     models::check_memory(&options.offers, options.engine.kv_memory).map_err(ServeError::Memory)?;
     if let Some(folder) = &options.slot_folder {

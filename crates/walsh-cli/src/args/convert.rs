@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use walsh_convert::{Mix, Override};
+use walsh_runtime::Lora;
 
 use super::shared::{Cache, ModelArgs};
 use super::values::{chunk_tokens, count};
@@ -78,18 +79,27 @@ The folder has config.json, model.safetensors or its shards, and tokenizer.json 
 weights in f32, f16 or bf16. Families: Llama, Mistral, Qwen 2 and 3 (with experts too), Gemma 3 (text),
 Phi 3, SmolLM 3, OLMo 2. Commands that take a model take such a folder too, and keep what it is converted
 to in the cache folder.
+With --lora, IN may be a GGUF file too. Quantised weights that an adapter is added to are decoded, added to
+and quantised again, in their type or the one asked for.
 
 Examples:
   walsh convert ./my-model ./my-model.gguf
-  walsh convert ./my-model ./my-model-q4.gguf --type q4_k_m")]
+  walsh convert ./my-model ./my-model-q4.gguf --type q4_k_m
+  walsh convert ./my-model ./my-sql.gguf --lora ./sql-adapter --type q4_k_m
+  walsh convert ./my-q8.gguf ./my-sql.gguf --lora ./sql.gguf=0.8")]
 pub(crate) struct Convert {
-    /// The folder
-    #[arg(value_name = "DIR")]
-    pub(crate) folder: PathBuf,
+    /// The folder; with --lora, or a GGUF file
+    #[arg(value_name = "IN")]
+    pub(crate) input: PathBuf,
 
     /// The type of most tensors, as for 'walsh quantize' [default: as they are stored]
     #[arg(short, long = "type", value_name = "TYPE")]
     pub(crate) mix: Option<Mix>,
+
+    /// Add a LoRA adapter to the weights: a GGUF file, or a folder that PEFT has saved, and what it is
+    /// multiplied by [default: 1]. May be given several times; adapters add up
+    #[arg(long, value_name = "PATH[=SCALE]")]
+    pub(crate) lora: Vec<Lora>,
 
     #[command(flatten)]
     pub(crate) making: Making,

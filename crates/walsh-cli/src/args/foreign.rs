@@ -181,9 +181,11 @@ const FLAGS: &[(&[&str], &str)] = &[
         "the text goes to standard output and figures to standard error, --json makes them JSON: leave it out",
     ),
     (
+        &["--lora-scaled"],
+        "--lora PATH=SCALE applies an adapter with a scale",
+    ),
+    (
         &[
-            "--lora",
-            "--lora-scaled",
             "--control-vector",
             "--mmproj",
             "--image",

@@ -7,7 +7,7 @@ use clap::Args;
 use walsh::KvSpec;
 use walsh_runtime::{FidelityTask, Synthetic};
 
-use super::shared::{Cache, DeviceArgs, ModelArgs, with_specs};
+use super::shared::{Cache, DeviceArgs, LoraArgs, ModelArgs, with_specs};
 use super::values::{chunk_tokens, count, count_or_none, fidelity_task, fitted_bits, op_name};
 
 /// `walsh perplexity`.
@@ -69,6 +69,9 @@ pub(crate) struct Perplexity {
 
     #[command(flatten)]
     pub(crate) model: ModelArgs,
+
+    #[command(flatten)]
+    pub(crate) lora: LoraArgs,
 }
 
 impl Perplexity {
@@ -262,6 +265,9 @@ pub(crate) struct Bench {
 
     #[command(flatten)]
     pub(crate) model: ModelArgs,
+
+    #[command(flatten)]
+    pub(crate) lora: LoraArgs,
 }
 
 /// `walsh bench-ops`.

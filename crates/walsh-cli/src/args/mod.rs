@@ -17,8 +17,8 @@ pub(crate) use measure::{Bench, BenchOps, Fidelity, Fit, Perplexity};
 pub(crate) use models::{Completions, Doctor, Inspect, List, Pull, Remove};
 pub(crate) use serve::{Log, Serve};
 pub(crate) use shared::{
-    AnswerArgs, Cache, DeviceArgs, EngineArgs, FormArgs, InputArgs, ModelArgs, SamplingArgs,
-    SessionArgs,
+    AnswerArgs, Cache, DeviceArgs, EngineArgs, FormArgs, InputArgs, LoraArgs, ModelArgs,
+    SamplingArgs, SessionArgs,
 };
 pub(crate) use text::{Batch, Chat, Generate, Run, Tokenize};
 pub(crate) use values::Seed;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use walsh_runtime::Lora;
 use walsh_runtime::store::Catalogue;
 
 use super::shared::{Cache, DeviceArgs, EngineArgs, with_specs};
@@ -46,6 +47,12 @@ pub(crate) struct Serve {
     /// given, each opened when it is first asked for. NAME= before it is what requests call it
     #[arg(short, long, value_name = "[NAME=]PATH|NAME", default_value = Catalogue::DEFAULT)]
     pub(crate) model: Vec<String>,
+
+    /// Open the model, which has to be the only one, with a LoRA adapter: a GGUF file, or a folder that PEFT has
+    /// saved, and what requests take of it that say nothing [default: 1]. May be given several times. A request
+    /// takes others by its field lora, and one alone by the name MODEL:ADAPTER
+    #[arg(long, value_name = "PATH[=SCALE]")]
+    pub(crate) lora: Vec<Lora>,
 
     /// The address to listen at: others than this machine's own need --api-key or --no-auth
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use walsh::{DeviceSpec, Isa, KvSpec};
+use walsh_runtime::Lora;
 use walsh_runtime::store::Catalogue;
 
 use super::values::{
@@ -31,6 +32,15 @@ pub(crate) struct ModelArgs {
 
     #[command(flatten)]
     pub(crate) cache: Cache,
+}
+
+/// What is added to the model.
+#[derive(Debug, Args)]
+pub(crate) struct LoraArgs {
+    /// Apply a LoRA adapter beside the model's weights: a GGUF file, or a folder that PEFT has saved, and
+    /// what it is multiplied by [default: 1]. May be given several times; adapters add up
+    #[arg(long, value_name = "PATH[=SCALE]")]
+    pub(crate) lora: Vec<Lora>,
 }
 
 /// The help of `--device`.

@@ -6,7 +6,8 @@ use clap::Args;
 use walsh_runtime::store::Catalogue;
 
 use super::shared::{
-    AnswerArgs, EngineArgs, FormArgs, InputArgs, ModelArgs, SamplingArgs, SessionArgs, with_specs,
+    AnswerArgs, EngineArgs, FormArgs, InputArgs, LoraArgs, ModelArgs, SamplingArgs, SessionArgs,
+    with_specs,
 };
 use super::values::{MaxTokens, max_tokens};
 
@@ -65,6 +66,9 @@ pub(crate) struct Generate {
     pub(crate) model: ModelArgs,
 
     #[command(flatten)]
+    pub(crate) lora: LoraArgs,
+
+    #[command(flatten)]
     pub(crate) session: SessionArgs,
 }
 
@@ -103,6 +107,9 @@ pub(crate) struct Chat {
     pub(crate) model: ModelArgs,
 
     #[command(flatten)]
+    pub(crate) lora: LoraArgs,
+
+    #[command(flatten)]
     pub(crate) session: SessionArgs,
 }
 
@@ -134,10 +141,10 @@ pub(crate) struct Run {
 #[command(after_help = with_specs!("\
 A line of FILE is a JSON object: {\"prompt\": TEXT} or {\"messages\": [{\"role\", \"content\"}, ...]},
 and as it likes max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, stop,
-priority and salt, which hold instead of the options, and one of json_schema (a schema), regex and
-grammar (texts), the form of its answer, as for 'walsh generate'. Its answer is the same object with
-text, finish (end, stop, max_tokens or context_full), prompt_tokens and generated_tokens, or with
-error. Answers come in the order of the lines. With --output, a run that was ended goes on where it
+priority, salt and lora ([{\"id\", \"scale\"}, ...] by the numbers of --lora, from 0 on), which hold
+instead of the options, and one of json_schema (a schema), regex and grammar (texts), the form of its
+answer, as for 'walsh generate'. Its answer is the same object with text, finish (end, stop, max_tokens
+or context_full), prompt_tokens and generated_tokens, or with error. Answers come in the order of the lines. With --output, a run that was ended goes on where it
 was.
 
 What prompts begin with in common is read once, as far as messages, or 256 tokens at a time, are the
@@ -170,6 +177,9 @@ pub(crate) struct Batch {
 
     #[command(flatten)]
     pub(crate) model: ModelArgs,
+
+    #[command(flatten)]
+    pub(crate) lora: LoraArgs,
 }
 
 /// `walsh tokenize`.

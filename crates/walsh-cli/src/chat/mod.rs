@@ -23,7 +23,7 @@ pub(crate) fn run(args: &Chat) -> Outcome {
     models::check_files(&args.session)?;
     let signals = Signals::watch()?;
     let notes = Notes::for_figures(false);
-    let model = models::open(&args.model, &notes, signals.cancel())?;
+    let model = models::open_adapted((&args.model, &args.lora), &notes, signals.cancel())?;
     models::say_unfitted(&model, &args.session.kv, &notes)?;
     let sampling = models::sampling(&args.sampling, &model, &notes);
     let mut chat = Chatting {

@@ -202,6 +202,38 @@ impl Tiny {
     }
 }
 
+/// A LoRA adapter of the default tiny model as a GGUF file, which shows in what it says.
+pub(crate) fn adapter(seed: u64) -> Vec<u8> {
+    const RANK: usize = 2;
+    let (mut random, mut writer) = (Random(seed), Writer::new());
+    let mut set = |key: &str, value: NewValue| writer.set(key, value).expect("a new key");
+    set("general.architecture", "llama".into());
+    set("general.type", "adapter".into());
+    set("adapter.type", "lora".into());
+    set("adapter.lora.alpha", 4.0_f32.into());
+    for layer in 0..LAYERS {
+        for (part, rows, columns) in [
+            ("attn_q", HEADS * HEAD_DIM, WIDTH),
+            ("attn_output", WIDTH, HEADS * HEAD_DIM),
+            ("ffn_down", WIDTH, INNER),
+        ] {
+            for (side, shape) in [("a", [RANK, columns]), ("b", [rows, RANK])] {
+                let values = (0..shape[0] * shape[1]).flat_map(|_| random.next().to_le_bytes());
+                let data: Vec<u8> = values.collect();
+                writer
+                    .tensor(NewTensor {
+                        name: &format!("blk.{layer}.{part}.weight.lora_{side}"),
+                        dtype: DType::F32,
+                        shape: &shape.map(|size| size as u64),
+                        data: data.into(),
+                    })
+                    .expect("a new tensor");
+            }
+        }
+    }
+    writer.to_bytes()
+}
+
 /// The 256 bytes as byte-level BPE writes them, one merge, and three control tokens.
 fn tokens() -> Vec<String> {
     let mut next = 256;

@@ -57,6 +57,16 @@ impl Family {
         )))
     }
 
+    /// A family that names its products as models of an architecture do, and has rows of queries and keys in their order.
+    pub(super) fn of_architecture(architecture: &str) -> Option<Family> {
+        let mut all = Family::ALL.iter().map(|(_, family)| *family);
+        match architecture {
+            "granite" => Some(Family::Llama),
+            "gemma2" => Some(Family::Gemma3),
+            _ => all.find(|family| family.architecture() == architecture),
+        }
+    }
+
     /// Whether rotary embeddings turn neighbours in GGUF, for which rows of queries and keys are put in another order.
     pub(super) fn turns_neighbours(self) -> bool {
         matches!(self, Family::Llama | Family::Mistral | Family::SmolLm3)

@@ -41,6 +41,11 @@ impl Json {
         self.value.get(key).filter(|value| !value.is_null())
     }
 
+    /// All keys and their values.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&String, &Value)> {
+        self.value.as_object().into_iter().flatten()
+    }
+
     /// The object of a key as if it were a file of its own; an empty one where there is none.
     pub(super) fn within(&self, key: &str) -> Json {
         let value = self.get(key).cloned();

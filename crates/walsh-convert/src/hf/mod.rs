@@ -4,6 +4,7 @@ mod config;
 mod family;
 mod files;
 mod json;
+pub(crate) mod peft;
 mod sentencepiece;
 mod tensors;
 mod tokenizer;

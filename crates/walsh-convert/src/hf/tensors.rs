@@ -1,7 +1,7 @@
 //! Tensors of safetensors files, by their names and in the order of rows that they have in GGUF.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
 use safetensors::tensor::TensorView;
@@ -103,26 +103,54 @@ pub(super) fn rope_factors(factors: Vec<f32>) -> Tensor<'static> {
         dtype: DType::F32,
         shape: vec![factors.len() as u64],
         data: Data::Made(bytes.collect()),
+        additions: Vec::new(),
+    }
+}
+
+/// The type of a tensor's numbers.
+pub(super) fn dtype(path: &Path, name: &str, dtype: Dtype) -> Result<DType> {
+    match dtype {
+        Dtype::F32 => Ok(DType::F32),
+        Dtype::F16 => Ok(DType::F16),
+        Dtype::BF16 => Ok(DType::BF16),
+        other => Err(Error::file(
+            path,
+            format!("tensor {name} is {other:?}: weights in F32, F16 or BF16 are converted"),
+        )),
     }
 }
 
 fn open<'a>(path: &'a PathBuf, name: &str, view: &TensorView<'a>) -> Result<Stored<'a>> {
-    let dtype = match view.dtype() {
-        Dtype::F32 => DType::F32,
-        Dtype::F16 => DType::F16,
-        Dtype::BF16 => DType::BF16,
-        other => {
-            return Err(Error::file(
-                path,
-                format!("tensor {name} is {other:?}: weights in F32, F16 or BF16 are converted"),
-            ));
-        }
-    };
     Ok(Stored {
         path,
-        dtype,
+        dtype: dtype(path, name, view.dtype())?,
         shape: view.shape().iter().map(|length| *length as u64).collect(),
         data: view.data(),
+    })
+}
+
+/// Whose heads a product's rows are of, where their order may be another in GGUF.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Heads {
+    None,
+    Queries,
+    Keys,
+}
+
+/// What a product of a layer is called in GGUF.
+pub(super) fn product(part: &str, family: Family) -> Option<(&'static str, Heads)> {
+    let is_fused = family == Family::Phi3;
+    Some(match (part, is_fused) {
+        ("self_attn.q_proj", false) => ("attn_q", Heads::Queries),
+        ("self_attn.k_proj", false) => ("attn_k", Heads::Keys),
+        ("self_attn.v_proj", false) => ("attn_v", Heads::None),
+        ("self_attn.qkv_proj", true) => ("attn_qkv", Heads::None),
+        ("self_attn.o_proj", _) => ("attn_output", Heads::None),
+        ("mlp.gate_proj", false) => ("ffn_gate", Heads::None),
+        ("mlp.up_proj", false) => ("ffn_up", Heads::None),
+        ("mlp.gate_up_proj", true) => ("ffn_up", Heads::None),
+        ("mlp.down_proj", _) => ("ffn_down", Heads::None),
+        _ => return None,
     })
 }
 
@@ -200,9 +228,13 @@ fn place(name: &str, family: Family, shape: &Shape) -> Result<Option<Place>, Str
         _ => {}
     }
     let mut expert = None;
-    let mut part = part;
+    let mut part = part.to_owned();
     let mut inner = inner;
-    if let (Some(rest), Some((count, width))) = (part.strip_prefix("mlp.experts."), shape.experts) {
+    if let (Some((count, _)), "mlp.gate") = (shape.experts, &*part) {
+        return plain(&named("ffn_gate_inp"), &[u64::from(count), width]);
+    }
+    if let (Some(rest), Some((count, width))) = (part.strip_prefix("mlp."), shape.experts) {
+        let rest = rest.strip_prefix("experts.").ok_or_else(unknown)?;
         let (number, rest) = rest.split_once('.').ok_or_else(unknown)?;
         let number: u32 = number.parse().map_err(|_| unknown())?;
         if number >= count {
@@ -212,27 +244,23 @@ fn place(name: &str, family: Family, shape: &Shape) -> Result<Option<Place>, Str
         }
         expert = Some(number);
         inner = width.into();
-        part = rest;
-    } else if let (Some((count, _)), "mlp.gate") = (shape.experts, part) {
-        return plain(&named("ffn_gate_inp"), &[u64::from(count), width]);
-    } else if let Some(rest) = part
-        .strip_prefix("mlp.")
-        .filter(|_| shape.experts.is_none())
-    {
-        part = rest;
+        part = format!("mlp.{rest}");
     }
-    let is_fused = family == Family::Phi3;
-    let (to, rows, columns, heads) = match (part, is_fused) {
-        ("self_attn.q_proj", false) => ("attn_q", queries, width, Some(shape.heads)),
-        ("self_attn.k_proj", false) => ("attn_k", keys, width, Some(shape.kv_heads)),
-        ("self_attn.v_proj", false) => ("attn_v", keys, width, None),
-        ("self_attn.qkv_proj", true) => ("attn_qkv", queries + 2 * keys, width, None),
-        ("self_attn.o_proj", _) => ("attn_output", width, queries, None),
-        ("gate_proj", false) => ("ffn_gate", inner, width, None),
-        ("up_proj", false) => ("ffn_up", inner, width, None),
-        ("gate_up_proj", true) => ("ffn_up", 2 * inner, width, None),
-        ("down_proj", _) => ("ffn_down", width, inner, None),
-        _ => return Err(unknown()),
+    let (to, of) = product(&part, family).ok_or_else(unknown)?;
+    let (rows, columns) = match to {
+        "attn_q" => (queries, width),
+        "attn_k" | "attn_v" => (keys, width),
+        "attn_qkv" => (queries + 2 * keys, width),
+        "attn_output" => (width, queries),
+        "ffn_down" => (width, inner),
+        // Both in one.
+        "ffn_up" if family == Family::Phi3 => (2 * inner, width),
+        _ => (inner, width),
+    };
+    let heads = match of {
+        Heads::None => None,
+        Heads::Queries => Some(shape.heads),
+        Heads::Keys => Some(shape.kv_heads),
     };
     let to = match expert {
         Some(_) => format!("{to}_exps"),
@@ -262,6 +290,7 @@ fn made<'a>(place: Place, stored: &Stored<'a>) -> Result<Tensor<'a>> {
                 turned: place.heads.map(|heads| place.shape[0] / u64::from(heads)),
             },
             shape: place.shape,
+            additions: Vec::new(),
         });
     }
     let count = place.shape.iter().product::<u64>() as usize;
@@ -287,6 +316,7 @@ fn made<'a>(place: Place, stored: &Stored<'a>) -> Result<Tensor<'a>> {
                 .collect(),
         ),
         shape: place.shape,
+        additions: Vec::new(),
     })
 }
 
@@ -326,6 +356,7 @@ fn stacked<'a>(
             parts: parts.into_iter().map(|(data, _)| data).collect(),
             turned: None,
         },
+        additions: Vec::new(),
     })
 }
 

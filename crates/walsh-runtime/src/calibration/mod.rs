@@ -36,7 +36,8 @@ impl Model {
         if let Some(known) = kept.get() {
             return Ok(known);
         }
-        let found = Calibration::find(self, options)?;
+        // Whatever adapters it has: preparing keys by what is found loses nothing of others.
+        let found = Calibration::find(&self.base(), options)?;
         Ok(kept.get_or_init(|| found))
     }
 }

@@ -9,6 +9,7 @@ mod caches;
 mod clients;
 mod folder;
 mod job;
+mod kin;
 mod left;
 mod logprobs;
 mod look_up;

@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use super::budget::Clock;
 use super::caches::Group;
+use super::kin::Kin;
 use super::pages::PAGE;
 use crate::model::graph::Reading;
 
@@ -86,8 +87,8 @@ pub(super) struct Prefixes {
     nodes: BTreeMap<NodeId, Node>,
     /// The number of the next node.
     next: NodeId,
-    /// Where each salt's texts begin.
-    roots: HashMap<Option<String>, NodeId>,
+    /// Where the texts of each kin begin.
+    roots: HashMap<Kin, NodeId>,
     /// The numbers of free copies of overlays; `None` where pages say it all.
     checkpoints: Option<Vec<usize>>,
     clock: Clock,
@@ -112,9 +113,9 @@ impl Prefixes {
         id
     }
 
-    /// Where texts with a salt begin.
-    pub(super) fn root(&mut self, salt: &Option<String>) -> NodeId {
-        if let Some(root) = self.roots.get(salt) {
+    /// Where texts of a kin begin.
+    pub(super) fn root(&mut self, kin: &Kin) -> NodeId {
+        if let Some(root) = self.roots.get(kin) {
             return *root;
         }
         let root = self.place(Node {
@@ -127,7 +128,7 @@ impl Prefixes {
             checkpoint: None,
             used: 0,
         });
-        self.roots.insert(salt.clone(), root);
+        self.roots.insert(kin.clone(), root);
         root
     }
 
@@ -135,12 +136,12 @@ impl Prefixes {
     /// of a node's tokens the text has from a position on, read as it would be.
     pub(super) fn find(
         &self,
-        salt: &Option<String>,
+        kin: &Kin,
         groups: &[Group],
         most: usize,
         fits: &dyn Fn(usize, Reading, &[i32]) -> usize,
     ) -> Search {
-        let Some(root) = self.roots.get(salt) else {
+        let Some(root) = self.roots.get(kin) else {
             return Search::default();
         };
         let mut visited: Vec<Found> = Vec::new();
@@ -424,10 +425,15 @@ mod tests {
     }
 
     fn find(prefixes: &Prefixes, groups: &[Group], text: &[i32]) -> Search {
-        prefixes.find(&None, groups, text.len() - 1, &|position, _, tokens| {
-            let rest = text.get(position..).unwrap_or_default();
-            rest.iter().zip(tokens).take_while(|(a, b)| a == b).count()
-        })
+        prefixes.find(
+            &Kin::default(),
+            groups,
+            text.len() - 1,
+            &|position, _, tokens| {
+                let rest = text.get(position..).unwrap_or_default();
+                rest.iter().zip(tokens).take_while(|(a, b)| a == b).count()
+            },
+        )
     }
 
     /// What is found, by where it ends.
@@ -439,7 +445,7 @@ mod tests {
     fn a_run_of_tokens_is_cut_where_texts_part_and_a_chunk_is_not() {
         let mut groups = groups([None]);
         let mut prefixes = Prefixes::new(None, Clock::default());
-        let root = prefixes.root(&None);
+        let root = prefixes.root(&Kin::default());
         let chunk = read(&mut groups, Reading::CodesAndFresh, 0..50);
         let chunk = prefixes.insert(root, chunk, &mut groups).expect("a node");
         let run = read(&mut groups, Reading::Codes, 50..170);
@@ -483,7 +489,7 @@ mod tests {
     fn a_window_loses_what_lies_farthest_back() {
         let mut groups = groups([None, Some(70)]);
         let mut prefixes = Prefixes::new(None, Clock::default());
-        let mut node = prefixes.root(&None);
+        let mut node = prefixes.root(&Kin::default());
         for start in [0, 64, 128, 192, 256] {
             let chunk = read(&mut groups, Reading::CodesAndFresh, start..start + 64);
             node = prefixes.insert(node, chunk, &mut groups).expect("a node");
@@ -508,7 +514,7 @@ mod tests {
     fn copies_of_overlays_are_lent() {
         let mut groups = groups([None]);
         let mut prefixes = Prefixes::new(Some(2), Clock::default());
-        let root = prefixes.root(&None);
+        let root = prefixes.root(&Kin::default());
         let mut node = root;
         for start in [0, 64, 128] {
             let checkpoint = prefixes.take_checkpoint();

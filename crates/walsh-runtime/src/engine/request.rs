@@ -61,6 +61,9 @@ pub struct Request {
     pub checkpoints: Vec<usize>,
     /// Beginnings are shared with requests of the same salt alone.
     pub salt: Option<String>,
+    /// The model's [adapters](crate::Model::adapters) that it takes, by their places, and how much of each, in the place of what
+    /// texts take that say nothing. Beginnings are shared with requests that take the same.
+    pub adapters: Option<Vec<(usize, f32)>>,
     /// The slot that it is to have, below the engine's number of sequences: it waits until nobody
     /// has it. Otherwise that of the conversation that it goes on, or else one whose text was of
     /// use the longest ago.
@@ -91,6 +94,7 @@ impl Request {
             deadline: None,
             checkpoints: Vec::new(),
             salt: None,
+            adapters: None,
             slot: None,
         }
     }

@@ -16,6 +16,7 @@ use super::options::EngineOptions;
 use super::prefixes::{Kept, Prefixes, Search};
 use super::sequence::{Rows, Sequence};
 use super::slots::Held;
+use crate::model::Applied;
 use crate::model::graph::{Graph, Intermediates};
 use crate::model::steps::Steps;
 use crate::session::LOGIT_BYTES;
@@ -27,8 +28,8 @@ const KEPT_STEPS: usize = 16;
 /// What a recorded list was recorded for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Key {
-    /// Rows that are decoded, and rows that are prefilled.
-    Body(usize, usize),
+    /// Rows that are decoded, rows that are prefilled, and how many adapters a row has at most.
+    Body(usize, usize, usize),
     /// Rows that something is computed of.
     Heads(usize, Head),
 }
@@ -51,6 +52,8 @@ pub(super) struct Runner {
     prefixes: Option<Prefixes>,
     folder: Option<Folder>,
     intermediates: Intermediates,
+    /// The model's adapters, if it has any.
+    adapters: Option<Applied>,
     /// `i32 [rows]`: each row's slot.
     sequences: Tensor,
     /// `i32 [logit rows]`: the rows whose logits are wanted.
@@ -101,6 +104,10 @@ impl Runner {
                 .then(|| Prefixes::new(caches.copies, budget.clock())),
             caches,
             intermediates: Intermediates::new(&device, config, rows, logit_rows)?,
+            adapters: match model.rack() {
+                Some(rack) => Some(Applied::new(&device, rack, rows, rack.len())?),
+                None => None,
+            },
             sequences: numbers(rows)?,
             wanted: numbers(logit_rows)?,
             likeliest: numbers(logit_rows)?,
@@ -158,7 +165,7 @@ impl Runner {
         // One token at least is read: its logits are nowhere.
         let most = sequence.tokens().len() - 1;
         let fits = |position, reading, tokens: &[i32]| sequence.fits(position, reading, tokens);
-        prefixes.find(sequence.salt(), &self.caches.groups, most, &fits)
+        prefixes.find(sequence.kin(), &self.caches.groups, most, &fits)
     }
 
     /// Lets a text that has a slot go on from what others have left behind, if it begins like them.
@@ -186,7 +193,7 @@ impl Runner {
                 self.caches.load_overlay(&self.device, copy, slot)?;
             }
         } else {
-            sequence.kept = Some((prefixes.root(sequence.salt()), 0));
+            sequence.kept = Some((prefixes.root(sequence.kin()), 0));
         }
         if let Some(position) = search.parts_at {
             sequence.part(position);
@@ -274,6 +281,7 @@ impl Runner {
         let mut order: Vec<usize> = (0..batch.len()).collect();
         order.sort_by_key(|index| matches!(batch[*index].next_rows(), Rows::Prefill(_)));
         let mut last = vec![0; batch.len()];
+        let mut runs = Vec::with_capacity(batch.len());
         for index in order {
             let sequence = batch[index];
             let rows = sequence.next_rows();
@@ -283,6 +291,7 @@ impl Runner {
                 Rows::Prefill(_) => prefilled += range.len(),
             }
             ids.extend(range.clone().map(|position| sequence.token_at(position)));
+            runs.push((range.len(), &sequence.kin().adapters));
             let slot = sequence.slot.unwrap_or_default() as i32;
             sequences.extend(range.clone().map(|_| slot));
             positions.extend(range.map(|position| position as i32));
@@ -298,7 +307,11 @@ impl Runner {
         ] {
             self.device.write(&tensor.rows(rows.clone())?, numbers)?;
         }
-        self.run(Key::Body(decoded, prefilled))?;
+        let passes = runs.iter().map(|(_, chosen)| chosen.len()).max();
+        if let Some(adapters) = &self.adapters {
+            adapters.write(&self.device, &runs)?;
+        }
+        self.run(Key::Body(decoded, prefilled, passes.unwrap_or(0)))?;
         Ok(last)
     }
 
@@ -391,6 +404,12 @@ impl Runner {
     }
 
     fn record(&self, key: Key) -> Result<Step> {
+        let adapters = match (&self.adapters, key) {
+            (Some(all), Key::Body(decoded, prefilled, passes)) => {
+                all.part(decoded + prefilled, passes)?
+            }
+            _ => None,
+        };
         let graph = Graph {
             device: &self.device,
             config: self.model.config(),
@@ -398,9 +417,10 @@ impl Runner {
             screen: None,
             memory: &self.caches.layers,
             intermediates: &self.intermediates,
+            adapters: adapters.as_ref(),
         };
         match key {
-            Key::Body(decoded, prefilled) => graph.batch(decoded, prefilled, &self.sequences),
+            Key::Body(decoded, prefilled, _) => graph.batch(decoded, prefilled, &self.sequences),
             Key::Heads(count, head) => {
                 let rows = self.wanted.rows(0..count as u64)?;
                 match head {

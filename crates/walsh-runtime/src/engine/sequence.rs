@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use sha2::{Digest, Sha256};
 
+use super::kin::Kin;
 use super::left::Key;
 use super::logprobs::LogSoftmax;
 use super::look_up::LookUp;
@@ -27,6 +28,7 @@ use crate::{Error, Figures, Finish, Model, Result};
 pub(super) struct Sequence {
     model: Model,
     request: Request,
+    kin: Kin,
     /// The prompt and what was generated.
     tokens: Vec<i32>,
     /// How many tokens the caches hold.
@@ -149,6 +151,7 @@ impl Sequence {
                 return Err(Error::option(name, "a finite number", penalty));
             }
         }
+        let kin = Kin::of(&request, model)?;
         let mut marks = request.checkpoints.clone();
         marks.retain(|mark| (1..prompt.len()).contains(mark));
         marks.sort_unstable();
@@ -175,7 +178,8 @@ impl Sequence {
             calls: Vec::new(),
             marks,
             exact: options.deterministic,
-            hashed: (0, hash_of_salt(&request.salt)),
+            hashed: (0, kin.hash(model)),
+            kin,
             kept: None,
             slot: None,
             number: 0,
@@ -211,8 +215,8 @@ impl Sequence {
     }
 
     /// Whose texts it may share beginnings with.
-    pub(super) fn salt(&self) -> &Option<String> {
-        &self.request.salt
+    pub(super) fn kin(&self) -> &Kin {
+        &self.kin
     }
 
     /// Whether more than one of its tokens are still to be read.
@@ -332,7 +336,7 @@ impl Sequence {
     /// The name of all calls up to the one that ends at a position.
     pub(super) fn key(&mut self, end: usize) -> Key {
         if self.hashed.0 > end {
-            self.hashed = (0, hash_of_salt(&self.request.salt));
+            self.hashed = (0, self.kin.hash(&self.model));
         }
         while let Some(call) = self.call_at(self.hashed.0).filter(|call| call.end <= end) {
             let (start, hash) = &mut self.hashed;
@@ -553,18 +557,4 @@ impl Sequence {
     pub(super) fn fail(self, error: Error) {
         self.outlet.say(Event::Failed(error));
     }
-}
-
-/// What the names of a text's calls begin with: no text and salt are those of another.
-fn hash_of_salt(salt: &Option<String>) -> Sha256 {
-    let mut hash = Sha256::new();
-    match salt {
-        None => hash.update([0]),
-        Some(salt) => {
-            hash.update([1]);
-            hash.update((salt.len() as u64).to_le_bytes());
-            hash.update(salt);
-        }
-    }
-    hash
 }

@@ -2,26 +2,30 @@
 //!
 //! A file holds what a slot's last text has left behind. The frame is that of [`container`](crate::container), the kind
 //! `SLOT`, with the sections `HOME` (lines of what keys and values depend on besides the model), `SALT` (the salt's texts
-//! share what is kept), `TEXT` (the tokens, `i32`), `CALL` (of each call that has read some of them: how, a byte; how many,
+//! share what is kept), `LORA` (of each adapter that the text takes, what tells it from others, 16 bytes, and its scale, `f32`; version 1
+//! has no such section, and no adapters), `TEXT` (the tokens, `i32`), `CALL` (of each call that has read some of them: how, a byte; how many,
 //! `u32`; whether an overlay or a state is kept behind it, a byte), `PAGE` (of each layer's keys, then values, the codes and then the
 //! scales of each KV head, in pages that a token behind the text sees) and `OVER` (those
 //! overlays and states).
 
 use std::path::Path;
 
+use super::kin::Kin;
 use super::left::{Home, Left};
 use crate::container::{self, Kind, Section, Tag};
+use crate::model::Selection;
 use crate::model::graph::Reading;
 use crate::{Error, Model, Result};
 
 const KIND: Kind = Kind {
     tag: *b"SLOT",
-    version: 1,
+    version: 2,
     oldest: 1,
     name: "the text of a slot",
 };
 const HOME: Tag = *b"HOME";
 const SALT: Tag = *b"SALT";
+const ADAPTERS: Tag = *b"LORA";
 const TEXT: Tag = *b"TEXT";
 const CALLS: Tag = *b"CALL";
 const PAGES: Tag = *b"PAGE";
@@ -51,7 +55,7 @@ pub struct SlotFile {
 
 /// A text that a slot had last, as far as it was read.
 pub(super) struct Held {
-    pub(super) salt: Option<String>,
+    pub(super) kin: Kin,
     pub(super) tokens: Vec<i32>,
     /// How many of them were its prompt.
     pub(super) prompt: usize,
@@ -68,7 +72,7 @@ pub(super) struct Link {
 
 /// A text and what its calls have left behind.
 pub(super) struct SlotText {
-    pub(super) salt: Option<String>,
+    pub(super) kin: Kin,
     pub(super) tokens: Vec<i32>,
     pub(super) links: Vec<Link>,
     pub(super) left: Left,
@@ -81,7 +85,9 @@ impl SlotText {
         let lines = home
             .iter()
             .map(|(name, value)| format!("{name}\t{value}\n"));
-        let salt = self.salt.map(|salt| [&[1], salt.as_bytes()].concat());
+        let Kin { salt, adapters } = self.kin;
+        let salt = salt.map(|salt| [&[1], salt.as_bytes()].concat());
+        let adapters = model.rack().map(|rack| adapters.bytes(rack));
         let calls = self.links.iter().flat_map(|link| {
             let [a, b, c, d] = (link.tokens as u32).to_le_bytes();
             let fresh = link.reading == Reading::CodesAndFresh;
@@ -90,6 +96,7 @@ impl SlotText {
         let sections = vec![
             Section::of(HOME, lines.collect::<String>().into_bytes()),
             Section::of(SALT, salt.unwrap_or_else(|| vec![0])),
+            Section::of(ADAPTERS, adapters.unwrap_or_default()),
             Section::of(
                 TEXT,
                 self.tokens
@@ -133,6 +140,17 @@ impl SlotText {
             _ => return Err(sections.damaged("its salt")),
         };
         let salt = salt.transpose().map_err(|_| sections.damaged("its salt"))?;
+        let adapters = match sections.has(ADAPTERS) {
+            true => sections.bytes(ADAPTERS)?,
+            false => Vec::new(),
+        };
+        let adapters = Selection::from_bytes(&adapters, model.rack().map(|rack| &**rack));
+        let adapters = adapters.ok_or_else(|| {
+            Error::saved(
+                path,
+                "its text was read with adapters that this model has not: open the model with the same ones",
+            )
+        })?;
         let tokens = sections.bytes(TEXT)?;
         let calls = sections.bytes(CALLS)?;
         let left = Left {
@@ -145,7 +163,7 @@ impl SlotText {
         });
         let links = links.ok_or_else(|| sections.damaged("what it says of its calls"))?;
         let text = Self {
-            salt,
+            kin: Kin { salt, adapters },
             tokens: tokens
                 .as_chunks()
                 .0

@@ -100,6 +100,7 @@ pub(super) fn text_for(model: &Model, options: &FitOptions) -> Result<Vec<i32>> 
 /// When the text or the model's context has not so many tokens, the model computes a number that is not finite, the fit
 /// cannot be kept, or the run is cancelled.
 pub fn fit(model: &Model, options: &FitOptions) -> Result<Fit> {
+    let model = &model.base();
     let folder = model.kept_in();
     let text = text_for(model, options)?;
     let mut layers = Vec::new();
@@ -246,6 +247,7 @@ impl<'a> Run<'a> {
             screen: None,
             memory: &self.caches,
             intermediates: &self.intermediates,
+            adapters: None,
         }
     }
 

@@ -49,6 +49,7 @@ pub fn stored_stats(model: &Model, spec: &KvSpec, options: &FitOptions) -> Resul
         screen: None,
         memory: &caches,
         intermediates: &intermediates,
+        adapters: None,
     };
     let config = model.config();
     // Layers are alike.

@@ -12,11 +12,12 @@ use std::ops::Range;
 use walsh::ops::{Add, ArgMax, EmbeddingRows, MatMulTopK, RmsNorm, Scale, SoftCap, TopK};
 use walsh::{Device, Recorder, Screen, Step, Tensor};
 
+use super::adapters::Applied;
 use super::config::ModelConfig;
 use super::memory::LayerMemory;
 use super::weights::Weights;
 use crate::Result;
-use block::{Block, linear};
+use block::Block;
 use intermediates::Part;
 
 pub(crate) use intermediates::{Intermediates, Reading, Taps, TopTokens};
@@ -43,6 +44,8 @@ pub(crate) struct Graph<'a> {
     /// Of each layer.
     pub(crate) memory: &'a [LayerMemory],
     pub(crate) intermediates: &'a Intermediates,
+    /// The adapters of rows, where they have any.
+    pub(crate) adapters: Option<&'a Applied>,
 }
 
 impl Graph<'_> {
@@ -50,7 +53,7 @@ impl Graph<'_> {
     /// block; what their keys and values are is stored, and states go on to the last.
     pub(crate) fn body(&self, rows: usize, reading: Reading) -> Result<Step> {
         let a = self.intermediates.rows(rows)?;
-        let mut block = self.block(&a, reading);
+        let mut block = self.block(&a, reading)?;
         self.push_body(&mut block)?;
         Ok(block.list.finish()?)
     }
@@ -84,6 +87,7 @@ impl Graph<'_> {
             a: &a,
             parts,
             sequences: Some(sequences.rows(0..end)?),
+            adapters: self.adapters_of(rows)?,
             taps: None,
             list: self.device.record(),
         };
@@ -138,7 +142,7 @@ impl Graph<'_> {
     /// One token, from its id to what is wanted behind it.
     pub(crate) fn token(&self, wanted: Wanted) -> Result<Step> {
         let a = self.intermediates.rows(1)?;
-        let mut block = self.block(&a, Reading::Codes);
+        let mut block = self.block(&a, Reading::Codes)?;
         self.push_body(&mut block)?;
         match wanted {
             Wanted::Logits => self.push_head(&mut block.list, 0, 1)?,
@@ -167,14 +171,14 @@ impl Graph<'_> {
     /// leave each block's queries, keys and values to be read in between.
     pub(crate) fn layer(&self, rows: usize, index: usize, reading: Reading) -> Result<Step> {
         let a = self.intermediates.rows(rows)?;
-        self.single_layer(self.block(&a, reading), index)
+        self.single_layer(self.block(&a, reading)?, index)
     }
 
     /// The same for all rows that there is room for, which leaves copies of its products' inputs.
     pub(crate) fn tapped_layer(&self, index: usize, reading: Reading, taps: &Taps) -> Result<Step> {
         let block = Block {
             taps: Some(taps),
-            ..self.block(self.intermediates, reading)
+            ..self.block(self.intermediates, reading)?
         };
         self.single_layer(block, index)
     }
@@ -191,19 +195,31 @@ impl Graph<'_> {
         Ok(block.list.finish()?)
     }
 
-    fn block<'b>(&'b self, intermediates: &'b Intermediates, reading: Reading) -> Block<'b> {
-        Block {
+    fn block<'b>(
+        &'b self,
+        intermediates: &'b Intermediates,
+        reading: Reading,
+    ) -> Result<Block<'b>> {
+        let rows = intermediates.ids.elements();
+        Ok(Block {
             config: self.config,
             memory: self.memory,
             a: intermediates,
             parts: vec![Part {
                 reading,
-                rows: 0..intermediates.ids.elements(),
+                rows: 0..rows,
             }],
             sequences: None,
+            adapters: self.adapters_of(rows as usize)?,
             taps: None,
             list: self.device.record(),
-        }
+        })
+    }
+
+    /// Those of the first rows.
+    fn adapters_of(&self, rows: usize) -> Result<Option<Applied>> {
+        let adapters = self.adapters.map(|adapters| adapters.of_rows(rows));
+        Ok(adapters.transpose()?.flatten())
     }
 
     fn embed(&self, block: &mut Block<'_>) -> Result<()> {
@@ -318,7 +334,7 @@ impl Graph<'_> {
     /// From what logits are products of to the logits, in the first rows.
     fn push_logits(&self, list: &mut Recorder, hidden: &Tensor) -> Result<()> {
         let logits = self.intermediates.logits.rows(0..hidden.shape()[0])?;
-        linear(list, &self.weights.output, hidden, &logits)?;
+        self.weights.output.record(list, hidden, &logits)?;
         if self.config.logit_scale != 1.0 {
             list.push(Scale {
                 input: logits.clone(),

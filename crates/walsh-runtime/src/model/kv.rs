@@ -121,13 +121,15 @@ impl Model {
     /// # Errors
     /// When the kept file is damaged, another model's or of another version.
     pub fn fit(&self) -> Result<Option<Fit>> {
+        // Whatever adapters it has: a fit chooses codecs, and any do.
+        let base = self.base();
         let kept = match self.kept_in() {
-            Some(folder) => Fit::load(self, folder)?,
+            Some(folder) => Fit::load(&base, folder)?,
             None => None,
         };
         match kept {
             Some(fit) => Ok(Some(fit)),
-            None => Fit::shipped(self),
+            None => Fit::shipped(&base),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Models from GGUF files, and of random weights.
 
+mod adapted;
+mod adapters;
 mod architecture;
 mod config;
 mod file;
@@ -21,6 +23,9 @@ use walsh::formats::DType;
 use walsh::formats::gguf::Gguf;
 use walsh::{Device, tensor_bytes};
 
+use adapters::Adapters;
+pub use adapters::{AdapterInfo, Lora};
+pub(crate) use adapters::{Applied, Selection};
 pub use architecture::Architecture;
 use config::ROPE_FACTORS;
 pub use config::{ExpertsConfig, LayerConfig, ModelConfig, RecurrentConfig};
@@ -64,7 +69,7 @@ pub struct TensorSummary {
 /// when a part that is gone is read. Signals are the program's: one that would
 /// rather say what happened answers it, as the `walsh` command does.
 #[derive(Clone)]
-pub struct Model(Arc<Inner>);
+pub struct Model(Arc<Inner>, Adapters);
 
 struct Inner {
     device: Device,
@@ -125,7 +130,7 @@ impl Parts {
         if packed_bytes > 0 {
             self.files.release();
         }
-        Ok(Model(Arc::new(Inner {
+        let inner = Arc::new(Inner {
             device: device.clone(),
             name,
             weights,
@@ -140,7 +145,8 @@ impl Parts {
             fingerprint: OnceLock::new(),
             guides: OnceLock::new(),
             files: self.files,
-        })))
+        });
+        Ok(Model(inner, Adapters::default()))
     }
 }
 
@@ -224,17 +230,18 @@ impl Model {
         self.0.packed_bytes
     }
 
-    /// What tells it from other models. It is worked out on the first call, in a
+    /// What tells it from other models, and from itself with other adapters. It is worked out on the first call, in a
     /// few milliseconds.
     ///
     /// # Errors
     /// When the file was damaged since it was opened.
     pub fn fingerprint(&self) -> Result<Fingerprint> {
         if let Some(known) = self.0.fingerprint.get() {
-            return Ok(*known);
+            return Ok(self.1.fingerprint(*known));
         }
         let fingerprint = Fingerprint::of(&self.0.files)?;
-        Ok(*self.0.fingerprint.get_or_init(|| fingerprint))
+        let known = self.0.fingerprint.get_or_init(|| fingerprint);
+        Ok(self.1.fingerprint(*known))
     }
 
     /// A text under a constraint. What the vocabulary is to constraints is worked out with the first.
@@ -317,7 +324,7 @@ impl Model {
     pub(crate) fn origin(&self) -> Result<Origin<'_>> {
         Ok(Origin {
             fingerprint: self.fingerprint()?,
-            name: self.name(),
+            name: self.1.named(self.name()),
         })
     }
 

@@ -20,6 +20,10 @@ mod unlike;
 /// A matrix product's weight, or those of experts, with its optional bias.
 #[derive(Debug, Clone)]
 pub(crate) struct Linear {
+    /// The name of its tensor without `.weight`.
+    pub(crate) name: String,
+    /// The row of that tensor that it begins at.
+    pub(crate) first: u64,
     pub(crate) weight: Tensor,
     /// What the product is multiplied by before the bias is added, where a file has it beside the weight.
     pub(crate) scale: Option<f32>,
@@ -139,6 +143,15 @@ impl Attending {
         }
         all
     }
+
+    fn linears(&self) -> Vec<&Linear> {
+        let stored = self.stored.iter();
+        let stored = stored.flat_map(|stored| std::iter::once(&stored.key).chain(&stored.value));
+        [&self.query, &self.output]
+            .into_iter()
+            .chain(stored)
+            .collect()
+    }
 }
 
 impl Layer {
@@ -166,7 +179,29 @@ impl Layer {
     }
 }
 
+impl Layer {
+    /// Its products of a matrix each.
+    fn linears(&self) -> impl Iterator<Item = &Linear> {
+        let mixer = match &self.mixer {
+            Mixer::Attention(attention) => attention.linears(),
+            Mixer::Recurrent(recurrent) => recurrent.linears(),
+        };
+        let always = [&self.gate, &self.up, &self.down];
+        let linears = mixer.into_iter().chain(always).chain(&self.router);
+        let shared = self.shared.iter().flat_map(SharedExpert::linears);
+        let beside = self.beside.iter().map(|beside| &beside.router);
+        let input = self.input.iter().flat_map(LayerInput::linears);
+        let all = linears.chain(shared).chain(beside).chain(input);
+        all.filter(|linear| linear.weight.shape().len() == 2)
+    }
+}
+
 impl Weights {
+    /// The products of a matrix each that layers have.
+    pub(super) fn linears(&self) -> impl Iterator<Item = &Linear> {
+        self.layers.iter().flat_map(Layer::linears)
+    }
+
     /// Packs the weights of all products as far as the device does, and returns the bytes that this takes. The
     /// embedding table stays as it is: rows are read from it, even where it is the output's weight too. So does the
     /// output's weight where the device can find the likeliest tokens without all of it: rows are read one by one then.
@@ -278,6 +313,8 @@ impl Loader<'_> {
 
     fn linear(&self, name: &str, shape: [usize; 2], biased: bool) -> Result<Linear> {
         Ok(Linear {
+            name: name.to_owned(),
+            first: 0,
             weight: self.required(&format!("{name}.weight"), &shape)?,
             scale: self.scale(name)?,
             bias: self.bias(name, shape[0], biased)?,
@@ -314,17 +351,19 @@ impl Loader<'_> {
     /// Products of experts, `shape` each.
     fn experts(&self, name: &str, [count, rows, columns]: [usize; 3]) -> Result<Linear> {
         let weight = self.required(&format!("{name}.weight"), &[count, rows, columns])?;
-        let name = format!("{name}.bias");
-        let bias = self.optional(&name, &[count, rows])?;
+        let bias_name = format!("{name}.bias");
+        let bias = self.optional(&bias_name, &[count, rows])?;
         if let Some(bias) = bias.as_ref().filter(|bias| bias.dtype() != DType::F32) {
             let why = format!(
-                "tensor {name} is {}, but biases must be f32: convert the model again",
+                "tensor {bias_name} is {}, but biases must be f32: convert the model again",
                 bias.dtype()
             );
             return Err(Error::model(self.path, why));
         }
         // Scales of NVFP4 beside each expert would be a tensor that nothing reads, which is refused.
         Ok(Linear {
+            name: name.to_owned(),
+            first: 0,
             weight,
             scale: None,
             bias,
@@ -340,17 +379,19 @@ impl Loader<'_> {
     ) -> Result<[Linear; N]> {
         let shape = [rows.iter().sum(), columns];
         let weight = self.required(&format!("{name}.weight"), &shape)?;
-        let mut first = 0;
+        let mut end = 0;
         let parts = rows.map(|rows| {
-            let range = first..first + rows as u64;
-            first = range.end;
-            weight.rows(range)
+            let range = end..end + rows as u64;
+            end = range.end;
+            range
         });
         let scale = self.scale(name)?;
         let mut linears = Vec::with_capacity(N);
         for part in parts {
             linears.push(Linear {
-                weight: part?,
+                name: name.to_owned(),
+                first: part.start,
+                weight: weight.rows(part)?,
                 scale,
                 bias: None,
             });
@@ -525,6 +566,8 @@ impl Loader<'_> {
         let table = [config.vocabulary, config.width];
         let embedding = self.required("token_embd.weight", &table)?;
         let output = Linear {
+            name: "output".to_owned(),
+            first: 0,
             weight: match self.optional("output.weight", &table)? {
                 Some(weight) => weight,
                 None => embedding.clone(),

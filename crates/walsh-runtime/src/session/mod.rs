@@ -13,6 +13,7 @@ mod states;
 
 use walsh::{Device, KvCache, Step};
 
+use crate::model::Applied;
 use crate::model::graph::{Graph, Intermediates, Reading, Wanted};
 use crate::model::memory::{LayerMemory, LayerState};
 use crate::model::steps::Steps;
@@ -64,6 +65,8 @@ pub struct Session {
     /// Which lengths of the text there are states of.
     states: States,
     intermediates: Intermediates,
+    /// The model's adapters, if the text takes any.
+    adapters: Option<Applied>,
     steps: Steps<StepKey>,
     /// As asked for, with the defaults filled in.
     options: SessionOptions,
@@ -95,6 +98,17 @@ impl Model {
     pub fn session(&self, options: SessionOptions) -> Result<Session> {
         Session::new(self.clone(), options)
     }
+}
+
+/// The adapters of all rows.
+fn adapters(model: &Model, rows: usize) -> Result<Option<Applied>> {
+    let chosen = model.selection();
+    let (Some(rack), false) = (model.rack(), chosen.is_empty()) else {
+        return Ok(None);
+    };
+    let applied = Applied::new(model.device(), rack, rows, chosen.len())?;
+    applied.write(model.device(), &[(rows, chosen)])?;
+    Ok(Some(applied))
 }
 
 impl Session {
@@ -134,11 +148,13 @@ impl Session {
         let logit_rows = (LOGIT_BYTES / row_bytes).clamp(1, options.chunk);
         let intermediates = Intermediates::new(&device, config, options.chunk, logit_rows)?;
         let logits = vec![0.0; config.vocabulary];
+        let adapters = adapters(&model, options.chunk)?;
         Ok(Self {
             device,
             memory,
             states: States::default(),
             intermediates,
+            adapters,
             steps: Steps::new(KEPT_STEPS),
             options,
             logit_rows,
@@ -516,6 +532,7 @@ impl Session {
             screen: self.model.screen(),
             memory: &self.memory,
             intermediates: &self.intermediates,
+            adapters: self.adapters.as_ref(),
         }
     }
 

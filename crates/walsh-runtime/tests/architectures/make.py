@@ -267,4 +267,5 @@ def main():
         print(name, (here / f"{name}.gguf").stat().st_size, float(logits.abs().max()))
 
 
-main()
+if __name__ == "__main__":
+    main()

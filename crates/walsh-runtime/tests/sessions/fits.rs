@@ -324,7 +324,7 @@ fn as_many_tokens_are_read_as_lie_behind_a_window() {
     let tokens_of = |window: u32, context: u32| {
         let sliding = super::tiny::Tiny {
             architecture: "gemma2",
-            window: Some(window as usize),
+            window: Some(window),
             metadata: vec![("gemma2.context_length", Some(context.into()))],
             ..super::tiny::Tiny::default()
         };

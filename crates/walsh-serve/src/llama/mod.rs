@@ -1,6 +1,7 @@
 //! What llama-server's clients ask for.
 
 pub(crate) mod completion;
+pub(crate) mod lora;
 pub(crate) mod slots;
 
 use std::sync::Arc;
@@ -25,7 +26,7 @@ use crate::knobs;
 #[derive(Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Named {
-    model: Option<String>,
+    pub(super) model: Option<String>,
 }
 
 /// Whether the server lives.

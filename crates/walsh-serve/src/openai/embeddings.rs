@@ -84,6 +84,7 @@ pub(crate) async fn embeddings(
                 pooling: Some(pooling),
                 client: asked.client.clone(),
                 deadline: asked.deadline,
+                adapters: with.adapters.clone(),
                 ..Request::new(prompt)
             };
             Answer::new(&task, &with, request, None)

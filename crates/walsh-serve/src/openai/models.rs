@@ -27,7 +27,7 @@ fn model(app: &App, name: &str) -> Value {
     responses((status = 200, description = "The models", body = Value, content_type = "application/json"), Failures)
 )]
 pub(crate) async fn list(State(app): State<Arc<App>>) -> Json<Value> {
-    let models: Vec<Value> = app.models.names().map(|name| model(&app, name)).collect();
+    let models: Vec<Value> = app.models.names().map(|name| model(&app, &name)).collect();
     Json(json!({ "object": "list", "data": models }))
 }
 

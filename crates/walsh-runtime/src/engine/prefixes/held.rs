@@ -2,6 +2,7 @@
 
 use super::{Found, NodeId, Prefixes};
 use crate::engine::caches::Group;
+use crate::engine::kin::Kin;
 use crate::model::graph::Reading;
 
 /// A node on the way to a place: how it was read, how many of its tokens count, and where the overlay behind them is kept.
@@ -11,7 +12,7 @@ impl Prefixes {
     /// The longest beginning of a text, all of it included, that can be gone on from.
     pub(in crate::engine) fn longest(
         &self,
-        salt: &Option<String>,
+        kin: &Kin,
         text: &[i32],
         groups: &[Group],
     ) -> Option<Found> {
@@ -19,7 +20,7 @@ impl Prefixes {
             let rest = text.get(position..).unwrap_or_default();
             rest.iter().zip(tokens).take_while(|(a, b)| a == b).count()
         };
-        self.find(salt, groups, text.len(), &fits).found
+        self.find(kin, groups, text.len(), &fits).found
     }
 
     /// The nodes that lead to a place.

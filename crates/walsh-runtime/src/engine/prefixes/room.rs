@@ -45,7 +45,7 @@ impl Prefixes {
         }
     }
 
-    /// Removes a node that nothing lies behind, and where its salt's texts begin when it was the last.
+    /// Removes a node that nothing lies behind, and where its kin's texts begin when it was the last.
     pub(super) fn remove(&mut self, id: NodeId, groups: &mut [Group]) {
         for group in 0..groups.len() {
             self.drop_pages(id, groups, group);

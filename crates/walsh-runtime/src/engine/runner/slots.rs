@@ -12,7 +12,7 @@ impl Runner {
     fn place_of(&self, slot: usize) -> Option<(&Held, Found)> {
         let held = self.held.get(slot)?.as_ref()?;
         let prefixes = self.prefixes.as_ref()?;
-        let found = prefixes.longest(&held.salt, &held.tokens, &self.caches.groups)?;
+        let found = prefixes.longest(&held.kin, &held.tokens, &self.caches.groups)?;
         Some((held, found))
     }
 
@@ -37,7 +37,7 @@ impl Runner {
             overlay: overlay.is_some(),
         };
         Ok(SlotText {
-            salt: held.salt.clone(),
+            kin: held.kin.clone(),
             tokens: held.tokens[..found.position].to_vec(),
             links: way.iter().map(link).collect(),
             left: Left {
@@ -54,7 +54,7 @@ impl Runner {
         self.clear(slot);
         restored?;
         self.held[slot] = Some(Held {
-            salt: text.salt,
+            kin: text.kin,
             prompt: text.tokens.len(),
             tokens: text.tokens,
         });
@@ -123,7 +123,7 @@ impl Runner {
         self.caches
             .write_all(&self.device, pieces, &text.left.pages)?;
         let mut overlays = text.left.overlays.chunks_exact(overlay_bytes.max(1));
-        let mut parent = prefixes.root(&text.salt);
+        let mut parent = prefixes.root(&text.kin);
         let mut start = 0;
         for link in &text.links {
             let positions = start..start + link.tokens;

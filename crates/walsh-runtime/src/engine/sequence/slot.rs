@@ -18,7 +18,7 @@ impl Sequence {
     pub(in crate::engine) fn held(&self) -> Option<Held> {
         let (_, end) = self.kept?;
         (end > 0).then(|| Held {
-            salt: self.request.salt.clone(),
+            kin: self.kin.clone(),
             tokens: self.tokens[..end].to_vec(),
             prompt: self.request.prompt.len().min(end),
         })
@@ -26,7 +26,6 @@ impl Sequence {
 
     /// Whether its prompt goes on from another text's prompt: it is the same conversation, or asks the same again.
     pub(in crate::engine) fn goes_on_from(&self, held: &Held) -> bool {
-        self.request.salt == held.salt
-            && self.request.prompt.starts_with(&held.tokens[..held.prompt])
+        self.kin == held.kin && self.request.prompt.starts_with(&held.tokens[..held.prompt])
     }
 }

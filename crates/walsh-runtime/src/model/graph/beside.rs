@@ -2,7 +2,7 @@
 
 use walsh::ops::{ExpertMatMul, RmsNorm};
 
-use super::block::{Block, linear};
+use super::block::Block;
 use crate::Result;
 use crate::model::weights::{Beside, Gates};
 
@@ -16,12 +16,7 @@ impl Block<'_> {
             return Ok(());
         };
         self.norm_into(&a.stream, Some(&weights.router_norm), &own.hidden)?;
-        linear(
-            &mut self.list,
-            &weights.router,
-            &own.hidden,
-            &mixture.logits,
-        )?;
+        self.linear(&weights.router, &own.hidden, &mixture.logits)?;
         let (chosen, scaled) = (mixture.weights.shape(), own.unscaled.shape());
         self.route(experts.scoring, mixture, &own.unscaled.reshape(chosen)?)?;
         // By the scale of each: a product with a matrix of one number.

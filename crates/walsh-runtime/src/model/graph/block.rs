@@ -10,6 +10,7 @@ use walsh::{KvCache, Recorder, Tensor};
 
 use super::intermediates::{Heads, Intermediates, Mixture, Part, Reading, Taps, beginning};
 use crate::Result;
+use crate::model::adapters::Applied;
 use crate::model::config::{ExpertsConfig, LayerConfig, ModelConfig};
 use crate::model::memory::LayerMemory;
 use crate::model::weights::{Attending, Layer, Linear, Mixer};
@@ -24,6 +25,8 @@ pub(super) struct Block<'a> {
     pub(super) parts: Vec<Part>,
     /// `i32 [rows]`: each row's sequence, where there are several.
     pub(super) sequences: Option<Tensor>,
+    /// The adapters of the rows, where they have any.
+    pub(super) adapters: Option<Applied>,
     /// Where inputs of products are copied to.
     pub(super) taps: Option<&'a Taps>,
     pub(super) list: Recorder,
@@ -142,13 +145,14 @@ impl Block<'_> {
             Some(hybrid) => hybrid.asked()?,
             None => flat(&heads.query)?,
         };
-        linear(&mut self.list, &layer.query, input, &queries)?;
+        // One after the other, so that devices may join neighbours; what adapters add comes behind all of them.
+        let (keys, values) = (flat(&heads.key)?, flat(&heads.value)?);
+        let mut products = vec![(&layer.query, &queries)];
         if let Some(stored) = &layer.stored {
-            linear(&mut self.list, &stored.key, input, &flat(&heads.key)?)?;
-            if let Some(value) = &stored.value {
-                linear(&mut self.list, value, input, &flat(&heads.value)?)?;
-            }
+            products.push((&stored.key, &keys));
+            products.extend(stored.value.as_ref().map(|value| (value, &values)));
         }
+        self.linears(input, &products)?;
         if let Some(hybrid) = &a.hybrid {
             self.part_queries(&heads.query, hybrid)?;
         }
@@ -180,7 +184,7 @@ impl Block<'_> {
         }
         let attended = flat(&heads.attended)?;
         self.tap(&attended, |taps| &taps.attended)?;
-        linear(&mut self.list, &layer.output, &attended, &a.hidden)
+        self.linear(&layer.output, &attended, &a.hidden)
     }
 
     /// The norms of queries, keys and values, of each head or of all of them together.
@@ -300,11 +304,39 @@ impl Block<'_> {
             self.config.layers[index].feed_forward as u64,
         ];
         let (gate, up) = (beginning(&a.gate, &shape)?, beginning(&a.up, &shape)?);
-        linear(&mut self.list, &layer.gate, input, &gate)?;
-        linear(&mut self.list, &layer.up, input, &up)?;
+        self.linears(input, &[(&layer.gate, &gate), (&layer.up, &up)])?;
         self.activate(&gate, &up)?;
         self.tap(&gate, |taps| &taps.down)?;
-        linear(&mut self.list, &layer.down, &gate, &a.hidden)
+        self.linear(&layer.down, &gate, &a.hidden)
+    }
+
+    /// The product of rows, with what their adapters add to it.
+    pub(super) fn linear(
+        &mut self,
+        linear: &Linear,
+        input: &Tensor,
+        output: &Tensor,
+    ) -> Result<()> {
+        self.linears(input, &[(linear, output)])
+    }
+
+    /// The same of one input. What adapters add comes behind all of them, so that devices may join neighbours as they do
+    /// without.
+    pub(super) fn linears(
+        &mut self,
+        input: &Tensor,
+        products: &[(&Linear, &Tensor)],
+    ) -> Result<()> {
+        for &(linear, output) in products {
+            linear.record(&mut self.list, input, output)?;
+        }
+        let Some(adapters) = &self.adapters else {
+            return Ok(());
+        };
+        for &(linear, output) in products {
+            adapters.record(&mut self.list, linear, [input, output])?;
+        }
+        Ok(())
     }
 
     /// gate = activation(gate) · up.
@@ -340,7 +372,7 @@ impl Block<'_> {
         if let (Some(expert), Some(hybrid)) = (&layer.shared, &a.hybrid) {
             self.share(input, expert, hybrid)?;
         }
-        linear(&mut self.list, router, input, &mixture.logits)?;
+        self.linear(router, input, &mixture.logits)?;
         self.route(experts.scoring, mixture, &mixture.weights)?;
         self.expert_product((&layer.gate, mixture), input, &a.gate)?;
         self.expert_product((&layer.up, mixture), input, &a.up)?;
@@ -401,15 +433,6 @@ impl Block<'_> {
         })?;
         Ok(())
     }
-}
-
-pub(super) fn linear(
-    list: &mut Recorder,
-    linear: &Linear,
-    input: &Tensor,
-    output: &Tensor,
-) -> Result<()> {
-    linear.record(list, input, output)
 }
 
 /// `[rows, heads, head_dim]` as `[rows, heads · head_dim]`.

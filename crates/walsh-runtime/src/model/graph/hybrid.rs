@@ -7,7 +7,7 @@ use walsh::ops::{
     Scoring, ShortConv,
 };
 
-use super::block::{Block, flat, linear};
+use super::block::{Block, flat};
 use super::intermediates::{Hybrid, Pairs};
 use crate::Result;
 use crate::model::config::RecurrentConfig;
@@ -54,15 +54,15 @@ impl Block<'_> {
         (hybrid, state): (&Hybrid, &LayerState),
     ) -> Result<()> {
         let (a, own) = (self.a, &hybrid.recurrence);
-        linear(&mut self.list, &layer.mixed, input, &own.mixed)?;
-        linear(&mut self.list, &layer.gate, input, &flat(&own.gate)?)?;
+        self.linear(&layer.mixed, input, &own.mixed)?;
+        self.linear(&layer.gate, input, &flat(&own.gate)?)?;
         match &layer.steps {
             Steps::Apart { decay, rate } => {
-                linear(&mut self.list, decay, input, &own.decay)?;
-                linear(&mut self.list, rate, input, &own.rate)?;
+                self.linear(decay, input, &own.decay)?;
+                self.linear(rate, input, &own.rate)?;
             }
             Steps::Together(both) => {
-                linear(&mut self.list, both, input, &flat(&own.steps.both)?)?;
+                self.linear(both, input, &flat(&own.steps.both)?)?;
                 self.part(&own.steps, [&own.rate, &own.decay])?;
             }
         }
@@ -102,7 +102,7 @@ impl Block<'_> {
             output: own.output.clone(),
         })?;
         let output = flat(&own.output)?;
-        linear(&mut self.list, &layer.output, &output, &a.hidden)
+        self.linear(&layer.output, &output, &a.hidden)
     }
 
     /// What the expert that all tokens share makes of the input, and how much of it each token takes; it is added later,
@@ -116,16 +116,16 @@ impl Block<'_> {
         let Some(own) = &hybrid.shared else {
             return Ok(());
         };
-        linear(&mut self.list, &expert.gate, input, &own.gate)?;
-        linear(&mut self.list, &expert.up, input, &own.up)?;
+        self.linear(&expert.gate, input, &own.gate)?;
+        self.linear(&expert.up, input, &own.up)?;
         self.list.push(GatedActivation {
             gate: own.gate.clone(),
             up: own.up.clone(),
             activation: self.config.activation,
             output: own.gate.clone(),
         })?;
-        linear(&mut self.list, &expert.down, &own.gate, &flat(&own.result)?)?;
-        linear(&mut self.list, &expert.router, input, &own.logits)?;
+        self.linear(&expert.down, &own.gate, &flat(&own.result)?)?;
+        self.linear(&expert.router, input, &own.logits)?;
         // Of one logit: its sigmoid.
         self.list.push(ExpertRoute {
             logits: own.logits.clone(),

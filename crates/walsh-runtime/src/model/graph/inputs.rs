@@ -2,7 +2,7 @@
 
 use walsh::ops::{EmbeddingRows, RmsNorm, Scale};
 
-use super::block::{Block, linear};
+use super::block::Block;
 use super::intermediates::Inputs;
 use crate::Result;
 use crate::model::weights::{LayerInput, LayerInputs};
@@ -23,7 +23,7 @@ impl Block<'_> {
             output: all.reshape(&flat)?,
         })?;
         let output = projected.reshape(&flat)?;
-        linear(&mut self.list, &weights.projection, &a.stream, &output)?;
+        self.linear(&weights.projection, &a.stream, &output)?;
         self.list.push(RmsNorm {
             input: projected.clone(),
             before: None,
@@ -54,9 +54,9 @@ impl Block<'_> {
             scale: 1.0,
             output: inputs.one.clone(),
         })?;
-        linear(&mut self.list, &weights.gate, &a.stream, &inputs.gate)?;
+        self.linear(&weights.gate, &a.stream, &inputs.gate)?;
         self.activate(&inputs.gate, &inputs.one)?;
-        linear(&mut self.list, &weights.output, &inputs.gate, &a.hidden)?;
+        self.linear(&weights.output, &inputs.gate, &a.hidden)?;
         self.end_part(Some(&weights.norm))?;
         Ok(())
     }

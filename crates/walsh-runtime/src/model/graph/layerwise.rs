@@ -34,6 +34,8 @@ impl<'a> Layerwise<'a> {
             screen: None,
             memory: &self.memory,
             intermediates: &self.intermediates,
+            // What is looked at are the model's own keys and inputs.
+            adapters: None,
         }
     }
 }

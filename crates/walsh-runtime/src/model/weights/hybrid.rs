@@ -46,6 +46,15 @@ pub(crate) struct SharedExpert {
 }
 
 impl Recurring {
+    pub(super) fn linears(&self) -> Vec<&Linear> {
+        let mut all = vec![&self.mixed, &self.gate, &self.output];
+        match &self.steps {
+            Steps::Apart { decay, rate } => all.extend([decay, rate]),
+            Steps::Together(both) => all.push(both),
+        }
+        all
+    }
+
     pub(super) fn products(&mut self) -> Vec<&mut Linear> {
         let mut all = vec![&mut self.mixed, &mut self.gate, &mut self.output];
         match &mut self.steps {
@@ -57,6 +66,10 @@ impl Recurring {
 }
 
 impl SharedExpert {
+    pub(super) fn linears(&self) -> [&Linear; 4] {
+        [&self.router, &self.gate, &self.up, &self.down]
+    }
+
     pub(super) fn products(&mut self) -> [&mut Linear; 4] {
         [
             &mut self.router,
@@ -126,6 +139,8 @@ impl Loader<'_> {
         };
         let router = match is_vector(&gate) {
             true => Linear {
+                name: name("ffn_gate_inp_shexp"),
+                first: 0,
                 weight: self
                     .required(&gate, &[width])?
                     .reshape(&[1, width as u64])?,

@@ -64,6 +64,10 @@ impl LayerInput {
     pub(super) fn products(&mut self) -> [&mut Linear; 2] {
         [&mut self.gate, &mut self.output]
     }
+
+    pub(super) fn linears(&self) -> [&Linear; 2] {
+        [&self.gate, &self.output]
+    }
 }
 
 impl Beside {
@@ -184,6 +188,8 @@ impl Loader<'_> {
         Ok(Some(Beside {
             router_norm: self.device.tensor(&[width as u64], &factors)?,
             router: Linear {
+                name: name("ffn_gate_inp"),
+                first: 0,
                 weight: self.required(&name("ffn_gate_inp.weight"), &[count, width])?,
                 scale: None,
                 bias: None,
