@@ -31,7 +31,7 @@ const PARTS: usize = 4;
 const EXACT: KvCodec = KvCodec::Dense(DType::F32);
 
 /// How a model is fitted.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct FitOptions {
     /// How many tokens of the built-in text are read; what the first quarter of them predicts does not count. 0 for as many as
     /// are enough: [`TOKENS`](Self::TOKENS) behind the longest window of the model's layers, as far as the text has them.
@@ -45,15 +45,6 @@ impl FitOptions {
     pub const TOKENS: usize = 256;
     /// With fewer, there is little behind the tokens that overlays keep.
     const LEAST_TOKENS: usize = 64;
-}
-
-impl Default for FitOptions {
-    fn default() -> Self {
-        Self {
-            tokens: 0,
-            watch: Watch::default(),
-        }
-    }
 }
 
 /// The tokens of the text that are read, as the options ask for them.

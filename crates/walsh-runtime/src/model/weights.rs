@@ -177,9 +177,7 @@ impl Layer {
         let linears = linears.chain(shared).chain(beside).chain(input);
         linears.map(|linear| &mut linear.weight)
     }
-}
 
-impl Layer {
     /// Its products of a matrix each.
     fn linears(&self) -> impl Iterator<Item = &Linear> {
         let mixer = match &self.mixer {
