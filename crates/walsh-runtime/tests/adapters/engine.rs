@@ -196,7 +196,7 @@ fn what_cannot_be_taken_is_refused() {
             adapters: Some(adapters),
             ..Request::new(prompt(1))
         };
-        let error = engine.submit(request).err().expect("an error").to_string();
+        let error = engine.submit(request).expect_err("an error").to_string();
         assert!(error.contains(words), "{error}");
     }
 }

@@ -23,7 +23,7 @@ fn at(path: &Path) -> Lora {
 
 #[track_caller]
 fn refused(model: &Model, adapters: &[Lora]) -> String {
-    let error = model.with_adapters(adapters).err().expect("an error");
+    let error = model.with_adapters(adapters).expect_err("an error");
     let error = error.to_string();
     assert!(!error.contains('\n'), "{error}");
     error

@@ -170,7 +170,7 @@ fn adapters_of_gguf_are_those_of_peft() {
     ] {
         let model = open(model, DEVICES[0]);
         let both = [peft(adapter, 1.0), gguf(adapter, 1.0)];
-        let error = model.with_adapters(&both).err().expect("an error");
+        let error = model.with_adapters(&both).expect_err("an error");
         assert!(
             error.to_string().contains("it is the same adapter as"),
             "{error}"

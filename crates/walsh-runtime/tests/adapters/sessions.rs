@@ -28,7 +28,7 @@ fn a_session_is_restored_with_the_same_adapters_alone() {
     assert_eq!(bits(fork.logits()), bits(first.logits()));
     for other in [model.clone(), adapted(0.25)] {
         let error = other.restore(&path, RestoreOptions::default());
-        let error = error.err().expect("an error").to_string();
+        let error = error.expect_err("an error").to_string();
         assert!(error.contains("llama-all=0.5, llama-some=1"), "{error}");
     }
     // And the other way round.
