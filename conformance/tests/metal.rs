@@ -102,7 +102,9 @@ fn tiny_models_of_every_architecture_compute_the_logits_of_the_cpu() {
     let metal = mock(Activations::F32);
     let cpu = walsh::open("cpu:threads=1,activations=f32").expect("the processor");
     for path in &paths {
-        for kv in ["f16", "4bit"] {
+        // Keys that differ in their last digit may be stored as another number where they lie between two: of a float that
+        // is its last digit too, of codes as much as a row of them loses.
+        for (kv, most) in [("f16", 1e-4), ("4bit", 1e-2)] {
             let [cpus, ours] = [&cpu, &metal].map(|device| {
                 let mut session = session(device, path, kv);
                 session
@@ -117,7 +119,7 @@ fn tiny_models_of_every_architecture_compute_the_logits_of_the_cpu() {
             let name = path.file_stem().unwrap_or_default().display();
             println!("{name}, {kv}: off by {off:.1e} of the largest logit");
             assert!(
-                off < 2e-3,
+                off < most,
                 "{name}, {kv}: off by {off:.1e} of the largest logit"
             );
         }
