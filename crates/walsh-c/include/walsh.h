@@ -163,7 +163,8 @@ void walsh_session_free(struct WalshSession *session);
 // `session` is null or valid; `tokens` is null or has `count` numbers.
 enum WalshStatus walsh_session_read(const struct WalshSession *session, const int32_t *tokens, size_t count);
 
-// Chooses the token that follows what was read; it is not appended. A null pointer for `sampling` takes the likeliest.
+// Chooses the token that follows what was read; it is not appended. A null pointer for `sampling` takes the
+// likeliest; `token` is -1 where the call fails.
 //
 // # Safety
 // `session` is null or valid; `sampling` is null or valid; `token` is null or has room for a number.
@@ -172,7 +173,7 @@ enum WalshStatus walsh_session_sample(const struct WalshSession *session,
                                       int32_t *token);
 
 // Appends a token and chooses the one that follows: the step of writing. A null pointer for `sampling` takes the likeliest,
-// for which the least is computed, and nothing of which the logits are known afterwards.
+// for which the least is computed, and nothing of which the logits are known afterwards. `next` is -1 where the call fails.
 //
 // # Safety
 // `session` is null or valid; `sampling` is null or valid; `next` is null or has room for a number.

@@ -50,6 +50,11 @@ impl Failure {
             what: what.into(),
         }
     }
+
+    /// Whether it is a call's end that somebody asked for.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.status == WalshStatus::Cancelled
+    }
 }
 
 impl From<Error> for Failure {

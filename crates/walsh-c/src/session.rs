@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, TryLockError};
 
 use walsh_runtime::sampling::{Random, Sampler, drawn_seed};
-use walsh_runtime::{RestoreOptions, Sampling, Session, SessionOptions, Watch};
+use walsh_runtime::{Error, RestoreOptions, Sampling, Session, SessionOptions, Watch};
 
 use crate::error::{Failure, Result, WalshStatus, call, value};
 use crate::model::WalshModel;
@@ -121,12 +121,16 @@ impl WalshSession {
         }
     }
 
-    /// As [`work`](Self::work), for a call that `walsh_session_cancel` ends.
+    /// As [`work`](Self::work), for a call that `walsh_session_cancel` ends. What was asked for too late to end it ends the next.
     fn read<T>(&self, work: impl FnOnce(&mut Text) -> Result<T>) -> Result<T> {
         self.work(|text| {
+            if self.cancel.swap(false, Ordering::Relaxed) {
+                return Err(Error::Cancelled.into());
+            }
             let done = work(text);
-            // What was asked of this call is not asked of the next.
-            self.cancel.store(false, Ordering::Relaxed);
+            if done.as_ref().is_err_and(Failure::is_cancelled) {
+                self.cancel.store(false, Ordering::Relaxed);
+            }
             done
         })
     }
@@ -170,6 +174,19 @@ unsafe fn hand_over(session: Session, to: *mut *mut WalshSession) -> Result<()> 
     let handle = Box::into_raw(Box::new(WalshSession::new(session)));
     // SAFETY: as the caller says; it was found not to be null.
     unsafe { put(to, handle, "session") }
+}
+
+/// What is left where a token was to be, when none was chosen.
+const NO_TOKEN: i32 = -1;
+
+/// How a token is chosen; the likeliest for a null pointer.
+///
+/// # Safety
+/// The pointer is null or valid.
+unsafe fn chosen_by(sampling: *const WalshSampling) -> Result<Sampling> {
+    let greedy = Sampling::greedy().into();
+    // SAFETY: as the caller says.
+    Ok(unsafe { options(sampling, greedy, "sampling") }?.into())
 }
 
 /// How a model's makers say that tokens are chosen, and the usual values for what they do not say; greedy for a null pointer.
@@ -252,7 +269,8 @@ pub unsafe extern "C" fn walsh_session_read(
     })
 }
 
-/// Chooses the token that follows what was read; it is not appended. A null pointer for `sampling` takes the likeliest.
+/// Chooses the token that follows what was read; it is not appended. A null pointer for `sampling` takes the
+/// likeliest; `token` is -1 where the call fails.
 ///
 /// # Safety
 /// `session` is null or valid; `sampling` is null or valid; `token` is null or has room for a number.
@@ -265,18 +283,17 @@ pub unsafe extern "C" fn walsh_session_sample(
     call(|| {
         // SAFETY: as the caller says.
         let (session, sampling) = unsafe {
-            let greedy = Sampling::greedy().into();
-            let sampling = options(sampling, greedy, "sampling")?;
-            (reference(session, "session")?, sampling)
+            put(token, NO_TOKEN, "token")?;
+            (reference(session, "session")?, chosen_by(sampling)?)
         };
-        let chosen = session.work(|text| text.sample(sampling.into()))?;
+        let chosen = session.work(|text| text.sample(sampling))?;
         // SAFETY: as the caller says.
         unsafe { put(token, chosen, "token") }
     })
 }
 
 /// Appends a token and chooses the one that follows: the step of writing. A null pointer for `sampling` takes the likeliest,
-/// for which the least is computed, and nothing of which the logits are known afterwards.
+/// for which the least is computed, and nothing of which the logits are known afterwards. `next` is -1 where the call fails.
 ///
 /// # Safety
 /// `session` is null or valid; `sampling` is null or valid; `next` is null or has room for a number.
@@ -290,11 +307,10 @@ pub unsafe extern "C" fn walsh_session_next(
     call(|| {
         // SAFETY: as the caller says.
         let (session, sampling) = unsafe {
-            let greedy = Sampling::greedy().into();
-            let sampling = options(sampling, greedy, "sampling")?;
-            (reference(session, "session")?, sampling)
+            put(next, NO_TOKEN, "next")?;
+            (reference(session, "session")?, chosen_by(sampling)?)
         };
-        let chosen = session.read(|text| text.next(token, sampling.into()))?;
+        let chosen = session.read(|text| text.next(token, sampling))?;
         // SAFETY: as the caller says.
         unsafe { put(next, chosen, "next") }
     })

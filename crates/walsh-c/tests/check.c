@@ -1,5 +1,6 @@
 /* Uses every function of the header: check MODEL FOLDER. What it prints last is what the model writes. */
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,6 +30,48 @@ static void write_on(const WalshSession *session, const WalshSampling *sampling,
     OK(walsh_session_sample(session, sampling, &tokens[0]));
     for (int at = 1; at < TOKENS; at++)
         OK(walsh_session_next(session, tokens[at - 1], sampling, &tokens[at]));
+}
+
+/* A thread that reads a long text. */
+struct reader {
+    const WalshSession *session;
+    int32_t tokens[4000];
+    WalshStatus status;
+};
+
+static void *read_long(void *argument)
+{
+    struct reader *reader = argument;
+    /* It may meet the other thread's look at the session. */
+    do
+        reader->status = walsh_session_read(reader->session, reader->tokens, 4000);
+    while (reader->status == WALSH_STATUS_ARGUMENT);
+    return NULL;
+}
+
+/* A second thread is told that the session is in use, and ends what the first is in. */
+static void cancel_from_beside(const WalshModel *model, const int32_t *prompt, size_t count)
+{
+    static struct reader reader;
+    WalshSessionOptions options = {.size = sizeof options, .context = 4096, .chunk = 32};
+    WalshSession *session;
+    pthread_t thread;
+    size_t position;
+
+    OK(walsh_session_new(model, &options, &session));
+    for (size_t at = 0; at < 4000; at++)
+        reader.tokens[at] = prompt[at % count];
+    reader.session = session;
+    TRUE(pthread_create(&thread, NULL, read_long, &reader) == 0);
+    while (walsh_session_position(session, &position) == WALSH_STATUS_OK)
+        TRUE(position < 4000);
+    FAILS(walsh_session_position(session, &position), WALSH_STATUS_ARGUMENT, "another thread");
+    OK(walsh_session_cancel(session));
+    TRUE(pthread_join(thread, NULL) == 0);
+    TRUE(reader.status == WALSH_STATUS_CANCELLED);
+    OK(walsh_session_position(session, &position));
+    TRUE(position < 4000);
+    walsh_session_free(session);
 }
 
 int main(int argc, char **argv)
@@ -160,6 +203,14 @@ int main(int argc, char **argv)
     OK(walsh_session_cancel(session));
     FAILS(walsh_session_read(session, prompt, count), WALSH_STATUS_CANCELLED, "");
     OK(walsh_session_read(session, prompt, count));
+    size_t before;
+    OK(walsh_session_position(session, &before));
+    OK(walsh_session_cancel(session));
+    TRUE(walsh_session_next(session, prompt[0], NULL, &token) == WALSH_STATUS_CANCELLED && token == -1);
+    FAILS(walsh_session_next(session, prompt[0], NULL, NULL), WALSH_STATUS_ARGUMENT, "next is null");
+    OK(walsh_session_position(session, &position));
+    TRUE(position == before);
+    cancel_from_beside(model, prompt, count);
     OK(walsh_session_truncate(session, 0));
     for (position = 0; position + count <= 256; position += count)
         OK(walsh_session_read(session, prompt, count));

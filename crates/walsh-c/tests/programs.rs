@@ -34,6 +34,7 @@ fn compiled(source: &str, into: &Path) -> PathBuf {
             "-Wpedantic",
             "-Werror",
             "-O1",
+            "-pthread",
         ])
         .arg("-I")
         .arg(folder().join("include"))

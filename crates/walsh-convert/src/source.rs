@@ -8,7 +8,7 @@ use walsh_formats::gguf::write::NewValue;
 use walsh_formats::gguf::{self, Gguf};
 use walsh_formats::{DType, ggml};
 
-use crate::lora::Addition;
+use crate::lora::merge::Addition;
 use crate::{Error, Result};
 
 /// The files of a model, mapped. They must not be changed meanwhile.

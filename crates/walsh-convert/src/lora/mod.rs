@@ -5,14 +5,13 @@
 //! names of transformers, and in its order. Either way an [`Adapter`] has them as GGUF does.
 
 mod gguf;
-mod merge;
+pub(crate) mod merge;
 pub(crate) mod pair;
 
 use std::path::{Path, PathBuf};
 
 use crate::hf::peft;
 use crate::{Error, Result};
-pub(crate) use merge::Addition;
 pub use pair::{Adapter, Base, Pair};
 
 impl Adapter {
