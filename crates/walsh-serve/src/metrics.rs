@@ -158,26 +158,29 @@ impl Metrics {
         self.held.get_or_create(of).set(bytes);
     }
 
-    /// Takes over what an engine says of itself. One that was closed and opened again begins at nothing, and its counters
-    /// do not.
-    pub(crate) fn note(&self, of: &Of, status: &EngineStatus) {
+    /// Takes over what an engine says of itself, which is read here: what is noted last is of last.
+    pub(crate) fn note(&self, of: &Of, status: impl FnOnce() -> EngineStatus) {
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = latest.insert(of.clone(), *status).unwrap_or_default();
-        let before = match before.steps <= status.steps {
-            true => before,
-            false => EngineStatus::default(),
-        };
+        let status = status();
+        let before = latest.insert(of.clone(), status).unwrap_or_default();
         for ((_, _, read), family) in COUNTED.iter().zip(&self.counted) {
-            let more = read(status).saturating_sub(read(&before));
+            let more = read(&status).saturating_sub(read(&before));
             family.get_or_create(of).inc_by(more);
         }
         for family in [&self.requests, &self.failed, &self.cancelled] {
             drop(family.get_or_create(of));
         }
         for ((_, _, read), family) in MEASURED.iter().zip(&self.measured) {
-            let number = i64::try_from(read(status)).unwrap_or(i64::MAX);
+            let number = i64::try_from(read(&status)).unwrap_or(i64::MAX);
             family.get_or_create(of).set(number);
         }
+    }
+
+    /// Takes over what an engine that has ended has done in all. The next one begins at nothing, and its counters do not.
+    pub(crate) fn note_end(&self, of: &Of, status: EngineStatus) {
+        self.note(of, || status);
+        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        latest.remove(of);
     }
 
     /// All of it as text.

@@ -7,9 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, Notify};
 use walsh_runtime::chat::Template;
-use walsh_runtime::{
-    Budget, Engine, EngineOptions, EngineStatus, Error, Model, Sampling, size_text,
-};
+use walsh_runtime::{Budget, Engine, EngineOptions, Error, Model, Sampling, size_text};
 
 use crate::error::{ApiError, Result};
 use crate::metrics::{Metrics, Of};
@@ -172,20 +170,10 @@ impl Entry {
             .as_ref()
             .is_some_and(|served| Arc::strong_count(served) == 1 && asked.elapsed() >= idle);
         if let Some(served) = open.take_if(|_| is_idle) {
-            metrics.note(&served.of, &closed(served.engine.status()));
+            metrics.note_end(&served.of, served.engine.end());
             tracing::info!(model = self.offer.name, "closed");
         }
         is_idle
-    }
-}
-
-/// What is left of an engine that is closed.
-fn closed(status: EngineStatus) -> EngineStatus {
-    EngineStatus {
-        pages: 0,
-        pages_shared: 0,
-        pages_kept: 0,
-        ..status
     }
 }
 
@@ -335,7 +323,9 @@ impl Models {
             })
         };
         // An engine that has broken down is of no use to anybody.
-        *open = open.take().filter(|served| !served.engine.has_ended());
+        if let Some(served) = open.take_if(|served| served.engine.has_ended()) {
+            self.metrics.note_end(&served.of, served.engine.end());
+        }
         if let Some(served) = &*open {
             return Ok(lend(served));
         }
@@ -409,17 +399,25 @@ impl Models {
         Ok(())
     }
 
-    /// Those that are open now.
-    pub(crate) fn opened(&self) -> Vec<Arc<Served>> {
-        let open = |entry: &Entry| entry.open.try_lock().ok()?.as_ref().map(Arc::clone);
-        self.entries.iter().filter_map(open).collect()
+    /// Looks at those that are open now.
+    pub(crate) fn look(&self, mut look: impl FnMut(&Served)) {
+        for entry in &self.entries {
+            // Who holds the lock opens or closes it.
+            if let Ok(open) = entry.open.try_lock()
+                && let Some(served) = &*open
+            {
+                look(served);
+            }
+        }
+        // None was closed meanwhile for others.
+        if self.budget.is_lacking() {
+            self.lacking.notify_one();
+        }
     }
 
     /// Notes what the engines say of themselves.
     pub(crate) fn note(&self) {
-        for served in self.opened() {
-            self.metrics.note(&served.of, &served.engine.status());
-        }
+        self.look(|served| self.metrics.note(&served.of, || served.engine.status()));
         // At one moment: what one has given another has not had before.
         let shared = self.budget.held();
         for entry in &self.entries {

@@ -160,14 +160,17 @@ impl Server {
         error
     }
 
-    /// A figure of its metrics.
+    /// A figure of its metrics, of all models together.
     fn figure(&self, name: &str) -> f64 {
         let text = self.get("/metrics").text();
-        let line = text
-            .lines()
-            .find(|line| line.starts_with(&format!("{name}{{")));
-        let value = line.and_then(|line| line.rsplit(' ').next()?.parse().ok());
-        value.unwrap_or_else(|| panic!("{name}: {text}"))
+        let start = format!("{name}{{");
+        let lines = text.lines().filter(|line| line.starts_with(&start));
+        let number = |line: &str| -> Option<f64> { line.rsplit(' ').next()?.parse().ok() };
+        let numbers: Option<Vec<f64>> = lines.map(number).collect();
+        match numbers.as_deref() {
+            None | Some([]) => panic!("{name}: {text}"),
+            Some(numbers) => numbers.iter().sum(),
+        }
     }
 
     /// Waits until nobody is served, and nothing is left of who was.

@@ -197,22 +197,16 @@ fn a_model_that_nobody_uses_is_closed_for_another_and_opened_again() {
     let huge = format!("huge={}", folder.argument("c.gguf", &huge.gguf()));
     let own = ["--model", &other, "--model", &huge, "--kv-memory", &memory];
     let server = Server::tiny(&[&own[..], &OPTIONS].concat());
-    for turn in 0..2 {
-        for (at, name) in ["tiny", "other"].into_iter().enumerate() {
-            assert_eq!(ask(&server, name, turn), alone[at][turn], "{name} {turn}");
-            let (held, _) = bytes(&server);
-            let open = held.iter().filter(|(_, bytes)| *bytes > 0);
-            let open: Vec<&str> = open.map(|(name, _)| name.as_str()).collect();
-            assert_eq!(open, [name]);
-        }
-    }
-    // Who is served is not closed: the other waits for its end.
+    let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let busy = scope.spawn(|| ask_all(&server, "tiny", 0));
-        let began = super::wait(|| (held(&server, "tiny") > 0).then_some(()));
-        assert!(began.is_some());
-        assert_eq!(ask_all(&server, "other", 4), alone[1][4..8]);
-        assert_eq!(busy.join().expect("answers"), alone[0][..4]);
+        // Who looks all the time hinders nobody.
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                server.get("/metrics");
+            }
+        });
+        let _over = Over(&over);
+        close_and_open_again(&server, &alone);
     });
     // One whose text is more than all of it is told so, and closes nobody.
     let body = json!({ "model": "huge", "prompt": "ab", "max_tokens": 2 });
@@ -221,6 +215,32 @@ fn a_model_that_nobody_uses_is_closed_for_another_and_opened_again() {
     assert!(message.contains("kv_memory must be at least"), "{message}");
     assert!(held(&server, "other") > 0);
     server.idle();
+    // What engines have done that are closed is not forgotten.
+    let text = server.get("/metrics").text();
+    for name in ["tiny", "other"] {
+        let line = format!("walsh_generated_tokens_total{{model=\"{name}\"}} 360");
+        assert!(text.contains(&line), "{text}");
+    }
+}
+
+fn close_and_open_again(server: &Server, alone: &[Vec<Value>]) {
+    for turn in 0..2 {
+        for (at, name) in ["tiny", "other"].into_iter().enumerate() {
+            assert_eq!(ask(server, name, turn), alone[at][turn], "{name} {turn}");
+            let (held, _) = bytes(server);
+            let open = held.iter().filter(|(_, bytes)| *bytes > 0);
+            let open: Vec<&str> = open.map(|(name, _)| name.as_str()).collect();
+            assert_eq!(open, [name]);
+        }
+    }
+    // Who is served is not closed: the other waits for its end.
+    std::thread::scope(|scope| {
+        let busy = scope.spawn(|| ask_all(server, "tiny", 0));
+        let began = super::wait(|| (held(server, "tiny") > 0).then_some(()));
+        assert!(began.is_some());
+        assert_eq!(ask_all(server, "other", 4), alone[1][4..8]);
+        assert_eq!(busy.join().expect("answers"), alone[0][..4]);
+    });
 }
 
 #[test]

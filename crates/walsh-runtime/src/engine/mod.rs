@@ -66,7 +66,7 @@ use crate::{Error, Model, Result};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// Clones are handles of the same engine, which ends with the last of them
+/// Clones are handles of the same engine, which [ends](Engine::end) with the last of them
 /// and its requests with it.
 #[derive(Clone)]
 pub struct Engine(Arc<Shared>);
@@ -165,6 +165,21 @@ impl Engine {
     pub fn status(&self) -> EngineStatus {
         let shown = self.0.shown.lock();
         shown.unwrap_or_else(PoisonError::into_inner).status
+    }
+
+    /// Ends it for all who have a handle, and its requests with it. Gives what it has done in all: nobody is served any more,
+    /// and no page is left.
+    pub fn end(&self) -> EngineStatus {
+        self.0.end();
+        EngineStatus {
+            waiting: 0,
+            running: 0,
+            pages_used: 0,
+            pages_shared: 0,
+            pages_kept: 0,
+            pages: 0,
+            ..self.status()
+        }
     }
 
     /// Its slots, of which a request has one from when it begins until it ends.
@@ -274,20 +289,25 @@ fn ended() -> Error {
     Error::Engine { what }
 }
 
-impl Drop for Shared {
-    fn drop(&mut self) {
+impl Shared {
+    /// Ends the thread, and its requests with it.
+    fn end(&self) {
         // Without senders the thread ends.
         (self.hush)();
-        let inbox = self.inbox.get_mut().unwrap_or_else(PoisonError::into_inner);
-        *inbox = None;
-        let thread = self
-            .thread
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(thread) = thread.take() {
+        let inbox = self.inbox.lock();
+        *inbox.unwrap_or_else(PoisonError::into_inner) = None;
+        let thread = self.thread.lock();
+        let thread = thread.unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
             // A panic of the thread has ended its streams with an error of their own.
             let _ = thread.join();
         }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 

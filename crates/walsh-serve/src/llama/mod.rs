@@ -219,9 +219,10 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
     responses((status = 200, description = "Figures", body = Value, content_type = "application/json"), Failures)
 )]
 pub(crate) async fn metrics_json(State(app): State<Arc<App>>) -> Json<Value> {
-    let models = app.models.opened().into_iter().map(|served| {
+    let mut models = Vec::new();
+    app.models.look(|served| {
         let status = served.engine.status();
-        json!({
+        models.push(json!({
             "model": served.name,
             "running": status.running,
             "waiting": status.waiting,
@@ -237,7 +238,7 @@ pub(crate) async fn metrics_json(State(app): State<Arc<App>>) -> Json<Value> {
             "reused": status.reused,
             "generated": status.generated,
             "put_off": status.put_off,
-        })
+        }));
     });
-    Json(json!({ "models": models.collect::<Vec<_>>() }))
+    Json(json!({ "models": models }))
 }
