@@ -12,6 +12,9 @@
 //! }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! Features: `cpu` (a default), `cuda` and `metal` are the backends of `walsh`; `download` (a default) is `store`, models by
+//! name.
 
 mod batch;
 mod bench;
@@ -20,6 +23,7 @@ pub mod chat;
 mod constraint;
 mod container;
 mod conversation;
+#[cfg(feature = "cpu")]
 mod doctor;
 mod engine;
 mod error;
@@ -35,6 +39,7 @@ pub mod sampling;
 mod session;
 pub mod shown;
 mod size;
+#[cfg(feature = "download")]
 pub mod store;
 mod text;
 pub mod tokenizer;
@@ -51,6 +56,7 @@ pub use calibration::{
 pub use constraint::Constraint;
 pub use container::{Replacement, check_readable, check_writable};
 pub use conversation::{Conversation, Reply};
+#[cfg(feature = "cpu")]
 pub use doctor::{BackendState, Cpu, Diagnosis, Tool, diagnose};
 pub use engine::{
     Budget, Engine, EngineOptions, EngineStatus, Logprobs, Piece, Pooling, Request, SlotFile,

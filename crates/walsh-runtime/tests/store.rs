@@ -1,4 +1,5 @@
 //! The store, with pip and wheels made here: no network.
+#![cfg(feature = "download")]
 
 use std::fs;
 use std::io::Write;

@@ -1,4 +1,5 @@
 //! Models from elsewhere, from a server on this machine.
+#![cfg(feature = "download")]
 
 mod hub;
 mod places;
