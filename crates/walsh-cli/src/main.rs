@@ -17,6 +17,7 @@ mod imatrix;
 mod input;
 mod inspect;
 mod interrupt;
+mod manual;
 mod models;
 mod output;
 mod perplexity;
@@ -67,5 +68,6 @@ fn run(command: Command) -> Outcome {
         Command::Convert(args) => convert::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => completions::run(&args),
+        Command::Manual(args) => manual::run(&args),
     }
 }

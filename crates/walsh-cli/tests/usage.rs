@@ -4,7 +4,7 @@ mod support;
 
 use support::walsh;
 
-const COMMANDS: [&str; 17] = [
+const COMMANDS: [&str; 18] = [
     "pull",
     "list",
     "rm",
@@ -22,6 +22,7 @@ const COMMANDS: [&str; 17] = [
     "bench-ops",
     "doctor",
     "completions",
+    "manual",
 ];
 
 #[test]
@@ -117,6 +118,7 @@ fn wrong_command_lines_are_one_line_and_status_2() {
         (&["tokenize"], "there is no text"),
         (&["tokenize", "--decode", "--ids", "1"], "--decode"),
         (&["completions", "cmd"], "fish"),
+        (&["manual"], "<FOLDER>"),
         (&["rm"], "<NAME>"),
         (&["bench", "--depth", "-1"], "a whole number from 0"),
         (&["bench", "--repetitions", "0"], "a whole number from 1"),
@@ -158,4 +160,27 @@ fn completions_are_printed_for_each_shell() {
         let script = walsh(["completions", shell]).ok();
         assert!(script.contains("perplexity"), "{shell}");
     }
+}
+
+#[test]
+fn every_command_has_a_page_of_the_manual() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let pages = folder.path().join("share/man1");
+    let argument = pages.to_str().expect("UTF-8");
+    assert_eq!(walsh(["manual", argument]).ok(), "");
+    let page = |name: &str| {
+        let text = std::fs::read_to_string(pages.join(name));
+        text.unwrap_or_else(|error| panic!("{name}: {error}"))
+    };
+    assert!(page("walsh.1").contains("quantised KV cache"));
+    for command in COMMANDS {
+        let name = format!("walsh-{command}.1");
+        assert!(page(&name).contains("--help"), "{name}");
+    }
+    // What is there is replaced, with the same.
+    let before = page("walsh-generate.1");
+    walsh(["manual", argument]).ok();
+    assert_eq!(page("walsh-generate.1"), before);
+    let file = pages.join("walsh.1");
+    walsh(["manual", file.to_str().expect("UTF-8")]).fails(1, "walsh.1: ");
 }

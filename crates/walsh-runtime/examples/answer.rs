@@ -1,24 +1,19 @@
 //! An answer, word by word as it comes.
 //!
 //! ```sh
-//! cargo run --release --example answer -- smollm2-135m 4bit "Why is the sky blue?"
+//! cargo run --release --example answer -- model.gguf 4bit "Why is the sky blue?"
 //! ```
 
 use std::error::Error;
 use std::io::{Write, stdout};
 
-use walsh_runtime::store::{Store, StoreOptions};
-use walsh_runtime::{Conversation, GenerateOptions, Model, SessionOptions, Watch};
+use walsh_runtime::{Conversation, GenerateOptions, Model, SessionOptions};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [model, kv, question] = &arguments[..] else {
-        return Err("give a model, a SPEC of its KV cache such as 4bit, and a question".into());
+    let [path, kv, question] = &arguments[..] else {
+        return Err("give a GGUF file, a SPEC of its KV cache such as 4bit, and a question".into());
     };
-    // A path, a name of `walsh list`, or hf:OWNER/REPO: what is not here is fetched.
-    let store = Store::open(StoreOptions::default())?;
-    let path = store.resolve(model, &Watch::default(), &mut |_| ())?;
-
     let device = walsh::open("cpu")?;
     let model = Model::open(&device, path)?;
     let options = SessionOptions {

@@ -192,6 +192,7 @@ impl Error {
         Error::Template { what: what.into() }
     }
 
+    #[cfg(feature = "download")]
     pub(crate) fn store(what: impl Into<String>) -> Error {
         Error::Store { what: what.into() }
     }

@@ -13,8 +13,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Features: `cpu` (a default), `cuda` and `metal` are the backends of `walsh`; `download` (a default) is `store`, models by
-//! name.
+//! Features: `cpu` (the default), `cuda` and `metal` are the backends of `walsh`; `download` is `store`, models by name.
 
 mod batch;
 mod bench;

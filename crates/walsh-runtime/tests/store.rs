@@ -1,5 +1,4 @@
 //! The store, with pip and wheels made here: no network.
-#![cfg(feature = "download")]
 
 use std::fs;
 use std::io::Write;

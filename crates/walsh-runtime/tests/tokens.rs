@@ -1,7 +1,6 @@
 //! Real vocabularies: token ids and chat templates equal to llama.cpp's.
 //!
 //! The models are fetched into the user's cache folder, once.
-#![cfg(feature = "download")]
 
 use std::fs::File;
 

@@ -14,7 +14,7 @@ use clap::{Parser, Subcommand};
 pub(crate) use convert::{Convert, Imatrix, Making, Quantize};
 pub(crate) use foreign::advice;
 pub(crate) use measure::{Bench, BenchOps, Fidelity, Fit, Perplexity};
-pub(crate) use models::{Completions, Doctor, Inspect, List, Pull, Remove};
+pub(crate) use models::{Completions, Doctor, Inspect, List, Manual, Pull, Remove};
 pub(crate) use serve::{Log, Serve};
 pub(crate) use shared::{
     AnswerArgs, Cache, DeviceArgs, EngineArgs, FormArgs, InputArgs, LoraArgs, ModelArgs,
@@ -98,4 +98,6 @@ pub(crate) enum Command {
     Doctor(Doctor),
     /// Print what makes a shell complete the command line
     Completions(Completions),
+    /// Write manual pages, one for each command
+    Manual(Manual),
 }

@@ -1,7 +1,8 @@
-//! The commands about models and the machine: `pull`, `list`, `rm`, `inspect`, `doctor` and
-//! `completions`.
+//! The commands about models and the machine: `pull`, `list`, `rm`, `inspect`, `doctor`,
+//! `completions` and `manual`.
 
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 
 use clap::Args;
 use clap_complete::Shell;
@@ -125,4 +126,15 @@ pub(crate) struct Completions {
     /// The shell
     #[arg(value_name = "SHELL")]
     pub(crate) shell: Shell,
+}
+
+/// `walsh manual`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  walsh manual ~/.local/share/man/man1")]
+pub(crate) struct Manual {
+    /// The folder, which is made where there is none; pages that are there are replaced
+    #[arg(value_name = "FOLDER")]
+    pub(crate) folder: PathBuf,
 }

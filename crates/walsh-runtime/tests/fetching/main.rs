@@ -1,5 +1,4 @@
 //! Models from elsewhere, from a server on this machine.
-#![cfg(feature = "download")]
 
 mod hub;
 mod places;
