@@ -72,8 +72,8 @@ pub use generate::{Figures, Finish, GenerateOptions, Generation};
 pub use importance::{ColumnSquares, Importance, ImportanceOptions, importance};
 pub use inspect::{Inspection, KvCost, LayerHeads, MetadataEntry, Shape, TypeShare, inspect};
 pub use model::{
-    AdapterInfo, Architecture, ExpertsConfig, Fingerprint, LayerConfig, Lora, Model, ModelConfig,
-    RecurrentConfig, Synthetic, TensorSummary,
+    AdapterInfo, Architecture, DeltaConfig, ExpertsConfig, Fingerprint, LayerConfig, Lora, Model,
+    ModelConfig, RecurrentConfig, Synthetic, TensorSummary,
 };
 pub use perplexity::{
     PerplexityOptions, PerplexityProgress, PerplexityReport, PerplexityResult, log_likelihood,

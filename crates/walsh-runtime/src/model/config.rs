@@ -23,7 +23,7 @@ mod recurrent;
 
 pub use experts::ExpertsConfig;
 pub(super) use layers::ROPE_FACTORS;
-pub use recurrent::RecurrentConfig;
+pub use recurrent::{DeltaConfig, RecurrentConfig};
 
 /// What differs from layer to layer.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,13 +34,15 @@ pub struct LayerConfig {
     pub rope: Option<RopeConfig>,
     /// Whether it keeps a state of fixed size instead of keys and values.
     pub recurrent: bool,
+    /// Whether its feed-forward part is nothing but a mixture of experts.
+    pub mixture: bool,
     /// The earlier layer whose keys and values it attends to, where it has none of its own.
     pub shares: Option<usize>,
     /// KV heads.
     pub kv_heads: usize,
     /// Numbers per head.
     pub head_dim: usize,
-    /// The width inside the feed-forward part, or inside each expert where that is nothing but a mixture.
+    /// The width inside the feed-forward part, or inside each expert of a mixture.
     pub feed_forward: usize,
 }
 
@@ -196,7 +198,7 @@ impl Reader<'_, '_> {
             return Err(self.missing(norm_eps));
         };
         let layer_configs = self.layers(layers as usize, (heads, head_dims), factors)?;
-        let recurrent = self.recurrent()?;
+        let recurrent = self.recurrent(width)?;
         let largest_gemma = match architecture {
             Architecture::Gemma2 => layers == 46,
             Architecture::Gemma3 => layers == 62,

@@ -28,7 +28,7 @@ pub use adapters::{AdapterInfo, Lora};
 pub(crate) use adapters::{Applied, Selection};
 pub use architecture::Architecture;
 use config::ROPE_FACTORS;
-pub use config::{ExpertsConfig, LayerConfig, ModelConfig, RecurrentConfig};
+pub use config::{DeltaConfig, ExpertsConfig, LayerConfig, ModelConfig, RecurrentConfig};
 use file::ModelFiles;
 pub use fingerprint::Fingerprint;
 pub(crate) use keys::number;

@@ -188,6 +188,28 @@ MODELS |= {
 }
 
 
+# Short convolutions around a layer that attends; of experts, behind a layer without.
+CONVOLUTIONS = dict(
+    **{**PLAIN_HEADS, "num_hidden_layers": 3},
+    layer_types=["conv", "full_attention", "conv"],
+    conv_L_cache=3,
+    rope_parameters=dict(rope_type="default", rope_theta=10000.0),
+)
+
+MODELS |= {
+    "lfm2": lambda: transformers.Lfm2ForCausalLM(transformers.Lfm2Config(**CONVOLUTIONS, block_multiple_of=8)),
+    "lfm2moe": lambda: transformers.Lfm2MoeForCausalLM(
+        transformers.Lfm2MoeConfig(
+            **CONVOLUTIONS,
+            num_dense_layers=1,
+            num_experts=5,
+            num_experts_per_tok=2,
+            moe_intermediate_size=16,
+        )
+    ),
+}
+
+
 def zero_centred(model, name):
     return model.config.model_type.startswith(("qwen3_next", "qwen3_5")) and "linear_attn" not in name
 
@@ -219,6 +241,8 @@ def randomise(model):
     for name, buffer in model.named_buffers():
         if name.endswith("layer_scalar"):
             buffer.copy_(1 + 0.3 * torch.randn(buffer.shape, generator=generator))
+        elif name.endswith("expert_bias"):
+            buffer.copy_(0.3 * torch.randn(buffer.shape, generator=generator))
 
 
 def vocabulary(self):
