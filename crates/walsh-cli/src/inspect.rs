@@ -63,6 +63,9 @@ fn describe(model: &Inspection) -> String {
     let embeddings = shape.per_layer_width.map_or(String::new(), |width| {
         format!("\nan embedding of {width} numbers of each token for each layer")
     });
+    let pooling = shape.pooling.map_or(String::new(), |pooling| {
+        format!("\nmakes one vector of a text, with {pooling} pooling, and no texts")
+    });
     let heads = match shape.unlike_heads.as_slice() {
         [] => format!("{} KV heads of {}", shape.kv_heads, shape.head_dim),
         kinds => {
@@ -130,7 +133,7 @@ fn describe(model: &Inspection) -> String {
     format!(
         "{name}, {architecture}, {parameters:.1} million weights, {size}\n\
          {path}\n\
-         {layers} layers of width {width}, feed-forward {feed_forward}{experts}{embeddings}{windows}{states}{sharing}\n\
+         {layers} layers of width {width}, feed-forward {feed_forward}{experts}{embeddings}{pooling}{windows}{states}{sharing}\n\
          {queries} query heads and {heads}\n\
          vocabulary of {vocabulary}, trained for a context of {context}\n\
          \nWeights by type\n{types}\

@@ -5,7 +5,7 @@ use serde_json::Value as Json;
 use walsh::formats::gguf::{Gguf, Value};
 use walsh::formats::kv::{Budget, KvCodec, KvCodecs, KvSpec, LayerKv};
 
-use crate::{Model, ModelConfig, Result, SessionOptions};
+use crate::{Model, ModelConfig, Pooling, Result, SessionOptions};
 
 /// A model's description.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -55,6 +55,9 @@ pub struct Shape {
     /// The numbers of a token's embedding for each layer, where there are such.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub per_layer_width: Option<usize>,
+    /// How the model makes one vector of a text, where it makes those instead of texts: `mean` or `last`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pooling: Option<&'static str>,
     /// Query heads.
     pub heads: usize,
     /// KV heads of the first layer.
@@ -196,6 +199,7 @@ pub fn inspect(model: &Model, specs: &[KvSpec], context: usize) -> Result<Inspec
             experts_used: config.experts.map(|experts| experts.used),
             experts_beside: config.experts.and_then(|experts| experts.beside),
             per_layer_width: config.per_layer_width,
+            pooling: config.pooling.map(Pooling::name),
             heads: config.heads,
             kv_heads: first.kv_heads,
             head_dim: first.head_dim,

@@ -34,6 +34,7 @@ mod importance;
 mod inspect;
 mod model;
 mod perplexity;
+mod pooling;
 mod regular;
 pub mod sampling;
 mod session;
@@ -59,8 +60,8 @@ pub use conversation::{Conversation, Reply};
 #[cfg(feature = "cpu")]
 pub use doctor::{BackendState, Cpu, Diagnosis, Tool, diagnose};
 pub use engine::{
-    Budget, Engine, EngineOptions, EngineStatus, Logprobs, Piece, Pooling, Request, SlotFile,
-    SlotStatus, Stream,
+    Budget, Engine, EngineOptions, EngineStatus, Logprobs, Piece, Request, SlotFile, SlotStatus,
+    Stream,
 };
 pub use error::{Error, Result};
 pub use fidelity::{
@@ -79,6 +80,7 @@ pub use perplexity::{
     PerplexityOptions, PerplexityProgress, PerplexityReport, PerplexityResult, log_likelihood,
     perplexity,
 };
+pub use pooling::Pooling;
 pub use sampling::{RecommendedSampling, Sampling};
 pub use session::{DEFAULT_CONTEXT, RestoreOptions, Session, SessionOptions};
 pub use size::size_text;

@@ -8,6 +8,7 @@ use walsh::ops::{Activation, RopeConfig, RopeScaling, Temperature};
 
 use super::architecture::Architecture;
 use super::keys;
+use crate::pooling::Pooling;
 use crate::{Error, Result};
 
 /// Returns with a one-line reason.
@@ -91,6 +92,8 @@ pub struct ModelConfig {
     pub activation: Activation,
     /// What layers are that keep a state, where there are some.
     pub recurrent: Option<RecurrentConfig>,
+    /// How it makes one vector of a text, where that is what it was trained for: it makes no texts then.
+    pub pooling: Option<Pooling>,
     /// How many layers of the file, behind all others, only guess further tokens and are left out.
     pub guessing_layers: usize,
     /// One entry per layer.
@@ -250,6 +253,7 @@ impl Reader<'_, '_> {
                 _ => Activation::Silu,
             },
             recurrent,
+            pooling: self.pooling()?,
             guessing_layers: self.guessing_layers(layers as usize)?,
             layers: layer_configs,
         })
@@ -265,6 +269,28 @@ impl Reader<'_, '_> {
             0 => Ok(None),
             width if width > LARGEST => Err(self.no_model_has(name, width)),
             width => Ok(Some(width as usize)),
+        }
+    }
+
+    /// How the model makes one vector of a text; none of models that make texts.
+    fn pooling(&self) -> Result<Option<Pooling>> {
+        let name = "pooling_type";
+        match self.opt_size(name)? {
+            None | Some(0) => Ok(None),
+            Some(1) => Ok(Some(Pooling::Mean)),
+            Some(3) => Ok(Some(Pooling::Last)),
+            Some(other) => {
+                let what = match other {
+                    2 => " (the first token's vector)",
+                    4 => " (a rank)",
+                    _ => "",
+                };
+                reject!(
+                    self,
+                    "metadata key {} is {other}{what}, but only 0 (none), 1 (mean) and 3 (last) are supported: use another model",
+                    self.key(name)
+                )
+            }
         }
     }
 

@@ -259,8 +259,7 @@ const OF_ARCHITECTURES: &[(&str, &[Architecture], Role)] = &[
     ("expert_group_used_count", ALL, Only(NONE)),
     ("leading_dense_block_count", LED_BY_NONE, Only(NONE)),
     ("nextn_predict_layers", ATTENDING, Only(NONE)),
-    // A model that makes one vector of a text makes no text.
-    ("pooling_type", ALL, Only(NONE)),
+    ("pooling_type", ALL, Read),
 ];
 
 /// The keys that belong to no architecture and say how the file is to be read; the others describe it.

@@ -53,7 +53,7 @@ impl LayerState {
         let of = |all: &Tensor| {
             let own = all.rows(slot..slot + 1)?;
             let width = own.shape()[own.shape().len() - 1];
-            own.reshape(&[own.elements() / width, width])
+            Ok(own.reshape(&[own.elements() / width, width])?)
         };
         [&self.latest]
             .into_iter()

@@ -262,6 +262,14 @@ impl Model {
         &self.0.config
     }
 
+    /// Refuses to make texts with a model that was trained to make vectors of them.
+    pub(crate) fn check_generates(&self) -> Result<()> {
+        match self.config().pooling {
+            None => Ok(()),
+            Some(pooling) => Err(Error::MakesVectors { pooling }),
+        }
+    }
+
     /// Its tensors by storage type, the largest share first.
     #[must_use]
     pub fn tensors(&self) -> &[TensorSummary] {

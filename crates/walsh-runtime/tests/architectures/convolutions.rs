@@ -59,8 +59,8 @@ fn layers_without_experts_that_contradict_themselves_are_refused() {
             8,
             "asks for [5, 8, 32]",
         ),
-        ("lfm2moe.expert_gating_func", 1, "only 2.0 is supported"),
-        ("lfm2moe.expert_gating_func", 3, "only 2.0 is supported"),
+        ("lfm2moe.expert_gating_func", 1, "only 2 is supported"),
+        ("lfm2moe.expert_gating_func", 3, "only 2 is supported"),
     ] {
         let error = refused("lfm2moe", |bytes| set(bytes, key, value));
         assert!(error.contains(words), "{key} = {value}: {error}");

@@ -1,6 +1,7 @@
 //! Each architecture against transformers: tiny random models, whose logits were computed there by `make.py`.
 
 mod convolutions;
+mod embeddings;
 mod unlike;
 
 use std::path::{Path, PathBuf};

@@ -89,6 +89,7 @@ impl Loader<'_> {
         let name = |part: &str| format!("blk.{index}.{part}");
         let linear = |part: &str, rows, columns| self.linear(&name(part), [rows, columns], false);
         let (width, heads, values) = (config.width, delta.heads, delta.values());
+        let convolution = self.kernel(&name("ssm_conv1d.weight"), recurrent)?;
         let steps = match self.places.contains_key(&name("ssm_ba.weight")) {
             true => Steps::Together(linear("ssm_ba", 2 * heads, width)?),
             false => Steps::Apart {
@@ -100,7 +101,7 @@ impl Loader<'_> {
             mixed: linear("attn_qkv", recurrent.channels, width)?,
             gate: linear("attn_gate", values, width)?,
             steps,
-            convolution: self.kernel(&name("ssm_conv1d.weight"), recurrent)?,
+            convolution,
             decay_bias: self.required(&name("ssm_dt.bias"), &[heads])?,
             decay_scale: self.required(&name("ssm_a"), &[heads])?,
             norm: self.required(&name("ssm_norm.weight"), &[delta.value_dim])?,

@@ -13,7 +13,7 @@ use crate::{Error, Result};
 /// Where a tensor lies.
 pub(in crate::model) struct Place {
     /// Whether a part of the model is made of it.
-    used: Cell<bool>,
+    pub(super) used: Cell<bool>,
     pub(in crate::model) buffer: Buffer,
     pub(in crate::model) offset: u64,
     pub(in crate::model) dtype: DType,
