@@ -2,6 +2,8 @@
 
 use walsh::formats::gguf::write::NewValue;
 
+use walsh_runtime::{Model, inspect};
+
 use super::{Whole, changed, named, refusal, refused, rename, set};
 
 /// Why the model is refused with another value for a key, or without it.
@@ -39,6 +41,24 @@ fn convolutions_that_contradict_themselves_are_refused() {
     }
     let error = with("lfm2", heads, None);
     assert!(error.contains("head_count_kv is missing"), "{error}");
+}
+
+#[test]
+fn a_look_at_a_model_tells_its_layers_apart() {
+    let device = walsh::open("cpu:threads=1").expect("the processor");
+    let model = Model::open(&device, named("lfm2moe").path).expect("the model");
+    let shape = inspect(&model, &[], 64).expect("a look").shape;
+    assert_eq!((shape.feed_forward, shape.experts), (16, Some(5)));
+    assert_eq!(
+        (shape.dense_feed_forward, shape.dense_layers),
+        (Some(40), vec![0])
+    );
+    assert_eq!((shape.recurrent_layers, shape.kv_heads), (vec![0, 2], 1));
+    // Of each of two layers, two tokens of 32 channels.
+    assert_eq!(shape.state_bytes, Some(2 * 4 * 2 * 32));
+    let model = Model::open(&device, named("lfm2").path).expect("the model");
+    let shape = inspect(&model, &[], 64).expect("a look").shape;
+    assert_eq!((shape.feed_forward, shape.dense_feed_forward), (32, None));
 }
 
 #[test]

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use serde_json::Value;
-use walsh_runtime::{Engine, EngineOptions, Error, GenerateOptions, Model, Pooling, Request};
+use walsh_runtime::{
+    Engine, EngineOptions, Error, GenerateOptions, Model, Pooling, Request, inspect,
+};
 
 use super::{TOLERANCE, refusal, set};
 
@@ -94,6 +96,8 @@ fn what_makes_vectors_makes_no_texts() {
         );
         assert!(!error.contains('\n'), "{error}");
     };
+    let shape = inspect(&model, &[], 64).expect("a look").shape;
+    assert_eq!(shape.pooling, Some("last"));
     let mut session = model.session(Default::default()).expect("a session");
     let generated = session.generate_from(&[1, 2, 3], GenerateOptions::default());
     check(generated.err().expect("refused"));
