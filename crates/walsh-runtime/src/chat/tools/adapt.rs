@@ -39,7 +39,7 @@ impl Form {
             }
             Format::Mistral => messages.iter_mut().for_each(shorten_ids),
             Format::Pythonic if !self.writes_calls => messages.iter_mut().for_each(write_calls),
-            Format::Pythonic => messages.iter_mut().for_each(name_thoughts),
+            Format::Pythonic => messages.iter_mut().for_each(fill),
             Format::Hermes | Format::Coder | Format::Gemma(_) => {}
         }
         Ok(())
@@ -239,8 +239,12 @@ fn literal(value: &Value) -> String {
     }
 }
 
-/// Gives reasoning the name that LFM2.5's template has for it.
-fn name_thoughts(message: &mut Message) {
+/// Gives reasoning the name that LFM2.5's template has for it, and a message a text, without which that fails.
+fn fill(message: &mut Message) {
+    let is_none = message.get("content").is_none_or(Value::is_null);
+    if is_none {
+        message.insert("content".into(), "".into());
+    }
     if let Some(reasoning) = message.get("reasoning_content").cloned() {
         message.entry("thinking").or_insert(reasoning);
     }

@@ -49,7 +49,7 @@ const GEMMA: &str = "{{ bos_token }}{% macro show(value) %}
 
 /// LFM2.5's way of telling of tools and of writing calls.
 const LFM2: &str = "{{ bos_token }}{{ 'List of tools: ' + tools | tojson if tools }}{% for m in messages %}<|im_start|>{{ m.role }}
-{{ '<think>' + m.thinking + '</think>' if m.thinking }}{{ m.content or '' }}
+{{ '<think>' + m.thinking + '</think>' if m.thinking }}{{ m.content + '' }}
 {%- if m.tool_calls %}<|tool_call_start|>[{% for call in m.tool_calls %}{{ ', ' if not loop.first }}{{ call.function.name }}(
 {%- for name, value in call.function.arguments.items() %}{{ ', ' if not loop.first }}{{ name }}=
 {%- if value is string %}'{{ value }}'{% elif value is mapping %}{{ value | tojson }}{% else %}{{ value | string }}{% endif %}
