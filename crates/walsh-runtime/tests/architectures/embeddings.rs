@@ -108,7 +108,7 @@ fn what_makes_vectors_makes_no_texts() {
             max_tokens: tokens,
             ..Request::new(vec![1, 2, 3])
         };
-        check(engine(&model).submit(request).err().expect("refused"));
+        check(engine(&model).submit(request).expect_err("refused"));
     }
     // Without the key, and with none, it makes texts.
     let (_folder, path) = with_type(0);
