@@ -237,6 +237,7 @@ impl World {
             14 => ShortConv {
                 input: self.view(rng, tokens),
                 weight: self.view(rng, 4).reshape(&[WIDTH, 4]).unwrap(),
+                silu: true,
                 state: self.view(rng, 3).reshape(&[1, 3, WIDTH]).unwrap(),
                 positions: self.positions.clone(),
                 sequences: None,

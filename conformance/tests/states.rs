@@ -94,6 +94,7 @@ impl World {
             ShortConv {
                 input: gather(&self.numbers, WIDTH)?,
                 weight: self.weight.clone(),
+                silu: true,
                 state: self.latest.clone(),
                 positions: positions.clone(),
                 sequences: Some(slots.clone()),

@@ -88,9 +88,11 @@ impl From<Failure> for PyErr {
 /// The class of an error of the library.
 fn class_of(error: &Error) -> &'static str {
     match error {
-        Error::Gguf(_) | Error::Model { .. } | Error::Adapter { .. } | Error::Logits { .. } => {
-            "ModelError"
-        }
+        Error::Gguf(_)
+        | Error::Model { .. }
+        | Error::MakesVectors { .. }
+        | Error::Adapter { .. }
+        | Error::Logits { .. } => "ModelError",
         Error::Tokenizer { .. } => "TokenizerError",
         Error::Template { .. } | Error::Dialogue { .. } => "ChatError",
         Error::Sampling { .. } | Error::Option { .. } | Error::EmptyPrompt => "OptionError",

@@ -231,6 +231,7 @@ impl PyModel {
         about.set_item("heads", config.heads)?;
         about.set_item("kv_heads", config.layers[0].kv_heads)?;
         about.set_item("head_dim", config.layers[0].head_dim)?;
+        about.set_item("pooling", config.pooling.map(|pooling| pooling.name()))?;
         about.set_item("bos", tokenizer.bos())?;
         about.set_item("eos", tokenizer.eos())?;
         about.set_item("ends", tokenizer.ends())?;

@@ -149,15 +149,10 @@ impl Knobs {
 
     /// For what an engine generates.
     pub(crate) fn request(&self, model: &Model, prompt: Vec<i32>) -> Result<Request> {
-        let pooling = match self.pooling.as_deref() {
-            None => None,
-            Some("mean") => Some(Pooling::Mean),
-            Some("last") => Some(Pooling::Last),
-            Some(other) => {
-                let what = format!("pooling is {other:?}: give \"mean\" or \"last\"");
-                return Err(Failure::option(what));
-            }
-        };
+        let pooling = self.pooling.as_deref().map(|name| {
+            let what = || format!("pooling is {name:?}: give \"mean\" or \"last\"");
+            Pooling::named(name).ok_or_else(|| Failure::option(what()))
+        });
         let deadline = self.timeout.map(|seconds| {
             let time = Duration::try_from_secs_f64(seconds).ok();
             let end = time.and_then(|time| Instant::now().checked_add(time));
@@ -174,7 +169,7 @@ impl Knobs {
             look_up: self.look_up.unwrap_or(false),
             top_logprobs: self.top_logprobs,
             prompt_logprobs: self.prompt_logprobs,
-            pooling,
+            pooling: pooling.transpose()?,
             stop: self.stop.clone().unwrap_or_default(),
             show_control: self.show_control.unwrap_or(false),
             priority: self.priority.unwrap_or(0),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from pathlib import Path
@@ -64,6 +65,22 @@ def test_hidden_states_are_what_embeddings_are_made_of(
     last = engine.embed(PROMPT, pooling="last", normalise=False)
     assert np.allclose(states[-1], last, atol=0.05 * np.abs(last).max())
     assert abs(np.linalg.norm(engine.embed(PROMPT)) - 1) < 1e-5
+
+
+def test_models_that_make_vectors_pool_as_they_were_trained_to(model: walsh.Model) -> None:
+    assert model.pooling is None
+    folder = Path(__file__).parents[2] / "crates/walsh-runtime/tests/architectures/embeddings"
+    golden = json.loads((folder / "qwen3.json").read_text("utf-8"))
+    with walsh.Model(folder / "qwen3.gguf") as tiny:
+        assert tiny.pooling == "last"
+        with walsh.Engine(tiny, context=64, kv="f32") as engine:
+            for pooling, name in [(None, "last"), ("last", "last"), ("mean", "mean")]:
+                found = engine.embed(golden["tokens"], pooling=pooling)
+                assert np.allclose(found, golden[name], atol=1e-4)
+            with pytest.raises(walsh.ModelError, match="one vector of a text"):
+                engine.generate("a", max_tokens=1)
+        with tiny.session() as session, pytest.raises(walsh.ModelError, match="no texts"):
+            session.generate("a", max_tokens=1)
 
 
 @pytest.mark.parametrize("kv", ["f16", "4bit"])

@@ -317,11 +317,13 @@ class Engine(Closing):
         self,
         text: str | Sequence[int],
         *,
-        pooling: Literal["mean", "last"] = "mean",
+        pooling: Literal["mean", "last"] | None = None,
         normalise: bool = True,
     ) -> NDArray[np.float32]:
         """What the model makes of a text: its vectors' mean, or the last of them, ``[width]``, of
-        length 1 unless ``normalise`` is false."""
+        length 1 unless ``normalise`` is false. Without ``pooling`` it is what the model was trained
+        for, and the mean with others."""
+        pooling = pooling or self.model.pooling or "mean"
         reply = self.submit(text, max_tokens=0, pooling=pooling)
         reply.read()
         vector = np.asarray(reply.embedding, dtype=np.float32)

@@ -131,6 +131,12 @@ class Model(Closing):
         return int(self._about["head_dim"])
 
     @property
+    def pooling(self) -> Literal["mean", "last"] | None:
+        """How it makes one vector of a text, where it was trained for that: it makes no texts then."""
+        pooling: Literal["mean", "last"] | None = self._about["pooling"]
+        return pooling
+
+    @property
     def bos(self) -> int | None:
         """The token that begins a text."""
         bos: int | None = self._about["bos"]

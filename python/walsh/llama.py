@@ -10,7 +10,7 @@ import json
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +31,8 @@ _ANY_SEED = 0xFFFFFFFF
 #: GGML's numbers of the types that a KV cache can have.
 _KV_TYPES = {0: "f32", 1: "f16", 2: "q4_0", 6: "q5_0", 8: "q8_0", 30: "bf16"}
 
-#: How vectors of an embedding are pooled: not, their mean, the last.
-_POOLINGS = {-1: None, 0: None, 1: "mean", 3: "last"}
+#: How vectors of an embedding are pooled: as the model was trained for, not, their mean, the last.
+_POOLINGS: dict[int, Literal["mean", "last"] | None] = {-1: None, 0: None, 1: "mean", 3: "last"}
 
 #: Options of the class that change nothing here.
 _WITHOUT_EFFECT = frozenset(
@@ -112,12 +112,12 @@ class Llama(Closing):
         self.verbose = verbose
         self._seed = seed
         self._window = last_n_tokens_size
-        self._pooling = _POOLINGS[pooling_type]
         self._embeds = embedding
         self._logits_all = logits_all
         self._model = Model(
             model_path, device=device, threads=None if device != "cpu" else n_threads, kv=kv
         )
+        self._pooling = self._model.pooling if pooling_type == -1 else _POOLINGS[pooling_type]
         try:
             self._engine = Engine(
                 self._model,
@@ -213,11 +213,7 @@ class Llama(Closing):
             with self._model.session(context=self._engine.context) as session:
                 rows = session.hidden_states(tokens)
         else:
-            pooling = self._pooling
-            if pooling == "mean":
-                rows = self._engine.embed(tokens, pooling="mean", normalise=False)[np.newaxis]
-            else:
-                rows = self._engine.embed(tokens, pooling="last", normalise=False)[np.newaxis]
+            rows = self._engine.embed(tokens, pooling=self._pooling, normalise=False)[np.newaxis]
         if normalize:
             rows = _normalised(rows)
         vectors: list[list[float]] = rows.tolist()

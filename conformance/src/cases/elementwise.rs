@@ -68,6 +68,7 @@ fn gated() -> Problems {
         limit: 7.0,
     };
     for activation in [
+        Activation::Identity,
         Activation::Silu,
         Activation::Sigmoid,
         Activation::GeluTanh,
@@ -82,6 +83,7 @@ fn gated() -> Problems {
             let gate = lively(&mut rng, count(shape));
             let up = rng.normals(count(shape));
             let f = |gate: f64, up: f64| match activation {
+                Activation::Identity => gate * up,
                 Activation::Silu => silu(gate) * up,
                 Activation::Sigmoid => sigmoid(gate) * up,
                 Activation::GeluTanh => gelu_tanh(gate) * up,

@@ -61,16 +61,27 @@ fn from((_, first, _): Run, held: &[f32]) -> Vec<f64> {
 
 fn short_conv() -> Problems {
     let mut problems = Vec::new();
-    for (channels, taps) in [(16, 4), (48, 2), (144, 3), (1040, 4)] {
+    for (channels, taps, silu) in [
+        (16, 4, true),
+        (48, 2, true),
+        (144, 3, true),
+        (1040, 4, true),
+        (272, 3, false),
+    ] {
         for (runs, together) in cases() {
-            problems.push(convolution([channels, taps], runs, together));
+            problems.push(convolution((channels, taps, silu), runs, together));
         }
     }
     Box::new(problems.into_iter())
 }
 
-fn convolution([channels, taps]: [usize; 2], runs: &'static [Run], together: bool) -> Problem {
-    let name = format!("ShortConv [{channels}, {taps}], {}", name_of(runs));
+fn convolution(
+    (channels, taps, silu): (usize, usize, bool),
+    runs: &'static [Run],
+    together: bool,
+) -> Problem {
+    let plain = if silu { "" } else { " no SiLU" };
+    let name = format!("ShortConv [{channels}, {taps}]{plain}, {}", name_of(runs));
     let (seed, mut rng) = rng(&name);
     let (positions, sequences) = rows_of(runs);
     let (n, before) = (positions.len(), taps - 1);
@@ -90,7 +101,7 @@ fn convolution([channels, taps]: [usize; 2], runs: &'static [Run], together: boo
                 .map(|row| input[row * channels + channel])
                 .collect();
             let of_channel = &weight[channel * taps..][..taps];
-            let found = reference::short_conv(of_channel, &mut latest, &own);
+            let found = reference::short_conv(of_channel, &mut latest, &own, silu);
             for (row, output) in found.into_iter().enumerate() {
                 outputs[(start + row) * channels + channel] = output;
             }
@@ -120,6 +131,7 @@ fn convolution([channels, taps]: [usize; 2], runs: &'static [Run], together: boo
         Ok(ShortConv {
             input: t[0].clone(),
             weight: t[1].clone(),
+            silu,
             state: t[2].clone(),
             positions: t[3].clone(),
             sequences: together.then(|| t[4].clone()),

@@ -1,7 +1,12 @@
 use super::{sigmoid, silu};
 
 /// A channel of a sequence: what comes of its inputs, which follow on those of its state, whose latest are left there.
-pub fn short_conv(weight: &[f32], state: &mut [f64], inputs: &[f32]) -> Vec<f64> {
+pub fn short_conv(
+    weight: &[f32],
+    state: &mut [f64],
+    inputs: &[f32],
+    passes_silu: bool,
+) -> Vec<f64> {
     let mut outputs = Vec::new();
     for input in inputs {
         let mut latest = state.to_vec();
@@ -11,7 +16,7 @@ pub fn short_conv(weight: &[f32], state: &mut [f64], inputs: &[f32]) -> Vec<f64>
             .zip(&latest)
             .map(|(weight, input)| f64::from(*weight) * input)
             .sum();
-        outputs.push(silu(sum));
+        outputs.push(if passes_silu { silu(sum) } else { sum });
         state.copy_from_slice(&latest[1..]);
     }
     outputs

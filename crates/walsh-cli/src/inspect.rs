@@ -63,6 +63,16 @@ fn describe(model: &Inspection) -> String {
     let embeddings = shape.per_layer_width.map_or(String::new(), |width| {
         format!("\nan embedding of {width} numbers of each token for each layer")
     });
+    let dense = shape.dense_feed_forward.map_or(String::new(), |inner| {
+        format!(
+            "\nno experts but a feed-forward part of {inner} on {} layers, counted from 0: {}",
+            shape.dense_layers.len(),
+            ranges(&shape.dense_layers)
+        )
+    });
+    let pooling = shape.pooling.map_or(String::new(), |pooling| {
+        format!("\nmakes one vector of a text, with {pooling} pooling, and no texts")
+    });
     let heads = match shape.unlike_heads.as_slice() {
         [] => format!("{} KV heads of {}", shape.kv_heads, shape.head_dim),
         kinds => {
@@ -130,7 +140,7 @@ fn describe(model: &Inspection) -> String {
     format!(
         "{name}, {architecture}, {parameters:.1} million weights, {size}\n\
          {path}\n\
-         {layers} layers of width {width}, feed-forward {feed_forward}{experts}{embeddings}{windows}{states}{sharing}\n\
+         {layers} layers of width {width}, feed-forward {feed_forward}{experts}{dense}{embeddings}{pooling}{windows}{states}{sharing}\n\
          {queries} query heads and {heads}\n\
          vocabulary of {vocabulary}, trained for a context of {context}\n\
          \nWeights by type\n{types}\

@@ -10,6 +10,7 @@ fn conv() -> ShortConv {
     ShortConv {
         input: f32s(&[3, 48]),
         weight: f32s(&[48, 4]),
+        silu: true,
         state: f32s(&[5, 3, 48]),
         positions: i32s(&[3]),
         sequences: Some(i32s(&[3])),

@@ -1,5 +1,5 @@
 // output = f(a, b), number by number, EACH of them a thread; b repeats. MAP: 0 silu(a).b, 1 gelu_tanh(a).b, 2 a + b, 3 factor.a,
-// 4 soft cap, 5 g.sigmoid(factor.g).(u + 1) of a gate g up to the limit and u within it, 6 sigmoid(a).b.
+// 4 soft cap, 5 g.sigmoid(factor.g).(u + 1) of a gate g up to the limit and u within it, 6 sigmoid(a).b, 7 a.b.
 enum : int { HAS_B = MAP != 3 && MAP != 4 };
 
 struct alignas(4 * EACH) Numbers {
@@ -12,6 +12,7 @@ inline float mapped(constant MapArgs &args, float a, float b) {
     if (MAP == 2) return a + b;
     if (MAP == 3) return args.factor * a;
     if (MAP == 6) return b / (1.0f + exp(-a));
+    if (MAP == 7) return a * b;
     if (MAP == 4) return args.factor * tanh(a / args.factor);
     // A comparison with what is no number is false: it stays.
     a = a > args.limit ? args.limit : a;

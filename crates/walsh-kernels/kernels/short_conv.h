@@ -1,4 +1,4 @@
-// output[t, c] = silu(sum of weight[c, j] . input[t - TAPS + 1 + j, c]): a thread per channel of a row. The thread of a run's
+// output[t, c] = silu(sum of weight[c, j] . input[t - TAPS + 1 + j, c]), or the sum itself without SILU: a thread per channel of a row. The thread of a run's
 // first row has those behind it that reach into the state, too, and leaves the next: nobody else touches it.
 inline float conv_input(constant ShortConvArgs &args, device const float *input, device const float *state, int row, uint channel, bool begins) {
     // Rows before the run's first are the state's, the latest last.
@@ -22,7 +22,7 @@ inline void short_conv(constant ShortConvArgs &args, device const float *input, 
     for (int t = own; t < end; t++) {
         float sum = 0.0f;
         UNROLL for (int j = 0; j < TAPS; j++) sum = fma(w[j], conv_input(args, x, kept, t - TAPS + 1 + j, channel, begins), sum);
-        y[ulong(uint(t)) * args.channels + channel] = silu(sum);
+        y[ulong(uint(t)) * args.channels + channel] = SILU ? silu(sum) : sum;
     }
     if (own > 0) return;
     float latest[TAPS];

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use walsh::KvSpec;
 use walsh::formats::gguf::GgufError;
 
+use crate::pooling::Pooling;
 use crate::size::size_text;
 
 /// What can go wrong in the runtime. Each message is one line and says what to do.
@@ -143,6 +144,14 @@ pub enum Error {
         expected: String,
         /// What was given.
         given: String,
+    },
+    /// A model that was trained to make vectors of texts was asked for a text.
+    #[error(
+        "the model makes one vector of a text ({pooling} pooling) and no texts: ask for embeddings, or use another model"
+    )]
+    MakesVectors {
+        /// How it makes them.
+        pooling: Pooling,
     },
     /// There is nothing to continue.
     #[error(

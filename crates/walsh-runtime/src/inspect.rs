@@ -5,7 +5,7 @@ use serde_json::Value as Json;
 use walsh::formats::gguf::{Gguf, Value};
 use walsh::formats::kv::{Budget, KvCodec, KvCodecs, KvSpec, LayerKv};
 
-use crate::{Model, ModelConfig, Result, SessionOptions};
+use crate::{LayerConfig, Model, ModelConfig, Pooling, Result, SessionOptions};
 
 /// A model's description.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -52,9 +52,18 @@ pub struct Shape {
     /// The width inside each expert, where they stand beside a feed-forward part that all tokens pass.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub experts_beside: Option<usize>,
+    /// The layers without experts where others have some, counted from 0.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub dense_layers: Vec<usize>,
+    /// The width inside their feed-forward parts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dense_feed_forward: Option<usize>,
     /// The numbers of a token's embedding for each layer, where there are such.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub per_layer_width: Option<usize>,
+    /// How the model makes one vector of a text, where it makes those instead of texts: `mean` or `last`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pooling: Option<&'static str>,
     /// Query heads.
     pub heads: usize,
     /// KV heads of the first layer.
@@ -181,6 +190,9 @@ pub fn inspect(model: &Model, specs: &[KvSpec], context: usize) -> Result<Inspec
     let layers = config.layers.iter().enumerate();
     let sharing = layers.clone().filter(|(_, layer)| layer.shares.is_some());
     let recurrent = layers.clone().filter(|(_, layer)| layer.recurrent);
+    let has_mixtures = config.layers.iter().any(|layer| layer.mixture);
+    let is_dense = |layer: &LayerConfig| has_mixtures && !layer.mixture;
+    let dense = layers.clone().filter(|(_, layer)| is_dense(layer));
     let sliding = layers.filter(|(_, layer)| layer.window.is_some());
     Ok(Inspection {
         name: model.name().to_owned(),
@@ -191,11 +203,17 @@ pub fn inspect(model: &Model, specs: &[KvSpec], context: usize) -> Result<Inspec
         shape: Shape {
             layers: config.layers.len(),
             width: config.width,
-            feed_forward: config.most(|layer| layer.feed_forward),
+            feed_forward: config.most(|layer| match is_dense(layer) {
+                true => 0,
+                false => layer.feed_forward,
+            }),
+            dense_feed_forward: dense.clone().map(|(_, layer)| layer.feed_forward).max(),
+            dense_layers: dense.map(|(index, _)| index).collect(),
             experts: config.experts.map(|experts| experts.count),
             experts_used: config.experts.map(|experts| experts.used),
             experts_beside: config.experts.and_then(|experts| experts.beside),
             per_layer_width: config.per_layer_width,
+            pooling: config.pooling.map(Pooling::name),
             heads: config.heads,
             kv_heads: first.kv_heads,
             head_dim: first.head_dim,

@@ -33,6 +33,7 @@ mod importance;
 mod inspect;
 mod model;
 mod perplexity;
+mod pooling;
 mod regular;
 pub mod sampling;
 mod session;
@@ -58,8 +59,8 @@ pub use conversation::{Conversation, Reply};
 #[cfg(feature = "cpu")]
 pub use doctor::{BackendState, Cpu, Diagnosis, Tool, diagnose};
 pub use engine::{
-    Budget, Engine, EngineOptions, EngineStatus, Logprobs, Piece, Pooling, Request, SlotFile,
-    SlotStatus, Stream,
+    Budget, Engine, EngineOptions, EngineStatus, Logprobs, Piece, Request, SlotFile, SlotStatus,
+    Stream,
 };
 pub use error::{Error, Result};
 pub use fidelity::{
@@ -71,13 +72,14 @@ pub use generate::{Figures, Finish, GenerateOptions, Generation};
 pub use importance::{ColumnSquares, Importance, ImportanceOptions, importance};
 pub use inspect::{Inspection, KvCost, LayerHeads, MetadataEntry, Shape, TypeShare, inspect};
 pub use model::{
-    AdapterInfo, Architecture, ExpertsConfig, Fingerprint, LayerConfig, Lora, Model, ModelConfig,
-    RecurrentConfig, Synthetic, TensorSummary,
+    AdapterInfo, Architecture, DeltaConfig, ExpertsConfig, Fingerprint, LayerConfig, Lora, Model,
+    ModelConfig, RecurrentConfig, Synthetic, TensorSummary,
 };
 pub use perplexity::{
     PerplexityOptions, PerplexityProgress, PerplexityReport, PerplexityResult, log_likelihood,
     perplexity,
 };
+pub use pooling::Pooling;
 pub use sampling::{RecommendedSampling, Sampling};
 pub use session::{DEFAULT_CONTEXT, RestoreOptions, Session, SessionOptions};
 pub use size::size_text;

@@ -219,6 +219,7 @@ impl From<Error> for ApiError {
             Error::Template { .. }
             | Error::Text { .. }
             | Error::Tokenizer { .. }
+            | Error::MakesVectors { .. }
             | Error::Slot { .. } => Self::bad(message),
             Error::NoRoom { .. } => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message)

@@ -34,6 +34,7 @@ pub(super) fn workloads(sizes: Recurrent, all: &mut Vec<Workload>) {
             Ok(ShortConv {
                 input: maker.floats(&[tokens, width])?,
                 weight: maker.floats(&[width, TAPS])?,
+                silu: true,
                 state: maker.floats(&[1, TAPS - 1, width])?,
                 positions: maker.positions(&positions())?,
                 sequences: None,

@@ -206,7 +206,7 @@ Examples:
 pub(crate) struct Bench {
     /// Instead of a file a model of a known shape with random weights, made on the device: smollm2-135m,
     /// llama3-8b, gemma3-27b, qwen3-30b-a3b, granite3-3b-a800m, qwen3.5-0.8b, qwen3.5-27b,
-    /// qwen3.5-35b-a3b, gemma4-e4b, gemma4-31b or gemma4-26b-a4b, and the types of its weights: q4_k_m, q4_0, q5_0, q6_k, q8_0, f16 or bf16
+    /// qwen3.5-35b-a3b, gemma4-e4b, gemma4-31b, gemma4-26b-a4b, lfm2-1.2b or lfm2-8b-a1b, and the types of its weights: q4_k_m, q4_0, q5_0, q6_k, q8_0, f16 or bf16
     #[arg(long, value_name = "SHAPE:TYPES", conflicts_with = "model")]
     pub(crate) synthetic: Option<Synthetic>,
 

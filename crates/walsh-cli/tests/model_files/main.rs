@@ -123,7 +123,7 @@ fn keys_that_change_the_computation_are_refused_unless_they_say_what_holds_anywa
             0_u32.into(),
             8_u32.into(),
         ),
-        ("qwen3", "qwen3.pooling_type", 0_u32.into(), 3_u32.into()),
+        ("qwen3", "qwen3.pooling_type", 0_u32.into(), 2_u32.into()),
         (
             "qwen3",
             "qwen3.nextn_predict_layers",

@@ -367,6 +367,41 @@ fn embeddings_are_unit_vectors_of_texts_alone() {
 }
 
 #[test]
+fn models_that_make_vectors_pool_as_they_were_trained_to_and_make_no_texts() {
+    let tiny = Tiny {
+        architecture: "qwen3",
+        metadata: vec![("qwen3.pooling_type", Some(3_u32.into()))],
+        ..Tiny::default()
+    };
+    let server = Server::of(&tiny, &["--kv", "f32"]);
+    let ask = |body: Value| server.ok("/v1/embeddings", &body);
+    let own = ask(json!({ "input": "abc" }));
+    assert_eq!(own["pooling"], "last");
+    assert_eq!(ask(json!({ "input": "abc", "pooling": "last" })), own);
+    let mean = ask(json!({ "input": "abc", "pooling": "mean" }));
+    assert_eq!(mean["pooling"], "mean");
+    assert_ne!(mean["data"], own["data"]);
+    let messages = json!([{ "role": "user", "content": "a" }]);
+    for (path, body) in [
+        ("/v1/completions", json!({ "prompt": "a", "max_tokens": 3 })),
+        ("/v1/chat/completions", json!({ "messages": messages })),
+        ("/v1/responses", json!({ "input": "a" })),
+        (
+            "/v1/messages",
+            json!({ "messages": messages, "max_tokens": 3, "model": "a" }),
+        ),
+        ("/completion", json!({ "prompt": "a" })),
+    ] {
+        let error = server.refused(path, &body, 400);
+        let message = error["message"].as_str().expect("a message");
+        assert!(
+            message.contains("one vector of a text (last pooling)"),
+            "{path}: {message}"
+        );
+    }
+}
+
+#[test]
 fn responses_go_on_from_earlier_ones() {
     let server = Server::tiny(&[]);
     let ask = |body: Value| server.ok("/v1/responses", &body);

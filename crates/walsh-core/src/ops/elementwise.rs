@@ -11,6 +11,8 @@ use crate::tensor::Tensor;
 /// The function that a gate passes through.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Activation {
+    /// `x`: the gate as it is.
+    Identity,
     /// `x · sigmoid(x)`.
     Silu,
     /// `sigmoid(x)`.

@@ -17,7 +17,7 @@ use crate::hazard::Accesses;
 use crate::tensor::Tensor;
 use crate::tokens::TokenLimits;
 
-/// A causal convolution of each channel over a token and those before it, and SiLU:
+/// A causal convolution of each channel over a token and those before it, and SiLU where that is asked for:
 /// `output[t, c] = silu(Σ_j weight[c, j] · input[t − taps + 1 + j, c])`.
 ///
 /// The tokens of a sequence follow each other, and their positions ascend by one; others are an
@@ -29,6 +29,8 @@ pub struct ShortConv {
     pub input: Tensor,
     /// `f32 [channels, taps]`, the latest token's last; from 2 to [`MOST_TAPS`](Self::MOST_TAPS) taps.
     pub weight: Tensor,
+    /// Whether sums pass SiLU; they are the output where they do not.
+    pub silu: bool,
     /// `f32 [slots, taps − 1, channels]`: each sequence's latest inputs, the oldest first.
     pub state: Tensor,
     /// `i32 [n]`: each token's position.
@@ -217,7 +219,8 @@ impl Operation for ShortConv {
             output,
             ..
         } = self;
-        write!(f, "{input} * {weight} -> {output}")
+        let plain = if self.silu { "" } else { " (no SiLU)" };
+        write!(f, "{input} * {weight} -> {output}{plain}")
     }
 
     fn cost(&self, _: u64) -> Cost {

@@ -12,6 +12,7 @@ use crate::team::{Phase, Scratch};
 /// What happens to each number, or pair of numbers.
 #[derive(Clone, Copy)]
 enum Map {
+    Product,
     Silu,
     Sigmoid,
     GeluTanh,
@@ -36,6 +37,7 @@ const PIECE: usize = 1024;
 
 pub(crate) fn lower_gated(op: &GatedActivation, lowering: &mut Lowering) -> Result<()> {
     let map = match op.activation {
+        Activation::Identity => Map::Product,
         Activation::Silu => Map::Silu,
         Activation::Sigmoid => Map::Sigmoid,
         Activation::GeluTanh => Map::GeluTanh,
@@ -108,6 +110,7 @@ impl Map {
     #[inline(always)]
     fn of<S: Simd>(self, s: S, a: S::F, b: S::F) -> S::F {
         match self {
+            Map::Product => s.mul(a, b),
             Map::Silu => s.mul(silu(s, a), b),
             Map::Sigmoid => s.mul(sigmoid(s, a), b),
             Map::GeluTanh => s.mul(gelu_tanh(s, a), b),
@@ -134,6 +137,7 @@ impl Map {
 fn map_all<S: Simd>(s: S, map: Map, numbers: Numbers<'_>) {
     // A loop for each map. (Closures are not always inlined, and are then compiled without the instruction set.)
     match map {
+        Map::Product => each::<S, true>(s, numbers, Map::Product),
         Map::Silu => each::<S, true>(s, numbers, Map::Silu),
         Map::Sigmoid => each::<S, true>(s, numbers, Map::Sigmoid),
         Map::GeluTanh => each::<S, true>(s, numbers, Map::GeluTanh),

@@ -107,6 +107,7 @@ struct Conv {
     set: Token,
     channels: usize,
     taps: usize,
+    silu: bool,
     rows: Rows,
     input: View<f32>,
     weight: View<f32>,
@@ -124,6 +125,7 @@ pub(crate) fn lower_conv(op: &ShortConv, lowering: &mut Lowering) -> Result<()> 
         set: lowering.target().token(),
         channels: op.input.row_len() as usize,
         taps: op.weight.row_len() as usize,
+        silu: op.silu,
         rows,
         input: View::of(&op.input)?,
         weight: View::of(&op.weight)?,
@@ -145,6 +147,7 @@ struct ConvPiece<'a> {
     /// From a row to the next, of inputs, outputs and the state.
     channels: usize,
     taps: usize,
+    silu: bool,
     begins: bool,
     input: &'a [f32],
     /// `[count][taps]`.
@@ -240,7 +243,7 @@ unsafe fn convolve_taps<S: Simd, const TAPS: usize>(s: S, piece: ConvPiece<'_>) 
             for tap in 1..TAPS {
                 sum = s.fma(s.read(&weights[tap]), s.read(&inputs[tap][vector]), sum);
             }
-            s.write(output, silu(s, sum));
+            s.write(output, if piece.silu { silu(s, sum) } else { sum });
         }
     }
     // What is kept moves towards the first: each row is read before it is written to.
@@ -282,6 +285,7 @@ impl Phase for Conv {
                 rows: run.rows.len(),
                 channels: self.channels,
                 taps: self.taps,
+                silu: self.silu,
                 begins: run.begins,
                 input: &input[at..],
                 weight: &weight[first * self.taps..(first + count) * self.taps],

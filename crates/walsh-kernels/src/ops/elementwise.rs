@@ -36,6 +36,7 @@ enum Map {
     SoftCap = 4,
     ClampedSwish = 5,
     Sigmoid = 6,
+    Product = 7,
 }
 
 static MAP: Kernel = Kernel {
@@ -93,6 +94,7 @@ fn map(
 
 pub(crate) fn gated(op: &GatedActivation, lowering: &mut Lowering<'_>) -> Result<()> {
     let (kind, factors) = match op.activation {
+        Activation::Identity => (Map::Product, [0.0; 2]),
         Activation::Silu => (Map::Silu, [0.0; 2]),
         Activation::GeluTanh => (Map::GeluTanh, [0.0; 2]),
         Activation::Sigmoid => (Map::Sigmoid, [0.0; 2]),

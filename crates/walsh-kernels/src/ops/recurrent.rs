@@ -42,7 +42,7 @@ static SHORT_CONV: Kernel = Kernel {
     tables: no_tables,
     text: include_str!("../../kernels/short_conv.h"),
     native: &[],
-    constants: &["THREADS", "TAPS"],
+    constants: &["THREADS", "TAPS", "SILU"],
     args: layout::<ShortConvArgs>(),
     buffers: &[
         reads("input", "float"),
@@ -84,7 +84,11 @@ pub(crate) fn conv(op: &ShortConv, lowering: &mut Lowering<'_>) -> Result<()> {
     let tokens = (&op.positions, op.sequences.as_ref());
     let mapping = slot_mapping(tokens, op.token_limits(), None, lowering)?;
     let taps = op.weight.row_len() as i64;
-    let variant = Variant::new(&SHORT_CONV, &[("THREADS", THREADS), ("TAPS", taps)]);
+    let silu = i64::from(op.silu);
+    let variant = Variant::new(
+        &SHORT_CONV,
+        &[("THREADS", THREADS), ("TAPS", taps), ("SILU", silu)],
+    );
     let channels = op.input.row_len();
     let pieces = channels.div_ceil(THREADS as u64);
     let args = ShortConvArgs {

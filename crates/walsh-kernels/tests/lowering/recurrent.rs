@@ -11,6 +11,7 @@ fn conv(bench: &Bench, tokens: [&Tensor; 2]) -> ShortConv {
     ShortConv {
         input: bench.tensor(DType::F32, &[n, 8192]),
         weight: bench.tensor(DType::F32, &[8192, 4]),
+        silu: true,
         state: bench.tensor(DType::F32, &[16, 3, 8192]),
         positions: tokens[0].clone(),
         sequences: Some(tokens[1].clone()),

@@ -297,7 +297,7 @@ fn slots_of_layer(layer: &LayerMemory) -> Result<Vec<Tensor>> {
 fn overlays_of_layer(layer: &LayerMemory, slot: usize) -> Result<Vec<Tensor>> {
     let cache = match layer {
         LayerMemory::Cache(cache) => cache,
-        LayerMemory::State(state) => return Ok(state.slot(slot)?.into()),
+        LayerMemory::State(state) => return state.slot(slot),
         LayerMemory::Shared => return Ok(Vec::new()),
     };
     let first = slot as u64 * cache.kv_heads();

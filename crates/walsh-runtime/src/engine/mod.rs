@@ -34,7 +34,7 @@ use self::job::{Job, SlotWork};
 use self::left::Home;
 pub use self::options::EngineOptions;
 pub(crate) use self::rate::Decoding;
-pub use self::request::{Logprobs, Piece, Pooling, Request, Stream};
+pub use self::request::{Logprobs, Piece, Request, Stream};
 use self::runner::Runner;
 use self::sequence::Sequence;
 use self::slots::SlotText;

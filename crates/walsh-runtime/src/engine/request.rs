@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use crate::pooling::Pooling;
 use crate::sampling::Sampling;
 use crate::{Constraint, Error, Figures, Finish, Result};
 
@@ -98,15 +99,6 @@ impl Request {
             slot: None,
         }
     }
-}
-
-/// How a text's vectors, one behind each token (the residual stream after the output norm), become one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pooling {
-    /// Their mean.
-    Mean,
-    /// The last.
-    Last,
 }
 
 /// A token of an answer.

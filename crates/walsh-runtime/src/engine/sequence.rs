@@ -112,6 +112,9 @@ impl Sequence {
         if prompt.is_empty() {
             return Err(Error::EmptyPrompt);
         }
+        if request.max_tokens != Some(0) {
+            model.check_generates()?;
+        }
         if prompt.len() >= context {
             let needed = prompt.len() + 1;
             return Err(Error::ContextFull { needed, context });

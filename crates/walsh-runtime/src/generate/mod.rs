@@ -149,7 +149,7 @@ impl Session {
     /// them: see [`set_seed`](Self::set_seed).
     ///
     /// # Errors
-    /// When there is no text to go on from, the prompt does not fit into the context,
+    /// When the model makes vectors instead of texts, there is no text to go on from, the prompt does not fit into the context,
     /// an option is out of range, or the constraint is malformed or allows no text; the
     /// session is then as it was. When the watch
     /// ends it before the prompt is read: see [`prefill`](Self::prefill).
@@ -170,6 +170,7 @@ impl Session {
         options: GenerateOptions,
     ) -> Result<Generation<'_>> {
         let started = Instant::now();
+        self.model().check_generates()?;
         let sampler = Sampler::new(&options.sampling)?;
         let stops = Stops::new(&options.stop, self.model().tokenizer())?;
         let constraint = options.constraint.as_ref();

@@ -39,6 +39,10 @@ pub enum Architecture {
     Qwen35,
     /// Qwen 3.5 and 3.6, mixtures of experts.
     Qwen35Moe,
+    /// LFM2 and LFM2.5, dense.
+    Lfm2,
+    /// LFM2, mixtures of experts.
+    Lfm2Moe,
 }
 
 /// What norms of their own queries and keys have.
@@ -71,6 +75,8 @@ impl Architecture {
         ("qwen3next", Architecture::Qwen3Next),
         ("qwen35", Architecture::Qwen35),
         ("qwen35moe", Architecture::Qwen35Moe),
+        ("lfm2", Architecture::Lfm2),
+        ("lfm2moe", Architecture::Lfm2Moe),
     ];
 
     pub(super) fn named(name: &str) -> Option<Self> {
@@ -109,7 +115,7 @@ impl Architecture {
     pub(super) fn head_norms(self) -> HeadNorms {
         match self {
             Self::Qwen3 | Self::Qwen3Moe | Self::Gemma3 | Self::Gemma4 => HeadNorms::OfHeads,
-            _ if self.is_hybrid() => HeadNorms::OfHeads,
+            _ if self.is_hybrid() || self.has_convolutions() => HeadNorms::OfHeads,
             Self::Olmo2 => HeadNorms::OfRows,
             _ => HeadNorms::None,
         }
@@ -129,9 +135,25 @@ impl Architecture {
         }
     }
 
-    /// Whether feed-forward parts are mixtures of experts.
+    /// What the norm behind the last layer is called.
+    pub(super) fn output_norm(self) -> &'static str {
+        match self.has_convolutions() {
+            true => "token_embd_norm",
+            false => "output_norm",
+        }
+    }
+
+    /// Whether feed-forward parts are mixtures of experts, but those of the first layers where some are dense.
     pub(super) fn has_experts(self) -> bool {
-        matches!(self, Self::Qwen3Moe | Self::GraniteMoe | Self::GptOss) || self.has_shared_expert()
+        matches!(
+            self,
+            Self::Qwen3Moe | Self::GraniteMoe | Self::GptOss | Self::Lfm2Moe
+        ) || self.has_shared_expert()
+    }
+
+    /// Whether experts are chosen by sigmoids with a bias that no weight knows.
+    pub(super) fn chooses_by_bias(self) -> bool {
+        self == Self::Lfm2Moe
     }
 
     /// Whether layers that slide have heads of a size and number of their own, keys may be values as well, the last layers
@@ -146,9 +168,14 @@ impl Architecture {
         matches!(self, Self::Qwen3Next | Self::Qwen35Moe)
     }
 
-    /// Whether some layers keep a state instead of keys and values, and what the others attend to passes a gate.
+    /// Whether some layers follow the gated delta rule instead of attending, and what the others attend to passes a gate.
     pub(super) fn is_hybrid(self) -> bool {
         matches!(self, Self::Qwen3Next | Self::Qwen35 | Self::Qwen35Moe)
+    }
+
+    /// Whether the layers that have no KV heads are gated short convolutions.
+    pub(super) fn has_convolutions(self) -> bool {
+        matches!(self, Self::Lfm2 | Self::Lfm2Moe)
     }
 
     /// Which key head belongs to a head of a layer with a state, as converters order them.
@@ -218,6 +245,7 @@ impl Architecture {
             Self::GptOss => (EXPERTS, false),
             Self::Olmo2 | Self::Phi3 | Self::Mistral3 | Self::Gemma4 => (&[], false),
             Self::Qwen3Next | Self::Qwen35 | Self::Qwen35Moe => (&[], false),
+            Self::Lfm2 | Self::Lfm2Moe => (&[], false),
         }
     }
 

@@ -8,6 +8,7 @@ use walsh::ops::{Activation, RopeConfig, RopeScaling, Temperature};
 
 use super::architecture::Architecture;
 use super::keys;
+use crate::pooling::Pooling;
 use crate::{Error, Result};
 
 /// Returns with a one-line reason.
@@ -23,7 +24,7 @@ mod recurrent;
 
 pub use experts::ExpertsConfig;
 pub(super) use layers::ROPE_FACTORS;
-pub use recurrent::RecurrentConfig;
+pub use recurrent::{DeltaConfig, RecurrentConfig};
 
 /// What differs from layer to layer.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,13 +35,15 @@ pub struct LayerConfig {
     pub rope: Option<RopeConfig>,
     /// Whether it keeps a state of fixed size instead of keys and values.
     pub recurrent: bool,
+    /// Whether its feed-forward part is nothing but a mixture of experts.
+    pub mixture: bool,
     /// The earlier layer whose keys and values it attends to, where it has none of its own.
     pub shares: Option<usize>,
     /// KV heads.
     pub kv_heads: usize,
     /// Numbers per head.
     pub head_dim: usize,
-    /// The width inside the feed-forward part, or inside each expert where that is nothing but a mixture.
+    /// The width inside the feed-forward part, or inside each expert of a mixture.
     pub feed_forward: usize,
 }
 
@@ -89,6 +92,8 @@ pub struct ModelConfig {
     pub activation: Activation,
     /// What layers are that keep a state, where there are some.
     pub recurrent: Option<RecurrentConfig>,
+    /// How it makes one vector of a text, where that is what it was trained for: it makes no texts then.
+    pub pooling: Option<Pooling>,
     /// How many layers of the file, behind all others, only guess further tokens and are left out.
     pub guessing_layers: usize,
     /// One entry per layer.
@@ -196,7 +201,7 @@ impl Reader<'_, '_> {
             return Err(self.missing(norm_eps));
         };
         let layer_configs = self.layers(layers as usize, (heads, head_dims), factors)?;
-        let recurrent = self.recurrent()?;
+        let recurrent = self.recurrent(width)?;
         let largest_gemma = match architecture {
             Architecture::Gemma2 => layers == 46,
             Architecture::Gemma3 => layers == 62,
@@ -248,6 +253,7 @@ impl Reader<'_, '_> {
                 _ => Activation::Silu,
             },
             recurrent,
+            pooling: self.pooling()?,
             guessing_layers: self.guessing_layers(layers as usize)?,
             layers: layer_configs,
         })
@@ -263,6 +269,28 @@ impl Reader<'_, '_> {
             0 => Ok(None),
             width if width > LARGEST => Err(self.no_model_has(name, width)),
             width => Ok(Some(width as usize)),
+        }
+    }
+
+    /// How the model makes one vector of a text; none of models that make texts.
+    fn pooling(&self) -> Result<Option<Pooling>> {
+        let name = "pooling_type";
+        match self.opt_size(name)? {
+            None | Some(0) => Ok(None),
+            Some(1) => Ok(Some(Pooling::Mean)),
+            Some(3) => Ok(Some(Pooling::Last)),
+            Some(other) => {
+                let what = match other {
+                    2 => " (the first token's vector)",
+                    4 => " (a rank)",
+                    _ => "",
+                };
+                reject!(
+                    self,
+                    "metadata key {} is {other}{what}, but only 0 (none), 1 (mean) and 3 (last) are supported: use another model",
+                    self.key(name)
+                )
+            }
         }
     }
 

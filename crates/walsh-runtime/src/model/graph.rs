@@ -2,6 +2,7 @@
 
 mod beside;
 mod block;
+mod convolution;
 mod hybrid;
 mod inputs;
 mod intermediates;

@@ -60,23 +60,25 @@ impl std::fmt::Display for Plain {
 }
 
 use Architecture::{
-    Gemma2, Gemma3, Gemma4, GptOss, Granite, GraniteMoe, Llama, Mistral3, Olmo2, Phi3, Qwen2,
-    Qwen3, Qwen3Moe, Qwen3Next, Qwen35, Qwen35Moe, SmolLm3,
+    Gemma2, Gemma3, Gemma4, GptOss, Granite, GraniteMoe, Lfm2, Lfm2Moe, Llama, Mistral3, Olmo2,
+    Phi3, Qwen2, Qwen3, Qwen3Moe, Qwen3Next, Qwen35, Qwen35Moe, SmolLm3,
 };
 use Plain::{Bool, Number, Text};
 use Role::{Inert, Only, Read};
 
 const ALL: &[Architecture] = &[
     Llama, Qwen2, Qwen3, Gemma2, Gemma3, Gemma4, Qwen3Moe, SmolLm3, Olmo2, Phi3, Granite,
-    GraniteMoe, GptOss, Mistral3, Qwen3Next, Qwen35, Qwen35Moe,
+    GraniteMoe, GptOss, Mistral3, Qwen3Next, Qwen35, Qwen35Moe, Lfm2, Lfm2Moe,
 ];
-/// Those with layers that keep a state.
+/// Those with layers of the gated delta rule.
 const HYBRID: &[Architecture] = &[Qwen3Next, Qwen35, Qwen35Moe];
 /// Those without.
 const ATTENDING: &[Architecture] = &[
     Llama, Qwen2, Qwen3, Gemma2, Gemma3, Gemma4, Qwen3Moe, SmolLm3, Olmo2, Phi3, Granite,
-    GraniteMoe, GptOss, Mistral3,
+    GraniteMoe, GptOss, Mistral3, Lfm2, Lfm2Moe,
 ];
+/// Those with layers that are short convolutions.
+const CONVOLVING: &[Architecture] = &[Lfm2, Lfm2Moe];
 /// Those with an expert that all tokens share.
 const SHARING: &[Architecture] = &[Qwen3Next, Qwen35Moe];
 /// Those whose layers may slide.
@@ -86,14 +88,14 @@ const BASES: &[Architecture] = &[Gemma2, Gemma3, Gemma4];
 /// Those whose layers never do.
 const GLOBAL: &[Architecture] = &[
     Llama, Qwen2, Qwen3, Qwen3Moe, SmolLm3, Olmo2, Granite, GraniteMoe, Mistral3, Qwen3Next,
-    Qwen35, Qwen35Moe,
+    Qwen35, Qwen35Moe, Lfm2, Lfm2Moe,
 ];
 /// Those with multipliers.
 const SCALED: &[Architecture] = &[Granite, GraniteMoe];
 /// Those without, and without one of embeddings either.
 const UNSCALED: &[Architecture] = &[
     Llama, Qwen2, Qwen3, Qwen3Moe, SmolLm3, Olmo2, Phi3, GptOss, Mistral3, Qwen3Next, Qwen35,
-    Qwen35Moe,
+    Qwen35Moe, Lfm2, Lfm2Moe,
 ];
 const GEMMAS: &[Architecture] = &[Gemma2, Gemma3, Gemma4];
 /// Those whose layers differ in more than their windows.
@@ -103,19 +105,26 @@ const WARM: &[Architecture] = &[Mistral3];
 /// Those without.
 const COLD: &[Architecture] = &[
     Llama, Qwen2, Qwen3, Gemma2, Gemma3, Gemma4, Qwen3Moe, SmolLm3, Olmo2, Phi3, Granite,
-    GraniteMoe, GptOss, Qwen3Next, Qwen35, Qwen35Moe,
+    GraniteMoe, GptOss, Qwen3Next, Qwen35, Qwen35Moe, Lfm2, Lfm2Moe,
 ];
 /// Those with experts, whose width they state apart or as that of all.
-const EXPERTS: &[Architecture] = &[Qwen3Moe, GraniteMoe, GptOss, Qwen3Next, Qwen35Moe];
+const EXPERTS: &[Architecture] = &[Qwen3Moe, GraniteMoe, GptOss, Qwen3Next, Qwen35Moe, Lfm2Moe];
+/// Those with some behind layers without.
+const BEHIND: &[Architecture] = &[Lfm2Moe];
+/// Those whose layers all have some or none.
+const LED_BY_NONE: &[Architecture] = &[
+    Llama, Qwen2, Qwen3, Gemma2, Gemma3, Gemma4, Qwen3Moe, SmolLm3, Olmo2, Phi3, Granite,
+    GraniteMoe, GptOss, Mistral3, Qwen3Next, Qwen35, Qwen35Moe, Lfm2,
+];
 /// Those that may have some beside a feed-forward part.
 const BESIDE: &[Architecture] = &[Gemma4];
 const APART: &[Architecture] = &[Qwen3Moe, GptOss, Qwen3Next, Qwen35Moe];
 const TOGETHER: &[Architecture] = &[
     Llama, Qwen2, Qwen3, Gemma2, Gemma3, Gemma4, SmolLm3, Olmo2, Phi3, Granite, GraniteMoe,
-    Mistral3, Qwen35,
+    Mistral3, Qwen35, Lfm2, Lfm2Moe,
 ];
 const DENSE: &[Architecture] = &[
-    Llama, Qwen2, Qwen3, Gemma2, Gemma3, SmolLm3, Olmo2, Phi3, Granite, Mistral3, Qwen35,
+    Llama, Qwen2, Qwen3, Gemma2, Gemma3, SmolLm3, Olmo2, Phi3, Granite, Mistral3, Qwen35, Lfm2,
 ];
 
 const NONE: &[Plain] = &[Number(0.0)];
@@ -133,6 +142,7 @@ const OF_ARCHITECTURES: &[(&str, &[Architecture], Role)] = &[
     ("feed_forward_length", APART, Inert),
     ("expert_feed_forward_length", APART, Read),
     ("expert_feed_forward_length", BESIDE, Read),
+    ("expert_feed_forward_length", BEHIND, Read),
     ("embedding_length_per_layer_input", UNLIKE, Read),
     ("attention.head_count", ALL, Read),
     ("attention.head_count_kv", ALL, Read),
@@ -202,6 +212,7 @@ const OF_ARCHITECTURES: &[(&str, &[Architecture], Role)] = &[
     // Layers that keep a state.
     ("attention.recurrent_layers", HYBRID, Read),
     ("full_attention_interval", HYBRID, Read),
+    ("shortconv.l_cache", CONVOLVING, Read),
     ("ssm.conv_kernel", HYBRID, Read),
     ("ssm.state_size", HYBRID, Read),
     ("ssm.inner_size", HYBRID, Read),
@@ -222,12 +233,12 @@ const OF_ARCHITECTURES: &[(&str, &[Architecture], Role)] = &[
     ),
     (
         "expert_weights_norm",
-        &[GraniteMoe, GptOss, Gemma4],
+        &[GraniteMoe, GptOss, Gemma4, Lfm2Moe],
         Only(&[Bool(true)]),
     ),
     ("expert_weights_scale", EXPERTS, Only(NO_FACTOR)),
     ("expert_weights_scale", BESIDE, Only(NO_FACTOR)),
-    // Softmax of all logits, and of those chosen.
+    // Softmax of all logits, and of those chosen; sigmoids.
     (
         "expert_gating_func",
         &[Qwen3Moe, GraniteMoe, Qwen3Next, Qwen35Moe, Gemma4],
@@ -238,16 +249,17 @@ const OF_ARCHITECTURES: &[(&str, &[Architecture], Role)] = &[
         &[GptOss],
         Only(&[Number(0.0), Number(3.0)]),
     ),
+    ("expert_gating_func", BEHIND, Only(&[Number(2.0)])),
+    ("leading_dense_block_count", BEHIND, Read),
     // Parts that these models lack.
     ("expert_count", DENSE, Only(NONE)),
     ("expert_used_count", DENSE, Only(NONE)),
     ("expert_shared_count", ALL, Only(NONE)),
     ("expert_group_count", ALL, Only(NONE)),
     ("expert_group_used_count", ALL, Only(NONE)),
-    ("leading_dense_block_count", ALL, Only(NONE)),
+    ("leading_dense_block_count", LED_BY_NONE, Only(NONE)),
     ("nextn_predict_layers", ATTENDING, Only(NONE)),
-    // A model that makes one vector of a text makes no text.
-    ("pooling_type", ALL, Only(NONE)),
+    ("pooling_type", ALL, Read),
 ];
 
 /// The keys that belong to no architecture and say how the file is to be read; the others describe it.

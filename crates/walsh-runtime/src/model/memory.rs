@@ -23,39 +23,43 @@ pub(crate) enum LayerMemory {
 pub(crate) struct LayerState {
     /// `f32 [slots, taps − 1, channels]`: the latest inputs of the convolution.
     pub(crate) latest: Tensor,
-    /// `f32 [slots, heads, key_dim, value_dim]`.
-    pub(crate) heads: Tensor,
+    /// `f32 [slots, heads, key_dim, value_dim]`: of the delta rule, where there is one.
+    pub(crate) heads: Option<Tensor>,
 }
 
 impl LayerState {
     /// So many slots.
     pub(crate) fn new(device: &Device, config: &RecurrentConfig, slots: usize) -> Result<Self> {
         let RecurrentConfig {
-            heads,
-            key_dim,
-            value_dim,
+            channels,
             taps,
-            ..
+            delta,
         } = *config;
         let zeros = |shape: &[usize]| {
             let shape: Vec<u64> = shape.iter().map(|size| *size as u64).collect();
             device.zeros(DType::F32, &shape)
         };
         Ok(Self {
-            latest: zeros(&[slots, taps - 1, config.channels()])?,
-            heads: zeros(&[slots, heads, key_dim, value_dim])?,
+            latest: zeros(&[slots, taps - 1, channels])?,
+            heads: delta
+                .map(|delta| zeros(&[slots, delta.heads, delta.key_dim, delta.value_dim]))
+                .transpose()?,
         })
     }
 
     /// What a slot has, in rows of a few kilobytes.
-    pub(crate) fn slot(&self, slot: usize) -> Result<[Tensor; 2]> {
+    pub(crate) fn slot(&self, slot: usize) -> Result<Vec<Tensor>> {
         let slot = slot as u64;
         let of = |all: &Tensor| {
             let own = all.rows(slot..slot + 1)?;
             let width = own.shape()[own.shape().len() - 1];
-            own.reshape(&[own.elements() / width, width])
+            Ok(own.reshape(&[own.elements() / width, width])?)
         };
-        Ok([of(&self.latest)?, of(&self.heads)?])
+        [&self.latest]
+            .into_iter()
+            .chain(&self.heads)
+            .map(of)
+            .collect()
     }
 }
 

@@ -28,7 +28,7 @@ pub use adapters::{AdapterInfo, Lora};
 pub(crate) use adapters::{Applied, Selection};
 pub use architecture::Architecture;
 use config::ROPE_FACTORS;
-pub use config::{ExpertsConfig, LayerConfig, ModelConfig, RecurrentConfig};
+pub use config::{DeltaConfig, ExpertsConfig, LayerConfig, ModelConfig, RecurrentConfig};
 use file::ModelFiles;
 pub use fingerprint::Fingerprint;
 pub(crate) use keys::number;
@@ -260,6 +260,14 @@ impl Model {
     #[must_use]
     pub fn config(&self) -> &ModelConfig {
         &self.0.config
+    }
+
+    /// Refuses to make texts with a model that was trained to make vectors of them.
+    pub(crate) fn check_generates(&self) -> Result<()> {
+        match self.config().pooling {
+            None => Ok(()),
+            Some(pooling) => Err(Error::MakesVectors { pooling }),
+        }
     }
 
     /// Its tensors by storage type, the largest share first.

@@ -1,20 +1,19 @@
 //! A model's tensors, by their part in the computation.
 
-use std::cell::Cell;
-use std::collections::HashMap;
-use std::path::Path;
-
-use walsh::formats::DType;
 use walsh::ops::{Add, MatMul, Scale};
-use walsh::{Buffer, Device, Recorder, Tensor};
+use walsh::{Device, Recorder, Tensor};
 
 use super::architecture::{Architecture, HeadNorms};
-use super::config::{LayerConfig, ModelConfig, ROPE_FACTORS};
+use super::config::{LayerConfig, ModelConfig, ROPE_FACTORS, RecurrentConfig};
 use crate::{Error, Result};
+pub(crate) use convolution::Convolving;
 pub(crate) use hybrid::{Recurring, SharedExpert, Steps};
+pub(super) use loader::{Loader, Place};
 pub(crate) use unlike::{Beside, Gates, LayerInput, LayerInputs};
 
+mod convolution;
 mod hybrid;
+mod loader;
 mod unlike;
 
 /// A matrix product's weight, or those of experts, with its optional bias.
@@ -57,6 +56,7 @@ pub(crate) struct Stored {
 pub(crate) enum Mixer {
     Attention(Box<Attending>),
     Recurrent(Box<Recurring>),
+    Convolution(Box<Convolving>),
 }
 
 /// The tensors of one transformer block. Norms that an architecture lacks are
@@ -69,6 +69,8 @@ pub(crate) struct Layer {
     pub(crate) feed_forward_norm: Option<Tensor>,
     /// What chooses experts, where gate, up and down are theirs.
     pub(crate) router: Option<Linear>,
+    /// `[experts]`: what is added to their sigmoids for the choice alone.
+    pub(crate) router_bias: Option<Tensor>,
     pub(crate) gate: Linear,
     pub(crate) up: Linear,
     pub(crate) down: Linear,
@@ -159,7 +161,7 @@ impl Layer {
     pub(crate) fn stored(&self) -> Option<&Stored> {
         match &self.mixer {
             Mixer::Attention(attention) => attention.stored.as_ref(),
-            Mixer::Recurrent(_) => None,
+            Mixer::Recurrent(_) | Mixer::Convolution(_) => None,
         }
     }
 
@@ -168,6 +170,7 @@ impl Layer {
         let mixer = match &mut self.mixer {
             Mixer::Attention(attention) => attention.products(),
             Mixer::Recurrent(recurrent) => recurrent.products(),
+            Mixer::Convolution(convolution) => convolution.products(),
         };
         let always = [&mut self.gate, &mut self.up, &mut self.down];
         let linears = mixer.into_iter().chain(always).chain(&mut self.router);
@@ -183,6 +186,7 @@ impl Layer {
         let mixer = match &self.mixer {
             Mixer::Attention(attention) => attention.linears(),
             Mixer::Recurrent(recurrent) => recurrent.linears(),
+            Mixer::Convolution(convolution) => convolution.linears(),
         };
         let always = [&self.gate, &self.up, &self.down];
         let linears = mixer.into_iter().chain(always).chain(&self.router);
@@ -232,174 +236,7 @@ impl Weights {
     }
 }
 
-/// Where a tensor lies.
-pub(super) struct Place {
-    /// Whether a part of the model is made of it.
-    used: Cell<bool>,
-    pub(super) buffer: Buffer,
-    pub(super) offset: u64,
-    pub(super) dtype: DType,
-    pub(super) shape: Vec<u64>,
-}
-
-impl Place {
-    pub(super) fn new(buffer: Buffer, offset: u64, dtype: DType, shape: Vec<u64>) -> Self {
-        Self {
-            used: Cell::new(false),
-            buffer,
-            offset,
-            dtype,
-            shape,
-        }
-    }
-
-    pub(super) fn of(tensor: &Tensor) -> Self {
-        let (buffer, shape) = (tensor.buffer().clone(), tensor.shape().to_vec());
-        Self::new(buffer, tensor.offset(), tensor.dtype(), shape)
-    }
-}
-
-/// Hands out tensors by name, and checks that each has the shape that the
-/// configuration asks for.
-pub(super) struct Loader<'a> {
-    pub(super) device: &'a Device,
-    pub(super) path: &'a Path,
-    pub(super) places: HashMap<String, Place>,
-}
-
 impl Loader<'_> {
-    fn optional(&self, name: &str, shape: &[usize]) -> Result<Option<Tensor>> {
-        let Some(place) = self.places.get(name) else {
-            return Ok(None);
-        };
-        let expected: Vec<u64> = shape.iter().map(|n| *n as u64).collect();
-        if place.shape != expected {
-            return Err(Error::model(
-                self.path,
-                format!(
-                    "tensor {name} has the shape {:?}, but the metadata asks for {expected:?}: download it again",
-                    place.shape
-                ),
-            ));
-        }
-        if shape.len() == 1 && place.dtype != DType::F32 {
-            return Err(Error::model(
-                self.path,
-                format!(
-                    "tensor {name} is {}, but vectors must be f32: convert the model again",
-                    place.dtype
-                ),
-            ));
-        }
-        place.used.set(true);
-        let buffer = place.buffer.clone();
-        let tensor = Tensor::new(buffer, place.offset, place.dtype, &place.shape)?;
-        Ok(Some(tensor))
-    }
-
-    fn required(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        self.optional(name, shape)?
-            .ok_or_else(|| self.missing(name))
-    }
-
-    fn missing(&self, name: &str) -> Error {
-        Error::model(
-            self.path,
-            format!("tensor {name} is missing: download the model again"),
-        )
-    }
-
-    fn linear(&self, name: &str, shape: [usize; 2], biased: bool) -> Result<Linear> {
-        Ok(Linear {
-            name: name.to_owned(),
-            first: 0,
-            weight: self.required(&format!("{name}.weight"), &shape)?,
-            scale: self.scale(name)?,
-            bias: self.bias(name, shape[0], biased)?,
-        })
-    }
-
-    /// The scale of a whole weight: files have it where blocks alone cannot hold it, as those of NVFP4. What such files say
-    /// of inputs beside it is for products whose inputs have four bits too.
-    fn scale(&self, name: &str) -> Result<Option<f32>> {
-        if let Some(place) = self.places.get(&format!("{name}.input_scale")) {
-            place.used.set(true);
-        }
-        let name = format!("{name}.scale");
-        let Some(tensor) = self.optional(&name, &[1])? else {
-            return Ok(None);
-        };
-        match self.device.read::<f32>(&tensor)?.as_slice() {
-            [scale] if scale.is_finite() => Ok(Some(*scale)),
-            _ => Err(Error::model(
-                self.path,
-                format!("tensor {name} is no finite number: convert the model again"),
-            )),
-        }
-    }
-
-    /// The bias of a product, if the architecture may have one here and the file has.
-    fn bias(&self, name: &str, rows: usize, biased: bool) -> Result<Option<Tensor>> {
-        if !biased {
-            return Ok(None);
-        }
-        self.optional(&format!("{name}.bias"), &[rows])
-    }
-
-    /// Products of experts, `shape` each.
-    fn experts(&self, name: &str, [count, rows, columns]: [usize; 3]) -> Result<Linear> {
-        let weight = self.required(&format!("{name}.weight"), &[count, rows, columns])?;
-        let bias_name = format!("{name}.bias");
-        let bias = self.optional(&bias_name, &[count, rows])?;
-        if let Some(bias) = bias.as_ref().filter(|bias| bias.dtype() != DType::F32) {
-            let why = format!(
-                "tensor {bias_name} is {}, but biases must be f32: convert the model again",
-                bias.dtype()
-            );
-            return Err(Error::model(self.path, why));
-        }
-        // Scales of NVFP4 beside each expert would be a tensor that nothing reads, which is refused.
-        Ok(Linear {
-            name: name.to_owned(),
-            first: 0,
-            weight,
-            scale: None,
-            bias,
-        })
-    }
-
-    /// Products of one input whose weights are one tensor, of so many rows each.
-    fn fused<const N: usize>(
-        &self,
-        name: &str,
-        rows: [usize; N],
-        columns: usize,
-    ) -> Result<[Linear; N]> {
-        let shape = [rows.iter().sum(), columns];
-        let weight = self.required(&format!("{name}.weight"), &shape)?;
-        let mut end = 0;
-        let parts = rows.map(|rows| {
-            let range = end..end + rows as u64;
-            end = range.end;
-            range
-        });
-        let scale = self.scale(name)?;
-        let mut linears = Vec::with_capacity(N);
-        for part in parts {
-            linears.push(Linear {
-                name: name.to_owned(),
-                first: part.start,
-                weight: weight.rows(part)?,
-                scale,
-                bias: None,
-            });
-        }
-        // As many as there are rows.
-        linears
-            .try_into()
-            .map_err(|_| Error::model(self.path, format!("tensor {name}.weight has no parts")))
-    }
-
     fn layer(&self, config: &ModelConfig, index: usize) -> Result<Layer> {
         let architecture = config.architecture;
         let (biases, _) = architecture.biases();
@@ -413,12 +250,10 @@ impl Loader<'_> {
         let pre_norms = architecture.has_pre_norms();
         let post_norms = architecture.has_post_norms();
         let mixer = match config.recurrent.filter(|_| config.layers[index].recurrent) {
-            Some(recurrent) => {
-                Mixer::Recurrent(Box::new(self.recurring(config, recurrent, index)?))
-            }
+            Some(recurrent) => self.with_state(config, &recurrent, index)?,
             None => Mixer::Attention(Box::new(self.attending(config, index)?)),
         };
-        let experts = config.experts.filter(|experts| experts.beside.is_none());
+        let experts = config.experts.filter(|_| config.layers[index].mixture);
         let [gate, up, down] = match &experts {
             Some(experts) => [
                 self.experts(&name("ffn_gate_exps"), [experts.count, inner, width])?,
@@ -436,12 +271,16 @@ impl Loader<'_> {
             ],
         };
         let router = experts.map(|experts| linear("ffn_gate_inp", experts.count, width));
+        let router_bias = experts
+            .filter(|_| architecture.chooses_by_bias())
+            .map(|experts| self.required(&name("exp_probs_b.bias"), &[experts.count]));
         Ok(Layer {
             attention_norm: norm(pre_norms, "attn_norm", width)?,
             mixer,
             attention_post_norm: norm(post_norms, "post_attention_norm", width)?,
             feed_forward_norm: norm(pre_norms, architecture.feed_forward_norm(), width)?,
             router: router.transpose()?,
+            router_bias: router_bias.transpose()?,
             gate,
             up,
             down,
@@ -450,6 +289,22 @@ impl Loader<'_> {
             feed_forward_post_norm: norm(post_norms, "post_ffw_norm", width)?,
             input: self.layer_input(config, index)?,
             scale: self.layer_scale(config, index)?,
+        })
+    }
+
+    fn with_state(
+        &self,
+        config: &ModelConfig,
+        recurrent: &RecurrentConfig,
+        index: usize,
+    ) -> Result<Mixer> {
+        Ok(match &recurrent.delta {
+            Some(delta) => Mixer::Recurrent(Box::new(self.recurring(
+                (config, recurrent),
+                delta,
+                index,
+            )?)),
+            None => Mixer::Convolution(Box::new(self.convolving(config, recurrent, index)?)),
         })
     }
 
@@ -576,11 +431,12 @@ impl Loader<'_> {
         let layers: Result<Vec<_>> = (0..config.layers.len())
             .map(|index| self.layer(config, index))
             .collect();
+        let output_norm = format!("{}.weight", config.architecture.output_norm());
         let weights = Weights {
             embedding,
             inputs: self.layer_inputs(config)?,
             layers: layers?,
-            output_norm: self.required("output_norm.weight", &[config.width])?,
+            output_norm: self.required(&output_norm, &[config.width])?,
             output,
             screened: false,
         };

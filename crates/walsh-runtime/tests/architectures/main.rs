@@ -1,5 +1,7 @@
 //! Each architecture against transformers: tiny random models, whose logits were computed there by `make.py`.
 
+mod convolutions;
+mod embeddings;
 mod unlike;
 
 use std::path::{Path, PathBuf};
@@ -77,7 +79,7 @@ fn assert_near(golden: &Golden, position: usize, given: &[f32]) -> f64 {
 #[test]
 fn logits_are_those_of_transformers() {
     let all = golden();
-    assert!(all.len() >= 14, "{} models", all.len());
+    assert!(all.len() >= 16, "{} models", all.len());
     for golden in &all {
         let mut most = 0.0f64;
         for device in ["cpu:threads=1", "cpu:threads=2,isa=portable"] {

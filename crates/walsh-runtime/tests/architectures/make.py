@@ -3,7 +3,8 @@
     make.py CONVERTER [NAME...]
 
 CONVERTER is a checkout of llama.cpp, whose convert_hf_to_gguf.py writes the GGUF files, with f32 weights. It runs where
-torch and transformers 5.24 are. Beside each NAME.gguf lies NAME.json: tokens, and the logits behind each of them.
+torch and transformers 5.24 are. Beside each NAME.gguf lies NAME.json: tokens, and the logits behind each of them. Those
+below `embeddings` make one vector of a text, that of its last token: it is there instead, and the mean of all.
 """
 
 import json
@@ -188,6 +189,33 @@ MODELS |= {
 }
 
 
+# Short convolutions around a layer that attends; of experts, behind a layer without.
+CONVOLUTIONS = dict(
+    **{**PLAIN_HEADS, "num_hidden_layers": 3},
+    layer_types=["conv", "full_attention", "conv"],
+    conv_L_cache=3,
+    rope_parameters=dict(rope_type="default", rope_theta=10000.0),
+)
+
+MODELS |= {
+    "lfm2": lambda: transformers.Lfm2ForCausalLM(transformers.Lfm2Config(**CONVOLUTIONS, block_multiple_of=8)),
+    "lfm2moe": lambda: transformers.Lfm2MoeForCausalLM(
+        transformers.Lfm2MoeConfig(
+            **CONVOLUTIONS,
+            num_dense_layers=1,
+            num_experts=5,
+            num_experts_per_tok=2,
+            moe_intermediate_size=16,
+        )
+    ),
+}
+
+# What makes one vector of a text.
+EMBEDDINGS = {
+    "embeddings/qwen3": lambda: transformers.Qwen3Model(transformers.Qwen3Config(**COMMON, rope_theta=10000.0)),
+}
+
+
 def zero_centred(model, name):
     return model.config.model_type.startswith(("qwen3_next", "qwen3_5")) and "linear_attn" not in name
 
@@ -219,6 +247,8 @@ def randomise(model):
     for name, buffer in model.named_buffers():
         if name.endswith("layer_scalar"):
             buffer.copy_(1 + 0.3 * torch.randn(buffer.shape, generator=generator))
+        elif name.endswith("expert_bias"):
+            buffer.copy_(0.3 * torch.randn(buffer.shape, generator=generator))
 
 
 def vocabulary(self):
@@ -245,26 +275,43 @@ def convert(folder, architecture, file):
         tiny(folder, gguf.LlamaFileType.ALL_F32, file, use_temp_file=False, eager=True, model_name="tiny").write()
 
 
+def rounded(numbers):
+    return [float(f"{number:.7g}") for number in numbers.tolist()]
+
+
+def outputs(model, tokens):
+    """The logits behind each token, or vectors of length 1 of all of them."""
+    with torch.inference_mode():
+        out = model(torch.tensor([tokens]))
+    if hasattr(out, "logits"):
+        return {"tokens": tokens, "logits": [rounded(row) for row in out.logits[0]]}
+    states = out.last_hidden_state[0]
+    vectors = {"last": states[-1], "mean": states.mean(0)}
+    return {"tokens": tokens} | {name: rounded(vector / vector.norm()) for name, vector in vectors.items()}
+
+
 def main():
     converter, *names = sys.argv[1:]
     sys.path.insert(0, converter)
     sys.path.insert(0, str(pathlib.Path(converter) / "gguf-py"))
     here = pathlib.Path(__file__).parent
-    for name in names or MODELS:
-        model = MODELS[name]().float().eval()
+    for name in names or [*MODELS, *EMBEDDINGS]:
+        model = (MODELS | EMBEDDINGS)[name]().float().eval()
         randomise(model)
         tokens = [(7 * i * i + 31 * i + 5) % VOCABULARY for i in range(TOKENS)]
-        with torch.inference_mode():
-            logits = model(torch.tensor([tokens])).logits[0]
-        rows = [[float(f"{number:.7g}") for number in row.tolist()] for row in logits]
-        (here / f"{name}.json").write_text(json.dumps({"tokens": tokens, "logits": rows}) + "\n")
+        (here / f"{name}.json").write_text(json.dumps(outputs(model, tokens)) + "\n")
         with tempfile.TemporaryDirectory() as folder:
             model.save_pretrained(folder)
             # Gemma's converter cuts its tables to the size of a vocabulary that it reads here.
             entries = {"model": {"vocab": dict.fromkeys(map(str, range(VOCABULARY)))}, "added_tokens": []}
             pathlib.Path(folder, "tokenizer.json").write_text(json.dumps(entries))
+            if name in EMBEDDINGS:
+                modules = [{"type": "sentence_transformers.models.Pooling", "path": "1_Pooling"}]
+                pathlib.Path(folder, "modules.json").write_text(json.dumps(modules))
+                pathlib.Path(folder, "1_Pooling").mkdir()
+                pathlib.Path(folder, "1_Pooling/config.json").write_text('{"pooling_mode_lasttoken": true}')
             convert(pathlib.Path(folder), model.config.architectures[0], here / f"{name}.gguf")
-        print(name, (here / f"{name}.gguf").stat().st_size, float(logits.abs().max()))
+        print(name, (here / f"{name}.gguf").stat().st_size)
 
 
 if __name__ == "__main__":

@@ -69,15 +69,21 @@ fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 /// Another model of each kind of caches.
-fn others() -> [(tempfile::TempDir, Model); 4] {
-    let [_, _, hybrid, shared] = places();
+fn others() -> [(tempfile::TempDir, Model); 5] {
+    let [_, _, hybrid, convolving, shared] = places();
     let other = |tiny: Tiny| {
         place(&Tiny {
             first_norm: 2.0,
             ..tiny
         })
     };
-    [other(Tiny::default()), other(sliding()), hybrid, shared]
+    [
+        other(Tiny::default()),
+        other(sliding()),
+        hybrid,
+        convolving,
+        shared,
+    ]
 }
 
 #[test]

@@ -18,8 +18,8 @@ pub(super) fn place(tiny: &Tiny) -> (tempfile::TempDir, Model) {
     (folder, model)
 }
 
-/// The same with caches that only grow, with windows, with states, and with caches that layers share.
-pub(super) fn places() -> [(tempfile::TempDir, Model); 4] {
+/// The same with caches that only grow, with windows, with states of both kinds, and with caches that layers share.
+pub(super) fn places() -> [(tempfile::TempDir, Model); 5] {
     let of = |architecture| {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let bytes = of_architecture(architecture);
@@ -30,6 +30,7 @@ pub(super) fn places() -> [(tempfile::TempDir, Model); 4] {
         place(&Tiny::default()),
         place(&sliding()),
         of("qwen35moe"),
+        of("lfm2moe"),
         of("gemma4-shared"),
     ]
 }

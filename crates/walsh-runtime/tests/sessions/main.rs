@@ -85,6 +85,13 @@ fn hybrid() -> Place {
     Place { folder, model }
 }
 
+/// Of three layers, the second attends and the others are short convolutions; experts behind the first.
+fn convolving() -> Place {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let model = open(&folder, "model.gguf", &of_architecture("lfm2moe"));
+    Place { folder, model }
+}
+
 /// Of six layers, three slide, heads differ in size, and the last three attend to what the first have stored.
 fn shared() -> Place {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -92,9 +99,9 @@ fn shared() -> Place {
     Place { folder, model }
 }
 
-/// What is to be exact with caches that only grow, with rings, with states, and with caches that layers share.
-fn places() -> [Place; 4] {
-    [global(), sliding(), hybrid(), shared()]
+/// What is to be exact with caches that only grow, with rings, with states of both kinds, and with caches that layers share.
+fn places() -> [Place; 5] {
+    [global(), sliding(), hybrid(), convolving(), shared()]
 }
 
 /// Chunks of 8: a ring holds 20 positions then, and an overlay 4 more tokens than are read as recent.

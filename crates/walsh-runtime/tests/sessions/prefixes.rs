@@ -246,9 +246,10 @@ pub(super) fn any_request(lots: &mut Lots, documents: &[Vec<i32>]) -> Request {
 
 #[test]
 fn a_thousand_that_come_and_go_are_answered_as_they_would_be_alone() {
-    for ((_folder, model), kv) in places()
-        .into_iter()
-        .zip(["f16", "tq4;first=2;recent=5", "f16"])
+    for ((_folder, model), kv) in
+        places()
+            .into_iter()
+            .zip(["f16", "tq4;first=2;recent=5", "f16", "f16"])
     {
         let mut lots = Lots(9);
         let documents: Vec<Vec<i32>> = (0..3).map(|seed| text(160, seed)).collect();

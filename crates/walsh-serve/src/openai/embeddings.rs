@@ -31,7 +31,7 @@ struct Embeddings {
 }
 
 /// Makes vectors of texts: of the last layer's output behind its norm, the mean over the text or that of its last token,
-/// of length 1.
+/// of length 1. Where nothing is asked for it is what the model was trained for, and the mean with others.
 #[utoipa::path(
     post,
     path = "/v1/embeddings",
@@ -53,16 +53,17 @@ pub(crate) async fn embeddings(
             return Err(ApiError::field("encoding_format", message));
         }
     };
-    let (pooling, word) = match asks.pooling.as_deref() {
-        None | Some("mean") => (Pooling::Mean, "mean"),
-        Some("last") => (Pooling::Last, "last"),
-        Some(other) => {
-            let message = format!("pooling is {other:?}: give mean or last");
-            return Err(ApiError::field("pooling", message));
-        }
-    };
+    let asked_for = asks.pooling.as_deref().map(|name| {
+        Pooling::named(name).ok_or_else(|| {
+            let message = format!("pooling is {name:?}: give mean or last");
+            ApiError::field("pooling", message)
+        })
+    });
+    let asked_for = asked_for.transpose()?;
     let served = app.models.get(asks.model.as_deref()).await?;
-    let width = served.engine.model().config().width;
+    let config = served.engine.model().config();
+    let (width, own) = (config.width, config.pooling);
+    let pooling = asked_for.or(own).unwrap_or(Pooling::Mean);
     if let Some(dimensions) = asks.dimensions.filter(|dimensions| *dimensions != width) {
         let message = format!(
             "dimensions is {dimensions}: this model's vectors have {width}, and cannot be cut"
@@ -111,7 +112,7 @@ pub(crate) async fn embeddings(
         "object": "list",
         "data": data,
         "model": served.name,
-        "pooling": word,
+        "pooling": pooling.name(),
         "usage": { "prompt_tokens": tokens, "total_tokens": tokens },
     })))
 }

@@ -110,7 +110,7 @@ fn gate(then: &Then) -> Option<i64> {
         Then::Gated { activation, .. } => match activation {
             Activation::Silu => Some(1),
             Activation::GeluTanh => Some(2),
-            Activation::Sigmoid | Activation::ClampedSwish { .. } => None,
+            Activation::Identity | Activation::Sigmoid | Activation::ClampedSwish { .. } => None,
         },
     }
 }

@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 use twox_hash::XxHash3_128;
 
 use super::form::{Form, Format};
+use super::pythonic::{BEGIN, END};
 use crate::Result;
 use crate::chat::context::Context;
 use crate::chat::jinja::Json;
@@ -37,6 +38,8 @@ impl Form {
                 *messages = one_by_one(std::mem::take(messages));
             }
             Format::Mistral => messages.iter_mut().for_each(shorten_ids),
+            Format::Pythonic if !self.writes_calls => messages.iter_mut().for_each(write_calls),
+            Format::Pythonic => messages.iter_mut().for_each(fill),
             Format::Hermes | Format::Coder | Format::Gemma(_) => {}
         }
         Ok(())
@@ -192,6 +195,59 @@ fn think(message: &mut Message) {
         format!("{reasoning}\n\n{said}")
     };
     message.entry("thinking").or_insert(thinking.into());
+}
+
+/// Puts calls into the text of a message, as Python writes them.
+fn write_calls(message: &mut Message) {
+    let calls = message.remove("tool_calls");
+    let calls: Vec<String> = calls.iter().flat_map(list).map(written).collect();
+    let mut text = content(Some(message));
+    if !calls.is_empty() {
+        text.push_str(&format!("{BEGIN}[{}]{END}", calls.join(", ")));
+    }
+    message.insert("content".into(), text.into());
+}
+
+fn written(call: &Value) -> String {
+    let call = &call["function"];
+    let arguments = call["arguments"].as_object().into_iter().flatten();
+    let arguments: Vec<String> = arguments
+        .map(|(name, value)| format!("{name}={}", literal(value)))
+        .collect();
+    let name = call["name"].as_str().unwrap_or_default();
+    format!("{name}({})", arguments.join(", "))
+}
+
+/// A value as Python writes it.
+fn literal(value: &Value) -> String {
+    match value {
+        Value::Null => "None".into(),
+        Value::Bool(true) => "True".into(),
+        Value::Bool(false) => "False".into(),
+        Value::Array(items) => {
+            let items: Vec<String> = items.iter().map(literal).collect();
+            format!("[{}]", items.join(", "))
+        }
+        Value::Object(members) => {
+            let pair = |(key, value): (&String, &Value)| {
+                format!("{}: {}", Value::from(key.as_str()), literal(value))
+            };
+            let pairs: Vec<String> = members.iter().map(pair).collect();
+            format!("{{{}}}", pairs.join(", "))
+        }
+        plain => plain.to_string(),
+    }
+}
+
+/// Gives reasoning the name that LFM2.5's template has for it, and a message a text, without which that fails.
+fn fill(message: &mut Message) {
+    let is_none = message.get("content").is_none_or(Value::is_null);
+    if is_none {
+        message.insert("content".into(), "".into());
+    }
+    if let Some(reasoning) = message.get("reasoning_content").cloned() {
+        message.entry("thinking").or_insert(reasoning);
+    }
 }
 
 /// Gives calls and their answers ids of the length that Mistral's templates ask for; equal ones stay equal.

@@ -1,6 +1,7 @@
 //! Constraints by which an answer calls tools.
 
 mod gemma;
+mod pythonic;
 
 use std::fmt::Write;
 
@@ -124,6 +125,7 @@ impl Grammar<'_> {
                     Format::Llama => self.llama(must)?,
                     Format::Mistral => self.mistral(must)?,
                     Format::Gemma(marks) => self.gemma(marks, must)?,
+                    Format::Pythonic => self.pythonic(must)?,
                     _ => self.blocks(must)?,
                 };
                 format!("{reasoning} {calls}")

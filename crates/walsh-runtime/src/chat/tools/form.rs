@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use super::{gemma, harmony, reasoning};
+use super::{gemma, harmony, pythonic, reasoning};
 use crate::tokenizer::Tokenizer;
 
 /// The form in which a model calls tools.
@@ -19,6 +19,8 @@ pub(super) enum Format {
     /// `<start_function_call>call:name{key:<escape>text<escape>}<end_function_call>`, as FunctionGemma has it, and
     /// `<|tool_call>call:name{key:<|"|>text<|"|>}<tool_call|>`, as Gemma 4 has it.
     Gemma(gemma::Marks),
+    /// `<|tool_call_start|>[name(key="text")]<|tool_call_end|>`, as LFM2 has it.
+    Pythonic,
     /// Messages to `functions.name`, as gpt-oss has it.
     Harmony,
 }
@@ -31,6 +33,7 @@ impl Format {
             Self::Llama => &["<|python_tag|>"],
             Self::Mistral => &["[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"],
             Self::Gemma(marks) => marks.all(),
+            Self::Pythonic => &[pythonic::BEGIN, pythonic::END],
             Self::Harmony => &harmony::MARKERS,
         }
     }
@@ -44,6 +47,8 @@ pub(in super::super) struct Form {
     pub(super) described: bool,
     /// Whether the template knows a system message, once that was asked.
     pub(super) system: OnceLock<bool>,
+    /// Whether the template writes the calls of messages.
+    pub(super) writes_calls: bool,
     /// Whether names lie behind markers, not in JSON, and ids behind them.
     pub(super) named: bool,
     pub(super) ids: bool,
@@ -65,6 +70,8 @@ impl Form {
             Some(Format::Harmony)
         } else if let Some(marks) = gemma {
             Some(Format::Gemma(marks))
+        } else if has(pythonic::BEGIN) {
+            Some(Format::Pythonic)
         } else if has("[TOOL_CALLS]") {
             Some(Format::Mistral)
         } else if has("<tool_call>") && has("<function=") {
@@ -73,6 +80,9 @@ impl Form {
             Some(Format::Hermes)
         } else if has("ipython") && has("\"parameters\": ") {
             Some(Format::Llama)
+        } else if has("List of tools: ") {
+            // Templates of such models that do not write calls.
+            Some(Format::Pythonic)
         } else {
             None
         };
@@ -85,6 +95,7 @@ impl Form {
                 .unwrap_or(Format::Hermes),
             described: !harmony && (!knows_tools || format.is_none()),
             system: OnceLock::new(),
+            writes_calls: has("tool_calls"),
             named: has("[ARGS]"),
             ids: has("[CALL_ID]"),
             reasoning: reasoning.filter(|marks| has(marks.end)).collect(),

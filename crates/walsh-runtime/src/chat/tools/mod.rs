@@ -13,6 +13,7 @@ mod json;
 mod llama;
 mod mistral;
 mod output;
+mod pythonic;
 mod reasoning;
 #[cfg(test)]
 mod tests;

@@ -10,6 +10,7 @@ use super::harmony::Harmony;
 use super::hermes::Hermes;
 use super::llama::Llama;
 use super::mistral::Mistral;
+use super::pythonic::Pythonic;
 use super::reasoning::{Reasoning, Said};
 use super::tool::Tool;
 use crate::chat::template::Template;
@@ -45,6 +46,7 @@ impl OutputParser {
             Format::Llama => Box::new(Llama::default()),
             Format::Mistral => Box::new(Mistral::default()),
             Format::Gemma(marks) => Box::new(Gemma::new(marks)),
+            Format::Pythonic => Box::new(Pythonic::default()),
         };
         let shows_control = form.controls.iter().any(|(name, _)| {
             let of_calls = form.format.markers().contains(name);

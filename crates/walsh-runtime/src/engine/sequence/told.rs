@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use super::Sequence;
 use crate::engine::logprobs::LogSoftmax;
-use crate::engine::request::{Event, Logprobs, Pooling};
+use crate::engine::request::{Event, Logprobs};
+use crate::pooling::Pooling;
 use crate::{Error, Result};
 
 impl Sequence {

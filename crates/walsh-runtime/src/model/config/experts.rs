@@ -60,6 +60,7 @@ impl Reader<'_, '_> {
         }
         // Softmax over all, divided by the sum of the chosen, is softmax over the chosen.
         let scoring = match self.normalises()? {
+            normalised if self.architecture.chooses_by_bias() => Scoring::Sigmoid { normalised },
             false => Scoring::Softmax,
             true => Scoring::SoftmaxOfChosen,
         };
@@ -80,6 +81,21 @@ impl Reader<'_, '_> {
             shared: inner(shares, "expert_shared_feed_forward_length")?,
             beside: inner(beside, "expert_feed_forward_length")?,
         }))
+    }
+
+    /// How many layers, the first of so many, have a feed-forward part of their own instead of experts.
+    pub(super) fn dense_layers(&self, count: usize) -> Result<usize> {
+        let key = "leading_dense_block_count";
+        if !self.architecture.has_experts() {
+            return Ok(count);
+        }
+        if !keys::is_read(key, self.architecture) {
+            return Ok(0);
+        }
+        match self.opt_size(key)?.unwrap_or(0) {
+            dense if dense < count as u64 => Ok(dense as usize),
+            dense => Err(self.no_model_has(key, dense)),
+        }
     }
 
     /// Whether the weights of a token's experts add up to one, as they do unless a file says otherwise.

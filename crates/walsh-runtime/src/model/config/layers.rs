@@ -63,11 +63,14 @@ impl Reader<'_, '_> {
         let local = self.local_rope(sliding_dim, &global)?;
         let recurrent = self.recurrent_layers(count)?;
         let shares = self.shares(&windows)?;
-        let kv_heads = self.layer_sizes("attention.head_count_kv", count)?;
-        let kv_heads = kv_heads.unwrap_or_else(|| vec![heads; count]);
+        let kv_heads = self.kv_heads(count, heads)?;
         let inner = self.feed_forward_key();
         let feed_forward = self.layer_sizes(inner, count)?;
-        let feed_forward = feed_forward.ok_or_else(|| self.missing(inner))?;
+        let mut feed_forward = feed_forward.ok_or_else(|| self.missing(inner))?;
+        let dense = self.dense_layers(count)?;
+        if self.architecture.has_experts() && dense > 0 {
+            feed_forward[..dense].fill(self.size("feed_forward_length")?);
+        }
         let mut layers = Vec::with_capacity(count);
         for (index, window) in windows.into_iter().enumerate() {
             for (name, size) in [
@@ -102,6 +105,7 @@ impl Reader<'_, '_> {
                 window,
                 rope: self.architecture.rotates(index).then(|| rope.clone()),
                 recurrent: recurrent[index],
+                mixture: index >= dense,
                 shares: shares[index],
                 kv_heads: kv_heads as usize,
                 head_dim: head_dim as usize,
@@ -279,6 +283,27 @@ impl Reader<'_, '_> {
         Ok(shares)
     }
 
+    /// The KV heads of each layer, of so many query heads. Layers that have none are recurrent, and have as many as the others
+    /// on paper.
+    fn kv_heads(&self, count: usize, heads: u64) -> Result<Vec<u64>> {
+        let name = "attention.head_count_kv";
+        if !self.architecture.has_convolutions() {
+            let stated = self.layer_sizes(name, count)?;
+            return Ok(stated.unwrap_or_else(|| vec![heads; count]));
+        }
+        let mut attending = self.attending_heads(count)?;
+        attending.retain(|heads| *heads > 0);
+        let heads = self.uniform(name, &attending)?.unwrap_or(heads);
+        Ok(vec![heads; count])
+    }
+
+    /// The KV heads of each layer, none of those that are convolutions.
+    pub(super) fn attending_heads(&self, count: usize) -> Result<Vec<u64>> {
+        let name = "attention.head_count_kv";
+        self.opt_sizes(name, count)?
+            .ok_or_else(|| self.missing(name))
+    }
+
     /// A size of each layer, which only some families have different ones of.
     fn layer_sizes(&self, name: &str, count: usize) -> Result<Option<Vec<u64>>> {
         if self.architecture.has_unlike_layers() {
@@ -293,6 +318,11 @@ impl Reader<'_, '_> {
         let Some(sizes) = self.opt_sizes(name, count)? else {
             return Ok(None);
         };
+        self.uniform(name, &sizes)
+    }
+
+    /// The size that all are; none of none.
+    fn uniform(&self, name: &str, sizes: &[u64]) -> Result<Option<u64>> {
         let first = sizes.first().copied();
         if let Some(other) = sizes.iter().find(|size| Some(**size) != first) {
             reject!(

@@ -18,7 +18,11 @@ impl Block<'_> {
         self.norm_into(&a.stream, Some(&weights.router_norm), &own.hidden)?;
         self.linear(&weights.router, &own.hidden, &mixture.logits)?;
         let (chosen, scaled) = (mixture.weights.shape(), own.unscaled.shape());
-        self.route(experts.scoring, mixture, &own.unscaled.reshape(chosen)?)?;
+        self.route(
+            (experts.scoring, None),
+            mixture,
+            &own.unscaled.reshape(chosen)?,
+        )?;
         // By the scale of each: a product with a matrix of one number.
         self.list.push(ExpertMatMul {
             weight: weights.scales.clone(),

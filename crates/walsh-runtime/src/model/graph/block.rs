@@ -126,13 +126,18 @@ impl Block<'_> {
         match (&layer.mixer, self.memory[index].state()) {
             (Mixer::Attention(attention), None) => self.attention(input, attention, index),
             (Mixer::Recurrent(recurrent), Some(state)) => {
-                match (&self.config.recurrent, &a.hybrid) {
+                let config = self.config.recurrent.and_then(|config| config.delta);
+                match (config, &a.hybrid) {
                     (Some(config), Some(hybrid)) => {
-                        self.recur(input, (recurrent, config), (hybrid, state))
+                        self.recur(input, (recurrent, &config), (hybrid, state))
                     }
-                    _ => unreachable!("layers with a state are of hybrids"),
+                    _ => unreachable!("layers of the delta rule are of hybrids"),
                 }
             }
+            (Mixer::Convolution(convolution), Some(state)) => match &a.convolved {
+                Some(convolved) => self.convolve(input, convolution, (convolved, state)),
+                None => unreachable!("convolutions have room for what comes of them"),
+            },
             _ => unreachable!("a layer's memory is that of its kind"),
         }
     }
@@ -373,12 +378,16 @@ impl Block<'_> {
             self.share(input, expert, hybrid)?;
         }
         self.linear(router, input, &mixture.logits)?;
-        self.route(experts.scoring, mixture, &mixture.weights)?;
-        self.expert_product((&layer.gate, mixture), input, &a.gate)?;
-        self.expert_product((&layer.up, mixture), input, &a.up)?;
-        self.activate(&a.gate, &a.up)?;
-        self.tap(&a.gate, |taps| &taps.down)?;
-        self.expert_product((&layer.down, mixture), &a.gate, &mixture.results)?;
+        let bias = layer.router_bias.as_ref();
+        self.route((experts.scoring, bias), mixture, &mixture.weights)?;
+        let inner = layer.gate.weight.shape()[1];
+        let shape = [input.shape()[0], experts.used as u64, inner];
+        let (gate, up) = (beginning(&a.gate, &shape)?, beginning(&a.up, &shape)?);
+        self.expert_product((&layer.gate, mixture), input, &gate)?;
+        self.expert_product((&layer.up, mixture), input, &up)?;
+        self.activate(&gate, &up)?;
+        self.tap(&gate, |taps| &taps.down)?;
+        self.expert_product((&layer.down, mixture), &gate, &mixture.results)?;
         self.sum_experts(mixture, &a.hidden)?;
         match &a.hybrid {
             Some(hybrid) => self.add_shared(hybrid),
@@ -391,13 +400,13 @@ impl Block<'_> {
     /// Chooses each row's experts by their logits.
     pub(super) fn route(
         &mut self,
-        scoring: Scoring,
+        (scoring, bias): (Scoring, Option<&Tensor>),
         mixture: &Mixture,
         weights: &Tensor,
     ) -> Result<()> {
         self.list.push(ExpertRoute {
             logits: mixture.logits.clone(),
-            bias: None,
+            bias: bias.cloned(),
             scoring,
             scale: 1.0,
             ids: mixture.ids.clone(),

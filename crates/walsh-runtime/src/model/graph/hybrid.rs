@@ -10,7 +10,7 @@ use walsh::ops::{
 use super::block::{Block, flat};
 use super::intermediates::{Hybrid, Pairs};
 use crate::Result;
-use crate::model::config::RecurrentConfig;
+use crate::model::config::DeltaConfig;
 use crate::model::memory::LayerState;
 use crate::model::weights::{Recurring, SharedExpert, Steps};
 
@@ -50,10 +50,13 @@ impl Block<'_> {
     pub(super) fn recur(
         &mut self,
         input: &Tensor,
-        (layer, config): (&Recurring, &RecurrentConfig),
+        (layer, config): (&Recurring, &DeltaConfig),
         (hybrid, state): (&Hybrid, &LayerState),
     ) -> Result<()> {
         let (a, own) = (self.a, &hybrid.recurrence);
+        let Some(heads) = &state.heads else {
+            unreachable!("layers of the delta rule have its states");
+        };
         self.linear(&layer.mixed, input, &own.mixed)?;
         self.linear(&layer.gate, input, &flat(&own.gate)?)?;
         match &layer.steps {
@@ -70,6 +73,7 @@ impl Block<'_> {
         self.list.push(ShortConv {
             input: own.mixed.clone(),
             weight: layer.convolution.clone(),
+            silu: true,
             state: state.latest.clone(),
             positions: positions.clone(),
             sequences: sequences.clone(),
@@ -82,7 +86,7 @@ impl Block<'_> {
             decay_bias: layer.decay_bias.clone(),
             decay_scale: layer.decay_scale.clone(),
             order: config.order,
-            state: state.heads.clone(),
+            state: heads.clone(),
             positions,
             sequences,
             output: own.output.clone(),

@@ -1,6 +1,7 @@
 //! What lists leave between their ops.
 
 mod beside;
+mod convolution;
 mod heads;
 mod hybrid;
 mod inputs;
@@ -11,8 +12,9 @@ use walsh::formats::DType;
 use walsh::{Device, Tensor};
 
 use crate::Result;
-use crate::model::config::{ExpertsConfig, ModelConfig};
+use crate::model::config::ModelConfig;
 pub(super) use beside::BesideExperts;
+pub(super) use convolution::Convolved;
 pub(super) use heads::{AllHeads, Heads, beginning};
 pub(super) use hybrid::{Hybrid, Pairs};
 pub(super) use inputs::Inputs;
@@ -92,12 +94,13 @@ pub(crate) struct Intermediates {
     /// A block's input or output.
     pub(crate) hidden: Tensor,
     heads: AllHeads,
-    /// `[rows, feed_forward]` of the layer that has most, or of each expert of a row `[rows, used, feed_forward]`.
+    /// `[rows, feed_forward]` of the layer that has most, of all experts of a row together.
     pub(super) gate: Tensor,
     pub(super) up: Tensor,
     pub(super) mixture: Option<Mixture>,
     pub(super) beside: Option<BesideExperts>,
     pub(super) hybrid: Option<Hybrid>,
+    pub(super) convolved: Option<Convolved>,
     pub(super) inputs: Option<Inputs>,
 }
 
@@ -115,15 +118,11 @@ impl Intermediates {
     ) -> Result<Self> {
         let floats =
             |rows: usize, width: usize| device.zeros(DType::F32, &[rows as u64, width as u64]);
-        let inner = |config: &ModelConfig| {
-            let (rows, inner) = (rows as u64, config.most(|layer| layer.feed_forward) as u64);
-            match &config.experts {
-                Some(ExpertsConfig {
-                    used, beside: None, ..
-                }) => device.zeros(DType::F32, &[rows, *used as u64, inner]),
-                _ => device.zeros(DType::F32, &[rows, inner]),
-            }
-        };
+        let used = config.experts.map_or(1, |experts| experts.used);
+        let inner = config.most(|layer| match layer.mixture {
+            true => used * layer.feed_forward,
+            false => layer.feed_forward,
+        });
         let mixture = config.experts.map(|experts| {
             let [rows, used, width] = [rows, experts.used, config.width].map(|size| size as u64);
             Ok::<_, walsh::Error>(Mixture {
@@ -142,11 +141,12 @@ impl Intermediates {
             stream: floats(rows, config.width)?,
             hidden: floats(rows, config.width)?,
             heads: AllHeads::new(device, config, rows)?,
-            gate: inner(config)?,
-            up: inner(config)?,
+            gate: floats(rows, inner)?,
+            up: floats(rows, inner)?,
             mixture: mixture.transpose()?,
             beside: BesideExperts::new(device, config, rows)?,
             hybrid: Hybrid::new(device, config, rows)?,
+            convolved: Convolved::new(device, config, rows)?,
             inputs: Inputs::new(device, config, rows)?,
         })
     }
@@ -202,6 +202,10 @@ impl Intermediates {
             hybrid: match &self.hybrid {
                 None => None,
                 Some(hybrid) => Some(hybrid.rows(rows)?),
+            },
+            convolved: match &self.convolved {
+                None => None,
+                Some(convolved) => Some(convolved.rows(rows)?),
             },
             inputs: match &self.inputs {
                 None => None,

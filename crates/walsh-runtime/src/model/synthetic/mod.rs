@@ -1,5 +1,6 @@
 //! Models of real shapes with random weights: speed at true size, without a file.
 
+mod convolutions;
 mod mix;
 mod shape;
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use walsh::formats::gguf::write::{NewValue, Writer};
 
+use super::convolutions::Convolutions;
 use super::mix::Role;
 use super::unlike::Unlike;
 use crate::Result;
@@ -24,6 +25,7 @@ pub(super) struct Shape {
     pub(super) multipliers: Option<Multipliers>,
     pub(super) states: Option<States>,
     pub(super) unlike: Option<Unlike>,
+    pub(super) convolutions: Option<Convolutions>,
     pub(super) vocabulary: usize,
     pub(super) context: u32,
     pub(super) rope_base: f32,
@@ -73,6 +75,7 @@ pub(super) const SHAPES: &[Shape] = &[
         multipliers: None,
         states: None,
         unlike: None,
+        convolutions: None,
         vocabulary: 49_152,
         context: 8192,
         rope_base: 100_000.0,
@@ -93,6 +96,7 @@ pub(super) const SHAPES: &[Shape] = &[
         multipliers: None,
         states: None,
         unlike: None,
+        convolutions: None,
         vocabulary: 128_256,
         context: 8192,
         rope_base: 500_000.0,
@@ -113,6 +117,7 @@ pub(super) const SHAPES: &[Shape] = &[
         multipliers: None,
         states: None,
         unlike: None,
+        convolutions: None,
         vocabulary: 262_144,
         context: 131_072,
         rope_base: 1_000_000.0,
@@ -133,6 +138,7 @@ pub(super) const SHAPES: &[Shape] = &[
         multipliers: None,
         states: None,
         unlike: None,
+        convolutions: None,
         vocabulary: 151_936,
         context: 40_960,
         rope_base: 1_000_000.0,
@@ -158,6 +164,7 @@ pub(super) const SHAPES: &[Shape] = &[
         }),
         states: None,
         unlike: None,
+        convolutions: None,
         vocabulary: 49_155,
         context: 131_072,
         rope_base: 10_000_000.0,
@@ -183,6 +190,7 @@ pub(super) const SHAPES: &[Shape] = &[
             shared: None,
         }),
         unlike: None,
+        convolutions: None,
         vocabulary: 248_320,
         context: 262_144,
         rope_base: 10_000_000.0,
@@ -208,6 +216,7 @@ pub(super) const SHAPES: &[Shape] = &[
             shared: None,
         }),
         unlike: None,
+        convolutions: None,
         vocabulary: 248_320,
         context: 262_144,
         rope_base: 10_000_000.0,
@@ -233,6 +242,7 @@ pub(super) const SHAPES: &[Shape] = &[
             shared: Some(512),
         }),
         unlike: None,
+        convolutions: None,
         vocabulary: 248_320,
         context: 262_144,
         rope_base: 10_000_000.0,
@@ -275,7 +285,46 @@ pub(super) const SHAPES: &[Shape] = &[
         ..GEMMA4
     },
     GEMMA4,
+    Shape {
+        name: "lfm2-1.2b",
+        architecture: Architecture::Lfm2,
+        layers: 16,
+        feed_forward: 8192,
+        experts: None,
+        convolutions: Some(Convolutions {
+            attending: &[2, 5, 8, 10, 12, 14],
+            dense: None,
+        }),
+        ..LFM2
+    },
+    LFM2,
 ];
+
+/// What all of its family have in common but the sizes of this one.
+const LFM2: Shape = Shape {
+    name: "lfm2-8b-a1b",
+    architecture: Architecture::Lfm2Moe,
+    layers: 24,
+    width: 2048,
+    heads: 32,
+    kv_heads: 8,
+    head_dim: 64,
+    feed_forward: 1792,
+    experts: Some([32, 4]),
+    multipliers: None,
+    states: None,
+    unlike: None,
+    convolutions: Some(Convolutions {
+        attending: &[2, 6, 10, 14, 18, 21],
+        dense: Some([2, 7168]),
+    }),
+    vocabulary: 65_536,
+    context: 128_000,
+    rope_base: 1_000_000.0,
+    window: None,
+    norm_eps: 1e-5,
+    tied: true,
+};
 
 /// What all of its family have in common but the sizes of this one.
 const GEMMA4: Shape = Shape {
@@ -297,6 +346,7 @@ const GEMMA4: Shape = Shape {
         sharing: 0,
         beside: Some([128, 8, 704]),
     }),
+    convolutions: None,
     vocabulary: 262_144,
     context: 262_144,
     rope_base: 1_000_000.0,
@@ -327,7 +377,8 @@ impl Shape {
     pub(super) fn weights(&self) -> Vec<Weight> {
         let table = [self.vocabulary, self.width];
         let mut weights = Vec::new();
-        let norm = Weight::new("output_norm.weight", &[self.width], Role::Other);
+        let norm = format!("{}.weight", self.architecture.output_norm());
+        let norm = Weight::new(norm, &[self.width], Role::Other);
         if self.tied {
             weights.push(Weight::new("token_embd.weight", &table, Role::Output));
         } else {
@@ -345,6 +396,10 @@ impl Shape {
     fn layer(&self, layer: usize, weights: &mut Vec<Weight>) {
         if let Some(unlike) = &self.unlike {
             weights.extend(self.unlike_layer(layer, unlike));
+            return;
+        }
+        if let Some(convolutions) = &self.convolutions {
+            weights.extend(self.convolving_layer(layer, convolutions));
             return;
         }
         let (width, inner, dim) = (self.width, self.feed_forward, self.head_dim);
@@ -438,7 +493,9 @@ impl Shape {
             ("attention.value_length", self.head_dim),
         ];
         let inner = match self.architecture {
-            Architecture::Qwen3Moe | Architecture::Qwen35Moe => "expert_feed_forward_length",
+            Architecture::Qwen3Moe | Architecture::Qwen35Moe | Architecture::Lfm2Moe => {
+                "expert_feed_forward_length"
+            }
             _ => "feed_forward_length",
         };
         let experts = self
@@ -477,6 +534,11 @@ impl Shape {
         }
         if let Some(unlike) = &self.unlike {
             for (key, value) in self.unlike_metadata(unlike) {
+                set(key, value)?;
+            }
+        }
+        if let Some(convolutions) = &self.convolutions {
+            for (key, value) in self.convolving_metadata(convolutions) {
                 set(key, value)?;
             }
         }

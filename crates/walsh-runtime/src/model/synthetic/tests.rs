@@ -1,5 +1,6 @@
 use super::*;
 use crate::SessionOptions;
+use convolutions::Convolutions;
 use mix::Role;
 use shape::SHAPES;
 use unlike::Unlike;
@@ -92,6 +93,25 @@ const fn unlike(unlike: Unlike) -> Shape {
     }
 }
 
+/// LFM2's form in small: the third layer attends, and layers behind the second have experts.
+const CONVOLVING: Shape = Shape {
+    name: "convolving",
+    layers: 4,
+    width: 256,
+    heads: 4,
+    kv_heads: 2,
+    head_dim: 64,
+    feed_forward: 96,
+    experts: Some([8, 3]),
+    convolutions: Some(Convolutions {
+        attending: &[2],
+        dense: Some([2, 160]),
+    }),
+    vocabulary: 700,
+    context: 512,
+    ..SHAPES[12]
+};
+
 fn model(shape: &'static Shape, mix: Mix) -> Model {
     let device = walsh::open("cpu:threads=2").expect("the CPU");
     Model::synthetic(&device, &Synthetic { shape, mix }).expect("a model")
@@ -155,6 +175,7 @@ fn logits_stay_finite_through_all_layers_and_differ() {
     let all = mixes().map(|mix| model(&SMALL, mix));
     let all = all.chain(mixes().map(|mix| model(&MIXTURE, mix)));
     let all = all.chain(mixes().map(|mix| model(&HYBRID, mix)));
+    let all = all.chain(mixes().map(|mix| model(&CONVOLVING, mix)));
     let all = all.chain(
         UNLIKE
             .iter()
@@ -256,13 +277,26 @@ fn only_layers_that_attend_cost_by_the_token() {
     assert_eq!(config.state_bytes(), 4 * 4 * (4 * 32 * 32 + 3 * 8 * 32));
 }
 
+#[test]
+fn convolutions_keep_their_latest_inputs_alone() {
+    let model = model(&CONVOLVING, Mix::Q4KM);
+    let config = model.config();
+    assert_eq!(config.cached_layers().collect::<Vec<_>>(), [2]);
+    let mixtures: Vec<bool> = config.layers.iter().map(|layer| layer.mixture).collect();
+    assert_eq!(mixtures, [false, false, true, true]);
+    // Of each of three layers, two tokens of 256 channels.
+    assert_eq!(config.state_bytes(), 3 * 4 * 2 * 256);
+}
+
 /// As published, in billions.
 #[test]
-fn gemma_4s_shapes_have_as_many_weights() {
+fn shapes_of_other_forms_have_as_many_weights() {
     for (name, billions) in [
         ("gemma4-e4b", 7.5),
         ("gemma4-31b", 30.7),
         ("gemma4-26b-a4b", 25.2),
+        ("lfm2-1.2b", 1.17),
+        ("lfm2-8b-a1b", 8.34),
     ] {
         let synthetic: Synthetic = format!("{name}:q4_k_m").parse().expect("known");
         let weights = synthetic.shape.weights();

@@ -1,11 +1,10 @@
 //! The tensors of layers that keep a state, and of experts that all tokens share.
 
 use walsh::Tensor;
-use walsh::formats::DType;
 
 use super::{Linear, Loader, ModelConfig};
-use crate::model::config::RecurrentConfig;
-use crate::{Error, Result};
+use crate::Result;
+use crate::model::config::{DeltaConfig, RecurrentConfig};
 
 /// How fast heads forget, and how far they are corrected, before what each head adds to that.
 #[derive(Debug)]
@@ -83,24 +82,14 @@ impl SharedExpert {
 impl Loader<'_> {
     pub(super) fn recurring(
         &self,
-        config: &ModelConfig,
-        recurrent: RecurrentConfig,
+        (config, recurrent): (&ModelConfig, &RecurrentConfig),
+        delta: &DeltaConfig,
         index: usize,
     ) -> Result<Recurring> {
         let name = |part: &str| format!("blk.{index}.{part}");
         let linear = |part: &str, rows, columns| self.linear(&name(part), [rows, columns], false);
-        let (width, heads, values) = (config.width, recurrent.heads, recurrent.values());
-        let kernel = name("ssm_conv1d.weight");
-        let convolution = self.required(&kernel, &[recurrent.channels(), recurrent.taps])?;
-        if convolution.dtype() != DType::F32 {
-            return Err(Error::model(
-                self.path,
-                format!(
-                    "tensor {kernel} is {}, but must be f32: convert the model again",
-                    convolution.dtype()
-                ),
-            ));
-        }
+        let (width, heads, values) = (config.width, delta.heads, delta.values());
+        let convolution = self.kernel(&name("ssm_conv1d.weight"), recurrent)?;
         let steps = match self.places.contains_key(&name("ssm_ba.weight")) {
             true => Steps::Together(linear("ssm_ba", 2 * heads, width)?),
             false => Steps::Apart {
@@ -109,13 +98,13 @@ impl Loader<'_> {
             },
         };
         Ok(Recurring {
-            mixed: linear("attn_qkv", recurrent.channels(), width)?,
+            mixed: linear("attn_qkv", recurrent.channels, width)?,
             gate: linear("attn_gate", values, width)?,
             steps,
             convolution,
             decay_bias: self.required(&name("ssm_dt.bias"), &[heads])?,
             decay_scale: self.required(&name("ssm_a"), &[heads])?,
-            norm: self.required(&name("ssm_norm.weight"), &[recurrent.value_dim])?,
+            norm: self.required(&name("ssm_norm.weight"), &[delta.value_dim])?,
             output: linear("ssm_out", width, values)?,
         })
     }

@@ -10,7 +10,7 @@ use crate::constraint::shapes::Shape;
 use crate::tokenizer::Tokenizer;
 
 /// Every form, and prompts that leave their reasoning at each place.
-const FORMS: [(&str, &str); 12] = [
+const FORMS: [(&str, &str); 14] = [
     ("qwen2.5", ""),
     ("qwen3", ""),
     ("qwen3", "<think>\n"),
@@ -22,6 +22,8 @@ const FORMS: [(&str, &str); 12] = [
     ("function-gemma", ""),
     ("gemma4", ""),
     ("gemma4", "<|channel>thought\n<channel|>"),
+    ("lfm2", ""),
+    ("lfm2-plain", ""),
     ("gpt-oss", "<|start|>assistant"),
 ];
 
@@ -85,6 +87,10 @@ fn random_tools(random: &mut SplitMix64, form: &str) -> (Vec<Tool>, Vec<Shape>) 
         let beyond = match form {
             "coder" => beyond || text.contains("anyOf") || text.contains("enum"),
             "function-gemma" | "gemma4" => beyond,
+            "lfm2" | "lfm2-plain" => {
+                let names = schema["properties"].as_object().into_iter().flatten();
+                names.into_iter().any(|(name, _)| name.contains('"'))
+            }
             _ => false,
         };
         if schema["type"] != "object" || beyond {
@@ -179,6 +185,7 @@ fn calls_hold_on_real_vocabularies() {
         ("gemma3-270m", "gemma3"),
         ("smollm2-135m", "coder"),
         ("gemma3-270m", "function-gemma"),
+        ("smollm2-135m", "lfm2"),
     ] {
         let place = Place::new(crate::constraint::tests::tokenizer(model));
         let mut random = SplitMix64(23);
@@ -326,6 +333,7 @@ fn marks_that_are_control_tokens_are_asked_for() {
         ("mistral-v3", true, false),
         ("function-gemma", true, false),
         ("gemma4", false, false),
+        ("lfm2", true, false),
         ("gpt-oss", true, true),
     ] {
         let template = Template::from_source(&source(name), &tokenizer).unwrap();

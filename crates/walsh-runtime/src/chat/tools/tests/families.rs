@@ -3,14 +3,14 @@
 use super::*;
 
 /// A table of texts and what they become.
-fn check(name: &str, cases: &[(&str, Vec<Delta>)]) {
+pub(super) fn check(name: &str, cases: &[(&str, Vec<Delta>)]) {
     let template = template(name);
     for (text, expected) in cases {
         assert_eq!(&parsed(&template, "", text), expected, "{name}: {text}");
     }
 }
 
-fn with(before: &[Delta], calls: &[[Delta; 2]]) -> Vec<Delta> {
+pub(super) fn with(before: &[Delta], calls: &[[Delta; 2]]) -> Vec<Delta> {
     let calls = calls.iter().flatten();
     before.iter().chain(calls).cloned().collect()
 }

@@ -1,6 +1,7 @@
 mod constraints;
 mod dialogues;
 mod families;
+mod pythonic;
 mod round;
 
 use serde::Deserialize;
@@ -46,6 +47,22 @@ const GEMMA: &str = "{{ bos_token }}{% macro show(value) %}
 {% endif %}{% endfor %}{% if add_generation_prompt %}<start_of_turn>model
 {% endif %}";
 
+/// LFM2.5's way of telling of tools and of writing calls.
+const LFM2: &str = "{{ bos_token }}{{ 'List of tools: ' + tools | tojson if tools }}{% for m in messages %}<|im_start|>{{ m.role }}
+{{ '<think>' + m.thinking + '</think>' if m.thinking }}{{ m.content + '' }}
+{%- if m.tool_calls %}<|tool_call_start|>[{% for call in m.tool_calls %}{{ ', ' if not loop.first }}{{ call.function.name }}(
+{%- for name, value in call.function.arguments.items() %}{{ ', ' if not loop.first }}{{ name }}=
+{%- if value is string %}'{{ value }}'{% elif value is mapping %}{{ value | tojson }}{% else %}{{ value | string }}{% endif %}
+{%- endfor %}){% endfor %}]<|tool_call_end|>{% endif %}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}";
+
+/// The same of models whose templates write no calls.
+const LFM2_PLAIN: &str = "{{ 'List of tools: ' + tools | tojson if tools }}{% for m in messages %}<|im_start|>{{ m.role }}
+{{ m.content }}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}";
+
 /// The same with Gemma 4's marks.
 fn gemma4(text: &str) -> String {
     [
@@ -74,6 +91,8 @@ fn source(name: &str) -> String {
         "coder" => return CODER.to_owned(),
         "named" => return NAMED.to_owned(),
         "function-gemma" => return GEMMA.to_owned(),
+        "lfm2" => return LFM2.to_owned(),
+        "lfm2-plain" => return LFM2_PLAIN.to_owned(),
         "gemma4" => return gemma4(GEMMA) + "{# <|channel>thought and <channel|> #}",
         _ => {}
     }
@@ -137,6 +156,8 @@ fn tokenizer() -> Tokenizer {
         "<start_function_call>",
         "<end_function_call>",
         "<escape>",
+        "<|tool_call_start|>",
+        "<|tool_call_end|>",
     ];
     tokens.extend(controls.map(str::to_owned));
     kinds.resize(tokens.len(), 3);

@@ -69,6 +69,8 @@ fn calls_are_read_back() {
         ("named", "[/INST]", "</s>"),
         ("function-gemma", "<start_of_turn>model\n", "<end_of_turn>"),
         ("gemma4", "<|turn>model\n", "<turn|>"),
+        ("lfm2", "<|im_start|>assistant\n", "<|im_end|>"),
+        ("lfm2-plain", "<|im_start|>assistant\n", "<|im_end|>"),
         ("gpt-oss", "<|start|>assistant", "<|call|>"),
         // Those that know no tools are told of them.
         ("chatml", "<|im_start|>assistant\n", "<|im_end|>"),

@@ -4,7 +4,7 @@ use walsh::formats::DType;
 use walsh::{Device, Tensor};
 
 use crate::Result;
-use crate::model::config::{ExpertsConfig, ModelConfig, RecurrentConfig};
+use crate::model::config::{DeltaConfig, ExpertsConfig, ModelConfig};
 
 /// A tensor whose rows are made of pairs, the first and the second of each to be told apart.
 #[derive(Debug, Clone)]
@@ -93,23 +93,24 @@ impl Hybrid {
         config: &ModelConfig,
         rows: usize,
     ) -> Result<Option<Self>> {
-        let Some(recurrent) = &config.recurrent else {
+        let Some((recurrent, delta)) = config.recurrent.and_then(|all| Some((all, all.delta?)))
+        else {
             return Ok(None);
         };
         let floats = |shape: &[usize]| {
             let shape: Vec<u64> = shape.iter().map(|size| *size as u64).collect();
             device.zeros(DType::F32, &shape)
         };
-        let RecurrentConfig {
+        let DeltaConfig {
             heads,
             key_heads,
             value_dim,
             ..
-        } = *recurrent;
+        } = delta;
         let head_dim = config.most(|layer| layer.head_dim);
         let recurrence = Recurrence {
-            mixed: floats(&[rows, recurrent.channels()])?,
-            convolved: floats(&[rows, recurrent.channels()])?,
+            mixed: floats(&[rows, recurrent.channels])?,
+            convolved: floats(&[rows, recurrent.channels])?,
             gate: floats(&[rows, heads, value_dim])?,
             output: floats(&[rows, heads, value_dim])?,
             decay: floats(&[rows, heads])?,
