@@ -43,13 +43,8 @@ pub(crate) struct Form {
     pub(crate) parts: usize,
     /// Blocks of a stage.
     pub(crate) stage: usize,
-}
-
-impl Form {
     /// Blocks of a step of the tiled product: an even number of tasks.
-    pub(crate) fn step(&self) -> u64 {
-        if self.parts == 1 { 4 } else { 1 }
-    }
+    pub(crate) step: u64,
 }
 
 /// The fields that runs have their scales in.
@@ -130,6 +125,12 @@ pub(crate) fn form(dtype: DType) -> Option<Form> {
             DType::Q8_0 | DType::MLX8 => 64 / runs,
             _ => 128 / runs,
         },
+        // As many bytes of each row as a tile has room for.
+        step: match dtype {
+            _ if is_large => 1,
+            DType::MLX8 => 2,
+            _ => 4,
+        },
     })
 }
 
@@ -173,7 +174,7 @@ pub(super) fn tables_of(stored: i64) -> String {
             ("RUNS", number(form.runs)),
             ("HALVES", number(form.halves)),
             ("STAGE", number(form.stage)),
-            ("STEP_BLOCKS", form.step() as i64),
+            ("STEP_BLOCKS", form.step as i64),
             ("LOW", number(form.low.count)),
             ("LOW_AT", number(form.low.at)),
             ("LOW_STEP", number(form.low.step)),
