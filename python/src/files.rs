@@ -30,7 +30,7 @@ pub(crate) fn block_types() -> Vec<(&'static str, Option<u32>, usize, usize, boo
     let line = |dtype: &DType| {
         (
             dtype.name(),
-            dtype.ggml_id(),
+            dtype.file_id(),
             dtype.block_len(),
             dtype.block_bytes(),
             ggml::encodes(*dtype),

@@ -21,8 +21,8 @@ pub(crate) fn run(args: &Convert) -> Outcome {
     let maker = Maker {
         making: &args.making,
         mix: args.mix,
-        // Whoever asks for a type beside an adapter is told what it costs.
-        allow_requantize: !args.lora.is_empty(),
+        // Whoever asks for a type, or an adapter, is told what it costs.
+        allow_requantize: !args.lora.is_empty() || args.mix.is_some(),
         adapters: &args.lora,
         notes: Notes::for_figures(args.making.json),
         cancel: interrupt::on_interrupt()?,
@@ -58,9 +58,9 @@ pub(crate) fn resolve(
         return Ok(target);
     }
     let folder = Folder::open(path)?;
-    let source = folder.source()?;
+    let source = folder.source(true)?;
     let options = PlanOptions {
-        mix: Some(kept(&source)),
+        mix: kept(&source),
         overrides: &[],
         imatrix: None,
         allow_requantize: false,

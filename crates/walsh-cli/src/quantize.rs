@@ -72,9 +72,9 @@ impl Maker<'_> {
     pub(crate) fn of_folder(&self, path: &Path) -> Outcome {
         let folder = Folder::open(path)?;
         self.check_inputs(&Folder::files(path)?)?;
-        let source = folder.source()?;
-        let mix = self.mix.unwrap_or_else(|| kept(&source));
-        self.make(source, Some(mix))
+        let source = folder.source(false)?;
+        let mix = self.mix.or_else(|| kept(&source));
+        self.make(source, mix)
     }
 
     /// Makes the file of a GGUF file.

@@ -339,6 +339,49 @@ fn folders_are_converted_and_run() {
 }
 
 #[test]
+fn folders_of_mlx_run_and_become_files_of_types_that_ggml_has() {
+    let folder = Folder::new();
+    let cache = folder.path().join("cache");
+    let given = |name: &str| {
+        let all = root().join("crates/walsh-runtime/tests/architectures/mlx");
+        all.join(name)
+    };
+    let out = folder.path().join("out.gguf");
+    // 4 bits in groups of 32 and 4-bit floats are GGML's.
+    let (experts, out) = (given("qwen3moe"), text(&out));
+    walsh(["convert", text(&experts), out]).ok();
+    let direct = answer(&experts, &["--cache-dir", text(&cache)]);
+    assert_eq!(answer(Path::new(out), &[]), direct);
+
+    let llama = given("llama");
+    let first = answer(&llama, &["--cache-dir", text(&cache)]);
+    assert_eq!(answer(&llama, &["--cache-dir", text(&cache)]), first);
+    let inspect = ["inspect", text(&llama), "--cache-dir", text(&cache)];
+    let report = walsh(inspect.iter().copied().chain(["--json"])).json();
+    let tensors = report["tensors"].as_array().expect("tensors");
+    let types = tensors
+        .iter()
+        .map(|share| share["dtype"].as_str().expect("a type"));
+    let types: Vec<&str> = types.collect();
+    for dtype in [
+        "mlx2", "mlx3", "mlx4", "mlx5", "mlx6", "mlx8", "q4_1", "q5_1",
+    ] {
+        assert!(types.contains(&dtype), "{dtype} of {types:?}");
+    }
+    let given = text(&llama);
+    walsh(["convert", given, out]).fails(1, "which is no type of GGUF files");
+    let q8 = ["convert", given, out, "--type", "q8_0"];
+    let ran = walsh(q8);
+    assert!(
+        ran.err.contains("loses more than quantising the original"),
+        "{ran:?}"
+    );
+    ran.ok();
+    answer(Path::new(out), &[]);
+    walsh(["quantize", given, out, "--type", "q8_0"]).fails(1, "--allow-requantize");
+}
+
+#[test]
 fn folders_are_converted_anew_when_what_is_read_has_changed() {
     let folder = Folder::new();
     let source = copied("qwen3", &folder.path().join("qwen3"));

@@ -105,7 +105,14 @@ impl<'a> Plan<'a> {
         for tensor in &source.tensors {
             let (to, is_replaced) = decide(tensor, (options, &mut is_used), picker.as_mut());
             replaced += usize::from(is_replaced);
-            tensors.push(planned(tensor, to, options)?);
+            let planned = planned(tensor, to, options)?;
+            if to.ggml_id().is_none() && !source.own_types {
+                return Err(Error::Asked(format!(
+                    "tensor {} is {to}, which is no type of GGUF files: give it another with --type or --tensor, such as q8_0",
+                    tensor.name
+                )));
+            }
+            tensors.push(planned);
         }
         let mut overrides = options.overrides.iter().zip(is_used);
         if let Some((unused, _)) = overrides.find(|(_, is_used)| !is_used) {
@@ -120,6 +127,14 @@ impl<'a> Plan<'a> {
         if again > 0 {
             notes.push(format!(
                 "{again} tensors that an adapter is added to are quantised, and so again behind that, which loses more than merging into the original"
+            ));
+        }
+        let recoded =
+            |planned: &&Planned| planned.from.is_quantised() && planned.from != planned.to;
+        let recoded = tensors.iter().filter(recoded).count();
+        if recoded > 0 {
+            notes.push(format!(
+                "{recoded} tensors are quantised and get another type, which loses more than quantising the original"
             ));
         }
         if replaced > 0 {

@@ -1,12 +1,13 @@
 //! Models as GGUF has them, with rows that can be read.
 
+use std::borrow::Cow;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
 use walsh_formats::gguf::write::NewValue;
 use walsh_formats::gguf::{self, Gguf};
-use walsh_formats::{DType, ggml};
+use walsh_formats::{DType, FormatError, ggml, mlx};
 
 use crate::lora::merge::Addition;
 use crate::{Error, Result};
@@ -25,6 +26,8 @@ pub struct Source<'a> {
     pub metadata: Vec<(String, NewValue)>,
     /// The tensors, in the order of layers and then of names, which is that of the files that are written.
     pub tensors: Vec<Tensor<'a>>,
+    /// Whether tensors may have types that GGML does not have: in a file that Walsh alone is to read.
+    pub own_types: bool,
 }
 
 /// A tensor of a model.
@@ -50,10 +53,19 @@ pub(crate) enum Data<'a> {
     Made(Vec<u8>),
     /// Matrix after matrix of a stack, whose rows may have another order.
     Rows {
-        parts: Vec<&'a [u8]>,
+        parts: Vec<Part<'a>>,
         /// Where halves of heads of so many rows are to become neighbours: how many.
         turned: Option<u64>,
     },
+}
+
+/// Rows of a matrix, or of a stack of matrices.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Part<'a> {
+    /// As they are to be.
+    Stored(&'a [u8]),
+    /// As MLX quantises them.
+    Mlx(mlx::Rows<'a>),
 }
 
 impl Files {
@@ -142,7 +154,11 @@ impl Files {
 impl<'a> Source<'a> {
     pub(crate) fn new(metadata: Vec<(String, NewValue)>, mut tensors: Vec<Tensor<'a>>) -> Self {
         tensors.sort_by(|a, b| (layer(&a.name), &a.name).cmp(&(layer(&b.name), &b.name)));
-        Source { metadata, tensors }
+        Source {
+            metadata,
+            tensors,
+            own_types: false,
+        }
     }
 
     /// The value of a metadata key.
@@ -214,40 +230,71 @@ impl Tensor<'_> {
         match &self.data {
             Data::Stored(data) => data.len() as u64,
             Data::Made(data) => data.len() as u64,
-            Data::Rows { parts, .. } => parts.iter().map(|part| part.len() as u64).sum(),
+            // Sizes of rows are checked where tensors are made.
+            Data::Rows { .. } => self.rows() * self.dtype.row_bytes(self.columns()).unwrap_or(0),
         }
     }
 
     /// The stored bytes of a row, without what is added to it.
-    pub(crate) fn row(&self, row: usize) -> &[u8] {
+    pub(crate) fn row(&self, row: usize) -> Result<Cow<'_, [u8]>> {
         let rows = self.rows().max(1) as usize;
         let bytes = self.bytes() as usize / rows;
-        let (data, row) = match &self.data {
-            Data::Stored(data) => (*data, row),
-            Data::Made(data) => (&**data, row),
+        let (part, row) = self.place(row);
+        match part {
+            Part::Stored(data) => Ok(data[row * bytes..(row + 1) * bytes].into()),
+            Part::Mlx(groups) => {
+                let mut packed = vec![0; bytes];
+                let done = groups.pack(row, self.dtype, &mut packed);
+                done.map_err(|error| self.wrong(error))?;
+                Ok(packed.into())
+            }
+        }
+    }
+
+    /// The part that a row is in, and its number there.
+    fn place(&self, row: usize) -> (Part<'_>, usize) {
+        match &self.data {
+            Data::Stored(data) => (Part::Stored(data), row),
+            Data::Made(data) => (Part::Stored(data), row),
             Data::Rows {
                 parts,
                 turned: halves,
             } => {
-                let each = rows / parts.len().max(1);
+                let each = self.rows().max(1) as usize / parts.len().max(1);
                 let at = row % each;
                 let at = halves.map_or(at, |head| turned(at as u64, head) as usize);
                 (parts[row / each], at)
             }
-        };
-        &data[row * bytes..(row + 1) * bytes]
+        }
+    }
+
+    /// Whether rows lie as bytes that are written as they are.
+    pub(crate) fn is_stored(&self) -> bool {
+        match &self.data {
+            Data::Rows { parts, .. } => parts.iter().all(|part| matches!(part, Part::Stored(_))),
+            _ => true,
+        }
     }
 
     /// Decodes a row.
     pub(crate) fn read(&self, row: usize, out: &mut [f32]) -> Result<()> {
-        ggml::decode(self.dtype, self.row(row), out).map_err(|error| Error::Values {
-            tensor: self.name.clone(),
-            error,
-        })?;
+        match self.place(row) {
+            (Part::Mlx(groups), row) => groups.decode(row, out),
+            _ => {
+                ggml::decode(self.dtype, &self.row(row)?, out).map_err(|error| self.wrong(error))?
+            }
+        }
         for addition in &self.additions {
             addition.add(row, out);
         }
         Ok(())
+    }
+
+    fn wrong(&self, error: FormatError) -> Error {
+        Error::Values {
+            tensor: self.name.clone(),
+            error,
+        }
     }
 }
 

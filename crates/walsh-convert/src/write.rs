@@ -77,9 +77,9 @@ impl Plan<'_> {
                     total,
                 });
                 let count = slab_rows.min(rows - first);
-                if planned.from == planned.to && !tensor.is_merged() {
+                if work.is_copied() && tensor.is_stored() {
                     for row in first..first + count {
-                        file.put(tensor.row(row))?;
+                        file.put(&tensor.row(row)?)?;
                     }
                     continue;
                 }
@@ -107,6 +107,11 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
+    /// Whether rows stay as they are.
+    fn is_copied(&self) -> bool {
+        self.planned.from == self.planned.to && !self.tensor.is_merged()
+    }
+
     /// Encodes the rows from `first` on that `slab` has room for.
     fn encode(&self, first: usize, slab: &mut [u8], options: &WriteOptions<'_>) -> Result<()> {
         /// Values that a thread takes at once.
@@ -158,6 +163,10 @@ impl Work<'_> {
     }
 
     fn encode_row(&self, row: usize, values: &mut [f32], out: &mut [u8]) -> Result<()> {
+        if self.is_copied() {
+            out.copy_from_slice(&self.tensor.row(row)?);
+            return Ok(());
+        }
         self.tensor.read(row, values)?;
         let to = self.planned.to;
         let encoded = match self.importance {

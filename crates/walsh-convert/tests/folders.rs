@@ -35,9 +35,9 @@ fn folders() -> PathBuf {
 
 fn converted(folder: &Path, mix: Option<Mix>) -> Result<Vec<u8>> {
     let folder = Folder::open(folder)?;
-    let source = folder.source()?;
+    let source = folder.source(false)?;
     let options = PlanOptions {
-        mix: Some(mix.unwrap_or_else(|| kept(&source))),
+        mix: mix.or_else(|| kept(&source)),
         overrides: &[],
         imatrix: None,
         allow_requantize: false,

@@ -8,22 +8,25 @@ use crate::error::FormatError;
 /// What is known of one type.
 struct Layout {
     name: &'static str,
-    ggml_id: Option<u32>,
+    file_id: Option<u32>,
     block_len: usize,
     block_bytes: usize,
 }
 
-/// Declares the types: each with its name and its number in GGML, and how many values a block holds in how many bytes,
+/// The first of the numbers that types of Walsh's own have in files, far from GGML's.
+const OWN: u32 = 0x5741_4c00;
+
+/// Declares the types: each with its name and its number in files, which is GGML's below [`OWN`], and how many values a block holds in how many bytes,
 /// with the struct of [`crate::ggml`] that says which.
 macro_rules! dtypes {
     (($d:tt) $(
         $(#[$doc:meta])*
-        $variant:ident = $name:literal, $ggml_id:expr, $len:literal in $bytes:literal $(of $block:ident)?;
+        $variant:ident = $name:literal, $file_id:expr, $len:literal in $bytes:literal $(of $block:ident)?;
     )*) => {
-        /// How a tensor's values are stored: GGML's types, and plain bytes.
+        /// How a tensor's values are stored: GGML's types, groups of MLX's as blocks, and plain bytes.
         ///
         /// A quantised type stores `block_len` consecutive values of a row in `block_bytes` bytes. The layouts
-        /// are those of GGML; [`crate::ggml`] has them as structs.
+        /// are those of GGML but for the types of MLX; [`crate::ggml`] has them as structs.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum DType {
             $($(#[$doc])* $variant,)*
@@ -37,7 +40,7 @@ macro_rules! dtypes {
                 match self {
                     $(DType::$variant => Layout {
                         name: $name,
-                        ggml_id: $ggml_id,
+                        file_id: $file_id,
                         block_len: $len,
                         block_bytes: $bytes,
                     },)*
@@ -131,20 +134,40 @@ dtypes! {
     Q1_0 = "q1_0", Some(41), 128 in 18 of BlockQ1_0;
     /// 2 bits, blocks of 64 with one scale.
     Q2_0 = "q2_0", Some(42), 64 in 18 of BlockQ2_0;
+    /// MLX's 2 bits, groups of 64 with a scale and a bias. Not a GGML type.
+    MLX2 = "mlx2", Some(OWN + 2), 64 in 20 of BlockMlx2;
+    /// MLX's 3 bits, groups of 64 with a scale and a bias. Not a GGML type.
+    MLX3 = "mlx3", Some(OWN + 3), 64 in 28 of BlockMlx3;
+    /// MLX's 4 bits, groups of 64 with a scale and a bias. Not a GGML type.
+    MLX4 = "mlx4", Some(OWN + 4), 64 in 36 of BlockMlx4;
+    /// MLX's 5 bits, groups of 64 with a scale and a bias. Not a GGML type.
+    MLX5 = "mlx5", Some(OWN + 5), 64 in 44 of BlockMlx5;
+    /// MLX's 6 bits, groups of 64 with a scale and a bias. Not a GGML type.
+    MLX6 = "mlx6", Some(OWN + 6), 64 in 52 of BlockMlx6;
+    /// MLX's 8 bits, groups of 64 with a scale and a bias. Not a GGML type.
+    MLX8 = "mlx8", Some(OWN + 8), 64 in 68 of BlockMlx8;
 }
 
 impl DType {
-    /// The type with this number in GGML and in GGUF files.
-    pub fn from_ggml(id: u32) -> Option<DType> {
+    /// The type with this number in GGUF files.
+    pub fn from_file_id(id: u32) -> Option<DType> {
         DType::ALL
             .iter()
             .copied()
-            .find(|dtype| dtype.ggml_id() == Some(id))
+            .find(|dtype| dtype.file_id() == Some(id))
     }
 
-    /// The type's number in GGML; `U8` has none.
+    /// The type's number in GGML; `U8` has none, and types of Walsh's own have none.
     pub const fn ggml_id(self) -> Option<u32> {
-        self.layout().ggml_id
+        match self.layout().file_id {
+            Some(id) if id < OWN => Some(id),
+            _ => None,
+        }
+    }
+
+    /// The type's number in GGUF files: GGML's, or one of Walsh's own, in files that nothing else reads. `U8` has none.
+    pub const fn file_id(self) -> Option<u32> {
+        self.layout().file_id
     }
 
     /// How many values a block holds: 1 for types that are not quantised.
@@ -177,7 +200,7 @@ impl DType {
         (values / block_len).checked_mul(self.block_bytes() as u64)
     }
 
-    /// GGML's name of the type, such as `q4_K`.
+    /// The name of the type, such as `q4_K`: GGML's where it is one of its types.
     pub const fn name(self) -> &'static str {
         self.layout().name
     }
@@ -211,12 +234,13 @@ mod tests {
         for &dtype in DType::ALL {
             assert_eq!(dtype.name().parse::<DType>(), Ok(dtype));
             assert_eq!(dtype.name().to_uppercase().parse::<DType>(), Ok(dtype));
-            if let Some(id) = dtype.ggml_id() {
-                assert_eq!(DType::from_ggml(id), Some(dtype));
+            if let Some(id) = dtype.file_id() {
+                assert_eq!(DType::from_file_id(id), Some(dtype));
             }
         }
-        assert_eq!(DType::from_ggml(4), None);
-        assert_eq!(DType::from_ggml(u32::MAX), None);
+        assert_eq!(DType::from_file_id(4), None);
+        assert_eq!(DType::from_file_id(u32::MAX), None);
+        assert_eq!(DType::MLX4.ggml_id(), None);
         let error = "q4_2".parse::<DType>().unwrap_err().to_string();
         assert!(error.contains("q4_2") && error.contains("q4_K"), "{error}");
     }

@@ -55,6 +55,24 @@ pub enum FormatError {
         /// The value.
         value: f32,
     },
+    /// A number of a group of MLX's is none that blocks have.
+    #[error(
+        "the group of value {value} has the scale or bias {number:e}, which blocks of {dtype} do not hold exactly: convert the model that it was quantised from"
+    )]
+    Inexact {
+        /// The type of the blocks.
+        dtype: DType,
+        /// A value of the group, counted in its row.
+        value: usize,
+        /// The number.
+        number: f32,
+    },
+    /// Weights are quantised in a way that is not read.
+    #[error("{what}")]
+    Mlx {
+        /// What is not read, and what is.
+        what: String,
+    },
     /// An importance of values that cannot be one.
     #[error(
         "{what} given as the importance of {values} values: give as many numbers, finite and from 0 on"

@@ -1,4 +1,4 @@
-//! Data at rest: GGML blocks, GGUF, KV-cache codecs, rotations and codebooks.
+//! Data at rest: GGML blocks, GGUF, weights as MLX quantises them, KV-cache codecs, rotations and codebooks.
 //!
 //! Everything here works on byte slices. Opening, mapping or fetching files is the caller's affair.
 
@@ -9,6 +9,7 @@ pub mod error;
 pub mod ggml;
 pub mod gguf;
 pub mod kv;
+pub mod mlx;
 pub mod random;
 pub mod rotation;
 

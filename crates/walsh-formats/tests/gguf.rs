@@ -17,7 +17,7 @@ fn tensors_of_every_type_are_read() {
     let golden = SafeTensors::deserialize(GGML).unwrap();
     for &dtype in DType::ALL {
         // The package has no such type, or no numbers of it.
-        if !dtype.is_real() || dtype == DType::Q2_0 {
+        if !dtype.is_real() || dtype == DType::Q2_0 || dtype.ggml_id().is_none() {
             continue;
         }
         let name = dtype.name().to_uppercase();
@@ -33,7 +33,8 @@ fn tensors_of_every_type_are_read() {
             "{name}"
         );
     }
-    assert_eq!(gguf.tensors().len(), DType::ALL.len() - 3);
+    let known = DType::ALL.iter().filter(|dtype| dtype.ggml_id().is_some());
+    assert_eq!(gguf.tensors().len(), known.count() - 2);
 }
 
 #[test]

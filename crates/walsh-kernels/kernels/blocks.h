@@ -132,15 +132,16 @@ inline uint look_up(uint indices) {
     return select_bytes(VALUES[0], VALUES[1], VALUES[2], VALUES[3], indices);
 }
 
+enum : int { HIGH_WORDS = HIGH > 0 ? HIGH : 1 };
+
 // The codes of a run. Runs of a task share words, which the compiler loads once when it sees them together.
 inline void load_codes(threadgroup const Vector *staged, uint block, uint part, int run, thread int *codes) {
-    uint at = block + LOW_AT + part * LOW_STEP, low[LOW], high[HIGH > 0 ? HIGH : 1];
+    uint at = block + LOW_AT + part * LOW_STEP, low[LOW], high[HIGH_WORDS];
     if (STORED == Q4_K || STORED == Q5_K) at += 32 * (run / 2);
     if (STORED == Q6_K) at += 32 * (run % 2);
-    if (STORED == IQ4_XS || STORED == NVFP4) at += 16 * run;
-    if (STORED == Q1_0 || STORED == Q2_0) at += 4 * LOW * run;
+    if (APART) at += 4 * LOW * run;
     fetch<LOW>(staged, at, low);
-    if (HIGH > 0) fetch<HIGH>(staged, block + HIGH_AT + part * HIGH_STEP, high);
+    if (HIGH > 0) fetch<HIGH>(staged, block + HIGH_AT + part * HIGH_STEP + (APART ? 4 * HIGH * run : 0), high);
     UNROLL for (int i = 0; i < 8; i++) {
         uint code = low[i % LOW];
         if (STORED == NVFP4) code = low[i / 4 * 2 + i % 2] >> (4 * (i / 2 % 2)) & 0x0f0f0f0fu;
@@ -149,7 +150,11 @@ inline void load_codes(threadgroup const Vector *staged, uint block, uint part, 
         if (STORED == Q6_K) code = code >> (4 * (run / 2)) & 0x0f0f0f0fu;
         if (STORED == Q2_K || STORED == Q3_K || STORED == TQ2_0) code = code >> (2 * run) & 0x03030303u;
         if (STORED == Q1_0) code = spread(code >> (4 * i)) << 1;
-        if (STORED == Q2_0) code = spread_pairs(byte_of(low[i / 4 % LOW], i % 4));
+        if (STORED == Q2_0 || STORED == MLX2 || STORED == MLX3) code = spread_pairs(byte_of(low[i / 4 % LOW], i % 4));
+        if (STORED == MLX3) code |= spread(high[0] >> (4 * i)) << 2;
+        if (STORED == MLX5) code |= spread(high[0] >> (4 * i)) << 4;
+        if (STORED == MLX6) code |= spread_pairs(byte_of(high[i / 4 % HIGH_WORDS], i % 4)) << 4;
+        if (STORED == MLX8) code ^= 0x80808080u;
         if (STORED == Q5_0 || STORED == Q5_1) code |= spread(high[0] >> (4 * i)) << 4;
         if (STORED == Q3_K) code |= (high[i % LOW] >> (4 * part + run) & 0x01010101u) << 2;
         if (STORED == Q5_K) code |= (high[i % LOW] >> (4 * part + run) & 0x01010101u) << 4;
@@ -259,7 +264,9 @@ inline Run load_run(threadgroup const Vector *staged, uint base, uint task, int 
         if (STORED == Q6_K) factor = d * float(int(packed ^ 128) - 128);
         if (STORED == IQ4_XS) factor = d * float(int(single) - 32);
         float minimum = float(ZERO) * factor;
-        if (STORED == Q4_1 || STORED == Q5_1) minimum = -m;
+        if (STORED == Q4_1 || STORED == Q5_1 || OF_MLX) minimum = -m;
+        // Its codes are 128 less.
+        if (STORED == MLX8) minimum = -m - 128.0f * d;
         if (STORED == Q4_K || STORED == Q5_K) minimum = m * float(byte_of(scales[1], run));
         if (STORED == Q2_K) minimum = m * float(packed >> 4);
         values.scale[side] = factor;

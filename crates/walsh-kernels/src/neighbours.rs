@@ -245,7 +245,7 @@ impl List {
             );
             let mut types: Vec<_> = products.iter().map(|p| p.weight.dtype()).collect();
             types.push(product.weight.dtype());
-            types.sort_by_key(|dtype| dtype.ggml_id());
+            types.sort_unstable();
             types.dedup();
             let written = product.output.span();
             let joins = input.is_none_or(|input| same(input, &product.input))

@@ -4,6 +4,7 @@ mod config;
 mod family;
 mod files;
 mod json;
+mod mlx;
 pub(crate) mod peft;
 mod sentencepiece;
 mod tensors;
@@ -30,7 +31,7 @@ pub struct Folder {
 
 impl Folder {
     /// Raised with every change of what folders are converted to, so that what was kept is made anew.
-    pub const CONVERTER: u32 = 1;
+    pub const CONVERTER: u32 = 2;
 
     /// The files that a folder's conversion reads, of those that are there.
     ///
@@ -62,16 +63,19 @@ impl Folder {
         })
     }
 
-    /// The model, as a GGUF file has it.
+    /// The model, as a GGUF file has it. Weights that MLX has quantised keep their values, in types that all readers of
+    /// such files know where there are some, or with `own_types` in those that take the least room.
     ///
     /// # Errors
     /// When its family is not known, a file is damaged, or what it says of itself does not go together.
-    pub fn source(&self) -> Result<Source<'_>> {
+    pub fn source(&self, own_types: bool) -> Result<Source<'_>> {
         let family = Family::of(&self.config)?;
         let shape = config::Shape::read(&self.config, family)?;
         let mut metadata = config::metadata(&self.path, &self.config, (family, &shape))?;
         // What the configuration claims holds once the tensors have its sizes: what is made of it comes behind.
-        let mut tensors = tensors::read(&self.shards, family, &shape)?;
+        let recipes = mlx::Recipes::read(&self.config)?;
+        let stored = tensors::stored(&self.shards, recipes.as_ref(), own_types)?;
+        let mut tensors = tensors::read(stored, family, &shape)?;
         let factors = config::rope_factors(&self.config, family, shape.head)?;
         tensors.extend(factors.map(tensors::rope_factors));
         metadata.extend(tokenizer::metadata(
@@ -79,12 +83,22 @@ impl Folder {
             &self.config,
             (family, &shape),
         )?);
-        Ok(Source::new(metadata, tensors))
+        let mut source = Source::new(metadata, tensors);
+        source.own_types = own_types;
+        Ok(source)
     }
 }
 
-/// The mix that leaves a model's weights in the type that most of them have.
-pub fn kept(source: &Source<'_>) -> Mix {
+/// The mix that leaves a model's weights in the type that most of them have; `None`, which leaves each in its own, where
+/// some are quantised.
+pub fn kept(source: &Source<'_>) -> Option<Mix> {
+    if source
+        .tensors
+        .iter()
+        .any(|tensor| tensor.dtype.is_quantised())
+    {
+        return None;
+    }
     let mut largest = (0, DType::F16);
     for dtype in [DType::F32, DType::F16, DType::BF16] {
         let tensors = source.tensors.iter();
@@ -94,11 +108,11 @@ pub fn kept(source: &Source<'_>) -> Mix {
             largest = (bytes, dtype);
         }
     }
-    match largest.1 {
+    Some(match largest.1 {
         DType::F32 => Mix::F32,
         DType::BF16 => Mix::BF16,
         _ => Mix::F16,
-    }
+    })
 }
 
 /// The names of the files with tensors: those of the index, or the only one.

@@ -10,15 +10,16 @@ use walsh_formats::{DType, ggml};
 
 use super::config::Shape;
 use super::family::Family;
-use crate::source::{Data, Tensor, turned};
+use super::mlx::{Recipes, View};
+use crate::source::{Data, Part, Tensor, turned};
 use crate::{Error, Result};
 
 /// A tensor as the folder has it.
-struct Stored<'a> {
-    path: &'a PathBuf,
-    dtype: DType,
-    shape: Vec<u64>,
-    data: &'a [u8],
+pub(super) struct Stored<'a> {
+    pub(super) path: &'a PathBuf,
+    pub(super) dtype: DType,
+    pub(super) shape: Vec<u64>,
+    pub(super) data: Part<'a>,
 }
 
 /// What a tensor becomes.
@@ -33,29 +34,56 @@ struct Place {
     expert: Option<u32>,
 }
 
-/// All tensors of a model.
+/// All tensors of files by their names. Those that MLX has quantised are one with their scales and biases.
 ///
 /// # Errors
-/// When a shard is damaged, a tensor is there twice, missing, unknown, or of another shape than the configuration says.
-pub(super) fn read<'a>(
+/// When a shard is damaged, a tensor is there twice, or numbers are of a type that is not read.
+pub(super) fn stored<'a>(
     shards: &'a [(PathBuf, Mmap)],
-    family: Family,
-    shape: &Shape,
-) -> Result<Vec<Tensor<'a>>> {
-    let mut stored: HashMap<String, Stored<'a>> = HashMap::new();
+    recipes: Option<&Recipes>,
+    own_types: bool,
+) -> Result<HashMap<String, Stored<'a>>> {
+    let mut views: HashMap<String, View<'a>> = HashMap::new();
     for (path, map) in shards {
         let file = SafeTensors::deserialize(map)
             .map_err(|error| Error::file(path, format!("{error}: download it again")))?;
         for (name, view) in file.tensors() {
-            let tensor = open(path, &name, &view)?;
-            if let Some(other) = stored.insert(name.clone(), tensor) {
+            if let Some((other, _)) = views.insert(name.clone(), (path, view)) {
                 return Err(Error::file(
                     path,
-                    format!("tensor {name} is in {} too", other.path.display()),
+                    format!("tensor {name} is in {} too", other.display()),
                 ));
             }
         }
     }
+    let mut stored = match recipes {
+        Some(recipes) => recipes.join(&mut views, own_types)?,
+        None => HashMap::new(),
+    };
+    for (name, (path, view)) in views {
+        if recipes.is_some() && view.dtype() == Dtype::U32 {
+            return Err(Error::file(
+                path,
+                format!(
+                    "tensor {name} is quantised, but has no scales: a file with tensors is missing"
+                ),
+            ));
+        }
+        let tensor = open(path, &name, &view)?;
+        stored.insert(name, tensor);
+    }
+    Ok(stored)
+}
+
+/// The tensors of a model.
+///
+/// # Errors
+/// When a tensor is missing, unknown, or of another shape than the configuration says.
+pub(super) fn read<'a>(
+    mut stored: HashMap<String, Stored<'a>>,
+    family: Family,
+    shape: &Shape,
+) -> Result<Vec<Tensor<'a>>> {
     let mut tensors = Vec::new();
     let mut stacks: BTreeMap<String, BTreeMap<u32, (Place, Stored<'a>)>> = BTreeMap::new();
     let mut names: Vec<String> = stored.keys().cloned().collect();
@@ -125,7 +153,7 @@ fn open<'a>(path: &'a PathBuf, name: &str, view: &TensorView<'a>) -> Result<Stor
         path,
         dtype: dtype(path, name, view.dtype())?,
         shape: view.shape().iter().map(|length| *length as u64).collect(),
-        data: view.data(),
+        data: Part::Stored(view.data()),
     })
 }
 
@@ -233,7 +261,15 @@ fn place(name: &str, family: Family, shape: &Shape) -> Result<Option<Place>, Str
     if let (Some((count, _)), "mlp.gate") = (shape.experts, &*part) {
         return plain(&named("ffn_gate_inp"), &[u64::from(count), width]);
     }
-    if let (Some(rest), Some((count, width))) = (part.strip_prefix("mlp."), shape.experts) {
+    let mut stack = None;
+    if let (Some(rest), Some((count, width))) =
+        (part.strip_prefix("mlp.switch_mlp."), shape.experts)
+    {
+        // All experts in one, as MLX has them.
+        stack = Some(u64::from(count));
+        inner = width.into();
+        part = format!("mlp.{rest}");
+    } else if let (Some(rest), Some((count, width))) = (part.strip_prefix("mlp."), shape.experts) {
         let rest = rest.strip_prefix("experts.").ok_or_else(unknown)?;
         let (number, rest) = rest.split_once('.').ok_or_else(unknown)?;
         let number: u32 = number.parse().map_err(|_| unknown())?;
@@ -262,16 +298,17 @@ fn place(name: &str, family: Family, shape: &Shape) -> Result<Option<Place>, Str
         Heads::Queries => Some(shape.heads),
         Heads::Keys => Some(shape.kv_heads),
     };
-    let to = match expert {
-        Some(_) => format!("{to}_exps"),
-        None => to.to_owned(),
+    let to = match expert.is_some() || stack.is_some() {
+        true => format!("{to}_exps"),
+        false => to.to_owned(),
+    };
+    let lengths = match kind {
+        "bias" => vec![rows],
+        _ => vec![rows, columns],
     };
     Ok(Some(Place {
         name: named(&to),
-        shape: match kind {
-            "bias" => vec![rows],
-            _ => vec![rows, columns],
-        },
+        shape: stack.into_iter().chain(lengths).collect(),
         heads: heads.filter(|_| family.turns_neighbours()),
         is_shifted: false,
         expert,
@@ -295,10 +332,19 @@ fn made<'a>(place: Place, stored: &Stored<'a>) -> Result<Tensor<'a>> {
     }
     let count = place.shape.iter().product::<u64>() as usize;
     let mut values = vec![0.0; count];
-    ggml::decode(stored.dtype, stored.data, &mut values).map_err(|error| Error::Values {
-        tensor: place.name.clone(),
-        error,
-    })?;
+    match stored.data {
+        Part::Stored(data) => {
+            ggml::decode(stored.dtype, data, &mut values).map_err(|error| Error::Values {
+                tensor: place.name.clone(),
+                error,
+            })?;
+        }
+        Part::Mlx(groups) => {
+            for (row, values) in values.chunks_exact_mut(groups.columns).enumerate() {
+                groups.decode(row, values);
+            }
+        }
+    }
     if place.is_shifted {
         values.iter_mut().for_each(|value| *value += 1.0);
     }

@@ -3,7 +3,7 @@
 
 use std::marker::PhantomData;
 
-use super::blocks::Decode;
+use super::blocks::{Decode, signed_min};
 use super::contract::Job;
 use super::float::Float;
 use super::kernel::Body;
@@ -155,8 +155,12 @@ fn scaled_runs<P: Products, B: Decode>(
             let weight = s.load_numbers(group.scales.as_ptr().add(run));
             let scale = s.mul(weight, s.load_numbers(scales.as_ptr().add(run)));
             s.store_numbers(products.as_mut_ptr().add(run), scale);
-            if B::TOP != 255 {
-                let mins = s.load_numbers(group.mins.as_ptr().add(run));
+            // Codes of eight bits are multiplied as signed numbers, which stand for zero themselves where there are no minima.
+            if B::TOP != 255 || B::ZERO.is_none() {
+                let mut mins = s.load_numbers(group.mins.as_ptr().add(run));
+                if B::TOP == 255 {
+                    mins = signed_min(s, weight, mins);
+                }
                 let sums = s.load_numbers(sums.as_ptr().add(run));
                 sum.minima = s.mul_add(mins, sums, sum.minima);
             }

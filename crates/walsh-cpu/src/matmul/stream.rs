@@ -8,7 +8,7 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::blocks::{Codes, Columns, Kept, Part, Run, zero_shift};
+use super::blocks::{Codes, Columns, Kept, Part, Run, signed_min, zero_shift};
 use super::contract::Job;
 use super::kernel::Body;
 use super::layout::{BLOCK, BlockQ8, GROUP, LANES};
@@ -272,6 +272,11 @@ fn multiply<P: ColumnProducts, B: Columns, const ROWS: usize>(
                 s.mul_add(dots, scale, *total)
             };
             if B::ZERO.is_none() {
+                let min = if signed {
+                    signed_min(s, scale, min)
+                } else {
+                    min
+                };
                 *total = s.mul_add(s.to_numbers(sum(row)), min, *total);
             }
         }

@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 
-use super::blocks::{Decode, zero_shift};
+use super::blocks::{Decode, signed_min, zero_shift};
 use super::kernel::with_rows;
 use super::layout::{BLOCK, BlockQ8};
 use super::tile::panel_block;
@@ -144,6 +144,11 @@ fn add_block<P: Products, B: Decode, const ROWS: usize>(
                 s.mul_add(dots, scales, *sum)
             };
             if B::ZERO.is_none() {
+                let mins = if raised {
+                    mins
+                } else {
+                    signed_min(s, scales, mins)
+                };
                 let run_sum = s.to_numbers(s.words(run_sum(of)));
                 *sum = s.mul_add(mins, run_sum, *sum);
             }

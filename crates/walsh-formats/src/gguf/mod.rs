@@ -220,7 +220,7 @@ fn read_tensors<'a>(cursor: &mut Cursor<'a>, count: u64) -> Result<Vec<TensorInf
         }
         shape.reverse();
         let id = cursor.u32(what)?;
-        let dtype = DType::from_ggml(id).ok_or_else(|| GgufError::TensorType {
+        let dtype = DType::from_file_id(id).ok_or_else(|| GgufError::TensorType {
             name: shown(name),
             id,
             known: unsupported_type_name(id),

@@ -197,7 +197,7 @@ pub struct NewTensor<'n, 'a> {
 #[derive(Clone, Debug)]
 struct Tensor<'a> {
     name: String,
-    ggml_id: u32,
+    file_id: u32,
     shape: Vec<u64>,
     bytes: u64,
     /// Empty where the data is streamed.
@@ -308,8 +308,8 @@ impl<'a> Writer<'a> {
             let what = format!("tensor {}: {what}", shown(name));
             Err(GgufError::Write { what })
         };
-        let Some(ggml_id) = dtype.ggml_id() else {
-            return fail(&format!("{dtype} is not a GGML type, use another type"));
+        let Some(file_id) = dtype.file_id() else {
+            return fail(&format!("{dtype} has no number in files, use another type"));
         };
         if shape.len() > MAX_DIMENSIONS as usize {
             return fail("it has more than four dimensions, join some");
@@ -321,7 +321,7 @@ impl<'a> Writer<'a> {
         }
         self.tensors.push(Tensor {
             name: name.to_owned(),
-            ggml_id,
+            file_id,
             shape: shape.to_vec(),
             bytes,
             data: Cow::Borrowed(&[]),
@@ -409,7 +409,7 @@ impl<'a> Writer<'a> {
             for length in tensor.shape.iter().rev() {
                 out.extend(length.to_le_bytes());
             }
-            out.extend(tensor.ggml_id.to_le_bytes());
+            out.extend(tensor.file_id.to_le_bytes());
             out.extend(offset.to_le_bytes());
             offset += tensor.bytes.next_multiple_of(self.alignment);
         }

@@ -8,9 +8,9 @@ use walsh_formats::ggml::{self, FP4_VALUES, IQ4_VALUES, POWERS_OF_3, Role, SUPER
 use crate::kernel::Variant;
 use crate::tables::{table, words};
 
-/// The types by the names that the texts use: GGML's, in capitals.
+/// The types by the names that the texts use: their own, in capitals.
 fn names() -> impl Iterator<Item = (String, DType)> {
-    let stored = DType::ALL.iter().filter(|dtype| dtype.ggml_id().is_some());
+    let stored = DType::ALL.iter().filter(|dtype| dtype.file_id().is_some());
     stored.map(|dtype| (dtype.name().to_uppercase(), *dtype))
 }
 
@@ -43,13 +43,8 @@ pub(crate) struct Form {
     pub(crate) parts: usize,
     /// Blocks of a stage.
     pub(crate) stage: usize,
-}
-
-impl Form {
     /// Blocks of a step of the tiled product: an even number of tasks.
-    pub(crate) fn step(&self) -> u64 {
-        if self.parts == 1 { 4 } else { 1 }
-    }
+    pub(crate) step: u64,
 }
 
 /// The fields that runs have their scales in.
@@ -59,6 +54,20 @@ const SCALES: [Role; 4] = [
     Role::FloatScales,
     Role::PowerScale,
 ];
+
+/// Whether runs have words of their own for their codes.
+fn is_apart(dtype: DType) -> bool {
+    let is_of_ggml = matches!(
+        dtype,
+        DType::IQ4XS | DType::NVFP4 | DType::Q1_0 | DType::Q2_0
+    );
+    is_of_ggml || is_of_mlx(dtype)
+}
+
+/// Whether a type is one of MLX's groups of 64 values.
+fn is_of_mlx(dtype: DType) -> bool {
+    dtype.file_id().is_some() && dtype.ggml_id().is_none()
+}
 
 /// The form of a type; `None` for those that have no blocks.
 pub(crate) fn form(dtype: DType) -> Option<Form> {
@@ -71,6 +80,7 @@ pub(crate) fn form(dtype: DType) -> Option<Form> {
         DType::Q4K | DType::Q5K | DType::IQ4XS | DType::MXFP4 => 1,
         DType::IQ3S | DType::IQ3XXS | DType::IQ2XXS | DType::IQ1S => 1,
         DType::TQ1_0 | DType::TQ2_0 | DType::Q1_0 | DType::Q2_0 => 1,
+        DType::MLX2 | DType::MLX3 | DType::MLX4 | DType::MLX5 | DType::MLX6 | DType::MLX8 => 1,
         DType::F32 | DType::F16 | DType::BF16 | DType::I32 | DType::U8 => return None,
     };
     let at = |role| block.at(role).unwrap_or(0);
@@ -79,16 +89,17 @@ pub(crate) fn form(dtype: DType) -> Option<Form> {
     let runs = dtype.block_len() / 32 / parts;
     let codes = block.field(Role::Codes)?;
     // 32 bytes hold a code of each value of a run, but where a run has bytes of its own.
-    let low = match dtype {
-        DType::IQ4XS | DType::NVFP4 | DType::Q1_0 | DType::Q2_0 => codes.bytes / (4 * runs * parts),
-        _ if ggml::grid(dtype).is_some() => codes.bytes / (4 * runs * parts),
-        _ => (codes.bytes / 4).min(8),
+    let apart = is_apart(dtype) || ggml::grid(dtype).is_some();
+    let count = |bytes: usize| match apart {
+        true => bytes / (4 * runs * parts),
+        false => (bytes / 4).min(8),
     };
+    let low = count(codes.bytes);
     let high = block.field(Role::HighCodes);
     let high = high.map_or(Words::default(), |field| Words {
         at: field.at,
         step: field.bytes.saturating_sub(32),
-        count: (field.bytes / 4).min(8),
+        count: count(field.bytes),
     });
     Some(Form {
         low: Words {
@@ -111,8 +122,14 @@ pub(crate) fn form(dtype: DType) -> Option<Form> {
         parts,
         stage: match dtype {
             _ if is_large => 16,
-            DType::Q8_0 => 64,
+            DType::Q8_0 | DType::MLX8 => 64 / runs,
             _ => 128 / runs,
+        },
+        // As many bytes of each row as a tile has room for.
+        step: match dtype {
+            _ if is_large => 1,
+            DType::MLX8 => 2,
+            _ => 4,
         },
     })
 }
@@ -129,7 +146,7 @@ pub(super) fn alignment(dtype: DType) -> u64 {
 
 /// What a variant's constant `TYPE` holds for a type.
 pub(crate) fn type_constant(dtype: DType) -> i64 {
-    dtype.ggml_id().map_or(-1, i64::from)
+    dtype.file_id().map_or(-1, i64::from)
 }
 
 /// The type that a variant is for, by the names of the texts; for blocks, their form.
@@ -157,7 +174,7 @@ pub(super) fn tables_of(stored: i64) -> String {
             ("RUNS", number(form.runs)),
             ("HALVES", number(form.halves)),
             ("STAGE", number(form.stage)),
-            ("STEP_BLOCKS", form.step() as i64),
+            ("STEP_BLOCKS", form.step as i64),
             ("LOW", number(form.low.count)),
             ("LOW_AT", number(form.low.at)),
             ("LOW_STEP", number(form.low.step)),
@@ -169,6 +186,8 @@ pub(super) fn tables_of(stored: i64) -> String {
             ("M_AT", form.minimum.map_or(-1, number)),
             ("SCALES_AT", number(form.scales)),
             ("SCALES_HIGH_AT", number(form.scales_high)),
+            ("APART", i64::from(is_apart(dtype))),
+            ("OF_MLX", i64::from(is_of_mlx(dtype))),
             ("ZERO", i64::from(form.zero)),
             (
                 "POINTS",

@@ -469,7 +469,7 @@ fn with_tiles(op: &MatMul, (form, tile): (&Form, u32), lowering: &mut Lowering<'
         ],
     );
     let blocks = op.weight.row_len() / dtype.block_len() as u64;
-    let steps = blocks.div_ceil(form.step());
+    let steps = blocks.div_ceil(form.step);
     let tiles = [
         u64::from(n).div_ceil(TILE_N),
         u64::from(rows).div_ceil(u64::from(tile)),
@@ -483,7 +483,7 @@ fn with_tiles(op: &MatMul, (form, tile): (&Form, u32), lowering: &mut Lowering<'
         rows,
         n,
         blocks: blocks as u32,
-        share: (share * form.step()) as u32,
+        share: (share * form.step) as u32,
         biased: u32::from(op.bias.is_some() && parts == 1),
         unused: 0,
     };

@@ -100,6 +100,24 @@ pub(super) fn nibbles<S: Unpack>(s: S, packed: [S::Words; 4]) -> Codes<S> {
     quads!(|quad| field(s, packed[quad % 4], quad / 4 * 4, 15))
 }
 
+/// Adds 16 to the codes whose bit is set: bit `i` of a row's word is of value `i`.
+#[inline(always)]
+pub(super) fn fifth_bits<S: Unpack>(s: S, codes: Codes<S>, bits: S::Words) -> Codes<S> {
+    quads!(|quad| s.or(codes[quad], s.fifth_bits(bits, quad)))
+}
+
+/// The two-bit codes that lie in order from `at` on, four to a byte.
+#[inline(always)]
+pub(super) fn pairs_in_order<W: SideBySide>(blocks: W, at: usize) -> Codes<W::Set> {
+    let s = blocks.set();
+    let words = [blocks.word(at), blocks.word(at + 4)];
+    quads!(|quad| {
+        let byte = s.and(s.shr(words[quad / 4], 8 * (quad % 4)), s.words(255));
+        let halves = s.and(s.or(byte, s.shl(byte, 12)), s.words(0x000f_000f));
+        s.and(s.or(halves, s.shl(halves, 6)), s.bytes(3))
+    })
+}
+
 /// The two-bit codes of types whose 32 bytes serve four parts. The first part of each half keeps what the next three read.
 #[inline(always)]
 pub(super) fn bit_pairs<W: SideBySide>(
@@ -120,6 +138,14 @@ pub(super) fn bit_pairs<W: SideBySide>(
 #[inline(always)]
 pub(super) fn keep_factors<S: Unpack>(s: S, words: S::Words, kept: &mut Kept<S>) {
     kept.factors = s.widen_words(words);
+}
+
+/// The scale that blocks begin with, and the minimum behind it as what is subtracted.
+#[inline(always)]
+pub(super) fn keep_scale_and_minimum<W: SideBySide>(blocks: W, kept: &mut Kept<W::Set>) {
+    let s = blocks.set();
+    let [d, m] = s.widen_words(blocks.word(0));
+    kept.factors = [d, s.sub(s.numbers(0.0), m)];
 }
 
 /// A run of a type without minima.

@@ -41,6 +41,29 @@ pub(super) fn pairs_of_bits(packed: &[u8; 64], codes: &mut [u8]) {
     }
 }
 
+/// Codes of two bits in order, four to a byte.
+#[inline(always)]
+pub(super) fn pairs_in_order(packed: [u8; 16], codes: &mut [u8]) {
+    let mut words = [0u32; 16];
+    for (word, byte) in words.iter_mut().zip(packed) {
+        let pairs = (u32::from(byte) | u32::from(byte) << 12) & 0x000f_000f;
+        *word = (pairs | pairs << 6) & 0x0303_0303;
+    }
+    codes.copy_from_slice(bytemuck::bytes_of(&words));
+}
+
+/// Ors the bits of bytes, the least significant first, into as many codes as bit `to`.
+#[inline(always)]
+pub(super) fn or_bits_in_order<const N: usize>(bits: [u8; N], to: u32, codes: &mut [u8]) {
+    for (codes, byte) in codes.chunks_exact_mut(8).zip(bits) {
+        // Each byte keeps one bit of the eight; adding carries it to the top, from where it moves to its place.
+        let spread = u64::from(byte).wrapping_mul(0x0101_0101_0101_0101) & 0x8040_2010_0804_0201;
+        let moved = (spread + 0x7f7f_7f7f_7f7f_7f7f) >> (7 - to) & 0x0101_0101_0101_0101 << to;
+        let all = u64::from_le_bytes(array(codes)) | moved;
+        codes.copy_from_slice(&all.to_le_bytes());
+    }
+}
+
 /// Ors what `bits` gives for each byte of `mask` into 32 codes.
 #[inline(always)]
 pub(super) fn or_bits(mask: [u8; 32], codes: &mut [u8], bits: impl Fn(u8) -> u8) {

@@ -13,7 +13,7 @@ use walsh_formats::DType;
 use walsh_formats::ggml::Block;
 pub(super) use walsh_formats::with_block;
 
-use crate::simd::{Primitives, Unpack};
+use crate::simd::{Primitives, Register, Unpack};
 
 mod across;
 mod along;
@@ -24,6 +24,7 @@ mod grid_wide;
 mod iq4;
 mod k;
 mod legacy;
+mod mlx;
 mod small;
 mod ternary;
 #[cfg(target_arch = "x86_64")]
@@ -46,7 +47,7 @@ pub(super) trait Decode: Block {
     const LEN: usize = Self::DTYPE.block_len();
     /// How many consecutive values share a scale: 16 or 32.
     const RUN: usize;
-    /// The largest code. Types that have all of 255 are symmetric about 128.
+    /// The largest code. Codes that take all of eight bits may be multiplied as signed numbers, 128 less.
     const TOP: u8;
     /// The code that stands for zero, in types that are symmetric about it: the minimum is that many scales. Types with
     /// minima of their own have none.
@@ -54,6 +55,12 @@ pub(super) trait Decode: Block {
 
     /// Decodes one block.
     fn decode<P: Primitives>(&self, p: P, out: Decoded<'_>);
+}
+
+/// The minimum of a run whose codes are multiplied as signed numbers, 128 less than they are.
+#[inline(always)]
+pub(super) fn signed_min<S: Register>(s: S, scale: S::Numbers, min: S::Numbers) -> S::Numbers {
+    s.sub(min, s.mul(scale, s.numbers(128.0)))
 }
 
 /// The code that stands for zero as a power of two: sums of a symmetric type's codes times activations start from the
@@ -98,7 +105,9 @@ macro_rules! with_columns {
             Q4_0 BlockQ4_0, Q4_1 BlockQ4_1, Q5_0 BlockQ5_0, Q5_1 BlockQ5_1, Q8_0 BlockQ8_0,
             Q2K BlockQ2K, Q3K BlockQ3K, Q4K BlockQ4K, Q5K BlockQ5K, Q6K BlockQ6K,
             IQ4NL BlockIq4Nl, IQ4XS BlockIq4Xs, MXFP4 BlockMxfp4, NVFP4 BlockNvfp4,
-            TQ2_0 BlockTq2_0, Q1_0 BlockQ1_0, Q2_0 BlockQ2_0)
+            TQ2_0 BlockTq2_0, Q1_0 BlockQ1_0, Q2_0 BlockQ2_0,
+            MLX2 BlockMlx2, MLX3 BlockMlx3, MLX4 BlockMlx4, MLX5 BlockMlx5, MLX6 BlockMlx6,
+            MLX8 BlockMlx8)
     };
     (@ $dtype:expr, $block:ident => $body:expr, $other:expr; $($variant:ident $type:ident),*) => {
         match $dtype {

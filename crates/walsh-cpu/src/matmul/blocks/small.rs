@@ -97,11 +97,9 @@ macro_rules! small_block {
         $kept.factors[0] = $blocks.halves(std::mem::offset_of!(Self, d));
     };
     (@start minimum $field:ident, $blocks:ident, $kept:ident) => {{
-        use $crate::simd::{Register, Unpack};
-        const { assert!(std::mem::offset_of!(Self, $field) == std::mem::offset_of!(Self, d) + 2) };
-        let s = $blocks.set();
-        let [d, m] = s.widen_words($blocks.word(std::mem::offset_of!(Self, d)));
-        $kept.factors = [d, s.sub(s.numbers(0.0), m)];
+        const { assert!(std::mem::offset_of!(Self, d) == 0) };
+        const { assert!(std::mem::offset_of!(Self, $field) == 2) };
+        $crate::matmul::blocks::across::keep_scale_and_minimum($blocks, $kept);
     }};
 
     (@run zero $zero:literal, $s:ident, $kept:ident) => { $s.numbers(0.0) };

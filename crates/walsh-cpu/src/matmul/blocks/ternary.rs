@@ -5,8 +5,8 @@ use std::mem::offset_of;
 use half::f16;
 use walsh_formats::ggml::{BlockQ1_0, BlockQ2_0, BlockTq1_0, BlockTq2_0, ternary_digit};
 
-use super::across::{bit_pairs, quads, run_without_min};
-use super::along::{array, each, pairs_of_bits};
+use super::across::{self, bit_pairs, quads, run_without_min};
+use super::along::{array, each, pairs_in_order, pairs_of_bits};
 use super::{Codes, Columns, Decode, Decoded, Kept, Part, Run, SideBySide};
 #[cfg(target_arch = "x86_64")]
 use super::{Group, Wide, wide::four};
@@ -95,12 +95,7 @@ impl Decode for BlockQ2_0 {
 
     #[inline(always)]
     fn decode<P: Primitives>(&self, p: P, out: Decoded<'_>) {
-        let mut words = [0u32; 16];
-        for (word, byte) in words.iter_mut().zip(self.qs) {
-            let pairs = (u32::from(byte) | u32::from(byte) << 12) & 0x000f_000f;
-            *word = (pairs | pairs << 6) & 0x0303_0303;
-        }
-        out.codes.copy_from_slice(bytemuck::bytes_of(&words));
+        pairs_in_order(self.qs, out.codes);
         single_scale(p, self.d, out.scales, out.mins);
     }
 }
@@ -149,14 +144,7 @@ columns!(BlockQ1_0, BIT_UNIT, |blocks, part, kept| {
 });
 
 columns!(BlockQ2_0, 1.0, |blocks, part, kept| {
-    let s = blocks.set();
-    let at = offset_of!(Self, qs) + 8 * part.index;
-    let words = [blocks.word(at), blocks.word(at + 4)];
-    quads!(|quad| {
-        let byte = s.and(s.shr(words[quad / 4], 8 * (quad % 4)), s.words(255));
-        let halves = s.and(s.or(byte, s.shl(byte, 12)), s.words(0x000f_000f));
-        s.and(s.or(halves, s.shl(halves, 6)), s.bytes(3))
-    })
+    across::pairs_in_order(blocks, offset_of!(Self, qs) + 8 * part.index)
 });
 
 #[cfg(target_arch = "x86_64")]

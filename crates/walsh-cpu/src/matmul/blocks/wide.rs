@@ -96,12 +96,30 @@ impl Avx512 {
             _mm512_and_si512(shifted, self.bytes(15))
         }
 
+        /// The nibbles of two times 16 bytes.
+        pub(super) fn nibbles_of_halves(self, packed: &[u8; 32]) -> __m512i {
+            let (halves, _) = packed.as_chunks::<16>();
+            self.nibbles(&halves[0], &halves[1])
+        }
+
         /// Adds 16 to the codes whose bit is set.
         pub(super) fn with_fifth_bits(self, codes: __m512i, first: [u8; 4], second: [u8; 4]) -> __m512i {
             let (first, second) = (u32::from_le_bytes(first), u32::from_le_bytes(second));
-            let mask = u64::from(first) | u64::from(second) << 32;
-            _mm512_mask_add_epi8(codes, mask, codes, self.bytes(16))
+            self.with_bits(codes, u64::from(first) | u64::from(second) << 32, 16)
         }
+
+        /// Adds a value to the codes whose bit is set.
+        pub(super) fn with_bits(self, codes: __m512i, bits: u64, value: u8) -> __m512i {
+            _mm512_mask_add_epi8(codes, bits, codes, self.bytes(value))
+        }
+
+        /// Ors two bits of each code, four to a byte and in order, above the low four.
+        pub(super) fn with_pairs(self, codes: __m512i, pairs: &[u8; 16]) -> __m512i {
+            _mm512_or_si512(codes, _mm512_slli_epi16::<4>(self.bit_pairs_in_order(pairs)))
+        }
+
+        /// 64 bytes.
+        pub(super) fn all_bytes(self, bytes: &[u8; 64]) -> __m512i { _mm512_loadu_si512(bytes.as_ptr().cast()) }
 
         /// Signed codes, raised by 128.
         pub(super) fn raised(self, first: &[i8; 32], second: &[i8; 32]) -> __m512i {
@@ -250,6 +268,19 @@ impl Avx512 {
             let bits = |half: f16| half.to_bits().cast_signed();
             let (a, b, c, d) = (bits(a), bits(b), bits(c), bits(d));
             _mm512_cvtph_ps(_mm256_broadcastsi128_si256(_mm_set_epi16(d, d, c, c, b, b, a, a)))
+        }
+
+        /// The scales of four times two runs, and the numbers behind them, negated, as their minima.
+        pub(super) fn scales_and_negated(self, blocks: [[f16; 2]; 4]) -> __m512 {
+            let word = |[d, m]: [f16; 2]| (u32::from(m.to_bits()) << 16 | u32::from(d.to_bits())).cast_signed();
+            let [a, b, c, d] = blocks.map(word);
+            let places = _mm256_set_epi8(
+                15, 14, 15, 14, 11, 10, 11, 10, 7, 6, 7, 6, 3, 2, 3, 2,
+                13, 12, 13, 12, 9, 8, 9, 8, 5, 4, 5, 4, 1, 0, 1, 0,
+            );
+            let halves = _mm256_broadcastsi128_si256(_mm_set_epi32(d, c, b, a));
+            let numbers = _mm512_cvtph_ps(_mm256_shuffle_epi8(halves, places));
+            _mm512_mul_ps(numbers, self.number_halves(1.0, -1.0))
         }
 
         /// Eight scales of `iq4_xs`, then `offset` times them as minima.

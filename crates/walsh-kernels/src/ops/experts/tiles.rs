@@ -295,7 +295,7 @@ pub(super) fn lower(
         rows: rows as u32,
         n: sizes.n as u32,
         blocks: blocks as u32,
-        share: blocks.next_multiple_of(form.step()) as u32,
+        share: blocks.next_multiple_of(form.step) as u32,
         biased: u32::from(op.bias.is_some()),
         unused: 0,
     };
