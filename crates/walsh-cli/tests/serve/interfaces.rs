@@ -388,7 +388,7 @@ fn models_that_make_vectors_pool_as_they_were_trained_to_and_make_no_texts() {
         ("/v1/responses", json!({ "input": "a" })),
         (
             "/v1/messages",
-            json!({ "messages": messages, "max_tokens": 3, "model": "a" }),
+            json!({ "messages": messages, "max_tokens": 3 }),
         ),
         ("/completion", json!({ "prompt": "a" })),
     ] {
