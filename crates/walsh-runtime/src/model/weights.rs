@@ -1,33 +1,21 @@
 //! A model's tensors, by their part in the computation.
 
-use walsh::ops::{Add, MatMul, Scale};
-use walsh::{Device, Recorder, Tensor};
+use walsh::{Device, Tensor};
 
 use super::architecture::{Architecture, HeadNorms};
 use super::config::{LayerConfig, ModelConfig, ROPE_FACTORS, RecurrentConfig};
 use crate::{Error, Result};
 pub(crate) use convolution::Convolving;
 pub(crate) use hybrid::{Recurring, SharedExpert, Steps};
+pub(crate) use linear::Linear;
 pub(super) use loader::{Loader, Place};
 pub(crate) use unlike::{Beside, Gates, LayerInput, LayerInputs};
 
 mod convolution;
 mod hybrid;
+mod linear;
 mod loader;
 mod unlike;
-
-/// A matrix product's weight, or those of experts, with its optional bias.
-#[derive(Debug, Clone)]
-pub(crate) struct Linear {
-    /// The name of its tensor without `.weight`.
-    pub(crate) name: String,
-    /// The row of that tensor that it begins at.
-    pub(crate) first: u64,
-    pub(crate) weight: Tensor,
-    /// What the product is multiplied by before the bias is added, where a file has it beside the weight.
-    pub(crate) scale: Option<f32>,
-    pub(crate) bias: Option<Tensor>,
-}
 
 /// The tensors of attention. Norms that an architecture lacks are `None`.
 #[derive(Debug)]
@@ -97,43 +85,6 @@ pub(crate) struct Weights {
     pub(crate) output: Linear,
     /// Whether the likeliest tokens are to be found without all of the output's weight.
     pub(crate) screened: bool,
-}
-
-impl Linear {
-    /// Records the product of rows.
-    pub(crate) fn record(
-        &self,
-        list: &mut Recorder,
-        input: &Tensor,
-        output: &Tensor,
-    ) -> Result<()> {
-        let bias = self.bias.clone();
-        let (early, late) = match self.scale {
-            None => (bias, None),
-            Some(_) => (None, bias),
-        };
-        list.push(MatMul {
-            weight: self.weight.clone(),
-            input: input.clone(),
-            bias: early,
-            output: output.clone(),
-        })?;
-        if let Some(factor) = self.scale {
-            list.push(Scale {
-                input: output.clone(),
-                factor,
-                output: output.clone(),
-            })?;
-        }
-        if let Some(bias) = late {
-            list.push(Add {
-                a: output.clone(),
-                b: bias,
-                output: output.clone(),
-            })?;
-        }
-        Ok(())
-    }
 }
 
 impl Attending {

@@ -7,7 +7,7 @@ use std::path::Path;
 use walsh::formats::DType;
 use walsh::{Buffer, Device, Tensor};
 
-use super::Linear;
+use super::linear::Linear;
 use crate::{Error, Result};
 
 /// Where a tensor lies.
