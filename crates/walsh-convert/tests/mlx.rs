@@ -132,7 +132,7 @@ fn recipes_that_are_not_read_are_refused_by_name() {
         json!({"linear_class": "mlx"}),
     );
     let own = |recipe: Json| json!({V: recipe});
-    refused_of(V, own(json!({"bits": 8})));
+    refused_of(V, own(json!({"bits": 7})));
     let scaled = json!({"bits": 8, "group_size": 64, "global_scale": true});
     refused_of("\"global_scale\" is not known", own(scaled));
     refused_of("\"v_proj\" is in quantization", json!({"v_proj": false}));
