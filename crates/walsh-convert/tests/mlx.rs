@@ -103,6 +103,14 @@ fn the_folder_itself_is_read() {
             .remove("quantization_config");
     };
     assert_eq!(changed(plain), Ok(()));
+    // Mixed recipes leave to the mode what is as usual.
+    let usual = |config: &mut Json, _: &mut Tensors| {
+        config["quantization"]["group_size"] = json!(null);
+        config["quantization"][V]["group_size"] = json!(null);
+        let q = "model.layers.0.self_attn.q_proj";
+        config["quantization"][q] = json!({"mode": "affine"});
+    };
+    assert_eq!(changed(usual), Ok(()));
     let said = |config: &mut Json, _: &mut Tensors| {
         config["quantization"]["model.layers.1.self_attn.o_proj"] = json!(false);
     };
@@ -114,14 +122,17 @@ fn recipes_that_are_not_read_are_refused_by_name() {
     refused_of("the mode \"mxfp8\" is not read", json!({"mode": "mxfp8"}));
     refused_of("mode is 4", json!({"mode": 4}));
     refused_of("7 bits in groups of 64", json!({"bits": 7}));
-    refused_of("bits is missing, or no whole number", json!({"bits": null}));
-    refused_of("group_size is missing", json!({"group_size": "64"}));
+    refused_of("bits is \"4\", no whole number", json!({"bits": "4"}));
+    refused_of(
+        "group_size is 64.5, no whole number",
+        json!({"group_size": 64.5}),
+    );
     refused_of(
         "\"linear_class\" is \"mlx\"",
         json!({"linear_class": "mlx"}),
     );
     let own = |recipe: Json| json!({V: recipe});
-    refused_of(V, own(json!({"bits": 8})));
+    refused_of(V, own(json!({"bits": 7})));
     let scaled = json!({"bits": 8, "group_size": 64, "global_scale": true});
     refused_of("\"global_scale\" is not known", own(scaled));
     refused_of("\"v_proj\" is in quantization", json!({"v_proj": false}));

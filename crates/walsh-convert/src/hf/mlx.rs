@@ -112,17 +112,26 @@ fn recipe(config: &Json, module: &str, own: &Map<String, Value>) -> Result<Recip
             KEYS.join(", ")
         )));
     }
-    let number = |key: &str| {
-        let number = own.get(key).and_then(Value::as_u64);
-        number.ok_or_else(|| wrong(format!("{key} is missing, or no whole number")))
+    // MLX takes what its modes usually have for what is not said, as mixed recipes leave it.
+    let number = |key: &str, usual: u64| match own.get(key) {
+        None | Some(Value::Null) => Ok(usual),
+        Some(value) => {
+            let number = value.as_u64();
+            number.ok_or_else(|| wrong(format!("{key} is {value}, no whole number")))
+        }
     };
     let mode = match own.get("mode") {
-        None => "affine",
+        None | Some(Value::Null) => "affine",
         Some(mode) => mode
             .as_str()
             .ok_or_else(|| wrong(format!("mode is {mode}, not text")))?,
     };
-    Recipe::new(mode, number("bits")?, number("group_size")?)
+    let group = match mode {
+        "mxfp4" => 32,
+        "nvfp4" => 16,
+        _ => 64,
+    };
+    Recipe::new(mode, number("bits", 4)?, number("group_size", group)?)
         .map_err(|error| wrong(error.to_string()))
 }
 
