@@ -175,7 +175,7 @@ fn every_command_has_a_page_of_the_manual() {
     assert!(page("walsh.1").contains("quantised KV cache"));
     for command in COMMANDS {
         let name = format!("walsh-{command}.1");
-        assert!(page(&name).contains("--help"), "{name}");
+        assert!(page(&name).contains("Print help"), "{name}");
     }
     // What is there is replaced, with the same.
     let before = page("walsh-generate.1");

@@ -1,7 +1,7 @@
 //! An answer, word by word as it comes.
 //!
 //! ```sh
-//! cargo run --release --example answer -- model.gguf 4bit "Why is the sky blue?"
+//! cargo run --release -p walsh-runtime --example answer -- model.gguf 4bit "Why is the sky blue?"
 //! ```
 
 use std::error::Error;

@@ -1,7 +1,7 @@
 //! One beginning, several ends: a session is forked where they part, cut back, saved and taken up.
 //!
 //! ```sh
-//! cargo run --release --example branches -- model.gguf "Once upon a time"
+//! cargo run --release -p walsh-runtime --example branches -- model.gguf "Once upon a time"
 //! ```
 
 use std::error::Error;

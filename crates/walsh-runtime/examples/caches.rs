@@ -1,7 +1,7 @@
 //! What KV caches change about a model's predictions of a text: bytes per token against KL divergence.
 //!
 //! ```sh
-//! cargo run --release --example caches -- model.gguf book.txt f16 tq4 tq3 q8_0 q4_0
+//! cargo run --release -p walsh-runtime --example caches -- model.gguf book.txt f16 tq4 tq3 q8_0 q4_0
 //! ```
 
 use std::error::Error;

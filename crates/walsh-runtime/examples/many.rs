@@ -2,7 +2,7 @@
 //! in a form.
 //!
 //! ```sh
-//! cargo run --release --example many -- model.gguf
+//! cargo run --release -p walsh-runtime --example many -- model.gguf
 //! ```
 
 use std::error::Error;

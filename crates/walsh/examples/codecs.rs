@@ -1,7 +1,7 @@
 //! What KV codecs make of a row of numbers: bits per value and squared error.
 //!
 //! ```sh
-//! cargo run --release --example codecs -- 128
+//! cargo run --release -p walsh --example codecs -- 128
 //! ```
 
 use std::error::Error;

@@ -1,7 +1,7 @@
 //! A product with a weight of a GGUF file, from the blocks as they lie there.
 //!
 //! ```sh
-//! cargo run --release --example products -- model.gguf blk.0.ffn_down.weight
+//! cargo run --release -p walsh --example products -- model.gguf blk.0.ffn_down.weight
 //! ```
 
 use std::error::Error;
