@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -74,9 +75,10 @@ def test_models_that_make_vectors_pool_as_they_were_trained_to(model: walsh.Mode
     with walsh.Model(folder / "qwen3.gguf") as tiny:
         assert tiny.pooling == "last"
         with walsh.Engine(tiny, context=64, kv="f32") as engine:
-            for pooling, name in [(None, "last"), ("last", "last"), ("mean", "mean")]:
+            ways: list[Literal["last", "mean"] | None] = [None, "last", "mean"]
+            for pooling in ways:
                 found = engine.embed(golden["tokens"], pooling=pooling)
-                assert np.allclose(found, golden[name], atol=1e-4)
+                assert np.allclose(found, golden[pooling or "last"], atol=1e-4)
             with pytest.raises(walsh.ModelError, match="one vector of a text"):
                 engine.generate("a", max_tokens=1)
         with tiny.session() as session, pytest.raises(walsh.ModelError, match="no texts"):
