@@ -6,6 +6,7 @@
 
 use std::error::Error;
 
+use walsh_runtime::tokenizer::Special;
 use walsh_runtime::{GenerateOptions, Model, RestoreOptions, Sampling, Session, SessionOptions};
 
 fn twenty(session: &mut Session, text: &str) -> walsh_runtime::Result<String> {
@@ -29,17 +30,18 @@ fn main() -> Result<(), Box<dyn Error>> {
         ..SessionOptions::default()
     };
     let mut session = model.session(options)?;
-    println!("{beginning}{}", twenty(&mut session, beginning)?);
+    let tokens = model.tokenizer().encode_prompt(beginning, Special::Text)?;
+    session.prefill(&tokens)?;
 
     // A fork has the same codes, and goes its own way from here.
     let position = session.position();
     let mut other = session.fork()?;
-    println!("a: {}", twenty(&mut session, " But then")?);
-    println!("b: {}", twenty(&mut other, " In the end")?);
+    println!("a: {}", twenty(&mut session, " a king")?);
+    println!("b: {}", twenty(&mut other, " a dog")?);
 
-    // Cut back to where they parted, the first says what it has said.
+    // Cut back to where they parted, which is where a call ended, the first says what it has said, to the bit.
     session.truncate(position)?;
-    println!("a again: {}", twenty(&mut session, " But then")?);
+    println!("a again: {}", twenty(&mut session, " a king")?);
 
     // A file has the codes too: nothing is read anew, and what follows is the same to the bit.
     let file = std::env::temp_dir().join(format!("branches-{}.walsh", std::process::id()));
