@@ -95,6 +95,15 @@ impl Template {
 /// The most calls of an answer: a model that is held to calls may find no end to them.
 const MOST_CALLS: usize = 16;
 
+/// A member and what follows it; or else, where it may be left out, what follows without it.
+fn or_without(this: String, is_required: bool, without: &str) -> String {
+    match (is_required, without) {
+        (true, _) => this,
+        (false, "") => format!("({this})?"),
+        (false, without) => format!("{this} | {without}"),
+    }
+}
+
 /// A part that comes as often as calls can follow the first.
 fn again(part: &str) -> String {
     format!("({part}){{0,{}}}", MOST_CALLS - 1)

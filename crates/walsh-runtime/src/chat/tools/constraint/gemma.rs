@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::super::coder::Types;
 use super::super::gemma::{CALL, Marks};
 use super::super::tool::Tool;
-use super::{Grammar, again, given, held, members, quoted, whitespace};
+use super::{Grammar, again, given, held, members, or_without, quoted, whitespace};
 use crate::Result;
 use crate::chat::wrong::wrong;
 
@@ -90,11 +90,7 @@ impl Grammar<'_> {
             self.gemma_value(of, &value, property.unwrap_or(&anything))?;
             let key = key(of, name)?;
             self.rule(&pair, &format!("{key} \":\" {value}"));
-            let or = |this: String, without: &str| match (is_required, without) {
-                (true, _) => this,
-                (false, "") => format!("({this})?"),
-                (false, without) => format!("{this} | {without}"),
-            };
+            let or = |this, without: &str| or_without(this, is_required, without);
             let this = or(format!("{pair} {then}"), &first);
             first = format!("{rule}_f{at}");
             self.rule(&first, &this);

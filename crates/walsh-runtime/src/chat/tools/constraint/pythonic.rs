@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::super::pythonic::{BEGIN, END, NO_KEY};
 use super::super::tool::Tool;
-use super::{Grammar, again, held, members, quoted, whitespace};
+use super::{Grammar, again, held, members, or_without, quoted, whitespace};
 use crate::Result;
 
 /// What strict schemas must not ask of arguments as a whole.
@@ -76,11 +76,7 @@ impl Grammar<'_> {
             self.rule(&format!("{pair}_v"), &format!("%json {value}"));
             let key = quoted(&format!("{name}="));
             self.rule(&pair, &format!("{key} {pair}_v"));
-            let or = |this: String, without: &str| match (is_required, without) {
-                (true, _) => this,
-                (false, "") => format!("({this})?"),
-                (false, without) => format!("{this} | {without}"),
-            };
+            let or = |this, without: &str| or_without(this, is_required, without);
             let this = or(format!("{pair} {then}"), &first);
             first = format!("{pair}_f");
             self.rule(&first, &this);
