@@ -14,8 +14,9 @@ if [[ ! -d "$work/source" ]]; then
         "llama_cpp_python-$version/vendor/llama.cpp"
     mv "$work/unpacked" "$work/source"
 fi
-# Of the tools only the one.
+# Of the tools only two.
 printf '%s\n' 'find_package(Threads REQUIRED)' 'llama_add_compile_flags()' 'add_subdirectory(llama-bench)' \
+    'add_subdirectory(batched-bench)' \
     >"$work/source/tools/CMakeLists.txt"
 backends=(cpu cuda)
 others=()
@@ -25,5 +26,5 @@ for folder in "$work"/source/ggml/src/ggml-*/; do
     if [[ ! " ${backends[*]} " == *" $backend "* ]]; then others+=(--exclude "ggml/src/ggml-$backend"); fi
 done
 tar -czf .carry/llama.cpp.tar.gz "${others[@]}" -C "$work/source" \
-    CMakeLists.txt LICENSE cmake common ggml include licenses src tools/CMakeLists.txt tools/llama-bench vendor
+    CMakeLists.txt LICENSE cmake common ggml include licenses src tools/CMakeLists.txt tools/batched-bench tools/llama-bench vendor
 ls -l .carry/llama.cpp.tar.gz
