@@ -63,11 +63,9 @@ instruction_sets! {
     Portable = "portable", on all(), over Portable, if true;
     /// x86-64 with AVX2, FMA and F16C.
     Avx2 = "avx2", on target_arch = "x86_64", over Avx2, if has_avx2();
-    /// x86-64 with AVX2 and the 8-bit dot product of VNNI on 256-bit vectors: AVX-VNNI, or where that is missing the same
-    /// instruction as AVX-512 VNNI and VL encode it.
+    /// x86-64 with AVX2 and AVX-VNNI: the 8-bit dot product on 256-bit vectors.
     AvxVnni = "avxvnni", on target_arch = "x86_64", over Avx2, if has_avx2()
-        && (is_x86_feature_detected!("avxvnni")
-            || is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512vl"));
+        && is_x86_feature_detected!("avxvnni");
     /// x86-64 with AVX-512 F, BW, DQ, VL and VNNI.
     Avx512 = "avx512", on target_arch = "x86_64", over Avx512, if has_avx2()
         && is_x86_feature_detected!("avx512f")

@@ -282,8 +282,11 @@ pub(super) struct Kernels {
     pub(super) isa: Isa,
     /// Up to this many rows of quantised activations the dot kernels take all of them at once; above, tiles are used.
     pub(super) dot_rows: usize,
-    /// The same for rows of floats.
+    /// The same for rows of floats and weights of floats.
     pub(super) float_dot_rows: usize,
+    /// The same for rows of floats and weights in blocks: few ask for these, and every number of rows is a kernel of each
+    /// type.
+    pub(super) exact_dot_rows: usize,
     /// The most rows of a tile of quantised activations, in products of a shape.
     pub(super) tile_rows: fn(ProductShape) -> usize,
     /// The most rows of a tile of floats.
@@ -362,10 +365,15 @@ impl InputLayout {
             } else {
                 Arrangement::Tiles(Tiles::new(m, (kernels.tile_rows)(shape)))
             }
-        } else if m <= kernels.float_dot_rows {
-            Arrangement::Plain
         } else {
-            Arrangement::FloatTiles(Tiles::new(m, kernels.float_tile_rows))
+            let dot_rows = match weight.is_quantised() {
+                true => kernels.exact_dot_rows,
+                false => kernels.float_dot_rows,
+            };
+            match m <= dot_rows {
+                true => Arrangement::Plain,
+                false => Arrangement::FloatTiles(Tiles::new(m, kernels.float_tile_rows)),
+            }
         };
         InputLayout {
             kernels,

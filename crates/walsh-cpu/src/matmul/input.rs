@@ -162,14 +162,11 @@ const NOTHING: Quantised = Quantised {
 
 #[cfg(test)]
 mod tests {
-    use walsh_core::Activations;
-
     use super::*;
     use crate::isa::Isa;
-    use crate::matmul::contract::ProductShape;
-    use crate::matmul::registry::kernels;
-    use crate::memory::Parts;
-    use crate::simd::Portable;
+    use crate::matmul::layout::Tiles;
+    use crate::matmul::portable::KERNELS;
+    use crate::simd::{Portable, Token, entries};
 
     fn quantise(values: [f32; BLOCK]) -> Quantised {
         Portable::new().quantise(&values)
@@ -204,34 +201,39 @@ mod tests {
 
     #[test]
     fn instruction_sets_quantise_alike() {
-        let k = 544;
-        let input: Vec<f32> = (0..13 * k)
+        let (m, k) = (13, 544);
+        let input: Vec<f32> = (0..m * k)
             .map(|i| (i as f32 * 0.37).sin() * (i as f32 * 0.0013).exp())
             .collect();
-        for m in [1, 13] {
+        for arrangement in [Arrangement::Rows, Arrangement::Tiles(Tiles::new(m, 4))] {
+            let layout = InputLayout {
+                kernels: &KERNELS,
+                m,
+                k,
+                arrangement,
+            };
+            let prepared = |isa| {
+                let mut prepared = vec![0u32; layout.bytes() / 4];
+                let to = bytemuck::cast_slice_mut(&mut prepared);
+                prepare_with(Token::of(isa), &layout, Source::of(&input), to);
+                prepared
+            };
+            let expected = prepared(Isa::Portable);
             for isa in Isa::available() {
-                // The same arrangement, prepared by another instruction set.
-                let shape = ProductShape {
-                    weight: walsh_formats::DType::Q4_0,
-                    m,
-                    n: 1,
-                    k,
-                    packed: false,
-                };
-                let layout = InputLayout::new(kernels(isa), Activations::Int8, shape);
-                let plain = InputLayout {
-                    kernels: kernels(Isa::Portable),
-                    ..layout
-                };
-                let [found, expected] = [layout, plain].map(|layout| {
-                    let mut prepared = vec![0u32; layout.bytes() / 4];
-                    let parts = Parts::of(bytemuck::cast_slice_mut(&mut prepared));
-                    // SAFETY: these are all items, and the vector is this thread's.
-                    unsafe { layout.prepare(0..layout.items(), Source::of(&input), parts) };
-                    prepared
-                });
-                assert!(found == expected, "{isa} m={m}");
+                assert!(prepared(isa) == expected, "{isa} {arrangement:?}");
             }
         }
+    }
+
+    entries! {
+        /// See [`prepare`].
+        fn prepare_with(layout: &InputLayout, source: Source<'_>, to: &mut [u8]) = prepare
+    }
+
+    #[inline(always)]
+    fn prepare<S: Primitives>(s: S, layout: &InputLayout, source: Source<'_>, to: &mut [u8]) {
+        assert_eq!(to.len(), layout.bytes());
+        // SAFETY: all items are this thread's, and words lie on multiples of what blocks do.
+        unsafe { layout.prepare_with(s, 0..layout.items(), source, to.as_mut_ptr()) };
     }
 }

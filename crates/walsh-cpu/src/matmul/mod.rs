@@ -36,8 +36,6 @@ mod wide;
 
 #[cfg(test)]
 mod testing;
-#[cfg(test)]
-mod tests;
 
 pub(crate) use coarse::{coarse_copy, coarsens};
 pub(crate) use experts::lower_experts;

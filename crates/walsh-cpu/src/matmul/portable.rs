@@ -15,6 +15,7 @@ pub(super) static KERNELS: Kernels = Kernels {
     isa: Isa::Portable,
     dot_rows: usize::MAX,
     float_dot_rows: usize::MAX,
+    exact_dot_rows: usize::MAX,
     tile_rows: |_| 1,
     float_tile_rows: 1,
     packs: None,

@@ -18,7 +18,7 @@ use crate::simd::{Products, Register, RowProducts, Work};
 #[cfg(target_arch = "aarch64")]
 use self::neon::{NEON, NEON_DOTPROD, NEON_I8MM};
 #[cfg(target_arch = "x86_64")]
-use self::x86::{AVX2, AVX512, vnni};
+use self::x86::{AVX_VNNI, AVX2, AVX512};
 
 /// The kernels of an instruction set; those of plain Rust when it is another architecture's.
 pub(super) fn kernels(isa: Isa) -> &'static Kernels {
@@ -27,7 +27,7 @@ pub(super) fn kernels(isa: Isa) -> &'static Kernels {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => &AVX2,
         #[cfg(target_arch = "x86_64")]
-        Isa::AvxVnni => vnni(),
+        Isa::AvxVnni => &AVX_VNNI,
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => &AVX512,
         #[cfg(not(target_arch = "x86_64"))]
@@ -145,7 +145,7 @@ fn dot<P: RowProducts>(shape: ProductShape) -> Kernel {
 }
 
 fn float_dot<P: RowProducts>(shape: ProductShape) -> Kernel {
-    with_block!(shape.weight, B => few!(shape.m, P, FloatRows<Blocks<B>>), else => {
+    with_block!(shape.weight, B => kernel::<P, FloatRows<Blocks<B>, 1>> as Kernel, else => {
         with_float!(shape.weight, F => few!(shape.m, P, FloatRows<F>), else => unreachable!("plans refuse other types"))
     })
 }
@@ -168,7 +168,7 @@ mod x86 {
     use crate::matmul::fill::FromPanels;
     use crate::matmul::layout::BLOCK;
     use crate::matmul::stream::{self, Packed, PackedRow, Stored, Streamed};
-    use crate::matmul::wide::{self, ExactRows, Row, WideBlocks, WideRows};
+    use crate::matmul::wide::{self, ExactRow, Row, WideBlocks, WideRows};
     use crate::simd::{Avx2, Avx512, AvxVnni, ColumnProducts, pairs_in_16_bits};
 
     /// The most rows of a tile of floats.
@@ -181,17 +181,7 @@ mod x86 {
 
     pub(super) static AVX2: Kernels = table::<Avx2, AVX2_TILE>(Isa::Avx2);
 
-    /// The kernels with the dot product, in the encoding that this machine has.
-    pub(super) fn vnni() -> &'static Kernels {
-        static VEX: Kernels = table::<AvxVnni<false>, VNNI_TILE>(Isa::AvxVnni);
-        static EVEX: Kernels = table::<AvxVnni<true>, VNNI_TILE>(Isa::AvxVnni);
-        // The macro keeps what it finds.
-        if is_x86_feature_detected!("avxvnni") {
-            &VEX
-        } else {
-            &EVEX
-        }
-    }
+    pub(super) static AVX_VNNI: Kernels = table::<AvxVnni, VNNI_TILE>(Isa::AvxVnni);
 
     const fn table<P: Stage + RowProducts + ColumnProducts, const MOST: usize>(
         isa: Isa,
@@ -200,6 +190,7 @@ mod x86 {
             isa,
             dot_rows: rows::ROWS,
             float_dot_rows: rows::ROWS,
+            exact_dot_rows: 1,
             tile_rows: tile_rows::<P, MOST>,
             float_tile_rows: FLOAT_TILE,
             packs: Some(transpose::<P>),
@@ -249,7 +240,7 @@ mod x86 {
     }
 
     impl Stage for Avx2 {}
-    impl<const EVEX: bool> Stage for AvxVnni<EVEX> {}
+    impl Stage for AvxVnni {}
 
     /// The most rows of a tile: with their integer and float sums, what 32 registers hold.
     const AVX512_TILE: usize = 12;
@@ -262,6 +253,7 @@ mod x86 {
         isa: Isa::Avx512,
         dot_rows: 1,
         float_dot_rows: wide::FLOAT_ROWS,
+        exact_dot_rows: 1,
         tile_rows: avx512_tile_rows,
         float_tile_rows: FLOAT_TILE,
         packs: Some(transpose::<Avx512>),
@@ -323,7 +315,7 @@ mod x86 {
     }
 
     fn avx512_float_dot(shape: ProductShape) -> Kernel {
-        with_block!(shape.weight, B => few!(shape.m, Avx512, ExactRows<B>), else => {
+        with_block!(shape.weight, B => kernel::<Avx512, ExactRow<B>> as Kernel, else => {
             with_float!(shape.weight, F => few!(shape.m, Avx512, WideRows<F>), else => {
                 unreachable!("plans refuse other types")
             })
@@ -357,6 +349,7 @@ mod neon {
             isa,
             dot_rows: rows::ROWS,
             float_dot_rows: rows::ROWS,
+            exact_dot_rows: 1,
             tile_rows: |_| TILE,
             float_tile_rows: FLOAT_TILE,
             packs: None,

@@ -151,22 +151,21 @@ impl<B: Wide> Sink<B> for Dot {
     }
 }
 
-/// The kernel for blocks as floats and `M` rows.
-pub(super) struct ExactRows<B, const M: usize>(PhantomData<B>);
+/// The kernel for blocks as floats and one row.
+pub(super) struct ExactRow<B>(PhantomData<B>);
 
-impl<B: Wide, const M: usize> Body<Avx512> for ExactRows<B, M> {
+impl<B: Wide> Body<Avx512> for ExactRow<B> {
     #[inline(always)]
     fn product(s: Avx512, job: &Job<'_>, _: &mut [u8]) {
-        let (input, k) = (job.floats(), job.shape.k);
-        let rows: [&[f32]; M] = std::array::from_fn(|m| &input[m * k..][..k]);
+        let row = &job.floats()[..job.shape.k];
         for column in job.columns.clone() {
             let mut multiply = Multiply {
-                sums: [[s.numbers(0.0); 4]; M],
-                rows,
+                sums: [s.numbers(0.0); 4],
+                row,
             };
-            // SAFETY: the input's rows have as many values as the weight's.
+            // SAFETY: the input's row has as many values as the weight's.
             unsafe { decode(s, job.blocks::<B>(column), &mut multiply) };
-            put_sums(s, job, column, &multiply.sums);
+            put_sums(s, job, column, &[multiply.sums]);
         }
     }
 }
@@ -180,13 +179,13 @@ fn put_sums<const M: usize>(s: Avx512, job: &Job<'_>, column: usize, sums: &[[__
     }
 }
 
-/// Multiplies floats with `M` rows.
-struct Multiply<'a, const M: usize> {
-    sums: [[__m512; 4]; M],
-    rows: [&'a [f32]; M],
+/// Multiplies floats with a row.
+struct Multiply<'a> {
+    sums: [__m512; 4],
+    row: &'a [f32],
 }
 
-impl<B: Wide, const M: usize> Sink<B> for Multiply<'_, M> {
+impl<B: Wide> Sink<B> for Multiply<'_> {
     const STREAM: bool = true;
 
     #[inline(always)]
@@ -196,14 +195,12 @@ impl<B: Wide, const M: usize> Sink<B> for Multiply<'_, M> {
             for (quarter, floats) in floats.into_iter().enumerate() {
                 let at = at + 64 * vector + 16 * quarter;
                 // An odd last block has half of its pair's values.
-                if at >= self.rows[0].len() {
+                if at >= self.row.len() {
                     break;
                 }
-                for (row, sums) in self.rows.iter().zip(&mut self.sums) {
-                    // SAFETY: sixteen values of the rows, which are as long as the weight's.
-                    let values = unsafe { s.load_numbers(row.as_ptr().add(at)) };
-                    sums[quarter] = s.mul_add(floats, values, sums[quarter]);
-                }
+                // SAFETY: sixteen values of the row, which is as long as the weight's.
+                let values = unsafe { s.load_numbers(self.row.as_ptr().add(at)) };
+                self.sums[quarter] = s.mul_add(floats, values, self.sums[quarter]);
             }
         }
     }

@@ -1,9 +1,10 @@
 //! Attention against double precision over the decoded cache, and against the golden file.
 
 use safetensors::SafeTensors;
-use walsh_core::CacheKind;
-use walsh_core::ops::Mask;
+use walsh_core::ops::{Attention, Fresh, Mask, Scale};
+use walsh_core::{CacheKind, KvCache, KvCacheOptions};
 use walsh_cpu::Isa;
+use walsh_formats::DType;
 
 use crate::support::{Fixture, Sizes, close, device, exact, gaussian, mask, near};
 
@@ -478,6 +479,63 @@ fn plans_say_which_form_attention_takes() {
         ] {
             let kernel = fixture.decode_kernel();
             assert_eq!(kernel.ends_with(".int8"), integers, "{kernel}");
+        }
+    }
+}
+
+/// A context that is short when the op runs is not merged, so that attending writes the output already: it waits for whoever
+/// reads what is there.
+#[test]
+fn attending_waits_for_readers_of_the_output() {
+    const LONG: u64 = 64;
+    for isa in Isa::available() {
+        let device = device(isa, 2);
+        let shape = [LONG, 2, 64];
+        let zeros = || device.zeros(DType::F32, &shape).unwrap();
+        let options = KvCacheOptions {
+            codecs: "f16".parse().unwrap(),
+            kv_heads: 1,
+            head_dim: 64,
+            capacity: 256,
+            kind: CacheKind::Global,
+            sequences: 1,
+            overlay: None,
+        };
+        let positions: Vec<i32> = (0..LONG as i32).collect();
+        let positions = device.tensor(&[LONG], &positions).unwrap();
+        let (output, scaled) = (zeros(), zeros());
+        let attend = |value: f32| {
+            let row = |x: f32| device.tensor(&[LONG, 1, 64], &[x; 64 * LONG as usize]);
+            Attention {
+                query: zeros(),
+                fresh: Some(Fresh {
+                    keys: row(1.0).unwrap(),
+                    values: row(value).unwrap(),
+                }),
+                cache: KvCache::new(&device, options.clone()).unwrap(),
+                positions: positions.clone(),
+                mask: Mask::causal(64),
+                output: output.clone(),
+                sequences: None,
+                sinks: None,
+            }
+        };
+        let double = Scale {
+            input: output.clone(),
+            factor: 2.0,
+            output: scaled.clone(),
+        };
+        let mut recorder = device.record();
+        recorder.push(attend(3.0)).unwrap();
+        recorder.push(double).unwrap();
+        recorder.push(attend(5.0)).unwrap();
+        let step = recorder.finish().unwrap();
+        for _ in 0..200 {
+            device.run(&step).unwrap();
+            for (tensor, expected) in [(&scaled, 6.0), (&output, 5.0)] {
+                let found: Vec<f32> = device.read(tensor).unwrap();
+                assert!(found.iter().all(|x| (x - expected).abs() < 1e-3), "{isa}");
+            }
         }
     }
 }

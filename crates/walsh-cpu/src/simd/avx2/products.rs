@@ -1,7 +1,7 @@
 //! Products of bytes on 256-bit vectors: by AVX2's own instructions, and with the 8-bit dot product of VNNI.
 //!
-//! That dot product adds in 32 bits and takes any codes. AVX-VNNI encodes it with a VEX prefix, AVX-512 VNNI with an EVEX
-//! prefix: which of the two a machine has is found at run time, and nothing else differs.
+//! That dot product adds in 32 bits and takes any codes. It is AVX-VNNI's, with a VEX prefix: processors that have only
+//! AVX-512's have kernels of their own.
 //!
 //! AVX2's own multiply-add of bytes adds pairs of products in 16 bits. Codes up to 63 leave room for at least one more
 //! pair; full 8-bit codes would overflow, so theirs are brought back to signed numbers, whose magnitude is multiplied by the
@@ -353,31 +353,29 @@ impl RowProducts for Avx2 {
     }
 }
 
-/// AVX2 with the dot product of VNNI: in its EVEX encoding (AVX-512 VNNI and VL), or in its VEX encoding (AVX-VNNI).
+/// AVX2 with the dot product of AVX-VNNI.
 #[derive(Clone, Copy)]
-pub(crate) struct AvxVnni<const EVEX: bool>(Avx2);
+pub(crate) struct AvxVnni(Avx2);
 
 /// The most dot products that are added one after another.
 const CHAIN: usize = 4;
 
-impl<const EVEX: bool> AvxVnni<EVEX> {
+impl AvxVnni {
     operations! {
         /// Adds the products of four pairs of unsigned and signed bytes to each lane.
-        fn dot(self, sum: __m256i, codes: __m256i, values: __m256i) -> __m256i { dot::<EVEX>(sum, codes, values) }
+        fn dot(self, sum: __m256i, codes: __m256i, values: __m256i) -> __m256i { dot(sum, codes, values) }
     }
 }
 
-impl<const EVEX: bool> Products for AvxVnni<EVEX> {
+impl Products for AvxVnni {
     type Set = Avx2;
     const SIGNED: bool = false;
 
     fn of_machine() -> Self {
-        let encoded = if EVEX {
-            is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512vl")
-        } else {
-            is_x86_feature_detected!("avxvnni")
-        };
-        assert!(encoded, "an instruction of this machine");
+        assert!(
+            is_x86_feature_detected!("avxvnni"),
+            "an instruction of this machine"
+        );
         AvxVnni(<Avx2 as Products>::of_machine())
     }
 
@@ -390,7 +388,7 @@ impl<const EVEX: bool> Products for AvxVnni<EVEX> {
     fn run<W: Work<Self>>(self, work: W) -> W::Output {
         // The dot product is written as an instruction: a kernel with a feature of AVX-512 enabled would have more of it.
         compiled_for! {
-            Avx2: fn compiled<const EVEX: bool, W: Work<AvxVnni<EVEX>>>(s: AvxVnni<EVEX>, work: W) -> W::Output {
+            Avx2: fn compiled<W: Work<AvxVnni>>(s: AvxVnni, work: W) -> W::Output {
                 work.on(s)
             }
         }
@@ -421,7 +419,7 @@ impl<const EVEX: bool> Products for AvxVnni<EVEX> {
     }
 }
 
-impl<const EVEX: bool> ColumnProducts for AvxVnni<EVEX> {
+impl ColumnProducts for AvxVnni {
     operations! {
         fn add<const ROWS: usize>(
             self,
@@ -448,7 +446,7 @@ impl<const EVEX: bool> ColumnProducts for AvxVnni<EVEX> {
     }
 }
 
-impl<const EVEX: bool> RowProducts for AvxVnni<EVEX> {
+impl RowProducts for AvxVnni {
     operations! {
         fn add_block(self, sum: __m256, codes: &[u8; 32], values: &[i8; 32], scales: Scales) -> __m256 {
             // Types whose codes take all eight bits have no minima then, as where codes are signed.
@@ -461,29 +459,19 @@ impl<const EVEX: bool> RowProducts for AvxVnni<EVEX> {
     }
 }
 
-/// The dot product in one of its encodings, which the machine must have. The intrinsics ask for more.
+/// The dot product, which the machine must have. The intrinsic asks for more.
 #[target_feature(enable = "avx2")]
 #[inline]
-fn dot<const EVEX: bool>(mut sum: __m256i, codes: __m256i, values: __m256i) -> __m256i {
-    // SAFETY: only tokens of machines that have the encoding call this.
+fn dot(mut sum: __m256i, codes: __m256i, values: __m256i) -> __m256i {
+    // SAFETY: only tokens of machines that have the instruction call this.
     unsafe {
-        if EVEX {
-            std::arch::asm!(
-                "{{evex}} vpdpbusd {sum}, {codes}, {values}",
-                sum = inout(ymm_reg) sum,
-                codes = in(ymm_reg) codes,
-                values = in(ymm_reg) values,
-                options(pure, nomem, nostack, preserves_flags),
-            );
-        } else {
-            std::arch::asm!(
-                "{{vex}} vpdpbusd {sum}, {codes}, {values}",
-                sum = inout(ymm_reg) sum,
-                codes = in(ymm_reg) codes,
-                values = in(ymm_reg) values,
-                options(pure, nomem, nostack, preserves_flags),
-            );
-        }
+        std::arch::asm!(
+            "{{vex}} vpdpbusd {sum}, {codes}, {values}",
+            sum = inout(ymm_reg) sum,
+            codes = in(ymm_reg) codes,
+            values = in(ymm_reg) values,
+            options(pure, nomem, nostack, preserves_flags),
+        );
     }
     sum
 }
