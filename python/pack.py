@@ -2,7 +2,7 @@
 
 usage: pack.py LIBRARY FOLDER [--platform TAG] [--add FILE]...
 
-With --platform, such as manylinux_2_34_x86_64, it is one to be handed out: said to be for that platform, and compressed.
+With --platform, such as manylinux_2_35_x86_64, it is one to be handed out: said to be for that platform, and compressed.
 --add puts a licence beside those of the package.
 
 `pip install ./python` and `maturin build` compile every crate anew, since they ask cargo for this one alone,
