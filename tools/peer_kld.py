@@ -6,7 +6,7 @@ token of each becomes BOS when the metadata says add_bos, and positions N/2 to N
 each cache is taken from the peer's own f16 cache, all with flash attention. The caches walk through a chunk side by
 side, so that only PIECE positions' logits are held for two of them.
 
-usage: peer_kld.py MODEL TEXT [--context 1024] [--chunks N] [--threads 2] > docs/kv/peer-NAME.json
+usage: peer_kld.py MODEL TEXT [--context 1024] [--chunks N] [--threads 2] > docs/book/src/kv/peer-NAME.json
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The snippets of docs/python.md, and those of the package's own texts: each is run as it stands."""
+"""The snippets of the book, and those of the package's own texts: each is run as it stands."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 def snippets() -> list[tuple[str, int, str]]:
     found = []
-    for name in ("docs/python.md", "python/README.md", "README.md"):
+    # What the chapter on serving has is for a server's clients, and runs against one with the command's tests.
+    chapters = [path for path in (ROOT / "docs/book/src").glob("*.md") if path.name != "serve.md"]
+    names = sorted(str(path.relative_to(ROOT)) for path in chapters)
+    for name in (*names, "python/README.md", "README.md"):
         text = (ROOT / name).read_text("utf-8")
         for match in BLOCK.finditer(text):
             found.append((name, text[: match.start()].count("\n") + 2, match[1]))

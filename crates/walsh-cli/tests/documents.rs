@@ -1,9 +1,10 @@
-//! Runs the commands of README.md, CONTRIBUTING.md and docs/: what a reader types works.
+//! Runs the commands of README.md, CONTRIBUTING.md and the book: what a reader types works.
 //!
 //! Commands run as they stand but for their sizes, which SMALLER and the additions below cut down, and placeholders.
 //! Commands for a GPU must give a clear error where there is none. Of scripts and of cargo's commands it is checked that
 //! what they name is there.
 
+mod book;
 mod support;
 
 use std::collections::BTreeSet;
@@ -189,7 +190,7 @@ fn reader() -> Folder {
     let beginning: String = book.chars().take(3000).collect();
     let article: String = book.chars().take(100).collect();
     make("tests/data");
-    make("docs/kv");
+    make("docs/book/src/kv");
     make("cache");
     folder.file("book.txt", beginning.as_bytes());
     folder.file("article.txt", article.as_bytes());
@@ -202,14 +203,14 @@ fn reader() -> Folder {
         b"{% for m in messages %}{{ m.content }}\n{% endfor %}",
     );
     folder.file("tests/data/persuasion.txt", beginning.as_bytes());
-    for entry in fs::read_dir(root().join("docs/kv")).expect("the pages") {
+    for entry in fs::read_dir(root().join("docs/book/src/kv")).expect("the pages") {
         let path = entry.expect("an entry").path();
         if path
             .extension()
             .is_some_and(|extension| extension == "json")
         {
             let name = path.file_name().expect("a name");
-            fs::copy(&path, folder.path().join("docs/kv").join(name)).expect("a copy");
+            fs::copy(&path, folder.path().join("docs/book/src/kv").join(name)).expect("a copy");
         }
     }
     // A model that may be removed.
@@ -324,16 +325,7 @@ fn missing(command: &str) -> Option<String> {
 #[test]
 fn every_command_of_the_documents_runs() {
     let mut documents = vec!["README.md".to_owned(), "CONTRIBUTING.md".to_owned()];
-    for entry in fs::read_dir(root().join("docs")).expect("the documents") {
-        let name = entry
-            .expect("an entry")
-            .file_name()
-            .into_string()
-            .expect("UTF-8");
-        if name.ends_with(".md") {
-            documents.push(format!("docs/{name}"));
-        }
-    }
+    documents.extend(book::chapters());
     let folder = reader();
     let (mut seen, mut failures) = (BTreeSet::new(), Vec::new());
     for document in &documents {

@@ -145,7 +145,7 @@ fn perplexity_of_gemma3_is_the_peers() {
 }
 
 /// Asserts that each cache's divergence from f16 is within its bound, on the
-/// first chunk of the text; docs/kv.md has the figures of more.
+/// first chunk of the text; docs/book/src/kv.md has the figures of more.
 #[track_caller]
 fn divergences_are_within(results: &[Value], bounds: &[(usize, f64)]) {
     for (index, bound) in bounds {

@@ -25,6 +25,8 @@ const KNOWN_HOSTS: &[&str] = &[
     "example.com",
     "example.org",
     "127.0.0.1",
+    // The name of SVG, which nothing is fetched by.
+    "www.w3.org",
 ];
 
 /// Hosts of package registries and model stores, which no text of the repository names. Written in

@@ -66,7 +66,7 @@ fn clients_find_what_they_expect() {
         ("python", "python/bin/python", "a.py"),
         ("js", "node", "a.mjs"),
     ] {
-        let blocks = blocks("docs/serve.md", language, &server);
+        let blocks = blocks("docs/book/src/serve.md", language, &server);
         assert!(!blocks.is_empty(), "{language}");
         for block in blocks {
             // Node finds packages beside a module alone.

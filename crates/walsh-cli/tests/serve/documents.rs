@@ -27,7 +27,7 @@ fn the_documents_requests_are_answered() {
     let slots = slots.to_str().expect("UTF-8");
     let server = Server::real(&["--log", "off", "--slot-folder", slots]);
     let mut seen = 0;
-    for document in ["README.md", "docs/serve.md"] {
+    for document in ["README.md", "docs/book/src/serve.md"] {
         for block in blocks(document, "bash", &server) {
             for command in block.replace("\\\n", " ").lines() {
                 let output = Command::new("sh")

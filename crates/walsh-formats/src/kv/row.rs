@@ -87,7 +87,7 @@ impl RowCodec {
     /// a row and its codes are of one length.
     ///
     /// A row's codes are its projection, shorter than it by the share that they leave unexplained, and scores shrink with
-    /// them. All of it put back gives the noise that is left more weight than the scores gain by; docs/kv.md has what both
+    /// them. All of it put back gives the noise that is left more weight than the scores gain by; docs/book/src/kv.md has what both
     /// sides lose by each.
     #[must_use]
     pub fn for_keys(self) -> Self {

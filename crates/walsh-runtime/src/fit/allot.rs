@@ -7,7 +7,7 @@ pub(super) const WIDTHS: [TqBits; 5] = [TqBits::B2, TqBits::B3, TqBits::B4, TqBi
 
 /// How the loss of a side falls with a bit more. Were errors of coordinates and layers independent, it would be in proportion
 /// to the mean squared error, a factor of 3.5 a bit. What is fitted loses least where a bit is taken to be worth a factor of
-/// 5 to 13 (docs/kv.md), which evens bits out: errors of layers add up, and a sensitivity is measured on few tokens.
+/// 5 to 13 (docs/book/src/kv.md), which evens bits out: errors of layers add up, and a sensitivity is measured on few tokens.
 fn loss(bits: TqBits) -> f64 {
     codebook(bits).mean_squared_error().powf(1.6)
 }

@@ -20,7 +20,7 @@ const KIND: Kind = Kind {
 /// The number of tokens, 8 bytes, and the sensitivities of keys and values, layer after layer, as doubles.
 const SENSITIVITIES: Tag = *b"SENS";
 
-/// The fits of the catalogue's models, each the file that `walsh fit` writes (docs/kv.md has the command).
+/// The fits of the catalogue's models, each the file that `walsh fit` writes (docs/book/src/kv.md has the command).
 const SHIPPED: [(&str, &[u8]); 3] = [
     (
         "smollm2-135m.fit",
