@@ -32,6 +32,7 @@ mod generate;
 mod importance;
 mod inspect;
 mod model;
+mod pages;
 mod perplexity;
 mod pooling;
 mod regular;

@@ -160,7 +160,7 @@ fn file_name(key: &Key) -> String {
 /// What keys and values depend on besides the model.
 pub(super) fn home(model: &Model, caches: &Caches, options: &EngineOptions) -> Result<Home> {
     let mut hash = Sha256::new();
-    for cache in caches.layers.iter().filter_map(|layer| layer.cache()) {
+    for cache in caches.texts.layers.iter().filter_map(|layer| layer.cache()) {
         let preparation = cache.preparation();
         for tensor in [&preparation.equaliser, &preparation.center] {
             let mut bytes = vec![0; tensor.as_ref().map_or(0, |tensor| tensor.bytes() as usize)];

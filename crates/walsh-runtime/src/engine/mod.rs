@@ -14,7 +14,6 @@ mod left;
 mod logprobs;
 mod look_up;
 mod options;
-mod pages;
 mod prefixes;
 mod rate;
 mod request;

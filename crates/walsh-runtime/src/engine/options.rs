@@ -6,7 +6,7 @@ use walsh::formats::DType;
 use walsh::{KvCodec, KvSpec};
 
 use crate::session::DEFAULT_CONTEXT;
-use crate::{Error, Model, Result};
+use crate::{Error, Model, Result, SessionOptions};
 
 /// How an engine is started.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +74,17 @@ impl EngineOptions {
 
     /// The most tokens that are looked up: with the next, as many as attention takes in one pass over the codes.
     const MOST_LOOKED_UP: usize = 7;
+
+    /// How each text is kept.
+    pub(super) fn of_each(&self) -> SessionOptions {
+        SessionOptions {
+            context: self.context,
+            kv: self.kv.clone(),
+            chunk: self.chunk,
+            // Besides a text's next token, those that it may go on with are read.
+            scored: 1 + self.look_up,
+        }
+    }
 
     /// The options with the defaults filled in.
     pub(super) fn resolved(&self, model: &Model) -> Result<Self> {

@@ -7,10 +7,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
 use super::budget::Clock;
-use super::caches::Group;
 use super::kin::Kin;
-use super::pages::PAGE;
 use crate::model::graph::Reading;
+use crate::pages::{Group, PAGE};
 
 /// A node of the tree, or one that was.
 pub(super) type NodeId = u64;
@@ -389,18 +388,12 @@ impl Prefixes {
 
 #[cfg(test)]
 mod tests {
-    use walsh::DType;
-
     use super::*;
-    use crate::engine::pages::PageGroup;
+    use crate::pages::PageGroup;
 
     /// Groups of one layer each, of eight pages that one slot may have; of each the window.
     fn groups<const N: usize>(windows: [Option<usize>; N]) -> [Group; N] {
-        let device = walsh::open("cpu:threads=1").expect("the processor");
-        windows.map(|window| {
-            let table = device.zeros(DType::I32, &[1, 8]).expect("a table");
-            Group::new(PageGroup::new(window, (1, 512), 8), table)
-        })
+        windows.map(|window| Group::new(PageGroup::new(window, (1, 512), 8), Vec::new()))
     }
 
     fn tokens(range: Range<i32>) -> Vec<i32> {

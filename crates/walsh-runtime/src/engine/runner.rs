@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use walsh::{DType, Device, Step, Tensor};
 
 use super::budget::{Budget, Part};
-use super::caches::{Caches, Group, Plan, Sizes};
+use super::caches::{Caches, Plan, Sizes};
 use super::folder::{self, Folder};
 use super::left::Home;
 use super::options::EngineOptions;
@@ -19,6 +19,7 @@ use super::slots::Held;
 use crate::model::Applied;
 use crate::model::graph::{Graph, Intermediates};
 use crate::model::steps::Steps;
+use crate::pages::Group;
 use crate::session::LOGIT_BYTES;
 use crate::{Model, Result};
 
@@ -70,7 +71,6 @@ pub(super) struct Runner {
     pub(super) home: Home,
     /// The most rows of prompts in a step.
     pub(super) chunk: usize,
-    options: EngineOptions,
     sizes: Sizes,
     /// What the caches are laid out by.
     plan: Plan,
@@ -95,7 +95,7 @@ impl Runner {
         let part = memory::part((model, options), &sizes, (budget, name))?;
         let plan = sizes.plan(part.held());
         part.give(part.held().saturating_sub(sizes.bytes(&plan)));
-        let caches = Caches::new((model, options), &sizes, &plan)?;
+        let caches = Caches::new((model, options), &plan)?;
         let home = folder::home(model, &caches, options)?;
         Ok(Self {
             folder: Folder::open((model, &home), options, Arc::clone(trouble))?,
@@ -120,7 +120,6 @@ impl Runner {
             chunk: options.chunk,
             model: model.clone(),
             device,
-            options: options.clone(),
             sizes,
             plan,
             part,
@@ -135,7 +134,7 @@ impl Runner {
     /// Gives a slot the pages for what is to be read next; whether there are enough.
     pub(super) fn reserve(&mut self, slot: usize, rows: &Rows) -> Result<bool> {
         let positions = rows.positions();
-        let groups = &mut self.caches.groups;
+        let groups = &mut self.caches.pool.groups;
         for index in 0..groups.len() {
             let pages = &mut groups[index].pages;
             pages.leave(slot, positions.start);
@@ -149,10 +148,10 @@ impl Runner {
                 return Ok(false);
             }
         }
-        for index in 0..self.caches.groups.len() {
-            let pages = &mut self.caches.groups[index].pages;
+        for index in 0..self.caches.pool.groups.len() {
+            let pages = &mut self.caches.pool.groups[index].pages;
             if let Some(copy) = pages.take(slot, &positions) {
-                self.caches.copy_page(&self.device, index, copy)?;
+                self.caches.pool.copy_page(index, copy)?;
             }
         }
         Ok(true)
@@ -165,7 +164,7 @@ impl Runner {
         // One token at least is read: its logits are nowhere.
         let most = sequence.tokens().len() - 1;
         let fits = |position, reading, tokens: &[i32]| sequence.fits(position, reading, tokens);
-        prefixes.find(sequence.kin(), &self.caches.groups, most, &fits)
+        prefixes.find(sequence.kin(), &self.caches.pool.groups, most, &fits)
     }
 
     /// Lets a text that has a slot go on from what others have left behind, if it begins like them.
@@ -177,7 +176,7 @@ impl Runner {
         let Some(prefixes) = &mut self.prefixes else {
             return Ok(());
         };
-        let groups = &mut self.caches.groups;
+        let groups = &mut self.caches.pool.groups;
         if let Some(found) = search.found {
             let calls = prefixes.calls(&found);
             let pages = prefixes.pages_of(&found, groups);
@@ -238,7 +237,7 @@ impl Runner {
         if let Some(copy) = checkpoint {
             self.caches.save_overlay(&self.device, slot, copy)?;
         }
-        let groups = &mut self.caches.groups;
+        let groups = &mut self.caches.pool.groups;
         let pages_of = |group: &Group| group.pages.pages_of(slot, &positions);
         let kept = Kept {
             reading,
@@ -268,7 +267,7 @@ impl Runner {
 
     /// Gives a slot's pages back.
     pub(super) fn clear(&mut self, slot: usize) {
-        for group in &mut self.caches.groups {
+        for group in &mut self.caches.pool.groups {
             group.pages.clear(slot);
         }
     }
@@ -297,7 +296,7 @@ impl Runner {
             positions.extend(range.map(|position| position as i32));
             last[index] = ids.len() as i32 - 1;
         }
-        self.caches.write_tables(&self.device)?;
+        self.caches.write_tables()?;
         let rows = 0..ids.len() as u64;
         let a = &self.intermediates;
         for (tensor, numbers) in [
@@ -415,7 +414,7 @@ impl Runner {
             config: self.model.config(),
             weights: self.model.weights(),
             screen: None,
-            memory: &self.caches.layers,
+            memory: &self.caches.texts.layers,
             intermediates: &self.intermediates,
             adapters: adapters.as_ref(),
         };

@@ -95,7 +95,11 @@ impl Session {
             if self.latest_rows != 1 || self.history.stored <= FIRST {
                 return Ok(());
             }
-            let (step, inputs) = self.graph().search(count)?;
+            let recorded = self.place.with(|_, text| {
+                let layers = &text.texts.layers;
+                self.graph(layers).search(count)
+            });
+            let (step, inputs) = recorded?;
             match self.device.run(&step) {
                 // Logits that are not numbers are no example, and nobody asked for these.
                 Err(walsh::Error::Value { .. }) => return Ok(()),

@@ -2,45 +2,35 @@
 
 mod fields;
 mod history;
+mod left;
 mod likeliest;
 mod memory;
 mod options;
+mod place;
 mod profile;
 mod recurrent;
 mod returns;
 mod save;
 mod states;
 
-use walsh::{Device, KvCache, Step};
+use walsh::{Device, Step};
 
 use crate::model::Applied;
 use crate::model::graph::{Graph, Intermediates, Reading, Wanted};
-use crate::model::memory::{LayerMemory, LayerState};
-use crate::model::steps::Steps;
+use crate::model::memory::LayerMemory;
 use crate::sampling::Random;
 use crate::{Error, Model, Result, Watch};
 pub(crate) use fields::{Fields, FieldsReader};
 use history::{Call, History};
 pub(crate) use options::cache_options;
 pub use options::{DEFAULT_CONTEXT, SessionOptions};
+use place::{Place, StepKey};
 use recurrent::States;
 pub use save::RestoreOptions;
 pub(crate) use save::{KIND, restore_sections};
 
 /// The most bytes of logits that are computed at a time while scoring.
 pub(crate) const LOGIT_BYTES: usize = 16 << 20;
-
-/// How many recorded lists are kept for chunks of various lengths.
-const KEPT_STEPS: usize = 6;
-
-/// What a recorded list was recorded for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum StepKey {
-    Body(usize, Reading),
-    Head(usize, usize),
-    Vectors(usize),
-    Token(Wanted),
-}
 
 /// Where the logits behind the latest token are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,22 +50,23 @@ enum Logits {
 pub struct Session {
     model: Model,
     device: Device,
-    /// Of each layer.
-    memory: Vec<LayerMemory>,
+    /// What layers remember of it.
+    place: Place,
+    /// What its caches take when the context is full.
+    kv_bytes: u64,
     /// Which lengths of the text there are states of.
     states: States,
     intermediates: Intermediates,
     /// The model's adapters, if the text takes any.
     adapters: Option<Applied>,
-    steps: Steps<StepKey>,
     /// As asked for, with the defaults filled in.
     options: SessionOptions,
     logit_rows: usize,
     /// What the session holds. One token at most waits between calls, the held
     /// one: it belongs to the text, and was not read yet.
     history: History,
-    /// How far the caches have ever been filled since they were empty: a ring has
-    /// overwritten what lies a capacity before that, wherever the text ends now.
+    /// How far the caches have ever been filled since they were empty: a sliding layer has
+    /// lost what lies a window and a chunk before that, wherever the text ends now.
     reached: usize,
     logits: Vec<f32>,
     /// How many rows the residual stream on the device has, of the latest call; none
@@ -113,37 +104,18 @@ fn adapters(model: &Model, rows: usize) -> Result<Option<Applied>> {
 
 impl Session {
     fn new(model: Model, options: SessionOptions) -> Result<Self> {
-        let config = model.config();
         let options = options.resolved(&model)?;
-        memory::check_room(&model, &options)?;
-        let device = model.device().clone();
-        let layers = options
-            .kv
-            .layers(config.layers.len())
-            .map_err(walsh::Error::from)?;
-        let calibration = options
-            .kv
-            .needs_calibration()
-            .then(|| model.calibration())
-            .transpose()?;
-        let mut memory = Vec::with_capacity(layers.len());
-        for (index, (layer, kv)) in config.layers.iter().zip(&layers).enumerate() {
-            if let Some(recurrent) = config.recurrent.filter(|_| layer.recurrent) {
-                let state = LayerState::new(&device, &recurrent, States::SLOTS)?;
-                memory.push(LayerMemory::State(state));
-                continue;
-            }
-            if layer.shares.is_some() {
-                memory.push(LayerMemory::Shared);
-                continue;
-            }
-            let mut cache = KvCache::new(&device, cache_options(layer, kv, &options))?;
-            if let Some(calibration) = calibration.filter(|_| kv.needs_calibration()) {
-                let moments = &calibration.layers[index];
-                cache = cache.with_preparation(moments.preparation(&device, layer, kv)?)?;
-            }
-            memory.push(cache.into());
-        }
+        let kv_bytes = memory::check_room(&model, &options)?;
+        let place = Place::new(&model, &options, States::SLOTS)?;
+        Self::over((model, options), (place, kv_bytes))
+    }
+
+    /// An empty one whose caches are there.
+    fn over(
+        (model, options): (Model, SessionOptions),
+        (place, kv_bytes): (Place, u64),
+    ) -> Result<Self> {
+        let (device, config) = (model.device().clone(), model.config());
         let row_bytes = config.vocabulary * size_of::<f32>();
         let logit_rows = (LOGIT_BYTES / row_bytes).clamp(1, options.chunk);
         let intermediates = Intermediates::new(&device, config, options.chunk, logit_rows)?;
@@ -151,11 +123,11 @@ impl Session {
         let adapters = adapters(&model, options.chunk)?;
         Ok(Self {
             device,
-            memory,
+            place,
+            kv_bytes,
             states: States::default(),
             intermediates,
             adapters,
-            steps: Steps::new(KEPT_STEPS),
             options,
             logit_rows,
             history: History::default(),
@@ -199,11 +171,11 @@ impl Session {
         self.options.context
     }
 
-    /// The bytes that its KV caches take when the context is full. On the CPU they
-    /// take only what was read until then.
+    /// The bytes that its KV caches take when the context is full, to whole pages of 64 tokens. On the CPU they
+    /// take only what was read until then, and of what forks have in common once.
     #[must_use]
     pub fn kv_bytes(&self) -> u64 {
-        self.caches().map(KvCache::bytes).sum()
+        self.kv_bytes
     }
 
     /// The logits behind the latest token that was read, one per entry of the
@@ -257,6 +229,7 @@ impl Session {
     /// Forgets all tokens.
     pub fn reset(&mut self) {
         self.history.clear();
+        self.place.cut(0);
         self.reached = 0;
         self.states = States::default();
         self.forget_logits();
@@ -485,6 +458,8 @@ impl Session {
         self.device.write(&a.ids.rows(0..rows as u64)?, ids)?;
         self.device
             .write(&a.positions.rows(0..rows as u64)?, &positions)?;
+        self.place
+            .reserve(&(stored..stored + rows), self.options.chunk)?;
         // Whether or not the run ends well, it may have written so far.
         self.reached = self.reached.max(stored + rows);
         self.states.leave();
@@ -504,44 +479,47 @@ impl Session {
         Ok(())
     }
 
-    fn run(&mut self, key: StepKey) -> Result<()> {
+    fn run(&self, key: StepKey) -> Result<()> {
         self.run_with(key, Device::run)
     }
 
     /// Runs the list for `key`, recording it when it is not at hand.
     fn run_with(
-        &mut self,
+        &self,
         key: StepKey,
         run: impl FnOnce(&Device, &Step) -> walsh::Result<()>,
     ) -> Result<()> {
-        let step = match self.steps.take(&key) {
-            Some(step) => step,
-            None => self.record(key)?,
-        };
-        let ended = run(&self.device, &step);
-        self.steps.keep(key, step);
-        Ok(ended?)
+        self.place.with(|_, text| {
+            let step = match text.steps.take(&key) {
+                Some(step) => step,
+                None => self.record(&text.texts.layers, key)?,
+            };
+            let ended = run(&self.device, &step);
+            text.steps.keep(key, step);
+            Ok(ended?)
+        })
     }
 
     /// What lists are recorded from.
-    fn graph(&self) -> Graph<'_> {
+    fn graph<'a>(&'a self, memory: &'a [LayerMemory]) -> Graph<'a> {
         Graph {
             device: &self.device,
             config: self.model.config(),
             weights: self.model.weights(),
             screen: self.model.screen(),
-            memory: &self.memory,
+            memory,
             intermediates: &self.intermediates,
             adapters: self.adapters.as_ref(),
         }
     }
 
-    fn record(&self, key: StepKey) -> Result<Step> {
+    fn record(&self, memory: &[LayerMemory], key: StepKey) -> Result<Step> {
+        let graph = self.graph(memory);
         match key {
-            StepKey::Body(rows, reading) => self.graph().body(rows, reading),
-            StepKey::Head(first, count) => self.graph().head(first, count),
-            StepKey::Vectors(rows) => self.graph().states(rows),
-            StepKey::Token(wanted) => self.graph().token(wanted),
+            StepKey::Body(rows, reading) => graph.body(rows, reading),
+            StepKey::Head(first, count) => graph.head(first, count),
+            StepKey::Vectors(rows) => graph.states(rows),
+            StepKey::Token(wanted) => graph.token(wanted),
         }
     }
 }

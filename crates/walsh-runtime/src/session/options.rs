@@ -68,6 +68,12 @@ impl SessionOptions {
     }
 }
 
+/// How many of the latest positions a sliding layer keeps that forgets any: its window and the chunk in flight.
+pub(super) fn ring(layer: &LayerConfig, options: &SessionOptions) -> Option<usize> {
+    let kept = layer.window.map(|window| window + options.chunk);
+    kept.filter(|kept| *kept < options.context)
+}
+
 /// The options of a layer's cache; a session's options are
 /// [resolved](SessionOptions::resolved).
 ///
@@ -79,11 +85,9 @@ pub(crate) fn cache_options(
     options: &SessionOptions,
 ) -> KvCacheOptions {
     let context = options.context;
-    let (kind, capacity) = match layer.window {
-        Some(window) if window + options.chunk < context => {
-            (CacheKind::Ring, window + options.chunk)
-        }
-        _ => (CacheKind::Global, context),
+    let (kind, capacity) = match ring(layer, options) {
+        Some(kept) => (CacheKind::Ring, kept),
+        None => (CacheKind::Global, context),
     };
     // Below 2^31, as contexts are.
     let most = context as u32;

@@ -2,7 +2,8 @@
 
 use walsh::{CommandList, KernelTime};
 
-use super::{Session, StepKey};
+use super::Session;
+use super::place::StepKey;
 use crate::Result;
 
 impl Session {

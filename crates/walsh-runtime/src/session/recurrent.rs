@@ -1,10 +1,8 @@
 //! The states of layers that keep one: they cannot be cut back, so copies of them are.
 
-use walsh::KvCache;
-
 use super::Session;
 use super::history::Call;
-use crate::model::memory::LayerState;
+use crate::model::memory::LayerMemory;
 use crate::{Error, Result, Watch};
 
 /// Which lengths of the text there are states of, slot by slot. The first slot has those that runs go on from.
@@ -42,16 +40,6 @@ impl Default for States {
 }
 
 impl Session {
-    /// The caches of layers that have one.
-    pub(super) fn caches(&self) -> impl Iterator<Item = &KvCache> {
-        self.memory.iter().filter_map(|memory| memory.cache())
-    }
-
-    /// The states of layers that have one.
-    pub(super) fn layer_states(&self) -> impl Iterator<Item = &LayerState> {
-        self.memory.iter().filter_map(|memory| memory.state())
-    }
-
     /// Whether there are any states.
     fn keeps_states(&self) -> bool {
         self.model.config().recurrent.is_some()
@@ -62,7 +50,9 @@ impl Session {
         let (earliest, has_states) = (self.earliest_return(), self.keeps_states());
         let states = &self.states;
         let returns = |length| length >= earliest && (!has_states || states.find(length).is_some());
-        self.history.cut(position, &returns)
+        let again = self.history.cut(position, &returns);
+        self.place.cut(self.history.stored);
+        again
     }
 
     /// Gives layers the states behind what was read, to which the text was cut back.
@@ -124,12 +114,14 @@ impl Session {
         if from == to {
             return Ok(());
         }
-        for state in self.layer_states() {
-            for (from, to) in state.slot(from)?.iter().zip(&state.slot(to)?) {
-                self.device.copy(from, to)?;
+        self.place.with(|_, text| {
+            for state in text.texts.layers.iter().filter_map(LayerMemory::state) {
+                for (from, to) in state.slot(from)?.iter().zip(&state.slot(to)?) {
+                    self.device.copy(from, to)?;
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// Takes the first slot for what a copied history has left.

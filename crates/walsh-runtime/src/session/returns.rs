@@ -1,8 +1,10 @@
 //! Back to an earlier length of the text.
 
 use super::history::Call;
+use super::options::ring;
 use super::{Logits, Session};
-use crate::{Error, Result, Watch};
+use crate::model::memory::LayerMemory;
+use crate::{Error, LayerConfig, Result, Watch};
 
 impl Session {
     /// Takes the tokens from number `position` on back. What is read next gives
@@ -85,15 +87,25 @@ impl Session {
         self.read_logits(last.rows - 1)
     }
 
-    /// The least length above zero that all caches can be cut back to.
+    /// The least length above zero that all caches can be cut back to: sliding layers have lost the oldest positions, and
+    /// so have overlays of those that were recent.
     pub(super) fn earliest_return(&self) -> usize {
-        let reached = self.reached as u64;
-        let layers = self.memory.iter().zip(&self.model.config().layers);
-        let earliest = layers.filter_map(|(memory, layer)| {
-            let window = layer.window.map_or(u64::MAX, |window| window as u64);
-            Some(memory.cache()?.earliest_return(reached, window))
+        let reached = self.reached;
+        let of_layer = |layer: &LayerConfig| match ring(layer, &self.options) {
+            Some(ring) if reached > ring => {
+                reached - ring + layer.window.map_or(0, |seen| seen - 1)
+            }
+            _ => 0,
+        };
+        let layers = self.model.config().layers.iter();
+        let sliding = layers.filter(|layer| layer.is_cached()).map(of_layer);
+        let overlay = self.place.with(|_, text| {
+            let caches = text.texts.layers.iter().filter_map(LayerMemory::cache);
+            let earliest = caches.map(|cache| cache.earliest_return(reached as u64, u64::MAX));
+            earliest.max().unwrap_or(0)
         });
         // A length that does not fit is one that cannot be reached.
-        usize::try_from(earliest.max().unwrap_or(0)).unwrap_or(usize::MAX)
+        let overlay = usize::try_from(overlay).unwrap_or(usize::MAX);
+        sliding.max().unwrap_or(0).max(overlay)
     }
 }

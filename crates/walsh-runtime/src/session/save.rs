@@ -11,7 +11,7 @@
 //! | `CALL` | the calls that read them, 4 bytes each: twice the number of tokens, plus 1 where they attended to each other unquantised |
 //! | `LOGI` | the logits behind the latest token that was read, `f32`; zeros where they are not known |
 //! | `RAND` | numbers: the seed of the stream of random numbers, and its state |
-//! | `CACH` | the parts of the caches (see [`KvCache::parts`](walsh::KvCache::parts)), layer after layer, as they lie in memory; of layers that keep a state, that behind the latest token that was read |
+//! | `CACH` | the parts of the caches, layer after layer: of keys, then of values, the codes of each head, the scales of each, and the same of what overlays have; then what keys are prepared with. A row is a position, or of an overlay a slot. A sliding layer has the last positions, as many as its window and a chunk, each at the row that the remainder of its division by that number says; rows that nobody can need are zeros. Of layers that keep a state, that behind the latest token that was read |
 //! | `CHAT` | of conversations alone: see [`Conversation`](crate::Conversation) |
 //!
 //! Version 1 has no section `RAND`: the stream starts anew there, from seed 0.
@@ -21,11 +21,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use walsh::{KvSpec, Tensor};
+use walsh::KvSpec;
 
 use super::fields::{Fields, FieldsReader};
 use super::history::{Call, History};
-use super::memory::{pieces, read_piece};
+use super::left::Part;
 use super::{Logits, Session, SessionOptions};
 use crate::container::{self, Kind, Section, Sections, Tag};
 use crate::model::graph::Reading;
@@ -96,7 +96,7 @@ impl Session {
         let mut random = Fields::default();
         random.u64(self.random.seed());
         random.u64(self.random.state());
-        let cache_bytes = parts.iter().map(Tensor::bytes).sum();
+        let cache_bytes = parts.iter().map(Part::bytes).sum();
         Ok(vec![
             Section::of(META, self.meta(&parts)),
             Section::of(TOKENS, tokens.collect()),
@@ -106,8 +106,8 @@ impl Session {
             Section::streamed(CACHES, cache_bytes, move |sink| {
                 let mut buffer = Vec::new();
                 for part in &parts {
-                    for piece in pieces(part)? {
-                        read_piece(&self.device, &piece, &mut buffer)?;
+                    for piece in part.pieces() {
+                        piece.read(&self.device, &mut buffer)?;
                         sink.put(&buffer)?;
                     }
                 }
@@ -116,7 +116,7 @@ impl Session {
         ])
     }
 
-    fn meta(&self, parts: &[Tensor]) -> Vec<u8> {
+    fn meta(&self, parts: &[Part]) -> Vec<u8> {
         let mut fields = Fields::default();
         for number in [
             self.options.context,
@@ -203,6 +203,8 @@ pub(crate) fn restore_sections<R: Read>(
     session.history = history;
     session.note_states();
     session.reached = meta.reached;
+    let lengths = (meta.reached, meta.chunk);
+    session.place.hold(meta.stored, lengths);
     if logits.iter().any(|logit| *logit != 0.0) {
         session.logits = logits;
         session.newest_logits = Logits::Here;
@@ -236,7 +238,7 @@ impl Session {
         watch: &Watch,
     ) -> Result<()> {
         let parts = self.parts()?;
-        let bytes = parts.iter().map(Tensor::bytes);
+        let bytes = parts.iter().map(Part::bytes);
         if !bytes.eq(meta.parts.iter().copied()) {
             return Err(Error::saved(
                 sections.path(),
@@ -249,11 +251,11 @@ impl Session {
         sections.stream(CACHES, &mut |body| {
             let mut buffer = Vec::new();
             for part in &parts {
-                for piece in pieces(part)? {
+                for piece in part.pieces() {
                     watch.check()?;
                     buffer.resize(piece.bytes() as usize, 0);
                     body.take(&mut buffer)?;
-                    self.device.write_bytes(&piece, &buffer)?;
+                    piece.write(&self.device, &buffer)?;
                 }
             }
             Ok(())

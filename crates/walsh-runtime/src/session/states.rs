@@ -1,7 +1,8 @@
 //! What a model makes of each token of a text.
 
+use super::Session;
 use super::history::Call;
-use super::{Session, StepKey};
+use super::place::StepKey;
 use crate::Result;
 use crate::model::graph::Reading;
 

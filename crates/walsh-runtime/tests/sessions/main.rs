@@ -18,6 +18,7 @@ mod hostile;
 mod hybrids;
 mod look_up;
 mod packing;
+mod pages;
 mod prefixes;
 mod slots;
 mod texts;

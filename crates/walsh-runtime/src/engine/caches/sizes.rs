@@ -3,19 +3,8 @@
 use walsh::LayerKv;
 
 use super::super::options::EngineOptions;
-use super::super::pages::PAGE;
-use super::layers::Layers;
+use crate::pages::{GroupSize, Layers};
 use crate::{Model, Result};
-
-/// What layers that see equally far back take.
-#[derive(Debug)]
-pub(in crate::engine) struct GroupSize {
-    pub(super) window: Option<usize>,
-    /// Bytes of a page of all its layers.
-    pub(in crate::engine) page_bytes: u64,
-    /// The most pages of a sequence, which there are at least.
-    pub(in crate::engine) least: usize,
-}
 
 /// What caches of an engine consist of, however many pages they have.
 #[derive(Debug)]
@@ -43,27 +32,9 @@ impl Sizes {
         let layers = Layers {
             model,
             specs: &specs,
-            options,
+            options: &options.of_each(),
         };
-        let all = options.context.div_ceil(PAGE);
-        let mut groups: Vec<GroupSize> = Vec::new();
-        for (layer, kv) in layers.cached() {
-            let window = layers.window(layer);
-            let index = groups.iter().position(|group| group.window == window);
-            let index = index.unwrap_or_else(|| {
-                // A window and a chunk begin and end within pages.
-                let most = window.map(|window| (window + options.chunk).div_ceil(PAGE) + 1);
-                groups.push(GroupSize {
-                    window,
-                    page_bytes: 0,
-                    least: most.map_or(all, |most| most.min(all)),
-                });
-                groups.len() - 1
-            });
-            for codec in [kv.codecs.key, kv.codecs.value] {
-                groups[index].page_bytes += layer.row_bytes(codec)? * PAGE as u64;
-            }
-        }
+        let groups = layers.groups()?;
         let overlay = layers.overlay_bytes()?;
         // Pages behind which no state is kept are of no use to others: states have as much as they.
         let share = match model.config().recurrent {

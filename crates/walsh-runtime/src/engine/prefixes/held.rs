@@ -1,9 +1,9 @@
 //! Texts as a whole: where one lies in the tree, and what is no one else's of it.
 
 use super::{Found, NodeId, Prefixes};
-use crate::engine::caches::Group;
 use crate::engine::kin::Kin;
 use crate::model::graph::Reading;
+use crate::pages::Group;
 
 /// A node on the way to a place: how it was read, how many of its tokens count, and where the overlay behind them is kept.
 pub(in crate::engine) type Step = (Reading, usize, Option<usize>);

@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 
 use super::{Node, NodeId, Prefixes};
-use crate::engine::caches::Group;
-use crate::engine::pages::moved;
+use crate::pages::Group;
+use crate::pages::moved;
 
 impl Prefixes {
     /// Gives pages of a group up until so many are free, or none is left to give that was last of use before a time.

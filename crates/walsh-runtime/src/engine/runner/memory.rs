@@ -2,11 +2,11 @@
 
 use super::{KEPT_STEPS, Runner};
 use crate::engine::budget::{Asked, Budget, Lack, Part, Standing};
-use crate::engine::caches::{Group, Moves, Plan, Sizes};
+use crate::engine::caches::{Moves, Plan, Sizes};
 use crate::engine::options::EngineOptions;
-use crate::engine::pages::{PAGE, PageGroup};
 use crate::engine::sequence::Sequence;
 use crate::model::steps::Steps;
+use crate::pages::{Group, PAGE, PageGroup};
 use crate::size::size_text;
 use crate::{Error, Model, Result};
 
@@ -66,7 +66,7 @@ impl Runner {
 
     /// How many pages of each group a text needs that begins, besides those in use that it shares.
     fn needed(&self, sequence: &Sequence) -> Vec<usize> {
-        let groups = &self.caches.groups;
+        let groups = &self.caches.pool.groups;
         let found = self.search(sequence).found;
         let shared = match (&self.prefixes, found) {
             (Some(prefixes), Some(found)) => prefixes.pages_of(&found, groups),
@@ -91,7 +91,7 @@ impl Runner {
         let fits = |(Group { pages, .. }, needed): (&Group, usize)| {
             needed + others + self.promised(pages, running) <= pages.pages() - pages.held()
         };
-        let groups = &self.caches.groups;
+        let groups = &self.caches.pool.groups;
         others == 0 || groups.iter().zip(self.needed(sequence)).all(fits)
     }
 
@@ -112,11 +112,11 @@ impl Runner {
             for sequence in running {
                 let (slot, rows) = (sequence.slot.unwrap_or_default(), sequence.next_rows());
                 let positions = rows.positions();
-                let pages = &mut self.caches.groups[index].pages;
+                let pages = &mut self.caches.pool.groups[index].pages;
                 pages.leave(slot, positions.start);
                 next += pages.missing(slot, &positions);
             }
-            let pages = &self.caches.groups[index].pages;
+            let pages = &self.caches.pool.groups[index].pages;
             let begins = needed.as_ref().map_or(0, |needed| {
                 needed[index] + running.len() + self.promised(pages, running)
             });
@@ -127,7 +127,7 @@ impl Runner {
         }
         let least = self.sizes.bytes_for(&wanted).min(full);
         let oldest = self.prefixes.as_ref();
-        let oldest = oldest.and_then(|prefixes| prefixes.oldest(&self.caches.groups));
+        let oldest = oldest.and_then(|prefixes| prefixes.oldest(&self.caches.pool.groups));
         lacks.then(|| Lack {
             least: least.saturating_sub(held).max(1),
             bytes: least.max(held + held / 4).min(full) - held,
@@ -146,7 +146,7 @@ impl Runner {
             let own = pages.held() + self.promised(pages, running) + running.len() + reserve;
             own.min(pages.pages())
         };
-        self.caches.groups.iter().map(of).collect()
+        self.caches.pool.groups.iter().map(of).collect()
     }
 
     /// Says what could be given to others, where there are any.
@@ -158,7 +158,7 @@ impl Runner {
 
     fn standing(&self, running: &[Sequence]) -> Standing {
         let own = self.own(running, false);
-        let groups = self.caches.groups.iter().zip(&self.sizes.groups);
+        let groups = self.caches.pool.groups.iter().zip(&self.sizes.groups);
         let (mut spare, mut has_more) = (0, false);
         for ((Group { pages, .. }, size), own) in groups.zip(own) {
             let more = pages.pages() - own.max(size.least);
@@ -168,7 +168,7 @@ impl Runner {
         let oldest = self.prefixes.as_ref().filter(|_| has_more);
         Standing {
             spare,
-            oldest: oldest.and_then(|prefixes| prefixes.oldest(&self.caches.groups)),
+            oldest: oldest.and_then(|prefixes| prefixes.oldest(&self.caches.pool.groups)),
             idle: running.is_empty(),
         }
     }
@@ -180,7 +180,7 @@ impl Runner {
         let target = before.saturating_sub(asked.bytes);
         let mut plan = self.sizes.plan_near(target, &own);
         for (index, pages) in plan.pages.iter_mut().enumerate() {
-            let groups = &mut self.caches.groups;
+            let groups = &mut self.caches.pool.groups;
             let there = groups[index].pages.pages();
             if let Some(prefixes) = &mut self.prefixes {
                 let wanted = there.saturating_sub(*pages);
@@ -217,7 +217,7 @@ impl Runner {
     fn lay_out(&mut self, plan: Plan) -> Result<()> {
         let mut moves = Moves::default();
         for (index, pages) in plan.pages.iter().enumerate() {
-            let moved = self.caches.groups[index].pages.resize(*pages);
+            let moved = self.caches.pool.groups[index].pages.resize(*pages);
             if let Some(prefixes) = &mut self.prefixes {
                 prefixes.move_pages(index, &moved);
             }
@@ -228,8 +228,7 @@ impl Runner {
         }
         // Lists are recorded over the caches of before.
         self.steps = Steps::new(KEPT_STEPS);
-        self.caches
-            .resize((&self.model, &self.options), &plan, &moves)?;
+        self.caches.resize(&plan, &moves)?;
         self.plan = plan;
         Ok(())
     }

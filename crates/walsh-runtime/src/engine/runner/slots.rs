@@ -12,7 +12,7 @@ impl Runner {
     fn place_of(&self, slot: usize) -> Option<(&Held, Found)> {
         let held = self.held.get(slot)?.as_ref()?;
         let prefixes = self.prefixes.as_ref()?;
-        let found = prefixes.longest(&held.kin, &held.tokens, &self.caches.groups)?;
+        let found = prefixes.longest(&held.kin, &held.tokens, &self.caches.pool.groups)?;
         Some((held, found))
     }
 
@@ -21,7 +21,7 @@ impl Runner {
         let nothing = || refused(slot, "it holds no text: let it serve one first");
         let (held, found) = self.place_of(slot).ok_or_else(nothing)?;
         let prefixes = self.prefixes.as_ref().ok_or_else(nothing)?;
-        let mut pages = prefixes.pages_of(&found, &self.caches.groups);
+        let mut pages = prefixes.pages_of(&found, &self.caches.pool.groups);
         for pages in &mut pages {
             pages.sort_unstable();
         }
@@ -30,7 +30,7 @@ impl Runner {
         for copy in way.iter().filter_map(|(_, _, copy)| *copy) {
             overlays.extend(self.caches.overlays_of_copy(copy)?);
         }
-        let pages = self.caches.pieces(&pages, found.position)?;
+        let pages = self.caches.pool.pieces(&pages, found.position)?;
         let link = |&(reading, tokens, overlay): &(Reading, usize, Option<usize>)| Link {
             reading,
             tokens,
@@ -92,7 +92,7 @@ impl Runner {
         let Some(prefixes) = &mut self.prefixes else {
             return Err(refused(slot, "this engine keeps no texts"));
         };
-        let groups = &mut self.caches.groups;
+        let groups = &mut self.caches.pool.groups;
         let mut pages = Vec::new();
         for index in 0..groups.len() {
             let seen = groups[index].pages.seen(tokens);
@@ -109,7 +109,7 @@ impl Runner {
             }
             pages.push(group.hold(slot, seen));
         }
-        let pieces = self.caches.pieces(&pages, tokens)?;
+        let pieces = self.caches.pool.pieces(&pages, tokens)?;
         let copies = text.links.iter().filter(|link| link.overlay).count();
         let overlay_bytes = self.caches.overlay_bytes(slot)?;
         if !self.caches.fits(&pieces, &text.left.pages)
@@ -137,9 +137,8 @@ impl Runner {
                 self.caches.write_all(&self.device, pieces, bytes)?;
                 checkpoint = Some(copy);
             }
-            let groups = &mut self.caches.groups;
-            let pages_of =
-                |group: &crate::engine::caches::Group| group.pages.pages_of(slot, &positions);
+            let groups = &mut self.caches.pool.groups;
+            let pages_of = |group: &crate::pages::Group| group.pages.pages_of(slot, &positions);
             let kept = Kept {
                 reading: link.reading,
                 tokens: text.tokens[positions.clone()].to_vec(),
@@ -163,7 +162,7 @@ impl Runner {
         self.held[slot] = None;
         let others = (0..self.held.len()).filter_map(|other| Some(self.place_of(other)?.1.node));
         let others: Vec<_> = others.collect();
-        let groups = &mut self.caches.groups;
+        let groups = &mut self.caches.pool.groups;
         match (&mut self.prefixes, found) {
             (Some(prefixes), Some(found)) => prefixes.erase(&found, &others, groups),
             _ => 0,

@@ -3,9 +3,9 @@
 use std::sync::PoisonError;
 
 use super::Worker;
-use crate::engine::pages::PageGroup;
 use crate::engine::slots::SlotStatus;
 use crate::engine::status::EngineStatus;
+use crate::pages::PageGroup;
 
 /// What is told of an engine to who looks at it.
 #[derive(Default)]
@@ -18,7 +18,7 @@ impl Worker {
     /// Tells those who look at it.
     pub(super) fn show(&mut self) {
         self.runner.stand(&self.running);
-        let groups = &self.runner.caches.groups;
+        let groups = &self.runner.caches.pool.groups;
         let sum =
             |of: &dyn Fn(&PageGroup) -> usize| groups.iter().map(|group| of(&group.pages)).sum();
         self.status.waiting = self.waiting.len();

@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 /// Positions of a page.
-pub(super) const PAGE: usize = walsh::PAGE as usize;
+pub(crate) const PAGE: usize = walsh::PAGE as usize;
 
 /// What stands in a page table for no page.
 const NONE: i32 = -1;
 
 /// Where a page goes by the moves of [`PageGroup::resize`].
-pub(super) fn moved(moves: &[(i32, i32)], page: i32) -> i32 {
+pub(crate) fn moved(moves: &[(i32, i32)], page: i32) -> i32 {
     let found = moves.binary_search_by_key(&page, |(from, _)| *from);
     found.map_or(NONE, |index| moves[index].1)
 }
@@ -24,17 +24,17 @@ struct Holders {
 
 /// A page whose positions are to be copied to another before anything is written there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct PageCopy {
-    pub(super) from: i32,
-    pub(super) to: i32,
+pub(crate) struct PageCopy {
+    pub(crate) from: i32,
+    pub(crate) to: i32,
     /// How many positions, from the page's first on.
-    pub(super) positions: usize,
+    pub(crate) positions: usize,
 }
 
 /// Pages for the same positions of all layers that see equally far back.
 ///
 /// A page is had by slots and by prefixes that are kept, and free when nobody has it. Nobody but a single slot writes to a page.
-pub(super) struct PageGroup {
+pub(crate) struct PageGroup {
     /// How far back a token sees, its own position included; `None` for all the way.
     window: Option<usize>,
     /// Entries of the table per slot.
@@ -54,7 +54,7 @@ pub(super) struct PageGroup {
 
 impl PageGroup {
     /// A group of free pages.
-    pub(super) fn new(
+    pub(crate) fn new(
         window: Option<usize>,
         (slots, context): (usize, usize),
         pages: usize,
@@ -74,32 +74,37 @@ impl PageGroup {
     }
 
     /// How many pages there are.
-    pub(super) fn pages(&self) -> usize {
+    pub(crate) fn pages(&self) -> usize {
         self.holders.len()
     }
 
     /// How many pages nobody has.
-    pub(super) fn free(&self) -> usize {
+    pub(crate) fn free(&self) -> usize {
         self.free.len()
     }
 
     /// How many pages slots have.
-    pub(super) fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         self.held
     }
 
     /// How many pages more than one slot has.
-    pub(super) fn shared(&self) -> usize {
+    pub(crate) fn shared(&self) -> usize {
         self.shared
     }
 
+    /// How far back a token sees, its own position included; `None` for all the way.
+    pub(crate) fn window(&self) -> Option<usize> {
+        self.window
+    }
+
     /// Whether tokens see back only so far.
-    pub(super) fn has_window(&self) -> bool {
+    pub(crate) fn has_window(&self) -> bool {
         self.window.is_some()
     }
 
     /// Whether a slot has a page.
-    pub(super) fn is_held(&self, page: i32) -> bool {
+    pub(crate) fn is_held(&self, page: i32) -> bool {
         self.holders[page as usize].slots > 0
     }
 
@@ -117,17 +122,17 @@ impl PageGroup {
     }
 
     /// The pages of earlier positions that a token at one sees, as entries of a row.
-    pub(super) fn seen(&self, position: usize) -> Range<usize> {
+    pub(crate) fn seen(&self, position: usize) -> Range<usize> {
         self.first_seen(position) / PAGE..position.div_ceil(PAGE)
     }
 
     /// How many pages a sequence has at once while tokens at these positions are read, at most.
-    pub(super) fn needed(&self, positions: &Range<usize>) -> usize {
+    pub(crate) fn needed(&self, positions: &Range<usize>) -> usize {
         self.entries(positions).len()
     }
 
     /// How many more pages a slot needs for tokens at these positions.
-    pub(super) fn missing(&self, slot: usize, positions: &Range<usize>) -> usize {
+    pub(crate) fn missing(&self, slot: usize, positions: &Range<usize>) -> usize {
         let row = &self.table[slot * self.per_slot..][..self.per_slot];
         let lacks = |entry: &usize| row[*entry] == NONE;
         let lacking = self.entries(positions).filter(lacks).count();
@@ -144,14 +149,14 @@ impl PageGroup {
     }
 
     /// Gives back what tokens from a position on no longer see.
-    pub(super) fn leave(&mut self, slot: usize, position: usize) {
+    pub(crate) fn leave(&mut self, slot: usize, position: usize) {
         let seen = self.entries(&(position..position + 1));
         self.release(slot, 0..seen.start);
     }
 
     /// Gives a slot the pages that it lacks to see from and write to these positions, next to those that it has where they are
     /// free. There [are](Self::missing) as many. What is to be copied comes back, where the first of the pages was shared.
-    pub(super) fn take(&mut self, slot: usize, positions: &Range<usize>) -> Option<PageCopy> {
+    pub(crate) fn take(&mut self, slot: usize, positions: &Range<usize>) -> Option<PageCopy> {
         let row = slot * self.per_slot;
         let mut copy = None;
         if self.shares(slot, positions.start) {
@@ -178,7 +183,7 @@ impl PageGroup {
         let near = match entry.checked_sub(1).map(|before| self.table[row + before]) {
             Some(before) if before != NONE => before + 1,
             // A new sequence begins where it has room to grow.
-            _ => (slot * self.pages() / (self.table.len() / self.per_slot)) as i32,
+            _ => (slot * self.pages() / self.slots()) as i32,
         };
         let mut behind = self.free.range(near..);
         let page = *behind.next().or(self.free.first())?;
@@ -187,7 +192,7 @@ impl PageGroup {
     }
 
     /// Makes a page, which others may have too, an entry of a slot that has none there.
-    pub(super) fn share(&mut self, slot: usize, entry: usize, page: i32) {
+    pub(crate) fn share(&mut self, slot: usize, entry: usize, page: i32) {
         self.free.remove(&page);
         let holders = &mut self.holders[page as usize];
         self.held += usize::from(holders.slots == 0);
@@ -198,34 +203,77 @@ impl PageGroup {
     }
 
     /// Gives a slot that has no pages free ones for entries of its row, with which they come back. There are as many.
-    pub(super) fn hold(&mut self, slot: usize, entries: Range<usize>) -> Vec<(usize, i32)> {
+    pub(crate) fn hold(&mut self, slot: usize, entries: Range<usize>) -> Vec<(usize, i32)> {
         let held = entries.filter_map(|entry| Some((entry, self.take_free(slot, entry)?)));
         held.collect()
     }
 
     /// The pages of positions of a slot, where it has them.
-    pub(super) fn pages_of(&self, slot: usize, positions: &Range<usize>) -> Vec<Option<i32>> {
+    pub(crate) fn pages_of(&self, slot: usize, positions: &Range<usize>) -> Vec<Option<i32>> {
         let entries = positions.start / PAGE..positions.end.div_ceil(PAGE);
         let row = &self.table[slot * self.per_slot..][..self.per_slot];
         let pages = row[entries].iter().copied();
         pages.map(|page| (page != NONE).then_some(page)).collect()
     }
 
+    /// Where positions of a slot lie among those of all pages, which are there: those that follow each other at once.
+    pub(crate) fn rows_of(&self, slot: usize, positions: &Range<usize>) -> Vec<Range<u64>> {
+        let mut rows: Vec<Range<u64>> = Vec::new();
+        let first = positions.start / PAGE;
+        for (index, page) in self.pages_of(slot, positions).into_iter().enumerate() {
+            let start = positions.start.max((first + index) * PAGE);
+            let end = positions.end.min((first + index + 1) * PAGE);
+            let at = page.unwrap_or_default() as u64 * PAGE as u64 + (start % PAGE) as u64;
+            let end = at + (end - start) as u64;
+            match rows.last_mut() {
+                Some(last) if last.end == at => last.end = end,
+                _ => rows.push(at..end),
+            }
+        }
+        rows
+    }
+
     /// Notes that a prefix keeps a page.
-    pub(super) fn keep(&mut self, page: i32) {
+    pub(crate) fn keep(&mut self, page: i32) {
         self.free.remove(&page);
         self.holders[page as usize].prefixes += 1;
     }
 
     /// Notes that a prefix no longer keeps a page.
-    pub(super) fn give_up(&mut self, page: i32) {
+    pub(crate) fn give_up(&mut self, page: i32) {
         self.holders[page as usize].prefixes -= 1;
         self.free_if_unused(page);
     }
 
     /// Gives back all pages of a slot.
-    pub(super) fn clear(&mut self, slot: usize) {
-        self.release(slot, 0..self.per_slot);
+    pub(crate) fn clear(&mut self, slot: usize) {
+        self.cut(slot, 0);
+    }
+
+    /// Gives back the pages of a slot that lie wholly behind so many positions.
+    pub(crate) fn cut(&mut self, slot: usize, positions: usize) {
+        self.release(slot, positions.div_ceil(PAGE)..self.per_slot);
+    }
+
+    /// Another slot, which has no pages: its number.
+    pub(crate) fn add_slot(&mut self) -> usize {
+        let slot = self.slots();
+        self.table.resize((slot + 1) * self.per_slot, NONE);
+        self.changed.insert(slot);
+        slot
+    }
+
+    /// Lets a slot that has no pages share those that another has of its first positions.
+    pub(crate) fn share_all(&mut self, (from, to): (usize, usize), positions: usize) {
+        for (entry, page) in self.pages_of(from, &(0..positions)).into_iter().enumerate() {
+            if let Some(page) = page {
+                self.share(to, entry, page);
+            }
+        }
+    }
+
+    fn slots(&self) -> usize {
+        self.table.len() / self.per_slot.max(1)
     }
 
     fn release(&mut self, slot: usize, entries: Range<usize>) {
@@ -250,15 +298,19 @@ impl PageGroup {
         }
     }
 
+    /// The pages that somebody has, in ascending order.
+    pub(crate) fn used(&self) -> Vec<i32> {
+        // Below 2³¹, as a cache's slots are.
+        let all = 0..self.holders.len() as i32;
+        all.filter(|page| !self.free.contains(page)).collect()
+    }
+
     /// Makes it a group of so many pages, of which no more are in use: where each that is lies and where it goes. Those that
     /// there will be stay where they are.
-    pub(super) fn resize(&mut self, pages: usize) -> Vec<(i32, i32)> {
+    pub(crate) fn resize(&mut self, pages: usize) -> Vec<(i32, i32)> {
+        let used = self.used();
         let holders = std::mem::take(&mut self.holders);
-        // Below 2³¹, as a cache's slots are.
         let is_left = |page: &i32| (*page as usize) < pages;
-        let used: Vec<i32> = (0..holders.len() as i32)
-            .filter(|page| !self.free.contains(page))
-            .collect();
         let stays = |page: &i32| used.binary_search(page).is_err();
         let mut free: BTreeSet<i32> = (0..pages as i32).filter(stays).collect();
         self.holders = vec![Holders::default(); pages];
@@ -278,15 +330,19 @@ impl PageGroup {
         for page in self.table.iter_mut().filter(|page| **page != NONE) {
             *page = moved(&moves, *page);
         }
-        self.changed = (0..self.table.len() / self.per_slot.max(1)).collect();
+        self.changed = (0..self.slots()).collect();
         moves
     }
 
-    /// The rows of the table that changed since the last call.
-    pub(super) fn changes(&mut self) -> impl Iterator<Item = (usize, &[i32])> {
+    /// The rows of the table, of some slots, that changed since they were last asked for.
+    pub(crate) fn changes(&mut self, slots: Range<usize>) -> impl Iterator<Item = (usize, &[i32])> {
         let (table, per_slot) = (&self.table, self.per_slot);
-        let changed = std::mem::take(&mut self.changed).into_iter();
-        changed.map(move |slot| (slot, &table[slot * per_slot..][..per_slot]))
+        let changed: Vec<usize> = self.changed.range(slots).copied().collect();
+        for slot in &changed {
+            self.changed.remove(slot);
+        }
+        let row = move |slot| (slot, &table[slot * per_slot..][..per_slot]);
+        changed.into_iter().map(row)
     }
 }
 
@@ -295,7 +351,7 @@ mod tests {
     use super::*;
 
     fn rows(group: &mut PageGroup) -> Vec<(usize, Vec<i32>)> {
-        let changes = group.changes();
+        let changes = group.changes(0..group.slots());
         changes.map(|(slot, row)| (slot, row.to_vec())).collect()
     }
 
