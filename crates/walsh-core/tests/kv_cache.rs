@@ -136,57 +136,17 @@ fn memory_of_the_callers_must_fit() {
 }
 
 #[test]
-fn parts_are_the_slots_in_use_of_each_head() {
-    let (device, _) = fake();
-    let ring = |capacity| KvCacheOptions {
-        kind: CacheKind::Ring,
-        capacity,
-        ..options("k=tq4,v=f16")
-    };
-    for (options, stored, slots) in [
-        (options("k=tq4,v=f16"), 0, 0),
-        (options("k=tq4,v=f16"), 7, 7),
-        (ring(10), 7, 7),
-        (ring(10), 25, 10),
-    ] {
-        let cache = KvCache::new(&device, options).unwrap();
-        let parts = cache.parts(stored).unwrap();
-        // Codes and scales of the keys, and the values' codes, of three heads.
-        assert_eq!(parts.len(), 9);
-        let bytes: Vec<u64> = parts.iter().map(Tensor::bytes).collect();
-        let expected = [32, 32, 32, 2, 2, 2, 128, 128, 128].map(|width| width * slots);
-        assert_eq!(bytes, expected);
-        // Each head's rows begin where the head does, whatever is in use.
-        assert_eq!(parts[1].offset(), 10 * 32);
-        assert_eq!(parts[8].offset(), 2 * 10 * 128);
-    }
-}
-
-#[test]
-fn parts_of_an_overlay_are_the_slots_that_were_written() {
-    let (device, _) = fake();
+fn slots_of_an_overlay_are_used_as_they_are_written() {
     let tokens = Overlay {
         first: 3,
         recent: 4,
         codec: None,
     };
-    let options = KvCacheOptions {
-        capacity: 100,
-        overlay: Some(OverlayOptions { tokens, slack: 2 }),
-        ..options("tq4")
-    };
-    let cache = KvCache::new(&device, options).unwrap();
-    let overlay = cache.key().overlay.as_ref().unwrap();
-    assert_eq!(overlay.codes.shape()[1], 9);
+    let overlay = OverlayOptions { tokens, slack: 2 };
+    assert_eq!(overlay.slots(), 9);
     // Positions 0 to 2 lie in slots of their own, p behind them in slot 3 + p mod 6.
     for (stored, slots) in [(0, 0), (2, 2), (3, 3), (4, 7), (5, 8), (6, 9), (50, 9)] {
-        let parts = cache.parts(stored).unwrap();
-        let kept: Vec<u64> = parts
-            .iter()
-            .filter(|part| part.buffer().id() == overlay.codes.buffer().id())
-            .map(|part| part.shape()[0])
-            .collect();
-        assert_eq!(kept, [slots; 3], "{stored}");
+        assert_eq!(overlay.used(stored), slots, "{stored}");
     }
 }
 
@@ -234,7 +194,6 @@ fn pages_are_shared_by_sequences_and_named_by_a_table() {
     assert_eq!(cache.key().rows.codes.shape(), [3, 5 * 64, 32]);
     let overlay = cache.key().overlay.as_ref().unwrap();
     assert_eq!(overlay.codes.shape()[..2], [4 * 3, 9]);
-    assert_says(cache.parts(1), &["pages"]);
     assert_eq!(cache.earliest_return(1000, 5), 1000 - 6 + 3);
 
     let table = |dtype, shape: &[u64]| device.zeros(dtype, shape).unwrap();

@@ -101,7 +101,8 @@ impl OverlayOptions {
     }
 
     /// The slots, from the first on, that the first `stored` positions lie in.
-    fn used(&self, stored: u64) -> u64 {
+    #[must_use]
+    pub fn used(&self, stored: u64) -> u64 {
         let first = u64::from(self.tokens.first);
         match stored > first {
             // Position p lies in slot p mod ring behind the first ones.
@@ -502,38 +503,6 @@ impl KvCache {
             most,
             pages,
         }
-    }
-
-    /// The memory that holds the first `stored` positions, or of a ring what is
-    /// left of them, and of overlays what such positions have been written to: matrices whose rows follow one another, in
-    /// an order that does not change. Copying them into a cache of the same codecs, whose
-    /// capacity is this one's or at least `stored`, copies the positions; so does it
-    /// where the recent positions of an overlay differ, if there are no fewer than
-    /// `stored` of them in both.
-    ///
-    /// # Errors
-    /// Of a cache of pages, whose positions lie where its table says.
-    pub fn parts(&self, stored: u64) -> Result<Vec<Tensor>> {
-        if let CacheKind::Paged { .. } = self.options.kind {
-            let expected = "a cache whose positions follow each other";
-            return Err(Error::argument("KvCache", "kind", expected, "pages"));
-        }
-        let mut parts = Vec::new();
-        let used = stored.min(self.options.capacity);
-        let kept = self.options.overlay.map_or(0, |kept| kept.used(stored));
-        for side in [&self.key, &self.value] {
-            let overlay = side.overlay.iter().flat_map(KvRows::tensors);
-            let overlay = overlay.map(|tensor| (tensor, kept));
-            let all = side.rows.tensors().map(|tensor| (tensor, used));
-            for (tensor, used) in all.chain(overlay) {
-                let [heads, slots, width] = [0, 1, 2].map(|dim| tensor.shape()[dim]);
-                for head in 0..heads {
-                    let rows = tensor.rows(head..head + 1)?.reshape(&[slots, width])?;
-                    parts.push(rows.rows(0..used)?);
-                }
-            }
-        }
-        Ok(parts)
     }
 
     /// The least length that a text can be cut back to and continued from, when

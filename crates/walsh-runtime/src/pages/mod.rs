@@ -8,5 +8,5 @@ mod texts;
 
 pub(crate) use group::{PAGE, PageGroup, moved};
 pub(crate) use layers::{GroupSize, Layers};
-pub(crate) use pool::{Group, Pool};
+pub(crate) use pool::{Group, Pool, heads};
 pub(crate) use texts::Texts;

@@ -234,13 +234,18 @@ pub(super) fn empty(
 }
 
 fn slots(rows: &PageRows) -> Result<Vec<Tensor>> {
+    let tensors = |side: &'_ KvTensors| [Some(side.codes.clone()), side.scales.clone()];
+    let tensors = rows.sides.iter().flat_map(tensors).flatten();
+    heads(tensors)
+}
+
+/// The rows of each head of tensors `[heads, slots, width]`, one by one.
+pub(crate) fn heads(tensors: impl Iterator<Item = Tensor>) -> Result<Vec<Tensor>> {
     let mut all = Vec::new();
-    for side in &rows.sides {
-        for tensor in std::iter::once(&side.codes).chain(&side.scales) {
-            let [heads, slots, width] = [0, 1, 2].map(|dim| tensor.shape()[dim]);
-            for head in 0..heads {
-                all.push(tensor.rows(head..head + 1)?.reshape(&[slots, width])?);
-            }
+    for tensor in tensors {
+        let [heads, slots, width] = [0, 1, 2].map(|dim| tensor.shape()[dim]);
+        for head in 0..heads {
+            all.push(tensor.rows(head..head + 1)?.reshape(&[slots, width])?);
         }
     }
     Ok(all)

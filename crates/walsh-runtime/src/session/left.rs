@@ -6,7 +6,7 @@ use walsh::{Device, KeyPreparation, KvCache, KvRows, Tensor};
 
 use crate::Result;
 use crate::model::memory::LayerMemory;
-use crate::pages::PageGroup;
+use crate::pages::{PageGroup, heads};
 
 /// The most bytes that pass through the host at a time, whole rows at least.
 const PIECE_BYTES: u64 = 1 << 20;
@@ -136,11 +136,11 @@ pub(super) fn parts_of_layer(
     let mut parts = Vec::new();
     let kept = overlay_slots(cache, stored);
     for side in [cache.key(), cache.value()] {
-        for head in heads(&side.rows)? {
+        for head in heads_of(&side.rows)? {
             parts.push(Part::of(&head, rows)?);
         }
         if let Some(overlay) = &side.overlay {
-            for head in heads(overlay)? {
+            for head in heads_of(overlay)? {
                 parts.push(Part::whole(&head.rows(0..kept)?)?);
             }
         }
@@ -165,7 +165,7 @@ pub(super) fn left_of_layer(memory: &LayerMemory, stored: usize) -> Result<Vec<T
     let mut left = Vec::new();
     let overlays = [cache.key(), cache.value()].map(|side| side.overlay.as_ref());
     for overlay in overlays.into_iter().flatten() {
-        for head in heads(overlay)? {
+        for head in heads_of(overlay)? {
             left.push(head.rows(0..kept)?);
         }
     }
@@ -174,27 +174,18 @@ pub(super) fn left_of_layer(memory: &LayerMemory, stored: usize) -> Result<Vec<T
 
 /// The slots of an overlay, from the first on, that so many positions have been written to.
 fn overlay_slots(cache: &KvCache, stored: usize) -> u64 {
-    let stored = stored as u64;
-    cache.overlay().map_or(0, |overlay| {
-        let first = u64::from(overlay.tokens.first);
-        match stored > first {
-            // Position p lies in slot p mod ring behind the first ones.
-            true => first + stored.min(overlay.ring()),
-            false => stored,
-        }
-    })
+    let overlay = cache.overlay();
+    overlay.map_or(0, |overlay| overlay.used(stored as u64))
 }
 
-/// The rows of each head, `[slots, width]`: of the codes, then of the scales.
-fn heads(rows: &KvRows) -> Result<Vec<Tensor>> {
-    let mut all = Vec::new();
-    for tensor in std::iter::once(&rows.codes).chain(&rows.scales) {
-        let [heads, slots, width] = [0, 1, 2].map(|dim| tensor.shape()[dim]);
-        for head in 0..heads {
-            all.push(tensor.rows(head..head + 1)?.reshape(&[slots, width])?);
-        }
-    }
-    Ok(all)
+/// The rows of each head: of the codes, then of the scales.
+fn heads_of(rows: &KvRows) -> Result<Vec<Tensor>> {
+    heads(
+        [Some(&rows.codes), rows.scales.as_ref()]
+            .into_iter()
+            .flatten()
+            .cloned(),
+    )
 }
 
 #[cfg(test)]

@@ -96,7 +96,7 @@ impl Session {
                 return Ok(());
             }
             let recorded = self.place.with(|_, text| {
-                let layers = &text.texts.layers;
+                let layers = &text.memory.layers;
                 self.graph(layers).search(count)
             });
             let (step, inputs) = recorded?;

@@ -51,7 +51,7 @@ impl Session {
         self.place.with(|pool, text| {
             let layers = self.model.config().layers.iter();
             let mut parts = Vec::new();
-            for (index, (layer, memory)) in layers.zip(&text.texts.layers).enumerate() {
+            for (index, (layer, memory)) in layers.zip(&text.memory.layers).enumerate() {
                 let rows = pool.group_of(index).map(|group| {
                     let pages = (&pool.groups[group].pages, slot);
                     rows_of_layer(pages, lengths, ring(layer, &self.options))

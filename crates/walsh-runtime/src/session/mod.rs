@@ -171,8 +171,8 @@ impl Session {
         self.options.context
     }
 
-    /// The bytes that its KV caches take when the context is full, to whole pages of 64 tokens. On the CPU they
-    /// take only what was read until then, and of what forks have in common once.
+    /// The bytes that its KV caches take when the context is full, beside what is left over in pages of 64 tokens. On
+    /// the CPU they take only what was read until then, and what forks have in common once.
     #[must_use]
     pub fn kv_bytes(&self) -> u64 {
         self.kv_bytes
@@ -492,7 +492,7 @@ impl Session {
         self.place.with(|_, text| {
             let step = match text.steps.take(&key) {
                 Some(step) => step,
-                None => self.record(&text.texts.layers, key)?,
+                None => self.record(&text.memory.layers, key)?,
             };
             let ended = run(&self.device, &step);
             text.steps.keep(key, step);

@@ -24,7 +24,7 @@ pub(super) enum StepKey {
 
 /// What a text has beside its pages.
 pub(super) struct Text {
-    pub(super) texts: Texts,
+    pub(super) memory: Texts,
     /// Lists over it. They lie here because they hold on to the memory that they run over, which may have to go while their
     /// session does nothing.
     pub(super) steps: Steps<StepKey>,
@@ -85,7 +85,7 @@ impl Place {
         let store = &mut *self.lock();
         let fork = store.text()?;
         if let Some(text) = &store.texts[self.slot] {
-            for (from, to) in text.texts.layers.iter().zip(&fork.texts.layers) {
+            for (from, to) in text.memory.layers.iter().zip(&fork.memory.layers) {
                 let (from, to) = (left_of_layer(from, stored)?, left_of_layer(to, stored)?);
                 for (from, to) in from.iter().zip(&to) {
                     store.pool.device().copy(from, to)?;
@@ -123,7 +123,7 @@ impl Place {
             return Ok(());
         };
         let slots = self.slot..self.slot + 1;
-        text.texts.write_tables(&mut store.pool, slots)
+        text.memory.write_tables(&mut store.pool, slots)
     }
 
     /// Takes pages for what a file has of `stored` positions, of which `reached` have been there, into an empty text.
@@ -159,7 +159,7 @@ impl Store {
     /// An empty text.
     fn text(&self) -> Result<Text> {
         Ok(Text {
-            texts: Texts::new(&self.pool, 1, self.states)?,
+            memory: Texts::new(&self.pool, 1, self.states)?,
             steps: Steps::new(KEPT_STEPS),
         })
     }
@@ -192,10 +192,62 @@ impl Store {
             self.pool.lay_out(layer, pages, &stay)?;
             for text in self.texts.iter_mut().flatten() {
                 text.steps = Steps::new(KEPT_STEPS);
-                text.texts.follow(&self.pool, layer)?;
+                text.memory.follow(&self.pool, layer)?;
             }
         }
         self.pool.groups[group].pages.resize(pages);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A place of four pages in a model whose layers see all.
+    fn place() -> Place {
+        let device = walsh::open("cpu:threads=1").expect("the processor");
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/architectures");
+        let model = Model::open(&device, format!("{folder}/smollm3.gguf")).expect("the model");
+        let options = SessionOptions {
+            context: 256,
+            chunk: 64,
+            ..SessionOptions::default()
+        };
+        Place::new(&model, &options, 1).expect("a place")
+    }
+
+    /// How many pages texts have, how many more than one has, and how many nobody has.
+    fn pages(place: &Place) -> [usize; 3] {
+        place.with(|pool, _| {
+            let pages = &pool.groups[0].pages;
+            [pages.held(), pages.shared(), pages.free()]
+        })
+    }
+
+    #[test]
+    fn texts_share_pages_until_they_write_to_them() {
+        let origin = place();
+        let reserve = |place: &Place, positions| place.reserve(&positions, 64).expect("pages");
+        reserve(&origin, 0..100);
+        assert_eq!(pages(&origin), [2, 0, 2]);
+        let fork = origin.fork(100).expect("a fork");
+        assert_eq!(pages(&origin), [2, 2, 2]);
+        // The second page is copied, and then each has its own.
+        reserve(&fork, 100..101);
+        assert_eq!(pages(&origin), [3, 1, 1]);
+        reserve(&origin, 100..130);
+        assert_eq!(pages(&origin), [4, 1, 0]);
+        // None is left: there are twice as many.
+        reserve(&fork, 101..140);
+        assert_eq!(pages(&origin), [5, 1, 3]);
+        fork.cut(64);
+        assert_eq!(pages(&origin), [3, 1, 5]);
+        drop(origin);
+        assert_eq!(pages(&fork), [1, 0, 7]);
+        let next = fork.fork(10).expect("a fork");
+        assert_eq!((next.slot(), pages(&next)), (0, [1, 1, 7]));
+        next.cut(0);
+        assert_eq!(pages(&fork), [1, 0, 7]);
     }
 }

@@ -115,7 +115,7 @@ impl Session {
             return Ok(());
         }
         self.place.with(|_, text| {
-            for state in text.texts.layers.iter().filter_map(LayerMemory::state) {
+            for state in text.memory.layers.iter().filter_map(LayerMemory::state) {
                 for (from, to) in state.slot(from)?.iter().zip(&state.slot(to)?) {
                     self.device.copy(from, to)?;
                 }

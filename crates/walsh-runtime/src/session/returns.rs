@@ -100,7 +100,7 @@ impl Session {
         let layers = self.model.config().layers.iter();
         let sliding = layers.filter(|layer| layer.is_cached()).map(of_layer);
         let overlay = self.place.with(|_, text| {
-            let caches = text.texts.layers.iter().filter_map(LayerMemory::cache);
+            let caches = text.memory.layers.iter().filter_map(LayerMemory::cache);
             let earliest = caches.map(|cache| cache.earliest_return(reached as u64, u64::MAX));
             earliest.max().unwrap_or(0)
         });

@@ -58,6 +58,13 @@ pub(super) struct Int8Scratch<'a> {
     pub(super) sums: &'a mut [f32],
     /// `[rows]`: what the sums of earlier zones must be multiplied by.
     pub(super) carried: &'a mut [f32],
+    /// Rows of keys, then of values, that do not follow each other where they lie.
+    pub(super) joined: [&'a mut [u8]; 2],
+}
+
+/// Bytes of a row of codes of fewer than eight bits, with its scales, at most.
+fn most_row_bytes(shape: &Shape) -> usize {
+    shape.head_dim + 2 * size_of::<f32>()
 }
 
 /// Numbers of a cache line, on which each part begins: vectors that lie across two of them take twice as long.
@@ -83,12 +90,13 @@ fn lengths(shape: &Shape) -> [usize; 10] {
 }
 
 /// Numbers of each part, in the order of [`Int8Scratch`].
-fn int8_lengths(shape: &Shape, int8: bool) -> [usize; 10] {
+fn int8_lengths(shape: &Shape, int8: bool) -> [usize; 12] {
     if !int8 {
-        return [0; 10];
+        return [0; 12];
     }
     let (rows, positions) = (shape.block_rows(), shape.byte_tile());
     let terms = rows * size_of::<Integers>() / size_of::<f32>();
+    let joined = positions * most_row_bytes(shape) / 4;
     [
         positions * shape.byte_width() / 4,
         positions,
@@ -100,6 +108,8 @@ fn int8_lengths(shape: &Shape, int8: bool) -> [usize; 10] {
         terms,
         rows * shape.byte_width(),
         rows,
+        joined,
+        joined,
     ]
     .map(|len| len.next_multiple_of(LINE))
 }
@@ -148,7 +158,7 @@ pub(super) fn divide<'a>(mut numbers: &'a mut [f32], shape: &Shape, int8: bool) 
     }
 }
 
-fn divide_int8(mut numbers: &mut [f32], lengths: [usize; 10]) -> Int8Scratch<'_> {
+fn divide_int8(mut numbers: &mut [f32], lengths: [usize; 12]) -> Int8Scratch<'_> {
     let [
         bytes,
         key_factors,
@@ -160,6 +170,8 @@ fn divide_int8(mut numbers: &mut [f32], lengths: [usize; 10]) -> Int8Scratch<'_>
         weight_terms,
         sums,
         carried,
+        joined_keys,
+        joined_values,
     ] = cut(&mut numbers, lengths);
     Int8Scratch {
         bytes: cast_slice_mut(bytes),
@@ -172,5 +184,6 @@ fn divide_int8(mut numbers: &mut [f32], lengths: [usize; 10]) -> Int8Scratch<'_>
         weight_terms: cast_slice_mut(weight_terms),
         sums,
         carried,
+        joined: [cast_slice_mut(joined_keys), cast_slice_mut(joined_values)],
     }
 }

@@ -128,4 +128,32 @@ impl Side {
         let rows = run.rows(stored, (head, slot), most.min(follow));
         (&stored.decoder, rows)
     }
+    /// The rows of a tile of bytes that begins at a position of the codes. In pages it ends at a multiple of its length,
+    /// which is two pages at most: where those do not follow each other, their rows are copied to `room`, so that sums do
+    /// not depend on it.
+    pub(super) fn tile<'a>(
+        &'a self,
+        run: Run<'a>,
+        block: &Block,
+        (position, most): (usize, usize),
+        room: &'a mut [u8],
+    ) -> Rows<'a> {
+        let rows = |position, most| self.rows(run, block, (Zone::Codes, position), most).1;
+        let Some(slot) = run.slot(block.sequence, position) else {
+            return rows(position, most);
+        };
+        let tile = run.shape.byte_tile();
+        let most = most.min(tile - position % tile);
+        let first = rows(position, most);
+        let (count, behind) = (first.count(), position + first.count());
+        if count == most {
+            return first;
+        }
+        match run.slot(block.sequence, behind) {
+            Some(next) if next == slot + count => {
+                run.rows(&self.stored, (block.kv_head, slot), most)
+            }
+            _ => first.join(rows(behind, most - count), room),
+        }
+    }
 }

@@ -74,6 +74,24 @@ impl<'a> Rows<'a> {
         Self { count, ..self }
     }
 
+    /// Copies of these rows, and of others of the codec behind them, one after the other.
+    pub(in crate::kv) fn join<'b>(self, others: Rows<'_>, room: &'b mut [u8]) -> Rows<'b> {
+        let count = self.count + others.count;
+        let (codes, rest) = room.split_at_mut(count * self.row_bytes);
+        let (scales, _) = rest.split_at_mut(count * self.scale_bytes);
+        for (row, to) in codes.chunks_exact_mut(self.row_bytes).enumerate() {
+            to.copy_from_slice(match row.checked_sub(self.count) {
+                None => self.row(row),
+                Some(row) => others.row(row),
+            });
+        }
+        let (first, second) = scales.split_at_mut(self.count * self.scale_bytes);
+        first.copy_from_slice(&self.scales[..first.len()]);
+        second.copy_from_slice(&others.scales[..second.len()]);
+        let stride = (self.row_bytes, self.row_bytes);
+        Rows::new(codes, stride, (scales, self.scale_bytes), count)
+    }
+
     /// The bytes between the first row and a row, which need not exist: what follows the rows is asked for too.
     #[inline(always)]
     pub(in crate::kv) fn distance(self, row: usize) -> usize {

@@ -138,13 +138,13 @@ fn attend_tile(
     let shape = &job.shape;
     let (d, stride) = (shape.head_dim, shape.byte_tile());
     // Codes of keys and values lie in the same slots.
-    let (at, most) = ((Zone::Codes, left.start), left.len().min(stride));
-    let (_, keys) = job.job().key.rows(job, block, at, most);
-    let (_, values) = job.job().value.rows(job, block, at, most);
+    let (at, area) = ((left.start, left.len().min(stride)), &mut scratch.int8);
+    let [key_room, value_room] = &mut area.joined;
+    let keys = job.job().key.tile(job, block, at, key_room);
+    let values = job.job().value.tile(job, block, at, value_room);
     let count = keys.count();
     let whole = count.next_multiple_of(LANES);
     let existing = cached(&job, block);
-    let area = &mut scratch.int8;
     let mut dots = Dots {
         queries: area.queries,
         terms: area.query_terms,
