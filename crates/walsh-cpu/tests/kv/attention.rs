@@ -512,7 +512,7 @@ fn attending_waits_for_readers_of_the_output() {
                     keys: row(1.0).unwrap(),
                     values: row(value).unwrap(),
                 }),
-                cache: KvCache::new(&device, options.clone()).unwrap(),
+                cache: KvCache::new(&device, options).unwrap(),
                 positions: positions.clone(),
                 mask: Mask::causal(64),
                 output: output.clone(),
