@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Walsh beside llama.cpp on a machine with an NVIDIA GPU and the CUDA toolkit: the same synthetic model, in turns.
 # `tools/h200/llama_bench.sh [MODEL] [DEPTHS] [TEXTS]`, llama3-8b:q4_k_m, 0,4096,32768 and 8,32,64 by default: decode of 128
-# and prefill of 512 behind each depth with f16 caches and those of 4 bits, and so many texts of 512 tokens at once.
+# and prefill of 512 behind each depth with f16 caches and those of 4 bits, and so many texts of 512 tokens at once, the most last.
 #
 # Carried there: .carry/walsh (tools/h200/build.sh), and .carry/llama.cpp.tar.gz (tools/h200/llama_pack.sh), which is
 # built first, in a few minutes; or the parts .carry/llama.gz.*, which an earlier run has left in $OUT.
@@ -60,7 +60,7 @@ peer() {
         "$work/llama-bench" -m "$work/model.gguf" -ngl "$layers" -p 512 -n 128 -r 2 -d "$depths" -fa 1 \
             -ctk "$cache" -ctv "$cache" -o json >"$out/llama_bench.$1.$cache.json" 2>"$out/llama_bench.$1.$cache.log"
     done
-    "$work/llama-batched-bench" -m "$work/model.gguf" -ngl "$layers" -fa on -c $((64 * 640)) -npp 512 -ntg 64 -npl "$texts" \
+    "$work/llama-batched-bench" -m "$work/model.gguf" -ngl "$layers" -fa on -c $((${texts##*,} * 640)) -npp 512 -ntg 64 -npl "$texts" \
         --output-format jsonl >"$out/llama_batched.$1.jsonl" 2>"$out/llama_batched.$1.log"
 }
 walsh() {

@@ -16,8 +16,7 @@ if [[ ! -d "$work/source" ]]; then
 fi
 # Of the tools only two.
 printf '%s\n' 'find_package(Threads REQUIRED)' 'llama_add_compile_flags()' 'add_subdirectory(llama-bench)' \
-    'add_subdirectory(batched-bench)' \
-    >"$work/source/tools/CMakeLists.txt"
+    'add_subdirectory(batched-bench)' >"$work/source/tools/CMakeLists.txt"
 backends=(cpu cuda)
 others=()
 for folder in "$work"/source/ggml/src/ggml-*/; do

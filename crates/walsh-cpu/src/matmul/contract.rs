@@ -28,6 +28,26 @@ pub(crate) struct ProductShape {
 }
 
 impl ProductShape {
+    /// The bytes of a row of the weight.
+    ///
+    /// # Errors
+    /// When the shape is empty, or the type has no products or does not fit the row length.
+    pub(super) fn check(&self) -> Result<usize, ProductError> {
+        let &ProductShape {
+            weight, m, n, k, ..
+        } = self;
+        if m == 0 || n == 0 || k == 0 {
+            return Err(ProductError::Empty { m, n, k });
+        }
+        if !weight.is_real() {
+            return Err(ProductError::Type(weight));
+        }
+        weight
+            .row_bytes(k as u64)
+            .and_then(|bytes| usize::try_from(bytes).ok())
+            .ok_or(ProductError::PartialBlock { weight, k })
+    }
+
     /// Whether a packed weight meets one row of input: its panels are streamed as rows are otherwise.
     pub(super) fn is_packed_row(&self) -> bool {
         self.packed && self.m == 1
@@ -447,5 +467,41 @@ impl InputLayout {
             arrangement,
             ..self
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_planned_is_an_error() {
+        let check = |weight, m, n, k| {
+            let shape = ProductShape {
+                weight,
+                m,
+                n,
+                k,
+                packed: false,
+            };
+            shape.check()
+        };
+        assert_eq!(
+            check(DType::Q4_0, 0, 1, 32),
+            Err(ProductError::Empty { m: 0, n: 1, k: 32 })
+        );
+        assert_eq!(
+            check(DType::I32, 1, 1, 32),
+            Err(ProductError::Type(DType::I32))
+        );
+        let error = ProductError::PartialBlock {
+            weight: DType::Q4K,
+            k: 128,
+        };
+        assert_eq!(check(DType::Q4K, 1, 1, 128), Err(error.clone()));
+        assert_eq!(
+            error.to_string(),
+            "weight rows of 128 values are not whole blocks of 256"
+        );
     }
 }

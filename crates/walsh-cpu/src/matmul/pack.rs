@@ -98,8 +98,12 @@ impl Packing {
     /// How a weight of `n` rows of `k` values is packed for an instruction set; `None` where nothing would be gained:
     /// the set has no kernels for it, or there are fewer rows than a panel has.
     pub(crate) fn new(isa: Isa, weight: DType, n: usize, k: usize) -> Option<Packing> {
+        Packing::by(registry::kernels(isa).packs?, weight, n, k)
+    }
+
+    /// The same for a set that has this.
+    fn by(transpose: Transposition, weight: DType, n: usize, k: usize) -> Option<Packing> {
         let row_bytes = usize::try_from(weight.row_bytes(k as u64)?).ok()?;
-        let transpose = registry::kernels(isa).packs?;
         let packs = n >= LANES && blocks::is_side_by_side(weight);
         let form = ggml::form(weight).filter(|_| packs)?;
         let block_bytes = weight.block_bytes();
@@ -293,6 +297,29 @@ impl Phase for Pack {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_follow_from_the_shape_alone() {
+        unsafe fn none(_: &[*const u8; LANES], _: usize, _: *mut u8) {}
+        for (dtype, n, k, bytes) in [
+            (DType::Q4_0, 576, 1536, 576 * 48 * 18),
+            // Rounded up to sixteen rows.
+            (DType::Q4_0, 40, 64, 48 * 2 * 18),
+            (DType::Q8_0, 16, 32, 16 * 34),
+            (DType::Q6K, 192, 256, 192 * 210),
+        ] {
+            let found = Packing::by(none, dtype, n, k).map(|packing| packing.bytes());
+            assert_eq!(found, Some(bytes), "{dtype} [{n}, {k}]");
+        }
+        for (dtype, n, k) in [
+            (DType::F16, 40, 64),
+            (DType::F32, 40, 64),
+            (DType::Q4_0, LANES - 1, 64),
+            (DType::Q4K, 16, 128),
+        ] {
+            assert!(Packing::by(none, dtype, n, k).is_none(), "{dtype} {n} {k}");
+        }
+    }
 
     #[test]
     fn memory_decides_unless_the_device_was_told() {

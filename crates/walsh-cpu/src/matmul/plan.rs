@@ -36,28 +36,13 @@ impl ProductPlan {
         activations: Activations,
         shape: ProductShape,
     ) -> Result<ProductPlan, ProductError> {
-        let ProductShape {
-            weight,
-            m,
-            n,
-            k,
-            packed,
-        } = shape;
-        if m == 0 || n == 0 || k == 0 {
-            return Err(ProductError::Empty { m, n, k });
-        }
-        if !weight.is_real() {
-            return Err(ProductError::Type(weight));
-        }
+        let row_bytes = shape.check()?;
         if !isa.is_available() {
             return Err(ProductError::Isa(isa));
         }
-        let row_bytes = weight
-            .row_bytes(k as u64)
-            .and_then(|bytes| usize::try_from(bytes).ok())
-            .ok_or(ProductError::PartialBlock { weight, k })?;
         let kernels = registry::kernels(isa);
-        if packed
+        let weight = shape.weight;
+        if shape.packed
             && !(kernels.packs.is_some()
                 && blocks::is_side_by_side(weight)
                 && activations == Activations::Int8)
