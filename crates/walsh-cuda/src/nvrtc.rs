@@ -18,6 +18,13 @@ const NAMES: &[&str] = if cfg!(windows) {
     ]
 };
 
+/// What the names of the libraries begin with that NVRTC asks the system for.
+const BUILTINS: &str = if cfg!(windows) {
+    "nvrtc-builtins64"
+} else {
+    "libnvrtc-builtins.so"
+};
+
 /// What gives a missing library.
 const REMEDY: &str = "install the CUDA toolkit's NVRTC, 12 or 13 (pip: nvidia-cuda-nvrtc), where the system's loader finds it";
 
@@ -208,7 +215,7 @@ fn builtins(file: &Path) -> Vec<Library> {
     let entries = folder.into_iter().flatten().flatten().flatten();
     let named = entries.filter(|entry| {
         let name = entry.file_name();
-        name.to_string_lossy().starts_with("libnvrtc-builtins.so")
+        name.to_string_lossy().starts_with(BUILTINS)
     });
     // SAFETY: the libraries hold data for NVRTC alone.
     let load = |entry: std::fs::DirEntry| unsafe { Library::new(entry.path()) }.ok();
