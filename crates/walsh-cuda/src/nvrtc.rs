@@ -18,6 +18,13 @@ const NAMES: &[&str] = if cfg!(windows) {
     ]
 };
 
+/// What it is called.
+const LIBRARY: &str = if cfg!(windows) {
+    "nvrtc64_130_0.dll"
+} else {
+    "libnvrtc"
+};
+
 /// What the names of the libraries begin with that NVRTC asks the system for.
 const BUILTINS: &str = if cfg!(windows) {
     "nvrtc-builtins64"
@@ -111,7 +118,7 @@ impl Nvrtc {
         });
         let (library, path) = found.ok_or_else(|| match file {
             Some(file) => format!("there is no NVRTC at {}: {REMEDY}", file.display()),
-            None => format!("there is no NVRTC (libnvrtc): {REMEDY}"),
+            None => format!("there is no NVRTC ({LIBRARY}): {REMEDY}"),
         })?;
         let functions = Functions::find(&library)?;
         let (mut major, mut minor) = (0, 0);
