@@ -1,18 +1,19 @@
 //! The `walsh` command: reads arguments, calls the runtime, prints.
 
 mod args;
+mod asked;
 mod batch;
 mod bench;
 mod bench_ops;
 mod chat;
 mod completions;
 mod convert;
-mod cut_short;
 mod doctor;
 mod failure;
 mod fidelity;
 mod fit;
 mod generate;
+mod got;
 mod imatrix;
 mod input;
 mod inspect;
@@ -25,6 +26,7 @@ mod progress;
 mod quantize;
 mod serve;
 mod stream;
+mod system;
 mod terminal;
 mod tokenize;
 
@@ -33,17 +35,22 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use args::{Cli, Command};
-use failure::Outcome;
+use failure::{Failure, Outcome};
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return failure::report_usage(&error),
     };
-    match cut_short::report_cut_files().and_then(|()| run(cli.command)) {
+    match watch_files().and_then(|()| run(cli.command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
+}
+
+fn watch_files() -> Outcome {
+    system::report_cut_files()
+        .map_err(|error| Failure::run(format_args!("cannot watch for files that are cut: {error}")))
 }
 
 fn run(command: Command) -> Outcome {

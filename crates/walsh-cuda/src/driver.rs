@@ -16,6 +16,13 @@ use cudarc::driver::sys::{
 /// The oldest driver that has every function below, by the version of CUDA that it is for.
 const OLDEST: c_int = 12030;
 
+/// What the driver's library is called.
+const LIBRARY: &str = if cfg!(windows) {
+    "nvcuda.dll"
+} else {
+    "libcuda"
+};
+
 macro_rules! functions {
     ($($name:ident = $symbol:ident($($parameter:ty),*);)*) => {
         /// The functions of the driver that Walsh calls.
@@ -115,9 +122,9 @@ impl Driver {
     fn load() -> Result<Self, String> {
         // SAFETY: loading a driver runs its initialisers, which NVIDIA's is made for.
         if !unsafe { is_culib_present() } {
-            return Err(
-                "there is no CUDA driver (libcuda): install NVIDIA's, or use the device cpu".into(),
-            );
+            return Err(format!(
+                "there is no CUDA driver ({LIBRARY}): install NVIDIA's, or use the device cpu"
+            ));
         }
         // SAFETY: as above; it is there.
         let library = unsafe { culib() };

@@ -18,6 +18,20 @@ const NAMES: &[&str] = if cfg!(windows) {
     ]
 };
 
+/// What it is called.
+const LIBRARY: &str = if cfg!(windows) {
+    "nvrtc64_130_0.dll"
+} else {
+    "libnvrtc"
+};
+
+/// What the names of the libraries begin with that NVRTC asks the system for.
+const BUILTINS: &str = if cfg!(windows) {
+    "nvrtc-builtins64"
+} else {
+    "libnvrtc-builtins.so"
+};
+
 /// What gives a missing library.
 const REMEDY: &str = "install the CUDA toolkit's NVRTC, 12 or 13 (pip: nvidia-cuda-nvrtc), where the system's loader finds it";
 
@@ -104,7 +118,7 @@ impl Nvrtc {
         });
         let (library, path) = found.ok_or_else(|| match file {
             Some(file) => format!("there is no NVRTC at {}: {REMEDY}", file.display()),
-            None => format!("there is no NVRTC (libnvrtc): {REMEDY}"),
+            None => format!("there is no NVRTC ({LIBRARY}): {REMEDY}"),
         })?;
         let functions = Functions::find(&library)?;
         let (mut major, mut minor) = (0, 0);
@@ -208,7 +222,7 @@ fn builtins(file: &Path) -> Vec<Library> {
     let entries = folder.into_iter().flatten().flatten().flatten();
     let named = entries.filter(|entry| {
         let name = entry.file_name();
-        name.to_string_lossy().starts_with("libnvrtc-builtins.so")
+        name.to_string_lossy().starts_with(BUILTINS)
     });
     // SAFETY: the libraries hold data for NVRTC alone.
     let load = |entry: std::fs::DirEntry| unsafe { Library::new(entry.path()) }.ok();

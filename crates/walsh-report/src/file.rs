@@ -1,6 +1,6 @@
 //! Where a report goes: whole or not at all.
 
-use std::fs::{self, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -55,17 +55,19 @@ impl ReportFile {
 #[cfg(unix)]
 fn is_device(path: &Path) -> bool {
     use std::os::unix::fs::FileTypeExt;
-    fs::metadata(path).is_ok_and(|meta| meta.file_type().is_char_device())
+    std::fs::metadata(path).is_ok_and(|meta| meta.file_type().is_char_device())
 }
 
-#[cfg(not(unix))]
-fn is_device(_: &Path) -> bool {
-    false
+/// These names are devices in every folder.
+#[cfg(windows)]
+fn is_device(path: &Path) -> bool {
+    let is = |device| path.as_os_str().eq_ignore_ascii_case(device);
+    ["NUL", "CON", "CONOUT$"].into_iter().any(is)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io;
+    use std::{fs, io};
 
     use super::*;
 

@@ -160,9 +160,12 @@ fn features() -> Vec<&'static str> {
     Vec::new()
 }
 
-/// The first line that `python3` prints when called with `arguments`.
+/// What Python 3 is called on this system.
+pub(crate) const PYTHON: &str = if cfg!(windows) { "python" } else { "python3" };
+
+/// The first line that Python prints when called with `arguments`.
 fn tool(arguments: &[&str], remedy: &str) -> Tool {
-    let output = Command::new("python3").args(arguments).output();
+    let output = Command::new(PYTHON).args(arguments).output();
     let text = match output {
         Ok(output) if output.status.success() => {
             let text = String::from_utf8_lossy(&output.stdout);

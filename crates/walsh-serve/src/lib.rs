@@ -9,6 +9,7 @@ mod anthropic;
 mod api;
 mod ask;
 mod body;
+mod end;
 mod error;
 mod events;
 mod guard;

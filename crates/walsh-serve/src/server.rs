@@ -10,12 +10,12 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 use tokio_io_timeout::TimeoutStream;
 use tower_http::add_extension::AddExtension;
 
 use crate::App;
+use crate::end::Signals;
 use crate::guard::{Guard, Peer};
 use crate::metrics::Metrics;
 use crate::models::{self, Models};
@@ -68,7 +68,7 @@ pub enum Notice {
     BrokenOff,
 }
 
-/// Serves until SIGTERM or SIGINT asks for an end. The first model is opened before anything is listened to.
+/// Serves until SIGTERM or SIGINT, or what Windows has for them, asks for an end. The first model is opened before anything is listened to.
 ///
 /// # Errors
 /// When it cannot begin.
@@ -120,17 +120,14 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
-    // A server that was just ended has its port still.
-    socket.set_reuseaddr(true)?;
+    // A server that was just ended has its port still. On Windows it does not, and the option would let two share one.
+    socket.set_reuseaddr(cfg!(unix))?;
     socket.bind(address)?;
     socket.listen(WAITING)
 }
 
 async fn run(options: ServeOptions, notice: &mut dyn FnMut(Notice)) -> Result<(), ServeError> {
-    let (mut terminate, mut interrupt) = (
-        signal(SignalKind::terminate())?,
-        signal(SignalKind::interrupt())?,
-    );
+    let mut signals = Signals::new()?;
     let address = options.address;
     // Before a model is opened for nothing.
     let listener = listen(address).map_err(|error| ServeError::Listen { address, error })?;
@@ -155,8 +152,7 @@ async fn run(options: ServeOptions, notice: &mut dyn FnMut(Notice)) -> Result<()
         opened = app.models.get(None) => {
             opened.map_err(|error| ServeError::Model(error.message))?;
         }
-        _ = terminate.recv() => return Ok(()),
-        _ = interrupt.recv() => return Ok(()),
+        () = signals.ask_for_an_end() => return Ok(()),
     }
     if let Some(idle) = options.close_after {
         tokio::spawn(close_idle(Arc::clone(&app.models), idle));
@@ -170,8 +166,7 @@ async fn run(options: ServeOptions, notice: &mut dyn FnMut(Notice)) -> Result<()
     };
     tokio::select! {
         () = connections.accept(&listener, &router) => {}
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        () = signals.ask_for_an_end() => {}
     }
     drop(listener);
     notice(Notice::Ending);

@@ -49,7 +49,11 @@ pub const BACKENDS: &[BackendInfo] = &[
     BackendInfo {
         name: "cuda",
         in_build: cfg!(feature = "cuda"),
-        remedy: "build Walsh with its feature `cuda`",
+        remedy: if cfg!(target_feature = "crt-static") && !cfg!(windows) {
+            "a static program cannot load NVIDIA's driver: take the build that is not static"
+        } else {
+            "build Walsh with its feature `cuda`"
+        },
     },
     BackendInfo {
         name: "metal",

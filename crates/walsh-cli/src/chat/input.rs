@@ -3,12 +3,12 @@
 use std::io::{self, IsTerminal};
 use std::path::Path;
 
-use rustix::io::Errno;
-
 use crate::failure::{Failure, Outcome};
+use crate::got::Got;
 use crate::interrupt::Signals;
 use crate::output;
-use crate::terminal::{Editor, Got, History, Source, Typed};
+use crate::system;
+use crate::terminal::{Editor, History, Typed};
 
 /// The longest message, in bytes: longer than any context.
 const LONGEST: usize = 4 << 20;
@@ -126,7 +126,7 @@ pub(crate) fn no_history(why: &str) {
 fn typed(editor: &mut Editor, prompt: &str, signals: &Signals) -> Outcome<Typed> {
     let typed = match editor.read(prompt, signals) {
         // The terminal is gone.
-        Err(error) if error.raw_os_error() == Some(Errno::IO.raw_os_error()) => Typed::End,
+        Err(error) if system::is_gone(&error) => Typed::End,
         typed => typed.map_err(cannot_read)?,
     };
     let (invalid, too_long) = editor.take_faults();
@@ -160,7 +160,7 @@ fn too_long() -> Failure {
 /// Lines of standard input, while no signal comes.
 #[derive(Default)]
 pub(crate) struct Lines {
-    source: Source,
+    source: system::Input,
     bytes: Vec<u8>,
     at: usize,
     is_begun: bool,
@@ -190,7 +190,11 @@ impl Lines {
             if searched - self.at > LONGEST {
                 return Err(too_long());
             }
-            match self.source.wait(signals, None).map_err(cannot_read)? {
+            match self
+                .source
+                .wait(signals.wake(), None)
+                .map_err(cannot_read)?
+            {
                 Got::Bytes(bytes) => {
                     searched -= self.at;
                     self.bytes.drain(..std::mem::take(&mut self.at));
@@ -206,7 +210,9 @@ impl Lines {
 
     /// These bytes as text. A byte order mark is no part of the first line.
     fn text(&mut self, start: usize, end: usize) -> Outcome<Typed> {
-        let mut line = &self.bytes[start..end];
+        let line = &self.bytes[start..end];
+        // As lines of Windows end.
+        let mut line = line.strip_suffix(b"\r").unwrap_or(line);
         if !std::mem::replace(&mut self.is_begun, true) {
             if line.starts_with(b"\xff\xfe") || line.starts_with(b"\xfe\xff") {
                 return Err(Failure::run(

@@ -2,8 +2,9 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+use crate::system::{private_file, private_folder};
 
 /// How many texts are kept.
 const MOST: usize = 1000;
@@ -83,7 +84,8 @@ impl History {
     fn rewrite(&self, path: &Path) -> io::Result<()> {
         let beside = path.with_extension("new");
         let _ = fs::remove_file(&beside);
-        let mut file = private(OpenOptions::new().write(true).create_new(true)).open(&beside)?;
+        let mut file =
+            private_file(OpenOptions::new().write(true).create_new(true)).open(&beside)?;
         let lines: String = self.texts.iter().map(|text| json_line(text)).collect();
         file.write_all(lines.as_bytes())?;
         fs::rename(&beside, path)
@@ -92,17 +94,10 @@ impl History {
 
 fn append(path: &Path, text: &str) -> io::Result<()> {
     if let Some(folder) = path.parent() {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)?;
+        private_folder(fs::DirBuilder::new().recursive(true)).create(folder)?;
     }
-    let mut file = private(OpenOptions::new().append(true).create(true)).open(path)?;
+    let mut file = private_file(OpenOptions::new().append(true).create(true)).open(path)?;
     file.write_all(json_line(text).as_bytes())
-}
-
-fn private(options: &mut OpenOptions) -> &mut OpenOptions {
-    options.mode(0o600)
 }
 
 fn json_line(text: &str) -> String {
@@ -111,8 +106,6 @@ fn json_line(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     #[test]
@@ -123,8 +116,12 @@ mod tests {
         for text in ["one", "two\nlines \u{1f642}", "two\nlines \u{1f642}", " "] {
             history.add(text).unwrap();
         }
-        let mode = fs::metadata(&path).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let mode = fs::metadata(&path).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+        }
         let again = History::open(&path).unwrap();
         assert_eq!(again.texts(), ["one", "two\nlines \u{1f642}"]);
     }

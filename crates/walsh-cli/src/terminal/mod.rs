@@ -8,25 +8,17 @@ mod history;
 mod keys;
 mod line;
 mod screen;
-mod source;
 mod visible;
 
-use std::fs::File;
 use std::io::{self, IsTerminal, Write};
-use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::termios::{
-    ControlModes, InputModes, LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr,
-    tcgetwinsize, tcsetattr,
-};
-use signal_hook::consts::SIGTSTP;
-
+use crate::got::Got;
 use crate::interrupt::Signals;
+use crate::system::{self, Input, Keys, Terminal};
 pub(crate) use history::History;
 use keys::{Decoder, Key};
 use line::{Line, Step};
 use screen::{Screen, Size};
-pub(crate) use source::{Got, Source};
 pub(crate) use visible::{push_visible, tab, width};
 
 /// What came of reading a text.
@@ -42,24 +34,51 @@ pub(crate) enum Typed {
 }
 
 /// The columns of a terminal, 80 where it does not say.
-pub(crate) fn columns(terminal: impl AsFd) -> usize {
-    size(terminal.as_fd()).columns
+pub(crate) fn columns(terminal: impl Terminal) -> usize {
+    size(terminal).columns
 }
 
-fn size(terminal: BorrowedFd<'_>) -> Size {
-    let known = tcgetwinsize(terminal).ok();
+fn size(terminal: impl Terminal) -> Size {
+    let (columns, rows) = system::size(terminal).unzip();
     let or = |known: Option<u16>, default| known.filter(|&n| n > 0).map_or(default, usize::from);
     Size {
         // A wide character needs two.
-        columns: or(known.map(|size| size.ws_col), 80).max(2),
-        rows: or(known.map(|size| size.ws_row), 24),
+        columns: or(columns, 80).max(2),
+        rows: or(rows, 24),
+    }
+}
+
+/// The output that is a terminal.
+#[derive(Debug, Clone, Copy)]
+enum Out {
+    Stdout,
+    Stderr,
+}
+
+impl Out {
+    fn size(self) -> Size {
+        match self {
+            Self::Stdout => size(io::stdout()),
+            Self::Stderr => size(io::stderr()),
+        }
+    }
+
+    fn print(self, text: &str) -> io::Result<()> {
+        match self {
+            Self::Stdout => {
+                let mut out = io::stdout().lock();
+                out.write_all(text.as_bytes())?;
+                out.flush()
+            }
+            Self::Stderr => io::stderr().lock().write_all(text.as_bytes()),
+        }
     }
 }
 
 /// Reads texts from a terminal that people type on.
 pub(crate) struct Editor {
-    out: File,
-    source: Source,
+    out: Out,
+    input: Input,
     decoder: Decoder,
     history: History,
     limit: usize,
@@ -75,15 +94,14 @@ impl Editor {
         if !io::stdin().is_terminal() {
             return None;
         }
-        let (out, err) = (io::stdout(), io::stderr());
-        let out = match (out.is_terminal(), err.is_terminal()) {
-            (true, _) => out.as_fd().try_clone_to_owned(),
-            (_, true) => err.as_fd().try_clone_to_owned(),
+        let out = match (io::stdout().is_terminal(), io::stderr().is_terminal()) {
+            (true, _) => Out::Stdout,
+            (_, true) => Out::Stderr,
             _ => return None,
         };
         Some(Self {
-            out: out.ok()?.into(),
-            source: Source::default(),
+            out,
+            input: Input::default(),
             decoder: Decoder::default(),
             history: History::default(),
             limit,
@@ -107,11 +125,11 @@ impl Editor {
 
     /// Lets a text be typed behind a prompt.
     pub(crate) fn read(&mut self, prompt: &str, signals: &Signals) -> io::Result<Typed> {
-        let raw = RawMode::enter(&self.out)?;
+        let raw = RawMode::enter(self.out)?;
         let mut edit = Edit::new(prompt, &mut self.killed, self.history.texts());
         let mut screen = Screen::default();
-        let mut shown = size(self.out.as_fd());
-        print(&self.out, &screen.draw(prompt, &edit.line, shown))?;
+        let mut shown = self.out.size();
+        self.out.print(&screen.draw(prompt, &edit.line, shown))?;
         loop {
             let mut is_drawn = true;
             while let Some(key) = self.decoder.next() {
@@ -119,11 +137,12 @@ impl Editor {
                 match key {
                     Key::Invalid => self.invalid += 1,
                     Key::Suspend => {
-                        print(&self.out, &screen.leave(&edit.prompt(), &edit.line, shown))?;
+                        self.out
+                            .print(&screen.leave(&edit.prompt(), &edit.line, shown))?;
                         raw.suspend()?;
                         continue;
                     }
-                    Key::Redraw => print(&self.out, "\x1b[H\x1b[2J")?,
+                    Key::Redraw => self.out.print("\x1b[H\x1b[2J")?,
                     _ => {}
                 }
                 let room = self.limit.saturating_sub(edit.line.text().len());
@@ -131,7 +150,7 @@ impl Editor {
                     Taken::On => {}
                     Taken::NoRoom => self.too_long = true,
                     Taken::Done(typed) => {
-                        print(&self.out, &screen.leave(prompt, &edit.line, shown))?;
+                        self.out.print(&screen.leave(prompt, &edit.line, shown))?;
                         return Ok(match typed {
                             Typed::Text(_) => Typed::Text(edit.line.into_text()),
                             other => other,
@@ -139,13 +158,14 @@ impl Editor {
                     }
                 }
             }
-            let now = size(self.out.as_fd());
+            let now = self.out.size();
             if now != shown {
                 screen.resized(&edit.prompt(), &edit.line, now);
                 (shown, is_drawn) = (now, false);
             }
             if !is_drawn {
-                print(&self.out, &screen.draw(&edit.prompt(), &edit.line, shown))?;
+                self.out
+                    .print(&screen.draw(&edit.prompt(), &edit.line, shown))?;
             }
             if self.decoder.waiting().len() > self.limit {
                 // A paste without an end.
@@ -153,13 +173,13 @@ impl Editor {
                 self.too_long = true;
             }
             let timeout = self.decoder.is_escape().then_some(ESCAPE_MILLISECONDS);
-            match self.source.wait(signals, timeout)? {
+            match self.input.wait(signals.wake(), timeout)? {
                 Got::Bytes(bytes) => self.decoder.push(bytes),
                 Got::Nothing => self.decoder.give_up(),
                 Got::End => return Ok(Typed::End),
                 Got::Signal if signals.is_ending() => return Ok(Typed::Ending),
                 Got::Signal if signals.take_interrupt() => {
-                    print(&self.out, &screen.leave(prompt, &edit.line, shown))?;
+                    self.out.print(&screen.leave(prompt, &edit.line, shown))?;
                     return Ok(Typed::Interrupt);
                 }
                 Got::Signal => {}
@@ -171,56 +191,42 @@ impl Editor {
 /// How long an Escape waits for what may belong to it.
 const ESCAPE_MILLISECONDS: u32 = 50;
 
-fn print(mut out: &File, text: &str) -> io::Result<()> {
-    out.write_all(text.as_bytes())
-}
-
 /// A terminal that hands over each key, until this is dropped.
-struct RawMode<'t> {
-    before: Termios,
-    out: &'t File,
+struct RawMode {
+    keys: Keys,
+    out: Out,
 }
 
-impl<'t> RawMode<'t> {
-    fn enter(out: &'t File) -> io::Result<Self> {
-        let before = tcgetattr(io::stdin())?;
-        let mode = Self { before, out };
+impl RawMode {
+    fn enter(out: Out) -> io::Result<Self> {
+        let mode = Self {
+            keys: Keys::of_terminal()?,
+            out,
+        };
         mode.start()?;
         Ok(mode)
     }
 
     fn start(&self) -> io::Result<()> {
-        let mut raw = self.before.clone();
-        raw.input_modes &= !(InputModes::BRKINT
-            | InputModes::ICRNL
-            | InputModes::INPCK
-            | InputModes::ISTRIP
-            | InputModes::IXON);
-        raw.control_modes |= ControlModes::CS8;
-        raw.local_modes &=
-            !(LocalModes::ECHO | LocalModes::ICANON | LocalModes::IEXTEN | LocalModes::ISIG);
-        raw.special_codes[SpecialCodeIndex::VMIN] = 1;
-        raw.special_codes[SpecialCodeIndex::VTIME] = 0;
-        tcsetattr(io::stdin(), OptionalActions::Drain, &raw)?;
+        self.keys.each()?;
         // Pasted texts come between marks from here on.
-        print(self.out, "\x1b[?2004h")
+        self.out.print("\x1b[?2004h")
     }
 
     fn stop(&self) -> io::Result<()> {
-        let printed = print(self.out, "\x1b[?2004l");
-        tcsetattr(io::stdin(), OptionalActions::Drain, &self.before)?;
+        let printed = self.out.print("\x1b[?2004l");
+        self.keys.put_back()?;
         printed
     }
 
-    /// Stops the program as a shell expects of Ctrl-Z, until it is told to go on.
     fn suspend(&self) -> io::Result<()> {
         self.stop()?;
-        signal_hook::low_level::raise(SIGTSTP)?;
+        system::suspend()?;
         self.start()
     }
 }
 
-impl Drop for RawMode<'_> {
+impl Drop for RawMode {
     fn drop(&mut self) {
         // A terminal that is gone has nothing to be put back.
         let _ = self.stop();

@@ -6,6 +6,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
+use super::owner;
 use crate::{Error, Result};
 
 /// What the names of unfinished files end in, which begin with a dot.
@@ -145,11 +146,9 @@ fn resolve(path: &Path) -> Result<(PathBuf, Option<Metadata>)> {
 fn begin(temporary: &Path, earlier: Option<&Metadata>) -> io::Result<Option<File>> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
-    #[cfg(unix)]
     if earlier.is_some() {
-        use std::os::unix::fs::OpenOptionsExt;
         // Nobody may read it before it has the permissions of the other.
-        options.mode(0o600);
+        owner::private(&mut options);
     }
     let file = options.open(temporary)?;
     let is_ours = match file.try_lock() {
@@ -165,7 +164,7 @@ fn begin(temporary: &Path, earlier: Option<&Metadata>) -> io::Result<Option<File
         let Some(earlier) = earlier else {
             return Ok(());
         };
-        keep_owner(&file, earlier);
+        owner::keep(&file, earlier);
         file.set_permissions(earlier.permissions())
     };
     if let Err(error) = put() {
@@ -174,21 +173,6 @@ fn begin(temporary: &Path, earlier: Option<&Metadata>) -> io::Result<Option<File
     }
     Ok(Some(file))
 }
-
-/// Gives a file to another's owner and group, where this process may.
-#[cfg(unix)]
-fn keep_owner(file: &File, earlier: &Metadata) {
-    use std::os::unix::fs::{MetadataExt, fchown};
-    let (owner, group) = (earlier.uid(), earlier.gid());
-    let differs = |own: Metadata| (own.uid(), own.gid()) != (owner, group);
-    if file.metadata().is_ok_and(differs) {
-        // Who may not give files away saves them as their own.
-        let _ = fchown(file, Some(owner), Some(group));
-    }
-}
-
-#[cfg(not(unix))]
-fn keep_owner(_: &File, _: &Metadata) {}
 
 /// Removes what processes that were killed left in a folder. What cannot be removed
 /// stays, and is in nobody's way.

@@ -24,6 +24,7 @@
 //! section in memory.
 
 mod file;
+mod owner;
 #[cfg(test)]
 mod tests;
 

@@ -4,8 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use memmap2::Mmap;
-#[cfg(unix)]
-use memmap2::UncheckedAdvice;
 use walsh::HostBytes;
 use walsh::formats::gguf::{self, Gguf};
 
@@ -101,12 +99,8 @@ impl ModelFiles {
     /// Tells the system that most of the files will not be read again soon, so that they do not count as this process's
     /// memory. What is read nevertheless comes back from the file, or from the system's cache of it.
     pub(super) fn release(&self) {
-        #[cfg(unix)]
         for file in &self.maps {
-            // SAFETY: a shared map of a file has no contents of its own that could be lost.
-            let advised = unsafe { file.map.unchecked_advise(UncheckedAdvice::DontNeed) };
-            // A system that does not take the advice keeps the pages, and nothing else changes.
-            drop(advised);
+            release(&file.map);
         }
     }
 
@@ -118,6 +112,18 @@ impl ModelFiles {
             .sum()
     }
 }
+
+#[cfg(unix)]
+fn release(map: &Mmap) {
+    // SAFETY: a shared map of a file has no contents of its own that could be lost.
+    let advised = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+    // A system that does not take the advice keeps the pages, and nothing else changes.
+    drop(advised);
+}
+
+/// Windows takes no such advice, and takes pages of files back when it needs them.
+#[cfg(not(unix))]
+fn release(_: &Mmap) {}
 
 fn map(path: &Path) -> Result<Arc<MappedFile>> {
     let (file, bytes) = regular::open(path)?;

