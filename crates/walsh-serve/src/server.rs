@@ -68,7 +68,8 @@ pub enum Notice {
     BrokenOff,
 }
 
-/// Serves until SIGTERM or SIGINT, or what Windows has for them, asks for an end. The first model is opened before anything is listened to.
+/// Serves until SIGTERM or SIGINT, or what Windows has for them, asks for an end. The first model is opened before anything
+/// is listened to.
 ///
 /// # Errors
 /// When it cannot begin.
