@@ -64,6 +64,10 @@ impl Replacement {
                 }
                 Ok(None) => {}
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                // What Windows says of a folder that is a file.
+                Err(error) if error.kind() == ErrorKind::NotFound && folder.is_file() => {
+                    return Err(Error::file(path, &ErrorKind::NotADirectory.into()));
+                }
                 Err(error) if error.kind() == ErrorKind::NotFound => {
                     let folder = folder.display();
                     return Err(Error::saved(
@@ -93,7 +97,7 @@ impl Replacement {
     /// When the disk is full, or the folder has gone since.
     pub fn commit(mut self) -> Result<()> {
         let placed = self.file.sync_all();
-        let placed = placed.and_then(|()| fs::rename(&self.temporary, &self.target));
+        let placed = placed.and_then(|()| owner::rename(&self.temporary, &self.target));
         placed.map_err(|error| Error::file(&self.target, &error))?;
         self.is_placed = true;
         // The rename itself is on the disk when its folder is. Not every system

@@ -72,10 +72,12 @@ pub(super) fn variants(files: &[Remote]) -> Result<Vec<Variant>> {
 pub(super) fn parts(name: &str) -> Option<Vec<String>> {
     let (_, count) = name.strip_suffix(".gguf")?.rsplit_once("-of-")?;
     let count: u16 = count.parse().ok()?;
+    // Slashes of names are not this system's.
+    let (folder, file) = name.split_at(name.rfind('/').map_or(0, |slash| slash + 1));
     (0..count)
         .map(|number| {
-            let path = split_path(Path::new(name), number, count)?;
-            path.to_str().map(str::to_owned)
+            let part = split_path(Path::new(file), number, count)?;
+            Some(format!("{folder}{}", part.to_str()?))
         })
         .collect()
 }
