@@ -4,7 +4,7 @@
 usage: book_pictures.py [--check]
 
 With --check nothing is written: it fails where a picture is not what this makes. The figures of loss.svg are those of the
-tables of docs/book/src/kv.md.
+first table of budgets in docs/book/src/kv.md.
 """
 
 from __future__ import annotations
@@ -214,8 +214,9 @@ def loss() -> Picture:
 
     budgets = [point(cells, 2) for cells in table("Budgets") if "rot" not in cells[0]]
     blocks = [p for p in budgets if p[0].startswith("q")]
-    alike = [p for p in budgets if not p[0].startswith("q")]
-    fitted = [point(cells, 3) for cells in table("Budgets fitted to a model")]
+    # Eight bits are never fitted.
+    alike = [p for p in budgets if p[0].startswith("tq") or p[0] == "8bit"]
+    fitted = [p for p in budgets if p not in blocks + alike]
     left, right, top, bottom = 80, 690, 30, 350
 
     def place(bits: float, lost: float) -> tuple[float, float]:
@@ -232,7 +233,7 @@ def loss() -> Picture:
         picture.words(x, bottom + 20, str(bits), "middle", MUTED)
     picture.words((left + right) / 2, bottom + 40, "bits per value", "middle")
     picture.words(left, 20, "KL divergence to the f16 cache, nats (less is better)")
-    names = {"ggml's blocks": (blocks, OTHER), "budgets, all layers alike": (alike, VALUE), "budgets fitted to the model": (fitted, KEY)}
+    names = {"ggml's blocks": (blocks, OTHER), "codebooks, all layers alike": (alike, VALUE), "budgets fitted to the model": (fitted, KEY)}
     for i, (name, (points, colour)) in enumerate(names.items()):
         points.sort(key=lambda p: p[1])
         picture.path([place(bits, lost) for _, bits, lost in points], colour)
