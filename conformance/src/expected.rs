@@ -16,7 +16,7 @@ pub enum Expected {
         why: &'static str,
         /// What holds instead on a target that has leave to approximate.
         leave: Option<Leave>,
-        /// What holds instead on a target that multiplies halves.
+        /// What holds instead on a target that multiplies numbers of 16 bits.
         halves: Option<Leave>,
     },
 }

@@ -88,15 +88,17 @@ impl Target {
         products || !self.extends && differs
     }
 
-    /// How it may approximate a case, whose name begins with its op's: products, and attention over codes on instruction
-    /// sets that do it in integers, or on GPUs whose kernels for it multiply halves.
+    /// How it may approximate a case, whose name begins with its op's: products, by 16 bits on GPUs, and attention over
+    /// codes on instruction sets that do it in integers, or on GPUs whose kernels for it multiply halves.
     #[must_use]
     pub fn approximation(&self, case: &str) -> Approximation {
         let attends = case.starts_with(Attention::NAME);
+        let backend = self.device.properties().backend;
         match () {
             () if !self.approximates => Approximation::None,
+            () if !attends && backend != "cpu" => Approximation::Halves,
             () if !attends || self.attends_in_integers() => Approximation::Integers,
-            () if self.device.properties().backend == "cuda" => Approximation::Halves,
+            () if backend == "cuda" => Approximation::Halves,
             () => Approximation::None,
         }
     }

@@ -120,6 +120,8 @@ fn products() -> Problems {
         if block == 1 {
             // Rows as slots of one token, as those of adapters are.
             sizes.push((1, 37, 3, 5, few));
+            // In whole blocks of 32, for tiles.
+            sizes.extend([(40, 2, 7, 70, 96), (75, 3, 3, 32, 288)]);
         }
         for (tokens, slots, experts, n, k) in sizes {
             problems.push(product(Case {

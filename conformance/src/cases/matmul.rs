@@ -28,7 +28,20 @@ fn matmul() -> Problems {
         } else {
             5 * 96usize.next_multiple_of(block)
         };
-        for (m, n, k) in [
+        // What kernels of matrices take: floats in rows of whole blocks of 32, too.
+        let whole: &[_] = match dtype {
+            DType::F16 | DType::BF16 => &[
+                (2, 33, 96),
+                (11, 130, 640),
+                (33, 70, 64),
+                (40, 17, 480),
+                (65, 130, 96),
+                (130, 20, 256),
+                (260, 70, 160),
+            ],
+            _ => &[],
+        };
+        let any = [
             (1, 1, few),
             (1, 3, many),
             (1, 65, few),
@@ -43,7 +56,8 @@ fn matmul() -> Problems {
             (40, 70, few),
             (65, 18, many),
             (130, 20, few),
-        ] {
+        ];
+        for (m, n, k) in any.iter().chain(whole).copied() {
             problems.push(problem(Case {
                 dtype,
                 m,
@@ -123,6 +137,7 @@ pub(super) fn expected<'a>(
     // results that happen to cancel ask for no more accuracy than others.
     let mut power = 0.0;
     let (mut bounds, mut loose) = (Vec::new(), Vec::new());
+    let is_narrow = matches!(dtype, DType::F16 | DType::BF16);
     for (index, value) in values.iter().enumerate() {
         let (x, w) = factors(index);
         let products = x.iter().zip(w).map(|(x, w)| f64::from(*x) * f64::from(*w));
@@ -131,26 +146,38 @@ pub(super) fn expected<'a>(
         power += if value.is_nan() { 0.0 } else { squares };
         let rounding = 1e-6 * (magnitude + value.abs()) + 1e-30;
         bounds.push(rounding);
-        loose.push(rounding + activation_error(x, w));
+        loose.push(match is_narrow {
+            true => rounding + 2.02 * magnitude / 256.0,
+            false => rounding + activation_error(x, w),
+        });
     }
+    let leave = match (is_narrow, dtype.is_quantised()) {
+        (true, _) => Some(Leave {
+            bounds: loose,
+            squared_error: squared_error(5.5e-6, n) * power,
+            why: "activations and weights may be rounded to bfloat16, half a step of 2^-7 at most",
+        }),
+        (_, true) => Some(Leave {
+            bounds: loose,
+            squared_error: squared_error(3.3e-5, n) * power,
+            why: "activations may be rounded to 8 bits per block of 32, half a step at most",
+        }),
+        (false, false) => None,
+    };
     Expected::Close {
         values,
         bounds,
         why: "an f32 sum of products in many lanes",
-        halves: None,
-        leave: dtype.is_quantised().then_some(Leave {
-            bounds: loose,
-            squared_error: squared_error(n) * power,
-            why: "activations may be rounded to 8 bits per block of 32, half a step at most",
-        }),
+        halves: leave.clone(),
+        leave: leave.filter(|_| !is_narrow),
     }
 }
 
-/// The squared error of a row of `n` products whose activations are rounded, as a share of what their squares come to. It
-/// is a third of 1e-4 on average; a few products are a sample, and four of its deviations are allowed.
-fn squared_error(n: usize) -> f64 {
+/// The squared error of a row of `n` products whose numbers are rounded, as a share of what their squares come to: thrice
+/// what it is on average, or, as a few products are a sample, four of its deviations.
+fn squared_error(mean: f64, n: usize) -> f64 {
     let deviations = 4.0 * (2.0 / n as f64).sqrt();
-    f64::max(1e-4, 3.3e-5 * (1.0 + deviations))
+    f64::max(3.0 * mean, mean * (1.0 + deviations))
 }
 
 /// The most that a product can be off when the activations of each block of 32

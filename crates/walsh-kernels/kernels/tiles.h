@@ -48,9 +48,20 @@ inline uint stage_tile(constant TilesArgs &args, device const uchar *weight, uin
     return base;
 }
 
-// Decodes run `run` of a pair of tasks of every row: two threads a row, one for each task.
+// Decodes run `run` of a pair of tasks of every row: two threads a row, one for each task. Floats lie where they were staged, in
+// whole vectors; blocks of theirs are tasks.
 inline void fill_weights(threadgroup Shared &shared, uint base, uint pair, int run, uint index) {
     uint row = index / 2, which = index % 2;
+    if (FLOATS) {
+        UNROLL for (int v = 0; v < 4; v++) {
+            Vector vector = shared.staged[row][4 * which + v];
+            if (STORED == F16) {
+                UNROLL for (int j = 0; j < 4; j++) vector.word[j] = narrow_pair(half_to_float(ushort(vector.word[j])), half_to_float(ushort(vector.word[j] >> 16)));
+            }
+            shared.weights[row][place_of(row, 4 * which + v)] = vector;
+        }
+        return;
+    }
     Run values = load_run(shared.staged[row], base, 2 * pair + which, run);
     UNROLL for (int v = 0; v < 4; v++) {
         Vector vector;

@@ -1,4 +1,4 @@
-// Products of rows of input, COLUMNS at a time, with up to four weights in blocks of one type on Hopper's tensor cores: output =
+// Products of rows of input, COLUMNS at a time, with up to four weights in blocks or in halves or bfloat16, of one type, on Hopper's tensor cores: output =
 // input . weight^T (+ bias), added to other rows where ADD is set. The weight is the first matrix, which a warpgroup decodes into
 // registers, 64 rows for each; the second, the input as `slab_rows` makes it, comes by bulk copies into a ring that all
 // warpgroups of a group read, ordered by the first lane of all. CLUSTER groups share the stages of the same rows, and add up each
@@ -13,10 +13,11 @@ enum : int {
     ROWS = 64,
     // Whether a stage's weights are decoded before any is multiplied: with few columns the warpgroups of other groups work meanwhile,
     // and what costs is that the simdgroups of one wait for each other.
-    WHOLE = type::HALVED && COLUMNS <= 64,
-    // Numbers of a stage of the weights; the input comes in slabs of a fourth of it, TOGETHER of which are a slot of its ring. A pair
-    // of q6_K's runs lies in two slabs.
-    DEPTH = 256,
+    WHOLE = type::GROUPED && COLUMNS <= 64,
+    // Numbers of a stage of the weights; the input comes in slabs of 64, TOGETHER of which are a slot of its ring. A pair of runs is
+    // a slab's; one of q6_K's lies in two.
+    DEPTH = STAGE_BLOCKS * type::PARTS * type::RUNS * 32,
+    STAGE_SLABS = DEPTH / 64,
     SLAB = 128 * COLUMNS,
     INPUT_SLOT = TOGETHER * SLAB,
     SLOTS_READ = type::STORED == type::Q6_K && TOGETHER == 1 ? 2 : 1,
@@ -26,7 +27,8 @@ enum : int {
 };
 static_assert(BARRIERS_AT + 16 * INPUT_SLOTS <= DYNAMIC && 4 * (PITCH + 1) * COLUMNS <= DYNAMIC, "the rings, and the sums where they were, fit the group's memory");
 static_assert(INPUT_SLOTS >= 2 * SLOTS_READ + BEHIND, "what is read, what is read next, and what is not yet ordered again");
-static_assert(STAGE_BLOCKS * type::PARTS * type::RUNS * 32 == DEPTH, "a stage is as deep as the input's");
+static_assert(DEPTH % 64 == 0 && STAGE_SLABS % SLABS_READ == 0 && STAGE_SLABS % TOGETHER == 0 && (DEPTH == 256 || !type::GROUPED),
+              "a stage is whole slots of the input, and a block where weights are grouped");
 
 // A barrier in the group's memory, which turns over when so many have arrived and so many bytes have come.
 inline void begin_barrier(uint barrier, uint count) { asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(barrier), "r"(count) : "memory"); }
@@ -193,11 +195,27 @@ struct BfloatStage {
     inline float factor(int) const { return 1.0f; }
 };
 
-template <bool HALVED> struct StageOf {
+// The same of floats, as they are stored.
+struct FloatStage : BfloatStage {
+    inline void decode(uint pair, uint (&to)[2][2][4]) const {
+        UNROLL for (uint i = 0; i < 2; i++) {
+            if (2 * pair + i < runs) {
+                type::float_fragments(slot, 2 * pair + i, lane / 4, lane % 4, to[i]);
+            } else {
+                UNROLL for (int j = 0; j < 8; j++) to[i][j / 4][j % 4] = 0;
+            }
+        }
+    }
+};
+
+template <bool GROUPED, bool FLOATS> struct StageOf {
     typedef BfloatStage Type;
 };
-template <> struct StageOf<true> {
+template <> struct StageOf<true, false> {
     typedef HalfStage Type;
+};
+template <> struct StageOf<false, true> {
+    typedef FloatStage Type;
 };
 
 inline void matmul_wgmma(constant MatMulWgmmaArgs &args, device const uchar *weight_0, device const uchar *weight_1, device const uchar *weight_2, device const uchar *weight_3,
@@ -233,13 +251,13 @@ inline void matmul_wgmma(constant MatMulWgmmaArgs &args, device const uchar *wei
     UNROLL for (uint turn = 0; turn < SLOTS - 1; turn++) fetch(turn);
     walsh_begin();
     Input slabs;
-    slabs.slabs = (const uchar *)input + (ulong(first_column) * args.slabs + ulong(4 * begin) * COLUMNS) * 128;
+    slabs.slabs = (const uchar *)input + (ulong(first_column) * args.slabs + ulong(STAGE_SLABS * begin) * COLUMNS) * 128;
     slabs.ring = ring;
-    slabs.count = min(4 * end, args.slabs) - min(4 * begin, args.slabs);
+    slabs.count = min(STAGE_SLABS * end, args.slabs) - min(STAGE_SLABS * begin, args.slabs);
     slabs.index = at.index;
     slabs.begin();
     float sums[COLUMNS / 2] = {};
-    typename StageOf<type::HALVED>::Type stage;
+    typename StageOf<type::GROUPED, type::FLOATS>::Type stage;
     auto runs_of = [&](uint turn) { return count(begin + turn) * type::PARTS * type::RUNS; };
     auto prepare = [&](uint turn) {
         await_copies<SLOTS - 2>();
@@ -258,7 +276,7 @@ inline void matmul_wgmma(constant MatMulWgmmaArgs &args, device const uchar *wei
     };
     auto multiply = [&](uint pair, const uint (&a)[2][2][4]) {
         UNROLL for (uint nibble = 0; nibble < 2; nibble++) {
-            uint run = type::HALVED ? type::HalfBlock::run(pair, nibble) : 2 * pair + nibble, slab = run / 2 % SLABS_READ;
+            uint run = type::GROUPED ? type::HalfBlock::run(pair, nibble) : 2 * pair + nibble, slab = run / 2 % SLABS_READ;
             UNROLL for (uint half = 0; half < 2; half++) {
                 multiply_tile(sums, a[nibble][half], matrix_at(from[slab / TOGETHER], slab % TOGETHER * SLAB + run % 2 * 64 + half * 32));
             }
@@ -294,14 +312,14 @@ inline void matmul_wgmma(constant MatMulWgmmaArgs &args, device const uchar *wei
         for (uint turn = 0; begin + turn < end; turn++) {
             uint runs = runs_of(turn);
             bool more = begin + turn + 1 < end;
-            UNROLL for (uint pair = 0; pair < 4; pair++) {
+            UNROLL for (uint pair = 0; pair < STAGE_SLABS; pair++) {
                 // Only the last stage ends early.
                 if (2 * pair >= runs) break;
                 if (pair % SLABS_READ == 0) await();
                 begin_products();
                 multiply(pair, a[pair % 2]);
                 end_products();
-                if (pair < 3) {
+                if (pair + 1 < STAGE_SLABS) {
                     stage.decode(pair + 1, a[(pair + 1) % 2]);
                 } else if (more) {
                     prepare(turn + 1);

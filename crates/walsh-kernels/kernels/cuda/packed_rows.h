@@ -1,14 +1,17 @@
 // Rows of a weight in blocks as first matrices of m16n8k16 products, out of a ring in the group's memory: sixteen rows of each
 // simdgroup, STAGE_BLOCKS blocks of each in a slot.
 enum : int {
-    // Whether numbers are halves: a weight is a scale of six or eight bits times a code, which a half holds, and what both are
-    // multiplied with belongs to 256 weights. Otherwise they are bfloat16.
-    HALVED = STORED == Q4_K || STORED == Q5_K || STORED == Q6_K,
+    // Whether a weight is a scale of six or eight bits times a code, which a half holds, and what both are multiplied with
+    // belongs to 256 weights: numbers are halves then, as those that are stored so are. Otherwise they are bfloat16.
+    GROUPED = STORED == Q4_K || STORED == Q5_K || STORED == Q6_K,
+    HALVED = GROUPED || STORED == F16,
     STAGE_RUNS = STAGE_BLOCKS * PARTS * RUNS,
     // Rows start at multiples of BLOCK_ALIGN bytes, copies at multiples of sixteen; the last word of a block may end behind it.
     // Then eight rows lie in banks of their own, too.
     CHUNKS = BLOCK_ALIGN == 16 ? STAGE_BLOCKS * BLOCK_BYTES / 16 : (STAGE_BLOCKS * BLOCK_BYTES + 15 + 4 + 15) / 16 | 1,
-    SLOT_BYTES = 16 * 16 * CHUNKS,
+    // Eight rows of floats, of which a lane reads two words at a time, lie two vectors apart.
+    PITCH = CHUNKS + (FLOATS ? 2 : 0),
+    SLOT_BYTES = 16 * 16 * PITCH,
     COPIES = (16 * CHUNKS + 31) / 32,
     // Whether a block has minima of its own.
     SUBTRACTS = STORED == Q4_K || STORED == Q5_K,
@@ -42,15 +45,17 @@ struct Rows {
     // Begins to copy `count` blocks of each row; where enough others follow, some of their bytes too.
     inline void copy(uint to, uint block, uint count, uint blocks, uint lane) const {
         static_assert(CHUNKS * 16 <= (STAGE_BLOCKS + 4) * BLOCK_BYTES, "four blocks are more than what is copied beyond a stage");
+        static_assert(PITCH == CHUNKS || 32 % CHUNKS == 0, "whole rows at a time, where they lie apart");
+        constexpr uint STEP = PITCH == CHUNKS ? 512 : 32 / CHUNKS * 16 * PITCH;
         bool whole = block + STAGE_BLOCKS + (BLOCK_ALIGN == 16 ? 0 : 4) <= blocks;
         const uchar *first = settled(origin + block * BLOCK_BYTES);
-        to += 16 * lane;
+        to += PITCH == CHUNKS ? 16 * lane : 16 * (lane / CHUNKS * PITCH + lane % CHUNKS);
         UNROLL for (uint i = 0; i < COPIES; i++) {
             uint chunk = 32 * i + lane;
             const uchar *from = first + copied[i];
             uint shift = BLOCK_ALIGN == 16 ? 0 : uint(ulong(from) % 16);
             if (16 * CHUNKS % 32 != 0 && chunk >= 16 * CHUNKS) continue;
-            if (whole || 16 * (chunk % CHUNKS) < shift + count * BLOCK_BYTES) copy_async<16>(to + 512 * i, from - shift);
+            if (whole || 16 * (chunk % CHUNKS) < shift + count * BLOCK_BYTES) copy_async<16>(to + STEP * i, from - shift);
         }
     }
 
@@ -98,10 +103,22 @@ inline void decode_four(uint codes, uint scale, uint minimum, uint &low, uint &h
     high = fma_bfloats(high, scale, minimum);
 }
 
+// The same of floats, which are what is multiplied; halves in the order of the input's.
+inline void float_fragments(const uchar *slot, uint run, uint g, uint q, uint (&a)[2][4]) {
+    UNROLL for (int side = 0; side < 2; side++) {
+        const uint2 *row = (const uint2 *)(slot + (8 * side + g) * (16 * PITCH) + run * 64) + q;
+        UNROLL for (int half = 0; half < 2; half++) {
+            uint2 four = row[4 * half];
+            a[half][side] = HALVED ? permuted(four.x, four.y, 0x5410) : four.x;
+            a[half][2 + side] = HALVED ? permuted(four.x, four.y, 0x7632) : four.y;
+        }
+    }
+}
+
 // A run's weights of two rows as bfloat16: of either half of 32 numbers the two pairs of each row.
 inline void bfloat_fragments(const uchar *slot, const Bases &base, uint task, int r, uint g, uint q, uint (&a)[2][4]) {
     UNROLL for (int side = 0; side < 2; side++) {
-        const Vector *row = (const Vector *)(slot + (8 * side + g) * (16 * CHUNKS));
+        const Vector *row = (const Vector *)(slot + (8 * side + g) * (16 * PITCH));
         uint codes[2];
         Run run = load_run(row, base.at[side], task, r);
         load_pair(row, base.at[side] + task / PARTS * BLOCK_BYTES, task % PARTS, r, q, codes);
@@ -239,7 +256,7 @@ struct HalfBlock {
 
     inline HalfBlock(const uchar *slot, const Bases &base, uint block, uint g, uint q) {
         UNROLL for (int side = 0; side < 2; side++) {
-            const uchar *row = slot + (8 * side + g) * (16 * CHUNKS);
+            const uchar *row = slot + (8 * side + g) * (16 * PITCH);
             uint at = base.at[side] + block * BLOCK_BYTES;
             heads[side] = load_head((const Vector *)row, at);
             words[side] = (const uint *)row + at / 4 + q;

@@ -134,9 +134,50 @@ pub(crate) fn form(dtype: DType) -> Option<Form> {
     })
 }
 
+/// Numbers of a block of floats, and of what a block of any other type is a multiple of.
+const FLOATS: usize = 32;
+
+/// Numbers of a block, and its bytes: rows of halves and of bfloat16 are read in blocks, too, where those are multiplied as
+/// matrices.
+pub(super) fn block(dtype: DType) -> (usize, usize) {
+    match is_float(dtype) {
+        true => (FLOATS, FLOATS * dtype.block_bytes()),
+        false => (dtype.block_len(), dtype.block_bytes()),
+    }
+}
+
+/// Whether numbers are stored as what tensor cores multiply.
+pub(super) fn is_float(dtype: DType) -> bool {
+    matches!(dtype, DType::F16 | DType::BF16)
+}
+
+/// The form of a type whose products are computed in tiles or by matrices.
+pub(super) fn matrix_form(dtype: DType) -> Option<Form> {
+    let words = Words {
+        count: 1,
+        ..Words::default()
+    };
+    let floats = Form {
+        low: words,
+        high: Words::default(),
+        signs: 0,
+        d: None,
+        minimum: None,
+        scales: 0,
+        scales_high: 0,
+        halves: 1,
+        zero: 0,
+        runs: 1,
+        parts: 1,
+        stage: 1,
+        step: 2,
+    };
+    form(dtype).or(is_float(dtype).then_some(floats))
+}
+
 /// The widest loads that every block and wide field of a row allows that begins at such a multiple, in bytes.
 pub(super) fn alignment(dtype: DType) -> u64 {
-    match dtype.block_bytes() {
+    match block(dtype).1 {
         bytes if bytes % 16 == 0 => 16,
         bytes if bytes % 4 == 0 => 4,
         bytes if bytes % 2 == 0 => 2,
@@ -151,11 +192,20 @@ pub(crate) fn type_constant(dtype: DType) -> i64 {
 
 /// The type that a variant is for, by the names of the texts; for blocks, their form.
 pub(crate) fn tables(variant: &Variant) -> String {
-    tables_of(variant.constant("TYPE"))
+    text(variant.constant("TYPE"), form)
+}
+
+/// The same, floats as blocks as well.
+pub(super) fn matrix_tables(variant: &Variant) -> String {
+    matrix_tables_of(variant.constant("TYPE"))
 }
 
 /// The same of a type by its constant.
-pub(super) fn tables_of(stored: i64) -> String {
+pub(super) fn matrix_tables_of(stored: i64) -> String {
+    text(stored, matrix_form)
+}
+
+fn text(stored: i64, form: fn(DType) -> Option<Form>) -> String {
     let known: Vec<(String, DType)> = names().collect();
     let mut constants: Vec<(&str, i64)> = known
         .iter()
@@ -168,7 +218,8 @@ pub(super) fn tables_of(stored: i64) -> String {
     if let Some((dtype, form)) = blocks {
         let number = |value: usize| value as i64;
         constants.extend([
-            ("BLOCK_BYTES", number(dtype.block_bytes())),
+            ("BLOCK_BYTES", number(block(dtype).1)),
+            ("FLOATS", i64::from(is_float(dtype))),
             ("BLOCK_ALIGN", alignment(dtype) as i64),
             ("PARTS", number(form.parts)),
             ("RUNS", number(form.runs)),

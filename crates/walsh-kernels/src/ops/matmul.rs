@@ -3,7 +3,7 @@
 use walsh_core::ops::MatMul;
 use walsh_core::{Activations, Buffer, Result, Span, Tensor};
 
-use super::blocks::{self, Form, form, type_constant};
+use super::blocks::{self, Form, block, form, matrix_form, type_constant};
 use super::products::Products;
 use crate::args::args;
 use crate::kernel::{Kernel, Native, Platform, Variant, reads, writes};
@@ -187,7 +187,7 @@ static MATMUL_TILES: Kernel = Kernel {
         include_str!("../../kernels/bfloat.h"),
         include_str!("../../kernels/tiles.h"),
     ],
-    tables: blocks::tables,
+    tables: blocks::matrix_tables,
     text: include_str!("../../kernels/matmul_tiles.h"),
     native: &[Native {
         platform: Platform::Cuda,
@@ -248,11 +248,11 @@ pub(crate) const KERNELS: &[&Kernel] = &[
 
 pub(crate) fn lower(op: &MatMul, lowering: &mut Lowering<'_>) -> Result<()> {
     lowering.countable(&[&op.input, &op.output])?;
+    if let Some((form, tile)) = matrix_form(op.weight.dtype()).zip(tile_rows(op, lowering)) {
+        return with_tiles(op, (&form, tile), lowering);
+    }
     match form(op.weight.dtype()) {
-        Some(form) => match tile_rows(op, lowering) {
-            Some(tile) => with_tiles(op, (&form, tile), lowering),
-            None => with_blocks(op, &form, lowering),
-        },
+        Some(form) => with_blocks(op, &form, lowering),
         None => with_floats(op, lowering),
     }
 }
@@ -287,9 +287,10 @@ fn tile_rows(op: &MatMul, lowering: &Lowering<'_>) -> Option<u32> {
         return None;
     };
     let (rows, _) = TILES_M.iter().find(|(_, bytes)| memory >= *bytes)?;
+    let whole = op.weight.row_len().is_multiple_of(block(op.weight.dtype()).0 as u64);
     let many = op.input.shape()[0] > FEW_ROWS && !Products::join(op, &lowering.limits());
     // Tiles round their input and the weights.
-    (many && planes(lowering) == 1).then_some(*rows)
+    (whole && many && planes(lowering) == 1).then_some(*rows)
 }
 
 /// How often an input is rounded to 8 bits: once, or, for the precision of single floats, what that leaves twice more.
@@ -468,7 +469,7 @@ fn with_tiles(op: &MatMul, (form, tile): (&Form, u32), lowering: &mut Lowering<'
             ("TILE_M", i64::from(tile)),
         ],
     );
-    let blocks = op.weight.row_len() / dtype.block_len() as u64;
+    let blocks = op.weight.row_len() / block(dtype).0 as u64;
     let steps = blocks.div_ceil(form.step);
     let tiles = [
         u64::from(n).div_ceil(TILE_N),

@@ -5,7 +5,7 @@ mod tiles;
 use walsh_core::ops::{ExpertMatMul, ExpertRoute, ExpertSum, Scoring};
 use walsh_core::{Result, Span, Tensor};
 
-use super::blocks::{self, Form, form, type_constant};
+use super::blocks::{self, Form, form, matrix_form, type_constant};
 use super::embedding::check_ids;
 use super::matmul::{
     MatMulArgs, MatMulFloatsArgs, SIMDS, THREADS, planes, quantised, row_alignment, split,
@@ -208,11 +208,12 @@ pub(crate) fn products(op: &ExpertMatMul, lowering: &mut Lowering<'_>) -> Result
         return Err(lowering.unsupported("the experts have 2^31 rows or more"));
     }
     checked(&op.ids, experts, lowering)?;
+    let tile = tiles::rows(op, &sizes, lowering);
+    if let Some((form, tile)) = matrix_form(op.weight.dtype()).zip(tile) {
+        return tiles::lower(op, &sizes, (&form, tile), lowering);
+    }
     match form(op.weight.dtype()) {
-        Some(form) => match tiles::rows(op, &sizes, lowering) {
-            Some(tile) => tiles::lower(op, &sizes, (&form, tile), lowering),
-            None => with_blocks(op, &sizes, &form, lowering),
-        },
+        Some(form) => with_blocks(op, &sizes, &form, lowering),
         None => with_floats(op, &sizes, lowering),
     }
 }

@@ -4,7 +4,7 @@
 use walsh_core::ops::ExpertMatMul;
 use walsh_core::{Buffer, Result, Span};
 
-use super::super::blocks::{self, Form, type_constant};
+use super::super::blocks::{self, Form, block, type_constant};
 use super::super::matmul::{FEW_ROWS, THREADS, TILE_N, TilesArgs, planes, row_alignment};
 use super::{Sizes, spans};
 use crate::args::args;
@@ -95,7 +95,7 @@ static TILES: Kernel = Kernel {
         include_str!("../../../kernels/tiles.h"),
         include_str!("../../../kernels/experts_tiles.h"),
     ],
-    tables: blocks::tables,
+    tables: blocks::matrix_tables,
     text: include_str!("../../../kernels/matmul_tiles.h"),
     native: &[Native {
         platform: Platform::Cuda,
@@ -142,6 +142,7 @@ pub(super) fn rows(op: &ExpertMatMul, sizes: &Sizes, lowering: &Lowering<'_>) ->
         return None;
     };
     let many = op.ids.shape()[0] > FEW_ROWS
+        && sizes.k.is_multiple_of(block(op.weight.dtype()).0 as u64)
         && sizes.slots >= TILED_SLOTS * sizes.experts
         && sizes.experts <= MOST_ORDERED;
     let rows = if sizes.slots >= 48 * sizes.experts {
@@ -289,7 +290,7 @@ pub(super) fn lower(
             ("TILE_M", i64::from(tile)),
         ],
     );
-    let blocks = sizes.k / dtype.block_len() as u64;
+    let blocks = sizes.k / block(dtype).0 as u64;
     let args = TilesArgs {
         row_bytes: sizes.row_bytes,
         rows: rows as u32,

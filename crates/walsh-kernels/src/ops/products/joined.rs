@@ -36,7 +36,7 @@ pub(super) fn tables(variant: &Variant, before: &str, piece: &str) -> String {
         let _ = write!(
             text,
             "namespace {name} {{\n{}{}{piece}}} // namespace {name}\n",
-            blocks::tables_of(stored),
+            blocks::matrix_tables_of(stored),
             include_str!("../../../kernels/blocks.h")
         );
     };

@@ -2,7 +2,7 @@
 
 use walsh_formats::DType;
 
-use super::super::blocks::{alignment, type_constant};
+use super::super::blocks::{alignment, block, is_float, type_constant};
 use super::joined::{Products, row_bytes};
 
 /// The kernel counts the bytes of sixteen rows in 32 bits.
@@ -29,13 +29,14 @@ pub(super) fn knows(dtype: DType) -> bool {
 
 /// Whether `packed_rows.h` computes in halves, or in bfloat16.
 pub(super) fn halved(dtype: DType) -> bool {
-    matches!(dtype, DType::Q4K | DType::Q5K | DType::Q6K)
+    matches!(dtype, DType::Q4K | DType::Q5K | DType::Q6K | DType::F16)
 }
 
 /// The bytes of sixteen rows of so many blocks in a ring, as `packed_rows.h` counts them.
 pub(super) fn slot_bytes(dtype: DType, blocks: u64) -> u64 {
-    let bytes = blocks * dtype.block_bytes() as u64;
+    let bytes = blocks * block(dtype).1 as u64;
     let chunks = match alignment(dtype) {
+        16 if is_float(dtype) => bytes / 16 + 2,
         16 => bytes / 16,
         _ => (bytes + 15 + 4).div_ceil(16) | 1,
     };

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use walsh_core::{Buffer, Result};
 use walsh_formats::DType;
 
-use super::super::blocks::type_constant;
+use super::super::blocks::{block, is_float, type_constant};
 use super::super::matmul::FEW_ROWS;
 use super::joined::{Parts, Products, RESERVED, ROWS_BUFFERS, Then, tables};
 use super::packed;
@@ -16,8 +16,10 @@ use crate::lower::{Limits, Lowering, layout};
 /// Threads of the group that makes a row of the input's form.
 const THREADS: u64 = 256;
 
-/// Numbers of a stage of the weights.
-const DEPTH: u64 = 256;
+/// Numbers of a stage of the weights: of floats, which take more bytes, the fewer.
+fn depth(dtype: DType) -> u64 {
+    if is_float(dtype) { 128 } else { 256 }
+}
 
 /// Numbers of a slab of the input.
 const SLAB: u64 = 64;
@@ -28,8 +30,13 @@ const UNIT_ROWS: u64 = 64;
 /// Simdgroups of a warpgroup.
 const SIMDS: u64 = 4;
 
-/// Rows of input that a group takes at a time.
-const COLUMNS: [u64; 3] = [64, 128, 256];
+/// Rows of input that a group takes at a time. Of blocks, fewer than 64 rows of input are multiplied sooner by `matmul_few`.
+fn columns(dtype: DType) -> &'static [u64] {
+    match is_float(dtype) {
+        true => &[16, 32, 64, 128, 256],
+        false => &[64, 128, 256],
+    }
+}
 
 /// How many groups may share the stages of the same rows: few values, as each is a kernel of its own.
 const CLUSTERS: [u64; 4] = [1, 2, 4, 8];
@@ -71,9 +78,12 @@ fn input_slots(dtype: DType, columns: u64) -> [u64; 2] {
 const AROUND: u64 = 2;
 
 /// The cycles that a warpgroup's stage takes of a multiprocessor, as measured on an H200: the more columns, the less of them the
-/// weights' decoding is.
-fn stage_cycles(columns: u64) -> u64 {
-    950 + 9 * columns / 2
+/// weights' decoding is, or, of floats, their way.
+fn stage_cycles(dtype: DType, columns: u64) -> u64 {
+    match is_float(dtype) {
+        true => 600 + 9 * columns / 4,
+        false => 950 + 9 * columns / 2,
+    }
 }
 
 args! {
@@ -228,7 +238,7 @@ pub(crate) struct Shape {
 
 /// Blocks of a stage.
 fn stage(dtype: DType) -> u64 {
-    DEPTH / dtype.block_len() as u64
+    depth(dtype) / block(dtype).0 as u64
 }
 
 /// The slots of the rings of weights and of the input, and a group's memory, where it may have so many bytes.
@@ -255,18 +265,20 @@ fn rings(dtype: DType, columns: u64, warpgroups: u64, bytes: u64) -> Option<(u64
 pub(super) fn shape(products: &Products, limits: &Limits) -> Option<Shape> {
     let rows = products.input().row_count();
     let dtype = products.products[0].weight.dtype();
-    // Fewer rows are multiplied sooner by `matmul_few`.
+    let width = products.input().row_len();
     let fits = limits.warpgroup_matrices
-        && rows > FEW_ROWS
         && products.norm.is_none()
         && !matches!(products.then, Then::Gated { .. })
-        && packed::knows(dtype)
+        && match is_float(dtype) {
+            true => width.is_multiple_of(block(dtype).0 as u64),
+            // Fewer rows are multiplied sooner by `matmul_few`.
+            false => rows > FEW_ROWS && packed::knows(dtype),
+        }
         && packed::countable(products);
     if !fits {
         return None;
     }
-    let width = products.input().row_len();
-    let stages = width.div_ceil(DEPTH);
+    let stages = width.div_ceil(depth(dtype));
     let units = u64::from(products.parts(UNIT_ROWS).units);
     let room = u64::from(limits.fragment_bytes) + RESERVED;
     let cut = |columns: u64, cluster: u64| {
@@ -282,7 +294,7 @@ pub(super) fn shape(products: &Products, limits: &Limits) -> Option<Shape> {
                 slots,
                 input_slots,
                 dynamic,
-                blocks: width / dtype.block_len() as u64,
+                blocks: width / block(dtype).0 as u64,
                 stages,
                 slabs: width.div_ceil(SLAB),
                 padded: rows.next_multiple_of(columns),
@@ -290,9 +302,10 @@ pub(super) fn shape(products: &Products, limits: &Limits) -> Option<Shape> {
         })
     };
     // Twice as many columns as there are rows are never better.
-    let columns = COLUMNS
-        .into_iter()
-        .filter(|columns| *columns < 2 * rows && *columns >= rows.min(64));
+    let all = columns(dtype).iter().copied();
+    let columns = all.filter(|columns| {
+        (*columns < 2 * rows || *columns == 16) && *columns >= rows.min(64)
+    });
     let most = u64::from(limits.cluster_groups).min(stages);
     let cuts = columns.flat_map(|columns| {
         let clusters = CLUSTERS.into_iter().filter(|cluster| *cluster <= most);
@@ -304,7 +317,7 @@ pub(super) fn shape(products: &Products, limits: &Limits) -> Option<Shape> {
         let groups = units.div_ceil(cut.warpgroups) * tiles * cut.cluster;
         let waves = groups.div_ceil(u64::from(limits.multiprocessors) * cut.resident);
         let stages = stages.div_ceil(cut.cluster) + AROUND;
-        waves * stages * cut.resident * cut.warpgroups * stage_cycles(cut.columns)
+        waves * stages * cut.resident * cut.warpgroups * stage_cycles(dtype, cut.columns)
     })
 }
 
