@@ -27,6 +27,7 @@ const SHAPES: &[Shape] = &[
     shape(96, 224, [DType::Q5_0, DType::Q4_1]),
     shape(160, 320, [DType::Q5_1, DType::IQ4NL]),
     shape(512, 768, [DType::MXFP4, DType::IQ3S]),
+    shape(512, 1536, [DType::BF16, DType::F16]),
 ];
 
 const fn shape(width: u64, inner: u64, types: [DType; 2]) -> Shape {

@@ -12,7 +12,7 @@ use crate::kernel::Touch;
 use crate::list::plan;
 use crate::lower::Lowering;
 use crate::ops::norm;
-use crate::ops::products::{MOST_PARTS, Products, Shape, Then, is_readable, most_types};
+use crate::ops::products::{MOST_PARTS, Products, Shape, Then, is_readable, most_types, together};
 use crate::ops::rope::RopeInspect;
 
 /// The dispatches that [`RopeInspect`] joins.
@@ -53,7 +53,17 @@ pub(crate) fn join(
         at = group.end;
     }
     let all = std::mem::take(&mut lowering.dispatches);
-    lowering.dispatches = without_unread_forms(all);
+    let mut all = without_unread_forms(all).into_iter().peekable();
+    while let Some(dispatch) = all.next() {
+        let joined = all.peek().and_then(|form| together(&dispatch, form));
+        if let Some(joined) = joined {
+            all.next();
+            plans.push((joined.command, plan(std::slice::from_ref(&joined), 0)));
+            lowering.dispatches.push(joined);
+        } else {
+            lowering.dispatches.push(dispatch);
+        }
+    }
     Ok(plans)
 }
 
@@ -335,8 +345,9 @@ fn without_unread_forms(dispatches: Vec<Dispatch>) -> Vec<Dispatch> {
             if !accesses.writes.iter().any(read) {
                 continue;
             }
-            needed.retain(|needed| !accesses.writes.iter().any(|span| span.same(needed)));
         }
+        // Workspace is used again and again: what is read behind this is what this leaves there.
+        needed.retain(|needed| !accesses.writes.iter().any(|span| span.same(needed)));
         let reads = accesses.reads.into_iter();
         for span in reads.filter(|span| span.bytes > 0 && forms.contains(&span.buffer.id())) {
             if !needed.iter().any(|needed| needed.same(&span)) {

@@ -6,12 +6,21 @@
 // of all rows follow the slabs.
 struct Shared {
     float most[THREADS / 32];
+    Marks marks;
 };
 
-inline void slab_rows(constant SlabRowsArgs &args, device const float *input, device uint *output, threadgroup Shared &shared, Position at) {
+inline void slab_rows(constant SlabRowsArgs &args, device const float *input, device const float *by, device float *written, device uint *output, threadgroup Shared &shared, Position at) {
     uint row = at.x, steps = 2 * args.blocks, all = 4 * args.slabs;
-    const float4 *own = (const float4 *)(input + ulong(row) * args.blocks * 32);
+    ulong first_four = ulong(row) * args.blocks * 8;
+    const float4 *own = (const float4 *)(BEFORE != 0 ? written : input) + first_four;
     if (row >= args.rows) steps = 0;
+    if (BEFORE != 0 && row < args.rows) {
+        const float4 *from = (const float4 *)input + first_four;
+        float4 *to = (float4 *)written + first_four;
+        if (BEFORE == NORM) norm_row(from, (const float4 *)by, to, 4 * steps, args.eps, shared.marks, at);
+        for (uint i = at.index; BEFORE >= GATES && i < 4 * steps; i += THREADS) to[i] = gated(from[i], ((const float4 *)by)[first_four + i]);
+        __syncthreads();
+    }
     float inverse = 1.0f;
     if (HALVES) {
         float most = 0.0f;

@@ -287,7 +287,10 @@ fn tile_rows(op: &MatMul, lowering: &Lowering<'_>) -> Option<u32> {
         return None;
     };
     let (rows, _) = TILES_M.iter().find(|(_, bytes)| memory >= *bytes)?;
-    let whole = op.weight.row_len().is_multiple_of(block(op.weight.dtype()).0 as u64);
+    let whole = op
+        .weight
+        .row_len()
+        .is_multiple_of(block(op.weight.dtype()).0 as u64);
     let many = op.input.shape()[0] > FEW_ROWS && !Products::join(op, &lowering.limits());
     // Tiles round their input and the weights.
     (whole && many && planes(lowering) == 1).then_some(*rows)
@@ -549,5 +552,7 @@ fn with_floats(op: &MatMul, lowering: &mut Lowering<'_>) -> Result<()> {
         1,
     ];
     let spans = spans(op, op.input.span(), lowering);
-    lowering.dispatch(variant, groups, &args, spans)
+    lowering.dispatch(variant, groups, &args, spans)?;
+    lowering.computes(op.clone());
+    Ok(())
 }

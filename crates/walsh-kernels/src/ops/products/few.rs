@@ -5,9 +5,9 @@ use walsh_formats::DType;
 
 use super::super::blocks::type_constant;
 use super::joined::{Parts, Products, RESERVED, ROWS_BUFFERS, Then, tables};
-use super::packed;
+use super::{before, packed};
 use crate::args::args;
-use crate::kernel::{Kernel, Native, Platform, Variant, reads, writes};
+use crate::kernel::{Kernel, Native, Platform, Variant};
 use crate::lower::{Limits, Lowering, layout};
 
 /// Threads of the group that makes the input's form.
@@ -49,6 +49,10 @@ args! {
         rows: u32,
         /// Blocks of 32 in a row.
         blocks: u32,
+        /// Added to the mean square, where they are made by a norm.
+        eps: f32,
+        /// Fills the struct up to a multiple of eight bytes.
+        unused: u32,
     }
 
     /// Arguments of `matmul_few`.
@@ -76,17 +80,17 @@ args! {
 
 pub(super) static ROUND_ROWS: Kernel = Kernel {
     name: "round_rows",
-    includes: &[include_str!("../../../kernels/cuda/matrices.h")],
+    includes: before::INCLUDES,
     tables: crate::kernel::no_tables,
     text: "",
     native: &[Native {
         platform: Platform::Cuda,
         text: include_str!("../../../kernels/cuda/round_rows.cu"),
     }],
-    constants: &["THREADS", "TILES", "HALVES"],
+    constants: &["THREADS", "TILES", "HALVES", "BEFORE", "HELD"],
     args: layout::<RoundRowsArgs>(),
-    buffers: &[reads("input", "float"), writes("output", "uint")],
-    shared: false,
+    buffers: &before::BUFFERS,
+    shared: true,
 };
 
 pub(super) static MATMUL_FEW: Kernel = Kernel {
@@ -289,6 +293,8 @@ fn rounded(products: &Products, shape: &Shape, lowering: &mut Lowering<'_>) -> R
     let args = RoundRowsArgs {
         rows: input.row_count() as u32,
         blocks: blocks as u32,
+        eps: 0.0,
+        unused: 0,
     };
     let variant = Variant::new(
         &ROUND_ROWS,
@@ -296,11 +302,13 @@ fn rounded(products: &Products, shape: &Shape, lowering: &mut Lowering<'_>) -> R
             ("THREADS", THREADS as i64),
             ("TILES", tiles as i64),
             ("HALVES", i64::from(halves)),
+            ("BEFORE", 0),
+            ("HELD", 1),
         ],
     );
     // A simdgroup takes 256 numbers of a row.
     let groups = (8 * tiles * blocks.div_ceil(8)).div_ceil(THREADS / 32);
-    let spans = vec![input.span(), form.span()];
+    let spans = before::nothing_before(input, &form, lowering);
     lowering.dispatch(variant, [groups, 1, 1], &args, spans)?;
     lowering.derives();
     lowering.keep(what, sources, form.clone());

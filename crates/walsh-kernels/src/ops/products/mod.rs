@@ -1,5 +1,6 @@
 //! Products of a few rows of input with what stands before and behind them, as launches of CUDA's own.
 
+mod before;
 mod few;
 mod joined;
 mod packed;
@@ -9,6 +10,7 @@ mod wgmma;
 use walsh_core::ops::MatMul;
 use walsh_core::{Result, Tensor};
 
+pub(crate) use self::before::together;
 pub(crate) use self::joined::{MOST_PARTS, Products, Then, is_readable, most_types};
 use crate::kernel::Kernel;
 use crate::lower::{Limits, Lowering};

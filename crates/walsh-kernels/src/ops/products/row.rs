@@ -88,6 +88,7 @@ pub(super) static MATMUL_ROW: Kernel = Kernel {
 fn tables_of_row(variant: &Variant) -> String {
     let before = concat!(
         include_str!("../../../kernels/cuda/round.h"),
+        include_str!("../../../kernels/cuda/norm_factor.h"),
         include_str!("../../../kernels/cuda/row_input.h")
     );
     let piece = concat!(

@@ -8,9 +8,9 @@ use walsh_formats::DType;
 use super::super::blocks::{block, is_float, type_constant};
 use super::super::matmul::FEW_ROWS;
 use super::joined::{Parts, Products, RESERVED, ROWS_BUFFERS, Then, tables};
-use super::packed;
+use super::{before, packed};
 use crate::args::args;
-use crate::kernel::{Kernel, Native, Platform, Variant, reads, writes};
+use crate::kernel::{Kernel, Native, Platform, Variant};
 use crate::lower::{Limits, Lowering, layout};
 
 /// Threads of the group that makes a row of the input's form.
@@ -99,8 +99,8 @@ args! {
         padded: u32,
         /// Rows whose slabs lie together.
         columns: u32,
-        /// Fills the struct up to a multiple of eight bytes.
-        unused: u32,
+        /// Added to the mean square, where they are made by a norm.
+        eps: f32,
     }
 
     /// Arguments of `matmul_wgmma`.
@@ -132,16 +132,16 @@ args! {
 
 pub(super) static SLAB_ROWS: Kernel = Kernel {
     name: "slab_rows",
-    includes: &[include_str!("../../../kernels/cuda/matrices.h")],
+    includes: before::INCLUDES,
     tables: crate::kernel::no_tables,
     text: "",
     native: &[Native {
         platform: Platform::Cuda,
         text: include_str!("../../../kernels/cuda/slab_rows.cu"),
     }],
-    constants: &["THREADS", "HALVES"],
+    constants: &["THREADS", "HALVES", "BEFORE", "HELD"],
     args: layout::<SlabRowsArgs>(),
-    buffers: &[reads("input", "float"), writes("output", "uint")],
+    buffers: &before::BUFFERS,
     shared: true,
 };
 
@@ -303,9 +303,8 @@ pub(super) fn shape(products: &Products, limits: &Limits) -> Option<Shape> {
     };
     // Twice as many columns as there are rows are never better.
     let all = columns(dtype).iter().copied();
-    let columns = all.filter(|columns| {
-        (*columns < 2 * rows || *columns == 16) && *columns >= rows.min(64)
-    });
+    let columns =
+        all.filter(|columns| (*columns < 2 * rows || *columns == 16) && *columns >= rows.min(64));
     let most = u64::from(limits.cluster_groups).min(stages);
     let cuts = columns.flat_map(|columns| {
         let clusters = CLUSTERS.into_iter().filter(|cluster| *cluster <= most);
@@ -399,13 +398,18 @@ fn slabs(products: &Products, shape: &Shape, lowering: &mut Lowering<'_>) -> Res
         slabs: shape.slabs as u32,
         padded: shape.padded as u32,
         columns: shape.columns as u32,
-        unused: 0,
+        eps: 0.0,
     };
     let variant = Variant::new(
         &SLAB_ROWS,
-        &[("THREADS", THREADS as i64), ("HALVES", i64::from(halves))],
+        &[
+            ("THREADS", THREADS as i64),
+            ("HALVES", i64::from(halves)),
+            ("BEFORE", 0),
+            ("HELD", 1),
+        ],
     );
-    let spans = vec![input.span(), form.span()];
+    let spans = before::nothing_before(input, &form, lowering);
     lowering.dispatch(variant, [shape.padded, 1, 1], &args, spans)?;
     lowering.derives();
     lowering.keep(what, sources, form.clone());
