@@ -8,7 +8,7 @@ use super::shared::{Problems, Table, rng};
 use crate::reference::{AttentionShape, Row, Softmax, attention};
 use crate::{Expected, HostTensor, Leave, Problem};
 
-pub(super) const TABLES: &[Table] = &[Table::sampled(2, "Attention", attention_op)];
+pub(super) const TABLES: &[Table] = &[Table::sampled(4, "Attention", attention_op)];
 
 /// Positions of a page.
 const PAGE: i32 = walsh::PAGE as i32;

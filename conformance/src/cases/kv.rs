@@ -7,7 +7,7 @@ use super::shared::{Problems, Table, rng};
 use crate::reference::Row;
 use crate::{Expected, HostTensor, Problem, Rng};
 
-pub(super) const TABLES: &[Table] = &[Table::new("KvStore", kv_store)];
+pub(super) const TABLES: &[Table] = &[Table::sampled(3, "KvStore", kv_store)];
 
 /// An overlay of some tokens in the codec that goes with the head size.
 pub(super) const fn overlay(first: u32, recent: u32, slack: u64) -> OverlayOptions {

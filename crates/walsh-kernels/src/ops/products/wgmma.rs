@@ -13,8 +13,13 @@ use crate::args::args;
 use crate::kernel::{Kernel, Native, Platform, Variant};
 use crate::lower::{Limits, Lowering, layout};
 
-/// Threads of the group that makes a row of the input's form.
-const THREADS: u64 = 256;
+/// Threads of the group that makes a row of the input's form: many where there are multiprocessors for all groups at once.
+fn form_threads(rows: u64, limits: &Limits) -> u64 {
+    match rows {
+        few if few <= u64::from(limits.multiprocessors) => 1024,
+        _ => 256,
+    }
+}
 
 /// Numbers of a stage of the weights: of floats, which take more bytes, the fewer.
 fn depth(dtype: DType) -> u64 {
@@ -400,10 +405,11 @@ fn slabs(products: &Products, shape: &Shape, lowering: &mut Lowering<'_>) -> Res
         columns: shape.columns as u32,
         eps: 0.0,
     };
+    let threads = form_threads(shape.padded, &lowering.limits());
     let variant = Variant::new(
         &SLAB_ROWS,
         &[
-            ("THREADS", THREADS as i64),
+            ("THREADS", threads as i64),
             ("HALVES", i64::from(halves)),
             ("BEFORE", 0),
             ("HELD", 1),
