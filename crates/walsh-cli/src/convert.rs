@@ -66,6 +66,9 @@ pub(crate) fn resolve(
         allow_requantize: false,
     };
     let plan = Plan::new(&source, &options)?;
+    for note in &plan.notes {
+        notes.note(format_args!("{note}"));
+    }
     let failed = |error| {
         let folder = shown_path(&kept_in);
         Failure::run(format_args!("cannot make the folder {folder}: {error}"))

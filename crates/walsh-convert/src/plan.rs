@@ -121,7 +121,7 @@ impl<'a> Plan<'a> {
                 unused.expression.as_str()
             )));
         }
-        let mut notes = Vec::new();
+        let mut notes = source.notes.clone();
         let again = |tensor: &&Tensor<'_>| tensor.is_merged() && tensor.dtype.is_quantised();
         let again = source.tensors.iter().filter(again).count();
         if again > 0 {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use memmap2::Mmap;
 use walsh_formats::gguf::write::NewValue;
 use walsh_formats::gguf::{self, Gguf};
-use walsh_formats::{DType, FormatError, ggml, mlx};
+use walsh_formats::{DType, FormatError, fp8, ggml, mlx};
 
 use crate::lora::merge::Addition;
 use crate::{Error, Result};
@@ -28,6 +28,8 @@ pub struct Source<'a> {
     pub tensors: Vec<Tensor<'a>>,
     /// Whether tensors may have types that GGML does not have: in a file that Walsh alone is to read.
     pub own_types: bool,
+    /// What the user may want to know of how it was read, in sentences.
+    pub(crate) notes: Vec<String>,
 }
 
 /// A tensor of a model.
@@ -66,6 +68,8 @@ pub(crate) enum Part<'a> {
     Stored(&'a [u8]),
     /// As MLX quantises them.
     Mlx(mlx::Rows<'a>),
+    /// As 8-bit floats with scales.
+    Fp8(fp8::Rows<'a>),
 }
 
 impl Files {
@@ -158,6 +162,7 @@ impl<'a> Source<'a> {
             metadata,
             tensors,
             own_types: false,
+            notes: Vec::new(),
         }
     }
 
@@ -248,6 +253,12 @@ impl Tensor<'_> {
                 done.map_err(|error| self.wrong(error))?;
                 Ok(packed.into())
             }
+            Part::Fp8(rows) => {
+                let mut packed = vec![0; bytes];
+                let done = rows.pack(row, self.dtype, &mut packed);
+                done.map_err(|error| self.wrong(error))?;
+                Ok(packed.into())
+            }
         }
     }
 
@@ -280,6 +291,7 @@ impl Tensor<'_> {
     pub(crate) fn read(&self, row: usize, out: &mut [f32]) -> Result<()> {
         match self.place(row) {
             (Part::Mlx(groups), row) => groups.decode(row, out),
+            (Part::Fp8(rows), row) => rows.decode(row, out),
             _ => {
                 ggml::decode(self.dtype, &self.row(row)?, out).map_err(|error| self.wrong(error))?
             }

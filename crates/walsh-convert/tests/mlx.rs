@@ -1,77 +1,17 @@
 //! Folders of `mlx-lm` that do not go together: each is refused in a line that says what is wrong. That those which do are
 //! read is for the architectures' tests of walsh-runtime, whose folder this is.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+mod altered;
 
-use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::Dtype;
 use serde_json::{Value as Json, json};
-use walsh_convert::{Folder, Plan, PlanOptions, WriteOptions, kept};
 
-type Tensors = BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>;
+use altered::Tensors;
 
 const V: &str = "model.layers.0.self_attn.v_proj";
 
-fn given() -> PathBuf {
-    let all = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("the crates");
-    all.join("walsh-runtime/tests/architectures/mlx/llama")
-}
-
-/// Converts a folder for Walsh alone; why that fails.
-fn converted(path: &Path) -> walsh_convert::Result<()> {
-    let folder = Folder::open(path)?;
-    let source = folder.source(true)?;
-    let options = PlanOptions {
-        mix: kept(&source),
-        overrides: &[],
-        imatrix: None,
-        allow_requantize: false,
-    };
-    Plan::new(&source, &options)?.write(
-        &mut std::io::sink(),
-        &mut WriteOptions {
-            threads: 2,
-            cancel: &AtomicBool::new(false),
-            progress: &mut |_| {},
-        },
-    )
-}
-
-/// What becomes of the folder with another configuration and other tensors.
 fn changed(change: impl FnOnce(&mut Json, &mut Tensors)) -> Result<(), String> {
-    let place = tempfile::tempdir().expect("a temporary folder");
-    for name in [
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "generation_config.json",
-    ] {
-        fs::copy(given().join(name), place.path().join(name)).expect("copied");
-    }
-    let text = fs::read_to_string(given().join("config.json")).expect("a configuration");
-    let mut config: Json = serde_json::from_str(&text).expect("JSON");
-    let bytes = fs::read(given().join("model.safetensors")).expect("tensors");
-    let file = SafeTensors::deserialize(&bytes).expect("tensors");
-    let tensors = file.tensors().into_iter();
-    let mut tensors: Tensors = tensors
-        .map(|(name, view)| {
-            let shape = view.shape().to_vec();
-            (name, (view.dtype(), shape, view.data().to_vec()))
-        })
-        .collect();
-    change(&mut config, &mut tensors);
-    fs::write(place.path().join("config.json"), config.to_string()).expect("written");
-    let views = tensors.iter().map(|(name, (dtype, shape, data))| {
-        let view = TensorView::new(*dtype, shape.clone(), data).expect("a tensor");
-        (name.clone(), view)
-    });
-    let bytes = safetensors::serialize(views, None).expect("a file");
-    fs::write(place.path().join("model.safetensors"), bytes).expect("written");
-    converted(place.path()).map_err(|error| error.to_string())
+    altered::changed("mlx/llama", change).map(|_| ())
 }
 
 #[track_caller]
@@ -107,7 +47,7 @@ fn the_folder_itself_is_read() {
     let usual = |config: &mut Json, _: &mut Tensors| {
         config["quantization"]["group_size"] = json!(null);
         config["quantization"][V]["group_size"] = json!(null);
-        let q = "model.layers.0.self_attn.q_proj";
+        let q = "model.layers.0.mlp.gate_proj";
         config["quantization"][q] = json!({"mode": "affine"});
     };
     assert_eq!(changed(usual), Ok(()));
@@ -119,7 +59,7 @@ fn the_folder_itself_is_read() {
 
 #[test]
 fn recipes_that_are_not_read_are_refused_by_name() {
-    refused_of("the mode \"mxfp8\" is not read", json!({"mode": "mxfp8"}));
+    refused_of("the mode \"mxfp6\" is not read", json!({"mode": "mxfp6"}));
     refused_of("mode is 4", json!({"mode": 4}));
     refused_of("7 bits in groups of 64", json!({"bits": 7}));
     refused_of("bits is \"4\", no whole number", json!({"bits": "4"}));
@@ -133,8 +73,9 @@ fn recipes_that_are_not_read_are_refused_by_name() {
     );
     let own = |recipe: Json| json!({V: recipe});
     refused_of(V, own(json!({"bits": 7})));
-    let scaled = json!({"bits": 8, "group_size": 64, "global_scale": true});
-    refused_of("\"global_scale\" is not known", own(scaled));
+    let scaled = |scale| own(json!({"bits": 8, "group_size": 64, "global_scale": scale}));
+    refused_of("global_scale is for nvfp4", scaled(json!(true)));
+    refused_of("global_scale is 2, not true or false", scaled(json!(2)));
     refused_of("\"v_proj\" is in quantization", json!({"v_proj": false}));
     let recipe = json!({"bits": 4, "group_size": 64});
     refused_of("\"lm\" is in quantization", json!({"lm": recipe}));
@@ -169,12 +110,15 @@ fn recipes_of_other_files_are_refused() {
         let all = config["quantization"].as_object_mut().expect("an object");
         all.remove(V);
     });
-    refused("quantised (quantization_config)", |config, _| {
-        config
-            .as_object_mut()
-            .expect("an object")
-            .remove("quantization");
-    });
+    refused(
+        "quantised (quantization_config: no quant_method",
+        |config, _| {
+            config
+                .as_object_mut()
+                .expect("an object")
+                .remove("quantization");
+        },
+    );
     refused("is U32", |config, _| {
         let all = config.as_object_mut().expect("an object");
         all.retain(|key, _| !key.starts_with("quantization"));
@@ -219,6 +163,28 @@ fn tensors_that_do_not_go_together_are_refused_by_name() {
             let _ = data;
         },
     );
+    let global = || (Dtype::F32, vec![], vec![0; 4]);
+    refused("which quantization does not speak of", |_, tensors| {
+        tensors.insert(of("global_scale"), global());
+    });
+    for (part, shape) in [
+        ("(global_scale) are missing", None),
+        ("not F32 [1]", Some(vec![2])),
+    ] {
+        refused(part, |config, tensors| {
+            let own = json!({"bits": 4, "group_size": 16, "mode": "nvfp4", "global_scale": true});
+            config["quantization"][V] = own;
+            tensors.remove(&of("biases"));
+            let (dtype, lengths, data) = tensors.get_mut(&of("scales")).expect("scales");
+            // 128 values of each row, which were 64 of 8 bits.
+            (*dtype, lengths[1]) = (Dtype::U8, 8);
+            data.resize(8 * lengths[0], 0);
+            if let Some(shape) = shape.clone() {
+                let bytes = vec![0; 4 * shape.iter().product::<usize>()];
+                tensors.insert(of("global_scale"), (Dtype::F32, shape, bytes));
+            }
+        });
+    }
     // A stray tensor of a module that is not quantised.
     refused("o_proj", |_, tensors| {
         let biases = tensors[&of("biases")].clone();

@@ -146,6 +146,14 @@ dtypes! {
     MLX6 = "mlx6", Some(OWN + 6), 64 in 52 of BlockMlx6;
     /// MLX's 8 bits, groups of 64 with a scale and a bias. Not a GGML type.
     MLX8 = "mlx8", Some(OWN + 8), 64 in 68 of BlockMlx8;
+    /// MLX's 2 bits, groups of 32 with a scale and a bias. Not a GGML type.
+    MLX2G32 = "mlx2_32", Some(OWN + 34), 32 in 12 of BlockMlx2G32;
+    /// MLX's 3 bits, groups of 32 with a scale and a bias. Not a GGML type.
+    MLX3G32 = "mlx3_32", Some(OWN + 35), 32 in 16 of BlockMlx3G32;
+    /// MLX's 6 bits, groups of 32 with a scale and a bias. Not a GGML type.
+    MLX6G32 = "mlx6_32", Some(OWN + 38), 32 in 28 of BlockMlx6G32;
+    /// MLX's 8 bits, groups of 32 with a scale and a bias. Not a GGML type.
+    MLX8G32 = "mlx8_32", Some(OWN + 40), 32 in 36 of BlockMlx8G32;
 }
 
 impl DType {

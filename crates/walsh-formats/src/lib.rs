@@ -6,6 +6,7 @@ pub mod codebook;
 #[macro_use]
 pub mod dtype;
 pub mod error;
+pub mod fp8;
 pub mod ggml;
 pub mod gguf;
 pub mod kv;

@@ -1,8 +1,8 @@
 //! Rows of weights as MLX quantises them, and what they are in blocks.
 //!
 //! MLX keeps the codes of a matrix as one stream of bits to a row, the first code in the lowest bits, and a number or two
-//! for each group of consecutive values in tensors of their own: a scale and a bias (`affine`), a power of two (`mxfp4`) or
-//! an 8-bit float (`nvfp4`). See the documentation of `mlx.core.quantize`.
+//! for each group of consecutive values in tensors of their own: a scale and a bias (`affine`), a power of two (`mxfp4`,
+//! `mxfp8`) or an 8-bit float (`nvfp4`), and perhaps one for a whole matrix. See the documentation of `mlx.core.quantize`.
 
 use std::fmt;
 
@@ -10,6 +10,7 @@ use half::{bf16, f16};
 
 use crate::dtype::DType;
 use crate::error::FormatError;
+use crate::fp8::e4m3;
 use crate::ggml::{self, FP4_VALUES, e8m0, ue4m3};
 
 /// How a matrix is quantised.
@@ -25,6 +26,7 @@ impl fmt::Display for Recipe {
         let mode = match self.mode {
             Mode::Affine => "affine",
             Mode::Mxfp4 => "mxfp4",
+            Mode::Mxfp8 => "mxfp8",
             Mode::Nvfp4 => "nvfp4",
         };
         write!(
@@ -40,6 +42,7 @@ impl fmt::Display for Recipe {
 enum Mode {
     Affine,
     Mxfp4,
+    Mxfp8,
     Nvfp4,
 }
 
@@ -58,6 +61,11 @@ pub struct Rows<'a> {
     pub biases: &'a [u8],
     /// The type of scales and biases; [`DType::U8`] where scales are bytes.
     pub numbers: DType,
+    /// The scales of whole matrices, in single precision: one for all rows, or for as many rows as there are then of each;
+    /// empty where there are none. A value is multiplied by a 2688th of it, which is how MLX means it.
+    pub global: &'a [u8],
+    /// The rows of a matrix of a stack, which share one of those.
+    pub matrix: usize,
 }
 
 impl Recipe {
@@ -69,24 +77,21 @@ impl Recipe {
         let wrong = |what: String| Err(FormatError::Mlx { what });
         let (mode, fits) = match mode {
             "affine" => {
-                let is_read = match group {
-                    64 | 128 => [2, 3, 4, 5, 6, 8].contains(&bits),
-                    32 => [4, 5].contains(&bits),
-                    _ => false,
-                };
-                (Mode::Affine, is_read)
+                let is_read = [32, 64, 128].contains(&group);
+                (Mode::Affine, is_read && [2, 3, 4, 5, 6, 8].contains(&bits))
             }
             "mxfp4" => (Mode::Mxfp4, (bits, group) == (4, 32)),
+            "mxfp8" => (Mode::Mxfp8, (bits, group) == (8, 32)),
             "nvfp4" => (Mode::Nvfp4, (bits, group) == (4, 16)),
             other => {
                 return wrong(format!(
-                    "the mode {other:?} is not read: affine, mxfp4 and nvfp4 are"
+                    "the mode {other:?} is not read: affine, mxfp4, mxfp8 and nvfp4 are"
                 ));
             }
         };
         if !fits {
             return wrong(format!(
-                "{bits} bits in groups of {group} are not read of this mode: affine has 2, 3, 4, 5, 6 or 8 bits in groups of 64 or 128, or 4 or 5 in groups of 32; mxfp4 has 4 in groups of 32, and nvfp4 4 in groups of 16"
+                "{bits} bits in groups of {group} are not read of this mode: affine has 2, 3, 4, 5, 6 or 8 bits in groups of 32, 64 or 128; mxfp4 has 4 and mxfp8 8 in groups of 32, and nvfp4 4 in groups of 16"
             ));
         }
         Ok(Recipe {
@@ -96,14 +101,22 @@ impl Recipe {
         })
     }
 
-    /// The type of blocks that hold such values with their codes and numbers as they are, and take the least room. `own`
-    /// says whether it may be a type that GGML does not have; where it may not, and GGML has none, it is one all the same.
+    /// The type that holds such values as they are, and takes the least room: blocks with their codes and numbers, or floats
+    /// where there are no such blocks. `own` says whether it may be a type that GGML does not have; where it may not, and
+    /// GGML has none, it is one all the same.
     pub fn dtype(&self, own: bool) -> DType {
+        let is_small = self.group == 32;
         match (self.mode, self.bits) {
             (Mode::Mxfp4, _) => DType::MXFP4,
+            (Mode::Mxfp8, _) => DType::BF16,
             (Mode::Nvfp4, _) => DType::NVFP4,
-            (Mode::Affine, 4) if !own || self.group == 32 => DType::Q4_1,
-            (Mode::Affine, 5) if !own || self.group == 32 => DType::Q5_1,
+            (Mode::Affine, 2..=4) if !own => DType::Q4_1,
+            (Mode::Affine, 4) if is_small => DType::Q4_1,
+            (Mode::Affine, 5) if !own || is_small => DType::Q5_1,
+            (Mode::Affine, 2) if is_small => DType::MLX2G32,
+            (Mode::Affine, 3) if is_small => DType::MLX3G32,
+            (Mode::Affine, 6) if is_small => DType::MLX6G32,
+            (Mode::Affine, 8) if is_small => DType::MLX8G32,
             (Mode::Affine, 2) => DType::MLX2,
             (Mode::Affine, 3) => DType::MLX3,
             (Mode::Affine, 4) => DType::MLX4,
@@ -111,6 +124,11 @@ impl Recipe {
             (Mode::Affine, 6) => DType::MLX6,
             (Mode::Affine, _) => DType::MLX8,
         }
+    }
+
+    /// Whether matrices may have a scale beside those of their groups.
+    pub fn has_global(&self) -> bool {
+        self.mode == Mode::Nvfp4
     }
 
     /// Whether groups have a bias.
@@ -143,14 +161,20 @@ impl Recipe {
 const MOST: usize = 64;
 
 impl Rows<'_> {
-    /// Writes a row as blocks of a type, which [`Recipe::dtype`] names: the values are the same.
+    /// Writes a row as blocks of a type, which [`Recipe::dtype`] names: the values are the same. Or as floats, which are then
+    /// rounded where a whole matrix has a scale.
     ///
     /// # Errors
-    /// [`FormatError::Inexact`] when the numbers of a group are not of those that blocks have.
+    /// [`FormatError::Inexact`] when the numbers of a group are not of those that blocks have; those of [`ggml::encode`].
     ///
     /// # Panics
     /// When there is no such row, or `out` has not its size.
     pub fn pack(&self, row: usize, dtype: DType, out: &mut [u8]) -> Result<(), FormatError> {
+        if !dtype.is_quantised() {
+            let mut values = vec![0.0; self.columns];
+            self.decode(row, &mut values);
+            return ggml::encode(dtype, &values, out);
+        }
         let len = dtype.block_len();
         let mut codes = [0; MOST];
         for (index, block) in out.chunks_exact_mut(dtype.block_bytes()).enumerate() {
@@ -165,6 +189,8 @@ impl Rows<'_> {
                     block[0] = self.byte(row, index * len, dtype)?;
                     ggml::pack_nibbles(codes, &mut block[1..]);
                 }
+                // Floats are their type.
+                Mode::Mxfp8 => {}
                 Mode::Nvfp4 => {
                     let runs = len / self.recipe.group;
                     for run in 0..runs {
@@ -185,20 +211,37 @@ impl Rows<'_> {
     /// When there is no such row, or `out` has not its size.
     pub fn decode(&self, row: usize, out: &mut [f32]) {
         let mut codes = [0; MOST];
+        let global = self.global_of(row);
         for (index, values) in out.chunks_mut(self.recipe.group.min(MOST)).enumerate() {
             let at = index * self.recipe.group.min(MOST);
             let codes = &mut codes[..values.len()];
             self.unpack(row, at, codes);
             let number = |numbers: &[u8]| self.number(numbers, self.group_of(row, at));
             let small = |code: u8| f32::from(FP4_VALUES[usize::from(code)]);
+            let byte = || self.scales[self.group_of(row, at)];
             for (value, code) in values.iter_mut().zip(&*codes) {
                 *value = match self.recipe.mode {
                     Mode::Affine => number(self.scales) * f32::from(*code) + number(self.biases),
-                    Mode::Mxfp4 => e8m0(self.scales[self.group_of(row, at)]) * small(*code),
-                    Mode::Nvfp4 => ue4m3(self.scales[self.group_of(row, at)]) * small(*code),
+                    Mode::Mxfp4 => e8m0(byte()) * small(*code),
+                    Mode::Mxfp8 if byte() == u8::MAX => f32::NAN,
+                    Mode::Mxfp8 => 2.0 * e8m0(byte()) * e4m3(*code),
+                    Mode::Nvfp4 => ue4m3(byte()) * global * small(*code),
                 };
             }
         }
+    }
+
+    /// What the values of a row are multiplied by beside their groups' scales.
+    fn global_of(&self, row: usize) -> f32 {
+        /// The largest of the 4-bit floats times the largest of the 8-bit ones.
+        const LARGEST: f32 = 6.0 * 448.0;
+        let (scales, _) = self.global.as_chunks::<4>();
+        let scale = match scales {
+            [] => return 1.0,
+            [one] => one,
+            each => &each[row / self.matrix],
+        };
+        f32::from_le_bytes(*scale) / LARGEST
     }
 
     /// The number in the tensors of scales and biases of the group that a value is in.

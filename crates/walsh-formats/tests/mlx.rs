@@ -42,6 +42,8 @@ fn matrices<'a>(golden: &'a SafeTensors<'a>) -> Vec<Matrix<'a>> {
                 Dtype::F16 => DType::F16,
                 _ => DType::U8,
             },
+            global: tensor("global").map_or(&[], |global| global.data()),
+            matrix: values.shape()[0],
         };
         let values = values.data().as_chunks::<4>().0;
         matrices.push(Matrix {
@@ -74,7 +76,10 @@ fn values_are_those_of_mlx() {
             rows.decode(row, &mut found);
             assert_eq!(found, expected, "{name}: row {row}");
             for own in [true, false] {
-                let dtype = recipe.dtype(own);
+                let dtype = match rows.global.is_empty() {
+                    true => recipe.dtype(own),
+                    false => DType::F32,
+                };
                 let bytes = dtype.row_bytes(rows.columns as u64).expect("whole blocks");
                 let mut blocks = vec![0; bytes as usize];
                 rows.pack(row, dtype, &mut blocks).expect("exact numbers");
@@ -89,7 +94,14 @@ fn values_are_those_of_mlx() {
         let is_own = dtype.file_id().is_some() && dtype.ggml_id().is_none();
         assert!(!is_own || types.contains(&dtype), "{dtype}");
     }
-    for dtype in [DType::Q4_1, DType::Q5_1, DType::MXFP4, DType::NVFP4] {
+    for dtype in [
+        DType::Q4_1,
+        DType::Q5_1,
+        DType::MXFP4,
+        DType::NVFP4,
+        DType::BF16,
+        DType::F32,
+    ] {
         assert!(types.contains(&dtype), "{dtype}");
     }
 }
@@ -100,11 +112,12 @@ fn recipes_that_are_not_read_say_which_are() {
         ("affine", 7, 64, "7 bits in groups of 64"),
         ("affine", 4, 16, "groups of 16"),
         ("affine", 1, 64, "1 bits"),
-        ("affine", 8, 32, "8 bits in groups of 32"),
+        ("affine", 1, 32, "1 bits in groups of 32"),
         ("affine", u64::MAX, 64, "groups of 64"),
-        ("mxfp4", 4, 64, "mxfp4 has 4 in groups of 32"),
+        ("mxfp4", 4, 64, "mxfp4 has 4"),
         ("nvfp4", 4, 32, "nvfp4 4 in groups of 16"),
-        ("mxfp8", 8, 32, "\"mxfp8\" is not read"),
+        ("mxfp8", 8, 64, "mxfp4 has 4 and mxfp8 8 in groups of 32"),
+        ("mxfp6", 6, 32, "\"mxfp6\" is not read"),
         ("Affine", 4, 64, "\"Affine\" is not read"),
     ] {
         let error = Recipe::new(mode, bits, group).unwrap_err().to_string();
@@ -121,6 +134,8 @@ fn packed(code: u8, [scale, bias]: [f32; 2]) -> Result<Vec<f32>, FormatError> {
         scales: &scale.to_le_bytes(),
         biases: &bias.to_le_bytes(),
         numbers: DType::F32,
+        global: &[],
+        matrix: 1,
     };
     let mut block = [0; 36];
     rows.pack(0, DType::MLX4, &mut block)?;
@@ -169,6 +184,8 @@ fn scales_that_blocks_of_floats_do_not_have_are_refused() {
                 scales: &vec![scale; len / group as usize],
                 biases: &[],
                 numbers: DType::U8,
+                global: &[],
+                matrix: 1,
             };
             let packed = rows.pack(0, dtype, &mut vec![0; dtype.block_bytes()]);
             let is_fine = match mode {
@@ -178,5 +195,49 @@ fn scales_that_blocks_of_floats_do_not_have_are_refused() {
             assert_eq!(packed.is_ok(), is_fine, "{mode}: {scale:#x}");
             assert!(!(bad.contains(&scale) && is_fine));
         }
+    }
+}
+
+#[test]
+fn floats_that_are_none_are_refused() {
+    for (scale, code, is_fine) in [(0x7f, 0x38, true), (0xff, 0x38, false), (0x7f, 0xff, false)] {
+        let rows = Rows {
+            recipe: Recipe::new("mxfp8", 8, 32).expect("a recipe"),
+            columns: 32,
+            codes: &[code; 32],
+            scales: &[scale],
+            biases: &[],
+            numbers: DType::U8,
+            global: &[],
+            matrix: 1,
+        };
+        let mut floats = [0; 64];
+        let packed = rows.pack(0, DType::BF16, &mut floats);
+        assert_eq!(packed.is_ok(), is_fine, "{scale:#x} {code:#x}");
+        assert!(!is_fine || floats == [0x80, 0x3f].repeat(32)[..]);
+    }
+}
+
+#[test]
+fn each_matrix_of_a_stack_has_its_scale() {
+    let global: Vec<u8> = [2688.0f32, 5376.0]
+        .into_iter()
+        .flat_map(f32::to_le_bytes)
+        .collect();
+    let rows = Rows {
+        recipe: Recipe::new("nvfp4", 4, 16).expect("a recipe"),
+        columns: 16,
+        // One times one, which half and twice are here.
+        codes: &[0x22; 32],
+        scales: &[0x38; 4],
+        biases: &[],
+        numbers: DType::U8,
+        global: &global,
+        matrix: 2,
+    };
+    for (row, expected) in [1.0, 1.0, 2.0, 2.0].into_iter().enumerate() {
+        let mut values = [0.0; 16];
+        rows.decode(row, &mut values);
+        assert_eq!(values, [expected; 16]);
     }
 }

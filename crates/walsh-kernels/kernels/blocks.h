@@ -2,7 +2,7 @@
 //
 // A block is PARTS tasks, each of RUNS runs of 32 consecutive values that share bytes; a run has HALVES scales, for 32 or
 // 16 values each. LOW words hold the low bits of a run's codes, HIGH words the bits above them. Where a block's fields lie
-// (..._AT, and the step from part to part) comes from walsh-formats.
+// (..._AT, and the step from part to part) comes from walsh-formats. MLX is the number of bits of MLX's groups, 0 of others.
 struct alignas(16) Vector {
     uint word[4];
 };
@@ -150,11 +150,11 @@ inline void load_codes(threadgroup const Vector *staged, uint block, uint part, 
         if (STORED == Q6_K) code = code >> (4 * (run / 2)) & 0x0f0f0f0fu;
         if (STORED == Q2_K || STORED == Q3_K || STORED == TQ2_0) code = code >> (2 * run) & 0x03030303u;
         if (STORED == Q1_0) code = spread(code >> (4 * i)) << 1;
-        if (STORED == Q2_0 || STORED == MLX2 || STORED == MLX3) code = spread_pairs(byte_of(low[i / 4 % LOW], i % 4));
-        if (STORED == MLX3) code |= spread(high[0] >> (4 * i)) << 2;
-        if (STORED == MLX5) code |= spread(high[0] >> (4 * i)) << 4;
-        if (STORED == MLX6) code |= spread_pairs(byte_of(high[i / 4 % HIGH_WORDS], i % 4)) << 4;
-        if (STORED == MLX8) code ^= 0x80808080u;
+        if (STORED == Q2_0 || MLX == 2 || MLX == 3) code = spread_pairs(byte_of(low[i / 4 % LOW], i % 4));
+        if (MLX == 3) code |= spread(high[0] >> (4 * i)) << 2;
+        if (MLX == 5) code |= spread(high[0] >> (4 * i)) << 4;
+        if (MLX == 6) code |= spread_pairs(byte_of(high[i / 4 % HIGH_WORDS], i % 4)) << 4;
+        if (MLX == 8) code ^= 0x80808080u;
         if (STORED == Q5_0 || STORED == Q5_1) code |= spread(high[0] >> (4 * i)) << 4;
         if (STORED == Q3_K) code |= (high[i % LOW] >> (4 * part + run) & 0x01010101u) << 2;
         if (STORED == Q5_K) code |= (high[i % LOW] >> (4 * part + run) & 0x01010101u) << 4;
@@ -264,9 +264,9 @@ inline Run load_run(threadgroup const Vector *staged, uint base, uint task, int 
         if (STORED == Q6_K) factor = d * float(int(packed ^ 128) - 128);
         if (STORED == IQ4_XS) factor = d * float(int(single) - 32);
         float minimum = float(ZERO) * factor;
-        if (STORED == Q4_1 || STORED == Q5_1 || OF_MLX) minimum = -m;
+        if (STORED == Q4_1 || STORED == Q5_1 || MLX != 0) minimum = -m;
         // Its codes are 128 less.
-        if (STORED == MLX8) minimum = -m - 128.0f * d;
+        if (MLX == 8) minimum = -m - 128.0f * d;
         if (STORED == Q4_K || STORED == Q5_K) minimum = m * float(byte_of(scales[1], run));
         if (STORED == Q2_K) minimum = m * float(packed >> 4);
         values.scale[side] = factor;

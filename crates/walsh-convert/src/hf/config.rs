@@ -329,12 +329,6 @@ fn check(config: &Json, family: Family) -> Result<()> {
     if config.opt_bool("quantize_activations")? == Some(true) {
         return Err(config.wrong("quantize_activations is true, which is not computed here"));
     }
-    // MLX says the same by this name, too.
-    if config.get("quantization_config").is_some() && config.get("quantization").is_none() {
-        return Err(config.wrong(
-            "its weights are quantised (quantization_config): convert the original, in f32, f16 or bf16",
-        ));
-    }
     if let Some(layers) = config
         .get("layer_types")
         .and_then(|layers| layers.as_array())

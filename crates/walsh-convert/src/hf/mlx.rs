@@ -1,40 +1,59 @@
-//! Weights as `mlx-lm` quantises them: `quantization` in `config.json`, and three tensors or two for each matrix.
+//! Weights as `mlx-lm` quantises them: `quantization` in `config.json`, and two or three tensors for each matrix.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::PathBuf;
 
 use safetensors::Dtype;
-use safetensors::tensor::TensorView;
 use serde_json::{Map, Value};
 use walsh_formats::DType;
 use walsh_formats::mlx::{Recipe, Rows};
 
 use super::json::Json;
-use super::tensors::{self, Stored};
+use super::tensors::{self, Stored, View};
 use crate::source::Part;
 use crate::{Error, Result};
-
-/// A tensor, and the file that it is in.
-pub(super) type View<'a> = (&'a PathBuf, TensorView<'a>);
 
 /// How the modules of a model are quantised.
 #[derive(Debug)]
 pub(super) struct Recipes {
     config: Json,
-    usual: Recipe,
+    usual: How,
     /// Modules that differ; `None` where they are not quantised.
-    others: BTreeMap<String, Option<Recipe>>,
+    others: BTreeMap<String, Option<How>>,
 }
 
-/// A recipe's own keys.
-const KEYS: [&str; 3] = ["group_size", "bits", "mode"];
+/// How a module is quantised.
+#[derive(Clone, Copy, Debug)]
+struct How {
+    recipe: Recipe,
+    /// Whether each of its matrices has a scale.
+    has_global: bool,
+}
+
+/// The tensors of a module: codes, scales, biases and scales of whole matrices.
+type Parts<'a> = [Option<View<'a>>; 4];
+
+/// A recipe's own keys; that there is a scale of whole matrices is seen in the files, too.
+const KEYS: [&str; 4] = ["group_size", "bits", "mode", GLOBAL];
+const GLOBAL: &str = "global_scale";
 
 /// What is behind the names of modules.
 const WEIGHT: &str = ".weight";
 const SCALES: &str = ".scales";
 const BIASES: &str = ".biases";
+const GLOBALS: &str = ".global_scale";
 
 impl Recipes {
+    /// What users may want to know of tensors that have been joined.
+    pub(super) fn notes(joined: &HashMap<String, Stored<'_>>) -> Vec<String> {
+        let is_rounded = |stored: &&Stored<'_>| matches!(stored.data, Part::Mlx(rows) if !rows.global.is_empty());
+        match joined.values().filter(is_rounded).count() {
+            0 => Vec::new(),
+            rounded => vec![format!(
+                "{rounded} tensors are nvfp4 with a {GLOBAL}, for which blocks have no place: as bf16 their values are rounded, in f32 they would be exact"
+            )],
+        }
+    }
+
     /// What a configuration says of it; `None` where it says nothing.
     pub(super) fn read(config: &Json) -> Result<Option<Recipes>> {
         if config.get("quantization").is_none() {
@@ -89,18 +108,27 @@ impl Recipes {
         let mut joined = HashMap::new();
         for module in modules {
             let recipe = self.others.get(&module).copied().flatten();
-            let recipe = recipe.unwrap_or(self.usual);
+            let how = recipe.unwrap_or(self.usual);
             let mut take = |kind: &str| views.remove(&format!("{module}{kind}"));
-            let found = [take(WEIGHT), take(SCALES), take(BIASES)];
+            let found = [take(WEIGHT), take(SCALES), take(BIASES), take(GLOBALS)];
             let name = format!("{module}{WEIGHT}");
-            joined.insert(name.clone(), join(&name, recipe, found, own_types)?);
+            joined.insert(name.clone(), join(&name, how, found, own_types)?);
         }
-        Ok(joined)
+        let mut left = views.iter();
+        match left.find(|(_, (_, view))| view.dtype() == Dtype::U32) {
+            None => Ok(joined),
+            Some((name, (path, _))) => Err(Error::file(
+                path,
+                format!(
+                    "tensor {name} is quantised, but has no scales: a file with tensors is missing"
+                ),
+            )),
+        }
     }
 }
 
 /// The recipe of a module, or of all.
-fn recipe(config: &Json, module: &str, own: &Map<String, Value>) -> Result<Recipe> {
+fn recipe(config: &Json, module: &str, own: &Map<String, Value>) -> Result<How> {
     let place = match module {
         "" => "quantization".to_owned(),
         module => format!("quantization of {module:?}"),
@@ -127,19 +155,29 @@ fn recipe(config: &Json, module: &str, own: &Map<String, Value>) -> Result<Recip
             .ok_or_else(|| wrong(format!("mode is {mode}, not text")))?,
     };
     let group = match mode {
-        "mxfp4" => 32,
+        "mxfp4" | "mxfp8" => 32,
         "nvfp4" => 16,
         _ => 64,
     };
-    Recipe::new(mode, number("bits", 4)?, number("group_size", group)?)
-        .map_err(|error| wrong(error.to_string()))
+    let bits = if mode == "mxfp8" { 8 } else { 4 };
+    let recipe = Recipe::new(mode, number("bits", bits)?, number("group_size", group)?)
+        .map_err(|error| wrong(error.to_string()))?;
+    let has_global = match own.get(GLOBAL) {
+        None | Some(Value::Null | Value::Bool(false)) => false,
+        Some(Value::Bool(true)) if recipe.has_global() => true,
+        Some(Value::Bool(true)) => {
+            return Err(wrong(format!("{GLOBAL} is for nvfp4, not for {recipe}")));
+        }
+        Some(other) => return Err(wrong(format!("{GLOBAL} is {other}, not true or false"))),
+    };
+    Ok(How { recipe, has_global })
 }
 
 /// A matrix of its codes, scales and biases.
 fn join<'a>(
     name: &str,
-    recipe: Recipe,
-    [weight, scales, biases]: [Option<View<'a>>; 3],
+    How { recipe, has_global }: How,
+    [weight, scales, biases, global]: Parts<'a>,
     own_types: bool,
 ) -> Result<Stored<'a>> {
     let missing = |what: &str| Error::Asked(format!("tensor {name}: its {what} are missing"));
@@ -162,6 +200,16 @@ fn join<'a>(
         (None, false) => None,
         (None, true) => return Err(missing("biases")),
         (Some(_), false) => return wrong("it has biases, which its mode has not".to_owned()),
+    };
+    let global = match (global, has_global) {
+        (Some((_, global)), true) => Some(global),
+        (None, false) => None,
+        (None, true) => return Err(missing("scales of whole matrices (global_scale)")),
+        (Some(_), false) => {
+            return wrong(format!(
+                "it has a {GLOBAL}, which quantization does not speak of"
+            ));
+        }
     };
     let mut shape: Vec<u64> = weight.shape().iter().map(|length| *length as u64).collect();
     let words = shape.pop().unwrap_or(0);
@@ -187,13 +235,29 @@ fn join<'a>(
             biases.shape()
         ));
     }
-    let dtype = recipe.dtype(own_types);
+    if let Some(global) = &global {
+        let matrices: u64 = shape.iter().rev().skip(1).product();
+        let found: usize = global.shape().iter().product();
+        if global.dtype() != Dtype::F32 || found as u64 != matrices {
+            return wrong(format!(
+                "its {GLOBAL} is {:?} {:?}, not F32 [{matrices}]",
+                global.dtype(),
+                global.shape()
+            ));
+        }
+    }
+    let dtype = match has_global {
+        // Blocks have no place for it.
+        true => DType::BF16,
+        false => recipe.dtype(own_types),
+    };
     if dtype.row_bytes(columns).is_none() {
         return wrong(format!(
             "its rows of {columns} values are no whole blocks of {dtype}, which have {}",
             dtype.block_len()
         ));
     }
+    let matrix = shape.last().copied().unwrap_or(1) as usize;
     shape.push(columns);
     Ok(Stored {
         path,
@@ -206,6 +270,8 @@ fn join<'a>(
             scales: scales.data(),
             biases: biases.map_or(&[], |biases| biases.data()),
             numbers,
+            global: global.map_or(&[], |global| global.data()),
+            matrix,
         }),
     })
 }

@@ -3,6 +3,7 @@
 mod config;
 mod family;
 mod files;
+mod fp8;
 mod json;
 mod mlx;
 pub(crate) mod peft;
@@ -10,6 +11,7 @@ mod sentencepiece;
 mod tensors;
 mod tokenizer;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
@@ -31,7 +33,7 @@ pub struct Folder {
 
 impl Folder {
     /// Raised with every change of what folders are converted to, so that what was kept is made anew.
-    pub const CONVERTER: u32 = 2;
+    pub const CONVERTER: u32 = 3;
 
     /// The files that a folder's conversion reads, of those that are there.
     ///
@@ -64,7 +66,8 @@ impl Folder {
     }
 
     /// The model, as a GGUF file has it. Weights that MLX has quantised keep their values, in types that all readers of
-    /// such files know where there are some, or with `own_types` in those that take the least room.
+    /// such files know where there are some, or with `own_types` in those that take the least room; 8-bit floats with scales
+    /// are bfloat16 where they are not read for another type.
     ///
     /// # Errors
     /// When its family is not known, a file is damaged, or what it says of itself does not go together.
@@ -73,8 +76,26 @@ impl Folder {
         let shape = config::Shape::read(&self.config, family)?;
         let mut metadata = config::metadata(&self.path, &self.config, (family, &shape))?;
         // What the configuration claims holds once the tensors have its sizes: what is made of it comes behind.
-        let recipes = mlx::Recipes::read(&self.config)?;
-        let stored = tensors::stored(&self.shards, recipes.as_ref(), own_types)?;
+        let mut views = tensors::views(&self.shards)?;
+        let mut notes = Vec::new();
+        // MLX says the same in quantization_config, too.
+        let joined = match mlx::Recipes::read(&self.config)? {
+            Some(recipes) => {
+                let joined = recipes.join(&mut views, own_types)?;
+                notes = mlx::Recipes::notes(&joined);
+                joined
+            }
+            None => match fp8::Scheme::read(&self.config)? {
+                Some(scheme) => {
+                    let joined = scheme.join(&mut views)?;
+                    notes = scheme.notes(&joined);
+                    joined
+                }
+                None => HashMap::new(),
+            },
+        };
+        let mut stored = tensors::stored(views)?;
+        stored.extend(joined);
         let mut tensors = tensors::read(stored, family, &shape)?;
         let factors = config::rope_factors(&self.config, family, shape.head)?;
         tensors.extend(factors.map(tensors::rope_factors));
@@ -85,6 +106,7 @@ impl Folder {
         )?);
         let mut source = Source::new(metadata, tensors);
         source.own_types = own_types;
+        source.notes = notes;
         Ok(source)
     }
 }

@@ -10,7 +10,6 @@ use walsh_formats::{DType, ggml};
 
 use super::config::Shape;
 use super::family::Family;
-use super::mlx::{Recipes, View};
 use crate::source::{Data, Part, Tensor, turned};
 use crate::{Error, Result};
 
@@ -34,16 +33,15 @@ struct Place {
     expert: Option<u32>,
 }
 
-/// All tensors of files by their names. Those that MLX has quantised are one with their scales and biases.
+/// A tensor, and the file that it is in.
+pub(super) type View<'a> = (&'a PathBuf, TensorView<'a>);
+
+/// All tensors of files by their names.
 ///
 /// # Errors
-/// When a shard is damaged, a tensor is there twice, or numbers are of a type that is not read.
-pub(super) fn stored<'a>(
-    shards: &'a [(PathBuf, Mmap)],
-    recipes: Option<&Recipes>,
-    own_types: bool,
-) -> Result<HashMap<String, Stored<'a>>> {
-    let mut views: HashMap<String, View<'a>> = HashMap::new();
+/// When a shard is damaged, or a tensor is there twice.
+pub(super) fn views(shards: &[(PathBuf, Mmap)]) -> Result<HashMap<String, View<'_>>> {
+    let mut views: HashMap<String, View<'_>> = HashMap::new();
     for (path, map) in shards {
         let file = SafeTensors::deserialize(map)
             .map_err(|error| Error::file(path, format!("{error}: download it again")))?;
@@ -56,23 +54,19 @@ pub(super) fn stored<'a>(
             }
         }
     }
-    let mut stored = match recipes {
-        Some(recipes) => recipes.join(&mut views, own_types)?,
-        None => HashMap::new(),
-    };
-    for (name, (path, view)) in views {
-        if recipes.is_some() && view.dtype() == Dtype::U32 {
-            return Err(Error::file(
-                path,
-                format!(
-                    "tensor {name} is quantised, but has no scales: a file with tensors is missing"
-                ),
-            ));
-        }
+    Ok(views)
+}
+
+/// Tensors that are no part of others.
+///
+/// # Errors
+/// When numbers are of a type that is not read.
+pub(super) fn stored(views: HashMap<String, View<'_>>) -> Result<HashMap<String, Stored<'_>>> {
+    let opened = views.into_iter().map(|(name, (path, view))| {
         let tensor = open(path, &name, &view)?;
-        stored.insert(name, tensor);
-    }
-    Ok(stored)
+        Ok((name, tensor))
+    });
+    opened.collect()
 }
 
 /// The tensors of a model.
@@ -342,6 +336,11 @@ fn made<'a>(place: Place, stored: &Stored<'a>) -> Result<Tensor<'a>> {
         Part::Mlx(groups) => {
             for (row, values) in values.chunks_exact_mut(groups.columns).enumerate() {
                 groups.decode(row, values);
+            }
+        }
+        Part::Fp8(rows) => {
+            for (row, values) in values.chunks_exact_mut(rows.columns).enumerate() {
+                rows.decode(row, values);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! MLX's affine groups of 64 values as blocks of Walsh's own.
+//! MLX's affine groups of 64 and 32 values as blocks of Walsh's own.
 //!
 //! MLX keeps codes, scales and biases in tensors of their own; here a group's lie together, its numbers in half
 //! precision. Groups of 128 values are two blocks alike. Those of 32 have the types of GGML with a minimum where their
@@ -9,9 +9,6 @@ use half::f16;
 use super::blocks::{Field, Role, blocks, form};
 use super::reference::Reference;
 use crate::dtype::DType;
-
-/// The values of a block.
-const GROUP: usize = 64;
 
 blocks! {
     /// x = d·q + m.
@@ -79,13 +76,57 @@ blocks! {
         /// The codes in order.
         qs: [u8; 64] as Codes,
     }
+
+    /// x = d·q + m.
+    BlockMlx2G32: MLX2G32, 2 bits, zero at 0 {
+        /// The scale.
+        d: f16 as Scale,
+        /// The bias.
+        m: f16 as Minimum,
+        /// The codes, as in [`BlockMlx2`].
+        qs: [u8; 8] as Codes,
+    }
+
+    /// x = d·q + m.
+    BlockMlx3G32: MLX3G32, 3 bits, zero at 0 {
+        /// The scale.
+        d: f16 as Scale,
+        /// The bias.
+        m: f16 as Minimum,
+        /// The low two bits, as in [`BlockMlx2`].
+        qs: [u8; 8] as Codes,
+        /// Bit i, least significant first, is the third bit of value i.
+        qh: [u8; 4] as HighCodes,
+    }
+
+    /// x = d·q + m.
+    BlockMlx6G32: MLX6G32, 6 bits, zero at 0 {
+        /// The scale.
+        d: f16 as Scale,
+        /// The bias.
+        m: f16 as Minimum,
+        /// The low four bits, as in [`BlockQ4_0`](super::BlockQ4_0).
+        qs: [u8; 16] as Codes,
+        /// The two bits above, as in [`BlockMlx2`].
+        qh: [u8; 8] as HighCodes,
+    }
+
+    /// x = d·q + m.
+    BlockMlx8G32: MLX8G32, 8 bits, zero at 0 {
+        /// The scale.
+        d: f16 as Scale,
+        /// The bias.
+        m: f16 as Minimum,
+        /// The codes in order.
+        qs: [u8; 32] as Codes,
+    }
 }
 
 /// Decodes a block by its codes.
 macro_rules! reference {
-    ($($block:ident: |$self:ident, $i:ident| $code:expr;)*) => {$(
-        impl Reference<GROUP> for $block {
-            fn decode(&self, out: &mut [f32; GROUP]) {
+    ($($block:ident of $group:literal: |$self:ident, $i:ident| $code:expr;)*) => {$(
+        impl Reference<$group> for $block {
+            fn decode(&self, out: &mut [f32; $group]) {
                 let ($self, d, m) = (self, self.d.to_f32(), self.m.to_f32());
                 for ($i, value) in out.iter_mut().enumerate() {
                     *value = d * f32::from($code) + m;
@@ -96,12 +137,16 @@ macro_rules! reference {
 }
 
 reference! {
-    BlockMlx2: |block, i| bits(&block.qs, 2, i);
-    BlockMlx3: |block, i| bits(&block.qs, 2, i) | bits(&block.qh, 1, i) << 2;
-    BlockMlx4: |block, i| bits(&block.qs, 4, i);
-    BlockMlx5: |block, i| bits(&block.qs, 4, i) | bits(&block.qh, 1, i) << 4;
-    BlockMlx6: |block, i| bits(&block.qs, 4, i) | bits(&block.qh, 2, i) << 4;
-    BlockMlx8: |block, i| block.qs[i];
+    BlockMlx2 of 64: |block, i| bits(&block.qs, 2, i);
+    BlockMlx3 of 64: |block, i| bits(&block.qs, 2, i) | bits(&block.qh, 1, i) << 2;
+    BlockMlx4 of 64: |block, i| bits(&block.qs, 4, i);
+    BlockMlx5 of 64: |block, i| bits(&block.qs, 4, i) | bits(&block.qh, 1, i) << 4;
+    BlockMlx6 of 64: |block, i| bits(&block.qs, 4, i) | bits(&block.qh, 2, i) << 4;
+    BlockMlx8 of 64: |block, i| block.qs[i];
+    BlockMlx2G32 of 32: |block, i| bits(&block.qs, 2, i);
+    BlockMlx3G32 of 32: |block, i| bits(&block.qs, 2, i) | bits(&block.qh, 1, i) << 2;
+    BlockMlx6G32 of 32: |block, i| bits(&block.qs, 4, i) | bits(&block.qh, 2, i) << 4;
+    BlockMlx8G32 of 32: |block, i| block.qs[i];
 }
 
 /// So many bits of the code of value `i`: four in runs of 32 as in [`BlockQ4_0`](super::BlockQ4_0), fewer in order, the

@@ -5,7 +5,8 @@
     V/bin/python make_mlx.py [OUTPUT]
 
 Of each way that MLX quantises a matrix in: its codes, scales and biases, the values that `mlx.core.dequantize` makes of them
-in single precision, and the product of `mlx.core.quantized_matmul` with `input`.
+in single precision, and the product of `mlx.core.quantized_matmul` with `input`. nvfp4 is there with a scale of the whole
+matrix, too, and without a product then.
 """
 
 import pathlib
@@ -43,6 +44,11 @@ def main():
             tensors |= {f"{name}.{what}": part for what, part in zip(("codes", "scales", "biases"), parts)}
             tensors[f"{name}.values"] = mx.dequantize(*exact, **how, dtype=mx.float32)
             tensors[f"{name}.product"] = mx.quantized_matmul(given, *exact, transpose=True, **how)
+    scale, how = mx.array(0.37), dict(group_size=16, bits=4, mode="nvfp4")
+    parts = mx.quantize(weights(rng, mx.bfloat16), **how, global_scale=scale)
+    tensors |= {f"nvfp4.4.16.global.{what}": part for what, part in zip(("codes", "scales"), parts)}
+    tensors["nvfp4.4.16.global.global"] = scale
+    tensors["nvfp4.4.16.global.values"] = mx.dequantize(*parts, **how, global_scale=scale, dtype=mx.float32)
     path = sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).resolve().parent / "mlx.safetensors"
     mx.save_safetensors(str(path), tensors)
 

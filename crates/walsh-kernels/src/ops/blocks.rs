@@ -64,7 +64,7 @@ fn is_apart(dtype: DType) -> bool {
     is_of_ggml || is_of_mlx(dtype)
 }
 
-/// Whether a type is one of MLX's groups of 64 values.
+/// Whether a type is one of MLX's groups.
 fn is_of_mlx(dtype: DType) -> bool {
     dtype.file_id().is_some() && dtype.ggml_id().is_none()
 }
@@ -81,6 +81,7 @@ pub(crate) fn form(dtype: DType) -> Option<Form> {
         DType::IQ3S | DType::IQ3XXS | DType::IQ2XXS | DType::IQ1S => 1,
         DType::TQ1_0 | DType::TQ2_0 | DType::Q1_0 | DType::Q2_0 => 1,
         DType::MLX2 | DType::MLX3 | DType::MLX4 | DType::MLX5 | DType::MLX6 | DType::MLX8 => 1,
+        DType::MLX2G32 | DType::MLX3G32 | DType::MLX6G32 | DType::MLX8G32 => 1,
         DType::F32 | DType::F16 | DType::BF16 | DType::I32 | DType::U8 => return None,
     };
     let at = |role| block.at(role).unwrap_or(0);
@@ -122,7 +123,7 @@ pub(crate) fn form(dtype: DType) -> Option<Form> {
         parts,
         stage: match dtype {
             _ if is_large => 16,
-            DType::Q8_0 | DType::MLX8 => 64 / runs,
+            DType::Q8_0 | DType::MLX8 | DType::MLX6G32 | DType::MLX8G32 => 64 / runs,
             _ => 128 / runs,
         },
         // As many bytes of each row as a tile has room for.
@@ -238,7 +239,14 @@ fn text(stored: i64, form: fn(DType) -> Option<Form>) -> String {
             ("SCALES_AT", number(form.scales)),
             ("SCALES_HIGH_AT", number(form.scales_high)),
             ("APART", i64::from(is_apart(dtype))),
-            ("OF_MLX", i64::from(is_of_mlx(dtype))),
+            (
+                "MLX",
+                if is_of_mlx(dtype) {
+                    ggml::form(dtype).map_or(0, |form| form.bits.into())
+                } else {
+                    0
+                },
+            ),
             ("ZERO", i64::from(form.zero)),
             (
                 "POINTS",

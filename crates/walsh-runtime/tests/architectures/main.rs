@@ -2,6 +2,7 @@
 
 mod convolutions;
 mod embeddings;
+mod fp8;
 mod mlx;
 mod unlike;
 
@@ -20,6 +21,8 @@ struct Golden {
     path: PathBuf,
     tokens: Vec<i32>,
     logits: Vec<Vec<f64>>,
+    /// Those of weights that were not rounded, where there are any.
+    exact: Vec<Vec<f64>>,
 }
 
 fn golden() -> Vec<Golden> {
@@ -39,15 +42,15 @@ fn read(path: PathBuf) -> Golden {
         let numbers = row.as_array().expect("a row").iter();
         numbers.map(|x| x.as_f64().expect("a number")).collect()
     };
+    let rows = |key: &str| {
+        let rows = json[key].as_array().into_iter().flatten();
+        rows.map(row).collect()
+    };
     Golden {
         path,
         tokens: row(&json["tokens"]).iter().map(|x| *x as i32).collect(),
-        logits: json["logits"]
-            .as_array()
-            .expect("rows")
-            .iter()
-            .map(row)
-            .collect(),
+        logits: rows("logits"),
+        exact: rows("exact"),
     }
 }
 
@@ -384,6 +387,7 @@ fn changed(
         path,
         tokens: golden.tokens.clone(),
         logits: Vec::new(),
+        exact: Vec::new(),
     };
     (folder, golden)
 }

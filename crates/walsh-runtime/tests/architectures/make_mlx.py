@@ -18,6 +18,7 @@ import tempfile
 import mlx.core as mx
 from mlx.utils import tree_flatten, tree_map_with_path
 from mlx_lm.convert import convert
+from mlx_lm.models.switch_layers import QuantizedSwitchLinear, SwitchLinear
 from mlx_lm.utils import load_model
 
 HERE = pathlib.Path(__file__).resolve().parent / "mlx"
@@ -35,10 +36,12 @@ MODELS = {
                      num_experts=3, num_experts_per_tok=2, moe_intermediate_size=64, decoder_sparse_step=1,
                      mlp_only_layers=[], norm_topk_prob=True),
 }
+MODELS["global"] = dict(MODELS["qwen3moe"], num_hidden_layers=1)
 AFFINE = {
     "layers.0.self_attn.v_proj": (8, 64), "layers.1.self_attn.v_proj": (5, 32), "layers.0.self_attn.o_proj": (4, 32),
     "layers.0.mlp.down_proj": (6, 128), "layers.1.mlp.down_proj": (3, 64), "layers.1.mlp.gate_proj": (2, 64),
-    "layers.1.mlp.up_proj": (5, 64), "lm_head": (6, 64),
+    "layers.1.mlp.up_proj": (5, 64), "lm_head": (6, 64), "layers.0.self_attn.q_proj": (2, 32),
+    "layers.0.self_attn.k_proj": (3, 32), "layers.1.self_attn.q_proj": (6, 32), "layers.1.self_attn.k_proj": (8, 32),
 }
 
 
@@ -56,10 +59,21 @@ def qwen3moe(path, _):
         return dict(bits=8, group_size=64)
     if path.endswith(("v_proj", "down_proj")):
         return dict(bits=4, group_size=16, mode="nvfp4")
+    if path.endswith("o_proj"):
+        return dict(bits=8, group_size=32, mode="mxfp8")
     return True
 
 
-HOW = {"llama": dict(quant_predicate=llama), "qwen3moe": dict(quant_predicate=qwen3moe, q_mode="mxfp4")}
+def whole(path, _):
+    if path.endswith("mlp.gate"):
+        return False
+    if "switch_mlp" in path:
+        return dict(bits=4, group_size=16, mode="nvfp4", global_scale=True)
+    return True
+
+
+HOW = {"llama": dict(quant_predicate=llama), "qwen3moe": dict(quant_predicate=qwen3moe, q_mode="mxfp4"),
+       "global": dict(quant_predicate=whole, q_mode="nvfp4")}
 
 
 def random_model(config, folder):
@@ -77,6 +91,22 @@ def random_model(config, folder):
         shutil.copy(TOKENIZERS / ("llama" if config["model_type"] == "llama" else "qwen3moe") / name, folder / name)
 
 
+def expand(model):
+    """Puts plain layers in the place of those with scales of whole matrices, which MLX multiplies by on GPUs alone."""
+    for name, layer in model.named_modules():
+        if not isinstance(layer, QuantizedSwitchLinear) or layer.global_scale is None:
+            continue
+        experts = [mx.dequantize(layer.weight[e], layer.scales[e], group_size=16, bits=4, mode="nvfp4",
+                                 global_scale=layer.global_scale[e], dtype=mx.float32) for e in range(layer.num_experts)]
+        plain = SwitchLinear(layer.input_dims, layer.output_dims, layer.num_experts, bias=False)
+        plain.weight = mx.stack(experts)
+        *path, last = name.split(".")
+        place = model
+        for part in path:
+            place = place[int(part)] if part.isdigit() else getattr(place, part)
+        yield place, last, plain
+
+
 def main():
     mx.random.seed(7)
     for name in sys.argv[1:] or MODELS:
@@ -88,6 +118,8 @@ def main():
         (target / "README.md").unlink(missing_ok=True)
         model, _ = load_model(target)
         model.set_dtype(mx.float32)
+        for place, last, layer in list(expand(model)):
+            setattr(place, last, layer)
         logits = model(mx.array([TOKENS]))[0]
         rows = [[round(x, 7) for x in row] for row in logits.tolist()]
         (HERE / f"{name}.json").write_text(json.dumps({"tokens": TOKENS, "logits": rows}) + "\n")

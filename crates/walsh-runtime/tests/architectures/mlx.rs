@@ -20,7 +20,7 @@ fn folder(name: &str) -> (PathBuf, Golden) {
 }
 
 /// Makes a file of a folder, and says what types its tensors have.
-fn convert(
+pub(super) fn convert(
     path: &Path,
     (own_types, mix): (bool, Option<Mix>),
     to: &Path,
@@ -46,7 +46,7 @@ fn convert(
 }
 
 /// The most that logits are off, as a share of the largest, prompt and single tokens alike.
-fn off(path: &Path, golden: &Golden, (device, tolerance): (&str, f64)) -> f64 {
+pub(super) fn off(path: &Path, golden: &Golden, (device, tolerance): (&str, f64)) -> f64 {
     let device = walsh::open(device).expect("the processor");
     let model = Model::open(&device, path).expect("the model");
     let mut session = session_of(&model);
@@ -62,7 +62,7 @@ fn off(path: &Path, golden: &Golden, (device, tolerance): (&str, f64)) -> f64 {
 }
 
 /// Sums of f32 in another order, and 8-bit activations.
-const DEVICES: [(&str, f64); 3] = [
+pub(super) const DEVICES: [(&str, f64); 3] = [
     ("cpu:threads=1,activations=f32", 2e-5),
     ("cpu:threads=2,isa=portable,activations=f32", 2e-5),
     ("cpu:threads=1", 6e-2),
@@ -83,11 +83,16 @@ fn logits_are_those_of_mlx() {
                 DType::MLX5,
                 DType::MLX6,
                 DType::MLX8,
+                DType::MLX2G32,
+                DType::MLX3G32,
+                DType::MLX6G32,
+                DType::MLX8G32,
                 DType::Q4_1,
                 DType::Q5_1,
                 DType::BF16,
             ],
-            _ => &[DType::MXFP4, DType::NVFP4],
+            // What is mxfp8 is in bfloat16.
+            _ => &[DType::MXFP4, DType::NVFP4, DType::BF16],
         };
         for dtype in expected {
             assert!(types.contains(dtype), "{name}: {dtype}");
@@ -97,6 +102,19 @@ fn logits_are_those_of_mlx() {
             println!("{name}, {}: off by {most:.1e}", device.0);
         }
     }
+}
+
+/// Blocks have no place for scales of whole matrices, and bfloat16 rounds what is multiplied by them.
+#[test]
+fn scales_of_whole_matrices_are_exact_in_f32() {
+    let place = tempfile::tempdir().expect("a temporary folder");
+    let file = place.path().join("model.gguf");
+    let (path, golden) = folder("global");
+    convert(&path, (false, Some(Mix::F32)), &file).expect("converted");
+    off(&file, &golden, DEVICES[0]);
+    let types = convert(&path, (true, None), &file).expect("converted");
+    assert!(types.contains(&DType::BF16) && types.contains(&DType::NVFP4));
+    off(&file, &golden, (DEVICES[0].0, 1e-2));
 }
 
 #[test]
@@ -144,6 +162,8 @@ fn blocks(golden: &SafeTensors<'_>, name: &str) -> Option<(DType, [u64; 2], Vec<
             Dtype::F16 => DType::F16,
             _ => DType::U8,
         },
+        global: &[],
+        matrix: rows,
     };
     let dtype = recipe.dtype(true);
     let bytes = dtype.row_bytes(columns as u64).expect("whole blocks") as usize;
@@ -210,5 +230,5 @@ fn products_are_those_of_mlx() {
     }
     types.sort_unstable();
     types.dedup();
-    assert_eq!(types.len(), 10, "{types:?}");
+    assert_eq!(types.len(), 15, "{types:?}");
 }

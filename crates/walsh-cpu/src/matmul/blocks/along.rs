@@ -43,8 +43,8 @@ pub(super) fn pairs_of_bits(packed: &[u8; 64], codes: &mut [u8]) {
 
 /// Codes of two bits in order, four to a byte.
 #[inline(always)]
-pub(super) fn pairs_in_order(packed: [u8; 16], codes: &mut [u8]) {
-    let mut words = [0u32; 16];
+pub(super) fn pairs_in_order<const N: usize>(packed: [u8; N], codes: &mut [u8]) {
+    let mut words = [0u32; N];
     for (word, byte) in words.iter_mut().zip(packed) {
         let pairs = (u32::from(byte) | u32::from(byte) << 12) & 0x000f_000f;
         *word = (pairs | pairs << 6) & 0x0303_0303;

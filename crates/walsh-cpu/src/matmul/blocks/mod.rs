@@ -25,6 +25,7 @@ mod iq4;
 mod k;
 mod legacy;
 mod mlx;
+mod mlx_small;
 mod small;
 mod ternary;
 #[cfg(target_arch = "x86_64")]
@@ -107,7 +108,8 @@ macro_rules! with_columns {
             IQ4NL BlockIq4Nl, IQ4XS BlockIq4Xs, MXFP4 BlockMxfp4, NVFP4 BlockNvfp4,
             TQ2_0 BlockTq2_0, Q1_0 BlockQ1_0, Q2_0 BlockQ2_0,
             MLX2 BlockMlx2, MLX3 BlockMlx3, MLX4 BlockMlx4, MLX5 BlockMlx5, MLX6 BlockMlx6,
-            MLX8 BlockMlx8)
+            MLX8 BlockMlx8, MLX2G32 BlockMlx2G32, MLX3G32 BlockMlx3G32, MLX6G32 BlockMlx6G32,
+            MLX8G32 BlockMlx8G32)
     };
     (@ $dtype:expr, $block:ident => $body:expr, $other:expr; $($variant:ident $type:ident),*) => {
         match $dtype {

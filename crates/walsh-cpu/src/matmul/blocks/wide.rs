@@ -335,7 +335,7 @@ impl Avx512 {
         unsafe {
             let bytes =
                 std::slice::from_raw_parts(blocks.as_ptr().cast::<u8>(), size_of_val(blocks));
-            if blocks.len() == 8 && size <= 24 {
+            if blocks.len() == 8 && (16..=24).contains(&size) {
                 let second = const { second_vector(size_of::<B>()) };
                 let load = |at: usize| _mm512_loadu_si512(bytes[at..at + 64].as_ptr().cast());
                 let places =
