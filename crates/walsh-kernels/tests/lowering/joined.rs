@@ -151,15 +151,94 @@ fn some_rows_share_a_form_of_their_input_and_add_in_the_product() {
     let lowered = bench.lower(block.ops()[..10].to_vec()).unwrap();
     let (form, product) = ("round_rows", "matmul_few");
     let expected = [
-        "rms_norm", form, product, product, form, product, "rms_norm", form, product, "map", form,
-        product,
+        form, product, product, form, product, form, product, form, product,
     ];
     assert_eq!(names(&lowered), expected);
     // Sixteen rows of a weight are a unit; those of q and k are one launch.
-    assert_eq!(lowered[2].variant.constant("TILES"), 1);
-    assert_eq!(lowered[5].variant.constant("ADD"), 1);
+    assert_eq!(lowered[1].variant.constant("TILES"), 1);
     // The sum that the next norm begins with is made by the product.
-    assert_eq!(lowered[6].variant.constant("BEFORE"), 0);
+    assert_eq!(lowered[4].variant.constant("ADD"), 1);
+    // A norm makes the form of what it gives, which it leaves in memory, too, and so does a gate.
+    assert_eq!(makers(&lowered, form), [1, 0, 1, 2]);
+    let written = [&block.hidden, &block.hidden, &block.gate];
+    for (at, tensor) in [0, 5, 7].into_iter().zip(written) {
+        let writes = lowered[at].accesses().writes;
+        assert!(writes.iter().any(|span| span.same(&tensor.span())));
+    }
+    // A row of 512 numbers is a group's.
+    assert_eq!([lowered[0].groups, lowered[7].groups], [[8, 1, 1], [4, 1, 1]]);
+}
+
+/// What the launches of a kernel that makes forms do before that.
+fn makers(lowered: &[Dispatch], form: &str) -> Vec<i64> {
+    let forms = lowered.iter().filter(|d| d.variant.kernel().name == form);
+    forms.map(|d| d.variant.constant("BEFORE")).collect()
+}
+
+#[test]
+fn a_norm_or_a_gate_that_no_form_follows_is_a_launch() {
+    let bench = h200();
+    let block = Block::new(&bench, 8);
+    // Rows too long for a group's registers, another kind of gate, and a product in between that reads no form of it.
+    let long = bench.tensor(DType::F32, &[8, 16384]);
+    let norm = RmsNorm {
+        input: long.clone(),
+        weight: Some(bench.tensor(DType::F32, &[16384])),
+        output: bench.tensor(DType::F32, &[8, 16384]),
+        ..block.norm(false)
+    };
+    let behind = block.product(DType::Q4K, &norm.output, &block.gate);
+    let lowered = bench.lower(vec![norm.into(), behind.into()]).unwrap();
+    assert_eq!(names(&lowered), ["rms_norm", "round_rows", "matmul_few"]);
+    let gated = GatedActivation {
+        activation: Activation::Sigmoid,
+        ..block.gated()
+    };
+    let down = block.product(DType::Q4K, &block.gate, &block.hidden);
+    let lowered = bench.lower(vec![gated.into(), down.clone().into()]).unwrap();
+    assert_eq!(names(&lowered), ["map", "round_rows", "matmul_few"]);
+    let lowered = bench.lower(vec![block.norm(false).into(), down.into()]).unwrap();
+    assert_eq!(names(&lowered), ["rms_norm", "round_rows", "matmul_few"]);
+}
+
+#[test]
+fn a_form_that_nothing_reads_is_no_launch_though_its_memory_is_used_again() {
+    let bench = h200();
+    let block = Block::new(&bench, 300);
+    let ops: Vec<Op> = (0..4).flat_map(|_| block.ops()).collect();
+    let lowered = bench.lower(ops).unwrap();
+    assert!(!names(&lowered).contains(&"quantise"));
+}
+
+#[test]
+fn floats_are_multiplied_as_matrices_where_their_rows_are_whole_blocks() {
+    let bench = h200();
+    let earlier = Bench::new(Limits {
+        warpgroup_matrices: false,
+        ..H200
+    });
+    let (floats, tiles, wgmma) = ("matmul_floats", "matmul_tiles", "matmul_wgmma");
+    for dtype in [DType::F16, DType::BF16, DType::F32] {
+        for (rows, k, before, kernel) in [
+            (1, 512, floats, floats),
+            (2, 512, floats, wgmma),
+            (33, 96, tiles, wgmma),
+            (2048, 4096, tiles, wgmma),
+            (2048, 4080, floats, floats),
+        ] {
+            let product = MatMul {
+                weight: bench.tensor(dtype, &[1000, k]),
+                input: bench.tensor(DType::F32, &[rows, k]),
+                bias: None,
+                output: bench.tensor(DType::F32, &[rows, 1000]),
+            };
+            for (bench, kernel) in [(&earlier, before), (&bench, kernel)] {
+                let lowered = bench.lower(vec![product.clone().into()]).unwrap();
+                let expected = if dtype == DType::F32 { floats } else { kernel };
+                assert!(names(&lowered).contains(&expected), "{dtype} {rows} {k}");
+            }
+        }
+    }
 }
 
 #[test]
@@ -201,10 +280,10 @@ fn many_rows_share_slabs_of_their_input_and_add_in_the_product() {
     let (form, product) = ("slab_rows", "matmul_wgmma");
     // q and k are one launch, of one type; so are gate and up.
     let expected = [
-        "rms_norm", form, product, product, form, product, "rms_norm", form, product, "map", form,
-        product,
+        form, product, product, form, product, form, product, form, product,
     ];
     assert_eq!(names(&lowered), expected);
+    assert_eq!(makers(&lowered, form), [1, 0, 1, 2]);
     let adds: Vec<i64> = lowered
         .iter()
         .filter(|dispatch| dispatch.variant.kernel().name == product)
@@ -239,7 +318,8 @@ fn groups_of_many_rows_fit_a_multiprocessor_and_take_every_row() {
         (14336, 4096),
         (131_072, 4096),
     ];
-    for dtype in types.into_iter().chain(large) {
+    let floats = [DType::F16, DType::BF16];
+    for dtype in types.into_iter().chain(large).chain(floats) {
         for (n, k) in shapes.into_iter().chain([(100, 256), (4096, 2048 + 256)]) {
             for rows in [33, 48, 64, 65, 130, 200, 512, 2048] {
                 let product = MatMul {
