@@ -69,7 +69,23 @@ mixes! {
     Q3KL = "q3_k_l", 13, Q3K;
     Q3KM = "q3_k_m" or "q3_k", 12, Q3K;
     Q3KS = "q3_k_s", 11, Q3K;
+    IQ3M = "iq3_m", 27, IQ3S;
+    IQ3S = "iq3_s", 26, IQ3S;
+    IQ3XS = "iq3_xs", 22, IQ3S;
+    IQ3XXS = "iq3_xxs", 23, IQ3XXS;
     Q2K = "q2_k", 10, Q2K;
+    Q2KS = "q2_k_s", 21, Q2K;
+    IQ2M = "iq2_m", 29, IQ2S;
+    IQ2S = "iq2_s", 28, IQ2XS;
+    IQ2XS = "iq2_xs", 20, IQ2XS;
+    IQ2XXS = "iq2_xxs", 19, IQ2XXS;
+}
+
+impl Mix {
+    /// Whether it is one of the mixes of about two bits, which have rules of their own.
+    fn is_tiny(self) -> bool {
+        matches!(self, Mix::IQ2M | Mix::IQ2S | Mix::IQ2XS | Mix::IQ2XXS)
+    }
 }
 
 impl fmt::Display for Mix {
@@ -103,7 +119,10 @@ enum Role {
     /// Values of attention, alone or beside queries and keys.
     Value,
     Key,
+    Query,
     AttentionOutput,
+    Up,
+    Gate,
     Down,
     Other,
 }
@@ -118,9 +137,10 @@ impl Role {
                 Role::Value
             }
             _ if is("attn_k.weight") => Role::Key,
-            _ if is("attn_q.weight") => Role::Other,
+            _ if is("attn_q.weight") => Role::Query,
             _ if is("attn_output.weight") => Role::AttentionOutput,
-            _ if is("ffn_up") || is("ffn_gate") => Role::Other,
+            _ if is("ffn_up") => Role::Up,
+            _ if is("ffn_gate") => Role::Gate,
             _ if is("ffn_down") => Role::Down,
             _ => Role::Other,
         }
@@ -193,6 +213,8 @@ pub(crate) struct Picker {
     /// How many of them there were.
     values_seen: u64,
     downs_seen: u64,
+    ups_seen: u64,
+    gates_seen: u64,
 }
 
 impl Picker {
@@ -219,6 +241,8 @@ impl Picker {
             has_output: roles().any(|role| role == Role::Output),
             values_seen: 0,
             downs_seen: 0,
+            ups_seen: 0,
+            gates_seen: 0,
         }
     }
 
@@ -237,22 +261,62 @@ impl Picker {
             let is_stack = tensor.matrices() > 1;
             return if is_stack { DType::MXFP4 } else { DType::Q8_0 };
         }
+        let count = match role {
+            Role::Value => &mut self.values_seen,
+            Role::Down => &mut self.downs_seen,
+            Role::Up => &mut self.ups_seen,
+            Role::Gate => &mut self.gates_seen,
+            _ => &mut 0,
+        };
+        let seen = *count;
+        *count += 1;
+        if self.mix.is_tiny() && role != Role::Embedding {
+            return self.tiny(role, seen);
+        }
+        // Experts of a layer may be tensors of their own.
+        let named = layer(&tensor.name).filter(|_| self.experts > 1);
+        let at = named.unwrap_or(seen);
         match role {
-            Role::Value => {
-                let picked = self.value();
-                self.values_seen += 1;
-                picked
-            }
+            Role::Embedding => self.embedding(),
+            Role::Value => self.value(seen),
             Role::Key if self.experts == 8 => DType::Q8_0,
-            Role::Down => {
-                let seen = self.downs_seen;
-                self.downs_seen += 1;
-                // Experts of a layer may be tensors of their own.
-                let named = layer(&tensor.name).filter(|_| self.experts > 1);
-                self.down(named.unwrap_or(seen))
+            Role::Key | Role::Query => match self.mix {
+                Mix::IQ3XS => DType::IQ3XXS,
+                Mix::IQ3XXS => DType::IQ2S,
+                _ => base,
+            },
+            Role::Up | Role::Gate if self.mix == Mix::IQ3XS => {
+                let is_inner = at >= self.layers / 8 && at < 7 * self.layers / 8;
+                if is_inner { DType::IQ3XXS } else { base }
             }
+            Role::Down => self.down(at),
             Role::AttentionOutput => self.attention_output(),
             _ => base,
+        }
+    }
+
+    /// In mixes of about two bits: values, the output of attention and what the first layers write get more.
+    fn tiny(&self, role: Role, seen: u64) -> DType {
+        let more = match self.mix {
+            Mix::IQ2S | Mix::IQ2M => DType::IQ3S,
+            _ => DType::Q2K,
+        };
+        match role {
+            Role::Value if self.sharing >= 4 || self.experts >= 4 => DType::Q4K,
+            Role::Value => more,
+            Role::Key if self.experts == 8 => DType::Q4K,
+            Role::Down if seen < self.layers / 8 => more,
+            Role::AttentionOutput if self.experts == 8 => DType::Q5K,
+            Role::AttentionOutput if more == DType::IQ3S => more,
+            _ => self.mix.base(),
+        }
+    }
+
+    fn embedding(&self) -> DType {
+        match self.mix {
+            Mix::IQ2XXS | Mix::IQ2XS => DType::Q2K,
+            Mix::IQ2S | Mix::IQ2M | Mix::IQ3XXS => DType::IQ3S,
+            mix => mix.base(),
         }
     }
 
@@ -261,17 +325,22 @@ impl Picker {
         let is_whole = tensor.columns().is_multiple_of(base.block_len() as u64);
         if self.mix == Mix::MXFP4 || base == DType::Q8_0 || self.is_falcon || !is_whole {
             DType::Q8_0
+        } else if self.mix.is_tiny() || self.mix == Mix::IQ3XXS {
+            DType::Q5K
         } else {
             DType::Q6K
         }
     }
 
-    fn value(&self) -> DType {
-        let (seen, all) = (self.values_seen, self.values);
+    fn value(&self, seen: u64) -> DType {
+        let all = self.values;
         let shares_much = self.sharing >= 4;
         let picked = match self.mix {
             Mix::Q2K if shares_much => DType::Q4K,
             Mix::Q2K => DType::Q3K,
+            Mix::Q2KS | Mix::IQ3XXS | Mix::IQ3XS | Mix::IQ3S if shares_much => DType::Q4K,
+            Mix::IQ3XXS if !self.has_imatrix => DType::IQ3S,
+            Mix::IQ3M => DType::Q4K,
             Mix::Q3KM if seen < 2 => DType::Q5K,
             Mix::Q3KM => DType::Q4K,
             Mix::Q3KL => DType::Q5K,
@@ -292,6 +361,15 @@ impl Picker {
         let is_early = at < layers / 8;
         match self.mix {
             Mix::Q2K => DType::Q3K,
+            Mix::Q2KS if is_early => DType::Q4K,
+            Mix::IQ3XXS if !self.has_imatrix => {
+                if is_early {
+                    DType::Q4K
+                } else {
+                    DType::Q3K
+                }
+            }
+            Mix::IQ3M if is_early || self.experts == 8 && matters_more(at, layers) => DType::Q4K,
             Mix::Q3KM if at < layers / 16 => DType::Q5K,
             Mix::Q3KM if !self.is_falcon || matters_more(at, layers) => DType::Q4K,
             Mix::Q3KL if self.is_falcon => DType::Q4K,
@@ -322,9 +400,11 @@ impl Picker {
             {
                 DType::Q5K
             }
+            Mix::IQ3XXS | Mix::IQ3XS | Mix::IQ3S | Mix::IQ3M if self.experts == 8 => DType::Q5K,
             mix if self.experts == 8 => mix.base(),
             Mix::Q2K => DType::Q3K,
-            Mix::Q3KM => DType::Q4K,
+            Mix::IQ3XXS => DType::IQ3S,
+            Mix::IQ3M | Mix::Q3KM => DType::Q4K,
             Mix::Q3KL => DType::Q5K,
             mix => mix.base(),
         }
@@ -342,7 +422,8 @@ pub(crate) fn fitting(wanted: DType, columns: u64) -> DType {
     let fits = |dtype: DType| columns.is_multiple_of(dtype.block_len() as u64);
     let near = match wanted {
         _ if fits(wanted) => wanted,
-        DType::IQ4XS => DType::IQ4NL,
+        DType::IQ4XS | DType::IQ3S | DType::IQ3XXS => DType::IQ4NL,
+        DType::IQ2S | DType::IQ2XS | DType::IQ2XXS => DType::IQ4NL,
         DType::Q2K | DType::Q3K => DType::Q4_0,
         DType::Q4K => DType::Q5_0,
         DType::Q5K => DType::Q5_1,

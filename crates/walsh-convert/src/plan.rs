@@ -142,6 +142,15 @@ impl<'a> Plan<'a> {
                 "{replaced} tensors have rows that are no whole blocks of their type, and get one with smaller blocks"
             ));
         }
+        if options.imatrix.is_none() {
+            let is_blind = |planned: &&Planned| planned.from != planned.to && is_small(planned.to);
+            let blind = tensors.iter().filter(is_blind).count();
+            if blind > 0 {
+                notes.push(format!(
+                    "{blind} tensors get types of about three bits and fewer without an importance matrix, which loses much: make one with 'walsh imatrix' and give it with --imatrix"
+                ));
+            }
+        }
         if options.imatrix.is_some() {
             // Embeddings have none, and the output's weight seldom has one.
             let without = |planned: &&Planned| {
@@ -210,6 +219,11 @@ impl<'a> Plan<'a> {
         }
         Ok(writer)
     }
+}
+
+/// Whether what a type loses depends much on an importance.
+fn is_small(dtype: DType) -> bool {
+    ggml::grid(dtype).is_some()
 }
 
 /// The type of a tensor, and whether it is another than was chosen because of its rows' length.

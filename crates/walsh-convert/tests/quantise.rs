@@ -334,7 +334,7 @@ fn what_cannot_be_is_refused() -> Result {
         ("attn_v", "REGEX=TYPE"),
         ("(=q4_0", "unclosed"),
         ("a=q9", "q9"),
-        ("a=iq2_s", "not written"),
+        ("a=iq1_s", "not written"),
     ] {
         refused(text.parse::<Override>().map_err(Into::into), part);
     }

@@ -8,7 +8,7 @@ use walsh_formats::random::SplitMix64;
 static GOLDEN: &[u8] = include_bytes!("golden/ggml.safetensors");
 
 /// The types whose encoders search, with an importance and without.
-const SEARCHED: [DType; 7] = [
+const SEARCHED: [DType; 12] = [
     DType::Q2K,
     DType::Q3K,
     DType::Q4K,
@@ -16,6 +16,11 @@ const SEARCHED: [DType; 7] = [
     DType::Q6K,
     DType::IQ4NL,
     DType::IQ4XS,
+    DType::IQ3S,
+    DType::IQ3XXS,
+    DType::IQ2S,
+    DType::IQ2XS,
+    DType::IQ2XXS,
 ];
 
 /// The types that are searched where there is an importance.

@@ -18,11 +18,13 @@ from gguf import GGUFReader, GGUFWriter
 MIXES = {
     "f16": 1, "bf16": 32, "q4_0": 2, "q4_1": 3, "q5_0": 8, "q5_1": 9, "q8_0": 7, "q2_k": 10, "q3_k_s": 11, "q3_k_m": 12,
     "q3_k_l": 13, "q4_k_s": 14, "q4_k_m": 15, "q5_k_s": 16, "q5_k_m": 17, "q6_k": 18, "iq4_nl": 25, "iq4_xs": 30,
-    "mxfp4_moe": 38,
+    "mxfp4_moe": 38, "iq3_m": 27, "iq3_s": 26, "iq3_xs": 22, "iq3_xxs": 23, "q2_k_s": 21, "iq2_m": 29, "iq2_s": 28,
+    "iq2_xs": 20, "iq2_xxs": 19,
 }
 
 LETTERS = {"F32": "f", "F16": "h", "BF16": "b", "Q4_0": "4", "Q4_1": "d", "Q5_0": "5", "Q5_1": "e", "Q8_0": "8",
-           "Q2_K": "B", "Q3_K": "C", "Q4_K": "D", "Q5_K": "E", "Q6_K": "F", "IQ4_NL": "n", "IQ4_XS": "x", "MXFP4": "m"}
+           "Q2_K": "B", "Q3_K": "C", "Q4_K": "D", "Q5_K": "E", "Q6_K": "F", "IQ4_NL": "n", "IQ4_XS": "x", "MXFP4": "m",
+           "IQ3_S": "s", "IQ3_XXS": "t", "IQ2_S": "u", "IQ2_XS": "v", "IQ2_XXS": "w"}
 
 
 class ImatrixData(ctypes.Structure):
@@ -118,7 +120,8 @@ def types(llama, source, target, file_type, imatrix):
     if imatrix:
         params.imatrix = imatrix
     if llama.llama_model_quantize(bytes(source), bytes(target), ctypes.byref(params)) != 0:
-        raise SystemExit("llama.cpp does not quantise it")
+        # Mixes of few bits are not made without an importance.
+        return None if imatrix is None else sys.exit("llama.cpp does not quantise it")
     return {tensor.name: tensor.tensor_type.name for tensor in GGUFReader(target).tensors}
 
 
@@ -130,18 +133,21 @@ def main():
         source, target = pathlib.Path(folder) / "in.gguf", pathlib.Path(folder) / "out.gguf"
         for name, model in MODELS.items():
             write(source, model)
-            # An importance for one tensor says that there is one.
-            numbers = (ctypes.c_float * model["tensors"]["blk.0.attn_output.weight"][-1])(1.0)
-            imatrix = (ImatrixData * 2)(ImatrixData(b"blk.0.attn_output.weight", numbers, len(numbers)), ImatrixData())
+            ones = {}
+            for tensor, lengths in model["tensors"].items():
+                count = int(np.prod(lengths[:-2])) * lengths[-1]
+                ones[tensor.encode()] = (ctypes.c_float * count)(*[1.0] * count)
+            entries = [ImatrixData(tensor, numbers, len(numbers)) for tensor, numbers in ones.items()]
+            imatrix = (ImatrixData * (len(entries) + 1))(*entries, ImatrixData())
             found = {}
             for mix, file_type in MIXES.items():
                 plain = types(llama, source, target, file_type, None)
                 weighed = types(llama, source, target, file_type, imatrix)
                 # The tensors in the file's order, and their types.
-                order = list(plain)
-                assert order == list(weighed)
+                order = list(weighed)
+                assert plain is None or order == list(plain)
                 # A letter for each tensor.
-                found[mix] = ["".join(LETTERS[kind] for kind in way.values()) for way in (plain, weighed)]
+                found[mix] = [way and "".join(LETTERS[kind] for kind in way.values()) for way in (plain, weighed)]
             tensors = [[tensor, model["tensors"][tensor]] for tensor in order]
             made.append({"name": name, **model, "tensors": tensors, "types": found})
     lines = ",\n".join(json.dumps(model, separators=(",", ":")) for model in made)

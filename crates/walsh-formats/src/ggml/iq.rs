@@ -1,5 +1,7 @@
 //! The types whose codes are indices of points of a grid: a few values at once.
 
+use std::sync::LazyLock;
+
 use half::f16;
 
 use super::blocks::blocks;
@@ -8,6 +10,7 @@ use super::grid::{
 };
 use super::parts::SUPER_BLOCK;
 use super::reference::Reference;
+use super::search::{Found, Group, Lattice, by_value};
 
 /// An eighth, by which all values of a point of IQ1_S and IQ1_M are shifted up or down.
 const SHIFT: f32 = 0.125;
@@ -128,7 +131,65 @@ fn nibble(bytes: &[u8], i: usize) -> u8 {
     bytes[i / 2] >> (4 * (i % 2)) & 15
 }
 
+/// Types that are searched, each with its grid, the values of a point, their number and that of a run's values, what a run's
+/// scale 1 + 2·scale is multiplied by beside the block's, and whether of eight signs an even number is negative.
+macro_rules! lattices {
+    ($(
+        $block:ident: $grid:ident of $values:literal by $points:literal, runs of $run:literal by $unit:literal, $even:literal;
+    )*) => {$(
+        impl Lattice<$values, $points> for $block {
+            const RUN: usize = $run;
+            const EVEN: bool = $even;
+            const UNIT: f32 = $unit;
+
+            fn points() -> &'static [[f32; $points]; $values] {
+                const { assert!($grid.points.len() == $points && $grid.values == $values) };
+                static POINTS: LazyLock<Box<[[f32; $points]; $values]>> =
+                    LazyLock::new(|| by_value(&$grid));
+                &POINTS
+            }
+        }
+    )*};
+}
+
+lattices! {
+    BlockIq3S: IQ3_S_GRID of 4 by 512, runs of 32 by 1.0, false;
+    BlockIq3Xxs: IQ3_XXS_GRID of 4 by 256, runs of 32 by 0.25, true;
+    BlockIq2S: IQ2_S_GRID of 8 by 1024, runs of 16 by 0.125, false;
+    BlockIq2Xs: IQ2_XS_GRID of 8 by 512, runs of 16 by 0.125, true;
+    BlockIq2Xxs: IQ2_XXS_GRID of 8 by 256, runs of 32 by 0.125, true;
+}
+
+/// Nibbles, two to a byte.
+fn nibbles<const N: usize>(codes: &[u8]) -> [u8; N] {
+    std::array::from_fn(|i| codes[2 * i] | codes[2 * i + 1] << 4)
+}
+
+/// The word of a run of 32 values: four times seven signs, and the scale.
+fn signs_and_scale(found: &Found, run: usize) -> [u8; 4] {
+    let signs = &found.signs[4 * run..][..4];
+    let sevens = signs.iter().rev();
+    let word = sevens.fold(0, |word, signs| word << 7 | u32::from(signs & 0x7f));
+    (word | u32::from(found.scales[run]) << 28).to_le_bytes()
+}
+
 impl Reference<SUPER_BLOCK> for BlockIq3S {
+    const SEARCHES: bool = true;
+
+    #[inline(always)]
+    fn search(group: &Group, blocks: &mut [Self]) -> Option<()> {
+        let found = Found::of::<Self, 4, 512>(group)?;
+        let high = |i: usize| (found.points[i] >> 8) as u8;
+        blocks[0] = BlockIq3S {
+            d: found.d,
+            qs: std::array::from_fn(|i| found.points[i] as u8),
+            qh: std::array::from_fn(|j| (0..8).fold(0, |byte, i| byte | high(8 * j + i) << i)),
+            signs: found.signs,
+            scales: nibbles(&found.scales),
+        };
+        Some(())
+    }
+
     fn decode(&self, out: &mut [f32; SUPER_BLOCK]) {
         for (i, values) in out.chunks_exact_mut(4).enumerate() {
             let scale = self.d.to_f32() * f32::from(1 + 2 * nibble(&self.scales, i / 8));
@@ -141,6 +202,19 @@ impl Reference<SUPER_BLOCK> for BlockIq3S {
 }
 
 impl Reference<SUPER_BLOCK> for BlockIq3Xxs {
+    const SEARCHES: bool = true;
+
+    #[inline(always)]
+    fn search(group: &Group, blocks: &mut [Self]) -> Option<()> {
+        let found = Found::of::<Self, 4, 256>(group)?;
+        blocks[0] = BlockIq3Xxs {
+            d: found.d,
+            qs: std::array::from_fn(|i| found.points[i] as u8),
+            signs: std::array::from_fn(|run| signs_and_scale(&found, run)),
+        };
+        Some(())
+    }
+
     fn decode(&self, out: &mut [f32; SUPER_BLOCK]) {
         for (i, values) in out.chunks_exact_mut(4).enumerate() {
             let word = u32::from_le_bytes(self.signs[i / 8]);
@@ -153,6 +227,24 @@ impl Reference<SUPER_BLOCK> for BlockIq3Xxs {
 }
 
 impl Reference<SUPER_BLOCK> for BlockIq2S {
+    const SEARCHES: bool = true;
+
+    #[inline(always)]
+    fn search(group: &Group, blocks: &mut [Self]) -> Option<()> {
+        let found = Found::of::<Self, 8, 1024>(group)?;
+        let high = |i: usize| (found.points[i] >> 8) as u8;
+        blocks[0] = BlockIq2S {
+            d: found.d,
+            qs: std::array::from_fn(|i| found.points[i] as u8),
+            signs: found.signs,
+            qh: std::array::from_fn(|j| {
+                (0..4).fold(0, |byte, i| byte | high(4 * j + i) << (2 * i))
+            }),
+            scales: nibbles(&found.scales),
+        };
+        Some(())
+    }
+
     fn decode(&self, out: &mut [f32; SUPER_BLOCK]) {
         for (i, values) in out.chunks_exact_mut(8).enumerate() {
             let scale = self.d.to_f32() * (0.5 + f32::from(nibble(&self.scales, i / 2))) * 0.25;
@@ -164,6 +256,20 @@ impl Reference<SUPER_BLOCK> for BlockIq2S {
 }
 
 impl Reference<SUPER_BLOCK> for BlockIq2Xs {
+    const SEARCHES: bool = true;
+
+    #[inline(always)]
+    fn search(group: &Group, blocks: &mut [Self]) -> Option<()> {
+        let found = Found::of::<Self, 8, 512>(group)?;
+        let signs = |i: usize| u16::from(found.signs[i] & 0x7f);
+        blocks[0] = BlockIq2Xs {
+            d: found.d,
+            qs: std::array::from_fn(|i| found.points[i] | signs(i) << 9),
+            scales: nibbles(&found.scales),
+        };
+        Some(())
+    }
+
     fn decode(&self, out: &mut [f32; SUPER_BLOCK]) {
         for (i, values) in out.chunks_exact_mut(8).enumerate() {
             let scale = self.d.to_f32() * (0.5 + f32::from(nibble(&self.scales, i / 2))) * 0.25;
@@ -175,6 +281,22 @@ impl Reference<SUPER_BLOCK> for BlockIq2Xs {
 }
 
 impl Reference<SUPER_BLOCK> for BlockIq2Xxs {
+    const SEARCHES: bool = true;
+
+    #[inline(always)]
+    fn search(group: &Group, blocks: &mut [Self]) -> Option<()> {
+        let found = Found::of::<Self, 8, 256>(group)?;
+        blocks[0] = BlockIq2Xxs {
+            d: found.d,
+            qs: std::array::from_fn(|run| {
+                let [a, b, c, d] = std::array::from_fn(|i| found.points[4 * run + i] as u8);
+                let [e, f, g, h] = signs_and_scale(&found, run);
+                [a, b, c, d, e, f, g, h]
+            }),
+        };
+        Some(())
+    }
+
     fn decode(&self, out: &mut [f32; SUPER_BLOCK]) {
         for (i, values) in out.chunks_exact_mut(8).enumerate() {
             let [a, b, c, d, rest @ ..] = self.qs[i / 4];

@@ -18,9 +18,9 @@ import numpy as np
 from gguf import GGMLQuantizationType as Type, GGUFReader
 from gguf.quants import dequantize
 
-from make_ggml import ggml_encoded, ggml_library
+from make_ggml import IMPORTANCE_ALONE, ggml_encoded, ggml_library
 
-NAMES = ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "MXFP4"]
+NAMES = ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS", "IQ3_S", "IQ3_XXS", "IQ2_S", "IQ2_XS", "IQ2_XXS", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "MXFP4"]
 ROWS = 192
 
 
@@ -68,7 +68,7 @@ def main():
     everything = list(sources(options.models))
     print("type     importance  plain: mean  worst  weighed: mean  worst  ggml's: mean  worst  Mvalues/s  ggml's")
     for name in options.type or NAMES:
-        for has_importance in (False, True):
+        for has_importance in (False, True)[name in IMPORTANCE_ALONE:]:
             ratios, took, theirs_took, count = [], 0.0, 0.0, 0
             for source, values in everything:
                 importance = np.exp(1.5 * rng.standard_normal(values.shape[1])).astype(np.float32)

@@ -25,7 +25,9 @@ DECODED = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K",
 # What the package does not decode (nor, in part, know), and libggml does: values and bytes of a block.
 DECODED_BY_GGML = {"Q1_0": (128, 18), "Q2_0": (64, 18)}
 ENCODED = ["F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"]
-SEARCHED = ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS"]
+SEARCHED = ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS", "IQ3_S", "IQ3_XXS", "IQ2_S", "IQ2_XS", "IQ2_XXS"]
+# Of those, what libggml makes with an importance alone: one that says nothing is in its place.
+IMPORTANCE_ALONE = ["IQ2_XS", "IQ2_XXS"]
 SEARCHED_WITH_IMPORTANCE = ["Q4_0", "Q4_1", "Q5_0", "Q5_1"]
 
 
@@ -139,7 +141,8 @@ def main():
         for way, given in [("plain", None), ("weighed", importance)]:
             if given is None and name not in SEARCHED:
                 continue
-            decoded = dequantize(ggml_encoded(ggml, name, values, given), Type[name]).astype(np.float64)
+            shown = np.ones_like(importance) if given is None and name in IMPORTANCE_ALONE else given
+            decoded = dequantize(ggml_encoded(ggml, name, values, shown), Type[name]).astype(np.float64)
             error = (decoded - values) ** 2 * (1 if given is None else given)
             tensors[f"search.{name}.{way}"] = error.sum(axis=-1)
     save_file(tensors, options.output)

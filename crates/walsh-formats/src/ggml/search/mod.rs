@@ -6,9 +6,11 @@
 //! the value.
 
 mod affine;
+mod points;
 mod symmetric;
 
 pub(super) use affine::{Affine, Spans};
+pub(super) use points::{Found, Lattice, by_value};
 pub(super) use symmetric::{Even, Grid, Symmetric};
 
 use half::f16;
