@@ -100,7 +100,11 @@ fn few_slots_of_an_expert_and_full_precision_take_rows_one_by_one() {
     };
     assert_eq!(last(H200, DType::Q4K, 63), "expert_blocks");
     assert_eq!(last(H200, DType::Q4K, 64), "expert_scatter");
-    assert_eq!(last(H200, DType::BF16, 64), "expert_floats");
+    for dtype in [DType::BF16, DType::F16] {
+        assert_eq!(last(H200, dtype, 63), "expert_floats");
+        assert_eq!(last(H200, dtype, 64), "expert_scatter");
+    }
+    assert_eq!(last(H200, DType::F32, 64), "expert_floats");
     let exact = Limits {
         activations: Activations::F32,
         ..H200

@@ -166,7 +166,10 @@ fn some_rows_share_a_form_of_their_input_and_add_in_the_product() {
         assert!(writes.iter().any(|span| span.same(&tensor.span())));
     }
     // A row of 512 numbers is a group's.
-    assert_eq!([lowered[0].groups, lowered[7].groups], [[8, 1, 1], [4, 1, 1]]);
+    assert_eq!(
+        [lowered[0].groups, lowered[7].groups],
+        [[8, 1, 1], [4, 1, 1]]
+    );
 }
 
 /// What the launches of a kernel that makes forms do before that.
@@ -195,9 +198,13 @@ fn a_norm_or_a_gate_that_no_form_follows_is_a_launch() {
         ..block.gated()
     };
     let down = block.product(DType::Q4K, &block.gate, &block.hidden);
-    let lowered = bench.lower(vec![gated.into(), down.clone().into()]).unwrap();
+    let lowered = bench
+        .lower(vec![gated.into(), down.clone().into()])
+        .unwrap();
     assert_eq!(names(&lowered), ["map", "round_rows", "matmul_few"]);
-    let lowered = bench.lower(vec![block.norm(false).into(), down.into()]).unwrap();
+    let lowered = bench
+        .lower(vec![block.norm(false).into(), down.into()])
+        .unwrap();
     assert_eq!(names(&lowered), ["rms_norm", "round_rows", "matmul_few"]);
 }
 
@@ -226,14 +233,14 @@ fn floats_are_multiplied_as_matrices_where_their_rows_are_whole_blocks() {
             (2048, 4096, tiles, wgmma),
             (2048, 4080, floats, floats),
         ] {
-            let product = MatMul {
-                weight: bench.tensor(dtype, &[1000, k]),
-                input: bench.tensor(DType::F32, &[rows, k]),
-                bias: None,
-                output: bench.tensor(DType::F32, &[rows, 1000]),
-            };
             for (bench, kernel) in [(&earlier, before), (&bench, kernel)] {
-                let lowered = bench.lower(vec![product.clone().into()]).unwrap();
+                let product = MatMul {
+                    weight: bench.tensor(dtype, &[1000, k]),
+                    input: bench.tensor(DType::F32, &[rows, k]),
+                    bias: None,
+                    output: bench.tensor(DType::F32, &[rows, 1000]),
+                };
+                let lowered = bench.lower(vec![product.into()]).unwrap();
                 let expected = if dtype == DType::F32 { floats } else { kernel };
                 assert!(names(&lowered).contains(&expected), "{dtype} {rows} {k}");
             }

@@ -65,11 +65,20 @@ fn the_kernel_follows_the_rows_of_the_input() {
         assert_eq!(dispatch.variant.constant("ROWS"), bucket, "{rows} rows");
         assert_eq!(dispatch.groups[1], groups, "{rows} rows");
     }
-    let tiled = bench.product_of(DType::Q4K, [1025, 4096, 512]);
-    assert_eq!(tiled.variant.kernel().name, "matmul_tiles");
-    assert_eq!(tiled.groups, [64, 9, 1]);
-    let floats = bench.product_of(DType::F16, [129, 65, 512]);
-    assert_eq!(floats.variant.kernel().name, "matmul_floats");
+    for dtype in [DType::Q4K, DType::F16, DType::BF16] {
+        let tiled = bench.product_of(dtype, [1025, 4096, 512]);
+        assert_eq!(tiled.variant.kernel().name, "matmul_tiles");
+        assert_eq!(tiled.groups, [64, 9, 1]);
+    }
+    // Few rows, rows that are not whole blocks of 32, and floats that tensor cores would round.
+    for (dtype, rows, k) in [
+        (DType::F16, 32, 512),
+        (DType::BF16, 1025, 520),
+        (DType::F32, 1025, 512),
+    ] {
+        let floats = bench.product_of(dtype, [rows, 4096, k]);
+        assert_eq!(floats.variant.kernel().name, "matmul_floats");
+    }
 }
 
 #[test]
