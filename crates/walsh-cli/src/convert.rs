@@ -79,6 +79,7 @@ pub(crate) fn resolve(
         threads: threads(None),
         cancel,
         notes,
+        key: None,
     };
     job.write(&target)?;
     if let Err(error) = remove_older(&kept_in, &of_path, &whole) {

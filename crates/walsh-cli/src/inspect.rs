@@ -1,5 +1,9 @@
 //! `walsh inspect`.
 
+use std::path::Path;
+
+use serde_json::json;
+use walsh_convert::Files;
 use walsh_runtime::{CalibrationOptions, Inspection, LayerHeads, Model, inspect};
 
 use crate::args::Inspect;
@@ -11,6 +15,9 @@ pub(crate) fn run(args: &Inspect) -> Outcome {
     let target = args.model.as_ref().unwrap_or(&args.target);
     let notes = Notes::for_figures(args.json);
     let path = models::resolve(target, &args.cache, &notes, &interrupt::on_interrupt()?)?;
+    if args.tensors {
+        return list(&path, args.json);
+    }
     let device = walsh::open("cpu:threads=1,packing=never")?;
     let calibrations = CalibrationOptions {
         folder: models::kept_folder(&args.cache),
@@ -24,6 +31,34 @@ pub(crate) fn run(args: &Inspect) -> Outcome {
         return output::print_json(&inspection);
     }
     output::print(&describe(&inspection))
+}
+
+/// Prints every tensor of a file.
+fn list(path: &Path, is_json: bool) -> Outcome {
+    let files = Files::open(path)?;
+    let source = files.source()?;
+    if is_json {
+        let tensors = source.tensors.iter().map(|tensor| {
+            json!({
+                "name": tensor.name,
+                "shape": tensor.shape,
+                "type": tensor.dtype.name(),
+                "bytes": tensor.bytes(),
+            })
+        });
+        return output::print_json(&json!({ "tensors": tensors.collect::<Vec<_>>() }));
+    }
+    let mut table = Table::new(&["tensor", "shape", "type", "size"]);
+    for tensor in &source.tensors {
+        let shape: Vec<String> = tensor.shape.iter().map(u64::to_string).collect();
+        table.row(vec![
+            shown(&tensor.name).to_string(),
+            shape.join("×"),
+            tensor.dtype.to_string(),
+            bytes(tensor.bytes()),
+        ]);
+    }
+    output::print(&table.to_string())
 }
 
 fn describe(model: &Inspection) -> String {

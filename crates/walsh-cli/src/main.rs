@@ -29,6 +29,7 @@ mod stream;
 mod system;
 mod terminal;
 mod tokenize;
+mod types;
 
 use std::process::ExitCode;
 
@@ -73,6 +74,7 @@ fn run(command: Command) -> Outcome {
         Command::Quantize(args) => quantize::run(&args),
         Command::Imatrix(args) => imatrix::run(&args),
         Command::Convert(args) => convert::run(&args),
+        Command::Types(args) => types::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Manual(args) => manual::run(&args),

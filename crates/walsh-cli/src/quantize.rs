@@ -1,6 +1,9 @@
 //! `walsh quantize`.
 
+use std::collections::hash_map::DefaultHasher;
 use std::fs;
+use std::hash::{Hash, Hasher};
+use std::io::{Seek, SeekFrom};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,7 +13,8 @@ use std::time::Instant;
 
 use serde_json::json;
 use walsh_convert::{
-    Adapter, Error, Files, Folder, Imatrix, Mix, Plan, PlanOptions, Source, WriteOptions, kept,
+    Adapter, Error, Files, Folder, Imatrix, Kept, Mix, Plan, PlanOptions, Source, WriteOptions,
+    kept,
 };
 use walsh_runtime::{Lora, Replacement, check_writable};
 
@@ -74,18 +78,18 @@ impl Maker<'_> {
         self.check_inputs(&Folder::files(path)?)?;
         let source = folder.source(false)?;
         let mix = self.mix.or_else(|| kept(&source));
-        self.make(source, mix)
+        self.make(source, mix, &Folder::files(path)?)
     }
 
     /// Makes the file of a GGUF file.
     pub(crate) fn of_file(&self, path: &Path) -> Outcome {
         let files = Files::open(path)?;
         self.check_inputs(files.paths())?;
-        self.make(files.source()?, self.mix)
+        self.make(files.source()?, self.mix, files.paths())
     }
 
     /// Plans the file, writes it unless that is not wanted, and reports.
-    fn make(&self, mut source: Source<'_>, mix: Option<Mix>) -> Outcome {
+    fn make(&self, mut source: Source<'_>, mix: Option<Mix>, inputs: &[PathBuf]) -> Outcome {
         let mut adapters = Vec::with_capacity(self.adapters.len());
         for Lora { path, scale } in self.adapters {
             adapters.push((Adapter::open(path, &source.base())?, *scale));
@@ -111,6 +115,11 @@ impl Maker<'_> {
                 threads: threads(self.making.threads),
                 cancel: &self.cancel,
                 notes: &self.notes,
+                key: match self.adapters {
+                    [] => key(inputs.iter().chain(&self.making.imatrix)),
+                    // They may be folders.
+                    _ => None,
+                },
             };
             job.write(&self.making.output)?;
         }
@@ -193,25 +202,60 @@ pub(crate) fn threads(asked: Option<NonZeroUsize>) -> usize {
     threads.map_or(1, usize::from)
 }
 
+/// What stands for the state of files, by which what is left of one that was made of them is known again; `None` where it
+/// cannot be told.
+fn key<'a>(files: impl Iterator<Item = &'a PathBuf>) -> Option<u64> {
+    let mut state = DefaultHasher::new();
+    (env!("CARGO_PKG_VERSION"), Folder::CONVERTER).hash(&mut state);
+    for file in files {
+        let place = fs::canonicalize(file).ok()?;
+        let metadata = fs::metadata(file).ok()?;
+        (place, metadata.len(), metadata.modified().ok()?).hash(&mut state);
+    }
+    Some(state.finish())
+}
+
 /// A file to be made.
 pub(crate) struct Job<'a> {
     pub(crate) plan: &'a Plan<'a>,
     pub(crate) threads: usize,
     pub(crate) cancel: &'a Arc<AtomicBool>,
     pub(crate) notes: &'a Notes,
+    /// What the file is made of, where a run that was killed may be taken up.
+    pub(crate) key: Option<u64>,
 }
 
 impl Job<'_> {
-    /// Writes the file, and puts it into its place when it is whole.
+    /// Writes the file, or what it lacks of one that a run has left, and puts it into its place when it is whole.
     pub(crate) fn write(&self, path: &Path) -> Outcome {
-        let mut file = Replacement::create(path)?;
+        let failed =
+            |error| Failure::run(format_args!("cannot write {}: {error}", shown_path(path)));
+        let mut file = match self.key {
+            Some(key) => Replacement::take_up(path, key)?,
+            None => Replacement::create(path)?,
+        };
+        let left = file.file();
+        let length = left.metadata().map_err(failed)?.len();
+        let kept = match length {
+            0 => Kept::default(),
+            length => self.plan.kept(left, length)?,
+        };
+        left.set_len(kept.bytes).map_err(failed)?;
+        left.seek(SeekFrom::Start(kept.bytes)).map_err(failed)?;
+        if kept.tensors > 0 {
+            self.notes.note(format_args!(
+                "a run that was killed has left {} of {} tensors, which are kept",
+                kept.tensors,
+                self.plan.tensors.len()
+            ));
+        }
         let mut bar = Bar::new(&path.display().to_string(), self.notes);
         let mut options = WriteOptions {
             threads: self.threads,
             cancel: self.cancel,
             progress: &mut |progress| bar.show("writing", progress.done, progress.total),
         };
-        let written = self.plan.write(file.file(), &mut options);
+        let written = self.plan.write_from(kept, file.file(), &mut options);
         drop(bar);
         written.map_err(|error| match error {
             Error::Output(error) => Failure::run(format_args!(

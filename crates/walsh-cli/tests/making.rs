@@ -89,6 +89,14 @@ fn a_model_is_quantised_and_answers() {
         assert_eq!(of(tensor.name)["to"], tensor.dtype.name());
         assert_eq!(of(tensor.name)["bytes_to"], tensor.bytes);
     }
+    let listed = walsh(["inspect", text(&out), "--tensors", "--json"]).json();
+    for tensor in listed["tensors"].as_array().expect("tensors") {
+        let planned = of(tensor["name"].as_str().expect("a name"));
+        let found = ["type", "bytes", "shape"].map(|key| &tensor[key]);
+        assert_eq!(found, ["to", "bytes_to", "shape"].map(|key| &planned[key]));
+    }
+    let table = walsh(["inspect", text(&out), "--tensors"]).ok();
+    assert!(table.lines().count() > tensors.len(), "{table}");
     // Eight bits change no likeliest token of so small a model.
     let eight = folder.path().join("eight.gguf");
     walsh([
@@ -382,6 +390,29 @@ fn folders_of_mlx_run_and_become_files_of_types_that_ggml_has() {
 }
 
 #[test]
+fn folders_of_8_bit_floats_run_and_say_what_is_rounded() {
+    let folder = Folder::new();
+    let cache = folder.path().join("cache");
+    let all = root().join("crates/walsh-runtime/tests/architectures/fp8");
+    let out = folder.path().join("out.gguf");
+    for (name, note) in [
+        ("qwen3", "no powers of two"),
+        ("static", "scales of the inputs"),
+    ] {
+        let given = all.join(name);
+        let ran = walsh(["convert", text(&given), text(&out)]);
+        assert!(ran.err.contains(note), "{ran:?}");
+        ran.ok();
+        let first = answer(&given, &["--cache-dir", text(&cache)]);
+        assert_eq!(answer(&out, &[]), first);
+        for mix in ["f32", "q8_0", "iq4_nl"] {
+            walsh(["quantize", text(&given), text(&out), "--type", mix]).ok();
+            answer(&out, &[]);
+        }
+    }
+}
+
+#[test]
 fn folders_are_converted_anew_when_what_is_read_has_changed() {
     let folder = Folder::new();
     let source = copied("qwen3", &folder.path().join("qwen3"));
@@ -440,4 +471,28 @@ fn a_folder_is_quantised_without_a_file_between() {
     walsh([&["quantize", text(&whole), text(&between)], &options[..]].concat()).ok();
     let [direct, between] = [direct, between].map(|path| fs::read(path).expect("a file"));
     assert!(direct == between);
+}
+
+#[test]
+fn every_type_of_weights_is_listed_with_what_it_loses() {
+    let report = walsh(["types", "--json"]).json();
+    let types = report["types"].as_array().expect("types");
+    let of = |name: &str| {
+        let mut all = types.iter();
+        all.find(|facts| facts["name"] == name).expect("a type")
+    };
+    let error = |name: &str| of(name)["error"].as_f64().expect("an error");
+    for (better, worse) in [
+        ("q8_0", "q4_K"),
+        ("q4_K", "iq3_s"),
+        ("iq3_s", "iq2_s"),
+        ("iq2_s", "iq2_xxs"),
+    ] {
+        assert!(error(better) < error(worse) && error(worse) < 0.15);
+    }
+    assert_eq!(of("iq1_s")["error"], serde_json::Value::Null);
+    assert_eq!(of("mlx2_32")["bits"], 3.0);
+    assert!(types.iter().all(|facts| facts["no_products"].is_null()));
+    let table = walsh(["types"]).ok();
+    assert!(table.lines().count() > types.len(), "{table}");
 }

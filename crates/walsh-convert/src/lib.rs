@@ -23,4 +23,4 @@ pub use lora::{Adapter, Base, Pair};
 pub use mix::Mix;
 pub use plan::{Override, Plan, PlanOptions, Planned};
 pub use source::{Files, Source, Tensor};
-pub use write::{Progress, WriteOptions};
+pub use write::{Kept, Progress, WriteOptions};

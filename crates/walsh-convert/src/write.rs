@@ -1,6 +1,6 @@
 //! Writing what was planned: tensor after tensor, rows on all threads.
 
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, Read, Write};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -23,6 +23,15 @@ pub struct Progress<'a> {
     pub done: u64,
     /// The bytes of the source.
     pub total: u64,
+}
+
+/// What is there of a file that a run has left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// How many tensors it has.
+    pub tensors: usize,
+    /// Where they end; 0 where there is nothing, not even the file's head.
+    pub bytes: u64,
 }
 
 /// How a plan is carried out.
@@ -49,11 +58,51 @@ impl Plan<'_> {
     /// # Errors
     /// Those of `out`, values that their type does not hold, and [`Error::Cancelled`]. What was written stays.
     pub fn write(&self, out: &mut dyn Write, options: &mut WriteOptions<'_>) -> Result<()> {
+        self.write_from(Kept::default(), out, options)
+    }
+
+    /// What a file of so many bytes that a run of the same plan has left has of the whole one: its head and whole tensors.
+    /// Whether it was made of the same values is for the caller to know.
+    ///
+    /// # Errors
+    /// When the model cannot be written as a file, or the file cannot be read.
+    pub fn kept(&self, left: &mut dyn Read, length: u64) -> Result<Kept> {
         let writer = self.writer()?;
-        let mut file = writer.stream(BufWriter::with_capacity(1 << 20, out))?;
+        let (head, mut found) = (writer.head(), Vec::new());
+        left.take(head.len() as u64).read_to_end(&mut found)?;
+        if found != head {
+            return Ok(Kept::default());
+        }
+        let ends = (0..=self.tensors.len()).map(|tensors| writer.end_of(tensors));
+        let whole = ends.take_while(|end| *end <= length).count();
+        let tensors = whole.saturating_sub(1);
+        Ok(Kept {
+            tensors,
+            bytes: writer.end_of(tensors),
+        })
+    }
+
+    /// Writes what a file lacks that has [`kept`](Self::kept) of the whole one, and has been cut to that.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn write_from(
+        &self,
+        kept: Kept,
+        out: &mut dyn Write,
+        options: &mut WriteOptions<'_>,
+    ) -> Result<()> {
+        let writer = self.writer()?;
+        let mut out = BufWriter::with_capacity(1 << 20, out);
+        if kept.bytes == 0 {
+            out.write_all(&writer.head())?;
+        }
+        let mut file = writer.go_on(out, kept.tensors);
         let (total, _) = self.bytes();
-        let mut done = 0;
-        for (tensor, planned) in self.source.tensors.iter().zip(&self.tensors) {
+        let done = self.tensors.iter().take(kept.tensors);
+        let mut done: u64 = done.map(|tensor| tensor.bytes_from).sum();
+        let tensors = self.source.tensors.iter().zip(&self.tensors);
+        for (tensor, planned) in tensors.skip(kept.tensors) {
             // Without values there are no rows to go over, however many the shape counts.
             if tensor.bytes() == 0 {
                 continue;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use walsh_convert::{
-    Collected, Files, Imatrix, Mix, Override, Plan, PlanOptions, Planned, WriteOptions,
+    Collected, Files, Imatrix, Kept, Mix, Override, Plan, PlanOptions, Planned, WriteOptions,
 };
 use walsh_formats::DType;
 use walsh_formats::ggml::{decode, encode, encode_weighted};
@@ -337,6 +337,49 @@ fn what_cannot_be_is_refused() -> Result {
         ("a=iq1_s", "not written"),
     ] {
         refused(text.parse::<Override>().map_err(Into::into), part);
+    }
+    Ok(())
+}
+
+#[test]
+fn what_a_run_has_left_is_taken_up_to_the_same_bytes() -> Result {
+    let folder = tempfile::tempdir()?;
+    let path = model(folder.path(), DType::F16, |_, _| {})?;
+    let options = options(Mix::Q4KM, &[], None);
+    let whole = quantised(&path, &options, 1)?;
+    let files = Files::open(&path)?;
+    let source = files.source()?;
+    let plan = Plan::new(&source, &options)?;
+    let mut counts = Vec::new();
+    for length in (0..whole.len()).step_by(97).chain([whole.len()]) {
+        let left = &whole[..length];
+        let kept = plan.kept(&mut &left[..], length as u64)?;
+        assert!(kept.bytes <= length as u64);
+        let mut out = whole[..kept.bytes as usize].to_vec();
+        let mut seen = 0;
+        plan.write_from(
+            kept,
+            &mut out,
+            &mut WriteOptions {
+                threads: 2,
+                cancel: &AtomicBool::new(false),
+                progress: &mut |progress| {
+                    assert!(progress.done >= seen && progress.done <= progress.total);
+                    seen = progress.done;
+                },
+            },
+        )?;
+        assert!(out == whole, "{length}");
+        counts.push(kept.tensors);
+    }
+    counts.dedup();
+    assert_eq!(counts, [0, 1, 2, 3, 4, 5]);
+    // Of another plan, or what is none.
+    for change in [0, 100] {
+        let mut other = whole.clone();
+        other[change] ^= 1;
+        let kept = plan.kept(&mut &other[..], other.len() as u64)?;
+        assert_eq!(kept, Kept::default());
     }
     Ok(())
 }

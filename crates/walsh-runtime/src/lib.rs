@@ -44,6 +44,7 @@ mod size;
 pub mod store;
 mod text;
 pub mod tokenizer;
+mod types;
 mod watch;
 
 pub use batch::{Answers, BatchOptions, BatchReport, batch, count_lines};
@@ -85,6 +86,7 @@ pub use sampling::{RecommendedSampling, Sampling};
 pub use session::{DEFAULT_CONTEXT, RestoreOptions, Session, SessionOptions};
 pub use size::size_text;
 pub use text::TextReader;
+pub use types::{TypeFacts, weight_types};
 /// What ops, devices and formats find wrong.
 pub use walsh::Error as CoreError;
 pub use watch::{Progress, ProgressListener, Watch};

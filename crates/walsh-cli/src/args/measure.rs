@@ -270,6 +270,20 @@ pub(crate) struct Bench {
     pub(crate) lora: LoraArgs,
 }
 
+/// `walsh types`.
+#[derive(Debug, Args)]
+pub(crate) struct Types {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) on: DeviceArgs,
+
+    #[command(flatten)]
+    pub(crate) cache: Cache,
+}
+
 /// `walsh bench-ops`.
 #[derive(Debug, Args)]
 #[command(after_help = "\

@@ -13,7 +13,7 @@ use clap::{Parser, Subcommand};
 
 pub(crate) use convert::{Convert, Imatrix, Making, Quantize};
 pub(crate) use foreign::advice;
-pub(crate) use measure::{Bench, BenchOps, Fidelity, Fit, Perplexity};
+pub(crate) use measure::{Bench, BenchOps, Fidelity, Fit, Perplexity, Types};
 pub(crate) use models::{Completions, Doctor, Inspect, List, Manual, Pull, Remove};
 pub(crate) use serve::{Log, Serve};
 pub(crate) use shared::{
@@ -94,6 +94,8 @@ pub(crate) enum Command {
     Convert(Convert),
     /// Measure on a text how much each column of a model's weights matters, for 'walsh quantize'
     Imatrix(Imatrix),
+    /// Show the types that weights are stored in: what each takes and loses, and whether a device has products with it
+    Types(Types),
     /// Show what Walsh finds on this machine
     Doctor(Doctor),
     /// Print what makes a shell complete the command line

@@ -97,6 +97,10 @@ pub(crate) struct Inspect {
     #[arg(allow_negative_numbers = true)]
     pub(crate) context: Option<NonZeroUsize>,
 
+    /// List the tensors instead: the name, lengths, type and size of each
+    #[arg(long)]
+    pub(crate) tensors: bool,
+
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -351,25 +351,40 @@ impl<'a> Writer<'a> {
     /// # Errors
     /// Those of `out`.
     pub fn stream<W: Write>(&self, mut out: W) -> io::Result<Streamed<'_, W>> {
-        let mut header = self.header();
-        self.pad(&mut header);
-        out.write_all(&header)?;
-        Ok(Streamed {
-            tensors: self.tensors.iter(),
+        out.write_all(&self.head())?;
+        Ok(self.go_on(out, 0))
+    }
+
+    /// Goes on with a file that has its head and the data of the first so many tensors, up to [`end_of`](Self::end_of) them.
+    pub fn go_on<W: Write>(&self, out: W, tensors: usize) -> Streamed<'_, W> {
+        Streamed {
+            tensors: self.tensors[tensors.min(self.tensors.len())..].iter(),
             missing: 0,
             padding: 0,
             alignment: self.alignment,
             out,
-        })
+        }
     }
 
-    /// The bytes of the file.
-    pub fn file_bytes(&self) -> u64 {
-        let data = self.tensors.iter();
+    /// The head of the file, before the first tensor's data.
+    pub fn head(&self) -> Vec<u8> {
+        let mut head = self.header();
+        self.pad(&mut head);
+        head
+    }
+
+    /// Where the data of the first so many tensors ends in the file, with what is put behind it.
+    pub fn end_of(&self, tensors: usize) -> u64 {
+        let data = self.tensors.iter().take(tensors);
         let data: u64 = data
             .map(|tensor| tensor.bytes.next_multiple_of(self.alignment))
             .sum();
         self.padded(self.header().len()) as u64 + data
+    }
+
+    /// The bytes of the file.
+    pub fn file_bytes(&self) -> u64 {
+        self.end_of(self.tensors.len())
     }
 
     /// The file in memory.

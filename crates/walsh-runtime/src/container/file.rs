@@ -86,6 +86,45 @@ impl Replacement {
         ))
     }
 
+    /// As [`create`](Self::create), or what a process that was killed has left of the file that it had created by the same
+    /// key, from its beginning. A key is of all that the file is made of.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub fn take_up(path: &Path, key: u64) -> Result<Self> {
+        let (target, earlier) = resolve(path)?;
+        let (Some(name), Some(folder)) = (target.file_name(), target.parent()) else {
+            return Self::create(path);
+        };
+        let folder = match folder.as_os_str().is_empty() {
+            true => PathBuf::from("."),
+            false => folder.to_owned(),
+        };
+        let mut hidden = OsString::from(".");
+        hidden.push(shortened(name));
+        hidden.push(format!(".{key}-0{UNFINISHED}"));
+        let temporary = folder.join(hidden);
+        let left = OpenOptions::new().read(true).write(true).open(&temporary);
+        let file = match left {
+            // Where there are no locks, another may be writing it.
+            Ok(file) if file.try_lock().is_ok() && temporary.exists() => Some(file),
+            Ok(_) => None,
+            Err(_) => begin(&temporary, earlier.as_ref()).ok().flatten(),
+        };
+        let Some(file) = file else {
+            return Self::create(path);
+        };
+        // What others have left; this one is locked.
+        remove_unfinished(&folder);
+        Ok(Self {
+            file,
+            temporary,
+            target,
+            folder,
+            is_placed: false,
+        })
+    }
+
     /// The file as it is so far.
     pub fn file(&mut self) -> &mut File {
         &mut self.file
@@ -149,7 +188,7 @@ fn resolve(path: &Path) -> Result<(PathBuf, Option<Metadata>)> {
 /// A new file that is locked; none where somebody took it for a dead one first.
 fn begin(temporary: &Path, earlier: Option<&Metadata>) -> io::Result<Option<File>> {
     let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
+    options.read(true).write(true).create_new(true);
     if earlier.is_some() {
         // Nobody may read it before it has the permissions of the other.
         owner::private(&mut options);
@@ -275,6 +314,31 @@ mod tests {
         });
         assert_eq!(names(folder.path()), ["a.walsh"]);
         assert_eq!(fs::read_to_string(path).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn what_the_dead_left_behind_is_taken_up_by_its_key_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.gguf");
+        let left = || fs::write(folder.path().join(".a.gguf.7-0.walsh-tmp"), "half").unwrap();
+        let length = |file: &mut Replacement| file.file().metadata().unwrap().len();
+        left();
+        let mut mine = Replacement::take_up(&path, 7).unwrap();
+        assert_eq!(length(&mut mine), 4);
+        // Another run of the same begins anew.
+        let mut other = Replacement::take_up(&path, 7).unwrap();
+        assert_eq!(length(&mut other), 0);
+        drop(other);
+        mine.file().write_all(b"whole").unwrap();
+        mine.commit().unwrap();
+        assert_eq!(names(folder.path()), ["a.gguf"]);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "whole");
+        left();
+        let mut other = Replacement::take_up(&path, 8).unwrap();
+        assert_eq!(length(&mut other), 0);
+        drop(other);
+        // What is no more than in the way has gone.
+        assert_eq!(names(folder.path()), ["a.gguf"]);
     }
 
     #[test]
