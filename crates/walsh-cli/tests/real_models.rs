@@ -6,9 +6,10 @@
 mod support;
 
 use std::path::PathBuf;
+use std::process::Stdio;
 
 use serde_json::Value;
-use support::{Folder, root, walsh};
+use support::{Folder, command, root, walsh};
 use walsh_runtime::tokenizer::Special;
 use walsh_runtime::{GenerateOptions, Model, RestoreOptions, Sampling, Session, SessionOptions};
 
@@ -352,4 +353,51 @@ fn models_of_the_catalogue_come_with_their_fits() {
         assert_eq!(policy, fit.spec(3.0).expect("a SPEC"), "{name}");
         assert!(!policy.exceptions.is_empty(), "{name}: {policy}");
     }
+}
+
+#[test]
+fn a_run_that_was_killed_is_taken_up_to_the_same_bytes() {
+    let given = fetched(SMOLLM2);
+    let folder = Folder::new();
+    let path = |name: &str| folder.path().join(name);
+    let quantise = |out: &str| {
+        let mut command = command();
+        command.arg("quantize").arg(&given).arg(path(out));
+        command.args(["--type", "q8_0", "--allow-requantize", "--threads", "1"]);
+        command
+    };
+    let whole = quantise("whole.gguf").output().expect("it runs");
+    assert!(whole.status.success(), "{whole:?}");
+    // The bytes of what is not whole.
+    let unfinished = || -> u64 {
+        let entries = std::fs::read_dir(folder.path())
+            .expect("a folder")
+            .flatten();
+        let hidden = entries.filter(|entry| entry.file_name().as_encoded_bytes()[0] == b'.');
+        hidden
+            .map(|entry| entry.metadata().map_or(0, |m| m.len()))
+            .sum()
+    };
+    let mut child = quantise("out.gguf");
+    let mut child = child.stderr(Stdio::null()).spawn().expect("it starts");
+    while unfinished() < 40_000_000 {
+        assert_eq!(
+            child.try_wait().expect("a state"),
+            None,
+            "it was not killed in time"
+        );
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    child.kill().expect("it is killed");
+    child.wait().expect("it ends");
+    assert!(unfinished() >= 40_000_000 && !path("out.gguf").exists());
+    let again = quantise("out.gguf").output().expect("it runs");
+    let said = String::from_utf8_lossy(&again.stderr).into_owned();
+    assert!(
+        again.status.success() && said.contains("a run that was killed has left"),
+        "{said}"
+    );
+    assert_eq!(unfinished(), 0);
+    let read = |name: &str| std::fs::read(path(name)).expect("a file");
+    assert!(read("out.gguf") == read("whole.gguf"));
 }

@@ -53,18 +53,19 @@ pub(crate) fn join(
         at = group.end;
     }
     let all = std::mem::take(&mut lowering.dispatches);
-    let mut all = without_unread_forms(all).into_iter().peekable();
-    while let Some(dispatch) = all.next() {
-        let joined = all.peek().and_then(|form| together(&dispatch, form));
-        if let Some(joined) = joined {
-            all.next();
-            plans.push((joined.command, plan(std::slice::from_ref(&joined), 0)));
-            lowering.dispatches.push(joined);
-        } else {
-            lowering.dispatches.push(dispatch);
-        }
-    }
+    lowering.dispatches = without_unread_forms(all);
     Ok(plans)
+}
+
+/// Puts a dispatch that makes a form, where one stands at a place, into the op before it, which makes what the form is of:
+/// what that has become.
+fn with_form(at: usize, lowering: &mut Lowering<'_>) -> Option<Dispatch> {
+    let all = &mut lowering.dispatches;
+    let maker = (0..at).rev().find(|at| !is_form(&all[*at]))?;
+    let joined = together(&all[maker], all.get(at)?)?;
+    all.remove(at);
+    all[maker] = joined.clone();
+    Some(joined)
 }
 
 /// The op that a dispatch is all of.
@@ -174,7 +175,11 @@ impl List {
         }
         let first = lowering.dispatches.len();
         group.products.lower(shape, lowering)?;
-        let joined = plan(&lowering.dispatches[first..], 0);
+        let made = with_form(first, lowering);
+        commands.extend(made.iter().map(|made| made.command));
+        let launches = lowering.dispatches[first..].iter().cloned();
+        let launches: Vec<Dispatch> = made.into_iter().chain(launches).collect();
+        let joined = plan(&launches, 0);
         if !before {
             lowering.dispatches.extend(forms);
         }

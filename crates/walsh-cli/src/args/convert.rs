@@ -44,8 +44,8 @@ pub(crate) struct Making {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 The types and their mixes are llama.cpp's: q8_0, q6_k, q5_k_m, q5_k_s, q5_1, q5_0, q4_k_m, q4_k_s,
-q4_1, q4_0, iq4_nl, iq4_xs, mxfp4_moe, q3_k_l, q3_k_m, q3_k_s, iq3_m, iq3_s, iq3_xs, iq3_xxs, q2_k, q2_k_s,
-iq2_m, iq2_s, iq2_xs, iq2_xxs, and f32, f16, bf16. Those of iq2 and iq3 want --imatrix.
+q4_1, q4_0, iq4_nl, iq4_xs, mxfp4_moe, q3_k_l, q3_k_m, q3_k_s, iq3_m, iq3_s, iq3_xs, iq3_xxs,
+q2_k, q2_k_s, iq2_m, iq2_s, iq2_xs, iq2_xxs, and f32, f16, bf16. Those of iq2 and iq3 want --imatrix.
 OUT appears when it is whole: a run that is ended leaves nothing under its name.
 
 Examples:
@@ -77,8 +77,8 @@ pub(crate) struct Quantize {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 The folder has config.json, model.safetensors or its shards, and tokenizer.json or tokenizer.model: the
-weights in f32, f16, bf16, 8-bit floats with scales, or as MLX quantises them. Families: Llama, Mistral, Qwen 2 and 3 (with experts too), Gemma 3 (text),
-Phi 3, SmolLM 3, OLMo 2. Commands that take a model take such a folder too, and keep what it is converted
+weights in f32, f16, bf16, 8-bit floats with scales, or as MLX quantises them. Families: Llama,
+Mistral, Qwen 2 and 3 (with experts too), Gemma 3 (text), Phi 3, SmolLM 3, OLMo 2. Commands that take a model take such a folder too, and keep what it is converted
 to in the cache folder.
 With --lora, IN may be a GGUF file too. Quantised weights that an adapter is added to are decoded, added to
 and quantised again, in their type or the one asked for.

@@ -1,6 +1,6 @@
-// Products of rows of input, COLUMNS at a time, with up to four weights in blocks or in halves or bfloat16, of one type, on Hopper's tensor cores: output =
-// input . weight^T (+ bias), added to other rows where ADD is set. The weight is the first matrix, which a warpgroup decodes into
-// registers, 64 rows for each; the second, the input as `slab_rows` makes it, comes by bulk copies into a ring that all
+// Products of rows of input, COLUMNS at a time, with up to four weights of one type, in blocks, halves or bfloat16, on Hopper's
+// tensor cores: output = input . weight^T (+ bias), added to other rows where ADD is set. The weight is the first matrix, which a
+// warpgroup decodes into registers, 64 rows for each; the second, the input as `slab_rows` makes it, comes by bulk copies into a ring that all
 // warpgroups of a group read, ordered by the first lane of all. CLUSTER groups share the stages of the same rows, and add up each
 // other's sums.
 //

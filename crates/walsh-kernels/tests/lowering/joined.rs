@@ -148,7 +148,7 @@ fn a_block_of_one_row_is_four_launches_beside_its_attention() {
 fn some_rows_share_a_form_of_their_input_and_add_in_the_product() {
     let bench = h200();
     let block = Block::new(&bench, 8);
-    let lowered = bench.lower(block.ops()[..10].to_vec()).unwrap();
+    let (lowered, text) = bench.record(block.ops()[..10].to_vec()).unwrap();
     let (form, product) = ("round_rows", "matmul_few");
     let expected = [
         form, product, product, form, product, form, product, form, product,
@@ -165,6 +165,10 @@ fn some_rows_share_a_form_of_their_input_and_add_in_the_product() {
         let writes = lowered[at].accesses().writes;
         assert!(writes.iter().any(|span| span.same(&tensor.span())));
     }
+    // The list says what its commands have become: a norm and the products behind it the same.
+    let lines: Vec<&str> = text.lines().filter(|line| *line != "---").collect();
+    assert_eq!(lines.len(), 10);
+    assert!(lines.iter().all(|line| line.contains(product)), "{text}");
     // A row of 512 numbers is a group's.
     assert_eq!(
         [lowered[0].groups, lowered[7].groups],

@@ -35,6 +35,14 @@ impl Replacement {
     /// When the folder is missing or may not be written, or the path is not that of
     /// a file.
     pub fn create(path: &Path) -> Result<Self> {
+        let new = Self::begun(path)?;
+        // What others have left; this one is locked.
+        remove_unfinished(&new.folder);
+        Ok(new)
+    }
+
+    /// As [`create`](Self::create), and what processes that were killed have left stays.
+    fn begun(path: &Path) -> Result<Self> {
         let (target, earlier) = resolve(path)?;
         let Some(name) = target.file_name() else {
             return Err(Error::saved(path, "it names no file: add a file name"));
@@ -43,7 +51,6 @@ impl Replacement {
             Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
             _ => PathBuf::from("."),
         };
-        remove_unfinished(&folder);
         // Two threads or processes that save to one path do not meet, and no name comes again: who removes what is left
         // over has looked at a name some time before.
         for attempt in 0..1000 {
@@ -92,37 +99,33 @@ impl Replacement {
     /// # Errors
     /// As [`create`](Self::create).
     pub fn take_up(path: &Path, key: u64) -> Result<Self> {
-        let (target, earlier) = resolve(path)?;
-        let (Some(name), Some(folder)) = (target.file_name(), target.parent()) else {
-            return Self::create(path);
-        };
-        let folder = match folder.as_os_str().is_empty() {
-            true => PathBuf::from("."),
-            false => folder.to_owned(),
-        };
+        let mut new = Self::begun(path)?;
+        let name = new.target.file_name().map(shortened).unwrap_or_default();
         let mut hidden = OsString::from(".");
-        hidden.push(shortened(name));
+        hidden.push(name);
         hidden.push(format!(".{key}-0{UNFINISHED}"));
-        let temporary = folder.join(hidden);
-        let left = OpenOptions::new().read(true).write(true).open(&temporary);
-        let file = match left {
-            // Where there are no locks, another may be writing it.
-            Ok(file) if file.try_lock().is_ok() && temporary.exists() => Some(file),
-            Ok(_) => None,
-            Err(_) => begin(&temporary, earlier.as_ref()).ok().flatten(),
-        };
-        let Some(file) = file else {
-            return Self::create(path);
-        };
+        let kept = new.folder.join(hidden);
+        let left = OpenOptions::new().read(true).write(true).open(&kept);
+        match left {
+            // Another may be writing it, and anybody may have put a file or a link there.
+            Ok(file)
+                if file.try_lock().is_ok()
+                    && owner::is_alike(&file, &kept, &new.file)
+                    && owner::take_permissions(&file, &new.file) =>
+            {
+                let _ = fs::remove_file(&new.temporary);
+                (new.file, new.temporary) = (file, kept);
+            }
+            // Where files have no second names, there is nothing to be taken up.
+            Err(_) if fs::hard_link(&new.temporary, &kept).is_ok() => {
+                let _ = fs::remove_file(&new.temporary);
+                new.temporary = kept;
+            }
+            _ => {}
+        }
         // What others have left; this one is locked.
-        remove_unfinished(&folder);
-        Ok(Self {
-            file,
-            temporary,
-            target,
-            folder,
-            is_placed: false,
-        })
+        remove_unfinished(&new.folder);
+        Ok(new)
     }
 
     /// The file as it is so far.
@@ -268,13 +271,13 @@ fn shortened(name: &OsStr) -> OsString {
 }
 
 /// Finds out whether something can be saved at a path, so that a long run does not
-/// end in the answer. Nothing is left behind, and a file that is there stays.
+/// end in the answer. Nothing is left behind, and a file that is there stays; so does what may be taken up.
 ///
 /// # Errors
 /// When the folder is missing or may not be written, or the path is not that of
 /// a file.
 pub fn check_writable(path: impl AsRef<Path>) -> Result<()> {
-    Replacement::create(path.as_ref()).map(drop)
+    Replacement::begun(path.as_ref()).map(drop)
 }
 
 #[cfg(test)]
@@ -323,6 +326,7 @@ mod tests {
         let left = || fs::write(folder.path().join(".a.gguf.7-0.walsh-tmp"), "half").unwrap();
         let length = |file: &mut Replacement| file.file().metadata().unwrap().len();
         left();
+        check_writable(&path).unwrap();
         let mut mine = Replacement::take_up(&path, 7).unwrap();
         assert_eq!(length(&mut mine), 4);
         // Another run of the same begins anew.

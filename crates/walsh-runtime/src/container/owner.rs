@@ -22,6 +22,22 @@ pub(super) fn keep(file: &File, earlier: &Metadata) {
     }
 }
 
+/// Whether a file that was opened by a name is of one's own, by no link and no other name, as another is.
+#[cfg(unix)]
+pub(super) fn is_alike(file: &File, path: &Path, own: &File) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let [Ok(found), Ok(own), Ok(named)] =
+        [file.metadata(), own.metadata(), fs::symlink_metadata(path)]
+    else {
+        return false;
+    };
+    let place = |metadata: &Metadata| (metadata.dev(), metadata.ino());
+    found.is_file()
+        && found.uid() == own.uid()
+        && found.nlink() == 1
+        && place(&found) == place(&named)
+}
+
 /// Nothing: who may read a file follows from its folder here.
 #[cfg(not(unix))]
 pub(super) fn private(options: &mut OpenOptions) -> &mut OpenOptions {
@@ -31,6 +47,24 @@ pub(super) fn private(options: &mut OpenOptions) -> &mut OpenOptions {
 /// As [`private`].
 #[cfg(not(unix))]
 pub(super) fn keep(_: &File, _: &Metadata) {}
+
+/// As [`is_alike`], as far as is known here.
+#[cfg(not(unix))]
+pub(super) fn is_alike(file: &File, path: &Path, _: &File) -> bool {
+    let found = [file.metadata(), fs::symlink_metadata(path)];
+    found
+        .iter()
+        .flatten()
+        .filter(|metadata| metadata.is_file())
+        .count()
+        == 2
+}
+
+/// Gives a file another's permissions; whether that is done.
+pub(super) fn take_permissions(file: &File, other: &File) -> bool {
+    let permissions = other.metadata().map(|metadata| metadata.permissions());
+    permissions.is_ok_and(|permissions| file.set_permissions(permissions).is_ok())
+}
 
 /// Renames a file, over another where one is there.
 #[cfg(not(windows))]

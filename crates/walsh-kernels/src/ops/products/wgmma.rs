@@ -82,8 +82,8 @@ fn input_slots(dtype: DType, columns: u64) -> [u64; 2] {
 /// Stages that a group's beginning and end take as long as.
 const AROUND: u64 = 2;
 
-/// The cycles that a warpgroup's stage takes of a multiprocessor, as measured on an H200: the more columns, the less of them the
-/// weights' decoding is, or, of floats, their way.
+/// The cycles that a warpgroup's stage takes of a multiprocessor: the more columns, the less of them the weights' decoding is, or,
+/// of floats, their way. Of blocks as measured on an H200, of floats from the rate of its tensor cores and of its memory.
 fn stage_cycles(dtype: DType, columns: u64) -> u64 {
     match is_float(dtype) {
         true => 600 + 9 * columns / 4,
